@@ -227,6 +227,11 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     id: str
+    source: str | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    split: str | None = None
     description: str | None = None
     background: str | None = None
     attribute: str | None = None
@@ -235,7 +240,9 @@ class Prediction(BaseModel):
     emotion_scores: dict[str, float] | None = None
     confidence: float | None = None
     intensity: float | None = None
+    intensity_level: str | None = None
     objects: list[PredictedObject] = []
+    des: list[float] | None = None
     provenance: dict[str, Any] = {}
 
     @classmethod

@@ -1,0 +1,337 @@
+"""The ledger: one SQLite file that knows every image, every request ever sent, and what came of it.
+
+A request is written down before it is sent and its raw reply before anything is done with it, so a crash at any instant loses
+no reply that was received, and a request whose answer is not known is seen as such. One writer thread commits in groups:
+waiting callers share one flush to disk (WAL, synchronous=FULL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+LEDGER_VERSION = 1
+
+_GATHER = 0.002
+"""Seconds that a write waits for company before it is committed."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+    id TEXT PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL, sha256 TEXT NOT NULL, extension TEXT NOT NULL,
+    width INTEGER NOT NULL, height INTEGER NOT NULL, split TEXT, grp TEXT, labels TEXT NOT NULL, regions TEXT NOT NULL,
+    licence TEXT, origin TEXT, UNIQUE (source, key));
+CREATE TABLE IF NOT EXISTS prompts (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY, cache_key TEXT NOT NULL, image_sha256 TEXT NOT NULL, prompt_sha256 TEXT NOT NULL,
+    annotator TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, status INTEGER, raw BLOB, error TEXT,
+    prompt_tokens INTEGER, output_tokens INTEGER, cost_nano INTEGER, started REAL NOT NULL, ended REAL);
+CREATE INDEX IF NOT EXISTS calls_by_key ON calls (cache_key);
+CREATE INDEX IF NOT EXISTS calls_by_state ON calls (annotator, state, cost_nano);
+CREATE TABLE IF NOT EXISTS outcomes (
+    item_id TEXT PRIMARY KEY, state TEXT NOT NULL, config TEXT NOT NULL, revisions INTEGER NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS groundings (
+    image_sha256 TEXT NOT NULL, phrase TEXT NOT NULL, backend TEXT NOT NULL, objects TEXT NOT NULL,
+    PRIMARY KEY (image_sha256, phrase, backend)) WITHOUT ROWID;
+"""
+
+CallState = Literal["intent", "reply", "rejected", "unsent", "unknown"]
+"""intent: about to be sent; reply: answered (2xx); rejected: any other HTTP status; unsent: no connection came about;
+unknown: sent, and what came of it is not known."""
+
+
+class LedgerError(RuntimeError):
+    """The ledger cannot be opened or written."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One imported image."""
+
+    id: str
+    source: str
+    key: str
+    sha256: str
+    extension: str
+    width: int
+    height: int
+    split: str | None
+    group: str | None
+    labels: dict[str, Any]
+    regions: list[dict[str, Any]]
+    """`schema.GroundedObject` as JSON."""
+    licence: str | None
+    origin: str | None
+
+    def row(self) -> tuple[Any, ...]:
+        """Values in the order of the table."""
+        return (
+            *(self.id, self.source, self.key, self.sha256, self.extension, self.width, self.height, self.split, self.group),
+            *(json.dumps(self.labels, sort_keys=True), json.dumps(self.regions), self.licence, self.origin),
+        )
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Item:
+        """The inverse of `row`."""
+        names = [f.name for f in fields(cls)]
+        values = dict(zip(names, row, strict=True))
+        return cls(**{**values, "labels": json.loads(values["labels"]), "regions": json.loads(values["regions"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item: `valid`, `discarded` or `human`, with the record as it stands."""
+
+    item_id: str
+    state: str
+    config: str
+    """Digest of the pass that decided; another configuration decides again (from cached replies where it can)."""
+    revisions: int
+    record: str
+
+
+class Ledger:
+    """The ledger of one store. Reads may happen anywhere in the thread that opened it; writes go through one thread."""
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        if not write and not path.exists():
+            raise LedgerError(f"{path}: no ledger there; `emo prep import` makes a store")
+        self.path = path
+        self._read = sqlite3.connect(path)
+        self._writer = _GroupWriter(path) if write else None
+        version = self._read.execute("PRAGMA user_version").fetchone()[0]
+        if version != LEDGER_VERSION:
+            raise LedgerError(f"{path}: ledger version {version}, this program knows {LEDGER_VERSION}")
+        self._waiting: list[_Job] = []
+        self._next_call = 1 + (self._read.execute("SELECT max(id) FROM calls").fetchone()[0] or 0)
+
+    def close(self) -> None:
+        """Finish pending writes and close the file."""
+        if self._writer:
+            self._writer.close()
+        self._read.close()
+
+    async def write(self, *statements: tuple[str, Sequence[Any]]) -> None:
+        """Run statements in one transaction; returns when they are on disk."""
+        if self._writer is None:
+            raise LedgerError(f"{self.path}: opened for reading")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            # Callers of the same moment travel together: waking the writer for each one costs more than the wait.
+            loop.call_later(_GATHER, self._flush)
+        self._waiting.append(_Job(statements, done, loop))
+        await done
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._submit(*waiting)
+
+    def write_now(self, *statements: tuple[str, Sequence[Any]]) -> None:
+        """As `write`, outside of asyncio."""
+        done: Future[None] = Future()
+        self._submit(_Job(statements, done, None))
+        done.result()
+
+    def _submit(self, *jobs: _Job) -> None:
+        if self._writer is None:
+            raise LedgerError(f"{self.path}: opened for reading")
+        self._writer.submit(jobs)
+
+    # -- items ---------------------------------------------------------------------------------------------------------
+
+    def add_items(self, items: Iterable[Item]) -> None:
+        """Insert items; one that is there already (same id) stays as it is."""
+        marks = ",".join("?" * 13)
+        self.write_now(*((f"INSERT OR IGNORE INTO items VALUES ({marks})", item.row()) for item in items))
+
+    def items(self) -> Iterator[Item]:
+        """All items, by id."""
+        for row in self._read.execute("SELECT * FROM items ORDER BY id"):
+            yield Item.from_row(row)
+
+    def item_keys(self, source: str) -> dict[str, str]:
+        """sha256 of what is imported already of a source, by key."""
+        return dict(self._read.execute("SELECT key, sha256 FROM items WHERE source = ?", (source,)))
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def recover(self) -> int:
+        """Turn intents that a dead process left into `unknown`; returns how many. Only for the holder of the store's lock."""
+        count = self._read.execute("SELECT count(*) FROM calls WHERE state = 'intent'").fetchone()[0]
+        if count:
+            self.write_now(("UPDATE calls SET state = 'unknown', error = 'process ended' WHERE state = 'intent'", ()))
+        return count
+
+    def cached_reply(self, cache_key: str) -> bytes | None:
+        """The raw body of the reply to this very request, if it was ever received."""
+        row = self._read.execute(
+            "SELECT raw FROM calls WHERE cache_key = ? AND state = 'reply' LIMIT 1", (cache_key,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def has_unknown(self, cache_key: str) -> bool:
+        """Whether this request was once sent without its outcome being known."""
+        query = "SELECT 1 FROM calls WHERE cache_key = ? AND state = 'unknown' LIMIT 1"
+        return self._read.execute(query, (cache_key,)).fetchone() is not None
+
+    async def begin_call(
+        self, *, cache_key: str, image_sha256: str, prompt_sha256: str, prompt: str, annotator: str, model: str, started: float
+    ) -> int:
+        """Write the intent to send a request; returns the id of the call once it is on disk."""
+        call_id, self._next_call = self._next_call, self._next_call + 1
+        await self.write(
+            ("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_sha256, prompt)),
+            (
+                "INSERT INTO calls (id, cache_key, image_sha256, prompt_sha256, annotator, model, state, started) "
+                "VALUES (?, ?, ?, ?, ?, ?, 'intent', ?)",
+                (call_id, cache_key, image_sha256, prompt_sha256, annotator, model, started),
+            ),
+        )
+        return call_id
+
+    async def end_call(
+        self,
+        call_id: int,
+        state: CallState,
+        *,
+        ended: float,
+        status: int | None = None,
+        raw: bytes | None = None,
+        error: str | None = None,
+        tokens: tuple[int, int] | None = None,
+        cost_nano: int | None = None,
+    ) -> None:
+        """Write what came of a request: tokens are (prompt, output); a cost of None means that the reply named no usage."""
+        prompt_tokens, output_tokens = tokens or (None, None)
+        values = (state, status, raw, error, prompt_tokens, output_tokens, cost_nano, ended, call_id)
+        await self.write(
+            (
+                "UPDATE calls SET state = ?, status = ?, raw = ?, error = ?, prompt_tokens = ?, output_tokens = ?, "
+                "cost_nano = ?, ended = ? WHERE id = ?",
+                values,
+            )
+        )
+
+    def call_totals(self) -> list[tuple[str, str, int, int, int]]:
+        """(annotator, state, calls, nano-dollars, replies without usage), sorted."""
+        query = (
+            "SELECT annotator, state, count(*), coalesce(sum(cost_nano), 0), "
+            "sum(state = 'reply' AND cost_nano IS NULL) FROM calls GROUP BY annotator, state ORDER BY annotator, state"
+        )
+        return list(self._read.execute(query))
+
+    def total_cost(self) -> int:
+        """Nano-dollars of everything ever paid, discarded and unparsable replies included."""
+        return int(self._read.execute("SELECT coalesce(sum(cost_nano), 0) FROM calls").fetchone()[0])
+
+    # -- outcomes and groundings ----------------------------------------------------------------------------------------
+
+    async def set_outcome(self, outcome: Outcome) -> None:
+        """Write or replace the outcome of an item."""
+        values = (outcome.item_id, outcome.state, outcome.config, outcome.revisions, outcome.record)
+        await self.write(("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?)", values))
+
+    def outcomes(self) -> Iterator[tuple[Item, Outcome]]:
+        """Items that have an outcome, by id."""
+        query = "SELECT items.*, outcomes.* FROM items JOIN outcomes ON items.id = outcomes.item_id ORDER BY items.id"
+        for row in self._read.execute(query):
+            yield Item.from_row(row[:13]), Outcome(*row[13:])
+
+    def outcome_configs(self) -> dict[str, str]:
+        """Digest of the configuration that decided, by item."""
+        return dict(self._read.execute("SELECT item_id, config FROM outcomes"))
+
+    def outcome_counts(self) -> dict[str, int]:
+        """Items by state; those without an outcome are `pending`."""
+        counts = dict(self._read.execute("SELECT state, count(*) FROM outcomes GROUP BY state ORDER BY state"))
+        total = self._read.execute("SELECT count(*) FROM items").fetchone()[0]
+        return {**counts, "pending": total - sum(counts.values())}
+
+    def grounding(self, image_sha256: str, phrase: str, backend: str) -> str | None:
+        """Candidates found before (JSON list of `schema.GroundedObject`)."""
+        query = "SELECT objects FROM groundings WHERE image_sha256 = ? AND phrase = ? AND backend = ?"
+        row = self._read.execute(query, (image_sha256, phrase, backend)).fetchone()
+        return row[0] if row else None
+
+    def add_groundings(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
+        """Store candidates: rows of (image_sha256, phrase, backend, objects as JSON)."""
+        self.write_now(*(("INSERT OR REPLACE INTO groundings VALUES (?, ?, ?, ?)", row) for row in rows))
+
+
+@dataclass(frozen=True)
+class _Job:
+    statements: tuple[tuple[str, Sequence[Any]], ...]
+    done: Any
+    loop: asyncio.AbstractEventLoop | None
+
+
+class _GroupWriter:
+    """The only writer: takes all jobs that wait, commits them at once, then tells their callers."""
+
+    def __init__(self, path: Path) -> None:
+        self._jobs: queue.SimpleQueue[tuple[_Job, ...] | None] = queue.SimpleQueue()
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self._connection.executescript(_SCHEMA)
+            self._connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, jobs: tuple[_Job, ...]) -> None:
+        self._jobs.put(jobs)
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            taken = [self._jobs.get()]
+            while not self._jobs.empty():
+                taken.append(self._jobs.get())
+            open_ = None not in taken
+            group = [job for jobs in taken if jobs is not None for job in jobs]
+            if group:
+                self._commit(group)
+
+    def _commit(self, group: list[_Job]) -> None:
+        error: Exception | None = None
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in group:
+                for sql, values in job.statements:
+                    self._connection.execute(sql, values)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as failure:
+            # Every caller of the group is told: nothing of it is on disk.
+            error = LedgerError(f"writing the ledger failed: {failure}")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        for loop in {job.loop for job in group}:
+            mine = [job.done for job in group if job.loop is loop]
+            if loop is None:
+                _tell(mine, error)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(_tell, mine, error)
+
+
+def _tell(waiting: list[Any], error: Exception | None) -> None:
+    for done in waiting:
+        if done.done():
+            continue
+        if error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)

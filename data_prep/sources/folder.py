@@ -1,0 +1,70 @@
+"""A tree of photographs: every JPEG, PNG and WebP below a folder. Folder names carry no meaning."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.sources.base import Refusal, SourceError, SourceItem
+from data_prep.sources.images import MAX_BYTES, ImageError, check_image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+class FolderSource:
+    """Reads a tree in sorted order; other files are ignored, hidden folders too.
+
+    Args:
+        name: written as the source into every record.
+        licence: of all images, if known.
+    """
+
+    def __init__(self, name: str = "folder", licence: str | None = None) -> None:
+        self.name = name
+        self.licence = licence
+
+    def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
+        """Stream images and refusals (undecodable, absurd, a bomb, a link out of the tree).
+
+        Raises:
+            SourceError: `path` is no folder.
+        """
+        if not path.is_dir():
+            raise SourceError(f"{path}: no such folder")
+        root = path.resolve()
+        for folder, subfolders, files in os.walk(root, followlinks=False):
+            here = Path(folder)
+            for name in sorted(subfolders):
+                if (here / name).is_symlink():
+                    yield Refusal(str(here / name), None, "link to a folder, not followed")
+            subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and not (here / s).is_symlink())
+            for name in sorted(files):
+                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                    yield self._item(here / name, root)
+
+    def _item(self, file: Path, root: Path) -> SourceItem | Refusal:
+        try:
+            target = file.resolve(strict=True)
+            if not target.is_relative_to(root):
+                return Refusal(str(file), None, f"link out of the tree, to {target}")
+            if not target.is_file():
+                return Refusal(str(file), None, "not a regular file")
+            if (size := target.stat().st_size) > MAX_BYTES:
+                return Refusal(str(file), None, f"{size} bytes, at most {MAX_BYTES} are read")
+            checked = check_image(target.read_bytes())
+        except ImageError as error:
+            return Refusal(str(file), None, str(error))
+        except OSError as error:
+            return Refusal(str(file), None, f"cannot be read: {error.strerror or error}")
+        key = file.relative_to(root).as_posix()
+        return SourceItem(
+            key=key,
+            image=checked.data,
+            extension=checked.extension,
+            width=checked.width,
+            height=checked.height,
+            source=self.name,
+            licence=self.licence,
+            origin=key,
+        )

@@ -1,0 +1,84 @@
+"""Checks that every image passes before it is stored: it decodes, has a sane size, and stands upright."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 100_000_000
+"""Above any camera of today; a small file that claims more is a decompression bomb."""
+MIN_SIDE = 16
+MAX_ASPECT = 50
+
+# MPO is what many phones write: a JPEG with a second picture behind it.
+_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+_ORIENTATION = 0x0112
+
+
+class ImageError(ValueError):
+    """The bytes are no image that can be stored; the message says why."""
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """An upright image: its bytes, extension by content, and size in pixels."""
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+
+
+def check_image(data: bytes) -> CheckedImage:
+    """Decode once, apply EXIF orientation once; the bytes are kept as they are unless the image has to be turned.
+
+    Raises:
+        ImageError: too large, not JPEG, PNG or WebP, animated, absurd size, or undecodable.
+    """
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"{len(data)} bytes, at most {MAX_BYTES} are read")
+    try:
+        with warnings.catch_warnings():
+            # The size is checked below, against our own limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                return _check(image, data)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not an image that Pillow knows") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"decompression bomb: {error}") from None
+    # Pillow's decoders raise many kinds of errors on broken files (OSError, SyntaxError, struct.error, zlib.error, …).
+    except Exception as error:
+        raise ImageError(f"does not decode: {type(error).__name__}: {error}") from None
+
+
+def _check(image: Image.Image, data: bytes) -> CheckedImage:
+    extension = _EXTENSIONS.get(image.format or "")
+    if extension is None:
+        raise ImageError(f"format {image.format}, allowed: JPEG, PNG, WebP")
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"decompression bomb: {width}x{height} is more than {MAX_PIXELS} pixels")
+    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(f"size {width}x{height}: sides must be ≥ {MIN_SIDE} and the aspect ratio ≤ {MAX_ASPECT}")
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise ImageError("animated")
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    image.load()
+    if orientation in range(2, 9):
+        upright = ImageOps.exif_transpose(image)
+        out = io.BytesIO()
+        if extension == "jpg":
+            upright.save(out, "JPEG", quality=95, subsampling=0)
+        elif extension == "png":
+            upright.save(out, "PNG")
+        else:
+            upright.save(out, "WEBP", quality=95)
+        return CheckedImage(out.getvalue(), extension, *upright.size)
+    return CheckedImage(data, extension, width, height)

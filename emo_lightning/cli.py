@@ -1,0 +1,100 @@
+"""`emo` and `lightning run`: picks the command; nothing heavy is imported before one is chosen."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("emo_lightning.commands.demo", "the whole road on a small drawn world whose truth is known"),
+    "prep": ("data_prep.cli", "images -> annotated, verified records -> WebDataset tars"),
+    "run": ("emo_lightning.commands.run", "run an experiment (same as `lightning run`)"),
+    "eval": ("emo_lightning.commands.eval", "score a predictions file (Table 5)"),
+    "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
+    "explain": ("emo_lightning.commands.explain", "one image -> triplet, boxes, emotion, intensity, and an overlay"),
+    "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
+    "export": ("emo_lightning.commands.export", "merge an adapter into a plain transformers model"),
+}
+
+_HIDDEN = {"_stage": "emo_lightning.commands.stage"}
+_USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+def usage() -> str:
+    """The help page."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: emo COMMAND [ARGUMENTS]", "", "Interpretable visual emotion analysis.", "", *lines, "",
+         "`emo COMMAND --help` shows a command's arguments and an example.", "example: emo demo --fast"]
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of `emo`; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("emo-lightning"))
+        return 0
+    name, rest = argv[0], argv[1:]
+    module = _HIDDEN.get(name) or COMMANDS.get(name, (None,))[0]
+    if module is None:
+        print(f"emo: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        return int(importlib.import_module(module).main(rest) or 0)
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`emo … | head`): no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return explain_error(error)
+
+
+def explain_error(error: BaseException, prefix: str = "") -> int:
+    """Print what the user can act on as one line, anything else with its traceback; returns the exit code."""
+    known = isinstance(error, _USER_ERRORS) or type(error).__name__ in (
+        "StageFailed",
+        "UsageError",
+        "CommError",
+        "AuthenticationError",
+    )
+    if not known or os.environ.get("EMO_TRACEBACK"):
+        traceback.print_exception(error)
+    print(f"error: {prefix}{' '.join(str(error).split())}", file=sys.stderr)
+    return 2 if known else 1
+
+
+def lightning_main() -> int:
+    """Entry point of `lightning`: `lightning run X` is `emo run X`, the rest belongs to lightning-sdk."""
+    argv = sys.argv[1:]
+    if argv[:1] == ["run"]:
+        return main(argv)
+    try:
+        from importlib.metadata import distribution
+
+        sdk = next(
+            e for e in distribution("lightning-sdk").entry_points if e.name == "lightning" and e.group == "console_scripts"
+        )
+    except Exception:
+        print(
+            "usage: lightning run EXPERIMENT.yaml [--key value …]   (see: lightning run --help)\n"
+            "Every other `lightning` command belongs to Lightning's SDK: pip install lightning-sdk",
+            file=sys.stderr,
+        )
+        return 0 if argv[:1] in ([], ["-h"], ["--help"]) else 2
+    return int(sdk.load()() or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

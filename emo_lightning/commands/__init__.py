@@ -1,0 +1,1 @@
+"""The `emo` commands: a module each, with `main(argv) -> int`."""

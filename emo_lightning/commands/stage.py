@@ -1,0 +1,10 @@
+"""`emo _stage FOLDER`: one stage of a run, for the ranks that Lightning's launcher starts."""
+
+from __future__ import annotations
+
+
+def main(argv: list[str]) -> int:
+    """Run the stage whose resolved config stands in the folder."""
+    from emo_lightning.runner import stage_from_folder, stage_main
+
+    return stage_main(stage_from_folder(argv[0]))

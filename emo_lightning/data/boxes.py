@@ -1,0 +1,159 @@
+"""Between boxes in pixels of the original image and the four numbers that stand in the chat.
+
+Qwen2.5-VL speaks in absolute pixels of the *resized* image that it sees; its relatives in thousandths of the image.
+Which one a backbone uses is chosen by its `model_type` (`codec_for`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from emo_lightning.schema import Box
+
+Size = tuple[int, int]
+"""`(width, height)` in pixels, the order of PIL."""
+
+MAX_ASPECT_RATIO = 200
+"""Longer side over shorter side that the Qwen image processors accept."""
+
+
+def resized_size(width: int, height: int, *, factor: int = 28, min_pixels: int, max_pixels: int) -> Size:
+    """Size to which the Qwen-VL image processors resize: multiples of `factor`, area within the limits, aspect ratio kept.
+
+    Equal to `smart_resize` of transformers' `qwen2_vl`, without the import of torch.
+
+    Args:
+        width, height: of the original image, pixels.
+        factor: patch size × merge size (14 × 2 for Qwen2.5-VL).
+        min_pixels, max_pixels: limits of the area (the processor's `shortest_edge` and `longest_edge`).
+
+    Returns:
+        `(width, height)` of the resized image.
+
+    Raises:
+        ValueError: empty image, impossible limits, or an aspect ratio above 200.
+    """
+    if min(width, height) < 1:
+        raise ValueError(f"image of {width}x{height} pixels is empty")
+    if not 0 < min_pixels <= max_pixels:
+        raise ValueError(f"min_pixels {min_pixels} and max_pixels {max_pixels}: expected 0 < min_pixels <= max_pixels")
+    if max(width, height) / min(width, height) > MAX_ASPECT_RATIO:
+        raise ValueError(f"image of {width}x{height}: aspect ratio above {MAX_ASPECT_RATIO}, which Qwen-VL refuses")
+    # Python's round (half to even), as the original: a half-up rounding would differ at odd multiples of factor / 2.
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt((height * width) / max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    return new_width, new_height
+
+
+class BoxCodec(Protocol):
+    """How a family of models writes a box. Boxes are `(x1, y1, x2, y2)`; sizes are `(width, height)`."""
+
+    def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
+        """Original-image pixels to the model's whole numbers: within the frame, never empty.
+
+        Off by at most half a unit of the model's frame; a side shorter than one unit is widened to one (at most one unit off).
+
+        Raises:
+            ValueError: not four finite numbers, or x1 > x2 or y1 > y2.
+        """
+        ...
+
+    def decode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> Box:
+        """The model's numbers to original-image pixels, clamped to the image; order is not mended.
+
+        Raises:
+            ValueError: not four finite numbers.
+        """
+        ...
+
+
+class AbsolutePixels:
+    """Whole pixels of the resized image (Qwen2.5-VL)."""
+
+    def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
+        """See `BoxCodec.encode`."""
+        return _encode(box, original_size, resized_size)
+
+    def decode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> Box:
+        """See `BoxCodec.decode`."""
+        return _decode(box, original_size, resized_size)
+
+
+class Relative1000:
+    """Thousandths of the image's width and height (Qwen2-VL, Qwen3-VL); the resized size plays no part."""
+
+    FRAME: Size = (1000, 1000)
+
+    def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
+        """See `BoxCodec.encode`."""
+        return _encode(box, original_size, self.FRAME)
+
+    def decode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> Box:
+        """See `BoxCodec.decode`."""
+        return _decode(box, original_size, self.FRAME)
+
+
+_CODECS: dict[str, type[AbsolutePixels] | type[Relative1000]] = {
+    "qwen2_5_vl": AbsolutePixels,
+    "qwen2_vl": Relative1000,
+    "qwen3_vl": Relative1000,
+}
+
+
+def codec_for(model_type: str) -> BoxCodec:
+    """The codec of a backbone, by the `model_type` of its Hugging Face configuration.
+
+    Raises:
+        ValueError: no codec is known for it.
+    """
+    try:
+        return _CODECS[model_type]()
+    except KeyError:
+        raise ValueError(f"no box codec for model_type {model_type!r}; allowed: {', '.join(sorted(_CODECS))}") from None
+
+
+def _encode(box: Sequence[float], original: Size, frame: Size) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = _four_numbers(box)
+    if x1 > x2 or y1 > y2:
+        raise ValueError(f"box {list(box)} is turned; expected x1 <= x2 and y1 <= y2")
+    left, right = _encode_side(x1, x2, original[0], frame[0])
+    top, bottom = _encode_side(y1, y2, original[1], frame[1])
+    return left, top, right, bottom
+
+
+def _encode_side(low: float, high: float, original: int, frame: int) -> tuple[int, int]:
+    low, high = (min(max(value * frame / original, 0.0), float(frame)) for value in (low, high))
+    # Half up, not half to even: then a side of one unit or more can never round to nothing.
+    first, last = math.floor(low + 0.5), math.floor(high + 0.5)
+    if first == last:
+        # Widen towards the side that is nearer to the true edge, within the frame.
+        if first == 0 or (last < frame and (last + 1) - high <= low - (first - 1)):
+            last += 1
+        else:
+            first -= 1
+    return first, last
+
+
+def _decode(box: Sequence[float], original: Size, frame: Size) -> Box:
+    x1, y1, x2, y2 = _four_numbers(box)
+
+    def back(value: float, axis: int) -> float:
+        return min(max(value * original[axis] / frame[axis], 0.0), float(original[axis]))
+
+    return back(x1, 0), back(y1, 1), back(x2, 0), back(y2, 1)
+
+
+def _four_numbers(box: Sequence[float]) -> tuple[float, float, float, float]:
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        raise ValueError(f"box {list(box)} is not four finite numbers [x1, y1, x2, y2]")
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return x1, y1, x2, y2

@@ -1,0 +1,173 @@
+"""What is asked of the model and what it should answer: prompts, strict-JSON targets, and the way back from a reply.
+
+Paper section 3.3: round 1 teaches attributes (description, triplet, boxes), round 2 the emotion; equation 1 is the loss on the
+answer. The prompt is built from the keys alone, so that nothing of an annotation can reach the model's input.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emo_lightning.schema import EMOTIONS, PredictedObject, Prediction, Record
+
+if TYPE_CHECKING:
+    from emo_lightning.data.boxes import BoxCodec
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+KEY_GUIDE: dict[str, str] = {
+    "description": "one sentence about what is seen",
+    "background": "the scene in a few words",
+    "attribute": "the state of the subject or scene that carries feeling",
+    "subject": "the main subject in a few words",
+    "bbox_2d": "a list of boxes [x1, y1, x2, y2] around the subject, in pixels",
+    "emotion": f"one of {', '.join(EMOTIONS)}",
+    "intensity": "a whole number from 1 to 10",
+}
+"""Every key that an answer may hold, in the order in which it is asked and answered, with its explanation in the prompt."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One kind of question: a name and the keys of its answer."""
+
+    name: str
+    keys: tuple[str, ...]
+
+    def available(self, record: Record) -> tuple[str, ...]:
+        """The keys for which this record has a label: training asks for no more than these."""
+        return tuple(key for key in self.keys if _VALUES[key](record) is not None)
+
+
+OBJECTIVES: dict[str, Objective] = {
+    o.name: o
+    for o in (
+        Objective("attributes", ("description", "background", "attribute", "subject", "bbox_2d")),
+        Objective("emotion", ("emotion", "intensity")),
+        Objective("explain", tuple(KEY_GUIDE)),
+        Objective("caption", ("description",)),
+        Objective("grounding", ("subject", "bbox_2d")),
+    )
+}
+"""`attributes` is round 1, `emotion` is round 2; `explain` asks all at once; the last two make a neutral base."""
+
+_VALUES: dict[str, Callable[[Record], Any]] = {
+    "description": lambda r: r.description,
+    "background": lambda r: r.background,
+    "attribute": lambda r: r.attribute,
+    "subject": lambda r: r.subject,
+    # Largest first: an order that can be seen in the image, not in the annotation.
+    "bbox_2d": lambda r: sorted((o.bbox for o in r.primary_objects), key=_area, reverse=True) or None,
+    "emotion": lambda r: r.emotion,
+    "intensity": lambda r: r.intensity,
+}
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def objective(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises:
+        ValueError: unknown name; lists the known ones.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; allowed: {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
+
+
+def prompt(keys: tuple[str, ...]) -> str:
+    """The question for these keys."""
+    return "Look at the image. Answer with one JSON object: " + "; ".join(f"{key} ({KEY_GUIDE[key]})" for key in keys)
+
+
+def answer(keys: tuple[str, ...], record: Record, codec: BoxCodec, resized: Size) -> str:
+    """The target text: one JSON object with these keys, boxes in the coordinates of the backbone.
+
+    Args:
+        keys: keys that the record has labels for (`Objective.available`).
+        record: the annotation.
+        codec: coordinate convention of the backbone.
+        resized: (width, height) that the model sees.
+    """
+    values = {key: _VALUES[key](record) for key in keys}
+    if boxes := values.get("bbox_2d"):
+        values["bbox_2d"] = [codec.encode(box, (record.width, record.height), resized) for box in boxes]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def parse_reply(reply: str, *, id: str, original: Size, resized: Size, codec: BoxCodec) -> Prediction:
+    """Turn a reply into a prediction; whatever cannot be read stays None, and the raw reply is kept in `provenance`.
+
+    Accepts a JSON object, alone or in a ``` fence, and boxes flat or nested. Boxes come back in original-image pixels.
+    `provenance` gets `reply`, and `problems`: what was not readable.
+    """
+    problems: list[str] = []
+    value = _json_object(reply, problems)
+    fields: dict[str, Any] = {}
+    for key in ("description", "background", "attribute", "subject", "emotion"):
+        if key in value:
+            if isinstance(value[key], str):
+                fields[key] = value[key]
+            else:
+                problems.append(f"{key} is {type(value[key]).__name__}, not a string")
+    if "intensity" in value:
+        if isinstance(value["intensity"], int | float) and not isinstance(value["intensity"], bool):
+            fields["intensity"] = float(value["intensity"])
+        else:
+            problems.append(f"intensity is {value['intensity']!r}, not a number")
+    objects = []
+    for box in _boxes(value.get("bbox_2d"), problems):
+        decoded = codec.decode(box, original, resized)
+        if decoded[0] < decoded[2] and decoded[1] < decoded[3]:
+            objects.append(PredictedObject(phrase=fields.get("subject"), bbox=decoded))
+        else:
+            problems.append(f"box {box} is empty or turned")
+    provenance = {"reply": reply} | ({"problems": problems} if problems else {})
+    width, height = original
+    return Prediction(id=id, width=width, height=height, objects=objects, provenance=provenance, **fields)
+
+
+def merge_predictions(parts: list[Prediction]) -> Prediction:
+    """One prediction from the replies to several questions about one image; the first that has a value gives it."""
+    merged = parts[0].model_dump()
+    merged["provenance"] = {"replies": [part.provenance for part in parts]}
+    for part in parts[1:]:
+        for key, value in part.model_dump(exclude={"provenance"}).items():
+            if merged[key] in (None, []):
+                merged[key] = value
+    return Prediction.model_validate(merged)
+
+
+def _json_object(reply: str, problems: list[str]) -> dict[str, Any]:
+    fenced = re.search(r"```(?:json)?\s*(.*?)```", reply, re.DOTALL)
+    text = fenced.group(1) if fenced else reply
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        problems.append(f"not JSON: {error}")
+        return {}
+    if not isinstance(value, dict):
+        problems.append(f"JSON {type(value).__name__}, not an object")
+        return {}
+    return value
+
+
+def _boxes(value: Any, problems: list[str]) -> list[list[float]]:
+    if value is None:
+        return []
+    nested = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    boxes = []
+    for box in nested:
+        if isinstance(box, list) and len(box) == 4 and all(isinstance(x, int | float) and abs(x) < 1e6 for x in box):
+            boxes.append(box)
+        elif box != []:
+            problems.append(f"bbox_2d holds {str(box)[:60]!r}, not four numbers")
+    return boxes

@@ -1,0 +1,175 @@
+"""Images and questions -> the tensors that Qwen2.5-VL takes. Nothing here depends on what else is in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from emo_lightning.data.boxes import codec_for
+from emo_lightning.data.chat import Size, answer, prompt
+from emo_lightning.schema import Record
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+IGNORE = -100
+"""Label of a position that carries no loss (PyTorch's cross-entropy default)."""
+
+
+class CollateError(ValueError):
+    """A sample cannot become model input as configured; the message names the sample and what to change."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One image and what is asked about it.
+
+    Args:
+        key: the record's id.
+        image: RGB.
+        keys: keys of the answer that is asked for.
+        record: the annotation, for training targets only; None at inference.
+        filler: a repeated sample that only keeps ranks in step: it gets no loss and counts nowhere.
+    """
+
+    key: str
+    image: Image.Image
+    keys: tuple[str, ...]
+    record: Record | None = None
+    filler: bool = False
+
+
+@dataclass
+class Collator:
+    """Callable that turns questions into one padded batch.
+
+    With `answers`, the target follows the prompt, labels are set on the answer and its `<|im_end|>` alone, and padding is on the
+    right; without, the batch ends at the generation prompt and padding is on the left, so that all rows end together.
+
+    Args:
+        processor: of the backbone (`Backbone.processor`), with the pixel limits set.
+        model_type: of the backbone's config; it decides the coordinates of boxes.
+        answers: append targets (training) or not (generation, features).
+        max_length: tokens; a longer sample is an error, never cut (a cut run of image tokens misaligns the image).
+        padding_side: None takes the side described above.
+    """
+
+    processor: ProcessorMixin
+    model_type: str
+    answers: bool
+    max_length: int = 4096
+    padding_side: str | None = None
+    _prompt_ids: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.codec = codec_for(self.model_type)
+        self.tokenizer = self.processor.tokenizer  # type: ignore[attr-defined]
+        self.image_token = int(self.processor.image_token_id)  # type: ignore[attr-defined]
+        self.merge = self.processor.image_processor.merge_size  # type: ignore[attr-defined]
+        self.patch = self.processor.image_processor.patch_size  # type: ignore[attr-defined]
+        self.end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The cache holds a bound method, which does not travel to worker processes.
+        return self.__dict__ | {"_prompt_ids": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
+
+    def __call__(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """Batch of B questions, T tokens after padding, P image patches in all.
+
+        Returns:
+            input_ids, attention_mask, mm_token_type_ids (B, T); pixel_values (P, patch_dim); image_grid_thw (B, 3) in patches;
+            with answers also labels (B, T). Beside them `key`, `original_size`, `resized_size` ((width, height) each) as lists
+            and `filler` (B,) bool.
+
+        Raises:
+            CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
+        """
+        vision = self.processor.image_processor([q.image for q in questions], return_tensors="pt")  # type: ignore[attr-defined]
+        grids = vision["image_grid_thw"]
+        rows: list[list[int]] = []
+        labels: list[list[int]] = []
+        sizes: list[Size] = []
+        for question, grid in zip(questions, grids.tolist(), strict=True):
+            resized = (grid[2] * self.patch, grid[1] * self.patch)
+            sizes.append(resized)
+            asked = self._expand(self._prompt_ids(question.keys), grid)
+            target = self._target(question, resized) if self.answers else []
+            if len(asked) + len(target) > self.max_length:
+                raise CollateError(
+                    f"sample {question.key!r} has {len(asked) + len(target)} tokens ({grid[1] * grid[2] // self.merge**2} of the image); "
+                    f"allowed: data.max_length={self.max_length}. Lower the backbone's max_pixels or raise max_length"
+                )
+            rows.append(asked + target)
+            labels.append([IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target))
+        batch = self._pad(rows, labels)
+        batch["pixel_values"], batch["image_grid_thw"] = vision["pixel_values"], grids
+        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
+        batch["key"] = [q.key for q in questions]
+        batch["original_size"] = [q.image.size for q in questions]
+        batch["resized_size"] = sizes
+        batch["filler"] = torch.tensor([q.filler for q in questions])
+        return batch
+
+    def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
+        content = [{"type": "image"}, {"type": "text", "text": prompt(keys)}]
+        text = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _expand(self, ids: list[int], grid: list[int]) -> list[int]:
+        """Repeat the one image token of the template for each merged patch."""
+        at = ids.index(self.image_token)
+        return ids[:at] + [self.image_token] * (grid[0] * grid[1] * grid[2] // self.merge**2) + ids[at + 1 :]
+
+    def _target(self, question: Question, resized: Size) -> list[int]:
+        if question.record is None:
+            raise CollateError(f"sample {question.key!r} has no record to learn from")
+        text = answer(question.keys, question.record, self.codec, resized)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not question.keys or not ids:
+            raise CollateError(f"sample {question.key!r} has zero supervised tokens: its record has none of the keys asked for")
+        return [*ids, self.end]
+
+    def _pad(self, rows: list[list[int]], labels: list[list[int]]) -> dict[str, Any]:
+        width = max(len(row) for row in rows)
+        side = self.padding_side or ("right" if self.answers else "left")
+        pad_id = self.tokenizer.pad_token_id
+
+        def padded(row: list[int], value: int) -> list[int]:
+            fill = [value] * (width - len(row))
+            return row + fill if side == "right" else fill + row
+
+        batch: dict[str, Any] = {
+            "input_ids": torch.tensor([padded(row, pad_id) for row in rows]),
+            "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in rows]),
+        }
+        if self.answers:
+            batch["labels"] = torch.tensor([padded(row, IGNORE) for row in labels])
+        return batch
+
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
+
+
+def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """The part of a batch that the model takes.
+
+    Raises:
+        KeyError: a part is missing. Without `mm_token_type_ids` transformers falls back to 1-D positions in silence.
+    """
+    missing = [name for name in MODEL_INPUTS if name not in batch]
+    if missing:
+        raise KeyError(f"batch lacks {', '.join(missing)}; a Qwen2.5-VL batch needs {', '.join(MODEL_INPUTS)}")
+    return {name: batch[name] for name in MODEL_INPUTS}

@@ -1,0 +1,129 @@
+"""Tars -> questions with answers, for supervised fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import Dataset
+
+from emo_lightning.data.chat import Objective, objective
+from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.shards import TarIndex
+
+
+class ConversationDataset(Dataset[Question]):
+    """One question per image; which objective it serves is a pure function of (seed, epoch, row).
+
+    Args:
+        index: the images and their records.
+        objectives: name -> weight; an image that lacks the labels of the chosen one is asked another that it has labels for.
+        seed: of the choice.
+    """
+
+    def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int) -> None:
+        self.index = index
+        self.objectives = [objective(name) for name in objectives]
+        weights = np.array(list(objectives.values()), dtype=float)
+        if not len(weights) or (weights < 0).any() or weights.sum() <= 0:
+            raise ValueError(f"data.objectives={objectives}: weights must be 0 or more, and one above 0")
+        self.weights = weights / weights.sum()
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, slot: Slot) -> Question:
+        record = self.index.record(slot.index)
+        keys = self._choose(slot, [o.available(record) for o in self.objectives])
+        return Question(record.id, self.index.image(slot.index), keys, record, slot.filler)
+
+    def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+        weights = np.array([w if keys else 0.0 for w, keys in zip(self.weights, available, strict=True)])
+        if weights.sum() == 0:
+            return ()
+        draw = np.random.Generator(np.random.PCG64([self.seed, slot.epoch, slot.index])).random()
+        return available[int(np.searchsorted(np.cumsum(weights / weights.sum()), draw, side="right"))]
+
+
+class ConversationDataModule(LightningDataModule):
+    """Loaders for `SFTTask`.
+
+    Args:
+        train: tars, folders of tars, globs or brace ranges.
+        val: the same, for the validation loss and the samples that are logged.
+        objectives: what is trained, name -> weight: round 1 is `{attributes: 1}`, round 2 `{emotion: 0.8, attributes: 0.2}`
+            (replay of round 1 keeps what it taught).
+        batch_size: samples per rank and micro-batch.
+        val_batch_size: None takes `batch_size`.
+        num_workers: processes that read ahead.
+        max_length: tokens; a longer sample is an error.
+        limit: use only the first so many training samples.
+        seed: of the order and of the choice of objectives.
+    """
+
+    def __init__(
+        self, train: list[str], val: list[str], objectives: dict[str, float], batch_size: int = 8, val_batch_size: int | None = None,
+        num_workers: int = 0, max_length: int = 4096, limit: int | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.train, self.val, self.objectives = train, val, objectives
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.num_workers, self.max_length, self.limit, self.seed = num_workers, max_length, limit, seed
+        self._datasets: dict[str, ConversationDataset] = {}
+        self.skipped: dict[str, int] = {}
+
+    def dataset(self, split: str) -> ConversationDataset:
+        """`train` or `val`, opened once; records without any label that is asked for are left out and counted in `skipped`."""
+        if split not in self._datasets:
+            whole = TarIndex.open(self.train if split == "train" else self.val)
+            asked: list[Objective] = [objective(name) for name in self.objectives]
+            index = whole.select(lambda record: any(o.available(record) for o in asked))
+            self.skipped[split] = len(whole) - len(index)
+            if not len(index):
+                raise ValueError(f"data.{split}: none of {len(whole)} records has labels for {', '.join(self.objectives)}")
+            if split == "train" and self.limit is not None:
+                index = index.take(range(min(self.limit, len(index))))
+            self._datasets[split] = ConversationDataset(index, self.objectives, self.seed)
+        return self._datasets[split]
+
+    def setup(self, stage: str) -> None:
+        """Open and check all tars before the first step; rank 0 says what is skipped."""
+        for split in ("train", "val"):
+            self.dataset(split)
+            if self.skipped[split] and self.trainer is not None and self.trainer.is_global_zero:
+                print(f"{split}: {self.skipped[split]} records have no label for {', '.join(self.objectives)} and are skipped")
+
+    def train_batches(self, world_size: int) -> int:
+        """Micro-batches per rank and epoch."""
+        return len(EpochBatches(len(self.dataset("train")), self.batch_size, seed=self.seed, world_size=world_size))
+
+    def _loader(self, split: str) -> Any:
+        trainer = self.trainer
+        if trainer is None:
+            raise RuntimeError("loaders are made by the Trainer")
+        dataset = self.dataset(split)
+        training = split == "train"
+        batches = EpochBatches(
+            len(dataset), self.batch_size if training else self.val_batch_size, seed=self.seed, shuffle=training,
+            rank=trainer.global_rank, world_size=trainer.world_size,
+        )  # fmt: skip
+        return ResumableLoader(
+            dataset, batches, num_workers=self.num_workers, collate_fn=self.collator(trainer.lightning_module)
+        )
+
+    def collator(self, task: Any) -> Collator:
+        """Built from the task's backbone, whose processor and coordinates it must use."""
+        return Collator(task.net.processor, task.net.model_type, answers=True, max_length=self.max_length)
+
+    def train_dataloader(self) -> Any:
+        """Shuffled, sized, resumable."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> Any:
+        """In order."""
+        return self._loader("val")

@@ -1,0 +1,137 @@
+"""DES tables: a parquet file with one embedding per image, and the same in memory as a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from emo_lightning.data.sampler import Slot
+from emo_lightning.data.supervision import Supervision, collate_supervision
+from emo_lightning.schema import Emotion
+
+SCHEMA = pa.schema([("id", pa.string()), ("emotion", pa.string()), ("split", pa.string()), ("des", pa.list_(pa.float32()))])
+
+
+@dataclass
+class EmbeddingTable:
+    """Columns of `des.parquet`.
+
+    Args:
+        id: record ids.
+        emotion: category names, None where there is none.
+        split: name of the split.
+        des: (n, des_dim) float32.
+
+    Raises:
+        ValueError: the columns differ in length, or an emotion is unknown.
+    """
+
+    id: list[str]
+    emotion: list[str | None]
+    split: list[str]
+    des: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.des = np.asarray(self.des, dtype=np.float32)
+        lengths = {"id": len(self.id), "emotion": len(self.emotion), "split": len(self.split), "des": len(self.des)}
+        if self.des.ndim != 2 or len(set(lengths.values())) != 1:
+            raise ValueError(
+                f"columns have lengths {lengths} and des has shape {self.des.shape}; expected (n, des_dim) and equal n"
+            )
+        for name in set(self.emotion) - {None}:
+            Emotion.parse(str(name))
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[EmbeddingTable]) -> EmbeddingTable:
+        """Rows of all tables, in order."""
+        return cls(
+            [row for table in tables for row in table.id],
+            [row for table in tables for row in table.emotion],
+            [row for table in tables for row in table.split],
+            np.concatenate([table.des for table in tables]),
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write parquet to a temporary name, then rename."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        flat = pa.array(np.ascontiguousarray(self.des).reshape(-1))
+        offsets = pa.array(np.arange(len(self) + 1, dtype=np.int32) * self.des.shape[1])
+        columns = [pa.array(column, pa.string()) for column in (self.id, self.emotion, self.split)]
+        temporary = path.with_name(path.name + ".tmp")
+        pq.write_table(pa.Table.from_arrays([*columns, pa.ListArray.from_arrays(offsets, flat)], schema=SCHEMA), temporary)
+        temporary.replace(path)
+
+    @classmethod
+    def read(cls, path: str | Path) -> EmbeddingTable:
+        """Read what `write` wrote, or any parquet with the same columns.
+
+        Raises:
+            ValueError: not parquet, a column is missing, rows of `des` differ in length, or an emotion is unknown.
+        """
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{path}: not a parquet file: {error}") from None
+        if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+            raise ValueError(f"{path}: columns missing: {missing}; found {table.column_names}")
+        widths = pc.unique(pc.list_value_length(table["des"])).to_pylist()
+        if len(widths) != 1 or widths[0] is None:
+            raise ValueError(f"{path}: column 'des' has rows of {widths} values; expected one length and no nulls")
+        flat = pc.list_flatten(table["des"]).cast(pa.float32()).combine_chunks()
+        des = flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, widths[0])
+        try:
+            return cls(table["id"].to_pylist(), table["emotion"].to_pylist(), table["split"].to_pylist(), des)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+@dataclass
+class EmbeddingSample:
+    """One image: its id, its embedding (des_dim,), its labels, and whether it only keeps ranks in step."""
+
+    key: str
+    des: Tensor
+    labels: Supervision
+    filler: bool = False
+
+
+@dataclass
+class EmbeddingDataset(Dataset[EmbeddingSample]):
+    """Embeddings in memory, indexed by int or by the sampler's `Slot`.
+
+    Args:
+        keys: n record ids.
+        des: (n, des_dim), on the CPU.
+        labels: n supervisions.
+    """
+
+    keys: list[str]
+    des: Tensor
+    labels: list[Supervision]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, slot: int | Slot) -> EmbeddingSample:
+        index, filler = (slot, False) if isinstance(slot, int) else (slot.index, slot.filler)
+        return EmbeddingSample(self.keys[index], self.des[index], self.labels[index], filler)
+
+
+def collate_embeddings(samples: Sequence[EmbeddingSample]) -> dict[str, Any]:
+    """`des` (B, des_dim) and `collate_supervision`'s keys."""
+    labels = collate_supervision([s.key for s in samples], [s.labels for s in samples], [s.filler for s in samples])
+    return {"des": torch.stack([sample.des for sample in samples]), **labels}

@@ -1,0 +1,100 @@
+"""Files of a feature cache: what a part and an index hold, and when a folder is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+FORMAT_VERSION = 1
+
+
+class FeatureError(ValueError):
+    """A feature cache is incomplete, damaged, or not the expected one; the message names the file."""
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What all parts of one cache share."""
+
+    fingerprint: str
+    num_layers: int
+    hidden_size: int
+    dtype: str
+
+    def check(self, other: FeatureSpec, where: Path) -> None:
+        """Raise `FeatureError` with the first difference."""
+        for name in ("fingerprint", "num_layers", "hidden_size", "dtype"):
+            if getattr(self, name) != getattr(other, name):
+                raise FeatureError(
+                    f"{where}: {name} is {getattr(other, name)!r}; expected {getattr(self, name)!r}. "
+                    "The cache was made by another backbone or from other data: use another folder, or delete this one"
+                )
+
+
+def index_name(rank: int) -> str:
+    """Name of a rank's mark of completion."""
+    return f"index-{rank:05}.json"
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename after the bytes are on disk: a name that exists is complete, even after a power cut."""
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def open_part(path: Path) -> Any:
+    """Map a part; raises `FeatureError` if it is damaged."""
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise FeatureError(f"{path}: damaged or unreadable feature part: {error}") from None
+
+
+def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
+    """What a part says of itself, and its keys in order."""
+    with open_part(path) as file:
+        text = (file.metadata() or {}).get("features")
+    if text is None:
+        raise FeatureError(f"{path}: not a feature part: its header has no key 'features'")
+    header = json.loads(text)
+    if header["version"] != FORMAT_VERSION:
+        raise FeatureError(f"{path}: version is {header['version']!r}; this program reads {FORMAT_VERSION}")
+    return FeatureSpec(*(header[name] for name in ("fingerprint", "num_layers", "hidden_size", "dtype"))), header["keys"]
+
+
+def read_index(path: Path) -> dict[str, Any]:
+    """Keys rank, world_size, parts."""
+    try:
+        index = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FeatureError(f"{path}: not JSON: {error}") from None
+    if index.get("version") != FORMAT_VERSION:
+        raise FeatureError(f"{path}: version is {index.get('version')!r}; this program reads {FORMAT_VERSION}")
+    return index
+
+
+def complete_parts(directory: Path) -> list[str]:
+    """Names of the parts, after checking that every rank is done and that exactly the listed parts are there."""
+    indices = [read_index(path) for path in sorted(directory.glob("index-*.json"))]
+    if not indices:
+        raise FeatureError(f"{directory}: no finished feature cache (no index-*.json); run the extraction to its end")
+    if len(sizes := {index["world_size"] for index in indices}) > 1:
+        raise FeatureError(f"{directory}: indices of runs with {sorted(sizes)} ranks; run the extraction again to its end")
+    if missing := sorted(set(range(sizes.pop())) - {index["rank"] for index in indices}):
+        raise FeatureError(
+            f"{directory}: the feature cache is incomplete: no index of ranks {missing}; run the extraction to its end"
+        )
+    listed = {name for index in indices for name in index["parts"]}
+    present = {path.name for path in directory.glob("part-*.safetensors")}
+    if listed != present:
+        raise FeatureError(
+            f"{directory}: parts missing: {sorted(listed - present)}, parts in no index: {sorted(present - listed)}; "
+            "run the extraction again to its end"
+        )
+    return sorted(listed)

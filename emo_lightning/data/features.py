@@ -1,0 +1,255 @@
+"""Feature cache: the last layers' hidden states of a frozen backbone, extracted once, read many times.
+
+A folder holds `part-RRRRR-NNNNN.safetensors` (rank, number) and, once a rank is done, `index-RRRRR.json`. A part is complete
+in itself: keys, fingerprint and shape are in its header, so an interrupted extraction goes on where it stopped, even with
+another number of ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from emo_lightning.data.feature_parts import (
+    FORMAT_VERSION,
+    FeatureError,
+    FeatureSpec,
+    complete_parts,
+    index_name,
+    open_part,
+    publish,
+    read_header,
+    read_index,
+)
+from emo_lightning.data.sampler import Slot
+from emo_lightning.data.supervision import Supervision, collate_supervision
+
+MAX_OPEN_PARTS = 64
+"""Parts that a process keeps mapped: well under the usual limit of 1,024 open files."""
+
+
+@dataclass
+class FeatureSample:
+    """One image.
+
+    Args:
+        key: its id.
+        hidden: (num_layers, tokens, hidden); index -1 is the last layer.
+        labels: its supervision.
+        filler: a repeated sample that only keeps ranks in step.
+    """
+
+    key: str
+    hidden: Tensor
+    labels: Supervision
+    filler: bool = False
+
+
+class FeatureWriter:
+    """Appends samples to a cache; use as a context manager, or call `close` at the end (a failure must not mark it complete).
+
+    Each rank takes its own share of the samples and skips those in `done`.
+
+    Args:
+        directory: created if needed; all ranks share it.
+        num_layers: layers per sample.
+        hidden_size: width of the backbone.
+        dtype: floating-point type on disk.
+        fingerprint: identity of the backbone, its preprocessing and the data.
+        rank: of this process.
+        world_size: number of processes that write.
+        part_bytes: size of a part, about; what an interruption can lose.
+
+    Raises:
+        FeatureError: the folder holds parts of another cache.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        num_layers: int,
+        hidden_size: int,
+        dtype: torch.dtype,
+        fingerprint: str,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        part_bytes: int = 1 << 28,
+    ) -> None:
+        self.directory, self.dtype, self.part_bytes = Path(directory), dtype, part_bytes
+        self.rank, self.world_size = rank, world_size
+        self.spec = FeatureSpec(fingerprint, num_layers, hidden_size, str(dtype).removeprefix("torch."))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.parts: list[str] = []
+        self.done: set[str] = set()
+        for path in sorted(self.directory.glob("part-*.safetensors")):
+            spec, keys = read_header(path)
+            self.spec.check(spec, path)
+            self.parts.append(path.name)
+            self.done.update(keys)
+        # Marks of completion from before are void: this rank's own, and those of runs with other numbers of ranks.
+        for path in self.directory.glob("index-*.json"):
+            if path.name == index_name(rank) or (rank == 0 and read_index(path)["world_size"] != world_size):
+                path.unlink(missing_ok=True)
+        numbers = [int(name[11:16]) for name in self.parts if name.startswith(f"part-{rank:05}-")]
+        self._number = max(numbers, default=-1) + 1
+        self._pending: list[FeatureSample] = []
+        self._pending_bytes = 0
+
+    def append(self, key: str, hidden: Tensor, labels: Supervision) -> None:
+        """Add one sample.
+
+        Args:
+            key: unique in the cache.
+            hidden: (num_layers, tokens, hidden), real tokens only.
+            labels: its supervision.
+
+        Raises:
+            FeatureError: the shape is wrong, a value is not finite (in the cache's dtype), or the key is there already.
+        """
+        layers, width = self.spec.num_layers, self.spec.hidden_size
+        if hidden.ndim != 3 or hidden.shape[0] != layers or hidden.shape[2] != width or not hidden.shape[1]:
+            raise FeatureError(f"sample {key!r}: hidden has shape {list(hidden.shape)}; expected ({layers}, tokens, {width})")
+        if key in self.done:
+            raise FeatureError(f"sample {key!r} is in {self.directory} already")
+        hidden = hidden.detach().to("cpu", self.dtype)
+        if not bool(hidden.isfinite().all()):
+            raise FeatureError(f"sample {key!r}: hidden states are not finite in {self.spec.dtype}")
+        self.done.add(key)
+        self._pending.append(FeatureSample(key, hidden, labels))
+        self._pending_bytes += hidden.nbytes
+        if self._pending_bytes >= self.part_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one part."""
+        if not self._pending:
+            return
+        samples, self._pending, self._pending_bytes = self._pending, [], 0
+        lengths = torch.tensor([0] + [sample.hidden.shape[1] for sample in samples])
+        labels = collate_supervision([s.key for s in samples], [s.labels for s in samples], [False] * len(samples))
+        tensors = {
+            # Tokens first: one sample is one contiguous stretch of the file.
+            "hidden": torch.cat([sample.hidden.transpose(0, 1) for sample in samples]).contiguous(),
+            "offsets": lengths.cumsum(0),
+            **{name: labels[name] for name in ("target", "emotion", "intensity")},
+        }
+        header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"]}
+        name = f"part-{self.rank:05}-{self._number:05}.safetensors"
+        temporary = self.directory / f"{name}.tmp"
+        save_file(tensors, temporary, metadata={"features": json.dumps(header)})
+        publish(temporary, self.directory / name)
+        self.parts.append(name)
+        self._number += 1
+
+    def close(self) -> None:
+        """Write the last part and the rank's index: its share is complete."""
+        self.flush()
+        temporary = self.directory / f"{index_name(self.rank)}.tmp"
+        index = {"version": FORMAT_VERSION, "rank": self.rank, "world_size": self.world_size, "parts": self.parts}
+        temporary.write_text(json.dumps(index))
+        publish(temporary, self.directory / index_name(self.rank))
+
+    def __enter__(self) -> FeatureWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.flush()
+
+
+class FeatureCache(Dataset[FeatureSample]):
+    """All ranks' samples, ordered by key, memory-mapped; indexed by int or by the sampler's `Slot`.
+
+    Args:
+        directory: of a complete cache.
+        fingerprint: the expected one; None takes any, if all parts agree.
+
+    Raises:
+        FeatureError: a rank is not done, a part is missing, damaged or different, a key occurs twice, or there is no sample.
+    """
+
+    def __init__(self, directory: str | Path, fingerprint: str | None = None) -> None:
+        self.directory = Path(directory)
+        names = complete_parts(self.directory)
+        headers = [read_header(self.directory / name) for name in names]
+        if not any(keys for _, keys in headers):
+            raise FeatureError(f"{self.directory}: the feature cache holds no sample")
+        self.spec = headers[0][0]
+        for name, (spec, _) in zip(names, headers, strict=True):
+            self.spec.check(spec, self.directory / name)
+        if fingerprint is not None and fingerprint != self.spec.fingerprint:
+            raise FeatureError(f"{self.directory}: fingerprint is {self.spec.fingerprint!r}; expected {fingerprint!r}")
+        self._names = names
+        rows = sorted((key, part, row) for part, (_, keys) in enumerate(headers) for row, key in enumerate(keys))
+        for (key, part, _), (following, other, _) in pairwise(rows):
+            if key == following:
+                raise FeatureError(f"{self.directory}: key {key!r} occurs twice, in {names[part]} and {names[other]}")
+        self.keys = [key for key, _, _ in rows]
+        self._places = torch.tensor([(part, row) for _, part, row in rows])
+        self._open: OrderedDict[int, tuple[Any, dict[str, Tensor]]] = OrderedDict()
+        self._process = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, slot: int | Slot) -> FeatureSample:
+        index, filler = (slot, False) if isinstance(slot, int) else (slot.index, slot.filler)
+        part, row = self._places[index].tolist()
+        file, small = self._part(part)
+        start, end = small["offsets"][row : row + 2].tolist()
+        hidden = file.get_slice("hidden")[start:end].transpose(0, 1)
+        return FeatureSample(self.keys[index], hidden, self.labels(index), filler)
+
+    def labels(self, index: int) -> Supervision:
+        """The supervision of one sample, without reading its features."""
+        part, row = self._places[index].tolist()
+        small = self._part(part)[1]
+        return Supervision(small["target"][row].tolist(), int(small["emotion"][row]), float(small["intensity"][row]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Mapped files do not travel to worker processes; each opens its own.
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def _part(self, part: int) -> tuple[Any, dict[str, Tensor]]:
+        if self._process != os.getpid():  # forked
+            self._open, self._process = OrderedDict(), os.getpid()
+        if part not in self._open:
+            file = open_part(self.directory / self._names[part])
+            small = {name: file.get_tensor(name) for name in ("offsets", "target", "emotion", "intensity")}
+            self._open[part] = (file, small)
+            if len(self._open) > MAX_OPEN_PARTS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(part)
+        return self._open[part]
+
+
+def collate_features(samples: Sequence[FeatureSample]) -> dict[str, Any]:
+    """Pad on the right.
+
+    Returns:
+        `hidden_states` (num_layers, B, T, hidden) in the cache's dtype, `mask` (B, T) bool, and `collate_supervision`'s keys.
+    """
+    layers, _, width = samples[0].hidden.shape
+    longest = max(sample.hidden.shape[1] for sample in samples)
+    hidden = samples[0].hidden.new_zeros(layers, len(samples), longest, width)
+    mask = torch.zeros(len(samples), longest, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        tokens = sample.hidden.shape[1]
+        hidden[:, row, :tokens] = sample.hidden
+        mask[row, :tokens] = True
+    labels = collate_supervision([s.key for s in samples], [s.labels for s in samples], [s.filler for s in samples])
+    return {"hidden_states": hidden, "mask": mask, **labels}

@@ -1,0 +1,100 @@
+"""Which sample goes where: the order of an epoch as a pure function of (seed, epoch, step, world size)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import DistributedSampler
+
+
+class Slot(NamedTuple):
+    """A place in a batch."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    """The dataset's row."""
+    filler: bool
+    """It only fills the place, and must not count in any loss or metric."""
+    epoch: int = 0
+    """For what a dataset draws anew in each epoch."""
+
+
+class EpochBatches(DistributedSampler[list[Slot]]):
+    """Batches of one rank: over all ranks every sample exactly once per epoch, and equally many steps on each.
+
+    Where `size` is no multiple of the global batch, the samples of the last two global batches are shared evenly between
+    these two steps and among the ranks; only where a step has fewer samples than ranks does a rank get one filler.
+
+    It is a `DistributedSampler` so that Lightning leaves it in place under DDP.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1, shuffle: bool = True
+    ) -> None:
+        """
+        Args:
+            size: samples in the dataset.
+            batch_size: samples per rank and step.
+            seed: of the order; the epoch is mixed in.
+            rank: of this process, 0 … world_size - 1.
+            world_size: number of processes.
+            shuffle: False keeps the dataset's order.
+
+        Raises:
+            ValueError: nothing to sample, or a number out of range.
+        """
+        if size < 1:
+            raise ValueError(f"size {size}: there are no samples to make batches of (empty dataset or selection?)")
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size}: expected at least 1")
+        if seed < 0:
+            raise ValueError(f"seed {seed}: expected 0 or more")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} of world_size {world_size}: expected 0 <= rank < world_size")
+        super().__init__(range(size), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
+        self.size = size
+        self.batch_size = batch_size
+        self.world_size = world_size
+        self.steps = -(-size // (batch_size * world_size))
+
+    def __len__(self) -> int:
+        """Steps per epoch, the same on every rank."""
+        return self.steps
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of `epoch`; takes effect at the next `iter`."""
+        self.epoch = epoch
+
+    def order(self, epoch: int) -> np.ndarray:
+        """All rows in the order of `epoch`, shape (size,), int64; the same on every rank."""
+        if not self.shuffle:
+            return np.arange(self.size)
+        return np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.size)
+
+    def bounds(self, step: int) -> tuple[int, int]:
+        """Half-open range of positions in the order that all ranks together take in `step`."""
+        whole = self.batch_size * self.world_size
+        uneven = 0 if self.size % whole == 0 else min(2, self.steps)
+        full = self.steps - uneven
+        if step < full:
+            return step * whole, (step + 1) * whole
+        rest = self.size - full * whole
+        return tuple(full * whole + rest * (step - full + k) // uneven for k in (0, 1))  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[list[Slot]]:  # type: ignore[override]
+        return self.from_step(0)
+
+    def from_step(self, start: int) -> Iterator[list[Slot]]:
+        """This rank's batches of the present epoch from step `start` on."""
+        # Bound now, not at the first `next`: workers fetch ahead, and the epoch may be set for the next pass meanwhile.
+        return self._batches(self.order(self.epoch), self.epoch, start)
+
+    def _batches(self, order: np.ndarray, epoch: int, start: int) -> Iterator[list[Slot]]:
+        for step in range(start, self.steps):
+            first, last = self.bounds(step)
+            low, high = (first + (last - first) * (self.rank + k) // self.world_size for k in (0, 1))
+            if low == high:
+                yield [Slot(int(order[self.rank % self.size]), True, epoch)]
+            else:
+                yield [Slot(int(index), False, epoch) for index in order[low:high]]

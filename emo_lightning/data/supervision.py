@@ -1,0 +1,72 @@
+"""What the DES head and the probe learn from: the same batch keys whether features are cached or computed online."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from emo_lightning.schema import EMOTIONS, Record
+
+NO_EMOTION = -1
+"""Class index of a sample without a category."""
+
+_NO_DISTRIBUTION = (math.nan,) * len(EMOTIONS)
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Labels of one image.
+
+    Args:
+        distribution: over `EMOTIONS`, sums to 1; all NaN where there is no label.
+        emotion: class index 0–7, or -1.
+        intensity: 1–10, or NaN.
+
+    Raises:
+        ValueError: a value is out of range; the message names the field.
+    """
+
+    distribution: Sequence[float] = field(default=_NO_DISTRIBUTION)
+    emotion: int = NO_EMOTION
+    intensity: float = math.nan
+
+    def __post_init__(self) -> None:
+        if len(self.distribution) != len(EMOTIONS):
+            raise ValueError(f"distribution has {len(self.distribution)} values; expected {len(EMOTIONS)}")
+        if not all(math.isnan(value) for value in self.distribution) and not (
+            min(self.distribution) >= 0 and abs(sum(self.distribution) - 1) <= 1e-3
+        ):
+            raise ValueError(f"distribution {list(self.distribution)}; expected non-negative values that sum to 1, or all NaN")
+        if not NO_EMOTION <= self.emotion < len(EMOTIONS):
+            raise ValueError(f"emotion is {self.emotion}; expected 0–{len(EMOTIONS) - 1}, or {NO_EMOTION} for none")
+        if not (math.isnan(self.intensity) or 1 <= self.intensity <= 10):
+            raise ValueError(f"intensity is {self.intensity}; expected 1–10, or NaN for none")
+
+    @classmethod
+    def of(cls, record: Record) -> Supervision:
+        """The labels of a record; what is not annotated stays empty."""
+        return cls(
+            record.emotion_distribution() or _NO_DISTRIBUTION,
+            NO_EMOTION if record.emotion is None else record.emotion.index,
+            math.nan if record.intensity is None else float(record.intensity),
+        )
+
+
+def collate_supervision(keys: Sequence[str], labels: Sequence[Supervision], fillers: Sequence[bool]) -> dict[str, Any]:
+    """The label part of a batch.
+
+    Returns:
+        `target` (B, 8) float, rows of NaN without a label; `emotion` (B,) int, -1 without; `intensity` (B,) float, NaN without;
+        `filler` (B,) bool, True for a repeated sample that only keeps ranks in step; `key` list of str.
+    """
+    return {
+        "target": torch.tensor([list(label.distribution) for label in labels], dtype=torch.float32),
+        "emotion": torch.tensor([label.emotion for label in labels], dtype=torch.int64),
+        "intensity": torch.tensor([label.intensity for label in labels], dtype=torch.float32),
+        "filler": torch.tensor(list(fillers), dtype=torch.bool),
+        "key": list(keys),
+    }

@@ -1,0 +1,66 @@
+"""Tables 5 and 6 in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from emo_lightning.evaluation.table5 import MODES, ROWS, Mode
+from emo_lightning.evaluation.table6 import METRICS, SETS
+
+NOT_COMPUTED = "not computed"
+
+
+def table5_tables(result: Mapping[str, Any], modes: Sequence[Mode] = MODES) -> list[Table]:
+    """One table per mode of what `table5` returned: arms as columns, constant answers after them."""
+    tables = []
+    columns = {**result["arms"], **result["baselines"]}
+    for mode in modes:
+        title = f"Table 5, {mode} mode, split {result['split']}, {result['references']} images (x100)"
+        caption = f"Constant answers come from {result['baseline_source']}. Definition {result['definition'][:12]}."
+        table = Table(title=title, caption=caption)
+        table.add_column("Metric")
+        for name in columns:
+            table.add_column(name, justify="right", style="dim" if name in result["baselines"] else "")
+        for row in ROWS[mode]:
+            cells = [_number(column[mode][row.key]) for column in columns.values()]
+            table.add_row(f"{row.title} {'↓' if row.lower_is_better else '↑'}", *cells)
+        tables.append(table)
+    return tables
+
+
+def table6_tables(result: Mapping[str, Any]) -> list[Table]:
+    """One table per set that was measured: arms as rows, mean ± std over seeds."""
+    tables = []
+    for name in SETS:
+        arms = {arm: sets[name] for arm, sets in result["arms"].items() if name in sets}
+        if not arms:
+            continue
+        table = Table(title=f"Table 6, {name} (%), macro-averaged")
+        table.add_column("Training setting")
+        for title in (*METRICS.values(), "seeds"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for arm, metrics in arms.items():
+            table.add_row(arm, *(mean_std(metrics[key]) for key in METRICS), str(result["seeds"][arm]))
+        tables.append(table)
+    return tables
+
+
+def show(tables: Sequence[Table], console: Console | None = None) -> None:
+    """Print tables one under the other."""
+    console = console or Console()
+    for table in tables:
+        console.print(table)
+
+
+def mean_std(summary: Mapping[str, Any]) -> str:
+    """`73.74 ± 0.52`, or the mean alone where there is one seed."""
+    std = "" if summary["std"] is None else f" ± {summary['std']:.2f}"
+    return f"{summary['mean']:.2f}{std}"
+
+
+def _number(value: float | None) -> str:
+    return NOT_COMPUTED if value is None else f"{value:.2f}"

@@ -1,0 +1,95 @@
+"""The annotated images that predictions are compared with: from JSON lines (no images) or from tars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emo_lightning.schema import Prediction, Record, SchemaError, read_jsonl
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from emo_lightning.data.shards import TarIndex
+
+
+class References:
+    """Records with unique ids, in file order, and their images where they come from tars."""
+
+    def __init__(self, records: Sequence[Record], index: TarIndex | None = None) -> None:
+        self.records = list(records)
+        self._index = index
+        if not self.records:
+            raise SchemaError("the references hold no record")
+        self._check_unique()
+
+    def _check_unique(self) -> None:
+        seen: set[str] = set()
+        for record in self.records:
+            if record.id in seen:
+                raise SchemaError(f"reference id {record.id!r} occurs twice")
+            seen.add(record.id)
+
+    @classmethod
+    def load(cls, paths: str | Path | Sequence[str | Path]) -> References:
+        """From `.jsonl` files, or else from tars (files, folders, globs: whatever `TarIndex.open` takes).
+
+        Raises:
+            SchemaError: no record, a repeated id, JSON lines mixed with tars, or an invalid line.
+            FileNotFoundError: a file is missing.
+        """
+        given = [paths] if isinstance(paths, str | Path) else list(paths)
+        lines = [p for p in given if str(p).endswith(".jsonl")]
+        if not given or 0 < len(lines) < len(given):
+            raise SchemaError(f"references {[str(p) for p in given]}: expected .jsonl files or tars, not none and not both")
+        if lines:
+            return cls([record for path in lines for record in read_jsonl(path, Record)])
+        from emo_lightning.data.shards import TarIndex
+
+        index = TarIndex.open(given)
+        return cls([index.record(i) for i in range(len(index))], index)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether `image` works."""
+        return self._index is not None
+
+    @property
+    def splits(self) -> str:
+        """The splits that occur, joined by commas."""
+        return ", ".join(sorted({record.split for record in self.records}))
+
+    def image(self, i: int) -> Image:
+        """The i-th image, RGB.
+
+        Raises:
+            SchemaError: these references came from JSON lines.
+        """
+        if self._index is None:
+            raise SchemaError("these references are JSON lines, which hold no images: give the tars instead")
+        return self._index.image(i)
+
+
+def load_predictions(path: str | Path, references: References) -> dict[str, Prediction]:
+    """Predictions by id.
+
+    Raises:
+        SchemaError: an id occurs twice or is not among the references.
+        FileNotFoundError: no such file.
+    """
+    predictions: dict[str, Prediction] = {}
+    for prediction in read_jsonl(path, Prediction):
+        if prediction.id in predictions:
+            raise SchemaError(f"{path}: prediction id {prediction.id!r} occurs twice")
+        predictions[prediction.id] = prediction
+    known = {record.id for record in references.records}
+    if unknown := [i for i in predictions if i not in known]:
+        raise SchemaError(
+            f"{path}: {len(unknown)} of {len(predictions)} prediction ids are not among the {len(known)} references, "
+            f"e.g. {', '.join(map(repr, unknown[:5]))}"
+        )
+    return predictions

@@ -1,0 +1,248 @@
+"""An experiment: named stages, run in order into `runs/NAME/STAGE/`, each in a process of its own.
+
+The YAML of an experiment holds `name`, optional `vars`, and `stages`. A stage names its kind with `run`, the config files it starts
+from with `defaults` (below `configs/`), and then only what differs. Interpolations see `${vars.*}`, `${run.dir}`, `${run.out}`
+(this stage's folder), `${run.stages.NAME}` (another's) and, under `foreach`, `${each.*}`. Overrides of the command line are applied
+before interpolation, so they reach every key that refers to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+ROOT = Path(__file__).resolve().parents[1]
+"""Where `configs/` and `experiments/` stand."""
+
+_STAGE_KEYS = ("run", "defaults", "foreach", "title", "overridable")
+_WHERE_NOT_WHAT = (
+    "devices",
+    "num_nodes",
+    "strategy",
+    "accelerator",
+    "logger",
+    "num_workers",
+    "enable_progress_bar",
+    "benchmark",
+)
+"""Keys that say where a stage runs, not what it computes: a finished stage stays finished when they change."""
+
+
+class ExperimentError(ValueError):
+    """The experiment cannot run as asked; the message names the file, stage or key and what is allowed."""
+
+
+@dataclass
+class Stage:
+    """One resolved stage.
+
+    Args:
+        name: its folder below the run.
+        kind: key of `emo_lightning.stages.KINDS`.
+        title: what it does, for the terminal.
+        config: arguments, plain values, nothing left to interpolate.
+        out: its folder.
+    """
+
+    name: str
+    kind: str
+    title: str
+    config: dict[str, Any]
+    out: Path
+
+    @property
+    def digest(self) -> str:
+        """sha256 over what the stage computes, without where it runs."""
+        return hashlib.sha256(json.dumps([self.kind, _what(self.config)], sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass
+class Experiment:
+    """A resolved experiment: name, run folder and stages in order."""
+
+    name: str
+    dir: Path
+    stages: list[Stage]
+    source: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def as_yaml(self) -> str:
+        """Everything, resolved."""
+        stages = {s.name: {"run": s.kind, **s.config} for s in self.stages}
+        return yaml.safe_dump({"name": self.name, "dir": str(self.dir), "stages": stages}, sort_keys=False, allow_unicode=True)
+
+
+def load_experiment(
+    path: str | Path, overrides: Sequence[tuple[str, str]] = (), *, name: str | None = None, runs: str | Path = "runs"
+) -> Experiment:
+    """Read, merge, override and resolve an experiment; nothing is run and nothing heavy is imported.
+
+    Args:
+        path: the experiment's YAML.
+        overrides: (dotted key, YAML text). `vars.x` sets a variable; `STAGE.key` one stage; any other key, like
+            `trainer.devices`, every stage whose kind takes it.
+        name: of the run; default is the experiment's own.
+        runs: folder of all runs.
+
+    Raises:
+        ExperimentError: names the file and the key.
+    """
+    path = Path(path)
+    tree = _read(path)
+    unknown = set(tree) - {"name", "vars", "stages", "description"}
+    if unknown or not tree.get("stages"):
+        found = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no stages"
+        raise ExperimentError(f"{path}: {found}; allowed: name, description, vars, stages")
+    run_name = name or tree.get("name") or path.stem
+    run_dir = Path(runs) / run_name
+    stages = dict(_expanded(path, tree["stages"]))
+    merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
+    variables = copy.deepcopy(tree.get("vars") or {})
+    _apply_overrides(overrides, variables, merged)
+    places = {stage: str(run_dir / stage) for stage in merged}
+    resolved = [
+        _resolve(
+            path,
+            stage,
+            body,
+            variables,
+            {"dir": str(run_dir), "out": places[stage], "name": run_name, "stages": places},
+            stages[stage][1],
+        )
+        for stage, body in merged.items()
+    ]
+    return Experiment(run_name, run_dir, resolved, str(path), dict(overrides))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
+        raise ExperimentError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ExperimentError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ExperimentError(f"{path}: holds {type(tree).__name__}, expected a mapping")
+    return tree
+
+
+def _expanded(path: Path, stages: Any) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """Stages after `foreach`: the product of its lists, names filled in from `{key}`."""
+    if not isinstance(stages, dict):
+        raise ExperimentError(f"{path}: 'stages' must map names to stages")
+    for name, body in stages.items():
+        if not isinstance(body, dict) or "run" not in body:
+            raise ExperimentError(f"{path}: stage {name!r} needs the key 'run' with its kind")
+        axes = body.get("foreach") or {}
+        for values in itertools.product(*axes.values()):
+            each = dict(zip(axes, values, strict=True))
+            full = name.format(**each) if each else name
+            if not re.fullmatch(r"[A-Za-z0-9_+-]+", full):
+                raise ExperimentError(f"{path}: stage name {full!r}; allowed: letters, digits, '_', '-', '+'")
+            yield full, ({k: copy.deepcopy(v) for k, v in body.items() if k != "foreach"}, each)
+
+
+def _with_defaults(path: Path, stage: str, body: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in body.get("defaults") or []:
+        file = ROOT / "configs" / name
+        if not file.is_file():
+            raise ExperimentError(f"{path}: stage {stage!r}: defaults name {name!r}, but there is no configs/{name}")
+        merged = _merge(merged, _read(file))
+    return _merge(merged, {k: v for k, v in body.items() if k != "defaults"})
+
+
+def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _apply_overrides(
+    overrides: Sequence[tuple[str, str]], variables: dict[str, Any], stages: dict[str, dict[str, Any]]
+) -> None:
+    for key, text in overrides:
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        head, _, rest = key.partition(".")
+        if head == "vars" and rest:
+            if rest.split(".")[0] not in variables:
+                raise ExperimentError(
+                    f"--{key}: no such variable; allowed: {', '.join('vars.' + v for v in variables) or 'none'}"
+                )
+            _put(variables, rest, value)
+        elif head in stages and rest:
+            _put(stages[head], rest, value)
+        else:
+            from emo_lightning.stages import takes
+
+            targets = [stage for stage, body in stages.items() if takes(str(body["run"]), key)]
+            if not targets:
+                raise ExperimentError(
+                    f"--{key}: no stage takes this key; allowed: vars.* ({', '.join(variables) or 'none'}), STAGE.* with STAGE one of "
+                    f"{', '.join(stages)}, or an argument of the stages (see --print_config)"
+                )
+            for stage in targets:
+                _put(stages[stage], key, value)
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
+    tree[last] = value
+
+
+def _resolve(
+    path: Path, stage: str, body: dict[str, Any], variables: dict[str, Any], run: dict[str, Any], each: dict[str, Any]
+) -> Stage:
+    context = {"vars": variables, "run": run, "each": each}
+    arguments = {k: v for k, v in body.items() if k not in _STAGE_KEYS}
+    clash = set(arguments) & set(context)
+    if clash:
+        raise ExperimentError(f"{path}: stage {stage!r}: {sorted(clash)[0]!r} is reserved for interpolation")
+    title = str(body.get("title", stage))
+    try:
+        config = OmegaConf.create({**context, "_title": title, "args": arguments})
+        assert isinstance(config, DictConfig)
+        # Interpolations are absolute, so arguments are one level down and everything they may name is at the top.
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ExperimentError(f"{path}: stage {stage!r}: {' '.join(str(error).split())}") from None
+    assert isinstance(plain, dict)
+    return Stage(stage, str(body["run"]), plain["_title"], plain["args"], Path(run["out"]))
+
+
+def _what(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _what(v) for k, v in value.items() if k not in _WHERE_NOT_WHAT}
+    return [_what(v) for v in value] if isinstance(value, list) else value
+
+
+def first_difference(old: Any, new: Any, at: str = "") -> str | None:
+    """The first key in which two configs differ, with both values, or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(set(old) | set(new), key=str):
+            found = first_difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+            if found:
+                return found
+        return None
+    return None if old == new else f"{at}: {old!r} there, {new!r} now"

@@ -1,0 +1,138 @@
+"""Linear probes on frozen DES (paper section 4.3.2): a whole grid of them trained in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emo_lightning.models.weights import load_weights, read_config, save_network
+
+
+class LinearProbes(nn.Module):
+    """One linear classifier per (learning rate, weight decay), all fed with the same batch.
+
+    Every probe starts at zero: the problem is convex, so probes differ in their optimiser's settings alone.
+    Features are standardised with mean and standard deviation of the training set, which `fit_statistics` takes in
+    one pass and which are constants from then on.
+
+    Args:
+        des_dim: width of the embedding.
+        num_classes: how many classes.
+        grid: one (learning rate, weight decay) per probe.
+
+    Raises:
+        ValueError: the grid is empty or has a negative value.
+    """
+
+    count: Tensor
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, des_dim: int, num_classes: int, grid: Sequence[tuple[float, float]]) -> None:
+        super().__init__()
+        if not grid:
+            raise ValueError("grid is empty; expected at least one (learning rate, weight decay)")
+        if wrong := [point for point in grid if point[0] <= 0 or point[1] < 0]:
+            raise ValueError(f"grid holds {wrong}; expected learning rates > 0 and weight decays >= 0")
+        self.des_dim, self.num_classes = des_dim, num_classes
+        self.grid = [(float(rate), float(decay)) for rate, decay in grid]
+        self.probes = nn.ModuleList(nn.Linear(des_dim, num_classes) for _ in self.grid)
+        for parameter in self.probes.parameters():
+            nn.init.zeros_(parameter)
+        # Number of training samples behind the statistics; 0 = not fitted.
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("mean", torch.zeros(des_dim))
+        self.register_buffer("scale", torch.zeros(des_dim))  # 1 / standard deviation
+
+    @torch.no_grad()
+    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Set mean and standard deviation from the training embeddings, replacing earlier ones.
+
+        Chan's parallel update of count, mean and squared deviations in float64 (on the CPU, as not every
+        accelerator has float64): one pass, the same result for any cut into batches.
+
+        Args:
+            batches: (n, des_dim) each, together every training sample once.
+
+        Raises:
+            ValueError: there is no sample, or a value is not finite.
+        """
+        count = 0
+        mean = torch.zeros(self.des_dim, dtype=torch.float64)
+        deviations = torch.zeros(self.des_dim, dtype=torch.float64)
+        for batch in batches:
+            if not len(batch):
+                continue
+            des = batch.detach().cpu().double()
+            total = count + len(des)
+            delta = des.mean(0) - mean
+            deviations += (des - des.mean(0)).square().sum(0) + delta.square() * (count * len(des) / total)
+            mean += delta * (len(des) / total)
+            count = total
+        if not count:
+            raise ValueError("no training embedding to take statistics from")
+        if not bool(mean.isfinite().all()):
+            raise ValueError("a training embedding is not finite")
+        std = (deviations / count).sqrt()
+        # A spread that is rounding noise of float32 carries nothing; dividing by it would blow the noise up.
+        constant = std <= 1e-7 * mean.abs()
+        scale = torch.where(constant, 0.0, 1.0 / std.masked_fill(constant, 1.0))
+        self.count.fill_(count)
+        self.mean.copy_(mean)
+        self.scale.copy_(scale)
+
+    def standardise(self, des: Tensor) -> Tensor:
+        """(batch, des_dim) to zero mean and unit variance on the training set; a constant feature becomes 0.
+
+        Raises:
+            RuntimeError: no training statistics were taken.
+        """
+        if not self.fitted:
+            raise RuntimeError("the probes have no feature statistics; call fit_statistics on the training set first")
+        return (des.to(self.mean.dtype) - self.mean) * self.scale
+
+    @property
+    def fitted(self) -> bool:
+        """Whether training statistics were taken."""
+        return bool(self.count)
+
+    def forward(self, des: Tensor) -> Tensor:
+        """Logits of every probe: (batch, des_dim) to (grid, batch, classes)."""
+        linears = [probe for probe in self.probes if isinstance(probe, nn.Linear)]
+        # One product for all: weight (grid * classes, des_dim).
+        weight = torch.cat([linear.weight for linear in linears])
+        bias = torch.cat([linear.bias for linear in linears])
+        return F.linear(self.standardise(des), weight, bias).unflatten(-1, (len(self.grid), -1)).transpose(0, 1)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """For an optimiser: one group per probe for the weight (decayed) and one for its bias (not decayed)."""
+        groups: list[dict[str, Any]] = []
+        for (rate, decay), probe in zip(self.grid, self.probes, strict=True):
+            groups.append({"params": [probe.weight], "lr": rate, "weight_decay": decay})
+            groups.append({"params": [probe.bias], "lr": rate, "weight_decay": 0.0})
+        return groups
+
+    def select(self, index: int) -> LinearProbes:
+        """The probe `grid[index]` alone, with the same statistics, as a grid of one."""
+        chosen = LinearProbes(self.des_dim, self.num_classes, [self.grid[index]]).to(self.count.device)
+        chosen.probes[0].load_state_dict(self.probes[index].state_dict())
+        for name in ("count", "mean", "scale"):
+            getattr(chosen, name).copy_(getattr(self, name))
+        return chosen
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write `model.safetensors` and `config.json` (des_dim, num_classes, grid) into a folder."""
+        save_network(self, directory, {"des_dim": self.des_dim, "num_classes": self.num_classes, "grid": self.grid})
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path) -> Self:
+        """Read a folder of `save_pretrained`; raises as `DESHead.from_pretrained`."""
+        config = read_config(directory, cls.__name__, ("des_dim", "num_classes", "grid"))
+        probes = cls(config["des_dim"], config["num_classes"], [(rate, decay) for rate, decay in config["grid"]])
+        load_weights(probes, directory)
+        return probes.eval()

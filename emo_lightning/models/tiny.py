@@ -1,0 +1,247 @@
+"""Small models in the true architectures, made from nothing: a Qwen2.5-VL and a CLIP for the demo world and for tests.
+
+Both are ordinary folders that `transformers` loads; only their sizes and their tokenizer differ from the published ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from emo_lightning.data.chat import KEY_GUIDE, prompt
+from emo_lightning.schema import EMOTIONS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+QWEN_SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
+    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen2.5-VL's chat format without its default system message, which a model made from nothing has no use for."""
+
+
+@dataclass
+class TinyQwen:
+    """Sizes of a small Qwen2.5-VL.
+
+    Args:
+        hidden_size: width of the language model; the DES has half of it.
+        layers: decoder layers, at least four (the DES head reads the last four).
+        heads: attention heads; half as many key-value heads.
+        vision_hidden: width of the vision tower.
+        vision_layers: blocks of the vision tower, all with full attention.
+        vocabulary: size at which the tokenizer stops merging.
+        max_number: whole numbers up to this one are single tokens: coordinates of boxes.
+    """
+
+    hidden_size: int = 128
+    layers: int = 5
+    heads: int = 4
+    vision_hidden: int = 96
+    vision_layers: int = 3
+    vocabulary: int = 1200
+    max_number: int = 224
+
+
+def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with Qwen's special tokens and ChatML, in which these words, numbers and our JSON are single tokens.
+
+    Any text can be encoded (bytes are the fallback), so a model built on it also runs on images from elsewhere.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE(byte_fallback=False))
+    number = r",? ?\d{1,3}"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(rf"{number}| ?\p{{L}}+| ?[^\s\p{{L}}\d]+|\s+"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, min_frequency=1, show_progress=False, special_tokens=list(QWEN_SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )  # fmt: skip
+    known = sorted(set(words))
+    corpus = [f"{word} {word}" for word in known] + [f"{n}, {n} {n}" for n in range(max_number + 1) for _ in range(2)]
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _phrases()])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=32768,
+        extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
+        additional_special_tokens=list(QWEN_SPECIAL_TOKENS), chat_template=CHATML, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def _phrases() -> list[str]:
+    """Parts of our prompts and of our JSON that always stand together."""
+    opening = prompt(()).rstrip()
+    guides = [f"{key} ({guide})" for key, guide in KEY_GUIDE.items()]
+    text_keys = ("description", "background", "attribute", "subject", "emotion")
+    starts = [f'{{"{key}": "' for key in text_keys] + [f'", "{key}": "' for key in text_keys]
+    return [
+        opening,
+        *[" " + g for g in guides],
+        *starts,
+        '", "bbox_2d": [[',
+        '{"bbox_2d": [[',
+        '", "intensity":',
+        "]]}",
+        "], [",
+        '"}',
+        "user\n",
+        "assistant\n",
+    ]
+
+
+def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max_pixels: int, seed: int = 0) -> Path:
+    """Write a randomly initialised Qwen2.5-VL with tokenizer and processor to a folder.
+
+    Args:
+        folder: where to; `transformers` loads it with `from_pretrained`.
+        words: words that become single tokens.
+        sizes: see `TinyQwen`.
+        max_pixels: pixel limit of the image processor.
+        seed: of the weights.
+    """
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    tokenizer = build_tokenizer(words, vocabulary=sizes.vocabulary, max_number=sizes.max_number)
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN_SPECIAL_TOKENS}
+    head_dim = sizes.hidden_size // sizes.heads
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": sizes.hidden_size, "intermediate_size": 3 * sizes.hidden_size, "num_hidden_layers": sizes.layers,
+            "num_attention_heads": sizes.heads, "num_key_value_heads": sizes.heads // 2, "vocab_size": len(tokenizer),
+            "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "use_cache": True,
+            # Half of each head's dimensions rotate; the split over time, height and width has Qwen's proportions.
+            "rope_parameters": {
+                "rope_type": "default", "rope_theta": 10000.0,
+                "mrope_section": [head_dim // 2 - 2 * (3 * head_dim // 16), 3 * head_dim // 16, 3 * head_dim // 16],
+            },
+            "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": sizes.vision_layers, "hidden_size": sizes.vision_hidden, "intermediate_size": 3 * sizes.vision_hidden,
+            "num_heads": 4, "out_hidden_size": sizes.hidden_size, "fullatt_block_indexes": list(range(sizes.vision_layers)),
+        },
+        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=True,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
+    model.generation_config.pad_token_id = ids["<|endoftext|>"]
+    limits = {"shortest_edge": 28 * 28 * 4, "longest_edge": max_pixels}
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=limits), tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=limits), chat_template=CHATML,
+    )  # fmt: skip
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def build_clip(folder: str | Path, words: Sequence[str], *, seed: int = 0, image_size: int = 64, width: int = 96) -> Path:
+    """Write a randomly initialised CLIP with tokenizer and image processor to a folder.
+
+    Args:
+        folder: where to.
+        words: words that become single tokens.
+        seed: of the weights.
+        image_size: square input, pixels.
+        width: hidden and projection width of both towers.
+    """
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(["<pad>", "<unk>", "<s>", "</s>", *sorted(set(words))])}, "<unk>")
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>", model_max_length=64
+    )
+    config = CLIPConfig(
+        text_config={
+            "vocab_size": len(fast), "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0,
+        },
+        vision_config={
+            "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 3, "num_attention_heads": 4,
+            "image_size": image_size, "patch_size": 8,
+        },
+        projection_dim=width,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIPModel(config)
+    size = {"height": image_size, "width": image_size}
+    # No crop: a subject at the border belongs to the picture.
+    image_processor = CLIPImageProcessor(size=size, do_center_crop=False, crop_size=size)
+    folder = Path(folder)
+    model.save_pretrained(folder)
+    CLIPProcessor(image_processor=image_processor, tokenizer=fast).save_pretrained(folder)
+    return folder
+
+
+def words_of(tars: Sequence[str]) -> list[str]:
+    """Every word of the records' texts and the emotions' names, with and without a blank before it."""
+    from emo_lightning.data.shards import TarIndex
+
+    index = TarIndex.open(list(tars))
+    words: set[str] = {str(emotion) for emotion in EMOTIONS}
+    for row in range(len(index)):
+        record = index.record(row)
+        for text in (record.description, record.background, record.attribute, record.subject):
+            words.update(re.findall(r"[^\W\d]+", text or ""))
+    return sorted(words)
+
+
+def tiny_qwen_stage(
+    out: Path, tars: list[str], sizes: TinyQwen | None = None, max_pixels: int = 112 * 112, seed: int = 0
+) -> None:
+    """Stage: a randomly initialised Qwen2.5-VL in `OUT/model`, its tokenizer made for the words of these tars.
+
+    Args:
+        out: the stage's directory.
+        tars: whose texts the vocabulary comes from.
+        sizes: of the model.
+        max_pixels: pixel limit of the image processor.
+        seed: of the weights.
+    """
+    words = words_of(tars)
+    build_qwen(out / "model", [*words, *(f" {word}" for word in words)], sizes or TinyQwen(), max_pixels=max_pixels, seed=seed)
+
+
+def tiny_clip_stage(out: Path, tars: list[str], seed: int = 0) -> None:
+    """Stage: a randomly initialised CLIP in `OUT/model`, its tokenizer made for the words of these tars.
+
+    Args:
+        out: the stage's directory.
+        tars: whose texts the vocabulary comes from.
+        seed: of the weights.
+    """
+    build_clip(out / "model", words_of(tars), seed=seed)

@@ -1,0 +1,236 @@
+"""Runs the stages of an experiment, one process each, and keeps the books of a run directory.
+
+Each stage has a process of its own because Lightning's `ddp` launcher starts the other ranks by running the same command again:
+in one process they would repeat every earlier stage. Under torchrun or SLURM every rank walks the same list; rank 0 keeps the books.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from emo_lightning.experiment import ROOT, Experiment, ExperimentError, Stage, _what, first_difference
+
+console = Console(highlight=False)
+
+
+class StageFailed(RuntimeError):
+    """A stage ended with an error, which has been printed by its process."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that a launcher has started (torchrun or SLURM); alone without one."""
+
+    rank: int
+    world_size: int
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """Read torchrun's variables, then SLURM's."""
+        env = os.environ
+        if "RANK" in env and "WORLD_SIZE" in env:
+            return cls(int(env["RANK"]), int(env["WORLD_SIZE"]))
+        if "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", "1")) > 1:
+            return cls(int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]))
+        return cls(0, 1)
+
+
+def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
+    """Run what is not complete, in order.
+
+    Args:
+        experiment: resolved.
+        only: run just this stage.
+
+    Raises:
+        ExperimentError: a stage's arguments are wrong, or the folder holds another experiment; nothing has been run then.
+        StageFailed: names the stage; running the same command again goes on from there.
+    """
+    from emo_lightning import stages
+
+    ranks = Ranks.from_environment()
+    chosen = [s for s in experiment.stages if only in (None, s.name)]
+    if not chosen:
+        raise ExperimentError(f"--only {only}: no such stage; allowed: {', '.join(s.name for s in experiment.stages)}")
+    for stage in chosen:
+        stages.check(stage)
+    with _locked(experiment.dir, ranks):
+        done = {s.name for s in chosen if _complete(s)}
+        if ranks.rank == 0:
+            _write(experiment.dir / "experiment.yaml", experiment.as_yaml())
+        for number, stage in enumerate(chosen, 1):
+            head = f"[bold]\\[{number}/{len(chosen)}] {stage.name}[/bold] — {stage.title}"
+            if stage.name in done:
+                if ranks.rank == 0:
+                    console.print(f"{head} [dim](complete, skipped)[/dim]")
+                continue
+            if ranks.rank == 0:
+                console.print(head)
+            _run_in_process(stage, number, ranks)
+
+
+@contextmanager
+def _locked(run_dir: Path, ranks: Ranks) -> Iterator[None]:
+    if ranks.rank != 0:
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / ".lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ExperimentError(f"{run_dir}: another experiment is running here; choose another --name or wait") from None
+        yield
+
+
+def _complete(stage: Stage) -> bool:
+    """Whether the stage is done; refuses a folder that another experiment has begun."""
+    book, saved = _book(stage), stage.out / "config.yaml"
+    if not book or not saved.exists():
+        return False
+    if book.get("config_sha256") != stage.digest:
+        old = yaml.safe_load(saved.read_text())
+        difference = first_difference(_what(old), _what({"run": stage.kind, **stage.config})) or "the kind of stage"
+        raise ExperimentError(
+            f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
+        )
+    return book.get("status") == "complete"
+
+
+def _book(stage: Stage) -> dict[str, Any]:
+    path = stage.out / "stage.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _run_in_process(stage: Stage, number: int, ranks: Ranks) -> None:
+    from emo_lightning.stages import Call, kind
+
+    started = time.time()
+    if ranks.rank == 0:
+        _write(stage.out / "config.yaml", yaml.safe_dump({"run": stage.kind, **stage.config}, sort_keys=False))
+        _keep_book(stage, "running", started)
+    elif isinstance(kind(stage.kind), Call):
+        _wait_for_rank_zero(stage, started)
+        return
+    code = _fork(stage, number, ranks)
+    if ranks.rank == 0:
+        _keep_book(stage, "complete" if code == 0 else "failed", started)
+    if code in (-signal.SIGINT, 130):
+        raise KeyboardInterrupt
+    if code != 0:
+        raise StageFailed(
+            f"stage {stage.name!r} ended with exit code {code}; its files are in {stage.out}, the same command goes on there"
+        )
+
+
+def _keep_book(stage: Stage, status: str, started: float) -> None:
+    entry = {
+        "stage": stage.name, "kind": stage.kind, "title": stage.title, "status": status, "config_sha256": stage.digest,
+        "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
+        "finished": None if status == "running" else _now(), "seconds": round(time.time() - started, 1),
+        "commit": _commit(), "command": " ".join(["emo", *sys.argv[1:]]),
+    }  # fmt: skip
+    _write(stage.out / "stage.json", json.dumps(entry, indent=2) + "\n")
+
+
+def _commit() -> str | None:
+    done = subprocess.run(
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or None
+
+
+def _wait_for_rank_zero(stage: Stage, since: float) -> None:
+    """Ranks above zero have nothing to do in a stage that is one function: wait until it is done."""
+    while True:
+        book = _book(stage)
+        fresh = bool(book) and datetime.fromisoformat(book["started"]).timestamp() > since - 60
+        if fresh and book["status"] == "complete":
+            return
+        if fresh and book["status"] == "failed":
+            raise StageFailed(f"stage {stage.name!r} failed on rank 0")
+        time.sleep(1)
+
+
+def _fork(stage: Stage, number: int, ranks: Ranks) -> int:
+    """Exit code of the stage in a forked process: heavy imports are paid once, state is shared with no other stage."""
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(stage, number, ranks), name=stage.name)
+    process.start()
+    while process.is_alive():
+        try:
+            process.join()
+        except KeyboardInterrupt:
+            # The terminal sends it to the child as well, which saves its checkpoint first.
+            process.join(60)
+            process.kill()
+            return 130
+    return int(process.exitcode or 0)
+
+
+def _child(stage: Stage, number: int, ranks: Ranks) -> None:
+    if ranks.world_size > 1 and "MASTER_PORT" in os.environ:
+        # torchrun's store still holds the addresses of the stage before: each stage meets at a port of its own.
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + number)
+    sys.exit(stage_main(stage))
+
+
+def stage_main(stage: Stage) -> int:
+    """Run one stage in this process; returns its exit code and prints an error as one line."""
+    # Lightning's launcher starts further ranks as `python -m emo_lightning _stage FOLDER`.
+    import importlib.util
+
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("emo_lightning.__main__")
+    sys.argv = [sys.argv[0], "_stage", str(stage.out)]
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
+    temporary = stage.out / ".tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(temporary)
+    from emo_lightning.cli import explain_error
+    from emo_lightning.stages import execute
+
+    try:
+        execute(stage)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return explain_error(error, f"stage {stage.name!r}: ")
+    return 0
+
+
+def stage_from_folder(folder: str | Path) -> Stage:
+    """The stage whose resolved config was saved there."""
+    folder = Path(folder)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    return Stage(folder.name, config.pop("run"), folder.name, config, folder)

@@ -1,0 +1,171 @@
+"""The kinds of stage: what each runs, which arguments it takes, and how they are checked.
+
+Training kinds are a LightningModule with its LightningDataModule, driven by LightningCLI; all others are typed functions whose
+arguments are parsed by jsonargparse. Either way a misspelt key stops before anything runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from emo_lightning.experiment import ExperimentError, Stage
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A LightningModule and its data, and what the Trainer does with them, in order."""
+
+    task: str
+    data: str
+    verbs: tuple[str, ...] = ("fit",)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function `f(out: Path, **arguments)`, run on one rank."""
+
+    target: str
+
+
+KINDS: dict[str, Fit | Call] = {
+    "world": Call("data_prep.demo:prepare_world"),
+    "tiny_qwen": Call("emo_lightning.models.tiny:tiny_qwen_stage"),
+    "tiny_clip": Call("emo_lightning.models.tiny:tiny_clip_stage"),
+    "clip": Fit("emo_lightning.tasks.clip:CLIPTask", "emo_lightning.data.pairs:PairDataModule"),
+    "sft": Fit("emo_lightning.tasks.sft:SFTTask", "emo_lightning.data.conversations:ConversationDataModule"),
+    "predict": Fit("emo_lightning.tasks.inference:PredictTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)),
+    "features": Fit("emo_lightning.tasks.inference:FeatureTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)),
+    "des": Fit("emo_lightning.tasks.des:DESTask", "emo_lightning.data.feature_module:FeatureDataModule"),
+    "probe": Fit("emo_lightning.tasks.probe:ProbeTask", "emo_lightning.data.feature_module:FeatureDataModule", ("fit", "test")),
+    "table5": Call("emo_lightning.evaluation.stages:table5_stage"),
+    "table6": Call("emo_lightning.evaluation.stages:table6_stage"),
+    "mds": Call("emo_lightning.evaluation.stages:mds_stage"),
+    "panel": Call("emo_lightning.evaluation.stages:panel_stage"),
+    "report": Call("emo_lightning.evaluation.stages:report_stage"),
+}
+
+
+def kind(name: str) -> Fit | Call:
+    """The kind of that name, or an error that lists all."""
+    if name not in KINDS:
+        raise ExperimentError(f"stage kind run: {name!r} is unknown; allowed: {', '.join(KINDS)}")
+    return KINDS[name]
+
+
+def load(target: str) -> Any:
+    """Import `module:attribute`."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+@cache
+def parser_of(name: str) -> Any:
+    """The jsonargparse parser of a kind's arguments."""
+    found = kind(name)
+    if isinstance(found, Call):
+        from jsonargparse import ArgumentParser
+
+        parser = ArgumentParser(prog=name, exit_on_error=False)
+        parser.add_function_arguments(load(found.target), as_group=False, skip={"out"})
+        return parser
+    return _fit_parser(found)
+
+
+def takes(name: str, key: str) -> bool:
+    """Whether a kind has an argument at this dotted key (or one above it that takes free content)."""
+    arguments = {a.dest for a in parser_of(name)._actions}
+    return any(key == dest or (key.startswith(dest + ".") and dest.count(".") >= 1) for dest in arguments)
+
+
+def check(stage: Stage) -> None:
+    """Parse a stage's arguments without running it.
+
+    Raises:
+        ExperimentError: names the stage, the key, and what was found.
+    """
+    try:
+        parser_of(stage.kind).parse_object(stage.config)
+    except ExperimentError:
+        raise
+    except Exception as error:
+        raise ExperimentError(f"stage {stage.name!r} ({stage.kind}): {_short(error)}") from None
+
+
+def _short(error: BaseException) -> str:
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text.removeprefix("Validation failed: ")
+
+
+def execute(stage: Stage) -> None:
+    """Run a stage in this process."""
+    found = kind(stage.kind)
+    stage.out.mkdir(parents=True, exist_ok=True)
+    if isinstance(found, Call):
+        parser = parser_of(stage.kind)
+        arguments = parser.instantiate_classes(parser.parse_object(stage.config))
+        load(found.target)(out=stage.out, **arguments.as_dict() if hasattr(arguments, "as_dict") else vars(arguments))
+        return
+    _quiet()
+    trainer = {**stage.config.get("trainer", {}), "default_root_dir": str(stage.out)}
+    cli = _lightning_cli(found, {**stage.config, "trainer": trainer})
+    last = stage.out / "checkpoints" / "last.ckpt"
+    for verb in found.verbs:
+        match verb:
+            case "fit":
+                # Our own checkpoint from this run directory: it also holds loop states, which weights_only refuses.
+                cli.trainer.fit(
+                    cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=False
+                )
+            case "test":
+                cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+            case _:
+                raise ExperimentError(f"kind {stage.kind!r} has the unknown verb {verb!r}")
+
+
+_PARSER_MODE = "omegaconf+"
+"""Interpolation as jsonargparse does it after overrides; plain `omegaconf` keeps values that an override has made stale."""
+
+_TRAINER_DEFAULTS = {
+    # Our batch samplers already give every rank its share, each sample exactly once.
+    "use_distributed_sampler": False,
+}
+
+
+def _fit_parser(found: Fit) -> Any:
+    """The parser that LightningCLI makes for these two classes, without a command line."""
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    parser = LightningArgumentParser(parser_mode=_PARSER_MODE, exit_on_error=False)
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.set_defaults({f"trainer.{key}": value for key, value in _TRAINER_DEFAULTS.items()})
+    parser.add_lightning_class_args(load(found.task), "model")
+    parser.add_lightning_class_args(load(found.data), "data")
+    return parser
+
+
+def _lightning_cli(found: Fit, config: dict[str, Any]) -> Any:
+    from lightning.pytorch.cli import LightningCLI
+
+    return LightningCLI(
+        load(found.task), load(found.data), run=False, args=config, save_config_callback=None, auto_configure_optimizers=False,
+        seed_everything_default=0, parser_kwargs={"parser_mode": _PARSER_MODE, "exit_on_error": False},
+        trainer_defaults=_TRAINER_DEFAULTS,
+    )  # fmt: skip
+
+
+def _quiet() -> None:
+    """Silence advice that does not apply here, so that what is printed is worth reading."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not re.search("litlogger|litmodels|Tip:", record.getMessage())
+    )

@@ -1,0 +1,155 @@
+"""What all tasks share: optimiser and schedule, exact averaging over what is supervised, and dropout that resumes to the bit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its schedule.
+
+    Args:
+        lr: peak learning rate.
+        vision_lr: peak for the vision tower; None takes `lr`.
+        merger_lr: peak for the merger; None takes `lr`.
+        weight_decay: on matrices; vectors (norms, biases) get none.
+        betas: of AdamW.
+        schedule: after the warm-up.
+        warmup: share of all steps in which the rate rises linearly from zero.
+        final: rate at the end as a share of the peak.
+    """
+
+    lr: float = 1e-4
+    vision_lr: float | None = None
+    merger_lr: float | None = None
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.03
+    final: float = 0.0
+
+    def factor(self, step: int, total: int) -> float:
+        """Learning rate at an optimiser step as a share of the peak."""
+        rise = max(1, round(self.warmup * total)) if self.warmup > 0 else 0
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        done = min(1.0, (step - rise) / max(1, total - rise))
+        match self.schedule:
+            case "cosine":
+                shape = 0.5 * (1 + math.cos(math.pi * done))
+            case "linear":
+                shape = 1 - done
+            case "constant":
+                shape = 1.0
+            case _:
+                raise ValueError(f"optim.schedule={self.schedule!r}; allowed: cosine, linear, constant")
+        return self.final + (1 - self.final) * shape
+
+
+def total_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the whole fit, without building a loader.
+
+    `Trainer.estimated_stepping_batches` would build it before a checkpoint is restored, and its place in the epoch would be lost.
+    """
+    batches = trainer.datamodule.train_batches(trainer.world_size)  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    if limit is not None:
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+    bounds = []
+    if trainer.max_epochs is not None and trainer.max_epochs >= 0:
+        bounds.append(per_epoch * trainer.max_epochs)
+    if trainer.max_steps >= 0:
+        bounds.append(trainer.max_steps)
+    if not bounds:
+        raise ValueError("trainer.max_epochs and trainer.max_steps are both unlimited; the schedule needs one of them")
+    return max(1, min(bounds))
+
+
+class Task(LightningModule):
+    """A LightningModule whose loss is a *sum* over supervised items, averaged exactly before each optimiser step.
+
+    `_step` of a subclass returns (sum of losses, number of items). Gradients of the sum are accumulated over micro-batches and
+    ranks and divided by the number of items of all of them: averaging the averages would weigh a token of a short answer more.
+    """
+
+    def __init__(self, optim: OptimConfig | None = None, seed: int = 0) -> None:
+        super().__init__()
+        self.optim = optim or OptimConfig()
+        self.seed = seed
+        self._items: Tensor | None = None
+
+    def _step(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One micro-batch; returns the loss that Lightning differentiates (a sum, see the class)."""
+        total, count = self._step(batch, "train")
+        self._items = count.detach() if self._items is None else self._items + count.detach()
+        average = total.detach() / count.clamp(min=1)
+        self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=max(1, int(count)))
+        # Lightning divides by the number of micro-batches and DDP by the number of ranks: both are undone here.
+        return total * self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """One batch of the validation set; the average is over items, over all ranks."""
+        total, count = self._step(batch, "val")
+        name = "val/loss"
+        if count > 0:
+            self.log(name, total / count, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=int(count))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed dropout by the place in training, so that a resumed run draws what the uninterrupted one drew."""
+        place = (self.current_epoch * 1_000_003 + batch_idx) * 4099 + self.global_rank
+        torch.manual_seed((self.seed * 7_368_787 + place) % 2**63)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Divide the accumulated gradients by the items of all micro-batches and ranks; runs before clipping."""
+        if self._items is None:
+            raise RuntimeError("optimiser step without a training step before it")
+        if self.global_step == 0:
+            self._check_gradients()
+        items = self.trainer.strategy.reduce(self._items.float(), reduce_op="sum")
+        self._items = None
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.div_(items.to(parameter.grad.device).clamp(min=1))
+
+    def _check_gradients(self) -> None:
+        silent = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
+        if silent:
+            raise RuntimeError(
+                f"{len(silent)} parameters should train and got no gradient in the first step, first: {silent[0]}. "
+                "Freeze the part they belong to, or check gradient checkpointing and the loss weights"
+            )
+
+    def grouped_parameters(self) -> Iterable[tuple[float, str, nn.Parameter]]:
+        """(peak learning rate, name, parameter) of what trains; subclasses give parts their own rates."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                yield self.optim.lr, name, parameter
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with one group per (rate, decayed or not), and the schedule per optimiser step."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for lr, _, parameter in self.grouped_parameters():
+            decay = self.optim.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((lr, decay), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
+            lr=self.optim.lr, betas=self.optim.betas,
+        )  # fmt: skip
+        total = total_steps(self.trainer)
+        schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}

@@ -1,0 +1,47 @@
+"""Contrastive training of a CLIP: the text and image similarity of the demo world's Table 5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emo_lightning.tasks.base import OptimConfig, Task
+
+
+class CLIPTask(Task):
+    """CLIP's own loss over the pairs of a rank's batch; writes `model/`.
+
+    Args:
+        path: model folder or Hugging Face id of a CLIP.
+        optim: optimiser and schedule.
+        seed: of dropout.
+    """
+
+    def __init__(self, path: str, optim: OptimConfig | None = None, seed: int = 0) -> None:
+        super().__init__(optim, seed)
+        from transformers import AutoProcessor, CLIPModel
+
+        self.clip = CLIPModel.from_pretrained(path).train()
+        self.processor = AutoProcessor.from_pretrained(path)
+
+    def collate(self, samples: Sequence[tuple[Any, str, bool]]) -> dict[str, Any]:
+        """Model inputs and `filler` (B,)."""
+        images, texts, fillers = zip(*samples, strict=True)
+        inputs = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt", padding=True, truncation=True))
+        return {"inputs": inputs, "filler": torch.tensor(fillers)}
+
+    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
+        count = (~batch["filler"]).sum()
+        loss = self.clip(**batch["inputs"], return_loss=True).loss
+        return loss * count, count
+
+    def on_fit_end(self) -> None:
+        """Write the model (rank 0)."""
+        if self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir) / "model"
+            self.clip.save_pretrained(folder)
+            self.processor.save_pretrained(folder)

@@ -1,0 +1,235 @@
+"""ProbeTask: fresh linear probes on a frozen DES head (paper section 4.3.2, Table 6)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import CatMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
+from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
+from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.supervision import NO_EMOTION
+from emo_lightning.models.des import DESHead
+from emo_lightning.models.probe import LinearProbes
+from emo_lightning.schema import EMOTIONS
+from emo_lightning.tasks.base import OptimConfig, Task, total_steps
+from emo_lightning.tasks.ranks import sum_over_ranks, world_size
+
+PROBE_FOLDER = "probe"
+METRICS_FILE = "metrics.json"
+TABLE_FILE = "des.parquet"
+
+CLASSES = len(EMOTIONS)
+STATISTICS_ROWS = 65_536
+
+
+class ProbeTask(Task):
+    """Trains a grid of linear probes at once, chooses one on validation, reports it on the evaluation sets.
+
+    The DES of every set is computed once, shared among the ranks, before the first step; the probes then train in memory.
+    `train/loss` is the sum over the grid.
+    The probe with the best validation accuracy (ties: macro-F1, then the earlier in the grid) is chosen after each validation,
+    and a checkpoint holds the choice made with its weights.
+
+    `test` writes to `out`: metrics.json (percent; accuracy over all samples; precision, recall and F1 macro-averaged over the
+    classes that occur), probe/ (weights and config of the chosen probe), des.parquet (DES of the evaluation sets).
+
+    Args:
+        des_head: folder of the trained DES head.
+        learning_rates: of the grid.
+        weight_decays: of the grid (AdamW, weights only).
+        optim: betas and schedule; learning rates and weight decay come from the grid.
+        out: folder for the results; null is the trainer's default_root_dir.
+        seed: unused by the probes, which start at zero; as in every task.
+    """
+
+    probes: LinearProbes
+    chosen: Tensor
+    validation: Tensor
+
+    def __init__(
+        self,
+        des_head: str,
+        learning_rates: list[float] | None = None,
+        weight_decays: list[float] | None = None,
+        optim: OptimConfig | None = None,
+        out: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(optim or OptimConfig(warmup=0.0), seed)
+        rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2] if learning_rates is None else learning_rates
+        decays = [0.0, 0.01, 0.1, 1.0] if weight_decays is None else weight_decays
+        self.grid = [(rate, decay) for rate in rates for decay in decays]
+        self.des_head, self.out = des_head, out
+        self.embedded: dict[str, EmbeddingDataset] = {}
+        # Index into the grid (-1 = none yet), and the chosen probe's validation accuracy and macro-F1.
+        self.register_buffer("chosen", torch.tensor(-1))
+        self.register_buffer("validation", torch.zeros(2))
+        self.val_predicted, self.val_target = CatMetric(), CatMetric()
+        self.test_metrics: dict[str, MetricCollection] = {}
+
+    @property
+    def data(self) -> FeatureDataModule:
+        """The trainer's data module."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, FeatureDataModule):
+            raise TypeError(f"ProbeTask needs a FeatureDataModule, got {type(data).__name__}")
+        return data
+
+    def setup(self, stage: str) -> None:
+        """Compute the DES that `stage` needs, and from the training set's the statistics of the probes."""
+        self.data.embeddings.clear()
+        head = DESHead.from_pretrained(self.des_head).requires_grad_(False).to(self.device)
+        if "probes" not in self._modules:
+            self.probes = LinearProbes(head.des_dim, CLASSES, self.grid)
+        for name in {"fit": ["train", "val"], "validate": ["val"]}.get(stage, self.data.evaluation_sets):
+            if name not in self.embedded:
+                self.embedded[name] = self._embed(name, head)
+            self.data.embeddings[name] = self.embedded[name]
+            self.data.require_labels(name)
+        if stage == "fit":
+            labelled = torch.tensor([label.emotion != NO_EMOTION for label in self.embedded["train"].labels])
+            self.probes.fit_statistics(self.embedded["train"].des[labelled].split(STATISTICS_ROWS))
+        if stage == "test":
+            # Not registered: they hold nothing that a checkpoint should.
+            self.test_metrics = {name: _metrics().to(self.device) for name in self.data.evaluation_sets}
+
+    def teardown(self, stage: str) -> None:
+        """Give the data module its caches back: another task may use it with another head."""
+        self.data.embeddings.clear()
+
+    @torch.no_grad()
+    def _embed(self, name: str, head: DESHead) -> EmbeddingDataset:
+        cache = self.data.caches[name]
+        if cache.spec.num_layers < head.num_layers or cache.spec.hidden_size != head.hidden_size:
+            raise ValueError(
+                f"{cache.directory} has {cache.spec.num_layers} layers of width {cache.spec.hidden_size}; the DES head "
+                f"{self.des_head} needs {head.num_layers} of width {head.hidden_size}"
+            )
+        row_of = {key: row for row, key in enumerate(cache.keys)}
+        des = torch.zeros(len(cache), head.des_dim)
+        for batch in self.data.loader(name):
+            hidden = batch["hidden_states"][-head.num_layers :].to(self.device)
+            embedded = head(hidden, batch["mask"].to(self.device)).float().cpu()
+            counted = ~batch["filler"]
+            rows = torch.tensor([row_of[key] for key in batch["key"]])
+            des[rows[counted]] = embedded[counted]
+        if world_size() > 1:
+            # Each rank filled its own rows, the rest is 0: the sum is exact.
+            des = sum_over_ranks(des.to(self.device)).cpu()
+        return EmbeddingDataset(cache.keys, des, [cache.labels(row) for row in range(len(cache))])
+
+    def forward(self, des: Tensor) -> Tensor:
+        """Logits of all probes: (batch, des_dim) to (grid, batch, classes)."""
+        return self.probes(des)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """One validation batch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """One batch of an evaluation set."""
+        self._step(batch, self.data.evaluation_sets[dataloader_idx])
+
+    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
+        """(sum of the cross-entropy over labelled images and over the grid, how many images they are)."""
+        counted = ~batch["filler"] & (batch["emotion"] != NO_EMOTION)
+        target = batch["emotion"][counted]
+        logits = self(batch["des"])[:, counted]  # (grid, labelled, classes)
+        match stage:
+            case "train":
+                pass
+            case "val":
+                self.val_predicted.update(logits.argmax(-1).T)
+                self.val_target.update(target)
+            case _:
+                self.test_metrics[stage].update(logits[int(self.chosen)], target)
+        # The probes share no parameter: the sum over the grid gives each its own gradient.
+        total = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits)), reduction="sum")
+        return total, counted.sum()
+
+    def on_validation_epoch_end(self) -> None:
+        """Choose the probe; log its accuracy and macro-F1 (percent)."""
+        predicted = self.val_predicted.compute().long().view(-1, len(self.grid))
+        target = self.val_target.compute().long().view(-1)
+        self.val_predicted.reset()
+        self.val_target.reset()
+        scores = [
+            (
+                float(multiclass_accuracy(column, target, CLASSES, average="micro")),
+                float(multiclass_f1_score(column, target, CLASSES, average="macro")),
+            )
+            for column in predicted.T
+        ]
+        best = max(range(len(scores)), key=scores.__getitem__)
+        if not self.trainer.sanity_checking:
+            self.chosen.fill_(best)
+            self.validation.copy_(100 * torch.tensor(scores[best]))
+        self.log("val/accuracy", 100 * scores[best][0], prog_bar=True)
+        self.log("val/f1", 100 * scores[best][1])
+
+    def on_test_start(self) -> None:
+        """Refuse probes that were never trained."""
+        if int(self.chosen) < 0 or not self.probes.fitted:
+            raise ValueError("no probe has been chosen: fit first, or give the checkpoint of a fit (ckpt_path)")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics; write the results (rank 0)."""
+        results = {
+            f"{name}/{metric}": 100 * float(value)
+            for name, metrics in self.test_metrics.items()
+            for metric, value in metrics.compute().items()
+        }
+        self.log_dict(results)
+        accuracy, f1 = self.validation.tolist()
+        rate, decay = self.grid[int(self.chosen)]
+        report = {
+            **results,
+            "val/accuracy": accuracy,
+            "val/f1": f1,
+            "chosen": {"learning_rate": rate, "weight_decay": decay},
+        }
+        if self.trainer.is_global_zero:
+            self._write(report)
+
+    def _write(self, report: dict[str, Any]) -> None:
+        out = Path(self.out or self.trainer.default_root_dir)
+        out.mkdir(parents=True, exist_ok=True)
+        self.probes.select(int(self.chosen)).save_pretrained(out / PROBE_FOLDER)
+        tables = [embedding_table(self.embedded[name], name) for name in self.data.evaluation_sets]
+        EmbeddingTable.concatenate(tables).write(out / TABLE_FILE)
+        temporary = out / f"{METRICS_FILE}.tmp"
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+        temporary.replace(out / METRICS_FILE)
+
+    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
+        """AdamW with a learning rate and weight decay per probe, warm-up and cosine over the whole fit."""
+        optimizer = torch.optim.AdamW(self.probes.parameter_groups(), betas=self.optim.betas)
+        total = total_steps(self.trainer)
+        schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def embedding_table(dataset: EmbeddingDataset, split: str) -> EmbeddingTable:
+    """The rows of a dataset as columns of `des.parquet`."""
+    emotions = [None if label.emotion == NO_EMOTION else EMOTIONS[label.emotion].value for label in dataset.labels]
+    return EmbeddingTable(list(dataset.keys), list(emotions), [split] * len(dataset), dataset.des.numpy())
+
+
+def _metrics() -> MetricCollection:
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(CLASSES, average="micro"),
+            "precision": MulticlassPrecision(CLASSES, average="macro"),
+            "recall": MulticlassRecall(CLASSES, average="macro"),
+            "f1": MulticlassF1Score(CLASSES, average="macro"),
+        }
+    )

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emo_lightning.commands import eval as eval_command
+from emo_lightning.commands import report as report_command
+from emo_lightning.schema import Prediction, Record, SchemaError, write_jsonl
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    common = {"source": "made", "width": 20, "height": 20, "sha256": "0" * 64, "split": "test"}
+    write_jsonl(tmp_path / "r.jsonl", [Record(id="a", emotion="awe", **common), Record(id="b", emotion="fear", **common)])
+    write_jsonl(tmp_path / "p.jsonl", [Prediction(id="a", emotion="Awe")])
+    return str(tmp_path / "p.jsonl"), str(tmp_path / "r.jsonl")
+
+
+def test_json(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert eval_command.main([*files, "--json", "--mode", "strict"]) == 0
+    arm = json.loads(capsys.readouterr().out)["arms"]["p"]
+    assert arm["strict"]["emotion_acc"] == 50
+    assert "paper" not in arm
+
+
+def test_table_of_both_modes(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert eval_command.main(list(files)) == 0
+    out = capsys.readouterr().out
+    assert "paper mode" in out
+    assert "strict mode" in out
+    assert "1 missing predictions" in out
+
+
+def test_eval_names_the_bad_line(files: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"id": "a"}\n{"id": 3}\n')
+    with pytest.raises(SchemaError, match=r"bad\.jsonl:2: key 'id'"):
+        eval_command.main([str(tmp_path / "bad.jsonl"), files[1]])
+
+
+def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    assert report_command.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / name / "report.html") for name in "ab"]
+    with pytest.raises(ValueError, match="2 runs"):
+        report_command.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", "x.html"])
+
+
+@pytest.mark.parametrize("name", ["eval", "report"])
+def test_help_has_an_example_and_loads_nothing_heavy(name: str) -> None:
+    code = (
+        f"import sys\nfrom emo_lightning.commands.{name} import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"emo {name}" in done.stdout.split("examples:")[1]

@@ -1,0 +1,204 @@
+"""Feature cache and DES table: written by several ranks, resumed, read back, and refused when not whole."""
+
+import math
+import pickle
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+
+from emo_lightning.data.embeddings import EmbeddingTable
+from emo_lightning.data.feature_parts import FeatureError
+from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
+from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.supervision import Supervision
+from emo_lightning.schema import Record
+
+LAYERS, HIDDEN = 3, 4
+
+
+def sample(i: int) -> tuple[str, torch.Tensor, Supervision]:
+    generator = torch.Generator().manual_seed(i)
+    distribution = torch.rand(8, generator=generator).double()
+    labels = Supervision((distribution / distribution.sum()).tolist(), i % 8, 1.0 + i % 10) if i % 5 else Supervision()
+    return f"img{i:03}", torch.randn(LAYERS, 1 + i % 4, HIDDEN, generator=generator), labels
+
+
+def write(directory, indices, rank=0, world_size=1, fingerprint="f", part_bytes=300):
+    with FeatureWriter(
+        directory, LAYERS, HIDDEN, torch.float32, fingerprint, rank=rank, world_size=world_size, part_bytes=part_bytes
+    ) as writer:
+        for i in indices:
+            key, hidden, labels = sample(i)
+            if key not in writer.done:
+                writer.append(key, hidden, labels)
+    return writer
+
+
+def interrupted(after: int):
+    yield from range(after)
+    raise KeyboardInterrupt
+
+
+def test_two_ranks_write_and_one_cache_reads_in_key_order(tmp_path):
+    for rank in (1, 0):
+        write(tmp_path, range(rank, 23, 2), rank=rank, world_size=2)
+    assert len(list(tmp_path.glob("part-00001-*.safetensors"))) > 1
+    cache = FeatureCache(tmp_path, fingerprint="f")
+    assert cache.keys == [sample(i)[0] for i in range(23)]
+    for i in range(23):
+        key, hidden, labels = sample(i)
+        read = cache[i]
+        assert (read.key, read.filler) == (key, False)
+        assert torch.equal(read.hidden, hidden)
+        np.testing.assert_allclose(read.labels.distribution, labels.distribution, rtol=1e-6)
+        assert (read.labels.emotion, repr(read.labels.intensity)) == (labels.emotion, repr(labels.intensity))
+
+
+def test_batches_are_padded_on_the_right(tmp_path):
+    write(tmp_path, range(6))
+    cache = FeatureCache(tmp_path)
+    batch = collate_features([cache[Slot(2, False)], cache[Slot(5, True)], cache[3]])
+    assert batch["hidden_states"].shape == (LAYERS, 3, 4, HIDDEN)
+    assert batch["mask"].tolist() == [[True] * 3 + [False], [True] * 2 + [False] * 2, [True] * 4]
+    assert torch.equal(batch["hidden_states"][:, 0, :3], sample(2)[1])
+    assert (batch["hidden_states"][:, 0, 3] == 0).all()
+    assert batch["filler"].tolist() == [False, True, False]
+    assert batch["emotion"].tolist() == [2, -1, 3]
+    assert batch["target"][1].isnan().all()
+    assert batch["intensity"].isnan().tolist() == [False, True, False]
+    assert batch["key"] == ["img002", "img005", "img003"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_delivers_every_sample_once(tmp_path, workers):
+    write(tmp_path, range(11))
+    cache = FeatureCache(tmp_path)
+    assert cache[0].key == "img000"  # mapped before the workers fork
+    loader = ResumableLoader(
+        pickle.loads(pickle.dumps(cache)), EpochBatches(11, 3, seed=1), num_workers=workers, collate_fn=collate_features
+    )
+    batches = list(loader)
+    assert sorted(key for batch in batches for key in batch["key"]) == cache.keys
+    for batch in batches:
+        for row, key in enumerate(batch["key"]):
+            assert torch.equal(batch["hidden_states"][:, row][:, batch["mask"][row]], sample(int(key[3:]))[1])
+
+
+def test_interrupted_extraction_goes_on_even_with_other_ranks(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, interrupted(9))
+    (tmp_path / "part-00000-00099.safetensors.tmp").write_bytes(b"torn")
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("part-*.safetensors")}
+    with pytest.raises(FeatureError, match="no finished feature cache"):
+        FeatureCache(tmp_path)
+    write(tmp_path, range(0, 23, 2), rank=0, world_size=2)
+    with pytest.raises(FeatureError, match=r"no index of ranks \[1\]"):
+        FeatureCache(tmp_path)
+    write(tmp_path, range(1, 23, 2), rank=1, world_size=2)
+    assert len(FeatureCache(tmp_path)) == 23
+    assert all((tmp_path / name).stat().st_mtime_ns == time for name, time in before.items())
+    # Again with three ranks: nothing to do, and the marks of the two-rank run go.
+    for rank in range(3):
+        write(tmp_path, range(rank, 23, 3), rank=rank, world_size=3)
+    assert len(FeatureCache(tmp_path)) == 23
+
+
+def test_caches_that_are_not_whole_or_not_the_expected_are_refused(tmp_path):
+    write(tmp_path, range(8))
+    with pytest.raises(FeatureError, match="fingerprint is 'f'; expected 'other'"):
+        FeatureCache(tmp_path, fingerprint="other")
+    with pytest.raises(FeatureError, match="fingerprint is 'f'; expected 'g'"):
+        write(tmp_path, range(8), fingerprint="g")
+    with pytest.raises(FeatureError, match=r"num_layers is 3; expected 2"):
+        FeatureWriter(tmp_path, 2, HIDDEN, torch.float32, "f")
+    part = sorted(tmp_path.glob("part-*"))[1]
+    content = part.read_bytes()
+    part.write_bytes(content[:-3])
+    with pytest.raises(FeatureError, match=f"{part.name}: damaged"):
+        FeatureCache(tmp_path)
+    part.unlink()
+    with pytest.raises(FeatureError, match=rf"parts missing: \['{part.name}'\]"):
+        FeatureCache(tmp_path)
+    part.write_bytes(content)
+    (tmp_path / "part-00007-00000.safetensors").write_bytes(content)
+    with pytest.raises(FeatureError, match=r"parts in no index: \['part-00007-00000.safetensors'\]"):
+        FeatureCache(tmp_path)
+    with pytest.raises(FeatureError, match="no finished feature cache"):
+        FeatureCache(tmp_path / "nowhere")
+
+
+def test_bad_samples_are_refused(tmp_path):
+    writer = FeatureWriter(tmp_path, LAYERS, HIDDEN, torch.float16, "f")
+    key, hidden, labels = sample(1)
+    writer.append(key, hidden, labels)
+    with pytest.raises(FeatureError, match=r"'img001' is in .* already"):
+        writer.append(key, hidden, labels)
+    with pytest.raises(FeatureError, match=r"'b': hidden has shape \[2, "):
+        writer.append("b", hidden[:2], labels)
+    with pytest.raises(FeatureError, match="'c': hidden states are not finite in float16"):
+        writer.append("c", hidden * 1e9, labels)
+    for wrong, message in (
+        ({"distribution": [0.2] * 8}, "sum to 1"),
+        ({"emotion": 8}, "emotion is 8"),
+        ({"intensity": 0.0}, "intensity is 0.0"),
+        ({"distribution": [1.0]}, "has 1 values"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Supervision(**wrong)
+
+
+def test_empty_cache_is_refused(tmp_path):
+    write(tmp_path, [])
+    with pytest.raises(FeatureError, match="holds no sample"):
+        FeatureCache(tmp_path)
+
+
+def test_disk_dtype_is_kept_and_parts_are_plain_safetensors(tmp_path):
+    with FeatureWriter(tmp_path, LAYERS, HIDDEN, torch.bfloat16, "f") as writer:
+        writer.append(*sample(3))
+    assert torch.equal(FeatureCache(tmp_path)[0].hidden, sample(3)[1].bfloat16())
+    with safe_open(tmp_path / "part-00000-00000.safetensors", "pt") as file:
+        assert file.get_tensor("hidden").shape == (4, LAYERS, HIDDEN)
+
+
+def test_labels_of_a_record():
+    record = Record(id="a", source="s", width=1, height=1, sha256="0" * 64, split="train", emotion="fear", intensity=7)
+    labels = Supervision.of(record)
+    assert (labels.emotion, labels.intensity, list(labels.distribution).index(1.0)) == (6, 7.0, 6)
+    unlabelled = Supervision.of(record.model_copy(update={"emotion": None, "intensity": None}))
+    assert unlabelled.emotion == -1
+    assert math.isnan(unlabelled.intensity)
+    assert all(map(math.isnan, unlabelled.distribution))
+
+
+def test_embedding_table_round_trip(tmp_path):
+    des = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    table = EmbeddingTable(["a", "b", "c"], ["awe", None, "fear"], ["test"] * 3, des)
+    table.write(tmp_path / "des.parquet")
+    read = EmbeddingTable.read(tmp_path / "des.parquet")
+    assert (read.id, read.emotion, read.split) == (table.id, table.emotion, table.split)
+    np.testing.assert_array_equal(read.des, des)
+    assert pq.read_schema(tmp_path / "des.parquet").field("des").type == pa.list_(pa.float32())
+    assert len(EmbeddingTable.concatenate([table, read])) == 6
+
+
+def test_embedding_tables_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "des.parquet"
+    columns = {"id": ["a", "b"], "emotion": ["awe", "fear"], "split": ["t", "t"], "des": [[1.0, 2.0], [1.0]]}
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(ValueError, match="column 'des' has rows of"):
+        EmbeddingTable.read(path)
+    pq.write_table(pa.table({k: v for k, v in columns.items() if k != "split"}), path)
+    with pytest.raises(ValueError, match=r"columns missing: \['split'\]"):
+        EmbeddingTable.read(path)
+    pq.write_table(pa.table({**columns, "des": [[1.0], [2.0]], "emotion": ["joy", "fear"]}), path)
+    with pytest.raises(ValueError, match=r"des.parquet: unknown emotion 'joy'"):
+        EmbeddingTable.read(path)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match="not a parquet file"):
+        EmbeddingTable.read(path)

@@ -1,0 +1,117 @@
+"""`emo prep …` from the first import to the tars, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_prep.cli import build_parser, main
+from data_prep.config import PrepConfig
+from data_prep.demo import prepare_world
+from data_prep.simulate import KEY_VARIABLE, simulated_annotators
+from emo_lightning.schema import Record
+from tests.data_prep.conftest import picture, truth
+
+COMMANDS = ("import", "annotate", "export", "status", "world", "simulate")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"emo prep {command}" in capsys.readouterr().out.split("example:")[1]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "pydantic", "openai", "PIL", "numpy")
+    code = f"import sys, data_prep.cli as c; c.build_parser(); print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert set(COMMANDS) == set(build_parser()._subparsers._group_actions[0].choices)
+
+
+def test_own_photographs_from_import_to_tars(
+    tmp_path: Path, write_config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "x")
+    known = [truth(seed) for seed in range(8)]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for record, data in known:
+        (photos / f"{record.id}.png").write_bytes(data)
+    (photos / "broken.png").write_bytes(picture(1)[:60])
+    store, config = str(tmp_path / "store"), str(write_config())
+
+    assert main(["import", "folder", str(photos), "--into", store, "--name", "mine", "--licence", "CC-BY-4.0"]) == 0
+    out = capsys.readouterr()
+    assert "added 8" in out.out
+    assert "broken.png" in out.err
+
+    with simulated_annotators([record for record, _ in known], config) as server:
+        assert main(["annotate", store, "--config", config, "--base-url", server.base_url]) == 0
+        assert "outcomes:" in capsys.readouterr().out
+        assert main(["annotate", store, "--config", config, "--base-url", server.base_url]) == 0
+        assert "requests 0," in capsys.readouterr().out
+
+    assert main(["status", store, "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert status["outcomes"]["valid"] >= 1
+    assert status["nano_dollars"] == sum(row["nano_dollars"] for row in status["calls"])
+
+    assert main(["export", store, str(tmp_path / "tars"), "--name", "mine"]) == 0
+    manifest = json.loads((tmp_path / "tars/manifest.json").read_text())
+    assert sum(manifest["counts"].values()) == status["outcomes"]["valid"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["import", "nowhere", "x", "--into", "{tmp}/s"], "unknown source 'nowhere'"),
+        (["import", "folder", "{tmp}/none", "--into", "{tmp}/s"], "no such folder"),
+        (["annotate", "{tmp}/s", "--config", "{tmp}/none.yaml"], "no such file"),
+        (["export", "{tmp}/none", "{tmp}/out"], "no ledger there"),
+        (["status", "{tmp}/none"], "no ledger there"),
+        (["world", "{tmp}/out", "--split", "tset", "--count", "3"], "tset"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([a.format(tmp=tmp_path) for a in arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_the_demo_world_is_prepared_once(tmp_path: Path, write_config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "x")
+    counts = {"train": 40, "val": 8, "test": 6, "heldout": 6, "pretrain": 10}
+    result = prepare_world(tmp_path, seed=3, config=write_config(), **counts)
+    assert result["outcomes"]["pending"] == 0
+    assert result["exported"]["train"] + result["exported"]["val"] == result["outcomes"]["valid"]
+    assert result["cost_nano"] == sum(row["nano_dollars"] for row in result["server_bill"].values())
+    assert min(result["accuracy"].values()) > 0.7
+    written = {p: p.read_bytes() for p in tmp_path.rglob("*.tar")}
+    assert {p.name for p in written} == {f"world-{s}-000000.tar" for s in ("train", "val", "test", "heldout", "pretrain")}
+    again = prepare_world(tmp_path, seed=3, config=write_config(), **counts)
+    assert again["requests"] == 0
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.tar")} == written
+    neutral = json.loads((tmp_path / "neutral/manifest.json").read_text())
+    assert neutral["label_counts"] == {"pretrain": {}}, "neutral tars name no emotion"
+
+
+def test_world_source_hides_its_truth(tmp_path: Path, write_config) -> None:
+    path = write_config(lambda c: c["world"].update(splits={"train": 5, "val": 2}))
+    assert main(["import", "world", str(path), "--into", str(tmp_path / "s")]) == 0
+    from data_prep.simulate import store_truth
+    from data_prep.store import Store
+
+    with Store(tmp_path / "s", write=False) as store:
+        items = list(store.ledger.items())
+    known = store_truth(tmp_path / "s", PrepConfig.load(path))
+    assert {r.sha256 for r in known} == {i.sha256 for i in items}
+    assert all(isinstance(r, Record) for r in known)
+    assert {i.split for i in items} == {"train", "val"}
+    assert all(set(i.labels) == {"emotion"} for i in items)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_prep.config import ConfigError, PrepConfig, load_prices
+from data_prep.replies import CriticReply, FullAnnotation, InvalidReply, parse_reply, strict_schema
+from tests.data_prep.conftest import ROOT
+
+CONFIGS = sorted(p for p in (ROOT / "configs/prep").glob("*.yaml") if p.name != "prices.yaml")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_configuration_loads_and_has_prices(path: Path) -> None:
+    config = PrepConfig.load(path)
+    prices = load_prices(config.prices)
+    assert {e.model for e in config.endpoints} <= set(prices)
+    assert sum(a.weight for a in config.annotators) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"margins": 0.1}, "'margins'"),
+        ({"preferred": "emovit"}, "preferred 'emovit'"),
+        ({"margin": 0.9}, "'margin'"),
+        ({"splits": {"train": 0.5, "val": 0.1, "test": 0.1}}, "sum to 1"),
+    ],
+)
+def test_a_wrong_key_is_one_clear_error(change: dict, message: str, write_config) -> None:
+    path = write_config(lambda config: config.update(change))
+    with pytest.raises(ConfigError, match=message) as error:
+        PrepConfig.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_prices_are_whole_nano_dollars(tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(yaml.safe_dump({"models": {"m": {"input": 0.075, "cached_input": 0.03, "output": 10}}}))
+    assert load_prices(path)["m"].cost(1000, 400, 7) == 600 * 75 + 400 * 30 + 7 * 10_000
+    path.write_text("models: {m: {input: 0.0001, output: 1}}")
+    with pytest.raises(ConfigError, match=r"models\.m\.input"):
+        load_prices(path)
+
+
+def test_schemas_keep_to_the_strict_subset() -> None:
+    def check(node: dict) -> None:
+        assert set(node) <= {"type", "enum", "properties", "required", "additionalProperties", "items"}
+        if node["type"] == "object":
+            assert node["required"] == list(node["properties"])
+            assert node["additionalProperties"] is False
+            for child in node["properties"].values():
+                check(child)
+
+    for model in (FullAnnotation, CriticReply):
+        check(strict_schema(model))
+
+
+GOOD = '{"emotion":"Awe","confidence":0.5,"description":"d","background":"b","attribute":"a","subject":"s","intensity":3}'
+
+
+def test_replies_are_checked_here_too() -> None:
+    assert parse_reply(FullAnnotation, f"```json\n{GOOD}\n```").emotion == "awe"
+    for bad in (None, "", "{", GOOD.replace("Awe", "joy"), GOOD.replace("3}", "11}"), GOOD.replace('"d"', '""')):
+        with pytest.raises(InvalidReply):
+            parse_reply(FullAnnotation, bad)

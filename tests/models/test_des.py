@@ -1,0 +1,186 @@
+"""The DES head against an independent NumPy evaluation of equations 2–4, and what an embedding may depend on."""
+
+import json
+from math import erf
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from emo_lightning.models.des import DESHead
+
+LAYERS, HIDDEN = 4, 24
+FUSIONS = ("both", "self", "cross", "none")
+
+
+def head_of(dtype=torch.float64, **arguments) -> DESHead:
+    torch.manual_seed(3)
+    head = DESHead(HIDDEN, LAYERS, **arguments).to(dtype).eval()
+    with torch.no_grad():
+        head.layer_logits.normal_()  # equal weights would hide a wrong order of layers
+    return head
+
+
+def inputs(lengths=(5, 9, 1), dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    hidden = torch.randn(LAYERS, len(lengths), max(lengths), HIDDEN, generator=generator, dtype=torch.float64)
+    hidden *= torch.tensor([1.0, 30.0, 0.2, 5.0])[:, None, None, None]  # layers differ in scale, as before the final norm
+    mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+    return hidden.to(dtype), mask
+
+
+def reference(head: DESHead, hidden: torch.Tensor, tokens: int, row: int) -> np.ndarray:
+    """Equations 2–4 for one image without padding, loops over heads, NumPy only."""
+    p = {name: value.detach().numpy() for name, value in head.state_dict().items()}
+    h = hidden[:, row, :tokens].numpy()
+
+    def softmax(x):
+        e = np.exp(x - x.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    def attention(name, source, memory):
+        q, k, v = source @ p[f"{name}.query.weight"].T, memory @ p[f"{name}.key.weight"].T, memory @ p[f"{name}.value.weight"].T
+        d = q.shape[1] // head.num_heads
+        parts = [slice(i * d, (i + 1) * d) for i in range(head.num_heads)]
+        return np.concatenate([softmax(q[:, s] @ k[:, s].T / np.sqrt(d)) @ v[:, s] for s in parts], axis=1)
+
+    alpha = softmax(p["layer_logits"])
+    summed = sum(a * x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) for a, x in zip(alpha, h, strict=True))
+    inner = summed @ p["project_in.weight"].T + p["project_in.bias"]
+    inner = inner * 0.5 * (1 + np.vectorize(erf)(inner / np.sqrt(2)))
+    f = inner @ p["project_out.weight"].T + p["project_out.bias"]
+    fused = attention("self_attention", f, f) if head.fusion in ("both", "self") else f
+    fused = attention("cross_attention", fused, f) if head.fusion in ("both", "cross") else fused
+    weights = softmax((fused @ p["pool_score.weight"].T)[:, 0]) if head.pooling == "weighted" else np.full(tokens, 1 / tokens)
+    return weights @ fused
+
+
+@pytest.mark.parametrize("num_heads", [1, 4])
+@pytest.mark.parametrize("pooling", ["weighted", "mean"])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_equals_equations_2_to_4(num_heads, pooling, fusion):
+    head = head_of(num_heads=num_heads, fusion=fusion, pooling=pooling)
+    lengths = (5, 9, 1)
+    hidden, mask = inputs(lengths)
+    des = head(hidden, mask).detach().numpy()
+    assert des.shape == (3, HIDDEN // 2)
+    for row, tokens in enumerate(lengths):
+        np.testing.assert_allclose(des[row], reference(head, hidden, tokens, row), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("left", [False, True])
+def test_embedding_does_not_depend_on_batch_or_padding(fusion, left):
+    head = head_of(torch.float32, fusion=fusion)
+    hidden, mask = inputs((5, 9, 1), torch.float32)
+    if left:
+        hidden, mask = hidden.flip(2), mask.flip(1)
+    # Whatever a backbone leaves at padding.
+    hidden = hidden.masked_fill(~mask[None, :, :, None], float("nan"))
+    together = head(hidden, mask)
+    wider = torch.cat([hidden, torch.full((LAYERS, 3, 6, HIDDEN), float("inf"))], 2), torch.cat([mask, mask.new_zeros(3, 6)], 1)
+    for row in range(3):
+        alone = head(hidden[:, row : row + 1, mask[row]], torch.ones(1, int(mask[row].sum()), dtype=torch.int64))
+        torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, head(*wider), atol=1e-5, rtol=0)
+
+
+def test_scale_of_a_layer_does_not_matter_and_last_index_is_last_layer():
+    head = head_of()
+    hidden, mask = inputs()
+    scaled = hidden * torch.tensor([1e3, 1e2, 5e2, 1e4])[:, None, None, None]
+    torch.testing.assert_close(head(hidden, mask), head(scaled, mask), atol=1e-4, rtol=0)
+    with torch.no_grad():
+        head.layer_logits.copy_(torch.tensor([-1e9, -1e9, -1e9, 0.0]))
+    changed = hidden.clone()
+    changed[:-1] = torch.randn_like(changed[:-1])
+    torch.testing.assert_close(head(hidden, mask), head(changed, mask))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("pooling", ["weighted", "mean"])
+def test_every_parameter_gets_a_gradient(fusion, pooling):
+    head = head_of(fusion=fusion, pooling=pooling).train()
+    hidden, mask = inputs()
+    head(hidden, mask).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+    assert all(p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_low_precision_input_is_computed_in_the_parameters_dtype():
+    head = head_of(torch.float32)
+    hidden, mask = inputs(dtype=torch.float32)
+    des = head(hidden.bfloat16(), mask)
+    assert des.dtype == torch.float32
+    torch.testing.assert_close(des, head(hidden.bfloat16().float(), mask))
+
+
+def test_defaults_are_the_papers():
+    head = DESHead(2048)
+    assert head.des_dim == 1024
+    assert head.config == {
+        "hidden_size": 2048,
+        "num_layers": 4,
+        "des_dim": 1024,
+        "num_heads": 1,
+        "dropout": 0.1,
+        "fusion": "both",
+        "pooling": "weighted",
+    }
+    assert torch.equal(head.layer_logits.softmax(0), torch.full((4,), 0.25))
+
+
+def test_bad_input_is_named():
+    head = head_of()
+    hidden, mask = inputs()
+    mask[1] = False
+    with pytest.raises(ValueError, match=r"no real token in rows \[1\]"):
+        head(hidden, mask)
+    with pytest.raises(ValueError, match=r"hidden_states has shape \[3, "):
+        head(hidden[:3], inputs()[1])
+    with pytest.raises(ValueError, match="num_heads is 5"):
+        DESHead(HIDDEN, num_heads=5)
+    with pytest.raises(ValueError, match="fusion is 'all'"):
+        DESHead(HIDDEN, fusion="all")
+
+
+def test_saved_and_read_back(tmp_path):
+    head = head_of(torch.float32, num_heads=2, fusion="self", pooling="mean", dropout=0.3)
+    head.save_pretrained(tmp_path)
+    read = DESHead.from_pretrained(tmp_path)
+    assert read.config == head.config
+    assert not read.training
+    hidden, mask = inputs(dtype=torch.float32)
+    assert torch.equal(read(hidden, mask), head(hidden, mask))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    head.double().save_pretrained(tmp_path)
+    assert DESHead.from_pretrained(tmp_path).project_in.weight.dtype == torch.float64
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path):
+    head_of().save_pretrained(tmp_path)
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    tensors, values = load_file(weights), json.loads(config.read_text())
+
+    save_file({k: v for k, v in tensors.items() if k != "project_in.bias"}, weights)
+    with pytest.raises(ValueError, match=r"tensors missing: \['project_in.bias'\]"):
+        DESHead.from_pretrained(tmp_path)
+    save_file({**tensors, "extra": torch.zeros(1)}, weights)
+    with pytest.raises(ValueError, match=r"unexpected tensors: \['extra'\]"):
+        DESHead.from_pretrained(tmp_path)
+    weights.write_bytes(b"\x00" * 100)
+    with pytest.raises(ValueError, match="damaged"):
+        DESHead.from_pretrained(tmp_path)
+    save_file(tensors, weights)
+    config.write_text(json.dumps({**values, "heads": 2}))
+    with pytest.raises(ValueError, match=r"unknown keys \['heads'\]"):
+        DESHead.from_pretrained(tmp_path)
+    config.write_text(json.dumps({**values, "hidden_size": 48}))
+    with pytest.raises(ValueError, match="the config asks for"):
+        DESHead.from_pretrained(tmp_path)
+    config.write_text(json.dumps({**values, "class": "Other"}))
+    with pytest.raises(ValueError, match="expected 'DESHead'"):
+        DESHead.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        DESHead.from_pretrained(tmp_path / "nowhere")

@@ -1,0 +1,378 @@
+"""DESTask and ProbeTask in real Trainer runs on features whose classes can be told apart."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from emo_lightning.data.embeddings import EmbeddingTable
+from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
+from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.sampler import EpochBatches
+from emo_lightning.data.supervision import Supervision
+from emo_lightning.models.des import DESHead
+from emo_lightning.models.probe import LinearProbes
+from emo_lightning.schema import EMOTIONS
+from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.probe import ProbeTask
+
+LAYERS, HIDDEN = 4, 16
+
+
+def write_cache(folder: Path, count: int, seed: int, noise: float = 1.0, labelled: bool = True) -> str:
+    """Images whose class is a direction that one in three tokens carries; every ninth has no label."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(99))
+    with FeatureWriter(folder, LAYERS, HIDDEN, torch.float32, "toy") as writer:
+        for i in range(count):
+            emotion, tokens = i % 8, 3 + i % 5
+            hidden = noise * torch.randn(LAYERS, tokens, HIDDEN, generator=generator)
+            hidden[:, ::3] += 2 * directions[emotion]
+            soft = [0.9 if c == emotion else 0.1 / 7 for c in range(8)]
+            known = labelled and i % 9 != 8
+            writer.append(f"{seed}-{i:04}", hidden, Supervision(soft, emotion, 1.0 + emotion) if known else Supervision())
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def caches(tmp_path_factory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("caches")
+    sizes = {"train": 150, "val": 45, "test": 45, "heldout": 20}
+    return {name: write_cache(root / name, size, seed) for seed, (name, size) in enumerate(sizes.items())}
+
+
+def data_of(caches: dict[str, str], **arguments) -> FeatureDataModule:
+    return FeatureDataModule(
+        caches["train"], caches["val"], caches["test"], {"heldout": caches["heldout"]}, batch_size=16, **arguments
+    )
+
+
+def trainer_of(folder: Path, epochs: int, **arguments) -> pl.Trainer:
+    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(
+        default_root_dir=folder,
+        max_epochs=epochs,
+        num_sanity_val_steps=0,
+        **{"enable_checkpointing": False, **options, **arguments},
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return DESHead.from_pretrained(folder / "head").state_dict()
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], **tolerance) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+
+
+class LossLog(pl.Callback):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+@pytest.fixture(scope="module")
+def trained(caches, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("des")
+    task = DESTask(DESHeadArgs(des_dim=12), OptimConfig(lr=1e-2), contrastive_weight=0.1, intensity_weight=0.5)
+    checkpoint = ModelCheckpoint(folder, monitor="val/loss", filename="best")
+    trainer = trainer_of(folder, 12, callbacks=[checkpoint], enable_checkpointing=True)
+    trainer.fit(task, datamodule=data_of(caches))
+    assert trainer.callback_metrics["val/accuracy"] > 85
+    state = torch.load(checkpoint.best_model_path, weights_only=False)["state_dict"]
+    same(weights(folder), {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}, atol=0, rtol=0)
+    return folder
+
+
+def scores_of(truth: torch.Tensor, predicted: torch.Tensor) -> dict[str, float]:
+    """Percent, from the confusion matrix; all eight classes occur."""
+    confusion = np.zeros((8, 8))
+    np.add.at(confusion, (truth.numpy(), predicted.numpy()), 1)
+    hits, true, said = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    return {
+        "accuracy": 100 * hits.sum() / confusion.sum(),
+        "precision": 100 * np.mean(hits / np.maximum(said, 1)),
+        "recall": 100 * np.mean(hits / true),
+        "f1": 100 * np.mean(2 * hits / (true + said)),
+    }
+
+
+def test_probe_is_chosen_on_validation_and_reported_on_test(trained, caches, tmp_path):
+    task = ProbeTask(str(trained / "head"), learning_rates=[1e-7, 3e-2], weight_decays=[0.0, 0.1])
+    data, trainer = data_of(caches), trainer_of(tmp_path, 5)
+    trainer.fit(task, datamodule=data)
+    trainer.test(task, datamodule=data, verbose=False)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    names = [f"{part}/{name}" for part in ("test", "heldout") for name in ("accuracy", "precision", "recall", "f1")]
+    assert set(metrics) == {*names, "val/accuracy", "val/f1", "chosen"}
+    assert metrics["test/accuracy"] > 85
+
+    # The choice: best validation accuracy, then macro-F1, then the earlier.
+    val = task.embedded["val"]
+    truth = torch.tensor([label.emotion for label in val.labels])
+    predicted = task.probes(val.des).argmax(-1)
+    scores = [scores_of(truth[truth >= 0], each[truth >= 0]) for each in predicted]
+    ranked = [(score["accuracy"], score["f1"], -i) for i, score in enumerate(scores)]
+    rate, decay = task.grid[-max(ranked)[2]]
+    assert metrics["chosen"] == {"learning_rate": rate, "weight_decay": decay}
+    assert metrics["val/accuracy"] == pytest.approx(max(ranked)[0], abs=1e-3)
+    assert metrics["val/f1"] == pytest.approx(max(ranked)[1], abs=1e-3)
+
+    # The files alone give the same numbers: head, probe, and DES of every evaluation image.
+    table = EmbeddingTable.read(tmp_path / "des.parquet")
+    head, probe = DESHead.from_pretrained(trained / "head"), LinearProbes.from_pretrained(tmp_path / "probe")
+    assert probe.grid == [(metrics["chosen"]["learning_rate"], metrics["chosen"]["weight_decay"])]
+    with torch.no_grad():
+        for part in ("test", "heldout"):
+            cache = FeatureCache(caches[part])
+            batch = collate_features([cache[i] for i in range(len(cache))])
+            rows = [i for i, split in enumerate(table.split) if split == part]
+            assert [table.id[i] for i in rows] == cache.keys
+            np.testing.assert_allclose(table.des[rows], head(batch["hidden_states"], batch["mask"]), atol=1e-5)
+            known = batch["emotion"] >= 0
+            assert [table.emotion[i] for i in rows] == [EMOTIONS[e] if e >= 0 else None for e in batch["emotion"].tolist()]
+            predicted = probe(torch.from_numpy(table.des[rows]))[0].argmax(-1)
+            for name, value in scores_of(batch["emotion"][known], predicted[known]).items():
+                assert metrics[f"{part}/{name}"] == pytest.approx(value, abs=1e-3)
+
+
+def test_probe_that_was_not_fitted_is_not_reported(trained, caches, tmp_path):
+    task = ProbeTask(str(trained / "head"))
+    with pytest.raises(ValueError, match="no probe has been chosen"):
+        trainer_of(tmp_path, 1).test(task, datamodule=data_of(caches), verbose=False)
+
+
+def test_probe_statistics_are_those_of_the_labelled_training_images(trained, caches, tmp_path):
+    task = ProbeTask(str(trained / "head"), learning_rates=[1e-2], weight_decays=[0.0])
+    trainer_of(tmp_path, 1).fit(task, datamodule=data_of(caches))
+    cache, head = FeatureCache(caches["train"]), DESHead.from_pretrained(trained / "head")
+    batch = collate_features([cache[i] for i in range(len(cache))])
+    des = head(batch["hidden_states"], batch["mask"]).detach()[batch["emotion"] >= 0]
+    torch.testing.assert_close(task.probes.mean, des.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(1 / task.probes.scale, des.std(0, correction=0), atol=1e-5, rtol=1e-4)
+
+
+def test_resumed_fit_equals_the_uninterrupted_one(caches, tmp_path):
+    arguments = {"head": DESHeadArgs(dropout=0.3), "contrastive_weight": 0.1}
+    whole, first, second = LossLog(), LossLog(), LossLog()
+    trainer_of(tmp_path / "whole", 3, callbacks=[whole]).fit(DESTask(**arguments), datamodule=data_of(caches))
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+            if trainer.global_step == 13:  # in the middle of the second epoch
+                trainer.save_checkpoint(tmp_path / "mid.ckpt")
+                trainer.should_stop = True
+                raise KeyboardInterrupt
+
+    torch.manual_seed(1234)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        trainer_of(tmp_path / "cut", 3, callbacks=[first, Stop()]).fit(DESTask(**arguments), datamodule=data_of(caches))
+    trainer_of(tmp_path / "rest", 3, callbacks=[second]).fit(
+        DESTask(**arguments), datamodule=data_of(caches), ckpt_path=tmp_path / "mid.ckpt", weights_only=False
+    )
+    assert len(whole.losses) == 30
+    assert first.losses[:13] + second.losses == whole.losses
+    same(weights(tmp_path / "rest"), weights(tmp_path / "whole"), atol=0, rtol=0)
+
+
+def built(caches, **arguments) -> DESTask:
+    task = DESTask(DESHeadArgs(hidden_size=HIDDEN, dropout=0.0), **arguments)
+    task.configure_model()
+    return task
+
+
+def test_fillers_change_neither_loss_nor_gradient(caches):
+    cache = FeatureCache(caches["train"])
+    task = built(caches, contrastive_weight=0.5, intensity_weight=0.5)
+    results = []
+    for fillers in (0, 3):
+        samples = [cache[i] for i in range(10)] + [cache[20 + i] for i in range(fillers)]
+        for sample in samples[10:]:
+            sample.filler = True
+        task.zero_grad()
+        total, count = task._step(collate_features(samples), "train")
+        total.backward()
+        results.append((total.detach(), count, {name: p.grad.clone() for name, p in task.named_parameters()}))
+    torch.testing.assert_close(results[0][0], results[1][0])
+    assert int(results[0][1]) == int(results[1][1]) == 9  # one of the ten has no label
+    same(results[0][2], results[1][2], atol=1e-5, rtol=1e-4)
+
+
+def test_micro_batches_equal_one_batch(caches, tmp_path):
+    """Fifteen batches of ten, three per step, against five of thirty, in the same order."""
+    outcomes = []
+    for size, accumulate in ((30, 1), (10, 3)):
+        data = FeatureDataModule(caches["train"], caches["val"], batch_size=size)
+        data.train_dataloader = lambda data=data: data.loader("train")
+        folder = tmp_path / str(size)
+        task = DESTask(DESHeadArgs(dropout=0.0), intensity_weight=0.5)
+        trainer_of(folder, 1, accumulate_grad_batches=accumulate).fit(task, datamodule=data)
+        outcomes.append(weights(folder))
+    same(*outcomes, atol=1e-6, rtol=1e-5)
+
+
+class ToyBackbone(nn.Module):
+    """Token ids to hidden states; dropout shows whether it stays in eval mode."""
+
+    hidden_size = HIDDEN
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.embedding = nn.Embedding.from_pretrained(torch.randn(12, HIDDEN, generator=generator), freeze=False)
+        self.dropout = nn.Dropout(0.5)
+
+    def hidden_states(self, batch: dict, num_layers: int) -> torch.Tensor:
+        assert not torch.is_grad_enabled()
+        hidden = self.dropout(self.embedding(batch["input_ids"]))
+        return torch.stack([hidden * (layer + 1) + layer for layer in range(6)][-num_layers:])
+
+
+def ids_of(index: int) -> torch.Tensor:
+    """Token ids of image `index`: the first tells its class."""
+    return torch.tensor([index % 8, *[8 + (index * k) % 4 for k in range(1, 2 + index % 4)]])
+
+
+class OnlineData(pl.LightningDataModule):
+    """Model inputs padded on the left, in the order of the cached run."""
+
+    def __init__(self, cached: FeatureDataModule) -> None:
+        super().__init__()
+        self.cached = cached
+
+    def train_batches(self, world_size: int) -> int:
+        return self.cached.train_batches(world_size)
+
+    def loader(self, name: str, shuffle: bool) -> ResumableLoader:
+        def collate(samples):
+            batch = collate_features(samples)
+            rows = [ids_of(int(key)) for key in batch["key"]]
+            width = max(map(len, rows))
+            batch["input_ids"] = torch.stack([nn.functional.pad(row, (width - len(row), 0), value=11) for row in rows])
+            batch["attention_mask"] = torch.stack([(torch.arange(width) >= width - len(row)).long() for row in rows])
+            del batch["hidden_states"], batch["mask"]
+            return batch
+
+        cache = self.cached.caches[name]
+        return ResumableLoader(cache, EpochBatches(len(cache), 8, seed=0, shuffle=shuffle), collate_fn=collate)
+
+    def train_dataloader(self) -> ResumableLoader:
+        return self.loader("train", True)
+
+    def val_dataloader(self) -> ResumableLoader:
+        return self.loader("val", False)
+
+
+def test_online_equals_cached(tmp_path):
+    paths = {}
+    for name, indices in (("train", range(40)), ("val", range(40, 56))):
+        paths[name] = str(tmp_path / name)
+        with FeatureWriter(paths[name], LAYERS, HIDDEN, torch.float32, "toy") as writer, torch.no_grad():
+            for i in indices:
+                hidden = ToyBackbone().eval().hidden_states({"input_ids": ids_of(i)[None]}, LAYERS)[:, 0]
+                writer.append(f"{i:03}", hidden, Supervision([float(c == i % 8) for c in range(8)], i % 8, math.nan))
+    data = FeatureDataModule(paths["train"], paths["val"], batch_size=8)
+    runs = {}
+    for mode in ("cached", "online"):
+        task = DESTask(DESHeadArgs(dropout=0.0), seed=3)
+        log, folder = LossLog(), tmp_path / mode
+        source: pl.LightningDataModule = data
+        if mode == "online":
+            task.backbone, source = ToyBackbone(), OnlineData(data)
+        trainer = trainer_of(folder, 2, callbacks=[log, ModelCheckpoint(folder, save_last=True)], enable_checkpointing=True)
+        trainer.fit(task, datamodule=source)
+        runs[mode] = (torch.tensor(log.losses), weights(folder), trainer.callback_metrics["val/loss"])
+    torch.testing.assert_close(runs["cached"][0], runs["online"][0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(runs["cached"][2], runs["online"][2], atol=1e-5, rtol=1e-5)
+    same(runs["cached"][1], runs["online"][1], atol=1e-4, rtol=1e-3)  # Adam magnifies rounding of small gradients
+
+    # The frozen backbone: untouched, in eval mode, not in the checkpoint, which loads all the same.
+    task.train()
+    assert not task.backbone.training
+    assert not any(p.requires_grad for p in task.backbone.parameters())
+    state = torch.load(tmp_path / "online" / "last.ckpt", weights_only=False)["state_dict"]
+    assert not any(name.startswith("backbone.") for name in state)
+    task.load_state_dict(state)
+    state.pop("classifier.bias")
+    with pytest.raises(RuntimeError, match=r"tensors missing \['classifier.bias'\]"):
+        task.load_state_dict(state)
+
+
+def test_sets_without_a_label_and_wrong_shapes_stop_before_the_first_step(trained, caches, tmp_path):
+    bare = write_cache(tmp_path / "bare", 6, 9, labelled=False)
+    with pytest.raises(ValueError, match=r"no sample of the set 'val' .* has an emotion label"):
+        trainer_of(tmp_path, 1).fit(DESTask(), datamodule=FeatureDataModule(caches["train"], bare))
+    with pytest.raises(ValueError, match=r"has 4 layers; model.head.num_layers is 5"):
+        trainer_of(tmp_path, 1).fit(DESTask(DESHeadArgs(num_layers=5)), datamodule=data_of(caches))
+    with FeatureWriter(tmp_path / "narrow", LAYERS, 6, torch.float32, "toy") as writer:
+        writer.append("a", torch.ones(LAYERS, 2, 6), Supervision(emotion=1))
+    narrow = FeatureDataModule(str(tmp_path / "narrow"), str(tmp_path / "narrow"))
+    with pytest.raises(ValueError, match=r"has 4 layers of width 6; the DES head .* needs 4 of width 16"):
+        trainer_of(tmp_path, 1).fit(ProbeTask(str(trained / "head")), datamodule=narrow)
+    with pytest.raises(ValueError, match="the caches differ"):
+        FeatureDataModule(caches["train"], str(tmp_path / "narrow")).setup("fit")
+
+
+TWO_RANKS = """
+import sys, json, torch
+import lightning.pytorch as pl
+from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.probe import ProbeTask
+out, train, val, world = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+def trainer(name):
+    many = {"devices": 2, "strategy": "ddp"} if world == 2 else {"devices": 1}
+    return pl.Trainer(default_root_dir=f"{out}/{name}", max_epochs=2, accelerator="cpu", precision="64-true",
+        logger=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, **many)
+data = FeatureDataModule(train, val, test=val, batch_size=24 // world)
+task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), contrastive_weight=0.3, intensity_weight=0.5)
+fit = trainer("des"); fit.fit(task, datamodule=data)
+if fit.is_global_zero:
+    with open(f"{out}/val.json", "w") as file:
+        json.dump({k: float(v) for k, v in fit.callback_metrics.items() if k.startswith("val/")}, file)
+probe = ProbeTask(f"{out}/des/head", learning_rates=[1e-2], weight_decays=[0.1])
+trainer("probe").fit(probe, datamodule=data)
+test = trainer("probe"); test.test(probe, datamodule=data, verbose=False)
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(caches, tmp_path):
+    """150 images in global batches of 24: the last steps are uneven over ranks, and images without label unevenly spread."""
+    script = tmp_path / "script.py"
+    script.write_text(TWO_RANKS)
+    found = {}
+    for world in (1, 2):
+        out = tmp_path / str(world)
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if world == 2 else []
+        command = [sys.executable, *launcher, str(script), str(out), caches["train"], caches["val"], str(world)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        table = EmbeddingTable.read(out / "probe" / "des.parquet")
+        metrics = json.loads((out / "probe" / "metrics.json").read_text())
+        found[world] = (weights(out / "des"), json.loads((out / "val.json").read_text()), metrics, table)
+    # In double precision, as Adam magnifies rounding: a wrong weight of a rank's images would show in the first digits.
+    same(found[1][0], found[2][0], atol=1e-8, rtol=1e-6)
+    assert found[2][1] == pytest.approx(found[1][1], abs=1e-5)
+    assert found[2][2].pop("chosen") == found[1][2].pop("chosen")
+    assert found[2][2] == pytest.approx(found[1][2], abs=1e-3)
+    assert found[1][3].id == found[2][3].id
+    np.testing.assert_allclose(found[1][3].des, found[2][3].des, atol=1e-4)
