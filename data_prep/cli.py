@@ -111,7 +111,7 @@ def _is_expected(error: Exception) -> bool:
     from data_prep.client import CallError
     from data_prep.config import ConfigError
     from data_prep.export import ExportError
-    from data_prep.ledger import LedgerError
+    from data_prep.group_commit import LedgerError
     from data_prep.simulated_replies import SimulationError
     from data_prep.sources import SourceError
     from data_prep.store import StoreError

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from data_prep.completion import cache_key, message_of, never_sent, root_cause, usage_of
 from data_prep.config import ConfigError, EndpointConfig, Price
 from data_prep.ledger import Ledger
 from data_prep.prompts import INVALID_REPLY
@@ -34,12 +35,6 @@ _FATAL = (401, 402, 403, 404)
 """Nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
 _MAX_WAIT = 60.0
 """Seconds; also the most that a Retry-After is obeyed without giving the attempt up."""
-# No connection came about, so nothing was sent. aiohttp's transport must be asked itself: openai's adapter maps a lost
-# connection to the same class as a failed one.
-_NEVER_SENT = {
-    "httpx": {"ConnectError", "ConnectTimeout", "PoolTimeout"},
-    "aiohttp": {"ClientConnectorError", "ClientConnectorDNSError", "ClientConnectorSSLError", "ConnectionTimeoutError"},
-}
 
 
 class Stopped(Exception):
@@ -91,12 +86,6 @@ class Tally:
     cost_nano: int = 0
     statuses: Counter[int] = field(default_factory=Counter)
     """HTTP statuses other than 200."""
-
-
-@dataclass(frozen=True)
-class _Message:
-    text: str | None
-    refusal: str | None
 
 
 class Caller:
@@ -155,7 +144,7 @@ class Caller:
             key, raw = await self._paid_once(endpoint, picture, prompt, turns, reply)
             if isinstance(raw, Failure):
                 return raw, key
-            message = _message(raw)
+            message = message_of(raw)
             if message.refusal:
                 return Failure("refused", message.refusal), key
             try:
@@ -275,7 +264,7 @@ class Caller:
                 raise self._fatal(f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}") from None
             return _judge_status(status, raw, error.response.headers.get("retry-after"))
         except openai.APIConnectionError as error:
-            cause = _root_cause(error)
+            cause = root_cause(error)
             if never_sent(error):
                 await ledger.end_call(call, "unsent", ended=time.time(), error=cause, cost_nano=0)
                 return _Again(cause, unsent=True)
@@ -283,7 +272,7 @@ class Caller:
             await ledger.end_call(call, "unknown", ended=time.time(), error=cause)
             return Failure("unknown", cause)
         raw = response.content
-        usage = _usage(raw)
+        usage = usage_of(raw)
         cost = self._prices[endpoint.model].cost(*usage) if usage else None
         tokens = (usage[0], usage[2]) if usage else None
         await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=raw, tokens=tokens, cost_nano=cost)
@@ -298,36 +287,6 @@ class _Again:
     problem: str
     retry_after: float | None = None
     unsent: bool = False
-
-
-def cache_key(image_sha256: str, prompt: str, schema: Mapping[str, Any], model: str, parameters: Mapping[str, Any]) -> str:
-    """sha256 over all that decides a reply; the address of the endpoint is not part of it."""
-    parts = [image_sha256, prompt, schema, model, parameters]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def never_sent(error: BaseException) -> bool:
-    """Whether a connection error means that no byte of the request can have arrived."""
-    chain = _causes(error)
-    for library in ("aiohttp", "httpx"):
-        mine = [e for e in chain if type(e).__module__.startswith(library)]
-        if mine:
-            return any(type(e).__name__ in _NEVER_SENT[library] for e in mine)
-    return False
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in chain:
-        chain.append(current)
-        current = current.__cause__
-    return chain
-
-
-def _root_cause(error: BaseException) -> str:
-    last = _causes(error)[-1]
-    return f"{type(last).__name__}: {last}"
 
 
 def _judge_status(status: int, raw: bytes, retry_after: str | None) -> Failure | _Again:
@@ -352,27 +311,3 @@ def _client(endpoint: EndpointConfig) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         api_key=endpoint.api_key(), base_url=endpoint.base_url, max_retries=0, timeout=endpoint.timeout, http_client=http
     )
-
-
-def _message(raw: bytes) -> _Message:
-    """Text or refusal of a chat completion; a body that is none counts as an empty text (it was paid all the same)."""
-    try:
-        choice = json.loads(raw)["choices"][0]
-        message = choice["message"]
-        if choice.get("finish_reason") == "content_filter":
-            return _Message(None, "content filter")
-        return _Message(message.get("content"), message.get("refusal"))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return _Message(None, None)
-
-
-def _usage(raw: bytes) -> tuple[int, int, int] | None:
-    """(prompt, cached prompt, output) tokens of a reply, or None where it names none."""
-    try:
-        usage = json.loads(raw)["usage"]
-        prompt, output = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
-        cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        # Gemini's endpoint leaves thinking tokens out of `completion_tokens` but bills them: the total has them.
-        return prompt, min(cached, prompt), max(output, int(usage.get("total_tokens") or 0) - prompt)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import queue
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
+
+from data_prep.group_commit import GroupWriter, Job, LedgerError
 
 LEDGER_VERSION = 1
 
@@ -45,10 +45,6 @@ CREATE TABLE IF NOT EXISTS groundings (
 CallState = Literal["intent", "reply", "rejected", "unsent", "unknown"]
 """intent: about to be sent; reply: answered (2xx); rejected: any other HTTP status; unsent: no connection came about;
 unknown: sent, and what came of it is not known."""
-
-
-class LedgerError(RuntimeError):
-    """The ledger cannot be opened or written."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +101,11 @@ class Ledger:
             raise LedgerError(f"{path}: no ledger there; `emo prep import` makes a store")
         self.path = path
         self._read = sqlite3.connect(path)
-        self._writer = _GroupWriter(path) if write else None
+        self._writer = GroupWriter(path, _SCHEMA, LEDGER_VERSION) if write else None
         version = self._read.execute("PRAGMA user_version").fetchone()[0]
         if version != LEDGER_VERSION:
             raise LedgerError(f"{path}: ledger version {version}, this program knows {LEDGER_VERSION}")
-        self._waiting: list[_Job] = []
+        self._waiting: list[Job] = []
         self._next_call = 1 + (self._read.execute("SELECT max(id) FROM calls").fetchone()[0] or 0)
 
     def close(self) -> None:
@@ -127,7 +123,7 @@ class Ledger:
         if not self._waiting:
             # Callers of the same moment travel together: waking the writer for each one costs more than the wait.
             loop.call_later(_GATHER, self._flush)
-        self._waiting.append(_Job(statements, done, loop))
+        self._waiting.append(Job(statements, done, loop))
         await done
 
     def _flush(self) -> None:
@@ -137,10 +133,10 @@ class Ledger:
     def write_now(self, *statements: tuple[str, Sequence[Any]]) -> None:
         """As `write`, outside of asyncio."""
         done: Future[None] = Future()
-        self._submit(_Job(statements, done, None))
+        self._submit(Job(statements, done, None))
         done.result()
 
-    def _submit(self, *jobs: _Job) -> None:
+    def _submit(self, *jobs: Job) -> None:
         if self._writer is None:
             raise LedgerError(f"{self.path}: opened for reading")
         self._writer.submit(jobs)
@@ -264,74 +260,3 @@ class Ledger:
     def add_groundings(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
         """Store candidates: rows of (image_sha256, phrase, backend, objects as JSON)."""
         self.write_now(*(("INSERT OR REPLACE INTO groundings VALUES (?, ?, ?, ?)", row) for row in rows))
-
-
-@dataclass(frozen=True)
-class _Job:
-    statements: tuple[tuple[str, Sequence[Any]], ...]
-    done: Any
-    loop: asyncio.AbstractEventLoop | None
-
-
-class _GroupWriter:
-    """The only writer: takes all jobs that wait, commits them at once, then tells their callers."""
-
-    def __init__(self, path: Path) -> None:
-        self._jobs: queue.SimpleQueue[tuple[_Job, ...] | None] = queue.SimpleQueue()
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._connection.executescript(_SCHEMA)
-            self._connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
-        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
-        self._thread.start()
-
-    def submit(self, jobs: tuple[_Job, ...]) -> None:
-        self._jobs.put(jobs)
-
-    def close(self) -> None:
-        self._jobs.put(None)
-        self._thread.join()
-        self._connection.close()
-
-    def _run(self) -> None:
-        open_ = True
-        while open_:
-            taken = [self._jobs.get()]
-            while not self._jobs.empty():
-                taken.append(self._jobs.get())
-            open_ = None not in taken
-            group = [job for jobs in taken if jobs is not None for job in jobs]
-            if group:
-                self._commit(group)
-
-    def _commit(self, group: list[_Job]) -> None:
-        error: Exception | None = None
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for job in group:
-                for sql, values in job.statements:
-                    self._connection.execute(sql, values)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as failure:
-            # Every caller of the group is told: nothing of it is on disk.
-            error = LedgerError(f"writing the ledger failed: {failure}")
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-        for loop in {job.loop for job in group}:
-            mine = [job.done for job in group if job.loop is loop]
-            if loop is None:
-                _tell(mine, error)
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(_tell, mine, error)
-
-
-def _tell(waiting: list[Any], error: Exception | None) -> None:
-    for done in waiting:
-        if done.done():
-            continue
-        if error:
-            done.set_exception(error)
-        else:
-            done.set_result(None)

@@ -117,7 +117,7 @@ def load_experiment(
             stage,
             body,
             variables,
-            {"dir": str(run_dir), "out": places[stage], "name": run_name, "stages": places},
+            {"dir": str(run_dir), "out": places[stage], "stage": stage, "name": run_name, "stages": places},
             stages[stage][1],
         )
         for stage, body in merged.items()

@@ -21,7 +21,7 @@ _CHUNK = 100
 
 
 def draw(world: WorldConfig, splits: dict[str, int], workers: int | None = None) -> Iterator[WorldSample]:
-    """Samples 0…count−1 of each split, in order, drawn by `workers` processes (default: one per core, none for a few images)."""
+    """Samples 0…count−1 of each split, in order, drawn by `workers` processes (default: one per core; none for few)."""
     workers = workers if workers is not None else os.cpu_count() or 1
     chunks = [
         (world.seed, world.label_noise, split, start, min(_CHUNK, count - start))

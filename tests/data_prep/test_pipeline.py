@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.client import CallError, never_sent
+from data_prep.client import CallError
+from data_prep.completion import never_sent
 from data_prep.config import ConfigError, PrepConfig
 from data_prep.export import export_store
 from data_prep.grounding import ground

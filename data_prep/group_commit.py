@@ -1,0 +1,91 @@
+"""One writer thread for SQLite that commits everything that waits at once: callers share a flush to disk."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class LedgerError(RuntimeError):
+    """The ledger cannot be opened or written."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Statements of one transaction, and whom to tell when it is on disk (a future of `loop`, or of a thread)."""
+
+    statements: tuple[tuple[str, Sequence[Any]], ...]
+    done: Any
+    loop: asyncio.AbstractEventLoop | None
+
+
+class GroupWriter:
+    """The only writer: takes all jobs that wait, commits them at once, then tells their callers."""
+
+    def __init__(self, path: Path, schema: str, version: int) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Job, ...] | None] = queue.SimpleQueue()
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            self._connection.executescript(schema)
+            self._connection.execute(f"PRAGMA user_version = {version}")
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, jobs: tuple[Job, ...]) -> None:
+        """Hand jobs over; their futures are told after the commit."""
+        self._jobs.put(jobs)
+
+    def close(self) -> None:
+        """Commit what waits, then end."""
+        self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            taken = [self._jobs.get()]
+            while not self._jobs.empty():
+                taken.append(self._jobs.get())
+            open_ = None not in taken
+            group = [job for jobs in taken if jobs is not None for job in jobs]
+            if group:
+                self._commit(group)
+
+    def _commit(self, group: list[Job]) -> None:
+        error: Exception | None = None
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in group:
+                for sql, values in job.statements:
+                    self._connection.execute(sql, values)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as failure:
+            # Every caller of the group is told: nothing of it is on disk.
+            error = LedgerError(f"writing the ledger failed: {failure}")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        for loop in {job.loop for job in group}:
+            mine = [job.done for job in group if job.loop is loop]
+            if loop is None:
+                _tell(mine, error)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(_tell, mine, error)
+
+
+def _tell(waiting: list[Any], error: Exception | None) -> None:
+    for done in waiting:
+        if done.done():
+            continue
+        if error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
