@@ -20,6 +20,8 @@ from data_prep.sources.world_tars import WorldLabels, tars_origin, write_world_t
 from data_prep.store import Store
 from emo_lightning.schema import Record, read_jsonl, write_jsonl
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "prep"
+
 Progress = Callable[[str, int, int, str], None]
 """Called with (what is happening, done, total, note)."""
 
@@ -39,7 +41,7 @@ def prepare_world(
     """Make all tars of the demo; a call that was interrupted goes on where it stopped.
 
     `out/store` is the store, `out/truth.jsonl` the truth of its images, `out/tars` train and val as annotated, `out/reference`
-    test and heldout with the known truth, `out/neutral` pretrain with neutral captions, `out/report.json` what is returned.
+    test and heldout with the known truth, `out/neutral` pretrain with neutral captions, `out/prep.json` what is returned.
 
     Args:
         out: directory.
@@ -86,7 +88,7 @@ def prepare_world(
     _reference(out / "neutral", world, {"pretrain": pretrain}, "neutral", tell)
     result["paths"] = {name: str(out / name) for name in ("store", "tars", "reference", "neutral")}
     result["seconds"] = round(time.monotonic() - started, 1)
-    (out / "report.json").write_text(json.dumps(result, indent=1) + "\n")
+    (out / "prep.json").write_text(json.dumps(result, indent=1) + "\n")
     return result
 
 
@@ -164,3 +166,51 @@ def _right_fields(record: Record, truth: Record) -> list[str]:
         "intensity_level": record.intensity_level == truth.intensity_level,
     }
     return [field for field, ok in checks.items() if ok]
+
+
+def world_stage(
+    out: Path,
+    seed: int = 0,
+    train: int = 2400,
+    val: int = 160,
+    test: int = 300,
+    heldout: int = 300,
+    pretrain: int = 4000,
+    config: Path | None = None,
+) -> None:
+    """Stage of an experiment: `prepare_world` with progress bars; its report goes to `prep.json`.
+
+    Args:
+        out: the stage's directory.
+        seed: of the world.
+        train: annotated training images.
+        val: annotated validation images.
+        test: images of seen combinations, labelled with the truth.
+        heldout: images of combinations that are never trained on, labelled with the truth.
+        pretrain: images with neutral captions.
+        config: the factory's configuration; null is configs/prep/world.yaml.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int, note: str) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None, note=note)
+            bars.update(tasks[what], completed=done, total=total or None, note=note)
+
+        result = prepare_world(
+            out, seed=seed, train=train, val=val, test=test, heldout=heldout, pretrain=pretrain,
+            config=config or CONFIGS / "world.yaml", progress=tell,
+        )  # fmt: skip
+    print(
+        f"{result['outcomes'].get('valid', 0)} of {train + val} records valid; {result['requests']} requests, ${result['cost_usd']:.2f} at the simulated price list"
+    )

@@ -1,6 +1,6 @@
 """An experiment: named stages, run in order into `runs/NAME/STAGE/`, each in a process of its own.
 
-The YAML of an experiment holds `name`, optional `vars`, and `stages`. A stage names its kind with `run`, the config files it starts
+The YAML of an experiment holds `name`, optional `vars`, and `stages`; with `extends` only what differs from another one. A stage names its kind with `run`, the config files it starts
 from with `defaults` (below `configs/`), and then only what differs. Interpolations see `${vars.*}`, `${run.dir}`, `${run.out}`
 (this stage's folder), `${run.stages.NAME}` (another's) and, under `foreach`, `${each.*}`. Overrides of the command line are applied
 before interpolation, so they reach every key that refers to them.
@@ -64,7 +64,7 @@ class Stage:
     @property
     def digest(self) -> str:
         """sha256 over what the stage computes, without where it runs."""
-        return hashlib.sha256(json.dumps([self.kind, _what(self.config)], sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.kind, what_it_computes(self.config)], sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass
@@ -99,11 +99,11 @@ def load_experiment(
         ExperimentError: names the file and the key.
     """
     path = Path(path)
-    tree = _read(path)
+    tree = _read_experiment(path)
     unknown = set(tree) - {"name", "vars", "stages", "description"}
     if unknown or not tree.get("stages"):
         found = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no stages"
-        raise ExperimentError(f"{path}: {found}; allowed: name, description, vars, stages")
+        raise ExperimentError(f"{path}: {found}; allowed: extends, name, description, vars, stages")
     run_name = name or tree.get("name") or path.stem
     run_dir = Path(runs) / run_name
     stages = dict(_expanded(path, tree["stages"]))
@@ -136,6 +136,21 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ExperimentError(f"{path}: holds {type(tree).__name__}, expected a mapping")
     return tree
+
+
+def _read_experiment(path: Path) -> dict[str, Any]:
+    """The file, over those that its key `extends` names (relative to it; of several, a later one over an earlier)."""
+    tree = _read(path)
+    parents = tree.pop("extends", None) or []
+    merged: dict[str, Any] = {}
+    for parent in [parents] if isinstance(parents, str) else parents:
+        later = _read_experiment(path.parent / parent)
+        for stage in later.get("stages") or {}:
+            # A stage that two parents share, like the report, runs where the later one has it.
+            if stage in merged.get("stages", {}):
+                merged["stages"][stage] = merged["stages"].pop(stage)
+        merged = _merge(merged, later)
+    return _merge(merged, tree)
 
 
 def _expanded(path: Path, stages: Any) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
@@ -231,10 +246,11 @@ def _resolve(
     return Stage(stage, str(body["run"]), plain["_title"], plain["args"], Path(run["out"]))
 
 
-def _what(value: Any) -> Any:
+def what_it_computes(value: Any) -> Any:
+    """A config without the keys that only say where it runs."""
     if isinstance(value, dict):
-        return {k: _what(v) for k, v in value.items() if k not in _WHERE_NOT_WHAT}
-    return [_what(v) for v in value] if isinstance(value, list) else value
+        return {k: what_it_computes(v) for k, v in value.items() if k not in _WHERE_NOT_WHAT}
+    return [what_it_computes(v) for v in value] if isinstance(value, list) else value
 
 
 def first_difference(old: Any, new: Any, at: str = "") -> str | None:

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,31 +24,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from emo_lightning.experiment import ROOT, Experiment, ExperimentError, Stage, _what, first_difference
+from emo_lightning.environment import Ranks
+from emo_lightning.experiment import ROOT, Experiment, ExperimentError, Stage, first_difference, what_it_computes
 
 console = Console(highlight=False)
 
 
 class StageFailed(RuntimeError):
     """A stage ended with an error, which has been printed by its process."""
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those that a launcher has started (torchrun or SLURM); alone without one."""
-
-    rank: int
-    world_size: int
-
-    @classmethod
-    def from_environment(cls) -> Ranks:
-        """Read torchrun's variables, then SLURM's."""
-        env = os.environ
-        if "RANK" in env and "WORLD_SIZE" in env:
-            return cls(int(env["RANK"]), int(env["WORLD_SIZE"]))
-        if "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", "1")) > 1:
-            return cls(int(env["SLURM_PROCID"]), int(env["SLURM_NTASKS"]))
-        return cls(0, 1)
 
 
 def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
@@ -107,7 +89,7 @@ def _complete(stage: Stage) -> bool:
         return False
     if book.get("config_sha256") != stage.digest:
         old = yaml.safe_load(saved.read_text())
-        difference = first_difference(_what(old), _what({"run": stage.kind, **stage.config})) or "the kind of stage"
+        difference = first_difference(what_it_computes(old), what_it_computes({"run": stage.kind, **stage.config})) or "the kind of stage"
         raise ExperimentError(
             f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
         )

@@ -6,6 +6,7 @@ arguments are parsed by jsonargparse. Either way a misspelt key stops before any
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ class Call:
 
 
 KINDS: dict[str, Fit | Call] = {
-    "world": Call("data_prep.demo:prepare_world"),
+    "world": Call("data_prep.demo:world_stage"),
     "tiny_qwen": Call("emo_lightning.models.tiny:tiny_qwen_stage"),
     "tiny_clip": Call("emo_lightning.models.tiny:tiny_clip_stage"),
     "clip": Fit("emo_lightning.tasks.clip:CLIPTask", "emo_lightning.data.pairs:PairDataModule"),
@@ -45,6 +46,7 @@ KINDS: dict[str, Fit | Call] = {
     "table6": Call("emo_lightning.evaluation.stages:table6_stage"),
     "mds": Call("emo_lightning.evaluation.stages:mds_stage"),
     "panel": Call("emo_lightning.evaluation.stages:panel_stage"),
+    "bundle": Call("emo_lightning.evaluation.bundle:bundle_stage"),
     "report": Call("emo_lightning.evaluation.stages:report_stage"),
 }
 
@@ -88,7 +90,7 @@ def check(stage: Stage) -> None:
         ExperimentError: names the stage, the key, and what was found.
     """
     try:
-        parser_of(stage.kind).parse_object(stage.config)
+        parser_of(stage.kind).parse_object(copy.deepcopy(stage.config))
     except ExperimentError:
         raise
     except Exception as error:
@@ -106,12 +108,12 @@ def execute(stage: Stage) -> None:
     stage.out.mkdir(parents=True, exist_ok=True)
     if isinstance(found, Call):
         parser = parser_of(stage.kind)
-        arguments = parser.instantiate_classes(parser.parse_object(stage.config))
+        arguments = parser.instantiate_classes(parser.parse_object(copy.deepcopy(stage.config)))
         load(found.target)(out=stage.out, **arguments.as_dict() if hasattr(arguments, "as_dict") else vars(arguments))
         return
     _quiet()
     trainer = {**stage.config.get("trainer", {}), "default_root_dir": str(stage.out)}
-    cli = _lightning_cli(found, {**stage.config, "trainer": trainer})
+    cli = _lightning_cli(found, {**copy.deepcopy(stage.config), "trainer": trainer})
     last = stage.out / "checkpoints" / "last.ckpt"
     for verb in found.verbs:
         match verb:

@@ -52,9 +52,10 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("explain", tuple(KEY_GUIDE)),
         Objective("caption", ("description",)),
         Objective("grounding", ("subject", "bbox_2d")),
+        Objective("neutral", ("description", "subject", "bbox_2d")),
     )
 }
-"""`attributes` is round 1, `emotion` is round 2; `explain` asks all at once; the last two make a neutral base."""
+"""`attributes` is round 1, `emotion` is round 2; `explain` asks all at once; the last three make a neutral base."""
 
 _VALUES: dict[str, Callable[[Record], Any]] = {
     "description": lambda r: r.description,

@@ -114,17 +114,17 @@ def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], 
     write_panel(out, _arms(predictions, truth), truth, count, seed)
 
 
-def report_stage(out: Path, run: Path) -> None:
-    """Write `run/report.html` from whatever stages of the run exist, and print where it is.
+def report_stage(out: Path, run_dir: Path) -> None:
+    """Write `run_dir/report.html` from whatever stages of the run exist, and print where it is.
 
     Args:
         out: the stage's directory; receives `report.json` with the path.
-        run: the run's directory.
+        run_dir: the run's directory.
     """
     from emo_lightning.evaluation.artifacts import write_json
     from emo_lightning.evaluation.report import build_report
 
-    page = build_report(run, run / "report.html")
+    page = build_report(run_dir, run_dir / "report.html")
     write_json(out / "report.json", {"report": str(page)})
     print(f"report: {page}")
 

@@ -49,6 +49,7 @@ class TinyQwen:
         vision_layers: blocks of the vision tower, all with full attention.
         vocabulary: size at which the tokenizer stops merging.
         max_number: whole numbers up to this one are single tokens: coordinates of boxes.
+        init: standard deviation of initial weights; Qwen's 0.02 is made for widths of thousands.
     """
 
     hidden_size: int = 128
@@ -58,6 +59,7 @@ class TinyQwen:
     vision_layers: int = 3
     vocabulary: int = 1200
     max_number: int = 224
+    init: float = 0.02
 
 
 def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -> PreTrainedTokenizerFast:
@@ -138,11 +140,11 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
                 "rope_type": "default", "rope_theta": 10000.0,
                 "mrope_section": [head_dim // 2 - 2 * (3 * head_dim // 16), 3 * head_dim // 16, 3 * head_dim // 16],
             },
-            "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
+            "initializer_range": sizes.init, "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
             "depth": sizes.vision_layers, "hidden_size": sizes.vision_hidden, "intermediate_size": 3 * sizes.vision_hidden,
-            "num_heads": 4, "out_hidden_size": sizes.hidden_size, "fullatt_block_indexes": list(range(sizes.vision_layers)),
+            "num_heads": 4, "out_hidden_size": sizes.hidden_size, "fullatt_block_indexes": list(range(sizes.vision_layers)), "initializer_range": sizes.init,
         },
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=True,

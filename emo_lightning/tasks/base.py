@@ -148,7 +148,7 @@ class Task(LightningModule):
             groups.setdefault((lr, decay), []).append(parameter)
         optimizer = torch.optim.AdamW(
             [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
-            lr=self.optim.lr, betas=self.optim.betas,
+            lr=self.optim.lr, betas=self.optim.betas, fused=True,
         )  # fmt: skip
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))

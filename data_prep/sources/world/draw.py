@@ -18,7 +18,7 @@ SIDES = (96, 168)
 
 ASPECTS = (3 / 4, 4 / 5, 1.0, 1.0, 5 / 4, 4 / 3)
 
-PRIMARY_SCALE = (0.42, 0.68)
+PRIMARY_SCALE = (0.48, 0.76)
 """Frame of the primary sprite, as a share of the shorter side."""
 
 DISTRACTOR_SCALE = (0.15, 0.24)

@@ -1,0 +1,37 @@
+"""`emo embed`: images -> a table of DES, or tars -> the same tars with `{key}.des.npy` added."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from emo_lightning.commands.explain import DEFAULT_MODEL
+
+
+def main(argv: list[str]) -> int:
+    """Embed images into parquet, or tars into tars."""
+    parser = argparse.ArgumentParser(
+        prog="emo embed", description="The emotion embedding (DES) of images, or of every image in tars.",
+        epilog="examples: emo embed *.jpg --out des.parquet     "
+        "torchrun --nproc-per-node 8 -m emo_lightning embed data/*.tar --out data-des   (shared among the ranks; resumes by shard)",
+    )  # fmt: skip
+    parser.add_argument("inputs", nargs="+", help="image files, or tars (not both)")
+    parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})")
+    parser.add_argument("--out", type=Path, required=True, help="a .parquet file for images, a folder for tars")
+    parser.add_argument("--batch-size", type=int, default=16, help="images at a time (default: 16)")
+    parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
+    args = parser.parse_args(argv)
+    tars = [i for i in args.inputs if i.endswith(".tar")]
+    if tars and len(tars) != len(args.inputs):
+        raise ValueError(f"inputs hold {len(tars)} tars and {len(args.inputs) - len(tars)} other files; give one kind")
+    if not tars and args.out.suffix != ".parquet":
+        raise ValueError(f"--out {args.out}: images go to a .parquet file")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size {args.batch_size}: expected at least 1")
+    from emo_lightning.evaluation.embed import embed_images, embed_tars
+
+    if tars:
+        embed_tars(tars, args.out, args.model, args.batch_size, args.device)
+    else:
+        embed_images(args.inputs, args.out, args.model, args.batch_size, args.device)
+    return 0

@@ -1,0 +1,35 @@
+"""`emo export --merge`: an adapter folded into its base model, as a folder that transformers loads."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str]) -> int:
+    """Merge and save."""
+    parser = argparse.ArgumentParser(
+        prog="emo export", description="Fold a PEFT adapter into its base model and write a plain transformers folder.",
+        epilog="example: emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse",
+    )  # fmt: skip
+    parser.add_argument("adapter", type=Path, help="adapter folder of a run")
+    parser.add_argument("--merge", action="store_true", required=True, help="fold the adapter into the weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights (default: auto)")
+    args = parser.parse_args(argv)
+    if not (args.adapter / "adapter_config.json").is_file():
+        raise ValueError(f"{args.adapter}: no adapter_config.json there; expected the adapter folder of a run")
+    if args.out.exists() and any(args.out.iterdir()):
+        raise ValueError(f"--out {args.out} is not empty; choose another folder")
+    from emo_lightning.models.backbone import BackboneConfig, load_backbone
+
+    backbone = load_backbone(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))
+    processor = backbone.processor
+    temporary = args.out.with_name(args.out.name + ".tmp")
+    backbone.merged().save_pretrained(temporary)
+    processor.save_pretrained(temporary)
+    if args.out.exists():
+        args.out.rmdir()
+    temporary.rename(args.out)
+    print(f"merged model: {args.out}")
+    return 0

@@ -1,0 +1,50 @@
+"""What many tests share: tars of the drawn world and a tiny Qwen2.5-VL in the true architecture, made once a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Two cores and small tensors: more threads only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that need a GPU or a hub are skipped where there is none."""
+    import os
+
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if item.get_closest_marker("network") and not os.environ.get("EMO_TEST_NETWORK"):
+            item.add_marker(pytest.mark.skip(reason="needs a model hub; set EMO_TEST_NETWORK=1"))
+
+
+@pytest.fixture(scope="session")
+def world_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `train`, `val` and `test` tars of the drawn world, labelled with the truth: 24, 8 and 8 images."""
+    from data_prep.export import write_shards
+    from data_prep.sources.world import World
+
+    folder = tmp_path_factory.mktemp("world")
+    world = World(seed=0)
+    samples = [s for split, n in (("train", 24), ("val", 8), ("test", 8)) for s in world.samples(split, n)]
+    write_shards(((s.truth, s.image, s.extension) for s in samples), folder, "world", 12)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> Path:
+    """Model folder of a random Qwen2.5-VL: 4 layers of width 64, vision 32 wide and 2 deep."""
+    from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
+
+    words = words_of([str(world_tars)])
+    sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=900)
+    return build_qwen(tmp_path_factory.mktemp("tiny") / "model", words, sizes, max_pixels=84 * 84, seed=0)

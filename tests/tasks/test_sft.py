@@ -1,0 +1,276 @@
+"""SFT: the loss is transformers' own, averages are exact, and what would train wrongly in silence stops."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from emo_lightning.data.collate import IGNORE, Collator, Question
+from emo_lightning.data.conversations import ConversationDataModule
+from emo_lightning.data.sampler import Slot
+from emo_lightning.data.shards import TarIndex
+from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.loss import supervised_loss
+from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.sft import SFTTask, check_batch
+
+
+def data(tars: Path, **kwargs: Any) -> ConversationDataModule:
+    """Loaders over the session's tars."""
+    defaults = {"objectives": {"attributes": 0.6, "emotion": 0.4}, "batch_size": 4}
+    return ConversationDataModule([str(tars / "*-train-*.tar")], [str(tars / "*-val-*.tar")], **(defaults | kwargs))
+
+
+def batch_of(tars: Path, model: Path, rows: range = range(6)) -> tuple[Any, dict[str, Any]]:
+    """A backbone and a batch with answers of unequal lengths."""
+    backbone = load_backbone(BackboneConfig(str(model), tuning="full", train_vision=True)).eval()
+    dataset = data(tars).dataset("train")
+    return backbone, Collator(backbone.processor, backbone.model_type, answers=True)([dataset[Slot(i, False)] for i in rows])
+
+
+def test_loss_equals_transformers(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone, batch = batch_of(world_tars, tiny_qwen)
+    lengths = (batch["labels"] != IGNORE).sum(1)
+    assert len(set(lengths.tolist())) > 1
+    total, count = supervised_loss(backbone.last_hidden_state(batch), batch["labels"], backbone.base.lm_head)
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}
+    expected = backbone.base(**inputs, labels=batch["labels"]).loss
+    assert int(count) == int(lengths.sum())
+    assert abs(float(total / count) - float(expected)) < 1e-5
+
+
+def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone, batch = batch_of(world_tars, tiny_qwen)
+    tokenizer = backbone.processor.tokenizer
+    for row in range(len(batch["key"])):
+        supervised = batch["labels"][row] != IGNORE
+        text = tokenizer.decode(batch["input_ids"][row][supervised])
+        assert text.endswith("<|im_end|>")
+        assert set(json.loads(text.removesuffix("<|im_end|>"))) <= {
+            "description", "background", "attribute", "subject", "bbox_2d", "emotion", "intensity",
+        }  # fmt: skip
+        asked = tokenizer.decode(batch["input_ids"][row][~supervised])
+        assert "Look at the image" in asked and "user" in asked
+
+
+def test_collator_equals_the_processor(world_tars: Path, tiny_qwen: Path) -> None:
+    """Our prompt, token for token, is what transformers' own processor makes of the same chat."""
+    from emo_lightning.data.chat import OBJECTIVES, prompt
+
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    index = TarIndex.open(world_tars)
+    keys = OBJECTIVES["emotion"].keys
+    questions = [Question(index.key(i), index.image(i), keys) for i in range(3)]
+    ours = Collator(backbone.processor, backbone.model_type, answers=False)(questions)
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
+    text = backbone.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    theirs = backbone.processor(
+        text=[text] * 3, images=[q.image for q in questions], return_tensors="pt", padding=True, padding_side="left"
+    )
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw"):
+        assert torch.equal(ours[name], theirs[name]), name
+    assert torch.equal(ours["pixel_values"], theirs["pixel_values"])
+
+
+def trainer(out: Path, **kwargs: Any) -> pl.Trainer:
+    """A quiet CPU trainer."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    defaults = {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
+    return pl.Trainer(default_root_dir=out, **(quiet | defaults | kwargs))
+
+
+class Recorder(pl.Callback):
+    """Losses as returned and the averaged gradient before each optimiser step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.gradients: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+
+    def on_before_zero_grad(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
+        grads = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+        if grads:
+            self.gradients.append(torch.cat(grads).clone())
+
+
+def fit_once(tars: Path, model: Path, out: Path, *, batch_size: int, accumulate: int) -> tuple[SFTTask, Recorder]:
+    """One optimiser step in float64 over the same 8 samples."""
+    torch.manual_seed(0)
+    task = SFTTask(BackboneConfig(str(model), tuning="full", train_vision=True), OptimConfig(lr=1e-3, warmup=0))
+    recorder = Recorder()
+    run = trainer(out, max_steps=1, accumulate_grad_batches=accumulate, precision="64-true", limit_val_batches=0, callbacks=[recorder])
+    run.fit(task, datamodule=data(tars, batch_size=batch_size, limit=8))
+    return task, recorder
+
+
+def test_micro_batches_equal_one_batch(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    whole, one = fit_once(world_tars, tiny_qwen, tmp_path / "a", batch_size=8, accumulate=1)
+    parts, four = fit_once(world_tars, tiny_qwen, tmp_path / "b", batch_size=2, accumulate=4)
+    gradient, accumulated = one.gradients[-1], four.gradients[-1]
+    assert float((gradient - accumulated).abs().max()) < 1e-6
+    for (name, a), (_, b) in zip(whole.named_parameters(), parts.named_parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """A real 2-process DDP run takes the step that one process takes on all samples."""
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from tests.tasks.test_sft import data, trainer\n"
+        "from emo_lightning.models.backbone import BackboneConfig\n"
+        "from emo_lightning.tasks.base import OptimConfig\n"
+        "from emo_lightning.tasks.sft import SFTTask\n"
+        "def main():\n"
+        "    torch.set_num_threads(1)\n"
+        "    tars, model, out, devices = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])\n"
+        "    task = SFTTask(BackboneConfig(model, tuning='full', train_vision=True), OptimConfig(lr=1e-3, warmup=0))\n"
+        "    run = trainer(out, max_epochs=1, precision='64-true', limit_val_batches=0, devices=devices,\n"
+        "                  strategy='ddp' if devices > 1 else 'auto')\n"
+        "    run.fit(task, datamodule=data(tars, batch_size=8 // devices, limit=13))\n"
+        "    if run.is_global_zero:\n"
+        "        torch.save({k: v for k, v in task.state_dict().items()}, out / f'{devices}.pt')\n"
+        "if __name__ == '__main__':\n"
+        "    main()\n"
+    )
+    root = Path(__file__).parents[2]
+    for devices in (1, 2):
+        command = [sys.executable, str(script), str(world_tars), str(tiny_qwen), str(tmp_path), str(devices)]
+        done = subprocess.run(command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")
+    for name, value in one.items():
+        assert torch.allclose(value, two[name], atol=1e-6), name
+
+
+def _environment(root: Path) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+
+
+def lora_task(model: Path) -> SFTTask:
+    """Adapters everywhere, dropout on."""
+    lora = LoRA(rank=4, alpha=8, dropout=0.2)
+    return SFTTask(BackboneConfig(str(model), tuning="lora", train_vision=True, lora=lora), OptimConfig(lr=5e-3, warmup=0.2))
+
+
+def test_resume_in_mid_epoch_is_exact(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Losses after a resume equal those of a run that never stopped, to the last bit, with dropout."""
+
+    def run(out: Path, steps: int, checkpoint: Path | None = None) -> list[float]:
+        torch.manual_seed(1)
+        recorder = Recorder()
+        saver = ModelCheckpoint(dirpath=out, every_n_train_steps=4, save_top_k=-1, filename="{step}")
+        task = lora_task(tiny_qwen)
+        fit = trainer(out, max_steps=steps, enable_checkpointing=True, callbacks=[recorder, saver], limit_val_batches=0)
+        fit.fit(task, datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=False)
+        assert any(m.p > 0 and m.training for m in task.modules() if isinstance(m, torch.nn.Dropout))
+        return recorder.losses
+
+    # 24 samples of 4: six steps an epoch, so step 4 is in its middle. The schedule must be the same: both end at step 9.
+    whole = run(tmp_path / "whole", 9)
+    resumed = run(tmp_path / "resumed", 9, tmp_path / "whole" / "step=4.ckpt")
+    assert resumed == whole[4:]
+
+
+def test_round_two_starts_from_round_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """The adapter is written in PEFT's format, peft loads it to the same outputs, and the next round goes on from it."""
+    from peft import PeftModel
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    task = lora_task(tiny_qwen)
+    trainer(tmp_path, max_steps=3).fit(task, datamodule=data(world_tars))
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)
+    theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    ours = load_backbone(BackboneConfig(str(tmp_path / "adapter"), tuning="lora", train_vision=True))
+    assert any(p.requires_grad for p in ours.parameters())
+    _, batch = batch_of(world_tars, tiny_qwen)
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}
+    with torch.no_grad():
+        expected = theirs(**inputs).logits
+        untrained = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**inputs).logits
+        found = ours.eval().base.lm_head(ours.last_hidden_state(batch))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found, untrained, atol=1e-3)
+    merged = load_backbone(BackboneConfig(str(tmp_path / "adapter"), tuning="frozen")).merged()
+    merged.save_pretrained(tmp_path / "merged")
+    again = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        assert torch.allclose(again(**inputs).logits, expected, atol=1e-4)
+
+
+def test_missing_token_types_stop(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone, batch = batch_of(world_tars, tiny_qwen)
+    del batch["mm_token_type_ids"]
+    with pytest.raises(ValueError, match="mm_token_type_ids"):
+        check_batch(batch, backbone)
+    with pytest.raises(KeyError, match="mm_token_type_ids"):
+        backbone.last_hidden_state(batch)
+
+
+def test_cut_image_run_stops(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone, batch = batch_of(world_tars, tiny_qwen)
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids", "labels"):
+        batch[name] = batch[name][:, 8:]
+    with pytest.raises(ValueError, match="image tokens"):
+        check_batch(batch, backbone)
+
+
+def test_too_long_sample_is_not_cut(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, max_length=20)
+    with pytest.raises(ValueError, match="max_length=20"):
+        collate([data(world_tars).dataset("train")[Slot(0, False)]])
+
+
+def test_zero_supervised_tokens_stop(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone, batch = batch_of(world_tars, tiny_qwen)
+    batch["labels"][2] = IGNORE
+    with pytest.raises(ValueError, match="zero supervised tokens"):
+        check_batch(batch, backbone)
+    batch["filler"][2] = True
+    check_batch(batch, backbone)
+
+
+def test_parameter_without_gradient_stops(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    class Detached(SFTTask):
+        def configure_model(self) -> None:
+            super().configure_model()
+            self.extra = torch.nn.Parameter(torch.zeros(1))
+
+    task = Detached(BackboneConfig(str(tiny_qwen), tuning="lora"))
+    with pytest.raises(RuntimeError, match=r"got no gradient in the first step, first: extra"):
+        trainer(tmp_path, max_steps=1).fit(task, datamodule=data(world_tars))
+
+
+def test_learning_rates_by_part(tiny_qwen: Path) -> None:
+    task = SFTTask(
+        BackboneConfig(str(tiny_qwen), tuning="full", train_vision=True), OptimConfig(lr=1e-4, vision_lr=1e-6, merger_lr=1e-5)
+    )
+    task.configure_model()
+    rates = {lr for lr, name, _ in task.grouped_parameters() if "visual.blocks" in name}
+    assert rates == {1e-6}
+    assert {lr for lr, name, _ in task.grouped_parameters() if "visual.merger" in name} == {1e-5}
+    assert {lr for lr, name, _ in task.grouped_parameters() if "language_model" in name} == {1e-4}
+
+
+def test_gradient_checkpointing_reaches_vision_adapters(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    config = BackboneConfig(str(tiny_qwen), tuning="lora", train_vision=True, gradient_checkpointing=True)
+    task = SFTTask(config, OptimConfig(lr=1e-3))
+    recorder = Recorder()
+    trainer(tmp_path, max_steps=2, callbacks=[recorder]).fit(task, datamodule=data(world_tars))
+    trained = [p for n, p in task.named_parameters() if p.requires_grad and ".visual.blocks." in n and "lora_B" in n]
+    assert trained and all(float(p.detach().abs().max()) > 0 for p in trained)
