@@ -211,6 +211,6 @@ def world_stage(
             out, seed=seed, train=train, val=val, test=test, heldout=heldout, pretrain=pretrain,
             config=config or CONFIGS / "world.yaml", progress=tell,
         )  # fmt: skip
-    print(
-        f"{result['outcomes'].get('valid', 0)} of {train + val} records valid; {result['requests']} requests, ${result['cost_usd']:.2f} at the simulated price list"
-    )
+    valid = result["outcomes"].get("valid", 0)
+    cost = f"${result['cost_usd']:.2f} at the simulated price list"
+    print(f"{valid} of {train + val} records valid; {result['requests']} requests, {cost}")

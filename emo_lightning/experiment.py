@@ -1,9 +1,9 @@
 """An experiment: named stages, run in order into `runs/NAME/STAGE/`, each in a process of its own.
 
-The YAML of an experiment holds `name`, optional `vars`, and `stages`; with `extends` only what differs from another one. A stage names its kind with `run`, the config files it starts
-from with `defaults` (below `configs/`), and then only what differs. Interpolations see `${vars.*}`, `${run.dir}`, `${run.out}`
-(this stage's folder), `${run.stages.NAME}` (another's) and, under `foreach`, `${each.*}`. Overrides of the command line are applied
-before interpolation, so they reach every key that refers to them.
+Its YAML holds `name`, optional `vars`, and `stages`; with `extends` only what differs from another one. A stage names its kind
+with `run`, the config files it starts from with `defaults` (below `configs/`), and then only what differs. Interpolations see
+`${vars.*}`, `${run.dir}`, `${run.out}` (this stage's folder), `${run.stages.NAME}` (another's) and, under `foreach`, `${each.*}`.
+Overrides of the command line are applied before interpolation, so they reach every key that refers to them.
 """
 
 from __future__ import annotations
@@ -145,11 +145,11 @@ def _read_experiment(path: Path) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for parent in [parents] if isinstance(parents, str) else parents:
         later = _read_experiment(path.parent / parent)
-        for stage in later.get("stages") or {}:
-            # A stage that two parents share, like the report, runs where the later one has it.
-            if stage in merged.get("stages", {}):
-                merged["stages"][stage] = merged["stages"].pop(stage)
+        # A stage that two parents share, like the report, runs where the later one has it.
+        order = [*(merged.get("stages") or {}), *(later.get("stages") or {})]
         merged = _merge(merged, later)
+        if order and isinstance(merged["stages"], dict):
+            merged["stages"] = {stage: merged["stages"][stage] for stage in reversed(dict.fromkeys(reversed(order)))}
     return _merge(merged, tree)
 
 
@@ -202,12 +202,16 @@ def _apply_overrides(
                     f"--{key}: no such variable; allowed: {', '.join('vars.' + v for v in variables) or 'none'}"
                 )
             _put(variables, rest, value)
-        elif head in stages and rest:
+            continue
+        from emo_lightning.stages import takes
+
+        named = bool(head in stages and rest)
+        # A stage may be called `model`: `--model.optim.lr` still means the argument of that name in every stage that has it.
+        wide = not named or head in ("model", "data", "trainer")
+        targets = [stage for stage, body in stages.items() if takes(str(body["run"]), key)] if wide else []
+        if named and (not targets or takes(str(stages[head]["run"]), rest)):
             _put(stages[head], rest, value)
         else:
-            from emo_lightning.stages import takes
-
-            targets = [stage for stage, body in stages.items() if takes(str(body["run"]), key)]
             if not targets:
                 raise ExperimentError(
                     f"--{key}: no stage takes this key; allowed: vars.* ({', '.join(variables) or 'none'}), STAGE.* with STAGE one of "

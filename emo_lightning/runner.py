@@ -30,6 +30,10 @@ from emo_lightning.experiment import ROOT, Experiment, ExperimentError, Stage, f
 console = Console(highlight=False)
 
 
+_OWN_FILES = {"config.yaml", "stage.json", ".tmp", "logs", "wandb"}
+"""What a stage's folder holds before the stage itself has made anything."""
+
+
 class StageFailed(RuntimeError):
     """A stage ended with an error, which has been printed by its process."""
 
@@ -88,6 +92,8 @@ def _complete(stage: Stage) -> bool:
     if not book or not saved.exists():
         return False
     if book.get("config_sha256") != stage.digest:
+        if book.get("status") != "complete" and {path.name for path in stage.out.iterdir()} <= _OWN_FILES:
+            return False  # It failed before it made anything: the settings may be mended.
         old = yaml.safe_load(saved.read_text())
         difference = first_difference(what_it_computes(old), what_it_computes({"run": stage.kind, **stage.config})) or "the kind of stage"
         raise ExperimentError(

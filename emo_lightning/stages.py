@@ -166,8 +166,13 @@ def _quiet() -> None:
     import logging
     import warnings
 
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+    for advice in (
+        "does not have many workers", "Checkpoint directory .* exists and is not empty", "LightningCLI's args parameter is intended",
+        "You have overridden `on_before_batch_transfer`", "Precision .* is not supported by the model summary",
+        # Notices of renamed things between transformers, peft, Lightning and torch, which are theirs to settle.
+        "`is_gradient_checkpointing` is deprecated", "`gradient_checkpointing_enable` is deprecated", "`isinstance\\(treespec, LeafSpec",
+    ):  # fmt: skip
+        warnings.filterwarnings("ignore", f".*{advice}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not re.search("litlogger|litmodels|Tip:", record.getMessage())
     )

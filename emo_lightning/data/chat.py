@@ -116,14 +116,15 @@ def parse_reply(reply: str, *, id: str, original: Size, resized: Size, codec: Bo
     for key in ("description", "background", "attribute", "subject", "emotion"):
         if key in value:
             if isinstance(value[key], str):
-                fields[key] = value[key]
+                # Half of a surrogate pair, which JSON can escape, is no text that a file can hold.
+                fields[key] = value[key].encode("utf-8", "replace").decode()
             else:
                 problems.append(f"{key} is {type(value[key]).__name__}, not a string")
     if "intensity" in value:
-        if isinstance(value["intensity"], int | float) and not isinstance(value["intensity"], bool):
+        if _is_number(value["intensity"]):
             fields["intensity"] = float(value["intensity"])
         else:
-            problems.append(f"intensity is {value['intensity']!r}, not a number")
+            problems.append(f"intensity is {str(value['intensity'])[:60]!r}, not a number")
     objects = []
     for box in _boxes(value.get("bbox_2d"), problems):
         decoded = codec.decode(box, original, resized)
@@ -152,7 +153,8 @@ def _json_object(reply: str, problems: list[str]) -> dict[str, Any]:
     text = fenced.group(1) if fenced else reply
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    # A model that loops can write numbers too long, or lists too deep, for the parser.
+    except (ValueError, RecursionError) as error:
         problems.append(f"not JSON: {error}")
         return {}
     if not isinstance(value, dict):
@@ -167,8 +169,13 @@ def _boxes(value: Any, problems: list[str]) -> list[list[float]]:
     nested = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
     boxes = []
     for box in nested:
-        if isinstance(box, list) and len(box) == 4 and all(isinstance(x, int | float) and abs(x) < 1e6 for x in box):
+        if isinstance(box, list) and len(box) == 4 and all(_is_number(x) for x in box):
             boxes.append(box)
         elif box != []:
             problems.append(f"bbox_2d holds {str(box)[:60]!r}, not four numbers")
     return boxes
+
+
+def _is_number(value: Any) -> bool:
+    """A JSON number of a size that means something here: JSON as Python reads it also has NaN, Infinity and numbers without end."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6

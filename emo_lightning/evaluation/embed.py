@@ -36,10 +36,11 @@ def embed_images(paths: Sequence[str], out: Path, model: Path, batch_size: int, 
     """
     images = {path: open_image(path).size for path in paths}
     net = EmotionModel(model, device)
-    rows: list[np.ndarray] = []
     names = list(images)
-    for start in track(range(0, len(names), batch_size), description="embed"):
-        rows.append(net.embed([open_image(p) for p in names[start : start + batch_size]]).numpy())
+    rows = [
+        net.embed([open_image(p) for p in names[start : start + batch_size]]).numpy()
+        for start in track(range(0, len(names), batch_size), description="embed")
+    ]
     EmbeddingTable(names, [None] * len(names), [""] * len(names), np.concatenate(rows)).write(out)
     print(f"{len(names)} embeddings of {rows[0].shape[1]} dimensions: {out}")
 

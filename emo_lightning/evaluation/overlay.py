@@ -30,9 +30,19 @@ def save_overlay(image: Any, said: dict[str, Any], path: Path) -> None:
         x1, y1, x2, y2 = item["bbox"]
         left.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=4))
         left.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="#d62728", linewidth=2))
-        left.text(x1, y1, f" {item['phrase'] or ''} ", color="white", backgroundcolor="#d62728", fontsize=9, va="bottom")
+        left.text(
+            x1,
+            y1,
+            f" {item['phrase'] or ''} ",
+            color="white",
+            backgroundcolor="#d62728",
+            fontsize=9,
+            va="bottom",
+            parse_math=False,
+        )
     triplet = " – ".join(str(said[key] or "?") for key in ("background", "attribute", "subject"))
-    left.set_title(triplet, fontsize=11)
+    # What a model says is no formula, whatever dollar signs are in it.
+    left.set_title(triplet, fontsize=11, parse_math=False)
     if scores:
         names = [str(e) for e in EMOTIONS][::-1]
         right.barh(names, [scores[n] for n in names], color=[EMOTION_COLOURS[n] for n in names])
@@ -41,6 +51,6 @@ def save_overlay(image: Any, said: dict[str, Any], path: Path) -> None:
     else:
         right.set_axis_off()
     intensity = "?" if said["intensity"] is None else f"{said['intensity']:g}"
-    right.set_title(f"emotion: {said['emotion'] or '?'}   intensity: {intensity}/10", fontsize=11)
+    right.set_title(f"emotion: {said['emotion'] or '?'}   intensity: {intensity}/10", fontsize=11, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=110)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from emo_lightning.data.boxes import resized_size
 from emo_lightning.data.collate import model_inputs
+from emo_lightning.models.hub import HubError, cache_only
 
 Part = Literal["vision", "merger", "language"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "language")
@@ -106,7 +107,7 @@ class Backbone(nn.Module):
 
     def __init__(self, model: nn.Module, processor: Any, config: BackboneConfig) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.processor = processor
         self.config = config
 
@@ -230,14 +231,15 @@ def attach(model: nn.Module, config: BackboneConfig, adapter: Path | None, base_
 
 def _locate(path: str) -> tuple[str, Path | None]:
     """(base model, adapter folder or None)."""
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
     adapter_config = Path(path) / "adapter_config.json"
     if adapter_config.exists():
         base = json.loads(adapter_config.read_text()).get("base_model_name_or_path")
         if not base:
             raise BackboneError(f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model")
         return str(base), Path(path)
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local and not (Path(path).expanduser() / "config.json").exists():
+    looks_local = path.startswith((".", "/")) or path.count("/") > 1
+    if looks_local and not (Path(path) / "config.json").exists():
         raise BackboneError(f"backbone path {path!r}: no folder with config.json or adapter_config.json there")
     return path, None
 
@@ -246,7 +248,10 @@ def _load_model(config: BackboneConfig, path: str) -> nn.Module:
     from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
 
     try:
-        kind = AutoConfig.from_pretrained(path).model_type
+        local = cache_only(path)
+        kind = AutoConfig.from_pretrained(path, local_files_only=local).model_type
+    except HubError as error:
+        raise BackboneError(f"backbone {error}") from None
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BackboneError(f"backbone {path!r} is neither a model folder nor an id that the hub gives: {reason}") from None
@@ -260,7 +265,7 @@ def _load_model(config: BackboneConfig, path: str) -> nn.Module:
             llm_int8_skip_modules=["model.visual", "lm_head"],
         )  # fmt: skip
     model = AutoModelForImageTextToText.from_pretrained(
-        path, dtype=config.dtype, attn_implementation=config.attention, quantization_config=quantization
+        path, dtype=config.dtype, attn_implementation=config.attention, quantization_config=quantization, local_files_only=local
     )
     if quantization is not None:
         _check_quantization(model)
@@ -287,7 +292,7 @@ def _load_processor(config: BackboneConfig, path: str) -> Any:
     from PIL import Image
     from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(path)
+    processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
     images = processor.image_processor
     size = dict(images.size)
     # Limits given at call time are ignored by current processors: they have to be set on it.
@@ -334,10 +339,18 @@ def _new_adapter(model: nn.Module, config: BackboneConfig, base_path: str) -> nn
 def _restore_adapter(model: nn.Module, config: BackboneConfig, folder: Path) -> nn.Module:
     from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
-    peft_config = LoraConfig.from_pretrained(folder)
+    peft_config = LoraConfig.from_pretrained(str(folder))
     peft_config.inference_mode = config.tuning == "frozen"
     wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER_NAME)
-    result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
+    result: Any  # peft's annotation is not a type.
+    try:
+        result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
+    except RuntimeError as error:
+        wrong = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [str(error)]
+        raise BackboneError(
+            f"adapter {folder} does not fit its base model {peft_config.base_model_name_or_path!r}: {len(wrong)} weights differ "
+            f"in size, first: {wrong[0]}"
+        ) from None
     # peft loads what fits and goes on: the model would then run untrained.
     missing = [key for key in result.missing_keys if "lora_" in key]
     if missing or result.unexpected_keys:

@@ -47,9 +47,12 @@ class TinyQwen:
         heads: attention heads; half as many key-value heads.
         vision_hidden: width of the vision tower.
         vision_layers: blocks of the vision tower, all with full attention.
+        patch: side of a patch, pixels; two by two of them make an image token.
         vocabulary: size at which the tokenizer stops merging.
         max_number: whole numbers up to this one are single tokens: coordinates of boxes.
         init: standard deviation of initial weights; Qwen's 0.02 is made for widths of thousands.
+        rope_theta: base of the rotary positions. Width has the lowest frequencies of M-RoPE: with Qwen's 1e6, columns of a picture
+            of five tokens would differ by a thousandth of a radian, and no box could be read off.
     """
 
     hidden_size: int = 128
@@ -57,9 +60,11 @@ class TinyQwen:
     heads: int = 4
     vision_hidden: int = 96
     vision_layers: int = 3
+    patch: int = 14
     vocabulary: int = 1200
     max_number: int = 224
-    init: float = 0.02
+    init: float = 0.06
+    rope_theta: float = 100.0
 
 
 def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -> PreTrainedTokenizerFast:
@@ -137,14 +142,16 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
             "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "use_cache": True,
             # Half of each head's dimensions rotate; the split over time, height and width has Qwen's proportions.
             "rope_parameters": {
-                "rope_type": "default", "rope_theta": 10000.0,
+                "rope_type": "default", "rope_theta": sizes.rope_theta,
                 "mrope_section": [head_dim // 2 - 2 * (3 * head_dim // 16), 3 * head_dim // 16, 3 * head_dim // 16],
             },
-            "initializer_range": sizes.init, "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"],
+            "initializer_range": sizes.init, "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
             "depth": sizes.vision_layers, "hidden_size": sizes.vision_hidden, "intermediate_size": 3 * sizes.vision_hidden,
-            "num_heads": 4, "out_hidden_size": sizes.hidden_size, "fullatt_block_indexes": list(range(sizes.vision_layers)), "initializer_range": sizes.init,
+            "num_heads": 4, "patch_size": sizes.patch, "out_hidden_size": sizes.hidden_size, "fullatt_block_indexes": list(range(sizes.vision_layers)),
+            "initializer_range": sizes.init,
         },
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=True,
@@ -154,10 +161,10 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
         model = Qwen2_5_VLForConditionalGeneration(config)
     model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
-    limits = {"shortest_edge": 28 * 28 * 4, "longest_edge": max_pixels}
+    limits = {"shortest_edge": (2 * sizes.patch) ** 2 * 4, "longest_edge": max_pixels}
     processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=limits), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=limits), chat_template=CHATML,
+        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=sizes.patch), tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=sizes.patch), chat_template=CHATML,
     )  # fmt: skip
     folder = Path(folder)
     model.save_pretrained(folder)

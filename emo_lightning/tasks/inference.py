@@ -168,16 +168,19 @@ class FeatureTask(_Frozen):
         out: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(backbone, out)
-        self.num_layers, self.dtype = num_layers, dtype
+        # `dtype` of a LightningModule is its own.
+        self.num_layers, self.cache_dtype = num_layers, getattr(torch, dtype)
         self.writers: dict[str, FeatureWriter] = {}
 
     def setup(self, stage: str) -> None:
         """Open the caches and find what they already hold."""
+        # The Trainer calls `configure_model` after `setup`, but the caches need the backbone's width and pixel limits.
+        self.configure_model()
         if len(self.data.objectives) != 1:
             raise ValueError(f"data.objectives={self.data.objectives}: features are taken at one prompt; name one objective")
         for name in self.data.sets:
             self.writers[name] = FeatureWriter(
-                self.folder / name, self.num_layers, self.net.hidden_size, getattr(torch, self.dtype), self._fingerprint(name),
+                self.folder / name, self.num_layers, self.net.hidden_size, self.cache_dtype, self._fingerprint(name),
                 rank=self.global_rank, world_size=self.trainer.world_size,
             )  # fmt: skip
             self.data.done[name] = self.writers[name].done

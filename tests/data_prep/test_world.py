@@ -129,7 +129,7 @@ def test_variety_of_sizes_formats_objects_and_lengths(samples: list[WorldSample]
     assert {len(s.truth.objects) for s in samples} == {1, 2, 3}
     lengths = [len((s.neutral.description or "").split()) for s in samples]
     assert min(lengths) <= 7
-    assert max(lengths) >= 22
+    assert max(lengths) >= 3 * min(lengths)
     assert max(lengths) <= 34
 
 
@@ -212,7 +212,7 @@ def test_texts_stay_in_the_vocabulary_and_name_no_emotion() -> None:
         triplet = all_triplets()[i % 512]
         things = rng.sample(["red ball", "small cat", "green mushroom", "pink box"], i % 3)
         neutral = neutral_caption(triplet, rng.random(), rng.uniform(0.4, 0.7), things, rng)
-        affective = affective_description(triplet, affect(*triplet).latent, rng)
+        affective = affective_description(triplet, rng)
         assert set(split_words(neutral)) <= neutral_words, neutral
         assert set(split_words(affective)) <= affective_words, affective
         for text in (neutral, affective):

@@ -44,7 +44,7 @@ def test_loss_equals_transformers(world_tars: Path, tiny_qwen: Path) -> None:
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}
     expected = backbone.base(**inputs, labels=batch["labels"]).loss
     assert int(count) == int(lengths.sum())
-    assert abs(float(total / count) - float(expected)) < 1e-5
+    assert abs(float(total.detach() / count) - float(expected.detach())) < 1e-5
 
 
 def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> None:
@@ -88,7 +88,7 @@ def trainer(out: Path, **kwargs: Any) -> pl.Trainer:
 
 
 class Recorder(pl.Callback):
-    """Losses as returned and the averaged gradient before each optimiser step."""
+    """Losses as returned, and the gradient after each micro-batch (divided by its items where the optimiser stepped)."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -96,11 +96,8 @@ class Recorder(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.losses.append(float(trainer.callback_metrics["train/loss"]))
-
-    def on_before_zero_grad(self, trainer: pl.Trainer, module: Any, optimizer: Any) -> None:
-        grads = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
-        if grads:
-            self.gradients.append(torch.cat(grads).clone())
+        # Lightning clears gradients before the next backward, so those of the step are still there.
+        self.gradients.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]).clone())
 
 
 def fit_once(tars: Path, model: Path, out: Path, *, batch_size: int, accumulate: int) -> tuple[SFTTask, Recorder]:
@@ -108,7 +105,9 @@ def fit_once(tars: Path, model: Path, out: Path, *, batch_size: int, accumulate:
     torch.manual_seed(0)
     task = SFTTask(BackboneConfig(str(model), tuning="full", train_vision=True), OptimConfig(lr=1e-3, warmup=0))
     recorder = Recorder()
-    run = trainer(out, max_steps=1, accumulate_grad_batches=accumulate, precision="64-true", limit_val_batches=0, callbacks=[recorder])
+    run = trainer(
+        out, max_steps=1, accumulate_grad_batches=accumulate, precision="64-true", limit_val_batches=0, callbacks=[recorder]
+    )
     run.fit(task, datamodule=data(tars, batch_size=batch_size, limit=8))
     return task, recorder
 
@@ -148,7 +147,9 @@ def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) 
     root = Path(__file__).parents[2]
     for devices in (1, 2):
         command = [sys.executable, str(script), str(world_tars), str(tiny_qwen), str(tmp_path), str(devices)]
-        done = subprocess.run(command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=300, check=False
+        )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")
     for name, value in one.items():

@@ -13,7 +13,7 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 
-from .affect import ATTRIBUTES, BACKGROUNDS, SUBJECT_EFFECTS, SUBJECTS, Latent, TripletKey
+from .affect import ATTRIBUTES, BACKGROUNDS, SUBJECTS, TripletKey
 from .sprites import PROPS
 from .style import FLAT
 
@@ -50,14 +50,10 @@ _LOOK = {
 _NEUTRAL = (
     "a {attribute} {subject} {place}.",
     "{place}, a {attribute} {subject}.",
-    "a {size} {attribute} {subject} {place}{others}.",
-    "the picture shows a {attribute} {subject} {place}.",
-    "{position} of the picture is a {attribute} {subject}, {place}{others}.",
+    "the picture shows a {size} {attribute} {subject} {place}.",
+    "a {attribute} {subject} {position}, {place}{others}.",
     "a {attribute} {subject} {place}, {look}.",
-    "this is a {size} {attribute} {subject} {place}, with {view} behind it.",
-    "{view}: a {attribute} {subject} is seen {place}, {position}{others}.",
-    "a {size} {attribute} {subject} stands {position} {place}, {look}{others}.",
-    "{place}, with {view}, there is a {size} {attribute} {subject} {position}, {look}.",
+    "a {size} {attribute} {subject} {position}, {place}, with {view} behind it.",
 )
 _POSITIONS = ("at the left", "in the middle", "at the right")
 _SIZES = ("small", "large")
@@ -74,29 +70,15 @@ _BACKGROUND_SENSE = {
     "room": ("the {background} closes softly around", "the {background} offers familiar shelter"),
     "stormy sea": ("the {background} heaves and roars", "the {background} throws its weight about"),
 }
-_MODULATION = {
-    True: ("the {attribute} {subject} means just what it shows", "being {attribute}, the {subject} draws the viewer close"),
-    False: (
-        "coming from a {subject}, the {attribute} look turns into its opposite",
-        "on a {subject} a {attribute} look cannot be taken at its word",
-    ),
-}
-_PLEASURE = {True: ("warm", "bright", "sweet"), False: ("cold", "dark", "bitter")}
-_AROUSAL = {True: ("fast", "restless", "loud"), False: ("slow", "still", "quiet")}
-_DOMINANCE = {
-    True: ("firm and in charge", "close and sure of itself"),
-    False: ("small before something larger", "exposed and unsure"),
-}
-_DEGREES = ("faintly ", "", "very ")
 _AFFECTIVE = (
-    "{background_sense}, and {modulation}: the mood is {pleasure} and {arousal}.",
-    "{background_sense}. {modulation}. it all feels {pleasure}, {arousal}, and the {subject} seems {dominance}.",
-    "{modulation}, while {background_sense}; the scene feels {pleasure} and {arousal}.",
-    "a {attribute} {subject} {place}: {background_sense}, {modulation}, and together they feel {pleasure} and {arousal}.",
-    "{place}, {modulation}. the {subject} seems {dominance}, and the air is {pleasure} and {arousal}.",
-    "together the {background}, the {attribute} look and the {subject} feel {pleasure}; the pace is {arousal} and the {subject}"
-    " seems {dominance}.",
+    "{place}, a {attribute} {subject}: {background_sense}, and {look}.",
+    "{background_sense}. a {attribute} {subject} is there, and {look}.",
+    "a {attribute} {subject} holds the eye while {background_sense}.",
+    "{background_sense}, and all turns on a {attribute} {subject} {place}.",
+    "the {attribute} {subject} sets the tone {place}: {look}, and {background_sense}.",
 )
+"""What a GPT-like annotator writes. They follow from the triplet alone: a description that told the latent would give round 1
+the emotion under another name."""
 
 
 def split_words(text: str) -> list[str]:
@@ -129,23 +111,12 @@ def neutral_caption(triplet: TripletKey, position: float, scale: float, distract
     )
 
 
-def affective_description(triplet: TripletKey, latent: Latent, rng: random.Random) -> str:
-    """How the three elements act together, in sensory words that follow the latent; never an emotion label."""
+def affective_description(triplet: TripletKey, rng: random.Random) -> str:
+    """How the three elements act together, in sensory words; never an emotion label, and nothing beyond the triplet."""
     background, attribute, subject = triplet
     values = {"background": background, "attribute": attribute, "subject": subject, "place": _PLACE[background]}
-    pleasure, arousal, dominance = latent
-    return rng.choice(_AFFECTIVE).format(
-        **values,
-        background_sense=rng.choice(_BACKGROUND_SENSE[background]).format(**values),
-        modulation=rng.choice(_MODULATION[SUBJECT_EFFECTS[subject].sign > 0]).format(**values),
-        pleasure=_degree(pleasure) + rng.choice(_PLEASURE[pleasure > 0]),
-        arousal=_degree(arousal) + rng.choice(_AROUSAL[arousal > 0]),
-        dominance=rng.choice(_DOMINANCE[dominance > 0]),
-    )
-
-
-def _degree(value: float) -> str:
-    return _DEGREES[0 if abs(value) < 0.3 else 1 if abs(value) < 1.0 else 2]
+    sense = rng.choice(_BACKGROUND_SENSE[background]).format(**values)
+    return rng.choice(_AFFECTIVE).format(**values, background_sense=sense, look=rng.choice(_LOOK[attribute]))
 
 
 def neutral_vocabulary() -> list[str]:
@@ -159,9 +130,8 @@ def neutral_vocabulary() -> list[str]:
 
 def affective_vocabulary() -> list[str]:
     """All words and marks of affective descriptions, sorted."""
-    texts = [*BACKGROUNDS, *ATTRIBUTES, *SUBJECTS, *_PLACE.values(), *_DEGREES, *_AFFECTIVE]
-    for table in (_BACKGROUND_SENSE, _MODULATION, _PLEASURE, _AROUSAL, _DOMINANCE):
-        texts += itertools.chain(*table.values())
+    texts = [*BACKGROUNDS, *ATTRIBUTES, *SUBJECTS, *_PLACE.values(), *_AFFECTIVE]
+    texts += itertools.chain(*_BACKGROUND_SENSE.values(), *_LOOK.values())
     return _words_of(texts)
 
 

@@ -117,7 +117,7 @@ class World:
             extension=extension,  # type: ignore[arg-type]
             truth=Record(
                 **common,
-                description=affective_description(triplet, truth.latent, rng),
+                description=affective_description(triplet, rng),
                 emotion=truth.emotion,
                 emotion_scores=truth.scores,
                 confidence=truth.confidence,

@@ -1,0 +1,178 @@
+"""Prompts, targets and the way back: what is asked depends on keys alone, and a perfect reply gives the labels back."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emo_lightning.data.boxes import AbsolutePixels, Relative1000, codec_for
+from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, answer, merge_predictions, objective, parse_reply, prompt
+from emo_lightning.schema import EMOTIONS, GroundedObject, Record
+
+CODEC = codec_for("qwen2_5_vl")
+TEXT = st.text(min_size=1, max_size=40)
+
+
+@st.composite
+def records(draw: st.DrawFn) -> Record:
+    """Any record, with any labels missing."""
+    width, height = draw(st.integers(16, 2000)), draw(st.integers(16, 2000))
+
+    def box() -> tuple[float, float, float, float]:
+        x1, y1 = draw(st.floats(0, width - 8)), draw(st.floats(0, height - 8))
+        return x1, y1, draw(st.floats(x1 + 4, width)), draw(st.floats(y1 + 4, height))
+
+    objects = [
+        GroundedObject(phrase=draw(TEXT), bbox=box(), score=1.0, primary=draw(st.booleans()))
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    words = {key: draw(st.none() | TEXT) for key in ("description", "background", "attribute", "subject")}
+    return Record(
+        id="r", source="s", width=width, height=height, sha256="0" * 64, split="train", objects=objects,
+        emotion=draw(st.none() | st.sampled_from(EMOTIONS)), intensity=draw(st.none() | st.integers(1, 10)), **words,
+    )  # fmt: skip
+
+
+def parsed(reply: str, **kwargs: Any) -> Any:
+    """A prediction of an image that is seen in half its size."""
+    return parse_reply(reply, **({"id": "r", "original": (200, 100), "resized": (100, 50), "codec": CODEC} | kwargs))
+
+
+@settings(max_examples=150, deadline=None)
+@given(records(), st.integers(2, 40), st.integers(2, 40), st.sampled_from([AbsolutePixels(), Relative1000()]))
+def test_a_perfect_reply_gives_the_labels_back(record: Record, columns: int, rows: int, codec: Any) -> None:
+    resized = (28 * columns, 28 * rows)
+    keys = OBJECTIVES["explain"].available(record)
+    text = answer(keys, record, codec, resized)
+    assert list(json.loads(text)) == list(keys)
+    said = parse_reply(text, id=record.id, original=(record.width, record.height), resized=resized, codec=codec)
+    for key in ("description", "background", "attribute", "subject", "emotion", "intensity"):
+        assert getattr(said, key) == getattr(record, key)
+    assert "problems" not in said.provenance
+    assert said.provenance["reply"] == text
+    truth = sorted((o.bbox for o in record.primary_objects), key=lambda b: (b[2] - b[0]) * (b[3] - b[1]), reverse=True)
+    assert len(said.objects) == len(truth)
+    frame = resized if isinstance(codec, AbsolutePixels) else (1000, 1000)
+    for found, box in zip(said.objects, truth, strict=True):
+        for axis in (0, 1):
+            unit = (record.width, record.height)[axis] / frame[axis]
+            # Half a unit of the model's frame; a side below one unit is widened to one.
+            room = 0.5 if (box[axis + 2] - box[axis]) / unit >= 1 else 1.0
+            assert abs(found.bbox[axis] - box[axis]) <= room * unit + 1e-6
+            assert abs(found.bbox[axis + 2] - box[axis + 2]) <= room * unit + 1e-6
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=5), max_leaves=12)
+REPLIES = st.dictionaries(st.sampled_from([*KEY_GUIDE, "x"]), VALUES, max_size=7).map(json.dumps)
+
+
+@settings(max_examples=200, deadline=None)
+@given(REPLIES | VALUES.map(json.dumps) | st.text(max_size=80))
+def test_no_reply_breaks_the_parser(reply: str) -> None:
+    said = parsed(reply)
+    assert said.provenance["reply"] == reply
+    for item in said.objects:
+        x1, y1, x2, y2 = item.bbox
+        assert 0 <= x1 < x2 <= 200
+        assert 0 <= y1 < y2 <= 100
+
+
+BOX = [[10.0, 5.0, 60.0, 45.0]]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"bbox_2d": [[5, 2.5, 30, 22.5]]}',
+        '{"bbox_2d": [5, 2.5, 30, 22.5]}',
+        '```json\n{"bbox_2d": [[5, 2.5, 30, 22.5]]}\n```',
+        'Here it is:\n```\n{"bbox_2d": [[5, 2.5, 30, 22.5]]}\n```\nas asked.',
+        '  {"bbox_2d": [[5, 2.5, 30, 22.5]]}\n',
+    ],
+)
+def test_fences_and_flat_boxes(reply: str) -> None:
+    said = parsed(reply)
+    assert [list(o.bbox) for o in said.objects] == BOX
+    assert "problems" not in said.provenance
+
+
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        ("", "not JSON"),
+        ("a happy dog", "not JSON"),
+        ('{"emotion": "fear"', "not JSON"),
+        ("[1, 2]", "JSON list, not an object"),
+        ('{"emotion": 3}', "emotion is int, not a string"),
+        ('{"intensity": "high"}', "intensity is 'high', not a number"),
+        ('{"intensity": true}', "intensity is 'True', not a number"),
+        ('{"intensity": NaN}', "intensity is 'nan'"),
+        ('{"intensity": 1e999}', "intensity is 'inf'"),
+        ('{"intensity": ' + "9" * 400 + "}", "not a number"),
+        ('{"intensity": ' + "9" * 5000 + "}", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"bbox_2d": [[1, 2, 3]]}', "not four numbers"),
+        ('{"bbox_2d": [[1, 2, NaN, 4]]}', "not four numbers"),
+        ('{"bbox_2d": [[1, 2, 1e300, 4]]}', "not four numbers"),
+        ('{"bbox_2d": [[1, 2, Infinity, 4]]}', "not four numbers"),
+        ('{"bbox_2d": [[1, 2, true, 4]]}', "not four numbers"),
+        ('{"bbox_2d": "here"}', "not four numbers"),
+        ('{"bbox_2d": [[30, 2, 5, 22]]}', "empty or turned"),
+        ('{"bbox_2d": [[500, 2, 600, 22]]}', "empty or turned"),
+    ],
+)
+def test_unreadable_parts_are_none_and_named(reply: str, problem: str) -> None:
+    said = parsed(reply)
+    assert (said.emotion, said.intensity, said.objects) == (None, None, [])
+    assert any(problem in p for p in said.provenance["problems"]), said.provenance
+    json.dumps(said.model_dump(mode="json"), allow_nan=False)
+
+
+def test_one_bad_part_does_not_cost_the_others() -> None:
+    said = parsed('{"emotion": "Awe ", "intensity": "x", "bbox_2d": [[1, 2], [5, 2.5, 30, 22.5]], "subject": "dog"}')
+    assert said.emotion == "Awe ", "as said: a scorer tells right from nearly right"
+    assert said.intensity is None
+    assert [(o.phrase, list(o.bbox)) for o in said.objects] == [("dog", BOX[0])]
+    assert len(said.provenance["problems"]) == 2
+
+
+def test_half_a_surrogate_pair_can_be_written() -> None:
+    said = parsed('{"emotion": "\\ud83d awe", "subject": "\\ud83d\\ude00"}')
+    assert (said.emotion, said.subject) == ("? awe", "\U0001f600")
+    json.dumps(said.model_dump(mode="json"), ensure_ascii=False).encode()
+
+
+def test_missing_keys_are_no_problem() -> None:
+    assert parsed("{}").provenance == {"reply": "{}"}
+
+
+def test_fractional_intensity_is_kept() -> None:
+    assert math.isclose(parsed('{"intensity": 7.5}').intensity, 7.5)
+
+
+def test_merge_takes_the_first_value() -> None:
+    first, second = '{"subject": "dog", "emotion": "awe"}', '{"emotion": "fear", "intensity": 3, "bbox_2d": [5, 2.5, 30, 22.5]}'
+    merged = merge_predictions([parsed(first), parsed(second)])
+    assert (merged.subject, merged.emotion, merged.intensity) == ("dog", "awe", 3)
+    assert [list(o.bbox) for o in merged.objects] == BOX
+    assert len(merged.provenance["replies"]) == 2
+
+
+def test_prompts_ask_for_keys_and_round_one_names_no_emotion() -> None:
+    for o in OBJECTIVES.values():
+        assert all(f"{key} (" in prompt(o.keys) for key in o.keys)
+    asked = prompt(OBJECTIVES["attributes"].keys)
+    assert not any(str(emotion) in asked for emotion in EMOTIONS)
+    assert "emotion" not in asked
+    assert set(OBJECTIVES["emotion"].keys) == {"emotion", "intensity"}
+
+
+def test_unknown_objective_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="unknown objective 'emotions'; allowed: attributes, emotion"):
+        objective("emotions")

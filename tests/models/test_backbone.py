@@ -1,0 +1,393 @@
+"""The backbone: what is read from it, what of it trains, and everything that would go wrong in silence is an error."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from emo_lightning.data.chat import objective
+from emo_lightning.data.collate import Collator, Question, model_inputs
+from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.sampler import Slot
+from emo_lightning.data.shards import TarIndex
+from emo_lightning.models import DESHead, LinearProbes
+from emo_lightning.models.backbone import PARTS, Backbone, BackboneConfig, BackboneError, LoRA, Part, attach, load_backbone
+from emo_lightning.models.loss import supervised_loss
+from emo_lightning.models.tiny import TinyQwen, build_qwen
+
+
+def frozen(model: Path) -> Backbone:
+    """Nothing trains, no dropout."""
+    return load_backbone(BackboneConfig(str(model), tuning="frozen")).eval()
+
+
+def asked(backbone: Backbone, tars: Path, rows: Sequence[int], side: str = "left", name: str = "emotion") -> dict[str, Any]:
+    """A batch without answers."""
+    index = TarIndex.open(tars)
+    collate = Collator(backbone.processor, backbone.model_type, answers=False, padding_side=side)
+    return collate([Question(index.key(row), index.image(row), objective(name).keys) for row in rows])
+
+
+def only(part: Part) -> dict[str, bool]:
+    """Arguments that let one part train."""
+    return {f"train_{p}": p == part for p in PARTS}
+
+
+# Reading hidden states
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_hidden_states_equal_those_of_transformers(world_tars: Path, tiny_qwen: Path, layers: int) -> None:
+    backbone = frozen(tiny_qwen)
+    batch = asked(backbone, world_tars, range(3))
+    with torch.no_grad():
+        expected = backbone.base.model(**model_inputs(batch), output_hidden_states=True).hidden_states[-layers:]
+        found = backbone.hidden_states(batch, layers)
+    assert found.shape == (layers, 3, batch["input_ids"].shape[1], 64)
+    assert float((found - torch.stack(expected)).abs().max()) < 1e-6
+
+
+def test_hooks_are_gone_afterwards(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone = frozen(tiny_qwen)
+    with torch.no_grad():
+        backbone.hidden_states(asked(backbone, world_tars, [0]))
+    assert not any(m._forward_hooks for m in backbone.base.model.language_model.layers)
+
+
+@pytest.mark.parametrize("layers", [0, -1, 5])
+def test_number_of_layers_is_checked(tiny_qwen: Path, layers: int) -> None:
+    with pytest.raises(BackboneError, match=f"num_layers={layers}: this backbone has 4 layers, allowed: 1 to 4"):
+        frozen(tiny_qwen).hidden_states({}, layers)
+
+
+def test_batch_and_padding_do_not_change_features(tiny_qwen: Path) -> None:
+    """Images of unequal sizes: alone, padded left, padded right."""
+    backbone = frozen(tiny_qwen)
+    torch.manual_seed(0)
+    pictures = [
+        Image.fromarray(torch.randint(0, 256, (h, w, 3), dtype=torch.uint8).numpy()) for w, h in ((84, 84), (56, 60), (90, 40))
+    ]
+    keys = objective("emotion").keys
+
+    def features(side: str, images: list[Image.Image]) -> list[torch.Tensor]:
+        batch = Collator(backbone.processor, backbone.model_type, False, padding_side=side)(
+            [Question(str(i), image, keys) for i, image in enumerate(images)]
+        )
+        with torch.no_grad():
+            hidden = backbone.hidden_states(batch)
+        return [hidden[:, i, batch["attention_mask"][i].bool()] for i in range(len(images))]
+
+    left, right = features("left", pictures), features("right", pictures)
+    assert len({f.shape[1] for f in left}) > 1, "the test needs padding"
+    for i, picture in enumerate(pictures):
+        (alone,) = features("left", [picture])
+        assert torch.allclose(left[i], alone, atol=1e-5)
+        assert torch.allclose(right[i], alone, atol=1e-5)
+
+
+# What trains
+
+
+@pytest.mark.parametrize(("part", "modules"), [("vision", 2 * 5), ("merger", 2), ("language", 4 * 7)])
+def test_lora_reaches_one_part_alone(tiny_qwen: Path, part: Part, modules: int) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4), **only(part)))
+    names = [name for _, name, _ in backbone.parameter_groups()]
+    assert {p for p, _, _ in backbone.parameter_groups()} == {part}
+    assert all("lora_" in name for name in names)
+    assert len(names) == 2 * modules
+    counts = backbone.counts()
+    assert counts["trainable"] == counts[f"trainable/{part}"] > 0
+    assert counts["total"] == sum(counts[p] for p in PARTS) == sum(p.numel() for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_full_tuning_trains_one_part_alone(tiny_qwen: Path, part: Part) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="full", **only(part)))
+    counts = backbone.counts()
+    assert counts["trainable"] == counts[f"trainable/{part}"] == counts[part] > 0
+
+
+def test_frozen_trains_nothing(tiny_qwen: Path) -> None:
+    assert frozen(tiny_qwen).counts()["trainable"] == 0
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_nothing_to_train_is_an_error(tiny_qwen: Path, tuning: Any) -> None:
+    nothing = {f"train_{p}": False for p in PARTS}
+    with pytest.raises(BackboneError, match=f"tuning={tuning} but .*train_vision"):
+        load_backbone(BackboneConfig(str(tiny_qwen), tuning=tuning, **nothing))
+
+
+def test_lora_targets_that_match_nothing_are_an_error(tiny_qwen: Path) -> None:
+    with pytest.raises(BackboneError, match=r"lora.targets='query' matches no module"):
+        load_backbone(BackboneConfig(str(tiny_qwen), lora=LoRA(targets="query")))
+
+
+def test_small_heads_are_exported() -> None:
+    assert DESHead(64).des_dim == 32
+    assert LinearProbes(8, 8, [(1e-3, 0.0)]).des_dim == 8
+
+
+# The paper's 3B model, in its real shapes
+
+
+def meta_3b() -> nn.Module:
+    """Qwen/Qwen2.5-VL-3B-Instruct by its published config, without weights."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
+            "intermediate_size": 11008, "vocab_size": 151936, "max_position_embeddings": 128000, "rms_norm_eps": 1e-6,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "patch_size": 14,
+            "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31], "out_hidden_size": 2048,
+        },
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    with torch.device("meta"):
+        return Qwen2_5_VLForConditionalGeneration(config)
+
+
+@pytest.mark.filterwarnings("ignore:The PEFT config's `base_model_name_or_path`")
+@pytest.mark.parametrize(
+    ("parts", "rank", "modules", "trainable"),
+    [
+        # Language model: 36 layers x (q, k, v, o, gate, up, down).
+        (("language",), 64, 252, 119_734_272),
+        # Merger: 5120 -> 5120 -> 2048.
+        (("merger",), 64, 2, 1_114_112),
+        # Vision tower: 32 blocks x (qkv, proj, gate, up, down).
+        (("vision",), 64, 160, 44_605_440),
+        # configs/model/qwen2_5_vl_3b.yaml, the paper's setting here; 3.1 % of 3,875,471,360.
+        (("merger", "language"), 64, 254, 120_848_384),
+    ],
+)
+def test_lora_on_the_real_3b(parts: tuple[Part, ...], rank: int, modules: int, trainable: int) -> None:
+    config = BackboneConfig(
+        "meta", tuning="lora", lora=LoRA(rank=rank, alpha=2 * rank), **{f"train_{p}": p in parts for p in PARTS}
+    )
+    with torch.device("meta"):
+        model = attach(meta_3b(), config, None, "Qwen/Qwen2.5-VL-3B-Instruct")
+    adapted = {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
+    assert len(adapted) == modules
+    counts = Backbone(model, None, config).counts()
+    assert counts["trainable"] == trainable
+    assert counts["total"] == 3_754_622_976 + trainable
+    assert {p for p in PARTS if counts[f"trainable/{p}"]} == set(parts)
+
+
+def test_full_tuning_of_the_real_3b() -> None:
+    """The authors' release: vision frozen. Tied embeddings count once: 3,754,622,976 parameters in all."""
+    config = BackboneConfig("meta", tuning="full", train_vision=False, train_merger=True, train_language=True)
+    counts = Backbone(attach(meta_3b(), config, None, "meta"), None, config).counts()
+    assert counts["total"] == 3_754_622_976
+    assert (counts["vision"], counts["merger"], counts["language"]) == (631_975_680, 36_708_608, 3_085_938_688)
+    assert counts["trainable/vision"] == 0
+    assert counts["trainable"] == 36_708_608 + 3_085_938_688
+
+
+def test_des_of_the_real_3b_has_1024_dimensions() -> None:
+    head = DESHead(2048)
+    with torch.no_grad():
+        des = head(torch.randn(4, 2, 7, 2048), torch.ones(2, 7, dtype=torch.bool))
+    assert head.des_dim == 1024
+    assert sum(p.numel() for p in head.parameters()) == 12_587_012
+    assert des.shape == (2, 1024)
+
+
+def test_config_file_is_the_setting_that_was_counted() -> None:
+    import yaml
+
+    from emo_lightning.experiment import ROOT
+
+    backbone = yaml.safe_load((ROOT / "configs/model/qwen2_5_vl_3b.yaml").read_text())["model"]["backbone"]
+    assert backbone["path"] == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert (backbone["tuning"], backbone["lora"]["rank"]) == ("lora", 64)
+    assert [p for p in PARTS if backbone[f"train_{p}"]] == ["merger", "language"]
+
+
+# Adapters that do not fit
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter on the session's model."""
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4)))
+    return backbone.save(tmp_path_factory.mktemp("run"))
+
+
+def copied(adapter: Path, out: Path, base: Path | str | None = None) -> Path:
+    """A copy, for another base model."""
+    shutil.copytree(adapter, out)
+    if base is not None:
+        config = json.loads((out / "adapter_config.json").read_text())
+        (out / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
+    return out
+
+
+def test_adapter_loads_on_its_base(adapter: Path) -> None:
+    assert load_backbone(BackboneConfig(str(adapter), tuning="frozen")).counts()["trainable"] == 0
+    assert load_backbone(BackboneConfig(str(adapter), tuning="lora")).counts()["trainable"] > 0
+
+
+def test_renamed_key_of_an_adapter_is_an_error(adapter: Path, tmp_path: Path) -> None:
+    broken = copied(adapter, tmp_path / "adapter")
+    weights = load_file(broken / "adapter_model.safetensors")
+    first = sorted(weights)[0]
+    weights[first.replace("layers", "blocks")] = weights.pop(first)
+    save_file(weights, broken / "adapter_model.safetensors")
+    with pytest.raises(BackboneError, match=r"adapter .*: 1 keys missing and 1 unexpected"):
+        load_backbone(BackboneConfig(str(broken), tuning="frozen"))
+
+
+@pytest.mark.parametrize(("layers", "width"), [(3, 64), (6, 64), (4, 32)])
+def test_adapter_of_another_base_is_an_error(adapter: Path, tmp_path: Path, layers: int, width: int) -> None:
+    sizes = TinyQwen(hidden_size=width, layers=layers, heads=4, vision_hidden=32, vision_layers=2, vocabulary=700)
+    other = build_qwen(tmp_path / "other", ["dog"], sizes, max_pixels=84 * 84, seed=0)
+    with pytest.raises(BackboneError, match=r"adapter .*(missing|does not fit)"):
+        load_backbone(BackboneConfig(str(copied(adapter, tmp_path / "adapter", other)), tuning="frozen"))
+
+
+def test_adapter_without_base_is_an_error(adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"adapter_config.json: key 'base_model_name_or_path' is empty"):
+        load_backbone(BackboneConfig(str(copied(adapter, tmp_path / "adapter", "")), tuning="frozen"))
+
+
+# Models that are not there, or not of the family
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/nowhere/model", "runs/round1/round1/adapter"])
+def test_missing_folder_is_an_error(path: str) -> None:
+    with pytest.raises(BackboneError, match=f"{path}.*no folder with config.json or adapter_config.json"):
+        load_backbone(BackboneConfig(path))
+
+
+def test_unknown_id_is_one_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a hub that cannot be reached the client would retry each file for half a minute."""
+    from huggingface_hub import constants
+
+    # A port that refuses: nothing leaves this machine.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(
+        BackboneError, match=r"'nobody/no-such-model' is neither a model folder nor in the local cache, and http"
+    ):
+        load_backbone(BackboneConfig("nobody/no-such-model"))
+    assert time.monotonic() - started < 8
+
+
+def test_offline_switch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(BackboneError, match="HF_HUB_OFFLINE is set"):
+        load_backbone(BackboneConfig("nobody/no-such-model"))
+
+
+def test_other_families_are_errors(tmp_path: Path) -> None:
+    from transformers import CLIPConfig, Qwen2VLConfig
+
+    for config, name in ((CLIPConfig(), "clip"), (Qwen2VLConfig(), "qwen2_vl")):
+        config.save_pretrained(tmp_path / name)
+        with pytest.raises(BackboneError, match=f"is a '{name}' model; allowed: the qwen2_5_vl family"):
+            load_backbone(BackboneConfig(str(tmp_path / name)))
+
+
+# Pixel limits
+
+
+@pytest.mark.parametrize(
+    ("limits", "patches"),
+    [({"max_pixels": 56 * 56}, 16), ({"min_pixels": 112 * 112, "max_pixels": 112 * 112}, 64), ({}, 36)],
+)
+def test_pixel_limits_take_effect(tiny_qwen: Path, limits: dict[str, int], patches: int) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen", **limits))
+    image = Image.new("RGB", (224, 224))
+    if "min_pixels" in limits:
+        image = image.resize((30, 30))
+    batch = Collator(backbone.processor, backbone.model_type, False)([Question("a", image, ("emotion",))])
+    assert len(batch["pixel_values"]) == patches
+
+
+def test_impossible_pixel_limits_are_an_error(tiny_qwen: Path) -> None:
+    with pytest.raises(BackboneError, match="min_pixels=9000 is above max_pixels=7056"):
+        load_backbone(BackboneConfig(str(tiny_qwen), min_pixels=9000))
+
+
+def test_processor_that_ignores_its_limits_is_an_error(tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoProcessor, Qwen2VLImageProcessor
+
+    class Deaf(Qwen2VLImageProcessor):
+        """Keeps its own limits, as processors did with limits that were given at call time."""
+
+        def __call__(self, images: Any, **kwargs: Any) -> Any:
+            self.size = type(self.size)(shortest_edge=3136, longest_edge=28 * 28 * 1280)
+            return super().__call__(images, **kwargs)
+
+    processor = AutoProcessor.from_pretrained(tiny_qwen)
+    processor.image_processor = Deaf()
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *_, **__: processor)
+    with pytest.raises(BackboneError, match=r"pixel limits are ignored: an image of 1234x777 .* max_pixels=200704"):
+        load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen", max_pixels=200704))
+
+
+# 4-bit
+
+
+def test_qlora_quantises_the_language_model_alone_and_learns(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    config = BackboneConfig(str(tiny_qwen), tuning="qlora", train_vision=True, lora=LoRA(rank=8, dropout=0.0))
+    backbone = load_backbone(config)
+    quantised = {name for name, module in backbone.base.named_modules() if isinstance(module, Linear4bit)}
+    assert len(quantised) == 4 * 7
+    assert all(".language_model.layers." in name for name in quantised)
+    assert type(backbone.base.lm_head) is nn.Linear
+    assert all("lora_" in name for _, name, _ in backbone.parameter_groups())
+
+    dataset = ConversationDataset(TarIndex.open(str(world_tars / "*-train-*.tar")), {"emotion": 1.0}, seed=0)
+    batch = Collator(backbone.processor, backbone.model_type, answers=True)([dataset[Slot(i, False)] for i in range(4)])
+    optimizer = torch.optim.AdamW([p for _, _, p in backbone.parameter_groups()], lr=1e-2)
+
+    def loss() -> torch.Tensor:
+        total, count = supervised_loss(backbone.last_hidden_state(batch), batch["labels"], backbone.base.lm_head)
+        return total / count
+
+    first = float(loss().detach())
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    last = float(loss().detach())
+    assert last < 0.6 * first
+
+    again = load_backbone(BackboneConfig(str(backbone.save(tmp_path)), tuning="qlora")).eval()
+    backbone.eval()
+    with torch.no_grad():
+        assert torch.allclose(again.last_hidden_state(batch), backbone.last_hidden_state(batch), atol=1e-5)
+
+
+def test_wrong_quantisation_is_an_error(tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names to skip that the installed transformers does not honour leave the vision tower in 4 bits."""
+    import transformers
+
+    real = transformers.BitsAndBytesConfig
+    monkeypatch.setattr(
+        transformers, "BitsAndBytesConfig", lambda **kw: real(**(kw | {"llm_int8_skip_modules": ["visual_tower", "lm_head"]}))
+    )
+    with pytest.raises(BackboneError, match=r"qlora: 12 linear layers are not quantised as intended .* first: model\.visual"):
+        load_backbone(BackboneConfig(str(tiny_qwen), tuning="qlora"))

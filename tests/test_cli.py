@@ -1,0 +1,138 @@
+"""The command line: quick help without heavy imports, an example for every command, and one line for every error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emo_lightning import cli
+from emo_lightning.cli import COMMANDS, lightning_main, main
+
+ROOT = Path(__file__).parents[1]
+PREP = ("import", "annotate", "export", "status", "world", "simulate")
+PAGES = [["--help"], *([name, "--help"] for name in COMMANDS), *(["prep", name, "--help"] for name in PREP)]
+
+RUN_AND_LIST = """
+import sys
+from emo_lightning.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code or 0
+heavy = [m for m in ("torch", "transformers", "lightning", "peft", "matplotlib", "numpy", "openai", "sklearn") if m in sys.modules]
+print("HEAVY", heavy, code)
+"""
+
+
+@pytest.mark.parametrize("argv", PAGES, ids=" ".join)
+def test_help_is_light_and_holds_an_example(argv: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN_AND_LIST, *argv], cwd=ROOT, capture_output=True, text=True, check=True)
+    page, _, end = done.stdout.rpartition("HEAVY ")
+    assert end.strip() == "[] 0", done.stdout
+    assert "usage: " in page
+    assert "example" in page
+    command = "lightning run" if argv[0] == "run" else " ".join(["emo", *argv[:-1]])
+    assert command in page.split("example", 1)[1] or command == "emo"
+
+
+def test_help_answers_in_half_a_second() -> None:
+    """Best of five, as other work may run beside; `python -c pass` is what the interpreter itself takes."""
+
+    def best(*command: str) -> float:
+        took = []
+        for _ in range(5):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=True)
+            took.append(time.perf_counter() - started)
+        return min(took)
+
+    empty = best("-c", "pass")
+    assert best("-m", "emo_lightning", "--help") < max(0.5, 5 * empty)
+
+
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    page = capsys.readouterr().out
+    assert all(f"  {name} " in page for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out[0].isdigit()
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert capsys.readouterr().err == f"emo: unknown command 'trian'; allowed: {', '.join(COMMANDS)}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["run"], None),
+        (["run", "no.yaml"], "no.yaml: no such file"),
+        (["run", "a.yaml", "b.yaml"], "expected one experiment file, found 2: a.yaml b.yaml"),
+        (["run", "a.yaml", "--vars.x"], "--vars.x needs a value"),
+        (["run", "a.yaml", "--vars.x", "--vars.y", "1"], "--vars.x needs a value"),
+        (["embed", "a.jpg", "b.tar", "--out", "o"], "inputs hold 1 tars and 1 other files; give one kind"),
+        (["embed", "a.jpg", "--out", "o"], "--out o: images go to a .parquet file"),
+        (["embed", "a.jpg", "--out", "o.parquet", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
+        (["embed", "no.jpg", "--out", "o.parquet"], "no.jpg: no such file"),
+        (["explain", "no.jpg"], "no.jpg: no such file"),
+        (["export", "nowhere", "--merge", "--out", "o"], "nowhere: no adapter_config.json there"),
+        (["report", "nowhere"], "nowhere"),
+        (["eval", "no.jsonl", "no2.jsonl"], "no"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_user_errors_are_one_line(
+    argv: list[str], message: str | None, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = main(argv)
+    captured = capsys.readouterr()
+    if message is None:
+        assert code == 0
+        assert captured.out.startswith("usage:")
+        return
+    assert code == 2
+    assert captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("error: ")
+    assert message in captured.err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(cli.COMMANDS, "demo", ("tests.test_cli", ""))
+    monkeypatch.setattr(cli.importlib, "import_module", lambda name: sys.modules["builtins"])
+    assert main(["demo"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+# `lightning`
+
+
+def test_lightning_run_is_emo_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["lightning", "run", "--help"])
+    assert lightning_main() == 0
+    assert capsys.readouterr().out.startswith("usage: lightning run EXPERIMENT.yaml")
+
+
+@pytest.mark.parametrize(("argv", "code"), [([], 0), (["--help"], 0), (["login"], 2)])
+def test_other_lightning_commands_belong_to_the_sdk(
+    argv: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from importlib import metadata
+
+    def absent(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    monkeypatch.setattr(sys, "argv", ["lightning", *argv])
+    assert lightning_main() == code
+    error = capsys.readouterr().err
+    assert "usage: lightning run EXPERIMENT.yaml" in error
+    assert "pip install lightning-sdk" in error

@@ -1,0 +1,343 @@
+"""Every shipped experiment really runs, through the command line, on tiny models and a CPU; and run directories keep their books."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import yaml
+
+from emo_lightning.cli import main
+from emo_lightning.experiment import ROOT
+
+CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
+SHORT = {
+    "trainer.max_steps": "1", "trainer.limit_val_batches": "1", "trainer.logger": CSV, "trainer.enable_progress_bar": "false",
+}  # fmt: skip
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of all runs of this file: later experiments start from what earlier ones made."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> Path:
+    """Model folder of a random CLIP."""
+    from emo_lightning.models.tiny import build_clip, words_of
+
+    return build_clip(tmp_path_factory.mktemp("clip") / "model", words_of([str(world_tars)]))
+
+
+@pytest.fixture(scope="module")
+def emo_run(runs: Path, world_tars: Path) -> Run:
+    """Runs a shipped experiment with the variables it has, set to the session's tars."""
+    sets = {split: f"{world_tars}/*-{split}-*.tar" for split in ("train", "val", "test")}
+
+    def run(experiment: str | Path, *options: str, **changes: Any) -> Path:
+        path = ROOT / "experiments" / f"{experiment}.yaml" if isinstance(experiment, str) else experiment
+        words = []
+        known = yaml.safe_load(main_output(path))
+        for key, value in {**{f"vars.{k}": v for k, v in sets.items() if k in known}, **changes}.items():
+            words += [f"--{key}", str(value)]
+        assert main(["run", str(path), "--runs", str(runs), *words, *options]) == 0
+        name = options[options.index("--name") + 1] if "--name" in options else yaml.safe_load(path.read_text())["name"]
+        return runs / name
+
+    return run
+
+
+def main_output(path: Path) -> str:
+    """Variables of an experiment and of those it extends, as YAML."""
+    tree = yaml.safe_load(path.read_text())
+    parents = tree.get("extends") or []
+    found = dict(tree.get("vars") or {})
+    for parent in [parents] if isinstance(parents, str) else parents:
+        found = yaml.safe_load(main_output(path.parent / parent)) | found
+    return yaml.safe_dump(found)
+
+
+def book(stage: Path) -> dict[str, Any]:
+    """What the runner noted of a stage."""
+    return json.loads((stage / "stage.json").read_text())
+
+
+def weights(folder: Path) -> set[str]:
+    """Names of weight files below a folder."""
+    return {path.name for path in folder.rglob("*.safetensors")}
+
+
+# One experiment after another, as a user runs them
+
+
+@pytest.mark.slow
+def test_round1_logs_to_wandb_offline(emo_run: Run, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As shipped: bf16-mixed, gradient accumulation and checkpointing, W&B offline with sample images."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run = emo_run(
+        "round1",
+        **{"vars.backbone": tiny_qwen, "data.num_workers": 0, "data.batch_size": 2, "trainer.max_steps": 1},
+        **{"trainer.limit_val_batches": 1, "trainer.val_check_interval": 4, "round1.model.optim.lr": "1e-4"},
+    )
+    stage = run / "round1"
+    assert (stage / "adapter" / "adapter_model.safetensors").exists()
+    assert (stage / "checkpoints" / "last.ckpt").exists()
+    assert list(stage.glob("wandb/offline-run-*")), "the run is on disk, ready for `wandb sync`"
+    assert len(list(stage.glob("wandb/offline-run-*/files/media/images/**/*.png"))) > 0
+    assert (stage / "logs" / "version_0" / "metrics.csv").exists()
+    noted = book(stage)
+    assert (noted["status"], noted["kind"], len(noted["config_sha256"])) == ("complete", "sft", 64)
+    assert yaml.safe_load((stage / "config.yaml").read_text())["run"] == "sft"
+    assert yaml.safe_load((run / "experiment.yaml").read_text())["stages"]["round1"]["data"]["batch_size"] == 2
+
+
+@pytest.mark.slow
+def test_round2_des_and_probe_follow(emo_run: Run, runs: Path) -> None:
+    short = SHORT | {"data.num_workers": 0}
+    adapter = runs / "round1" / "round1" / "adapter"
+    if not adapter.exists():
+        pytest.skip("needs round 1")
+    round2 = emo_run("round2", **{"vars.round1": adapter, "data.batch_size": 2}, **short)
+    backbone = round2 / "round2" / "adapter"
+    des = emo_run("des", **{"vars.backbone": backbone}, **short)
+    assert (des / "features" / "train").is_dir()
+    probe = emo_run("probe", **{"vars.backbone": backbone, "vars.head": des / "des" / "head"}, **short)
+    metrics = json.loads((probe / "probe" / "metrics.json").read_text())
+    assert metrics
+    assert (probe / "probe" / "des.parquet").exists()
+
+
+def whole(tiny_qwen: Path, tiny_clip: Path) -> dict[str, Any]:
+    """Changes that make the paper's recipe small."""
+    return SHORT | {
+        "vars.backbone": tiny_qwen, "vars.clip": tiny_clip, "vars.devices": 1, "vars.strategy": "auto", "vars.num_workers": 0,
+        "vars.batch_size": 2, "vars.des_epochs": 1, "model.max_new_tokens": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_emoverse(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = emo_run("emoverse", "--name", "paper", **whole(tiny_qwen, tiny_clip))
+    statuses = {path.parent.name: json.loads(path.read_text())["status"] for path in run.glob("*/stage.json")}
+    assert len(statuses) == 3 + 3 + 9 + 9 + 2 + 1 + 3 + 2 + 1
+    assert set(statuses.values()) == {"complete"}
+    page = (run / "report.html").read_text()
+    assert "Table 5" in page
+    assert "Table 6" in page
+    table6 = json.loads((run / "table6" / "table6.json").read_text())
+    assert "attribute" in json.dumps(table6)
+    assert len((run / "predict-base" / "predictions.jsonl").read_text().splitlines()) == 8
+    # The report comes last, after the tables that it shows.
+    out = re.sub(r"\s+", " ", capfd.readouterr().out)
+    assert out.index("] table6 —") < out.index("] table5 —") < out.index("] report —")
+
+
+@pytest.mark.slow
+def test_table6_and_table5_are_parts_of_emoverse(
+    emo_run: Run, runs: Path, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In its run directory there is nothing left for them to do: the same stages, to the last setting."""
+    if not (runs / "paper").exists():
+        pytest.skip("needs the run of emoverse")
+    changes = whole(tiny_qwen, tiny_clip)
+    parts = {
+        "table6": {k: v for k, v in changes.items() if k not in ("vars.clip", "model.max_new_tokens")},
+        "table5": {k: v for k, v in changes.items() if k not in ("vars.backbone", "vars.batch_size", "vars.des_epochs")}
+        | {
+            "vars.arms.base": tiny_qwen,
+            "vars.arms.ces": runs / "paper/ces/adapter",
+            "vars.arms.attribute": runs / "paper/round2/adapter",
+        },
+    }
+    for experiment, options in parts.items():
+        capfd.readouterr()
+        emo_run(experiment, "--name", "paper", **options)
+        out = re.sub(r"\s+", " ", capfd.readouterr().out)
+        steps = re.findall(r"\[\d+/(\d+)\]", out)
+        assert len(steps) == int(steps[0]) == out.count("(complete, skipped)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "saved"), [("authors", "model"), ("authors_lora", "adapter")])
+def test_settings_of_the_release(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, experiment: str, saved: str) -> None:
+    run = emo_run(experiment, **whole(tiny_qwen, tiny_clip))
+    for stage in ("round1", "round2", "ces"):
+        assert weights(run / stage / saved)
+    config = yaml.safe_load((run / "round2" / "config.yaml").read_text())
+    assert config["model"]["backbone"]["path"] == str(run / "round1" / saved)
+    assert (run / "report.html").exists()
+
+
+# Run directories
+
+
+@pytest.fixture
+def small(tmp_path: Path, world_tars: Path, tiny_qwen: Path) -> Callable[..., Path]:
+    """Writes an experiment of one function and one training stage."""
+
+    def write(**trainer: Any) -> Path:
+        tree = {
+            "name": "small",
+            "stages": {
+                "init": {"run": "tiny_clip", "tars": [str(world_tars)]},
+                "tune": {
+                    "run": "sft",
+                    "defaults": ["data/ces.yaml"],
+                    "model": {"backbone": {"path": str(tiny_qwen)}},
+                    "data": {"train": [f"{world_tars}/*-train-*.tar"], "val": [f"{world_tars}/*-val-*.tar"], "batch_size": 4},
+                    "trainer": {
+                        "accelerator": "cpu", "max_steps": 4, "logger": False, "enable_progress_bar": False,
+                        "callbacks": [
+                            {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                             "init_args": {"dirpath": "${run.out}/checkpoints", "save_last": True, "save_top_k": 0, "every_n_train_steps": 2}},
+                        ],
+                        **trainer,
+                    },
+                },
+            },
+        }  # fmt: skip
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(tree, sort_keys=False))
+        return path
+
+    return write
+
+
+class CrashAt(pl.Callback):
+    """Fails at a step while a file is there, and notes where training starts.
+
+    Args:
+        step: global step.
+        flag: file.
+    """
+
+    def __init__(self, step: int, flag: str) -> None:
+        self.step, self.flag = step, Path(flag)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with open(self.flag.with_suffix(".starts"), "a") as out:
+            out.write(f"{trainer.global_step}\n")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step and self.flag.exists():
+            raise RuntimeError("power cut")
+
+
+def test_failed_stage_resumes_and_complete_ones_are_skipped(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    saver = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"dirpath": "${run.out}/checkpoints", "save_last": True, "save_top_k": 0, "every_n_train_steps": 2},
+    }
+    crash = {"class_path": "tests.test_runner.CrashAt", "init_args": {"step": 3, "flag": str(flag)}}
+    path = small(callbacks=[saver, crash])
+    command = ["run", str(path), "--runs", str(tmp_path / "runs")]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert "power cut" in error
+    assert "stage 'tune' ended with exit code 1" in error
+    assert book(tmp_path / "runs/small/tune")["status"] == "failed"
+    first = book(tmp_path / "runs/small/init")
+    flag.unlink()
+    assert main(command) == 0
+    assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
+    assert book(tmp_path / "runs/small/tune")["status"] == "complete"
+    assert book(tmp_path / "runs/small/init") == first
+    assert weights(tmp_path / "runs/small/tune/adapter")
+    # Where it runs may change; nothing is done again.
+    assert main([*command, "--trainer.num_nodes", "1", "--trainer.enable_progress_bar", "true"]) == 0
+    assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
+
+
+def test_other_settings_in_one_run_directory_are_an_error(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(small()), "--runs", str(tmp_path), "--only", "init"]
+    assert main(command) == 0
+    capfd.readouterr()
+    assert main([*command, "--init.seed", "5"]) == 2
+    error = capfd.readouterr().err
+    assert re.search(
+        r"small/init was made with other settings \(seed: None there, 5 now\); choose another --name, or delete", error
+    )
+
+
+def test_settings_of_a_stage_that_made_nothing_may_be_mended(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(small()), "--runs", str(tmp_path), "--only", "tune", "--trainer.max_steps", "1"]
+    assert main([*command, "--data.train", "[nowhere.tar]"]) == 2
+    assert "nowhere.tar" in capfd.readouterr().err
+    assert main(command) == 0
+
+
+def test_one_run_directory_one_process(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small").mkdir()
+    with open(tmp_path / "small" / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["run", str(small()), "--runs", str(tmp_path), "--only", "init"]) == 2
+    assert "another experiment is running here" in capfd.readouterr().err
+
+
+def test_only_names_a_stage(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(small()), "--runs", str(tmp_path), "--only", "tine"]) == 2
+    assert "--only tine: no such stage; allowed: init, tune" in capfd.readouterr().err
+
+
+# More than one process
+
+
+def environment() -> dict[str, str]:
+    """Of a subprocess that finds this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on; each stage takes one of those after it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return min(int(probe.getsockname()[1]), 65_000)
+
+
+def launched(command: list[str], cwd: Path) -> str:
+    """Output of a command that must succeed."""
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_ddp_launched_by_lightning(small: Callable[..., Path], tmp_path: Path) -> None:
+    """Each stage has a process of its own, whose second rank is started as that stage alone."""
+    command = [sys.executable, "-m", "emo_lightning", "run", str(small()), "--runs", "runs"]
+    out = launched([*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"], tmp_path)
+    assert "MEMBER: 2/2" in out
+    assert out.count("init — ") == 1
+    assert book(tmp_path / "runs/small/tune")["status"] == "complete"
+    assert weights(tmp_path / "runs/small/tune/adapter")
+
+
+@pytest.mark.slow
+def test_two_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    command = [*torchrun, "-m", "emo_lightning", "run", str(small(devices=2, strategy="ddp")), "--runs", "runs"]
+    out = launched(command, tmp_path)
+    assert "MEMBER: 2/2" in out
+    assert {book(tmp_path / "runs/small" / s)["status"] for s in ("init", "tune")} == {"complete"}
+    assert weights(tmp_path / "runs/small/tune/adapter")
