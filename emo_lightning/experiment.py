@@ -64,7 +64,9 @@ class Stage:
     @property
     def digest(self) -> str:
         """sha256 over what the stage computes, without where it runs."""
-        return hashlib.sha256(json.dumps([self.kind, what_it_computes(self.config)], sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps([self.kind, what_it_computes(self.config)], sort_keys=True, default=str).encode()
+        ).hexdigest()
 
 
 @dataclass

@@ -95,7 +95,10 @@ def _complete(stage: Stage) -> bool:
         if book.get("status") != "complete" and {path.name for path in stage.out.iterdir()} <= _OWN_FILES:
             return False  # It failed before it made anything: the settings may be mended.
         old = yaml.safe_load(saved.read_text())
-        difference = first_difference(what_it_computes(old), what_it_computes({"run": stage.kind, **stage.config})) or "the kind of stage"
+        difference = (
+            first_difference(what_it_computes(old), what_it_computes({"run": stage.kind, **stage.config}))
+            or "the kind of stage"
+        )
         raise ExperimentError(
             f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
         )

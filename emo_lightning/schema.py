@@ -43,7 +43,7 @@ class Emotion(StrEnum):
     SADNESS = "sadness"
 
     @property
-    def index(self) -> int:
+    def position(self) -> int:
         """Position in vectors over emotions, 0–7."""
         return EMOTIONS.index(self)
 

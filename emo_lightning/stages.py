@@ -174,5 +174,5 @@ def _quiet() -> None:
     ):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{advice}")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not re.search("litlogger|litmodels|Tip:", record.getMessage())
+        lambda record: not re.search("litlogger|litmodels|Tip:|PU available|^Seed set to", record.getMessage())
     )

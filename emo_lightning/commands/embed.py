@@ -16,7 +16,9 @@ def main(argv: list[str]) -> int:
         "torchrun --nproc-per-node 8 -m emo_lightning embed data/*.tar --out data-des   (shared among the ranks; resumes by shard)",
     )  # fmt: skip
     parser.add_argument("inputs", nargs="+", help="image files, or tars (not both)")
-    parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})")
+    parser.add_argument(
+        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
+    )
     parser.add_argument("--out", type=Path, required=True, help="a .parquet file for images, a folder for tars")
     parser.add_argument("--batch-size", type=int, default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")

@@ -16,7 +16,9 @@ def main(argv: list[str]) -> int:
         epilog="example: emo explain photo.jpg --model runs/demo/model --out photo.explained.png",
     )  # fmt: skip
     parser.add_argument("image", type=Path)
-    parser.add_argument("--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})")
+    parser.add_argument(
+        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
+    )
     parser.add_argument("--out", type=Path, help="overlay PNG (default: IMAGE.explained.png in the current folder)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="of one reply (default: 256)")

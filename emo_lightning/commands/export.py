@@ -15,7 +15,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("adapter", type=Path, help="adapter folder of a run")
     parser.add_argument("--merge", action="store_true", required=True, help="fold the adapter into the weights")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights (default: auto)")
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights (default: auto)"
+    )
     args = parser.parse_args(argv)
     if not (args.adapter / "adapter_config.json").is_file():
         raise ValueError(f"{args.adapter}: no adapter_config.json there; expected the adapter folder of a run")

@@ -122,10 +122,8 @@ class Collator:
         return batch
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
-        content = [{"type": "image"}, {"type": "text", "text": prompt(keys)}]
-        text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
+        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _expand(self, ids: list[int], grid: list[int]) -> list[int]:

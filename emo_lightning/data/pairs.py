@@ -60,8 +60,8 @@ class PairDataModule(LightningDataModule):
             len(self.dataset(split)), self.batch_size, seed=self.seed, shuffle=split == "train",
             rank=trainer.global_rank, world_size=trainer.world_size,
         )  # fmt: skip
-        collate = trainer.lightning_module.collate  # type: ignore[union-attr, attr-defined]
-        return ResumableLoader(self.dataset(split), batches, num_workers=self.num_workers, collate_fn=collate)
+        task: Any = trainer.lightning_module
+        return ResumableLoader(self.dataset(split), batches, num_workers=self.num_workers, collate_fn=task.collate)
 
     def train_dataloader(self) -> Any:
         """Shuffled, sized, resumable."""

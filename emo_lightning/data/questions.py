@@ -96,7 +96,8 @@ class QuestionDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             raise RuntimeError("loaders are made by the Trainer")
-        net = trainer.lightning_module.net  # type: ignore[union-attr, attr-defined]
+        task: Any = trainer.lightning_module
+        net = task.net
         collate = _AskAll(Collator(net.processor, net.model_type, answers=False, max_length=self.max_length), self.objectives)
         loaders, self.pending = [], []
         for name in self.sets:

@@ -51,7 +51,7 @@ class Supervision:
         """The labels of a record; what is not annotated stays empty."""
         return cls(
             record.emotion_distribution() or _NO_DISTRIBUTION,
-            NO_EMOTION if record.emotion is None else record.emotion.index,
+            NO_EMOTION if record.emotion is None else record.emotion.position,
             math.nan if record.intensity is None else float(record.intensity),
         )
 

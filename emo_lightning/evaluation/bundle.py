@@ -21,7 +21,12 @@ _KEYS = ("backbone", "head", "probe", "features", "questions")
 
 
 def bundle_stage(
-    out: Path, backbone: str, head: Path, probe: Path | None = None, features: str = "emotion", questions: list[str] | None = None
+    out: Path,
+    backbone: str,
+    head: Path,
+    probe: Path | None = None,
+    features: str = "emotion",
+    questions: list[str] | None = None,
 ) -> None:
     """Stage: write `OUT/emo.json`, which `emo embed` and `emo explain` take as `--model OUT`.
 
@@ -134,7 +139,11 @@ class EmotionModel:
             (reply,) = self.backbone.generate(batch, max_new_tokens)
             parts.append(
                 parse_reply(
-                    reply, id=name, original=batch["original_size"][0], resized=batch["resized_size"][0], codec=self.collate.codec
+                    reply,
+                    id=name,
+                    original=batch["original_size"][0],
+                    resized=batch["resized_size"][0],
+                    codec=self.collate.codec,
                 )
             )
         des = self.embed([image])
@@ -146,7 +155,9 @@ class EmotionModel:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / BUNDLE_FILE
     if not path.is_file():
-        raise SchemaError(f"{path}: no such file; --model takes the folder of an experiment's `model` stage, e.g. runs/demo/model")
+        raise SchemaError(
+            f"{path}: no such file; --model takes the folder of an experiment's `model` stage, e.g. runs/demo/model"
+        )
     config = json.loads(path.read_text())
     if set(config) != set(_KEYS):
         raise SchemaError(f"{path}: keys {', '.join(sorted(config))}; expected {', '.join(sorted(_KEYS))}")

@@ -90,7 +90,14 @@ def _embed_shard(index: TarIndex, shard: Any, target: Path, net: EmotionModel, b
                 buffer = io.BytesIO()
                 np.save(buffer, vector)
                 # The key holds the folder within the tar, if there is one.
-                tar.write({"__key__": index.key(row), extension: image, "json": index.record_bytes(row), DES_EXTENSION: buffer.getvalue()})
+                tar.write(
+                    {
+                        "__key__": index.key(row),
+                        extension: image,
+                        "json": index.record_bytes(row),
+                        DES_EXTENSION: buffer.getvalue(),
+                    }
+                )
     temporary.replace(target)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -133,7 +133,7 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
     tokenizer = build_tokenizer(words, vocabulary=sizes.vocabulary, max_number=sizes.max_number)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN_SPECIAL_TOKENS}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN_SPECIAL_TOKENS}
     head_dim = sizes.hidden_size // sizes.heads
     config = Qwen2_5_VLConfig(
         text_config={
@@ -150,8 +150,8 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
         },
         vision_config={
             "depth": sizes.vision_layers, "hidden_size": sizes.vision_hidden, "intermediate_size": 3 * sizes.vision_hidden,
-            "num_heads": 4, "patch_size": sizes.patch, "out_hidden_size": sizes.hidden_size, "fullatt_block_indexes": list(range(sizes.vision_layers)),
-            "initializer_range": sizes.init,
+            "num_heads": 4, "patch_size": sizes.patch, "out_hidden_size": sizes.hidden_size,
+            "fullatt_block_indexes": list(range(sizes.vision_layers)), "initializer_range": sizes.init,
         },
         image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
         vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=True,

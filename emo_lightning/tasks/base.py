@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -141,7 +142,7 @@ class Task(LightningModule):
             if parameter.requires_grad:
                 yield self.optim.lr, name, parameter
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with one group per (rate, decayed or not), and the schedule per optimiser step."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for lr, _, parameter in self.grouped_parameters():

@@ -46,7 +46,11 @@ class SampleLogger(Callback):
             moved = {k: v.to(task.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
             for i, reply in enumerate(task.net.generate(moved, self.max_new_tokens)):
                 said = parse_reply(
-                    reply, id=questions[i].key, original=batch["original_size"][i], resized=batch["resized_size"][i], codec=collate.codec
+                    reply,
+                    id=questions[i].key,
+                    original=batch["original_size"][i],
+                    resized=batch["resized_size"][i],
+                    codec=collate.codec,
                 )
                 captions[i] += f"{name}: {reply}\n"
                 if said.objects:

@@ -58,7 +58,7 @@ def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> Non
             "description", "background", "attribute", "subject", "bbox_2d", "emotion", "intensity",
         }  # fmt: skip
         asked = tokenizer.decode(batch["input_ids"][row][~supervised])
-        assert "Look at the image" in asked and "user" in asked
+        assert "Look at the image" in asked
 
 
 def test_collator_equals_the_processor(world_tars: Path, tiny_qwen: Path) -> None:
@@ -274,4 +274,5 @@ def test_gradient_checkpointing_reaches_vision_adapters(world_tars: Path, tiny_q
     recorder = Recorder()
     trainer(tmp_path, max_steps=2, callbacks=[recorder]).fit(task, datamodule=data(world_tars))
     trained = [p for n, p in task.named_parameters() if p.requires_grad and ".visual.blocks." in n and "lora_B" in n]
-    assert trained and all(float(p.detach().abs().max()) > 0 for p in trained)
+    assert trained
+    assert all(float(p.detach().abs().max()) > 0 for p in trained)

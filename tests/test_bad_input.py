@@ -1,0 +1,176 @@
+"""What a user can get wrong ends in one clear line, through the real command line, before or at the first step.
+
+How each kind of damage is found is tested in tests/data/test_shards.py; here, that its message reaches the terminal unspoilt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emo_lightning.cli import main
+from emo_lightning.experiment import ROOT
+
+CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def failing_run(tmp_path: Path, world_tars: Path, tiny_qwen: Path, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Runs round 1 on these tars, which must fail; returns the one line of the stage's error."""
+
+    def run(train: Path | str, **changes: Any) -> str:
+        options = {
+            "vars.backbone": tiny_qwen, "vars.train": train, "vars.val": f"{world_tars}/*-val-*.tar", "data.num_workers": 0,
+            "data.batch_size": 2, "trainer.max_steps": 2, "trainer.limit_val_batches": 0, "trainer.accelerator": "cpu",
+            "trainer.enable_progress_bar": "false", "trainer.accumulate_grad_batches": 1, "trainer.logger": CSV, **changes,
+        }  # fmt: skip
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        capfd.readouterr()
+        assert main(["run", str(ROOT / "experiments/round1.yaml"), "--runs", str(tmp_path / "runs"), *words]) == 2
+        err = capfd.readouterr().err
+        assert "Traceback" not in err, err
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 2, err
+        assert "stage 'round1' ended with exit code 2" in lines[1]
+        assert lines[0].startswith("error: stage 'round1': ")
+        return lines[0]
+
+    return run
+
+
+Members = list[tuple[str, bytes]]
+
+
+def rewritten(source: Path, target: Path, change: Callable[[Members], Members]) -> Path:
+    """A copy of a tar with other members."""
+    with tarfile.open(source) as tar:
+        members = [(m.name, tar.extractfile(m).read()) for m in tar.getmembers()]  # type: ignore[union-attr]
+    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in change(members):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return target
+
+
+def record_with(**changes: Any) -> Callable[[Members], Members]:
+    """Changes the first record; `None` removes a key."""
+
+    def change(members: Members) -> Members:
+        out, done = [], False
+        for name, data in members:
+            if name.endswith(".json") and not done:
+                record = json.loads(data) | changes
+                data, done = json.dumps({k: v for k, v in record.items() if v is not None}).encode(), True
+            out.append((name, data))
+        return out
+
+    return change
+
+
+def broken_picture(members: Members) -> Members:
+    """The first image is cut, and its record says so: only decoding can find it."""
+    (image_name, image), (json_name, record) = members[0], members[1]
+    assert json_name.endswith(".json")
+    image = image[: len(image) // 2]
+    record = json.dumps(json.loads(record) | {"sha256": hashlib.sha256(image).hexdigest()}).encode()
+    return [(image_name, image), (json_name, record), *members[2:]]
+
+
+RECORDS: dict[str, tuple[Callable[[Members], Members], str]] = {
+    "field missing": (record_with(sha256=None), r".json: key 'sha256': Field required"),
+    "unknown label": (record_with(emotion="joy"), "unknown emotion 'joy'; allowed: amusement, awe"),
+    "box outside": (
+        record_with(objects=[{"phrase": "dog", "bbox": [0, 0, 9000, 50], "score": 1.0}]),
+        "objects[0].bbox [0.0, 0.0, 9000.0, 50.0] leaves the image",
+    ),
+    "unknown key": (record_with(emotoin="awe"), "key 'emotoin'"),
+    "not an image": (broken_picture, "does not decode"),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", RECORDS)
+def test_damaged_samples(damage: str, workers: int, failing_run: Run, world_tars: Path, tmp_path: Path) -> None:
+    if workers and damage != "not an image":
+        pytest.skip("records are read before workers start")
+    change, message = RECORDS[damage]
+    shard = rewritten(sorted(world_tars.glob("*-train-*.tar"))[0], tmp_path / "bad.tar", change)
+    error = failing_run(shard, **{"data.num_workers": workers})
+    assert message in error
+    assert f"{shard}:" in error
+
+
+def truncated(shard: Path) -> None:
+    data = shard.read_bytes()
+    shard.write_bytes(data[: len(data) // 2])
+
+
+def flipped(shard: Path) -> None:
+    data = bytearray(shard.read_bytes())
+    with tarfile.open(shard) as tar:
+        header = tar.getmembers()[6].offset
+    data[header + 10] ^= 0x10
+    shard.write_bytes(data)
+
+
+def emptied(shard: Path) -> None:
+    with tarfile.open(shard, "w"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (Path.unlink, "no such"),
+        (truncated, "byte"),
+        (flipped, "byte"),
+        (emptied, "holds no samples"),
+        (lambda shard: shard.write_bytes(b""), "bad.tar"),
+        (lambda shard: shard.write_bytes(b"PK\x03\x04" + bytes(5000)), "byte 0"),
+    ],
+    ids=["missing", "truncated", "bit flipped", "no members", "no bytes", "a zip"],
+)
+def test_damaged_tars(damage: Callable[[Path], Any], message: str, failing_run: Run, world_tars: Path, tmp_path: Path) -> None:
+    shard = Path(shutil.copy(sorted(world_tars.glob("*-train-*.tar"))[0], tmp_path / "bad.tar"))
+    damage(shard)
+    error = failing_run(shard)
+    assert message in error
+    assert str(shard) in error
+
+
+def test_wrong_hub_id(failing_run: Run, world_tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.monotonic()
+    error = failing_run(f"{world_tars}/*-train-*.tar", **{"vars.backbone": "Qwen/Qwen2.5-VL-3B-Instructed"})
+    assert "backbone 'Qwen/Qwen2.5-VL-3B-Instructed' is neither a model folder nor in the local cache" in error
+    assert time.monotonic() - started < 30
+
+
+def test_wandb_online_without_a_key(
+    failing_run: Run, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B reads its key from the environment or from ~/.netrc; there is neither."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    logger = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: '${run.out}', project: p}}]"
+    started = time.monotonic()
+    error = failing_run(f"{world_tars}/*-train-*.tar", **{"trainer.logger": logger})
+    assert "No API key configured" in error
+    assert "wandb login" in error
+    assert time.monotonic() - started < 30
