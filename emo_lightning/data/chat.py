@@ -21,15 +21,18 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 KEY_GUIDE: dict[str, str] = {
+    "bbox_2d": "a list of boxes [x1, y1, x2, y2] around the subject, in pixels",
     "description": "one sentence about what is seen",
     "background": "the scene in a few words",
     "attribute": "the state of the subject or scene that carries feeling",
     "subject": "the main subject in a few words",
-    "bbox_2d": "a list of boxes [x1, y1, x2, y2] around the subject, in pixels",
     "emotion": f"one of {', '.join(EMOTIONS)}",
     "intensity": "a whole number from 1 to 10",
 }
-"""Every key that an answer may hold, in the order in which it is asked and answered, with its explanation in the prompt."""
+"""Every key that an answer may hold, in the order in which it is asked and answered, with its explanation in the prompt.
+
+The box comes first: it then stands at a fixed distance from the image's tokens, which matters where positions are relative, and
+the words that follow can attend to where they point."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,12 @@ class Objective:
 OBJECTIVES: dict[str, Objective] = {
     o.name: o
     for o in (
-        Objective("attributes", ("description", "background", "attribute", "subject", "bbox_2d")),
+        Objective("attributes", ("bbox_2d", "description", "background", "attribute", "subject")),
         Objective("emotion", ("emotion", "intensity")),
         Objective("explain", tuple(KEY_GUIDE)),
         Objective("caption", ("description",)),
-        Objective("grounding", ("subject", "bbox_2d")),
-        Objective("neutral", ("description", "subject", "bbox_2d")),
+        Objective("grounding", ("bbox_2d", "subject")),
+        Objective("neutral", ("bbox_2d", "description", "subject")),
     )
 }
 """`attributes` is round 1, `emotion` is round 2; `explain` asks all at once; the last three make a neutral base."""

@@ -64,7 +64,7 @@ class TinyQwen:
     vocabulary: int = 1200
     max_number: int = 224
     init: float = 0.06
-    rope_theta: float = 100.0
+    rope_theta: float = 2.0
 
 
 def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -> PreTrainedTokenizerFast:
@@ -103,12 +103,11 @@ def _phrases() -> list[str]:
     opening = prompt(()).rstrip()
     guides = [f"{key} ({guide})" for key, guide in KEY_GUIDE.items()]
     text_keys = ("description", "background", "attribute", "subject", "emotion")
-    starts = [f'{{"{key}": "' for key in text_keys] + [f'", "{key}": "' for key in text_keys]
+    starts = [f'{before}"{key}": "' for before in ("{", '", ', "]], ") for key in text_keys]
     return [
         opening,
         *[" " + g for g in guides],
         *starts,
-        '", "bbox_2d": [[',
         '{"bbox_2d": [[',
         '", "intensity":',
         "]]}",
