@@ -41,7 +41,7 @@ def prepare_world(
     """Make all tars of the demo; a call that was interrupted goes on where it stopped.
 
     `out/store` is the store, `out/truth.jsonl` the truth of its images, `out/tars` train and val as annotated, `out/reference`
-    test and heldout with the known truth, `out/neutral` pretrain with neutral captions, `out/prep.json` what is returned.
+    test and heldout with the known truth, `out/neutral` pretrain and val with neutral captions, `out/prep.json` what is returned.
 
     Args:
         out: directory.
@@ -85,7 +85,7 @@ def prepare_world(
         result = _summary(store, truth, report)
     result |= {"grounding": dict(grounded), "server_bill": bill, "exported": manifest["counts"]}
     _reference(out / "reference", world, {"test": test, "heldout": heldout}, "truth", tell)
-    _reference(out / "neutral", world, {"pretrain": pretrain}, "neutral", tell)
+    _reference(out / "neutral", world, {"pretrain": pretrain, "val": val if pretrain else 0}, "neutral", tell)
     result["paths"] = {name: str(out / name) for name in ("store", "tars", "reference", "neutral")}
     result["seconds"] = round(time.monotonic() - started, 1)
     (out / "prep.json").write_text(json.dumps(result, indent=1) + "\n")

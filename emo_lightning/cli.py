@@ -74,7 +74,11 @@ def explain_error(error: BaseException, prefix: str = "") -> int:
     )
     if not known or os.environ.get("EMO_TRACEBACK"):
         traceback.print_exception(error)
-    print(f"error: {prefix}{' '.join(str(error).split())}", file=sys.stderr)
+    message = str(error)
+    if known and message.startswith("Caught ") and "in DataLoader worker process" in message:
+        # PyTorch sends the worker's whole traceback as the message; its last line is "module.Error: what our error said".
+        message = message.strip().splitlines()[-1].partition(": ")[2]
+    print(f"error: {prefix}{' '.join(message.split())}", file=sys.stderr)
     return 2 if known else 1
 
 

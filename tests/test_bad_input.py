@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from emo_lightning.cli import main
+from emo_lightning.data.sampler import Slot
 from emo_lightning.experiment import ROOT
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
@@ -105,16 +106,37 @@ RECORDS: dict[str, tuple[Callable[[Members], Members], str]] = {
 }
 
 
-@pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("damage", RECORDS)
-def test_damaged_samples(damage: str, workers: int, failing_run: Run, world_tars: Path, tmp_path: Path) -> None:
-    if workers and damage != "not an image":
-        pytest.skip("records are read before workers start")
+def test_damaged_samples(damage: str, failing_run: Run, world_tars: Path, tmp_path: Path) -> None:
     change, message = RECORDS[damage]
     shard = rewritten(sorted(world_tars.glob("*-train-*.tar"))[0], tmp_path / "bad.tar", change)
-    error = failing_run(shard, **{"data.num_workers": workers})
+    error = failing_run(shard)
     assert message in error
     assert f"{shard}:" in error
+
+
+def test_an_error_in_a_worker_is_one_line_too(capsys: pytest.CaptureFixture[str], world_tars: Path, tmp_path: Path) -> None:
+    """A DataLoader wraps what its worker raised in the worker's whole traceback."""
+    from torch.utils.data import DataLoader
+
+    from emo_lightning.cli import explain_error
+    from emo_lightning.data.shards import ShardError, TarIndex
+    from tests.tasks.test_sft import data
+
+    shard = rewritten(sorted(world_tars.glob("*-train-*.tar"))[0], tmp_path / "bad.tar", broken_picture)
+    dataset = data(world_tars).dataset("train")
+    dataset.index = TarIndex.open(shard)
+    loader = DataLoader(
+        dataset, batch_sampler=[[Slot(0, False)]], num_workers=1, collate_fn=list, multiprocessing_context="fork"
+    )
+    with pytest.raises(ShardError) as caught:
+        list(loader)
+    assert "Traceback" in str(caught.value)
+    assert explain_error(caught.value, "stage 'x': ") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith(f"error: stage 'x': {shard}:")
+    assert "does not decode" in error
 
 
 def truncated(shard: Path) -> None:
@@ -138,7 +160,7 @@ def emptied(shard: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (Path.unlink, "no such"),
+        (Path.unlink, "No such file"),
         (truncated, "byte"),
         (flipped, "byte"),
         (emptied, "holds no samples"),

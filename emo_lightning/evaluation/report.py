@@ -138,7 +138,8 @@ class _Page:
         notes = [
             f"stage {stage.name!r} is {stage.info.get('status') or 'without a status'}"
             for stage in self.stages
-            if stage.info and stage.info.get("status") != COMPLETE
+            # The stage that writes this page is still running while it does.
+            if stage.info and stage.info.get("status") != COMPLETE and stage.info.get("kind") != "report"
         ]
         kinds = {stage.info.get("kind") for stage in self.stages}
         present = {kind for kind, name in OUTPUTS.items() if any((s.path / name).is_file() for s in self.stages)}
