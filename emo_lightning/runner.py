@@ -59,6 +59,10 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
         stages.check(stage)
     with _locked(experiment.dir, ranks):
         done = {s.name for s in chosen if _complete(s)}
+        _refuse_stale(chosen, done)
+        if len(done) < len(chosen):
+            # A page about a run that goes on is about an older run.
+            done -= {s.name for s in chosen if s.kind == "report"}
         if ranks.rank == 0:
             _write(experiment.dir / "experiment.yaml", experiment.as_yaml())
         for number, stage in enumerate(chosen, 1):
@@ -103,6 +107,19 @@ def _complete(stage: Stage) -> bool:
             f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
         )
     return book.get("status") == "complete"
+
+
+def _refuse_stale(stages: list[Stage], done: set[str]) -> None:
+    """A finished stage must not stand on one that is, or will be, made anew."""
+    for n, later in enumerate(stages):
+        named = json.dumps(later.config, default=str)
+        for earlier in stages[:n]:
+            if later.name not in done or not (f"{earlier.out}/" in named or f'{earlier.out}"' in named):
+                continue
+            if earlier.name not in done or str(_book(earlier).get("finished")) > str(_book(later).get("started")):
+                raise ExperimentError(
+                    f"{later.out} was made from an older {earlier.out}; delete it too, so that it is made anew, or choose another --name"
+                )
 
 
 def _book(stage: Stage) -> dict[str, Any]:

@@ -106,12 +106,12 @@ def execute(stage: Stage) -> None:
     """Run a stage in this process."""
     found = kind(stage.kind)
     stage.out.mkdir(parents=True, exist_ok=True)
+    _quiet()
     if isinstance(found, Call):
         parser = parser_of(stage.kind)
         arguments = parser.instantiate_classes(parser.parse_object(copy.deepcopy(stage.config)))
         load(found.target)(out=stage.out, **arguments.as_dict() if hasattr(arguments, "as_dict") else vars(arguments))
         return
-    _quiet()
     trainer = {**stage.config.get("trainer", {}), "default_root_dir": str(stage.out)}
     cli = _lightning_cli(found, {**copy.deepcopy(stage.config), "trainer": trainer})
     last = stage.out / "checkpoints" / "last.ckpt"
@@ -173,6 +173,11 @@ def _quiet() -> None:
         "`is_gradient_checkpointing` is deprecated", "`gradient_checkpointing_enable` is deprecated", "`isinstance\\(treespec, LeafSpec",
     ):  # fmt: skip
         warnings.filterwarnings("ignore", f".*{advice}")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not re.search("litlogger|litmodels|Tip:|PU available|^Seed set to", record.getMessage())
-    )
+    for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(logger).addFilter(
+            lambda record: not re.search("litlogger|litmodels|Tip:|PU available|^Seed set to", record.getMessage())
+        )
+    from transformers.utils.logging import disable_progress_bar
+
+    # A bar for every shard of weights, under the bar of the training itself.
+    disable_progress_bar()

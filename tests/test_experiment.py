@@ -234,17 +234,7 @@ def test_every_config_is_used() -> None:
     shipped = {
         f"{p.parent.name}/{p.name}" for group in ("model", "data", "trainer") for p in (ROOT / "configs" / group).glob("*.yaml")
     }
-    # For the command line: see its first line.
-    assert shipped - used <= {"trainer/gpu.yaml"}
-    assert used <= shipped
-
-
-def test_gpu_settings_merge_over_the_default(tmp_path: Path) -> None:
-    stage = {**SFT, "defaults": ["trainer/default.yaml", "trainer/gpu.yaml"]}
-    (resolved,) = load(tmp_path, {"stages": {"s": stage}}).stages
-    check(resolved)
-    assert resolved.config["trainer"]["accelerator"] == "gpu"
-    assert resolved.config["trainer"]["gradient_clip_val"] == 1.0
+    assert shipped == used
 
 
 def test_two_learning_rates_of_a_yaml_are_numbers() -> None:

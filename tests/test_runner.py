@@ -341,3 +341,23 @@ def test_two_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -
     assert "MEMBER: 2/2" in out
     assert {book(tmp_path / "runs/small" / s)["status"] for s in ("init", "tune")} == {"complete"}
     assert weights(tmp_path / "runs/small/tune/adapter")
+
+
+def test_a_stage_does_not_outlive_the_one_it_stands_on(tmp_path: Path) -> None:
+    """Delete an earlier stage, and the run refuses to call a later one complete."""
+    import shutil
+
+    experiment = tmp_path / "two.yaml"
+    experiment.write_text(
+        "name: two\n"
+        "stages:\n"
+        "  first: {run: bundle, backbone: a/b, head: x}\n"
+        '  second: {run: bundle, backbone: a/b, head: "${run.stages.first}/head"}\n'
+    )
+    command = ["run", str(experiment), "--runs", str(tmp_path / "runs")]
+    assert main(command) == 0
+    assert main(command) == 0
+    shutil.rmtree(tmp_path / "runs/two/first")
+    assert main(command) == 2
+    shutil.rmtree(tmp_path / "runs/two/second")
+    assert main(command) == 0
