@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.loader import rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.shards import TarIndex
 
@@ -103,18 +103,12 @@ class ConversationDataModule(LightningDataModule):
         return len(EpochBatches(len(self.dataset("train")), self.batch_size, seed=self.seed, world_size=world_size))
 
     def _loader(self, split: str) -> Any:
-        trainer = self.trainer
-        if trainer is None:
-            raise RuntimeError("loaders are made by the Trainer")
-        dataset = self.dataset(split)
         training = split == "train"
-        batches = EpochBatches(
-            len(dataset), self.batch_size if training else self.val_batch_size, seed=self.seed, shuffle=training,
-            rank=trainer.global_rank, world_size=trainer.world_size,
+        task: Any = self.trainer.lightning_module if self.trainer is not None else None
+        return rank_loader(
+            self.trainer, self.dataset(split), self.batch_size if training else self.val_batch_size, seed=self.seed, shuffle=training,
+            num_workers=self.num_workers, collate_fn=self.collator(task),
         )  # fmt: skip
-        return ResumableLoader(
-            dataset, batches, num_workers=self.num_workers, collate_fn=self.collator(trainer.lightning_module)
-        )
 
     def collator(self, task: Any) -> Collator:
         """Built from the task's backbone, whose processor and coordinates it must use."""

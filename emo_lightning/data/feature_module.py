@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from emo_lightning.data.embeddings import EmbeddingDataset, collate_embeddings
 from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache, collate_features
-from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.loader import ResumableLoader, rank_loader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import NO_EMOTION
 
@@ -100,10 +100,8 @@ class FeatureDataModule(pl.LightningDataModule):
 
     def loader(self, name: str, shuffle: bool = False) -> ResumableLoader:
         """Batches of one set for this rank."""
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         options: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": collate_features}
         dataset: Any = self.caches.get(name)
         if name in self.embeddings:
             dataset, options = self.embeddings[name], {"collate_fn": collate_embeddings}
-        batches = EpochBatches(len(dataset), self.batch_size, seed=self.seed, rank=rank, world_size=world_size, shuffle=shuffle)
-        return ResumableLoader(dataset, batches, **options)
+        return rank_loader(self.trainer, dataset, self.batch_size, seed=self.seed, shuffle=shuffle, **options)

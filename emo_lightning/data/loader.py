@@ -113,3 +113,29 @@ class ResumableLoader(DataLoader[Any]):
     def _order_state(self) -> dict[str, Any]:
         names = ("size", "batch_size", "world_size", "seed", "shuffle")
         return {name: getattr(self.batches, name) for name in names}
+
+
+def rank_loader(
+    trainer: Any,
+    dataset: Any,
+    batch_size: int,
+    *,
+    seed: int,
+    shuffle: bool,
+    collate_fn: Callable[[list[Any]], Any],
+    num_workers: int = 0,
+) -> ResumableLoader:
+    """This rank's share of a dataset.
+
+    Args:
+        trainer: tells rank and world size; None is one process alone.
+        dataset: `dataset[Slot]` gives one sample.
+        batch_size: samples per rank and step.
+        seed: of the order.
+        shuffle: False keeps the dataset's order.
+        collate_fn: list of samples to batch.
+        num_workers: processes that fetch ahead.
+    """
+    rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+    batches = EpochBatches(len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size, shuffle=shuffle)
+    return ResumableLoader(dataset, batches, num_workers=num_workers, collate_fn=collate_fn)

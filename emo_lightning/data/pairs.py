@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
-from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.loader import rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.shards import TarIndex
 
@@ -53,15 +53,11 @@ class PairDataModule(LightningDataModule):
         return len(EpochBatches(len(self.dataset("train")), self.batch_size, seed=self.seed, world_size=world_size))
 
     def _loader(self, split: str) -> Any:
-        trainer = self.trainer
-        if trainer is None:
-            raise RuntimeError("loaders are made by the Trainer")
-        batches = EpochBatches(
-            len(self.dataset(split)), self.batch_size, seed=self.seed, shuffle=split == "train",
-            rank=trainer.global_rank, world_size=trainer.world_size,
+        task: Any = self.trainer.lightning_module if self.trainer is not None else None
+        return rank_loader(
+            self.trainer, self.dataset(split), self.batch_size, seed=self.seed, shuffle=split == "train",
+            num_workers=self.num_workers, collate_fn=task.collate,
         )  # fmt: skip
-        task: Any = trainer.lightning_module
-        return ResumableLoader(self.dataset(split), batches, num_workers=self.num_workers, collate_fn=task.collate)
 
     def train_dataloader(self) -> Any:
         """Shuffled, sized, resumable."""

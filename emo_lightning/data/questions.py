@@ -10,8 +10,8 @@ from torch.utils.data import Dataset
 
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.loader import ResumableLoader
-from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.loader import rank_loader
+from emo_lightning.data.sampler import Slot
 from emo_lightning.data.shards import TarIndex
 from emo_lightning.schema import Record
 
@@ -104,11 +104,17 @@ class QuestionDataModule(LightningDataModule):
             index, done = self.index(name), self.done.get(name, ())
             rows = [row for row in range(len(index)) if not done or index.record(row).id not in done]
             if rows:
-                batches = EpochBatches(
-                    len(rows), self.batch_size, seed=0, shuffle=False, rank=trainer.global_rank, world_size=trainer.world_size
-                )
+                dataset = QuestionDataset(index, rows)
                 loaders.append(
-                    ResumableLoader(QuestionDataset(index, rows), batches, num_workers=self.num_workers, collate_fn=collate)
+                    rank_loader(
+                        trainer,
+                        dataset,
+                        self.batch_size,
+                        seed=0,
+                        shuffle=False,
+                        num_workers=self.num_workers,
+                        collate_fn=collate,
+                    )
                 )
                 self.pending.append(name)
         return loaders

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from emo_lightning.models.hub import cache_only
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -33,22 +35,24 @@ class ClipScorer:
 
         Raises:
             ValueError: not a CLIP checkpoint, or weights are missing in it.
-            OSError: the folder or id does not exist (transformers' message).
+            HubError, OSError: the folder or id does not exist.
         """
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
-        config = AutoConfig.from_pretrained(name)
+        local = {"local_files_only": cache_only(name)}
+        config = AutoConfig.from_pretrained(name, **local)
         if config.model_type != "clip":
             raise ValueError(
                 f"clip={name!r} holds a model of type {config.model_type!r}; expected 'clip' (transformers' CLIPModel)"
             )
-        loaded: Any = CLIPModel.from_pretrained(name, output_loading_info=True)
+        loaded: Any = CLIPModel.from_pretrained(name, output_loading_info=True, **local)
         model, info = loaded
         if info["missing_keys"]:
             # transformers would fill these with noise and only warn.
             raise ValueError(f"clip={name!r} lacks weights: {sorted(info['missing_keys'])[:5]}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device), AutoTokenizer.from_pretrained(name), AutoImageProcessor.from_pretrained(name), batch_size)
+        tokenizer = AutoTokenizer.from_pretrained(name, **local)
+        return cls(model.to(device), tokenizer, AutoImageProcessor.from_pretrained(name, **local), batch_size)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
