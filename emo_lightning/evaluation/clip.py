@@ -39,7 +39,7 @@ class ClipScorer:
         """
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
-        local = {"local_files_only": cache_only(name)}
+        local: dict[str, Any] = {"local_files_only": cache_only(name)}
         config = AutoConfig.from_pretrained(name, **local)
         if config.model_type != "clip":
             raise ValueError(
