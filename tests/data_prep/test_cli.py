@@ -99,7 +99,7 @@ def test_the_demo_world_is_prepared_once(tmp_path: Path, write_config, monkeypat
     assert again["requests"] == 0
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.tar")} == written
     neutral = json.loads((tmp_path / "neutral/manifest.json").read_text())
-    assert neutral["label_counts"] == {"pretrain": {}}, "neutral tars name no emotion"
+    assert neutral["label_counts"] == {"pretrain": {}, "val": {}}, "neutral tars name no emotion"
 
 
 def test_world_source_hides_its_truth(tmp_path: Path, write_config) -> None:
