@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"emo: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     # Before torch is loaded. By default OpenMP's threads spin while they wait: with one other busy process on two cores a training
-    # step took nine times as long (benchmarks/openmp_wait.py).
+    # step took nine times as long (experiments/LOG.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return int(importlib.import_module(module).main(rest) or 0)
