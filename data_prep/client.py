@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_prep.completion import cache_key, message_of, never_sent, root_cause, usage_of
 from data_prep.config import ConfigError, EndpointConfig, Price
+from data_prep.errors import PrepError
 from data_prep.ledger import Ledger
 from data_prep.prompts import INVALID_REPLY
 from data_prep.replies import InvalidReply, Reply, parse_reply, strict_schema
@@ -41,7 +42,7 @@ class Stopped(Exception):
     """The pass was asked to stop; nothing was sent."""
 
 
-class CallError(RuntimeError):
+class CallError(PrepError, RuntimeError):
     """A call that cannot succeed for any image; the pass ends."""
 
 

@@ -10,13 +10,17 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_prep.errors import PrepError
 from emo_lightning.schema import SchemaError, describe
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "prep"
+"""Whole, working configurations of a pass."""
 
 NANO = 1_000_000_000
 """Nano-dollars in a dollar."""
 
 
-class ConfigError(ValueError):
+class ConfigError(PrepError, ValueError):
     """A configuration or price table is wrong; the message names the file, the key, what was found and what is allowed."""
 
 

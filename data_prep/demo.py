@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import NANO, PrepConfig, WorldConfig
+from data_prep.config import CONFIGS, NANO, PrepConfig, WorldConfig
 from data_prep.export import MANIFEST, export_store
 from data_prep.grounding import ground
 from data_prep.pipeline import PassReport, annotate
@@ -19,8 +19,6 @@ from data_prep.sources.world_source import draw, world_item, world_truth
 from data_prep.sources.world_tars import WorldLabels, tars_origin, write_world_tars
 from data_prep.store import Store
 from emo_lightning.schema import Record, read_jsonl, write_jsonl
-
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "prep"
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (what is happening, done, total, note)."""

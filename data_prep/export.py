@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.config import SplitConfig
+from data_prep.errors import PrepError
 from data_prep.ledger import Item
 from data_prep.store import Store
 from emo_lightning.schema import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
@@ -19,7 +20,7 @@ from emo_lightning.schema import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
 MANIFEST = "manifest.json"
 
 
-class ExportError(ValueError):
+class ExportError(PrepError, ValueError):
     """The tars cannot be written as asked."""
 
 

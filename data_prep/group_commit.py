@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.errors import PrepError
 
-class LedgerError(RuntimeError):
+
+class LedgerError(PrepError, RuntimeError):
     """The ledger cannot be opened or written."""
 
 

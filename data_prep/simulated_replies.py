@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_prep.config import SimulatedModel, SimulationConfig
+from data_prep.errors import PrepError
 from emo_lightning.schema import EMOTIONS, INTENSITY_LEVELS, Emotion, Record, intensity_level
 
 _TRIPLET = ("background", "attribute", "subject")
@@ -18,7 +19,7 @@ _SHOWN = re.compile(r"^Annotation: (\{.*\})\nPooled votes on the emotion: (\{.*\
 """How `prompts.CRITIC` shows an annotation."""
 
 
-class SimulationError(ValueError):
+class SimulationError(PrepError, ValueError):
     """The request cannot be answered; sent to the client as HTTP 400."""
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from data_prep.errors import PrepError
 from data_prep.ledger import Item, Ledger
 from data_prep.sources.base import Refusal, SourceItem
 
@@ -27,7 +28,7 @@ _SHOWN = 20
 """Refusals kept word by word in a report; all are counted."""
 
 
-class StoreError(RuntimeError):
+class StoreError(PrepError, RuntimeError):
     """The store cannot be used."""
 
 

@@ -9,6 +9,7 @@ import torch
 from pycocotools import mask as coco
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor, SamModel, SamProcessor
 
+from data_prep.errors import PrepError
 from data_prep.grounding.base import STORED_FROM, rank
 from emo_lightning.schema import GroundedObject, Mask
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-class GroundingError(RuntimeError):
+class GroundingError(PrepError, RuntimeError):
     """The models cannot be used."""
 
 

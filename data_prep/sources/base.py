@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from data_prep.errors import PrepError
 from emo_lightning.schema import GroundedObject
 
 
@@ -51,7 +52,7 @@ class Refusal:
         return f"{place}: {self.reason}"
 
 
-class SourceError(ValueError):
+class SourceError(PrepError, ValueError):
     """The source as a whole cannot be read."""
 
 

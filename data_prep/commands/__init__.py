@@ -1,0 +1,1 @@
+"""The `emo prep` commands: a module each, with `main(argv) -> int`."""

@@ -1,0 +1,32 @@
+"""What the commands share on the terminal: parsers with an example, progress, the manifest in one line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """The parser of `emo prep NAME`, with an example below its help."""
+    return argparse.ArgumentParser(
+        prog=f"emo prep {name}", description=text, epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+
+def progress_bars() -> Any:
+    """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def print_manifest(out: str, manifest: dict[str, Any]) -> None:
+    """Shards and images by split, and what was left out."""
+    counts = ", ".join(f"{split} {n}" for split, n in manifest["counts"].items())
+    print(f"{out}: {len(manifest['shards'])} shards ({counts})")
+    if manifest["excluded"]:
+        print("left out: " + ", ".join(f"{state} {n}" for state, n in manifest["excluded"].items()))

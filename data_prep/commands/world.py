@@ -1,0 +1,32 @@
+"""`emo prep world`: write reference tars of the demo world, with its known truth."""
+
+from __future__ import annotations
+
+from data_prep.commands.console import new_parser, print_manifest
+
+
+def main(argv: list[str]) -> int:
+    """Write reference tars of the demo world, with its known truth."""
+    parser = new_parser(
+        "world",
+        "Write reference tars of the demo world, with its known truth.",
+        "emo prep world tars/test --split test --count 300 --labels truth",
+    )
+    parser.add_argument("out", help="directory of the tars")
+    parser.add_argument("--split", required=True, help="pretrain, train, val, test or heldout")
+    parser.add_argument("--count", type=int, required=True, help="number of images")
+    parser.add_argument(
+        "--labels", choices=("truth", "neutral"), default="truth", help="neutral: caption, triplet and boxes, no emotion"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the world (default: 0)")
+    args = parser.parse_args(argv)
+    from data_prep.config import WorldConfig
+    from data_prep.sources import SourceError
+    from data_prep.sources.world import SPLITS
+    from data_prep.sources.world_tars import write_world_tars
+
+    if args.split not in SPLITS or args.count < 1:
+        raise SourceError(f"--split {args.split} --count {args.count}: allowed are {', '.join(SPLITS)} and counts from 1")
+    manifest = write_world_tars(args.out, WorldConfig(seed=args.seed), {args.split: args.count}, args.labels)
+    print_manifest(args.out, manifest)
+    return 0
