@@ -204,6 +204,12 @@ def _fork(stage: Stage, number: int, ranks: Ranks) -> int:
 
 
 def _child(stage: Stage, number: int, ranks: Ranks) -> None:
+    if "torch" in sys.modules:
+        import torch
+
+        # A fork leaves torch's thread pool without its threads, and the first use makes a new one, which is not safe from several
+        # threads at once ("Invalid thread pool!"): transformers loads weights in threads. So make it here.
+        torch.set_num_threads(torch.get_num_threads())
     if ranks.world_size > 1 and "MASTER_PORT" in os.environ:
         # torchrun's store still holds the addresses of the stage before: each stage meets at a port of its own.
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
