@@ -5,6 +5,7 @@ Both are ordinary folders that `transformers` loads; only their sizes and their 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
 
 from emo_lightning.data.chat import KEY_GUIDE, prompt
 from emo_lightning.schema import EMOTIONS
@@ -37,6 +39,10 @@ CHATML = (
 """Qwen2.5-VL's chat format without its default system message, which a model made from nothing has no use for."""
 
 
+NUMBER_FORMS = ("{}", " {}", ", {}")
+"""How a number stands in our JSON: first, after a colon, after a comma."""
+
+
 @dataclass
 class TinyQwen:
     """Sizes of a small Qwen2.5-VL.
@@ -48,9 +54,13 @@ class TinyQwen:
         vision_hidden: width of the vision tower.
         vision_layers: blocks of the vision tower, all with full attention.
         patch: side of a patch, pixels; two by two of them make an image token.
-        vocabulary: size at which the tokenizer stops merging.
+        vocabulary: size at which the tokenizer stops merging; it ends earlier where every word and number is a single token.
         max_number: whole numbers up to this one are single tokens: coordinates of boxes.
         init: standard deviation of initial weights; Qwen's 0.02 is made for widths of thousands.
+        position_init: standard deviation of the initial query and key biases of the language model. A bias times a bias, rotated, is a
+            preference of a head for a relative position whatever the content; starting from none, no head had found one after
+            600 steps, and boxes had the right size at any place (experiments/LOG.md).
+        vision_position_init: the same in the vision tower.
         rope_theta: base of the rotary positions. Width has the lowest frequencies of M-RoPE: with Qwen's 1e6, columns of a picture
             of five tokens would differ by a thousandth of a radian, and no box could be read off.
     """
@@ -61,9 +71,11 @@ class TinyQwen:
     vision_hidden: int = 96
     vision_layers: int = 3
     patch: int = 14
-    vocabulary: int = 1200
-    max_number: int = 224
+    vocabulary: int = 4000
+    max_number: int = 168
     init: float = 0.06
+    position_init: float = 3.0
+    vision_position_init: float = 1.0
     rope_theta: float = 2.0
 
 
@@ -88,7 +100,8 @@ def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )  # fmt: skip
     known = sorted(set(words))
-    corpus = [f"{word} {word}" for word in known] + [f"{n}, {n} {n}" for n in range(max_number + 1) for _ in range(2)]
+    corpus = [f"{word} {word}" for word in known]
+    corpus += [form.format(n) for n in range(max_number + 1) for form in NUMBER_FORMS for _ in range(2)]
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _phrases()])
     return PreTrainedTokenizerFast(
@@ -158,6 +171,8 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)
+        _start_positions(model, sizes)
+        _start_numbers(model.get_input_embeddings().weight, tokenizer, sizes)
     model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     limits = {"shortest_edge": (2 * sizes.patch) ** 2 * 4, "longest_edge": max_pixels}
@@ -169,6 +184,30 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def _start_positions(model: nn.Module, sizes: TinyQwen) -> None:
+    for name, bias in model.named_parameters():
+        if name.endswith("qkv.bias"):
+            bias[: 2 * len(bias) // 3].normal_(0, sizes.vision_position_init)
+        elif name.endswith(("q_proj.bias", "k_proj.bias")):
+            bias.normal_(0, sizes.position_init)
+
+
+@torch.no_grad()
+def _start_numbers(embedding: Tensor, tokenizer: PreTrainedTokenizerFast, sizes: TinyQwen) -> None:
+    """Give numbers waves of their value as first embeddings: a coordinate then starts as a neighbour of the next one, and what is learned
+    of one number is learned of those around it. Embedding: (vocabulary, hidden)."""
+    periods = torch.logspace(math.log10(4), math.log10(200), sizes.hidden_size // 2)
+    for form in NUMBER_FORMS:
+        offset = torch.randn(2 * len(periods)) * sizes.init
+        for number in range(sizes.max_number + 1):
+            ids = tokenizer(form.format(number), add_special_tokens=False)["input_ids"]
+            if len(ids) == 1:
+                angle = 2 * math.pi * number / periods
+                wave = torch.cat([angle.sin(), angle.cos()]) * math.sqrt(2) * sizes.init
+                embedding[ids[0]] = offset + wave
 
 
 def build_clip(folder: str | Path, words: Sequence[str], *, seed: int = 0, image_size: int = 64, width: int = 96) -> Path:
