@@ -20,7 +20,8 @@ def table5_tables(result: Mapping[str, Any], modes: Sequence[Mode] = MODES) -> l
     columns = {**result["arms"], **result["baselines"]}
     for mode in modes:
         title = f"Table 5, {mode} mode, split {result['split']}, {result['references']} images (x100)"
-        caption = f"Constant answers come from {result['baseline_source']}. Definition {result['definition'][:12]}."
+        about = f"Constant answers come from {result['baseline_source']}. Definition {result['definition'][:12]}."
+        caption = " ".join([about, *result.get("remarks", [])])
         table = Table(title=title, caption=caption)
         table.add_column("Metric")
         for name in columns:

@@ -28,6 +28,9 @@ OUTPUTS = {"table5": "table5.json", "table6": "table6.json", "mds": "mds.json", 
 COMPLETE = "complete"
 """`status` in `stage.json` of a stage that is done; the page names every stage with another."""
 
+STATUS = {"running": "was interrupted, or is still running", "failed": "failed"}
+"""What the page says of a stage that is not complete."""
+
 CONFIG_LIMIT = 20_000
 """Characters of a stage's config.yaml that are shown."""
 
@@ -136,7 +139,7 @@ class _Page:
 
     def _stage_notes(self) -> list[str]:
         notes = [
-            f"stage {stage.name!r} is {stage.info.get('status') or 'without a status'}"
+            f"stage {stage.name!r} {STATUS.get(str(stage.info.get('status')), 'has no status')}; the same command goes on there"
             for stage in self.stages
             # The stage that writes this page is still running while it does.
             if stage.info and stage.info.get("status") != COMPLETE and stage.info.get("kind") != "report"

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def table5_stage(
-    out: Path, predictions: dict[str, Path], references: list[str], train: list[str] | None = None, clip: str | None = None
+    out: Path,
+    predictions: dict[str, Path],
+    references: list[str],
+    train: list[str] | None = None,
+    clip: str | None = None,
+    remarks: list[str] | None = None,
 ) -> None:
     """Score predictions, write `table5.json` (see `table5.table5`) and print both modes.
 
@@ -26,11 +31,12 @@ def table5_stage(
         references: .jsonl files of records, or tars (files, folders, globs); only tars have images.
         train: records that the constant answers come from; without it the references themselves.
         clip: folder or hub id of a CLIP model; without it the CLIP rows are not computed.
+        remarks: what a reader of the table should know of its arms; shown below it.
     """
     from emo_lightning.evaluation.artifacts import write_json
     from emo_lightning.evaluation.console import show, table5_tables
 
-    result = score(predictions, references, train, clip)
+    result = score(predictions, references, train, clip) | {"remarks": remarks or []}
     write_json(out / "table5.json", result)
     show(table5_tables(result))
 

@@ -113,7 +113,7 @@ def test_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for expected in (
         "small & <odd>", "BBox IoU", "Intensity kappa", "constant, mean box", "not computed", "50.00", "Stress-1", "24 of 24",
         "<b>cat</b>", "a dog <on> the beach", "note: <script>", "1 min 11 s", "discarded", "img9", "train/loss",
-        "stage 'probe-0' is failed", "4 missing predictions", "CLIP rows were not computed", "the references themselves",
+        "stage 'probe-0' failed", "4 missing predictions", "CLIP rows were not computed", "the references themselves",
     ):  # fmt: skip
         assert expected in text, expected
 
@@ -141,7 +141,7 @@ def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:
         "a/table5.json could not be shown: not JSON",
         "b/mds.json could not be shown",
         "b/metrics.csv could not be shown: no column 'step'",
-        "stage 'b' is running",
+        "stage 'b' was interrupted, or is still running",
         "stage 'c' is complete but has no table6.json",
         "no image panel",
     ):
