@@ -20,7 +20,8 @@ from typing import IO, Self
 
 from data_prep.errors import PrepError
 from data_prep.ledger import Item, Ledger
-from data_prep.sources.base import Refusal, SourceItem
+from data_prep.sources.base import Refusal, Repeat, SourceItem
+from data_prep.sources.labels import is_labelled
 
 _BATCH = 256
 """Items per transaction of an import."""
@@ -42,17 +43,29 @@ class ImportReport:
     changed: int = 0
     """Imported before with other bytes: left as it was."""
     labelled: int = 0
-    """Items of this read for which the source names a label."""
+    """Items of this read to which the source gives an emotion of the eight."""
+    unlabelled: int = 0
+    """The other items of this read."""
+    repeated: int = 0
+    """Rows that only say again what an earlier one said."""
     refused: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     """Refusals by the first words of their reason."""
     refusals: list[Refusal] = field(default_factory=list)
     """The first of them, in full."""
 
+    @property
+    def read(self) -> int:
+        """Everything that the source yielded."""
+        return self.labelled + self.unlabelled + self.repeated + self.refused
+
     def refuse(self, refusal: Refusal) -> None:
-        """Count a refusal."""
+        """Count a refusal, or a repeated row."""
+        if isinstance(refusal, Repeat):
+            self.repeated += 1
+            return
         self.refused += 1
-        self.reasons[refusal.reason.split(":")[0].split(",")[0]] += 1
+        self.reasons[re.split("[:;,]", refusal.reason, maxsplit=1)[0]] += 1
         if len(self.refusals) < _SHOWN:
             self.refusals.append(refusal)
 
@@ -152,7 +165,9 @@ class Store:
         return report
 
     def _take(self, item: SourceItem, seen: dict[str, str], batch: list[Item], report: ImportReport) -> None:
-        report.labelled += bool(item.labels)
+        labelled = is_labelled(item.labels)
+        report.labelled += labelled
+        report.unlabelled += not labelled
         sha256 = hashlib.sha256(item.image).hexdigest()
         if item.key in seen:
             report.known += seen[item.key] == sha256

@@ -2,40 +2,99 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.commands.console import new_parser, progress_bars
+from data_prep.sources import PUBLISHED, SOURCES, Refusal, SourceError, SourceItem, open_source
+from data_prep.sources.base import Repeat
+
+_REASONS = 20
+"""Kinds of refusals that are printed, the most frequent first."""
 
 
 def main(argv: list[str]) -> int:
     """Take images into a store."""
     parser = new_parser(
-        "import", "Take images into a store.", "emo prep import folder ~/photos --into store --licence CC-BY-4.0"
+        "import",
+        "Take images into a store; what is there already stays as it is. Sources, and what has to lie in PATH:\n" + _sources(),
+        "emo prep import folder ~/photos --into store --licence CC-BY-4.0\n"
+        "  emo prep import emoset ~/EmoSet-118K --into store --refusals refused.jsonl",
     )
-    parser.add_argument("source", help="folder (a tree of images) or world (the drawn demo world)")
-    parser.add_argument("path", help="the folder, or for world a YAML file with a `world` key")
+    parser.add_argument("source", metavar="SOURCE", help=f"one of {', '.join(SOURCES)}")
+    parser.add_argument("path", metavar="PATH", help="the folder, the list of addresses for urls, or a YAML file for world")
     parser.add_argument("--into", required=True, metavar="STORE", help="directory of the store, made if missing")
-    parser.add_argument("--name", help="source name in the records (folder)")
-    parser.add_argument("--licence", help="licence of all images (folder)")
+    parser.add_argument("--name", help="source name in the records (folder, urls)")
+    parser.add_argument("--licence", help="licence of all images")
+    parser.add_argument(
+        "--refusals", metavar="FILE", help="write every refusal to this file: JSON lines with file, line, reason"
+    )
+    from data_prep.sources.urls import UrlSource, add_download_arguments, download_limits
+
+    add_download_arguments(parser)
     args = parser.parse_args(argv)
-    from data_prep.sources import open_source
     from data_prep.store import ImportReport, Store
 
     source = open_source(args.source, licence=args.licence, source_name=args.name)
+    limits = download_limits(args)
     with Store(args.into, write=True) as store, progress_bars() as progress:
+        if isinstance(source, UrlSource):
+            source.limits, source.known = limits, store.ledger.item_keys(source.name)
         task = progress.add_task("import", total=None)
 
         def on_item(report: ImportReport) -> None:
             progress.update(task, advance=1, description=f"import: {report.added} added, {report.refused} refused")
 
-        report = store.import_items(source.read(Path(args.path)), on_item)
+        with _refusals_written(source.read(Path(args.path)), args.refusals) as items:
+            report = store.import_items(items, on_item)
+        if isinstance(source, UrlSource):
+            report.known += source.skipped
     for refusal in report.refusals:
         print(f"refused {refusal}", file=sys.stderr)
     if report.refused > len(report.refusals):
         print(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
     print(f"added {report.added}, known already {report.known}, changed since and left as they were {report.changed}")
-    print(f"with a label of the source {report.labelled}; refused {report.refused}")
-    for reason, count in sorted(report.reasons.items()):
+    print(
+        f"read {report.read}: mapped to one of the eight {report.labelled}, without a label {report.unlabelled}, "
+        f"repeated rows {report.repeated}, refused {report.refused}"
+    )
+    for reason, count in report.reasons.most_common(_REASONS):
         print(f"  {count} × {reason}")
+    if len(report.reasons) > _REASONS:
+        print(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
     return 0 if report.added or report.known else 1
+
+
+def _sources() -> str:
+    layouts = {
+        "folder": "a tree of images, whose folders mean nothing",
+        "urls": "a list of addresses to download: text (one a line), CSV or JSONL with a column `url`",
+        "world": "the drawn demo world: a YAML file with a `world` key",
+        **{name: layout for name, (_, layout) in PUBLISHED.items()},
+    }
+    return "\n".join(f"  {name:<11} {layouts.get(name, '')}".rstrip() for name in SOURCES)
+
+
+@contextlib.contextmanager
+def _refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -> Iterator[Iterator[SourceItem | Refusal]]:
+    """The same items; every refusal that passes is written down as well."""
+    if path is None:
+        yield items
+        return
+    try:
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise SourceError(f"--refusals {path}: cannot be written: {error.strerror}") from None
+    with file as out:
+
+        def passing() -> Iterator[SourceItem | Refusal]:
+            for item in items:
+                if isinstance(item, Refusal) and not isinstance(item, Repeat):
+                    out.write(json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n")
+                yield item
+
+        yield passing()

@@ -30,7 +30,7 @@ class SourceItem:
     group: str | None = None
     """Images of one group stay in one split."""
     labels: dict[str, Any] = field(default_factory=dict)
-    """What the source itself says; kept in provenance, never shown to an annotator."""
+    """What the source itself says (keys: `labels.SourceLabels`); kept in provenance, never shown to an annotator."""
     regions: tuple[GroundedObject, ...] = ()
     """Regions that the source ships."""
     licence: str | None = None
@@ -50,6 +50,15 @@ class Refusal:
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{place}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Repeat(Refusal):
+    """A row that says again what an earlier one said: counted, and nothing is lost by leaving it out."""
+
+
+class Refused(ValueError):
+    """One row or file of a source cannot be used; the message is the reason of a `Refusal`, its kind before the first colon."""
 
 
 class SourceError(PrepError, ValueError):

@@ -6,10 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, SourceError, SourceItem
-from data_prep.sources.images import MAX_BYTES, ImageError, check_image
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+from data_prep.sources.base import Refusal, Refused, SourceError, SourceItem
+from data_prep.sources.tree import SUFFIXES, read_image
 
 
 class FolderSource:
@@ -45,18 +43,9 @@ class FolderSource:
 
     def _item(self, file: Path, root: Path) -> SourceItem | Refusal:
         try:
-            target = file.resolve(strict=True)
-            if not target.is_relative_to(root):
-                return Refusal(str(file), None, f"link out of the tree, to {target}")
-            if not target.is_file():
-                return Refusal(str(file), None, "not a regular file")
-            if (size := target.stat().st_size) > MAX_BYTES:
-                return Refusal(str(file), None, f"{size} bytes, at most {MAX_BYTES} are read")
-            checked = check_image(target.read_bytes())
-        except ImageError as error:
+            checked = read_image(file, root)
+        except Refused as error:
             return Refusal(str(file), None, str(error))
-        except OSError as error:
-            return Refusal(str(file), None, f"cannot be read: {error.strerror or error}")
         key = file.relative_to(root).as_posix()
         return SourceItem(
             key=key,

@@ -1,0 +1,296 @@
+"""Downloads that trust no server: limits of size, time, redirects and rate; robots.txt is obeyed; private addresses are refused.
+
+Proxies of the environment are not used: through one, nobody here would know which machine is connected to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from data_prep.rate import retry_after
+from data_prep.sources.addresses import IPAddress, is_public, normal_url
+from data_prep.sources.base import Refused, SourceError
+from data_prep.sources.hosts import AGENT, LONGEST_WAIT, Host
+from data_prep.sources.images import MAX_BYTES
+from data_prep.sources.tree import shown
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_ATTEMPTS = 4
+_BACK_OFF = 0.5
+"""Seconds before the second attempt; doubled each time, with jitter."""
+_REDIRECTS = 5
+_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+_ROBOTS_BYTES = 500 * 1024
+"""RFC 9309, section 2.5: at least this much of robots.txt is read."""
+_CHUNK = 2**16
+_HEAD = 16
+"""Bytes by which a body is accepted."""
+
+Accept = Callable[[bytes], str | None]
+Deliver = Callable[[bytes, str], Awaitable[None]]
+
+
+class _NotPublic(OSError):
+    """Raised instead of a connection. Always the same text: aiohttp then raises it as it is when a host has several addresses."""
+
+    def __init__(self) -> None:
+        super().__init__("address is not public")
+
+
+class _NotPublicRefused(Refused):
+    pass
+
+
+class _StatusRefused(Refused):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+class _Again(Exception):
+    """A later attempt may succeed."""
+
+    def __init__(self, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class DownloadLimits:
+    """What a download may cost.
+
+    Raises:
+        SourceError: a value that makes no sense.
+    """
+
+    concurrency: int = 16
+    """Downloads at the same moment, over all hosts."""
+    per_host_rate: float = 2.0
+    """Requests per second to one host; a Crawl-delay or Request-rate of its robots.txt can only lower it."""
+    timeout: float = 30.0
+    """Seconds for one request, from connecting to the last byte."""
+    max_bytes: int = MAX_BYTES
+    allow_private: bool = False
+    """Connect to private, loopback, link-local and reserved addresses too."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("concurrency", 1, 1000), ("per_host_rate", 0, 1e6), ("timeout", 0, 3600)):
+            value = getattr(self, name)
+            if not low <= value <= high or value == 0:
+                raise SourceError(f"{name} is {value:g}, allowed: {low or 'above 0'} to {high:g}")
+        if not 1 <= self.max_bytes <= MAX_BYTES:
+            raise SourceError(f"max_bytes is {self.max_bytes}, allowed: 1 to {MAX_BYTES}")
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """How much of a body is read."""
+
+    most: int
+    accept: Accept | None
+    """Says by the first bytes why not to read on. None: everything is welcome, and what is over `most` is cut off, not refused."""
+
+    def look(self, body: bytearray) -> None:
+        if self.accept is not None and (reason := self.accept(bytes(body[:_HEAD]))):
+            raise Refused(reason)
+
+
+class Downloader:
+    """Fetches addresses over one pool of connections.
+
+    Args:
+        limits: what a download may cost.
+        public: which addresses may be connected to; `limits.allow_private` allows all.
+    """
+
+    def __init__(self, limits: DownloadLimits, public: Callable[[IPAddress], bool] = is_public) -> None:
+        self.limits = limits
+        self._public = (lambda _: True) if limits.allow_private else public
+        self._hosts: dict[str, Host] = {}
+        self._places = asyncio.Semaphore(limits.concurrency)
+
+    async def __aenter__(self) -> Self:
+        import aiohttp
+
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=self._socket)
+        self._session: aiohttp.ClientSession = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=self.limits.timeout),
+            headers={"User-Agent": f"{AGENT} (obeys robots.txt)", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    def _socket(self, addr_info: Any) -> socket.socket:
+        # Called with the very address that is connected to next, after every resolution and for every redirect: a name that
+        # resolves to something else the second time (DNS rebinding) gains nothing.
+        family, kind, protocol, _, address = addr_info
+        if not self._public(ipaddress.ip_address(str(address[0]).partition("%")[0])):
+            raise _NotPublic
+        return socket.socket(family, kind, protocol)
+
+    async def fetch(self, url: str, accept: Accept, deliver: Deliver) -> None:
+        """Download one address.
+
+        Args:
+            url: normalised.
+            accept: is given the first bytes of the body; a text is the reason not to read on.
+            deliver: is given the body and the address that it came from after redirects. The download keeps its place until
+                this returns, so bodies that nobody has taken yet are at most as many as places.
+
+        Raises:
+            Refused: it cannot or must not be had; the message says why.
+        """
+        limit = _Limit(self.limits.max_bytes, accept)
+        for _ in range(_REDIRECTS + 1):
+            await self._robots_allow(url)
+            location = await self._attempts(url, limit, deliver)
+            if location is None:
+                return
+            url = _joined(url, location)
+        raise Refused(f"too many redirects, more than {_REDIRECTS}")
+
+    async def _attempts(self, url: str, limit: _Limit, deliver: Deliver) -> str | None:
+        """Deliver the body, or return where it is redirected to."""
+        host = self._host(url)
+        for attempt in range(1, _ATTEMPTS + 1):
+            await host.turn()
+            try:
+                async with self._places:
+                    found = await self._once(url, limit)
+                    if isinstance(found, str):
+                        return found
+                    await deliver(found, url)
+                    return None
+            except _Again as error:
+                if attempt == _ATTEMPTS:
+                    raise Refused(f"{error}, {_ATTEMPTS} attempts") from None
+                wait = _BACK_OFF * 2 ** (attempt - 1) * random.uniform(1, 1.5)
+                if error.wait is not None:
+                    if error.wait > LONGEST_WAIT:
+                        raise Refused(f"{error}, to be asked again in {error.wait:.0f} s") from None
+                    wait = max(error.wait, wait)
+                    host.pause(error.wait)
+                await asyncio.sleep(wait)
+        raise AssertionError("unreachable")
+
+    async def _once(self, url: str, limit: _Limit) -> bytes | str:
+        import aiohttp
+        from yarl import URL
+
+        try:
+            async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    return response.headers.get("Location", "")
+                if response.status in _AGAIN:
+                    headers = {name.lower(): value for name, value in response.headers.items()}
+                    raise _Again(f"HTTP {response.status}", retry_after(headers))
+                if response.status != 200:
+                    raise _StatusRefused(response.status)
+                return await _body(response, limit)
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error.os_error, _NotPublic):
+                raise _NotPublicRefused("address not public: private, loopback, link-local or reserved") from None
+            if isinstance(error, aiohttp.ClientConnectorDNSError):
+                raise _Again(f"host not found: {error.host}") from None
+            if isinstance(error, aiohttp.ClientConnectorSSLError):
+                raise Refused(f"TLS fails: {error.os_error}") from None
+            raise _Again(f"no connection: {error.os_error.strerror or error.os_error}") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise Refused(f"certificate not valid: {error.certificate_error}") from None
+        except TimeoutError:
+            raise Refused(f"timeout: not complete after {self.limits.timeout:g} s") from None
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
+            raise _Again(f"connection lost: {type(error).__name__}") from None
+        except aiohttp.ClientError as error:
+            raise Refused(f"broken answer: {type(error).__name__}: {error}") from None
+
+    def _host(self, url: str) -> Host:
+        from yarl import URL
+
+        return self._hosts.setdefault(str(URL(url).origin()), Host(1 / self.limits.per_host_rate))
+
+    async def _robots_allow(self, url: str) -> None:
+        host = self._host(url)
+        async with host.asking:
+            if not host.asked:
+                await self._ask_robots(url, host)
+                host.asked = True
+        host.check(url)
+
+    async def _ask_robots(self, url: str, host: Host) -> None:
+        """RFC 9309, section 2.3.1: no robots.txt (4xx) allows everything, a server in trouble (5xx, 429, no answer) nothing."""
+        from yarl import URL
+
+        address = str(URL(url).origin() / "robots.txt")
+        text = ""
+
+        async def deliver(body: bytes, _: str) -> None:
+            nonlocal text
+            text = body.decode("utf-8", errors="replace")
+
+        try:
+            for _ in range(_REDIRECTS + 1):
+                location = await self._attempts(address, _Limit(_ROBOTS_BYTES, None), deliver)
+                if location is None:
+                    break
+                address = _joined(address, location)
+        except _NotPublicRefused as error:
+            host.refuse(str(error))
+        except _StatusRefused as error:
+            if error.status >= 500:
+                host.refuse(f"robots.txt cannot be had: {error}")
+        except Refused as error:
+            host.refuse(f"robots.txt cannot be had: {error}")
+        else:
+            host.obey(text)
+
+
+def _joined(url: str, location: str) -> str:
+    from yarl import URL
+
+    if not location:
+        raise Refused("redirect without an address")
+    try:
+        target = str(URL(url).join(URL(location)))
+    except ValueError as error:
+        raise Refused(f"redirect to no address: {shown(location)}: {error}") from None
+    try:
+        return normal_url(target)
+    except Refused as error:
+        raise Refused(f"redirect refused: {error}") from None
+
+
+async def _body(response: aiohttp.ClientResponse, limit: _Limit) -> bytes:
+    """Read what the limit allows, whatever Content-Length promises and however it is compressed."""
+    too_large = f"too large: more than {limit.most} bytes"
+    if limit.accept is not None and (response.content_length or 0) > limit.most:
+        raise Refused(too_large)
+    body = bytearray()
+    looked = limit.accept is None
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > limit.most:
+            if limit.accept is None:
+                return bytes(body[: limit.most])
+            raise Refused(too_large)
+        if not looked and len(body) >= _HEAD:
+            looked = True
+            limit.look(body)
+    if not looked:
+        limit.look(body)
+    return bytes(body)

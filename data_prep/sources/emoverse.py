@@ -1,0 +1,181 @@
+"""EmoVerse's own release in its two schemas: JSON records beside `images/`, and Parquet with the images inside."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.sources.base import Refusal, Refused, SourceError
+from data_prep.sources.index_files import Place, as_object, json_records, number, optional_text, text
+from data_prep.sources.indexed import Entry, IndexedSource, split_name
+from data_prep.sources.labels import SourceLabels, category
+from data_prep.sources.tree import Tree, key_of, shown
+from emo_lightning.schema import Box
+
+DES_DIM = 1024
+"""Length of the published embedding (paper, section 3.1.2)."""
+_OLDER = {"description": "analysis", "attribute": "adjective", "subject": "noun", "confidence": "intensity"}
+"""Older internal names of the same keys."""
+_COLUMNS = {
+    "emotion_category": "emotion",
+    "confidence_score": "confidence",
+    "DES_representation": "DES",
+    "bounding_box": "bbox",
+}
+"""Columns of the Parquet files by the keys of the JSON records."""
+_PARQUET_REQUIRED = ("image", "emotion_category")
+_ROWS = 64
+
+
+class EmoVerseSource(IndexedSource):
+    """PATH is the folder of the release, or one of its JSON files (images are then looked for beside it).
+
+    JSON records keep their own `id` as the key; Parquet rows have none, so the sha256 of the image is theirs. `bbox` becomes
+    regions of the subject. `mask_path` is kept as text: the release does not say how its masks are encoded.
+    """
+
+    name = "emoverse"
+
+    def __init__(self, licence: str | None = None) -> None:
+        super().__init__(licence)
+        self._file: str | None = None
+
+    def open(self, path: Path) -> Tree:
+        """The tree at `path`, or around it if it is a file."""
+        self._file = path.name if path.is_file() else None
+        return Tree(path.parent if self._file else path)
+
+    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+        """Records of the JSON files, or rows of the Parquet files, file by file in the order of their names."""
+        if self._file is not None:
+            files, tables = [self._file], []
+        else:
+            files = _names(tree, "*.json", "*.jsonl", "annotations/*.json", "annotations/*.jsonl")
+            tables = _names(tree, "*.parquet", "data/*.parquet")
+        if files and tables:
+            raise SourceError(
+                f"{tree.root}: holds JSON records ({files[0]}, …) and Parquet ({tables[0]}, …), two copies of the same; "
+                "name one JSON file, or the folder of the Parquet files alone"
+            )
+        if not (files or tables):
+            raise tree.missing(
+                "the annotations", "*.json", "*.jsonl", "annotations/*.json", "data/train-*.parquet", "*.parquet"
+            )
+        for name in files or tables:
+            file = tree.index(name)
+            assert file is not None
+            split = _split_of(file)
+            if file.suffix == ".parquet":
+                yield from _parquet(file, split)
+                continue
+            for place, key, value in json_records(file):
+                yield place.attempt(_record, place, key, value, split)
+
+
+def _names(tree: Tree, *patterns: str) -> list[str]:
+    found = {path.relative_to(tree.root).as_posix() for pattern in patterns for path in tree.root.glob(pattern)}
+    return sorted(name for name in found if not Path(name).name.startswith("."))
+
+
+def _split_of(file: Path) -> str | None:
+    """The split that a file's name starts or ends with, e.g. `train-00000-of-00010.parquet`, `emoverse_test.json`."""
+    words = file.stem.lower().replace("_", "-").split("-")
+    named = {name for word in (words[0], words[-1]) if (name := split_name(word) if word.isalpha() else None)}
+    known = named & {"train", "val", "test"}
+    return known.pop() if len(known) == 1 else None
+
+
+def _record(place: Place, key: str, value: Any, split: str | None) -> Entry:
+    row = as_object(value, "a record")
+    row = {**row, **{new: row[old] for new, old in _OLDER.items() if new not in row and old in row}}
+    name = str(row.get("id") or key).strip()
+    if not name:
+        raise Refused("key 'id' is missing")
+    image = text(row, "image_path")
+    return Entry(
+        place,
+        name,
+        image,
+        _labels(row),
+        split_name(optional_text(row, "split")) or split,
+        boxes=_boxes(row.get("bbox")),
+        phrase=_phrase(row),
+        origin=key_of(image),
+    )
+
+
+def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            if missing := [name for name in _PARQUET_REQUIRED if name not in table.schema_arrow.names]:
+                found = ", ".join(table.schema_arrow.names)
+                raise SourceError(f"{file}: column {', '.join(missing)} is missing; found: {found}")
+            number_of_row = 0
+            for batch in table.iter_batches(batch_size=_ROWS):
+                for row in batch.to_pylist():
+                    place = Place(f"{file}[{number_of_row}]", None)
+                    yield place.attempt(_row, place, row, split)
+                    number_of_row += 1
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SourceError(f"{file}: not Parquet: {error}") from None
+
+
+def _row(place: Place, row: dict[str, Any], split: str | None) -> Entry:
+    row = {_COLUMNS.get(key, key): value for key, value in row.items()}
+    image = row["image"]
+    data = image.get("bytes") if isinstance(image, dict) else image
+    if not isinstance(data, bytes):
+        raise Refused(f"no image: column 'image' is {shown(image)}, expected the encoded bytes")
+    flat = row.get("bbox") or []
+    if len(flat) % 4:
+        raise Refused(f"bad box: bounding_box has {len(flat)} numbers, expected four by four")
+    boxes = [dict(zip(("x1", "y1", "x2", "y2"), flat[i : i + 4], strict=True)) for i in range(0, len(flat), 4)]
+    path = image.get("path") if isinstance(image, dict) else None
+    key = hashlib.sha256(data).hexdigest()
+    return Entry(place, key, data, _labels(row), split, boxes=_boxes(boxes), phrase=_phrase(row), origin=path or None)
+
+
+def _labels(row: dict[str, Any]) -> SourceLabels:
+    word = text(row, "emotion")
+    labels: SourceLabels = {"emotion": category(word), "emotion_raw": word.lower()}
+    for key in ("description", "background", "attribute", "subject"):
+        if (said := optional_text(row, key)) is not None:
+            labels[key] = said  # type: ignore[literal-required]
+    if row.get("confidence") is not None:
+        labels["confidence_raw"] = number(row, "confidence", 0, 100)
+    if row.get("DES"):
+        labels["des"] = _des(row["DES"])
+    extra = {key: row[key] for key in ("mask_path", "source") if row.get(key)}
+    return {**labels, "attributes": extra} if extra else labels
+
+
+def _des(value: Any) -> list[float]:
+    if not isinstance(value, list) or len(value) != DES_DIM:
+        raise Refused(f"bad DES: {shown(value)[:60]}, expected {DES_DIM} numbers")
+    if not all(isinstance(x, int | float) and math.isfinite(x) for x in value):
+        raise Refused("bad DES: not every element is a finite number")
+    return [float(x) for x in value]
+
+
+def _boxes(value: Any) -> tuple[Box, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise Refused(f"bad box: bbox is {shown(value)}, expected a list of x1, y1, x2, y2")
+    boxes = []
+    for box in value:
+        corners = as_object(box, "a box")
+        x1, y1, x2, y2 = (number(corners, key, -1e6, 1e6) for key in ("x1", "y1", "x2", "y2"))
+        boxes.append((x1, y1, x2, y2))
+    return tuple(boxes)
+
+
+def _phrase(row: dict[str, Any]) -> str:
+    """What the boxes show: the subject with its attribute, as far as they are told."""
+    return " ".join(str(row[key]).strip() for key in ("attribute", "subject") if row.get(key)).strip()

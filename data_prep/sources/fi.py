@@ -1,0 +1,83 @@
+"""FI: a folder per emotion, or the raw release's header-less CSVs with votes, or both."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.index_files import Place, number, table_rows
+from data_prep.sources.indexed import Entry, IndexedSource
+from data_prep.sources.labels import SourceLabels, category
+from data_prep.sources.tree import Tree, key_of, path_parts, refused_folder
+from emo_lightning.schema import EMOTIONS
+
+FOLDERS = ("emotion_dataset", "images", "image", ".")
+_COLUMNS = ("emotion", "url", "disagree", "agree")
+_MAX_VOTES = 10_000
+
+
+class FISource(IndexedSource):
+    """People were shown an image and one emotion, and agreed or not.
+
+    The label holds where more agreed than not; otherwise the image is without a label. The distribution gives the emotion the
+    share that agreed and the rest to the other seven alike: those who disagreed were not asked what they saw instead.
+    In a folder without votes its name is the label.
+    """
+
+    name = "fi"
+
+    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+        """Rows of the CSVs in the order of their names, then images in the folders that no CSV names."""
+        folder = tree.folder(*FOLDERS)
+        tables = sorted(path.name for path in tree.root.iterdir() if path.suffix == ".csv" and not path.name.startswith("."))
+        emotions = [name for name in tree.subfolders(folder) if name.lower() in EMOTIONS]
+        if not (tables or emotions):
+            raise tree.missing("FI", *(f"{f}/<emotion>/" for f in FOLDERS), "*.csv (emotion,url,disagree,agree)")
+        told: set[str] = set()
+        for name in tables:
+            table = tree.index(name)
+            assert table is not None
+            yield from self._table(tree, table, folder, told)
+        for name in tree.subfolders(folder):
+            # The root may hold folders that mean nothing; a folder of images may not.
+            if name.lower() not in EMOTIONS and folder == "":
+                continue
+            try:
+                emotion = category(name)
+            except Refused as error:
+                yield refused_folder(tree, folder + name, error)
+                continue
+            for image in tree.images_in(folder + name):
+                key = f"{emotion}/{key_of(image.removeprefix(f'{folder}{name}/'))}"
+                if key not in told:
+                    yield Entry(Place(str(tree.root / image), None), key, image, {"emotion": emotion, "emotion_raw": emotion})
+
+    def _table(self, tree: Tree, table: Path, folder: str, told: set[str]) -> Iterator[Entry | Refusal]:
+        for place, row in table_rows(table, _COLUMNS, names=_COLUMNS):
+            entry = row if isinstance(row, Refusal) else place.attempt(_entry, place, tree, folder, row)
+            if isinstance(entry, Entry):
+                told.add(entry.key)
+            yield entry
+
+
+def _entry(place: Place, tree: Tree, folder: str, row: dict[str, str]) -> Entry:
+    emotion = category(row["emotion"])
+    file = path_parts(urllib.parse.unquote(urllib.parse.urlsplit(row["url"].strip()).path).lstrip("/"))[-1]
+    no, yes = (int(number(row, key, 0, _MAX_VOTES)) for key in ("disagree", "agree"))
+    labels: SourceLabels = {"emotion_raw": emotion, "votes": yes + no}
+    labels["attributes"] = {"agree": yes, "disagree": no}
+    if yes > no:
+        rest = no / (yes + no) / (len(EMOTIONS) - 1)
+        scores = {str(e): round(yes / (yes + no) if e == emotion else rest, 6) for e in EMOTIONS}
+        labels = {**labels, "emotion": emotion, "emotion_scores": scores}
+    return Entry(place, f"{emotion}/{key_of(file)}", _image(tree, folder, emotion, file), labels, origin=row["url"].strip())
+
+
+def _image(tree: Tree, folder: str, emotion: str, file: str) -> str:
+    """Where the file of an address lies: in the folder of its emotion, or in one folder for all."""
+    for name in (f"{folder}{emotion}/{file}", f"{folder}{file}"):
+        if tree.has(name):
+            return name
+    raise Refused(f"no such file: {folder}{emotion}/{file} or {folder}{file}; the release holds addresses, not images")

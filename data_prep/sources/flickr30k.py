@@ -1,0 +1,85 @@
+"""Flickr30k: captions without emotions, in any of its three layouts."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.index_files import Place, as_object, json_records, optional_text, table_rows, text
+from data_prep.sources.indexed import Entry, IndexedSource, split_name
+from data_prep.sources.tree import Tree, key_of, shown
+
+CSV, KARPATHY, TOKEN = "flickr_annotations_30k.csv", "dataset_flickr30k.json", "results_20130124.token"
+FOLDERS = ("flickr30k_images", "flickr30k-images", "images", "Images")
+
+
+class Flickr30kSource(IndexedSource):
+    """The captions are the same in all layouts; where several lie side by side, one that names the splits is read."""
+
+    name = "flickr30k"
+
+    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+        """One entry per image."""
+        index = tree.index(CSV, KARPATHY, TOKEN)
+        if index is None:
+            raise tree.missing("the captions", CSV, KARPATHY, TOKEN)
+        folder = tree.folder(*FOLDERS)
+        if index.name == TOKEN:
+            yield from _tokens(index, folder)
+            return
+        rows = _csv_rows(index) if index.name == CSV else _karpathy_rows(index)
+        for place, row in rows:
+            yield row if isinstance(row, Refusal) else place.attempt(_entry, place, folder, row)
+
+
+def _entry(place: Place, folder: str, row: dict[str, Any]) -> Entry:
+    file, captions = text(row, "filename"), row["captions"]
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise Refused(f"bad captions: {shown(captions)}, expected a list of sentences")
+    sentences = [caption.strip() for caption in captions]
+    split = split_name(optional_text(row, "split"))
+    return Entry(place, key_of(file), folder + file, {"captions": sentences}, split, group=key_of(file))
+
+
+def _csv_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, Any]]]:
+    for place, row in table_rows(index, ("raw", "split", "filename")):
+        if isinstance(row, Refusal):
+            yield place, row
+            continue
+        captions: Any = row["raw"]
+        with contextlib.suppress(ValueError):  # `_entry` refuses what is no list
+            captions = json.loads(captions)
+        yield place, {**row, "captions": captions}
+
+
+def _karpathy_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, Any]]]:
+    for place, _, value in json_records(index, "images"):
+        row = place.attempt(as_object, value, "an image")
+        if not isinstance(row, Refusal):
+            said = row.get("sentences")
+            row = {
+                **row,
+                "captions": [s.get("raw") if isinstance(s, dict) else s for s in said] if isinstance(said, list) else said,
+            }
+        yield place, row
+
+
+def _tokens(index: Path, folder: str) -> Iterator[Entry | Refusal]:
+    """`123.jpg#0<TAB>caption`: the sentences of an image need not stand together."""
+    captions: dict[str, tuple[Place, list[tuple[int, str]]]] = {}
+    for place, row in table_rows(index, (), delimiter="\t", names=("name", "caption")):
+        if isinstance(row, Refusal):
+            yield row
+            continue
+        file, mark, position = row["name"].rpartition("#")
+        if not (mark and file and position.isdecimal()):
+            yield Refusal(place.file, place.line, f"bad line: {shown(row['name'])}, expected file#number<TAB>caption")
+            continue
+        captions.setdefault(file, (place, []))[1].append((int(position), row["caption"]))
+    for file, (place, numbered) in captions.items():
+        row_of_image = {"filename": file, "captions": [caption for _, caption in sorted(numbered)]}
+        yield place.attempt(_entry, place, folder, row_of_image)

@@ -1,0 +1,74 @@
+"""Manners towards a server: when it may be asked again, and what its robots.txt allows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from data_prep.sources.base import Refused
+
+if TYPE_CHECKING:
+    from protego import Protego
+
+AGENT = "emo-lightning"
+"""Our name in robots.txt."""
+
+LONGEST_WAIT = 120.0
+"""Seconds; a server that wants a longer pause than this is not waited for in this run."""
+
+
+class Host:
+    """One origin (scheme, host, port).
+
+    Args:
+        interval: seconds between two requests; robots.txt can only make it longer.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self.asking = asyncio.Lock()
+        """Held by whoever asks for robots.txt."""
+        self.asked = False
+        self._next_turn = 0.0
+        self._robots: Protego | None = None
+        self._refusal: str | None = None
+
+    async def turn(self) -> None:
+        """Wait until the server may be asked."""
+        while (wait := self._next_turn - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        self._next_turn = time.monotonic() + self.interval
+
+    def pause(self, seconds: float) -> None:
+        """Nobody asks the server for so long."""
+        self._next_turn = max(self._next_turn, time.monotonic() + seconds)
+
+    def obey(self, robots: str) -> None:
+        """Take the rules of a robots.txt (RFC 9309; Crawl-delay and Request-rate as well)."""
+        from protego import Protego
+
+        self._robots = Protego.parse(robots)
+        delay = self._robots.crawl_delay(AGENT) or 0.0
+        rate = self._robots.request_rate(AGENT)
+        if rate is not None and rate.requests:
+            delay = max(delay, rate.seconds / rate.requests)
+        if delay > LONGEST_WAIT:
+            self.refuse(f"robots.txt wants {delay:g} s between requests, at most {LONGEST_WAIT:.0f} s are waited")
+        self.interval = max(self.interval, delay)
+        self.pause(self.interval)
+
+    def refuse(self, reason: str) -> None:
+        """Nothing of this server may be asked for."""
+        self._refusal = reason
+
+    def check(self, url: str) -> None:
+        """Do nothing where robots.txt allows the address.
+
+        Raises:
+            Refused: it does not, or could not be had.
+        """
+        if self._refusal is not None:
+            raise Refused(self._refusal)
+        if self._robots is not None and not self._robots.can_fetch(url, AGENT):
+            raise Refused("forbidden by robots.txt")

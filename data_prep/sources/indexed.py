@@ -1,0 +1,138 @@
+"""What every source with an index shares: entries → items, each image read once, repeated rows counted."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from data_prep.sources.base import Refusal, Refused, Repeat, SourceItem
+from data_prep.sources.images import CheckedImage
+from data_prep.sources.index_files import Place
+from data_prep.sources.labels import SourceLabels
+from data_prep.sources.tree import Tree, checked
+from emo_lightning.schema import BOX_TOLERANCE, Box, GroundedObject, describe
+
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of an index, before its image is read."""
+
+    place: Place
+    key: str
+    """Unique within the source, the same for every layout that names it."""
+    image: str | bytes
+    """Name of the file below the root, or the encoded image itself."""
+    labels: SourceLabels
+    split: str | None = None
+    group: str | None = None
+    """Within the source; None: the image is on its own."""
+    boxes: tuple[Box, ...] = ()
+    """Regions of `phrase`, in pixels of the image."""
+    phrase: str = ""
+    origin: str | None = None
+    """Default: the key."""
+
+
+class IndexedSource(ABC):
+    """A published data set whose index files say what its images are.
+
+    Args:
+        licence: of all images; the projects do not state one that holds for every image.
+    """
+
+    name: str
+    """Of the source, in every record."""
+
+    def __init__(self, licence: str | None = None) -> None:
+        self.licence = licence
+
+    @abstractmethod
+    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+        """Rows of the index, in its order.
+
+        Raises:
+            SourceError: index or folders are missing or of another shape.
+        """
+
+    def open(self, path: Path) -> Tree:
+        """The tree at `path`.
+
+        Raises:
+            SourceError: no such folder.
+        """
+        return Tree(path)
+
+    def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
+        """Stream items and refusals.
+
+        Raises:
+            SourceError: there is no such source at `path`.
+        """
+        tree = self.open(path)
+        seen: dict[str, int] = {}
+        for entry in self.entries(tree):
+            if isinstance(entry, Refusal):
+                yield entry
+                continue
+            says = hash((repr(entry.labels), entry.split, entry.image if isinstance(entry.image, str) else None))
+            if entry.key not in seen:
+                seen[entry.key] = says
+                yield entry.place.attempt(self._item, entry, tree)
+            else:
+                yield listed_before(entry, same=seen[entry.key] == says)
+
+    def _item(self, entry: Entry, tree: Tree) -> SourceItem:
+        image = tree.image(entry.image) if isinstance(entry.image, str) else checked(entry.image)
+        labels: dict[str, Any] = dict(entry.labels)
+        return SourceItem(
+            key=entry.key,
+            image=image.data,
+            extension=image.extension,
+            width=image.width,
+            height=image.height,
+            source=self.name,
+            split=entry.split,
+            group=None if entry.group is None else f"{self.name}:{entry.group}",
+            labels=labels,
+            regions=tuple(_region(entry.phrase, box, image) for box in entry.boxes),
+            licence=self.licence,
+            origin=entry.origin or entry.key,
+        )
+
+
+def listed_before(entry: Entry, *, same: bool) -> Refusal:
+    """What a second row for an image comes to: the first one counts."""
+    if same:
+        return Repeat(entry.place.file, entry.place.line, f"listed before: {entry.key}")
+    return Refusal(entry.place.file, entry.place.line, f"listed before with another label or split: {entry.key}")
+
+
+def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:
+    x1, y1, x2, y2 = box
+    if min(x1, y1) < -BOX_TOLERANCE or x2 > image.width + BOX_TOLERANCE or y2 > image.height + BOX_TOLERANCE:
+        raise Refused(f"bad box: {list(box)} leaves the image of {image.width}x{image.height}")
+    try:
+        return GroundedObject(phrase=phrase, bbox=box, score=1.0, primary=True)
+    except ValidationError as error:
+        raise Refused(f"bad box: {describe(error)}") from None
+
+
+def split_name(word: str | None) -> str | None:
+    """The split that a row names, as this project writes it (train, val, test; others as they are).
+
+    Raises:
+        Refused: it cannot be part of a file name.
+    """
+    if word is None or not word.strip():
+        return None
+    name = _SPLITS.get(word.strip().lower(), word.strip())
+    if not name.isidentifier():
+        raise Refused(f"bad split: {word!r}, allowed: letters, digits and _")
+    return name

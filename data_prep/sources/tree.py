@@ -1,0 +1,212 @@
+"""The folder of a source: paths that an index names are resolved safely below it, and images are checked."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.sources.base import Refusal, Refused, SourceError
+from data_prep.sources.images import MAX_BYTES, CheckedImage, ImageError, check_image
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+"""Names that are taken for images where no index names them (any case)."""
+
+
+class NotThere(Refused):
+    """The file does not exist."""
+
+
+class Tree:
+    """Everything of a source lies below one folder; what leads out of it is refused.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        SourceError: there is no such folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise SourceError(f"{root}: no such folder")
+        self.root = root.resolve()
+        self._listings: dict[Path, dict[str, str]] = {}
+
+    def file(self, name: str) -> Path:
+        """The file that an index calls `name`: backslashes separate too, and any unicode normalisation finds it.
+
+        Raises:
+            NotThere: no such file.
+            Refused: absolute, with `..`, a link out of the tree, or no regular file.
+        """
+        here = self.root
+        for part in path_parts(name):
+            found = self._child(here, part)
+            if found is None:
+                raise NotThere(f"no such file: {shown(name)}")
+            here = found
+        return self._inside(here, name)
+
+    def has(self, name: str) -> bool:
+        """Whether something is there by this name, usable or not.
+
+        Raises:
+            Refused: the path is absolute or has `..`.
+        """
+        try:
+            self.file(name)
+        except NotThere:
+            return False
+        except Refused:
+            path_parts(name)
+        return True
+
+    def image(self, name: str) -> CheckedImage:
+        """The image that an index calls `name`, upright.
+
+        Raises:
+            Refused: see `file` and `read_image`.
+        """
+        return read_image(self.file(name), self.root)
+
+    def index(self, *names: str) -> Path | None:
+        """The first of these files that is there, else None.
+
+        Raises:
+            SourceError: it is there but leads out of the tree or is no regular file.
+        """
+        for name in names:
+            if os.path.lexists(self.root / name):
+                try:
+                    return self.file(name)
+                except Refused as error:
+                    raise SourceError(f"{self.root / name}: {error}") from None
+        return None
+
+    def folder(self, *names: str) -> str:
+        """The first of these folders that is there, as a prefix of names ("" or with a slash at its end; "." is the root).
+
+        Raises:
+            SourceError: none is there, or the one found leads out of the tree.
+        """
+        for name in names:
+            path = self.root / name
+            if path.is_dir():
+                if not path.resolve().is_relative_to(self.root):
+                    raise SourceError(f"{path}: link out of the tree, to {path.resolve()}")
+                return "" if name == "." else f"{name}/"
+        raise SourceError(f"{self.root}: the folder of images is missing; looked for {', '.join(f'{n}/' for n in names)}")
+
+    def subfolders(self, prefix: str) -> list[str]:
+        """Names of the folders in a folder that are neither links nor hidden, sorted."""
+        entries = os.scandir(self.root / prefix)
+        return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith("."))
+
+    def images_in(self, prefix: str) -> Iterator[str]:
+        """Names of what looks like an image below a folder, relative to the root, sorted; links to folders are not followed."""
+        for folder, below, files in os.walk(self.root / prefix, followlinks=False):
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            for name in sorted(files):
+                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                    yield (Path(folder) / name).relative_to(self.root).as_posix()
+
+    def missing(self, what: str, *names: str) -> SourceError:
+        """The error for an index that is not there."""
+        return SourceError(f"{self.root}: {what} is missing; looked for {', '.join(names)}")
+
+    def _child(self, here: Path, part: str) -> Path | None:
+        if os.path.lexists(here / part):
+            return here / part
+        if here not in self._listings:
+            try:
+                self._listings[here] = {canonical(child.name): child.name for child in here.iterdir()}
+            except OSError:
+                self._listings[here] = {}
+        found = self._listings[here].get(canonical(part))
+        return None if found is None else here / found
+
+    def _inside(self, path: Path, name: str) -> Path:
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise Refused(f"broken link: {shown(name)}") from None
+        if not target.is_relative_to(self.root):
+            raise Refused(f"link out of the tree, to {target}")
+        if not target.is_file():
+            raise Refused(f"not a regular file: {shown(name)}")
+        return target
+
+
+def read_image(file: Path, root: Path) -> CheckedImage:
+    """Read and check one image file below a root (resolved).
+
+    Raises:
+        Refused: a link out of the root, no regular file, too large, unreadable, or no image (see `check_image`).
+    """
+    try:
+        target = file.resolve(strict=True)
+        if not target.is_relative_to(root):
+            raise Refused(f"link out of the tree, to {target}")
+        if not target.is_file():
+            raise Refused("not a regular file")
+        if (size := target.stat().st_size) > MAX_BYTES:
+            raise Refused(f"too large: {size} bytes, at most {MAX_BYTES} are read")
+        return checked(target.read_bytes())
+    except OSError as error:
+        raise Refused(f"cannot be read: {error.strerror or error}") from None
+
+
+def checked(data: bytes) -> CheckedImage:
+    """`check_image` as importers need it.
+
+    Raises:
+        Refused: no image that can be stored.
+    """
+    try:
+        return check_image(data)
+    except ImageError as error:
+        raise Refused(str(error)) from None
+
+
+def path_parts(name: str) -> list[str]:
+    """The parts of a relative path as indexes write it.
+
+    Raises:
+        Refused: empty, absolute, with `..` or with control characters.
+    """
+    text = name.strip().replace("\\", "/")
+    if text.startswith("/") or re.match(r"[A-Za-z]:", text):
+        raise Refused(f"absolute path: {shown(name)}")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise Refused(f"path with '..': {shown(name)}")
+    if not parts or any(unicodedata.category(c) == "Cc" for c in text):
+        raise Refused(f"no path: {shown(name)}")
+    return parts
+
+
+def canonical(text: str) -> str:
+    """One spelling of a name: composed and decomposed letters are the same."""
+    return unicodedata.normalize("NFC", text)
+
+
+def key_of(name: str) -> str:
+    """A path of an index as a key: the same however it is spelt.
+
+    Raises:
+        Refused: see `path_parts`.
+    """
+    return canonical("/".join(path_parts(name)))
+
+
+def shown(text: object) -> str:
+    """What was found, short enough for a message."""
+    return repr(text if isinstance(text, str) else str(text))[:160]
+
+
+def refused_folder(tree: Tree, prefix: str, error: Refused) -> Refusal:
+    """A folder that is left out as a whole."""
+    return Refusal(str(tree.root / prefix), None, str(error))
