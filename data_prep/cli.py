@@ -10,8 +10,17 @@ from data_prep.errors import PrepError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_images", "take images into a store"),
+    "expand": ("expand", "search queries and generated images from the triplets of a store"),
+    "dedup": ("dedup", "find images that show the same, and keep one of each"),
     "annotate": ("annotate", "annotate, cross-verify, criticise and ground what has no outcome yet"),
-    "export": ("export", "write WebDataset tars and a manifest"),
+    "review": ("review", "a page for human inspection, the user study, agreement; Label Studio export and import"),
+    "vote": ("vote", "let the local annotators (EmoViT) vote on all images"),
+    "ground": ("ground", "boxes and masks for the subjects of all valid records"),
+    "emovit-convert": ("emovit_convert", "turn EmoViT's checkpoint into a folder that a local annotator loads"),
+    "export": ("export", "write WebDataset tars, a dataset card and a manifest"),
+    "graph": ("graph", "write the graph of triplets as GraphML and Parquet"),
+    "stats": ("stats", "balance, agreement, revisions and cost of stores or tars: Table 1 and Figure 5"),
+    "table3": ("table3", "what cross-verification and critic are worth, and what the critic notices (Table 3)"),
     "status": ("status", "what is in a store: outcomes, calls, cost"),
     "world": ("world", "write reference tars of the demo world, with its known truth"),
     "simulate": ("simulate", "serve simulated annotators for a store of the demo world, until interrupted"),

@@ -8,24 +8,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from data_prep.errors import PrepError
+from data_prep.image_tokens import ImageTokens
+from data_prep.money import NANO
+from data_prep.prompts import EMOVIT
+from data_prep.simulation_config import Settings as _Config
+from data_prep.simulation_config import SimulatedImages, SimulatedModel, SimulationConfig
 from emo_lightning.schema import SchemaError, describe
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "prep"
 """Whole, working configurations of a pass."""
 
-NANO = 1_000_000_000
-"""Nano-dollars in a dollar."""
+__all__ = [
+    "CONFIGS", "NANO", "ConfigError", "EndpointConfig", "PrepConfig", "Price", "SimulatedImages", "SimulatedModel",
+    "SimulationConfig", "load_prices",
+]  # fmt: skip
 
 
 class ConfigError(PrepError, ValueError):
     """A configuration or price table is wrong; the message names the file, the key, what was found and what is allowed."""
-
-
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EndpointConfig(_Config):
@@ -38,13 +41,23 @@ class EndpointConfig(_Config):
     base_url: str
     api_key_env: str
     """Environment variable that holds the key; the key itself is never written anywhere."""
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default={})
     """Sent with every request (`temperature`, `max_completion_tokens`, …); part of the cache key."""
     concurrency: int = Field(default=8, ge=1)
     timeout: float = Field(default=120.0, gt=0)
     """Seconds for one request."""
     max_attempts: int = Field(default=6, ge=1)
     """Requests for one reply when the endpoint answers 429 or 5xx, or cannot be connected."""
+    max_retry_after: float = Field(default=900.0, ge=0)
+    """Seconds; an endpoint that asks for a longer pause (a daily quota) ends the pass instead."""
+    batch: bool = False
+    """With `--batch`: ask through the Batch API (needs a `batch` price, and an endpoint that serves /files and /batches)."""
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The most tokens of a reply, thinking included; None where `parameters` set no limit."""
+        limits = [self.parameters[k] for k in ("max_completion_tokens", "max_tokens") if k in self.parameters]
+        return min(map(int, limits)) * int(self.parameters.get("n", 1)) if limits else None
 
     def api_key(self) -> str:
         """The key from the environment.
@@ -66,15 +79,49 @@ class AnnotatorConfig(EndpointConfig):
     """Weight of its vote in the pool (paper section 3.2; EmoViT carries the most)."""
 
 
+class LocalAnnotatorConfig(_Config):
+    """An annotator that runs on this machine (`backend: local`): EmoViT, which votes on emotion alone."""
+
+    name: str
+    backend: Literal["local"]
+    role: Literal["emotion"] = "emotion"
+    path: str
+    """Folder of `emo prep emovit-convert`, or hub name of an InstructBLIP."""
+    weight: float = Field(gt=0)
+    """As of the other annotators."""
+    prompt: str = EMOVIT
+    """The question; part of the key under which votes are kept."""
+    device: str = "auto"
+    """`auto` is `cuda` where there is one, else `cpu`; bfloat16 on a GPU."""
+    batch_size: int = Field(default=8, ge=1)
+    """Images that go through the model together."""
+
+
 class GroundingConfig(_Config):
     """How phrases become boxes and masks (paper section 3.1.2)."""
 
-    backend: Literal["regions", "transformers", "none"] = "regions"
+    backend: Literal["regions", "transformers", "original", "none"] = "regions"
+    """`regions`: match the regions that the source ships; `original`: the authors' packages and `.pth` files (extra `[grounding]`)."""
     detector: str = "IDEA-Research/grounding-dino-base"
-    segmenter: str = "facebook/sam-vit-base"
-    device: str = "cpu"
+    """Hub name, `name@revision` or folder; for `original` a `.pth` file."""
+    segmenter: str | None = "facebook/sam-vit-base"
+    """As `detector`; null for boxes without masks."""
+    text_encoder: str = "bert-base-uncased"
+    """For `original`: tokenizer and configuration of the detector's BERT (hub name or folder)."""
+    device: str = "auto"
+    """`auto` is `cuda` where there is one, else `cpu`."""
+    batch_size: int = Field(default=8, ge=1)
+    """Images that go through the networks together."""
     threshold: float = Field(default=0.25, ge=0, le=1)
-    """Every candidate from this score on is stored; the cut for use is made later."""
+    """Every candidate from this score on is stored."""
+    cut: float = Field(default=0.35, ge=0, le=1)
+    """Stored candidates from this score on come into the records; changing it computes nothing again."""
+
+    @model_validator(mode="after")
+    def _cut_what_is_stored(self) -> GroundingConfig:
+        if self.cut < self.threshold:
+            raise ValueError(f"cut {self.cut} is below threshold {self.threshold}: nothing below the threshold is stored")
+        return self
 
 
 class SplitConfig(_Config):
@@ -96,45 +143,30 @@ class WorldConfig(_Config):
 
     seed: int = 0
     label_noise: float = Field(default=0.05, ge=0, le=1)
-    splits: dict[str, int] = {"train": 300, "val": 60}
+    style: Literal["flat", "dusk"] = "flat"
+    """Colours and lines: the same world drawn in another way, for tests out of the domain that was trained on."""
+    splits: dict[str, int] = Field(default={"train": 300, "val": 60})
 
 
-class SimulatedModel(_Config):
-    """Error rates of one simulated annotator or critic."""
+class BatchConfig(_Config):
+    """Batch mode (`emo prep annotate --batch`)."""
 
-    role: Literal["full", "emotion", "critic"]
-    emotion_error: float = Field(default=0.0, ge=0, le=1)
-    """Chance to name a neighbouring emotion (drawn from the rest of the true distribution)."""
-    word_error: float = Field(default=0.0, ge=0, le=1)
-    """Chance for each element of the triplet to be another one of the world."""
-    description: Literal["affective", "neutral"] = "affective"
-    description_error: float = Field(default=0.0, ge=0, le=1)
-    """Chance to describe another image."""
-    intensity_noise: float = Field(default=0.0, ge=0)
-    """Standard deviation of the intensity, in steps of the 1–10 scale."""
-    invalid_json: float = Field(default=0.0, ge=0, le=1)
-    """Chance of a reply cut in the middle of its JSON."""
-    too_many_requests: float = Field(default=0.0, ge=0, le=1)
-    """Chance of HTTP 429 for a request that was not refused before."""
-    recall: dict[str, float] = {}
-    """Critic: chance to flag a wrong field, by field (emotion, description, triplet, intensity)."""
-    false_alarm: dict[str, float] = {}
-    """Critic: chance to flag a right field, by field."""
-    discard: float = Field(default=0.0, ge=0, le=1)
-    """Critic: chance to discard an annotation in which description, triplet and emotion are all wrong."""
-
-
-class SimulationConfig(_Config):
-    """The simulated annotators, by model name."""
-
-    seed: int = 0
-    models: dict[str, SimulatedModel]
+    poll_seconds: float = Field(default=30.0, gt=0)
+    settle_seconds: float = Field(default=60.0, ge=0)
+    """How long after a creation of unknown outcome the provider's list of batches is believed."""
+    max_requests: int = Field(default=50_000, ge=1, le=50_000)
+    """Requests of one batch; the provider's limit. An account with a small queue wants fewer."""
+    max_bytes: int = Field(default=190_000_000, ge=1, le=200_000_000)
+    """Of one file; the provider's limit is 200 MB."""
 
 
 class PrepConfig(_Config):
     """A whole pass: who annotates, who criticises, how votes are pooled, how subjects are grounded."""
 
     annotators: list[AnnotatorConfig] = Field(min_length=1)
+    """Those behind endpoints."""
+    local: list[LocalAnnotatorConfig] = Field(default=[])
+    """Those on this machine; in YAML they stand among `annotators`, with `backend: local`."""
     preferred: str
     """The full annotator whose description and triplet are taken; another one only where it gave no valid reply."""
     critic: EndpointConfig
@@ -146,14 +178,25 @@ class PrepConfig(_Config):
     """How often a reply that does not follow the schema is asked again, with the validation error."""
     grounding: GroundingConfig = GroundingConfig()
     splits: SplitConfig = SplitConfig()
+    batches: BatchConfig = BatchConfig()
     prices: Path = Path("prices.yaml")
     """Price table; relative to this file."""
     world: WorldConfig | None = None
     simulation: SimulationConfig | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _local_apart(cls, value: Any) -> Any:
+        rows = value.get("annotators") if isinstance(value, dict) else None
+        if not isinstance(rows, list):
+            return value
+        local = [row for row in rows if isinstance(row, dict) and row.get("backend") == "local"]
+        rest = [row for row in rows if row not in local]
+        return {**value, "annotators": rest, "local": [*value.get("local", []), *local]}
+
     @model_validator(mode="after")
     def _names(self) -> PrepConfig:
-        names = [a.name for a in self.annotators]
+        names = [*(a.name for a in self.annotators), *(a.name for a in self.local)]
         if len(set(names)) != len(names) or self.critic.name in names:
             raise ValueError(f"annotators and critic need different names, found {[*names, self.critic.name]}")
         full = [a.name for a in self.annotators if a.role == "full"]
@@ -184,7 +227,7 @@ class PrepConfig(_Config):
             ConfigError: no such file, not YAML, unknown or wrong key.
         """
         path = Path(path)
-        value = _read_yaml(path)
+        value = read_yaml(path)
         try:
             config = cls.model_validate(value)
         except ValidationError as error:
@@ -200,30 +243,55 @@ class Price(_Config):
     input: int
     cached_input: int
     output: int
+    batch: Price | None = None
+    """Through the Batch API."""
+    image: ImageTokens = ImageTokens(kind="tiles", base=2833, tile=5667)
+    """How images are counted; the default is the dearest count that we know of."""
 
     def cost(self, prompt: int, cached: int, output: int) -> int:
         """Nano-dollars of one reply: tokens of the prompt (of them cached) and of the answer."""
         return (prompt - cached) * self.input + cached * self.cached_input + output * self.output
 
+    def bound(self, prompt: int, output: int | None) -> int | None:
+        """The most that a request can cost, None where its output has no limit (and costs something)."""
+        dearest = max(self.input, self.cached_input)
+        if output is None:
+            return prompt * dearest if self.output == 0 else None
+        return prompt * dearest + output * self.output
+
 
 def load_prices(path: str | Path) -> dict[str, Price]:
-    """Prices by model from a table in USD per million tokens (`input`, `output`, optional `cached_input`).
+    """Prices by model from a table in USD per million tokens.
+
+    A row has `input` and `output`, and perhaps `cached_input`, `batch` (the same three, for the Batch API) and `image` (how its
+    tokens are counted, see `image_tokens.ImageTokens`).
 
     Raises:
         ConfigError: the table is missing or wrong, or a price is finer than a nano-dollar per token.
     """
     path = Path(path)
-    models = _read_yaml(path).get("models")
+    models = read_yaml(path).get("models")
     if not isinstance(models, dict):
         raise ConfigError(f"{path}: key 'models' must map model names to prices, found {type(models).__name__}")
-    prices = {}
-    for name, row in models.items():
-        where = f"{path}: models.{name}"
-        if not isinstance(row, dict) or not {"input", "output"} <= set(row) <= {"input", "cached_input", "output"}:
-            raise ConfigError(f"{where}: expected input, output and perhaps cached_input, found {row!r}")
-        nano = {key: _nano_per_token(value, f"{where}.{key}") for key, value in row.items()}
-        prices[str(name)] = Price(**{"cached_input": nano["input"], **nano})
-    return prices
+    return {str(name): _price(row, f"{path}: models.{name}") for name, row in models.items()}
+
+
+def _price(row: object, where: str) -> Price:
+    if not isinstance(row, dict):
+        raise ConfigError(f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}")
+    extra: dict[str, Any] = {}
+    if "batch" in row:
+        extra["batch"] = _price(row["batch"], f"{where}.batch")
+    if "image" in row:
+        try:
+            extra["image"] = ImageTokens.model_validate(row["image"])
+        except ValidationError as error:
+            raise ConfigError(f"{where}.image: {describe(error)}") from None
+    money = {key: value for key, value in row.items() if key not in extra}
+    if not {"input", "output"} <= set(money) <= {"input", "cached_input", "output"}:
+        raise ConfigError(f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}")
+    nano = {key: _nano_per_token(value, f"{where}.{key}") for key, value in money.items()}
+    return Price(**{"cached_input": nano["input"], **nano, **extra})
 
 
 def _nano_per_token(usd_per_million: object, where: str) -> int:
@@ -236,7 +304,12 @@ def _nano_per_token(usd_per_million: object, where: str) -> int:
     return int(nano)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or no mapping.
+    """
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

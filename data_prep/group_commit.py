@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from data_prep.counters import prepare
 from data_prep.errors import PrepError
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class LedgerError(PrepError, RuntimeError):
@@ -35,8 +38,8 @@ class GroupWriter:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
-        if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            self._connection.executescript(schema)
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] in (0, version):
+            prepare(self._connection, schema)
             self._connection.execute(f"PRAGMA user_version = {version}")
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()

@@ -7,16 +7,17 @@ waiting callers share one flush to disk (WAL, synchronous=FULL).
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from data_prep.counters import prepare
+from data_prep.dedup.tables import DEDUP_TABLES
+from data_prep.expand.tables import GENERATION_TABLES
 from data_prep.group_commit import GroupWriter, Job, LedgerError
+from data_prep.review.tables import REVIEW_TABLES
+from data_prep.rows import Item, Outcome
 
 LEDGER_VERSION = 1
 
@@ -32,65 +33,31 @@ CREATE TABLE IF NOT EXISTS prompts (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL)
 CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY, cache_key TEXT NOT NULL, image_sha256 TEXT NOT NULL, prompt_sha256 TEXT NOT NULL,
     annotator TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, status INTEGER, raw BLOB, error TEXT,
-    prompt_tokens INTEGER, output_tokens INTEGER, cost_nano INTEGER, started REAL NOT NULL, ended REAL);
+    prompt_tokens INTEGER, output_tokens INTEGER, cost_nano INTEGER, started REAL NOT NULL, ended REAL,
+    upper_nano INTEGER, batch INTEGER);
 CREATE INDEX IF NOT EXISTS calls_by_key ON calls (cache_key);
-CREATE INDEX IF NOT EXISTS calls_by_state ON calls (annotator, state, cost_nano);
 CREATE TABLE IF NOT EXISTS outcomes (
     item_id TEXT PRIMARY KEY, state TEXT NOT NULL, config TEXT NOT NULL, revisions INTEGER NOT NULL, record TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS groundings (
     image_sha256 TEXT NOT NULL, phrase TEXT NOT NULL, backend TEXT NOT NULL, objects TEXT NOT NULL,
     PRIMARY KEY (image_sha256, phrase, backend)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, endpoint TEXT NOT NULL, base_url TEXT NOT NULL, model TEXT NOT NULL,
+    state TEXT NOT NULL, requests INTEGER NOT NULL, file_id TEXT, remote_id TEXT, remote_status TEXT, started REAL NOT NULL,
+    ended REAL, error TEXT);
 """
 
-CallState = Literal["intent", "reply", "rejected", "unsent", "unknown"]
-"""intent: about to be sent; reply: answered (2xx); rejected: any other HTTP status; unsent: no connection came about;
-unknown: sent, and what came of it is not known."""
+_SCHEMA += REVIEW_TABLES + GENERATION_TABLES
+_SCHEMA += (
+    "CREATE TABLE IF NOT EXISTS local_votes (image_sha256 TEXT NOT NULL, model TEXT NOT NULL, prompt_sha256 TEXT NOT NULL, "
+    "distribution TEXT NOT NULL, PRIMARY KEY (image_sha256, model, prompt_sha256)) WITHOUT ROWID;\n"
+)
+_SCHEMA += "CREATE TABLE IF NOT EXISTS splits (item_id TEXT PRIMARY KEY, split TEXT NOT NULL) WITHOUT ROWID;\n"
+_SCHEMA += DEDUP_TABLES
 
-
-@dataclass(frozen=True)
-class Item:
-    """One imported image."""
-
-    id: str
-    source: str
-    key: str
-    sha256: str
-    extension: str
-    width: int
-    height: int
-    split: str | None
-    group: str | None
-    labels: dict[str, Any]
-    regions: list[dict[str, Any]]
-    """`schema.GroundedObject` as JSON."""
-    licence: str | None
-    origin: str | None
-
-    def row(self) -> tuple[Any, ...]:
-        """Values in the order of the table."""
-        return (
-            *(self.id, self.source, self.key, self.sha256, self.extension, self.width, self.height, self.split, self.group),
-            *(json.dumps(self.labels, sort_keys=True), json.dumps(self.regions), self.licence, self.origin),
-        )
-
-    @classmethod
-    def from_row(cls, row: Sequence[Any]) -> Item:
-        """The inverse of `row`."""
-        names = [f.name for f in fields(cls)]
-        values = dict(zip(names, row, strict=True))
-        return cls(**{**values, "labels": json.loads(values["labels"]), "regions": json.loads(values["regions"])})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an item: `valid`, `discarded` or `human`, with the record as it stands."""
-
-    item_id: str
-    state: str
-    config: str
-    """Digest of the pass that decided; another configuration decides again (from cached replies where it can)."""
-    revisions: int
-    record: str
+CallState = Literal["intent", "batched", "reply", "rejected", "unsent", "unknown"]
+"""intent: about to be sent; batched: in a batch whose results are not here yet; reply: answered (2xx); rejected: any other HTTP
+status; unsent: no connection came about, or its batch was never created; unknown: sent, and what came of it is not known."""
 
 
 class Ledger:
@@ -100,11 +67,15 @@ class Ledger:
         if not write and not path.exists():
             raise LedgerError(f"{path}: no ledger there; `emo prep import` makes a store")
         self.path = path
-        self._read = sqlite3.connect(path)
         self._writer = GroupWriter(path, _SCHEMA, LEDGER_VERSION) if write else None
+        self._read = sqlite3.connect(path, isolation_level=None)
         version = self._read.execute("PRAGMA user_version").fetchone()[0]
         if version != LEDGER_VERSION:
             raise LedgerError(f"{path}: ledger version {version}, this program knows {LEDGER_VERSION}")
+        try:
+            prepare(self._read, _SCHEMA)
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{path}: made by an older program, and its new tables cannot be added: {error}") from None
         self._waiting: list[Job] = []
         self._next_call = 1 + (self._read.execute("SELECT max(id) FROM calls").fetchone()[0] or 0)
 
@@ -118,6 +89,9 @@ class Ledger:
         """Run statements in one transaction; returns when they are on disk."""
         if self._writer is None:
             raise LedgerError(f"{self.path}: opened for reading")
+        # Loaded when used: `emo prep status` reads without it, and is to answer at once.
+        import asyncio
+
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         if not self._waiting:
@@ -132,6 +106,8 @@ class Ledger:
 
     def write_now(self, *statements: tuple[str, Sequence[Any]]) -> None:
         """As `write`, outside of asyncio."""
+        from concurrent.futures import Future
+
         done: Future[None] = Future()
         self._submit(Job(statements, done, None))
         done.result()
@@ -153,6 +129,10 @@ class Ledger:
         for row in self._read.execute("SELECT * FROM items ORDER BY id"):
             yield Item.from_row(row)
 
+    def duplicates(self) -> dict[str, str]:
+        """Items that dedup leaves out, and which one is kept instead, by id."""
+        return dict(self._read.execute("SELECT item_id, kept_id FROM duplicates"))
+
     def item_keys(self, source: str) -> dict[str, str]:
         """sha256 of what is imported already of a source, by key."""
         return dict(self._read.execute("SELECT key, sha256 FROM items WHERE source = ?", (source,)))
@@ -160,7 +140,10 @@ class Ledger:
     # -- calls ---------------------------------------------------------------------------------------------------------
 
     def recover(self) -> int:
-        """Turn intents that a dead process left into `unknown`; returns how many. Only for the holder of the store's lock."""
+        """Turn intents that a dead process left into `unknown`; returns how many. Only for the holder of the store's lock.
+
+        Requests in batches are not touched: what became of them can be asked of the provider.
+        """
         count = self._read.execute("SELECT count(*) FROM calls WHERE state = 'intent'").fetchone()[0]
         if count:
             self.write_now(("UPDATE calls SET state = 'unknown', error = 'process ended' WHERE state = 'intent'", ()))
@@ -173,22 +156,44 @@ class Ledger:
         ).fetchone()
         return row[0] if row else None
 
-    def has_unknown(self, cache_key: str) -> bool:
-        """Whether this request was once sent without its outcome being known."""
-        query = "SELECT 1 FROM calls WHERE cache_key = ? AND state = 'unknown' LIMIT 1"
-        return self._read.execute(query, (cache_key,)).fetchone() is not None
+    def is_open(self, cache_key: str, state: Literal["unknown", "batched"]) -> bool:
+        """Whether this request was once sent without its outcome being known, or travels in a batch."""
+        query = "SELECT 1 FROM calls WHERE cache_key = ? AND state = ? LIMIT 1"
+        return self._read.execute(query, (cache_key, state)).fetchone() is not None
 
     async def begin_call(
-        self, *, cache_key: str, image_sha256: str, prompt_sha256: str, prompt: str, annotator: str, model: str, started: float
+        self,
+        *,
+        cache_key: str,
+        image_sha256: str,
+        prompt_sha256: str,
+        prompt: str,
+        annotator: str,
+        model: str,
+        started: float,
+        upper_nano: int | None = None,
+        batch: int | None = None,
     ) -> int:
-        """Write the intent to send a request; returns the id of the call once it is on disk."""
+        """Write the intent to send a request; returns the id of the call once it is on disk.
+
+        Args:
+            cache_key: what a later request must have to be answered by this call's reply.
+            image_sha256, prompt_sha256, prompt: what is asked.
+            annotator, model: who is asked.
+            started: seconds since the epoch.
+            upper_nano: the most that the call can cost; None where nothing limits it.
+            batch: row of `batches` that the request travels in; the call is `batched` then.
+        """
         call_id, self._next_call = self._next_call, self._next_call + 1
         await self.write(
             ("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_sha256, prompt)),
             (
-                "INSERT INTO calls (id, cache_key, image_sha256, prompt_sha256, annotator, model, state, started) "
-                "VALUES (?, ?, ?, ?, ?, ?, 'intent', ?)",
-                (call_id, cache_key, image_sha256, prompt_sha256, annotator, model, started),
+                "INSERT INTO calls (id, cache_key, image_sha256, prompt_sha256, annotator, model, state, started, upper_nano, "
+                "batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(call_id, cache_key, image_sha256, prompt_sha256, annotator, model),
+                    *("intent" if batch is None else "batched", started, upper_nano, batch),
+                ),
             ),
         )
         return call_id
@@ -217,23 +222,42 @@ class Ledger:
         )
 
     def call_totals(self) -> list[tuple[str, str, int, int, int]]:
-        """(annotator, state, calls, nano-dollars, replies without usage), sorted."""
+        """(annotator, state, calls, nano-dollars, replies without usage), sorted.
+
+        A reply that names no usage is counted at the most that its request can cost.
+        """
         query = (
-            "SELECT annotator, state, count(*), coalesce(sum(cost_nano), 0), "
-            "sum(state = 'reply' AND cost_nano IS NULL) FROM calls GROUP BY annotator, state ORDER BY annotator, state"
+            "SELECT annotator, state, sum(calls), sum(cost_nano), sum(estimated) FROM call_counts "
+            "GROUP BY annotator, state HAVING sum(calls) > 0 ORDER BY annotator, state"
         )
         return list(self._read.execute(query))
 
     def total_cost(self) -> int:
         """Nano-dollars of everything ever paid, discarded and unparsable replies included."""
-        return int(self._read.execute("SELECT coalesce(sum(cost_nano), 0) FROM calls").fetchone()[0])
+        return int(self._read.execute("SELECT coalesce(sum(cost_nano), 0) FROM call_counts").fetchone()[0])
+
+    def open_calls(self) -> dict[str, tuple[int, int, int]]:
+        """By state (`intent`, `batched`, `unknown`): calls, the most that they can cost in nano-dollars, calls without a bound."""
+        query = (
+            "SELECT state, sum(calls), sum(upper_nano), sum(unbounded) FROM call_counts "
+            "WHERE state IN ('intent', 'batched', 'unknown') GROUP BY state HAVING sum(calls) > 0"
+        )
+        return {state: (calls, upper, unbounded) for state, calls, upper, unbounded in self._read.execute(query)}
+
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a SELECT, for rooms that keep tables of their own here."""
+        return self._read.execute(query, values).fetchall()
 
     # -- outcomes and groundings ----------------------------------------------------------------------------------------
 
     async def set_outcome(self, outcome: Outcome) -> None:
         """Write or replace the outcome of an item."""
         values = (outcome.item_id, outcome.state, outcome.config, outcome.revisions, outcome.record)
-        await self.write(("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?)", values))
+        query = (
+            "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET state = excluded.state, "
+            "config = excluded.config, revisions = excluded.revisions, record = excluded.record"
+        )
+        await self.write((query, values))
 
     def outcomes(self) -> Iterator[tuple[Item, Outcome]]:
         """Items that have an outcome, by id."""
@@ -247,8 +271,9 @@ class Ledger:
 
     def outcome_counts(self) -> dict[str, int]:
         """Items by state; those without an outcome are `pending`."""
-        counts = dict(self._read.execute("SELECT state, count(*) FROM outcomes GROUP BY state ORDER BY state"))
-        total = self._read.execute("SELECT count(*) FROM items").fetchone()[0]
+        rows = self._read.execute("SELECT name, key, n FROM row_counts WHERE n > 0 ORDER BY key").fetchall()
+        counts = {key: n for name, key, n in rows if name == "outcomes"}
+        total = sum(n for name, _, n in rows if name == "items")
         return {**counts, "pending": total - sum(counts.values())}
 
     def grounding(self, image_sha256: str, phrase: str, backend: str) -> str | None:

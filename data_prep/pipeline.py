@@ -7,27 +7,22 @@ point and started again: it goes on with the items that have no outcome yet.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import json
-import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-from data_prep import prompts
-from data_prep.annotators import asked_again, first_prompt, revision_prompt
-from data_prep.client import Caller, Failure, Picture, Stopped, Tally
-from data_prep.config import AnnotatorConfig, EndpointConfig, PrepConfig, load_prices
-from data_prep.critic import Draft, Judgement, critic_prompt, judge, merge
-from data_prep.ledger import Item, Outcome
-from data_prep.replies import CriticReply, EmotionVote, FullAnnotation
+from data_prep.client import Caller, Stopped, Tally
+from data_prep.config import ConfigError, PrepConfig, load_prices
+from data_prep.emovit.votes import LocalVotes
+from data_prep.interrupt import halt_on_interrupt
+from data_prep.item_pass import ItemPass, Pending, pass_digest
+from data_prep.ledger import Item
+from data_prep.money import NANO
 from data_prep.store import Store
-from data_prep.verify import decided, pool, pooled_intensity
-from emo_lightning.schema import Record, intensity_level
+
+__all__ = ["ItemPass", "PassReport", "annotate", "pass_digest"]
 
 
 @dataclass
@@ -37,6 +32,8 @@ class PassReport:
     total: int = 0
     """Items in the store."""
     done_before: int = 0
+    duplicates: int = 0
+    """Items left out because another one of their group is kept."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Of this run: valid, discarded, human."""
     pending: Counter[str] = field(default_factory=Counter)
@@ -48,164 +45,11 @@ class PassReport:
     tally: Tally = field(default_factory=Tally)
     recovered: int = 0
     """Calls of a run that died: their outcome is unknown."""
-
-
-class _Pending(Exception):
-    """This item cannot be finished now; a later run may."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind)
-        self.kind = kind
-
-
-async def _all(*calls: Awaitable[None]) -> None:
-    """Wait for every call, then raise the first error: what is in flight is paid for, and must reach the ledger."""
-    for result in await asyncio.gather(*calls, return_exceptions=True):
-        if isinstance(result, BaseException):
-            raise result
-
-
-def pass_digest(config: PrepConfig) -> str:
-    """Digest of all that decides an outcome; addresses, keys and concurrency do not."""
-    ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts"}
-    parts: list[Any] = [e.model_dump(mode="json", exclude=ignored) for e in config.endpoints]
-    parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
-    parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, prompts.INVALID_REPLY]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-class ItemPass:
-    """One item through annotate → cross-verify → critic → revise."""
-
-    def __init__(self, config: PrepConfig, digest: str, caller: Caller, item: Item, read: Callable[[], bytes]) -> None:
-        self.config = config
-        self.digest = digest
-        self.caller = caller
-        self.item = item
-        self.picture = Picture(item.sha256, item.extension, read)
-        self.weights = {a.name: a.weight for a in config.annotators}
-        self.said: list[dict[str, Any]] = []
-        self.rounds: list[dict[str, Any]] = []
-        self.full: dict[str, FullAnnotation] = {}
-        self.votes: dict[str, EmotionVote] = {}
-
-    async def run(self) -> Outcome:
-        """The outcome of the item.
-
-        Raises:
-            _Pending: an outcome needs replies that cannot be had in this run.
-        """
-        await _all(*(self._first(a) for a in self.config.annotators))
-        self.said.sort(key=lambda row: row["annotator"])
-        if not self.full:
-            return self._outcome("human", None, 0, "no annotator gave a valid annotation")
-        preferred = (
-            self.config.preferred
-            if self.config.preferred in self.full
-            else next(a.name for a in self.config.annotators if a.name in self.full)
-        )
-        for revision in range(self.config.max_revisions + 1):
-            draft = self._draft(preferred)
-            reply = await self._ask(self.config.critic, critic_prompt(draft, revision), CriticReply, revision)
-            if reply is None:
-                return self._outcome("human", draft, revision, "the critic gave no valid reply")
-            judgement = judge(draft, reply)
-            self.rounds.append({**reply.model_dump(mode="json"), "verdict": judgement.verdict})
-            if judgement.verdict == "valid" and draft.contested:
-                draft = self._settled(draft, judgement)
-            if judgement.verdict != "revisable":
-                return self._outcome(judgement.verdict, draft, revision, None)
-            if revision < self.config.max_revisions:
-                again = asked_again(self.config.annotators, preferred, judgement.flagged)
-                await _all(*(self._revise(a, judgement, revision + 1) for a in again if a.name in self.full))
-        return self._outcome("human", draft, self.config.max_revisions, "still revisable after the last revision")
-
-    async def _ask(self, endpoint: EndpointConfig, prompt: str, reply: type[Any], revision: int) -> Any:
-        answer, key = await self.caller.ask(endpoint, self.picture, prompt, reply, max_invalid=self.config.max_invalid)
-        row: dict[str, Any] = {"annotator": endpoint.name, "model": endpoint.model, "round": revision, "call": key[:16]}
-        if isinstance(answer, Failure):
-            if not answer.final:
-                raise _Pending(answer.kind)
-            row["failed"] = f"{answer.kind}: {answer.message}"[:300]
-            answer = None
-        elif endpoint is not self.config.critic:
-            row["reply"] = answer.model_dump(mode="json")
-        self.said.append(row)
-        return answer
-
-    async def _first(self, annotator: AnnotatorConfig) -> None:
-        prompt, reply = first_prompt(annotator)
-        answer = await self._ask(annotator, prompt, reply, 0)
-        if answer is not None:
-            self.votes[annotator.name] = answer
-            if isinstance(answer, FullAnnotation):
-                self.full[annotator.name] = answer
-
-    async def _revise(self, annotator: AnnotatorConfig, judgement: Judgement, revision: int) -> None:
-        own = self.full[annotator.name]
-        prompt = revision_prompt(own, judgement.flagged, judgement.instructions, revision)
-        answer = await self._ask(annotator, prompt, FullAnnotation, revision)
-        if answer is not None:
-            self.full[annotator.name] = self.votes[annotator.name] = merge(own, answer, judgement.flagged)
-
-    def _draft(self, preferred: str) -> Draft:
-        text = self.full[preferred]
-        pooled = pool(self.votes, self.weights)
-        return Draft(
-            description=text.description,
-            background=text.background,
-            attribute=text.attribute,
-            subject=text.subject,
-            intensity=pooled_intensity(self.full, self.weights),
-            pool=pooled,
-            contested=pooled.margin < self.config.margin,
-        )
-
-    @staticmethod
-    def _settled(draft: Draft, judgement: Judgement) -> Draft:
-        return Draft(**{**vars(draft), "pool": decided(draft.pool, judgement.emotion)})
-
-    def _outcome(self, state: str, draft: Draft | None, revisions: int, reason: str | None) -> Outcome:
-        item = self.item
-        # Rounds are concurrent: the order in which replies came must not show in the record.
-        self.said.sort(key=lambda row: (row["round"], row["annotator"]))
-        provenance: dict[str, Any] = {
-            "licence": item.licence,
-            "origin": item.origin,
-            "source_labels": item.labels,
-            "outcome": state,
-            "revisions": revisions,
-            "said": self.said,
-            "critic": self.rounds,
-        }
-        if reason:
-            provenance["reason"] = reason
-        fields: dict[str, Any] = {}
-        if draft is not None:
-            pooled = draft.pool
-            provenance["pool"] = {
-                "margin": round(pooled.margin, 6),
-                "agreement": round(pooled.agreement, 6),
-                "contested": draft.contested,
-            }
-            fields = {
-                **{key: getattr(draft, key) for key in ("description", "background", "attribute", "subject", "intensity")},
-                "emotion": pooled.emotion,
-                "emotion_scores": {e: round(p, 6) for e, p in pooled.scores.items()},
-                "confidence": round(pooled.confidence, 6),
-                "intensity_level": intensity_level(draft.intensity),
-            }
-        record = Record(
-            id=item.id,
-            source=item.source,
-            width=item.width,
-            height=item.height,
-            sha256=item.sha256,
-            split=item.split or "",
-            provenance=provenance,
-            **fields,
-        )
-        return Outcome(item.id, state, self.digest, revisions, record.to_json().decode())
+    stopped_by_budget: bool = False
+    waiting: int = 0
+    """Items that wait for a batch."""
+    open_batches: int = 0
+    """Batches that have not ended."""
 
 
 async def annotate(
@@ -213,6 +57,9 @@ async def annotate(
     config: PrepConfig,
     *,
     resend_unknown: bool = False,
+    limit_nano: int | None = None,
+    batch: bool = False,
+    cancel_batches: bool = False,
     on_progress: Callable[[PassReport], None] | None = None,
 ) -> PassReport:
     """Bring every item of a store to an outcome.
@@ -221,77 +68,152 @@ async def annotate(
         store: opened for writing.
         config: who annotates.
         resend_unknown: send calls again whose outcome is unknown (they may be paid twice).
-        on_progress: called after every item.
+        limit_nano: nano-dollars that may be spent on this store, all runs together; the pass stops before it would be passed.
+        batch: ask endpoints with `batch: true` through the Batch API.
+        cancel_batches: ask for the end of all open batches, take over what they answered, and stop.
+        on_progress: called after every item, and while batches are waited for.
 
     Raises:
-        ConfigError: a key or a price is missing (before any request).
+        ConfigError: a key or a price is missing, or a budget cannot be held (before any request).
         CallError: an endpoint answers nothing at all; what was received is in the ledger.
     """
-    started = time.monotonic()
-    caller = Caller(store.ledger, load_prices(config.prices), config.endpoints, resend_unknown=resend_unknown)
-    report = PassReport(recovered=store.ledger.recover(), tally=caller.tally)
-    digest = pass_digest(config)
-    before = store.ledger.outcome_configs()
-    todo = []
-    for item in store.ledger.items():
-        report.total += 1
-        if before.get(item.id) == digest:
-            report.done_before += 1
-        else:
-            todo.append(item)
-    errors: list[BaseException] = []
+    run = _Run(store, config, on_progress)
+    run.report.recovered = store.ledger.recover()
+    prices = load_prices(config.prices)
+    batches = None
+    if batch or cancel_batches or _open_batches(store):
+        from data_prep.batch.caller import BatchCaller
 
-    async def worker(queue: Iterator[Item]) -> None:
+        caller: Caller
+        caller = batches = BatchCaller(
+            store.ledger, prices, config.endpoints, folder=store.root / "batches", settings=config.batches,
+            new=batch and not cancel_batches, resend_unknown=resend_unknown, limit_nano=limit_nano,
+        )  # fmt: skip
+    else:
+        caller = Caller(store.ledger, prices, config.endpoints, resend_unknown=resend_unknown, limit_nano=limit_nano)
+    run.begin(caller)
+    with halt_on_interrupt(caller.halt):
+        try:
+            if batches:
+                await batches.recover()
+            if batches and cancel_batches:
+                await batches.cancel()
+                while batches.open():
+                    await batches.collect()
+            else:
+                await run.sweep()
+                while batches and not caller.halt():
+                    await batches.submit()
+                    if not batches.open():
+                        break
+                    run.show()
+                    await batches.collect()
+                    await run.sweep()
+        except Stopped:
+            pass
+        finally:
+            await caller.close()
+    return run.end()
+
+
+def _open_batches(store: Store) -> int:
+    return int(store.ledger.read("SELECT count(*) FROM batches WHERE state != 'ended'")[0][0])
+
+
+class _Run:
+    """The items of one call of `annotate`."""
+
+    def __init__(self, store: Store, config: PrepConfig, on_progress: Callable[[PassReport], None] | None) -> None:
+        self.store, self.config = store, config
+        self.report = PassReport()
+        self._on_progress = on_progress
+        self._started = time.monotonic()
+        self._local = LocalVotes(store.ledger, config)
+        self._digest = pass_digest(config, self._local.digest())
+        self._errors: list[BaseException] = []
+        self._todo: list[Item] = []
+        before = store.ledger.outcome_configs()
+        left_out = store.ledger.duplicates()
+        for item in store.ledger.items():
+            self.report.total += 1
+            if item.id in left_out:
+                self.report.duplicates += 1
+            elif before.get(item.id) == self._digest:
+                self.report.done_before += 1
+            else:
+                self._todo.append(item)
+
+    def begin(self, caller: Caller) -> None:
+        self._caller = caller
+        self.report.tally = caller.tally
+
+    async def sweep(self) -> None:
+        """Go through all items that have no outcome: each ends, fails, or waits for a batch."""
+        todo, self._todo = self._todo, []
+        self.report.pending.clear()
+        queue = iter(todo)
+        workers = min(len(todo), sum(e.concurrency for e in self.config.endpoints))
+        await asyncio.gather(*(self._work(queue) for _ in range(workers)))
+        # Workers that were stopped leave the rest of the queue.
+        self._todo += queue
+        self.report.waiting = self.report.pending.pop("batched", 0)
+
+    async def _work(self, queue: Iterator[Item]) -> None:
+        caller, report = self._caller, self.report
         for item in queue:
-            if caller.stop:
+            if caller.halt():
+                self._todo.append(item)
                 return
             try:
-                read = partial(store.image, item.sha256, item.extension)
-                outcome = await ItemPass(config, digest, caller, item, read).run()
-                await store.ledger.set_outcome(outcome)
+                read = partial(self.store.image, item.sha256, item.extension)
+                outcome = await ItemPass(self.config, self._digest, caller, item, read, self._local.of(item)).run()
+                await self.store.ledger.set_outcome(outcome)
             except Stopped:
+                self._todo.append(item)
                 return
-            except _Pending as pending:
+            except Pending as pending:
                 report.pending[pending.kind] += 1
+                self._todo.append(item)
             except Exception as error:
                 # The other workers finish what is in flight, so that nothing paid is lost; then the pass ends with this error.
-                caller.stop = True
-                errors.append(error)
+                caller.halt.asked = True
+                self._errors.append(error)
                 return
             else:
                 report.outcomes[outcome.state] += 1
                 report.revised += outcome.revisions > 0
-            report.seconds = time.monotonic() - started
-            if on_progress:
-                on_progress(report)
+            self.show()
 
-    queue = iter(todo)
-    with _stop_on_interrupt(caller):
-        await asyncio.gather(*(worker(queue) for _ in range(min(len(todo), sum(e.concurrency for e in config.endpoints)))))
-    await caller.close()
-    report.seconds = time.monotonic() - started
-    report.stopped = caller.stop
-    if error := caller.fatal or next(iter(errors), None):
-        raise error
-    return report
+    def show(self) -> None:
+        """Tell how far it is."""
+        self.report.seconds = time.monotonic() - self._started
+        if self._on_progress:
+            self._on_progress(self.report)
+
+    def end(self) -> PassReport:
+        """The report; raises what ended the pass."""
+        report, halt = self.report, self._caller.halt
+        report.seconds = time.monotonic() - self._started
+        report.open_batches = _open_batches(self.store)
+        report.stopped_by_budget = halt.by_budget or report.pending["budget"] > 0
+        report.stopped = halt.asked or report.stopped_by_budget
+        if error := halt.fatal or next(iter(self._errors), None):
+            raise error
+        return report
 
 
-@contextlib.contextmanager
-def _stop_on_interrupt(caller: Caller) -> Iterator[None]:
-    """First Ctrl-C: send nothing more, wait for what is in flight (it is paid for). Second: at once."""
-    loop = asyncio.get_running_loop()
+def budget_nano(dollars: str) -> int:
+    """Nano-dollars of a `--budget`.
 
-    def stop() -> None:
-        caller.stop = True
-        loop.remove_signal_handler(signal.SIGINT)
+    Raises:
+        ConfigError: not a positive number of dollars.
+    """
+    from decimal import Decimal, InvalidOperation
 
     try:
-        loop.add_signal_handler(signal.SIGINT, stop)
-    except (ValueError, RuntimeError, NotImplementedError):
-        # Not the main thread: interrupts are the caller's affair.
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        value = Decimal(dollars)
+    except InvalidOperation:
+        raise ConfigError(f"--budget {dollars}: not a number of dollars") from None
+    if not value.is_finite() or value <= 0:
+        raise ConfigError(f"--budget {dollars}: must be more than 0 dollars")
+    return int(value * NANO)

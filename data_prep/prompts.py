@@ -40,5 +40,21 @@ Inspection {{inspection}} of this image{{note}}.
 Annotation: {{annotation}}
 Pooled votes on the emotion: {{votes}}"""
 
+# EmoViT's own label question, letter by letter as in its instruction data: it was trained on these words and on no others.
+EMOVIT = (
+    "Please select the emotion closest to the image from the following options:"
+    "amusement, anger, awe, contentment, disgust, excitement, fear and sadness "
+    "(Do not provide answers outside of the candidates options.) Please answer in the following format:  Predict emotion:"
+)
+
 INVALID_REPLY = """Your reply {attempt} did not follow the JSON schema: {error}
 Answer again with the JSON object alone."""
+
+BOX_CRITIC = """You inspect a bounding box in an image. Look at the image first, then reason step by step, and answer in JSON:
+1. seen: where the subject is in the image and how large.
+2. box_check: what lies inside the box, and what of the subject lies outside it.
+Then box_verdict: "valid" if the box encloses the subject and little else, "revisable" if it misses much of the subject, holds
+something else, or is far too large.
+
+Subject: {phrase}
+Box, in shares of the image's width and height from its left and top edges: {box}"""

@@ -65,6 +65,14 @@ class CriticReply(Reply):
         return tuple(field for field in FIELDS if getattr(self, f"{field}_verdict") == "revisable")
 
 
+class BoxReply(Reply):
+    """The critic's verdict on the box of a subject (paper Table 3, last row)."""
+
+    seen: str
+    box_check: str
+    box_verdict: FieldVerdict
+
+
 _T = TypeVar("_T", bound=Reply)
 
 # Limits such as `minimum` are refused by some providers; they are checked here, after the reply.

@@ -1,7 +1,8 @@
 """The simulated annotators as an OpenAI-compatible HTTP server on loopback, with a bill of its own.
 
-POST /v1/chat/completions answers, GET /bill tells what was answered and charged. It runs in a process of its own, so that the
-client side of a pass has its core for itself: `python -m data_prep.simulate --truth T.jsonl --config world.yaml`.
+POST /v1/chat/completions answers, /v1/files and /v1/batches are a Batch API, GET /bill tells what was answered and charged.
+It runs in a process of its own, so that the client side of a pass has its core for itself:
+`python -m data_prep.simulate --truth T.jsonl --config world.yaml`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,14 @@ import threading
 import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.config import PrepConfig, load_prices
+from data_prep.simulated_batches import SimulatedBatchApi
+from data_prep.simulated_images import ImageSimulation, drawn_truth
+from data_prep.simulated_limits import TokenBucket
 from data_prep.simulated_replies import Simulation, SimulationError
 from emo_lightning.schema import Record, read_jsonl, write_jsonl
 
@@ -50,6 +55,18 @@ class SimulationServer:
         self.prices = load_prices(config.prices)
         self.bill: dict[str, dict[str, int]] = {}
         self._refused: set[str] = set()
+        self.receipts: dict[str, int] = {}
+        """Nano-dollars of each answer, by its id (the same request is answered with the same id)."""
+        self._buckets = {name: TokenBucket(model) for name, model in simulation.config.models.items()}
+        batched = partial(self._complete, batch=True)
+        self._batches = SimulatedBatchApi(
+            simulation.config.batches, batched, lambda *parts: simulation.generator(*parts).random()
+        )
+
+        learn = simulation.truth.__setitem__
+        self._images = ImageSimulation(
+            simulation.config, config.prices, self.prices, self._row, lambda truth: learn(truth.sha256, truth)
+        )
 
     async def serve(self, port: int) -> asyncio.Server:
         """Listen on 127.0.0.1; port 0 takes a free one."""
@@ -63,69 +80,97 @@ class SimulationServer:
                 headers = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
                 method, path, _ = first.split(" ", 2)
-                status, extra, answer = self._route(method, path, body)
-                payload = json.dumps(answer).encode()
+                status, extra, answer, delay = self._route(method, path, headers, body)
+                payload = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                if delay:
+                    await asyncio.sleep(delay)
                 reply = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(payload)}\r\n\r\n"
                 writer.write(reply.encode() + payload)
                 await writer.drain()
         writer.close()
 
-    def _route(self, method: str, path: str, body: bytes) -> tuple[str, str, dict[str, Any]]:
+    def _route(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[str, str, dict[str, Any] | bytes, float]:
+        """Status line, more header lines, answer, and seconds before it is sent."""
         if (method, path) == ("GET", "/bill"):
-            return "200 OK", "", self.bill
+            self._batches.advance()
+            return "200 OK", "", self.bill, 0.0
+        if (method, path) == ("GET", "/receipts"):
+            return "200 OK", "", self.receipts, 0.0
+        if (drawn := self._images.answer(method, path, body)) is not None:
+            return *drawn, 0.0
+        if path.startswith(("/v1/files", "/v1/batches")):
+            status, answer = self._batches.route(method, path, headers, body)
+            return status, "", answer, 0.0
         if (method, path) != ("POST", "/v1/chat/completions"):
-            return "404 Not Found", "", _error(f"{method} {path}: only POST /v1/chat/completions and GET /bill are served")
+            known = "POST /v1/chat/completions, /v1/files, /v1/batches and GET /bill are served"
+            return "404 Not Found", "", _error(f"{method} {path}: only {known}"), 0.0
+        try:
+            model = read_request(body)[0]
+            if (refusal := self._too_many(model, body)) is not None:
+                return "429 Too Many Requests", refusal, _error("simulated rate limit"), 0.0
+        except SimulationError as error:
+            return "400 Bad Request", "", _error(str(error)), 0.0
+        code, said = self._complete(body)
+        if code != 200:
+            return "400 Bad Request", "", said, 0.0
+        return "200 OK", "", said, self.simulation.model(model).latency
+
+    def _complete(self, body: bytes, *, batch: bool = False) -> tuple[int, dict[str, Any]]:
+        """Answer a chat request and charge for it."""
         try:
             model, sha256, prompt = read_request(body)
-            if self._too_many(model, hashlib.sha256(body).hexdigest()):
-                return "429 Too Many Requests", f"Retry-After: {_RETRY_AFTER}\r\n", _error("simulated rate limit")
             reply = self.simulation.answer(model, sha256, prompt)
         except SimulationError as error:
-            return "400 Bad Request", "", _error(str(error))
-        self._charge(model, reply.prompt_tokens, reply.output_tokens)
-        return (
-            "200 OK",
-            "",
-            {
-                "id": f"chatcmpl-{hashlib.sha256(body).hexdigest()[:24]}",
-                "object": "chat.completion",
-                "created": 0,
-                "model": model,
-                "choices": [
-                    {
-                        "index": 0,
-                        "finish_reason": "stop",
-                        "message": {"role": "assistant", "content": reply.text, "refusal": None},
-                    }
-                ],
-                "usage": {
-                    "prompt_tokens": reply.prompt_tokens,
-                    "completion_tokens": reply.output_tokens,
-                    "total_tokens": reply.prompt_tokens + reply.output_tokens,
-                },
+            return 400, _error(str(error))
+        name = hashlib.sha256("\0".join([model, sha256, prompt]).encode()).hexdigest()
+        said_before = f"chatcmpl-{name[:24]}" in self.receipts
+        cost = self._charge(model, reply.prompt_tokens, reply.output_tokens, batch=batch, again=said_before)
+        self.receipts[f"chatcmpl-{name[:24]}"] = cost
+        message = {"role": "assistant", "content": reply.text, "refusal": None}
+        return 200, {
+            "id": f"chatcmpl-{name[:24]}",
+            "object": "chat.completion",
+            "created": 0,
+            "model": model,
+            "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            "usage": {
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.output_tokens,
+                "total_tokens": reply.prompt_tokens + reply.output_tokens,
             },
-        )
+        }
 
-    def _too_many(self, model: str, request: str) -> bool:
-        """Refuse a request at most once, so that a retry goes through."""
+    def _too_many(self, model: str, body: bytes) -> str | None:
+        """Header lines of a refusal, None where the request passes; a refusal by chance comes at most once for a request."""
         rate = self.simulation.model(model).too_many_requests
+        row = self._row(model)
+        headers = self._buckets[model].take()
+        row["early"] = self._buckets[model].early
+        if headers is not None:
+            row["refused"] += 1
+            return headers
+        request = hashlib.sha256(body).hexdigest()
         if rate == 0 or request in self._refused or self.simulation.generator("429", request).random() >= rate:
-            return False
+            return None
         self._refused.add(request)
-        row = self._row(model)
         row["refused"] += 1
-        return True
+        return f"Retry-After: {_RETRY_AFTER}\r\n"
 
-    def _charge(self, model: str, prompt: int, output: int) -> None:
-        row = self._row(model)
+    def _charge(self, model: str, prompt: int, output: int, *, batch: bool, again: bool) -> int:
+        row, price = self._row(model), self.prices[model]
         row["replies"] += 1
+        row["repeated"] += again
         row["prompt_tokens"] += prompt
         row["output_tokens"] += output
-        row["nano_dollars"] += self.prices[model].cost(prompt, 0, output)
+        cost = (price.batch if batch and price.batch else price).cost(prompt, 0, output)
+        row["nano_dollars"] += cost
+        return cost
 
     def _row(self, model: str) -> dict[str, int]:
-        empty = {"replies": 0, "refused": 0, "prompt_tokens": 0, "output_tokens": 0, "nano_dollars": 0}
-        return self.bill.setdefault(model, empty)
+        names = ("replies", "repeated", "refused", "early", "prompt_tokens", "output_tokens", "nano_dollars")
+        return self.bill.setdefault(model, dict.fromkeys(names, 0))
 
 
 def read_request(body: bytes) -> tuple[str, str, str]:
@@ -172,7 +217,14 @@ class Simulated:
 
     def bill(self) -> dict[str, dict[str, int]]:
         """What the server says it answered and charged, by model."""
-        with urllib.request.urlopen(self.base_url.removesuffix("/v1") + "/bill") as response:
+        return self._get("/bill")
+
+    def receipts(self) -> dict[str, int]:
+        """What it charged for each answer (nano-dollars), by the answer's id."""
+        return self._get("/receipts")
+
+    def _get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.base_url.removesuffix("/v1") + path) as response:
             return json.load(response)
 
 
@@ -222,7 +274,7 @@ def _as_record(truth: WorldSample | Record) -> Record:
 
 
 def store_truth(store_root: str | Path, config: PrepConfig) -> list[Record]:
-    """Truth of the world images of a store, drawn again from their keys.
+    """Truth of the world images of a store, drawn again from their keys, and of images that a simulated model drew for it.
 
     Raises:
         SimulationError: the configuration has no world, or the drawn images are not those of the store (another seed).
@@ -238,6 +290,8 @@ def store_truth(store_root: str | Path, config: PrepConfig) -> list[Record]:
     with Store(store_root, write=False) as store:
         for item in store.ledger.items():
             if item.source != "world":
+                if config.simulation and (generated := drawn_truth(item.labels, config.simulation)):
+                    records.append(generated)
                 continue
             record = world_truth(world.sample(str(item.split), int(item.key.rsplit("-", 1)[1])))
             if record.sha256 != item.sha256:

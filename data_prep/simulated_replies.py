@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.config import SimulatedModel, SimulationConfig
 from data_prep.errors import PrepError
+from data_prep.simulated_boxes import box_verdict
 from emo_lightning.schema import EMOTIONS, INTENSITY_LEVELS, Emotion, Record, intensity_level
 
 _TRIPLET = ("background", "attribute", "subject")
@@ -121,6 +122,8 @@ class Simulation:
 
     def _critic(self, model: SimulatedModel, truth: Record, prompt: str, rng: random.Random) -> dict[str, Any]:
         shown = _SHOWN.search(prompt)
+        if shown is None and (verdict := box_verdict(model, truth, prompt, rng)) is not None:
+            return verdict
         if shown is None:
             raise SimulationError("the prompt shows no annotation to criticise")
         annotation, votes = json.loads(shown[1]), json.loads(shown[2])

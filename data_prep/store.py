@@ -149,19 +149,22 @@ class Store:
         report = ImportReport()
         known: dict[str, dict[str, str]] = {}
         batch: list[Item] = []
-        for item in items:
-            if isinstance(item, Refusal):
-                report.refuse(item)
-            else:
-                if item.source not in known:
-                    known[item.source] = self.ledger.item_keys(item.source)
-                self._take(item, known[item.source], batch, report)
-            if len(batch) >= _BATCH:
-                self.ledger.add_items(batch)
-                batch.clear()
-            if on_item:
-                on_item(report)
-        self.ledger.add_items(batch)
+        try:
+            for item in items:
+                if isinstance(item, Refusal):
+                    report.refuse(item)
+                else:
+                    if item.source not in known:
+                        known[item.source] = self.ledger.item_keys(item.source)
+                    self._take(item, known[item.source], batch, report)
+                if len(batch) >= _BATCH:
+                    self.ledger.add_items(batch)
+                    batch.clear()
+                if on_item:
+                    on_item(report)
+        finally:
+            # An interrupted download must not fetch again what it has.
+            self.ledger.add_items(batch)
         return report
 
     def _take(self, item: SourceItem, seen: dict[str, str], batch: list[Item], report: ImportReport) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from data_prep.replies import EmotionVote, FullAnnotation
 from emo_lightning.schema import EMOTIONS, Emotion
@@ -14,6 +15,27 @@ MAX_CONFIDENCE = 0.99
 
 CRITIC_CONFIDENCE = 0.8
 """The critic names no confidence of its own."""
+
+
+@dataclass(frozen=True)
+class DistributionVote:
+    """A vote that says how likely each of the eight is (a local model)."""
+
+    scores: Mapping[Emotion, float]
+    """Sums to 1."""
+
+    @property
+    def emotion(self) -> Emotion:
+        """The likeliest."""
+        return max(EMOTIONS, key=lambda e: self.scores[e])
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the likeliest."""
+        return self.scores[self.emotion]
+
+
+Vote: TypeAlias = EmotionVote | DistributionVote
 
 
 @dataclass(frozen=True)
@@ -31,14 +53,21 @@ class Pool:
     """Share of the weight whose vote names `emotion`."""
 
 
-def vote_distribution(vote: EmotionVote) -> dict[Emotion, float]:
-    """Confidence on the emotion, the rest uniform; clipped to [1/8, `MAX_CONFIDENCE`]: a vote never speaks against itself."""
+def vote_distribution(vote: Vote) -> dict[Emotion, float]:
+    """What a vote says of each of the eight.
+
+    Confidence on the emotion, the rest uniform; clipped to [1/8, `MAX_CONFIDENCE`]: a vote never speaks against itself. A vote that is
+    a distribution is mixed with a little of the uniform one, so that certainty becomes `MAX_CONFIDENCE` just the same.
+    """
+    if isinstance(vote, DistributionVote):
+        uniform = (1 - MAX_CONFIDENCE) / (len(EMOTIONS) - 1)
+        return {e: (1 - len(EMOTIONS) * uniform) * vote.scores[e] + uniform for e in EMOTIONS}
     confidence = min(max(vote.confidence, 1 / len(EMOTIONS)), MAX_CONFIDENCE)
     rest = (1 - confidence) / (len(EMOTIONS) - 1)
     return {e: confidence if e is vote.emotion else rest for e in EMOTIONS}
 
 
-def pool(votes: Mapping[str, EmotionVote], weights: Mapping[str, float]) -> Pool:
+def pool(votes: Mapping[str, Vote], weights: Mapping[str, float]) -> Pool:
     """p(e) ∝ Π_i p_i(e)^(w_i / Σw); the weights are those of the voters present.
 
     Args:
@@ -85,7 +114,7 @@ def decided(contested: Pool, emotion: Emotion) -> Pool:
     return replace(contested, scores=scores, emotion=emotion, confidence=scores[emotion], margin=scores[emotion] - second)
 
 
-def _weight_for(emotion: Emotion, votes: Mapping[str, EmotionVote], weights: Mapping[str, float]) -> float:
+def _weight_for(emotion: Emotion, votes: Mapping[str, Vote], weights: Mapping[str, float]) -> float:
     return sum(weights[name] for name in votes if votes[name].emotion is emotion)
 
 

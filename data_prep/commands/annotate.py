@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
 
 from data_prep.commands.console import new_parser, progress_bars
-from data_prep.config import CONFIGS, NANO
+from data_prep.money import NANO
 
 if TYPE_CHECKING:
+    from data_prep.config import PrepConfig
     from data_prep.pipeline import PassReport
+    from data_prep.store import Store
+
+BUDGET_REACHED = 3
+"""Exit status of a pass that its budget stopped."""
+_LOG_SECONDS = 60.0
+"""Between two lines of progress where there is no terminal."""
 
 
-def main(argv: list[str]) -> int:
-    """Annotate, cross-verify, criticise and ground what has no outcome yet."""
+def _parser() -> argparse.ArgumentParser:
+    from data_prep.config import CONFIGS
+
     parser = new_parser(
         "annotate",
-        "Annotate, cross-verify, criticise and ground what has no outcome yet.",
-        "emo prep annotate store --config configs/prep/default.yaml",
+        "Annotate, cross-verify, criticise and ground what has no outcome yet. An estimate is printed first; on a terminal it is "
+        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 1 error, 3 the budget was reached, "
+        "130 interrupted.",
+        "emo prep annotate store --config configs/prep/default.yaml --budget 50",
     )
     parser.add_argument("store")
     parser.add_argument(
@@ -24,55 +37,128 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--base-url", help="send everything to this endpoint instead, e.g. that of `emo prep simulate`")
     parser.add_argument(
+        "--budget", metavar="USD", help="stop before this store has cost more than that, all runs and unknown outcomes included"
+    )
+    parser.add_argument("--estimate", action="store_true", help="print what is left to ask and what it will cost, then stop")
+    parser.add_argument("--yes", action="store_true", help="do not ask before the first request")
+    parser.add_argument("--batch", action="store_true", help="ask endpoints with `batch: true` through the Batch API")
+    parser.add_argument(
+        "--cancel-batches", action="store_true", help="end open batches, keep what they have answered (it is paid), then stop"
+    )
+    parser.add_argument(
         "--resend-unknown", action="store_true", help="send calls of unknown outcome again; they may be paid twice"
     )
     parser.add_argument("--no-ground", action="store_true", help="leave out grounding")
     parser.add_argument("--check", action="store_true", help="check configuration, prices and keys, then stop")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Annotate, cross-verify, criticise and ground what has no outcome yet."""
+    args = _parser().parse_args(argv)
     import asyncio
 
-    from data_prep.config import ConfigError, PrepConfig, load_prices
+    from data_prep.config import PrepConfig
     from data_prep.grounding import ground
-    from data_prep.pipeline import annotate
+    from data_prep.pipeline import annotate, budget_nano
     from data_prep.store import Store
 
     config = PrepConfig.load(args.config)
+    limit = budget_nano(args.budget) if args.budget is not None else None
     if args.base_url:
         config = config.at(args.base_url, config.critic.api_key_env)
     if args.check:
-        missing = sorted({e.model for e in config.endpoints} - set(load_prices(config.prices)))
-        if missing:
-            raise ConfigError(f"{config.prices}: no price for {', '.join(missing)}")
-        for endpoint in config.endpoints:
-            endpoint.api_key()
-        print(f"{args.config}: configuration, prices and keys are there")
-        return 0
-    with Store(args.store, write=True) as store, progress_bars() as progress:
-        task = progress.add_task("annotate", total=sum(store.ledger.outcome_counts().values()))
-
-        def on_progress(report: PassReport) -> None:
-            done = report.done_before + report.outcomes.total() + report.pending.total()
-            rate = (report.outcomes.total() + report.pending.total()) / max(report.seconds, 1e-3)
-            cost = f"${report.tally.cost_nano / NANO:.4f}"
-            progress.update(task, completed=done, description=f"annotate: {cost}, {rate:.1f} images/s")
-
-        report = asyncio.run(annotate(store, config, resend_unknown=args.resend_unknown, on_progress=on_progress))
-        if not report.stopped and not args.no_ground:
-            task = progress.add_task("ground", total=None)
-            grounded = ground(store, config.grounding, lambda: progress.update(task, advance=1))
-        else:
+        return _check(config, args.config, bounded=limit is not None)
+    with Store(args.store, write=not args.estimate) as store:
+        if not args.cancel_batches and not _agreed(store, config, limit, args):
+            return 0
+        with progress_bars() as bars:
+            _vote(store, config, bars)
+            progress = _Progress(bars, sum(store.ledger.outcome_counts().values()) - len(store.ledger.duplicates()))
+            report = asyncio.run(
+                annotate(
+                    store, config, resend_unknown=args.resend_unknown, limit_nano=limit, batch=args.batch,
+                    cancel_batches=args.cancel_batches, on_progress=progress,
+                )
+            )  # fmt: skip
             grounded = None
-        _print_report(report)
+            if not report.stopped and not args.no_ground and not args.cancel_batches:
+                task = bars.add_task("ground", total=None)
+                grounded = ground(store, config.grounding, lambda: bars.update(task, advance=1))
+        _print_report(report, store, limit)
         if grounded:
             print("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
-    return 130 if report.stopped else 0
+    return BUDGET_REACHED if report.stopped_by_budget else 130 if report.stopped else 0
 
 
-def _print_report(report: PassReport) -> None:
+def _vote(store: Store, config: PrepConfig, bars: Any) -> None:
+    """Local annotators first: their votes cost nothing, and the pass reads them from the ledger."""
+    if not config.local:
+        return
+    from data_prep.emovit.votes import run_local_votes
+
+    task = bars.add_task("local votes", total=None)
+    run_local_votes(store, config, lambda images: bars.update(task, advance=images))
+
+
+def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
+    from data_prep.client import check_prices
+    from data_prep.config import load_prices
+
+    check_prices(load_prices(config.prices), config.endpoints, bounded=bounded)
+    for endpoint in config.endpoints:
+        endpoint.api_key()
+    print(f"{path}: configuration, prices and keys are there")
+    return 0
+
+
+def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.Namespace) -> bool:
+    """Print the estimate; whether to go on."""
+    from data_prep.estimate import estimate
+
+    expected = estimate(store, config, batch=args.batch)
+    if expected.images or args.estimate:
+        print(expected.text())
+    if limit is not None and expected.paid_nano + expected.cost_nano > limit:
+        print(f"the budget of ${limit / NANO:.2f} will stop the pass before its end")
+    if args.estimate:
+        return False
+    if args.yes or expected.cost_nano == 0 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    return input("send these requests? [y/N] ").strip().lower() in ("y", "yes")
+
+
+class _Progress:
+    """Cost, rate and time left: a bar on a terminal, a line a minute elsewhere."""
+
+    def __init__(self, bars: Any, total: int) -> None:
+        self._bars, self._total = bars, total
+        self._task = bars.add_task("annotate", total=total)
+        self._next = time.monotonic() + _LOG_SECONDS
+
+    def __call__(self, report: PassReport) -> None:
+        ended = report.outcomes.total()
+        done = report.done_before + ended
+        rate = ended / max(report.seconds, 1e-3)
+        text = f"${report.tally.cost_nano / NANO:.4f}, {rate:.1f} images/s"
+        if report.waiting:
+            text += f", {report.waiting} wait for batches"
+        self._bars.update(self._task, completed=done, description=f"annotate: {text}")
+        if self._bars.disable and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _LOG_SECONDS
+            left = f"{(self._total - done) / rate / 60:.0f} min left" if rate else "time left unknown"
+            print(f"annotate: {done} of {self._total}, {text}, {left}", file=sys.stderr, flush=True)
+
+
+def _print_report(report: PassReport, store: Store, limit: int | None) -> None:
     tally = report.tally
-    print(f"{report.total} images, {report.done_before} done before, {report.revised} of this run after revision")
+    left_out = f", {report.duplicates} duplicates left out" if report.duplicates else ""
+    print(f"{report.total} images{left_out}, {report.done_before} done before, {report.revised} of this run after revision")
     print("outcomes: " + (", ".join(f"{state} {n}" for state, n in sorted(report.outcomes.items())) or "none"))
-    print(f"requests {tally.requests}, answered from the ledger {tally.cached}, replies off the schema {tally.invalid}")
+    batched = f" ({tally.batched} in batches)" if tally.batched else ""
+    print(
+        f"requests {tally.requests}{batched}, answered from the ledger {tally.cached}, replies off the schema {tally.invalid}"
+    )
     if tally.statuses:
         print("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
     if report.pending:
@@ -82,6 +168,16 @@ def _print_report(report: PassReport) -> None:
             f"calls of unknown outcome: {report.recovered} of an earlier run, {tally.unknown} of this one; "
             "--resend-unknown sends them again (they may be paid twice)"
         )
+    if tally.estimated:
+        print(f"{tally.estimated} replies named no usage; they are counted at the most that they can cost")
+    if tally.over_bound:
+        print(f"{tally.over_bound} replies cost more than their bound: check `image` of their models in the price table")
     print(f"cost of this run ${tally.cost_nano / NANO:.6f}, {report.seconds:.1f} s")
-    if report.stopped:
+    if limit is not None:
+        print(f"budget ${limit / NANO:.2f}: ${store.ledger.total_cost() / NANO:.6f} of it is spent")
+    if report.open_batches:
+        print(f"{report.open_batches} batches are open; the same command takes their replies over")
+    if report.stopped_by_budget:
+        print("stopped: the next request might pass the budget; a larger one goes on where this one stopped")
+    elif report.stopped:
         print("stopped; run the same command again to go on")

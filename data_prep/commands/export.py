@@ -1,4 +1,4 @@
-"""`emo prep export`: write WebDataset tars and a manifest."""
+"""`emo prep export`: write WebDataset tars, a dataset card and a manifest."""
 
 from __future__ import annotations
 
@@ -6,20 +6,46 @@ from data_prep.commands.console import new_parser, print_manifest
 
 
 def main(argv: list[str]) -> int:
-    """Write WebDataset tars and a manifest."""
-    parser = new_parser("export", "Write WebDataset tars and a manifest.", "emo prep export store tars --name mine")
+    """Write WebDataset tars, a dataset card and a manifest."""
+    parser = new_parser(
+        "export",
+        "Write WebDataset tars, a dataset card (README.md) and a manifest. Splits are even per emotion, keep groups whole, and stay "
+        "as they are when images are added.",
+        "emo prep export store tars --name mine\n  emo prep export store open --licences CC-BY-4.0,CC0-1.0\n"
+        "  emo prep export store references --labels source --sources emoset",
+    )
     parser.add_argument("store")
     parser.add_argument("out", help="directory of the tars")
     parser.add_argument("--name", default="emo", help="first part of the shard names (default: emo)")
     parser.add_argument("--samples-per-shard", type=int, default=1000, help="images in one tar (default: 1000)")
     parser.add_argument("--config", help="YAML whose `splits` are used for images without a split (default: 0.9, 0.05, 0.05)")
+    parser.add_argument("--licences", type=_names, default=(), metavar="A,B", help="only images of these (`unknown`: of none)")
+    parser.add_argument("--exclude-licences", type=_names, default=(), metavar="A,B", help="no images of these")
+    parser.add_argument("--sources", type=_names, default=(), metavar="A,B", help="only images of these")
+    parser.add_argument(
+        "--labels", choices=("annotations", "source"), default="annotations", help="source: the source's own, for evaluation"
+    )
+    parser.add_argument("--resplit", action="store_true", help="forget the splits that earlier exports gave, and split anew")
     args = parser.parse_args(argv)
     from data_prep.config import PrepConfig
-    from data_prep.export import export_store
+    from data_prep.export import Selection, export_store
     from data_prep.store import Store
 
     shares = PrepConfig.load(args.config).splits if args.config else None
     with Store(args.store, write=False) as store:
-        manifest = export_store(store, args.out, args.name, samples_per_shard=args.samples_per_shard, shares=shares)
+        manifest = export_store(
+            store,
+            args.out,
+            args.name,
+            samples_per_shard=args.samples_per_shard,
+            shares=shares,
+            selection=Selection(args.licences, args.exclude_licences, args.sources),
+            labels=args.labels,
+            resplit=args.resplit,
+        )
     print_manifest(args.out, manifest)
     return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -11,24 +11,46 @@ def main(argv: list[str]) -> int:
     parser.add_argument("store")
     parser.add_argument("--json", action="store_true", help="for programs")
     args = parser.parse_args(argv)
-    import json
+    from pathlib import Path
 
-    from data_prep.config import NANO
-    from data_prep.store import Store
+    # Not `Store`: this command answers at once, however large the store is, and loads nothing that it does not need.
+    from data_prep.ledger import Ledger
+    from data_prep.money import NANO
 
-    with Store(args.store, write=False) as store:
-        outcomes, calls, cost = store.ledger.outcome_counts(), store.ledger.call_totals(), store.ledger.total_cost()
+    ledger = Ledger(Path(args.store) / "ledger.sqlite", write=False)
+    outcomes, calls, cost, waiting = ledger.outcome_counts(), ledger.call_totals(), ledger.total_cost(), ledger.open_calls()
+    batches = ledger.read("SELECT endpoint, remote_status, requests, remote_id FROM batches WHERE state != 'ended' ORDER BY id")
+    ledger.close()
     if args.json:
+        import json
+
         keys = ("annotator", "state", "calls", "nano_dollars", "without_usage")
+        open_keys = ("calls", "at_most_nano_dollars", "without_bound")
         print(
             json.dumps(
-                {"outcomes": outcomes, "calls": [dict(zip(keys, row, strict=True)) for row in calls], "nano_dollars": cost}
+                {
+                    "outcomes": outcomes,
+                    "calls": [dict(zip(keys, row, strict=True)) for row in calls],
+                    "nano_dollars": cost,
+                    "open": {state: dict(zip(open_keys, row, strict=True)) for state, row in waiting.items()},
+                    "batches": [dict(zip(("endpoint", "status", "requests", "id"), row, strict=True)) for row in batches],
+                }
             )
         )
         return 0
     print("images: " + ", ".join(f"{state} {n}" for state, n in outcomes.items()))
     for annotator, state, count, nano, without in calls:
-        note = f"  ({without} replies named no usage: their cost is not known)" if without else ""
+        note = f"  ({without} replies named no usage: counted at the most that they can cost)" if without else ""
         print(f"  {annotator:12} {state:9} {count:8}  ${nano / NANO:.6f}{note}")
+    for endpoint, status, requests, name in batches:
+        print(f"  batch of {endpoint}: {requests} requests, {status or 'not sent yet'} ({name or 'no id yet'})")
     print(f"cost ${cost / NANO:.6f}")
+    meaning = {
+        "unknown": "of unknown outcome",
+        "batched": "in batches",
+        "intent": "in flight, or left by a run that was killed",
+    }
+    for state, (count, upper, unbounded) in waiting.items():
+        note = f" ({unbounded} of them without a limit)" if unbounded else ""
+        print(f"beside it, calls {meaning[state]}: {count}, at most ${upper / NANO:.6f}{note}")
     return 0

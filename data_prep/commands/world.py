@@ -18,15 +18,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--labels", choices=("truth", "neutral"), default="truth", help="neutral: caption, triplet and boxes, no emotion"
     )
+    parser.add_argument("--style", default="flat", help="colours and lines: flat or dusk (default: flat)")
     parser.add_argument("--seed", type=int, default=0, help="of the world (default: 0)")
     args = parser.parse_args(argv)
     from data_prep.config import WorldConfig
     from data_prep.sources import SourceError
     from data_prep.sources.world import SPLITS
+    from data_prep.sources.world.style import STYLES
     from data_prep.sources.world_tars import write_world_tars
 
     if args.split not in SPLITS or args.count < 1:
         raise SourceError(f"--split {args.split} --count {args.count}: allowed are {', '.join(SPLITS)} and counts from 1")
-    manifest = write_world_tars(args.out, WorldConfig(seed=args.seed), {args.split: args.count}, args.labels)
+    if args.style not in STYLES:
+        raise SourceError(f"--style {args.style}: allowed are {', '.join(STYLES)}")
+    manifest = write_world_tars(args.out, WorldConfig(seed=args.seed, style=args.style), {args.split: args.count}, args.labels)
     print_manifest(args.out, manifest)
     return 0

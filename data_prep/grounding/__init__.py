@@ -2,101 +2,192 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+from data_prep.checkpoints import identity
 from data_prep.config import GroundingConfig
-from data_prep.grounding.base import Grounder, rank
+from data_prep.decoding import decoded, device_of
+from data_prep.grounding.base import Grounder, GroundingError, Query, cut, query_text, rank
 from data_prep.grounding.regions import RegionGrounder
 from data_prep.ledger import Item
+from data_prep.review.decisions import reviewed_outcomes
 from data_prep.store import Store
 from emo_lightning.schema import GroundedObject, Record
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["Grounder", "RegionGrounder", "ground", "make_grounder", "rank"]
+__all__ = [
+    "Grounder",
+    "GroundingError",
+    "Query",
+    "RegionGrounder",
+    "backend_key",
+    "cut",
+    "ground",
+    "make_grounder",
+    "query_text",
+    "rank",
+]
 
 _BATCH = 64
+"""Records per transaction."""
 
 
-def make_grounder(config: GroundingConfig) -> Callable[[Item], Grounder]:
-    """A grounder for each item; models are loaded once, here."""
+def make_grounder(config: GroundingConfig) -> Grounder:
+    """The grounder that is configured; models are loaded once, here.
+
+    Raises:
+        CheckpointError: a model is missing or does not fit.
+        GroundingError: a package is missing.
+        ValueError: the backend grounds nothing.
+    """
     match config.backend:
         case "regions":
-            return lambda item: RegionGrounder(
-                [GroundedObject.model_validate(region) for region in item.regions], config.threshold
-            )
+            return RegionGrounder(config.threshold)
         case "transformers":
-            from data_prep.grounding.transformers_backend import TransformersGrounder
+            from data_prep.grounding import transformers_backend
 
-            grounder = TransformersGrounder.from_pretrained(
-                config.detector, config.segmenter, device=config.device, threshold=config.threshold
+            return transformers_backend.load(
+                config.detector, config.segmenter, device=device_of(config.device), threshold=config.threshold
             )
-            return lambda item: grounder
+        case "original":
+            from data_prep.grounding import original_backend
+
+            return original_backend.load(
+                config.detector, config.segmenter, text_encoder=config.text_encoder, device=device_of(config.device),
+                threshold=config.threshold,
+            )  # fmt: skip
         case _:
-            raise ValueError(f"grounding.backend {config.backend!r} grounds nothing; allowed: regions, transformers")
+            raise ValueError(f"grounding.backend {config.backend!r} grounds nothing; allowed: regions, transformers, original")
+
+
+def backend_key(config: GroundingConfig) -> Callable[[Item], str]:
+    """What candidates depend on besides image and phrase: backend, identity of every weight file, threshold.
+
+    Raises:
+        CheckpointError: a model cannot be identified.
+    """
+    if config.backend == "regions":
+        # Regions come with the item: equal images of two sources may have different ones.
+        return lambda item: f"regions:{_digest(item.regions)}@{config.threshold}"
+    parts = [identity(config.detector), identity(config.segmenter) if config.segmenter else "boxes"]
+    if config.backend == "original":
+        parts.append(identity(config.text_encoder))
+    key = f"{config.backend}:{'+'.join(parts)}@{config.threshold}"
+    return lambda item: key
 
 
 def ground(store: Store, config: GroundingConfig, on_item: Callable[[], None] | None = None) -> Counter[str]:
     """Give every valid record the regions of its subject; what was found before for an image and phrase is not computed again.
 
-    Returns counts: `grounded`, `not_found` (no candidate) and `computed` (of this run).
+    All candidates from `config.threshold` on are stored; those from `config.cut` on come into the record.
+
+    Args:
+        store: opened for writing.
+        config: the `grounding` part of a pass.
+        on_item: called once for every valid record, when its candidates are there.
+
+    Returns:
+        Counts: `grounded`, `not_found` (no candidate from the cut on) and `computed` (images and phrases of this run).
+
+    Raises:
+        CheckpointError, GroundingError: see `make_grounder`.
     """
     counts: Counter[str] = Counter()
     if config.backend == "none":
         return counts
-    backend = _backend_key(config)
-    grounder_of: Callable[[Item], Grounder] | None = None
-    ledger = store.ledger
-    rows: list[tuple[str, str, str, str]] = []
+    wanted = list(_subjects(store))
+    if not wanted:
+        return counts
+    key_of = backend_key(config)
+    missing: dict[tuple[str, str, str], Item] = {}
+    done = 0
+    for item, subject in wanted:
+        if store.ledger.grounding(item.sha256, subject, key_of(item)) is None:
+            missing[item.sha256, subject, key_of(item)] = item
+        else:
+            done += 1
+    _report(on_item, done)
+    if missing:
+        grounder = make_grounder(config)
+        for rows in _computed(store, config, grounder, missing):
+            # Candidates first: a record must never show regions that the ledger does not hold.
+            store.ledger.add_groundings(rows)
+            counts["computed"] += len(rows)
+            _report(on_item, len(rows))
+    _report(on_item, len(wanted) - done - counts["computed"])
+    _write_records(store, config, key_of, counts)
+    return counts
+
+
+def _subjects(store: Store) -> Iterator[tuple[Item, str]]:
+    # What people made valid, and subjects that they mended, are grounded too.
+    for item, outcome in reviewed_outcomes(store.ledger):
+        if outcome.state == "valid":
+            record = Record.from_json(outcome.record, f"outcome of {item.id}")
+            if record.subject:
+                yield item, record.subject
+
+
+def _computed(
+    store: Store, config: GroundingConfig, grounder: Grounder, missing: dict[tuple[str, str, str], Item]
+) -> Iterator[list[tuple[str, str, str, str]]]:
+    """Rows of the ledger, batch by batch."""
+    # Images of one shape travel together through the networks.
+    keys = sorted(missing, key=lambda key: (missing[key].width / missing[key].height, key))
+    if config.backend == "regions":
+        for at in range(0, len(keys), _BATCH):
+            part = keys[at : at + _BATCH]
+            yield _rows(part, grounder.ground([Query(None, key[1], _regions(missing[key])) for key in part]))
+        return
+    items = [missing[key] for key in keys]
+    at = 0
+    for batch, images in decoded(store, items, config.batch_size):
+        part = keys[at : at + len(batch)]
+        at += len(batch)
+        yield _rows(part, grounder.ground([Query(image, key[1]) for image, key in zip(images, part, strict=True)]))
+
+
+def _rows(keys: Sequence[tuple[str, str, str]], found: Sequence[Sequence[GroundedObject]]) -> list[tuple[str, str, str, str]]:
+    return [(*key, json.dumps([o.model_dump(mode="json") for o in objects])) for key, objects in zip(keys, found, strict=True)]
+
+
+def _write_records(store: Store, config: GroundingConfig, key_of: Callable[[Item], str], counts: Counter[str]) -> None:
+    """Bring the records in line with what is stored."""
     updates: list[tuple[str, tuple[str, str]]] = []
-    for item, outcome in list(ledger.outcomes()):
-        record = Record.from_json(outcome.record, f"outcome of {item.id}")
-        if outcome.state != "valid" or not record.subject:
+    reviewed = {item.id: outcome for item, outcome in reviewed_outcomes(store.ledger)}
+    for item, outcome in list(store.ledger.outcomes()):
+        if item.id not in reviewed or reviewed[item.id].state != "valid":
             continue
-        stored = ledger.grounding(item.sha256, record.subject, backend)
-        if stored is None:
-            grounder_of = grounder_of or make_grounder(config)
-            found = grounder_of(item).ground(_open(store, item, config), record.subject)
-            stored = json.dumps([o.model_dump(mode="json") for o in found])
-            rows.append((item.sha256, record.subject, backend, stored))
-            counts["computed"] += 1
-        objects = [GroundedObject.model_validate(o) for o in json.loads(stored)]
+        subject = Record.from_json(reviewed[item.id].record, f"outcome of {item.id}").subject
+        if not subject:
+            continue
+        stored = store.ledger.grounding(item.sha256, subject, key_of(item))
+        objects = cut([GroundedObject.model_validate(o) for o in json.loads(stored or "[]")], config.cut)
         counts["grounded" if objects else "not_found"] += 1
+        # Only the regions are written back: a review stays a layer above the record, and can be undone.
+        record = Record.from_json(outcome.record, f"outcome of {item.id}")
         if objects != record.objects:
             text = record.model_copy(update={"objects": objects}).to_json().decode()
             updates.append(("UPDATE outcomes SET record = ? WHERE item_id = ?", (text, item.id)))
         if len(updates) >= _BATCH:
-            _flush(store, rows, updates)
-        if on_item:
-            on_item()
-    _flush(store, rows, updates)
-    return counts
-
-
-def _backend_key(config: GroundingConfig) -> str:
-    if config.backend == "regions":
-        return f"regions@{config.threshold}"
-    return f"{config.backend}:{config.detector}+{config.segmenter}@{config.threshold}"
-
-
-def _open(store: Store, item: Item, config: GroundingConfig) -> Image.Image | None:
-    if config.backend == "regions":
-        return None
-    import PIL.Image
-
-    return PIL.Image.open(io.BytesIO(store.image(item.sha256, item.extension))).convert("RGB")
-
-
-def _flush(store: Store, rows: list[tuple[str, str, str, str]], updates: list[tuple[str, tuple[str, str]]]) -> None:
-    # Candidates first: a record must never show regions that the ledger does not hold.
-    if rows:
-        store.ledger.add_groundings(rows)
+            store.ledger.write_now(*updates)
+            updates.clear()
     if updates:
         store.ledger.write_now(*updates)
-    rows.clear()
-    updates.clear()
+
+
+def _regions(item: Item) -> list[GroundedObject]:
+    return [GroundedObject.model_validate(region) for region in item.regions]
+
+
+def _digest(regions: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(regions, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _report(on_item: Callable[[], None] | None, times: int) -> None:
+    if on_item:
+        for _ in range(times):
+            on_item()

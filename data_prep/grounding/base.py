@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from data_prep.errors import PrepError
 from emo_lightning.schema import GroundedObject
 
 if TYPE_CHECKING:
@@ -12,19 +16,46 @@ if TYPE_CHECKING:
 STORED_FROM = 0.25
 """Candidates from this score on are kept; the cut for use is made later."""
 
+CUT = 0.35
+"""Candidates from this score on come into a record (the detector authors' own box threshold)."""
+
+
+class GroundingError(PrepError, RuntimeError):
+    """Grounding cannot be done as configured."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One phrase to find in one image."""
+
+    image: Image.Image | None
+    """Backends that know the regions already do without it."""
+    phrase: str
+    regions: Sequence[GroundedObject] = ()
+    """What the source says of the image."""
+
 
 class Grounder(Protocol):
-    """Finds what a phrase names."""
+    """Finds what phrases name."""
 
-    def ground(self, image: Image.Image | None, phrase: str) -> list[GroundedObject]:
-        """All candidates with score ≥ the threshold, best first, boxes in pixels of `image`; the best one is primary.
+    def ground(self, queries: Sequence[Query]) -> list[list[GroundedObject]]:
+        """For each query all candidates with score ≥ the threshold, best first, boxes in pixels of its image; the best is primary.
 
-        A backend that knows the regions already is given None for the image.
+        The answer to a query does not depend on the others.
         """
         ...
 
 
-def rank(candidates: list[GroundedObject]) -> list[GroundedObject]:
+def query_text(phrase: str) -> str:
+    """The text for a Grounding DINO: lower case and one full stop, as it was trained; empty if the phrase has no words.
+
+    Inner full stops and question marks would make several phrases of one, whose labels are merged.
+    """
+    words = re.sub(r"[.?]", " ", phrase.lower()).split()
+    return f"{' '.join(words)}." if words else ""
+
+
+def rank(candidates: Sequence[GroundedObject]) -> list[GroundedObject]:
     """Best first (ties: the larger one) with the first marked primary."""
 
     def order(candidate: GroundedObject) -> tuple[float, float, tuple[float, ...]]:
@@ -33,3 +64,8 @@ def rank(candidates: list[GroundedObject]) -> list[GroundedObject]:
 
     ordered = sorted(candidates, key=order)
     return [candidate.model_copy(update={"primary": i == 0}) for i, candidate in enumerate(ordered)]
+
+
+def cut(candidates: Sequence[GroundedObject], threshold: float) -> list[GroundedObject]:
+    """Candidates with score ≥ `threshold`, in their order; the primary one is the best, so it stays if anything does."""
+    return [candidate for candidate in candidates if candidate.score >= threshold]

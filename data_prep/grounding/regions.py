@@ -4,40 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from data_prep.grounding.base import STORED_FROM, rank
+from data_prep.grounding.base import STORED_FROM, Query, rank
 from emo_lightning.schema import GroundedObject
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _IGNORED = {"a", "an", "the", "of", "in", "on", "at", "with", "and"}
 
 
 class RegionGrounder:
-    """Matches phrases with the phrases of known regions.
+    """Matches phrases with the phrases of known regions; images are not looked at.
 
     Args:
-        regions: of one image.
         threshold: candidates below are dropped.
     """
 
-    def __init__(self, regions: Sequence[GroundedObject], threshold: float = STORED_FROM) -> None:
-        self.regions = regions
+    def __init__(self, threshold: float = STORED_FROM) -> None:
         self.threshold = threshold
 
-    def ground(self, image: Image.Image | None, phrase: str) -> list[GroundedObject]:
-        """Regions whose phrase shares words with `phrase`; the score is the region's own times the share of words found.
+    def ground(self, queries: Sequence[Query]) -> list[list[GroundedObject]]:
+        """Regions whose phrase shares words with the query's; the score is the region's own times the share of words found."""
+        return [self._find(query) for query in queries]
 
-        The image is not looked at.
-        """
-        wanted = _words(phrase)
+    def _find(self, query: Query) -> list[GroundedObject]:
+        wanted = _words(query.phrase)
         found = []
-        for region in self.regions:
+        for region in query.regions:
             share = len(wanted & _words(region.phrase)) / len(wanted) if wanted else 0.0
             if (score := share * region.score) >= self.threshold and share > 0:
-                found.append(region.model_copy(update={"phrase": phrase, "score": score}))
+                found.append(region.model_copy(update={"phrase": query.phrase, "score": score}))
         return rank(found)
 
 

@@ -160,10 +160,11 @@ def source_record(item: Item) -> Record | None:
 
     Returns:
         A record with emotion, emotion_scores, intensity_level and, where the source has them, description, triplet, DES and
-        regions; its split is the source's, or "" where it has none. None where the source gives neither emotion nor intensity.
+        regions; its split is the source's, or "" where it has none. None where the source gives neither emotion nor intensity nor
+        votes over its own categories, which may be compared in its own label space.
     """
     labels: dict[str, Any] = item.labels
-    if not (is_labelled(labels) or labels.get("intensity_level")):
+    if not (is_labelled(labels) or labels.get("intensity_level") or labels.get("emotion_scores_raw")):
         return None
     keys = ("description", "background", "attribute", "subject", "emotion", "emotion_scores", "intensity_level", "des")
     return Record(

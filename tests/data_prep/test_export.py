@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
-from data_prep.config import SplitConfig
-from data_prep.export import ExportError, assigned_split, write_shards
-from data_prep.ledger import Item
+from data_prep.export import ExportError, write_shards
 from emo_lightning.schema import Record
+from tests.data_prep.conftest import picture
 
 
 def samples(toys: list) -> list[tuple[Record, bytes, str]]:
@@ -62,20 +63,75 @@ def test_a_smaller_export_leaves_no_stale_shard(tmp_path: Path, toys: list) -> N
     (tmp_path / "other-train-000000.tar").write_bytes(b"not ours")
     write_shards(samples(toys)[:5], tmp_path, "toy", 4)
     assert {p.name for p in tmp_path.iterdir()} == {
-        "manifest.json", "toy-train-000000.tar", "toy-val-000000.tar", "other-train-000000.tar",
+        "manifest.json", "README.md", "toy-train-000000.tar", "toy-val-000000.tar", "other-train-000000.tar",
     }  # fmt: skip
 
 
-def test_an_interrupted_export_has_no_manifest(tmp_path: Path, toys: list) -> None:
-    write_shards(samples(toys), tmp_path, "toy", 4)
-
+def test_an_export_that_breaks_off_leaves_the_one_before_as_it_was(tmp_path: Path, toys: list) -> None:
     def breaks():
-        yield from samples(toys)[:5]
-        raise OSError("disk")
+        yield from samples(toys)[:9]
+        raise OSError(28, "No space left on device")
 
-    with pytest.raises(OSError, match="disk"):
+    with pytest.raises(OSError, match="No space"):
         write_shards(breaks(), tmp_path, "toy", 4)
-    assert not (tmp_path / "manifest.json").exists()
+    assert list(tmp_path.iterdir()) == [], "nothing that a reader could take for an export"
+    write_shards(samples(toys), tmp_path, "toy", 4)
+    before = read_all(tmp_path)
+    with pytest.raises(OSError, match="No space"):
+        write_shards(breaks(), tmp_path, "toy", 4)
+    assert read_all(tmp_path) == before
+
+
+def test_what_a_killed_export_left_is_cleared_away(tmp_path: Path, toys: list) -> None:
+    (tmp_path / ".toy.partial").mkdir()
+    (tmp_path / ".toy.partial/toy-train-000000.tar").write_bytes(b"half")
+    write_shards(samples(toys), tmp_path, "toy", 100)
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "README.md", "toy-train-000000.tar", "toy-val-000000.tar"}
+
+
+def test_a_card_of_somebody_else_is_not_replaced(tmp_path: Path, toys: list) -> None:
+    (tmp_path / "README.md").write_text("# my notes\n")
+    with pytest.raises(ExportError, match=r"README\.md: not a dataset card"):
+        write_shards(samples(toys), tmp_path, "toy")
+    assert {p.name for p in tmp_path.iterdir()} == {"README.md"}
+
+
+def test_the_folder_loads_with_its_splits_whatever_the_records_hold(
+    tmp_path: Path, toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of two kinds, and provenance whose keys and types differ after the fifth sample: inference would fail on both."""
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    given = []
+    for number, (record, data) in enumerate(toys):
+        extension = "png" if number < 12 else "jpg"
+        image = data if number < 12 else picture(number, kind="JPEG")
+        provenance = {"licence": "CC0-1.0"} if number < 9 else {"licence": "CC-BY-4.0", "reason": {"n": [number, "two", None]}}
+        change = {"provenance": provenance, "sha256": hashlib.sha256(image).hexdigest()}
+        given.append((record.model_copy(update=change), image, extension))
+    manifest = write_shards(given, tmp_path / "t", "toy", 7)
+    loaded = datasets.load_dataset(str(tmp_path / "t"), cache_dir=str(tmp_path / "cache"))
+    assert {split: rows.num_rows for split, rows in loaded.items()} == manifest["counts"] == {"train": 18, "val": 6}
+    by_id = {record.id: (record, extension) for record, _, extension in given}
+    for rows in loaded.values():
+        for row in rows:
+            record, extension = by_id[row["__key__"]]
+            assert row["json"] == json.loads(record.to_json())
+            assert row[extension].size == (40, 32)
+            assert row["jpg" if extension == "png" else "png"] is None
+
+
+def test_the_card_says_what_is_inside(tmp_path: Path, toys: list) -> None:
+    said = [{"annotator": "a", "model": "model-x", "round": 0}, {"annotator": "a", "model": "model-x", "round": 1}]
+    given = [(r.model_copy(update={"provenance": {"licence": "CC0-1.0", "said": said}}), data, "png") for r, data in toys]
+    write_shards(given, tmp_path, "toy", excluded={"human": 3})
+    text = (tmp_path / "README.md").read_text()
+    head = yaml.safe_load(text.split("---")[1])
+    assert (head["license"], head["size_categories"]) == ("cc0-1.0", ["n<1K"])
+    assert [f["split"] for f in head["configs"][0]["data_files"]] == ["train", "val"]
+    for line in ("| model-x | 24 |", "| human | 3 |", "| CC0-1.0 | 24 |", "| toy | 24 |", "| images | 18 | 6 | 24 | |"):
+        assert line in text, line
+    assert str(tmp_path) not in text
 
 
 def test_bad_input_is_one_clear_error(tmp_path: Path, toys: list) -> None:
@@ -89,14 +145,3 @@ def test_bad_input_is_one_clear_error(tmp_path: Path, toys: list) -> None:
     ):
         with pytest.raises(ExportError, match=message):
             write_shards(bad, tmp_path / "x", "toy")
-
-
-def test_groups_stay_in_one_split_and_shares_hold() -> None:
-    def item(number: int, group: str | None) -> Item:
-        return Item(str(number), "s", str(number), f"{number:064x}", "png", 1, 1, None, group, {}, [], None, None)
-
-    shares = SplitConfig(train=0.8, val=0.1, test=0.1)
-    assert len({assigned_split(item(i, "g"), shares) for i in range(50)}) == 1
-    splits = [assigned_split(item(i, None), shares) for i in range(4000)]
-    assert abs(splits.count("train") / 4000 - 0.8) < 0.03
-    assert abs(splits.count("val") / 4000 - 0.1) < 0.02

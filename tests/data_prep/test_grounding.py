@@ -1,108 +1,144 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 
-from data_prep.grounding import RegionGrounder
-from emo_lightning.schema import GroundedObject
+import data_prep.grounding as grounding
+from data_prep.config import ConfigError, GroundingConfig, PrepConfig
+from data_prep.grounding import Query, RegionGrounder, cut, ground, query_text, rank
+from data_prep.grounding.masks import decode_mask, encode_mask
+from data_prep.ledger import Outcome
+from data_prep.store import Store
+from emo_lightning.schema import GroundedObject, Record
+from tests.data_prep.conftest import item_of
 
 
 def region(phrase: str, x: float = 0, size: float = 10, score: float = 1.0) -> GroundedObject:
     return GroundedObject(phrase=phrase, bbox=(x, 0, x + size, size), score=score)
 
 
+def find(regions: Sequence[GroundedObject], phrase: str) -> list[GroundedObject]:
+    return RegionGrounder().ground([Query(None, phrase, regions)])[0]
+
+
 def test_regions_are_found_by_their_words() -> None:
-    grounder = RegionGrounder([region("a smiling dog"), region("tree", 20), region("Dogs", 40, size=5), region("glass", 50)])
-    found = grounder.ground(None, "the dog")
+    regions = [region("a smiling dog"), region("tree", 20), region("Dogs", 40, size=5), region("glass", 50)]
+    found = find(regions, "the dog")
     assert [(o.bbox[0], o.primary, o.phrase) for o in found] == [(0, True, "the dog"), (40, False, "the dog")]
-    assert grounder.ground(None, "cat") == []
-    assert grounder.ground(None, "") == []
-    assert [o.score for o in grounder.ground(None, "sad tree")] == [0.5]
-    assert grounder.ground(None, "b c d e tree") == [], "a fifth of the words is below the threshold"
+    assert find(regions, "cat") == []
+    assert find(regions, "") == []
+    assert [o.score for o in find(regions, "sad tree")] == [0.5]
+    assert find(regions, "b c d e tree") == [], "a fifth of the words is below the threshold"
 
 
-@pytest.fixture(scope="module")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A Grounding DINO and a SAM of the true classes, tiny and random, saved as checkpoints."""
-    import torch
-    import transformers as t
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("models")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "dog", "cat", "a"]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    tokenizer = t.BertTokenizer(str(folder / "vocab.txt"))
-    text = t.BertConfig(
-        vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=64,
-    )  # fmt: skip
-    swin = t.SwinConfig(
-        image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=2,
-        out_features=["stage2", "stage3", "stage4"],
-    )  # fmt: skip
-    config = t.GroundingDinoConfig(
-        backbone_config=swin, text_config=text, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
-        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, num_queries=12, max_text_len=64,
-        num_feature_levels=4, encoder_n_points=2, decoder_n_points=2,
-    )  # fmt: skip
-    detector = folder / "dino"
-    t.GroundingDinoForObjectDetection(config).save_pretrained(detector)
-    images = t.GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
-    t.GroundingDinoProcessor(images, tokenizer).save_pretrained(detector)
-
-    sam = t.SamConfig(
-        vision_config=t.SamVisionConfig(
-            hidden_size=32, output_channels=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16,
-            mlp_ratio=1.0, window_size=2, num_pos_feats=8, global_attn_indexes=[0], mlp_dim=32,
-        ),
-        prompt_encoder_config=t.SamPromptEncoderConfig(hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4),
-        mask_decoder_config=t.SamMaskDecoderConfig(
-            hidden_size=16, mlp_dim=16, num_hidden_layers=1, num_attention_heads=2, iou_head_hidden_dim=16,
-        ),
-    )  # fmt: skip
-    segmenter = folder / "sam"
-    t.SamModel(sam).save_pretrained(segmenter)
-    small = t.SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
-    t.SamProcessor(small).save_pretrained(segmenter)
-    return detector, segmenter
+@pytest.mark.parametrize(
+    ("phrase", "text"),
+    [
+        ("Dog", "dog."),
+        (" An  old Tree. ", "an old tree."),
+        ("St. Bernard?", "st bernard."),
+        ("?!", "!."),
+        (" . ", ""),
+        ("", ""),
+    ],
+)
+def test_a_query_is_one_lower_case_phrase_with_a_full_stop(phrase: str, text: str) -> None:
+    assert query_text(phrase) == text
 
 
-def test_transformers_backend_gives_boxes_and_masks_in_image_pixels(tiny_models: tuple[Path, Path]) -> None:
-    from data_prep.grounding.transformers_backend import TransformersGrounder
-
-    grounder = TransformersGrounder.from_pretrained(str(tiny_models[0]), str(tiny_models[1]), threshold=0.0)
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), dtype=np.uint8))
-    found = grounder.ground(image, "Dog")
-    assert 0 < len(found) <= 12
-    assert [o.primary for o in found] == [True] + [False] * (len(found) - 1)
-    assert [o.score for o in found] == sorted((o.score for o in found), reverse=True)
-    for o in found:
-        assert 0 <= o.bbox[0] < o.bbox[2] <= 70
-        assert 0 <= o.bbox[1] < o.bbox[3] <= 50
-        assert o.mask is not None
-        assert o.mask.size == (50, 70)
-        assert coco.decode({"size": list(o.mask.size), "counts": o.mask.counts.encode()}).shape == (50, 70)
-    middle = sorted(o.score for o in found)[len(found) // 2]
-    grounder.threshold = middle
-    assert all(o.score >= middle for o in grounder.ground(image, "dog"))
+def test_the_cut_keeps_the_primary_one_if_it_keeps_any() -> None:
+    ranked = rank([region("a", score=0.3), region("a", score=0.5), region("a", score=0.35)])
+    assert [o.score for o in cut(ranked, 0.35)] == [0.5, 0.35]
+    assert [o.primary for o in cut(ranked, 0.35)] == [True, False]
+    assert cut(ranked, 0.6) == []
 
 
-def test_a_checkpoint_with_a_hole_is_refused(tiny_models: tuple[Path, Path], tmp_path: Path) -> None:
-    import shutil
+def test_a_cut_below_what_is_stored_is_refused(write_config: Callable[..., Path]) -> None:
+    path = write_config(lambda config: config["grounding"].update(threshold=0.3, cut=0.2))
+    with pytest.raises(ConfigError, match=r"cut 0\.2 is below threshold 0\.3"):
+        PrepConfig.load(path)
 
-    from safetensors.torch import load_file, save_file
 
-    from data_prep.grounding.transformers_backend import GroundingError, TransformersGrounder
+@given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans()))
+def test_run_lengths_bring_back_every_mask(mask: np.ndarray) -> None:
+    code = encode_mask(mask)
+    assert code.size == mask.shape
+    assert np.array_equal(decode_mask(code), mask)
+    # COCO's own reader sees the same.
+    assert coco.area({"size": list(code.size), "counts": code.counts.encode()}) == mask.sum()
 
-    broken = tmp_path / "dino"
-    shutil.copytree(tiny_models[0], broken)
-    weights = load_file(broken / "model.safetensors")
-    gone = next(name for name in weights if "encoder.layers.0" in name)
-    del weights[gone]
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(GroundingError, match="1 missing keys"):
-        TransformersGrounder.from_pretrained(str(broken), None)
+
+class Counting:
+    """A grounder that finds three candidates everywhere and counts its queries."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.batches: list[int] = []
+
+    def ground(self, queries: Sequence[Query]) -> list[list[GroundedObject]]:
+        self.batches.append(len(queries))
+        self.asked += [q.phrase for q in queries]
+        assert all(q.image is not None and q.image.mode == "RGB" for q in queries)
+        return [rank([region(q.phrase, x, score=s) for x, s in ((0, 0.9), (5, 0.4), (8, 0.3))]) for q in queries]
+
+
+@pytest.fixture
+def store(tmp_path: Path, toys: list) -> Store:
+    """24 images with a valid record each."""
+    store = Store(tmp_path / "store", write=True)
+    store.import_items([item_of(record, data) for record, data in toys])
+    for record, _ in toys:
+        bare = record.model_copy(update={"objects": []}).to_json().decode()
+        outcome = Outcome(record.id, "valid", "digest", 0, bare)
+        store.ledger.write_now(("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?)", tuple(vars(outcome).values())))
+    yield store
+    store.close()
+
+
+def records(store: Store) -> list[Record]:
+    return [Record.from_json(outcome.record, item.id) for item, outcome in store.ledger.outcomes()]
+
+
+def test_candidates_are_stored_once_and_cut_later(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grounder = Counting()
+    monkeypatch.setattr(grounding, "make_grounder", lambda config: grounder)
+    for name in ("dino", "sam"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(name.encode())
+    config = GroundingConfig(
+        backend="transformers", detector=str(tmp_path / "dino"), segmenter=str(tmp_path / "sam"), batch_size=10
+    )
+    calls: list[None] = []
+    counts = ground(store, config, lambda: calls.append(None))
+    assert counts == {"computed": 24, "grounded": 24}
+    assert (grounder.batches, len(calls)) == ([10, 10, 4], 24)
+    assert {tuple(o.score for o in r.objects) for r in records(store)} == {(0.9, 0.4)}, "0.35 is the cut"
+    stored = store.ledger.read("SELECT objects FROM groundings")
+    assert {len(json.loads(row[0])) for row in stored} == {3}, "everything from the threshold on is kept"
+
+    for threshold, kept in ((0.5, 1), (0.25, 3), (0.95, 0)):
+        counts = ground(store, config.model_copy(update={"cut": threshold}))
+        assert counts["computed"] == 0
+        assert {len(r.objects) for r in records(store)} == {kept}
+    assert counts["not_found"] == 24
+
+    # Other weights under the same path are another model.
+    (tmp_path / "sam" / "model.safetensors").write_bytes(b"other")
+    assert ground(store, config)["computed"] == 24
+
+
+def test_regions_of_the_source_need_no_image(store: Store, toys: list) -> None:
+    config = GroundingConfig(backend="regions", cut=0.25)
+    counts = ground(store, config)
+    assert counts["computed"] == counts["grounded"] == 24
+    for record, (truth, _) in zip(records(store), toys, strict=True):
+        assert [(o.bbox, o.primary) for o in record.objects] == [(truth.objects[0].bbox, True)]
+    assert ground(store, config)["computed"] == 0

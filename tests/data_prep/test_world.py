@@ -232,7 +232,7 @@ def test_texts_and_phrases_of_real_samples_are_in_the_vocabulary(samples: list[W
 
 
 def test_wrong_arguments_name_what_is_allowed() -> None:
-    with pytest.raises(ValueError, match="no style 'oil'; allowed: flat"):
+    with pytest.raises(ValueError, match="no style 'oil'; allowed: flat, dusk"):
         World(style="oil")
     with pytest.raises(ValueError, match=r"label_noise is 1\.5"):
         World(label_noise=1.5)

@@ -19,7 +19,7 @@ from emo_lightning.schema import Emotion, GroundedObject, Mask, Record, intensit
 from .affect import Affect, TripletKey, affect, all_triplets, held_out, noisy_label
 from .captions import affective_description, neutral_caption
 from .draw import Layer, draw_scene
-from .style import STYLES
+from .style import FLAT, STYLES
 
 SPLITS = ("pretrain", "train", "val", "test", "heldout")
 """All but "heldout" hold seen combinations only; "heldout" holds only combinations that no other split has."""
@@ -91,7 +91,9 @@ class World:
         extension, format_, options = rng.choices(_FORMATS, weights=_FORMAT_WEIGHTS)[0]
         image = _encode(scene.image, format_, options)
         truth = affect(*triplet)
-        key = f"world-{split}-{index:06d}"
+        # Samples of two styles may stand in one experiment: their keys differ. The first style keeps the short form.
+        styled = "" if self.style is FLAT else f"{self.style.name}-"
+        key = f"world-{styled}{split}-{index:06d}"
 
         primary, *distractors = scene.layers
         x1, _, x2, _ = primary.box

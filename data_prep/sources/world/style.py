@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -134,7 +135,27 @@ FLAT = Style(
     jitter=10,
 )
 
-STYLES: dict[str, Style] = {FLAT.name: FLAT}
+
+def _dusk(colour: RGB) -> RGB:
+    """Turned by 40 degrees of hue, half as saturated, a quarter darker."""
+    hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))
+    r, g, b = colorsys.hsv_to_rgb((hue + 1 / 9) % 1, 0.5 * saturation, 0.75 * value)
+    return (round(255 * r), round(255 * g), round(255 * b))
+
+
+DUSK = Style(
+    name="dusk",
+    # Light and thicker, where `flat` is drawn in dark and thin lines.
+    outline=(236, 228, 208),
+    outline_width=0.035,
+    backdrops={name: {part: _dusk(colour) for part, colour in palette.items()} for name, palette in FLAT.backdrops.items()},
+    coats={name: tuple((_dusk(a), _dusk(b)) for a, b in pairs) for name, pairs in FLAT.coats.items()},
+    props={name: _dusk(colour) for name, colour in FLAT.props.items()},
+    jitter=20,
+)
+"""The same world in other colours and lines: what a model has learned of `flat` colours does not help here."""
+
+STYLES: dict[str, Style] = {style.name: style for style in (FLAT, DUSK)}
 
 
 def mix(a: RGB, b: RGB, share: float) -> RGB:

@@ -1,0 +1,90 @@
+"""The adaptive rate against a simulated model with a real token bucket: share of what the bucket permits, and share of 429s.
+
+The peer is the bucket itself: what it permits is its burst and its rate times the time. Both figures are taken after the warm-up.
+
+.venv/bin/python benchmarks/rate.py [seconds] [requests per second]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from data_prep.client import Caller, Picture
+from data_prep.config import CONFIGS, PrepConfig, load_prices
+from data_prep.replies import FullAnnotation
+from data_prep.simulate import KEY_VARIABLE, Simulated, simulated_annotators
+from data_prep.sources.world import World
+from data_prep.store import Store
+
+WARM_UP = 15.0
+"""Seconds."""
+
+
+def configuration(folder: Path, rate: float, told: str) -> Path:
+    """One annotator behind a token bucket of one second's burst, and nothing else that goes wrong."""
+    config = yaml.safe_load((CONFIGS / "world.yaml").read_text())
+    config["prices"] = str(CONFIGS / "prices.yaml")
+    config["annotators"][0]["concurrency"] = 64
+    model = config["simulation"]["models"]["sim-gpt"]
+    model |= {"requests_per_second": rate, "burst": rate, "retry_after": told, "latency": 0.2}
+    model |= {"invalid_json": 0.0, "too_many_requests": 0.0}
+    path = folder / f"{told}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+async def ask(store: Store, config: PrepConfig, picture: Picture, seconds: float, server: Simulated) -> tuple[int, int, float]:
+    """Ask as fast as the rate allows; replies, refusals and seconds after the warm-up."""
+    endpoint = config.annotators[0]
+    caller = Caller(store.ledger, load_prices(config.prices), config.endpoints)
+    end = time.monotonic() + WARM_UP + seconds
+    number = 0
+
+    async def worker() -> None:
+        nonlocal number
+        while time.monotonic() < end:
+            number += 1
+            await caller.ask(endpoint, picture, f"{number} {'describe the image ' * 20}", FullAnnotation, max_invalid=0)
+
+    async def count() -> tuple[int, int]:
+        row = (await asyncio.to_thread(server.bill)).get("sim-gpt", {})
+        return row.get("replies", 0), row.get("refused", 0)
+
+    workers = [asyncio.create_task(worker()) for _ in range(endpoint.concurrency)]
+    await asyncio.sleep(WARM_UP)
+    began, before = time.monotonic(), await count()
+    await asyncio.sleep(seconds)
+    now, elapsed = await count(), time.monotonic() - began
+    await asyncio.gather(*workers)
+    await caller.close()
+    return now[0] - before[0], now[1] - before[1], elapsed
+
+
+def main() -> None:
+    """Each way in which a provider says when to come again."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    rate = float(sys.argv[2]) if len(sys.argv) > 2 else 25.0
+    sample = next(iter(World(seed=0).samples("train", 1)))
+    for told in ("milliseconds", "seconds", "date", "none"):
+        with tempfile.TemporaryDirectory() as name:
+            path = configuration(Path(name), rate, told)
+            with simulated_annotators([sample], path) as server, Store(Path(name) / "store", write=True) as store:
+                config = PrepConfig.load(path).at(server.base_url, KEY_VARIABLE)
+                picture = Picture(sample.truth.sha256, sample.extension, lambda: sample.image)
+                replies, refused, elapsed = asyncio.run(ask(store, config, picture, seconds, server))
+                early = server.bill()["sim-gpt"]["early"]
+        print(
+            f"Retry-After in {told}: {replies / (rate * elapsed):.1%} of {rate:g}/s over {elapsed:.0f} s, "
+            f"{refused / (replies + refused):.2%} refused, {early} requests before a Retry-After was over",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Replies per second through the ledger, against the bare `openai` client with the same bodies at the same concurrency.
+
+Peer: `AsyncOpenAI(max_retries=0).chat.completions.create`, which keeps nothing. Both ask the same simulated server, a process of its
+own; rounds in turn, the ratio of the medians. Each of ours is written to disk before it is sent and after it is received.
+
+.venv/bin/python benchmarks/throughput.py [requests] [concurrency] [latency in seconds]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import openai
+import yaml
+
+from data_prep.client import Caller, Picture
+from data_prep.config import CONFIGS, EndpointConfig, PrepConfig, load_prices
+from data_prep.replies import FullAnnotation
+from data_prep.request import Request
+from data_prep.simulate import KEY_VARIABLE, simulated_annotators
+from data_prep.sources.world import World
+from data_prep.store import Store
+
+ROUNDS = 5
+
+
+def configuration(folder: Path, concurrency: int, latency: float) -> Path:
+    """One annotator that makes no mistakes."""
+    config = yaml.safe_load((CONFIGS / "world.yaml").read_text())
+    config["prices"] = str(CONFIGS / "prices.yaml")
+    config["annotators"][0]["concurrency"] = concurrency
+    config["simulation"]["models"]["sim-gpt"] |= {"latency": latency, "invalid_json": 0.0, "too_many_requests": 0.0}
+    path = folder / "pass.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+async def ours(store: Store, config: PrepConfig, requests: list[Request]) -> float:
+    """Requests per second through the ledger."""
+    caller = Caller(store.ledger, load_prices(config.prices), config.endpoints)
+    queue = iter(requests)
+
+    async def worker() -> None:
+        for request in queue:
+            await caller.ask(request.endpoint, request.picture, request.prompt, FullAnnotation, max_invalid=0)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(config.annotators[0].concurrency)))
+    elapsed = time.perf_counter() - began
+    await caller.close()
+    return len(requests) / elapsed
+
+
+async def bare(endpoint: EndpointConfig, requests: list[Request]) -> float:
+    """Requests per second of the client alone."""
+    client = openai.AsyncOpenAI(api_key="x", base_url=endpoint.base_url, max_retries=0)
+    queue = iter(requests)
+
+    async def worker() -> None:
+        for request in queue:
+            await client.chat.completions.create(**request.body())
+
+    began = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(endpoint.concurrency)))
+    elapsed = time.perf_counter() - began
+    await client.close()
+    return len(requests) / elapsed
+
+
+def main() -> None:
+    """Rounds in turn."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    concurrency = int(sys.argv[2]) if len(sys.argv) > 2 else 16
+    latency = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    sample = next(iter(World(seed=0).samples("train", 1)))
+    picture = Picture(sample.truth.sha256, sample.extension, lambda: sample.image)
+    with tempfile.TemporaryDirectory() as name:
+        path = configuration(Path(name), concurrency, latency)
+        with simulated_annotators([sample], path) as server, Store(Path(name) / "store", write=True) as store:
+            config = PrepConfig.load(path).at(server.base_url, KEY_VARIABLE)
+            endpoint = config.annotators[0]
+            rounds = []
+            for number in range(ROUNDS):
+                asked = [
+                    [Request(endpoint, picture, f"{who} {number} {i}", (), FullAnnotation) for i in range(count)]
+                    for who in ("ours", "bare")
+                ]
+                rounds.append((asyncio.run(ours(store, config, asked[0])), asyncio.run(bare(endpoint, asked[1]))))
+    mine, peer = (statistics.median(r[i] for r in rounds) for i in (0, 1))
+    print(
+        f"{count} requests, {concurrency} at a time, {latency:g} s latency: ours {mine:.0f}/s, bare client {peer:.0f}/s, ratio "
+        f"{mine / peer:.2f} (rounds {', '.join(f'{a / b:.2f}' for a, b in rounds)})"
+    )
+
+
+if __name__ == "__main__":
+    main()

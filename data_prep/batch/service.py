@@ -1,0 +1,167 @@
+"""The Batch API of a provider: upload, create, find again, poll, fetch results. Every call here is free; only a batch costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from data_prep.attempts import CallError, Halt, Stopped
+from data_prep.batch.records import Batch, Result
+from data_prep.completion import root_cause, usage_of
+from data_prep.config import Price
+from data_prep.rate import retry_after
+
+if TYPE_CHECKING:
+    import openai
+
+TOKEN = "emo_batch"
+"""Key of our token in a batch's metadata."""
+ENDED = ("completed", "expired", "cancelled", "failed")
+"""Statuses after which a batch changes no more."""
+_PATIENCE = 3600.0
+"""Seconds for which an endpoint that does not answer is asked again: a network may be away for a while."""
+_T = TypeVar("_T")
+
+
+class NotCreated(Exception):
+    """The provider declined to create a batch."""
+
+
+class BatchService:
+    """One account of one provider.
+
+    Args:
+        client: with retries off.
+        base_url: for messages.
+        halt: looked at while waiting.
+    """
+
+    def __init__(self, client: openai.AsyncOpenAI, base_url: str, halt: Halt) -> None:
+        self._client = client
+        self._base_url = base_url
+        self._halt = halt
+
+    async def upload(self, path: Path) -> str:
+        """Upload a file of requests; returns its id. A file that was uploaded twice costs nothing."""
+
+        async def send() -> str:
+            with path.open("rb") as file:
+                return (await self._client.files.create(file=(path.name, file), purpose="batch")).id
+
+        return await self._free(send)
+
+    async def create(self, file_id: str, token: str) -> Any:
+        """Create a batch, once. None where it is not known whether it was.
+
+        Raises:
+            NotCreated: the provider declined (4xx).
+        """
+        import openai
+
+        try:
+            return await self._client.batches.create(
+                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
+            )
+        except openai.APIStatusError as error:
+            if error.status_code < 500:
+                said = error.response.content[:300].decode("utf-8", "replace")
+                raise NotCreated(f"HTTP {error.status_code}: {said}") from None
+            return None
+        except openai.APIConnectionError:
+            return None
+
+    async def find(self, batch: Batch, settle: float) -> Any:
+        """The batch with our token, or None where the provider knows none.
+
+        Asked again once `settle` seconds have passed since the creation was asked for, so that a list that lags behind is not
+        believed.
+        """
+        while True:
+            asked = time.time()
+            if found := await self._free(lambda: self._list(batch)):
+                return found
+            if asked >= batch.started + settle:
+                return None
+            await self.sleep(batch.started + settle - asked)
+
+    async def _list(self, batch: Batch) -> Any:
+        async for found in self._client.batches.list(limit=100):
+            if (found.metadata or {}).get(TOKEN) == batch.token:
+                return found
+            if found.created_at < batch.started - 86400:
+                # Newest first: the rest is older than our request.
+                return None
+        return None
+
+    async def poll(self, remote_id: str) -> Any:
+        """The batch as it is now."""
+        return await self._free(lambda: self._client.batches.retrieve(remote_id))
+
+    async def cancel(self, remote_id: str) -> None:
+        """Ask for its end; what was answered until then is paid for and kept."""
+        await self._free(lambda: self._client.batches.cancel(remote_id))
+
+    async def lines(self, file_id: str | None) -> Iterator[dict[str, Any]]:
+        """The JSON lines of an output or error file; none without a file."""
+        if file_id is None:
+            return iter(())
+        content = (await self._free(lambda: self._client.files.content(file_id))).content
+        return (json.loads(line) for line in content.splitlines() if line.strip())
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            Stopped: the pass was asked to stop.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._halt():
+                raise Stopped
+            await asyncio.sleep(min(left, 0.5))
+
+    async def _free(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """A call that costs nothing, repeated while the endpoint cannot be reached or is busy."""
+        import openai
+
+        began, wait = time.monotonic(), 1.0
+        while True:
+            try:
+                return await call()
+            except openai.APIStatusError as error:
+                status = error.status_code
+                said = f"HTTP {status}: {error.response.content[:300].decode('utf-8', 'replace')}"
+                if status != 429 and status < 500:
+                    raise CallError(f"{self._base_url}: the Batch API answers {said}") from None
+                asked = retry_after(error.response.headers)
+            except openai.APIConnectionError as error:
+                said, asked = root_cause(error), None
+            if time.monotonic() - began > _PATIENCE:
+                raise CallError(f"{self._base_url}: the Batch API has not answered for an hour: {said}")
+            await self.sleep(max(wait, asked or 0.0))
+            wait = min(60.0, wait * 2)
+
+
+def result_of(line: dict[str, Any], price: Price) -> Result:
+    """One line of an output or error file.
+
+    Args:
+        line: `custom_id`, and `response` (status_code, body) or `error`.
+        price: of the Batch API.
+    """
+    key = str(line["custom_id"])
+    response, error = line.get("response"), line.get("error")
+    if not response:
+        # Never executed: the batch expired or was cancelled first.
+        return Result(key, "unsent", error=json.dumps(error)[:300])
+    status, raw = int(response["status_code"]), json.dumps(response.get("body"), ensure_ascii=False).encode()
+    if status != 200:
+        return Result(key, "rejected", status, raw)
+    usage = usage_of(raw)
+    if usage is None:
+        return Result(key, "reply", 200, raw, cost_nano=None)
+    return Result(key, "reply", 200, raw, tokens=(usage[0], usage[2]), cost_nano=price.cost(*usage))

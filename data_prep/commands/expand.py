@@ -1,0 +1,227 @@
+"""`emo prep expand`: search queries and generated images from the triplets of a store."""
+
+from __future__ import annotations
+
+import argparse
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING
+
+from data_prep.commands.console import new_parser, progress_bars
+from data_prep.config import CONFIGS, NANO, ConfigError
+
+if TYPE_CHECKING:
+    from data_prep.expand.config import ExpandConfig
+    from data_prep.expand.images import GenerationReport
+    from data_prep.expand.plan import Plan, Planned
+    from data_prep.expand.queries import QueryReport
+
+_SHOWN = 3
+"""Prompts or queries shown of a plan."""
+
+
+def main(argv: list[str]) -> int:
+    """Search queries and generated images from the triplets of a store."""
+    args = _parser().parse_args(argv)
+    from data_prep.expand.config import ExpandConfig
+
+    if args.count < 1:
+        raise ConfigError(f"--count {args.count}: allowed are counts from 1")
+    config = ExpandConfig.load(args.config)
+    if args.base_url:
+        config = config.at(args.base_url)
+    limit = _limit(args.budget)
+    return _queries(args, config, limit) if args.what == "queries" else _images(args, config, limit)
+
+
+def _parser() -> argparse.ArgumentParser:
+    text = "Search queries and generated images from the triplets of a store, rare emotions first."
+    example = (
+        "emo prep expand queries store --out queries.jsonl --count 500\n  emo prep expand images store --count 1000 --dry-run"
+    )
+    parser = new_parser("expand", text, example)
+    what = parser.add_subparsers(dest="what", required=True, metavar="{queries,images}")
+    queries = what.add_parser("queries", help="write search queries as JSON lines", description="Write search queries.")
+    images = what.add_parser(
+        "images",
+        help="generate images of new compositions into the store",
+        description="Generate images of new compositions into the store. They carry no label: annotate them like all others.",
+    )
+    for command in (queries, images):
+        command.add_argument("store")
+        command.add_argument("--config", default=CONFIGS / "expand.yaml", help="YAML (default: our configs/prep/expand.yaml)")
+        command.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
+        command.add_argument("--base-url", help="send everything to this endpoint instead, e.g. that of `emo prep simulate`")
+        command.add_argument(
+            "--budget",
+            metavar="USD",
+            help="stop before the store has cost more than this, everything spent on it before included",
+        )
+        command.add_argument(
+            "--resend-unknown", action="store_true", help="send calls of unknown outcome again; they may be paid twice"
+        )
+    queries.add_argument("--out", required=True, help="file to write")
+    queries.add_argument("--count", type=int, required=True, help="queries wanted")
+    queries.add_argument("--no-llm", action="store_true", help="by a template: no model, no cost, the same every time")
+    images.add_argument("--count", type=int, required=True, help="images of this seed in all, those of earlier runs included")
+    images.add_argument("--dry-run", action="store_true", help="show the plan and its cost, then stop; nothing is written")
+    return parser
+
+
+def _limit(budget: str | None) -> int | None:
+    if budget is None:
+        return None
+    try:
+        nano = Decimal(budget) * NANO
+    except InvalidOperation:
+        nano = Decimal("nan")
+    if not nano.is_finite() or nano < 0:
+        raise ConfigError(f"--budget {budget}: expected an amount in USD, e.g. 50 or 0.25")
+    return int(nano)
+
+
+def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -> int:
+    import asyncio
+
+    from data_prep.expand.config import image_price
+    from data_prep.expand.images import generate
+    from data_prep.expand.plan import make_plan, save_plan
+    from data_prep.store import Store
+
+    price = image_price(config.prices, config.images.model)
+    with Store(args.store, write=not args.dry_run) as store:
+        plan = make_plan(store.ledger, config, args.count, args.seed)
+        _print_plan(plan, price.per_image, store.ledger.total_cost(), by_tokens=price.by_tokens)
+        if not plan.rows:
+            raise ConfigError(
+                f"{args.store}: no composition can be made; its valid records hold too few triplets with an emotion "
+                "(`emo prep annotate` makes them)"
+            )
+        if args.dry_run:
+            return 0
+        config.images.api_key()
+        save_plan(store.ledger, plan)
+        todo = sum(row.state is None for row in plan.rows)
+        with progress_bars() as progress:
+            task = progress.add_task("images", total=todo)
+
+            def on_progress(report: GenerationReport) -> None:
+                done = report.done.total() + report.open.total()
+                cost, rate = report.tally.cost_nano / NANO, done / max(report.seconds, 1e-3)
+                progress.update(task, completed=done, description=f"images: ${cost:.4f}, {rate:.2f}/s")
+
+            report = asyncio.run(
+                generate(
+                    store, plan, config, price,
+                    limit_nano=limit, resend_unknown=args.resend_unknown, on_progress=on_progress,
+                )
+            )  # fmt: skip
+        total = store.ledger.total_cost()
+    _print_images(report, total, limit)
+    return 130 if report.stopped and not report.by_budget else 0
+
+
+def _print_plan(plan: Plan, per_image: int, paid: int, *, by_tokens: bool) -> None:
+    from data_prep.expand.plan import plan_table
+
+    print(f"{'emotion':12} {'valid':>7} {'made':>7} {'to make':>8} {'share':>8} {'after*':>8}")
+    for emotion, valid, made, new, before, after in plan_table(plan):
+        print(f"{emotion:12} {valid:7} {made:7} {new:8} {before:7.1f}% {after:7.1f}%")
+    todo = [row for row in plan.rows if row.state is None]
+    print("* if every image is found valid and evokes what was intended; the label comes from the annotators")
+    finished = len(plan.rows) - len(todo)
+    print(f"{len(todo)} images to make ({plan.new} newly planned, {finished} of {len(plan.rows)} finished before)")
+    if len(plan.rows) < plan.wanted:
+        print(f"{plan.wanted - len(plan.rows)} fewer than wanted: the triplets give no more new compositions")
+    bound = "at most " if by_tokens else ""
+    print(f"cost {bound}${len(todo) * per_image / NANO:.6f}; spent on this store so far ${paid / NANO:.6f}")
+    for row in todo[:_SHOWN]:
+        print(f"  {_shown(row)}")
+
+
+def _shown(row: Planned) -> str:
+    changes = ", ".join(f"{part}: {words['from']} → {words['to']}" for part, words in row.lineage["replaced"].items())
+    new = f"; new pairs {', '.join(row.lineage['novel_edges'])}" if row.lineage["novel_edges"] else ""
+    return f"{row.prompt}  [{changes}{new}]"
+
+
+def _print_images(report: GenerationReport, total: int, limit: int | None) -> None:
+    tally = report.tally
+    done = ", ".join(f"{state} {n}" for state, n in sorted(report.done.items())) or "none"
+    print(f"of this run: {done}; requests {tally.requests}, answered from the ledger {tally.cached}")
+    if tally.statuses:
+        print("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
+    if report.open:
+        print("left for another run: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.open.items())))
+    if report.recovered or report.open.get("unknown"):
+        print(
+            f"calls of unknown outcome: {report.recovered} left by an earlier run, {tally.unknown} of this one; "
+            "--resend-unknown sends them again (they may be paid twice)"
+        )
+    print(f"cost of this run ${tally.cost_nano / NANO:.6f}, of the store ${total / NANO:.6f}, {report.seconds:.1f} s")
+    if report.by_budget and limit is not None:
+        print(f"stopped before the budget of ${limit / NANO:.6f} was passed")
+    elif report.stopped:
+        print("stopped; run the same command again to go on")
+    if report.done.get("imported"):
+        print("the images carry no label yet: `emo prep annotate` gives them one")
+
+
+def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -> int:
+    import asyncio
+
+    from data_prep.expand.plan import valid_records
+    from data_prep.expand.queries import TextCaller, choose, template_queries, written_queries
+    from data_prep.graph import TripletGraph
+    from data_prep.store import Store
+
+    with Store(args.store, write=not args.no_llm) as store:
+        graph = TripletGraph.from_records(r for r in valid_records(store.ledger) if r.source != config.source)
+        chosen = choose(graph, args.count, seed=args.seed, temperature=config.temperature)
+        if not chosen:
+            raise ConfigError(f"{args.store}: no valid record has a triplet and an emotion; run `emo prep annotate` first")
+        if args.no_llm:
+            return _finish_queries(args.out, template_queries(graph, chosen), len(chosen), args.count)
+        endpoint = config.queries
+        if endpoint is None:
+            raise ConfigError(f"{args.config}: key 'queries' names no chat model; add one, or use --no-llm")
+
+        async def write() -> tuple[QueryReport, int]:
+            from data_prep.expand.config import text_prices
+
+            caller = TextCaller(
+                store.ledger, text_prices(config), [endpoint], resend_unknown=args.resend_unknown, limit_nano=limit
+            )
+            with progress_bars() as progress:
+                task = progress.add_task("queries", total=len(chosen))
+                report = await written_queries(
+                    caller, endpoint, graph, chosen,
+                    max_invalid=config.max_invalid, on_progress=lambda: progress.update(task, advance=1),
+                )  # fmt: skip
+            await caller.close()
+            tally = caller.tally
+            print(f"requests {tally.requests}, answered from the ledger {tally.cached}, cost ${tally.cost_nano / NANO:.6f}")
+            return report, tally.unknown
+
+        store.ledger.recover()
+        report, _ = asyncio.run(write())
+    return _finish_queries(args.out, report, len(chosen), args.count)
+
+
+def _finish_queries(out: str, report: QueryReport, chosen: int, wanted: int) -> int:
+    from data_prep.expand.queries import write_queries
+
+    write_queries(out, report.queries)
+    print(f"{out}: {len(report.queries)} queries")
+    if chosen < wanted:
+        print(f"{wanted - chosen} fewer than wanted: the store has no more triplets")
+    if report.repeated:
+        print(f"{report.repeated} triplets gave a query that another one gave already")
+    if report.failed:
+        print("without a query: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.failed.items())))
+    for query in report.queries[:_SHOWN]:
+        print(f"  {query.text}")
+    if report.by_budget:
+        print("stopped before the budget was passed")
+    elif report.stopped:
+        print("stopped; run the same command again to go on")
+    return 130 if report.stopped and not report.by_budget else 0

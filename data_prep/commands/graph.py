@@ -1,0 +1,36 @@
+"""`emo prep graph`: write the triplet graph as GraphML and Parquet."""
+
+from __future__ import annotations
+
+from data_prep.commands.console import new_parser
+
+
+def main(argv: list[str]) -> int:
+    """Write the triplet graph as GraphML and Parquet."""
+    parser = new_parser(
+        "graph",
+        "Write the graph of backgrounds, attributes, subjects and emotions, with how many images show each and each two together: "
+        "GraphML (networkx, Gephi, Cytoscape) and Parquet (nodes, edges, triplets with the ids of their images).",
+        "emo prep graph store --out graph",
+    )
+    parser.add_argument("records", nargs="+", metavar="STORE|TARS", help="stores, tars, or folders of tars")
+    parser.add_argument("--out", required=True, help="directory of the four files")
+    args = parser.parse_args(argv)
+    from pathlib import Path
+
+    from data_prep.export.read import read_records
+    from data_prep.graph import GRAPHML, KINDS, GraphError, TripletGraph
+
+    graph = TripletGraph.from_records(read_records(args.records))
+    if not graph.combinations:
+        raise GraphError(f"{', '.join(args.records)}: no record has a whole triplet ({graph.skipped} without one)")
+    out = Path(args.out)
+    graph.write_parquet(out)
+    graph.write_graphml(out / GRAPHML)
+    kinds = ", ".join(f"{len(graph.words(kind))} × {kind}" for kind in KINDS)
+    print(
+        f"{out}: {len(graph.nodes)} nodes ({kinds}), {len(graph.edges)} edges, {len(graph.combinations)} triplets with emotion"
+    )
+    if graph.skipped:
+        print(f"records without a whole triplet: {graph.skipped}")
+    return 0

@@ -1,0 +1,36 @@
+"""`emo prep ground`: boxes and masks for the subjects of all valid records, e.g. on a machine with a GPU and no API keys."""
+
+from __future__ import annotations
+
+from data_prep.commands.console import new_parser, progress_bars
+from data_prep.config import CONFIGS
+
+
+def main(argv: list[str]) -> int:
+    """Boxes and masks for the subjects of all valid records."""
+    parser = new_parser(
+        "ground",
+        "Boxes and masks for the subjects of all valid records. What was found before is not computed again.",
+        "emo prep ground store --config configs/prep/default.yaml --device cuda --batch-size 32",
+    )
+    parser.add_argument("store")
+    parser.add_argument(
+        "--config", default=CONFIGS / "default.yaml", help="YAML of the pass (default: our configs/prep/default.yaml)"
+    )
+    parser.add_argument("--device", help="instead of the configured one: cpu, cuda, cuda:1, …")
+    parser.add_argument("--batch-size", type=int, help="instead of the configured one")
+    args = parser.parse_args(argv)
+    from data_prep.config import ConfigError, PrepConfig
+    from data_prep.grounding import ground
+    from data_prep.store import Store
+
+    config = PrepConfig.load(args.config).grounding
+    if args.batch_size is not None and args.batch_size < 1:
+        raise ConfigError(f"--batch-size is {args.batch_size}, expected at least 1")
+    given = {"device": args.device, "batch_size": args.batch_size}
+    config = config.model_copy(update={key: value for key, value in given.items() if value is not None})
+    with Store(args.store, write=True) as store, progress_bars() as progress:
+        task = progress.add_task("ground", total=store.ledger.outcome_counts().get("valid", 0))
+        counts = ground(store, config, lambda: progress.update(task, advance=1))
+    print("grounding: " + (", ".join(f"{name} {n}" for name, n in sorted(counts.items())) or "nothing to do"))
+    return 0

@@ -1,0 +1,184 @@
+"""`emo prep review`: a page for human inspection and for the user study, agreement, Label Studio export and import."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from data_prep.commands.console import new_parser
+
+if TYPE_CHECKING:
+    from data_prep.review.log import ReviewLog
+    from data_prep.review.server import Session
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "review",
+        "Inspect records on a page of this machine, run the user study, report agreement, exchange with Label Studio.",
+        "emo prep review store --sample 200 --reviewer ada\n  emo prep review store --second --reviewer ben\n"
+        "  emo prep review store --report\n  emo prep review store --study configs/prep/study/table4.yaml",
+    )
+    parser.add_argument("store")
+    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 takes a free one (default: 0)")
+    parser.add_argument(
+        "--sample", type=int, default=200, help="records, stratified by emotion, source and outcome; 0 takes all (default: 200)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument(
+        "--states", default="human,valid", help="outcomes to look at: human, valid, discarded (default: human,valid)"
+    )
+    parser.add_argument("--reviewer", help="your name in the ledger (default: first, with --second: second)")
+    parser.add_argument("--second", action="store_true", help="look, blind, at what another reviewer has finished")
+    parser.add_argument(
+        "--study", metavar="CONFIG", help="YAML of a user study (Table 4): serve it, or report it with --report"
+    )
+    parser.add_argument("--report", action="store_true", help="print accuracy and agreement (with --study: Table 4), then stop")
+    parser.add_argument("--json", action="store_true", help="the report for programs")
+    studio = parser.add_argument_group("Label Studio")
+    studio.add_argument(
+        "--label-studio-export", metavar="FILE", help="write the sample as tasks; FILE.xml is the labelling config"
+    )
+    studio.add_argument(
+        "--images", choices=("local", "data"), default="local",
+        help="local: paths below the store, for LOCAL_FILES_DOCUMENT_ROOT=STORE; data: inside the file (default: local)",
+    )  # fmt: skip
+    studio.add_argument("--with-reviews", action="store_true", help="export the decisions of --reviewer as annotations too")
+    studio.add_argument("--label-studio-import", metavar="FILE", help="take over annotations of tasks that were exported here")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Serve, report, export or import, as the arguments say."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.sample < 0:
+        parser.error(f"--sample {args.sample}: allowed are whole numbers from 0 (all)")
+    from data_prep.review.log import ReviewLog
+    from data_prep.store import Store
+
+    # Reviews need no lock of the store: a pass may run at the same time.
+    with Store(args.store, write=False) as store, ReviewLog(store.ledger.path, write=True) as log:
+        if args.label_studio_import:
+            return _import(args, log)
+        if args.label_studio_export:
+            return _export(args, store, log)
+        if args.report:
+            return _report(args, log)
+        session, what = _session(args, store, log)
+        return _serve(session, args.port, what)
+
+
+def _session(args: argparse.Namespace, store: Any, log: ReviewLog) -> tuple[Any, str]:
+    from data_prep.review.sample import parse_states
+    from data_prep.review.session import ReviewSession, StudySession
+
+    if args.study:
+        from data_prep.review.study import StudyConfig
+
+        study = StudySession(store, log, StudyConfig.load(args.study), args.reviewer)
+        return study, f"study {study.config.name}: {len(study.items)} images, {len(study.config.groups)} groups"
+    reviewer = args.reviewer or ("second" if args.second else "first")
+    states = parse_states(args.states)
+    review = ReviewSession(store, log, reviewer, states=states, sample=args.sample or None, seed=args.seed, second=args.second)
+    human = sum(review.states[i] == "human" for i in review.queue)
+    return (
+        review,
+        f"{len(review.queue)} of {len(review.states)} records, {human} of them from the human queue; reviewer {reviewer}",
+    )
+
+
+def _serve(session: Session, port: int, what: str) -> int:
+    from data_prep.review.server import PageServer
+
+    server = PageServer(session, port)
+    print(what)
+    print(f"open {server.url}", flush=True)
+    print("every decision is saved at once; Ctrl-C ends, the same command goes on", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+    finally:
+        server.server_close()
+    return 0
+
+
+def _report(args: argparse.Namespace, log: ReviewLog) -> int:
+    import json
+
+    if args.study:
+        from data_prep.review.study import StudyConfig, table4
+
+        config = StudyConfig.load(args.study)
+        table = table4(log, config)
+        print(json.dumps(table) if args.json else _table4_text(table))
+        return 0
+    from data_prep.review.agreement import report
+
+    found = report(log)
+    print(json.dumps(found) if args.json else _report_text(found))
+    return 0
+
+
+def _table4_text(table: dict[str, dict[str, Any]]) -> str:
+    names = {"arousal": "Emotion arousal", "emotion": "CES acc.", "context": "Anno. acc."}
+    width = max(len("Dataset"), *map(len, table))
+    lines = [f"{'Dataset':<{width}}" + "".join(f"  {names[q]:>22}" for q in names) + "  participants"]
+    for group, row in table.items():
+        cells = [_interval(row[question]) for question in names]
+        people = max(cell["participants"] for cell in row.values() if cell)
+        lines.append(f"{group:<{width}}" + "".join(f"  {cell:>22}" for cell in cells) + f"  {people:>12}")
+    return "\n".join([*lines, "percent, with 95 % intervals over participants (none with one participant)"])
+
+
+def _interval(cell: dict[str, Any] | None) -> str:
+    if cell is None or cell["mean"] is None:
+        return "-"
+    return f"{cell['mean']:.2f}" + (f" [{cell['low']:.1f}, {cell['high']:.1f}]" if cell["low"] is not None else "")
+
+
+def _report_text(found: dict[str, Any]) -> str:
+    if not found["reviewers"]:
+        return "nobody has reviewed yet"
+    lines = [f"{name}: {row['decisions']} decisions on {row['items']} records" for name, row in found["reviewers"].items()]
+    for state, after in found["outcomes"].items():
+        lines.append(f"{state} → " + ", ".join(f"{name} {n}" for name, n in after.items()))
+    for state, rows in found["accuracy"].items():
+        lines += [
+            "",
+            f"accuracy of records that the pass left {state}",
+            f"  {'field':<12} {'right':>9}  {'acc.':>6}  95 % interval  weighted",
+        ]
+        for field, row in rows.items():
+            if row["n"]:
+                of = f"{row['right']}/{row['n']}"
+                low, high, weighted = 100 * row["low"], 100 * row["high"], 100 * row["weighted"]
+                lines.append(f"  {field:<12} {of:>9}  {100 * row['accuracy']:6.2f}  {low:5.1f} – {high:5.1f}  {weighted:8.2f}")
+    lines += ["", f"agreement of reviewers\n  {'field':<16} {'n':>5}  {'alike':>6}  kappa"]
+    rated = {field: row for field, row in found["agreement"].items() if row["n"]}
+    for field, row in rated.items():
+        kappa = "not defined (one answer throughout)" if row["kappa"] is None else f"{row['kappa']:.3f} ({row['kind'].title()})"
+        lines.append(f"  {field:<16} {row['n']:>5}  {100 * row['observed']:6.2f}  {kappa}")
+    return "\n".join(lines if rated else [*lines, "  no record has two reviewers; see --second"])
+
+
+def _export(args: argparse.Namespace, store: Any, log: ReviewLog) -> int:
+    from data_prep.review.label_studio import write_tasks
+
+    session, _ = _session(argparse.Namespace(**{**vars(args), "study": None}), store, log)
+    config = write_tasks(session, args.label_studio_export, embed=args.images == "data", with_reviews=args.with_reviews)
+    print(f"{args.label_studio_export}: {len(session.queue)} tasks; labelling config {config}")
+    if args.images == "local":
+        print(
+            "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=the store"
+        )
+    return 0
+
+
+def _import(args: argparse.Namespace, log: ReviewLog) -> int:
+    from data_prep.review.label_studio import read_annotations
+
+    counts = read_annotations(log, args.label_studio_import, args.reviewer)
+    print(f"{args.label_studio_import}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    return 0

@@ -1,0 +1,116 @@
+"""`emo prep table3`: what cross-verification and critic are worth, and what the critic notices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from data_prep.commands.annotate import BUDGET_REACHED
+from data_prep.commands.console import new_parser
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data_prep.config import PrepConfig
+    from data_prep.stats.references import Reference
+    from data_prep.store import Store
+
+
+def main(argv: list[str]) -> int:
+    """Print Table 3."""
+    from data_prep.config import CONFIGS, NANO
+
+    parser = new_parser(
+        "table3",
+        "Table 3 on a sample of an annotated store: accuracy with and without cross-verification and critic, what the critic keeps of "
+        "right annotations and notices of wrong ones. Replies that the store has are used; the critic's new ones are bought once "
+        "(about eight for each image). Exit status: 0 done, 1 error, 3 the budget was reached, 130 interrupted.",
+        "emo prep table3 store --config configs/prep/default.yaml --samples 200 --budget 5",
+    )
+    parser.add_argument("store")
+    parser.add_argument("--config", default=CONFIGS / "default.yaml", help="YAML of the pass that annotated the store")
+    parser.add_argument("--base-url", help="send everything to this endpoint instead, e.g. that of `emo prep simulate`")
+    parser.add_argument("--samples", type=int, default=200, help="images, chosen by the seed; 0 takes all (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample and of the corruptions (default: 0)")
+    parser.add_argument(
+        "--reference", default="auto", metavar="KIND|PATH",
+        help="what is right: `truth` (the drawn world's own), `reviews` (of `emo prep review`), tars or a store of records that are "
+        "right, or `none`: recall alone. auto: truth if the configuration has a world, else reviews (default: auto)",
+    )  # fmt: skip
+    parser.add_argument("--budget", metavar="USD", help="stop before this store has cost more than that, all runs included")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--out", help="also write table3.json and table3.md into this directory")
+    args = parser.parse_args(argv)
+    if args.samples < 0:
+        parser.error(f"--samples {args.samples}: allowed are whole numbers from 0 (all)")
+    import asyncio
+    import json
+    from pathlib import Path
+
+    from data_prep.config import PrepConfig
+    from data_prep.pipeline import budget_nano
+    from data_prep.stats.table3 import table3
+    from data_prep.stats.table3_text import as_text
+    from data_prep.store import Store
+
+    config = PrepConfig.load(args.config)
+    if args.base_url:
+        config = config.at(args.base_url, config.critic.api_key_env)
+    limit = budget_nano(args.budget) if args.budget is not None else None
+    with Store(args.store, write=True) as store:
+        references = _references(args.reference, store, config)
+        found = asyncio.run(table3(store, config, references, samples=args.samples, seed=args.seed, limit_nano=limit)).as_json()
+    text = as_text(found)
+    if args.out:
+        out = Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "table3.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (out / "table3.md").write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(found) if args.json else text)
+    if not args.json:
+        cost = f"${found['nano_dollars'] / NANO:.6f}"
+        print(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
+    if found["unanswered"].get("budget"):
+        return BUDGET_REACHED
+    return 130 if found["unanswered"].get("stopped") else 0
+
+
+def _references(kind: str, store: Store, config: PrepConfig) -> dict[str, Reference]:
+    """What is right, by item id; empty for `none`."""
+    from data_prep.stats.references import Reference
+    from data_prep.stats.table3 import Table3Error
+
+    if kind == "auto":
+        kind = "truth" if config.world is not None else "reviews"
+    match kind:
+        case "none":
+            return {}
+        case "truth":
+            from data_prep.simulate import store_truth
+
+            found = {record.id: Reference.of_truth(record) for record in store_truth(store.root, config)}
+        case "reviews":
+            found = _reviewed(store)
+        case path:
+            from data_prep.export.read import read_records
+
+            found = {record.id: Reference.of_truth(record) for record in read_records([path])}
+    if not found:
+        raise Table3Error(f"--reference {kind}: nothing is known to be right; review some (`emo prep review`), or use none")
+    return found
+
+
+def _reviewed(store: Store) -> dict[str, Reference]:
+    from data_prep.review.decisions import Review
+    from data_prep.review.log import read_reviews
+    from data_prep.stats.references import Reference
+    from emo_lightning.schema import Record
+
+    rows: dict[str, list[Review]] = {}
+    path: Path = store.ledger.path
+    for row in read_reviews(path):
+        rows.setdefault(row.item_id, []).append(row)
+    return {
+        item.id: Reference.of_reviews(Record.from_json(outcome.record, f"outcome of {item.id}"), rows[item.id])
+        for item, outcome in store.ledger.outcomes()
+        if item.id in rows
+    }

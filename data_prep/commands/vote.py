@@ -1,0 +1,32 @@
+"""`emo prep vote`: let the local annotators (EmoViT) vote on all images, e.g. on a machine with a GPU and no API keys."""
+
+from __future__ import annotations
+
+from data_prep.commands.console import new_parser, progress_bars
+from data_prep.config import CONFIGS
+
+
+def main(argv: list[str]) -> int:
+    """Let the local annotators vote on all images."""
+    parser = new_parser(
+        "vote",
+        "Let the local annotators (backend: local, e.g. EmoViT) vote on all images. A vote is computed once.",
+        "emo prep vote store --config my-pass.yaml",
+    )
+    parser.add_argument("store")
+    parser.add_argument(
+        "--config", default=CONFIGS / "default.yaml", help="YAML of the pass (default: our configs/prep/default.yaml)"
+    )
+    args = parser.parse_args(argv)
+    from data_prep.config import ConfigError, PrepConfig
+    from data_prep.emovit.votes import run_local_votes
+    from data_prep.store import Store
+
+    config = PrepConfig.load(args.config)
+    if not config.local:
+        raise ConfigError(f"{args.config}: no annotator has `backend: local`, so there is nobody to vote here")
+    with Store(args.store, write=True) as store, progress_bars() as progress:
+        task = progress.add_task("vote", total=None)
+        counts = run_local_votes(store, config, lambda n: progress.update(task, advance=n))
+    print("votes: " + ", ".join(f"{voter.name} {counts[voter.name]} new" for voter in config.local))
+    return 0

@@ -1,0 +1,90 @@
+"""Embeddings of images by any model of transformers that sees images (CLIP, SigLIP, DINOv2, ViT, ResNet, …)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_prep.errors import PrepError
+
+
+class EmbedderError(PrepError, ValueError):
+    """The model cannot be used."""
+
+
+class Embedder:
+    """A model by name or folder.
+
+    Args:
+        name: as `from_pretrained` takes it.
+
+    Raises:
+        EmbedderError: it cannot be loaded, is no model of images, or its file lacks weights.
+    """
+
+    def __init__(self, name: str) -> None:
+        import torch
+        from transformers import AutoImageProcessor, AutoModel
+
+        try:
+            self._processor = AutoImageProcessor.from_pretrained(name)
+            model, info = AutoModel.from_pretrained(name, output_loading_info=True)
+        except (OSError, ValueError) as error:
+            raise EmbedderError(f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        missing = sorted(info["missing_keys"])
+        # A classifier's checkpoint lacks the pooler, which would be random: the mean of the tokens serves then.
+        self._pooled = not missing
+        if lacking := [key for key in missing if "pooler" not in key]:
+            raise EmbedderError(f"model {name!r}: {len(lacking)} weights are missing from its file, e.g. {lacking[0]}")
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model: Any = model.eval().to(self._device)
+        self.key = self._digest()
+        """What the vectors depend on: weights and preprocessing."""
+
+    def _digest(self) -> str:
+        import torch
+
+        digest = hashlib.sha256(json.dumps(self._processor.to_dict(), sort_keys=True, default=str).encode())
+        for key, weight in sorted(self._model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return f"{type(self._model).__name__}-{digest.hexdigest()[:16]}"
+
+    def embed(self, images: Sequence[bytes]) -> np.ndarray:
+        """Unit vectors of encoded images: (images, dimensions) float16.
+
+        Raises:
+            EmbedderError: the model gives no vector for an image.
+        """
+        import torch
+        from PIL import Image
+
+        pictures = []
+        for data in images:
+            with Image.open(io.BytesIO(data)) as image:
+                pictures.append(image.convert("RGB"))
+        pixels = self._processor(images=pictures, return_tensors="pt").to(self._device)
+        with torch.inference_mode():
+            vectors = self._vectors(pixels).float()
+            vectors = torch.nn.functional.normalize(vectors, dim=1)
+        if not bool(torch.isfinite(vectors).all()):
+            raise EmbedderError(f"{type(self._model).__name__}: an embedding is not finite")
+        return vectors.cpu().numpy().astype(np.float16)
+
+    def _vectors(self, pixels: Any) -> Any:
+        if hasattr(self._model, "get_image_features"):
+            found = self._model.get_image_features(**pixels)
+            # Transformers 5 gives an output object here, older ones the tensor.
+            return found if not hasattr(found, "pooler_output") else found.pooler_output
+        output = self._model(**pixels)
+        if self._pooled and getattr(output, "pooler_output", None) is not None:
+            return output.pooler_output.flatten(1)
+        if not hasattr(output, "last_hidden_state"):
+            raise EmbedderError(f"{type(self._model).__name__} gives neither pooler_output nor last_hidden_state")
+        hidden = output.last_hidden_state
+        return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))

@@ -1,0 +1,155 @@
+"""Which images show the same, which of them is kept, and which have to stay in one split."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from data_prep.dedup.pairs import Edges, components, hash_distance
+from data_prep.dedup.phash import MIRROR
+
+How = Literal["sha256", "phash", "embedding", "chain"]
+"""What an item that is left out has in common with the one that is kept: its bytes; a hash or an embedding within the threshold;
+or only the group, through images between them."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An item, as far as it matters here."""
+
+    id: str
+    source: str
+    image: int
+    """Number of its image; items of equal bytes share it."""
+    pixels: int
+    group: str | None
+    """As its source says."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An item that is left out."""
+
+    item_id: str
+    kept_id: str
+    how: How
+    distance: float
+    """Bits (sha256: 0, phash and chain), or 1 − cosine (embedding)."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What dedup found."""
+
+    dropped: list[Dropped]
+    """By item id."""
+    groups: dict[str, str]
+    """Items of which near ones exist: the group that they stay together in. An item that has no neighbour is not here."""
+    sizes: Counter[int] = field(default_factory=Counter)
+    """Groups of duplicates by their number of items."""
+    near_sizes: Counter[int] = field(default_factory=Counter)
+    """Groups that stay in one split, of at least two items of different images."""
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """What is known of the images, by their number."""
+
+    views: Sequence[np.ndarray]
+    """Hashes (uint64), none for plain images."""
+    hash_edges: Edges
+    """Up to the wider threshold, enough of them for every group."""
+    embedding_edges: Edges
+    vectors: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The first of each pair makes duplicates, the second (wider) makes groups that stay in one split."""
+
+    bits: tuple[int, int]
+    cosine: tuple[float, float]
+
+
+def decide(items: Sequence[Candidate], likeness: Likeness, thresholds: Thresholds, priority: Sequence[str]) -> Decision:
+    """Groups by union-find; in each the item of the foremost source is kept, then the largest, then the first by id.
+
+    Args:
+        items: all, by id.
+        likeness: of their images.
+        thresholds: bits and cosines.
+        priority: sources, foremost first; those that are not named come after them, all alike.
+    """
+    images = len(likeness.views)
+    same = components(images, *_edges(likeness, thresholds, 0))
+    rank = {source: position for position, source in enumerate(priority)}
+    of_group: dict[int, list[Candidate]] = defaultdict(list)
+    for item in items:
+        of_group[same[item.image]].append(item)
+    dropped: list[Dropped] = []
+    sizes: Counter[int] = Counter()
+    for members in of_group.values():
+        kept = min(members, key=lambda item: (rank.get(item.source, len(rank)), -item.pixels, item.id))
+        if len(members) > 1:
+            sizes[len(members)] += 1
+            dropped += [_dropped(item, kept, likeness, thresholds) for item in members if item is not kept]
+    groups, near_sizes = _near_groups(items, images, _edges(likeness, thresholds, 1))
+    return Decision(sorted(dropped, key=lambda d: d.item_id), groups, sizes, near_sizes)
+
+
+def _edges(likeness: Likeness, thresholds: Thresholds, which: Literal[0, 1]) -> list[Edges]:
+    found = []
+    for edges, most in (
+        (likeness.hash_edges, thresholds.bits[which]),
+        (likeness.embedding_edges, 1 - thresholds.cosine[which]),
+    ):
+        near = edges[2] <= most
+        found.append((edges[0][near], edges[1][near], edges[2][near]))
+    return found
+
+
+def _dropped(item: Candidate, kept: Candidate, likeness: Likeness, thresholds: Thresholds) -> Dropped:
+    if item.image == kept.image:
+        return Dropped(item.id, kept.id, "sha256", 0.0)
+    bits = between(likeness.views[item.image], likeness.views[kept.image])
+    if bits <= thresholds.bits[0]:
+        return Dropped(item.id, kept.id, "phash", float(bits))
+    if likeness.vectors is not None:
+        a, b = (likeness.vectors[i].astype(np.float32) for i in (item.image, kept.image))
+        if (distance := float(1 - a @ b)) <= 1 - thresholds.cosine[0]:
+            return Dropped(item.id, kept.id, "embedding", max(0.0, round(distance, 6)))
+    return Dropped(item.id, kept.id, "chain", float(bits))
+
+
+def between(first: np.ndarray, second: np.ndarray) -> int:
+    """Bits between two images: the least over their views; 64 where one shows nothing."""
+    if not len(first) or not len(second):
+        return 64
+    return int(hash_distance(first[:, None], second[None], MIRROR).min())
+
+
+def _near_groups(items: Sequence[Candidate], images: int, edges: list[Edges]) -> tuple[dict[str, str], Counter[int]]:
+    """Items that stay together because of near images, of equal ones, or because their source says so."""
+    names = sorted({item.group for item in items if item.group is not None})
+    number = {name: images + position for position, name in enumerate(names)}
+    in_group = [(item.image, number[item.group]) for item in items if item.group is not None]
+    of_source = np.array(in_group, np.int64).reshape(-1, 2)
+    together = components(images + len(names), *edges, (of_source[:, 0], of_source[:, 1], np.zeros(len(of_source))))
+    members: dict[int, list[Candidate]] = defaultdict(list)
+    for item in items:
+        members[together[item.image]].append(item)
+    groups: dict[str, str] = {}
+    sizes: Counter[int] = Counter()
+    for row in members.values():
+        said = {item.group for item in row if item.group is not None}
+        if len(row) < 2 or (len(said) == 1 and all(item.group is not None for item in row)):
+            # Alone, or together already by the word of the source.
+            continue
+        groups |= dict.fromkeys((item.id for item in row), min(said) if said else f"near:{min(item.id for item in row)}")
+        if len({item.image for item in row}) > 1:
+            sizes[len(row)] += 1
+    return groups, sizes

@@ -1,0 +1,149 @@
+"""All pairs that are close, exactly, in blocks: no pair is missed whatever the threshold, and memory does not grow with the pairs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+_ROWS, _COLUMNS = 64, 4096
+"""A block of 64-bit XORs (2 MiB) and its counts stay in a core's cache."""
+_MOST_EDGES = 4_000_000
+
+Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""First node, second node (int64), distance (float64): (n,) each."""
+
+
+class Forest:
+    """Edges between nodes, thinned out to a minimum spanning forest whenever there are many.
+
+    Whether two nodes hang together at some threshold is decided by the longest edge on the path between them, and a minimum spanning
+    forest keeps that path: groups at any threshold come out as if every edge had been kept.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self.nodes = nodes
+        self._parts: list[Edges] = []
+        self._count = 0
+
+    def add(self, first: np.ndarray, second: np.ndarray, distance: np.ndarray) -> None:
+        """Add edges; distances are not negative."""
+        self._parts.append((first.astype(np.int64), second.astype(np.int64), distance.astype(np.float64)))
+        self._count += len(first)
+        if self._count > _MOST_EDGES:
+            self._parts = [self._thinned()]
+            self._count = len(self._parts[0][0])
+
+    def edges(self, most: float) -> Edges:
+        """The forest's edges up to a distance."""
+        first, second, distance = self._thinned()
+        near = distance <= most
+        return first[near], second[near], distance[near]
+
+    def _thinned(self) -> Edges:
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import minimum_spanning_tree
+
+        if not self._parts:
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+        low, high, distance = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        low, high = np.minimum(low, high), np.maximum(low, high)
+        # Several edges between two nodes would be added up by scipy: the shortest stays.
+        order = np.lexsort((distance, high, low))
+        low, high, distance = low[order], high[order], distance[order]
+        keep = np.ones(len(low), bool)
+        keep[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
+        keep &= low != high
+        # Scipy takes a zero for "no edge".
+        graph = coo_matrix((distance[keep] + 1, (low[keep], high[keep])), shape=(self.nodes, self.nodes))
+        tree = minimum_spanning_tree(graph.tocsr()).tocoo()
+        return tree.row.astype(np.int64), tree.col.astype(np.int64), tree.data - 1
+
+
+def components(nodes: int, *edges: Edges) -> np.ndarray:
+    """(nodes,) number of the group that each node belongs to."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    first = np.concatenate([e[0] for e in edges]) if edges else np.empty(0, np.int64)
+    second = np.concatenate([e[1] for e in edges]) if edges else np.empty(0, np.int64)
+    graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1]
+
+
+def hash_distance(first: np.ndarray, second: np.ndarray, mirror: int) -> np.ndarray:
+    """Differing bits of 64-bit hashes (uint64, broadcast against each other), of the image or of its mirror image."""
+    differing = first ^ second
+    return np.minimum(np.bitwise_count(differing), np.bitwise_count(differing ^ np.uint64(mirror)))
+
+
+def close_hashes(
+    hashes: np.ndarray, most: int, mirror: int, on_rows: Callable[[int], None] = lambda rows: None, workers: int | None = None
+) -> Iterator[Edges]:
+    """Every pair of hashes at most `most` bits apart, once.
+
+    Args:
+        hashes: (n,) uint64, best without repetition.
+        most: bits.
+        mirror: bits that change in the hash of a mirrored image.
+        on_rows: told how many rows are done, for progress.
+        workers: threads (numpy computes outside the interpreter's lock); default: one per core.
+    """
+    tasks = range(0, len(hashes), 16 * _ROWS)
+    # As many at once as there are threads, so that what was found is taken before more is looked for.
+    workers = workers or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(tasks), workers):
+            jobs = [pool.submit(_close, hashes, row, most, np.uint64(mirror)) for row in tasks[start : start + workers]]
+            for job in jobs:
+                yield job.result()
+            on_rows(min(len(hashes), tasks[min(start + workers, len(tasks)) - 1] + 16 * _ROWS))
+
+
+def _close(hashes: np.ndarray, start: int, most: int, mirror: np.uint64) -> Edges:
+    """Pairs whose first row is one of 16 blocks from `start` on, and whose second comes later."""
+    differing = np.empty((_ROWS, _COLUMNS), np.uint64)
+    bits, mirrored = np.empty((_ROWS, _COLUMNS), np.uint8), np.empty((_ROWS, _COLUMNS), np.uint8)
+    close = np.empty((_ROWS, _COLUMNS), bool)
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for row in range(start, min(start + 16 * _ROWS, len(hashes)), _ROWS):
+        rows = hashes[row : row + _ROWS, None]
+        for column in range(row, len(hashes), _COLUMNS):
+            columns = hashes[None, column : column + _COLUMNS]
+            block = np.s_[: rows.shape[0], : columns.shape[1]]
+            x, b, m, c = differing[block], bits[block], mirrored[block], close[block]
+            np.bitwise_xor(rows, columns, out=x)
+            np.bitwise_count(x, out=b)
+            np.bitwise_xor(x, mirror, out=x)
+            np.bitwise_count(x, out=m)
+            np.minimum(b, m, out=b)
+            np.less_equal(b, most, out=c)
+            if c.any():
+                i, j = np.nonzero(c)
+                later = i + row < j + column
+                i, j = i[later], j[later]
+                found.append((i + row, j + column, b[i, j]))
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    first, second, distance = (np.concatenate(column) for column in zip(*found, strict=True))
+    return first, second, distance.astype(np.float64)
+
+
+def close_vectors(vectors: np.ndarray, most: float, block: int = 4096) -> Iterator[Edges]:
+    """Every pair of unit vectors whose cosine is at least 1 − `most`, once; the distance is 1 − cosine, at least 0.
+
+    Args:
+        vectors: (n, dimensions), float16 or float32.
+        most: distance.
+        block: rows and columns multiplied at once.
+    """
+    for row in range(0, len(vectors), block):
+        rows = vectors[row : row + block].astype(np.float32)
+        for column in range(row, len(vectors), block):
+            distance = 1 - rows @ vectors[column : column + block].astype(np.float32).T
+            i, j = np.nonzero(distance <= most)
+            later = i + row < j + column
+            i, j = i[later], j[later]
+            yield i + row, j + column, distance[i, j].clip(0).astype(np.float64)

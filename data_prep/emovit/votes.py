@@ -1,0 +1,125 @@
+"""Votes of models on this machine: computed once, kept in the ledger, read by the pass like any other vote."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from data_prep.checkpoints import identity
+from data_prep.config import LocalAnnotatorConfig, PrepConfig
+from data_prep.decoding import decoded, device_of
+from data_prep.errors import PrepError
+from data_prep.ledger import Item, Ledger
+from data_prep.store import Store
+from data_prep.verify import DistributionVote
+from emo_lightning.schema import EMOTIONS, Emotion
+
+
+class MissingVote(PrepError, RuntimeError):
+    """A local model has not voted on an image yet."""
+
+
+@dataclass(frozen=True)
+class LocalVote:
+    """What one local annotator says of one image."""
+
+    annotator: str
+    model: str
+    """Identity of the weights."""
+    weight: float
+    vote: DistributionVote
+
+    def said(self) -> dict[str, Any]:
+        """The row for `provenance.said`, beside those of the paid annotators."""
+        reply = {
+            "emotion": str(self.vote.emotion),
+            "confidence": round(self.vote.confidence, 6),
+            "scores": {str(e): round(p, 6) for e, p in self.vote.scores.items()},
+        }
+        return {"annotator": self.annotator, "model": self.model, "round": 0, "reply": reply}
+
+
+class LocalVotes:
+    """The stored votes of all local annotators of a configuration.
+
+    Args:
+        ledger: open for reading or writing.
+        config: of the pass.
+
+    Raises:
+        CheckpointError: a model cannot be identified.
+    """
+
+    def __init__(self, ledger: Ledger, config: PrepConfig) -> None:
+        self._ledger = ledger
+        self._voters = [(voter, identity(voter.path), _prompt_key(voter)) for voter in config.local]
+
+    def digest(self) -> list[Any]:
+        """What an outcome depends on, for the digest of the pass."""
+        return [[voter.name, voter.weight, model, prompt] for voter, model, prompt in self._voters]
+
+    def of(self, item: Item) -> list[LocalVote]:
+        """One vote per local annotator, in the order of the configuration.
+
+        Raises:
+            MissingVote: a model has not voted; `run_local_votes` fills the table.
+        """
+        votes = []
+        for voter, model, prompt in self._voters:
+            query = "SELECT distribution FROM local_votes WHERE image_sha256 = ? AND model = ? AND prompt_sha256 = ?"
+            rows = self._ledger.read(query, (item.sha256, model, prompt))
+            if not rows:
+                raise MissingVote(f"{item.id}: {voter.name} has not voted; `emo prep vote` lets it")
+            scores = {Emotion(name): p for name, p in json.loads(rows[0][0]).items()}
+            votes.append(LocalVote(voter.name, model, voter.weight, DistributionVote(scores)))
+        return votes
+
+
+def run_local_votes(store: Store, config: PrepConfig, on_images: Callable[[int], None] | None = None) -> Counter[str]:
+    """Let every local annotator vote on every image that it has not voted on; a model is loaded only if it has work.
+
+    Args:
+        store: opened for writing.
+        config: of the pass; without local annotators nothing is done.
+        on_images: called with the number of votes that have come to the ledger, batch by batch.
+
+    Returns:
+        By annotator: votes of this run.
+
+    Raises:
+        CheckpointError: a model is missing or does not fit.
+        StoreError: an image is missing.
+    """
+    counts: Counter[str] = Counter()
+    for voter in config.local:
+        model, prompt = identity(voter.path), _prompt_key(voter)
+        query = "SELECT image_sha256 FROM local_votes WHERE model = ? AND prompt_sha256 = ?"
+        known = {row[0] for row in store.ledger.read(query, (model, prompt))}
+        # Equal images of two sources are one image here.
+        todo = list({item.sha256: item for item in store.ledger.items() if item.sha256 not in known}.values())
+        if not todo:
+            continue
+        from data_prep.emovit.scorer import LocalVoter
+
+        scorer = LocalVoter.from_pretrained(
+            voter.path, voter.prompt, device=device_of(voter.device), batch_size=voter.batch_size
+        )
+        store.ledger.write_now(("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt, voter.prompt)))
+        for batch, images in decoded(store, todo, voter.batch_size):
+            rows = [
+                (item.sha256, model, prompt, json.dumps({str(e): vote[e] for e in EMOTIONS}))
+                for item, vote in zip(batch, scorer.vote(images), strict=True)
+            ]
+            store.ledger.write_now(*(("INSERT OR REPLACE INTO local_votes VALUES (?, ?, ?, ?)", row) for row in rows))
+            counts[voter.name] += len(rows)
+            if on_images:
+                on_images(len(rows))
+    return counts
+
+
+def _prompt_key(voter: LocalAnnotatorConfig) -> str:
+    return hashlib.sha256(voter.prompt.encode()).hexdigest()

@@ -1,0 +1,153 @@
+"""The configuration of an expansion (`configs/prep/expand.yaml`): how compositions are drawn, who writes queries, who draws images."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from string import Formatter
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from data_prep.config import ConfigError, EndpointConfig, Price, load_prices, read_yaml
+from data_prep.money import NANO
+from emo_lightning.schema import describe
+
+_PLACES = {"background", "attribute", "subject", "emotion"}
+
+
+class ImagesConfig(EndpointConfig):
+    """An image model behind an OpenAI-compatible `/images/generations`.
+
+    `parameters` are sent as they are (`response_format`, `quality`, `watermark`, …).
+    """
+
+    size: str | None = None
+    """Sent as `size`; None leaves it to the endpoint."""
+    seed_parameter: str | None = None
+    """Name under which the endpoint takes a whole number as seed; None where it takes none."""
+    licence: str | None = None
+    """Written into every record: what the provider's terms allow."""
+
+
+class ExpandConfig(BaseModel):
+    """How a data set grows from its own triplets (paper section 3.1.1)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: ImagesConfig
+    queries: EndpointConfig | None = None
+    """Chat model that writes search queries; None: only `--no-llm`."""
+    max_invalid: int = Field(default=2, ge=0)
+    """How often a query that does not follow the schema is asked again, with the error."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Weight of an emotion = (its images)^(-1/temperature): 1 is inverse frequency, larger is nearer to even."""
+    two_elements: float = Field(default=0.5, ge=0, le=1)
+    """Share of compositions with two elements replaced, the others with one."""
+    edges: Literal["any", "seen"] = "any"
+    """seen: only compositions all of whose pairs (also each word with the emotion) stand in the data; any: new pairs are named in
+    the lineage."""
+    prompt: str = "A photograph of a {attribute} {subject}; setting: {background}; mood: {emotion}. No text in the picture."
+    """Of an image; places: background, attribute, subject, emotion."""
+    source: str = Field(default="aigc", pattern=r"^[A-Za-z0-9_-]+$")
+    """Source name of the images in the records."""
+    prices: Path = Path("prices.yaml")
+    """Price table; relative to this file."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _places(cls, prompt: str) -> str:
+        try:
+            found = {name for _, name, _, _ in Formatter().parse(prompt) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"prompt {prompt!r}: {error}") from None
+        if found - _PLACES or not {"background", "attribute", "subject"} <= found:
+            raise ValueError(
+                f"prompt has the places {sorted(found)}; needed: background, attribute, subject; allowed beside: emotion"
+            )
+        return prompt
+
+    def at(self, base_url: str) -> ExpandConfig:
+        """The same with every endpoint at one address."""
+        move = {"base_url": base_url}
+        queries = self.queries and self.queries.model_copy(update=move)
+        return self.model_copy(update={"images": self.images.model_copy(update=move), "queries": queries})
+
+    @classmethod
+    def load(cls, path: str | Path) -> ExpandConfig:
+        """Read a YAML file; `prices` becomes a path relative to that file.
+
+        Raises:
+            ConfigError: no such file, not YAML, unknown or wrong key.
+        """
+        path = Path(path)
+        try:
+            config = cls.model_validate(read_yaml(path))
+        except ValidationError as error:
+            raise ConfigError(f"{path}: {describe(error)}") from None
+        return config.model_copy(update={"prices": path.parent / config.prices})
+
+
+class ImagePrice(Price):
+    """What one generated image costs, in nano-dollars: a fixed price, or tokens with a bound."""
+
+    input: int = 0
+    cached_input: int = 0
+    output: int = 0
+    per_image: int
+    """The price; where tokens are billed, the most that one image can cost."""
+    by_tokens: bool = False
+
+    def charge(self, images: int, usage: tuple[int, int] | None) -> int:
+        """Nano-dollars of a reply.
+
+        Args:
+            images: that it holds.
+            usage: (input, output) tokens that it names.
+        """
+        if not self.by_tokens:
+            return images * self.per_image
+        # Tokens are billed; a reply that does not name them is counted at the most it can cost, so that a budget holds.
+        return self.per_image if usage is None else self.cost(usage[0], 0, usage[1])
+
+
+def image_price(path: str | Path, model: str) -> ImagePrice:
+    """The price of a model from the key `images` of a price table: a number (USD per image), or a mapping with `most` (USD per
+    image) and `input`, `output` (USD per million tokens).
+
+    Raises:
+        ConfigError: the table or the row is missing or wrong, or a price is finer than a nano-dollar.
+    """
+    path = Path(path)
+    table = read_yaml(path).get("images")
+    if not isinstance(table, dict) or model not in table:
+        names = ", ".join(sorted(table)) if isinstance(table, dict) else "no key 'images'"
+        raise ConfigError(f"{path}: no price per image for {model!r}; there is: {names}")
+    row, where = table[model], f"{path}: images.{model}"
+    if not isinstance(row, dict):
+        return ImagePrice(per_image=_nano(row, where, 1))
+    if set(row) != {"most", "input", "output"}:
+        raise ConfigError(f"{where}: expected a number or the keys most, input, output; found {row!r}")
+    return ImagePrice(
+        per_image=_nano(row["most"], f"{where}.most", 1),
+        by_tokens=True,
+        input=_nano(row["input"], f"{where}.input", 1_000_000),
+        output=_nano(row["output"], f"{where}.output", 1_000_000),
+    )
+
+
+def _nano(dollars: object, where: str, per: int) -> int:
+    try:
+        nano = Decimal(str(dollars)) * NANO / per
+    except InvalidOperation:
+        raise ConfigError(f"{where}: {dollars!r} is not a number (USD)") from None
+    if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
+        raise ConfigError(
+            f"{where}: {dollars} USD must be ≥ 0 and whole in nano-dollars per {'image' if per == 1 else 'token'}"
+        )
+    return int(nano)
+
+
+def text_prices(config: ExpandConfig) -> dict[str, Price]:
+    """Prices by model of the chat models."""
+    return load_prices(config.prices)

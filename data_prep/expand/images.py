@@ -1,0 +1,298 @@
+"""Images of planned compositions: bought once, imported with their lineage, never labelled by what was intended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_prep.attempts import CallError, Failure, Halt, Stopped
+from data_prep.expand.config import ExpandConfig, ImagePrice
+from data_prep.expand.fetch import FetchError, fetch_image
+from data_prep.expand.plan import Plan, Planned
+from data_prep.expand.requests import ImageAttempts, ImageRequest, images_of, keep_bytes, kept_image
+from data_prep.interrupt import halt_on_interrupt
+from data_prep.ledger import Item
+from data_prep.money import Budget, Tally
+from data_prep.sources.images import CheckedImage, ImageError, check_image
+from data_prep.store import Store, StoreError, item_id
+
+_DECLINED = (
+    *("moderation", "content_policy", "content policy", "policy_violation", "content_filter", "contentfilter"),
+    *("safety", "sensitive", "risk", "inappropriate", "prohibited", "nsfw"),
+)
+"""Words by which providers say that they decline a text or its image; any other HTTP 4xx is our mistake, not the text's."""
+_MISTAKES = 5
+"""Such answers without an image between them after which the run ends: it is not about one text."""
+
+
+@dataclass
+class GenerationReport:
+    """What a run did."""
+
+    planned: int = 0
+    before: Counter[str] = field(default_factory=Counter)
+    """Rows that were finished when the run began, by state."""
+    done: Counter[str] = field(default_factory=Counter)
+    """Rows that this run finished: imported, refused, invalid, lost."""
+    open: Counter[str] = field(default_factory=Counter)
+    """Rows left for another run, by the kind of failure."""
+    recovered: int = 0
+    """Calls of a run that died: their outcome is unknown."""
+    stopped: bool = False
+    by_budget: bool = False
+    seconds: float = 0.0
+    tally: Tally = field(default_factory=Tally)
+
+
+class _Open(Exception):
+    """The row stays open; `kind` says why."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class _Closed(Exception):
+    """The row ends without an image: refused, invalid or lost."""
+
+    def __init__(self, state: str, message: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class Generator:
+    """Turns rows of a plan into items of a store.
+
+    Args:
+        store: opened for writing.
+        config: of the expansion.
+        price: of the image model.
+        limit_nano: nano-dollars that may be spent on this store, everything before included; None is no limit.
+        resend_unknown: send again what was sent once with unknown outcome (it may be paid twice).
+
+    Raises:
+        ConfigError: the key is missing.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: ExpandConfig,
+        price: ImagePrice,
+        *,
+        limit_nano: int | None = None,
+        resend_unknown: bool = False,
+    ) -> None:
+        ledger = store.ledger
+        self.store, self.ledger, self.config = store, ledger, config
+        self.tally, self.halt = Tally(), Halt()
+        held = sum(upper for state, (_, upper, _) in ledger.open_calls().items() if state in ("unknown", "batched"))
+        budget = Budget(limit_nano, ledger.total_cost(), held)
+        self.attempts = ImageAttempts(store, {config.images.model: price}, config.images, budget, self.tally, self.halt)
+        self._resend_unknown = resend_unknown
+        self._mistakes = 0
+
+    async def make(self, row: Planned) -> str:
+        """Bring one row to its end; returns its state.
+
+        Raises:
+            _Open: it stays open.
+            CallError: the endpoint can answer nothing at all.
+            Stopped: the run is stopping.
+        """
+        try:
+            key, raw = await self._reply(row)
+            image, sha256, revised = await self._image(raw)
+        except _Closed as end:
+            await self._close(row, end.state, None, str(end))
+            return end.state
+        item = self._item(row, key, image, sha256, revised)
+        await self._close(row, "imported", item, None)
+        return "imported"
+
+    async def _reply(self, row: Planned) -> tuple[str, bytes]:
+        """Key and body of the reply, from the ledger or paid for now."""
+        if row.call_key is not None and (raw := self.ledger.cached_reply(row.call_key)) is not None:
+            self.tally.cached += 1
+            return row.call_key, raw
+        # Looked up under the key that was sent, so that another model or size in the configuration does not send it again.
+        if row.call_key is not None and not self._resend_unknown and self.ledger.is_open(row.call_key, "unknown"):
+            raise _Open("unknown", "sent before, outcome unknown")
+        request = ImageRequest.of(self.config.images, row.prompt, row.image_seed)
+        key = request.key
+        if key != row.call_key:
+            await self.ledger.write(("UPDATE generations SET call_key = ? WHERE id = ?", (key, row.id)))
+        result = await self.attempts.run(request, key)
+        if isinstance(result, bytes):
+            return key, result
+        raise self._judged(result)
+
+    def _judged(self, failure: Failure) -> Exception:
+        if failure.kind != "refused":
+            return _Open(failure.kind, failure.message)
+        if any(word in failure.message.lower() for word in _DECLINED):
+            return _Closed("refused", failure.message)
+        self._mistakes += 1
+        if self._mistakes >= _MISTAKES:
+            return self.halt.fail(
+                f"{self.config.images.name}: {self._mistakes} requests without an image between them were rejected, "
+                f"and not for their content; the last: {failure.message}"
+            )
+        return _Open("rejected", failure.message)
+
+    async def _image(self, raw: bytes) -> tuple[CheckedImage, str, str | None]:
+        """The image of a reply, its sha256 as kept, and the prompt as the endpoint revised it."""
+        entries = images_of(raw)
+        if not entries:
+            said = raw[:300].decode("utf-8", "replace")
+            declined = any(word in said.lower() for word in _DECLINED)
+            raise _Closed("refused" if declined else "invalid", f"no image in the reply: {said}")
+        entry = entries[0]
+        if entry.get("b64_json"):
+            name = kept_image(entry)
+            if name is None:
+                raise _Closed("invalid", "the image is not base64")
+            data = await asyncio.to_thread(self.store.image, *name)
+        else:
+            data = await self._fetched(str(entry["url"]))
+        self._mistakes = 0
+        try:
+            image = await asyncio.to_thread(check_image, data)
+        except ImageError as error:
+            raise _Closed("invalid", str(error)) from None
+        sha256 = await asyncio.to_thread(self.store.add_image, image.data, image.extension)
+        return image, sha256, entry.get("revised_prompt")
+
+    async def _fetched(self, url: str) -> bytes:
+        endpoint = self.config.images
+        try:
+            data = await fetch_image(url, base_url=endpoint.base_url, timeout=endpoint.timeout)
+        except FetchError as error:
+            if error.gone:
+                raise _Closed("lost", str(error)) from None
+            raise _Open("no_download", str(error)) from None
+        await asyncio.to_thread(keep_bytes, self.store, data)
+        return data
+
+    def _item(self, row: Planned, key: str, image: CheckedImage, sha256: str, revised: str | None) -> Item:
+        config = self.config
+        model, cost, text = self.ledger.read(
+            "SELECT model, cost_nano, text FROM calls JOIN prompts ON prompts.sha256 = prompt_sha256 "
+            "WHERE cache_key = ? AND state = 'reply'",
+            (key,),
+        )[0]
+        sent = json.loads(text)
+        lineage: dict[str, Any] = {
+            **row.lineage,
+            "triplet": {"background": row.background, "attribute": row.attribute, "subject": row.subject},
+            "intended_emotion": row.emotion,
+            "prompt": sent.pop("prompt"),
+            "model": model,
+            "request": sent,
+            "call": key[:16],
+            "cost_nano": cost,
+        }
+        if revised:
+            lineage["revised_prompt"] = revised
+        anchor = self.ledger.read("SELECT split, grp, sha256 FROM items WHERE id = ?", (row.anchor,))
+        if not anchor:
+            raise StoreError(f"generation {row.id}: its parent {row.anchor} is not in the store any more")
+        split, group, parent_sha256 = anchor[0]
+        name = f"{config.source}-{key[:20]}"
+        return Item(
+            id=item_id(config.source, name),
+            source=config.source,
+            key=name,
+            sha256=sha256,
+            extension=image.extension,
+            width=image.width,
+            height=image.height,
+            split=split,
+            # An image without a group is split by its sha256; as the group of both it leaves the parent where it was.
+            group=group or parent_sha256,
+            # No key `emotion`: what was intended is no label.
+            labels={"lineage": lineage},
+            regions=[],
+            licence=config.images.licence,
+            origin=f"generated by {model}",
+        )
+
+    async def _close(self, row: Planned, state: str, item: Item | None, error: str | None) -> None:
+        statements: list[tuple[str, tuple[Any, ...]]] = []
+        if item is not None:
+            marks = ",".join("?" * len(item.row()))
+            statements.append((f"INSERT OR IGNORE INTO items VALUES ({marks})", item.row()))
+            statements.append(("UPDATE items SET grp = ? WHERE id = ? AND grp IS NULL", (item.group, row.anchor)))
+        values = (state, item and item.id, error and error[:500], row.id)
+        statements.append(("UPDATE generations SET state = ?, item_id = ?, error = ? WHERE id = ?", values))
+        await self.ledger.write(*statements)
+
+
+async def generate(
+    store: Store,
+    plan: Plan,
+    config: ExpandConfig,
+    price: ImagePrice,
+    *,
+    limit_nano: int | None = None,
+    resend_unknown: bool = False,
+    on_progress: Callable[[GenerationReport], None] | None = None,
+) -> GenerationReport:
+    """Make the images of a plan that are not made yet; the plan must be written down (`save_plan`).
+
+    Args:
+        store: opened for writing.
+        plan: of `make_plan`.
+        config: of the expansion.
+        price: of the image model.
+        limit_nano, resend_unknown: see `Generator`.
+        on_progress: called after every image.
+
+    Raises:
+        ConfigError: the key is missing.
+        CallError: the endpoint answers nothing at all; what was received is in the ledger.
+    """
+    started = time.monotonic()
+    recovered = store.ledger.recover()
+    generator = Generator(store, config, price, limit_nano=limit_nano, resend_unknown=resend_unknown)
+    halt = generator.halt
+    report = GenerationReport(planned=len(plan.rows), recovered=recovered, tally=generator.tally)
+    report.before.update(row.state for row in plan.rows if row.state is not None)
+    errors: list[Exception] = []
+
+    async def worker(queue: Iterator[Planned]) -> None:
+        for row in queue:
+            if halt():
+                return
+            try:
+                report.done[await generator.make(row)] += 1
+            except Stopped:
+                return
+            except _Open as left:
+                report.open[left.kind] += 1
+            except Exception as error:
+                # The other workers finish what is in flight; then the run ends with this error.
+                halt.asked = True
+                errors.append(error)
+                return
+            report.seconds = time.monotonic() - started
+            if on_progress:
+                on_progress(report)
+
+    queue = iter([row for row in plan.rows if row.state is None])
+    with halt_on_interrupt(halt):
+        await asyncio.gather(*(worker(queue) for _ in range(config.images.concurrency)))
+    await generator.attempts.close()
+    report.seconds = time.monotonic() - started
+    report.stopped, report.by_budget = halt.asked, halt.by_budget
+    if error := halt.fatal or next(iter(errors), None):
+        raise error
+    return report
+
+
+__all__ = ["CallError", "GenerationReport", "Generator", "generate"]

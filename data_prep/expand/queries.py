@@ -1,0 +1,276 @@
+"""Search queries from known triplets, rare emotions first: "joyful crowd at music festival" (paper section 3.1.1).
+
+The texts are written by a chat model, each paid once, or by a template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from data_prep.attempts import Failure, Stopped
+from data_prep.client import Caller
+from data_prep.completion import message_of
+from data_prep.config import EndpointConfig, Price
+from data_prep.errors import PrepError
+from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
+from data_prep.expand.requests import NO_PICTURE
+from data_prep.graph import Combination, TripletGraph
+from data_prep.interrupt import halt_on_interrupt
+from data_prep.prompts import INVALID_REPLY
+from data_prep.replies import InvalidReply, Reply, parse_reply, strict_schema
+from data_prep.request import Request
+
+_R = TypeVar("_R", bound=Reply)
+
+_PARENTS = 8
+"""Parents named with a query; all are counted."""
+_ENVELOPE = 64
+"""Tokens that a provider may add around messages."""
+_PREPOSITIONS = (
+    *("above", "across", "against", "along", "among", "around", "at", "behind", "below", "beneath", "beside", "between", "by"),
+    *("in", "inside", "near", "on", "outside", "over", "through", "under", "with", "within"),
+)
+
+QUERY = """You write queries for an image search, to find photographs that show a given scene.
+Write one specific query of at most twelve words, as a person would type it: the subject with its attribute, then the setting;
+for example "joyful crowd at music festival". Add nothing that is not given, and do not name the emotion unless the attribute does.
+Answer in JSON with query.
+
+Background: {background}
+Attribute: {attribute}
+Subject: {subject}
+The picture should make people feel: {emotion}"""
+
+
+class QueryError(PrepError, ValueError):
+    """Queries cannot be written."""
+
+
+class QueryReply(Reply):
+    """One search query."""
+
+    query: str = Field(min_length=3, max_length=200)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A search query and where it comes from."""
+
+    text: str
+    combination: Combination
+    parents: tuple[str, ...]
+    """Ids of the records that show the combination, all of them."""
+    written_by: str
+    """Name of the model, or `template`."""
+
+    def to_json(self) -> str:
+        """One line; with an `url` beside these keys it is a line that `emo prep import urls` reads."""
+        c = self.combination
+        lineage = {
+            "parents": list(self.parents[:_PARENTS]),
+            "parents_total": len(self.parents),
+            "triplet": {"background": c.background, "attribute": c.attribute, "subject": c.subject},
+            "written_by": self.written_by,
+        }
+        row = {"query": self.text, "triplet": lineage["triplet"], "emotion": c.emotion, "lineage": lineage}
+        return json.dumps(row, ensure_ascii=False)
+
+
+@dataclass
+class QueryReport:
+    """What a run wrote."""
+
+    queries: list[Query] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+    """Combinations without a query, by the kind of failure."""
+    repeated: int = 0
+    """Combinations whose query another one has already."""
+    stopped: bool = False
+    by_budget: bool = False
+
+
+def choose(graph: TripletGraph, count: int, *, seed: int, temperature: float) -> list[Combination]:
+    """Known triplets without repetition, emotions by `rarity_weights`; fewer than `count` where there are no more."""
+    rng = random.Random(f"queries/{seed}")
+    left: dict[str, list[Combination]] = {}
+    for combination in graph.combinations:
+        if combination.emotion is not None:
+            left.setdefault(combination.emotion, []).append(combination)
+    for row in left.values():
+        rng.shuffle(row)
+    counts = emotion_counts(graph)
+    chosen: list[Combination] = []
+    used: set[tuple[str, str, str]] = set()
+    while len(chosen) < count and any(left.values()):
+        weights = rarity_weights({e: n for e, n in counts.items() if left.get(e)}, temperature)
+        for emotion, share in quotas(weights, count - len(chosen)).items():
+            row = left[emotion]
+            while share and row:
+                combination = row.pop()
+                # A triplet that evokes several emotions still gives one query.
+                if combination[:3] not in used:
+                    used.add(combination[:3])
+                    chosen.append(combination)
+                    share -= 1
+    rng.shuffle(chosen)
+    return chosen
+
+
+def template_query(combination: Combination) -> str:
+    """`ATTRIBUTE SUBJECT at BACKGROUND`; a background that begins with a preposition keeps its own."""
+    place = combination.background
+    joint = "" if place.split(" ", 1)[0] in _PREPOSITIONS else "at "
+    return f"{combination.attribute} {combination.subject} {joint}{place}"
+
+
+class TextRequest(Request):
+    """A question without an image."""
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body of a chat completion."""
+        schema = {"name": self.reply.__name__, "strict": True, "schema": strict_schema(self.reply)}
+        return {
+            "model": self.endpoint.model,
+            "messages": [{"role": "user", "content": self.prompt}, *self.turns],
+            "response_format": {"type": "json_schema", "json_schema": schema},
+            **self.endpoint.parameters,
+        }
+
+    def upper_nano(self, price: Price) -> int | None:
+        """The most that the request can cost; None where nothing limits its output."""
+        texts = len(self.text.encode()) + len(json.dumps(strict_schema(self.reply)))
+        # A byte-level tokenizer gives at most one token for a byte.
+        return price.bound(texts + _ENVELOPE, self.endpoint.max_output_tokens)
+
+
+class TextCaller(Caller):
+    """Asks questions without an image, by the same rules: paid once, off the schema asked again with the error."""
+
+    async def ask_text(self, endpoint: EndpointConfig, prompt: str, reply: type[_R], *, max_invalid: int) -> _R | Failure:
+        """One validated reply.
+
+        Raises:
+            CallError: the endpoint can answer no request at all.
+            Stopped: the run is stopping, or its budget is spent.
+        """
+        turns: tuple[dict[str, Any], ...] = ()
+        error = ""
+        for attempt in range(1, max_invalid + 2):
+            request = TextRequest(endpoint, NO_PICTURE, prompt, turns, reply)
+            raw = await self._paid_once(request, request.key)
+            if isinstance(raw, Failure):
+                return raw
+            message = message_of(raw)
+            if message.refusal:
+                return Failure("refused", message.refusal)
+            try:
+                return parse_reply(reply, message.text)
+            except InvalidReply as problem:
+                error = str(problem)
+                self.tally.invalid += 1
+            turns = (
+                {"role": "assistant", "content": message.text or ""},
+                {"role": "user", "content": INVALID_REPLY.format(attempt=attempt, error=error)},
+            )
+        return Failure("invalid", error)
+
+
+def query_prompt(combination: Combination) -> str:
+    """What the model is asked."""
+    return QUERY.format(**combination._asdict())
+
+
+def template_queries(graph: TripletGraph, combinations: Sequence[Combination]) -> QueryReport:
+    """Queries without a model."""
+    return _report(graph, combinations, {c: template_query(c) for c in combinations}, "template")
+
+
+async def written_queries(
+    caller: TextCaller,
+    endpoint: EndpointConfig,
+    graph: TripletGraph,
+    combinations: Sequence[Combination],
+    *,
+    max_invalid: int,
+    on_progress: Callable[[], None] | None = None,
+) -> QueryReport:
+    """Queries by a model; what was answered before comes from the ledger.
+
+    Raises:
+        CallError: the endpoint can answer no request at all; what was received is in the ledger.
+    """
+    texts: dict[Combination, str] = {}
+    failed: Counter[str] = Counter()
+    errors: list[Exception] = []
+
+    async def worker(queue: Iterator[Combination]) -> None:
+        for combination in queue:
+            if caller.halt():
+                return
+            try:
+                reply = await caller.ask_text(endpoint, query_prompt(combination), QueryReply, max_invalid=max_invalid)
+            except Stopped:
+                return
+            except Exception as error:
+                caller.halt.asked = True
+                errors.append(error)
+                return
+            if isinstance(reply, Failure):
+                failed[reply.kind] += 1
+            else:
+                texts[combination] = " ".join(reply.query.split())
+            if on_progress:
+                on_progress()
+
+    queue = iter(combinations)
+    with halt_on_interrupt(caller.halt):
+        await asyncio.gather(*(worker(queue) for _ in range(endpoint.concurrency)))
+    if error := caller.halt.fatal or next(iter(errors), None):
+        raise error
+    report = _report(graph, combinations, texts, endpoint.model)
+    report.failed, report.stopped, report.by_budget = failed, caller.halt.asked, caller.halt.by_budget
+    return report
+
+
+def _report(
+    graph: TripletGraph, combinations: Sequence[Combination], texts: dict[Combination, str], written_by: str
+) -> QueryReport:
+    """In the order of the combinations, whatever the order of the replies."""
+    report = QueryReport()
+    seen: set[str] = set()
+    for combination in combinations:
+        text = texts.get(combination)
+        if text is None:
+            continue
+        if text.casefold() in seen:
+            report.repeated += 1
+            continue
+        seen.add(text.casefold())
+        report.queries.append(Query(text, combination, graph.combinations[combination], written_by))
+    return report
+
+
+def write_queries(path: str | Path, queries: Sequence[Query]) -> None:
+    """One JSON object per line, to a temporary name, then renamed.
+
+    Raises:
+        QueryError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text("".join(query.to_json() + "\n" for query in queries), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise QueryError(f"{path}: cannot be written: {error.strerror or error}") from None

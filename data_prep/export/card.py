@@ -1,0 +1,138 @@
+"""The dataset card of an export: YAML that `datasets` loads it by, and what a stranger must know before using it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from data_prep.stats.distribution import Distribution
+
+MARK = "<!-- written by emo prep export -->"
+"""Stands in every card of ours; a file without it is somebody's own and is not replaced."""
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
+_HUB_LICENCES = {
+    *("cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0"),
+    *("cc-by-nc-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "mit", "apache-2.0", "odc-by", "odbl", "pddl"),
+}
+"""Licences that the Hub knows by these names."""
+
+
+def dataset_card(manifest: dict[str, Any]) -> str:
+    """README.md of an export.
+
+    Args:
+        manifest: with `name`, `counts`, `label_counts`, `contents`, `excluded`, `created_from`.
+
+    Returns:
+        Text that is the same for the same manifest: it holds no date, path or machine.
+    """
+    head = yaml.safe_dump(_front_matter(manifest), sort_keys=False, allow_unicode=True)
+    return "\n".join(["---", head + "---", MARK, "", *_body(manifest)]) + "\n"
+
+
+def _front_matter(manifest: dict[str, Any]) -> dict[str, Any]:
+    name, counts, contents = manifest["name"], manifest["counts"], manifest["contents"]
+    total = sum(counts.values())
+    licences = [licence.lower() for licence in contents["licence"]]
+    known = all(licence in _HUB_LICENCES for licence in licences)
+    licence = {"license": licences if len(licences) > 1 else licences[0]} if known else {
+        "license": "other", "license_name": "per-image", "license_link": "README.md"
+    }  # fmt: skip
+    features = [
+        *({"name": extension, "dtype": "image"} for extension in contents["extension"]),
+        # Named, not inferred: `datasets` looks at five samples alone, and the provenance of a sixth may have other keys.
+        {"name": "json", "dtype": "json"},
+        {"name": "__key__", "dtype": "string"},
+        {"name": "__url__", "dtype": "string"},
+    ]
+    return {
+        "pretty_name": name,
+        **licence,
+        "task_categories": ["image-classification", "image-to-text", "object-detection"],
+        "tags": ["visual-emotion-analysis", "emotion", "webdataset"],
+        "size_categories": [next((size for limit, size in _SIZES if total < limit), "n>10M")],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"{name}-{split}-[0-9]*.tar"} for split in counts],
+            }
+        ],
+        "dataset_info": {"config_name": "default", "features": features},
+    }
+
+
+def _body(manifest: dict[str, Any]) -> list[str]:
+    contents, origin = manifest["contents"], manifest["created_from"]
+    lines = [
+        f"# {manifest['name']}",
+        "",
+        "Images with records of the emotion that they evoke: category (Mikels' eight) with distribution and confidence, intensity,",
+        "description, background–attribute–subject triplet, and boxes and masks of the subject where they were found.",
+        "",
+        "```python",
+        "from datasets import load_dataset  # 4.7 or newer: the records are of its Json type",
+        'data = load_dataset("path/to/this/folder")',
+        "```",
+        "",
+        "The tars are WebDataset shards (`KEY.jpg|png|webp` and `KEY.json`); `manifest.json` has their sha256.",
+        "",
+        "## Images",
+        "",
+        *_emotion_table(manifest),
+        "",
+        *_table(("Source", "Images"), contents["source"]),
+        "",
+        "## Licences",
+        "",
+        "Every image keeps the licence and origin that its source states, in `json.provenance.licence` and `.origin`.",
+        "",
+        *_table(("Licence", "Images"), contents["licence"]),
+        "",
+        "## How it was annotated",
+        "",
+        *_annotation(contents["model"], origin),
+    ]
+    if manifest["excluded"]:
+        lines += ["", "Left out:", "", *_table(("Reason", "Images"), manifest["excluded"])]
+    return lines
+
+
+def _emotion_table(manifest: dict[str, Any]) -> list[str]:
+    splits = list(manifest["counts"])
+    by_split = {split: Distribution.of(manifest["label_counts"].get(split, {})) for split in splits}
+    everything = Distribution.of({e: sum(d.counts[e] for d in by_split.values()) for e in Distribution.of({}).counts})
+    lines = ["| Emotion | " + " | ".join((*splits, "all", "share")) + " |", "|---" * (len(splits) + 3) + "|"]
+    for emotion, total in everything.counts.items():
+        cells = [*(by_split[split].counts[emotion] for split in splits), total, f"{everything.shares[emotion]:.2f} %"]
+        lines.append(f"| {emotion} | " + " | ".join(map(str, cells)) + " |")
+    counts = [manifest["counts"][split] for split in splits]
+    lines.append("| images | " + " | ".join(map(str, (*counts, sum(counts)))) + " | |")
+    balance = (
+        f"Δ (largest − smallest share) {everything.delta:.2f} points; variance of the shares {everything.sigma:.2f} points²."
+    )
+    return [*lines, "", balance]
+
+
+def _annotation(models: dict[str, int], origin: dict[str, Any]) -> list[str]:
+    if origin.get("labels") == "source":
+        return [
+            "The labels are those of the sources; nothing was annotated. `json.provenance.source_labels` has them as given."
+        ]
+    if not models:
+        return ["These records name no annotator in their provenance."]
+    return [
+        "Machines annotated each image alone; their votes on the emotion were pooled by weight, a critic model judged description,",
+        "triplet, emotion and intensity level, and what it criticised was annotated again. Only records that ended valid are here.",
+        "`json.provenance` has every reply, vote, verdict, revision and what humans decided.",
+        "",
+        *_table(("Model", "Images"), models),
+    ]
+
+
+def _table(head: tuple[str, str], rows: dict[str, int]) -> list[str]:
+    return [
+        f"| {head[0]} | {head[1]} |", "|---|---|",
+        *(f"| {name.replace('|', '/')} | {n} |" for name, n in rows.items()),
+    ]  # fmt: skip

@@ -1,0 +1,75 @@
+"""The records of a store or of exported tars, for what counts and draws."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from data_prep.export.shards import MANIFEST, ExportError
+from emo_lightning.schema import Record
+
+
+def is_store(path: str | Path) -> bool:
+    """Whether a path is a store (else it should hold tars)."""
+    return (Path(path) / "ledger.sqlite").exists()
+
+
+def read_records(paths: Iterable[str | Path]) -> Iterator[Record]:
+    """Records of stores (the valid ones, as humans left them, without duplicates), of tars, or of folders of tars.
+
+    A folder with a manifest holds the shards that it lists. Order: by path as given, then by id (store) or as in the tar.
+
+    Raises:
+        ExportError: there is neither, or a tar cannot be read.
+        SchemaError: a record does not follow the contract; it names tar and member.
+    """
+    for path in map(Path, paths):
+        if is_store(path):
+            yield from _of_store(path)
+        elif path.is_dir():
+            for shard in _shards(path):
+                yield from _of_tar(shard)
+        elif path.is_file():
+            yield from _of_tar(path)
+        else:
+            raise ExportError(f"{path}: neither a store, nor a tar, nor a folder of tars")
+
+
+def _of_store(path: Path) -> Iterator[Record]:
+    from data_prep.review.decisions import reviewed_outcomes
+    from data_prep.store import Store
+
+    with Store(path, write=False) as store:
+        left_out = store.ledger.duplicates()
+        for item, outcome in reviewed_outcomes(store.ledger):
+            if outcome.state == "valid" and item.id not in left_out:
+                yield Record.from_json(outcome.record, f"outcome of {item.id}")
+
+
+def _shards(folder: Path) -> list[Path]:
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        try:
+            return [folder / row["file"] for row in json.loads(manifest.read_bytes())["shards"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ExportError(f"{manifest}: not a manifest of tars: {type(error).__name__}: {error}") from None
+    found = sorted(folder.glob("*.tar"))
+    if not found:
+        raise ExportError(f"{folder}: neither a store nor a folder of tars")
+    return found
+
+
+def _of_tar(path: Path) -> Iterator[Record]:
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.isfile() and member.name.endswith(".json"):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    yield Record.from_json(file.read(), f"{path}: {member.name}")
+    except FileNotFoundError:
+        raise ExportError(f"{path}: the manifest lists it, and it is not there") from None
+    except tarfile.TarError as error:
+        raise ExportError(f"{path}: not a tar: {error}") from None

@@ -1,0 +1,200 @@
+"""Shards of splits, the manifest and the dataset card: written beside what is there, and moved into place when all is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import PrepError
+from data_prep.export.card import MARK, dataset_card
+from emo_lightning.schema import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+
+
+class ExportError(PrepError, ValueError):
+    """The tars cannot be written as asked."""
+
+
+class _Shards:
+    """The shards of one split."""
+
+    def __init__(self, out: Path, name: str, split: str, samples_per_shard: int) -> None:
+        self.out = out
+        self.stem = f"{name}-{split}"
+        self.split = split
+        self.limit = samples_per_shard
+        self.rows: list[dict[str, Any]] = []
+        self.count = 0
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, record: Record, image: bytes, extension: str) -> None:
+        if self._tar is None:
+            self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 - closed by finish()
+        for suffix, data in ((extension, image), ("json", record.to_json())):
+            # A fresh TarInfo has mtime, uid and gid 0, mode 0644 and no names: nothing of this machine or moment gets in.
+            member = tarfile.TarInfo(f"{record.id}.{suffix}")
+            member.size = len(data)
+            self._tar.addfile(member, io.BytesIO(data))
+        self.count += 1
+        if self.count == self.limit:
+            self.finish()
+
+    @property
+    def _path(self) -> Path:
+        return self.out / f"{self.stem}-{len(self.rows):06d}.tar"
+
+    def finish(self) -> None:
+        if self._tar is None:
+            return
+        self._tar.close()
+        self._tar = None
+        path = self._path
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            # The manifest vouches for it: it must be on the disk before the manifest is.
+            os.fsync(file.fileno())
+        row = {"file": path.name, "split": self.split, "count": self.count, "sha256": digest, "bytes": path.stat().st_size}
+        self.rows.append(row)
+        self.count = 0
+
+    def abandon(self) -> None:
+        """Close the file of an export that has failed (its folder goes away)."""
+        if self._tar is not None and self._tar.fileobj is not None:
+            self._tar.fileobj.close()
+
+
+def write_shards(
+    records_with_images: Iterable[tuple[Record, bytes, str]],
+    out: str | Path,
+    name: str,
+    samples_per_shard: int = 1000,
+    *,
+    created_from: dict[str, Any] | None = None,
+    excluded: dict[str, int] | None = None,
+) -> dict[str, Any]:
+    """Write `NAME-SPLIT-{000000..}.tar` per split of the records, the dataset card `README.md`, and `manifest.json` last.
+
+    Everything is written to a hidden folder in `out` first and renamed when it is whole: an export that breaks off (full disk,
+    kill) leaves an earlier one as it was, and nothing else that a reader would take for one.
+
+    Args:
+        records_with_images: (record, image bytes, extension); the tars keep this order. Split and key come from the record.
+        out: directory; an export of the same name that is there already is replaced.
+        name: first part of the shard names.
+        samples_per_shard: at most this many images in one tar.
+        created_from: what the data was made of, for the manifest.
+        excluded: counts of what was left out, for the manifest; read when the records have ended, so it may grow meanwhile.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExportError: a key twice, an image that is not the one of its record, an unknown extension, no record at all, or a
+            `README.md` in `out` that is no dataset card of ours.
+    """
+    if samples_per_shard < 1:
+        raise ExportError(f"samples_per_shard is {samples_per_shard}, expected at least 1")
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign_card(out / CARD)
+    staging = out / f".{name}.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    splits: dict[str, _Shards] = {}
+    try:
+        facts = _write_records(records_with_images, staging, out, name, samples_per_shard, splits)
+        rows = [row for split in sorted(splits) for row in splits[split].rows]
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "name": name,
+            "shards": rows,
+            "counts": {split: sum(r["count"] for r in splits[split].rows) for split in sorted(splits)},
+            **{key: {part: dict(sorted(n.items())) for part, n in sorted(of.items())} for key, of in facts.items()},
+            "excluded": dict(sorted((excluded or {}).items())),
+            "created_from": created_from or {},
+        }
+        _write(staging / CARD, dataset_card(manifest))
+        _write(staging / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+        _move(staging, out, name, [row["file"] for row in rows])
+    finally:
+        for shards in splits.values():
+            shards.abandon()
+        shutil.rmtree(staging, ignore_errors=True)
+    return manifest
+
+
+def _write_records(
+    records: Iterable[tuple[Record, bytes, str]], staging: Path, out: Path, name: str, limit: int, splits: dict[str, _Shards]
+) -> dict[str, dict[str, Counter[str]]]:
+    """Write all records; returns counts by manifest key and part (split, or `all`)."""
+    labels: dict[str, Counter[str]] = {}
+    total: dict[str, Counter[str]] = {"source": Counter(), "licence": Counter(), "extension": Counter(), "model": Counter()}
+    keys: set[str] = set()
+    for record, image, extension in records:
+        _check(record, image, extension, keys)
+        if record.split not in splits:
+            splits[record.split] = _Shards(staging, name, record.split, limit)
+            labels[record.split] = Counter()
+        splits[record.split].add(record, image, extension)
+        if record.emotion is not None:
+            labels[record.split][str(record.emotion)] += 1
+        total["source"][record.source] += 1
+        total["licence"][str(record.provenance.get("licence") or UNKNOWN)] += 1
+        total["extension"][extension] += 1
+        total["model"].update({str(said["model"]) for said in record.provenance.get("said", []) if said.get("model")})
+    if not splits:
+        raise ExportError(f"{out}: there is no record to export")
+    for shards in splits.values():
+        shards.finish()
+    return {"label_counts": labels, "contents": total}
+
+
+UNKNOWN = "unknown"
+"""Licence of images of which none is known."""
+
+
+def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None:
+    if record.id in keys:
+        raise ExportError(f"key {record.id!r} appears twice; a tar holds a key once")
+    keys.add(record.id)
+    if extension not in IMAGE_EXTENSIONS:
+        raise ExportError(f"{record.id}: extension {extension!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
+    if not record.split.isidentifier():
+        raise ExportError(f"{record.id}: split {record.split!r} cannot be part of a file name; allowed: letters, digits and _")
+    if hashlib.sha256(image).hexdigest() != record.sha256:
+        raise ExportError(f"{record.id}: the image does not have the sha256 of its record")
+
+
+def _refuse_foreign_card(path: Path) -> None:
+    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise ExportError(
+            f"{path}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _move(staging: Path, out: Path, name: str, files: list[str]) -> None:
+    """Put a whole export in the place of an earlier one; without a manifest nobody takes the mixture of the moment for either."""
+    for old in (MANIFEST, CARD):
+        (out / old).unlink(missing_ok=True)
+    for path in out.glob(f"{name}-*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
+        if path.name not in files:
+            path.unlink()
+    for new in (*files, CARD, MANIFEST):
+        (staging / new).replace(out / new)

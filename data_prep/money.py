@@ -1,0 +1,104 @@
+"""Money in integer nano-dollars: what a pass has spent, and a budget that the sum of its requests cannot pass."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+NANO = 1_000_000_000
+"""Nano-dollars in a dollar."""
+
+
+@dataclass
+class Tally:
+    """What a pass did so far, for progress and report."""
+
+    requests: int = 0
+    cached: int = 0
+    invalid: int = 0
+    unknown: int = 0
+    batched: int = 0
+    """Of the requests, those that travel in batches."""
+    estimated: int = 0
+    """Replies that named no usage: counted at the most that they can cost."""
+    over_bound: int = 0
+    """Replies that cost more than was held for them: the price table counts the images of their model wrongly."""
+    cost_nano: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    """HTTP statuses other than 200."""
+
+
+class Budget:
+    """What may be spent on a store, all of its runs together.
+
+    A request is sent only when its bound fits beside everything paid, everything in flight at its own bound, and everything whose
+    outcome is unknown at its bound. So the sum cannot pass the limit, whatever the replies turn out to cost.
+
+    Args:
+        limit: nano-dollars; None is no limit.
+        paid: nano-dollars of all replies in the ledger.
+        held: bounds of the calls in the ledger whose cost is not known (unknown outcome, or in a batch).
+    """
+
+    def __init__(self, limit: int | None = None, paid: int = 0, held: int = 0) -> None:
+        self.limit = limit
+        self.paid = paid
+        self.held = held
+        self.in_flight = 0
+        """Requests that hold a part of the budget and will give some of it back."""
+        self._factor: dict[str, float] = {}
+        # Loaded when used: `emo prep status` wants the figures of this module alone, at once.
+        import asyncio
+
+        self._changed = asyncio.Event()
+
+    @property
+    def committed(self) -> int:
+        """Nano-dollars paid or held."""
+        return self.paid + self.held
+
+    def scaled(self, model: str, upper: int) -> int:
+        """A bound, raised by as much as replies of this model have ever gone above theirs."""
+        return math.ceil(upper * self._factor.get(model, 1.0))
+
+    def fits(self, upper: int) -> bool:
+        """Whether a request of this bound may be sent now."""
+        return self.limit is None or self.committed + upper <= self.limit
+
+    def hold(self, upper: int) -> None:
+        """Set a bound aside."""
+        self.held += upper
+        self.in_flight += 1
+
+    async def reserve(self, upper: int, halted: Callable[[], bool]) -> bool:
+        """Hold a bound as soon as it fits; False where it never will (nothing is in flight that could give money back).
+
+        Args:
+            upper: nano-dollars.
+            halted: whether to stop waiting.
+        """
+        while not self.fits(upper):
+            if self.in_flight == 0 or halted():
+                return False
+            self._changed.clear()
+            await self._changed.wait()
+        self.hold(upper)
+        return True
+
+    def settle(self, model: str, upper: int, cost: int | None) -> bool:
+        """A request has ended: `cost` is what it was paid, None that it is not known (its bound stays held).
+
+        Returns:
+            Whether it cost more than its bound.
+        """
+        self.in_flight -= 1
+        over = False
+        if cost is not None:
+            self.held -= upper
+            self.paid += cost
+            if over := cost > upper > 0:
+                self._factor[model] = self._factor.get(model, 1.0) * cost / upper
+        self._changed.set()
+        return over

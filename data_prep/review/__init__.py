@@ -1,0 +1,1 @@
+"""What humans say of records: the review page, its rows, agreement, the user study, Label Studio. Light: import the modules."""

@@ -1,0 +1,149 @@
+"""How well reviewers agree, and how often the records are right (paper section 3.2: the ground-truth check)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from data_prep.review.decisions import FIELDS, Decision, Review, decide, final_value, is_stale, reviewed, standing
+from data_prep.review.log import ReviewLog
+from data_prep.review.sample import STATES, Stratum
+from emo_lightning.schema import Record
+
+_Z95 = 1.959963984540054
+"""97.5 % point of the normal distribution."""
+
+LABELLED = ("emotion", "intensity")
+"""Fields whose final labels are few enough to compare as well as the verdicts."""
+
+
+def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
+    """Cohen's κ of two raters (Cohen 1960); None where it is not defined (no pair, or both always say one and the same)."""
+    if not pairs:
+        return None
+    n = len(pairs)
+    first, second = Counter(a for a, _ in pairs), Counter(b for _, b in pairs)
+    # In whole numbers up to the division, so that perfect agreement gives exactly 1.
+    observed = n * sum(a == b for a, b in pairs)
+    expected = sum(first[label] * second[label] for label in first)
+    return None if expected == n * n else (observed - expected) / (n * n - expected)
+
+
+def fleiss_kappa(items: Sequence[Mapping[Hashable, int]]) -> float | None:
+    """Fleiss' κ of many raters (Fleiss 1971); None where it is not defined.
+
+    Args:
+        items: per item the number of raters by category. Items may have different numbers of raters (each item then counts alike);
+            those with fewer than two do not count.
+    """
+    rated = [item for item in items if sum(item.values()) > 1]
+    if not rated:
+        return None
+    agreement = 0.0
+    shares: Counter[Hashable] = Counter()
+    for item in rated:
+        raters = sum(item.values())
+        agreement += sum(n * (n - 1) for n in item.values()) / (raters * (raters - 1))
+        for category, n in item.items():
+            shares[category] += n / raters  # type: ignore[assignment]
+    observed = agreement / len(rated)
+    expected = math.fsum((share / len(rated)) ** 2 for share in shares.values())
+    return None if expected > 1 - 1e-12 else (observed - expected) / (1 - expected)
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """95 % confidence interval of a share (Wilson 1927); (0, 1) without data."""
+    if n == 0:
+        return 0.0, 1.0
+    p, z2 = right / n, _Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def agreement(ratings: Mapping[str, Mapping[str, Hashable]]) -> dict[str, Any]:
+    """Agreement over {item: {reviewer: category}}: Cohen's κ for two reviewers, Fleiss' for more, over items that ≥ 2 rated."""
+    shared = {item: given for item, given in ratings.items() if len(given) > 1}
+    names = sorted({name for given in shared.values() for name in given})
+    if len(names) < 2:
+        return {"reviewers": len(names), "n": 0, "observed": None, "kappa": None, "kind": None}
+    if len(names) == 2:
+        pairs = [(given[names[0]], given[names[1]]) for given in shared.values()]
+        observed = sum(a == b for a, b in pairs) / len(pairs)
+        return {"reviewers": 2, "n": len(pairs), "observed": observed, "kappa": cohen_kappa(pairs), "kind": "cohen"}
+    counts = [Counter(given.values()) for given in shared.values()]
+    alike = [sum(n * (n - 1) for n in c.values()) / (c.total() * (c.total() - 1)) for c in counts]
+    return {
+        "reviewers": len(names), "n": len(counts), "observed": math.fsum(alike) / len(alike),
+        "kappa": fleiss_kappa(counts), "kind": "fleiss",
+    }  # fmt: skip
+
+
+def report(log: ReviewLog) -> dict[str, Any]:
+    """Everything that the reviews of a store say.
+
+    Returns:
+        `reviewers`: items and decisions by name; `outcomes`: {state of the pass: {state after review: items}};
+        `accuracy`: {state of the pass: {field: row}} with n, right, accuracy, 95 % interval (low, high), and `weighted`: by the
+        sizes of the strata (source × emotion) in the store, since the sample gives small ones at least one;
+        `agreement`: {field: row} on right or not, and for emotion and intensity on the resulting label too.
+    """
+    rows = standing(log.reviews())
+    by_item: dict[str, list[Review]] = {}
+    for row in rows:
+        by_item.setdefault(row.item_id, []).append(row)
+    outcomes: dict[str, Counter[str]] = {}
+    decided: list[tuple[Stratum, dict[str, Decision]]] = []
+    ratings: dict[str, dict[str, dict[str, Hashable]]] = {}
+    for item_id, of_item in by_item.items():
+        item, outcome = log.outcome(item_id)
+        record = Record.from_json(outcome.record, f"outcome of {item_id}")
+        stratum = (item.source, outcome.state, str(record.emotion or ""))
+        decided.append((stratum, decide(record, of_item)))
+        outcomes.setdefault(outcome.state, Counter())[reviewed(outcome, of_item).state] += 1
+        for row in of_item:
+            if row.field in FIELDS and not is_stale(record, row):
+                given = ratings.setdefault(row.field, {}).setdefault(item_id, {})
+                given[row.reviewer] = row.verdict == "right"
+                if row.field in LABELLED:
+                    label = ratings.setdefault(f"{row.field} label", {}).setdefault(item_id, {})
+                    label[row.reviewer] = final_value(row)
+    sizes = Counter((source, state, emotion) for _, source, state, emotion in log.strata(STATES)) if decided else Counter()
+    names = sorted({row.reviewer for row in rows})
+    return {
+        "reviewers": {
+            name: {
+                "items": len({row.item_id for row in rows if row.reviewer == name}),
+                "decisions": sum(row.reviewer == name for row in rows),
+            }
+            for name in names
+        },
+        "outcomes": {state: dict(sorted(after.items())) for state, after in sorted(outcomes.items())},
+        "accuracy": {
+            state: {field: _accuracy(field, [d for d in decided if d[0][1] == state], sizes) for field in FIELDS}
+            for state in sorted(outcomes)
+        },
+        "agreement": {
+            field: agreement(ratings[field]) for field in (*FIELDS, *(f"{f} label" for f in LABELLED)) if field in ratings
+        },
+    }
+
+
+def _accuracy(field: str, decided: list[tuple[Stratum, dict[str, Decision]]], sizes: Counter[Stratum]) -> dict[str, Any]:
+    strata: dict[Stratum, list[bool]] = {}
+    for stratum, decisions in decided:
+        if field in decisions:
+            strata.setdefault(stratum, []).append(decisions[field].verdict == "right")
+    n, right = sum(map(len, strata.values())), sum(map(sum, strata.values()))
+    covered = sum(sizes[stratum] for stratum in strata)
+    low, high = wilson(right, n)
+    return {
+        "n": n,
+        "right": right,
+        "accuracy": right / n if n else None,
+        "low": low,
+        "high": high,
+        "weighted": math.fsum(sizes[s] * sum(v) / len(v) for s, v in strata.items()) / covered if covered else None,
+    }

@@ -1,0 +1,234 @@
+"""What reviewers decided, and what it makes of a record. Pure functions of rows (`reviewed_outcomes` alone reads a ledger)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from data_prep.errors import PrepError
+from emo_lightning.schema import Record, SchemaError, describe, intensity_level
+
+if TYPE_CHECKING:
+    from data_prep.ledger import Item, Ledger, Outcome
+
+REQUIRED = ("emotion", "description", "background", "attribute", "subject", "intensity")
+"""A record that a human made valid has all of these."""
+FIELDS = (*REQUIRED, "objects")
+"""What is judged, each on its own; the intensity by its level alone (as the critic does), the boxes as a set."""
+RECORD = "record"
+"""Field of a decision about the whole record: `wrong` discards it."""
+
+Verdict = Literal["right", "wrong", "mended", "undone"]
+VERDICTS: tuple[Verdict, ...] = ("right", "wrong", "mended")
+MAX_TEXT = 4000
+"""Characters of a mended text."""
+
+
+class ReviewError(PrepError, ValueError):
+    """A decision cannot be taken as it is; the message names the item, the field, what was found and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """One row: one reviewer's decision about one field."""
+
+    item_id: str
+    field: str
+    reviewer: str
+    verdict: Verdict
+    shown: Any
+    """The value that was judged, as JSON (see `shown_value`)."""
+    value: Any = None
+    """The value it was mended to: text, an emotion, an intensity 1–10, or a list of `GroundedObject` as JSON."""
+    time: float = 0.0
+    """Seconds since 1970."""
+    undoes: int | None = None
+    id: int | None = None
+    """Place in the history; None before it is stored."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the reviewers together decided about a field."""
+
+    verdict: Verdict
+    value: Any
+    shown: Any
+    votes: dict[str, int]
+    """Reviewers by verdict."""
+
+
+def shown_value(record: Record, field: str) -> Any:
+    """The value of a field that is judged, as JSON; for the intensity its level, for the boxes all objects."""
+    if field == "intensity":
+        return intensity_level(record.intensity) if record.intensity is not None else record.intensity_level
+    if field == RECORD:
+        return None
+    if field not in FIELDS:
+        raise ReviewError(f"{record.id}: unknown field {field!r}; allowed: {', '.join((*FIELDS, RECORD))}")
+    return record.model_dump(mode="json", include={field})[field]
+
+
+def mended(record: Record, field: str, value: Any) -> Record:
+    """The record with one field mended.
+
+    A mended emotion takes the machines' distribution and confidence with it: they speak of another emotion (the votes stay in
+    `provenance.said`). A mended subject drops boxes that were found for another phrase.
+
+    Raises:
+        ReviewError: the value is not allowed for the field.
+    """
+    if field not in FIELDS:
+        raise ReviewError(f"{record.id}: field {field!r} cannot be mended; allowed: {', '.join(FIELDS)}")
+    if field in ("description", "background", "attribute", "subject"):
+        if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+            raise ReviewError(f"{record.id}: {field} must be text of 1–{MAX_TEXT} characters, found {str(value)[:80]!r}")
+        value = value.strip()
+    elif field == "emotion" and not isinstance(value, str):
+        raise ReviewError(f"{record.id}: emotion must be one of the eight, found {value!r}")
+    elif field == "intensity" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10):
+        raise ReviewError(f"{record.id}: intensity must be a whole number 1–10, found {value!r}")
+    changes: dict[str, Any] = {field: value}
+    if field == "emotion":
+        changes |= {"emotion_scores": None, "confidence": None}
+    elif field == "intensity":
+        changes["intensity_level"] = intensity_level(value)
+    elif field == "subject":
+        changes["objects"] = [o for o in record.objects if o.phrase == value]
+    try:
+        return Record.model_validate({**record.model_dump(), **changes})
+    except ValidationError as error:
+        raise ReviewError(f"{record.id}: {describe(error)}") from None
+    except SchemaError as error:
+        raise ReviewError(f"{record.id}: {field}: {error}") from None
+
+
+def standing(reviews: Iterable[Review]) -> list[Review]:
+    """The rows that hold: per item, reviewer and field the last one that was not taken back, in the order of the history."""
+    rows = sorted(reviews, key=lambda r: r.id or 0)
+    gone = {row.undoes for row in rows if row.undoes is not None}
+    last: dict[tuple[str, str, str], Review] = {}
+    for row in rows:
+        if row.undoes is None and row.id not in gone:
+            key = (row.item_id, row.reviewer, row.field)
+            last.pop(key, None)
+            last[key] = row
+    return list(last.values())
+
+
+def final_value(review: Review) -> Any:
+    """What the field should say by this reviewer, in the terms of `shown_value`; None where it is only wrong."""
+    if review.verdict == "right":
+        return review.shown
+    if review.verdict == "mended" and review.field == "intensity":
+        return intensity_level(review.value)
+    return review.value
+
+
+def is_stale(record: Record, review: Review) -> bool:
+    """Whether right or wrong was said of another value than the record's own (another pass has decided since)."""
+    return review.verdict in ("right", "wrong") and review.shown != shown_value(record, review.field)
+
+
+def decide(record: Record, reviews: Iterable[Review]) -> dict[str, Decision]:
+    """Decisions by field (and `record`, where it is discarded): the majority of reviewers; a tie goes to who decided first.
+
+    Right and mended to the same value are one opinion. Rows of another item, rows that were taken back and stale rows do not count.
+    """
+    rows = [r for r in standing(reviews) if r.item_id == record.id]
+    found = {}
+    for field in FIELDS:
+        of_field = [r for r in rows if r.field == field and not is_stale(record, r)]
+        if of_field:
+            found[field] = _majority(of_field)
+    reviewers = {r.reviewer: r for r in reversed(rows)}
+    discards = {r.reviewer: r for r in rows if r.field == RECORD and r.verdict == "wrong"}
+    if discards:
+        keep = [
+            replace(r, field=RECORD, verdict="right", shown=None, value=None) for n, r in reviewers.items() if n not in discards
+        ]
+        decision = _majority([*discards.values(), *keep])
+        if decision.verdict == "wrong":
+            found[RECORD] = decision
+    return found
+
+
+def _majority(rows: Sequence[Review]) -> Decision:
+    def opinion(row: Review) -> str:
+        return "wrong" if row.verdict == "wrong" else json.dumps(final_value(row), sort_keys=True)
+
+    counts = Counter(map(opinion, rows))
+    first = min(rows, key=lambda r: (-counts[opinion(r)], r.id or 0))
+    votes = dict(sorted(Counter(r.verdict for r in rows).items()))
+    return Decision(first.verdict, first.value, first.shown, {str(k): n for k, n in votes.items()})
+
+
+def decided_state(state: str, record: Record, decisions: dict[str, Decision]) -> str:
+    """valid, discarded or human, given the state that the pass left and the (already mended) record.
+
+    A human called the record or one of its required fields wrong and nobody mended it: discarded, since an export never carries
+    what a human called wrong. All required fields right or mended: valid. Otherwise the state stays. Wrong boxes discard nothing:
+    they are taken out.
+    """
+    if RECORD in decisions or any(decisions[f].verdict == "wrong" for f in REQUIRED if f in decisions):
+        return "discarded"
+    if all(f in decisions for f in REQUIRED) and all(shown_value(record, f) is not None for f in REQUIRED):
+        return "valid"
+    return state
+
+
+def apply_reviews(record: Record, reviews: Iterable[Review]) -> Record:
+    """The record as the reviewers left it: mended values, `provenance.outcome` (see `decided_state`) and `provenance.human`.
+
+    Reviewers are counted there, not named. Without decisions the very same record comes back; applying twice changes nothing more.
+    """
+    rows = list(reviews)
+    decisions = decide(record, rows)
+    if not decisions:
+        return record
+    result = record
+    # The subject first: boxes that were judged or drawn afterwards belong to it.
+    for field in sorted(decisions, key=lambda f: f != "subject"):
+        decision = decisions[field]
+        if decision.verdict == "mended":
+            result = mended(result, field, decision.value)
+        elif field == "objects":
+            result = result.model_copy(update={"objects": [] if decision.verdict == "wrong" else record.objects})
+    state = decided_state(str(record.provenance.get("outcome", "valid")), result, decisions)
+    reviewers = {r.reviewer for r in standing(rows) if r.item_id == record.id}
+    human: dict[str, Any] = {"outcome": state, "reviewers": len(reviewers), "fields": {}}
+    for field, decision in decisions.items():
+        row: dict[str, Any] = {"verdict": decision.verdict, "votes": decision.votes}
+        if decision.verdict == "mended" and field != "objects":
+            row["was"] = decision.shown
+        human["fields"][field] = row
+    return result.model_copy(update={"provenance": {**record.provenance, "outcome": state, "human": human}})
+
+
+def reviewed(outcome: Outcome, reviews: Sequence[Review]) -> Outcome:
+    """An outcome after its reviews: state and record; the same object where there are none."""
+    if not reviews:
+        return outcome
+    record = Record.from_json(outcome.record, f"outcome of {outcome.item_id}")
+    # The state column decides; the provenance of a record that other code made may not name it.
+    based = record.model_copy(update={"provenance": {**record.provenance, "outcome": outcome.state}})
+    after = apply_reviews(based, reviews)
+    if after is based:
+        return outcome
+    return replace(outcome, state=str(after.provenance["outcome"]), record=after.to_json().decode())
+
+
+def reviewed_outcomes(ledger: Ledger) -> Iterator[tuple[Item, Outcome]]:
+    """As `Ledger.outcomes`, with what humans decided applied; costs one extra read where nobody has reviewed."""
+    from data_prep.review.log import read_reviews
+
+    by_item: dict[str, list[Review]] = {}
+    for row in read_reviews(ledger.path):
+        by_item.setdefault(row.item_id, []).append(row)
+    for item, outcome in ledger.outcomes():
+        yield item, reviewed(outcome, by_item.get(item.id, ()))

@@ -1,0 +1,154 @@
+"""The rows of reviewers in the ledger: added at once, never changed; and what the page reads of a store.
+
+Reviews cost nothing, so they do not need the store's lock: a pass may run while somebody reviews.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from data_prep.ledger import Item, Ledger, Outcome
+from data_prep.review.decisions import Review, ReviewError
+
+_COLUMNS = "id, item_id, field, reviewer, verdict, shown, value, time, undoes"
+_BUSY = 30.0
+"""Seconds to wait for another writer of the ledger."""
+
+
+def read_reviews(path: Path) -> list[Review]:
+    """All rows of a ledger, in the order of the history; none where nobody has reviewed yet."""
+    with ReviewLog(path, write=False) as log:
+        return log.reviews()
+
+
+class ReviewLog:
+    """Rows of reviewers and participants; may be used from any thread.
+
+    Args:
+        path: the ledger of a store.
+        write: rows can be added.
+
+    Raises:
+        LedgerError: there is no ledger, or it is of another version.
+    """
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        # Checks what there is, and adds our tables to a store that was made before they were known.
+        Ledger(path, write=False).close()
+        self.path = path
+        self._lock = threading.RLock()
+        uri = f"{path.resolve().as_uri()}?mode={'rw' if write else 'ro'}"
+        self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=_BUSY)
+        if write:
+            self._db.execute("PRAGMA synchronous = FULL")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def write(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> list[int]:
+        """Run statements in one transaction, on disk when this returns; the row ids that they inserted."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                ids = [int(self._db.execute(sql, values).lastrowid or 0) for sql, values in statements]
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+            return ids
+
+    # -- reviews -------------------------------------------------------------------------------------------------------
+
+    def reviews(self, *, item_id: str | None = None, reviewer: str | None = None) -> list[Review]:
+        """Rows in the order of the history, of one item or reviewer or of all."""
+        wanted = [(column, value) for column, value in (("item_id", item_id), ("reviewer", reviewer)) if value is not None]
+        where = " AND ".join(f"{column} = ?" for column, _ in wanted) or "1"
+        rows = self.query(f"SELECT {_COLUMNS} FROM reviews WHERE {where} ORDER BY id", [value for _, value in wanted])
+        return [_review(row) for row in rows]
+
+    def add(self, reviews: Sequence[Review]) -> list[int]:
+        """Add rows in one transaction; their places in the history."""
+        sql = "INSERT INTO reviews (item_id, field, reviewer, verdict, shown, value, time, undoes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        return self.write((sql, _row(review)) for review in reviews)
+
+    def undo(self, reviewer: str) -> list[Review]:
+        """Take back the last thing that a reviewer did (all rows of the moment); the rows taken back, none if there are none."""
+        with self._lock:
+            rows = self.reviews(reviewer=reviewer)
+            gone = {row.undoes for row in rows if row.undoes is not None}
+            left = [row for row in rows if row.undoes is None and row.id not in gone]
+            if not left:
+                return []
+            last = [row for row in left if (row.item_id, row.time) == (left[-1].item_id, left[-1].time)]
+            now = time.time()
+            self.add([Review(r.item_id, r.field, reviewer, "undone", r.shown, None, now, r.id) for r in last])
+            return last
+
+    # -- what the page reads of a store ------------------------------------------------------------------------------------
+
+    def strata(self, states: Sequence[str]) -> list[tuple[str, str, str, str]]:
+        """(item id, source, state, emotion or '') of every outcome in one of the states, by id."""
+        marks = ",".join("?" * len(states))
+        sql = (
+            "SELECT items.id, items.source, outcomes.state, coalesce(json_extract(outcomes.record, '$.emotion'), '') "
+            f"FROM items JOIN outcomes ON items.id = outcomes.item_id WHERE outcomes.state IN ({marks}) ORDER BY items.id"
+        )
+        return [(str(a), str(b), str(c), str(d)) for a, b, c, d in self.query(sql, states)]
+
+    def outcome(self, item_id: str) -> tuple[Item, Outcome]:
+        """An item and its outcome.
+
+        Raises:
+            ReviewError: there is no such item, or it has no outcome.
+        """
+        sql = "SELECT items.*, outcomes.* FROM items JOIN outcomes ON items.id = outcomes.item_id WHERE items.id = ?"
+        for row in self.query(sql, (item_id,)):
+            return Item.from_row(row[:-5]), Outcome(*row[-5:])
+        raise ReviewError(f"{item_id!r}: no item of that name has an outcome in {self.path}")
+
+    def outcomes(self, source: str | None) -> Iterator[tuple[Item, Outcome]]:
+        """Items of a source (None: of all) that have an outcome, by id."""
+        sql = "SELECT items.*, outcomes.* FROM items JOIN outcomes ON items.id = outcomes.item_id"
+        for row in self.query(f"{sql} WHERE items.source = coalesce(?, items.source) ORDER BY items.id", (source,)):
+            yield Item.from_row(row[:-5]), Outcome(*row[-5:])
+
+    def items(self, source: str | None) -> Iterator[Item]:
+        """Items of a source (None: of all), by id."""
+        for row in self.query("SELECT * FROM items WHERE source = coalesce(?, source) ORDER BY id", (source,)):
+            yield Item.from_row(row)
+
+    def candidates(self, image_sha256: str) -> list[dict[str, Any]]:
+        """Everything that grounding ever found in an image (`GroundedObject` as JSON), whatever the phrase and backend."""
+        rows = self.query("SELECT objects FROM groundings WHERE image_sha256 = ? ORDER BY phrase, backend", (image_sha256,))
+        return [candidate for (objects,) in rows for candidate in json.loads(objects)]
+
+
+def _row(review: Review) -> tuple[Any, ...]:
+    value = None if review.value is None else json.dumps(review.value, ensure_ascii=False)
+    shown = json.dumps(review.shown, ensure_ascii=False)
+    return review.item_id, review.field, review.reviewer, review.verdict, shown, value, review.time, review.undoes
+
+
+def _review(row: Sequence[Any]) -> Review:
+    place, item_id, field, reviewer, verdict, shown, value, moment, undoes = row
+    mend = None if value is None else json.loads(value)
+    return Review(item_id, field, reviewer, verdict, json.loads(shown), mend, moment, undoes, place)

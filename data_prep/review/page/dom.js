@@ -1,0 +1,95 @@
+// The little that every view needs: elements, requests, messages, keys.
+
+/** An element with properties, attributes (as `aria-…`/`data-…`/SVG names) and children; text is never parsed as HTML. */
+export function el(tag, properties = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "class") node.className = value;
+    else if (name.includes("-") || name === "role" || name === "for") node.setAttribute(name, value);
+    else node[name] = value;
+  }
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+export function svg(tag, attributes = {}) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+export const kbd = (key) => el("kbd", { "aria-hidden": "true" }, key);
+
+/** Ask the server; throws with its own words. */
+export async function ask(name, request = {}) {
+  let response;
+  try {
+    response = await fetch(`api/${name}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(request) });
+  } catch {
+    throw new Error("The server does not answer: nothing was saved. Is `emo prep review` still running?");
+  }
+  const reply = await response.json();
+  if (!response.ok) throw new Error(reply.error);
+  return reply;
+}
+
+let hiding;
+export function note(text, bad = false) {
+  const line = document.getElementById("note");
+  line.textContent = text;
+  line.className = bad ? "shown bad" : "shown";
+  clearTimeout(hiding);
+  hiding = setTimeout(() => (line.className = ""), bad ? 8000 : 1800);
+}
+
+let last = Promise.resolve();
+let busy = 0;
+/** Run one thing at a time; errors are shown. */
+export function inTurn(work) {
+  busy += 1;
+  last = last.then(work).catch((error) => note(error.message, true)).finally(() => (busy -= 1));
+  return last;
+}
+
+const layers = [];
+/** Keys go to the layer on top alone; a handler returns true where it took the key. */
+export function pushKeys(handler) {
+  layers.push(handler);
+  return () => {
+    const place = layers.lastIndexOf(handler);
+    if (place >= 0) layers.splice(place, 1);
+  };
+}
+
+const waiting = [];
+let draining = false;
+async function drain() {
+  draining = true;
+  while (waiting.length) {
+    await last;
+    layers.at(-1)?.(waiting.shift());
+  }
+  draining = false;
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.isComposing || document.querySelector("dialog[open]")) return;
+  if (busy || draining) {
+    // A key that is pressed while a decision travels waits for it: it means the field that is current then.
+    event.preventDefault();
+    waiting.push({ key: event.key, shiftKey: event.shiftKey, altKey: event.altKey, repeat: event.repeat });
+    if (!draining) drain();
+  } else if (layers.length && layers.at(-1)(event)) event.preventDefault();
+});
+
+/** The list of keys, until any of Escape, Enter or the button. */
+export function help(title, rows) {
+  const close = el("button", { class: "plain", type: "button" }, "Close");
+  const box = el("dialog", { "aria-label": title }, el("h2", {}, title),
+    el("dl", {}, rows.map(([keys, text]) => [el("dt", {}, keys.flatMap((key) => [kbd(key), " "])), el("dd", {}, text)])), close);
+  close.onclick = () => box.close();
+  box.onclose = () => box.remove();
+  document.body.append(box);
+  box.showModal();
+}

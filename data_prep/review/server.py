@@ -1,0 +1,202 @@
+"""The review page over HTTP: this machine alone, a secret in the address, nothing from or for another origin.
+
+Another site that is open in the same browser can send requests to 127.0.0.1, by that name or by one of its own that it points here
+(DNS rebinding). So every request must name our own host and port, carry the secret, and come from our own page.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from data_prep.errors import PrepError
+from data_prep.review.decisions import ReviewError
+from data_prep.review.session import Route
+from emo_lightning.schema import SchemaError
+
+PAGE = Path(__file__).with_name("page")
+MAX_BODY = 4 * 2**20
+"""Bytes of a request; a mended set of boxes with masks is far below."""
+
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_IMAGES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+
+
+class Session(Protocol):
+    """What the server serves."""
+
+    routes: dict[str, Route]
+    """Answers of `POST api/NAME`: JSON object in, JSON object out."""
+
+    def image(self, key: str) -> tuple[bytes, str]:
+        """Bytes and extension of `GET image/KEY`."""
+        ...
+
+
+class PageServer(ThreadingHTTPServer):
+    """Serves one session on 127.0.0.1.
+
+    Args:
+        session: what to serve.
+        port: 0 takes a free one.
+
+    Raises:
+        ReviewError: the port is taken or not allowed.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, session: Session, port: int = 0) -> None:
+        self.session = session
+        self.token = secrets.token_urlsafe(24)
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise ReviewError(f"--port {port}: {error}; 0 takes a free one") from None
+        self.host = f"127.0.0.1:{self.server_address[1]}"
+
+    @property
+    def url(self) -> str:
+        """What one opens; whoever knows it can review."""
+        return f"http://{self.host}/{self.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that closes a connection early is no error of ours; anything else keeps its traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+@contextmanager
+def serving(session: Session, port: int = 0) -> Iterator[PageServer]:
+    """A running server in a thread; closed afterwards."""
+    server = PageServer(session, port)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Refused(Exception):
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer
+    protocol_version = "HTTP/1.1"
+    # A client that says nothing does not hold a thread for ever.
+    timeout = 60
+
+    def version_string(self) -> str:
+        return "emo-prep-review"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        # Request lines hold the secret.
+        return
+
+    def do_GET(self) -> None:
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def _answer(self, serve: Any) -> None:
+        try:
+            kind, body = serve(self._path())
+        except _Refused as error:
+            # The rest of a refused request is not read, so the connection cannot go on.
+            self.close_connection = True
+            self._send(error.status, "application/json", _json({"error": str(error)}))
+            return
+        except (PrepError, SchemaError) as error:
+            self._send(HTTPStatus.BAD_REQUEST, "application/json", _json({"error": str(error)}))
+            return
+        except Exception as error:
+            # A bug of ours: the page says so, the terminal gets the traceback.
+            text = f"{type(error).__name__}: nothing was saved; the terminal has the details"
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "application/json", _json({"error": text}))
+            raise
+        self._send(HTTPStatus.OK, kind, body)
+
+    def _path(self) -> str:
+        """The path below the secret, after everything that tells our page from others."""
+        if self.headers.get_all("Host") != [self.server.host]:
+            raise _Refused(HTTPStatus.MISDIRECTED_REQUEST, f"this is {self.server.host} alone")
+        if self.headers.get("Origin") not in (None, f"http://{self.server.host}"):
+            raise _Refused(HTTPStatus.FORBIDDEN, "no other origin")
+        # `none`: typed or opened from outside of any page; without the header: not a browser of today.
+        if self.headers.get("Sec-Fetch-Site") not in (None, "none", "same-origin"):
+            raise _Refused(HTTPStatus.FORBIDDEN, "no other site")
+        token, _, path = urlsplit(self.path).path.removeprefix("/").partition("/")
+        if not hmac.compare_digest(token.encode(), self.server.token.encode()):
+            raise _Refused(HTTPStatus.NOT_FOUND, "open the address that `emo prep review` printed")
+        return unquote(path)
+
+    def _get(self, path: str) -> tuple[str, bytes]:
+        if path.startswith("image/"):
+            data, extension = self.server.session.image(path.removeprefix("image/"))
+            return _IMAGES[extension], data
+        # By name from the folder, never by joining paths.
+        files = {file.name: file for file in PAGE.iterdir() if file.suffix in _TYPES}
+        file = files.get(path or "index.html")
+        if file is None:
+            raise _Refused(HTTPStatus.NOT_FOUND, f"{path}: no such file")
+        return f"{_TYPES[file.suffix]}; charset=utf-8", file.read_bytes()
+
+    def _post(self, path: str) -> tuple[str, bytes]:
+        route = self.server.session.routes.get(path.removeprefix("api/"))
+        if not path.startswith("api/") or route is None:
+            raise _Refused(HTTPStatus.NOT_FOUND, f"{path}: nothing to ask there")
+        # Forms of other pages cannot send this type without asking first.
+        if self.headers.get_content_type() != "application/json":
+            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY}")
+        try:
+            request = json.loads(self.rfile.read(int(length)))
+        except ValueError:
+            raise ReviewError("the request is not JSON") from None
+        if not isinstance(request, dict):
+            raise ReviewError(f"expected an object, found {type(request).__name__}")
+        return "application/json", _json(route(request))
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()

@@ -1,0 +1,111 @@
+"""What the pass would have made of an image with a component switched off, from the replies that it has (Table 3, left half)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from data_prep.config import PrepConfig
+from data_prep.critic import Draft, Judgement, judge
+from data_prep.decoding import decoded
+from data_prep.grounding import Query, backend_key, cut, make_grounder
+from data_prep.ledger import Item
+from data_prep.replies import CriticReply, EmotionVote, FullAnnotation
+from data_prep.store import Store
+from data_prep.verify import Pool, pool, pooled_intensity
+from emo_lightning.schema import Box, GroundedObject, Record
+
+
+def first_draft(record: Record, config: PrepConfig) -> Draft | None:
+    """The cross-verified annotation before the critic saw it ("w/o critic"); None if no annotator gave a whole one."""
+    full: dict[str, FullAnnotation] = {}
+    votes: dict[str, EmotionVote] = {}
+    for said in record.provenance.get("said", []):
+        reply = said.get("reply")
+        if said["round"] == 0 and isinstance(reply, dict):
+            name = said["annotator"]
+            if "description" in reply:
+                full[name] = FullAnnotation.model_validate(reply)
+            votes[name] = full.get(name) or EmotionVote.model_validate(reply)
+    if not full:
+        return None
+    weights = {a.name: a.weight for a in config.annotators}
+    preferred = config.preferred if config.preferred in full else next(a.name for a in config.annotators if a.name in full)
+    text, pooled = full[preferred], pool(votes, weights)
+    return Draft(
+        text.description, text.background, text.attribute, text.subject,
+        pooled_intensity(full, weights), pooled, pooled.margin < config.margin,
+    )  # fmt: skip
+
+
+def first_judgement(record: Record, draft: Draft) -> Judgement | None:
+    """What the critic said of the first draft; None if it gave no valid reply."""
+    rounds = record.provenance.get("critic") or []
+    if not rounds:
+        return None
+    return judge(draft, CriticReply.model_validate({key: value for key, value in rounds[0].items() if key != "verdict"}))
+
+
+def final_draft(record: Record, margin: float) -> Draft | None:
+    """A record as a draft, so that the critic can be asked about it anew; None where something is missing."""
+    if record.emotion is None or record.triplet is None or record.description is None or record.intensity is None:
+        return None
+    shares = record.emotion_distribution() or []
+    scores = dict(zip(type(record.emotion), shares, strict=True))
+    first, second = sorted(shares, reverse=True)[:2]
+    agreement = float((record.provenance.get("pool") or {}).get("agreement", 1.0))
+    pooled = Pool(scores, record.emotion, scores[record.emotion], first - second, agreement)
+    return Draft(
+        record.description, record.background or "", record.attribute or "", record.subject or "",
+        record.intensity, pooled, pooled.margin < margin,
+    )  # fmt: skip
+
+
+def flags(judgement: Judgement, draft: Draft, field: str) -> bool:
+    """Whether the critic objects to a field: it flags it, discards the whole, or decides for another emotion."""
+    if judgement.verdict == "discarded" or field in judgement.flagged:
+        return True
+    return field == "emotion" and judgement.emotion is not draft.pool.emotion
+
+
+def single_annotator(config: PrepConfig) -> PrepConfig:
+    """The pass without cross-verification: the preferred annotator alone; the critic stays."""
+    return config.model_copy(update={"annotators": [a for a in config.annotators if a.name == config.preferred]})
+
+
+def boxes(store: Store, config: PrepConfig, wanted: Sequence[tuple[Item, str]]) -> Mapping[tuple[str, str], Box | None]:
+    """The best box for (item, phrase), found before or found now and kept; None where there is no candidate from the cut on.
+
+    Args:
+        store: opened for writing.
+        config: its `grounding` part; with the backend `none` the result is empty.
+        wanted: pairs; an empty phrase has no box.
+    """
+    grounding = config.grounding
+    if grounding.backend == "none":
+        return {}
+    key_of = backend_key(grounding)
+    missing = {
+        (item.sha256, phrase, key_of(item)): item
+        for item, phrase in wanted
+        if phrase and store.ledger.grounding(item.sha256, phrase, key_of(item)) is None
+    }
+    if missing:
+        keys, items = list(missing), list(missing.values())
+        grounder = make_grounder(grounding)
+        found: list[list[GroundedObject]] = []
+        if grounding.backend == "regions":
+            regions = [[GroundedObject.model_validate(region) for region in item.regions] for item in items]
+            found = grounder.ground([Query(None, key[1], of) for key, of in zip(keys, regions, strict=True)])
+        else:
+            for _, images in decoded(store, items, grounding.batch_size):
+                part = keys[len(found) : len(found) + len(images)]
+                found += grounder.ground([Query(image, key[1]) for image, key in zip(images, part, strict=True)])
+        rows = [(*key, json.dumps([o.model_dump(mode="json") for o in of])) for key, of in zip(keys, found, strict=True)]
+        store.ledger.add_groundings(rows)
+    best: dict[tuple[str, str], Box | None] = {}
+    for item, phrase in wanted:
+        stored = store.ledger.grounding(item.sha256, phrase, key_of(item)) if phrase else None
+        objects = cut([GroundedObject.model_validate(o) for o in json.loads(stored or "[]")], grounding.cut)
+        best[item.id, phrase] = objects[0].bbox if objects else None
+    return best

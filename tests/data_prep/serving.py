@@ -1,0 +1,92 @@
+"""Running a pass, and servers that misbehave, for the tests of paid calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from data_prep.config import PrepConfig
+from data_prep.grounding import ground
+from data_prep.pipeline import PassReport, annotate
+from data_prep.simulate import KEY_VARIABLE
+from data_prep.store import Store
+from tests.data_prep.conftest import item_of
+
+
+def import_toys(root: Path, toys: list) -> None:
+    with Store(root, write=True) as store:
+        store.import_items([item_of(record, data) for record, data in toys])
+
+
+def run_pass(root: Path, config: PrepConfig, url: str, **options: Any) -> PassReport:
+    with Store(root, write=True) as store:
+        report = asyncio.run(annotate(store, config.at(url, KEY_VARIABLE), **options))
+        ground(store, config.grounding)
+        return report
+
+
+def calls(root: Path) -> list[tuple]:
+    with sqlite3.connect(root / "ledger.sqlite") as ledger:
+        return ledger.execute("SELECT state, status, cost_nano, error FROM calls ORDER BY id").fetchall()
+
+
+@contextmanager
+def server(answer: Callable[[BaseHTTPRequestHandler, dict], None]) -> Iterator[tuple[str, list[dict]]]:
+    seen: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            seen.append(body)
+            answer(self, body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{httpd.server_port}/v1", seen
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, body: dict, **headers: str) -> None:
+    data = json.dumps(body).encode()
+    handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.send_header("Content-Length", str(len(data)))
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def completion(text: str) -> dict:
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": usage}
+
+
+def good(body: dict) -> dict:
+    full = {"emotion": "awe", "confidence": 0.9, "description": "d", "background": "b", "attribute": "a", "subject": "dog"}
+    verdicts = {f"{f}_verdict": "valid" for f in ("description", "triplet", "emotion", "intensity")}
+    steps = {"scene": "", "description_check": "", "triplet_check": "", "emotion_check": "", "instructions": ""}
+    match body["response_format"]["json_schema"]["name"]:
+        case "FullAnnotation":
+            return completion(json.dumps({**full, "intensity": 5}))
+        case "EmotionVote":
+            return completion('{"emotion": "awe", "confidence": 0.9}')
+        case "CriticReply":
+            return completion(
+                json.dumps({**steps, **verdicts, "emotion": "awe", "intensity_level": "medium", "overall": "valid"})
+            )
+    raise AssertionError(body)

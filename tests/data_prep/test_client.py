@@ -1,0 +1,81 @@
+"""Attempts over real HTTP: who shares a rate, when a refused request is sent again, what is a question of its own."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from data_prep.client import Caller
+from data_prep.config import PrepConfig, load_prices
+from data_prep.replies import CriticReply, FullAnnotation
+from data_prep.request import Picture, Request
+from data_prep.simulate import KEY_VARIABLE
+from data_prep.store import Store
+from tests.data_prep.serving import good, import_toys, run_pass, send, server
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "x")
+
+
+def test_annotator_and_critic_of_one_model_share_its_rate(tmp_path: Path, write_config) -> None:
+    config = PrepConfig.load(write_config(lambda c: c["critic"].update(model="sim-gpt")))
+    with Store(tmp_path / "s", write=True) as store:
+        caller = Caller(store.ledger, load_prices(config.prices), config.endpoints)
+        limits = caller.attempts.limits
+        moved = config.critic.model_copy(update={"base_url": "http://127.0.0.1:1/v1"})
+        apart = Caller(store.ledger, load_prices(config.prices), [*config.annotators, moved]).attempts.limits
+    assert len(limits) == 3, "gpt and critic are one"
+    assert len(apart) == 4, "another address is another account"
+
+
+def test_a_retry_after_date_is_obeyed_by_every_caller_of_the_model(tmp_path: Path, toys: list, write_config) -> None:
+    config = PrepConfig.load(write_config())
+    import_toys(tmp_path / "s", toys[:6])
+    arrived: list[float] = []
+    told: list[float] = []
+
+    def busy(handler: BaseHTTPRequestHandler, body: dict) -> None:
+        if body["model"] == "sim-emovit":
+            arrived.append(time.time())
+            if not told:
+                told.append(int(time.time()) + 2)
+                send(handler, 429, {"error": "busy"}, Retry_After=formatdate(told[0], usegmt=True))
+                return
+        send(handler, 200, good(body))
+
+    with server(busy) as (url, _):
+        report = run_pass(tmp_path / "s", config, url)
+    assert report.outcomes["valid"] == 6
+    later = [at for at in arrived if at > arrived[0] + 0.5]
+    assert later, "the refused request is sent again"
+    assert min(later) >= told[0]
+
+
+def test_what_makes_a_question_of_its_own() -> None:
+    from data_prep.config import EndpointConfig
+
+    def picture(data: str) -> Picture:
+        return Picture(data, "png", bytes, 10, 10)
+
+    endpoint = EndpointConfig(name="a", model="m", base_url="http://x/v1", api_key_env="K", parameters={"temperature": 0})
+    base = Request(endpoint, picture("1"), "prompt", (), FullAnnotation)
+    same = [
+        Request(endpoint.model_copy(update={"name": "b", "base_url": "http://y/v1", "batch": True}), picture("1"), "prompt", (), FullAnnotation),
+        Request(endpoint, Picture("1", "png", bytes, 99, 99), "prompt", (), FullAnnotation),
+    ]  # fmt: skip
+    other = [
+        Request(endpoint, picture("2"), "prompt", (), FullAnnotation),
+        Request(endpoint, picture("1"), "prompt.", (), FullAnnotation),
+        Request(endpoint, picture("1"), "prompt", ({"role": "user", "content": "again"},), FullAnnotation),
+        Request(endpoint, picture("1"), "prompt", (), CriticReply),
+        Request(endpoint.model_copy(update={"model": "n"}), picture("1"), "prompt", (), FullAnnotation),
+        Request(endpoint.model_copy(update={"parameters": {"temperature": 1}}), picture("1"), "prompt", (), FullAnnotation),
+    ]
+    assert {r.key for r in same} == {base.key}
+    assert len({r.key for r in [base, *other]}) == 1 + len(other)

@@ -1,0 +1,212 @@
+"""Label Studio: what is exported comes back as the same rows."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as xml
+
+import pytest
+
+from data_prep.cli import main
+from data_prep.review.decisions import FIELDS, REQUIRED, Review, ReviewError, standing
+from data_prep.review.label_studio import labelling_config, read_annotations, write_tasks
+from data_prep.review.log import ReviewLog
+from data_prep.review.session import ReviewSession
+from data_prep.store import Store
+from tests.data_prep.test_review import decide, make_store, records
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(make_store(tmp_path / "s"), write=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(store: Store):
+    with ReviewLog(store.ledger.path, write=True) as opened:
+        yield opened
+
+
+def essence(rows: list[Review]) -> list[tuple]:
+    return sorted((r.item_id, r.field, r.verdict, json.dumps(r.shown), json.dumps(r.value)) for r in standing(rows))
+
+
+def test_reviews_go_out_and_come_back_exactly(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    ada = ReviewSession(store, log, "ada", sample=None)
+    box = {"phrase": "wolf", "bbox": [1.23456789, 1 / 3, 30.5, 20.0], "score": 1.0, "mask": None, "primary": True}
+    shown = ada.item({"id": "toy-0006"})["record"]["objects"]
+    masked = {**shown[1], "mask": {"size": [32, 40], "counts": "d050"}, "score": 0.31}
+    decide(ada, "toy-0005", *((f, "right") for f in FIELDS))
+    decide(ada, "toy-0006", ("emotion", "mended", "fear"), ("description", "mended", "two\nlines"), ("intensity", "mended", 10),
+           ("objects", "mended", [shown[0], masked, box]), ("subject", "wrong"))  # fmt: skip
+    decide(ada, "toy-0007", ("record", "wrong"), ("objects", "mended", []))
+    decide(ada, "toy-0000", *((f, "mended", {"emotion": "awe", "intensity": 3}.get(f, f"new {f}")) for f in REQUIRED))
+    decide(ada, "toy-0008", ("background", "right"), ("background", "wrong"))
+    ada.undo({})
+    path = tmp_path / "tasks.json"
+    write_tasks(ada, path, with_reviews=True)
+    before = log.reviews()
+    assert read_annotations(log, path) == {
+        "tasks": 12,
+        "annotations": 4,
+        "cancelled": 0,
+        "added": 0,
+        "known": len(standing(before)),
+    }
+    assert log.reviews() == before, "what stands already is not added again"
+    added = read_annotations(log, path, "ben")["added"]
+    assert added == len(standing(before)) == 20
+    assert essence(log.reviews(reviewer="ben")) == essence(log.reviews(reviewer="ada"))
+    assert {json.dumps(r.value) for r in log.reviews(reviewer="ben") if r.field == "objects"} >= {
+        json.dumps([shown[0], masked, box])
+    }
+
+
+def submitted(task: dict[str, Any], **verdicts: str) -> dict[str, Any]:
+    """A task as Label Studio returns it when somebody submits the predictions with these verdicts."""
+    result = copy.deepcopy(task["predictions"][0]["result"])
+    for field, verdict in verdicts.items():
+        part = {
+            "id": "x" + field,
+            "from_name": f"{field}_verdict",
+            "to_name": "image",
+            "type": "choices",
+            "value": {"choices": [verdict]},
+        }
+        result.append(part)
+    annotation = {"id": 7, "completed_by": 3, "was_cancelled": False, "created_at": "2026-01-02T03:04:05.6Z", "result": result}
+    return {**copy.deepcopy(task), "id": 11, "annotations": [annotation]}
+
+
+def exported(store: Store, log: ReviewLog, path: Path, **options: Any) -> dict[str, dict[str, Any]]:
+    write_tasks(ReviewSession(store, log, "ada", sample=None), path, **options)
+    return {task["data"]["item"]: task for task in json.loads(path.read_text())}
+
+
+def test_what_an_annotator_changes_is_mended(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    tasks = exported(store, log, path)
+    task = submitted(tasks["toy-0005"], emotion="right", background="wrong")
+    parts = {part["from_name"]: part for part in task["annotations"][0]["result"]}
+    parts["description"]["value"]["text"] = ["quite another"]
+    parts["intensity"]["value"]["choices"] = ["1" if tasks["toy-0005"]["data"]["intensity"] != 1 else "2"]
+    # A percent as a browser rounds it: nobody moved the box.
+    for part in task["annotations"][0]["result"]:
+        if part["type"] == "rectanglelabels":
+            part["value"]["x"] += 0.01
+    untouched = submitted(tasks["toy-0006"])
+    cancelled = submitted(tasks["toy-0007"], emotion="wrong")
+    cancelled["annotations"][0]["was_cancelled"] = True
+    path.write_text(json.dumps([task, untouched, cancelled]))
+    assert read_annotations(log, path) == {"tasks": 3, "annotations": 3, "cancelled": 1, "added": 4, "known": 0}
+    rows = {r.field: r for r in log.reviews()}
+    assert {f: r.verdict for f, r in rows.items()} == {
+        "emotion": "right", "background": "wrong", "description": "mended", "intensity": "mended"
+    }  # fmt: skip
+    assert rows["description"].value == "quite another"
+    assert rows["intensity"].shown in ("low", "medium", "high")
+    assert {(r.reviewer, r.time) for r in rows.values()} == {("label-studio-3", 1767323045.6)}
+    assert records(store)["toy-0005"][0] == "discarded", "the background is wrong and nobody mended it"
+
+
+def test_a_moved_box_is_the_annotators_own(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    tasks = exported(store, log, path)
+    task = submitted(tasks["toy-0005"])
+    boxes = [part for part in task["annotations"][0]["result"] if part["type"] == "rectanglelabels"]
+    assert boxes[0]["value"] == {
+        "x": 10.0,
+        "y": 12.5,
+        "width": 40.0,
+        "height": 62.5,
+        "rotation": 0,
+        "rectanglelabels": ["primary"],
+    }
+    boxes[0]["value"]["x"] = 25.0
+    path.write_text(json.dumps([task]))
+    read_annotations(log, path, "ben")
+    first, second = records(store)["toy-0005"][1].objects
+    assert first.bbox == (10.0, 4.0, 26.0, 24.0)
+    assert first.primary
+    assert first.mask is None
+    assert second == records(store)["toy-0006"][1].objects[1].model_copy(update={"phrase": "x"})
+
+
+def test_config_names_what_tasks_and_results_name(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    config = xml.fromstring(labelling_config())
+    controls = {node.get("name"): node for node in config.iter() if node.get("toName") == "image"}
+    used = {node.get("value")[1:] for node in config.iter("Image")} | {
+        word.strip("$") for node in config.iter("Header") for word in node.get("value", "").split() if word.startswith("$")
+    }
+    kinds = {"choices": "Choices", "textarea": "TextArea", "rectanglelabels": "RectangleLabels"}
+    for task in exported(store, log, tmp_path / "t.json").values():
+        assert used <= set(task["data"])
+        for part in task["predictions"][0]["result"]:
+            node = controls[part["from_name"]]
+            assert node.tag == kinds[part["type"]]
+            if part["type"] == "choices":
+                assert part["value"]["choices"][0] in [choice.get("value") for choice in node]
+            elif part["type"] == "rectanglelabels":
+                assert part["value"]["rectanglelabels"][0] in [label.get("value") for label in node]
+
+
+def test_images_travel_as_paths_or_inside(
+    store: Store, log: ReviewLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = exported(store, log, tmp_path / "t.json")["toy-0005"]
+    prefix, _, where = task["data"]["image"].partition("?d=")
+    assert prefix == "/data/local-files/"
+    assert (store.root / where).exists()
+    assert (
+        main(
+            ["review", str(store.root), "--label-studio-export", str(tmp_path / "d.json"), "--images", "data", "--sample", "3"]
+        )
+        == 0
+    )
+    assert "3 tasks" in capsys.readouterr().out
+    assert (tmp_path / "d.json.xml").read_text() == labelling_config()
+    for task in json.loads((tmp_path / "d.json").read_text()):
+        head, _, data = task["data"]["image"].partition(",")
+        item, _ = log.outcome(task["data"]["item"])
+        assert head == "data:image/png;base64"
+        assert hashlib.sha256(base64.b64decode(data)).hexdigest() == item.sha256
+
+
+def test_a_bad_file_adds_nothing(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    tasks = exported(store, log, path)
+    good = submitted(tasks["toy-0005"], emotion="right")
+
+    def broken(change: Any) -> dict[str, Any]:
+        task = submitted(tasks["toy-0006"], emotion="mended")
+        change(task)
+        return task
+
+    def part(task: dict[str, Any], name: str) -> dict[str, Any]:
+        return next(p for p in task["annotations"][0]["result"] if p["from_name"] == name)
+
+    cases = [
+        (lambda t: t["data"].pop("item"), "task 2: key 'item' is missing"),
+        (lambda t: t["data"].update(item="nobody"), "task 2: 'nobody': no item of that name"),
+        (
+            lambda t: part(t, "emotion")["value"].update(choices=["joy"]),
+            "task 2: toy-0006: key 'emotion': unknown emotion 'joy'",
+        ),
+        (lambda t: part(t, "emotion_verdict")["value"].update(choices=["perhaps"]), "verdict 'perhaps'; allowed: right, wrong"),
+        (lambda t: part(t, "objects")["value"].update(rotation=10), "rotated by 10"),
+        (lambda t: part(t, "intensity").pop("value"), "not by the labelling config"),
+    ]
+    for change, message in cases:
+        path.write_text(json.dumps([good, broken(change)]))
+        with pytest.raises(ReviewError, match=message):
+            read_annotations(log, path, "ben")
+    path.write_text("{}")
+    with pytest.raises(ReviewError, match="expected a list of tasks"):
+        read_annotations(log, path)
+    assert log.reviews() == []

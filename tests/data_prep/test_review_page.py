@@ -1,0 +1,262 @@
+"""The review page in a real browser, by keyboard. Needs `playwright` (Python) and a Chromium on the path; skipped without."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from pycocotools import mask as coco
+
+from data_prep.review.log import ReviewLog
+from data_prep.review.server import serving
+from data_prep.review.session import ReviewSession, StudySession
+from data_prep.review.study import StudyConfig, table4
+from data_prep.store import Store
+from tests.data_prep.test_review import make_store, records
+from tests.data_prep.test_review_study import GROUPS
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        # Root in a container has no user namespaces to make a sandbox of.
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that fails its test on any error, refused resource, or request to elsewhere."""
+    context = browser.new_context(viewport={"width": 1200, "height": 800})
+    opened = context.new_page()
+    opened.set_default_timeout(60_000)
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on(
+        "console",
+        lambda message: message.type == "error" and "ERR_FAILED" not in message.text and problems.append(message.text),
+    )
+    opened.on("request", lambda request: request.url.startswith(("http://127.0.0.1:", "data:")) or problems.append(request.url))
+    yield opened
+    context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(make_store(tmp_path / "s"), write=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def log(store: Store):
+    with ReviewLog(store.ledger.path, write=True) as opened:
+        yield opened
+
+
+def press(page: Any, *keys: str) -> None:
+    """Keys one after the other, faster than any reviewer: those that come while a decision is being saved must wait."""
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def until(page: Any, condition: Callable[[], bool]) -> None:
+    """Wait for something that shows outside of the page's own elements (its policy forbids evaluating strings)."""
+    for _ in range(2400):
+        if condition():
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError("it never came about")
+
+
+def left(page: Any, item: str) -> None:
+    """Wait until the page shows another record."""
+    until(page, lambda: not page.url.endswith(f"#{item}"))
+
+
+def progress(page: Any, count: int) -> None:
+    """Wait until so many records are finished."""
+    sync_api.expect(page.locator("#progress")).to_have_text(re.compile(f"^{count} of"), timeout=60_000)
+
+
+def current(page: Any) -> str:
+    return page.locator('[aria-current="true"]').get_attribute("data-field")
+
+
+def open_at(page: Any, url: str, item: str) -> None:
+    page.goto(f"{url}#{item}")
+    page.wait_for_selector(".field")
+
+
+def test_a_whole_record_by_keyboard_reload_and_the_next(page: Any, store: Store, log: ReviewLog) -> None:
+    session = ReviewSession(store, log, "ada", sample=None)
+    before = records(store)["toy-0005"][1]
+    with serving(session) as server:
+        open_at(page, server.url, "toy-0005")
+        assert current(page) == "emotion"
+        press(page, "m", "7", "Enter")
+        page.wait_for_selector('[data-field="emotion"].mended')
+        assert page.locator('[data-field="emotion"] .now').inner_text() == "fear"
+        assert current(page) == "description"
+        press(page, "m")
+        page.wait_for_selector("textarea:focus")
+        page.keyboard.insert_text("a wolf r w x in the <b>rain</b>")
+        press(page, "Enter")
+        page.wait_for_selector('[data-field="description"].mended')
+        press(page, "r", "w")
+        page.wait_for_selector('[data-field="attribute"].wrong')
+        press(page, "u")
+        page.wait_for_selector('[data-field="attribute"]:not(.wrong)')
+        assert current(page) == "attribute"
+        press(page, "r", "r", "m", "0", "Enter")
+        page.wait_for_selector('[data-field="intensity"].mended')
+        assert current(page) == "objects"
+        # Keep the first box, take the second out, draw one of our own, move and widen it, and make it the subject.
+        press(page, "m", "Tab", " ", "n", "ArrowRight", "Shift+ArrowDown", "p", "Enter")
+        page.wait_for_selector('[data-field="objects"].mended')
+        page.wait_for_selector("#done")
+        page.reload()
+        page.wait_for_selector("#done")
+        assert page.locator("#progress").inner_text() == "1 of 12 done"
+        assert page.locator(".field.mended").count() == 4
+        assert page.locator(".field.right").count() == 3
+        press(page, "ArrowRight")
+        left(page, "toy-0005")
+    state, record = records(store)["toy-0005"]
+    assert (state, record.emotion, record.intensity) == ("valid", "fear", 10)
+    assert record.description == "a wolf r w x in the <b>rain</b>", "text is text, and keys in a text are letters"
+    assert (record.background, record.attribute, record.subject) == (before.background, before.attribute, before.subject)
+    first, drawn = record.objects
+    assert first == before.objects[0].model_copy(update={"primary": False})
+    assert drawn.bbox == (12.8, 9.6, 28.8, 23.2)
+    assert drawn.primary
+    assert drawn.phrase == before.subject
+
+
+def test_rest_is_right_discard_and_undo(page: Any, store: Store, log: ReviewLog) -> None:
+    session = ReviewSession(store, log, "ada", sample=None)
+    with serving(session) as server:
+        page.goto(server.url)
+        page.wait_for_selector(".field")
+        assert session.states[page.url.partition("#")[2]] == "human", "the human queue comes first"
+        open_at(page, server.url, "toy-0000")
+        page.wait_for_selector(".none")
+        press(page, "a", "r")
+        page.wait_for_selector("#note.shown")
+        assert log.reviews() == [], "what was never said cannot be right"
+        press(page, "x")
+        left(page, "toy-0000")
+        press(page, "a")
+        progress(page, 2)
+        open_at(page, server.url, "toy-0000")
+        page.wait_for_selector(".why.gone")
+        press(page, "x")
+        sync_api.expect(page.locator(".why")).to_have_count(0, timeout=60_000)
+        press(page, "u", "u")
+        progress(page, 1)
+        page.keyboard.press("?")
+        page.wait_for_selector("dialog[open]")
+        assert page.locator("dialog[open] dt").count() > 8
+        page.keyboard.press("Escape")
+        page.keyboard.press("i")
+        page.wait_for_selector("#provenance[open]")
+    states = [state for state, _ in records(store).values()]
+    assert states.count("human") + states.count("valid") + states.count("discarded") == 12
+
+
+def test_a_second_reviewer_sees_the_record_and_not_the_first_ones_mind(page: Any, store: Store, log: ReviewLog) -> None:
+    with serving(ReviewSession(store, log, "ada", sample=None)) as server:
+        open_at(page, server.url, "toy-0005")
+        press(page, "m", "7", "Enter", "a")
+        left(page, "toy-0005")
+    with serving(ReviewSession(store, log, "ben", second=True)) as server:
+        page.goto(server.url)
+        page.wait_for_selector(".field")
+        assert page.locator(".field.right, .field.wrong, .field.mended").count() == 0
+        assert "ada" not in page.content()
+        press(page, "a")
+        page.wait_for_selector("#done")
+    assert {r.reviewer for r in log.reviews()} == {"ada", "ben"}
+
+
+def test_boxes_by_mouse(page: Any, store: Store, log: ReviewLog) -> None:
+    with serving(ReviewSession(store, log, "ada", sample=None)) as server:
+        open_at(page, server.url, "toy-0005")
+        press(page, "ArrowUp", "m")
+        frame = page.locator(".frame").bounding_box()
+        page.mouse.move(frame["x"] + frame["width"] * 0.25, frame["y"] + frame["height"] * 0.25)
+        page.mouse.down()
+        page.mouse.move(frame["x"] + frame["width"] * 0.75, frame["y"] + frame["height"] * 0.5, steps=3)
+        page.mouse.up()
+        press(page, "Enter")
+        page.wait_for_selector('[data-field="objects"].mended')
+    drawn = records(store)["toy-0005"][1].objects[-1]
+    assert drawn.bbox == pytest.approx((10, 8, 30, 16), abs=0.1)
+
+
+def test_masks_are_decoded_as_pycocotools_does(page: Any, store: Store, log: ReviewLog) -> None:
+    rng = np.random.default_rng(0)
+    masks = [
+        (rng.random((h, w)) < p).astype(np.uint8)
+        for h, w, p in ((7, 5, 0.5), (120, 90, 0.02), (64, 64, 0.98), (3, 4, 0), (4, 3, 1))
+    ]
+    masks.append(np.kron(rng.random((6, 9)) < 0.4, np.ones((11, 17), dtype=np.uint8)).astype(np.uint8))
+    with serving(ReviewSession(store, log, "ada", sample=None)) as server:
+        page.goto(server.url)
+        for mask in masks:
+            code = coco.encode(np.asfortranarray(mask))
+            given = {"size": code["size"], "counts": code["counts"].decode()}
+            found = page.evaluate("async (mask) => Array.from((await import('./rle.js')).decode(mask))", given)
+            assert found == mask.ravel().tolist()
+
+
+def test_what_cannot_be_saved_is_said(page: Any, store: Store, log: ReviewLog) -> None:
+    session = ReviewSession(store, log, "ada", sample=None)
+    with serving(session) as server:
+        open_at(page, server.url, "toy-0005")
+        page.route("**/api/decide", lambda route: route.abort())
+        page.keyboard.press("r")
+        page.wait_for_selector("#note.bad")
+        assert "nothing was saved" in page.locator("#note").inner_text()
+        assert page.locator(".field.right").count() == 0
+        assert log.reviews() == []
+
+
+def test_the_study_by_keyboard(page: Any, store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({"name": "t", "groups": GROUPS}))
+    study = StudyConfig.load(path)
+    with serving(StudySession(store, log, study)) as server:
+        page.goto(server.url)
+        page.wait_for_selector("input:focus")
+        page.keyboard.type("p1")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".question")
+        assert not any(word in page.content() for word in ("Original", "Ours", "toy"))
+        press(page, "y", "u", "n")
+        page.wait_for_selector('[aria-pressed="true"] >> text=No')
+        page.reload()
+        page.wait_for_selector("input:focus")
+        page.keyboard.type("p1")
+        page.keyboard.press("Enter")
+        page.wait_for_selector('[aria-pressed="true"]')
+        assert current(page) == "emotion"
+        press(page, *"y" * 27)
+        page.wait_for_selector("#done")
+    table = table4(log, study)
+    assert table["Ours"]["emotion"]["mean"] == table["Original"]["emotion"]["mean"] == 100.0
+    means = sorted((table[g]["arousal"]["mean"], table[g]["arousal"]["answers"]) for g in ("Original", "Ours"))
+    assert means in ([(80.0, 5), (100.0, 6)], [(100 * 5 / 6, 6), (100.0, 5)]), "one no, the first answer"
