@@ -20,8 +20,8 @@ from data_prep.attempts import Failure, Stopped
 from data_prep.client import Caller, Picture
 from data_prep.completion import cache_key, message_of
 from data_prep.config import CONFIGS, ConfigError, EndpointConfig, Price, load_prices, read_yaml
-from data_prep.expand.interrupt import halt_on_interrupt
 from data_prep.image_tokens import ImageTokens, prompt_bound
+from data_prep.interrupt import halt_on_interrupt
 from data_prep.money import NANO, Tally
 from data_prep.pipeline import budget_nano
 from data_prep.replies import Reply

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import re
 import sys
 import traceback
 
@@ -11,14 +13,30 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("emo_lightning.commands.demo", "the whole road on a small drawn world whose truth is known"),
     "prep": ("data_prep.cli", "images -> annotated, verified records -> WebDataset tars"),
     "run": ("emo_lightning.commands.run", "run an experiment (same as `lightning run`)"),
+    "sweep": ("emo_lightning.commands.sweep", "an experiment over many settings, on W&B or on this machine alone"),
+    "predict": ("emo_lightning.commands.predict", "what a model, or an endpoint, says of images -> a predictions file"),
     "eval": ("emo_lightning.commands.eval", "score a predictions file (Table 5)"),
+    "calibrate": ("emo_lightning.commands.calibrate", "calibration, temperature and conformal sets of predicted probabilities"),
+    "cross-dataset": ("emo_lightning.commands.cross_dataset", "several models on several data sets, against the untuned base"),
+    "faithfulness": ("emo_lightning.commands.faithfulness", "does the emotion hang on the region that its words point at"),
     "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
     "explain": ("emo_lightning.commands.explain", "one image -> triplet, boxes, emotion, intensity, and an overlay"),
+    "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),
     "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
     "export": ("emo_lightning.commands.export", "merge an adapter into a plain transformers model"),
 }
 
 _HIDDEN = {"_stage": "emo_lightning.commands.stage"}
+_NAMED_ERRORS = {
+    "StageFailed": "",
+    # Of Lightning: the Trainer was asked for what this machine or strategy cannot do.
+    "MisconfigurationException": "",
+    # Of wandb: no key; no network; a key that is refused.
+    "UsageError": "",
+    "CommError": "W&B does not answer (WANDB_MODE=offline keeps the run on disk, for `wandb sync`): ",
+    "AuthenticationError": "",
+}
+"""Errors known by name, as their packages are not imported here, with what to put before their message."""
 _USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -66,20 +84,34 @@ def main(argv: list[str] | None = None) -> int:
 
 def explain_error(error: BaseException, prefix: str = "") -> int:
     """Print what the user can act on as one line, anything else with its traceback; returns the exit code."""
-    known = isinstance(error, _USER_ERRORS) or type(error).__name__ in (
-        "StageFailed",
-        "UsageError",
-        "CommError",
-        "AuthenticationError",
-    )
+    kind = type(error).__name__
+    full = _no_room(error)
+    known = isinstance(error, _USER_ERRORS) or kind in _NAMED_ERRORS or full is not None
     if not known or os.environ.get("EMO_TRACEBACK"):
         traceback.print_exception(error)
     message = str(error)
-    if known and message.startswith("Caught ") and "in DataLoader worker process" in message:
+    if full is not None:
+        message = f"cannot write: {full}; make room, then run the same command again"
+    elif known and message.startswith("Caught ") and "in DataLoader worker process" in message:
         # PyTorch sends the worker's whole traceback as the message; its last line is "module.Error: what our error said".
         message = message.strip().splitlines()[-1].partition(": ")[2]
-    print(f"error: {prefix}{' '.join(message.split())}", file=sys.stderr)
+    message = _NAMED_ERRORS.get(kind, "") + " ".join(message.split())
+    print(f"error: {prefix}{message}", file=sys.stderr)
     return 2 if known else 1
+
+
+def _no_room(error: BaseException | None) -> str | None:
+    """What the system says where a file could not be written for want of room (or permission to grow), else None."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        # safetensors reports the system's number in its text alone.
+        if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
+            number = int(match[1])
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            where = getattr(error, "filename", None)
+            return os.strerror(number) + (f" ({where})" if where else "")
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def lightning_main() -> int:

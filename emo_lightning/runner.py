@@ -34,6 +34,13 @@ _OWN_FILES = {"config.yaml", "stage.json", ".tmp", "logs", "wandb"}
 """What a stage's folder holds before the stage itself has made anything."""
 
 
+_LAUNCHERS = {
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE",
+    "MASTER_ADDR", "MASTER_PORT", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID",
+}  # fmt: skip
+"""By these Lightning sees that it is one of several processes."""
+
+
 class StageFailed(RuntimeError):
     """A stage ended with an error, which has been printed by its process."""
 
@@ -139,13 +146,11 @@ def _now() -> str:
 
 
 def _run_in_process(stage: Stage, number: int, ranks: Ranks) -> None:
-    from emo_lightning.stages import Call, kind
-
     started = time.time()
     if ranks.rank == 0:
         _write(stage.out / "config.yaml", yaml.safe_dump({"run": stage.kind, **stage.config}, sort_keys=False))
         _keep_book(stage, "running", started)
-    elif isinstance(kind(stage.kind), Call):
+    elif _on_one_rank(stage):
         _wait_for_rank_zero(stage, started)
         return
     code = _fork(stage, number, ranks)
@@ -176,8 +181,16 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
+def _on_one_rank(stage: Stage) -> bool:
+    """A stage that is one function, or a Trainer on one device: started on every rank, each would take itself for the first."""
+    from emo_lightning.stages import Call, kind
+
+    trainer = stage.config.get("trainer", {})
+    return isinstance(kind(stage.kind), Call) or (trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1)
+
+
 def _wait_for_rank_zero(stage: Stage, since: float) -> None:
-    """Ranks above zero have nothing to do in a stage that is one function: wait until it is done."""
+    """Ranks above zero have nothing to do in a stage that runs on one rank: wait until it is done."""
     while True:
         book = _book(stage)
         fresh = bool(book) and datetime.fromisoformat(book["started"]).timestamp() > since - 60
@@ -210,10 +223,15 @@ def _child(stage: Stage, number: int, ranks: Ranks) -> None:
         # A fork leaves torch's thread pool without its threads, and the first use makes a new one, which is not safe from several
         # threads at once ("Invalid thread pool!"): transformers loads weights in threads. So make it here.
         torch.set_num_threads(torch.get_num_threads())
-    if ranks.world_size > 1 and "MASTER_PORT" in os.environ:
+    if ranks.world_size > 1 and _on_one_rank(stage):
+        for name in [n for n in os.environ if n in _LAUNCHERS or n.startswith("TORCHELASTIC_")]:
+            del os.environ[name]
+    elif ranks.world_size > 1:
         # torchrun's store still holds the addresses of the stage before: each stage meets at a port of its own.
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
-        os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + number)
+        # As Lightning chooses it under SLURM.
+        port = os.environ.get("MASTER_PORT") or int(os.environ.get("SLURM_JOB_ID", "0")[-4:]) + 15_000
+        os.environ["MASTER_PORT"] = str(int(port) + number)
     sys.exit(stage_main(stage))
 
 
@@ -226,6 +244,8 @@ def stage_main(stage: Stage) -> int:
     sys.argv = [sys.argv[0], "_stage", str(stage.out)]
     os.environ.setdefault("WANDB_MODE", "offline")
     os.environ.setdefault("WANDB_SILENT", "true")
+    # Seconds; its own 90 are long to wait for "no network".
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
     temporary = stage.out / ".tmp"

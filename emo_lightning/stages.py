@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from emo_lightning.argument_errors import plain
 from emo_lightning.experiment import ExperimentError, Stage
 
 
@@ -34,6 +35,7 @@ class Call:
 
 KINDS: dict[str, Fit | Call] = {
     "world": Call("data_prep.demo:world_stage"),
+    "world_tars": Call("data_prep.sources.world_tars:world_tars_stage"),
     "tiny_qwen": Call("emo_lightning.models.tiny:tiny_qwen_stage"),
     "tiny_clip": Call("emo_lightning.models.tiny:tiny_clip_stage"),
     "clip": Fit("emo_lightning.tasks.clip:CLIPTask", "emo_lightning.data.pairs:PairDataModule"),
@@ -41,12 +43,20 @@ KINDS: dict[str, Fit | Call] = {
     "predict": Fit("emo_lightning.tasks.inference:PredictTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)),
     "features": Fit("emo_lightning.tasks.inference:FeatureTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)),
     "des": Fit("emo_lightning.tasks.des:DESTask", "emo_lightning.data.feature_module:FeatureDataModule"),
+    "des_online": Fit("emo_lightning.tasks.des:DESTask", "emo_lightning.data.labelled:LabelledDataModule"),
     "probe": Fit("emo_lightning.tasks.probe:ProbeTask", "emo_lightning.data.feature_module:FeatureDataModule", ("fit", "test")),
     "table5": Call("emo_lightning.evaluation.stages:table5_stage"),
     "table6": Call("emo_lightning.evaluation.stages:table6_stage"),
     "mds": Call("emo_lightning.evaluation.stages:mds_stage"),
     "panel": Call("emo_lightning.evaluation.stages:panel_stage"),
+    "calibration": Call("emo_lightning.evaluation.honesty_stages:calibration_stage"),
+    "cross_dataset": Call("emo_lightning.evaluation.honesty_stages:cross_dataset_stage"),
+    "faithfulness": Call("emo_lightning.evaluation.honesty_stages:faithfulness_stage"),
     "bundle": Call("emo_lightning.evaluation.bundle:bundle_stage"),
+    "des_retrieval": Call("emo_lightning.evaluation.des_space.stages:retrieval_stage"),
+    "des_distance": Call("emo_lightning.evaluation.des_space.stages:distance_stage"),
+    "des_interpolation": Call("emo_lightning.evaluation.des_space.stages:interpolation_stage"),
+    "des_stability": Call("emo_lightning.evaluation.des_space.stages:stability_stage"),
     "report": Call("emo_lightning.evaluation.stages:report_stage"),
 }
 
@@ -94,25 +104,24 @@ def check(stage: Stage) -> None:
     except ExperimentError:
         raise
     except Exception as error:
-        raise ExperimentError(f"stage {stage.name!r} ({stage.kind}): {_short(error)}") from None
-
-
-def _short(error: BaseException) -> str:
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    return text.removeprefix("Validation failed: ")
+        known = [action.dest for action in parser_of(stage.kind)._actions]
+        raise ExperimentError(f"stage {stage.name!r} ({stage.kind}): {plain(str(error), known)}") from None
 
 
 def execute(stage: Stage) -> None:
     """Run a stage in this process."""
     found = kind(stage.kind)
     stage.out.mkdir(parents=True, exist_ok=True)
-    _quiet()
+    quiet()
     if isinstance(found, Call):
         parser = parser_of(stage.kind)
         arguments = parser.instantiate_classes(parser.parse_object(copy.deepcopy(stage.config)))
         load(found.target)(out=stage.out, **arguments.as_dict() if hasattr(arguments, "as_dict") else vars(arguments))
         return
     trainer = {**stage.config.get("trainer", {}), "default_root_dir": str(stage.out)}
+    if trainer.get("strategy") == "fsdp":
+        # Lightning's own is FSDP1, which clips no gradients by norm; only fine-tuning has a network worth dividing.
+        trainer["strategy"] = {"class_path": "emo_lightning.tasks.sharded.ShardedStrategy"} if stage.kind == "sft" else "ddp"
     cli = _lightning_cli(found, {**copy.deepcopy(stage.config), "trainer": trainer})
     last = stage.out / "checkpoints" / "last.ckpt"
     for verb in found.verbs:
@@ -161,7 +170,7 @@ def _lightning_cli(found: Fit, config: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence advice that does not apply here, so that what is printed is worth reading."""
     import logging
     import warnings
@@ -169,6 +178,8 @@ def _quiet() -> None:
     for advice in (
         "does not have many workers", "Checkpoint directory .* exists and is not empty", "LightningCLI's args parameter is intended",
         "You have overridden `on_before_batch_transfer`", "Precision .* is not supported by the model summary",
+        # A pass that finds everything answered has no loader.
+        "Total length of `list` across ranks is zero",
         # Notices of renamed things between transformers, peft, Lightning and torch, which are theirs to settle.
         "`is_gradient_checkpointing` is deprecated", "`gradient_checkpointing_enable` is deprecated", "`isinstance\\(treespec, LeafSpec",
     ):  # fmt: skip

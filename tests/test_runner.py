@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -129,6 +130,22 @@ def whole(tiny_qwen: Path, tiny_clip: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_ablations(emo_run: Run, tiny_qwen: Path) -> None:
+    """Features of the model's own answer; the head is trained on them in the same run."""
+    run = emo_run(
+        "ablate_features",
+        **SHORT,
+        **{"vars.backbone": tiny_qwen, "vars.source": "generated", "features.model.max_new_tokens": 4},
+    )
+    assert "test/accuracy" in json.loads((run / "probe" / "metrics.json").read_text())
+    run = emo_run("ablate_head", **SHORT, **{"vars.features": run / "features"})
+    assert "test/accuracy" in json.loads((run / "probe" / "metrics.json").read_text())
+    chosen = {"vars.lora": "r8", "vars.parts": "all", "vars.replay": "half", "features.model.max_new_tokens": 4}
+    run = emo_run("ablate_backbone", **SHORT, **{"vars.backbone": tiny_qwen}, **chosen)
+    assert "test/accuracy" in json.loads((run / "probe" / "metrics.json").read_text())
+
+
+@pytest.mark.slow
 def test_emoverse(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = emo_run("emoverse", "--name", "paper", **whole(tiny_qwen, tiny_clip))
     statuses = {path.parent.name: json.loads(path.read_text())["status"] for path in run.glob("*/stage.json")}
@@ -154,7 +171,7 @@ def test_table6_and_table5_are_parts_of_emoverse(
         pytest.skip("needs the run of emoverse")
     changes = whole(tiny_qwen, tiny_clip)
     parts = {
-        "table6": {k: v for k, v in changes.items() if k not in ("vars.clip", "model.max_new_tokens")},
+        "table6": {k: v for k, v in changes.items() if k != "vars.clip"},
         "table5": {k: v for k, v in changes.items() if k not in ("vars.backbone", "vars.batch_size", "vars.des_epochs")}
         | {
             "vars.arms.base": tiny_qwen,
@@ -181,15 +198,50 @@ def test_settings_of_the_release(emo_run: Run, tiny_qwen: Path, tiny_clip: Path,
     assert (run / "report.html").exists()
 
 
+@pytest.mark.slow
+def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The whole road, with a handful of images and steps; the fast one is the same with other figures."""
+    few = {
+        "train": 40,
+        "val": 16,
+        "test": 12,
+        "heldout": 12,
+        "pretrain": 24,
+        "base_steps": 2,
+        "clip_steps": 2,
+        "sft_epochs": 1,
+        "des_epochs": 1,
+    }
+    changes = {f"vars.{key}": value for key, value in few.items()}
+    run = emo_run("demo_fast", "--name", "demo", **changes)
+    page = (run / "report.html").read_text()
+    assert "Table 5" in page
+    assert "Table 6" in page
+    capfd.readouterr()
+    emo_run("demo", "--name", "demo", **changes)
+    out = re.sub(r"\s+", " ", capfd.readouterr().out)
+    assert out.count("(complete, skipped)") == int(re.findall(r"\[\d+/(\d+)\]", out)[0])
+    seeds = emo_run("demo_seeds", **{"vars.demo": run, "vars.sft_epochs": 1, "vars.des_epochs": 1})
+    assert "attribute" in (seeds / "table6" / "table6.json").read_text()
+
+
+def test_every_experiment_is_run_above() -> None:
+    """By name, as each needs its own small figures; a new YAML needs a run here, or beside the tests of what it is made of."""
+    source = "".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py"))
+    for path in (ROOT / "experiments").glob("*.yaml"):
+        named = f'"{path.stem}"' in source or f"experiments/{path.name}" in source
+        assert named, f"no test runs experiments/{path.name}"
+
+
 # Run directories
 
 
 @pytest.fixture
 def small(tmp_path: Path, world_tars: Path, tiny_qwen: Path) -> Callable[..., Path]:
-    """Writes an experiment of one function and one training stage."""
+    """Writes an experiment of one function, one training stage and, if asked, another one on one device."""
 
-    def write(**trainer: Any) -> Path:
-        tree = {
+    def write(alone: bool = False, **trainer: Any) -> Path:
+        tree: dict[str, Any] = {
             "name": "small",
             "stages": {
                 "init": {"run": "tiny_clip", "tars": [str(world_tars)]},
@@ -209,6 +261,9 @@ def small(tmp_path: Path, world_tars: Path, tiny_qwen: Path) -> Callable[..., Pa
                 },
             },
         }  # fmt: skip
+        if alone:
+            tune = tree["stages"]["tune"]
+            tree["stages"]["head"] = tune | {"trainer": tune["trainer"] | {"devices": 1, "strategy": "auto"}}
         path = tmp_path / "small.yaml"
         path.write_text(yaml.safe_dump(tree, sort_keys=False))
         return path
@@ -323,24 +378,108 @@ def launched(command: list[str], cwd: Path) -> str:
 
 
 @pytest.mark.slow
-def test_ddp_launched_by_lightning(small: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_launched_by_lightning(strategy: str, small: Callable[..., Path], tmp_path: Path) -> None:
     """Each stage has a process of its own, whose second rank is started as that stage alone."""
-    command = [sys.executable, "-m", "emo_lightning", "run", str(small()), "--runs", "runs"]
-    out = launched([*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"], tmp_path)
+    command = [sys.executable, "-m", "emo_lightning", "run", str(small(precision="bf16-mixed")), "--runs", "runs"]
+    out = launched([*command, "--trainer.devices", "2", "--trainer.strategy", strategy], tmp_path)
     assert "MEMBER: 2/2" in out
     assert out.count("init — ") == 1
     assert book(tmp_path / "runs/small/tune")["status"] == "complete"
     assert weights(tmp_path / "runs/small/tune/adapter")
+    assert (tmp_path / "runs/small/tune/checkpoints/last.ckpt").is_file()
+
+
+def runs_on_two_ranks_and_on_one(out: str, run: Path) -> None:
+    """What is expected of `small(alone=True, devices=2)` under a launcher of two processes."""
+    assert "MEMBER: 2/2" in out
+    assert {book(run / s)["status"] for s in ("init", "tune", "head")} == {"complete"}
+    assert weights(run / "tune/adapter")
+    assert weights(run / "head/adapter")
+    # A second process in the folder of a stage on one device would count `last` up.
+    assert [path.name for path in (run / "head/checkpoints").iterdir()] == ["last.ckpt"]
+    assert out.count("`Trainer.fit` stopped") == 2
 
 
 @pytest.mark.slow
-def test_two_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> None:
+def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    command = [*torchrun, "-m", "emo_lightning", "run", str(small(devices=2, strategy="ddp")), "--runs", "runs"]
-    out = launched(command, tmp_path)
-    assert "MEMBER: 2/2" in out
-    assert {book(tmp_path / "runs/small" / s)["status"] for s in ("init", "tune")} == {"complete"}
+    command = [*torchrun, "-m", "emo_lightning", "run", str(small(True, devices=2, strategy="ddp")), "--runs", "runs"]
+    runs_on_two_ranks_and_on_one(launched(command, tmp_path), tmp_path / "runs/small")
+
+
+@pytest.mark.slow
+def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
+    """What `srun --ntasks-per-node 2` does on one node: the same command twice, told apart by SLURM's variables."""
+    command = [sys.executable, "-m", "emo_lightning", "run", str(small(True, devices=2, strategy="ddp")), "--runs", "runs"]
+    job = {
+        "SLURM_JOB_ID": str(70_000 + free_port() % 10_000), "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1",
+    }  # fmt: skip
+    tasks = [
+        subprocess.Popen(
+            command, cwd=tmp_path, env={**environment(), **job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [task.communicate(timeout=300)[0] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [0, 0], "\n".join(outputs)[-4000:]
+    runs_on_two_ranks_and_on_one("".join(outputs), tmp_path / "runs/small")
+
+
+# What a machine cannot do
+
+
+def test_no_room_on_the_disk_is_one_line_and_resumes(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for a full disk: the checkpoint does not fit."""
+    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        assert main(command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("error: ") == 2
+    assert "error: stage 'tune': cannot write: File too large; make room, then run the same command again" in error
+    assert not list((tmp_path / "runs/small/tune").rglob("*.ckpt"))
+    assert main(command) == 0
     assert weights(tmp_path / "runs/small/tune/adapter")
+
+
+def test_a_gpu_that_is_not_there(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune", "--trainer.accelerator", "gpu"]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert "error: stage 'tune': No supported gpu backend found!" in error
+
+
+@pytest.mark.slow
+def test_wandb_online_without_a_network(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client would retry for a minute and a half; the runner gives it less, and here three seconds."""
+    for name, value in {"MODE": "online", "API_KEY": "0" * 40, "BASE_URL": "http://127.0.0.1:9", "INIT_TIMEOUT": "3"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    logger = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: '${run.out}', project: p}}]"
+    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune", "--trainer.logger", logger]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert "error: stage 'tune': W&B does not answer (WANDB_MODE=offline keeps the run on disk, for `wandb sync`): " in error
 
 
 def test_a_stage_does_not_outlive_the_one_it_stands_on(tmp_path: Path) -> None:

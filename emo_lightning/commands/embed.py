@@ -28,6 +28,8 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"inputs hold {len(tars)} tars and {len(args.inputs) - len(tars)} other files; give one kind")
     if not tars and args.out.suffix != ".parquet":
         raise ValueError(f"--out {args.out}: images go to a .parquet file")
+    if tars and args.out.is_file():
+        raise ValueError(f"--out {args.out}: is a file; tars go to a folder")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: expected at least 1")
     from emo_lightning.evaluation.embed import embed_images, embed_tars

@@ -1,4 +1,4 @@
-"""`emo report`: one self-contained HTML page per run."""
+"""`emo report`: one self-contained HTML page of one or several runs, and its tables as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 EXAMPLE = """examples:
   emo report runs/demo
-  emo report runs/demo --out demo.html
+  emo report runs/demo --out demo.html --wandb
+  emo report runs/monday runs/tuesday        one page, tables side by side
 """
 
 
@@ -16,18 +17,39 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "emo report", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory, runs/NAME")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write, for one run (default: RUN/report.html)")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory, runs/NAME; several are compared")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.html",
+        help="where to write; tables go to FILE_tables/ (default: RUN/report.html, or report-A-B.html beside the first of several)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=4, metavar="N", help="images shown of right and of wrong answers each (default 4)"
+    )
+    parser.add_argument(
+        "--wandb", action="store_true", help="also log tables, images and an artifact to W&B (offline unless WANDB_MODE=online)"
+    )
+    parser.add_argument("--project", metavar="NAME", help="of W&B (default: emo-lightning)")
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Run `emo report`."""
     args = parser().parse_args(argv)
-    if args.out and len(args.runs) > 1:
-        raise ValueError(f"--out {args.out} names one file, but {len(args.runs)} runs were given")
-    from emo_lightning.evaluation.report import build_report
+    if args.out and args.out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {args.out}: expected a file that ends in .html; tables go beside it")
+    if args.project and not args.wandb:
+        raise ValueError("--project is W&B's: give --wandb too")
+    from emo_lightning.evaluation.report import build_report, default_out
 
-    for run in args.runs:
-        print(build_report(run, args.out or run / "report.html"))
+    report = build_report(args.runs, args.out or default_out(args.runs), args.samples)
+    print(report.html)
+    print(f"{report.tables_dir}: {len(report.tables)} tables, each as .md, .tex and .csv")
+    if report.notes:
+        print(f"{len(report.notes)} notes on what is missing or was skipped stand on the page")
+    if args.wandb:
+        from emo_lightning.evaluation.wandb_report import PROJECT, log_report
+
+        print(f"W&B: {log_report(report, report.html.parent, args.project or PROJECT)}")
     return 0

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from emo_lightning.data.boxes import codec_for
 from emo_lightning.data.chat import Size, answer, prompt
-from emo_lightning.schema import Record
+from emo_lightning.data.emotion_words import EmotionWords
+from emo_lightning.schema import EMOTIONS, Record
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -58,6 +59,7 @@ class Collator:
         answers: append targets (training) or not (generation, features).
         max_length: tokens; a longer sample is an error, never cut (a cut run of image tokens misaligns the image).
         padding_side: None takes the side described above.
+        distributions: with `answers`, also say where each answer names its emotion, and the annotated distribution over the eight.
     """
 
     processor: ProcessorMixin
@@ -65,6 +67,7 @@ class Collator:
     answers: bool
     max_length: int = 4096
     padding_side: str | None = None
+    distributions: bool = False
     _prompt_ids: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +93,8 @@ class Collator:
         Returns:
             input_ids, attention_mask, mm_token_type_ids (B, T); pixel_values (P, patch_dim); image_grid_thw (B, 3) in patches;
             with answers also labels (B, T). Beside them `key`, `original_size`, `resized_size` ((width, height) each) as lists
-            and `filler` (B,) bool.
+            and `filler` (B,) bool. With `distributions` also emotion_at (B,), the place of the emotion's first token, -1 without
+            one; emotion_first (B, 8), that token for each of `EMOTIONS`; emotion_target (B, 8), their distribution.
 
         Raises:
             CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
@@ -119,6 +123,8 @@ class Collator:
         batch["original_size"] = [q.image.size for q in questions]
         batch["resized_size"] = sizes
         batch["filler"] = torch.tensor([q.filler for q in questions])
+        if self.answers and self.distributions:
+            batch |= self._distributions(questions, sizes, batch)
         return batch
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
@@ -139,6 +145,28 @@ class Collator:
         if not question.keys or not ids:
             raise CollateError(f"sample {question.key!r} has zero supervised tokens: its record has none of the keys asked for")
         return [*ids, self.end]
+
+    def _distributions(self, questions: Sequence[Question], sizes: Sequence[Size], batch: dict[str, Any]) -> dict[str, Tensor]:
+        places, tokens, targets = [], [], []
+        supervised = batch["labels"] != IGNORE
+        for row, (question, resized) in enumerate(zip(questions, sizes, strict=True)):
+            record, keys = question.record, question.keys
+            distribution = record.emotion_distribution() if record is not None and "emotion" in keys else None
+            if record is None or distribution is None or question.filler:
+                places.append(-1)
+                tokens.append([0] * len(EMOTIONS))
+                targets.append([0.0] * len(EMOTIONS))
+                continue
+            variants = [answer(keys, record.model_copy(update={"emotion": e}), self.codec, resized) for e in EMOTIONS]
+            words = EmotionWords.of_answers(self.tokenizer, variants)
+            # The first supervised token is the answer's first, whatever the side of the padding.
+            places.append(int(supervised[row].nonzero()[0, 0]) + len(words.before))
+            tokens.append(list(words.first))
+            targets.append(distribution)
+        return {
+            "emotion_at": torch.tensor(places), "emotion_first": torch.tensor(tokens),
+            "emotion_target": torch.tensor(targets, dtype=torch.float32),
+        }  # fmt: skip
 
     def _pad(self, rows: list[list[int]], labels: list[list[int]]) -> dict[str, Any]:
         width = max(len(row) for row in rows)

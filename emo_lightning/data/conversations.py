@@ -112,7 +112,10 @@ class ConversationDataModule(LightningDataModule):
 
     def collator(self, task: Any) -> Collator:
         """Built from the task's backbone, whose processor and coordinates it must use."""
-        return Collator(task.net.processor, task.net.model_type, answers=True, max_length=self.max_length)
+        return Collator(
+            task.net.processor, task.net.model_type, answers=True, max_length=self.max_length,
+            distributions=getattr(task, "wants_distributions", False),
+        )  # fmt: skip
 
     def train_dataloader(self) -> Any:
         """Shuffled, sized, resumable."""

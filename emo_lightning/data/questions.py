@@ -6,8 +6,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from PIL import Image
 from torch.utils.data import Dataset
 
+from emo_lightning.data.boxes import resized_size
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.loader import rank_loader
@@ -17,17 +19,23 @@ from emo_lightning.schema import Record
 
 
 class QuestionDataset(Dataset[tuple[int, Question]]):
-    """(row, image) pairs of an index; the question is put by the collator."""
+    """(row, image) pairs of an index; the question is put by the collator. `blind`: grey of the image's size in its place."""
 
-    def __init__(self, index: TarIndex, rows: Sequence[int]) -> None:
-        self.index, self.rows = index, rows
+    def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False) -> None:
+        self.index, self.rows, self.blind = index, rows, blind
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, slot: Slot) -> tuple[int, Question]:
         row = self.rows[slot.index]
-        return row, Question(self.index.record(row).id, self.index.image(row), (), filler=slot.filler)
+        image = self.index.image(row)
+        return row, Question(self.index.record(row).id, grey(image.size) if self.blind else image, (), filler=slot.filler)
+
+
+def grey(size: tuple[int, int]) -> Image.Image:
+    """What a blind model is shown: (width, height) of middle grey."""
+    return Image.new("RGB", size, (128, 128, 128))
 
 
 class _AskAll:
@@ -56,11 +64,12 @@ class QuestionDataModule(LightningDataModule):
         num_workers: processes that read ahead.
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many images of each set.
+        blind: show grey in place of every image: what the model says without looking (a text-only baseline).
     """
 
     def __init__(
         self, sets: dict[str, list[str]], objectives: list[str], batch_size: int = 16, num_workers: int = 0,
-        max_length: int = 4096, limit: int | None = None,
+        max_length: int = 4096, limit: int | None = None, blind: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if not sets or not objectives:
@@ -68,7 +77,7 @@ class QuestionDataModule(LightningDataModule):
         for name in objectives:
             objective(name)
         self.sets, self.objectives, self.batch_size = sets, objectives, batch_size
-        self.num_workers, self.max_length, self.limit = num_workers, max_length, limit
+        self.num_workers, self.max_length, self.limit, self.blind = num_workers, max_length, limit, blind
         self._indices: dict[str, TarIndex] = {}
         self.done: dict[str, Collection[str]] = {}
         """Ids per set that a resumed run need not repeat; the task fills it in `setup`."""
@@ -97,24 +106,31 @@ class QuestionDataModule(LightningDataModule):
         if trainer is None:
             raise RuntimeError("loaders are made by the Trainer")
         task: Any = trainer.lightning_module
-        net = task.net
+        rows_left = {name: self._rows_left(name) for name in self.sets}
+        self.pending = [name for name, rows in rows_left.items() if rows]
+        return [self._loader(trainer, task, name, rows_left[name]) for name in self.pending]
+
+    def _rows_left(self, name: str) -> list[int]:
+        index, done = self.index(name), self.done.get(name, ())
+        return [row for row in range(len(index)) if not done or index.record(row).id not in done]
+
+    def _loader(self, trainer: Any, task: Any, name: str, rows: list[int]) -> Any:
+        net, index = task.net, self.index(name)
         collate = _AskAll(Collator(net.processor, net.model_type, answers=False, max_length=self.max_length), self.objectives)
-        loaders, self.pending = [], []
-        for name in self.sets:
-            index, done = self.index(name), self.done.get(name, ())
-            rows = [row for row in range(len(index)) if not done or index.record(row).id not in done]
-            if rows:
-                dataset = QuestionDataset(index, rows)
-                loaders.append(
-                    rank_loader(
-                        trainer,
-                        dataset,
-                        self.batch_size,
-                        seed=0,
-                        shuffle=False,
-                        num_workers=self.num_workers,
-                        collate_fn=collate,
-                    )
-                )
-                self.pending.append(name)
-        return loaders
+        if getattr(task, "by_length", False):
+            # Longest first: where memory does not suffice, that shows in the first batch.
+            rows = sorted(rows, key=lambda row: -_area(net.processor.image_processor, index.record(row)))
+        return rank_loader(
+            trainer, QuestionDataset(index, rows, self.blind), self.batch_size, seed=0, shuffle=False,
+            num_workers=self.num_workers, collate_fn=collate,
+        )  # fmt: skip
+
+
+def _area(processor: Any, record: Record) -> int:
+    """Pixels that the model sees, which its tokens are proportional to; the prompt is the same for all."""
+    size = dict(processor.size)
+    width, height = resized_size(
+        record.width, record.height, factor=processor.patch_size * processor.merge_size,
+        min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"],
+    )  # fmt: skip
+    return width * height

@@ -137,6 +137,11 @@ class TarIndex:
         """
         return self._image_bytes(row, self.record(row) if self.check_sha256 else None)
 
+    def image_extension(self, row: int) -> str:
+        """Of the image member, `jpg`, `png` or `webp` (`jpeg` is `jpg`); nothing is read."""
+        extension = _IMAGES[self._rows[row]["format"]]
+        return "jpg" if extension == "jpeg" else extension
+
     def image(self, row: int) -> Image.Image:
         """Decode to RGB, size `(record.width, record.height)`.
 

@@ -94,9 +94,14 @@ class EmotionModel:
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.backbone import BackboneConfig, load_backbone
 
-        self.config = _read(Path(folder))
+        self.config = read_bundle(Path(folder))
         local_rank = os.environ.get("LOCAL_RANK", "0")
-        self.device = torch.device(device or (f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"))
+        name = device or (f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu")
+        try:
+            self.device = torch.empty(0, device=name).device
+        # torch without CUDA raises AssertionError.
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
         backbone = load_backbone(BackboneConfig(self.config["backbone"], tuning="frozen"))
         self.backbone = backbone.requires_grad_(False).eval().to(self.device)
         self.head = DESHead.from_pretrained(self.config["head"]).requires_grad_(False).eval().to(self.device)
@@ -152,7 +157,12 @@ class EmotionModel:
         return Explanation(merge_predictions(parts), named, [float(x) for x in des[0]])
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_bundle(folder: Path) -> dict[str, Any]:
+    """What `emo.json` says, its folders made absolute.
+
+    Raises:
+        SchemaError: no such file, or one with other keys.
+    """
     path = folder / BUNDLE_FILE
     if not path.is_file():
         raise SchemaError(

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from emo_lightning.evaluation.page import Page, cell_text
 from emo_lightning.evaluation.table5 import MODES, ROWS, Mode
 from emo_lightning.evaluation.table6 import METRICS, SETS
 
@@ -15,19 +17,24 @@ NOT_COMPUTED = "not computed"
 
 
 def table5_tables(result: Mapping[str, Any], modes: Sequence[Mode] = MODES) -> list[Table]:
-    """One table per mode of what `table5` returned: arms as columns, constant answers after them."""
+    """One table per mode of what `table5` returned: arms as columns with their intervals, baselines after them."""
     tables = []
     columns = {**result["arms"], **result["baselines"]}
     for mode in modes:
         title = f"Table 5, {mode} mode, split {result['split']}, {result['references']} images (x100)"
-        about = f"Constant answers come from {result['baseline_source']}. Definition {result['definition'][:12]}."
-        caption = " ".join([about, *result.get("remarks", [])])
+        about = f"Baselines come from {result['baseline_source']}. Definition {result['definition'][:12]}."
+        if boot := result.get("bootstrap"):
+            about += (
+                f" In brackets: {boot['level']:.0%} interval, {boot['resamples']} resamples over images, seed {boot['seed']}."
+            )
+        omitted = [f"No {name}: {why}." for name, why in result.get("omitted", {}).items()]
+        caption = " ".join([about, *omitted, *result.get("remarks", [])])
         table = Table(title=title, caption=caption)
         table.add_column("Metric")
         for name in columns:
             table.add_column(name, justify="right", style="dim" if name in result["baselines"] else "")
         for row in ROWS[mode]:
-            cells = [_number(column[mode][row.key]) for column in columns.values()]
+            cells = [_with_interval(column, mode, row.key) for column in columns.values()]
             table.add_row(f"{row.title} {'↓' if row.lower_is_better else '↑'}", *cells)
         tables.append(table)
     return tables
@@ -50,6 +57,19 @@ def table6_tables(result: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
+def page_tables(page: Page) -> list[Table]:
+    """The tables of a `page.json`."""
+    tables = []
+    for found in page.tables:
+        table = Table(title=found.title or page.title, caption=found.note or None)
+        for n, column in enumerate(found.columns):
+            table.add_column(column, justify="right" if n else "left")
+        for row in found.rows:
+            table.add_row(*(escape(cell_text(cell, found.digits)) for cell in row))
+        tables.append(table)
+    return tables
+
+
 def show(tables: Sequence[Table], console: Console | None = None) -> None:
     """Print tables one under the other."""
     console = console or Console()
@@ -61,6 +81,14 @@ def mean_std(summary: Mapping[str, Any]) -> str:
     """`73.74 ± 0.52`, or the mean alone where there is one seed."""
     std = "" if summary["std"] is None else f" ± {summary['std']:.2f}"
     return f"{summary['mean']:.2f}{std}"
+
+
+def _with_interval(column: Mapping[str, Any], mode: Mode, row: str) -> str:
+    """The figure, its interval on the next line."""
+    if row in column.get("inapplicable", ()):
+        return "–"
+    bounds = column.get("intervals", {}).get(mode, {}).get(row)
+    return _number(column[mode][row]) + (f"\n[{bounds[0]:.1f}, {bounds[1]:.1f}]".replace("[", "\\[") if bounds else "")
 
 
 def _number(value: float | None) -> str:

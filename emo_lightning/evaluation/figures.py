@@ -110,6 +110,40 @@ def cloud_svg(coords: NDArray[Any], labels: Sequence[str], title: str) -> str:
         return _inline(figure, f"MDS of the emotion embeddings of {title}")
 
 
+def reliability_svg(arms: Mapping[str, Any]) -> str:
+    """Accuracy over confidence, a panel per arm and a line per set; points grow with the images of their bin.
+
+    Args:
+        arms: arm -> `sets`: name -> `reliability`: bins with `confidence`, `accuracy` (percent) and `count`.
+    """
+    with matplotlib.rc_context(_STYLE):
+        columns = min(3, len(arms))
+        rows = -(-len(arms) // columns)
+        figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.4), layout="constrained")
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for panel, (arm, body) in zip(panels, arms.items(), strict=False):
+            panel.plot([0, 100], [0, 100], color=_INK, lw=0.8, ls=":")
+            for i, (name, found) in enumerate(body["sets"].items()):
+                bins = found["reliability"]
+                most = max(b["count"] for b in bins)
+                x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+                colour = ARM_COLOURS[i % len(ARM_COLOURS)]
+                panel.plot(x, y, color=colour, lw=1.2, label=name)
+                panel.scatter(x, y, s=[8 + 40 * b["count"] / most for b in bins], color=colour, linewidths=0)
+            panel.set_title(arm, fontsize="medium")
+            panel.set_xlim(0, 100)
+            panel.set_ylim(0, 100)
+            panel.set_aspect("equal")
+            panel.grid(alpha=0.15, color=_INK)
+        for panel in panels[len(arms) :]:
+            panel.set_axis_off()
+        figure.supxlabel("confidence (%)", fontsize="medium")
+        figure.supylabel("accuracy (%)", fontsize="medium")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        return _inline(figure, "Reliability: accuracy over confidence")
+
+
 def overlay_svg(
     image: bytes,
     media_type: str,

@@ -1,6 +1,7 @@
 """Scores between two sets of boxes and one-to-one matchings of them. Pure numpy and scipy.
 
-Boxes are `(x1, y1, x2, y2)` in pixels. A predicted box may be empty, turned or not finite: its scores are 0.
+Boxes are `(x1, y1, x2, y2)` in pixels. A predicted box may be empty, turned or not finite: its scores are 0. What gives a matrix for
+(N, 4) and (M, 4) gives one for each image of a batch, (…, N, 4) and (…, M, 4).
 """
 
 from __future__ import annotations
@@ -30,49 +31,59 @@ def as_boxes(boxes: Sequence[Sequence[float]] | Array) -> Array:
 
 
 def valid(boxes: Array) -> NDArray[np.bool_]:
-    """Shape (N,): finite, x1 < x2 and y1 < y2."""
-    finite = np.isfinite(boxes).all(axis=1)
-    return finite & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+    """Shape (…, N): finite, x1 < x2 and y1 < y2."""
+    finite = np.isfinite(boxes).all(axis=-1)
+    return finite & (boxes[..., 0] < boxes[..., 2]) & (boxes[..., 1] < boxes[..., 3])
+
+
+def _safe(boxes: Array) -> Array:
+    """Invalid boxes as four zeros."""
+    return np.where(valid(boxes)[..., None], boxes, 0.0)
+
+
+def _pairs(a: Array, b: Array, corner: slice) -> tuple[Array, Array]:
+    """One corner of every a beside one of every b, ready to broadcast to (…, N, M, 2)."""
+    return a[..., :, None, corner], b[..., None, :, corner]
+
+
+_LOW, _HIGH = slice(0, 2), slice(2, 4)
 
 
 def area(boxes: Array) -> Array:
-    """Shape (N,), pixels²; an invalid box has 0."""
-    ok = valid(boxes)
-    safe = np.where(ok[:, None], boxes, 0.0)
-    return (safe[:, 2] - safe[:, 0]) * (safe[:, 3] - safe[:, 1])
+    """Shape (…, N), pixels²; an invalid box has 0."""
+    safe = _safe(boxes)
+    return (safe[..., 2] - safe[..., 0]) * (safe[..., 3] - safe[..., 1])
 
 
 def intersection(a: Array, b: Array) -> Array:
-    """Areas of overlap, shape (N, M), pixels²; 0 where a box is invalid."""
-    a_safe, b_safe = (np.where(valid(x)[:, None], x, 0.0) for x in (a, b))
-    corner_low = np.maximum(a_safe[:, None, :2], b_safe[None, :, :2])
-    corner_high = np.minimum(a_safe[:, None, 2:], b_safe[None, :, 2:])
-    return np.clip(corner_high - corner_low, 0, None).prod(axis=2)
+    """Areas of overlap, shape (…, N, M), pixels²; 0 where a box is invalid."""
+    a_safe, b_safe = _safe(a), _safe(b)
+    sides = np.clip(np.minimum(*_pairs(a_safe, b_safe, _HIGH)) - np.maximum(*_pairs(a_safe, b_safe, _LOW)), 0, None)
+    return sides[..., 0] * sides[..., 1]
 
 
 def iou_matrix(a: Array, b: Array) -> Array:
-    """Intersection over union, shape (N, M), 0–1."""
+    """Intersection over union, shape (…, N, M), 0–1."""
     inter = intersection(a, b)
-    union = area(a)[:, None] + area(b)[None, :] - inter
+    union = area(a)[..., :, None] + area(b)[..., None, :] - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
 def dice_matrix(a: Array, b: Array) -> Array:
-    """F1 of area precision (overlap / area of a) and area recall (overlap / area of b), shape (N, M), 0–1."""
+    """F1 of area precision (overlap / area of a) and area recall (overlap / area of b), shape (…, N, M), 0–1."""
     inter = intersection(a, b)
-    total = area(a)[:, None] + area(b)[None, :]
+    total = area(a)[..., :, None] + area(b)[..., None, :]
     return np.divide(2 * inter, total, out=np.zeros_like(inter), where=total > 0)
 
 
 def center_matrix(a: Array, b: Array) -> Array:
-    """1 − distance of centres / diagonal of the smallest box around both, shape (N, M), 0–1; 0 where a box is invalid."""
-    ok = valid(a)[:, None] & valid(b)[None, :]
-    a_safe, b_safe = (np.where(valid(x)[:, None], x, 0.0) for x in (a, b))
-    centers = [(x[:, :2] + x[:, 2:]) / 2 for x in (a_safe, b_safe)]
-    distance = np.linalg.norm(centers[0][:, None] - centers[1][None, :], axis=2)
-    low = np.minimum(a_safe[:, None, :2], b_safe[None, :, :2])
-    high = np.maximum(a_safe[:, None, 2:], b_safe[None, :, 2:])
-    diagonal = np.linalg.norm(high - low, axis=2)
+    """1 − distance of centres / diagonal of the smallest box around both, shape (…, N, M), 0–1; 0 where a box is invalid."""
+    ok = valid(a)[..., :, None] & valid(b)[..., None, :]
+    a_safe, b_safe = _safe(a), _safe(b)
+    middle_a, middle_b = ((x[..., :2] + x[..., 2:]) / 2 for x in (a_safe, b_safe))
+    apart = middle_a[..., :, None, :] - middle_b[..., None, :, :]
+    around = np.maximum(*_pairs(a_safe, b_safe, _HIGH)) - np.minimum(*_pairs(a_safe, b_safe, _LOW))
+    distance, diagonal = np.hypot(apart[..., 0], apart[..., 1]), np.hypot(around[..., 0], around[..., 1])
     return np.where(ok, 1 - np.divide(distance, diagonal, out=np.ones_like(distance), where=diagonal > 0), 0.0)
 
 

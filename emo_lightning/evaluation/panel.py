@@ -32,12 +32,14 @@ def choose(records: Sequence[Record], count: int, seed: int) -> list[int]:
 def write_panel(
     out: Path, arms: Mapping[str, Mapping[str, Prediction]], references: References, count: int, seed: int
 ) -> dict[str, Any]:
-    """Write `panel.json` and `panel/N.jpg` below `out`; returns what `panel.json` holds.
+    """Write `panel.json` and `panel/N.jpg` below `out`, and `panel/N.png`, `panel/N.pdf` with everything said; returns `panel.json`.
 
     Raises:
         SchemaError: the references hold no images.
         ValueError: count < 1.
     """
+    from emo_lightning.evaluation.print_figures import draw_comparison
+
     if count < 1:
         raise ValueError(f"count={count}; expected at least 1")
     items = []
@@ -48,17 +50,16 @@ def write_panel(
         picture.save(buffer, "JPEG", quality=88)
         name = f"panel/{n:02d}.jpg"
         write_bytes(out / name, buffer.getvalue())
-        said = {arm: _answer(predictions.get(record.id)) for arm, predictions in arms.items()}
-        items.append(
-            {
-                "id": record.id,
-                "image": name,
-                "size": [record.width, record.height],
-                "split": record.split,
-                "truth": _answer(record),
-                "predictions": said,
-            }
-        )
+        item = {
+            "id": record.id,
+            "image": name,
+            "size": [record.width, record.height],
+            "split": record.split,
+            "truth": _answer(record),
+            "predictions": {arm: _answer(predictions.get(record.id)) for arm, predictions in arms.items()},
+        }
+        items.append(item)
+        draw_comparison(picture, item, list(arms), out / "panel" / f"{n:02d}")
     panel = {"arms": list(arms), "seed": seed, "of": len(references), "items": items}
     write_json(out / "panel.json", panel)
     return panel

@@ -93,3 +93,22 @@ def load_predictions(path: str | Path, references: References) -> dict[str, Pred
             f"e.g. {', '.join(map(repr, unknown[:5]))}"
         )
     return predictions
+
+
+def arm_names(files: Sequence[Path]) -> list[str]:
+    """A name for each predictions file: its own; where all have the same, that of the folders in which they differ.
+
+    Raises:
+        SchemaError: the same file twice.
+    """
+    paths = [Path(file).absolute() for file in files]
+    if len(set(paths)) < len(paths):
+        raise SchemaError(f"the same predictions file twice: {files[0]}")
+    if len({path.stem for path in paths}) == len(paths):
+        return [path.stem for path in paths]
+    if len({path.name for path in paths}) > 1 or len(paths) == 1:
+        return [str(file) for file in files]
+    depth = 1
+    while len({path.parts[-1 - depth : -1] for path in paths}) < len(paths):
+        depth += 1
+    return ["/".join(path.parts[-1 - depth : -1]) for path in paths]

@@ -1,226 +1,207 @@
-"""One self-contained page of a run: whatever stages exist are shown, whatever is missing is named.
+"""One self-contained page of one or several runs: whatever stages exist are shown, whatever is missing is named.
 
-The page asks nothing of the network: styles, pictures and drawings are inside it.
+The page asks nothing of the network: styles, pictures and drawings are inside it. Beside it lie the same tables as Markdown,
+LaTeX and CSV. Every table and figure says which command, commit, settings and data it came from.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from emo_lightning.evaluation import figures
 from emo_lightning.evaluation.artifacts import write_bytes
-from emo_lightning.evaluation.console import mean_std
-from emo_lightning.evaluation.table5 import MODES, ROWS, definition_hash
-from emo_lightning.evaluation.table6 import METRICS, SETS
-from emo_lightning.schema import SchemaError
-
-OUTPUTS = {"table5": "table5.json", "table6": "table6.json", "mds": "mds.json", "panel": "panel.json", "prep": "prep.json"}
-"""Kind of stage -> the file that the page reads of it."""
-
-COMPLETE = "complete"
-"""`status` in `stage.json` of a stage that is done; the page names every stage with another."""
-
-STATUS = {"running": "was interrupted, or is still running", "failed": "failed"}
-"""What the page says of a stage that is not complete."""
-
-CONFIG_LIMIT = 20_000
-"""Characters of a stage's config.yaml that are shown."""
-
-_T = TypeVar("_T")
+from emo_lightning.evaluation.baselines import TEXT_ONLY
+from emo_lightning.evaluation.page import MISSING, Cell, Spread, cell_text
+from emo_lightning.evaluation.run_folder import COMPLETE
+from emo_lightning.evaluation.sections import RunSections
+from emo_lightning.evaluation.table5 import MODES, ROWS
+from emo_lightning.evaluation.table_files import source_lines, write_tables
+from emo_lightning.evaluation.tables import ReportTable, number_of, side_by_side, with_unique_names
 
 
 @dataclass
-class Stage:
-    """A stage directory as found."""
+class Report:
+    """A written report."""
 
-    name: str
-    path: Path
-    info: dict[str, Any] = field(default_factory=dict)
-    config: str | None = None
+    html: Path
+    tables_dir: Path
+    runs: list[RunSections]
+    tables: list[ReportTable]
+    """All, side by side first; with the names of their files."""
+    notes: list[str]
+    """What was missing or skipped, over all runs."""
 
 
-def build_report(run_dir: Path, out: Path) -> Path:
-    """Write the page.
+def build_report(run_dirs: Path | Sequence[Path], out: Path, samples: int = 4) -> Report:
+    """Write the page and, beside it, `NAME_tables/` with every table as .md, .tex and .csv.
 
     Args:
-        run_dir: `runs/NAME`, with one directory per stage.
+        run_dirs: `runs/NAME`, one or several; with one directory per stage.
         out: the .html file.
-
-    Returns:
-        `out`.
+        samples: images shown that were answered rightly, and as many that were answered wrongly; read from the tars.
 
     Raises:
-        FileNotFoundError: `run_dir` is no directory. An empty or half-finished run is no error: the page says what is missing.
+        FileNotFoundError: a run is no directory. An empty or half-finished run is no error: the page says what is missing.
+        ValueError: no run, one run twice, or `samples` is negative.
+        FileExistsError: `NAME_tables/` holds something that no report writes.
     """
-    run_dir = Path(run_dir)
-    if not run_dir.is_dir():
-        raise FileNotFoundError(f"{run_dir}: no such run directory")
-    page = _Page(run_dir)
+    folders = [Path(run_dirs)] if isinstance(run_dirs, str | Path) else [Path(path) for path in run_dirs]
+    if not folders or len({path.resolve() for path in folders}) < len(folders):
+        raise ValueError(f"runs {[str(path) for path in folders]}: expected at least one, and each once")
+    if samples < 0:
+        raise ValueError(f"samples={samples}; expected 0 or more")
+    out = Path(out)
+    names = _names(folders)
+    runs = [RunSections(folder, samples, name) for folder, name in zip(folders, names, strict=True)]
+    per_run = [(run.run.name, [table for table in run.tables if not table.folded]) for run in runs]
+    compared = side_by_side(per_run) if len(runs) > 1 else []
+    tables = with_unique_names(compared + [table for run in runs for table in run.tables])
+    notes = _comparability(runs) + [f"{run.run.name}: {note}" if len(runs) > 1 else note for run in runs for note in run.notes]
+    title = " and ".join(names) if len(names) < 4 else f"{len(names)} runs"
+    html = _environment().get_template("report.html.j2").render(
+        title=title, runs=runs, compared=compared, notes=notes, tables_dir=tables_dir(out).name, facts=[_facts(r) for r in runs],
+        modes=MODES, rows=ROWS, arm_colours=figures.ARM_COLOURS, links=_links(runs[0]),
+    )  # fmt: skip
+    # The tables first: a page whose tables could not be written would promise too much.
+    folder = write_tables(tables_dir(out), tables, title, notes)
+    write_bytes(out, html.encode())
+    return Report(out, folder, runs, tables, notes)
+
+
+def tables_dir(out: Path) -> Path:
+    """Where the tables of a page lie: `report.html` -> `report_tables`."""
+    return out.with_name(f"{out.stem}_tables")
+
+
+def default_out(run_dirs: Sequence[Path]) -> Path:
+    """`RUN/report.html` for one run, `report-A-B.html` beside the first for several."""
+    if len(run_dirs) == 1:
+        return run_dirs[0] / "report.html"
+    names = [path.resolve().name for path in run_dirs]
+    name = "-".join(names) if len(names) < 4 else f"{names[0]}-and-{len(names) - 1}-more"
+    return run_dirs[0].resolve().parent / f"report-{name}.html"
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Names of the runs, with the folder above where two are called alike."""
+    names = [path.resolve().name for path in folders]
+    return [
+        f"{path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
+        for path, name in zip(folders, names, strict=True)
+    ]
+
+
+def _comparability(runs: Sequence[RunSections]) -> list[str]:
+    """Why figures that stand side by side may not be compared."""
+    notes = []
+    found: dict[str, dict[str, set[str]]] = {"definition": {}, "references": {}}
+    for run in runs:
+        for about in (run.section("table5").extra if run.section("table5") else {}).values():  # type: ignore[union-attr]
+            for what in found:
+                found[what].setdefault(str(about[what]), set()).add(run.run.name)
+    if len(found["definition"]) > 1:
+        notes.append("Table 5 of these runs was scored by different versions of the definitions: the figures do not compare")
+    if len(found["references"]) > 1:
+        sets = "; ".join(f"{', '.join(sorted(names))}: {what}" for what, names in found["references"].items())
+        notes.append(f"Table 5 of these runs was scored on different images ({sets}): the figures do not compare")
+    return notes
+
+
+def _facts(run: RunSections) -> list[tuple[str, str, str]]:
+    """What a reader wants first: (title, figure, what it is)."""
+    facts = []
+    for table in run.tables:
+        if table.title == "Table 5, strict mode":
+            facts += [fact for title, key in _TILES.items() for fact in _tile(table, title, key)]
+        elif table.title == "Table 6, test":
+            arms = [(value, row) for row in table.rows if (value := number_of(row[1])) is not None]
+            if arms:
+                value, row = max(arms, key=lambda item: item[0])
+                facts.append(
+                    ("Linear probe, accuracy", f"{value:.2f} %", f"{row[0]}, best of {len(arms)} arms{_about(row[1])}")
+                )
+    seconds = [stage.info.get("seconds") for stage in run.run.stages]
+    spent = sum(s for s in seconds if isinstance(s, int | float))
+    done = sum(stage.info.get("status") == COMPLETE for stage in run.run.stages)
+    if run.run.stages:
+        facts.append(("Stages", f"{done} of {len(run.run.stages)} complete", f"{_seconds(spent)} in all"))
+    return facts
+
+
+_TILES = {"Emotion accuracy": "Emotion Acc ↑", "Box IoU": "BBox IoU ↑"}
+
+
+def _tile(table: ReportTable, title: str, key: str) -> list[tuple[str, str, str]]:
+    """The best arm's figure in a row of Table 5, beside the best answer that sees neither image nor annotation."""
+    row = next((row for row in table.rows if row[0] == key), [])
+    known = [(value, m) for m, cell in enumerate(row) if (value := number_of(cell)) is not None]
+    arms = [(value, m) for value, m in known if m not in table.quiet]
+    floors = [value for value, m in known if m in table.quiet and table.columns[m] != TEXT_ONLY]
+    if not arms:
+        return []
+    value, best = max(arms)
+    beside = f"; without looking: {max(floors):.2f}" if floors else ""
+    return [(title, f"{value:.2f} %", f"{table.columns[best]}, strict{_about(row[best])}{beside}")]
+
+
+def _about(cell: Cell) -> str:
+    text = cell_text(cell)
+    return f", {text[text.index(' ') + 1 :]}" if isinstance(cell, Spread) and " " in text else ""
+
+
+def _links(run: RunSections) -> list[tuple[str, str]]:
+    """(anchor, short title) of a run's sections: of our own what stands before the colon, of a stage's what stands after it."""
+    links: dict[str, str] = {}
+    for section in run.sections:
+        before, _, after = section.title.partition(": ")
+        short = after if after and section.key.startswith("page-") else before
+        links[section.key] = short[:1].upper() + short[1:]
+    return list(links.items())
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("emo_lightning.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(percent=_percent, mean_std=mean_std, seconds=_seconds)
+    environment.filters.update(cell=_cell, seconds=_seconds, day=_day, source_lines=source_lines)
     environment.tests["scalar"] = lambda value: not isinstance(value, dict | list)
-    html = environment.get_template("report.html.j2").render(page.context())
-    write_bytes(Path(out), html.encode())
-    return Path(out)
+    return environment
 
 
-class _Page:
-    """Reads a run; what cannot be read or is absent goes to `notes`, which the page shows first."""
-
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.notes: list[str] = []
-        self.stages = sorted(
-            (self._stage(path) for path in run_dir.iterdir() if path.is_dir() and not path.name.startswith(".")),
-            key=lambda stage: (str(stage.info.get("started") or "~"), stage.name),
-        )
-        self.stages = [s for s in self.stages if s.info or s.config or any((s.path / f).is_file() for f in OUTPUTS.values())]
-
-    def context(self) -> dict[str, Any]:
-        """Everything that the template names."""
-        context = {
-            "run": self.run_dir.resolve().name,
-            "stages": self.stages,
-            "table5": self._collect("table5", self._table5),
-            "table6": self._collect("table6", lambda stage, found: found),
-            "mds": self._collect("mds", self._mds),
-            "panels": self._collect("panel", self._panel),
-            "prep": self._collect("prep", lambda stage, found: found),
-            "losses": self._losses(),
-            "modes": MODES,
-            "rows": ROWS,
-            "metrics": METRICS,
-            "sets": SETS,
-            "arm_colours": figures.ARM_COLOURS,
-        }
-        return {**context, "notes": self._stage_notes() + self.notes}
-
-    def _stage(self, path: Path) -> Stage:
-        stage = Stage(path.name, path)
-        if (path / "stage.json").is_file():
-            stage.info = self._attempt(path / "stage.json", lambda: _read_object(path / "stage.json")) or {}
-        if (path / "config.yaml").is_file():
-            stage.config = (path / "config.yaml").read_text(encoding="utf-8", errors="replace")
-            if len(stage.config) > CONFIG_LIMIT:
-                stage.config = stage.config[:CONFIG_LIMIT] + f"\n… cut at {CONFIG_LIMIT} characters; the rest is in config.yaml"
-        return stage
-
-    def _attempt(self, path: Path, read: Callable[[], _T]) -> _T | None:
-        """One damaged file must not cost the page: it is named there instead."""
-        try:
-            return read()
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            reason = f"key {error} is missing" if isinstance(error, KeyError) else str(error).removeprefix(f"{path}: ")
-            self.notes.append(f"{path.relative_to(self.run_dir)} could not be shown: {reason}")
-            return None
-
-    def _collect(self, kind: str, show: Callable[[Stage, dict[str, Any]], Any]) -> list[tuple[str, Any]]:
-        found = []
-        for stage in self.stages:
-            path = stage.path / OUTPUTS[kind]
-            if path.is_file():
-                shown = self._attempt(path, lambda stage=stage, path=path: show(stage, _read_object(path)))  # type: ignore[misc]
-                if shown is not None:
-                    found.append((stage.name, shown))
-            elif stage.info.get("kind") == kind and stage.info.get("status") == COMPLETE:
-                self.notes.append(f"stage {stage.name!r} is complete but has no {path.name}")
-        return found
-
-    def _stage_notes(self) -> list[str]:
-        notes = [
-            f"stage {stage.name!r} {STATUS.get(str(stage.info.get('status')), 'has no status')}; the same command goes on there"
-            for stage in self.stages
-            # The stage that writes this page is still running while it does.
-            if stage.info and stage.info.get("status") != COMPLETE and stage.info.get("kind") != "report"
-        ]
-        kinds = {stage.info.get("kind") for stage in self.stages}
-        present = {kind for kind, name in OUTPUTS.items() if any((s.path / name).is_file() for s in self.stages)}
-        titles = {"table5": "Table 5", "table6": "Table 6", "mds": "MDS", "panel": "image panel", "prep": "dataset statistics"}
-        return notes + [f"no {title}: this run has no such stage" for k, title in titles.items() if k not in kinds | present]
-
-    def _table5(self, stage: Stage, found: dict[str, Any]) -> dict[str, Any]:
-        columns = {**found["arms"], **found["baselines"]}
-        best: dict[str, set[tuple[str, str]]] = {}
-        for mode in MODES:
-            best[mode] = set()
-            for row in ROWS[mode]:
-                values = {arm: v for arm, c in found["arms"].items() if (v := c[mode][row.key]) is not None}
-                if len(values) > 1:
-                    top = (min if row.lower_is_better else max)(values.values())
-                    best[mode] |= {(row.key, arm) for arm, v in values.items() if v == top}
-        if not found["clip"]:
-            self.notes.append(f"stage {stage.name!r}: CLIP rows were not computed, no CLIP model was given")
-        elif found["clip_truncated"]:
-            self.notes.append(f"stage {stage.name!r}: {found['clip_truncated']} descriptions were cut to CLIP's text length")
-        for arm, column in found["arms"].items():
-            counts = {k.replace("_", " "): v for k, v in column["counts"].items() if v and k != "references"}
-            if counts:
-                listed = ", ".join(f"{v} {k}" for k, v in counts.items())
-                self.notes.append(f"stage {stage.name!r}, {arm}, of {found['references']} images: {listed}")
-        if found["definition"] != definition_hash():
-            self.notes.append(f"stage {stage.name!r} was scored by another version of the definitions than the installed one")
-        return {**found, "columns": columns, "best": best}
-
-    def _mds(self, stage: Stage, found: dict[str, Any]) -> dict[str, Any]:
-        with np.load(stage.path / "mds.npz", allow_pickle=False) as points:
-            drawn = {
-                arm: Markup(figures.cloud_svg(points[f"coords_{n}"], points[f"labels_{n}"].tolist(), arm))
-                for n, arm in enumerate(found["arms"])
-            }
-        for arm, summary in found["arms"].items():
-            if summary["without_emotion"]:
-                self.notes.append(f"stage {stage.name!r}, {arm}: {summary['without_emotion']} embeddings have no emotion")
-        return {"arms": {arm: {**summary, "svg": drawn[arm]} for arm, summary in found["arms"].items()}}
-
-    def _panel(self, stage: Stage, found: dict[str, Any]) -> dict[str, Any]:
-        items = []
-        for item in found["items"]:
-            said = item["predictions"]
-            image = (stage.path / item["image"]).read_bytes()
-            boxes = {arm: (said[arm] or {}).get("boxes", []) for arm in found["arms"]}
-            svg = figures.overlay_svg(image, "image/jpeg", tuple(item["size"]), item["truth"]["boxes"], boxes)
-            items.append({**item, "svg": Markup(svg)})
-        return {**found, "items": items}
-
-    def _losses(self) -> list[tuple[str, Markup]]:
-        drawn = []
-        for stage in self.stages:
-            for path in sorted(stage.path.rglob("metrics.csv")):
-                curves = self._attempt(path, lambda path=path: figures.read_losses(path))  # type: ignore[misc]
-                if curves:
-                    drawn.append((stage.name, Markup(figures.loss_svg(curves, stage.name))))
-                elif curves is not None:
-                    self.notes.append(f"{path.relative_to(self.run_dir)} holds no loss")
-        return drawn
+def _cell(cell: Cell, digits: int) -> Markup:
+    """A figure, with its interval or deviation smaller beside it."""
+    match cell:
+        case Spread(value=value) if value is not None:
+            number = f"{value:.{digits}f}"
+            about = cell_text(cell, digits).removeprefix(number).strip()
+            return Markup('{} <span class="about">{}</span>').format(number, about)
+        case _ if cell_text(cell, digits) == MISSING:
+            return Markup('<span class="none" title="not computed">{}</span>').format(MISSING)
+        case _:
+            return Markup.escape(cell_text(cell, digits))
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise SchemaError(f"{path}: found {type(found).__name__}; expected an object")
-    return found
-
-
-def _percent(value: float | None) -> str:
-    return "not computed" if value is None else f"{value:.2f}"
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
+def _seconds(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return MISSING
     minutes, seconds = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {seconds:02d} s" if minutes else f"{value:.1f} s"
+
+
+def _day(value: Any) -> str:
+    """`2026-11-22 22:15` of an ISO time; what cannot be read stays as it is."""
+    try:
+        return datetime.fromisoformat(str(value)).strftime("%Y-%m-%d %H:%M %Z").strip()
+    except ValueError:
+        return str(value)

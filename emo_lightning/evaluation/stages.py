@@ -22,6 +22,9 @@ def table5_stage(
     train: list[str] | None = None,
     clip: str | None = None,
     remarks: list[str] | None = None,
+    against: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> None:
     """Score predictions, write `table5.json` (see `table5.table5`) and print both modes.
 
@@ -29,20 +32,31 @@ def table5_stage(
         out: the stage's directory.
         predictions: arm -> predictions file (.jsonl).
         references: .jsonl files of records, or tars (files, folders, globs); only tars have images.
-        train: records that the constant answers come from; without it the references themselves.
+        train: records that the baselines' answers come from; without it the references themselves.
         clip: folder or hub id of a CLIP model; without it the CLIP rows are not computed.
         remarks: what a reader of the table should know of its arms; shown below it.
+        against: arm that the others are compared with, image by image: differences with their intervals.
+        resamples: of the bootstrap over images that gives the intervals; 0 for none.
+        seed: of the bootstrap and of the shuffled labels.
     """
     from emo_lightning.evaluation.artifacts import write_json
     from emo_lightning.evaluation.console import show, table5_tables
 
-    result = score(predictions, references, train, clip) | {"remarks": remarks or []}
+    scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
+    result = scored | {"remarks": remarks or []}
     write_json(out / "table5.json", result)
     show(table5_tables(result))
 
 
 def score(
-    predictions: Mapping[str, Path], references: list[str], train: list[str] | None = None, clip: str | None = None
+    predictions: Mapping[str, Path],
+    references: list[str],
+    train: list[str] | None = None,
+    clip: str | None = None,
+    *,
+    against: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Load everything and compute Table 5; arguments as `table5_stage`."""
     from emo_lightning.evaluation.clip import ClipScorer
@@ -52,59 +66,125 @@ def score(
     truth = References.load(references)
     arms = _arms(predictions, truth)
     training = References.load(train) if train else None
-    return table5(arms, truth, training, ClipScorer.load(clip) if clip else None)
+    scorer = ClipScorer.load(clip) if clip else None
+    return table5(arms, truth, training, scorer, against=against, resamples=resamples, seed=seed)
 
 
-def table6_stage(out: Path, probes: dict[str, list[Path]]) -> None:
-    """Gather probe runs, write `table6.json` (see `table6.table6`) and print the table.
+def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000, seed: int = 0) -> None:
+    """Gather probe runs, compare the arms image by image, write `table6.json` and `page.json`, and print the tables.
+
+    `table6.json` holds what `table6.table6` returns and, as `paired`, what `table6_paired.paired_tests` does.
 
     Args:
         out: the stage's directory.
-        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`.
+        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs `probe/`
+            and `des.parquet`, and is left out, with a note, where they are missing.
+        resamples: of the bootstrap behind the intervals of differences.
+        seed: of bootstrap and permutation.
     """
     from emo_lightning.evaluation.artifacts import write_json
-    from emo_lightning.evaluation.console import show, table6_tables
+    from emo_lightning.evaluation.console import page_tables, show, table6_tables
+    from emo_lightning.evaluation.page import write_page
     from emo_lightning.evaluation.table6 import table6
+    from emo_lightning.evaluation.table6_paired import paired_page, paired_tests
 
     if not probes:
         raise SchemaError("probes: no arm is named")
     result = table6(probes)
+    result["paired"] = paired_tests(probes, resamples=resamples, seed=seed)
+    page = paired_page(result["paired"])
     write_json(out / "table6.json", result)
-    show(table6_tables(result))
+    write_page(out, page)
+    show([*table6_tables(result), *page_tables(page)])
 
 
-def mds_stage(out: Path, embeddings: dict[str, Path], seed: int = 0, max_points: int = 2000) -> None:
-    """Lay each arm's embeddings out in two dimensions; write `mds.json` (figures) and `mds.npz` (points).
+def mds_stage(
+    out: Path,
+    embeddings: dict[str, Path],
+    seed: int = 0,
+    max_points: int = 2000,
+    references: list[str] | None = None,
+    megabytes: float = 6.0,
+) -> None:
+    """Figure 6: lay each arm's embeddings out in two dimensions, the same images in the same colours.
 
-    `mds.npz` holds, for the n-th arm of `mds.json`, `coords_n` (N, 2), `labels_n` and `ids_n`. Arms over the same images show
-    the same sample of them.
+    Writes `mds.json` (figures of merit), `mds.npz` (points), `mds.html` (to explore; one file, no requests), `mds.png` and `mds.pdf`
+    (for print) and `page.json`. `mds.npz` holds, for the n-th arm of `mds.json`, `coords_n` (N, 2), `labels_n` and `ids_n`.
 
     Args:
         out: the stage's directory.
-        embeddings: arm -> .parquet with the columns id, emotion, split, des; rows without an emotion are left out and counted.
+        embeddings: arm -> .parquet with the columns id, emotion, split, des; rows without an emotion, and images that not all arms
+            have, are left out and counted.
         seed: of the sample.
-        max_points: images per arm, drawn in proportion to the emotions.
+        max_points: images, drawn in proportion to the emotions.
+        references: .jsonl files of records, or tars (files, folders, globs); the page shows their triplets and intensities, and from
+            tars their images. None shows id and emotion alone.
+        megabytes: that the images of the page may take in all.
     """
     import numpy as np
 
     from emo_lightning.evaluation.artifacts import write_json, write_npz
+    from emo_lightning.evaluation.cloud_page import write_cloud_page
     from emo_lightning.evaluation.mds import emotion_cloud
+    from emo_lightning.evaluation.page import Page, PageFigure, write_page
+    from emo_lightning.evaluation.print_figures import draw_clouds
+    from emo_lightning.evaluation.references import References
 
     if not embeddings:
         raise SchemaError("embeddings: no arm is named")
-    arms: dict[str, Any] = {}
+    truth = References.load(references) if references else None
+    read = {arm: _read_des(Path(path)) for arm, path in embeddings.items()}
+    kept = _in_all_arms({arm: dict(zip(ids, labels, strict=True)) for arm, (_, labels, ids, *_) in read.items()})
+    clouds, arms = {}, {}
     arrays: dict[str, Any] = {}
-    for n, (arm, path) in enumerate(embeddings.items()):
-        vectors, labels, ids, splits, dropped = _read_des(Path(path))
-        cloud = emotion_cloud(vectors, labels, ids, seed=seed, max_points=max_points)
-        arms[arm] = {**cloud.summary(), "splits": splits, "without_emotion": dropped, "seed": seed, "dim": vectors.shape[1]}
+    for n, (arm, (vectors, labels, ids, splits, dropped)) in enumerate(read.items()):
+        rows = [i for i, name in enumerate(ids) if name in kept]
+        cloud = emotion_cloud(
+            vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points
+        )
+        clouds[arm] = cloud
+        left_out = {"without_emotion": dropped, "not_in_all_arms": len(ids) - len(rows)}
+        arms[arm] = {**cloud.summary(), "splits": splits, **left_out, "seed": seed, "dim": vectors.shape[1]}
         arrays |= {f"coords_{n}": cloud.coords, f"labels_{n}": np.array(cloud.labels), f"ids_{n}": np.array(cloud.ids)}
+    shown = write_cloud_page(out / "mds.html", clouds, truth, megabytes)
+    draw_clouds(clouds, out / "mds")
     write_npz(out / "mds.npz", arrays)
-    write_json(out / "mds.json", {"arms": arms, "max_points": max_points})
+    notes = [f"MDS, {a}: {v['not_in_all_arms']} images that not all arms have" for a, v in arms.items() if v["not_in_all_arms"]]
+    if truth is not None and shown["with_record"] < shown["points"]:
+        notes.append(f"MDS: {shown['points'] - shown['with_record']} of {shown['points']} images are not among the references")
+    if truth is not None and truth.has_images and not shown["with_image"]:
+        notes.append(f"MDS: the page has no images, as they take more than megabytes={megabytes:g}")
+    write_json(out / "mds.json", {"arms": arms, "max_points": max_points, "page": shown})
+    figure = PageFigure("The emotion cloud, to explore", "mds.html", "Point at, tap or walk to an image; for print: mds.pdf.")
+    write_page(out, Page("The emotion cloud", figures=[figure], notes=notes))
+    print(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
+
+
+def _in_all_arms(labels: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Ids that every arm has.
+
+    Args:
+        labels: arm -> id -> emotion.
+
+    Raises:
+        SchemaError: arms share no image, or disagree on an emotion.
+    """
+    first, *others = labels
+    kept = set(labels[first])
+    for arm in others:
+        kept &= set(labels[arm])
+        wrong = next((i for i in sorted(kept) if labels[first][i] != labels[arm][i]), None)
+        if wrong is not None:
+            raise SchemaError(
+                f"image {wrong!r} is {labels[first][wrong]!r} in arm {first!r} and {labels[arm][wrong]!r} in {arm!r}"
+            )
+        if not kept:
+            raise SchemaError(f"arms {first!r} and {arm!r} share no image: their embeddings are of different data")
+    return kept
 
 
 def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], count: int = 6, seed: int = 0) -> None:
-    """Pick some images and write `panel.json` and `panel/*.jpg`: what was said of them beside what is true.
+    """Figure 7: pick some images; write `panel.json`, `panel/*.jpg`, and each as `panel/*.png` and `panel/*.pdf` for print.
 
     Args:
         out: the stage's directory.
@@ -120,19 +200,27 @@ def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], 
     write_panel(out, _arms(predictions, truth), truth, count, seed)
 
 
-def report_stage(out: Path, run_dir: Path) -> None:
-    """Write `run_dir/report.html` from whatever stages of the run exist, and print where it is.
+def report_stage(out: Path, run_dir: Path, samples: int = 4, wandb: bool = False) -> None:
+    """Write `run_dir/report.html` and `run_dir/report_tables/` from whatever stages of the run exist, and print where they are.
 
     Args:
-        out: the stage's directory; receives `report.json` with the path.
+        out: the stage's directory; receives `report.json` with the paths.
         run_dir: the run's directory.
+        samples: images shown of right and of wrong answers each.
+        wandb: also log tables, images and the page as an artifact to W&B, offline unless `WANDB_MODE=online`.
     """
     from emo_lightning.evaluation.artifacts import write_json
     from emo_lightning.evaluation.report import build_report
 
-    page = build_report(run_dir, run_dir / "report.html")
-    write_json(out / "report.json", {"report": str(page)})
-    print(f"report: {page}")
+    report = build_report(run_dir, run_dir / "report.html", samples)
+    written = {"report": str(report.html), "tables": str(report.tables_dir), "notes": report.notes}
+    print(f"report: {report.html}")
+    if wandb:
+        from emo_lightning.evaluation.wandb_report import log_report
+
+        written["wandb"] = str(log_report(report, out))
+        print(f"W&B: {written['wandb']}")
+    write_json(out / "report.json", written)
 
 
 def _arms(predictions: Mapping[str, Path], references: References) -> dict[str, dict[str, Prediction]]:

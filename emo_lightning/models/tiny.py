@@ -175,7 +175,7 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)
         _start_positions(model, sizes)
-        _start_words(model.get_input_embeddings().weight, tokenizer, sizes)
+        _start_words(model.lm_head.weight, tokenizer, sizes)
     model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     limits = {"shortest_edge": (2 * sizes.patch) ** 2 * 4, "longest_edge": max_pixels}

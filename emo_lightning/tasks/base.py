@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric
 
 
 @dataclass
@@ -90,6 +91,7 @@ class Task(LightningModule):
         self.optim = optim or OptimConfig()
         self.seed = seed
         self._items: Tensor | None = None
+        self.val_loss = MeanMetric()
 
     def _step(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
@@ -104,11 +106,17 @@ class Task(LightningModule):
         return total * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """One batch of the validation set; the average is over items, over all ranks."""
+        """One batch of the validation set."""
         total, count = self._step(batch, "val")
-        name = "val/loss"
-        if count > 0:
-            self.log(name, total / count, prog_bar=True, on_epoch=True, sync_dist=True, batch_size=int(count))
+        self.val_loss.update(total / count.clamp(min=1), count)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/loss`, averaged over the items of all batches and ranks.
+
+        `self.log(…, sync_dist=True)` would average the ranks' item counts as whole numbers, that is, round them.
+        """
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_loss.reset()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the place in training, so that a resumed run draws what the uninterrupted one drew."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.des import DESHead, Fusion, Pooling
@@ -107,20 +107,27 @@ class DESTask(Task):
         self.backbone_config = backbone
         self.backbone: nn.Module | None = None
         self.out = out
-        self.val_loss = MeanMetric()
         self.val_accuracy = MulticlassAccuracy(len(EMOTIONS), average="micro")
 
     def configure_model(self) -> None:
         """Load the backbone, if one is configured, and build the head; once, before DDP wraps the module."""
         if "head" in self._modules:
             return
+        data = getattr(self._trainer, "datamodule", None)
+        if self.backbone_config is not None and isinstance(data, FeatureDataModule):
+            raise ValueError(
+                f"model.backbone={self.backbone_config.path!r} would compute what the feature cache {data.paths['train']!r} holds; "
+                "leave it null, or use the kind `des_online` with tars"
+            )
         if self.backbone_config is not None and self.backbone is None:
-            self.backbone = load_backbone(self.backbone_config)
+            # Not as configured for fine-tuning: a fresh adapter on a frozen backbone would be noise to carry along.
+            tuning: Any = "qlora" if self.backbone_config.tuning == "qlora" else "frozen"
+            self.backbone = load_backbone(replace(self.backbone_config, tuning=tuning))
         if self.backbone is not None:
             self.backbone.requires_grad_(False).eval()
         hidden_size = self.head_args.hidden_size
         if hidden_size is None:
-            source = self.backbone if self.backbone is not None else getattr(self.trainer, "datamodule", None)
+            source = self.backbone if self.backbone is not None else data
             hidden_size = getattr(source, "hidden_size", None)
         if hidden_size is None:
             raise ValueError("model.head.hidden_size is null, and neither a backbone nor the data module tells it; set it")
@@ -155,9 +162,9 @@ class DESTask(Task):
         return self.head(hidden, batch["attention_mask"])
 
     def on_fit_start(self) -> None:
-        """Refuse cached sets without a label, before the first step."""
+        """Refuse sets without a label, before the first step."""
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, FeatureDataModule):
+        if isinstance(data, FeatureDataModule | LabelledDataModule):
             for name in ("train", "val"):
                 data.require_labels(name)
 
@@ -186,24 +193,16 @@ class DESTask(Task):
         whole = supervised_contrastive(des, emotion, counted, self.contrastive_temperature)
         return whole - whole.detach() * (1 - 1 / world_size())
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """One validation batch."""
-        total, count = self._step(batch, "val")
-        if count:
-            self.val_loss.update(total / count, count)
-
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` and `val/accuracy` (percent), exact over ranks.
 
         Raises:
             ValueError: the validation set has no label.
         """
-        loss, accuracy = self.val_loss.compute(), self.val_accuracy.compute()
-        if loss.isnan() and not self.val_loss.update_called:
+        if self.val_loss.compute().isnan() and not float(self.val_loss.weight):
             raise ValueError("no validation image has an emotion label; validate on labelled images")
-        self.log("val/loss", loss, prog_bar=True)
-        self.log("val/accuracy", 100 * accuracy, prog_bar=True)
-        self.val_loss.reset()
+        super().on_validation_epoch_end()
+        self.log("val/accuracy", 100 * self.val_accuracy.compute(), prog_bar=True)
         self.val_accuracy.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

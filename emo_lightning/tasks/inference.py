@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +17,16 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from emo_lightning.data.boxes import codec_for
-from emo_lightning.data.chat import merge_predictions, parse_reply
+from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
+from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
-from emo_lightning.schema import Prediction, read_jsonl, write_jsonl
+from emo_lightning.models.fingerprint import weights_fingerprint
+from emo_lightning.models.own_answer import answer_states
+from emo_lightning.schema import EMOTIONS, Prediction, Record
+from emo_lightning.tasks.answers import AnswerFiles, counts_line
 
 PREDICTIONS_FILE = "predictions.jsonl"
 
@@ -65,41 +70,71 @@ class _Frozen(LightningModule):
 class PredictTask(_Frozen):
     """Greedy replies to every objective, one prediction per image; writes `predictions.jsonl` (all sets, ordered by id).
 
+    What an interrupted pass has answered is not asked again, by any number of ranks. Images with many tokens come first, so that the
+    rows of a batch are about equally long.
+
     Args:
         backbone: model or adapter under test.
         max_new_tokens: of one reply; a reply that is cut there is unparsable, and counts as such.
         out: folder for the results; null is the trainer's default_root_dir.
+        file: name of the predictions file in it.
+        emotion_scores: also write the model's own distribution over the eight, at the place where its answer names the emotion, and
+            its largest as `confidence`; needs the objective `emotion`.
     """
 
-    def __init__(self, backbone: BackboneConfig, max_new_tokens: int = 256, out: str | None = None) -> None:
-        super().__init__(backbone, out)
-        self.max_new_tokens = max_new_tokens
+    by_length = True
+    """Tells the data module to sort by length."""
 
-    def _part(self, rank: int) -> Path:
-        return self.folder / f"predictions-{rank:05d}.jsonl.part"
+    def __init__(
+        self, backbone: BackboneConfig, max_new_tokens: int = 256, out: str | None = None, file: str = PREDICTIONS_FILE,
+        emotion_scores: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(backbone, out)
+        self.max_new_tokens, self.file, self.emotion_scores = max_new_tokens, file, emotion_scores
+        self._left = 0
+
+    @property
+    def answers(self) -> AnswerFiles:
+        """The file and its parts."""
+        return AnswerFiles(self.folder / self.file)
+
+    def about(self) -> dict[str, Any]:
+        """What decides the answers."""
+        config = self.backbone_config
+        return {
+            "_model": config.path, "weights": weights_fingerprint(config.path), "tuning": config.tuning, "dtype": config.dtype,
+            "pixels": [config.min_pixels, config.max_pixels], "max_new_tokens": self.max_new_tokens,
+            "prompts": {name: prompt(objective(name).keys) for name in self.data.objectives}, "blind": self.data.blind,
+            "emotion_scores": self.emotion_scores,
+        }  # fmt: skip
 
     def setup(self, stage: str) -> None:
         """Find what an interrupted run has already answered."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.emotion_scores and "emotion" not in self.data.objectives:
+            raise ValueError(
+                f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
+            )
         if self.trainer.is_global_zero:
-            self._gather().keep()
+            self.answers.begin(self.about())
         self.trainer.strategy.barrier()
-        done = {p.id for p in self._answered()}
-        self.data.done = dict.fromkeys(self.data.sets, done)
+        answered = {(p.id, p.sha256) for p in self.answers.answered()}
+        self._left = 0
+        for name in self.data.sets:
+            index = self.data.index(name)
+            keys = [(r.id, r.sha256) for r in map(index.record, range(len(index)))]
+            # An image that has changed under its id is asked again.
+            self.data.done[name] = {key[0] for key in keys if key in answered}
+            self._left += len(keys) - len(self.data.done[name])
+        if answered and self.trainer.is_global_zero:
+            print(f"{len(answered)} images are answered already, {self._left} are left")
+        if not self._left:
+            # Without an image the Trainer starts no loop that would end.
+            self._finish()
 
-    def _answered(self) -> list[Prediction]:
-        kept = self.folder / (PREDICTIONS_FILE + ".part")
-        return list(read_jsonl(kept, Prediction)) if kept.exists() else []
-
-    def _gather(self) -> _Answers:
-        """All complete lines of all ranks' parts, in one file; torn last lines of a killed run are dropped."""
-        answers = {p.id: p for p in self._answered()}
-        parts = sorted(self.folder.glob("predictions-*.jsonl.part"))
-        for part in parts:
-            for line in part.read_bytes().split(b"\n")[:-1]:
-                prediction = Prediction.from_json(line, str(part))
-                answers[prediction.id] = prediction
-        return _Answers(answers, parts, self.folder / (PREDICTIONS_FILE + ".part"))
+    def configure_model(self) -> None:
+        """Load the backbone, unless there is nothing to ask it."""
+        if self._left:
+            super().configure_model()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of images: all its questions."""
@@ -107,50 +142,47 @@ class PredictTask(_Frozen):
         replies: dict[str, list[str]] = {o: self.net.generate(b, self.max_new_tokens) for o, b in batch["inputs"].items()}
         sizes = next(iter(batch["inputs"].values()))
         codec = codec_for(self.net.model_type)
-        with open(self._part(self.global_rank), "a", encoding="utf-8") as out:
-            for i, row in enumerate(batch["rows"]):
-                if batch["filler"][i]:
-                    continue
-                record = self.data.record(name, row)
-                parts = [
-                    parse_reply(
-                        texts[i],
-                        id=record.id,
-                        original=sizes["original_size"][i],
-                        resized=sizes["resized_size"][i],
-                        codec=codec,
-                    )
-                    for texts in replies.values()
-                ]
-                prediction = merge_predictions(parts).model_copy(
-                    update={"source": record.source, "split": record.split, "sha256": record.sha256}
-                )
-                out.write(json.dumps(prediction.model_dump(mode="json"), ensure_ascii=False) + "\n")
+        scores = self._emotion_scores(batch["inputs"]) if self.emotion_scores else None
+        predictions = []
+        for i, row in enumerate(batch["rows"]):
+            if batch["filler"][i]:
+                continue
+            record = self.data.record(name, row)
+            original, resized = sizes["original_size"][i], sizes["resized_size"][i]
+            parts = [
+                parse_reply(texts[i], id=record.id, original=original, resized=resized, codec=codec)
+                for texts in replies.values()
+            ]
+            prediction = of_record(merge_predictions(parts), record)
+            predictions.append(prediction if scores is None else with_scores(prediction, *scores[i]))
+        self.answers.append(self.global_rank, predictions)
+
+    def _emotion_scores(self, inputs: dict[str, Any]) -> list[tuple[list[float], float]]:
+        """For each row: the distribution over the eight, and the share of all probability that they hold."""
+        words = EmotionWords.of_question(self.net.processor.tokenizer)
+        scores, share = self.net.emotion_scores(inputs["emotion"], words)
+        return list(zip(scores.tolist(), share.tolist(), strict=True))
 
     def on_test_end(self) -> None:
         """Rank 0 writes the one file and removes the parts."""
+        self._finish()
+
+    def _finish(self) -> None:
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
-            answers = self._gather()
-            count = write_jsonl(self.folder / PREDICTIONS_FILE, sorted(answers.by_id.values(), key=lambda p: p.id))
-            unreadable = sum(any("problems" in r for r in p.provenance.get("replies", [])) for p in answers.by_id.values())
-            answers.remove()
-            print(f"{count} predictions, {unreadable} with something unreadable: {self.folder / PREDICTIONS_FILE}")
+            print(f"{counts_line(self.answers.finish())}: {self.answers.out}")
 
 
-class _Answers:
-    def __init__(self, by_id: dict[str, Prediction], parts: list[Path], kept: Path) -> None:
-        self.by_id, self.parts, self.kept = by_id, parts, kept
+def with_scores(prediction: Prediction, scores: Sequence[float], share: float) -> Prediction:
+    """The prediction with the model's distribution over `EMOTIONS`; the share of probability that it stands for goes to `provenance`."""
+    named = {str(emotion): score for emotion, score in zip(EMOTIONS, scores, strict=True)}
+    provenance = {**prediction.provenance, "emotion_scores": {"share_of_vocabulary": share}}
+    return prediction.model_copy(update={"emotion_scores": named, "confidence": max(scores), "provenance": provenance})
 
-    def keep(self) -> None:
-        if self.by_id:
-            write_jsonl(self.kept, self.by_id.values())
-        for part in self.parts:
-            part.unlink()
 
-    def remove(self) -> None:
-        for path in (*self.parts, self.kept):
-            path.unlink(missing_ok=True)
+def of_record(prediction: Prediction, record: Record) -> Prediction:
+    """The prediction with what names its image."""
+    return prediction.model_copy(update={"source": record.source, "split": record.split, "sha256": record.sha256})
 
 
 class FeatureTask(_Frozen):
@@ -160,14 +192,18 @@ class FeatureTask(_Frozen):
         backbone: model or adapter that is read.
         num_layers: last layers that are kept (paper section 3.3: four).
         dtype: on disk; float32 keeps a cached training equal to an online one.
+        source: `prompt` takes the states at image and question; `generated` those at the model's own greedy answer, an ablation:
+            the online DES task, `emo embed` and `emo explain` read the prompt.
+        max_new_tokens: of an answer, with `generated`.
         out: folder for the caches; null is the trainer's default_root_dir.
     """
 
     def __init__(
         self, backbone: BackboneConfig, num_layers: int = 4, dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-        out: str | None = None,
+        source: Literal["prompt", "generated"] = "prompt", max_new_tokens: int = 128, out: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__(backbone, out)
+        self.source, self.max_new_tokens = source, max_new_tokens
         # `dtype` of a LightningModule is its own.
         self.num_layers, self.cache_dtype = num_layers, getattr(torch, dtype)
         self.writers: dict[str, FeatureWriter] = {}
@@ -194,20 +230,31 @@ class FeatureTask(_Frozen):
             self.data.objectives,
             self.data.index(name).fingerprint,
         ]
+        if self.source == "generated":
+            parts += [self.source, self.max_new_tokens]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of images."""
         name = self.data.pending[dataloader_idx]
         (inputs,) = batch["inputs"].values()
-        with torch.no_grad():
-            hidden: Tensor = self.net.hidden_states(inputs, self.num_layers)
-        mask = inputs["attention_mask"].bool()
+        hidden, mask = self._states(inputs)
         for i, row in enumerate(batch["rows"]):
             if not batch["filler"][i]:
                 self.writers[name].append(
                     inputs["key"][i], hidden[:, i, mask[i]].cpu(), Supervision.of(self.data.record(name, row))
                 )
+
+    @torch.no_grad()
+    def _states(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """(num_layers, B, T, H), and which tokens count, (B, T) bool."""
+        match self.source:
+            case "prompt":
+                return self.net.hidden_states(inputs, self.num_layers), inputs["attention_mask"].bool()
+            case "generated":
+                return answer_states(self.net, inputs, self.num_layers, self.max_new_tokens)
+            case _:
+                raise ValueError(f"model.source={self.source!r}; allowed: prompt, generated")
 
     def on_test_end(self) -> None:
         """Mark this rank's share complete."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
-from emo_lightning.schema import EMOTIONS
+from emo_lightning.schema import EMOTIONS, Prediction, write_jsonl
 from emo_lightning.tasks.base import OptimConfig, Task, total_steps
 from emo_lightning.tasks.ranks import sum_over_ranks, world_size
 
 PROBE_FOLDER = "probe"
 METRICS_FILE = "metrics.json"
 TABLE_FILE = "des.parquet"
+PREDICTIONS_FILE = "predictions.jsonl"
 
 CLASSES = len(EMOTIONS)
 STATISTICS_ROWS = 65_536
@@ -40,7 +42,8 @@ class ProbeTask(Task):
     and a checkpoint holds the choice made with its weights.
 
     `test` writes to `out`: metrics.json (percent; accuracy over all samples; precision, recall and F1 macro-averaged over the
-    classes that occur), probe/ (weights and config of the chosen probe), des.parquet (DES of the evaluation sets).
+    classes that occur), probe/ (weights and config of the chosen probe), des.parquet (DES of the evaluation sets),
+    predictions.jsonl (its distribution over the eight for every image of the validation and evaluation sets).
 
     Args:
         des_head: folder of the trained DES head.
@@ -158,6 +161,7 @@ class ProbeTask(Task):
 
     def on_validation_epoch_end(self) -> None:
         """Choose the probe; log its accuracy and macro-F1 (percent)."""
+        super().on_validation_epoch_end()
         predicted = self.val_predicted.compute().long().view(-1, len(self.grid))
         target = self.val_target.compute().long().view(-1)
         self.val_predicted.reset()
@@ -203,12 +207,29 @@ class ProbeTask(Task):
     def _write(self, report: dict[str, Any]) -> None:
         out = Path(self.out or self.trainer.default_root_dir)
         out.mkdir(parents=True, exist_ok=True)
-        self.probes.select(int(self.chosen)).save_pretrained(out / PROBE_FOLDER)
+        probe = self.probes.select(int(self.chosen))
+        probe.save_pretrained(out / PROBE_FOLDER)
+        write_jsonl(out / PREDICTIONS_FILE, self._predictions(probe))
         tables = [embedding_table(self.embedded[name], name) for name in self.data.evaluation_sets]
         EmbeddingTable.concatenate(tables).write(out / TABLE_FILE)
         temporary = out / f"{METRICS_FILE}.tmp"
         temporary.write_text(json.dumps(report, indent=2) + "\n")
         temporary.replace(out / METRICS_FILE)
+
+    @torch.no_grad()
+    def _predictions(self, probe: LinearProbes) -> Iterator[Prediction]:
+        # Validation too: temperature and conformal sets are fitted on it. It is in memory after a fit alone.
+        for name in [n for n in ("val", *self.data.evaluation_sets) if n in self.embedded]:
+            dataset = self.embedded[name]
+            for start in range(0, len(dataset), STATISTICS_ROWS):
+                rows = slice(start, start + STATISTICS_ROWS)
+                scores = probe(dataset.des[rows].to(self.device))[0].double().softmax(-1).cpu().tolist()
+                for key, row in zip(dataset.keys[rows], scores, strict=True):
+                    said = max(range(CLASSES), key=row.__getitem__)
+                    yield Prediction(
+                        id=key, split=name, emotion=str(EMOTIONS[said]), confidence=row[said],
+                        emotion_scores={str(e): p for e, p in zip(EMOTIONS, row, strict=True)},
+                    )  # fmt: skip
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         """AdamW with a learning rate and weight decay per probe, warm-up and cosine over the whole fit."""

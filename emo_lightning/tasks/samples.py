@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from lightning.pytorch.loggers import WandbLogger
 from emo_lightning.data.chat import objective, parse_reply
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.sampler import Slot
-from emo_lightning.schema import Prediction, Record
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.sharding import is_sharded
+from emo_lightning.schema import GroundedObject, PredictedObject
 
 
 class SampleLogger(Callback):
@@ -28,10 +31,13 @@ class SampleLogger(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate and log; without a W&B logger there is nowhere to show a picture, and nothing is generated."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        if not loggers or not trainer.is_global_zero or not hasattr(pl_module, "net"):
+        if not loggers or not isinstance(net := getattr(pl_module, "net", None), Backbone):
+            return
+        # Where every rank holds a part of the weights, all have to take part, with the same questions.
+        if not trainer.is_global_zero and not is_sharded(net):
             return
         images, captions, boxes = self._samples(trainer, pl_module)
-        for logger in loggers:
+        for logger in loggers if trainer.is_global_zero else []:
             logger.log_image("val/samples", images, step=trainer.global_step, caption=captions, boxes=boxes)
 
     def _samples(self, trainer: Trainer, task: Any) -> tuple[list[Any], list[str], list[Any]]:
@@ -40,7 +46,7 @@ class SampleLogger(Callback):
         collate = Collator(task.net.processor, task.net.model_type, answers=False)
         questions = [data[Slot(row, False)] for row in range(min(self.count, len(data)))]
         captions = ["" for _ in questions]
-        boxes: list[Any] = [{} for _ in questions]
+        found: list[list[PredictedObject]] = [[] for _ in questions]
         for name in names:
             batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])
             moved = {k: v.to(task.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
@@ -53,25 +59,24 @@ class SampleLogger(Callback):
                     codec=collate.codec,
                 )
                 captions[i] += f"{name}: {reply}\n"
-                if said.objects:
-                    boxes[i] = _boxes(said, questions[i].record)
-        return [q.image for q in questions], captions, boxes
+                found[i] += said.objects
+        true = [q.record.primary_objects if q.record is not None else [] for q in questions]
+        return [q.image for q in questions], captions, [_boxes(said, truth) for said, truth in zip(found, true, strict=True)]
 
 
-def _boxes(said: Prediction, truth: Record | None) -> dict[str, Any]:
-    """W&B's box format, in pixels: what was predicted and what is annotated."""
+def _boxes(predicted: Sequence[PredictedObject], annotated: Sequence[GroundedObject]) -> dict[str, Any]:
+    """W&B's box format, in pixels of the image: what was predicted and what is annotated, each where there is any."""
+    labels = {0: "predicted", 1: "annotated"}
 
-    def rows(items: Any, label: int) -> list[dict[str, Any]]:
-        return [
+    def group(items: Sequence[PredictedObject | GroundedObject], label: int) -> dict[str, Any]:
+        rows = [
             {
                 "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, o.bbox), strict=True)),
                 "class_id": label, "box_caption": str(o.phrase or ""), "domain": "pixel",
             }
             for o in items
         ]  # fmt: skip
+        return {"box_data": rows, "class_labels": labels}
 
-    labels = {0: "predicted", 1: "annotated"}
-    found = {"predicted": {"box_data": rows(said.objects, 0), "class_labels": labels}}
-    if truth is not None:
-        found["annotated"] = {"box_data": rows(truth.primary_objects, 1), "class_labels": labels}
-    return found
+    found = {"predicted": group(predicted, 0)} if predicted else {}
+    return found | ({"annotated": group(annotated, 1)} if annotated else {})

@@ -14,21 +14,32 @@ from torch import Tensor, nn
 
 from emo_lightning.data.collate import IGNORE
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone, part_of
-from emo_lightning.models.loss import supervised_loss
+from emo_lightning.models.sharding import gather_trained, shard
 from emo_lightning.tasks.base import OptimConfig, Task
 
 
 class SFTTask(Task):
     """Cross-entropy on the answer's tokens (equation 1).
 
+    Fine-tuning on hard emotion words costs a model what it knew of other data sets: `soft_labels`, `distribution_weight` and a
+    replay of other objectives (`data.objectives`) are there against that. `val/loss` is equation 1 whatever these are set to.
+
     Args:
         backbone: which model, and what of it trains.
         optim: optimiser and schedule; the vision tower and the merger may have their own rates.
         seed: of dropout.
+        soft_labels: learn the annotated distribution (`emotion_scores`) at the emotion's word; one-hot where there is none.
+        distribution_weight: of KL(annotated || model) over the eight words, in answer tokens; 0 switches it off.
     """
 
-    def __init__(self, backbone: BackboneConfig, optim: OptimConfig | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, backbone: BackboneConfig, optim: OptimConfig | None = None, seed: int = 0, soft_labels: bool = False,
+        distribution_weight: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(optim, seed)
+        if distribution_weight < 0:
+            raise ValueError(f"model.distribution_weight is {distribution_weight}; expected at least 0")
+        self.soft_labels, self.distribution_weight = soft_labels, distribution_weight
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
 
@@ -38,6 +49,9 @@ class SFTTask(Task):
             self.backbone = load_backbone(self.backbone_config)
             # `from_pretrained` returns eval mode and Lightning leaves modes alone: dropout would be off.
             self.backbone.train()
+            # A mesh is there under `--trainer.strategy fsdp` alone.
+            if self.device_mesh is not None:
+                shard(self.backbone, self.device_mesh)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Check the batch while it is on the CPU."""
@@ -52,8 +66,14 @@ class SFTTask(Task):
         return self.backbone
 
     def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
-        hidden = self.net.last_hidden_state(batch)
-        return supervised_loss(hidden, batch["labels"], self.net.base.lm_head)
+        if stage != "train":
+            return self.net.answer_loss(batch)
+        return self.net.answer_loss(batch, soft=self.soft_labels, distribution_weight=self.distribution_weight)
+
+    @property
+    def wants_distributions(self) -> bool:
+        """Whether training batches must say where the emotion's word stands."""
+        return self.soft_labels or self.distribution_weight > 0
 
     def grouped_parameters(self) -> Iterable[tuple[float, str, nn.Parameter]]:
         """As the base class, with the parts' own rates."""
@@ -70,23 +90,26 @@ class SFTTask(Task):
             checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fill in what `on_save_checkpoint` left out, after checking that nothing else is missing."""
-        own = self.state_dict()
+        """Refuse a checkpoint that lacks something that trains, or holds something unknown."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         lost = trainable - checkpoint["state_dict"].keys()
-        foreign = checkpoint["state_dict"].keys() - own.keys()
+        foreign = checkpoint["state_dict"].keys() - {name for name, _ in self.named_parameters()}
         if lost or foreign:
             first = sorted(lost or foreign)[0]
             raise RuntimeError(
                 f"checkpoint does not fit this model: {len(lost)} trained weights missing, {len(foreign)} unknown, first: {first}. "
                 "Was model.backbone changed since it was written?"
             )
-        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Not strict: what is frozen (4-bit weights among it) was loaded with the backbone, the rest has been checked."""
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def on_fit_end(self) -> None:
         """Write the adapter (or the model) where the next stage looks for it."""
+        weights = gather_trained(self.net)
         if self.trainer.is_global_zero:
-            self.net.save(Path(self.trainer.default_root_dir))
+            self.net.save(Path(self.trainer.default_root_dir), weights)
 
 
 def check_batch(batch: dict[str, Any], backbone: Backbone) -> None:

@@ -44,10 +44,23 @@ def test_eval_names_the_bad_line(files: tuple[str, str], tmp_path: Path) -> None
 def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
+    assert report_command.main([str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "a" / "report.html")
+    assert (tmp_path / "a" / "report_tables" / "all.md").exists()
     assert report_command.main([str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert capsys.readouterr().out.split() == [str(tmp_path / name / "report.html") for name in "ab"]
-    with pytest.raises(ValueError, match="2 runs"):
-        report_command.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", "x.html"])
+    assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "report-a-b.html")
+    assert report_command.main([str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "x" / "both.html")]) == 0
+    assert (tmp_path / "x" / "both_tables").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [(["--out", "x.pdf"], r"ends in \.html"), (["--samples", "-1"], "0 or more"), (["--project", "p"], "--wandb")],
+)
+def test_report_names_what_it_cannot_use(options: list[str], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=expected):
+        report_command.main([str(tmp_path), *options])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["eval", "report"])

@@ -1,26 +1,32 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import yaml
 
 from emo_lightning.evaluation import stages
 from emo_lightning.evaluation.figures import EMOTION_COLOURS, EMOTION_MARKERS, overlay_svg, read_losses
+from emo_lightning.evaluation.page import Page, PageFigure, PageTable, Spread, write_page
 from emo_lightning.evaluation.panel import choose
+from emo_lightning.evaluation.provenance import Sources
 from emo_lightning.evaluation.report import build_report
-from emo_lightning.schema import EMOTIONS, Record, SchemaError, write_jsonl
+from emo_lightning.evaluation.run_folder import RunFolder
+from emo_lightning.evaluation.sections import RunSections
+from emo_lightning.schema import EMOTIONS, SchemaError, write_jsonl
 
-from .conftest import make_prediction, make_record
+from .conftest import book, make_prediction, make_record, write_tar
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
-MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
 
 
 class Balance(HTMLParser):
@@ -51,59 +57,21 @@ def read(page: Path) -> str:
     parser.close()
     assert parser.open == []
     assert not re.search(r"(https?:)?//[a-z]", html), "an address outside the page"
-    assert not re.search(r"<(script|link|iframe)|@import|url\((?!#)", html)
+    assert not re.search(r"<(script|link)|@import|url\((?!#)", html)
+    assert set(re.findall(r"<iframe[^>]*?(sandbox=\S+)", html)) <= {'sandbox="allow-scripts"'}
     assert all(target.startswith(("#", "data:")) for target in re.findall(r'(?:href|src)="([^"]*)"', html))
     return re.sub(r"\s+", " ", " ".join(parser.text))
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_tar: MakeTar) -> Path:
-    """A run whose every figure is computed from small data by the real stages."""
-    run = tmp_path / "runs" / "small & <odd>"
-    records = [
-        make_record(
-            f"img{n}", [(10, 10, 60, 40)], emotion=EMOTIONS[n % 8], intensity=n % 10 + 1, description="a dog <on> the beach",
-            background="beach", attribute="runs", subject="dog",
-        )
-        for n in range(24)
-    ]  # fmt: skip
-    tar, _ = make_tar(records)
-    said = [
-        make_prediction(r.id, [(12, 12, 55, 45)], emotion=r.emotion if n % 2 else "awe", intensity=4, subject="<b>cat</b>")
-        for n, r in enumerate(records)
-    ]
-    write_jsonl(tmp_path / "base.jsonl", said[:20])
-    write_jsonl(tmp_path / "ours.jsonl", said)
-    arms = {"base": tmp_path / "base.jsonl", "ours": tmp_path / "ours.jsonl"}
-    stages.table5_stage(run / "table5", arms, [str(tar)])
-    stages.panel_stage(run / "panel", arms, [str(tar)], count=3, seed=1)
-    vectors = np.random.default_rng(0).normal(size=(24, 16)).astype("float32")
-    columns = {"id": [r.id for r in records], "emotion": [r.emotion for r in records], "split": ["test"] * 24}
-    parquet.write_table(pa.table({**columns, "des": list(vectors)}), tmp_path / "des.parquet")
-    stages.mds_stage(run / "mds", {"base": tmp_path / "des.parquet"})
-    probe = run / "probe-0"
-    (probe / "csv").mkdir(parents=True)
-    scores = {f"{s}/{m}": 50.0 for s in ("test", "heldout") for m in ("accuracy", "precision", "recall", "f1")}
-    (probe / "metrics.json").write_text(json.dumps(scores))
-    (probe / "csv" / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,1,2.0,\n0,2,1.5,1.7\n1,4,nan,1.2\n")
-    (probe / "config.yaml").write_text("seed: 0\nnote: <script>\n")
-    (probe / "stage.json").write_text(
-        json.dumps(
-            {
-                "stage": "probe-0",
-                "kind": "probe",
-                "status": "failed",
-                "started": "2026-01-01T00:00:00",
-                "seconds": 71.0,
-                "commit": "abc",
-                "command": "emo run small.yaml",
-            }
-        )
-    )
-    stages.table6_stage(run / "table6", {"base": [probe]})
-    (run / "prep").mkdir()
-    (run / "prep" / "prep.json").write_text(json.dumps({"images": 24, "emotions": {"awe": 3}, "discarded": ["img9", "img8"]}))
-    return run
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run to change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "runs" / finished_run.name))
+
+
+def page(runs: Path | list[Path], out: Path, **options: Any) -> str:
+    """Text of the report over these runs."""
+    return read(build_report(runs, out, **options).html)
 
 
 def test_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,22 +79,128 @@ def test_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(run / "report.html") in capsys.readouterr().out
     text = read(run / "report.html")
     for expected in (
-        "small & <odd>", "BBox IoU", "Intensity kappa", "constant, mean box", "not computed", "50.00", "Stress-1", "24 of 24",
+        "small & <odd>", "BBox IoU", "Intensity kappa", "constant, mean box", "50.00", "Stress-1", "24 of 24",
         "<b>cat</b>", "a dog <on> the beach", "note: <script>", "1 min 11 s", "discarded", "img9", "train/loss",
         "stage 'probe-0' failed", "4 missing predictions", "CLIP rows were not computed", "the references themselves",
+        "95 % intervals", "Confusion, ours", "Table 5 by emotion, base", "one seed for base",
+        "ours names the emotion of 12 of 24 images rightly",
     ):  # fmt: skip
         assert expected in text, expected
+    written = json.loads((run / "report" / "report.json").read_text())
+    assert any("CLIP rows" in note for note in written["notes"])
+    assert Path(written["tables"], "table5-strict.tex").is_file()
 
 
-def test_tables_are_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stages.table6_stage(run / "table6", {"base": [run / "probe-0"]})
-    assert "Table 6, heldout" in capsys.readouterr().out
+def test_every_table_and_figure_says_what_it_came_from(run: Path) -> None:
+    html = build_report(run, run / "report.html").html.read_text()
+    settings = yaml.safe_load((run / "table5" / "config.yaml").read_text())
+    digest = hashlib.sha256(Path(settings["references"][0], "manifest.json").read_bytes()).hexdigest()
+    shown = len(re.findall(r"<table(?: class=\"matrix\")?>", html)) + html.count('<svg class="chart"') + html.count("<iframe")
+    # All but the list of stages, which holds commit and config itself; the panel and the answers have one each.
+    assert len(re.findall(r"Source: ", html)) >= shown - 1 + 2
+    about = re.search(r"Table 5, strict mode.*?<details class=\"source\">(.*?)</details>", html, re.DOTALL)
+    assert about
+    for expected in ("emo run small.yaml --only table5", "abc1234", "f" * 64, digest):
+        assert expected in about[1]
+
+
+def test_right_and_wrong_answers_are_those_of_the_scorer(run: Path) -> None:
+    found = RunSections(run, samples=3).section("answers")
+    assert found
+    chosen = found.extra["table5"]
+    table5 = json.loads((run / "table5" / "table5.json").read_text())
+    assert 100 * chosen["rights"] / chosen["of"] == pytest.approx(table5["arms"]["ours"]["strict"]["emotion_acc"])
+    for sort in ("right", "wrong"):
+        assert len(chosen[sort]) == 3
+        for item in chosen[sort]:
+            assert (item["predictions"]["ours"]["emotion"] == item["truth"]["emotion"]) == (sort == "right")
+            assert len(item["truth"]["boxes"]) == len(item["predictions"]["ours"]["boxes"]) == 1
+
+
+def test_two_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(run, run.parent / "other"))
+    table5 = json.loads((other / "table5" / "table5.json").read_text())
+    table5["arms"]["ours"]["strict"]["emotion_acc"] += 12.5
+    (other / "table5" / "table5.json").write_text(json.dumps(table5))
+    text = page([run, other], tmp_path / "both.html")
+    assert "Table 5, strict mode, side by side" in text
+    assert "+12.50" in text
+    assert "do not compare" not in text
+    table5["definition"] = "0" * 64
+    (other / "table5" / "table5.json").write_text(json.dumps(table5))
+    (other / "table6" / "table6.json").unlink()
+    text = page([run, other], tmp_path / "both.html")
+    assert "different versions of the definitions: the figures do not compare" in text
+    assert "other: stage 'table6' is complete but has no table6.json" in text
+    assert "Table 6, test, side by side" not in text
+    with pytest.raises(ValueError, match="each once"):
+        build_report([run, run], tmp_path / "both.html")
+
+
+def test_a_stage_of_unknown_kind_is_shown(run: Path) -> None:
+    stage = run / "calibration"
+    book(stage, "calibrate", {})
+    (stage / "drawing.svg").write_text('<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><text>inside</text></svg>')
+    (stage / "active.svg").write_text("<svg><script>alert(1)</script></svg>")
+    (stage / "whole.html").write_text("<!doctype html><script>1</script>")
+    names = ("drawing.svg", "active.svg", "whole.html")
+    table = PageTable("ECE", ["arm", "ECE ↓"], [["base", Spread(4.125, 3.0, 5.5)], ["ours", float("nan")]], "15 bins")
+    write_page(stage, Page("Calibration", "How sure it is.", [table], [PageFigure(n, n) for n in names], ["3 had no scores"]))
+    report = build_report(run, run / "report.html")
+    html, text = report.html.read_text(), read(report.html)
+    for expected in ("Calibration", "How sure it is.", "15 bins", "inside", "3 had no scores", "1 figures are not finite"):
+        assert expected in text, expected
+    assert '4.12 <span class="about">[3.00, 5.50]</span>' in html
+    assert "<script" not in html, "what is active stays in an image or a frame"
+    assert '<img class="drawing" alt="active.svg" src="data:image/svg+xml;base64,' in html
+    assert (run / "report_tables" / "calibration-ece.csv").read_text().splitlines()[
+        0
+    ] == "arm,ECE ↓,ECE ↓ low,ECE ↓ high,sources"
+
+
+def test_pages_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
+    for name, body, expected in (
+        ("a", {"title": 3}, "key title: found 3; expected a text"),
+        ("b", {"title": "t", "tables": [{"columns": ["x"], "rows": [[1, 2]]}]}, "tables[0].rows[0]: 2 cells; expected 1"),
+        ("c", {"title": "t", "figures": [{"title": "f", "file": "../f.svg"}]}, "found '../f.svg'"),
+        ("d", {"title": "t", "figures": [{"title": "f", "file": "gone.png"}]}, "gone.png could not be shown"),
+        ("e", {"title": "t", "colour": 1}, "unknown key 'colour'"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "page.json").write_text(json.dumps(body))
+        assert expected in page(tmp_path, tmp_path / "report.html"), expected
+    with pytest.raises(SchemaError, match="which is not there"):
+        write_page(tmp_path / "a", Page("t", figures=[PageFigure("f", "gone.svg")]))
 
 
 def test_empty_run(tmp_path: Path) -> None:
-    assert "holds no stage yet" in read(build_report(tmp_path, tmp_path / "report.html"))
+    assert "holds no stage yet" in page(tmp_path, tmp_path / "report.html")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         build_report(tmp_path / "nowhere", tmp_path / "report.html")
+
+
+def test_nan_one_image_and_one_emotion_are_said(finished_run: Path, tmp_path: Path) -> None:
+    records = [make_record("only", [(1, 1, 9, 9)], emotion="awe", intensity=3)]
+    tar, _ = write_tar(tmp_path / "one-000000.tar", records)
+    write_jsonl(tmp_path / "p.jsonl", [make_prediction("only", emotion="awe")])
+    settings = {"predictions": {"ours": str(tmp_path / "p.jsonl")}, "references": [str(tar)]}
+    run = tmp_path / "run"
+    stages.table5_stage(run / "table5", {"ours": tmp_path / "p.jsonl"}, [str(tar)])
+    book(run / "table5", "table5", settings)
+    shutil.copytree(finished_run / "mds", run / "mds")
+    with np.load(run / "mds" / "mds.npz") as points:
+        np.savez(run / "mds" / "mds.npz", **{**points, "labels_0": np.array(["fear"] * len(points["labels_0"]))})
+    (run / "table6").mkdir()
+    mean = {m: {"mean": float("nan"), "std": None, "values": []} for m in ("accuracy", "precision", "recall", "f1")}
+    (run / "table6" / "table6.json").write_text(json.dumps({"arms": {"ours": {"test": mean}}, "seeds": {"ours": 1}}))
+    text = page(run, run / "report.html")
+    for expected in (
+        "1 image alone was scored", "every reference is labelled 'awe'", "every embedding is labelled 'fear'",
+        "table6/table6.json holds 4 numbers that are not finite (NaN)", "ours is never wrong here",
+        "the baseline 'shuffled labels' was left out",
+    ):  # fmt: skip
+        assert expected in text, expected
+    assert "| nan" not in (run / "report_tables" / "all.md").read_text()
 
 
 def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:
@@ -136,16 +210,35 @@ def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "a" / "table5.json").write_text('{"arms": ')
     (tmp_path / "b" / "mds.json").write_text('{"max_points": 3}')
     (tmp_path / "b" / "metrics.csv").write_text("epoch\n1\n")
-    text = read(build_report(tmp_path, tmp_path / "report.html"))
+    (tmp_path / "c" / "config.yaml").write_text("run: [")
+    text = page(tmp_path, tmp_path / "report.html")
     for expected in (
         "a/table5.json could not be shown: not JSON",
         "b/mds.json could not be shown",
         "b/metrics.csv could not be shown: no column 'step'",
+        "c/config.yaml could not be shown: not YAML",
         "stage 'b' was interrupted, or is still running",
         "stage 'c' is complete but has no table6.json",
         "no image panel",
     ):
         assert expected in text, expected
+
+
+def test_a_run_that_was_moved_still_finds_its_data(tmp_path: Path) -> None:
+    records = [make_record(f"i{n}", emotion=EMOTIONS[n]) for n in range(3)]
+    (tmp_path / "new" / "world" / "tars").mkdir(parents=True)
+    write_tar(tmp_path / "new" / "world" / "tars" / "w-000000.tar", records)
+    (tmp_path / "new" / "world" / "tars" / "manifest.json").write_text("{}")
+    (tmp_path / "new" / "experiment.yaml").write_text("dir: /gone/old\n")
+    book(tmp_path / "new" / "sft", "sft", {"data": {"train": ["/gone/old/world/tars/*.tar"]}})
+    book(tmp_path / "new" / "predict", "predict", {"model": {"path": "/gone/old/sft/adapter"}})
+    run = RunFolder(tmp_path / "new", set())
+    data = Sources(run).data(next(s for s in run.stages if s.name == "predict"))
+    assert [d.path for d in data] == ["world/tars/manifest.json"]
+    assert data[0].sha256 == hashlib.sha256(b"{}").hexdigest()
+    (tmp_path / "new" / "world" / "tars" / "manifest.json").unlink()
+    data = Sources(run).data(next(s for s in run.stages if s.name == "sft"))
+    assert "without a manifest.json" in data[0].problem
 
 
 def test_stages_refuse_what_they_cannot_use(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from emo_lightning.evaluation.baselines import MEAN_BOX, MEDIAN_BOX, ConstantAnswer
 from emo_lightning.evaluation.clip import ClipScorer
-from emo_lightning.evaluation.metrics import quadratic_kappa
+from emo_lightning.evaluation.metrics import quadratic_kappas
 from emo_lightning.evaluation.references import References, load_predictions
 from emo_lightning.evaluation.table5 import MODES, ROWS, Table5, definition_hash, table5
 from emo_lightning.schema import Prediction, Record, SchemaError, write_jsonl
@@ -98,42 +98,13 @@ def test_level_alone_on_either_side() -> None:
 
 def test_kappa_agrees_with_sklearn() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(20):
+    confusions, expected = np.zeros((20, 10, 10)), []
+    for confusion in confusions:
         truth, said = rng.integers(0, 10, (2, 50))
-        confusion = np.zeros((10, 10))
         np.add.at(confusion, (truth, said), 1)
-        assert quadratic_kappa(confusion) == pytest.approx(
-            cohen_kappa_score(truth, said, weights="quadratic", labels=range(10)), abs=1e-12
-        )
-    assert quadratic_kappa(np.zeros((10, 10))) is None
-    assert quadratic_kappa(np.diag([4.0, 0, 0])) is None
-
-
-def test_merged_states_equal_one_process() -> None:
-    """What a sum-reduction over ranks does: unequal shares, to the last bit of the counts."""
-    rng = np.random.default_rng(1)
-    emotions = ["awe", "fear", "anger"]
-    records, said = [], []
-    for n in range(17):
-        corner = rng.uniform(0, 20, 2).round(1).tolist()
-        records.append(
-            make_record(str(n), [BOX], emotion=emotions[n % 3], intensity=int(rng.integers(1, 11)), description="a dog")
-        )
-        box = (*corner, corner[0] + 12, corner[1] + 9)
-        said.append(None if n == 5 else make_prediction(str(n), [box], emotion=str(rng.choice(emotions)), intensity=n % 11))
-    whole, first, second = Table5(), Table5(), Table5()
-    whole.update(said, records)
-    first.update(said[:5], records[:5])
-    second.update(said[5:], records[5:])
-    for into, other in zip(first.metrics, second.metrics, strict=True):
-        into.merge_state(other)
-    # merge_state adds whatever is there; across ranks it is the declared reduction that counts.
-    reductions = [reduction for metric in first.metrics for reduction in metric._reductions.values()]
-    assert {reduction.__name__ for reduction in reductions} == {"dim_zero_sum"}
-    expected, got = whole.compute(), first.compute()
-    assert got["counts"] == expected["counts"]
-    for mode in MODES:
-        assert got[mode] == {k: pytest.approx(v, rel=1e-12) if v is not None else None for k, v in expected[mode].items()}
+        expected.append(cohen_kappa_score(truth, said, weights="quadratic", labels=range(10)))
+    assert quadratic_kappas(confusions) == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(quadratic_kappas(np.stack([np.zeros((3, 3)), np.diag([4.0, 0, 0])]))).all()
 
 
 def test_paired_with_another_record() -> None:
@@ -154,6 +125,22 @@ def test_constant_answer() -> None:
     assert median(records[0]).objects[0].bbox == pytest.approx((50, 25, 100, 50))
     with pytest.raises(ValueError, match="'mode'; allowed"):
         ConstantAnswer(records, "mode")
+
+
+def test_breakdown_by_emotion_and_confusion() -> None:
+    records = [make_record(str(n), emotion=e, intensity=i) for n, (e, i) in enumerate([("awe", 3), ("awe", 4), ("fear", 9)])]
+    said = [make_prediction("0", emotion="AWE", intensity=3), make_prediction("1", emotion="fear", intensity=9), None]
+    got = column(said, records)
+    cells = {(t, c): n for t, row in zip(got["confusion"]["rows"], got["confusion"]["counts"], strict=True)
+             for c, n in zip(got["confusion"]["columns"], row, strict=True) if n}  # fmt: skip
+    assert cells == {("awe", "awe"): 1, ("awe", "fear"): 1, ("fear", "no emotion"): 1}
+    awe, fear = got["by_emotion"]["awe"], got["by_emotion"]["fear"]
+    assert (awe["images"], awe["precision"], awe["recall"]) == (2, 100, 50)
+    assert awe["f1"] == pytest.approx(200 / 3)
+    assert awe["strict"]["intensity_acc"] == pytest.approx(75)
+    assert (fear["precision"], fear["recall"], fear["strict"]["parse_failure"]) == (0, 0, 100)
+    assert got["by_emotion"]["anger"]["recall"] is None
+    assert got["by_emotion"]["anger"]["strict"]["emotion_acc"] is None
 
 
 def test_result_is_json_and_says_where_constants_come_from() -> None:

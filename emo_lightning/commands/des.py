@@ -1,0 +1,107 @@
+"""`emo des retrieval|distance|interpolate|stability`: what the embedding space can do."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = """examples:
+  emo des retrieval runs/demo/probe-*/des.parquet --references 'runs/demo/world/reference/*.tar' --out runs/retrieval
+  emo des distance ours=des.parquet --references emotion6/*.tar --out distance
+  emo des interpolate data-des/ --references data-des/ --out paths        (tars that hold {key}.des.npy)
+  emo des stability runs/demo/model --references 'data/test-*.tar' --changes crop=0.8 jpeg=30 --out stability
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        "emo des", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, text in (
+        ("retrieval", "recall@k by emotion, triplet and its elements"),
+        ("distance", "embedding distance against emotion distributions and intensities: rank correlation"),
+        ("interpolate", "paths between emotions: monotonicity, progress, smoothness"),
+    ):
+        verb = _verb(
+            verbs, name, text, "ARM=DES", "des.parquet, or tars with {key}.des.npy; several are compared on the same images"
+        )
+        verb.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine", help="(default: cosine)")
+        match name:
+            case "retrieval":
+                verb.add_argument(
+                    "--k", type=int, nargs="+", default=[1, 5, 10], help="neighbours that count (default: 1 5 10)"
+                )
+            case "distance":
+                verb.add_argument(
+                    "--max-images", type=int, default=1000, help="sample; pairs grow with its square (default: 1000)"
+                )
+            case _:
+                verb.add_argument("--per-pair", type=int, default=10, help="paths per pair of emotions (default: 10)")
+                verb.add_argument("--steps", type=int, default=11, help="points on a path (default: 11)")
+                verb.add_argument("--k", type=int, default=10, help="neighbours that read a point (default: 10)")
+    verb = _verb(verbs, "stability", "what crop, JPEG, resolution and wording do", "ARM=MODEL", "folder with emo.json")
+    verb.add_argument(
+        "--changes",
+        nargs="+",
+        metavar="CHANGE",
+        help="crop=SHARE, jpeg=QUALITY, resize=SHARE, 'prompt=TEXT with {keys}' (default: some of each)",
+    )
+    verb.add_argument("--k", type=int, default=10, help="neighbours compared (default: 10)")
+    verb.add_argument("--max-images", type=int, default=200, help="sample (default: 200)")
+    verb.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
+    verb.add_argument("--device", help="torch device (default: a GPU where there is one)")
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, meta: str, what: str
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text)
+    verb.add_argument("inputs", nargs="+", metavar=meta, help=f"{what}; without ARM= it is named after its folder")
+    verb.add_argument(
+        "--references", nargs="+", required=True, metavar="REFS", help="records as .jsonl, or tars (files, folders, globs)"
+    )
+    verb.add_argument("--out", type=Path, required=True, help="folder for JSON, tables and figures")
+    verb.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    return verb
+
+
+def main(argv: list[str]) -> int:
+    """Run `emo des`."""
+    args = parser().parse_args(argv)
+    from emo_lightning.evaluation.des_space import stages
+
+    given, out, references, seed = _named(args.inputs), args.out, args.references, args.seed
+    match args.verb:
+        case "retrieval":
+            stages.retrieval_stage(out, given, references, args.k, args.metric, seed=seed)
+        case "distance":
+            stages.distance_stage(out, given, references, args.metric, args.max_images, seed=seed)
+        case "interpolate":
+            stages.interpolation_stage(out, given, references, args.metric, args.per_pair, args.steps, args.k, seed)
+        case "stability":
+            stages.stability_stage(
+                out, given, references, args.changes, args.k, args.max_images, args.batch_size, args.device, seed
+            )
+        case verb:
+            raise ValueError(f"unknown verb {verb!r}")
+    return 0
+
+
+def _named(inputs: list[str]) -> dict[str, Path]:
+    """Arm -> path; `ARM=PATH`, or the name of the folder that a file is in, or of the folder itself.
+
+    Raises:
+        ValueError: two arms have the same name.
+    """
+    named: dict[str, Path] = {}
+    for text in inputs:
+        arm, equals, rest = text.partition("=")
+        path = Path(rest if equals else text)
+        name = arm if equals else (path.absolute().parent.name if path.suffix else path.absolute().name)
+        if name in named:
+            raise ValueError(f"two inputs are called {name!r}: {named[name]} and {path}; name them, e.g. first={named[name]}")
+        named[name] = path
+    return named

@@ -1,0 +1,247 @@
+"""`emo predict`: what a model says of images, as a predictions file that `emo eval` scores."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+HELP = """\
+emo predict MODEL TARS… --out predictions.jsonl
+       emo predict --endpoint CONFIG.yaml TARS… --out predictions.jsonl
+       emo predict --base-url URL --model NAME --api-key-env VARIABLE TARS… --out predictions.jsonl"""
+
+EXAMPLE = """\
+MODEL is an adapter folder, a merged or other Qwen2.5-VL folder, a Hugging Face id, or a folder with emo.json (an experiment's `model`
+stage). What was answered is never asked again: run the same command after an interrupt. Answers of an endpoint are kept in a ledger
+and paid once. Exit status: 0 done, 2 error, 3 the budget was reached, 130 interrupted.
+
+examples:
+  emo predict runs/demo/model runs/demo/world/reference --out demo.jsonl
+  emo predict Qwen/Qwen2.5-VL-3B-Instruct 'data/test-*.tar' --out base.jsonl --max-pixels 200704
+  torchrun --nproc-per-node 8 -m emo_lightning predict runs/emoverse/round2/adapter 'data/test-*.tar' --out ours.jsonl
+  emo predict --base-url https://api.openai.com/v1 --model gpt-4o-2024-11-20 --api-key-env OPENAI_API_KEY 'data/test-*.tar' \\
+      --out gpt-4o.jsonl --budget 5
+  emo predict --base-url http://127.0.0.1:8000/v1 --model ours --api-key-env VLLM_API_KEY --price 0 0 --boxes resized \\
+      'data/test-*.tar' --out vllm.jsonl
+
+keys of CONFIG.yaml: model, base_url, api_key_env; parameters (sent with every request), revision, prices or price {input, output},
+boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts"""
+
+OBJECTIVES = ("attributes", "emotion")
+STORE = Path("runs/answers")
+BUDGET_REACHED = 3
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        "emo predict", usage=HELP, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("inputs", nargs="+", metavar="MODEL TARS", help="the model, then tars, folders of tars, globs")
+    parser.add_argument("--out", type=Path, required=True, help="predictions file, .jsonl")
+    parser.add_argument("--objectives", nargs="+", help=f"what is asked (default: {' '.join(OBJECTIVES)}, or the bundle's)")
+    parser.add_argument("--limit", type=int, help="only the first so many images")
+    parser.add_argument(
+        "--blind", action="store_true", help="show grey instead of the images: what the model says without looking"
+    )
+    local = parser.add_argument_group("a model on this machine")
+    local.add_argument("--batch-size", type=int, default=16, help="images at a time on each device (default: 16)")
+    local.add_argument("--max-new-tokens", type=int, default=256, help="of one reply (default: 256)")
+    local.add_argument("--min-pixels", type=int, help="an image with fewer is enlarged (default: the processor's)")
+    local.add_argument("--max-pixels", type=int, help="an image with more is reduced (default: the processor's)")
+    local.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights")
+    local.add_argument("--qlora", action="store_true", help="language model in 4 bits")
+    local.add_argument("--emotion-scores", action="store_true", help="also write the distribution over the eight emotions")
+    local.add_argument("--accelerator", default="auto", help="cpu, gpu, … (default: auto)")
+    local.add_argument("--devices", default="auto", help="how many (default: all GPUs, or one CPU process)")
+    local.add_argument("--num-workers", type=int, default=0, help="processes that read ahead")
+    remote = parser.add_argument_group("a model behind an OpenAI-compatible endpoint")
+    remote.add_argument("--endpoint", type=Path, metavar="CONFIG.yaml", help="the endpoint, instead of the next three")
+    remote.add_argument("--base-url", help="e.g. https://api.openai.com/v1")
+    remote.add_argument("--model", help="name that the endpoint knows")
+    remote.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable that holds the key")
+    remote.add_argument(
+        "--price", nargs=2, metavar=("IN", "OUT"), help="USD per million tokens, for a model without a row in prices.yaml"
+    )
+    remote.add_argument(
+        "--boxes", choices=("pixels", "resized", "thousandths"), help="coordinates of the model's boxes (default: pixels)"
+    )
+    remote.add_argument("--store", type=Path, default=STORE, help=f"folder of the ledger (default: {STORE})")
+    remote.add_argument("--budget", metavar="USD", help="stop before this is passed, all runs on the store together")
+    remote.add_argument("--estimate", action="store_true", help="print what it can cost at most, and stop")
+    remote.add_argument("--resend-unknown", action="store_true", help="send again what may have been answered (and paid)")
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    """Run `emo predict`."""
+    args = parser().parse_args(argv)
+    if args.out.suffix != ".jsonl":
+        raise ValueError(f"--out {args.out}: a predictions file ends in .jsonl")
+    if args.batch_size < 1 or args.max_new_tokens < 1 or (args.limit is not None and args.limit < 1):
+        raise ValueError("--batch-size, --max-new-tokens and --limit: expected 1 or more")
+    three = {"--base-url": args.base_url, "--model": args.model, "--api-key-env": args.api_key_env}
+    if args.endpoint and any(three.values()):
+        raise ValueError(f"--endpoint names the endpoint; {next(k for k, v in three.items() if v)} does not go with it")
+    if args.endpoint or any(three.values()):
+        if not args.endpoint and (missing := [k for k, v in three.items() if not v]):
+            raise ValueError(f"an endpoint needs --base-url, --model and --api-key-env; {missing[0]} is missing")
+        from emo_lightning.stages import load
+
+        try:
+            return _remote(args)
+        except load("data_prep.errors:PrepError") as error:
+            raise ValueError(str(error)) from error
+    if len(args.inputs) < 2:
+        raise ValueError(f"expected MODEL and TARS, found {args.inputs[0]!r} alone (see: emo predict --help)")
+    return _local(args)
+
+
+def _local(args: argparse.Namespace) -> int:
+    from lightning.pytorch import Trainer
+
+    from emo_lightning.data.questions import QuestionDataModule
+    from emo_lightning.models.backbone import BackboneConfig
+    from emo_lightning.stages import quiet
+    from emo_lightning.tasks.inference import PredictTask
+
+    quiet()
+    path, objectives = _backbone(args.inputs[0], args.objectives)
+    config = BackboneConfig(
+        path,
+        tuning="qlora" if args.qlora else "frozen",
+        min_pixels=args.min_pixels,
+        max_pixels=args.max_pixels,
+        dtype=args.dtype,
+    )
+    task = PredictTask(
+        config, args.max_new_tokens, out=str(args.out.parent), file=args.out.name, emotion_scores=args.emotion_scores
+    )
+    data = QuestionDataModule(
+        {"images": args.inputs[1:]}, objectives, args.batch_size, args.num_workers, limit=args.limit, blind=args.blind
+    )
+    trainer = Trainer(
+        **_launched(args), default_root_dir=str(args.out.parent), logger=False, enable_checkpointing=False,
+        enable_model_summary=False, use_distributed_sampler=False, enable_progress_bar=sys.stderr.isatty(),
+    )  # fmt: skip
+    trainer.test(task, datamodule=data, verbose=False)
+    return 0
+
+
+def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]:
+    """Path or id of the backbone, and what is asked of it."""
+    from emo_lightning.evaluation.bundle import BUNDLE_FILE, read_bundle
+
+    if (Path(model) / BUNDLE_FILE).is_file():
+        bundle = read_bundle(Path(model))
+        return bundle["backbone"], objectives or bundle["questions"]
+    return model, objectives or list(OBJECTIVES)
+
+
+def _launched(args: argparse.Namespace) -> dict[str, Any]:
+    """Devices and strategy: what torchrun or SLURM has started, or what was asked for."""
+    env = os.environ
+    if "LOCAL_WORLD_SIZE" in env and "RANK" in env:
+        here = int(env["LOCAL_WORLD_SIZE"])
+        started = {"devices": here, "num_nodes": int(env["WORLD_SIZE"]) // here}
+    elif int(env.get("SLURM_NTASKS", "1")) > 1:
+        nodes = int(env.get("SLURM_JOB_NUM_NODES", env.get("SLURM_NNODES", "1")))
+        started = {"devices": int(env["SLURM_NTASKS"]) // nodes, "num_nodes": nodes}
+    else:
+        devices = args.devices if args.devices == "auto" else int(args.devices)
+        return {
+            "accelerator": args.accelerator,
+            "devices": devices,
+            "strategy": "ddp" if devices not in ("auto", 1) else "auto",
+        }
+    several = started["devices"] * started["num_nodes"] > 1
+    return {"accelerator": args.accelerator, **started, "strategy": "ddp" if several else "auto"}
+
+
+def _remote(args: argparse.Namespace) -> int:
+    from emo_lightning.data.shards import TarIndex
+    from emo_lightning.stages import load
+    from emo_lightning.tasks import endpoint
+    from emo_lightning.tasks.answers import AnswerFiles, counts_line
+    from emo_lightning.tasks.inference import of_record
+
+    # The factory owns the ledger; it is reached by name, as for stages.
+    config = _config(args, load("data_prep.answers:UnderTest"))
+    objectives = args.objectives or list(OBJECTIVES)
+    index = TarIndex.open(args.inputs)
+    if args.limit is not None:
+        index = index.take(range(min(args.limit, len(index))))
+    files = AnswerFiles(args.out)
+    with load("data_prep.answers:Endpoint")(config, args.store, args.budget, args.resend_unknown) as asked:
+        picture = load("data_prep.client:Picture")
+        requests = endpoint.questions(index, objectives, picture, asked.request, args.blind)
+        print(asked.estimate(requests).text())
+        if args.estimate:
+            return 0
+        files.begin(endpoint.about(config, objectives, args.blind))
+        with _bar(len(requests)) as advance:
+            answers = asked.ask(requests, advance)
+    tally = answers.tally
+    print(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / 1e9:.6f}")
+    if answers.stopped:
+        left = len(requests) - len(answers.replies)
+        print(
+            f"{'the budget was reached' if answers.by_budget else 'stopped'}: {left} questions are left; the same command goes on"
+        )
+        return BUDGET_REACHED if answers.by_budget else 130
+    found = endpoint.predictions(index, objectives, answers.replies, config)
+    files.append(0, [of_record(prediction, record) for prediction, record in found])
+    print(f"{counts_line(files.finish())}: {args.out}")
+    for kind, count in _missing(answers.replies).items():
+        print(f"no reply ({kind}): {count} questions, counted as wrong{_advice(kind)}")
+    return 0
+
+
+def _config(args: argparse.Namespace, kind: Any) -> Any:
+    changed = {"boxes": args.boxes} if args.boxes else {}
+    if args.endpoint:
+        return kind.load(args.endpoint).model_copy(update=changed)
+    given = {"base_url": args.base_url, "model": args.model, "api_key_env": args.api_key_env, **changed}
+    if args.price:
+        given["price"] = {"input": args.price[0], "output": args.price[1]}
+    return kind.of(given, "command line")
+
+
+def _missing(replies: dict[int, Any]) -> dict[str, int]:
+    """Failures by kind."""
+    from collections import Counter
+
+    return dict(sorted(Counter(reply.kind for reply in replies.values() if not isinstance(reply, str)).items()))
+
+
+def _advice(kind: str) -> str:
+    match kind:
+        case "refused":
+            return ""
+        case "unknown":
+            return "; --resend-unknown asks them again (they may be paid twice)"
+        case _:
+            return "; the same command asks them again"
+
+
+class _bar:
+    """A progress bar on a terminal; `advance(tally)` after each reply."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.bars.add_task("ask", total=total)
+
+    def __enter__(self) -> Any:
+        self.bars.start()
+        return lambda tally: self.bars.update(self.task, advance=1, description=f"ask: ${tally.cost_nano / 1e9:.4f}")
+
+    def __exit__(self, *exception: Any) -> None:
+        self.bars.stop()

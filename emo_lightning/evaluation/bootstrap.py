@@ -1,0 +1,86 @@
+"""Intervals and paired differences by the Poisson bootstrap over images.
+
+In each resample an image counts as often as a Poisson(1) draw says (Chamandy et al. 2012, "Estimating Uncertainty for Massive Data
+Streams"). The draws of an image follow from the seed and its id alone. So sums over resamples add up over ranks in any sharding and
+order, and two models that are scored on the same images meet the same resamples, which is what pairs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+"""Of the intervals."""
+
+FEWEST = 2
+"""Images below which there is no interval: one image says nothing of others."""
+
+_STEPS = 2**16
+
+_TIE = 1e-9
+"""Figures (x100) that differ by less are equal: rounding of sums is far below, a difference that means anything far above."""
+
+
+def _counts_by_level() -> NDArray[np.uint8]:
+    """Poisson(1) by its inverse distribution function at the middle of each of 65,536 levels."""
+    steps = np.arange(1, 16)
+    distribution = np.cumsum(np.exp(-1.0) / np.concatenate([[1.0], np.cumprod(steps.astype(np.float64))]))
+    return np.searchsorted(distribution, (np.arange(_STEPS) + 0.5) / _STEPS).astype(np.uint8)
+
+
+_COUNTS = _counts_by_level()
+
+
+def draws(ids: Sequence[str], resamples: int, seed: int) -> Array:
+    """How often each image counts in each resample, (len(ids), resamples); equal for equal (id, seed) everywhere."""
+    rows = [hashlib.shake_128(f"{seed}\0{identity}".encode()).digest(2 * resamples) for identity in ids]
+    # Little-endian whatever the machine, so that figures agree between machines.
+    levels = np.frombuffer(b"".join(rows), dtype="<u2").reshape(len(ids), resamples)
+    return _COUNTS[levels].astype(np.float64)
+
+
+def interval(replicates: Array, images: int) -> list[float] | None:
+    """Percentile interval at `LEVEL`, `[low, high]`.
+
+    Args:
+        replicates: (resamples,), NaN where a resample holds nothing to score.
+        images: behind the figure.
+
+    Returns:
+        None where there are no resamples or fewer than `FEWEST` images.
+    """
+    finite = replicates[np.isfinite(replicates)]
+    if images < FEWEST or not len(finite):
+        return None
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return [float(low), float(high)]
+
+
+def difference(a: float, b: float, replicates: tuple[Array, Array], images: int) -> dict[str, object]:
+    """`a − b` over the same images: `difference`, its `interval`, and `p`.
+
+    Args:
+        a, b: the two figures.
+        replicates: of both, from the same resamples.
+        images: behind the figures.
+
+    Returns:
+        `p` is two-sided: twice the smaller share of resamples on either side of no difference, (count + 1) / (resamples + 1), at
+        most 1; None like the interval.
+    """
+    gaps = replicates[0] - replicates[1]
+    gaps = gaps[np.isfinite(gaps)]
+    bounds = interval(gaps, images)
+    p = None
+    if bounds is not None:
+        # A tie stays a tie in whatever order the sums were added up.
+        tail = min(int((gaps <= _TIE).sum()), int((gaps >= -_TIE).sum()))
+        p = min(1.0, 2 * (tail + 1) / (len(gaps) + 1))
+    return {"difference": a - b, "interval": bounds, "p": p}

@@ -1,0 +1,103 @@
+"""Model and processor from disk or hub, with what transformers would get wrong in silence checked: family, 4 bits, pixel limits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from emo_lightning.data.boxes import resized_size
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, part_of
+from emo_lightning.models.hub import HubError, cache_only
+
+
+def locate(path: str) -> tuple[str, Path | None]:
+    """(base model, adapter folder or None)."""
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
+    adapter_config = Path(path) / "adapter_config.json"
+    if adapter_config.exists():
+        base = json.loads(adapter_config.read_text()).get("base_model_name_or_path")
+        if not base:
+            raise BackboneError(f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model")
+        return str(base), Path(path)
+    looks_local = path.startswith((".", "/")) or path.count("/") > 1
+    if looks_local and not (Path(path) / "config.json").exists():
+        raise BackboneError(f"backbone path {path!r}: no folder with config.json or adapter_config.json there")
+    return path, None
+
+
+def load_model(config: BackboneConfig, path: str) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+
+    try:
+        local = cache_only(path)
+        kind = AutoConfig.from_pretrained(path, local_files_only=local).model_type
+    except HubError as error:
+        raise BackboneError(f"backbone {error}") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BackboneError(f"backbone {path!r} is neither a model folder nor an id that the hub gives: {reason}") from None
+    if kind != "qwen2_5_vl":
+        raise BackboneError(f"backbone {path!r} is a {kind!r} model; allowed: the qwen2_5_vl family")
+    quantization = None
+    if config.tuning == "qlora":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
+            llm_int8_skip_modules=["model.visual", "lm_head"],
+        )  # fmt: skip
+    model = AutoModelForImageTextToText.from_pretrained(
+        path, dtype=config.dtype, attn_implementation=config.attention, quantization_config=quantization, local_files_only=local
+    )
+    if quantization is not None:
+        _check_quantization(model)
+    return model
+
+
+def _check_quantization(model: nn.Module) -> None:
+    from bitsandbytes.nn import Linear4bit
+
+    wrong = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name != "lm_head"
+        and isinstance(module, Linear4bit) != (part_of(f"{name}.weight") == "language")
+    ]
+    if wrong:
+        raise BackboneError(
+            f"qlora: {len(wrong)} linear layers are not quantised as intended (4-bit language model, plain vision), first: {wrong[0]}"
+        )
+
+
+def load_processor(config: BackboneConfig, path: str) -> Any:
+    from PIL import Image
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
+    images = processor.image_processor
+    size = dict(images.size)
+    # Limits given at call time are ignored by current processors: they have to be set on it.
+    size["shortest_edge"] = config.min_pixels or size["shortest_edge"]
+    size["longest_edge"] = config.max_pixels or size["longest_edge"]
+    if size["shortest_edge"] > size["longest_edge"]:
+        raise BackboneError(f"min_pixels={size['shortest_edge']} is above max_pixels={size['longest_edge']}")
+    images.size = type(images.size)(**size) if not isinstance(images.size, dict) else size
+    for probe in ((16, 12), (1234, 777)):
+        grid = images([Image.new("RGB", probe)], return_tensors="pt")["image_grid_thw"][0]
+        seen = (int(grid[2]) * images.patch_size, int(grid[1]) * images.patch_size)
+        expected = resized_size(
+            *probe,
+            factor=images.patch_size * images.merge_size,
+            min_pixels=size["shortest_edge"],
+            max_pixels=size["longest_edge"],
+        )
+        if seen != expected:
+            raise BackboneError(
+                f"pixel limits are ignored: an image of {probe[0]}x{probe[1]} becomes {seen[0]}x{seen[1]}, "
+                f"expected {expected[0]}x{expected[1]} for min_pixels={size['shortest_edge']}, max_pixels={size['longest_edge']}"
+            )
+    return processor

@@ -1,0 +1,204 @@
+"""A sweep's file, in W&B's own format: read, and checked as far as the file alone can tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from emo_lightning.experiment import ROOT
+from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
+
+__all__ = ["Sweep", "SweepError", "load_sweep", "read_sweep"]
+
+Method = Literal["grid", "random", "bayes"]
+COMMAND = ["${env}", "emo", "sweep", "--trial", "${program}", "${args_json}"]
+"""What W&B's agent starts for each run. JSON, as its `${args}` writes null and small numbers in a way that YAML does not read back."""
+
+_KEYS = ("program", "method", "metric", "parameters", "command", "name", "description", "project", "entity", "run_cap")
+_REFUSED = {
+    "early_terminate": "a run's metric is written once, at its end: there is nothing to stop early on",
+    "controller": "W&B's local controller is not used; `emo sweep --local` needs no server",
+}
+_ARGUMENTS = ("${args_json}", "${args}")
+_BAYES = (*COUNTABLE, "uniform", "log_uniform", "log_uniform_values")
+"""Distributions that both W&B's search and Optuna's have."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep whose file has no fault of its own.
+
+    Args:
+        path: of the file.
+        name: of the sweep, and of its folder below `runs/`.
+        program: the experiment that every run starts.
+        method: grid, random or bayes.
+        metric: what the runs are ordered by, as STAGE/METRIC.
+        maximize: whether more is better.
+        target: the sweep ends when a run reaches it; None is never.
+        parameters: in the file's order.
+        run_cap: runs at most; None is no limit.
+        raw: the file's content, for W&B.
+    """
+
+    path: Path
+    name: str
+    program: Path
+    method: Method
+    metric: str
+    maximize: bool
+    target: float | None
+    parameters: tuple[Parameter, ...]
+    run_cap: int | None
+    raw: dict[str, Any] = field(repr=False)
+
+    @property
+    def varied(self) -> tuple[Parameter, ...]:
+        """Parameters that differ between runs."""
+        return tuple(p for p in self.parameters if not p.fixed)
+
+
+def load_sweep(path: str | Path) -> Sweep:
+    """The sweep.
+
+    Raises:
+        SweepError: with everything that is wrong with the file.
+    """
+    sweep, problems = read_sweep(path)
+    if sweep is None:
+        raise SweepError(f"{path}: " + "; ".join(problems))
+    return sweep
+
+
+def read_sweep(path: str | Path) -> tuple[Sweep | None, list[str]]:
+    """The sweep, or None and all that is wrong with its file.
+
+    Raises:
+        SweepError: there is no file, or it holds no YAML mapping.
+    """
+    path = Path(path)
+    raw = _read(path)
+    problems = [
+        f"unknown key {key!r}{suggestion(key, _KEYS)}; allowed: {', '.join(_KEYS)}"
+        for key in raw
+        if key not in _KEYS and key not in _REFUSED
+    ]
+    problems += [f"{key}: {reason}" for key, reason in _REFUSED.items() if key in raw]
+    program = _program(raw, path, problems)
+    method = raw.get("method")
+    if method not in ("grid", "random", "bayes"):
+        problems.append(f"method is {method!r}{suggestion(method, ('grid', 'random', 'bayes'))}; allowed: grid, random, bayes")
+    metric = _metric(raw, problems)
+    parameters = _parameters(raw, problems)
+    problems += [text for p in parameters for text in _unsuited(p, method)]
+    _check_command(raw, problems)
+    cap = raw.get("run_cap")
+    if cap is not None and (isinstance(cap, bool) or not isinstance(cap, int) or cap < 1):
+        problems.append(f"run_cap is {cap!r}; expected a whole number, at least 1")
+    for key in ("name", "project", "entity", "description"):
+        if key in raw and not isinstance(raw[key], str):
+            problems.append(f"{key} is {raw[key]!r}; expected text")
+    if isinstance(raw.get("name"), str) and (not raw["name"] or "/" in raw["name"]):
+        problems.append(f"name is {raw['name']!r}; it is the name of a folder: no '/'")
+    if problems or program is None:
+        return None, problems
+    name, goal, target = metric
+    sweep = Sweep(
+        path, raw.get("name", path.stem), program, method, name, goal == "maximize", target, tuple(parameters), cap, raw  # type: ignore[arg-type]
+    )  # fmt: skip
+    return sweep, []
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
+        raise SweepError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SweepError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise SweepError(f"{path}: holds {type(tree).__name__}, expected a mapping")
+    return tree
+
+
+def _program(raw: dict[str, Any], path: Path, problems: list[str]) -> Path | None:
+    """Where the experiment stands: as written, else below this package's own checkout."""
+    named = raw.get("program")
+    if not isinstance(named, str) or not named:
+        problems.append(
+            "program is missing: name the experiment that each run starts, e.g. program: experiments/ablate_head.yaml"
+        )
+        return None
+    found = locate(named)
+    if found is None:
+        near = sorted(f"experiments/{p.name}" for p in (ROOT / "experiments").glob("*.yaml"))
+        problems.append(f"program: no such file {named!r}{suggestion(named, near)}; there are: {', '.join(near)}")
+    return found
+
+
+def locate(program: str) -> Path | None:
+    """The experiment's file, looked for from the working directory and from where this package stands."""
+    return next((place for place in (Path(program), ROOT / program) if place.is_file()), None)
+
+
+def _metric(raw: dict[str, Any], problems: list[str]) -> tuple[str, str, float | None]:
+    metric = raw.get("metric")
+    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
+        why = "bayes has nothing to search for" if raw.get("method") == "bayes" else "runs cannot be ordered"
+        problems.append(
+            f"metric is {metric!r}: {why} without one; expected e.g. metric: {{name: probe/val/accuracy, goal: maximize}}"
+        )
+        return "", "minimize", None
+    allowed = ("name", "goal", "target")
+    problems += [
+        f"metric: unknown key {k!r}{suggestion(k, allowed)}; allowed: {', '.join(allowed)}" for k in metric if k not in allowed
+    ]
+    goal, target = metric.get("goal", "minimize"), metric.get("target")
+    if goal not in ("minimize", "maximize"):
+        problems.append(
+            f"metric: goal is {goal!r}{suggestion(goal, ('minimize', 'maximize'))}; allowed: minimize (W&B's default), maximize"
+        )
+    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
+        problems.append(f"metric: target is {target!r}; expected a number")
+    return metric["name"], str(goal), target
+
+
+def _parameters(raw: dict[str, Any], problems: list[str]) -> list[Parameter]:
+    bodies = raw.get("parameters")
+    if not isinstance(bodies, dict) or not bodies:
+        problems.append(f"parameters is {bodies!r}; expected a mapping from keys of `emo run` to their values")
+        return []
+    read = [read_parameter(name, body, problems) for name, body in bodies.items()]
+    found = [p for p in read if p is not None]
+    if len(found) == len(bodies) and all(p.fixed for p in found):
+        problems.append("parameters: every one has a single value, so there is nothing to compare")
+    return found
+
+
+def _unsuited(parameter: Parameter, method: Any) -> list[str]:
+    """Distributions that the method cannot go through."""
+    where = f"parameter {parameter.name}: a {parameter.distribution} distribution"
+    if method == "grid" and parameter.distribution not in COUNTABLE:
+        return [
+            f"{where} under method: grid: a grid over a continuous range has no end; list its values, or use random or bayes"
+        ]
+    if method == "bayes" and parameter.distribution not in _BAYES:
+        return [f"{where} under method: bayes; allowed: {', '.join(_BAYES)}"]
+    return []
+
+
+def _check_command(raw: dict[str, Any], problems: list[str]) -> None:
+    """W&B's default would run the experiment's YAML with Python."""
+    command = raw.get("command")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        problems.append(f"command is {command!r}; expected {COMMAND}")
+        return
+    words = " ".join(command)
+    if "emo sweep --trial ${program}" not in words or not any(macro in command for macro in _ARGUMENTS):
+        problems.append(
+            f"command is {command}: it must hold `emo sweep --trial ${{program}}` and ${{args_json}}, as in {COMMAND}"
+        )

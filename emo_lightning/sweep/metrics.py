@@ -1,0 +1,95 @@
+"""A run's figures as one flat mapping, `STAGE/METRIC`; and which of them a stage will write, before it has run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emo_lightning.experiment import Stage
+
+_BOOKS = {"stage.json", "page.json"}
+"""JSON in a stage's folder that holds no results."""
+
+_LOGGED = {
+    "des": ("val/loss", "val/accuracy", "train/loss"),
+    "des_online": ("val/loss", "val/accuracy", "train/loss"),
+    "sft": ("val/loss", "train/loss"),
+    "clip": ("val/loss", "train/loss"),
+}
+_PROBED = ("accuracy", "precision", "recall", "f1")
+_SILENT = ("world", "world_tars", "tiny_qwen", "tiny_clip", "features", "predict", "panel", "bundle", "report")
+"""Kinds that write no figure. Those in neither (tables and the like) write figures whose names depend on the data."""
+
+
+def promised(stage: Stage) -> tuple[list[str], bool]:
+    """(metrics that the stage will write, as STAGE/METRIC; whether it writes others too, whose names the data decide)."""
+    names: list[str] = []
+    if stage.kind in _LOGGED:
+        names = list(_LOGGED[stage.kind])
+    elif stage.kind == "probe":
+        data = stage.config.get("data", {})
+        sets = [*(["test"] if data.get("test") else []), *(data.get("extra") or {})]
+        names = ["val/accuracy", "val/f1", *(f"{name}/{metric}" for name in sets for metric in _PROBED)]
+    known = stage.kind in _LOGGED or stage.kind == "probe" or stage.kind in _SILENT
+    return [f"{stage.name}/{name}" for name in names], not known
+
+
+def figures(run: Path) -> dict[str, float]:
+    """All figures of a run directory: numbers of the stages' JSON files, and the last value of each column that was logged.
+
+    A list in a JSON is left out (a curve or a matrix is no figure to order runs by). Values may be NaN.
+
+    Raises:
+        ValueError: a stage's file cannot be read; names it.
+    """
+    found: dict[str, float] = {}
+    for stage in sorted(path.parent for path in run.glob("*/stage.json")):
+        for path in sorted(stage.glob("logs/version_*/metrics.csv"), key=_version):
+            found |= {f"{stage.name}/{name}": value for name, value in _last_logged(path).items()}
+        for path in sorted(stage.glob("*.json")):
+            if path.name not in _BOOKS:
+                found |= {f"{stage.name}/{name}": value for name, value in _leaves(_json(path))}
+    return found
+
+
+def _version(path: Path) -> int:
+    """A resumed stage logs into a new folder: the later one has the last word."""
+    return int(path.parent.name.removeprefix("version_"))
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(tree, dict):
+        for key, below in tree.items():
+            yield from _leaves(below, f"{prefix}{key}/")
+    elif isinstance(tree, int | float) and not isinstance(tree, bool):
+        yield prefix.rstrip("/"), float(tree)
+
+
+def _last_logged(path: Path) -> dict[str, float]:
+    last: dict[str, float] = {}
+    with open(path, newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        for row in reader:
+            for name, text in row.items():
+                if text and name not in ("epoch", "step"):
+                    try:
+                        last[name] = float(text)
+                    except ValueError:
+                        raise ValueError(f"{path}:{reader.line_num}: {name} is {text!r}; expected a number") from None
+    return last
+
+
+def usable(value: float | None) -> bool:
+    """Whether runs can be ordered by it."""
+    return value is not None and math.isfinite(value)

@@ -1,0 +1,98 @@
+"""A run's own process: its group, its log, its share of the machine, and how it is stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from emo_lightning.sweep.parameters import SweepError
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second sweep out of the folder.
+
+    Raises:
+        SweepError: one is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as lock:
+        try:
+            # Of this process alone, unlike flock's: a run that outlives a killed sweep must not keep the next one out.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SweepError(f"{folder}: another sweep is running here; choose another --name or wait") from None
+        yield
+
+
+@contextmanager
+def terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does, so that no run is left behind."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def send(process: BaseProcess, number: signal.Signals) -> None:
+    """To the run and to its stages: each run leads a process group."""
+    if process.pid is not None and process.is_alive():
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            # It has not made its group yet.
+            os.kill(process.pid, number)
+
+
+def child(start: Callable[[list[str]], int], arguments: Sequence[str], log: Path, slot: int, jobs: int) -> None:
+    """A run's process: leads a group of its own, speaks into its log, and ends with the exit code of `start`."""
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # A program that embeds this one may have put something else in their place.
+    sys.stdout, sys.stderr = (open(stream, "w", buffering=1, encoding="utf-8", closefd=False) for stream in (1, 2))  # noqa: SIM115
+    _share(slot, jobs)
+    # `stage.json` notes the command that made it.
+    sys.argv = ["emo", *arguments]
+    code = start(list(arguments))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def _share(slot: int, jobs: int) -> None:
+    """Several runs at a time share the cores, and the GPUs that CUDA_VISIBLE_DEVICES lists."""
+    if jobs == 1:
+        return
+    devices = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    if len(devices) >= jobs:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[slot::jobs])
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
+
+
+def last_error(log: Path) -> str:
+    """What a run said last: its last line with `error:` that tells more than which stage ended, or else its last line."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()] if log.is_file() else []
+    said = [line for line in lines if line]
+    errors = [line for line in said if line.startswith("error: ")]
+    telling = [line for line in errors if " ended with exit code " not in line]
+    return (telling or errors or said or ["it said nothing"])[-1].removeprefix("error: ")[:500]

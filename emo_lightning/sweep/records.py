@@ -1,0 +1,127 @@
+"""What is kept of each run of a sweep, in the run's own directory, so that the same command goes on where it was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from emo_lightning.experiment import load_experiment
+from emo_lightning.sweep.config import Sweep
+from emo_lightning.sweep.metrics import usable
+from emo_lightning.sweep.parameters import Parameter, SweepError
+from emo_lightning.sweep.values import Values, as_text, fingerprint
+
+RECORD_FILE = "sweep.json"
+LOG_FILE = "sweep.log"
+_LONGEST_NAME = 100
+
+
+@dataclass
+class Run:
+    """One run.
+
+    Args:
+        name: of its directory below the sweep's.
+        values: what it was given, by key of `emo run`.
+        command: that runs it alone, ready for a shell.
+        status: how it ended; `running` also where it was killed.
+        metric: the sweep's metric; None where it failed or wrote no finite number.
+        figures: all figures of its stages.
+        seconds: that it took, over all attempts.
+        error: the last line of what went wrong.
+        digest: of its resolved stages: a changed experiment is another run.
+    """
+
+    name: str
+    values: Values
+    command: str
+    status: Literal["running", "complete", "failed"] = "running"
+    metric: float | None = None
+    figures: dict[str, float | None] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str | None = None
+    digest: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Write the record into the run's directory."""
+        path = folder / self.name / RECORD_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # JSON has no NaN.
+        figures = {k: v if v is not None and math.isfinite(v) else None for k, v in self.figures.items()}
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(
+            json.dumps(asdict(self) | {"figures": figures}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        temporary.replace(path)
+
+    def finish(self, code: int, figures: dict[str, float], metric: str, error: str) -> None:
+        """Note how it ended: without a finite metric it failed, whatever its exit code."""
+        value = figures.get(metric)
+        self.figures = dict(figures)
+        if code == 0 and usable(value):
+            self.status, self.metric, self.error = "complete", value, None
+        else:
+            near = f"the run ended, but {metric} is {'not finite: ' + str(value) if value is not None else 'not among its figures'}"
+            self.status, self.metric, self.error = "failed", None, near if code == 0 else error
+
+
+def read_run(folder: Path) -> Run | None:
+    """The record in a run's directory, or None where there is none.
+
+    Raises:
+        SweepError: the file is damaged; names it.
+    """
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return None
+    try:
+        return Run(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise SweepError(f"{path}: no record of a run: {error}; delete {folder} to make it anew") from None
+
+
+def new_run(sweep: Sweep, folder: Path, values: Values) -> Run:
+    """The record of a run that has not begun.
+
+    Raises:
+        ExperimentError: the experiment does not take these values.
+    """
+    name = run_name(sweep.varied, values)
+    overrides = [(key, as_text(value)) for key, value in values.items()]
+    command = ["emo", "run", str(sweep.program), "--runs", str(folder), "--name", name, *(f"--{k}={v}" for k, v in overrides)]
+    experiment = load_experiment(sweep.program, overrides, name=name, runs=folder)
+    digest = hashlib.sha256("".join(stage.digest for stage in experiment.stages).encode()).hexdigest()
+    return Run(name, values, shlex.join(command), digest=digest)
+
+
+def run_name(varied: Sequence[Parameter], values: Values) -> str:
+    """A folder's name that says what differs, and ends in a mark of all values."""
+    short = labels(values)
+    said = "_".join(f"{short[p.name]}={as_text(values[p.name])}" for p in varied)
+    return f"{re.sub(r'[^A-Za-z0-9._=+-]+', '-', said)[:_LONGEST_NAME].strip('-')}-{fingerprint(values)}"
+
+
+def labels(names: Iterable[str]) -> dict[str, str]:
+    """Each dotted key by as few of its last parts as tell it from the others."""
+    names = list(names)
+    parts = {name: name.split(".") for name in names}
+
+    def ending(name: str, count: int) -> str:
+        return ".".join(parts[name][-count:])
+
+    short = {}
+    for name in names:
+        count = next(n for n in range(1, len(parts[name]) + 1) if n == len(parts[name]) or _alone(name, n, names, ending))
+        short[name] = ending(name, count)
+    return short
+
+
+def _alone(name: str, count: int, names: Iterable[str], ending: Any) -> bool:
+    return all(other == name or ending(other, count) != ending(name, count) for other in names)

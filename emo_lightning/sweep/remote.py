@@ -1,0 +1,143 @@
+"""A sweep on W&B's server: registered, worked on by its agent here, and each run's figures sent to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emo_lightning.sweep.config import Sweep, locate
+from emo_lightning.sweep.metrics import figures, usable
+from emo_lightning.sweep.parameters import SweepError
+from emo_lightning.sweep.values import Values, as_text, fingerprint
+
+_ANSWER_SECONDS = 5
+_PROJECT = "emo-lightning"
+_OF_THE_AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_SERVICE")
+"""By these a stage's own logger would take itself for the sweep's run."""
+
+
+def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count: int | None, fixed: Values) -> None:
+    """Register the sweep, then work on it with an agent until it ends.
+
+    Further agents, on any machine with the same files: `wandb agent ENTITY/PROJECT/ID`.
+
+    Args:
+        sweep: whose file has no fault.
+        project: None takes the file's, else `emo-lightning`.
+        entity: user or team; None takes the file's, else the default of the account.
+        count: runs of this agent; None goes on until the sweep ends.
+        fixed: values of every run beside the file's.
+
+    Raises:
+        SweepError: W&B is switched off, or does not answer.
+        wandb.UsageError: no API key.
+    """
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode in ("offline", "disabled", "dryrun"):
+        raise SweepError(
+            f"WANDB_MODE is {mode}, but a sweep on W&B needs its server; unset it, or use --local, which needs none"
+        )
+    import wandb
+
+    _require_server(str(wandb.setup().settings.base_url))
+    content = {**sweep.raw, "name": sweep.name, "program": str(sweep.program)}
+    content["parameters"] = sweep.raw["parameters"] | {key: {"value": value} for key, value in fixed.items()}
+    project, entity = project or sweep.raw.get("project") or _PROJECT, entity or sweep.raw.get("entity")
+    identity = wandb.sweep(content, project=project, entity=entity)
+    # The agent starts `emo` by its name: the one beside this interpreter.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    wandb.agent(identity, project=project, entity=entity, count=count)
+
+
+def _require_server(url: str) -> None:
+    """W&B's client would try for half a minute and then speak of a busy service."""
+    try:
+        # nosec: W&B's own address, or the one that the user has set.
+        urllib.request.urlopen(url, timeout=_ANSWER_SECONDS).close()
+    except urllib.error.HTTPError:
+        return  # It answers.
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise SweepError(
+            f"W&B does not answer at {url} ({reason}); --local runs the same file here, without a server"
+        ) from None
+
+
+def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
+    """One run under W&B's agent: `emo run` with the agent's values, then all its figures to the agent's run.
+
+    Args:
+        words: the experiment, then `--KEY=VALUE`s or one JSON object of them (the agent's `${args}` or `${args_json}`).
+        start: opens the W&B run; None is `wandb.init`.
+
+    Returns:
+        The exit code of `emo run`; 1 if it wrote no figure.
+
+    Raises:
+        SweepError: a word is none of these, or there is no such experiment.
+    """
+    program, values = parse_trial(words)
+    sweep_id = os.environ.get("WANDB_SWEEP_ID", "trial")
+    runs, name = Path("runs") / f"sweep-{sweep_id}", os.environ.get("WANDB_RUN_ID") or fingerprint(values)
+    options = [f"--{key}={as_text(value)}" for key, value in values.items()]
+    command = [sys.executable, "-m", "emo_lightning", "run", str(program), "--runs", str(runs), "--name", name, *options]
+    if start is None:
+        import wandb
+
+        start = wandb.init
+    run = start()
+    code = _run(command)
+    found = {key: value for key, value in figures(runs / name).items() if usable(value)} if (runs / name).is_dir() else {}
+    if code == 0 and not found:
+        print(f"error: {runs / name}: no stage wrote a figure", file=sys.stderr)
+        code = 1
+    if found:
+        run.log(found)
+    run.finish(exit_code=code)
+    return code
+
+
+def parse_trial(words: list[str]) -> tuple[Path, Values]:
+    """(the experiment, its values) from the words of `emo sweep --trial`."""
+    paths = [word for word in words if not word.startswith(("--", "{"))]
+    program = locate(paths[0]) if len(paths) == 1 else None
+    if program is None:
+        raise SweepError(f"--trial: expected one experiment that is there, found {' '.join(paths) or 'none'}")
+    values: Values = {}
+    for word in words:
+        if word.startswith("{"):
+            try:
+                values |= json.loads(word)
+            except ValueError as error:
+                raise SweepError(f"--trial: {word!r} is no JSON: {error}") from None
+        elif word.startswith("--"):
+            key, equals, text = word[2:].partition("=")
+            if not equals:
+                raise SweepError(f"--trial: {word!r}; expected --KEY=VALUE")
+            # The agent writes null as Python does.
+            values[key] = None if text == "None" else yaml.safe_load(text)
+    return program, values
+
+
+def _run(command: list[str]) -> int:
+    """The command's exit code; an agent that stops this process stops the command with it."""
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_AGENT}
+    child = subprocess.Popen(command, env=environment)
+    before = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.wait()
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)

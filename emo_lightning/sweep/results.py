@@ -1,0 +1,226 @@
+"""What a sweep found: one table and one plot, best first, and the exact command of each run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from emo_lightning.sweep.config import Sweep
+from emo_lightning.sweep.local import Outcome, Settings
+from emo_lightning.sweep.records import Run, labels
+from emo_lightning.sweep.values import as_text
+
+_MOST_IN_PLOT = 40
+
+
+@dataclass
+class Setting:
+    """Runs that differ in nothing but their seed.
+
+    Args:
+        values: what the setting is, seeds left out.
+        runs: complete ones, best first.
+        mean: of their metric.
+        std: sample standard deviation of their metric; None with one run.
+    """
+
+    values: dict[str, Any]
+    runs: list[Run]
+    mean: float
+    std: float | None
+
+
+def settings_of(sweep: Sweep, runs: Sequence[Run]) -> list[Setting]:
+    """Complete runs by setting, best mean first; runs are one setting where only keys that end in `seed` differ."""
+    names = [p.name for p in sweep.varied if p.name.split(".")[-1] != "seed"]
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.metric is not None:
+            groups.setdefault(json.dumps([run.values[name] for name in names]), []).append(run)
+    sign = -1 if sweep.maximize else 1
+    found = []
+    for members in groups.values():
+        members.sort(key=lambda run: sign * _metric(run))
+        metrics = [_metric(run) for run in members]
+        std = statistics.stdev(metrics) if len(metrics) > 1 else None
+        found.append(Setting({name: members[0].values[name] for name in names}, members, statistics.fmean(metrics), std))
+    return sorted(found, key=lambda setting: sign * setting.mean)
+
+
+def write_results(sweep: Sweep, settings: Settings, outcome: Outcome) -> list[Path]:
+    """Write results.json, results.md and results.png into the sweep's folder; returns their paths (no plot without a result)."""
+    ranked = settings_of(sweep, outcome.runs)
+    folder = settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [_write(folder / "results.json", _json(sweep, settings, outcome, ranked))]
+    written.append(_write(folder / "results.md", _markdown(sweep, settings, outcome, ranked)))
+    if ranked:
+        _plot(sweep, outcome, ranked, folder / "results.png")
+        written.append(folder / "results.png")
+    return written
+
+
+def show_results(sweep: Sweep, outcome: Outcome, console: Console) -> None:
+    """Print the table, the commands, and what is missing."""
+    ranked = settings_of(sweep, outcome.runs)
+    columns, rows = _table(sweep, ranked)
+    table = Table(title=escape(f"{sweep.name}: {sweep.metric}, best first"), title_justify="left")
+    for n, column in enumerate(columns):
+        table.add_column(
+            escape(column), justify="right" if column in ("#", "seconds") else "left", no_wrap=n < 2, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print("The command of each run, in this order:")
+    for setting in ranked:
+        for run in setting.runs:
+            console.print(f"  {run.command}", soft_wrap=True, markup=False)
+    console.print(escape(summary(outcome)), soft_wrap=True)
+
+
+def summary(outcome: Outcome) -> str:
+    """How many runs there are of each kind, and why it ended early."""
+    complete = sum(run.status == "complete" for run in outcome.runs)
+    parts = [f"{complete} complete", f"{outcome.failed} failed"]
+    open_ = sum(run.status == "running" for run in outcome.runs)
+    left = (outcome.planned or len(outcome.runs)) - len(outcome.runs)
+    parts += [f"{open_} interrupted"] if open_ else []
+    parts += [f"{left} not started"] if left > 0 else []
+    return ", ".join(parts) + (f"; stopped: {outcome.stopped}" if outcome.stopped else "")
+
+
+def _metric(run: Run) -> float:
+    assert run.metric is not None
+    return run.metric
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if 0.1 <= abs(value) < 1000 or value == 0 else f"{value:.4g}"
+
+
+def _value(setting: Setting) -> str:
+    spread = f" ± {_number(setting.std)}" if setting.std is not None else ""
+    return f"{_number(setting.mean)}{spread}"
+
+
+def _table(sweep: Sweep, ranked: Sequence[Setting]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the one table; figures of the metric's own stage stand beside it."""
+    repeated = any(len(setting.runs) > 1 for setting in ranked)
+    names = list(ranked[0].values) if ranked else []
+    short = labels([p.name for p in sweep.parameters])
+    stage = sweep.metric.split("/")[0] + "/"
+    beside = [
+        f
+        for f in (ranked[0].runs[0].figures if ranked else {})
+        if f.startswith(stage) and f != sweep.metric and "loss" not in f
+    ]
+    beside = [figure for figure in beside if figure.rsplit("/", 1)[-1] == sweep.metric.rsplit("/", 1)[-1]][:4]
+    columns = [
+        "#", sweep.metric.rsplit("/", 1)[-1] + (" ± std" if repeated else ""), *(short[n] for n in names),
+        *(f.removeprefix(stage) for f in beside), *(["runs"] if repeated else []), "seconds",
+    ]  # fmt: skip
+    rows = []
+    for rank, setting in enumerate(ranked, 1):
+        others = [_mean([run.figures.get(figure) for run in setting.runs]) for figure in beside]
+        seconds = sum(run.seconds for run in setting.runs)
+        count = [str(len(setting.runs))] if repeated else []
+        rows.append([str(rank), _value(setting), *map(as_text, setting.values.values()), *others, *count, f"{seconds:.0f}"])
+    return columns, rows
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return _number(statistics.fmean(known)) if known else "–"
+
+
+def _json(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequence[Setting]) -> str:
+    content = {
+        "sweep": sweep.name,
+        "file": str(sweep.path),
+        "program": str(sweep.program),
+        "method": sweep.method,
+        "metric": {"name": sweep.metric, "goal": "maximize" if sweep.maximize else "minimize"},
+        "seed": settings.seed,
+        "fixed": settings.fixed,
+        "summary": summary(outcome),
+        "planned": outcome.planned,
+        "complete": sum(run.status == "complete" for run in outcome.runs),
+        "failed": outcome.failed,
+        "stopped": outcome.stopped,
+        "settings": [
+            {"rank": n, "values": s.values, "mean": s.mean, "std": s.std, "runs": [run.name for run in s.runs]}
+            for n, s in enumerate(ranked, 1)
+        ],
+        "runs": [asdict(run) for setting in ranked for run in setting.runs]
+        + [asdict(run) for run in outcome.runs if run.metric is None],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
+def _markdown(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequence[Setting]) -> str:
+    columns, rows = _table(sweep, ranked)
+    direction = "higher is better" if sweep.maximize else "lower is better"
+    said = sweep.raw.get("description")
+    lines = [f"# {sweep.name}", "", *([said.strip(), ""] if said else [])]
+    lines += [f"`{sweep.path}` ({sweep.method}, seed {settings.seed}) over `{sweep.program}`; {sweep.metric}, {direction}. "
+              f"{summary(outcome)}.", ""]  # fmt: skip
+    if ranked:
+        cells = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+        lines += ["| " + " | ".join(row) + " |" for row in cells]
+        lines += ["", "![best first](results.png)", "", "## Commands, best setting first", ""]
+        lines += [f"{n}. `{run.command}` ({_number(_metric(run))})" for n, s in enumerate(ranked, 1) for run in s.runs]
+    open_ = [run for run in outcome.runs if run.metric is None]
+    if open_:
+        lines += ["", "## Without a result", ""]
+        lines += [f"- `{run.command}`: {run.status}{': ' + run.error if run.error else ''}" for run in open_]
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, text: str) -> Path:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _plot(sweep: Sweep, outcome: Outcome, ranked: Sequence[Setting], path: Path) -> None:
+    """Best first, from the top: every run a ring, the mean of a setting a dot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = ranked[:_MOST_IN_PLOT]
+    short = labels([p.name for p in sweep.parameters])
+    figure = Figure(figsize=(8, 1.6 + 0.3 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for row, setting in enumerate(shown):
+        metrics = [_metric(run) for run in setting.runs]
+        if len(metrics) > 1:
+            axes.plot([min(metrics), max(metrics)], [row, row], color="#9aa7b8", linewidth=1.5, zorder=1)
+            axes.scatter(metrics, [row] * len(metrics), s=22, facecolors="white", edgecolors="#3b6ea5", zorder=2)
+        axes.scatter([setting.mean], [row], s=42, color="#C4500A" if row == 0 else "#3b6ea5", zorder=3)
+    axes.set_yticks(
+        range(len(shown)), [", ".join(f"{short[k]}={as_text(v)}" for k, v in s.values.items()) or "all" for s in shown]
+    )
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlabel(f"{sweep.metric} ({'higher' if sweep.maximize else 'lower'} is better)")
+    more = f", the best {len(shown)} of {len(ranked)}" if len(ranked) > len(shown) else ""
+    repeated = "; rings: single runs, dots: means over seeds" if any(len(s.runs) > 1 for s in shown) else ""
+    axes.set_title(f"{sweep.name}{more} ({summary(outcome)}){repeated}", fontsize=9, loc="left", wrap=True)
+    axes.grid(axis="x", color="#e3e7ec", zorder=0)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    temporary = path.with_name(path.name + ".tmp")
+    figure.savefig(temporary, format="png", dpi=150)
+    temporary.replace(path)

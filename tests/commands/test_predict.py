@@ -1,0 +1,222 @@
+"""`emo predict` with models on this machine: a tiny random Qwen2.5-VL with an adapter."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emo_lightning.cli import main
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.schema import Prediction, read_jsonl
+from emo_lightning.tasks.answers import AnswerFiles
+
+TOKENS = "12"
+
+
+def predict(model: Path, tars: Path, out: Path, *options: str) -> int:
+    """The command, on the CPU."""
+    more = ("--max-new-tokens", TOKENS, "--accelerator", "cpu", "--devices", "1", *options)
+    return main(["predict", str(model), str(tars), "--out", str(out), *more])
+
+
+def replies(path: Path) -> dict[str, list[str]]:
+    """id -> raw replies."""
+    return {p.id: [r["reply"] for r in p.provenance["replies"]] for p in read_jsonl(path, Prediction)}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Ids of every batch that the model is asked about, objective after objective."""
+    seen: list[list[str]] = []
+    generate = Backbone.generate
+
+    def counted(self: Backbone, batch: dict[str, Any], max_new_tokens: int) -> list[str]:
+        seen.append(list(batch["key"]))
+        return generate(self, batch, max_new_tokens)
+
+    monkeypatch.setattr(Backbone, "generate", counted)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def whole(adapter: Path, world_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the adapter says of all 40 images, asked in batches of 8."""
+    out = tmp_path_factory.mktemp("whole") / "said.jsonl"
+    assert predict(adapter, world_tars, out, "--batch-size", "8") == 0
+    return out
+
+
+def test_one_prediction_an_image_whatever_the_batch(
+    whole: Path, adapter: Path, world_tars: Path, tmp_path: Path, asked: list
+) -> None:
+    assert predict(adapter, world_tars, tmp_path / "one.jsonl", "--batch-size", "1", "--limit", "9") == 0
+    single, said = replies(tmp_path / "one.jsonl"), replies(whole)
+    assert len(said) == 40
+    assert list(said) == sorted(said)
+    assert len(single) == 9
+    assert {i: said[i] for i in single} == single
+    assert len({tuple(r) for r in said.values()}) > 1
+    assert not (whole.parent / "said.jsonl.parts").exists()
+    # Longest first: the images' areas fall (nine of them, two questions each).
+    areas = {p.id: p.width * p.height for p in read_jsonl(whole, Prediction)}
+    order = [areas[keys[0]] for keys in asked[::2]]
+    assert len(order) == 9
+    assert order[0] > order[-1]
+
+
+def test_a_killed_pass_goes_on_by_sample(whole: Path, adapter: Path, world_tars: Path, tmp_path: Path, asked: list) -> None:
+    """A kill is what it leaves behind: parts of two ranks, one of them torn in its last line."""
+    out = tmp_path / "p.jsonl"
+    shutil.copy(whole.parent / "said.about.json", tmp_path / "p.about.json")
+    lines = whole.read_text().splitlines(keepends=True)
+    parts = tmp_path / "p.jsonl.parts"
+    parts.mkdir()
+    (parts / "00000.jsonl").write_text("".join(lines[:10]))
+    (parts / "00001.jsonl").write_text("".join(lines[10:20]) + lines[20][:50])
+    assert predict(adapter, world_tars, out, "--batch-size", "8") == 0
+    assert {i for keys in asked for i in keys} == {json.loads(line)["id"] for line in lines[20:]}
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.about.json", "p.jsonl"]
+    # Complete: the model is not even loaded.
+    asked.clear()
+    assert predict(adapter, world_tars, out) == 0
+    assert asked == []
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("step", ["gathered", "part gone", "written"])
+def test_a_kill_between_any_two_steps_of_the_end_loses_nothing(step: str, tmp_path: Path) -> None:
+    files = AnswerFiles(tmp_path / "p.jsonl")
+    files.begin({"model": "m"})
+    files.append(0, [Prediction(id="b")])
+    files.append(1, [Prediction(id="a")])
+    if step != "written":
+        # As `begin` leaves it when it dies after its rename, before or after the first unlink.
+        shutil.copy(files.folder / "00000.jsonl", files.folder / "kept.jsonl")
+        if step == "part gone":
+            (files.folder / "00000.jsonl").unlink()
+    else:
+        shutil.copy(files.folder / "00000.jsonl", files.out)
+    again = AnswerFiles(tmp_path / "p.jsonl")
+    again.begin({"model": "m"})
+    assert {p.id for p in again.answered()} == {"a", "b"}
+    assert [p.id for p in again.finish()] == ["a", "b"]
+    assert [p.id for p in read_jsonl(files.out, Prediction)] == ["a", "b"]
+
+
+def test_an_image_that_changed_under_its_id_is_asked_again(
+    adapter: Path, whole: Path, world_tars: Path, tmp_path: Path, asked: list
+) -> None:
+    out = tmp_path / "p.jsonl"
+    shutil.copy(whole.parent / "said.about.json", tmp_path / "p.about.json")
+    stale = [json.loads(line) for line in whole.read_text().splitlines()]
+    changed = stale[3]["id"]
+    stale[3] |= {"sha256": "f" * 64, "provenance": {"replies": [{"reply": "old"}] * 2}}
+    out.write_text("".join(json.dumps(p) + "\n" for p in stale))
+    assert predict(adapter, world_tars, out) == 0
+    assert asked == [[changed], [changed]]
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_two_models_never_share_a_file(
+    adapter: Path, tiny_qwen: Path, whole: Path, world_tars: Path, tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "p.jsonl"
+    for name, there in (("said.jsonl", "p.jsonl"), ("said.about.json", "p.about.json")):
+        shutil.copy(whole.parent / name, tmp_path / there)
+    assert predict(tiny_qwen, world_tars, out) == 2
+    assert "was begun with weights" in capsys.readouterr().err
+    assert predict(adapter, world_tars, out, "--blind") == 2
+    assert "was begun with blind false, now it is true" in capsys.readouterr().err
+    assert out.read_bytes() == whole.read_bytes()
+    (tmp_path / "p.about.json").unlink()
+    assert predict(adapter, world_tars, out) == 2
+    assert "nothing says who made it" in capsys.readouterr().err
+
+
+def test_adapter_merged_folder_and_bundle_say_the_same(
+    adapter: Path, bundle: Path, tiny_qwen: Path, whole: Path, world_tars: Path, tmp_path: Path
+) -> None:
+    assert main(["export", str(adapter), "--merge", "--out", str(tmp_path / "merged")]) == 0
+    said = replies(whole)
+    for name, model in (("merged", tmp_path / "merged"), ("bundle", bundle)):
+        out = tmp_path / f"{name}.jsonl"
+        assert predict(model, world_tars, out, "--limit", "6", "--batch-size", "6") == 0
+        assert replies(out) == {i: said[i] for i in replies(out)}
+    assert predict(tiny_qwen, world_tars, tmp_path / "base.jsonl", "--limit", "6") == 0
+    base = replies(tmp_path / "base.jsonl")
+    assert base != {i: said[i] for i in base}
+
+
+def test_blind_answers_depend_on_the_size_alone(adapter: Path, world_tars: Path, tmp_path: Path) -> None:
+    out = tmp_path / "blind.jsonl"
+    assert (
+        predict(adapter, world_tars, out, "--blind", "--objectives", "emotion", "--min-pixels", "7056", "--max-pixels", "7056")
+        == 0
+    )
+    sizes: dict[tuple, set[str]] = {}
+    for p in read_jsonl(out, Prediction):
+        sizes.setdefault((p.width, p.height), set()).add(p.provenance["replies"][0]["reply"])
+    assert len(sizes) > 1
+    assert all(len(said) == 1 for said in sizes.values())
+
+
+def rank_main(rank: int, port: int, arguments: list[str], code: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    launched = {
+        "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x",
+    }  # fmt: skip
+    os.environ |= {key: str(value) for key, value in launched.items()}
+    done = main(arguments)
+    os._exit(done)
+
+
+def test_two_ranks_write_the_file_of_one(adapter: Path, whole: Path, world_tars: Path, tmp_path: Path) -> None:
+    """Forked as torchrun would start them; 40 images in batches of 7 do not divide evenly."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = ["predict", str(adapter), str(world_tars), "--out", str(tmp_path / "p.jsonl"), "--max-new-tokens", TOKENS]
+    arguments += ["--accelerator", "cpu", "--batch-size", "7"]
+    context = multiprocessing.get_context("fork")
+    ranks = [context.Process(target=rank_main, args=(rank, port, arguments, None)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    assert [p.exitcode for p in ranks] == [0, 0]
+    assert (tmp_path / "p.jsonl").read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "p.jsonl.parts").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["model", "--out", "p.jsonl"], "expected MODEL and TARS, found 'model' alone"),
+        (["m", "t", "--out", "p.json"], "ends in .jsonl"),
+        (["m", "t", "--out", "p.jsonl", "--batch-size", "0"], "expected 1 or more"),
+        (["t", "--out", "p.jsonl", "--base-url", "http://x"], "--model is missing"),
+        (["t", "--out", "p.jsonl", "--base-url", "http://x", "--endpoint", "e.yaml"], "--base-url does not go with it"),
+        (["t", "--out", "p.jsonl", "--endpoint", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["./nowhere", "t*.tar", "--out", "p.jsonl"], "t*.tar"),
+    ],
+)
+def test_one_clear_error(
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("error:") == 1
+    assert not (tmp_path / "p.jsonl").exists()

@@ -1,0 +1,263 @@
+"""The table across data sets: label spaces, figures against plain counting, the command, and both experiments run for real."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from emo_lightning.cli import main
+from emo_lightning.evaluation.cross_dataset import cross_dataset
+from emo_lightning.evaluation.label_spaces import SPACES
+from emo_lightning.evaluation.page import read_page
+from emo_lightning.experiment import ROOT
+from emo_lightning.schema import EMOTIONS, Emotion, Prediction, Record, write_jsonl
+from tests.worded import worded_qwen  # noqa: F401 - fixture
+
+from .conftest import make_prediction, make_record
+
+
+def scores(**given: float) -> dict[str, float]:
+    return {str(e): given.get(str(e), 0.0) for e in EMOTIONS}
+
+
+# Label spaces
+
+
+def test_every_emotion_has_a_class_in_every_space() -> None:
+    for space in SPACES.values():
+        if space.name == "intensity":
+            continue
+        assert set(space.of_emotion) == set(EMOTIONS)
+        assert set(space.of_emotion.values()) == set(space.classes)
+        assert space.about
+
+
+def test_ekman_adds_the_four_joys_and_leaves_surprise_out() -> None:
+    space = SPACES["ekman"]
+    spread = scores(amusement=0.15, awe=0.15, contentment=0.1, excitement=0.1, fear=0.3, anger=0.2)
+    assert space.from_scores(np.array(list(spread.values()))) == "joy"
+    assert space.from_words(make_prediction("a", emotion=" Awe ")) == "joy"
+    assert space.from_words(make_prediction("a", emotion="joyful")) is None
+
+    def emotion6(word: str | None, **fields: Any) -> Record:
+        labels = {"emotion_scores_raw": {"joy": 0.5}} | ({} if word is None else {"emotion_raw": word})
+        return make_record("a", source="emotion6", provenance={"source_labels": labels}, **fields)
+
+    assert space.reference(emotion6("joy")) == "joy"
+    assert space.reference(emotion6("fear", emotion="fear")) == "fear"
+    assert space.reference(emotion6("surprise")) is None
+    assert space.reference(emotion6(None)) is None
+    assert space.reference(make_record("a", emotion="awe")) == "joy"
+
+
+def test_polarity_and_intensity_of_the_sources() -> None:
+    polarity, intensity = SPACES["polarity"], SPACES["intensity"]
+
+    def valence(source: str, value: float) -> str | None:
+        return polarity.reference(make_record("a", source=source, provenance={"source_labels": {"valence": value}}))
+
+    assert [valence("findingemo", v) for v in (-1.0, 0.0, 2.0)] == ["negative", None, "positive"]
+    assert [valence("emotion6", v) for v in (4.9, 5.0, 5.1)] == ["negative", None, "positive"]
+    assert polarity.reference(make_record("a", emotion="awe")) == "positive"
+    assert intensity.reference(make_record("a", intensity_level="high")) == "high"
+    assert intensity.reference(make_record("a", intensity=4)) == "medium"
+    assert [intensity.from_words(make_prediction("a", intensity=v)) for v in (2.0, 7.4, 11.0, None)] == [
+        "low", "medium", None, None
+    ]  # fmt: skip
+
+
+# The table
+
+
+def world(images: int = 60) -> tuple[dict[str, dict[str, Prediction]], dict[str, tuple[list[Record], Any]]]:
+    """A tuned arm that is right inside and says awe to everything outside; a base that is right for two in five everywhere."""
+    rng = np.random.default_rng(0)
+    sets: dict[str, tuple[list[Record], Any]] = {}
+    base: dict[str, Prediction] = {}
+    tuned: dict[str, Prediction] = {}
+    for name in ("inside", "outside"):
+        records = [make_record(f"{name}{i}", emotion=EMOTIONS[i % 8]) for i in range(images)]
+        for i, record in enumerate(records):
+            said = record.emotion if i % 5 < 2 else EMOTIONS[(i + 1) % 8]
+            base[record.id] = make_prediction(record.id, emotion_scores=scores(**{str(said): 1.0}), emotion="?")
+            said = record.emotion if name == "inside" else Emotion.AWE
+            soft = {str(said): 0.7, "fear": 0.1, "anger": 0.2} if said not in ("fear", "anger") else {str(said): 1.0}
+            tuned[record.id] = make_prediction(record.id, emotion_scores=scores(**soft), emotion=str(said))
+        rng.shuffle(records)  # type: ignore[arg-type]
+        sets[name] = (records, "eight")
+    return {"base": base, "tuned": tuned}, sets
+
+
+def test_collapse_is_seen() -> None:
+    predictions, sets = world()
+    result = cross_dataset(predictions, sets, "base", "inside")
+    tuned, base = result["arms"]["tuned"], result["arms"]["base"]
+    outside = 100 * sum(r.emotion is Emotion.AWE for r in sets["outside"][0]) / 60
+    assert (tuned["inside"]["accuracy"]["value"], base["inside"]["accuracy"]["value"]) == (100, 40)
+    assert tuned["outside"]["accuracy"]["value"] == pytest.approx(outside)
+    gain = tuned["outside"]["gain"]
+    assert gain["difference"] == pytest.approx(outside - 40) == pytest.approx(result["collapse"]["tuned"])
+    assert gain["interval"][0] < gain["difference"] < gain["interval"][1] < 0
+    assert tuned["inside"]["gain"]["interval"][0] > 0
+    assert (base["inside"]["said"], base["inside"]["unreadable"]) == (0, 60), "words that are no emotion are counted"
+    assert tuned["outside"]["predicted"]["awe"] == 60
+    assert result["sets"]["outside"]["chance"] == pytest.approx(100 * 8 / 60)
+    present = {str(r.emotion) for r in sets["outside"][0]}
+    assert tuned["outside"]["macro_recall"] == pytest.approx(100 / len(present))
+
+
+def test_what_is_missing_counts_as_wrong_and_is_counted() -> None:
+    predictions, sets = world()
+    first, second = (record.id for record in sets["inside"][0][:2])
+    del predictions["tuned"][first]
+    predictions["tuned"][second] = make_prediction(second, emotion_scores={"awe": float("nan")})
+    row = cross_dataset(predictions, sets, "base", "inside")["arms"]["tuned"]["inside"]
+    assert (row["missing"], row["unscored"], row["accuracy"]["value"]) == (1, 1, pytest.approx(100 * 58 / 60))
+    words = {
+        arm: {k: p.model_copy(update={"emotion_scores": None}) for k, p in said.items()} for arm, said in predictions.items()
+    }
+    row = cross_dataset(words, sets, "base", "inside")["arms"]["tuned"]["inside"]
+    assert (row["by"], row["missing"], row["unreadable"]) == ("words", 1, 1)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    predictions, sets = world(24)
+    words = ["cross-dataset", "--base", "base", "--in-domain", "inside"]
+    for arm, said in predictions.items():
+        write_jsonl(tmp_path / f"{arm}.jsonl", list(said.values()))
+        words += ["--arm", f"{arm}={tmp_path / arm}.jsonl"]
+    for name, (records, _) in sets.items():
+        write_jsonl(tmp_path / f"{name}.refs.jsonl", records)
+        words += ["--set", f"{name}{':polarity' if name == 'outside' else ''}={tmp_path / name}.refs.jsonl"]
+    return words
+
+
+def test_the_command(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--json", "--out", str(tmp_path / "out")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == json.loads((tmp_path / "out" / "cross_dataset.json").read_text())
+    assert result["arms"]["tuned"]["outside"]["accuracy"]["value"] == 50, "awe is positive, as half of the images are"
+    assert "positive" in result["sets"]["outside"]["map"]
+    assert len(read_page(tmp_path / "out" / "page.json").tables) == 4
+    assert main(command) == 0
+    assert "collapse" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("base", "foo"), "base: 'foo' is unknown; allowed: base, tuned"),
+        (("inside", "foo"), "in_domain: 'foo' is unknown; allowed: inside, outside"),
+        (("--arm", "tuned"), "--arm tuned: expected NAME=FILE"),
+        (("--set", "x:nine=y.jsonl"), "unknown label space 'nine'; allowed: eight, ekman, polarity, intensity"),
+        (("--set", "inside=y.jsonl"), "--set inside: given twice"),
+        (("empty", ""), "none of 24 references has a class in the label space 'intensity'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    change: tuple[str, str], message: str, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, value = change
+    if key.startswith("--"):
+        command += [key, value]
+    elif key == "empty":
+        command += ["--set", f"other:intensity={tmp_path / 'inside.refs.jsonl'}"]
+    else:
+        command[command.index(key)] = value
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_one_image_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_jsonl(tmp_path / "r.jsonl", [make_record("a", emotion="awe")])
+    write_jsonl(tmp_path / "p.jsonl", [make_prediction("a", emotion="awe")])
+    arms = [x for arm in "bt" for x in ("--arm", f"{arm}={tmp_path / 'p.jsonl'}")]
+    words = ["cross-dataset", *arms, "--set", f"s={tmp_path / 'r.jsonl'}", "--base", "b", "--in-domain", "s"]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["arms"]["t"]["s"]["gain"] == {"difference": 0.0, "interval": None, "p": None}
+    assert result["collapse"] == {}
+    assert main(words) == 0
+    assert "one image, so there are no intervals" in capsys.readouterr().out
+
+
+# The experiments, through the command line on a tiny model
+
+
+SHORT = [
+    "--trainer.max_steps", "1", "--trainer.limit_val_batches", "1", "--trainer.enable_progress_bar", "false",
+    "--trainer.logger", "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]",
+    "--model.max_new_tokens", "3",
+]  # fmt: skip
+
+
+def shortened(name: str, folder: Path, keep: tuple[str, ...]) -> Path:
+    """A shipped experiment with some of its arms: the same stages, fewer of them."""
+    tree = yaml.safe_load((ROOT / "experiments" / f"{name}.yaml").read_text())
+    for stage in tree["stages"].values():
+        if "foreach" in stage:
+            stage["foreach"] = {"arm": [a for a in stage["foreach"]["arm"] if a in keep]}
+        if isinstance(stage.get("predictions"), dict):
+            stage["predictions"] = {k: v for k, v in stage["predictions"].items() if k in ("base", *keep)}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+@pytest.mark.slow
+def test_cross_dataset_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
+    path = shortened("cross_dataset", tmp_path, ("soft", "all"))
+    places = {s: f"{world_tars}/*-{s}-*.tar" for s in ("train", "val", "test")}
+    # Every set is the world's own, in another space each; ids are the same, as one store would make them differ.
+    sets = dict.fromkeys(("emoset", "fi", "emotion6", "artemis", "findingemo"), places["test"])
+    words = ["run", str(path), "--runs", str(tmp_path / "runs"), *SHORT, "--vars.backbone", str(worded_qwen)]
+    words += ["--vars.precision", "32-true", "--vars.num_workers", "0", "--vars.devices", "1", "--data.batch_size", "4"]
+    for key, value in {"train": places["train"], "val": places["val"], **sets}.items():
+        words += [f"--vars.{key}", value]
+    assert main(words) == 0
+    run = tmp_path / "runs" / "cross-dataset"
+    result = json.loads((run / "cross_dataset" / "cross_dataset.json").read_text())
+    assert {k: v["space"] for k, v in result["sets"].items()} == {
+        "emoset": "eight", "fi": "eight", "emotion6": "ekman", "artemis": "eight", "findingemo": "intensity"
+    }  # fmt: skip
+    assert set(result["collapse"]) == {"soft", "all"}
+    assert "Across data sets" in (run / "report.html").read_text()
+    assert json.loads((run / "calibration" / "calibration.json").read_text())["arms"]["all"]["fit"]["images"] == 8
+
+
+@pytest.mark.slow
+def test_demo_cross_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
+    path = shortened("demo_cross", tmp_path, ("distribution", "replay"))
+    test = f"{world_tars}/*-test-*.tar"
+    words = ["run", str(path), "--runs", str(tmp_path / "runs"), *SHORT, "--vars.neutral", str(worded_qwen)]
+    words += [
+        "--vars.base_images",
+        "16",
+        "--vars.tars",
+        str(world_tars),
+        "--vars.restyled",
+        "6",
+        "--cross_dataset.sets.heldout.references",
+        f"['{test}']",
+    ]
+    words += [
+        "--vars.reference",
+        str(world_tars),
+        "--data.sets.heldout",
+        f"['{test}']",
+        "--calibration.sets.heldout",
+        f"['{test}']",
+    ]
+    assert main(words) == 0
+    run = tmp_path / "runs" / "demo-cross"
+    result = json.loads((run / "cross_dataset" / "cross_dataset.json").read_text())
+    assert {name: about["images"] for name, about in result["sets"].items()} == {"test": 8, "heldout": 8, "dusk": 6}
+    assert (run / "calibration" / "page.json").exists()

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from emo_lightning.evaluation.page import Spread
+from emo_lightning.evaluation.paper_tables import table5_tables
+from emo_lightning.evaluation.provenance import Data, Provenance
+from emo_lightning.evaluation.table5 import MODES, ROWS
+from emo_lightning.evaluation.table_files import as_csv, latex, markdown, write_tables
+from emo_lightning.evaluation.tables import ReportTable, plain_tables, side_by_side, with_unique_names
+
+SOURCE = Provenance(
+    "demo", "table5", "emo demo --fast", "abc1234", "f" * 64, "2026-01-01", (Data("d/manifest.json", "e" * 64),)
+)
+
+
+def table(**fields: object) -> ReportTable:
+    """A small table with everything that may go wrong in a file."""
+    given = {
+        "title": "A & B, 50 %",
+        "columns": ["arm_name", "IoU ↑", "note | x"],
+        "rows": [
+            ["[base]", Spread(36.60123, 34.0, 39.5), "50 % {x}\\y"],
+            ["ours", Spread(73.5, std=0.5), None],
+            ["none", None, "~^"],
+        ],
+        "note": "a < b",
+        "name": "t",
+        "sources": [SOURCE],
+        "best": {(1, 1)},
+    }
+    return ReportTable(**{**given, **fields})  # type: ignore[arg-type]
+
+
+def test_markdown() -> None:
+    text = markdown(table())
+    lines = text.splitlines()
+    assert lines[2] == "| arm\\_name | IoU ↑ | note \\| x |"
+    assert lines[4] == "| \\[base\\] | 36.60 \\[34.00, 39.50\\] | 50 % {x}\\\\y |"
+    assert lines[5] == "| ours | **73.50 ± 0.50** | – |"
+    for expected in ("command emo demo --fast", "commit abc1234", "f" * 64, "e" * 64):
+        assert expected in text
+
+
+def test_latex_is_booktabs_and_holds_no_bare_special_character() -> None:
+    text = latex(table(groups=[("", 1), ("demo", 2)]))
+    for expected in (
+        "\\toprule", "\\midrule", "\\bottomrule", "\\cmidrule(lr){2-3}", "\\textbf{73.50 $\\pm$ 0.50}", "% source: run demo",
+        "\\label{tab:t}", "A \\& B, 50 \\%", "IoU $\\uparrow$",
+    ):  # fmt: skip
+        assert expected in text, expected
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    plain = re.sub(r"\\[&%$#_{}]|\$\\\w+\$|\$-\$", "", body)
+    assert not re.search(r"[%$#_~^]", plain)
+    assert body.isascii()
+    # Every row has as many cells as there are columns, and no line break takes a bracket for its argument.
+    rows = [line for line in body.splitlines() if line.endswith("\\\\")]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows[1:]} == {2}
+    assert not any(row.startswith("[") for row in rows)
+    depth = 0
+    for character in re.sub(r"\\[{}]", "", body):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        assert depth >= 0
+    assert depth == 0
+
+
+def test_csv_keeps_every_digit_and_the_source() -> None:
+    rows = list(csv.DictReader(as_csv(table()).splitlines()))
+    assert rows[0]["IoU ↑"] == "36.60123"
+    assert (rows[0]["IoU ↑ low"], rows[0]["IoU ↑ high"], rows[0]["IoU ↑ std"]) == ("34.0", "39.5", "")
+    assert rows[1]["IoU ↑ std"] == "0.5"
+    assert rows[2]["IoU ↑"] == ""
+    assert json.loads(rows[0]["sources"])[0]["data"] == {"d/manifest.json": "e" * 64}
+
+
+def test_tables_of_an_older_report_do_not_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "report_tables"
+    write_tables(folder, [table(name="old")], "t")
+    write_tables(folder, with_unique_names([table(name="New & 1"), table(name="new-1")]), "t", ["nothing"])
+    assert {p.name for p in folder.iterdir()} == {f"{n}{s}" for n in ("new-1", "new-1-2") for s in (".md", ".tex", ".csv")} | {
+        "all.md",
+        "all.tex",
+    }
+    assert "- nothing" in (folder / "all.md").read_text()
+    (folder / "mine.xlsx").write_text("")
+    with pytest.raises(FileExistsError, match=r"mine\.xlsx"):
+        write_tables(folder, [], "t")
+    assert (folder / "new-1.csv").exists()
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def column(value: float | None, interval: list[float] | None = None) -> dict[str, object]:
+    """A column of Table 5 with one value everywhere."""
+    modes = {mode: {row.key: value for row in ROWS[mode]} for mode in MODES}
+    return {**modes, "intervals": {mode: {row.key: interval for row in ROWS[mode]} for mode in MODES}}
+
+
+def test_table5_marks_the_best_arm_and_never_a_baseline() -> None:
+    found = {
+        "arms": {"a": column(10.0, [5.0, 15.0]), "b": column(20.0), "c": column(None)}, "baselines": {"constant": column(90.0)},
+        "split": "test", "references": 3, "baseline_source": "x", "definition": "d" * 64,
+    }  # fmt: skip
+    paper, strict = table5_tables("table5", found, SOURCE)
+    assert paper.best == {(n, 2) for n in range(len(paper.rows))}
+    failures = next(n for n, row in enumerate(strict.rows) if row[0] == "Parse failures ↓")
+    assert (failures, 1) in strict.best
+    assert strict.quiet == {4}
+    assert strict.rows[0][1:] == [Spread(10.0, 5.0, 15.0), 20.0, None, 90.0]
+
+
+def test_side_by_side_joins_what_differs() -> None:
+    one = ReportTable("T", ["arm", "x", "only one"], [["base", 1.0, 5.0], ["gone", 2.0, 5.0]], sources=[SOURCE])
+    two = ReportTable("T", ["arm", "x", "y"], [["base", 4.0, 7.0], ["new", 3.0, 8.0]], sources=[SOURCE])
+    lone = ReportTable("U", ["arm", "x"], [["base", 1.0]], sources=[SOURCE])
+    joined, change = side_by_side([("A", [one, lone]), ("B", [two])])
+    assert joined.columns == ["arm", "Run", "x", "only one", "y"]
+    assert joined.rows[:2] == [["base", "A", 1.0, 5.0, None], ["base", "B", 4.0, None, 7.0]]
+    assert change.rows == [["base", "B", "+3.00", None]]
+    assert len(joined.sources) == len(change.sources) == 2
+    assert len(side_by_side([("A", [one]), ("B", [one])])) == 1, "no table of changes where nothing changed"
+
+
+def test_any_object_becomes_tables() -> None:
+    found = {
+        "images": 24,
+        "share": 0.123456789,
+        "bill": {"a": {"replies": 1}, "b": {"cost": 2}},
+        "none": {},
+        "kept": {"yes": True},
+    }
+    flat, bill, kept = plain_tables("world", found, SOURCE)
+    assert flat.rows == [["images", 24], ["share", "0.123457"]]
+    assert (bill.columns, bill.rows) == (["", "replies", "cost"], [["a", 1, None], ["b", None, 2]])
+    assert kept.rows == [["yes", "yes"]]

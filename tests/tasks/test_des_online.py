@@ -1,0 +1,139 @@
+"""The DES head on a real Qwen2.5-VL that runs along: step by step what a feature cache of the same backbone gives."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.labelled import LabelledDataModule
+from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.des import DESHead
+from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.inference import FeatureTask
+from tests.models.test_backbone import asked
+from tests.tasks.test_sft import trainer
+
+SPLITS = ("train", "val")
+
+
+def paths(tars: Path) -> dict[str, list[str]]:
+    """Training and validation tars."""
+    return {split: [f"{tars}/*-{split}-*.tar"] for split in SPLITS}
+
+
+def online(tars: Path, **options: Any) -> LabelledDataModule:
+    """Images with labels."""
+    return LabelledDataModule(**paths(tars), batch_size=5, seed=2, **options)
+
+
+@pytest.fixture(scope="module")
+def cache(world_tars: Path, tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> FeatureDataModule:
+    """Features of the session's images, extracted as `run: features` does."""
+    out = tmp_path_factory.mktemp("features")
+    source = QuestionDataModule(paths(world_tars), ["emotion"], batch_size=7)
+    trainer(out).test(FeatureTask(BackboneConfig(str(tiny_qwen))), datamodule=source, verbose=False)
+    return FeatureDataModule(str(out / "train"), str(out / "val"), batch_size=5, seed=2)
+
+
+class Steps(pl.Callback):
+    """Loss and gradients of every step, validation after every epoch, and the modes of the frozen modules."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.gradients: list[torch.Tensor] = []
+        self.metrics: list[dict[str, float]] = []
+        self.heads = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if pl_module.backbone is not None:
+            pl_module.backbone.base.lm_head.register_forward_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.heads += 1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses.append(float(outputs["loss"]))
+        self.gradients.append(torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]).clone())
+        assert pl_module.head.training
+        if pl_module.backbone is not None:
+            assert not any(module.training for module in pl_module.backbone.modules())
+            assert not any(p.requires_grad or p.grad is not None for p in pl_module.backbone.parameters())
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.metrics.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
+
+
+def run(out: Path, data: pl.LightningDataModule, backbone: BackboneConfig | None) -> Steps:
+    """Two epochs with dropout."""
+    steps = Steps()
+    task = DESTask(
+        DESHeadArgs(dropout=0.2), OptimConfig(lr=1e-3), contrastive_weight=0.2, intensity_weight=0.5, backbone=backbone, seed=4
+    )
+    saver = ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=1)
+    trainer(out, max_epochs=2, callbacks=[steps, saver], enable_checkpointing=True).fit(task, datamodule=data)
+    return steps
+
+
+def test_equals_the_cache_step_by_step(cache: FeatureDataModule, world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    cached = run(tmp_path / "cached", cache, None)
+    # As the default of fine-tuning has it: the task freezes whatever is configured.
+    along = run(tmp_path / "online", online(world_tars), BackboneConfig(str(tiny_qwen), tuning="lora"))
+    assert len(cached.losses) == len(along.losses) == 2 * 5
+    assert cached.losses == pytest.approx(along.losses, abs=1e-5)
+    for step, (a, b) in enumerate(zip(cached.gradients, along.gradients, strict=True)):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5, msg=lambda m, step=step: f"step {step}: {m}")
+    assert len(cached.metrics) == 2
+    for a, b in zip(cached.metrics, along.metrics, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    heads = [DESHead.from_pretrained(tmp_path / mode / "head").state_dict() for mode in ("cached", "online")]
+    for name, value in heads[0].items():
+        # Adam divides by the gradient's size and so magnifies the rounding of those near zero.
+        torch.testing.assert_close(value, heads[1][name], atol=1e-4, rtol=1e-3)
+    assert along.heads == 0, "the language-model head must not run"
+    state = torch.load(tmp_path / "online" / "last.ckpt", weights_only=False)["state_dict"]
+    assert not any(name.startswith("backbone.") for name in state)
+
+
+def test_no_other_layer_is_kept(world_tars: Path, tiny_qwen: Path) -> None:
+    """When the last layer runs, the outputs of the layers that nobody asked for are gone."""
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen")).eval()
+    batch = asked(backbone, world_tars, [0, 1])
+    outputs: list[Any] = []
+    alive: list[bool] = []
+    layers = backbone.base.model.language_model.layers
+    for layer in layers:
+        layer.register_forward_hook(lambda _m, _i, out: outputs.append(weakref.ref(out[0] if isinstance(out, tuple) else out)))
+    layers[-1].register_forward_hook(lambda *_: alive.extend(reference() is not None for reference in outputs[:-1]))
+    with torch.no_grad():
+        hidden = backbone.hidden_states(batch, 2)
+    assert hidden.shape[0] == 2
+    assert alive == [False, False, True]
+
+
+def test_images_need_a_backbone_and_caches_none(
+    cache: FeatureDataModule, world_tars: Path, tiny_qwen: Path, tmp_path: Path
+) -> None:
+    head = DESHeadArgs(hidden_size=64)
+    with pytest.raises(ValueError, match=r"model\.backbone is null: set model\.backbone\.path"):
+        trainer(tmp_path, max_steps=1).fit(DESTask(head), datamodule=online(world_tars))
+    with pytest.raises(ValueError, match=r"would compute what the feature cache .*/train' holds; leave it null"):
+        trainer(tmp_path, max_steps=1).fit(DESTask(head, backbone=BackboneConfig(str(tiny_qwen))), datamodule=cache)
+
+
+def test_unlabelled_images_stop_before_the_first_step(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    data = online(world_tars)
+    dataset = data.dataset("val")
+    dataset.index = dataset.index.take([0])
+    record = dataset.index.record(0).model_copy(update={"emotion": None, "emotion_scores": None})
+    dataset.index.record = lambda row: record
+    with pytest.raises(ValueError, match=r"no sample of the set 'val' .* has an emotion label"):
+        trainer(tmp_path, max_steps=1).fit(DESTask(backbone=BackboneConfig(str(tiny_qwen))), datamodule=data)
