@@ -111,7 +111,8 @@ def cloud_svg(coords: NDArray[Any], labels: Sequence[str], title: str) -> str:
 
 
 def reliability_svg(arms: Mapping[str, Any]) -> str:
-    """Accuracy over confidence, a panel per arm and a line per set; points grow with the images of their bin.
+    """Accuracy over confidence, a panel per arm and a colour per set; points grow with the images of their bin, lines join bins of
+    at least five.
 
     Args:
         arms: arm -> `sets`: name -> `reliability`: bins with `confidence`, `accuracy` (percent) and `count`.
@@ -128,8 +129,10 @@ def reliability_svg(arms: Mapping[str, Any]) -> str:
                 most = max(b["count"] for b in bins)
                 x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
                 colour = ARM_COLOURS[i % len(ARM_COLOURS)]
-                panel.plot(x, y, color=colour, lw=1.2, label=name)
-                panel.scatter(x, y, s=[8 + 40 * b["count"] / most for b in bins], color=colour, linewidths=0)
+                # One image is right or wrong: a line through such bins would show nothing but noise.
+                several = [n for n, b in enumerate(bins) if b["count"] >= 5]
+                panel.plot([x[n] for n in several], [y[n] for n in several], color=colour, lw=1.2, label=name)
+                panel.scatter(x, y, s=[4 + 60 * b["count"] / most for b in bins], color=colour, linewidths=0, clip_on=False)
             panel.set_title(arm, fontsize="medium")
             panel.set_xlim(0, 100)
             panel.set_ylim(0, 100)
@@ -140,7 +143,7 @@ def reliability_svg(arms: Mapping[str, Any]) -> str:
         figure.supxlabel("confidence (%)", fontsize="medium")
         figure.supylabel("accuracy (%)", fontsize="medium")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
         return _inline(figure, "Reliability: accuracy over confidence")
 
 

@@ -96,6 +96,8 @@ def test_distance_agrees_with_scipy() -> None:
     different = [emotions[i] != emotions[j] for i, j in pairs]
     assert part["category_rho"] == pytest.approx(spearmanr(different, alike).statistic)
     assert part["p"] > 0.05, "the embedding knows nothing of the mood"
+    deciles = [float(np.mean(some)) for some in np.array_split(np.sort(alike), 10)]
+    assert [x for x, _ in part["bins"]] == pytest.approx(deciles)
     assert part["low"] < part["rho"] < part["high"]
     assert found["intensity"]["reason"] == "0 of 40 images have 'intensity'; expected at least 4"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,25 @@ def test_tables_images_and_artifact_are_in_the_offline_run(
 def written(folder: Path, kind: str) -> list[Any]:
     """Records of one kind in the run's own file, which `wandb sync` sends."""
     found = []
+    wait_for_the_end(folder)
     for data in entries(next(folder.glob("run-*.wandb")).read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == kind:
             found.append(getattr(record, kind))
     return found
+
+
+def wait_for_the_end(folder: Path) -> None:
+    """W&B's own process writes the last block of the file a moment after the run is finished."""
+    for _ in range(100):
+        *_, last = entries(next(folder.glob("run-*.wandb")).read_bytes())
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(last)
+        if record.WhichOneof("record_type") == "exit":
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{folder}: not ended after 20 s")
 
 
 def entries(data: bytes) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import wandb
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
@@ -19,11 +20,12 @@ from tests.tasks.test_sft import data, trainer
 def test_an_offline_run_holds_images_captions_and_boxes(
     world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The client reads the environment once in a process; another test may have been first.
+    wandb.teardown()
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     source = data(world_tars, objectives={"attributes": 1.0, "emotion": 1.0})
-    # Said here too: the client reads the environment once in a process, perhaps long ago.
-    logger = WandbLogger(save_dir=tmp_path, project="p", offline=True)
+    logger = WandbLogger(save_dir=tmp_path, project="p")
     run = trainer(
         tmp_path, max_steps=1, limit_val_batches=1, val_check_interval=1, logger=logger, callbacks=[SampleLogger(2, 4)]
     )
