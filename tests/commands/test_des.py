@@ -31,6 +31,7 @@ def des(world_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "des.parquet"
 
 
+@pytest.mark.slow
 def test_the_three_that_need_embeddings(
     des: Path, world_tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
