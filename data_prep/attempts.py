@@ -106,6 +106,10 @@ class Attempts:
         ConfigError: a key is missing.
     """
 
+    path = "/chat/completions"
+    unknown_statuses: tuple[int, ...] = ()
+    """Statuses that do not say what became of the request."""
+
     def __init__(
         self,
         ledger: Ledger,
@@ -186,38 +190,40 @@ class Attempts:
 
         endpoint, ledger = request.endpoint, self.ledger
         body = request.body()
-        call = await ledger.begin_call(
-            cache_key=key,
-            image_sha256=request.picture.sha256,
-            prompt_sha256=request.prompt_sha256,
-            prompt=request.text,
-            annotator=endpoint.name,
-            model=endpoint.model,
-            started=time.time(),
-            upper_nano=upper,
-        )
+        call = await ledger.begin_call(**request.intent(key, upper))
         self.tally.requests += 1
         try:
-            raw = await post(self.clients[endpoint.name], "/chat/completions", body)
+            raw = await post(self.clients[endpoint.name], self.path, body)
         except openai.APIStatusError as error:
             status, said = error.status_code, error.response.content
             self.tally.statuses[status] += 1
+            if status in self.unknown_statuses:
+                return await self._unknown(call, f"HTTP {status}"), None
             await ledger.end_call(call, "rejected", ended=time.time(), status=status, raw=said, cost_nano=0)
             return self._judge(endpoint, status, said, error.response.headers, limit, ticket), 0
         except openai.APIConnectionError as error:
             cause = root_cause(error)
-            if never_sent(error):
-                await ledger.end_call(call, "unsent", ended=time.time(), error=cause, cost_nano=0)
-                return Again(cause, unsent=True), 0
-            self.tally.unknown += 1
-            await ledger.end_call(call, "unknown", ended=time.time(), error=cause)
-            return Failure("unknown", cause), None
+            if not never_sent(error):
+                return await self._unknown(call, cause), None
+            await ledger.end_call(call, "unsent", ended=time.time(), error=cause, cost_nano=0)
+            return Again(cause, unsent=True), 0
         limit.replied()
-        cost, tokens = price_reply(raw, self.prices[endpoint.model], upper)
-        await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=raw, tokens=tokens, cost_nano=cost)
+        kept, cost, tokens = await self._received(endpoint, raw, upper)
+        await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost)
         self.tally.cost_nano += cost
         self.tally.estimated += tokens is None
-        return raw, cost
+        return kept, cost
+
+    async def _unknown(self, call: int, cause: str) -> Failure:
+        self.tally.unknown += 1
+        await self.ledger.end_call(call, "unknown", ended=time.time(), error=cause)
+        return Failure("unknown", cause)
+
+    async def _received(
+        self, endpoint: EndpointConfig, raw: bytes, upper: int | None
+    ) -> tuple[bytes, int, tuple[int, int] | None]:
+        """What the ledger keeps of a reply, its cost in nano-dollars, and its tokens (None: it names none)."""
+        return raw, *price_reply(raw, self.prices[endpoint.model], upper)
 
     def _judge(
         self, endpoint: EndpointConfig, status: int, raw: bytes, headers: Mapping[str, str], limit: RateLimit, ticket: float

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 from data_prep.attempts import Attempts, CallError, Failure, Halt, Stopped
 from data_prep.completion import message_of
@@ -74,11 +75,13 @@ class Caller:
             CallError: the endpoint can answer no request at all.
             Stopped: the pass is stopping.
         """
-        turns: tuple[dict[str, Any], ...] = ()
+        return await self.ask_request(Request(endpoint, picture, prompt, (), reply), reply, max_invalid=max_invalid)
+
+    async def ask_request(self, request: Request, reply: type[_T], *, max_invalid: int) -> tuple[_T | Failure, str]:
+        """As `ask`, for a request of any kind; `reply` is what its reply is read as."""
         error = ""
         key = ""
         for attempt in range(1, max_invalid + 2):
-            request = Request(endpoint, picture, prompt, turns, reply)
             key = request.key
             raw = await self._paid_once(request, key)
             if isinstance(raw, Failure):
@@ -97,6 +100,7 @@ class Caller:
                 {"role": "assistant", "content": message.text or ""},
                 {"role": "user", "content": INVALID_REPLY.format(attempt=attempt, error=error)},
             )
+            request = replace(request, turns=turns)
         return Failure("invalid", error), key
 
     async def _paid_once(self, request: Request, key: str) -> bytes | Failure:

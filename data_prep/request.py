@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,16 +63,32 @@ class Request:
 
     def body(self) -> dict[str, Any]:
         """The JSON body of a chat completion; reads the image."""
-        content = [
-            {"type": "text", "text": self.prompt},
-            {"type": "image_url", "image_url": {"url": self.picture.data_uri()}},
-        ]
         schema = {"name": self.reply.__name__, "strict": True, "schema": strict_schema(self.reply)}
         return {
             "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": content}, *self.turns],
+            "messages": [{"role": "user", "content": self.content()}, *self.turns],
             "response_format": {"type": "json_schema", "json_schema": schema},
             **self.endpoint.parameters,
+        }
+
+    def content(self) -> Any:
+        """The first message: the prompt and the image."""
+        return [
+            {"type": "text", "text": self.prompt},
+            {"type": "image_url", "image_url": {"url": self.picture.data_uri()}},
+        ]
+
+    def intent(self, key: str, upper_nano: int | None) -> dict[str, Any]:
+        """What the ledger writes down before the request is sent: arguments of `Ledger.begin_call`."""
+        return {
+            "cache_key": key,
+            "image_sha256": self.picture.sha256,
+            "prompt_sha256": self.prompt_sha256,
+            "prompt": self.text,
+            "annotator": self.endpoint.name,
+            "model": self.endpoint.model,
+            "started": time.time(),
+            "upper_nano": upper_nano,
         }
 
     def upper_nano(self, price: Price) -> int | None:

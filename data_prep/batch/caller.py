@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,17 +128,7 @@ class BatchCaller(Caller):
             row = await records.open_batch(self.ledger, spool.token, endpoint.name, endpoint.base_url, endpoint.model)
             current = self._open[endpoint.name] = _Open(spool, row)
         current.spool.add(line)
-        await self.ledger.begin_call(
-            cache_key=key,
-            image_sha256=request.picture.sha256,
-            prompt_sha256=request.prompt_sha256,
-            prompt=request.text,
-            annotator=endpoint.name,
-            model=endpoint.model,
-            started=time.time(),
-            upper_nano=upper,
-            batch=current.row,
-        )
+        await self.ledger.begin_call(**request.intent(key, upper), batch=current.row)
         self.tally.requests += 1
         self.tally.batched += 1
 

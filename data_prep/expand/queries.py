@@ -13,21 +13,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import Field
 
 from data_prep.attempts import Failure, Stopped
 from data_prep.client import Caller
-from data_prep.completion import message_of
 from data_prep.config import EndpointConfig, Price
 from data_prep.errors import PrepError
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
 from data_prep.graph import Combination, TripletGraph
 from data_prep.interrupt import halt_on_interrupt
-from data_prep.prompts import INVALID_REPLY
-from data_prep.replies import InvalidReply, Reply, parse_reply, strict_schema
+from data_prep.replies import Reply, strict_schema
 from data_prep.request import Request
 
 _R = TypeVar("_R", bound=Reply)
@@ -136,15 +134,9 @@ def template_query(combination: Combination) -> str:
 class TextRequest(Request):
     """A question without an image."""
 
-    def body(self) -> dict[str, Any]:
-        """The JSON body of a chat completion."""
-        schema = {"name": self.reply.__name__, "strict": True, "schema": strict_schema(self.reply)}
-        return {
-            "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": self.prompt}, *self.turns],
-            "response_format": {"type": "json_schema", "json_schema": schema},
-            **self.endpoint.parameters,
-        }
+    def content(self) -> str:
+        """The question."""
+        return self.prompt
 
     def upper_nano(self, price: Price) -> int | None:
         """The most that the request can cost; None where nothing limits its output."""
@@ -163,26 +155,8 @@ class TextCaller(Caller):
             CallError: the endpoint can answer no request at all.
             Stopped: the run is stopping, or its budget is spent.
         """
-        turns: tuple[dict[str, Any], ...] = ()
-        error = ""
-        for attempt in range(1, max_invalid + 2):
-            request = TextRequest(endpoint, NO_PICTURE, prompt, turns, reply)
-            raw = await self._paid_once(request, request.key)
-            if isinstance(raw, Failure):
-                return raw
-            message = message_of(raw)
-            if message.refusal:
-                return Failure("refused", message.refusal)
-            try:
-                return parse_reply(reply, message.text)
-            except InvalidReply as problem:
-                error = str(problem)
-                self.tally.invalid += 1
-            turns = (
-                {"role": "assistant", "content": message.text or ""},
-                {"role": "user", "content": INVALID_REPLY.format(attempt=attempt, error=error)},
-            )
-        return Failure("invalid", error)
+        request = TextRequest(endpoint, NO_PICTURE, prompt, (), reply)
+        return (await self.ask_request(request, reply, max_invalid=max_invalid))[0]
 
 
 def query_prompt(combination: Combination) -> str:

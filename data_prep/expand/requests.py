@@ -7,25 +7,21 @@ import base64
 import binascii
 import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.attempts import Again, Attempts, Failure, Halt, post
-from data_prep.completion import cache_key, never_sent, root_cause
+from data_prep.attempts import Attempts, Halt
+from data_prep.completion import cache_key
 from data_prep.config import EndpointConfig, Price
 from data_prep.expand.config import ImagePrice, ImagesConfig
 from data_prep.money import Budget, Tally
-from data_prep.rate import RateLimit
 from data_prep.replies import Reply
 from data_prep.request import Picture, Request
 from data_prep.store import Store
 
 PATH = "/images/generations"
 NO_PICTURE = Picture("", "", bytes)
-_GATEWAY_TIMEOUT = (504, 524)
-"""Said by a gateway that does not know what became of the request: an image may have been made and billed."""
 _KEPT = "sha256:"
 
 
@@ -70,64 +66,25 @@ class ImageRequest(Request):
 class ImageAttempts(Attempts):
     """As `Attempts`, for images: their bytes go to the store before the reply goes to the ledger."""
 
+    path = PATH
+    # Said by a gateway that does not know what became of the request: an image may have been made and billed.
+    unknown_statuses = (504, 524)
+
     def __init__(
         self, store: Store, prices: Mapping[str, Price], endpoint: ImagesConfig, budget: Budget, tally: Tally, halt: Halt
     ) -> None:
         super().__init__(store.ledger, prices, [endpoint], budget, tally, halt)
         self.store = store
 
-    async def _send(
-        self, request: Request, key: str, upper: int | None, limit: RateLimit, ticket: float
-    ) -> tuple[bytes | Failure | Again, int | None]:
-        import openai
-
-        endpoint, ledger = request.endpoint, self.ledger
-        call = await ledger.begin_call(
-            cache_key=key,
-            image_sha256="",
-            prompt_sha256=request.prompt_sha256,
-            prompt=request.text,
-            annotator=endpoint.name,
-            model=endpoint.model,
-            started=time.time(),
-            upper_nano=upper,
-        )
-        self.tally.requests += 1
-        try:
-            raw = await post(self.clients[endpoint.name], PATH, request.body())
-        except openai.APIStatusError as error:
-            status, said = error.status_code, error.response.content
-            self.tally.statuses[status] += 1
-            if status in _GATEWAY_TIMEOUT:
-                return await self._unknown(call, f"HTTP {status}"), None
-            await ledger.end_call(call, "rejected", ended=time.time(), status=status, raw=said, cost_nano=0)
-            return self._judge(endpoint, status, said, error.response.headers, limit, ticket), 0
-        except openai.APIConnectionError as error:
-            cause = root_cause(error)
-            if not never_sent(error):
-                return await self._unknown(call, cause), None
-            await ledger.end_call(call, "unsent", ended=time.time(), error=cause, cost_nano=0)
-            return Again(cause, unsent=True), 0
-        limit.replied()
-        return await self._received(call, endpoint, raw)
-
-    async def _unknown(self, call: int, cause: str) -> Failure:
-        self.tally.unknown += 1
-        await self.ledger.end_call(call, "unknown", ended=time.time(), error=cause)
-        return Failure("unknown", cause)
-
-    async def _received(self, call: int, endpoint: EndpointConfig, raw: bytes) -> tuple[bytes, int]:
+    async def _received(
+        self, endpoint: EndpointConfig, raw: bytes, upper: int | None
+    ) -> tuple[bytes, int, tuple[int, int] | None]:
         price = self.prices[endpoint.model]
         assert isinstance(price, ImagePrice)
         images, usage = images_of(raw), image_usage(raw)
-        cost = price.charge(len(images), usage)
         # Megabytes of base64 do not belong into SQLite, and the bytes must be on disk before the row that names them.
         kept = await asyncio.to_thread(keep_images, self.store, raw)
-        tokens = usage or ((0, 0) if not price.by_tokens else None)
-        await self.ledger.end_call(call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost)
-        self.tally.cost_nano += cost
-        self.tally.estimated += tokens is None
-        return kept, cost
+        return kept, price.charge(len(images), usage), usage or ((0, 0) if not price.by_tokens else None)
 
 
 def images_of(raw: bytes) -> list[dict[str, Any]]:
