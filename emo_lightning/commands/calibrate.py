@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 EXAMPLE = """examples:
@@ -43,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo calibrate`."""
     args = parser().parse_args(argv)
-    from emo_lightning.evaluation.console import page_tables, show
+    from emo_lightning.evaluation.console import show_result
     from emo_lightning.evaluation.honesty_stages import write_calibration
     from emo_lightning.evaluation.references import References
     from emo_lightning.evaluation.scored import read_predictions
@@ -64,10 +63,5 @@ def main(argv: list[str]) -> int:
     result = trust(said, sets, fit, args.alpha, args.score, args.bins, args.seed)
     if args.out:
         write_calibration(args.out, result)
-    if args.json:
-        print(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False))
-        return 0
-    page = trust_page(result)
-    show(page_tables(page))
-    print(*page.notes, sep="\n")
+    show_result(result, trust_page(result), as_json=args.json)
     return 0

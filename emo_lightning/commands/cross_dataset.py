@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 EXAMPLE = """example:
@@ -38,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo cross-dataset`."""
     args = parser().parse_args(argv)
-    from emo_lightning.evaluation.console import page_tables, show
+    from emo_lightning.evaluation.console import show_result
     from emo_lightning.evaluation.cross_dataset import cross_dataset, cross_page
     from emo_lightning.evaluation.honesty_stages import write_result
     from emo_lightning.evaluation.label_spaces import SPACES, SpaceName
@@ -58,11 +57,7 @@ def main(argv: list[str]) -> int:
     page = cross_page(result)
     if args.out:
         write_result(args.out, "cross_dataset", result, page)
-    if args.json:
-        print(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False))
-        return 0
-    show(page_tables(page))
-    print(*page.notes, sep="\n")
+    show_result(result, page, as_json=args.json)
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 EXAMPLE = """examples:
@@ -45,7 +44,7 @@ def main(argv: list[str]) -> int:
     """Run `emo faithfulness`."""
     args = parser().parse_args(argv)
     from emo_lightning.evaluation.bundle import EmotionModel
-    from emo_lightning.evaluation.console import page_tables, show
+    from emo_lightning.evaluation.console import show_result
     from emo_lightning.evaluation.faithfulness import MaskPlan, faithfulness, faithfulness_page
     from emo_lightning.evaluation.honesty_stages import write_result
 
@@ -57,9 +56,5 @@ def main(argv: list[str]) -> int:
     page = faithfulness_page(result)
     if args.out:
         write_result(args.out, "faithfulness", result, page)
-    if args.json:
-        print(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False))
-        return 0
-    show(page_tables(page))
-    print(*page.notes, sep="\n")
+    show_result(result, page, as_json=args.json)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,15 @@ def show(tables: Sequence[Table], console: Console | None = None) -> None:
     console = console or Console()
     for table in tables:
         console.print(table)
+
+
+def show_result(result: Mapping[str, Any], page: Page, *, as_json: bool) -> None:
+    """Print what a command found: all of it as JSON, or the page's tables and notes."""
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False))
+        return
+    show(page_tables(page))
+    print(*page.notes, sep="\n")
 
 
 def mean_std(summary: Mapping[str, Any]) -> str:
