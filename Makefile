@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
-LOCK := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra grounding \
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra grounding --extra ray --extra sweep \
 	--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 .DEFAULT_GOAL := help
