@@ -12,13 +12,22 @@ from torch import Tensor, nn
 
 from emo_lightning.models.weights import load_weights, read_config, save_network
 
+# Directions whose spread is below this share of the widest one's are treated as if they had it: float32 carries no more.
+SPREAD_FLOOR = 1e-6
+
 
 class LinearProbes(nn.Module):
     """One linear classifier per (learning rate, weight decay), all fed with the same batch.
 
-    Every probe starts at zero: the problem is convex, so probes differ in their optimiser's settings alone.
+    A probe minimises the mean cross-entropy plus weight_decay / 2 times its squared weights (not its bias): the problem of
+    scikit-learn's `LogisticRegression(C=1 / (n * weight_decay))`, convex, so every probe starts at zero.
     Features are standardised with mean and standard deviation of the training set, which `fit_statistics` takes in
     one pass and which are constants from then on.
+
+    The embedding of a trained head is nearly of low rank: what a fine-grained class hangs on may have a millionth of the spread of
+    the rest, and a plain gradient never gets there. `finish_gradients` therefore multiplies each gradient by the inverse curvature
+    that the problem has at its start, C / classes + weight_decay with C the covariance of the standardised training embeddings
+    (a Newton step at zero), so that learning rates are shares of that step, for any embedding.
 
     Args:
         des_dim: width of the embedding.
@@ -32,6 +41,8 @@ class LinearProbes(nn.Module):
     count: Tensor
     mean: Tensor
     scale: Tensor
+    axes: Tensor
+    inverse_curvature: Tensor
 
     def __init__(self, des_dim: int, num_classes: int, grid: Sequence[tuple[float, float]]) -> None:
         super().__init__()
@@ -48,12 +59,15 @@ class LinearProbes(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(des_dim))
         self.register_buffer("scale", torch.zeros(des_dim))  # 1 / standard deviation
+        # Principal axes (columns) and 1 / curvature along them, per probe: needed to train, not to apply, so never saved.
+        self.register_buffer("axes", torch.zeros(0, 0), persistent=False)
+        self.register_buffer("inverse_curvature", torch.zeros(0, 0), persistent=False)
 
     @torch.no_grad()
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
-        """Set mean and standard deviation from the training embeddings, replacing earlier ones.
+        """Set mean, standard deviation and curvature from the training embeddings, replacing earlier ones.
 
-        Chan's parallel update of count, mean and squared deviations in float64 (on the CPU, as not every
+        Chan's parallel update of count, mean and co-deviations in float64 (on the CPU, as not every
         accelerator has float64): one pass, the same result for any cut into batches.
 
         Args:
@@ -64,27 +78,54 @@ class LinearProbes(nn.Module):
         """
         count = 0
         mean = torch.zeros(self.des_dim, dtype=torch.float64)
-        deviations = torch.zeros(self.des_dim, dtype=torch.float64)
+        deviations = torch.zeros(self.des_dim, self.des_dim, dtype=torch.float64)
         for batch in batches:
             if not len(batch):
                 continue
             des = batch.detach().cpu().double()
             total = count + len(des)
             delta = des.mean(0) - mean
-            deviations += (des - des.mean(0)).square().sum(0) + delta.square() * (count * len(des) / total)
+            centred = des - des.mean(0)
+            deviations += centred.T @ centred + torch.outer(delta, delta) * (count * len(des) / total)
             mean += delta * (len(des) / total)
             count = total
         if not count:
             raise ValueError("no training embedding to take statistics from")
         if not bool(mean.isfinite().all()):
             raise ValueError("a training embedding is not finite")
-        std = (deviations / count).sqrt()
+        covariance = deviations / count
+        std = covariance.diagonal().sqrt()
         # A spread that is rounding noise of float32 carries nothing; dividing by it would blow the noise up.
         constant = std <= 1e-7 * mean.abs()
         scale = torch.where(constant, 0.0, 1.0 / std.masked_fill(constant, 1.0))
         self.count.fill_(count)
         self.mean.copy_(mean)
         self.scale.copy_(scale)
+        spread, axes = torch.linalg.eigh(scale[:, None] * covariance * scale)
+        widest = float(spread.max())
+        spread = spread.clamp(min=SPREAD_FLOOR * widest if widest > 0 else 1.0)
+        decays = torch.tensor([decay for _, decay in self.grid], dtype=torch.float64)
+        self.axes = axes.to(self.mean)
+        self.inverse_curvature = (1.0 / (spread / self.num_classes + decays[:, None])).to(self.mean)
+
+    @torch.no_grad()
+    def finish_gradients(self) -> None:
+        """Turn gradients of the mean cross-entropy into a step's direction: add the decay's, multiply by the inverse curvature.
+
+        Raises:
+            RuntimeError: no training statistics were taken.
+        """
+        if not len(self.axes):
+            raise RuntimeError("the probes have no curvature; call fit_statistics on the training set first")
+        linears = self._linears()
+        weight = torch.stack([linear.weight for linear in linears])  # (grid, classes, des_dim)
+        gradient = torch.stack([linear.weight.grad for linear in linears if linear.weight.grad is not None])
+        decays = gradient.new_tensor([decay for _, decay in self.grid])[:, None, None]
+        direction = ((gradient + decays * weight) @ self.axes) * self.inverse_curvature[:, None] @ self.axes.T
+        for linear, each in zip(linears, direction, strict=True):
+            linear.weight.grad = each
+            if linear.bias.grad is not None:
+                linear.bias.grad *= self.num_classes  # the curvature of the bias is 1 / classes
 
     def standardise(self, des: Tensor) -> Tensor:
         """(batch, des_dim) to zero mean and unit variance on the training set; a constant feature becomes 0.
@@ -103,19 +144,20 @@ class LinearProbes(nn.Module):
 
     def forward(self, des: Tensor) -> Tensor:
         """Logits of every probe: (batch, des_dim) to (grid, batch, classes)."""
-        linears = [probe for probe in self.probes if isinstance(probe, nn.Linear)]
+        linears = self._linears()
         # One product for all: weight (grid * classes, des_dim).
         weight = torch.cat([linear.weight for linear in linears])
         bias = torch.cat([linear.bias for linear in linears])
         return F.linear(self.standardise(des), weight, bias).unflatten(-1, (len(self.grid), -1)).transpose(0, 1)
 
+    def _linears(self) -> list[nn.Linear]:
+        return [probe for probe in self.probes if isinstance(probe, nn.Linear)]
+
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """For an optimiser: one group per probe for the weight (decayed) and one for its bias (not decayed)."""
-        groups: list[dict[str, Any]] = []
-        for (rate, decay), probe in zip(self.grid, self.probes, strict=True):
-            groups.append({"params": [probe.weight], "lr": rate, "weight_decay": decay})
-            groups.append({"params": [probe.bias], "lr": rate, "weight_decay": 0.0})
-        return groups
+        """For an optimiser without weight decay of its own: one group per probe with its learning rate."""
+        return [
+            {"params": list(probe.parameters()), "lr": rate} for (rate, _), probe in zip(self.grid, self.probes, strict=True)
+        ]
 
     def select(self, index: int) -> LinearProbes:
         """The probe `grid[index]` alone, with the same statistics, as a grid of one."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.evaluation import stages
@@ -136,8 +136,7 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 def test_probe_agrees_with_logistic_regression(tmp_path: Path) -> None:
     """The whole ProbeTask, on a feature cache, against scikit-learn on the same embeddings: within half a point on 2,400 images.
 
-    The embedding is well conditioned (4 dimensions, condition number 4): there both reach the optimum. Where it is not, the
-    probe's 20 epochs of AdamW stop before it.
+    The embedding is 64 wide from 16-wide features, so most of its directions hardly vary.
     """
     import lightning.pytorch as pl
 
@@ -147,7 +146,7 @@ def test_probe_agrees_with_logistic_regression(tmp_path: Path) -> None:
     from emo_lightning.models.des import DESHead
     from emo_lightning.tasks.probe import ProbeTask
 
-    directions = 0.35 * torch.randn(8, 16, generator=torch.Generator().manual_seed(9))
+    directions = 0.2 * torch.randn(8, 16, generator=torch.Generator().manual_seed(9))
     for seed, (name, count) in enumerate({"train": 800, "val": 400, "test": 2400}.items()):
         generator = torch.Generator().manual_seed(seed)
         with FeatureWriter(tmp_path / name, 4, 16, torch.float32, "toy") as writer:
@@ -155,11 +154,11 @@ def test_probe_agrees_with_logistic_regression(tmp_path: Path) -> None:
                 hidden = torch.randn(4, 2, 16, generator=generator) + directions[i % 8]
                 writer.append(f"{name}-{i:05}", hidden, Supervision([float(c == i % 8) for c in range(8)], i % 8))
     torch.manual_seed(0)
-    DESHead(16, des_dim=4).eval().save_pretrained(tmp_path / "head")
-    task = ProbeTask(str(tmp_path / "head"), learning_rates=[1e-2, 1e-1], weight_decays=[0.0])
+    DESHead(16, des_dim=64).eval().save_pretrained(tmp_path / "head")
+    task = ProbeTask(str(tmp_path / "head"))
     data = FeatureDataModule(*(str(tmp_path / name) for name in ("train", "val", "test")), batch_size=200)
     trainer = pl.Trainer(
-        default_root_dir=tmp_path, max_epochs=60, check_val_every_n_epoch=20, logger=False, enable_progress_bar=False,
+        default_root_dir=tmp_path, max_epochs=20, check_val_every_n_epoch=20, logger=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="cpu", enable_checkpointing=False, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(task, datamodule=data)
@@ -167,10 +166,16 @@ def test_probe_agrees_with_logistic_regression(tmp_path: Path) -> None:
     ours = json.loads((tmp_path / "metrics.json").read_text())["test/accuracy"]
     sets = {name: (s.des.numpy(), np.array([label.emotion for label in s.labels])) for name, s in task.embedded.items()}
     mean, std = sets["train"][0].mean(axis=0), sets["train"][0].std(axis=0)
+    sets = {name: ((x.astype(np.float64) - mean) / std, y) for name, (x, y) in sets.items()}
+    train, labels = sets["train"]
+    spread = np.linalg.eigvalsh(np.cov(train.T))
+    assert spread.max() / spread.min() > 1e4, "the embedding should be ill-conditioned"
     fitted = [
-        LogisticRegression(C=c, max_iter=2000).fit((sets["train"][0] - mean) / std, sets["train"][1]) for c in (0.1, 1, 10, 100)
+        LogisticRegression(C=1 / (len(train) * decay), max_iter=20_000).fit(train, labels)
+        for decay in sorted({decay for _, decay in task.grid})
     ]
-    scores = {name: [100 * m.score((x - mean) / std, y) for m in fitted] for name, (x, y) in sets.items()}
-    theirs = scores["test"][int(np.argmax(scores["val"]))]
+    chosen = min(fitted, key=lambda model: log_loss(sets["val"][1], model.predict_proba(sets["val"][0]), labels=range(8)))
+    theirs = 100 * chosen.score(*sets["test"])
     assert 30 < ours < 99, "neither chance nor too easy to differ"
-    assert abs(ours - theirs) <= 0.5
+
+    assert abs(ours - theirs) <= 0.5, f"ours {ours:.2f}, scikit-learn {theirs:.2f}"

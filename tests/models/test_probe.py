@@ -1,12 +1,14 @@
 """A grid of linear probes equals probes trained one by one; statistics are exact; saved and read back."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 
 from emo_lightning.models.probe import LinearProbes
 
-GRID = [(1e-2, 0.0), (1e-3, 0.1), (3e-2, 1.0)]
+GRID = [(0.3, 0.0), (0.01, 0.1), (0.1, 1.0)]
 
 
 def data(rows=200, dim=6):
@@ -16,27 +18,53 @@ def data(rows=200, dim=6):
     )
 
 
+def descend(probes: LinearProbes, des, labels, steps: int) -> None:
+    optimizer = torch.optim.SGD(probes.parameter_groups(), momentum=0.9, nesterov=True)
+    for step in range(steps):
+        for group, (rate, _) in zip(optimizer.param_groups, probes.grid, strict=True):
+            group["lr"] = rate * (1 - step / steps)
+        logits = probes(des)
+        optimizer.zero_grad()
+        sum(F.cross_entropy(each, labels) for each in logits).backward()
+        probes.finish_gradients()
+        optimizer.step()
+
+
 def test_one_pass_trains_each_probe_as_if_alone():
     des, labels = data()
     probes = LinearProbes(6, 4, GRID)
     probes.fit_statistics([des])
-    optimizer = torch.optim.AdamW(probes.parameter_groups())
-    for _ in range(20):
-        logits = probes(des)
-        assert logits.shape == (3, 200, 4)
-        loss = sum(F.cross_entropy(each, labels) for each in logits)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    for (rate, decay), together in zip(GRID, probes(des), strict=True):
-        alone = LinearProbes(6, 4, [(rate, decay)])
+    descend(probes, des, labels, 20)
+    assert probes(des).shape == (3, 200, 4)
+    for point, together in zip(GRID, probes(des), strict=True):
+        alone = LinearProbes(6, 4, [point])
         alone.fit_statistics([des])
-        single = torch.optim.AdamW(alone.parameter_groups())
-        for _ in range(20):
-            single.zero_grad()
-            F.cross_entropy(alone(des)[0], labels).backward()
-            single.step()
+        descend(alone, des, labels, 20)
         torch.testing.assert_close(together, alone(des)[0], atol=1e-5, rtol=1e-5)
+
+
+def nearly_flat(rows=3000, dim=24):
+    """Embeddings of condition number 1e6, the class in the narrow directions."""
+    random = np.random.default_rng(0)
+    spread = np.logspace(0, -3, dim)
+    latent = random.normal(size=(rows, dim))
+    noise = random.gumbel(size=(rows, 4)) * 2
+    labels = (latent[:, -4:] @ random.normal(size=(4, 4)) * 2 + noise).argmax(1)
+    mixed = (latent * spread) @ np.linalg.qr(random.normal(size=(dim, dim)))[0]
+    return torch.tensor(mixed, dtype=torch.float32), torch.tensor(labels)
+
+
+@pytest.mark.parametrize("decay", [1e-5, 1e-3, 1e-1])
+def test_it_is_the_logistic_regression_of_scikit_learn_on_ill_conditioned_embeddings(decay):
+    des, labels = nearly_flat()
+    probes = LinearProbes(24, 4, [(0.3, decay)])
+    probes.fit_statistics([des])
+    descend(probes, des, labels, 300)
+    features = probes.standardise(des).double().numpy()
+    peer = LogisticRegression(C=1 / (len(des) * decay), max_iter=20_000, tol=1e-8).fit(features, labels.numpy())
+    said, expected = probes(des)[0].softmax(-1).detach().numpy(), peer.predict_proba(features)
+    np.testing.assert_allclose(said, expected, atol=1e-4)
+    assert (said.argmax(1) == expected.argmax(1)).mean() >= 0.995
 
 
 @pytest.mark.parametrize("cut", [1, 7, 200])
