@@ -39,7 +39,7 @@ class ProbeTask(Task):
     """Trains a grid of linear probes at once, chooses one on validation, reports it on the evaluation sets.
 
     The DES of every set is computed once, shared among the ranks, before the first step; the probes then train in memory.
-    `train/loss` is the sum over the grid.
+    `train/loss` is the sum over the grid, `val/loss` the chosen probe's cross-entropy.
     The probe with the lowest validation cross-entropy is chosen after each validation, and a checkpoint holds the choice made with
     its weights. (Accuracy on a small validation set hardly tells the points of a grid apart: on 128 images its standard error is
     four points.)
@@ -173,7 +173,6 @@ class ProbeTask(Task):
         Raises:
             ValueError: every probe has diverged.
         """
-        super().on_validation_epoch_end()
         losses = self.val_losses.compute().view(-1, len(self.grid)).double().mean(0)
         predicted = self.val_predicted.compute().long().view(-1, len(self.grid))
         target = self.val_target.compute().long().view(-1)
@@ -188,7 +187,7 @@ class ProbeTask(Task):
         if not self.trainer.sanity_checking:
             self.chosen.fill_(best)
             self.validation.copy_(torch.stack([losses[best].to(accuracy), accuracy, f1]))
-        self.log("val/cross_entropy", losses[best].float())
+        self.log("val/loss", losses[best].float())
         self.log("val/accuracy", accuracy, prog_bar=True)
         self.log("val/f1", f1)
 
@@ -205,11 +204,11 @@ class ProbeTask(Task):
             for metric, value in metrics.compute().items()
         }
         self.log_dict(results)
-        cross_entropy, accuracy, f1 = self.validation.tolist()
+        loss, accuracy, f1 = self.validation.tolist()
         rate, decay = self.grid[int(self.chosen)]
         report = {
             **results,
-            "val/cross_entropy": cross_entropy,
+            "val/loss": loss,
             "val/accuracy": accuracy,
             "val/f1": f1,
             "chosen": {"learning_rate": rate, "weight_decay": decay},

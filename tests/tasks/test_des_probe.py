@@ -116,10 +116,12 @@ def test_probe_is_chosen_on_validation_and_reported_on_test(trained, caches, tmp
     task = ProbeTask(str(trained / "head"), learning_rates=[1e-7, 3e-2], weight_decays=[0.0, 0.1])
     data, trainer = data_of(caches), trainer_of(tmp_path, 5)
     trainer.fit(task, datamodule=data)
+    logged = float(trainer.callback_metrics["val/loss"])
     trainer.test(task, datamodule=data, verbose=False)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["val/loss"] == pytest.approx(logged)
     names = [f"{part}/{name}" for part in ("test", "heldout") for name in ("accuracy", "precision", "recall", "f1")]
-    assert set(metrics) == {*names, "val/cross_entropy", "val/accuracy", "val/f1", "chosen"}
+    assert set(metrics) == {*names, "val/loss", "val/accuracy", "val/f1", "chosen"}
     assert metrics["test/accuracy"] > 85
 
     # The choice: the lowest validation cross-entropy.
@@ -131,7 +133,7 @@ def test_probe_is_chosen_on_validation_and_reported_on_test(trained, caches, tmp
     rate, decay = task.grid[best]
     assert metrics["chosen"] == {"learning_rate": rate, "weight_decay": decay}
     scores = scores_of(truth[truth >= 0], logits[best].argmax(-1))
-    assert metrics["val/cross_entropy"] == pytest.approx(losses[best], rel=1e-5)
+    assert metrics["val/loss"] == pytest.approx(losses[best], rel=1e-5)
     assert metrics["val/accuracy"] == pytest.approx(scores["accuracy"], abs=1e-3)
     assert metrics["val/f1"] == pytest.approx(scores["f1"], abs=1e-3)
 
