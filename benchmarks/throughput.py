@@ -1,6 +1,7 @@
 """Replies per second through the ledger, against the bare `openai` client with the same bodies at the same concurrency.
 
-Peer: `AsyncOpenAI(max_retries=0).chat.completions.create`, which keeps nothing. Both ask the same simulated server, a process of its
+Peers: `AsyncOpenAI(max_retries=0).chat.completions.create`, which keeps nothing, with its default transport and with aiohttp's, which
+is the one that we use. All ask the same simulated server, a process of its
 own; rounds in turn, the ratio of the medians. Each of ours is written to disk before it is sent and after it is received.
 
 .venv/bin/python benchmarks/throughput.py [requests] [concurrency] [latency in seconds]
@@ -18,6 +19,7 @@ from pathlib import Path
 import openai
 import yaml
 
+from data_prep.asking import ask_many
 from data_prep.client import Caller, Picture
 from data_prep.config import CONFIGS, EndpointConfig, PrepConfig, load_prices
 from data_prep.replies import FullAnnotation
@@ -43,22 +45,21 @@ def configuration(folder: Path, concurrency: int, latency: float) -> Path:
 async def ours(store: Store, config: PrepConfig, requests: list[Request]) -> float:
     """Requests per second through the ledger."""
     caller = Caller(store.ledger, load_prices(config.prices), config.endpoints)
-    queue = iter(requests)
 
-    async def worker() -> None:
-        for request in queue:
-            await caller.ask(request.endpoint, request.picture, request.prompt, FullAnnotation, max_invalid=0)
+    async def ask(request: Request) -> None:
+        await caller.ask(request.endpoint, request.picture, request.prompt, FullAnnotation, max_invalid=0)
 
     began = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(config.annotators[0].concurrency)))
+    await ask_many(caller.halt, requests, ask, caller.attempts.at_once(config.annotators[0]))
     elapsed = time.perf_counter() - began
     await caller.close()
     return len(requests) / elapsed
 
 
-async def bare(endpoint: EndpointConfig, requests: list[Request]) -> float:
-    """Requests per second of the client alone."""
-    client = openai.AsyncOpenAI(api_key="x", base_url=endpoint.base_url, max_retries=0)
+async def bare(endpoint: EndpointConfig, requests: list[Request], *, aiohttp: bool) -> float:
+    """Requests per second of the client alone, by its default transport or by the one that we give it."""
+    transport = openai.DefaultAioHttpClient() if aiohttp else None
+    client = openai.AsyncOpenAI(api_key="x", base_url=endpoint.base_url, max_retries=0, http_client=transport)
     queue = iter(requests)
 
     async def worker() -> None:
@@ -88,13 +89,16 @@ def main() -> None:
             for number in range(ROUNDS):
                 asked = [
                     [Request(endpoint, picture, f"{who} {number} {i}", (), FullAnnotation) for i in range(count)]
-                    for who in ("ours", "bare")
+                    for who in ("ours", "bare", "aiohttp")
                 ]
-                rounds.append((asyncio.run(ours(store, config, asked[0])), asyncio.run(bare(endpoint, asked[1]))))
-    mine, peer = (statistics.median(r[i] for r in rounds) for i in (0, 1))
+                mine = asyncio.run(ours(store, config, asked[0]))
+                peers = [asyncio.run(bare(endpoint, rows, aiohttp=bool(i))) for i, rows in enumerate(asked[1:])]
+                rounds.append((mine, *peers))
+    mine, peer, quick = (statistics.median(r[i] for r in rounds) for i in range(3))
     print(
         f"{count} requests, {concurrency} at a time, {latency:g} s latency: ours {mine:.0f}/s, bare client {peer:.0f}/s, ratio "
-        f"{mine / peer:.2f} (rounds {', '.join(f'{a / b:.2f}' for a, b in rounds)})"
+        f"{mine / peer:.2f} (rounds {', '.join(f'{a / b:.2f}' for a, b, _ in rounds)}); with aiohttp's transport the bare client "
+        f"{quick:.0f}/s, ratio {mine / quick:.2f} (rounds {', '.join(f'{a / c:.2f}' for a, _, c in rounds)})"
     )
 
 

@@ -7,7 +7,7 @@ is the affair of the caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_prep.attempts import Failure, Stopped
+from data_prep.asking import ask_many
+from data_prep.attempts import Failure
 from data_prep.client import Caller, Picture
 from data_prep.completion import cache_key, message_of
 from data_prep.config import CONFIGS, ConfigError, EndpointConfig, Price, load_prices, read_yaml
 from data_prep.image_tokens import ImageTokens, prompt_bound
-from data_prep.interrupt import halt_on_interrupt
 from data_prep.money import NANO, Tally
 from data_prep.pipeline import budget_nano
 from data_prep.replies import Reply
@@ -231,31 +231,16 @@ class Endpoint:
             self.store.ledger, self.prices, [self.config], resend_unknown=self.resend_unknown, limit_nano=self.limit
         )
         answers.tally = caller.tally
-        queue = iter(enumerate(requests))
-        errors: list[Exception] = []
 
-        async def worker(questions: Iterator[tuple[int, FreeRequest]]) -> None:
-            for number, request in questions:
-                if caller.halt():
-                    return
-                try:
-                    answers.replies[number] = await caller.text(request)
-                except Stopped:
-                    return
-                except Exception as error:
-                    # The others stop sending, and finish what is paid for.
-                    caller.halt.asked = True
-                    errors.append(error)
-                    return
-                if on_progress:
-                    on_progress(caller.tally)
+        async def ask(question: tuple[int, FreeRequest]) -> None:
+            number, request = question
+            answers.replies[number] = await caller.text(request)
+            if on_progress:
+                on_progress(caller.tally)
 
         try:
-            with halt_on_interrupt(caller.halt):
-                await asyncio.gather(*(worker(queue) for _ in range(self.config.concurrency)))
+            await ask_many(caller.halt, enumerate(requests), ask, caller.attempts.at_once(self.config))
         finally:
             await caller.close()
-        if error := caller.halt.fatal or next(iter(errors), None):
-            raise error
         answers.stopped, answers.by_budget = caller.halt.asked, caller.halt.by_budget
         return answers

@@ -7,7 +7,7 @@ A request is answered from the ledger where the same one (image, prompt, schema,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -24,6 +24,9 @@ __all__ = ["CallError", "Caller", "Failure", "Picture", "Stopped", "Tally"]
 
 _T = TypeVar("_T", bound=Reply)
 
+_SHOWN_AGAIN = 10_000
+"""Characters of a bad reply that are sent back with what is wrong: an endless one would cost as much again."""
+
 
 class Caller:
     """Asks models, through the ledger.
@@ -34,6 +37,7 @@ class Caller:
         endpoints: all that will be asked; the keys are read from the environment here.
         resend_unknown: send again what was sent once with unknown outcome (it may be paid twice).
         limit_nano: nano-dollars that may be spent on this store, earlier runs included; None is no limit.
+        attempts: who sends (`Engine.paid`).
 
     Raises:
         ConfigError: a key or a price is missing, or a limit is set and a model's replies have none.
@@ -47,6 +51,7 @@ class Caller:
         *,
         resend_unknown: bool = False,
         limit_nano: int | None = None,
+        attempts: Callable[..., Attempts] = Attempts,
     ) -> None:
         check_prices(prices, endpoints, bounded=limit_nano is not None)
         self.ledger = ledger
@@ -55,7 +60,7 @@ class Caller:
         self.halt = Halt()
         held = sum(upper for _, upper, _ in ledger.open_calls().values())
         self.budget = Budget(limit_nano, ledger.total_cost(), held)
-        self.attempts = Attempts(ledger, prices, endpoints, self.budget, self.tally, self.halt)
+        self.attempts = attempts(ledger, prices, endpoints, self.budget, self.tally, self.halt)
         self._resend_unknown = resend_unknown
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
 
@@ -97,7 +102,7 @@ class Caller:
             # Only the last bad reply is shown again: a growing conversation would grow the bill. The number makes a second try
             # a new question even where the model repeats itself.
             turns = (
-                {"role": "assistant", "content": message.text or ""},
+                {"role": "assistant", "content": (message.text or "")[:_SHOWN_AGAIN]},
                 {"role": "user", "content": INVALID_REPLY.format(attempt=attempt, error=error)},
             )
             request = replace(request, turns=turns)

@@ -17,6 +17,12 @@ class Message:
     refusal: str | None
 
 
+_MOST_TOKENS = 10**9
+"""Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
+
+_SECRET = 8
+"""Characters from which on a key is one, and not the `x` of a server that wants none."""
+
 # No connection came about, so nothing was sent. aiohttp's transport must be asked itself: openai's adapter maps a lost
 # connection to the same class as a failed one.
 _NEVER_SENT = {
@@ -68,13 +74,34 @@ def message_of(raw: bytes) -> Message:
         return Message(None, None)
 
 
+def is_completion(raw: bytes) -> bool:
+    """Whether a body may be a chat completion, and so have been billed: no page of a proxy, no error under status 200.
+
+    One that was cut off may be.
+    """
+    if not raw.lstrip().startswith(b"{"):
+        return False
+    try:
+        return not json.loads(raw).keys().isdisjoint(("choices", "usage"))
+    except (ValueError, RecursionError):
+        return True
+
+
+def without_key(raw: bytes, key: str) -> bytes:
+    """The same with an echoed API key blotted out: some servers put it into their error messages."""
+    return raw.replace(key.encode(), b"[key]") if len(key) >= _SECRET else raw
+
+
 def usage_of(raw: bytes) -> tuple[int, int, int] | None:
-    """(prompt, cached prompt, output) tokens of a reply, or None where it names none."""
+    """(prompt, cached prompt, output) tokens of a reply, or None where it names none that can be true."""
     try:
         usage = json.loads(raw)["usage"]
         prompt, output = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
         cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
         # Gemini's endpoint leaves thinking tokens out of `completion_tokens` but bills them: the total has them.
-        return prompt, min(cached, prompt), max(output, int(usage.get("total_tokens") or 0) - prompt)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        output = max(output, int(usage.get("total_tokens") or 0) - prompt)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
+    if not (0 <= prompt <= _MOST_TOKENS and 0 <= output <= _MOST_TOKENS and cached >= 0):
+        return None
+    return prompt, min(cached, prompt), output

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from data_prep.errors import PrepError
-from data_prep.image_tokens import ImageTokens
 from data_prep.money import NANO
+from data_prep.prices import ConfigError, Price, load_prices, read_yaml
 from data_prep.prompts import EMOVIT
 from data_prep.simulation_config import Settings as _Config
 from data_prep.simulation_config import SimulatedImages, SimulatedModel, SimulationConfig
@@ -23,12 +20,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "prep"
 
 __all__ = [
     "CONFIGS", "NANO", "ConfigError", "EndpointConfig", "PrepConfig", "Price", "SimulatedImages", "SimulatedModel",
-    "SimulationConfig", "load_prices",
+    "SimulationConfig", "load_prices", "read_yaml",
 ]  # fmt: skip
-
-
-class ConfigError(PrepError, ValueError):
-    """A configuration or price table is wrong; the message names the file, the key, what was found and what is allowed."""
 
 
 class EndpointConfig(_Config):
@@ -68,6 +61,10 @@ class EndpointConfig(_Config):
         key = os.environ.get(self.api_key_env)
         if not key:
             raise ConfigError(f"{self.name}: environment variable {self.api_key_env} (api_key_env) is not set")
+        if not key.isprintable() or not key.isascii() or " " in key:
+            raise ConfigError(
+                f"{self.name}: environment variable {self.api_key_env} holds white space or other characters of no key"
+            )
         return key
 
 
@@ -235,87 +232,3 @@ class PrepConfig(_Config):
         except SchemaError as error:
             raise ConfigError(f"{path}: {error}") from None
         return config.model_copy(update={"prices": path.parent / config.prices})
-
-
-class Price(_Config):
-    """What one model costs, in integer nano-dollars per token."""
-
-    input: int
-    cached_input: int
-    output: int
-    batch: Price | None = None
-    """Through the Batch API."""
-    image: ImageTokens = ImageTokens(kind="tiles", base=2833, tile=5667)
-    """How images are counted; the default is the dearest count that we know of."""
-
-    def cost(self, prompt: int, cached: int, output: int) -> int:
-        """Nano-dollars of one reply: tokens of the prompt (of them cached) and of the answer."""
-        return (prompt - cached) * self.input + cached * self.cached_input + output * self.output
-
-    def bound(self, prompt: int, output: int | None) -> int | None:
-        """The most that a request can cost, None where its output has no limit (and costs something)."""
-        dearest = max(self.input, self.cached_input)
-        if output is None:
-            return prompt * dearest if self.output == 0 else None
-        return prompt * dearest + output * self.output
-
-
-def load_prices(path: str | Path) -> dict[str, Price]:
-    """Prices by model from a table in USD per million tokens.
-
-    A row has `input` and `output`, and perhaps `cached_input`, `batch` (the same three, for the Batch API) and `image` (how its
-    tokens are counted, see `image_tokens.ImageTokens`).
-
-    Raises:
-        ConfigError: the table is missing or wrong, or a price is finer than a nano-dollar per token.
-    """
-    path = Path(path)
-    models = read_yaml(path).get("models")
-    if not isinstance(models, dict):
-        raise ConfigError(f"{path}: key 'models' must map model names to prices, found {type(models).__name__}")
-    return {str(name): _price(row, f"{path}: models.{name}") for name, row in models.items()}
-
-
-def _price(row: object, where: str) -> Price:
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}")
-    extra: dict[str, Any] = {}
-    if "batch" in row:
-        extra["batch"] = _price(row["batch"], f"{where}.batch")
-    if "image" in row:
-        try:
-            extra["image"] = ImageTokens.model_validate(row["image"])
-        except ValidationError as error:
-            raise ConfigError(f"{where}.image: {describe(error)}") from None
-    money = {key: value for key, value in row.items() if key not in extra}
-    if not {"input", "output"} <= set(money) <= {"input", "cached_input", "output"}:
-        raise ConfigError(f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}")
-    nano = {key: _nano_per_token(value, f"{where}.{key}") for key, value in money.items()}
-    return Price(**{"cached_input": nano["input"], **nano, **extra})
-
-
-def _nano_per_token(usd_per_million: object, where: str) -> int:
-    try:
-        nano = Decimal(str(usd_per_million)) * 1000
-    except InvalidOperation:
-        raise ConfigError(f"{where}: {usd_per_million!r} is not a number (USD per million tokens)") from None
-    if nano < 0 or nano != nano.to_integral_value():
-        raise ConfigError(f"{where}: {usd_per_million} must be ≥ 0 with at most 3 decimals (USD per million tokens)")
-    return int(nano)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a YAML file.
-
-    Raises:
-        ConfigError: no such file, not YAML, or no mapping.
-    """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: expected a mapping, found {type(value).__name__}")
-    return value

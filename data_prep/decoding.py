@@ -22,9 +22,15 @@ def open_image(store: Store, item: Item) -> Image.Image:
     Raises:
         StoreError: it is missing, or not the one that was imported.
     """
+    return decode(store.image(item.sha256, item.extension))
+
+
+def decode(data: bytes) -> Image.Image:
+    """An encoded image, RGB."""
     import PIL.Image
 
-    return PIL.Image.open(io.BytesIO(store.image(item.sha256, item.extension))).convert("RGB")
+    with PIL.Image.open(io.BytesIO(data)) as image:
+        return image.convert("RGB")
 
 
 def decoded(store: Store, items: Sequence[Item], batch_size: int) -> Iterator[tuple[list[Item], list[Image.Image]]]:

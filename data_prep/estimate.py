@@ -8,12 +8,13 @@ else from typical figures that stand here.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
 
 from data_prep import prompts
 from data_prep.annotators import first_prompt
 from data_prep.client import check_prices
-from data_prep.config import EndpointConfig, PrepConfig, Price, load_prices
+from data_prep.config import EndpointConfig, PrepConfig, Price, load_prices, read_yaml
 from data_prep.emovit.votes import LocalVotes
 from data_prep.item_pass import pass_digest
 from data_prep.ledger import Item, Ledger
@@ -62,6 +63,8 @@ class Estimate:
     """Paid on this store before."""
     measured: bool
     """From this store's own calls, not from typical figures."""
+    prices: str
+    """Where they come from."""
 
     @property
     def cost_nano(self) -> int:
@@ -91,7 +94,13 @@ class Estimate:
         head = f"estimate for {self.images:,} images without an outcome, from {source}; the ledger answers {cached:,} questions"
         most = "no limit" if self.most_nano is None else f"at most ${self.most_nano / NANO:.2f}"
         tail = f"total ${self.cost_nano / NANO:.2f} ({most}); paid on this store before: ${self.paid_nano / NANO:.2f}"
-        return "\n".join([head, *table, tail])
+        return "\n".join([head, *table, self.prices, tail])
+
+
+def price_source(path: Path) -> str:
+    """The price table and the day that it says it is of: figures of last year would make every estimate and budget wrong."""
+    as_of = read_yaml(path).get("as_of")
+    return f"prices: {path.name}, " + (f"as of {as_of}" if as_of else "of no date (key `as_of`)")
 
 
 def estimate(store: Store, config: PrepConfig, *, batch: bool = False) -> Estimate:
@@ -116,7 +125,7 @@ def estimate(store: Store, config: PrepConfig, *, batch: bool = False) -> Estima
         _line(store.ledger, config, endpoint, prices[endpoint.model], todo, len(before) if measured else 0, batch)
         for endpoint in config.endpoints
     ]
-    return Estimate(len(todo), lines, store.ledger.total_cost(), measured)
+    return Estimate(len(todo), lines, store.ledger.total_cost(), measured, price_source(config.prices))
 
 
 def _line(

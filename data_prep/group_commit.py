@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from data_prep.counters import prepare
 from data_prep.errors import PrepError
@@ -19,6 +22,41 @@ if TYPE_CHECKING:
 
 class LedgerError(PrepError, RuntimeError):
     """The ledger cannot be opened or written."""
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """What SQLite says against a file, as one line that names it.
+
+    Raises:
+        LedgerError: it cannot be opened, is no database, or is damaged.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(f"{path}: cannot be used as a ledger: {error}") from None
+
+
+def writable(path: Path) -> bool:
+    """Whether a ledger can be written, and not only read (an archive, a snapshot)."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def reader(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """A connection that only reads, also where nothing can be written.
+
+    Raises:
+        LedgerError: it cannot be read without writing, since a program that died left a journal.
+    """
+    if writable(path):
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=check_same_thread)
+    journal = path.with_name(f"{path.name}-wal")
+    if journal.exists() and journal.stat().st_size:
+        raise LedgerError(f"{path}: has a journal ({journal.name}) and cannot be written; copy the store to a place that can")
+    # In WAL mode even a reader writes a shared index beside the file, unless it is told that nobody else writes.
+    return sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?immutable=1", uri=True, isolation_level=None, check_same_thread=check_same_thread
+    )
 
 
 @dataclass(frozen=True)
@@ -35,12 +73,13 @@ class GroupWriter:
 
     def __init__(self, path: Path, schema: str, version: int) -> None:
         self._jobs: queue.SimpleQueue[tuple[Job, ...] | None] = queue.SimpleQueue()
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        if self._connection.execute("PRAGMA user_version").fetchone()[0] in (0, version):
-            prepare(self._connection, schema)
-            self._connection.execute(f"PRAGMA user_version = {version}")
+        with told(path):
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            if self._connection.execute("PRAGMA user_version").fetchone()[0] in (0, version):
+                prepare(self._connection, schema)
+                self._connection.execute(f"PRAGMA user_version = {version}")
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
@@ -76,14 +115,25 @@ class GroupWriter:
         except sqlite3.Error as failure:
             # Every caller of the group is told: nothing of it is on disk.
             error = LedgerError(f"writing the ledger failed: {failure}")
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            self._roll_back()
+        except Exception as failure:
+            # A value that SQLite cannot hold. It must cost neither the others of the group their replies nor this thread its life.
+            self._roll_back()
+            if len(group) > 1:
+                for job in group:
+                    self._commit([job])
+                return
+            error = LedgerError(f"writing the ledger failed: {type(failure).__name__}: {failure}")
         for loop in {job.loop for job in group}:
             mine = [job.done for job in group if job.loop is loop]
             if loop is None:
                 _tell(mine, error)
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(_tell, mine, error)
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
 
 def _tell(waiting: list[Any], error: Exception | None) -> None:

@@ -14,6 +14,7 @@ from data_prep.client import Caller, Failure, Picture
 from data_prep.config import AnnotatorConfig, EndpointConfig, PrepConfig
 from data_prep.critic import Draft, Judgement, critic_prompt, judge, merge
 from data_prep.emovit.votes import LocalVote
+from data_prep.health import Health
 from data_prep.ledger import Item, Outcome
 from data_prep.replies import CriticReply, FullAnnotation
 from data_prep.verify import Vote, decided, pool, pooled_intensity
@@ -62,10 +63,12 @@ class ItemPass:
         item: Item,
         read: Callable[[], bytes],
         local: Sequence[LocalVote] = (),
+        health: Health | None = None,
     ) -> None:
         self.config = config
         self.digest = digest
         self.caller = caller
+        self.health = health or Health()
         self.item = item
         self.picture = Picture(item.sha256, item.extension, read, item.width, item.height)
         self.weights = {a.name: a.weight for a in config.annotators}
@@ -109,8 +112,14 @@ class ItemPass:
                 await _all(*(self._revise(a, judgement, revision + 1) for a in again if a.name in self.full))
         return self._outcome("human", draft, self.config.max_revisions, "still revisable after the last revision")
 
+    def in_doubt(self) -> bool:
+        """Whether an endpoint that gave this item nothing has given nothing to any item since."""
+        return any("failed" in row and self.health.doubtful(row["annotator"]) for row in self.said)
+
     async def _ask(self, endpoint: EndpointConfig, prompt: str, reply: type[Any], revision: int) -> Any:
         answer, key = await self.caller.ask(endpoint, self.picture, prompt, reply, max_invalid=self.config.max_invalid)
+        if why := self.health.see(endpoint.name, key, answer):
+            raise self.caller.halt.fail(why)
         row: dict[str, Any] = {"annotator": endpoint.name, "model": endpoint.model, "round": revision, "call": key[:16]}
         if isinstance(answer, Failure):
             if not answer.final:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from data_prep.counters import prepare
 from data_prep.dedup.tables import DEDUP_TABLES
 from data_prep.expand.tables import GENERATION_TABLES
-from data_prep.group_commit import GroupWriter, Job, LedgerError
+from data_prep.group_commit import GroupWriter, Job, LedgerError, reader, told
 from data_prep.review.tables import REVIEW_TABLES
 from data_prep.rows import Item, Outcome
 
@@ -57,7 +57,8 @@ _SCHEMA += DEDUP_TABLES
 
 CallState = Literal["intent", "batched", "reply", "rejected", "unsent", "unknown"]
 """intent: about to be sent; batched: in a batch whose results are not here yet; reply: answered (2xx); rejected: any other HTTP
-status; unsent: no connection came about, or its batch was never created; unknown: sent, and what came of it is not known."""
+status; unsent: no connection came about, the pass stopped before it was sent, or its batch was never created; unknown: sent, and
+what came of it is not known."""
 
 
 class Ledger:
@@ -68,8 +69,9 @@ class Ledger:
             raise LedgerError(f"{path}: no ledger there; `emo prep import` makes a store")
         self.path = path
         self._writer = GroupWriter(path, _SCHEMA, LEDGER_VERSION) if write else None
-        self._read = sqlite3.connect(path, isolation_level=None)
-        version = self._read.execute("PRAGMA user_version").fetchone()[0]
+        with told(path):
+            self._read = sqlite3.connect(path, isolation_level=None) if write else reader(path)
+            version = self._read.execute("PRAGMA user_version").fetchone()[0]
         if version != LEDGER_VERSION:
             raise LedgerError(f"{path}: ledger version {version}, this program knows {LEDGER_VERSION}")
         try:

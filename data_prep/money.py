@@ -23,6 +23,8 @@ class Tally:
     """Of the requests, those that travel in batches."""
     estimated: int = 0
     """Replies that named no usage: counted at the most that they can cost."""
+    garbled: int = 0
+    """Lines of batches' result files that cannot be read: their requests count as of unknown outcome."""
     over_bound: int = 0
     """Replies that cost more than was held for them: the price table counts the images of their model wrongly."""
     cost_nano: int = 0

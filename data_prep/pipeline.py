@@ -12,13 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from data_prep.client import Caller, Stopped, Tally
 from data_prep.config import ConfigError, PrepConfig, load_prices
 from data_prep.emovit.votes import LocalVotes
+from data_prep.engine import LOCAL, Engine
+from data_prep.health import Health
 from data_prep.interrupt import halt_on_interrupt
 from data_prep.item_pass import ItemPass, Pending, pass_digest
-from data_prep.ledger import Item
+from data_prep.ledger import Item, Outcome
 from data_prep.money import NANO
 from data_prep.store import Store
 
@@ -43,6 +46,8 @@ class PassReport:
     stopped: bool = False
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
+    health: Health = field(default_factory=Health)
+    """What each endpoint gave."""
     recovered: int = 0
     """Calls of a run that died: their outcome is unknown."""
     stopped_by_budget: bool = False
@@ -61,6 +66,7 @@ async def annotate(
     batch: bool = False,
     cancel_batches: bool = False,
     on_progress: Callable[[PassReport], None] | None = None,
+    engine: Engine = LOCAL,
 ) -> PassReport:
     """Bring every item of a store to an outcome.
 
@@ -72,11 +78,25 @@ async def annotate(
         batch: ask endpoints with `batch: true` through the Batch API.
         cancel_batches: ask for the end of all open batches, take over what they answered, and stop.
         on_progress: called after every item, and while batches are waited for.
+        engine: who sends requests that are asked one by one; batches travel from here.
 
     Raises:
         ConfigError: a key or a price is missing, or a budget cannot be held (before any request).
         CallError: an endpoint answers nothing at all; what was received is in the ledger.
     """
+    with engine.paid(store) as attempts:
+        options = {"resend_unknown": resend_unknown, "limit_nano": limit_nano, "attempts": attempts}
+        return await _annotate(store, config, options, batch, cancel_batches, on_progress)
+
+
+async def _annotate(
+    store: Store,
+    config: PrepConfig,
+    options: dict[str, Any],
+    batch: bool,
+    cancel_batches: bool,
+    on_progress: Callable[[PassReport], None] | None,
+) -> PassReport:
     run = _Run(store, config, on_progress)
     run.report.recovered = store.ledger.recover()
     prices = load_prices(config.prices)
@@ -87,10 +107,10 @@ async def annotate(
         caller: Caller
         caller = batches = BatchCaller(
             store.ledger, prices, config.endpoints, folder=store.root / "batches", settings=config.batches,
-            new=batch and not cancel_batches, resend_unknown=resend_unknown, limit_nano=limit_nano,
+            new=batch and not cancel_batches, **options,
         )  # fmt: skip
     else:
-        caller = Caller(store.ledger, prices, config.endpoints, resend_unknown=resend_unknown, limit_nano=limit_nano)
+        caller = Caller(store.ledger, prices, config.endpoints, **options)
     run.begin(caller)
     with halt_on_interrupt(caller.halt):
         try:
@@ -109,6 +129,7 @@ async def annotate(
                     run.show()
                     await batches.collect()
                     await run.sweep()
+            await run.settle()
         except Stopped:
             pass
         finally:
@@ -131,6 +152,8 @@ class _Run:
         self._local = LocalVotes(store.ledger, config)
         self._digest = pass_digest(config, self._local.digest())
         self._errors: list[BaseException] = []
+        self._held: list[tuple[ItemPass, Outcome]] = []
+        """Decided, and not written yet."""
         self._todo: list[Item] = []
         before = store.ledger.outcome_configs()
         left_out = store.ledger.duplicates()
@@ -166,8 +189,10 @@ class _Run:
                 return
             try:
                 read = partial(self.store.image, item.sha256, item.extension)
-                outcome = await ItemPass(self.config, self._digest, caller, item, read, self._local.of(item)).run()
-                await self.store.ledger.set_outcome(outcome)
+                decision = ItemPass(self.config, self._digest, caller, item, read, self._local.of(item), report.health)
+                outcome = await decision.run()
+                self._held.append((decision, outcome))
+                await self.write(in_doubt=False)
             except Stopped:
                 self._todo.append(item)
                 return
@@ -179,10 +204,28 @@ class _Run:
                 caller.halt.asked = True
                 self._errors.append(error)
                 return
-            else:
-                report.outcomes[outcome.state] += 1
-                report.revised += outcome.revisions > 0
             self.show()
+
+    async def write(self, *, in_doubt: bool) -> None:
+        """Write down what was decided.
+
+        Args:
+            in_doubt: also what an endpoint gave nothing to that has given nothing since.
+        """
+        ready = [(decision, outcome) for decision, outcome in self._held if in_doubt or not decision.in_doubt()]
+        self._held = [pair for pair in self._held if pair not in ready]
+        for _, outcome in ready:
+            await self.store.ledger.set_outcome(outcome)
+            self.report.outcomes[outcome.state] += 1
+            self.report.revised += outcome.revisions > 0
+
+    async def settle(self) -> None:
+        """What is still in doubt when all items were gone through: written, unless an endpoint was of no use at all."""
+        halt = self._caller.halt
+        if not halt() and (why := self.report.health.verdict()):
+            halt.fail(why)
+        if halt.fatal is None:
+            await self.write(in_doubt=True)
 
     def show(self) -> None:
         """Tell how far it is."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from emo_lightning.schema import Emotion, IntensityLevel, SchemaError, describe
 
@@ -34,13 +35,24 @@ class EmotionVote(Reply):
         return Emotion.parse(value) if isinstance(value, str) else value
 
 
+def _printable(text: str) -> str:
+    if bad := next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t"), None):
+        raise ValueError(f"holds the control character {bad!a}")
+    return text
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=4000), AfterValidator(_printable)]
+_Words = Annotated[str, Field(min_length=1, max_length=300), AfterValidator(_printable)]
+"""Much more than any honest reply: a model that repeats itself without end is asked again."""
+
+
 class FullAnnotation(EmotionVote):
     """Everything a VLM says of an image (paper section 3.1.2)."""
 
-    description: str = Field(min_length=1)
-    background: str = Field(min_length=1)
-    attribute: str = Field(min_length=1)
-    subject: str = Field(min_length=1)
+    description: _Text
+    background: _Words
+    attribute: _Words
+    subject: _Words
     intensity: int = Field(ge=1, le=10)
 
 

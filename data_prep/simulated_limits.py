@@ -1,4 +1,4 @@
-"""The rate limit of a simulated model: a token bucket, as providers keep one."""
+"""The rate limit of a simulated model: a bucket of requests and one of tokens, as providers keep them."""
 
 from __future__ import annotations
 
@@ -13,35 +13,72 @@ _GRACE = 0.2
 """Seconds in which a request may still arrive that was sent before its sender (on a busy machine) could read the refusal."""
 
 
+class _Bucket:
+    """Fills at a rate, holds `size`."""
+
+    def __init__(self, kind: str, rate: float, size: float, now: float) -> None:
+        self.kind, self.rate, self.size = kind, rate, size
+        self.level = size
+        self._at = now
+
+    def fill(self, now: float) -> None:
+        self.level, self._at = min(self.size, self.level + (now - self._at) * self.rate), now
+
+    def wait(self, cost: float) -> float:
+        """Seconds until so much is there; what is dearer than a full bucket passes when it is full."""
+        return max(0.0, min(cost, self.size) - self.level) / self.rate
+
+    def headers(self) -> str:
+        name = f"x-ratelimit-{{}}-{self.kind}"
+        reset = (self.size - self.level) / self.rate
+        return (
+            f"{name.format('limit')}: {self.size:.0f}\r\n{name.format('remaining')}: {max(0, math.floor(self.level))}\r\n"
+            f"{name.format('reset')}: {reset * 1000:.0f}ms\r\n"
+        )
+
+
 class TokenBucket:
-    """Lets `requests_per_second` through, `burst` of them at once after a pause.
+    """Lets `requests_per_second` and `tokens_per_second` through, `burst` and `token_burst` of them at once after a pause.
 
     Args:
-        model: rate, burst, and how a refusal says when to come again.
+        model: rates, bursts, and how a refusal says when to come again.
         clock: seconds, monotonic.
     """
 
     def __init__(self, model: SimulatedModel, clock: Callable[[], float] = time.monotonic) -> None:
         self._model = model
         self._clock = clock
-        self._tokens = model.burst
-        self._at = clock()
         self._told_at = self._told_until = -math.inf
+        limits = (
+            ("requests", model.requests_per_second, model.burst),
+            ("tokens", model.tokens_per_second, model.token_burst),
+        )
+        self._buckets = [_Bucket(kind, rate, size, clock()) for kind, rate, size in limits if rate is not None]
         self.early = 0
         """Requests that came before the time that a refusal had named."""
 
-    def take(self) -> str | None:
-        """None where the request may pass, else the headers of its refusal."""
-        rate = self._model.requests_per_second
-        if rate is None:
+    def take(self, tokens: float = 0.0) -> str | None:
+        """None where a request of so many tokens may pass, else the headers of its refusal."""
+        if not self._buckets:
             return None
         now = self._clock()
         self.early += self._told_at + _GRACE < now < self._told_until
-        self._tokens, self._at = min(self._model.burst, self._tokens + (now - self._at) * rate), now
-        if self._tokens >= 1:
-            self._tokens -= 1
+        costs = [1.0 if bucket.kind == "requests" else tokens for bucket in self._buckets]
+        wait = 0.0
+        for bucket, cost in zip(self._buckets, costs, strict=True):
+            bucket.fill(now)
+            wait = max(wait, bucket.wait(cost))
+        if wait == 0:
+            for bucket, cost in zip(self._buckets, costs, strict=True):
+                bucket.level -= cost
             return None
-        wait = (1 - self._tokens) / rate
+        return self._refusal(now, wait) + self.state()
+
+    def state(self) -> str:
+        """Header lines that say what is left (`x-ratelimit-*`), empty where this model sends none."""
+        return "".join(bucket.headers() for bucket in self._buckets) if self._model.rate_headers else ""
+
+    def _refusal(self, now: float, wait: float) -> str:
         match self._model.retry_after:
             case "milliseconds":
                 wait, header = math.ceil(wait * 1000) / 1000, f"retry-after-ms: {math.ceil(wait * 1000)}\r\n"

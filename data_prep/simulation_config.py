@@ -36,6 +36,12 @@ class SimulatedModel(Settings):
     """Rate of a token bucket; a request that finds it empty is answered with 429."""
     burst: float = Field(default=1.0, ge=1)
     """Requests that a full bucket holds."""
+    tokens_per_second: float | None = Field(default=None, gt=0)
+    """As `requests_per_second`, for the tokens of requests and replies."""
+    token_burst: float = Field(default=1.0, ge=1)
+    """Tokens that a full bucket holds."""
+    rate_headers: bool = False
+    """Answers say what is left (`x-ratelimit-limit-requests`, `-remaining-`, `-reset-`, and the same for tokens)."""
     retry_after: Literal["milliseconds", "seconds", "date", "none"] = "milliseconds"
     """How a 429 says when to come again."""
     recall: dict[str, float] = {}

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from data_prep.errors import PrepError
-from data_prep.ledger import Item, Ledger
+from data_prep.ledger import Item, Ledger, LedgerError
 from data_prep.sources.base import Refusal, Repeat, SourceItem
 from data_prep.sources.labels import is_labelled
 
@@ -74,25 +74,23 @@ class Store:
     """Open a store; a writer holds its lock, so two programs never pay for the same reply.
 
     Args:
-        root: directory; made if it is missing and `write` is true.
+        root: directory; made if it is missing and `write` and `create` are true.
         write: hold the lock and allow writing.
+        create: false for what needs the images of a store: a mistyped name is an error then, not a new store.
 
     Raises:
         StoreError: another program writes to it.
         LedgerError: it does not exist (reading), or is of another version.
     """
 
-    def __init__(self, root: str | Path, *, write: bool) -> None:
+    def __init__(self, root: str | Path, *, write: bool, create: bool = True) -> None:
         self.root = Path(root)
+        if not create and not (self.root / "ledger.sqlite").exists():
+            raise LedgerError(f"{self.root}: no store there; `emo prep import` makes one")
         self._lock: IO[bytes] | None = None
         if write:
             (self.root / "images").mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.root / "lock", "wb")  # noqa: SIM115 - held until close()
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                self._lock.close()
-                raise StoreError(f"{self.root}: another program is writing to this store") from None
+            self.lock()
         self.ledger = Ledger(self.root / "ledger.sqlite", write=write)
 
     def __enter__(self) -> Self:
@@ -104,12 +102,31 @@ class Store:
     def close(self) -> None:
         """Finish writes and give the lock back."""
         self.ledger.close()
+        self.unlock()
+
+    def lock(self) -> None:
+        """Take the lock of the store.
+
+        Raises:
+            StoreError: another program has it.
+        """
+        lock = open(self.root / "lock", "wb")  # noqa: SIM115 - held until unlock()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise StoreError(f"{self.root}: another program is writing to this store") from None
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Give the lock back, if it is held."""
         if self._lock:
             self._lock.close()
+            self._lock = None
 
     def image_path(self, sha256: str, extension: str) -> Path:
         """Where an image lies."""
-        return self.root / "images" / sha256[:2] / f"{sha256}.{extension}"
+        return _image_path(self.root, sha256, extension)
 
     def image(self, sha256: str, extension: str) -> bytes:
         """Bytes of an image.
@@ -117,24 +134,20 @@ class Store:
         Raises:
             StoreError: the file is missing or its content is not what its name says.
         """
-        path = self.image_path(sha256, extension)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise StoreError(f"{path}: the image is missing from the store") from None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise StoreError(f"{path}: the content does not have the sha256 of its name")
-        return data
+        return read_image(self.root, sha256, extension)
 
     def add_image(self, data: bytes, extension: str) -> str:
-        """Store an image under its sha256 (temporary name, then rename); returns the sha256."""
+        """Store an image under its sha256 (temporary name, then rename), also where a power cut left less of it; returns the sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.image_path(sha256, extension)
-        if not path.exists():
+        if not path.exists() or path.stat().st_size != len(data):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
         return sha256
 
     def import_items(
@@ -175,6 +188,9 @@ class Store:
         if item.key in seen:
             report.known += seen[item.key] == sha256
             report.changed += seen[item.key] != sha256
+            if seen[item.key] == sha256:
+                # Mends a store that lost the file.
+                self.add_image(item.image, item.extension)
             return
         self.add_image(item.image, item.extension)
         seen[item.key] = sha256
@@ -196,6 +212,26 @@ class Store:
                 origin=item.origin,
             )
         )
+
+
+def _image_path(root: Path, sha256: str, extension: str) -> Path:
+    return root / "images" / sha256[:2] / f"{sha256}.{extension}"
+
+
+def read_image(root: Path, sha256: str, extension: str) -> bytes:
+    """As `Store.image`, without opening the ledger of the store.
+
+    Raises:
+        StoreError: the file is missing or its content is not what its name says.
+    """
+    path = _image_path(root, sha256, extension)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise StoreError(f"{path}: the image is missing from the store") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise StoreError(f"{path}: the content does not have the sha256 of its name")
+    return data
 
 
 def item_id(source: str, key: str) -> str:

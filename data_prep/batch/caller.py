@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.attempts import Failure
+from data_prep.attempts import Attempts, Failure
 from data_prep.batch import records
 from data_prep.batch.records import Batch, Result
-from data_prep.batch.service import ENDED, BatchService, NotCreated, result_of
+from data_prep.batch.service import ENDED, BatchService, NotCreated
 from data_prep.batch.spool import Spool, spool_path
 from data_prep.client import Caller
 from data_prep.config import BatchConfig, ConfigError, EndpointConfig, Price
@@ -37,7 +37,7 @@ class BatchCaller(Caller):
     files off, `collect` waits for a batch to end and puts its replies into the ledger; the items are then gone through again.
 
     Args:
-        ledger, prices, endpoints, resend_unknown, limit_nano: see `Caller`.
+        ledger, prices, endpoints, resend_unknown, limit_nano, attempts: see `Caller`.
         folder: where files of requests lie until their batch has ended.
         settings: limits and intervals.
         new: whether new batches are made; else open ones are only waited for, and everything is asked one by one.
@@ -58,8 +58,9 @@ class BatchCaller(Caller):
         new: bool,
         resend_unknown: bool = False,
         limit_nano: int | None = None,
+        attempts: Callable[..., Attempts] = Attempts,
     ) -> None:
-        super().__init__(ledger, prices, endpoints, resend_unknown=resend_unknown, limit_nano=limit_nano)
+        super().__init__(ledger, prices, endpoints, resend_unknown=resend_unknown, limit_nano=limit_nano, attempts=attempts)
         self._folder, self._settings, self._new = folder, settings, new
         by_url = {e.base_url: BatchService(self.attempts.clients[e.name], e.base_url, self.halt) for e in endpoints}
         self._services = by_url
@@ -217,7 +218,8 @@ class BatchCaller(Caller):
         service, price = self._services[batch.base_url], self.prices[batch.model].batch
         assert price is not None, "checked at the start"
         for file_id in (remote.output_file_id, remote.error_file_id):
-            results = [result_of(line, price) for line in await service.lines(file_id)]
+            results, garbled = await service.results(file_id, price)
+            self.tally.garbled += garbled
             await records.write_results(self.ledger, batch.id, results)
             for result in results:
                 self._note(result)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,12 +106,17 @@ class BatchService:
         """Ask for its end; what was answered until then is paid for and kept."""
         await self._free(lambda: self._client.batches.cancel(remote_id))
 
-    async def lines(self, file_id: str | None) -> Iterator[dict[str, Any]]:
-        """The JSON lines of an output or error file; none without a file."""
+    async def results(self, file_id: str | None, price: Price) -> tuple[list[Result], int]:
+        """(what an output or error file says, lines that cannot be read: nobody knows whose reply they were); none without a file."""
         if file_id is None:
-            return iter(())
+            return [], 0
         content = (await self._free(lambda: self._client.files.content(file_id))).content
-        return (json.loads(line) for line in content.splitlines() if line.strip())
+        lines = [line for line in content.split(b"\n") if line.strip()]
+        results = []
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                results.append(result_of(json.loads(line), price))
+        return results, len(lines) - len(results)
 
     async def sleep(self, seconds: float) -> None:
         """Wait.

@@ -7,16 +7,19 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from data_prep.commands.console import new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
 from data_prep.money import NANO
 
 if TYPE_CHECKING:
     from data_prep.config import PrepConfig
+    from data_prep.engine import Engine
     from data_prep.pipeline import PassReport
     from data_prep.store import Store
 
 BUDGET_REACHED = 3
 """Exit status of a pass that its budget stopped."""
+LEFT = 4
+"""Exit status of a pass that came to its end but must leave images for another run."""
 _LOG_SECONDS = 60.0
 """Between two lines of progress where there is no terminal."""
 
@@ -28,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         "annotate",
         "Annotate, cross-verify, criticise and ground what has no outcome yet. An estimate is printed first; on a terminal it is "
         "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 1 error, 3 the budget was reached, "
-        "130 interrupted.",
+        "4 images are left for another run (an endpoint gave up, a call's outcome is unknown), 130 interrupted.",
         "emo prep annotate store --config configs/prep/default.yaml --budget 50",
     )
     parser.add_argument("store")
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-ground", action="store_true", help="leave out grounding")
     parser.add_argument("--check", action="store_true", help="check configuration, prices and keys, then stop")
+    add_engine_arguments(parser)
     return parser
 
 
@@ -59,6 +63,7 @@ def main(argv: list[str]) -> int:
     import asyncio
 
     from data_prep.config import PrepConfig
+    from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
     from data_prep.pipeline import annotate, budget_nano
     from data_prep.store import Store
@@ -69,36 +74,38 @@ def main(argv: list[str]) -> int:
         config = config.at(args.base_url, config.critic.api_key_env)
     if args.check:
         return _check(config, args.config, bounded=limit is not None)
-    with Store(args.store, write=not args.estimate) as store:
+    with Store(args.store, write=not args.estimate, create=False) as store:
         if not args.cancel_batches and not _agreed(store, config, limit, args):
             return 0
-        with progress_bars() as bars:
-            _vote(store, config, bars)
+        with chosen_engine(args) as engine, progress_bars() as bars:
+            _vote(store, config, bars, engine)
             progress = _Progress(bars, sum(store.ledger.outcome_counts().values()) - len(store.ledger.duplicates()))
             report = asyncio.run(
                 annotate(
                     store, config, resend_unknown=args.resend_unknown, limit_nano=limit, batch=args.batch,
-                    cancel_batches=args.cancel_batches, on_progress=progress,
+                    cancel_batches=args.cancel_batches, on_progress=progress, engine=engine,
                 )
             )  # fmt: skip
             grounded = None
             if not report.stopped and not args.no_ground and not args.cancel_batches:
                 task = bars.add_task("ground", total=None)
-                grounded = ground(store, config.grounding, lambda: bars.update(task, advance=1))
+                grounded = ground(store, config.grounding, lambda: bars.update(task, advance=1), engine)
         _print_report(report, store, limit)
         if grounded:
             print("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
-    return BUDGET_REACHED if report.stopped_by_budget else 130 if report.stopped else 0
+    if report.stopped:
+        return BUDGET_REACHED if report.stopped_by_budget else 130
+    return LEFT if report.pending else 0
 
 
-def _vote(store: Store, config: PrepConfig, bars: Any) -> None:
+def _vote(store: Store, config: PrepConfig, bars: Any, engine: Engine) -> None:
     """Local annotators first: their votes cost nothing, and the pass reads them from the ledger."""
     if not config.local:
         return
     from data_prep.emovit.votes import run_local_votes
 
     task = bars.add_task("local votes", total=None)
-    run_local_votes(store, config, lambda images: bars.update(task, advance=images))
+    run_local_votes(store, config, lambda images: bars.update(task, advance=images), engine)
 
 
 def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
@@ -120,7 +127,7 @@ def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.
     if expected.images or args.estimate:
         print(expected.text())
     if limit is not None and expected.paid_nano + expected.cost_nano > limit:
-        print(f"the budget of ${limit / NANO:.2f} will stop the pass before its end")
+        print(f"the budget of ${limit / NANO:g} will stop the pass before its end")
     if args.estimate:
         return False
     if args.yes or expected.cost_nano == 0 or not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -161,6 +168,8 @@ def _print_report(report: PassReport, store: Store, limit: int | None) -> None:
     )
     if tally.statuses:
         print("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
+    for line in report.health.lines():
+        print(line)
     if report.pending:
         print("left for another run: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.pending.items())))
     if report.recovered or tally.unknown or report.pending.get("unknown"):
@@ -170,11 +179,13 @@ def _print_report(report: PassReport, store: Store, limit: int | None) -> None:
         )
     if tally.estimated:
         print(f"{tally.estimated} replies named no usage; they are counted at the most that they can cost")
+    if tally.garbled:
+        print(f"{tally.garbled} lines of batches' result files cannot be read; their requests count as of unknown outcome")
     if tally.over_bound:
         print(f"{tally.over_bound} replies cost more than their bound: check `image` of their models in the price table")
     print(f"cost of this run ${tally.cost_nano / NANO:.6f}, {report.seconds:.1f} s")
     if limit is not None:
-        print(f"budget ${limit / NANO:.2f}: ${store.ledger.total_cost() / NANO:.6f} of it is spent")
+        print(f"budget ${limit / NANO:g}: ${store.ledger.total_cost() / NANO:.6f} of it is spent")
     if report.open_batches:
         print(f"{report.open_batches} batches are open; the same command takes their replies over")
     if report.stopped_by_budget:

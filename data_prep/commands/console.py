@@ -14,6 +14,18 @@ def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
     )  # fmt: skip
 
 
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--engine` and `--ray-address`, for every command that computes or pays."""
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="ray: the same steps on a Ray cluster (extra `ray`)"
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="of the cluster; without it RAY_ADDRESS counts, and where that is not set a cluster of this machine alone is started",
+    )
+
+
 def progress_bars() -> Any:
     """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise."""
     from rich.console import Console

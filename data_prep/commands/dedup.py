@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data_prep.commands.console import new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
 
 if TYPE_CHECKING:
     from data_prep.dedup.run import DedupReport
@@ -32,10 +32,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--near-cosine", type=float, help="from which on in one split (default: cosine − 0.04)")
     parser.add_argument("--priority", default="", help="sources whose images are kept, foremost first, separated by commas")
     parser.add_argument("--json", action="store_true", help="for programs; names every item that is left out")
+    add_engine_arguments(parser)
     args = parser.parse_args(argv)
     import json
 
     from data_prep.dedup.run import DedupSettings, dedup
+    from data_prep.engine import chosen_engine
     from data_prep.store import Store
 
     settings = DedupSettings(
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> int:
         near_cosine=args.cosine - 0.04 if args.near_cosine is None else args.near_cosine,
         priority=tuple(source for source in args.priority.split(",") if source),
     )
-    with Store(args.store, write=True) as store, progress_bars() as progress:
+    with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:
         embedder = None
         if args.model:
             from data_prep.dedup.embeddings import Embedder
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> int:
                 tasks[step] = progress.add_task(step, total=total)
             progress.update(tasks[step], completed=done)
 
-        report = dedup(store, settings, embedder, on_progress)
+        report = dedup(store, settings, embedder, on_progress, engine)
     if args.json:
         print(json.dumps(_as_json(report)))
     else:

@@ -82,15 +82,17 @@ def _limit(budget: str | None) -> int | None:
 def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -> int:
     import asyncio
 
+    from data_prep.estimate import price_source
     from data_prep.expand.config import image_price
     from data_prep.expand.images import generate
     from data_prep.expand.plan import make_plan, save_plan
     from data_prep.store import Store
 
     price = image_price(config.prices, config.images.model)
-    with Store(args.store, write=not args.dry_run) as store:
+    with Store(args.store, write=not args.dry_run, create=False) as store:
         plan = make_plan(store.ledger, config, args.count, args.seed)
         _print_plan(plan, price.per_image, store.ledger.total_cost(), by_tokens=price.by_tokens)
+        print(price_source(config.prices))
         if not plan.rows:
             raise ConfigError(
                 f"{args.store}: no composition can be made; its valid records hold too few triplets with an emotion "
@@ -174,7 +176,7 @@ def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) 
     from data_prep.graph import TripletGraph
     from data_prep.store import Store
 
-    with Store(args.store, write=not args.no_llm) as store:
+    with Store(args.store, write=not args.no_llm, create=False) as store:
         graph = TripletGraph.from_records(r for r in valid_records(store.ledger) if r.source != config.source)
         chosen = choose(graph, args.count, seed=args.seed, temperature=config.temperature)
         if not chosen:

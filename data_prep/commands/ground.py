@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
 from data_prep.config import CONFIGS
 
 
@@ -19,8 +19,10 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--device", help="instead of the configured one: cpu, cuda, cuda:1, …")
     parser.add_argument("--batch-size", type=int, help="instead of the configured one")
+    add_engine_arguments(parser)
     args = parser.parse_args(argv)
     from data_prep.config import ConfigError, PrepConfig
+    from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
     from data_prep.store import Store
 
@@ -29,8 +31,8 @@ def main(argv: list[str]) -> int:
         raise ConfigError(f"--batch-size is {args.batch_size}, expected at least 1")
     given = {"device": args.device, "batch_size": args.batch_size}
     config = config.model_copy(update={key: value for key, value in given.items() if value is not None})
-    with Store(args.store, write=True) as store, progress_bars() as progress:
+    with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:
         task = progress.add_task("ground", total=store.ledger.outcome_counts().get("valid", 0))
-        counts = ground(store, config, lambda: progress.update(task, advance=1))
+        counts = ground(store, config, lambda: progress.update(task, advance=1), engine)
     print("grounding: " + (", ".join(f"{name} {n}" for name, n in sorted(counts.items())) or "nothing to do"))
     return 0

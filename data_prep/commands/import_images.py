@@ -57,6 +57,9 @@ def main(argv: list[str]) -> int:
         print(f"refused {refusal}", file=sys.stderr)
     if report.refused > len(report.refusals):
         print(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
+    if not report.read and not report.known:
+        print(f"emo prep import: {args.path}: there is nothing of the source {args.source} in it", file=sys.stderr)
+        return 1
     print(f"added {report.added}, known already {report.known}, changed since and left as they were {report.changed}")
     print(
         f"read {report.read}: mapped to one of the eight {report.labelled}, without a label {report.unlabelled}, "
@@ -86,7 +89,7 @@ def _refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -
         yield items
         return
     try:
-        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 - closed below
+        file = open(path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
     except OSError as error:
         raise SourceError(f"--refusals {path}: cannot be written: {error.strerror}") from None
     with file as out:

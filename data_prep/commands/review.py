@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     from data_prep.store import Store
 
     # Reviews need no lock of the store: a pass may run at the same time.
-    with Store(args.store, write=False) as store, ReviewLog(store.ledger.path, write=True) as log:
+    with Store(args.store, write=False) as store, ReviewLog(store.ledger.path, write=not args.report) as log:
         if args.label_studio_import:
             return _import(args, log)
         if args.label_studio_export:

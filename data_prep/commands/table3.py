@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     if args.base_url:
         config = config.at(args.base_url, config.critic.api_key_env)
     limit = budget_nano(args.budget) if args.budget is not None else None
-    with Store(args.store, write=True) as store:
+    with Store(args.store, write=True, create=False) as store:
         references = _references(args.reference, store, config)
         found = asyncio.run(table3(store, config, references, samples=args.samples, seed=args.seed, limit_nano=limit)).as_json()
     text = as_text(found)

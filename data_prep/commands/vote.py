@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
 from data_prep.config import CONFIGS
 
 
@@ -17,16 +17,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--config", default=CONFIGS / "default.yaml", help="YAML of the pass (default: our configs/prep/default.yaml)"
     )
+    add_engine_arguments(parser)
     args = parser.parse_args(argv)
     from data_prep.config import ConfigError, PrepConfig
     from data_prep.emovit.votes import run_local_votes
+    from data_prep.engine import chosen_engine
     from data_prep.store import Store
 
     config = PrepConfig.load(args.config)
     if not config.local:
         raise ConfigError(f"{args.config}: no annotator has `backend: local`, so there is nobody to vote here")
-    with Store(args.store, write=True) as store, progress_bars() as progress:
+    with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:
         task = progress.add_task("vote", total=None)
-        counts = run_local_votes(store, config, lambda n: progress.update(task, advance=n))
+        counts = run_local_votes(store, config, lambda n: progress.update(task, advance=n), engine)
     print("votes: " + ", ".join(f"{voter.name} {counts[voter.name]} new" for voter in config.local))
     return 0

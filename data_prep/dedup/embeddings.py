@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from data_prep.decoding import decode
+from data_prep.engine import Result, Row, Step, portable
 from data_prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class EmbedderError(PrepError, ValueError):
@@ -43,6 +47,7 @@ class Embedder:
             raise EmbedderError(f"model {name!r}: {len(lacking)} weights are missing from its file, e.g. {lacking[0]}")
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: Any = model.eval().to(self._device)
+        self.name = name
         self.key = self._digest()
         """What the vectors depend on: weights and preprocessing."""
 
@@ -61,14 +66,13 @@ class Embedder:
         Raises:
             EmbedderError: the model gives no vector for an image.
         """
-        import torch
-        from PIL import Image
+        return self.embed_decoded([decode(data) for data in images])
 
-        pictures = []
-        for data in images:
-            with Image.open(io.BytesIO(data)) as image:
-                pictures.append(image.convert("RGB"))
-        pixels = self._processor(images=pictures, return_tensors="pt").to(self._device)
+    def embed_decoded(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """As `embed`, for RGB images."""
+        import torch
+
+        pixels = self._processor(images=list(pictures), return_tensors="pt").to(self._device)
         with torch.inference_mode():
             vectors = self._vectors(pixels).float()
             vectors = torch.nn.functional.normalize(vectors, dim=1)
@@ -88,3 +92,33 @@ class Embedder:
             raise EmbedderError(f"{type(self._model).__name__} gives neither pooler_output nor last_hidden_state")
         hidden = output.last_hidden_state
         return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
+
+
+class Embedding(Step):
+    """The vectors of an embedder that is loaded here; another process loads the same one again.
+
+    Args:
+        embedder: stays in this process.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._name, self._key = portable(embedder.name), embedder.key
+        self._embedder: Embedder | None = embedder
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_embedder": None}
+
+    def prepare(self, data: bytes) -> Image.Image:
+        """RGB."""
+        return decode(data)
+
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        """See `Step.load`.
+
+        Raises:
+            EmbedderError: the name means another model here.
+        """
+        embedder = self._embedder or Embedder(self._name)
+        if embedder.key != self._key:
+            raise EmbedderError(f"model {self._name!r} is {embedder.key} here and {self._key} where the store lies")
+        return lambda rows, pictures: [vector.tobytes() for vector in embedder.embed_decoded(pictures)]

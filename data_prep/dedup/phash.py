@@ -7,9 +7,13 @@ the mirrored image is `hash ^ MIRROR` and need be neither computed nor stored.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from data_prep.engine import Result, Row, Step
 
 METHOD = "dct64-1"
 """Name of this very function in the ledger: to be changed whenever hashes come out differently."""
@@ -100,3 +104,17 @@ def _plain(lines: np.ndarray) -> int:
     differs = np.abs(rows - np.median(rows[0])).max(axis=1) > _TOLERANCE
     count = int(differs.argmax()) if differs.any() else len(rows)
     return count if max(1, _LEAST_BORDER * len(lines)) <= count <= most else 0
+
+
+class Hashing(Step):
+    """`fingerprint` of every image."""
+
+    resident = False
+
+    def prepare(self, data: bytes) -> bytes:
+        """The hashes: all of the work is done in the threads."""
+        return fingerprint(data)
+
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        """Nothing is loaded."""
+        return lambda rows, prepared: list(prepared)

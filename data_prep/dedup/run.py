@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,14 +11,15 @@ import numpy as np
 
 from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, decide
 from data_prep.dedup.pairs import Edges, Forest, close_hashes, close_vectors
-from data_prep.dedup.phash import METHOD, MIRROR, fingerprint
+from data_prep.dedup.phash import METHOD, MIRROR, Hashing
+from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches
 from data_prep.errors import PrepError
 from data_prep.store import Store
 
 if TYPE_CHECKING:
     from data_prep.dedup.embeddings import Embedder
 
-_CHUNK = 512
+_CHUNK = 64
 """Images hashed between two writes of the ledger."""
 _BATCH = 32
 """Images embedded at once."""
@@ -86,6 +85,7 @@ def dedup(
     settings: DedupSettings,
     embedder: Embedder | None = None,
     on_progress: OnProgress = lambda step, done, total: None,
+    engine: Engine = LOCAL,
 ) -> DedupReport:
     """Find duplicates in a store and write them into its ledger; a run replaces what an earlier one wrote.
 
@@ -94,6 +94,7 @@ def dedup(
         settings: thresholds and priority.
         embedder: compares embeddings as well.
         on_progress: see `OnProgress`.
+        engine: who computes hashes and embeddings; pairs and groups are found here.
 
     Raises:
         DedupError: a source of the priority is not in the store.
@@ -109,8 +110,8 @@ def dedup(
     files = dict(sorted((row[2], row[3]) for row in rows))
     number = {sha256: position for position, sha256 in enumerate(files)}
     items = [Candidate(row[0], row[1], number[row[2]], row[4], row[5]) for row in rows]
-    views, hashed = _hashes(store, files, on_progress)
-    vectors, embedded = _embeddings(store, files, embedder, on_progress) if embedder else (None, 0)
+    views, hashed = _hashes(store, files, on_progress, engine)
+    vectors, embedded = _embeddings(store, files, embedder, on_progress, engine) if embedder else (None, 0)
     likeness = Likeness(
         views,
         _hash_edges(views, settings.near, on_progress),
@@ -132,41 +133,44 @@ def dedup(
     )
 
 
-def _hashes(store: Store, files: dict[str, str], on_progress: OnProgress) -> tuple[list[np.ndarray], int]:
+def _hashes(store: Store, files: dict[str, str], on_progress: OnProgress, engine: Engine) -> tuple[list[np.ndarray], int]:
     """Hashes of every image, and how many were computed now."""
     known = dict(store.ledger.read("SELECT image_sha256, views FROM image_hashes WHERE method = ?", (METHOD,)))
     missing = [sha256 for sha256 in files if sha256 not in known]
-
-    def compute(sha256: str) -> bytes:
-        return fingerprint(store.image(sha256, files[sha256]))
-
-    # Pillow decodes and scales outside the interpreter's lock, so threads are enough.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
-            found = dict(zip(chunk, pool.map(compute, chunk), strict=True))
-            store.ledger.write_now(
-                *(("INSERT INTO image_hashes VALUES (?, ?, ?)", (sha256, METHOD, views)) for sha256, views in found.items())
-            )
-            known |= found
-            on_progress("hash", start + len(chunk), len(missing))
+    write = "INSERT INTO image_hashes VALUES (?, ?, ?)"
+    for chunk, found, done in _computed(store, files, missing, _CHUNK, Hashing(), engine):
+        store.ledger.write_now(*((write, (sha256, METHOD, views)) for sha256, views in zip(chunk, found, strict=True)))
+        known |= dict(zip(chunk, found, strict=True))
+        on_progress("hash", done, len(missing))
     return [np.frombuffer(known[sha256], ">u8").astype(np.uint64) for sha256 in files], len(missing)
 
 
-def _embeddings(store: Store, files: dict[str, str], embedder: Embedder, on_progress: OnProgress) -> tuple[np.ndarray, int]:
+def _embeddings(
+    store: Store, files: dict[str, str], embedder: Embedder, on_progress: OnProgress, engine: Engine
+) -> tuple[np.ndarray, int]:
     """(images, dimensions) float16, and how many were computed now."""
+    from data_prep.dedup.embeddings import Embedding
+
     known = dict(store.ledger.read("SELECT image_sha256, vector FROM image_embeddings WHERE model = ?", (embedder.key,)))
     missing = [sha256 for sha256 in files if sha256 not in known]
-    for start in range(0, len(missing), _BATCH):
-        chunk = missing[start : start + _BATCH]
-        vectors = embedder.embed([store.image(sha256, files[sha256]) for sha256 in chunk])
-        found = {sha256: vector.tobytes() for sha256, vector in zip(chunk, vectors, strict=True)}
-        store.ledger.write_now(
-            *(("INSERT INTO image_embeddings VALUES (?, ?, ?)", (sha256, embedder.key, v)) for sha256, v in found.items())
-        )
-        known |= found
-        on_progress("embed", start + len(chunk), len(missing))
+    write = "INSERT INTO image_embeddings VALUES (?, ?, ?)"
+    for chunk, found, done in _computed(store, files, missing, _BATCH, Embedding(embedder), engine):
+        store.ledger.write_now(*((write, (sha256, embedder.key, v)) for sha256, v in zip(chunk, found, strict=True)))
+        known |= dict(zip(chunk, found, strict=True))
+        on_progress("embed", done, len(missing))
     return np.stack([np.frombuffer(known[sha256], np.float16) for sha256 in files]) if files else np.empty((0, 1)), len(missing)
+
+
+def _computed(
+    store: Store, files: dict[str, str], missing: Sequence[str], size: int, step: Step, engine: Engine
+) -> Iterator[tuple[Sequence[str], list[Result], int]]:
+    """Images, what the step finds in them, and how many are done."""
+    chunks = in_batches(missing, size)
+    rows = [[Row(sha256, files[sha256]) for sha256 in chunk] for chunk in chunks]
+    done = 0
+    for chunk, found in zip(chunks, engine.map(store, rows, step), strict=True):
+        done += len(chunk)
+        yield chunk, found, done
 
 
 def _hash_edges(views: Sequence[np.ndarray], most: int, on_progress: OnProgress) -> Edges:

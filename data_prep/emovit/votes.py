@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.checkpoints import identity
+from data_prep.checkpoints import CheckpointError, identity
 from data_prep.config import LocalAnnotatorConfig, PrepConfig
-from data_prep.decoding import decoded, device_of
+from data_prep.decoding import decode, device_of
+from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
 from data_prep.errors import PrepError
 from data_prep.ledger import Item, Ledger
 from data_prep.store import Store
@@ -79,13 +80,49 @@ class LocalVotes:
         return votes
 
 
-def run_local_votes(store: Store, config: PrepConfig, on_images: Callable[[int], None] | None = None) -> Counter[str]:
+class Voting(Step):
+    """The votes of one local annotator.
+
+    Args:
+        voter: its configuration.
+        model: `identity` of its weights, where the store lies.
+    """
+
+    def __init__(self, voter: LocalAnnotatorConfig, model: str) -> None:
+        self._voter = voter.model_copy(update={"path": portable(voter.path)})
+        self._model = model
+
+    def prepare(self, data: bytes) -> Any:
+        """RGB."""
+        return decode(data)
+
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        """See `Step.load`; results are JSON objects, probabilities by emotion.
+
+        Raises:
+            CheckpointError: the model is missing, does not fit, or is another one here.
+        """
+        voter = self._voter
+        if (found := identity(voter.path)) != self._model:
+            raise CheckpointError(f"{voter.name}: {voter.path} is {found} here and {self._model} where the store lies")
+        from data_prep.emovit.scorer import LocalVoter
+
+        scorer = LocalVoter.from_pretrained(
+            voter.path, voter.prompt, device=device_of(voter.device), batch_size=voter.batch_size
+        )
+        return lambda rows, images: [json.dumps({str(e): vote[e] for e in EMOTIONS}) for vote in scorer.vote(images)]
+
+
+def run_local_votes(
+    store: Store, config: PrepConfig, on_images: Callable[[int], None] | None = None, engine: Engine = LOCAL
+) -> Counter[str]:
     """Let every local annotator vote on every image that it has not voted on; a model is loaded only if it has work.
 
     Args:
         store: opened for writing.
         config: of the pass; without local annotators nothing is done.
         on_images: called with the number of votes that have come to the ledger, batch by batch.
+        engine: where the models run.
 
     Returns:
         By annotator: votes of this run.
@@ -103,17 +140,10 @@ def run_local_votes(store: Store, config: PrepConfig, on_images: Callable[[int],
         todo = list({item.sha256: item for item in store.ledger.items() if item.sha256 not in known}.values())
         if not todo:
             continue
-        from data_prep.emovit.scorer import LocalVoter
-
-        scorer = LocalVoter.from_pretrained(
-            voter.path, voter.prompt, device=device_of(voter.device), batch_size=voter.batch_size
-        )
         store.ledger.write_now(("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt, voter.prompt)))
-        for batch, images in decoded(store, todo, voter.batch_size):
-            rows = [
-                (item.sha256, model, prompt, json.dumps({str(e): vote[e] for e in EMOTIONS}))
-                for item, vote in zip(batch, scorer.vote(images), strict=True)
-            ]
+        batches = [[Row(i.sha256, i.extension) for i in batch] for batch in in_batches(todo, voter.batch_size)]
+        for batch, votes in zip(batches, engine.map(store, batches, Voting(voter, model)), strict=True):
+            rows = [(row.sha256, model, prompt, vote) for row, vote in zip(batch, votes, strict=True)]
             store.ledger.write_now(*(("INSERT OR REPLACE INTO local_votes VALUES (?, ?, ?, ?)", row) for row in rows))
             counts[voter.name] += len(rows)
             if on_images:

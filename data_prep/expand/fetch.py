@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 from urllib.parse import urlsplit
 
+from data_prep.sources.addresses import is_public
 from data_prep.sources.images import MAX_BYTES
 
 _GONE = (403, 404, 410)
@@ -60,5 +61,5 @@ async def _check_public(host: str) -> None:
     except OSError as error:
         raise FetchError(f"{host}: {error}", gone=False) from None
     for *_, address in found:
-        if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global:
+        if not is_public(ipaddress.ip_address(str(address[0]).partition("%")[0])):
             raise FetchError(f"{host}: {address[0]} is no public address", gone=True)

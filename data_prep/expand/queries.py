@@ -5,26 +5,25 @@ The texts are written by a chat model, each paid once, or by a template.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field
 
-from data_prep.attempts import Failure, Stopped
+from data_prep.asking import ask_many
+from data_prep.attempts import Failure
 from data_prep.client import Caller
 from data_prep.config import EndpointConfig, Price
 from data_prep.errors import PrepError
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
 from data_prep.graph import Combination, TripletGraph
-from data_prep.interrupt import halt_on_interrupt
 from data_prep.replies import Reply, strict_schema
 from data_prep.request import Request
 
@@ -185,32 +184,17 @@ async def written_queries(
     """
     texts: dict[Combination, str] = {}
     failed: Counter[str] = Counter()
-    errors: list[Exception] = []
 
-    async def worker(queue: Iterator[Combination]) -> None:
-        for combination in queue:
-            if caller.halt():
-                return
-            try:
-                reply = await caller.ask_text(endpoint, query_prompt(combination), QueryReply, max_invalid=max_invalid)
-            except Stopped:
-                return
-            except Exception as error:
-                caller.halt.asked = True
-                errors.append(error)
-                return
-            if isinstance(reply, Failure):
-                failed[reply.kind] += 1
-            else:
-                texts[combination] = " ".join(reply.query.split())
-            if on_progress:
-                on_progress()
+    async def ask(combination: Combination) -> None:
+        reply = await caller.ask_text(endpoint, query_prompt(combination), QueryReply, max_invalid=max_invalid)
+        if isinstance(reply, Failure):
+            failed[reply.kind] += 1
+        else:
+            texts[combination] = " ".join(reply.query.split())
+        if on_progress:
+            on_progress()
 
-    queue = iter(combinations)
-    with halt_on_interrupt(caller.halt):
-        await asyncio.gather(*(worker(queue) for _ in range(endpoint.concurrency)))
-    if error := caller.halt.fatal or next(iter(errors), None):
-        raise error
+    await ask_many(caller.halt, combinations, ask, caller.attempts.at_once(endpoint))
     report = _report(graph, combinations, texts, endpoint.model)
     report.failed, report.stopped, report.by_budget = failed, caller.halt.asked, caller.halt.by_budget
     return report

@@ -69,6 +69,8 @@ class ImageAttempts(Attempts):
     path = PATH
     # Said by a gateway that does not know what became of the request: an image may have been made and billed.
     unknown_statuses = (504, 524)
+    # Whatever a 200 holds, an image may have been made: it is not asked for again.
+    answers = staticmethod(lambda raw: True)
 
     def __init__(
         self, store: Store, prices: Mapping[str, Price], endpoint: ImagesConfig, budget: Budget, tally: Tally, halt: Halt

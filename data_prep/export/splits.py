@@ -12,11 +12,13 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import SplitConfig
 from data_prep.errors import PrepError
+from data_prep.group_commit import reader, writable
 from data_prep.ledger import Item
 
 SPLITS = ("train", "val", "test")
@@ -159,6 +161,14 @@ def assign_for_good(
     """
     groups = groups_of(items)
     source_splits = {item.id: item.split for item in items if item.split}
+    if not writable(ledger) and not forget:
+        with closing(reader(ledger)) as archive:
+            result = assign(groups, source_splits, read_kept(archive), emotions, shares)
+        if result.new:
+            raise PrepError(
+                f"{ledger}: cannot be written, and {len(result.new)} images have no split yet that could be kept there"
+            )
+        return result
     connection = sqlite3.connect(ledger, isolation_level=None, timeout=_BUSY)
     try:
         connection.execute("PRAGMA synchronous = FULL")

@@ -10,7 +10,8 @@ from typing import Any
 
 from data_prep.checkpoints import identity
 from data_prep.config import GroundingConfig
-from data_prep.decoding import decoded, device_of
+from data_prep.decoding import decode, device_of
+from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
 from data_prep.grounding.base import Grounder, GroundingError, Query, cut, query_text, rank
 from data_prep.grounding.regions import RegionGrounder
 from data_prep.ledger import Item
@@ -72,14 +73,54 @@ def backend_key(config: GroundingConfig) -> Callable[[Item], str]:
     if config.backend == "regions":
         # Regions come with the item: equal images of two sources may have different ones.
         return lambda item: f"regions:{_digest(item.regions)}@{config.threshold}"
-    parts = [identity(config.detector), identity(config.segmenter) if config.segmenter else "boxes"]
-    if config.backend == "original":
-        parts.append(identity(config.text_encoder))
-    key = f"{config.backend}:{'+'.join(parts)}@{config.threshold}"
+    key = _models_key(config)
     return lambda item: key
 
 
-def ground(store: Store, config: GroundingConfig, on_item: Callable[[], None] | None = None) -> Counter[str]:
+def _models_key(config: GroundingConfig) -> str:
+    parts = [identity(config.detector), identity(config.segmenter) if config.segmenter else "boxes"]
+    if config.backend == "original":
+        parts.append(identity(config.text_encoder))
+    return f"{config.backend}:{'+'.join(parts)}@{config.threshold}"
+
+
+class Grounding(Step):
+    """The regions of phrases in images, by the models of a configuration.
+
+    Args:
+        config: with a backend that looks at images.
+        key: `backend_key` of it, where the store lies.
+    """
+
+    def __init__(self, config: GroundingConfig, key: str) -> None:
+        names = {name: getattr(config, name) for name in ("detector", "segmenter", "text_encoder")}
+        self._config = config.model_copy(update={name: value and portable(value) for name, value in names.items()})
+        self._key = key
+
+    def prepare(self, data: bytes) -> Any:
+        """RGB."""
+        return decode(data)
+
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        """See `Step.load`; results are JSON lists of `schema.GroundedObject`.
+
+        Raises:
+            CheckpointError, GroundingError: see `make_grounder`; or the names mean other models here.
+        """
+        if (key := _models_key(self._config)) != self._key:
+            raise GroundingError(f"the models of `grounding` are {key} here and {self._key} where the store lies")
+        grounder = make_grounder(self._config)
+
+        def compute(rows: Sequence[Row], images: Sequence[Any]) -> list[Result]:
+            found = grounder.ground([Query(image, row.given) for row, image in zip(rows, images, strict=True)])
+            return [_as_json(objects) for objects in found]
+
+        return compute
+
+
+def ground(
+    store: Store, config: GroundingConfig, on_item: Callable[[], None] | None = None, engine: Engine = LOCAL
+) -> Counter[str]:
     """Give every valid record the regions of its subject; what was found before for an image and phrase is not computed again.
 
     All candidates from `config.threshold` on are stored; those from `config.cut` on come into the record.
@@ -88,6 +129,7 @@ def ground(store: Store, config: GroundingConfig, on_item: Callable[[], None] | 
         store: opened for writing.
         config: the `grounding` part of a pass.
         on_item: called once for every valid record, when its candidates are there.
+        engine: where the networks run; regions that a source ships are matched here.
 
     Returns:
         Counts: `grounded`, `not_found` (no candidate from the cut on) and `computed` (images and phrases of this run).
@@ -111,8 +153,7 @@ def ground(store: Store, config: GroundingConfig, on_item: Callable[[], None] | 
             done += 1
     _report(on_item, done)
     if missing:
-        grounder = make_grounder(config)
-        for rows in _computed(store, config, grounder, missing):
+        for rows in _computed(store, config, engine, missing):
             # Candidates first: a record must never show regions that the ledger does not hold.
             store.ledger.add_groundings(rows)
             counts["computed"] += len(rows)
@@ -132,26 +173,25 @@ def _subjects(store: Store) -> Iterator[tuple[Item, str]]:
 
 
 def _computed(
-    store: Store, config: GroundingConfig, grounder: Grounder, missing: dict[tuple[str, str, str], Item]
+    store: Store, config: GroundingConfig, engine: Engine, missing: dict[tuple[str, str, str], Item]
 ) -> Iterator[list[tuple[str, str, str, str]]]:
     """Rows of the ledger, batch by batch."""
     # Images of one shape travel together through the networks.
     keys = sorted(missing, key=lambda key: (missing[key].width / missing[key].height, key))
     if config.backend == "regions":
-        for at in range(0, len(keys), _BATCH):
-            part = keys[at : at + _BATCH]
-            yield _rows(part, grounder.ground([Query(None, key[1], _regions(missing[key])) for key in part]))
+        grounder = make_grounder(config)
+        for part in in_batches(keys, _BATCH):
+            found = grounder.ground([Query(None, key[1], _regions(missing[key])) for key in part])
+            yield [(*key, _as_json(objects)) for key, objects in zip(part, found, strict=True)]
         return
-    items = [missing[key] for key in keys]
-    at = 0
-    for batch, images in decoded(store, items, config.batch_size):
-        part = keys[at : at + len(batch)]
-        at += len(batch)
-        yield _rows(part, grounder.ground([Query(image, key[1]) for image, key in zip(images, part, strict=True)]))
+    parts = in_batches(keys, config.batch_size)
+    rows = [[Row(key[0], missing[key].extension, key[1]) for key in part] for part in parts]
+    for part, texts in zip(parts, engine.map(store, rows, Grounding(config, keys[0][2])), strict=True):
+        yield [(*key, str(text)) for key, text in zip(part, texts, strict=True)]
 
 
-def _rows(keys: Sequence[tuple[str, str, str]], found: Sequence[Sequence[GroundedObject]]) -> list[tuple[str, str, str, str]]:
-    return [(*key, json.dumps([o.model_dump(mode="json") for o in objects])) for key, objects in zip(keys, found, strict=True)]
+def _as_json(objects: Sequence[GroundedObject]) -> str:
+    return json.dumps([o.model_dump(mode="json") for o in objects])
 
 
 def _write_records(store: Store, config: GroundingConfig, key_of: Callable[[Item], str], counts: Counter[str]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from data_prep.group_commit import LedgerError, reader, writable
 from data_prep.ledger import Item, Ledger, Outcome
 from data_prep.review.decisions import Review, ReviewError
 
@@ -43,10 +44,15 @@ class ReviewLog:
         Ledger(path, write=False).close()
         self.path = path
         self._lock = threading.RLock()
-        uri = f"{path.resolve().as_uri()}?mode={'rw' if write else 'ro'}"
+        if not write:
+            self._db = reader(path, check_same_thread=False)
+            self._db.execute("PRAGMA query_only = ON")
+            return
+        if not writable(path):
+            raise LedgerError(f"{path}: cannot be written; decisions could not be kept")
+        uri = f"{path.resolve().as_uri()}?mode=rw"
         self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=_BUSY)
-        if write:
-            self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA synchronous = FULL")
 
     def __enter__(self) -> Self:
         return self

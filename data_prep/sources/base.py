@@ -49,7 +49,8 @@ class Refusal:
 
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: {self.reason}"
+        # A file's name may hold anything: it must break neither the line nor the terminal.
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{place}: {self.reason}")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.sources.base import Refusal, Refused, SourceError, SourceItem
-from data_prep.sources.tree import SUFFIXES, read_image
+from data_prep.sources.tree import OTHER_SUFFIXES, SUFFIXES, encodable, read_image
 
 
 class FolderSource:
-    """Reads a tree in sorted order; other files are ignored, hidden folders too.
+    """Reads a tree in sorted order; images of other formats are refused, other files ignored, hidden ones too.
 
     Args:
         name: written as the source into every record.
@@ -38,15 +38,23 @@ class FolderSource:
                     yield Refusal(str(here / name), None, "link to a folder, not followed")
             subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and not (here / s).is_symlink())
             for name in sorted(files):
-                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                if name.startswith("."):
+                    continue
+                if name.lower().endswith(SUFFIXES):
                     yield self._item(here / name, root)
+                elif name.lower().endswith(OTHER_SUFFIXES):
+                    yield Refusal(
+                        str(here / name), None, f"format not read: {Path(name).suffix.lower()}, allowed: JPEG, PNG, WebP"
+                    )
 
     def _item(self, file: Path, root: Path) -> SourceItem | Refusal:
+        key = file.relative_to(root).as_posix()
+        if not encodable(key):
+            return Refusal(str(file), None, "name is not UTF-8: rename the file or its folder")
         try:
             checked = read_image(file, root)
         except Refused as error:
             return Refusal(str(file), None, str(error))
-        key = file.relative_to(root).as_posix()
         return SourceItem(
             key=key,
             image=checked.data,

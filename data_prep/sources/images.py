@@ -1,4 +1,4 @@
-"""Checks that every image passes before it is stored: it decodes, has a sane size, and stands upright."""
+"""Checks that every image passes before it is stored: it decodes, has a sane size, stands upright and looks the same to all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """An upright image: its bytes, extension by content, and size in pixels."""
+    """An upright, opaque 8-bit image: its bytes, extension by content, and size in pixels."""
 
     data: bytes
     extension: str
@@ -34,7 +34,9 @@ class CheckedImage:
 
 
 def check_image(data: bytes) -> CheckedImage:
-    """Decode once, apply EXIF orientation once; the bytes are kept as they are unless the image has to be turned.
+    """Decode once, apply EXIF orientation once; the bytes are kept as they are unless the image would not look the same to all.
+
+    Written anew is what has to be turned, 16-bit grey (made 8-bit) and what is transparent (laid on white).
 
     Raises:
         ImageError: too large, not JPEG, PNG or WebP, animated, absurd size, or undecodable.
@@ -71,14 +73,34 @@ def _check(image: Image.Image, data: bytes) -> CheckedImage:
         raise ImageError("animated")
     orientation = image.getexif().get(_ORIENTATION, 1)
     image.load()
-    if orientation in range(2, 9):
-        upright = ImageOps.exif_transpose(image)
-        out = io.BytesIO()
-        if extension == "jpg":
-            upright.save(out, "JPEG", quality=95, subsampling=0)
-        elif extension == "png":
-            upright.save(out, "PNG")
-        else:
-            upright.save(out, "WEBP", quality=95)
-        return CheckedImage(out.getvalue(), extension, *upright.size)
-    return CheckedImage(data, extension, width, height)
+    stored = _opaque(_eight_bit(ImageOps.exif_transpose(image) if orientation in range(2, 9) else image))
+    if stored is image:
+        return CheckedImage(data, extension, width, height)
+    out = io.BytesIO()
+    # JPEG and WebP would lose the profile, and with it the colours of a wide-gamut photograph.
+    kept = {"RGBA": "RGB", "P": "RGB"}.get(image.mode, image.mode) == stored.mode and image.info.get("icc_profile")
+    profile = {"icc_profile": image.info["icc_profile"]} if kept else {}
+    if extension == "jpg":
+        stored.save(out, "JPEG", quality=95, subsampling=0, **profile)
+    elif extension == "png":
+        stored.save(out, "PNG", **profile)
+    else:
+        stored.save(out, "WEBP", quality=95, **profile)
+    return CheckedImage(out.getvalue(), extension, *stored.size)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit: readers that ask Pillow for RGB would get it clipped, that is white."""
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda value: value / 257).convert("L")
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Transparent parts on white, as a page shows them: readers that ask for RGB would see the colours hidden there."""
+    if not image.has_transparency_data:
+        return image
+    layers = image.convert("RGBA")
+    if layers.getchannel("A").getextrema() == (255, 255):
+        return image
+    return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")

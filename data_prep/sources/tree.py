@@ -13,6 +13,24 @@ from data_prep.sources.images import MAX_BYTES, CheckedImage, ImageError, check_
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Names that are taken for images where no index names them (any case)."""
+OTHER_SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jp2",
+    ".jxl",
+    ".tif",
+    ".tiff",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".dng",
+)
+"""Names of images that cannot be read: refused, where other files are ignored, so that nobody misses them in silence."""
 
 
 class NotThere(Refused):
@@ -155,6 +173,9 @@ def read_image(file: Path, root: Path) -> CheckedImage:
         if (size := target.stat().st_size) > MAX_BYTES:
             raise Refused(f"too large: {size} bytes, at most {MAX_BYTES} are read")
         return checked(target.read_bytes())
+    except RuntimeError:
+        # What pathlib makes of a loop of links up to Python 3.12.
+        raise Refused("link in a circle") from None
     except OSError as error:
         raise Refused(f"cannot be read: {error.strerror or error}") from None
 
@@ -191,6 +212,11 @@ def path_parts(name: str) -> list[str]:
 def canonical(text: str) -> str:
     """One spelling of a name: composed and decomposed letters are the same."""
     return unicodedata.normalize("NFC", text)
+
+
+def encodable(name: str) -> bool:
+    """Whether the name of a file is text: one in another encoding cannot stand in a record."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
 def key_of(name: str) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ import yaml
 from data_prep.ledger import Outcome
 from data_prep.store import Store
 from tests.data_prep.conftest import ROOT, item_of
+from tests.data_prep.serving import Handler, listening, send
 
 KEY = "EMO_SIMULATED_KEY"
 
@@ -68,34 +66,20 @@ def images_server(answer: Callable[[str, dict[str, Any]], Reply | None]) -> Iter
     and the bodies it was sent."""
     seen: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Answering(Handler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.json()
             seen.append(body)
-            self._send(answer(self.path, body))
+            self.reply(answer(self.path, body))
 
         def do_GET(self) -> None:
-            self._send(answer(self.path, {}))
+            self.reply(answer(self.path, {}))
 
-        def _send(self, reply: Reply | None) -> None:
+        def reply(self, reply: Reply | None) -> None:
             if reply is None:
                 self.close_connection = True
-                return
-            data = reply[1] if isinstance(reply[1], bytes) else json.dumps(reply[1]).encode()
-            self.send_response(reply[0])
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            else:
+                send(self, *reply)
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", seen
-    finally:
-        httpd.shutdown()
-        httpd.server_close()
+    with listening(Answering) as url:
+        yield url, seen

@@ -37,32 +37,46 @@ def calls(root: Path) -> list[tuple]:
         return ledger.execute("SELECT state, status, cost_nano, error FROM calls ORDER BY id").fetchall()
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Speaks HTTP/1.1 and logs nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def json(self) -> dict:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 @contextmanager
-def server(answer: Callable[[BaseHTTPRequestHandler, dict], None]) -> Iterator[tuple[str, list[dict]]]:
-    seen: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            seen.append(body)
-            answer(self, body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+def listening(handler: type[Handler]) -> Iterator[str]:
+    """A server on loopback; yields the base URL of its API."""
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{httpd.server_port}/v1", seen
+        yield f"http://127.0.0.1:{httpd.server_port}/v1"
     finally:
         httpd.shutdown()
         httpd.server_close()
 
 
-def send(handler: BaseHTTPRequestHandler, status: int, body: dict, **headers: str) -> None:
-    data = json.dumps(body).encode()
+@contextmanager
+def server(answer: Callable[[BaseHTTPRequestHandler, dict], None]) -> Iterator[tuple[str, list[dict]]]:
+    seen: list[dict] = []
+
+    class Answering(Handler):
+        def do_POST(self) -> None:
+            body = self.json()
+            seen.append(body)
+            answer(self, body)
+
+    with listening(Answering) as url:
+        yield url, seen
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, body: dict | bytes, **headers: str) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
     handler.send_response(status)
     for name, value in headers.items():
         handler.send_header(name.replace("_", "-"), value)

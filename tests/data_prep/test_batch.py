@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from data_prep.attempts import CallError
 from data_prep.batch.caller import BatchCaller
 from data_prep.batch.records import open_batches
+from data_prep.batch.service import BatchService
 from data_prep.cli import main
 from data_prep.config import ConfigError, PrepConfig
+from data_prep.prices import Price
 from data_prep.simulate import KEY_VARIABLE, simulated_annotators
 from data_prep.store import Store
 from tests.data_prep.serving import import_toys, run_pass
@@ -197,3 +201,16 @@ def test_a_batch_that_the_provider_declines_ends_the_pass(
     with Store(tmp_path / "s", write=False) as store:
         assert not open_batches(store.ledger)
         assert store.ledger.open_calls() == {}
+
+
+def test_a_garbled_line_of_a_result_file_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"usage": {"prompt_tokens": 10, "completion_tokens": 2}}}}'
+    garbled = [whole[:40], b"[1]", b'{"response": null}', b'{"custom_id": "b", "response": {"status_code": "no"}}']
+    service = BatchService(None, "http://x", lambda: False)  # type: ignore[arg-type]
+
+    async def content(call: object) -> SimpleNamespace:
+        return SimpleNamespace(content=b"\n".join([garbled[0], whole, *garbled[1:], b""]))
+
+    monkeypatch.setattr(service, "_free", content)
+    results, unread = asyncio.run(service.results("file", Price(input=3, cached_input=1, output=5)))
+    assert ([(r.key, r.state, r.cost_nano) for r in results], unread) == ([("a", "reply", 40)], 4)

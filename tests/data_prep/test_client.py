@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.asking import ask_many
+from data_prep.attempts import Halt
 from data_prep.client import Caller
 from data_prep.config import PrepConfig, load_prices
 from data_prep.replies import CriticReply, FullAnnotation
 from data_prep.request import Picture, Request
 from data_prep.simulate import KEY_VARIABLE
 from data_prep.store import Store
-from tests.data_prep.serving import good, import_toys, run_pass, send, server
+from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +62,55 @@ def test_a_retry_after_date_is_obeyed_by_every_caller_of_the_model(tmp_path: Pat
     assert report.outcomes["valid"] == 6
     assert len(arrived) == 7, "the refused request is sent again"
     assert min(arrived[1:]) >= told[0]
+
+
+def test_an_intent_that_was_not_sent_is_said_to_be_unsent_when_a_pause_comes(tmp_path: Path, toys: list, write_config) -> None:
+    def one_at_a_time(config: dict) -> None:
+        config["annotators"] = [{**config["annotators"][0], "role": "full", "weight": 1.0, "concurrency": 1}]
+        config["preferred"] = config["annotators"][0]["name"]
+
+    config = PrepConfig.load(write_config(one_at_a_time))
+    import_toys(tmp_path / "s", toys[:4])
+    arrived: list[float] = []
+
+    def slow_to_refuse(handler: BaseHTTPRequestHandler, body: dict) -> None:
+        if body["model"] == config.annotators[0].model:
+            arrived.append(time.monotonic())
+            if len(arrived) == 1:
+                # Meanwhile the intent of the next request is written down.
+                time.sleep(0.5)
+                send(handler, 429, {"error": "busy"}, Retry_After="1")
+                return
+        send(handler, 200, good(body))
+
+    with server(slow_to_refuse) as (url, _):
+        report = run_pass(tmp_path / "s", config, url)
+    assert report.outcomes["valid"] == 4
+    assert arrived[1] - arrived[0] >= 1.4, "nothing is sent before the pause is over"
+    states = [(state, cost) for state, _, cost, _ in calls(tmp_path / "s")]
+    assert ("unsent", 0) in states
+    assert {state for state, _ in states} == {"reply", "rejected", "unsent"}
+
+
+def test_many_are_asked_at_once_and_an_error_lets_what_is_in_flight_end() -> None:
+    halt, ended, most, running = Halt(), [], 0, 0
+
+    async def ask(question: int) -> None:
+        nonlocal most, running
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        if question == 4:
+            raise ValueError("four")
+        ended.append(question)
+
+    with pytest.raises(ValueError, match="four"):
+        asyncio.run(ask_many(halt, range(100), ask, 3))
+    assert most == 3
+    assert halt.asked
+    assert {0, 1, 2, 3} <= set(ended)
+    assert len(ended) <= 6
 
 
 def test_what_makes_a_question_of_its_own() -> None:

@@ -26,6 +26,7 @@ def test_every_configuration_loads_and_has_prices(path: Path) -> None:
         ({"margins": 0.1}, "'margins'"),
         ({"preferred": "emovit"}, "preferred 'emovit'"),
         ({"margin": 0.9}, "'margin'"),
+        ({"critic": {"wieght": 1}}, r"'critic\.wieght'"),
         ({"splits": {"train": 0.5, "val": 0.1, "test": 0.1}}, "sum to 1"),
     ],
 )

@@ -2,76 +2,78 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import random
 import time
 from email.utils import formatdate
+from functools import partial
 
 import pytest
 
+from data_prep.allowance import allowances
 from data_prep.config import SimulatedModel
 from data_prep.rate import RateLimit, retry_after
-from data_prep.simulated_limits import TokenBucket
+from data_prep.simulated_traffic import Clock, Paced, drive
 
 
-class Clock:
-    """Time that passes when the test says so."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def drive(
-    model: SimulatedModel, *, clients: int, seconds: float, warm_up: float, round_trip: float = 0.4
-) -> tuple[float, float, int]:
-    """Share of what the bucket permits that was taken, share of 429s (both after warm-up), requests before a Retry-After."""
-    clock, rng, number = Clock(), random.Random(0), itertools.count()
-    limit, bucket = RateLimit(clock), TokenBucket(model, clock)
-    events: list[tuple[float, int, str, float, float | None]] = []
-    idle, taken, refused = clients, 0, 0
-    while clock.now < seconds:
-        wake = []
-        while idle and (left := limit.delay(clock.now)) <= 1e-9:
-            idle -= 1
-            heapq.heappush(
-                events, (clock.now + round_trip * rng.uniform(0.4, 0.6), next(number), "arrive", limit.take(clock.now), None)
-            )
-        if idle:
-            wake.append(clock.now + left)
-        clock.now = min([*wake, *(e[0] for e in events[:1])])
-        while events and events[0][0] <= clock.now:
-            _, _, what, ticket, wait = heapq.heappop(events)
-            back = clock.now + round_trip * rng.uniform(0.4, 0.6)
-            if what == "arrive":
-                headers = bucket.take()
-                if headers is None:
-                    heapq.heappush(events, (back, next(number), "reply", ticket, None))
-                else:
-                    lines = dict(line.split(": ") for line in headers.lower().splitlines())
-                    heapq.heappush(events, (back, next(number), "refusal", ticket, retry_after(lines)))
-                continue
-            idle += 1
-            late = clock.now > warm_up
-            if what == "reply":
-                limit.replied()
-                taken += late
-            else:
-                limit.refused(ticket, wait)
-                refused += late
-    assert model.requests_per_second is not None
-    return taken / (model.requests_per_second * (seconds - warm_up)), refused / (taken + refused), bucket.early
+@pytest.mark.parametrize(
+    ("rate", "round_trip", "seconds_of_burst", "told", "headers"),
+    [
+        (5.0, 0.2, 1.0, "milliseconds", False),
+        (5.0, 1.0, 10.0, "none", False),
+        (25.0, 1.0, 0.2, "none", False),
+        (25.0, 1.0, 10.0, "milliseconds", False),
+        (60.0, 0.4, 1.0, "seconds", False),
+        (60.0, 0.02, 60.0, "milliseconds", False),
+        (25.0, 1.0, 0.2, "none", True),
+        (25.0, 1.0, 10.0, "none", True),
+    ],
+)
+@pytest.mark.parametrize("tokens", [(0.0, 0.0), (800.0, 1200.0)])
+def test_the_rate_comes_to_what_a_token_bucket_permits(
+    rate: float, round_trip: float, seconds_of_burst: float, told: str, headers: bool, tokens: tuple[float, float]
+) -> None:
+    burst = rate * seconds_of_burst
+    limits = {"requests_per_second": rate, "burst": burst}
+    if tokens[1]:
+        limits = {"tokens_per_second": 1000 * rate, "token_burst": 1000 * burst}
+    model = SimulatedModel(role="full", retry_after=told, rate_headers=headers, **limits)
+    warm_up = 60 + 2 * seconds_of_burst
+    traffic = drive(model, clients=64, seconds=warm_up + 200, warm_up=warm_up, round_trip=round_trip, tokens=tokens)
+    assert traffic.share >= (0.95 if not tokens[1] or seconds_of_burst >= 1 else 0.85)
+    assert traffic.refused <= 0.01
 
 
-@pytest.mark.parametrize("told", ["milliseconds", "seconds", "none"])
-@pytest.mark.parametrize("rate", [5.0, 60.0])
-def test_the_rate_comes_to_what_a_token_bucket_permits(rate: float, told: str) -> None:
-    model = SimulatedModel(role="full", requests_per_second=rate, burst=rate, retry_after=told)
-    share, refused, _ = drive(model, clients=64, seconds=400, warm_up=40)
-    assert share >= 0.95
-    assert refused <= 0.01
+def test_where_the_bucket_holds_one_request_nobody_can_do_much_better() -> None:
+    """Requests overtake each other on their way by as much as lies between them: evenly paced ones find the bucket empty too."""
+    model = SimulatedModel(role="full", requests_per_second=5.0, burst=1.0)
+    run = partial(drive, model, clients=64, seconds=460, warm_up=60, round_trip=1.0)
+    ours, paced = run(), run(controller=lambda clock: Paced(0.6 * 5.0))
+    assert paced.share < 0.95
+    assert paced.refused > 0.01, "the peer, at a rate that it knows to be permitted"
+    assert ours.share >= 0.45
+    assert ours.refused <= 0.01
+
+
+def test_headers_keep_a_client_from_being_refused_at_all() -> None:
+    left = allowances(
+        {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m0s"}
+    )
+    assert [(a.kind, a.rate) for a in left] == [("requests", 1.0)]
+    clock = Clock()
+    limit = RateLimit(clock)
+    ticket = limit.take(clock.now)
+    assert limit.delay(clock.now) <= 0
+    limit.told(ticket, left)
+    assert limit.delay(clock.now) == pytest.approx(2.0), "one for the request, one for the margin"
+    clock.now = 2.5
+    assert limit.delay(clock.now) <= 0
+    clock.now = 60.0
+    assert limit.delay(clock.now) <= 0, "old headers say nothing"
+
+
+@pytest.mark.parametrize("reset", ["soon", "", "5", "1s5"])
+def test_headers_that_name_no_duration_are_left_aside(reset: str) -> None:
+    prefix = "x-ratelimit-"
+    assert not allowances({f"{prefix}limit-tokens": "9", f"{prefix}remaining-tokens": "0", f"{prefix}reset-tokens": reset})
 
 
 def test_a_limit_that_falls_and_rises_is_followed() -> None:

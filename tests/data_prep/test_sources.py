@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
+from data_prep.cli import main
 from data_prep.sources import Refusal, SourceError, SourceItem, open_source
 from data_prep.sources.images import ImageError, check_image
 from data_prep.store import Store, item_id
@@ -108,3 +112,82 @@ def test_item_ids_are_tar_keys_and_never_collide() -> None:
     ids = [item_id("my photos", key) for key in keys]
     assert len(set(ids)) == len(keys)
     assert all("." not in i and "/" not in i and len(i) < 90 for i in ids)
+
+
+def test_names_and_links_that_would_break_an_import_are_refused_in_one_printable_line(tmp_path: Path) -> None:
+    tree = tmp_path / "ein Ordner à moi"
+    tree.mkdir()
+    (tree / "日本 1.png").write_bytes(picture(1))
+    with open(os.fsencode(tree) + b"/latin\xe9.png", "wb") as file:
+        file.write(picture(2))
+    (tree / "loop.png").symlink_to("loop.png")
+    (tree / "red\x1b[31m\nline.png").write_text("no image")
+    (tree / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    os.mkfifo(tree / "pipe.png")
+    found = list(open_source("folder").read(tree))
+    assert [i.key for i in found if isinstance(i, SourceItem)] == ["日本 1.png"]
+    reasons = {Path(r.file).name: r for r in found if isinstance(r, Refusal)}
+    assert "name is not UTF-8" in reasons["latin\udce9.png"].reason
+    assert "link in a circle" in reasons["loop.png"].reason
+    assert "not a regular file" in reasons["pipe.png"].reason
+    assert reasons["phone.HEIC"].reason == "format not read: .heic, allowed: JPEG, PNG, WebP"
+    assert all(str(refusal).isprintable() for refusal in reasons.values())
+    refused = tmp_path / "refused.jsonl"
+    assert main(["import", "folder", str(tree), "--into", str(tmp_path / "s"), "--refusals", str(refused)]) == 0
+    assert {json.loads(line)["file"] for line in refused.read_text().splitlines()} == {r.file for r in reasons.values()}
+
+
+def stored(image: Image.Image, kind: str = "PNG", **options: object) -> Image.Image:
+    """As every reader of the store sees it."""
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    checked = check_image(out.getvalue())
+    assert check_image(checked.data).data == checked.data
+    return Image.open(io.BytesIO(checked.data))
+
+
+def test_sixteen_bits_of_grey_do_not_turn_white() -> None:
+    deep = Image.fromarray(np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16))
+    seen = np.asarray(stored(deep).convert("RGB"))[..., 0].astype(int)
+    assert np.abs(seen - np.linspace(0, 255, 64 * 64).reshape(64, 64)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_what_is_transparent_lies_on_white_and_what_is_opaque_stays(kind: str) -> None:
+    layers = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
+    layers.paste((0, 0, 200, 255), (0, 0, 20, 40))
+    seen = stored(layers, kind, **({"lossless": True} if kind == "WEBP" else {})).convert("RGB")
+    assert min(seen.getpixel((35, 20))) > 250, "the hidden red must not show"
+    assert np.abs(np.subtract(seen.getpixel((4, 20)), (0, 0, 200))).max() < 12
+    opaque = Image.new("RGBA", (40, 40), (1, 2, 3, 255))
+    assert stored(opaque).mode == "RGBA"
+
+
+def test_a_turned_photograph_keeps_its_colour_profile() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = stored(Image.new("RGB", (64, 32), "red"), "JPEG", exif=exif, icc_profile=profile)
+    assert turned.size == (32, 64)
+    assert turned.info["icc_profile"] == profile
+
+
+def test_a_store_that_lost_a_file_is_mended_by_importing_again(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for seed in range(2):
+        (tmp_path / "photos" / f"{seed}.png").write_bytes(picture(seed))
+    with Store(tmp_path / "s", write=True) as store:
+        source = open_source("folder")
+        store.import_items(source.read(tmp_path / "photos"))
+        first, second = store.ledger.items()
+        store.image_path(first.sha256, "png").write_bytes(b"")
+        store.image_path(second.sha256, "png").unlink()
+        assert store.import_items(source.read(tmp_path / "photos")).known == 2
+        for item in (first, second):
+            store.image(item.sha256, "png")
+
+
+def test_an_import_that_finds_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["import", "folder", str(tmp_path / "empty"), "--into", str(tmp_path / "s")]) == 1
+    assert capsys.readouterr().err == f"emo prep import: {tmp_path / 'empty'}: there is nothing of the source folder in it\n"

@@ -18,7 +18,6 @@ from data_prep.review.log import ReviewLog
 from data_prep.review.session import StudySession
 from data_prep.review.study import StudyConfig, StudyError, open_study, table4
 from data_prep.store import Store
-from tests.data_prep.test_review import make_store
 
 GROUPS = [
     {"name": "Original", "source": "toy", "images": 5, "annotations": "source"},
@@ -31,18 +30,6 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({"name": "table4", "seed": 1, "groups": GROUPS}))
     return path
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(make_store(tmp_path / "s"), write=False) as opened:
-        yield opened
-
-
-@pytest.fixture
-def log(store: Store):
-    with ReviewLog(store.ledger.path, write=True) as opened:
-        yield opened
 
 
 def test_order_is_each_participants_own_and_names_no_dataset(store: Store, log: ReviewLog, config: Path) -> None:

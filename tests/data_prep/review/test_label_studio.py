@@ -18,19 +18,7 @@ from data_prep.review.label_studio import labelling_config, read_annotations, wr
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession
 from data_prep.store import Store
-from tests.data_prep.test_review import decide, make_store, records
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(make_store(tmp_path / "s"), write=False) as opened:
-        yield opened
-
-
-@pytest.fixture
-def log(store: Store):
-    with ReviewLog(store.ledger.path, write=True) as opened:
-        yield opened
+from tests.data_prep.review.conftest import decide, records
 
 
 def essence(rows: list[Review]) -> list[tuple]:

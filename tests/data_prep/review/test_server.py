@@ -19,7 +19,7 @@ from data_prep.review.log import ReviewLog
 from data_prep.review.server import MAX_BODY, PAGE, PageServer, serving
 from data_prep.review.session import ReviewSession
 from data_prep.store import Store
-from tests.data_prep.test_review import make_store
+from tests.data_prep.review.conftest import make_store
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from data_prep.review.server import serving
 from data_prep.review.session import ReviewSession, StudySession
 from data_prep.review.study import StudyConfig, table4
 from data_prep.store import Store
-from tests.data_prep.test_review import make_store, records
-from tests.data_prep.test_review_study import GROUPS
+from tests.data_prep.review.conftest import records
+from tests.data_prep.review.test_study import GROUPS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -53,18 +53,6 @@ def page(browser: Any) -> Iterator[Any]:
     yield opened
     context.close()
     assert problems == []
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(make_store(tmp_path / "s"), write=False) as opened:
-        yield opened
-
-
-@pytest.fixture
-def log(store: Store):
-    with ReviewLog(store.ledger.path, write=True) as opened:
-        yield opened
 
 
 def press(page: Any, *keys: str) -> None:

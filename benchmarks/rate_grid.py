@@ -1,0 +1,72 @@
+"""The adaptive rate over a grid of token buckets, in simulated time: share of what the bucket permits, and share of 429s.
+
+Peer: requests paced evenly at the best rate at which at most 1 % are refused, found by bisection for each bucket that we miss. It knows
+what we have to find out, so where it stays below 95 % too, nobody without headers can do much better. One line for each bucket in
+which we miss 95 % or 1 %, after a warm-up of a minute and twice the burst.
+
+.venv/bin/python benchmarks/rate_grid.py [--told milliseconds seconds none] [--rates 5 25 60 200] [--headers]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from typing import Any
+
+from data_prep.config import SimulatedModel
+from data_prep.simulated_traffic import Paced, Traffic, drive
+
+ROUND_TRIPS = (0.02, 0.2, 1.0)
+BURSTS = (0.2, 1.0, 10.0, 60.0)
+"""Seconds' worth."""
+TOKENS = (500.0, 1500.0)
+"""Of a request, where the bucket holds tokens: from, to."""
+STEPS = 6
+
+
+def paced(model: SimulatedModel, permitted: float, run: dict[str, Any]) -> Traffic:
+    """The best that even pacing reaches."""
+    low, high = 0.05, 1.2
+    best = Traffic(0.0, 0.0, 0)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        found = drive(model, controller=lambda clock, rate=middle * permitted: Paced(rate), **run)  # type: ignore[misc]
+        low, high, best = (middle, high, found) if found.refused <= 0.01 else (low, middle, best)
+    return best
+
+
+def main() -> None:
+    """All buckets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--told", nargs="+", default=["milliseconds", "seconds", "none"])
+    parser.add_argument("--rates", nargs="+", type=float, default=[5.0, 25.0, 60.0, 200.0])
+    parser.add_argument("--headers", action="store_true", help="answers carry x-ratelimit-* headers")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    args = parser.parse_args()
+    cells = missed = 0
+    grid = itertools.product(args.told, args.rates, ROUND_TRIPS, BURSTS, ("requests", "tokens"), args.seeds)
+    for told, rate, round_trip, burst, kind, seed in grid:
+        limits = {"requests_per_second": rate, "burst": max(1.0, rate * burst)}
+        if kind == "tokens":
+            limits = {"tokens_per_second": 1000 * rate, "token_burst": max(2 * TOKENS[1], 1000 * rate * burst)}
+        model = SimulatedModel(role="full", retry_after=told, rate_headers=args.headers, **limits)
+        warm_up = 60 + 2 * burst
+        run: dict[str, Any] = {
+            "clients": max(64, int(2 * rate * round_trip)), "seconds": warm_up + 200, "warm_up": warm_up,
+            "round_trip": round_trip, "seed": seed, "tokens": TOKENS if kind == "tokens" else (0.0, 0.0),
+        }  # fmt: skip
+        ours = drive(model, **run)
+        cells += 1
+        if ours.share < 0.95 or ours.refused > 0.01:
+            missed += 1
+            peer = paced(model, rate, run)
+            print(
+                f"{kind}, {rate:g}/s, {round_trip:g} s round trip, burst of {burst:g} s, Retry-After in {told}: {ours.share:.1%}, "
+                f"{ours.refused:.2%} refused; paced {peer.share:.1%}, {peer.refused:.2%}",
+                flush=True,
+            )
+    print(f"{cells - missed} of {cells} buckets: at least 95 % used and at most 1 % refused")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""What an engine is, and the steps that it runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+from data_prep.errors import PrepError
+
+if TYPE_CHECKING:
+    from data_prep.attempts import Attempts
+    from data_prep.store import Store
+
+_T = TypeVar("_T")
+
+MakeAttempts = Callable[..., "Attempts"]
+"""Called as the class `Attempts` is."""
+
+Result = str | bytes
+"""What a step finds in one image, as the ledger keeps it."""
+
+
+class EngineError(PrepError, RuntimeError):
+    """An engine cannot be used as asked, or a part of it failed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of a store, and what is asked about it."""
+
+    sha256: str
+    extension: str
+    given: str = ""
+    """E.g. a phrase to find."""
+
+
+class Step(ABC):
+    """A pure function of images. It is sent to other processes, so it holds names and settings, never a loaded model."""
+
+    resident: ClassVar[bool] = True
+    """Whether `load` brings something large into memory, so that a process is better kept for many batches."""
+
+    @abstractmethod
+    def prepare(self, data: bytes) -> Any:
+        """One encoded image, made ready; several run at once in threads."""
+
+    @abstractmethod
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        """Load what is needed, once in a process; returns the function of a batch: rows and their prepared images to results.
+
+        Raises:
+            PrepError: a model is missing, or is not the one that the step was made for.
+        """
+
+
+class Engine(Protocol):
+    """See `data_prep.engine`."""
+
+    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step) -> Iterator[list[Result]]:
+        """The results of each batch, in the order of the batches; nothing is loaded where there are none.
+
+        Args:
+            store: has the images.
+            batches: what goes through the step together.
+            step: the function.
+
+        Raises:
+            StoreError: an image is missing or damaged.
+            PrepError: what `Step.load` raises.
+        """
+        ...
+
+    def paid(self, store: Store) -> AbstractContextManager[MakeAttempts]:
+        """Who sends paid requests while the context is open; `store.ledger` may be another object meanwhile.
+
+        Args:
+            store: opened for writing.
+        """
+        ...
+
+
+def in_batches(rows: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    """Consecutive parts of `size`; the last one may be shorter."""
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+
+def portable(name: str) -> str:
+    """A model's name for other processes, whose current directory may be another one: local paths become absolute."""
+    return str(Path(name).resolve()) if Path(name).exists() else name

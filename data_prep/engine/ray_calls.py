@@ -1,0 +1,283 @@
+"""Paid requests sent by async actors, one on every node of a cluster.
+
+A request is a wait, not a computation, so why actors? Images are encoded to base64 and replies are read on the nodes' own cores, many
+connections do not end at one address (NAT tables, limits per egress address), and the ledger's bandwidth is all that one node needs.
+
+Who does what:
+
+- The driver decides: order, rate, budget and concurrency are held in one place, by the code that one machine uses. So a rate limit
+  or a budget holds for the whole cluster exactly, and a pause that a provider asks for is obeyed by every node.
+- An actor sends: it has the intent written (on disk) before the request leaves, and the raw reply written (on disk) before it returns.
+- The ledger's actor writes (`ray_ledger`).
+
+Where a sender is lost with its node, the ledger knows more than the driver: a call with a reply is used, a call that was never
+written down is sent again, and one with an intent alone is `unknown`, as after a kill on one machine. No task is run twice by Ray.
+
+Keys come from the driver's environment and travel in a message to each actor, which holds them in memory; they are no argument of
+its creation, which Ray would keep in its control store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import itertools
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from data_prep.attempts import Again, Attempts, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.config import EndpointConfig, Price
+from data_prep.engine.base import EngineError, MakeAttempts
+from data_prep.engine.ray_ledger import Trace, lent, told
+from data_prep.ledger import CallState, Ledger
+from data_prep.money import Budget, Tally
+from data_prep.rate import RateLimit
+from data_prep.request import Request
+
+if TYPE_CHECKING:
+    from data_prep.store import Store
+
+_IMAGES = 256
+"""Images kept in the object store, for an item asks several models about one image."""
+_NEWEST = "SELECT coalesce(max(id), 0) FROM calls WHERE cache_key = ?"
+_Sent = tuple["bytes | Failure | Again", "int | None"]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came of one request, and what the driver has to be told."""
+
+    result: bytes | Failure | Again | None
+    cost: int | None
+    tally: Tally
+    heard: list[tuple[str, tuple[Any, ...]]]
+    """Calls of the methods of the driver's `RateLimit`."""
+    fatal: str = ""
+    """Why the pass cannot go on; there is no result then."""
+
+
+class Heard:
+    """Stands for a rate limit that is elsewhere: notes what it would have been told."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[str, tuple[Any, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *arguments: self.notes.append((name, arguments))
+
+
+class SendersLedger:
+    """What a sender sees of the ledger.
+
+    Args:
+        actor: handle of the `LedgerActor`.
+        sender: its number.
+    """
+
+    def __init__(self, actor: Any, sender: int) -> None:
+        self._actor, self._sender = actor, sender
+
+    async def begin_call(self, **intent: Any) -> int:
+        """See `Ledger.begin_call`."""
+        return int(await told(self._actor.begin_call.remote(self._sender, intent)))
+
+    async def end_call(self, call_id: int, state: CallState, **what: Any) -> None:
+        """See `Ledger.end_call`."""
+        await told(self._actor.end_call.remote(call_id, state, what))
+
+
+class _OneByOne(Attempts):
+    async def one(self, request: Request, key: str, upper: int | None, ticket: float) -> Delivery:
+        """Send once, with counts of its own."""
+        mine = copy.copy(self)
+        mine.tally, mine.halt = Tally(), Halt()
+        heard = Heard()
+        try:
+            result, cost = await mine._send(request, key, upper, cast(RateLimit, heard), ticket)
+        except CallError as error:
+            return Delivery(None, 0, mine.tally, heard.notes, str(error))
+        return Delivery(result, cost, mine.tally, heard.notes)
+
+
+class Sender:
+    """The async actor that sends.
+
+    Args:
+        ledger: handle of the `LedgerActor`.
+        number: of this sender.
+        prices: by model.
+        endpoints: all that will be asked.
+    """
+
+    def __init__(self, ledger: Any, number: int, prices: Mapping[str, Price], endpoints: list[EndpointConfig]) -> None:
+        self._ledger = cast(Ledger, SendersLedger(ledger, number))
+        self._prices, self._endpoints = prices, endpoints
+        self._attempts: _OneByOne | None = None
+
+    async def open(self, keys: dict[str, str]) -> None:
+        """Take the keys, by environment variable."""
+        os.environ.update(keys)
+        self._attempts = _OneByOne(self._ledger, self._prices, self._endpoints, Budget(), Tally(), Halt())
+
+    async def send(self, request: Request, image: bytes, key: str, upper: int | None, ticket: float) -> Delivery:
+        """Intent to the ledger, request, reply to the ledger; only then it returns.
+
+        Raises:
+            LedgerError: the intent or the reply could not be written.
+        """
+        assert self._attempts, "opened first"
+        picture = replace(request.picture, read=lambda: image)
+        return await self._attempts.one(replace(request, picture=picture), key, upper, ticket)
+
+
+@dataclass
+class _Hired:
+    number: int
+    actor: Any
+    ready: Any
+    """Done when it has its keys."""
+
+
+class RayAttempts(Attempts):
+    """As `Attempts`; what is sent is sent by actors.
+
+    Args:
+        actor: handle of the `LedgerActor`.
+        ledger, prices, endpoints, budget, tally, halt: see `Attempts`.
+    """
+
+    def __init__(
+        self,
+        actor: Any,
+        ledger: Ledger,
+        prices: Mapping[str, Price],
+        endpoints: list[EndpointConfig],
+        budget: Budget,
+        tally: Tally,
+        halt: Halt,
+    ) -> None:
+        super().__init__(ledger, prices, endpoints, budget, tally, halt)
+        import ray
+
+        self._actor = actor
+        self._settings = dict(prices), list(endpoints)
+        self._keys = {e.api_key_env: e.api_key() for e in endpoints}
+        self._numbers = itertools.count(1)
+        self._images: OrderedDict[str, Any] = OrderedDict()
+        self._together = sum(e.concurrency for e in endpoints)
+        self._senders = [self._hire(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+        self._turn = itertools.count()
+
+    def _hire(self, node: str | None) -> _Hired:
+        """A sender on a node, or, where that is gone, on another."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        where = NodeAffinitySchedulingStrategy(node, soft=True) if node else "SPREAD"
+        kind: Any = ray.remote(Sender).options(
+            num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=self._together, scheduling_strategy=where
+        )
+        number = next(self._numbers)
+        actor = kind.remote(self._actor, number, *self._settings)
+        return _Hired(number, actor, actor.open.remote(self._keys))
+
+    async def close(self) -> None:
+        """End the senders, which have nothing in flight, and close the connections."""
+        import ray
+
+        for hired in self._senders:
+            ray.kill(hired.actor)
+        await super().close()
+
+    async def _send(self, request: Request, key: str, upper: int | None, limit: RateLimit, ticket: float) -> _Sent:
+        """See `Attempts`."""
+        # Each sender counts its own requests; the endpoint's `concurrency` is that of all of them.
+        async with self._slots[request.endpoint.name]:
+            if self.halt():
+                raise Stopped
+            if limit.paused:
+                raise NotSent
+            return await self._sent(request, key, upper, limit, ticket)
+
+    async def _sent(self, request: Request, key: str, upper: int | None, limit: RateLimit, ticket: float) -> _Sent:
+        from ray.exceptions import RayActorError, RayTaskError
+
+        hired = self._senders[next(self._turn) % len(self._senders)]
+        bare = replace(request, picture=replace(request.picture, read=_elsewhere))
+        before = int(self.ledger.read(_NEWEST, (key,))[0][0])
+        image = self._image(request)
+        try:
+            await asyncio.shield(asyncio.wrap_future(hired.ready.future()))
+            delivery: Delivery = await hired.actor.send.remote(bare, image, key, upper, ticket)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise EngineError(f"a sender cannot start on its node: {str(error).strip().splitlines()[-1]}") from None
+            self._replace(hired)
+            why = f"its sender was lost: {str(error).strip().splitlines()[0]}"[:300]
+            return self._after_loss(await told(self._actor.lose.remote(hired.number, key, before, why)), why)
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, Exception) else error from None
+        self._count(delivery.tally)
+        for name, arguments in delivery.heard:
+            getattr(limit, name)(*arguments)
+        if delivery.result is None:
+            raise self.halt.fail(delivery.fatal)
+        return delivery.result, delivery.cost
+
+    def _image(self, request: Request) -> Any:
+        import ray
+
+        sha256 = request.picture.sha256
+        if sha256 not in self._images:
+            self._images[sha256] = ray.put(request.picture.read())
+            if len(self._images) > _IMAGES:
+                self._images.popitem(last=False)
+        return self._images[sha256]
+
+    def _replace(self, hired: _Hired) -> None:
+        """Hire another sender, once for each that is lost."""
+        import ray
+
+        for place, current in enumerate(self._senders):
+            if current is hired:
+                # It may only be out of reach: then it must not go on.
+                ray.kill(hired.actor)
+                self._senders[place] = self._hire(None)
+
+    def _after_loss(self, trace: Trace | None, why: str) -> _Sent:
+        """What the ledger knows of a call whose sender was lost."""
+        if trace is None:
+            return Again(why, wait=0.0), 0
+        self.tally.requests += 1
+        match trace.state:
+            case "reply" if trace.raw is not None:
+                self.tally.cost_nano += trace.cost_nano or 0
+                return trace.raw, trace.cost_nano
+            case "unknown":
+                self.tally.unknown += 1
+                return Failure("unknown", why), None
+            case _:
+                # Rejected, or no connection came about: written down, with what it cost.
+                self.tally.cost_nano += trace.cost_nano or 0
+                return Again(why), trace.cost_nano or 0
+
+    def _count(self, more: Tally) -> None:
+        for field in fields(Tally):
+            setattr(self.tally, field.name, getattr(self.tally, field.name) + getattr(more, field.name))
+
+
+def _elsewhere() -> bytes:
+    raise RuntimeError("the image of a request travels beside it")
+
+
+@contextlib.contextmanager
+def senders(store: Store) -> Iterator[MakeAttempts]:
+    """See `Engine.paid`: lends the ledger to an actor, and sends through actors."""
+    with lent(store) as actor:
+        yield lambda *arguments: RayAttempts(actor, *arguments)

@@ -1,0 +1,81 @@
+"""A real Ray cluster of two nodes on this machine, for all tests of the engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.engine import Result, Row, Step
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+_STORE = 80 * 2**20
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one core each; the driver is connected to the first."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    # Short: names of sockets below it may have no more than 107 characters.
+    folder = tempfile.mkdtemp(prefix="ray")
+    head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False, "temp_dir": folder}
+    found = Cluster(initialize_head=True, head_node_args=head)
+    found.add_node(num_cpus=1, object_store_memory=_STORE)
+    ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
+    yield found
+    ray.shutdown()
+    found.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def doomed(cluster: Any) -> Iterator[Any]:
+    """A third node; call it to kill it."""
+    node = cluster.add_node(num_cpus=1, object_store_memory=_STORE)
+
+    def kill() -> None:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node, allow_graceful=False)
+
+    yield kill
+    kill()
+
+
+class Where(Step):
+    """Which node computed a row, and what its batch looked like; slow as a model is, and kept by a process as one is.
+
+    Args:
+        folder: on this machine, where processes sign in.
+        processes: which have to be there before any of them works.
+    """
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        self._folder, self._processes = folder / "processes", processes
+        self._folder.mkdir()
+
+    def prepare(self, data: bytes) -> int:
+        return len(data)
+
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        (self._folder / str(os.getpid())).touch()
+
+        def compute(rows: Sequence[Row], sizes: Sequence[Any]) -> list[Result]:
+            end = time.monotonic() + 60
+            while len(list(self._folder.iterdir())) < self._processes and time.monotonic() < end:
+                time.sleep(0.02)
+            time.sleep(0.1)
+            return [json.dumps([node, row.given, len(rows), size]) for row, size in zip(rows, sizes, strict=True)]
+
+        return compute

@@ -1,0 +1,168 @@
+"""One store through both engines: the same tars; and what a user is told where Ray cannot be used."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data_prep.cli import main
+from data_prep.engine import LOCAL, EngineError, Result, Row, Step, in_batches
+from data_prep.engine.cluster import RayEngine
+from data_prep.errors import PrepError
+from data_prep.simulate import KEY_VARIABLE, simulated_annotators
+from data_prep.sources import SourceItem
+from data_prep.store import Store
+from tests.data_prep.engine.conftest import Where
+from tests.data_prep.serving import import_toys
+from tests.data_prep.test_dedup import encoded, item, scene
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a-key-that-must-not-be-written")
+
+
+def noisy(config: dict) -> None:
+    for model in config["simulation"]["models"].values():
+        model["invalid_json"] = 0.15
+        model["too_many_requests"] = 0.1
+
+
+def test_both_engines_give_the_same_tars(cluster: Any, tmp_path: Path, toys: list, write_config) -> None:
+    path, exported = write_config(noisy), []
+    for engine in ("local", "ray"):
+        root = tmp_path / engine
+        import_toys(root, toys)
+        options = ["--engine", engine]
+        with simulated_annotators([r for r, _ in toys], path) as sim:
+            assert main(["dedup", str(root), *options]) == 0
+            assert main(["annotate", str(root), "--config", str(path), "--base-url", sim.base_url, *options]) == 0
+            bill = sim.bill()
+        assert sum(row["repeated"] for row in bill.values()) == 0
+        with Store(root, write=True) as store:
+            assert store.ledger.outcome_counts()["pending"] == 0
+            assert store.ledger.open_calls() == {}
+            assert store.ledger.total_cost() == sum(row["nano_dollars"] for row in bill.values())
+        assert main(["export", str(root), str(root / "tars"), "--samples-per-shard", "5"]) == 0
+        exported.append({p.name: p.read_bytes() for p in (root / "tars").iterdir()})
+        assert b"a-key-that-must-not-be-written" not in (root / "ledger.sqlite").read_bytes()
+    assert exported[0] == exported[1]
+    assert len(exported[0]) > 5
+    with sqlite3.connect(tmp_path / "ray" / "ledger.sqlite") as ledger:
+        states = dict(ledger.execute("SELECT state, count(*) FROM calls GROUP BY state"))
+    assert states["rejected"] > 0, "429s are written down by the senders too"
+
+
+def test_both_engines_find_the_same_duplicates(cluster: Any, store: Store, tmp_path: Path) -> None:
+    from data_prep.dedup.run import DedupSettings, dedup
+
+    store.import_items([item(f"twin-{n}", encoded(scene(n, (40, 30)).resize((80, 60)))) for n in (3, 5, 7)])
+    found = []
+    for engine in (LOCAL, RayEngine()):
+        store.ledger.write_now(("DELETE FROM image_hashes", ()), ("DELETE FROM duplicates", ()))
+        assert dedup(store, DedupSettings(), engine=engine).hashed == 44
+        tables = ("image_hashes ORDER BY image_sha256", "duplicates ORDER BY item_id", "items ORDER BY id")
+        found.append([store.ledger.read(f"SELECT * FROM {table}") for table in tables])
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 2
+
+
+class Refusing(Step):
+    """A model that is another one on the workers."""
+
+    def prepare(self, data: bytes) -> int:
+        return len(data)
+
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        raise PrepError("the model is another one here")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "images", write=True) as store:
+        store.import_items(images(41))
+        yield store
+
+
+def images(count: int) -> list[SourceItem]:
+    return [item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(count)]
+
+
+def rows_of(store: Store) -> list[Row]:
+    found = store.ledger.read("SELECT sha256, extension, id FROM items ORDER BY id")
+    return [Row(*row) for row in found]
+
+
+def test_batches_go_to_all_nodes_and_come_back_in_order(cluster: Any, store: Store, tmp_path: Path) -> None:
+    rows = rows_of(store)
+    batches = in_batches(rows, 2)
+    found = [[json.loads(text) for text in batch] for batch in RayEngine().map(store, batches, Where(tmp_path, 2))]
+    assert [given for batch in found for _, given, *_ in batch] == [row.given for row in rows]
+    assert [size for batch in found for _, _, size, _ in batch] == [2] * 40 + [1]
+    sizes = [len(store.image(row.sha256, row.extension)) for row in rows]
+    assert [size for batch in found for *_, size in batch] == sizes
+    assert len({node for batch in found for node, *_ in batch}) == 2
+    assert list(RayEngine().map(store, [], Refusing())) == []
+
+
+def test_what_goes_wrong_on_a_worker_is_one_message(cluster: Any, store: Store) -> None:
+    batches = in_batches(rows_of(store), 30)
+    with pytest.raises(EngineError, match=r"^the model is another one here$"):
+        list(RayEngine().map(store, batches, Refusing()))
+    store.image_path(batches[0][0].sha256, "png").write_bytes(b"damaged")
+    with pytest.raises(EngineError, match="does not have the sha256 of its name"):
+        list(RayEngine().map(store, batches, Refusing()))
+
+
+@pytest.mark.slow
+def test_a_model_computes_the_same_on_a_cluster(cluster: Any, store: Store, tmp_path: Path) -> None:
+    import torch
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    from data_prep.dedup.embeddings import Embedder, Embedding
+
+    torch.manual_seed(0)
+    folder = tmp_path / "vit"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    step = Embedding(Embedder(str(folder)))
+    batches = in_batches(rows_of(store), 16)
+    here, there = (list(engine.map(store, batches, step)) for engine in (LOCAL, RayEngine()))
+    assert here == there
+    assert len(np.frombuffer(here[0][0], np.float16)) == 16
+    # Another model under the same name on a worker.
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
+    with pytest.raises(EngineError, match=r"vit.* is ViTModel-.* here and ViTModel-.* where the store lies"):
+        list(RayEngine().map(store, batches, step))
+
+
+def test_without_ray_one_line_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Store(tmp_path / "s", write=True).close()
+    real = builtins.__import__
+
+    def no_ray(name: str, *arguments: Any, **more: Any) -> Any:
+        if name == "ray" or name.startswith("ray."):
+            raise ModuleNotFoundError("No module named 'ray'", name="ray")
+        return real(name, *arguments, **more)
+
+    monkeypatch.setattr(builtins, "__import__", no_ray)
+    assert main(["dedup", str(tmp_path / "s"), "--engine", "ray"]) == 1
+    assert "pip install 'emo-lightning[ray]'" in capsys.readouterr().err
+    assert main(["dedup", str(tmp_path / "s"), "--ray-address", "somewhere:1"]) == 1
+    assert "only --engine ray uses a cluster" in capsys.readouterr().err
+
+
+def test_the_local_engine_loads_nothing_for_nothing(store: Store) -> None:
+    assert list(LOCAL.map(store, [], Refusing())) == []
+    assert os.environ.get("RAY_USAGE_STATS_ENABLED") == "0"

@@ -1,0 +1,154 @@
+"""A node that is killed in mid-run: nothing is lost, and nothing is paid twice that was not in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.config import PrepConfig
+from data_prep.dedup.run import DedupSettings, dedup
+from data_prep.engine import LOCAL, Row, in_batches
+from data_prep.engine.cluster import RayEngine
+from data_prep.group_commit import LedgerError
+from data_prep.pipeline import PassReport, annotate
+from data_prep.simulate import KEY_VARIABLE, simulated_annotators
+from data_prep.store import Store, StoreError
+from tests.data_prep.engine.conftest import Where
+from tests.data_prep.serving import import_toys
+from tests.data_prep.test_dedup import encoded, item, scene
+
+_IN_FLIGHT = 12
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "x")
+
+
+def slow(config: dict) -> None:
+    for model in config["simulation"]["models"].values():
+        model["latency"] = 0.4
+    for endpoint in [*config["annotators"], config["critic"]]:
+        endpoint["concurrency"] = _IN_FLIGHT // 4
+
+
+def records(root: Path) -> list[tuple[str, str]]:
+    with Store(root, write=False) as store:
+        return [(outcome.state, outcome.record) for _, outcome in store.ledger.outcomes()]
+
+
+def test_a_node_lost_while_it_waits_for_replies(
+    cluster: Any, doomed: Callable[[], None], tmp_path: Path, toys: list, write_config
+) -> None:
+    path, toys = write_config(slow), toys[:12]
+    config = PrepConfig.load(path)
+    for name in ("local", "ray"):
+        import_toys(tmp_path / name, toys)
+    with simulated_annotators([r for r, _ in toys], path) as sim, Store(tmp_path / "local", write=True) as store:
+        asyncio.run(annotate(store, config.at(sim.base_url, KEY_VARIABLE)))
+
+    def lose_it(report: PassReport) -> None:
+        if report.outcomes.total() >= 2:
+            doomed()
+
+    with simulated_annotators([r for r, _ in toys], path) as sim, Store(tmp_path / "ray", write=True) as store:
+        there = config.at(sim.base_url, KEY_VARIABLE)
+        first = asyncio.run(annotate(store, there, engine=RayEngine(), on_progress=lose_it))
+        states = dict(store.ledger.read("SELECT state, count(*) FROM calls GROUP BY state"))
+        unknown = states.get("unknown", 0)
+        assert 1 <= unknown <= _IN_FLIGHT
+        assert set(states) == {"reply", "unknown"}, "a lost call is settled at once, not by a later run"
+        assert first.tally.unknown == unknown
+        assert first.outcomes.total() + first.pending["unknown"] == len(toys), "the other nodes went on to the end"
+        assert store.ledger.total_cost() == first.tally.cost_nano
+        last = asyncio.run(annotate(store, there, engine=RayEngine(), resend_unknown=True))
+        assert last.outcomes.total() == first.pending["unknown"]
+        replies, total = store.ledger.read("SELECT count(*), sum(cost_nano) FROM calls WHERE state = 'reply'")[0]
+        bill = sim.bill().values()
+    served, repeated = (sum(row[name] for row in bill) for name in ("replies", "repeated"))
+    assert served - replies == repeated <= unknown, "only what was in flight on the lost node was bought again"
+    assert sum(row["nano_dollars"] for row in bill) - total >= 0
+    assert records(tmp_path / "ray") == records(tmp_path / "local")
+
+
+def test_a_node_lost_while_it_hashes(cluster: Any, doomed: Callable[[], None], tmp_path: Path) -> None:
+    pictures = [item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(320)]
+    found = []
+    for engine in (LOCAL, RayEngine()):
+        with Store(tmp_path / type(engine).__name__, write=True) as store:
+            store.import_items(pictures)
+            report = dedup(store, DedupSettings(), None, lambda step, done, total: doomed() if done < total else None, engine)
+            assert report.hashed == len(pictures)
+            found.append(store.ledger.read("SELECT * FROM image_hashes ORDER BY image_sha256"))
+        cluster.wait_for_nodes()
+    assert found[0] == found[1]
+
+
+def test_a_node_lost_while_a_model_computes(cluster: Any, doomed: Callable[[], None], tmp_path: Path) -> None:
+    with Store(tmp_path / "s", write=True) as store:
+        store.import_items([item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(40)])
+        rows = [Row(*row) for row in store.ledger.read("SELECT sha256, extension, id FROM items ORDER BY id")]
+        found: list[Any] = []
+        for number, batch in enumerate(RayEngine().map(store, in_batches(rows, 1), Where(tmp_path, 3))):
+            if number == 12:
+                doomed()
+            found += [json.loads(text) for text in batch]
+        assert [(given, size) for _, given, _, size in found] == [
+            (row.given, len(store.image(row.sha256, row.extension))) for row in rows
+        ]
+        assert len({node for node, *_ in found}) == 3
+
+
+def test_the_ledger_is_lent_with_its_lock_and_comes_back(cluster: Any, tmp_path: Path) -> None:
+    import ray
+
+    from data_prep.engine.ray_ledger import lent
+
+    with Store(tmp_path / "s", write=True) as store:
+        with lent(store) as actor:
+            with pytest.raises(StoreError, match="another program"):
+                Store(tmp_path / "s", write=True)
+            store.ledger.write_now(("INSERT INTO prompts VALUES ('a', 'b')", ()))
+            assert store.ledger.read("SELECT text FROM prompts") == [("b",)]
+            with pytest.raises(LedgerError, match="no such table"):
+                store.ledger.write_now(("INSERT INTO nowhere VALUES (1)", ()))
+            ray.kill(actor)
+            with pytest.raises(LedgerError, match="what was written is on disk"):
+                store.ledger.write_now(("INSERT INTO prompts VALUES ('c', 'd')", ()))
+        store.ledger.write_now(("INSERT INTO prompts VALUES ('e', 'f')", ()))
+        assert store.ledger.read("SELECT sha256 FROM prompts") == [("a",), ("e",)]
+        with pytest.raises(StoreError, match="another program"):
+            Store(tmp_path / "s", write=True)
+
+
+def test_a_sender_that_was_given_up_sends_no_more(tmp_path: Path) -> None:
+    """No cluster: the ledger's actor as the class that it is."""
+    from data_prep.engine.ray_ledger import LedgerActor
+
+    async def go() -> None:
+        actor = LedgerActor(str(tmp_path / "s"))
+        await actor.open()
+        intent = {"image_sha256": "i", "prompt_sha256": "p", "prompt": "?", "annotator": "a", "model": "m", "started": 1.0}
+        first = await actor.begin_call(1, {**intent, "cache_key": "k", "upper_nano": 7})
+        second = await actor.begin_call(1, {**intent, "cache_key": "l", "upper_nano": 7})
+        await actor.end_call(second, "reply", {"ended": 2.0, "raw": b"said", "cost_nano": 5})
+        assert (await actor.lose(1, "k", 0, "gone")).state == "unknown"
+        kept = await actor.lose(1, "l", 0, "gone")
+        assert (kept.state, kept.raw, kept.cost_nano) == ("reply", b"said", 5)
+        assert await actor.lose(1, "k", first, "gone") is None, "never written down, so never sent"
+        with pytest.raises(LedgerError, match="given up as lost"):
+            await actor.begin_call(1, {**intent, "cache_key": "n"})
+        await actor.end_call(first, "reply", {"ended": 3.0, "raw": b"late", "cost_nano": 6})
+        await actor.close()
+
+    asyncio.run(go())
+    with Store(tmp_path / "s", write=False) as store:
+        assert store.ledger.cached_reply("k") == b"late", "a reply that was received is kept"
+        assert store.ledger.total_cost() == 11
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
