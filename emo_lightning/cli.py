@@ -90,6 +90,8 @@ def explain_error(error: BaseException, prefix: str = "") -> int:
     if not known or os.environ.get("EMO_TRACEBACK"):
         traceback.print_exception(error)
     message = str(error)
+    if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
+        message = f"{error.filename}: no such file"
     if full is not None:
         message = f"cannot write: {full}; make room, then run the same command again"
     elif known and message.startswith("Caught ") and "in DataLoader worker process" in message:

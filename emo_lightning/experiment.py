@@ -22,6 +22,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from emo_lightning.experiment_files import ExperimentError, as_list, merge, parse_value, read_experiment, read_yaml
+
+_read_experiment = read_experiment
 ROOT = Path(__file__).resolve().parents[1]
 """Where `configs/` and `experiments/` stand."""
 
@@ -37,10 +40,6 @@ _WHERE_NOT_WHAT = (
     "benchmark",
 )
 """Keys that say where a stage runs, not what it computes: a finished stage stays finished when they change."""
-
-
-class ExperimentError(ValueError):
-    """The experiment cannot run as asked; the message names the file, stage or key and what is allowed."""
 
 
 @dataclass
@@ -101,12 +100,14 @@ def load_experiment(
         ExperimentError: names the file and the key.
     """
     path = Path(path)
-    tree = _read_experiment(path)
+    tree = read_experiment(path)
     unknown = set(tree) - {"name", "vars", "stages", "description"}
     if unknown or not tree.get("stages"):
         found = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no stages"
         raise ExperimentError(f"{path}: {found}; allowed: extends, name, description, vars, stages")
-    run_name = name or tree.get("name") or path.stem
+    run_name = str(name or tree.get("name") or path.stem)
+    if Path(run_name).is_absolute() or ".." in Path(run_name).parts:
+        raise ExperimentError(f"{path}: name {run_name!r}: expected a folder below {runs}")
     run_dir = Path(runs) / run_name
     stages = dict(_expanded(path, tree["stages"]))
     merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
@@ -127,45 +128,27 @@ def load_experiment(
     return Experiment(run_name, run_dir, resolved, str(path), dict(overrides))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
-        raise ExperimentError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ExperimentError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise ExperimentError(f"{path}: holds {type(tree).__name__}, expected a mapping")
-    return tree
-
-
-def _read_experiment(path: Path) -> dict[str, Any]:
-    """The file, over those that its key `extends` names (relative to it; of several, a later one over an earlier)."""
-    tree = _read(path)
-    parents = tree.pop("extends", None) or []
-    merged: dict[str, Any] = {}
-    for parent in [parents] if isinstance(parents, str) else parents:
-        later = _read_experiment(path.parent / parent)
-        # A stage that two parents share, like the report, runs where the later one has it.
-        order = [*(merged.get("stages") or {}), *(later.get("stages") or {})]
-        merged = _merge(merged, later)
-        if order and isinstance(merged["stages"], dict):
-            merged["stages"] = {stage: merged["stages"][stage] for stage in reversed(dict.fromkeys(reversed(order)))}
-    return _merge(merged, tree)
-
-
 def _expanded(path: Path, stages: Any) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
     """Stages after `foreach`: the product of its lists, names filled in from `{key}`."""
     if not isinstance(stages, dict):
         raise ExperimentError(f"{path}: 'stages' must map names to stages")
     for name, body in stages.items():
-        if not isinstance(body, dict) or "run" not in body:
+        if not isinstance(body, dict) or not isinstance(body.get("run"), str):
             raise ExperimentError(f"{path}: stage {name!r} needs the key 'run' with its kind")
         axes = body.get("foreach") or {}
+        if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
+            raise ExperimentError(
+                f"{path}: stage {name!r}: foreach: found {axes!r}; expected names, each with a list of values"
+            )
+        if absent := [key for key in axes if f"{{{key}}}" not in str(name)]:
+            raise ExperimentError(
+                f"{path}: stage {name!r}: foreach has {absent[0]!r}, so the name needs {{{absent[0]}}}: each its own"
+            )
         for values in itertools.product(*axes.values()):
             each = dict(zip(axes, values, strict=True))
-            full = name.format(**each) if each else name
+            full = str(name)
+            for key, value in each.items():
+                full = full.replace(f"{{{key}}}", str(value))
             if not re.fullmatch(r"[A-Za-z0-9_+-]+", full):
                 raise ExperimentError(f"{path}: stage name {full!r}; allowed: letters, digits, '_', '-', '+'")
             yield full, ({k: copy.deepcopy(v) for k, v in body.items() if k != "foreach"}, each)
@@ -173,30 +156,19 @@ def _expanded(path: Path, stages: Any) -> Iterable[tuple[str, tuple[dict[str, An
 
 def _with_defaults(path: Path, stage: str, body: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for name in body.get("defaults") or []:
+    for name in as_list(path, f"stage {stage!r}: defaults", body.get("defaults")):
         file = ROOT / "configs" / name
         if not file.is_file():
             raise ExperimentError(f"{path}: stage {stage!r}: defaults name {name!r}, but there is no configs/{name}")
-        merged = _merge(merged, _read(file))
-    return _merge(merged, {k: v for k, v in body.items() if k != "defaults"})
-
-
-def _merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(low)
-    for key, value in high.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else copy.deepcopy(value)
-    return merged
+        merged = merge(merged, read_yaml(file))
+    return merge(merged, {k: v for k, v in body.items() if k != "defaults"})
 
 
 def _apply_overrides(
     overrides: Sequence[tuple[str, str]], variables: dict[str, Any], stages: dict[str, dict[str, Any]]
 ) -> None:
     for key, text in overrides:
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
+        value = parse_value(text)
         head, _, rest = key.partition(".")
         if head == "vars" and rest:
             if rest.split(".")[0] not in variables:

@@ -64,6 +64,8 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
         raise ExperimentError(f"--only {only}: no such stage; allowed: {', '.join(s.name for s in experiment.stages)}")
     for stage in chosen:
         stages.check(stage)
+        if ranks.world_size == 1:
+            _refuse_swarm(stage)
     with _locked(experiment.dir, ranks):
         done = {s.name for s in chosen if _complete(s)}
         _refuse_stale(chosen, done)
@@ -81,6 +83,24 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
             if ranks.rank == 0:
                 console.print(head)
             _run_in_process(stage, number, ranks)
+
+
+def _refuse_swarm(stage: Stage) -> None:
+    """On a CPU Lightning starts as many processes as it is told: an experiment for 8 GPUs would fill a laptop with 8 copies of the model."""
+    import torch
+
+    trainer = stage.config.get("trainer", {})
+    devices, accelerator = trainer.get("devices"), trainer.get("accelerator", "auto")
+    if accelerator not in ("auto", "cpu") or (accelerator == "auto" and torch.accelerator.is_available()):
+        return
+    cores = os.cpu_count() or 1
+    # A few processes on fewer cores are slow and harmless.
+    most = max(cores, 4)
+    if str(devices).isdigit() and int(devices) > most:
+        raise ExperimentError(
+            f"stage {stage.name!r}: trainer.devices: found {devices}, but this machine has no GPU for it and {cores} CPU cores; "
+            f"allowed: auto, or 1 to {most}"
+        )
 
 
 @contextmanager
@@ -159,9 +179,10 @@ def _run_in_process(stage: Stage, number: int, ranks: Ranks) -> None:
     if code in (-signal.SIGINT, 130):
         raise KeyboardInterrupt
     if code != 0:
-        raise StageFailed(
-            f"stage {stage.name!r} ended with exit code {code}; its files are in {stage.out}, the same command goes on there"
-        )
+        # A negative code is the signal that killed it.
+        how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+        how += " (is there enough memory?)" if code == -signal.SIGKILL else ""
+        raise StageFailed(f"stage {stage.name!r} {how}; its files are in {stage.out}, the same command goes on there")
 
 
 def _keep_book(stage: Stage, status: str, started: float) -> None:

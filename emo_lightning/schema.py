@@ -269,8 +269,11 @@ def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
 
 
 def describe(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one line: key, what was found, what is allowed."""
-    first = error.errors(include_url=False)[0]
+    """The first problem of a pydantic error in one line: key, what was found, what is allowed.
+
+    Keys that do not exist come first: a misspelt one is also the reason why another is missing.
+    """
+    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "record"
     found = "" if first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""

@@ -99,6 +99,14 @@ def check(stage: Stage) -> None:
     Raises:
         ExperimentError: names the stage, the key, and what was found.
     """
+    if isinstance(kind(stage.kind), Fit):
+        for section in ("trainer", "model", "data"):
+            # jsonargparse passes over anything else without a word.
+            if not isinstance(stage.config.get(section, {}), dict):
+                found = stage.config[section]
+                raise ExperimentError(
+                    f"stage {stage.name!r} ({stage.kind}): {section}: found {found!r}; expected a mapping of keys"
+                )
     try:
         parser_of(stage.kind).parse_object(copy.deepcopy(stage.config))
     except ExperimentError:
@@ -178,6 +186,8 @@ def quiet() -> None:
     for advice in (
         "does not have many workers", "Checkpoint directory .* exists and is not empty", "LightningCLI's args parameter is intended",
         "You have overridden `on_before_batch_transfer`", "Precision .* is not supported by the model summary",
+        # `val/loss` is reduced by its metric, exactly (tasks/base.py).
+        "It is recommended to use `self.log\\('val/loss'",
         # A pass that finds everything answered has no loader.
         "Total length of `list` across ranks is zero",
         # Notices of renamed things between transformers, peft, Lightning and torch, which are theirs to settle.

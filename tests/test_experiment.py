@@ -163,6 +163,15 @@ def test_digest_is_what_a_stage_computes(tmp_path: Path) -> None:
         ({"stages": {"a": {"run": "world", "seed": "${vars.no}"}}}, r"x\.yaml: stage 'a': .*vars\.no"),
         ({"extends": "no.yaml"}, r"no\.yaml: no such file; there are: .*x\.yaml"),
         ({"stages": {"a": {"run": "world", "run_": 1, "vars": 1}}}, r"stage 'a': 'vars' is reserved for interpolation"),
+        ("vars: {x: 1}\nstages: {a: {run: world}}\nvars: {x: 2}\n", r"x\.yaml: not YAML: key 'vars' stands twice .*line 3"),
+        ({"extends": "x.yaml", "stages": {"a": {"run": "world"}}}, r"x\.yaml: extends itself, by way of x\.yaml"),
+        ({"extends": 3}, r"x\.yaml: extends: found 3; expected a file name or a list"),
+        ({"vars": ["a"], "stages": {"a": {"run": "world"}}}, r"x\.yaml: 'vars' holds list; expected a mapping"),
+        ({"stages": {"a": {"run": ["world"]}}}, r"x\.yaml: stage 'a' needs the key 'run'"),
+        ({"stages": {"a-{s}": {"run": "world", "foreach": {"s": 3}}}}, r"stage 'a-\{s\}': foreach: found \{'s': 3\}; expected"),
+        ({"stages": {"a": {"run": "world", "foreach": {"s": [1, 2]}}}}, r"stage 'a': foreach has 's', so the name needs \{s\}"),
+        ({"stages": {"a-{t}-{s}": {"run": "world", "foreach": {"s": [1]}}}}, r"stage name 'a-\{t\}-1'; allowed: letters"),
+        ({"name": "../up", "stages": {"a": {"run": "world"}}}, r"x\.yaml: name '\.\./up': expected a folder below runs"),
     ],
 )  # fmt: skip
 def test_wrong_files(tmp_path: Path, text: Any, message: str) -> None:
@@ -206,6 +215,35 @@ def test_wrong_arguments_stop_before_anything_runs(
     assert error.count("\n") == 1, error
     assert re.search(message, error)
     assert not (tmp_path / "runs").exists()
+
+
+def test_section_that_is_no_mapping_is_an_error(tmp_path: Path) -> None:
+    """jsonargparse takes it for nothing given."""
+    (stage,) = load(tmp_path, {"stages": {"s": SFT | {"trainer": 5}}}).stages
+    with pytest.raises(ExperimentError, match=r"stage 's' \(sft\): trainer: found 5; expected a mapping"):
+        check(stage)
+
+
+def test_file_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(ExperimentError, match=r"x\.yaml: not YAML: .*utf-8"):
+        load_experiment(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001", "1E-4"])
+def test_one_number_is_one_setting_however_it_is_written(tmp_path: Path, text: str) -> None:
+    stages = {"stages": {"s": SFT}}
+    written_out = load(tmp_path, stages, ("s.model.optim.lr", text)).stages[0]
+    assert config(
+        load(tmp_path, yaml.safe_dump(stages) + f"vars: {{lr: {text}}}\n", ("s.model.optim.lr", "${vars.lr}")), "s"
+    ) == (written_out.config)
+    assert written_out.config["model"]["optim"]["lr"] == 1e-4
+    assert isinstance(written_out.config["model"]["optim"]["lr"], float)
+
+
+def test_defaults_may_be_one_name(tmp_path: Path) -> None:
+    tree = {"stages": {"s": SFT | {"defaults": "trainer/inference.yaml"}}}
+    assert config(load(tmp_path, tree), "s")["trainer"]["logger"] is False
 
 
 def test_unknown_kind_lists_all(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment import ROOT
+from emo_lightning.experiment import ROOT, ExperimentError, load_experiment
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 SHORT = {
@@ -289,6 +289,22 @@ class CrashAt(pl.Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self.step and self.flag.exists():
             raise RuntimeError("power cut")
+
+
+def test_experiment_for_many_gpus_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would start them all."""
+    from emo_lightning import runner
+
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    stages = {s.name: s for s in load_experiment(ROOT / "experiments/emoverse.yaml", [("vars.devices", "3000")]).stages}
+    with pytest.raises(
+        ExperimentError, match=r"stage 'round1': trainer.devices: found 3000, .* no GPU .*allowed: auto, or 1 to"
+    ):
+        runner._refuse_swarm(stages["round1"])
+    runner._refuse_swarm(stages["table6"])
+    runner._refuse_swarm(stages["probe-base-0"])
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    runner._refuse_swarm(stages["round1"])
 
 
 def test_failed_stage_resumes_and_complete_ones_are_skipped(

@@ -18,7 +18,7 @@ from emo_lightning.cli import main
 from emo_lightning.experiment import ROOT, ExperimentError, Stage
 from emo_lightning.stages import KINDS, check, parser_of, takes
 from emo_lightning.sweep.argument_types import at, keys, problems
-from emo_lightning.sweep.config import COMMAND
+from emo_lightning.sweep.config import COMMAND, beside, load_sweep
 from emo_lightning.sweep.lint import lint
 from emo_lightning.sweep.signatures import arguments
 
@@ -124,9 +124,30 @@ def test_a_variable_that_reaches_nothing(tmp_path: Path) -> None:
 
 def test_values_of_the_command_line_are_checked_too(tmp_path: Path) -> None:
     assert "parameter vars.sed: " in faults(tmp_path, {}, **{"vars.sed": 1})
-    assert "the sweep itself varies this key" in faults(tmp_path, {}, **{"des.model.head.fusion": "both"})
+    assert "to narrow it, give a list, e.g. --des.model.head.fusion '[both]'" in faults(
+        tmp_path, {}, **{"des.model.head.fusion": "both"}
+    )
     heldout = {"metric": {"name": "probe/heldout/f1"}}
     assert faults(tmp_path, heldout, **{"probe.data.extra": {"heldout": "x"}}) == ""
+
+
+def test_a_list_narrows_what_the_sweep_varies(tmp_path: Path) -> None:
+    key, given = "des.model.head.num_layers", {"des.model.head.num_layers": [1, 2], "vars.lr": 0.1}
+    path = tmp_path / "s.yaml"
+    body = {key: {"values": [1, 2, 8]}, "vars.seed": {"values": [0, 1]}}
+    path.write_text(yaml.safe_dump(GOOD | {"parameters": body}))
+    sweep, found = lint(path, given)
+    assert found == []
+    assert sweep is not None
+    assert [p.values for p in sweep.parameters] == [(1, 2), (0, 1)]
+    # What goes to W&B is narrowed too, and the rest stays a value of every run.
+    assert sweep.raw["parameters"] == {key: {"values": [1, 2]}, "vars.seed": {"values": [0, 1]}}
+    assert beside(sweep, given) == {"vars.lr": 0.1}
+    assert "found 1.5; allowed: a whole number" in "".join(lint(path, {key: [1, 1.5]})[1])
+    (fixed, _) = load_sweep(path, {key: [2]}).parameters
+    assert (fixed.fixed, fixed.values) == (True, (2,))
+    path.write_text(yaml.safe_dump(GOOD | {"parameters": {key: body[key]}}))
+    assert "nothing to compare" in "".join(lint(path, {key: [1]})[1])
 
 
 def test_the_command_lints_without_torch(tmp_path: Path) -> None:

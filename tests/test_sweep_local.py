@@ -115,7 +115,11 @@ def test_finished_runs_are_kept_and_a_killed_one_goes_on(swept: Path, capfd: pyt
     process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(main(["sweep", "s.yaml", "--local"])))
     process.start()
     slow = next_run(swept, "max_epochs=60")
-    wait_for(lambda: list(slow.glob("des/checkpoints/*.ckpt")), process)
+    # The first checkpoint is written within its epoch, which the kill may still cut short.
+    saved: set[int] = set()
+    wait_for(
+        lambda: saved.update(p.stat().st_mtime_ns for p in slow.glob("des/checkpoints/last.ckpt")) or len(saved) > 2, process
+    )
     os.kill(process.pid or 0, signal.SIGTERM)
     process.join(90)
     assert process.exitcode == 130
@@ -184,6 +188,23 @@ def test_a_value_that_no_run_can_take_stops_before_the_first(swept: Path, capfd:
     assert main(["sweep", "s.yaml", "--local"]) == 2
     assert "found 'bth'" in capfd.readouterr().err
     assert not list(swept.glob("runs/s/*/des"))
+
+
+def test_features_are_looked_at_before_the_first_run(swept: Path, features: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The paper's 1, 2, 4, 8 layers over features of four."""
+    key = "des.model.head.num_layers"
+    write_sweep(swept, parameters={key: {"values": [1, 2, 4, 8]}})
+    assert main(["sweep", "s.yaml", "--local"]) == 2
+    error = capfd.readouterr().err
+    assert f"{key} 8: stage 'des': model.head.num_layers is 8, but the features in {features}/train hold 4" in error
+    assert f"--{key} '[1, 2, 4]'" in error
+    assert main(["sweep", "s.yaml", "--local", "--vars.features", "nowhere"]) == 2
+    error = capfd.readouterr().err
+    assert "nowhere/train: no finished feature cache" in error
+    assert "leave out" not in error
+    assert not list(swept.glob("runs/*/*"))
+    assert main(["sweep", "s.yaml", "--local", f"--{key}", "[1, 4]"]) == 0
+    assert [s["values"] for s in results(swept)["settings"]] in ([{key: 1}, {key: 4}], [{key: 4}, {key: 1}])
 
 
 @pytest.mark.parametrize(
@@ -278,6 +299,14 @@ def test_bayes_runs_and_goes_on(swept: Path) -> None:
     assert main(["sweep", "s.yaml", "--local", "--count", "5"]) == 0
     assert len(list(swept.glob("runs/s/*/des"))) == 5
     assert len(first) == 3
+    # A run outside the bounds that the file has since been given is not learned from.
+    write_sweep(
+        swept,
+        method="bayes",
+        parameters={"des.model.optim.lr": {"min": 1e-9, "max": 1e-8, "distribution": "log_uniform_values"}},
+    )
+    assert main(["sweep", "s.yaml", "--local", "--count", "1"]) == 0
+    assert len(list(swept.glob("runs/s/*/des"))) == 6
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -94,8 +93,10 @@ def test_a_failed_run_is_a_failed_trial(
 
 
 @pytest.mark.slow
-def test_a_trial_writes_its_figures_into_the_agents_run(tmp_path: Path) -> None:
-    """The real client, offline, with the variables that its agent sets."""
+def test_the_agent_starts_a_trial_that_writes_its_figures_into_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's own agent starts what the shipped file's `command` says, as if its server had sent a run; the real client, offline."""
+    from wandb.wandb_agent import Agent
+
     features = tmp_path / "features"
     import torch
 
@@ -111,13 +112,20 @@ def test_a_trial_writes_its_figures_into_the_agents_run(tmp_path: Path) -> None:
                     Supervision([1.0 if c == i % 8 else 0.0 for c in range(8)], i % 8, 5.0),
                 )
     values = {"vars.features": str(features), "vars.epochs": 1, "probe.trainer.max_epochs": 1, "trainer.accelerator": "cpu"}
-    environment = os.environ | {
-        "WANDB_MODE": "offline", "WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "r1", "WANDB_DIR": str(tmp_path), "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "emo_lightning", "sweep", "--trial", PROGRAM, json.dumps(values)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    monkeypatch.chdir(tmp_path)
+    # The agent sets some of these itself: what is set here before is put back after the test.
+    for key, value in {
+        "WANDB_MODE": "offline", "WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "", "WANDB_SWEEP_PARAM_PATH": "", "WANDB_DIR": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(key, value)
+    agent = Agent(api=None, queue=None, sweep_id="abc")
+    agent._sweep_command = yaml.safe_load(Path(SWEEP).read_text())["command"]
+    given = {key: {"value": value} for key, value in (values | {"des.model.head.pooling": "mean"}).items()}
+    agent._command_run({"type": "run", "run_id": "r1", "program": PROGRAM, "args": given})
+    assert agent._run_processes["r1"].wait() == 0
+    config = yaml.safe_load((tmp_path / "runs/sweep-abc/r1/des/config.yaml").read_text())
+    assert config["model"]["head"]["pooling"] == "mean"
     metrics = json.loads((tmp_path / "runs/sweep-abc/r1/probe/metrics.json").read_text())
     (run,) = tmp_path.glob("wandb/offline-run-*-r1")
     logged = {item.key or "/".join(item.nested_key): item.value_json for row in written(run, "history") for item in row.item}

@@ -72,7 +72,10 @@ def main(argv: list[str]) -> int:
     """Run `emo des`."""
     args = parser().parse_args(argv)
     from emo_lightning.evaluation.des_space import stages
+    from emo_lightning.stages import quiet
 
+    if args.verb == "stability":
+        quiet()
     given, out, references, seed = _named(args.inputs), args.out, args.references, args.seed
     match args.verb:
         case "retrieval":

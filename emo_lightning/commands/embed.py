@@ -6,16 +6,21 @@ import argparse
 from pathlib import Path
 
 from emo_lightning.commands.explain import DEFAULT_MODEL
+from emo_lightning.commands.outputs import check_output_file
+
+EXAMPLE = """examples:
+  emo embed *.jpg --out des.parquet
+  torchrun --nproc-per-node 8 -m emo_lightning embed data/*.tar --out data-des    (shared among the ranks; resumes by shard)
+"""
 
 
 def main(argv: list[str]) -> int:
     """Embed images into parquet, or tars into tars."""
     parser = argparse.ArgumentParser(
         prog="emo embed", description="The emotion embedding (DES) of images, or of every image in tars.",
-        epilog="examples: emo embed *.jpg --out des.parquet     "
-        "torchrun --nproc-per-node 8 -m emo_lightning embed data/*.tar --out data-des   (shared among the ranks; resumes by shard)",
+        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("inputs", nargs="+", help="image files, or tars (not both)")
+    parser.add_argument("inputs", nargs="+", help="image files, or tars (files, folders, globs); not both")
     parser.add_argument(
         "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
     )
@@ -23,17 +28,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     args = parser.parse_args(argv)
-    tars = [i for i in args.inputs if i.endswith(".tar")]
+    tars = [i for i in args.inputs if i.endswith(".tar") or Path(i).is_dir()]
     if tars and len(tars) != len(args.inputs):
         raise ValueError(f"inputs hold {len(tars)} tars and {len(args.inputs) - len(tars)} other files; give one kind")
     if not tars and args.out.suffix != ".parquet":
         raise ValueError(f"--out {args.out}: images go to a .parquet file")
+    if not tars:
+        check_output_file(args.out)
     if tars and args.out.is_file():
         raise ValueError(f"--out {args.out}: is a file; tars go to a folder")
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: expected at least 1")
     from emo_lightning.evaluation.embed import embed_images, embed_tars
+    from emo_lightning.stages import quiet
 
+    quiet()
     if tars:
         embed_tars(tars, args.out, args.model, args.batch_size, args.device)
     else:

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from emo_lightning.commands.outputs import check_output_file
+
 DEFAULT_MODEL = "runs/demo/model"
 
 
@@ -14,6 +16,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="emo explain", description="Triplet, boxes, emotion distribution and intensity of one image: JSON and an overlay picture.",
         epilog="example: emo explain photo.jpg --model runs/demo/model --out photo.explained.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("image", type=Path)
     parser.add_argument(
@@ -23,14 +26,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="of one reply (default: 256)")
     args = parser.parse_args(argv)
+    if args.max_new_tokens < 1:
+        raise ValueError(f"--max-new-tokens {args.max_new_tokens}: expected at least 1")
     from emo_lightning.data.images import open_image
 
     image = open_image(args.image)
+    out = args.out or Path(f"{args.image.stem}.explained.png")
+    check_output_file(out)
     from emo_lightning.evaluation.bundle import EmotionModel
     from emo_lightning.evaluation.overlay import save_overlay
+    from emo_lightning.stages import quiet
 
+    quiet()
     said = EmotionModel(args.model, args.device).explain(image, args.image.stem, args.max_new_tokens).as_json()
-    out = args.out or Path(f"{args.image.stem}.explained.png")
     save_overlay(image, said, out)
-    print(json.dumps(said | {"overlay": str(out)}, indent=1, ensure_ascii=False))
+    # One key a line: an embedding of 1,024 numbers would fill the screen.
+    rows = [
+        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in (said | {"overlay": str(out)}).items()
+    ]
+    print("{" + ",\n ".join(rows) + "}")
     return 0

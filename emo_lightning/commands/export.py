@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
+
+from emo_lightning.commands.outputs import check_output_file
 
 
 def main(argv: list[str]) -> int:
@@ -11,6 +14,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="emo export", description="Fold a PEFT adapter into its base model and write a plain transformers folder.",
         epilog="example: emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("adapter", type=Path, help="adapter folder of a run")
     parser.add_argument("--merge", action="store_true", required=True, help="fold the adapter into the weights")
@@ -21,13 +25,20 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not (args.adapter / "adapter_config.json").is_file():
         raise ValueError(f"{args.adapter}: no adapter_config.json there; expected the adapter folder of a run")
-    if args.out.exists() and any(args.out.iterdir()):
-        raise ValueError(f"--out {args.out} is not empty; choose another folder")
+    if args.out.is_file() or (args.out.exists() and any(args.out.iterdir())):
+        raise ValueError(f"--out {args.out} is not an empty folder; choose another")
+    temporary = args.out.with_name(f".{args.out.name}.unfinished")
+    if not args.out.exists():
+        check_output_file(args.out)
+    if temporary.exists():
+        # What a killed run has left there would be taken for part of this model.
+        shutil.rmtree(temporary)
     from emo_lightning.models.backbone import BackboneConfig, load_backbone
+    from emo_lightning.stages import quiet
 
+    quiet()
     backbone = load_backbone(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))
     processor = backbone.processor
-    temporary = args.out.with_name(args.out.name + ".tmp")
     backbone.merged().save_pretrained(temporary)
     processor.save_pretrained(temporary)
     if args.out.exists():

@@ -47,7 +47,9 @@ def main(argv: list[str]) -> int:
     from emo_lightning.evaluation.console import show_result
     from emo_lightning.evaluation.faithfulness import MaskPlan, faithfulness, faithfulness_page
     from emo_lightning.evaluation.honesty_stages import write_result
+    from emo_lightning.stages import quiet
 
+    quiet()
     if (args.limit is not None and args.limit < 1) or args.batch_size < 1:
         raise ValueError(f"--limit {args.limit}, --batch-size {args.batch_size}: expected at least 1")
     plan = MaskPlan(args.mask, args.draws, args.max_overlap, args.seed)

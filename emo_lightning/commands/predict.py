@@ -165,8 +165,7 @@ def _remote(args: argparse.Namespace) -> int:
     from emo_lightning.data.shards import TarIndex
     from emo_lightning.stages import load
     from emo_lightning.tasks import endpoint
-    from emo_lightning.tasks.answers import AnswerFiles, counts_line
-    from emo_lightning.tasks.inference import of_record
+    from emo_lightning.tasks.answers import AnswerFiles, counts_line, of_record
 
     # The factory owns the ledger; it is reached by name, as for stages.
     config = _config(args, load("data_prep.answers:UnderTest"))

@@ -19,7 +19,8 @@ Without --local it is registered on W&B and an agent works on it here; more agen
   --runs DIR            with --local: folder of all runs (default: runs)
   --name NAME           with --local: the sweep's folder below --runs (default: the file's `name`)
   --project, --entity   of W&B
-  --KEY VALUE           the same value for every run, e.g. --vars.features runs/demo/features-attribute
+  --KEY VALUE           the same value for every run, e.g. --vars.features runs/demo/features-attribute; for a key that the sweep varies a
+                        list, which takes the place of the file's: --des.model.head.num_layers '[1, 2, 4]'
 
 example: emo sweep experiments/sweeps/fusion.yaml --local --vars.features runs/demo/features-attribute"""
 
@@ -91,9 +92,10 @@ def main(argv: list[str]) -> int:
     faults = sum([_check(file, fixed, bool(own.get("check"))) for file in files])
     if faults or own.get("check"):
         return 2 if faults else 0
-    from emo_lightning.sweep.config import load_sweep
+    from emo_lightning.sweep.config import beside, load_sweep
 
-    sweep = load_sweep(files[0])
+    sweep = load_sweep(files[0], fixed)
+    fixed = beside(sweep, fixed)
     if own.get("local"):
         return _local(sweep, own, fixed)
     _refuse(own, ("jobs", "seed", "max-failures", "runs", "name"))

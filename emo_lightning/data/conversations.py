@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.loader import rank_loader
+from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.shards import TarIndex
 
@@ -72,6 +72,9 @@ class ConversationDataModule(LightningDataModule):
     ) -> None:  # fmt: skip
         super().__init__()
         self.train, self.val, self.objectives = train, val, objectives
+        check_counts(
+            batch_size=batch_size, val_batch_size=val_batch_size, num_workers=num_workers, max_length=max_length, limit=limit, seed=seed
+        )  # fmt: skip
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.max_length, self.limit, self.seed = num_workers, max_length, limit, seed
         self._datasets: dict[str, ConversationDataset] = {}

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from emo_lightning.data.embeddings import EmbeddingDataset, collate_embeddings
 from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache, collate_features
-from emo_lightning.data.loader import ResumableLoader, rank_loader
+from emo_lightning.data.loader import ResumableLoader, check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import NO_EMOTION
 
@@ -45,6 +45,7 @@ class FeatureDataModule(pl.LightningDataModule):
             raise ValueError(f"data.extra has the names {taken}, which are taken; use others")
         self.paths = {"train": train, "val": val, **({"test": test} if test is not None else {}), **extra}
         self.evaluation_sets = [name for name in self.paths if name not in ("train", "val")]
+        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.caches: dict[str, FeatureCache] = {}
         self.embeddings: dict[str, EmbeddingDataset] = {}

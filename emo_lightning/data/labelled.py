@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.loader import rank_loader
+from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.shards import TarIndex
 from emo_lightning.data.supervision import NO_EMOTION, Supervision, collate_supervision
@@ -62,6 +62,7 @@ class LabelledDataModule(LightningDataModule):
         max_length: int = 4096, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_counts(batch_size=batch_size, num_workers=num_workers, max_length=max_length, seed=seed)
         self.paths = {"train": train, "val": val}
         self.objective, self.batch_size, self.num_workers = objective, batch_size, num_workers
         self.max_length, self.seed = max_length, seed

@@ -11,6 +11,21 @@ from torch.utils.data import DataLoader, Dataset
 from emo_lightning.data.sampler import EpochBatches, Slot
 
 
+def check_counts(**found: int | None) -> None:
+    """Refuse numbers of samples, batches or processes that mean nothing, by the name of their config key below `data`.
+
+    Args:
+        **found: key -> value; None means "not set". `num_workers` and `seed` may be 0, all others are at least 1.
+
+    Raises:
+        ValueError: names the key, the value and what is allowed.
+    """
+    for name, value in found.items():
+        least = 0 if name in ("num_workers", "seed") else 1
+        if value is not None and value < least:
+            raise ValueError(f"data.{name}: found {value}; expected at least {least}")
+
+
 class _FromStep:
     """The batch sampler that the DataLoader sees: the epoch's batches from a given step on."""
 

@@ -6,13 +6,13 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from PIL import Image
 from torch.utils.data import Dataset
 
 from emo_lightning.data.boxes import resized_size
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.loader import rank_loader
+from emo_lightning.data.images import grey
+from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.shards import TarIndex
 from emo_lightning.schema import Record
@@ -31,11 +31,6 @@ class QuestionDataset(Dataset[tuple[int, Question]]):
         row = self.rows[slot.index]
         image = self.index.image(row)
         return row, Question(self.index.record(row).id, grey(image.size) if self.blind else image, (), filler=slot.filler)
-
-
-def grey(size: tuple[int, int]) -> Image.Image:
-    """What a blind model is shown: (width, height) of middle grey."""
-    return Image.new("RGB", size, (128, 128, 128))
 
 
 class _AskAll:
@@ -76,6 +71,7 @@ class QuestionDataModule(LightningDataModule):
             raise ValueError(f"data.sets={sets}, data.objectives={objectives}: expected at least one of each")
         for name in objectives:
             objective(name)
+        check_counts(batch_size=batch_size, num_workers=num_workers, max_length=max_length, limit=limit)
         self.sets, self.objectives, self.batch_size = sets, objectives, batch_size
         self.num_workers, self.max_length, self.limit, self.blind = num_workers, max_length, limit, blind
         self._indices: dict[str, TarIndex] = {}

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from emo_lightning.data.images import to_rgb
 from emo_lightning.data.shardlist import Shard, check_listed, list_shards
 from emo_lightning.data.stores import ByteStore, open_store
 from emo_lightning.data.tarscan import ShardError, scan_tar
@@ -153,7 +154,7 @@ class TarIndex:
         where = self.where(row, extension)
         try:
             with Image.open(io.BytesIO(data)) as opened:
-                image = opened.convert("RGB")
+                image = to_rgb(opened)
         # PIL's plugins raise any of these on damaged files.
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise ShardError(f"{where}: image of {len(data)} bytes does not decode: {error}") from error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from emo_lightning.schema import SchemaError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -26,6 +28,26 @@ def write_json(path: Path, value: Any) -> None:
         ValueError: a NaN or an infinity, which other JSON readers refuse.
     """
     write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_object(path: Path, on_constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
+    """A JSON object.
+
+    Args:
+        path: the file.
+        on_constant: gives the value of NaN, Infinity and -Infinity, which strict JSON does not have; None takes Python's.
+
+    Raises:
+        FileNotFoundError: no such file.
+        SchemaError: not JSON, or no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=on_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise SchemaError(f"{path}: found {type(found).__name__}; expected an object")
+    return found
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

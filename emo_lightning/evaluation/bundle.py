@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emo_lightning.evaluation.artifacts import write_json
+from emo_lightning.evaluation.artifacts import read_object, write_json
 from emo_lightning.schema import EMOTIONS, Prediction, SchemaError, intensity_level
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ def read_bundle(folder: Path) -> dict[str, Any]:
         raise SchemaError(
             f"{path}: no such file; --model takes the folder of an experiment's `model` stage, e.g. runs/demo/model"
         )
-    config = json.loads(path.read_text())
+    config = read_object(path)
     if set(config) != set(_KEYS):
         raise SchemaError(f"{path}: keys {', '.join(sorted(config))}; expected {', '.join(sorted(_KEYS))}")
     for key in ("backbone", "head", "probe"):

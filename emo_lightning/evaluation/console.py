@@ -13,6 +13,7 @@ from rich.table import Table
 from emo_lightning.evaluation.page import Page, cell_text
 from emo_lightning.evaluation.table5 import MODES, ROWS, Mode
 from emo_lightning.evaluation.table6 import METRICS, SETS
+from emo_lightning.evaluation.terminal import fitted
 
 NOT_COMPUTED = "not computed"
 
@@ -58,13 +59,26 @@ def table6_tables(result: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
+def cloud_table(arms: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What `mds.json` says of each arm: arms as rows; purity and silhouette in the embedding and in the picture."""
+    table = Table(title="Figure 6", caption="Stress 0 is a faithful picture; silhouette and purity: in the embedding / in 2-D.")
+    for n, heading in enumerate(("Arm", "images", "stress-1", "silhouette", "kNN purity")):
+        table.add_column(heading, justify="right" if n else "left")
+    for arm, found in arms.items():
+        silhouette = "–" if found["silhouette_des"] is None else f"{found['silhouette_des']:.3f} / {found['silhouette_2d']:.3f}"
+        purity = f"{found['knn_purity_des']:.3f} / {found['knn_purity_2d']:.3f}"
+        table.add_row(escape(arm), str(found["points"]), f"{found['stress']:.3f}", silhouette, purity)
+    return table
+
+
 def page_tables(page: Page) -> list[Table]:
     """The tables of a `page.json`."""
     tables = []
     for found in page.tables:
         table = Table(title=found.title or page.title, caption=found.note or None)
         for n, column in enumerate(found.columns):
-            table.add_column(column, justify="right" if n else "left")
+            words = all(isinstance(row[n], str) for row in found.rows)
+            table.add_column(column, justify="left" if words or not n else "right")
         for row in found.rows:
             table.add_row(*(escape(cell_text(cell, found.digits)) for cell in row))
         tables.append(table)
@@ -72,10 +86,14 @@ def page_tables(page: Page) -> list[Table]:
 
 
 def show(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Print tables one under the other."""
+    """Print tables one under the other; one that is wider than the terminal goes on in another."""
     console = console or Console()
     for table in tables:
-        console.print(table)
+        parts = fitted(table, console.width)
+        for part in parts:
+            console.print(part)
+        if len(parts) > 1 and table.caption:
+            console.print(table.caption, style="table.caption", highlight=False)
 
 
 def show_result(result: Mapping[str, Any], page: Page, *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ EMOTION_COLOURS: dict[str, str] = dict(
 )
 """Okabe and Ito's colour-blind-safe set, its black (lost on a dark page) replaced by brown and its blue lightened."""
 
-EMOTION_MARKERS: dict[str, str] = dict(zip(EMOTIONS, "os^DvPX*", strict=True))
+EMOTION_MARKERS: dict[str, str] = dict(zip(EMOTIONS, "os^DvpX*", strict=True))
 """A second channel beside colour."""
 
 ARM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0C808", "#D55E00")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path, PurePosixPath
@@ -118,14 +119,26 @@ def cell_text(cell: Cell, digits: int = 2) -> str:
         case int():
             return f"{cell:,}"
         case float():
-            return f"{cell:.{digits}f}"
+            return _fixed(cell, digits)
         case Spread(value=value, low=low, high=high, std=std):
+            assert value is not None  # The first case has taken it.
             about = f" ± {std:.{digits}f}" if std is not None else ""
             if low is not None and high is not None:
-                about += f" [{low:.{digits}f}, {high:.{digits}f}]"
-            return f"{value:.{digits}f}{about}"
+                about += f" [{_fixed(low, digits)}, {_fixed(high, digits)}]"
+            return f"{_fixed(value, digits)}{about}"
         case _:
             raise TypeError(f"cell {cell!r}; expected a text, a number, Spread or None")
+
+
+def with_minus(text: str) -> str:
+    """A minus sign instead of the hyphen before a figure, for readers; programs read the hyphen."""
+    return re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
+
+
+def _fixed(value: float, digits: int) -> str:
+    """Never `-0.00`."""
+    text = f"{value:.{digits}f}"
+    return text if text.strip("-0.") else text.removeprefix("-")
 
 
 def _plain(value: Any, lost: list[int]) -> Any:

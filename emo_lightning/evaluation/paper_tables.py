@@ -1,4 +1,4 @@
-"""Tables 5 and 6 of the paper as the report shows them, with what belongs to them: differences, emotions, confusions."""
+"""Tables 5 and 6 and the merits of Figure 6 of the paper as the report shows them, with what belongs to them: differences, emotions, confusions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table5_tables(stage: str, found: Mapping[str, Any], source: Provenance) -> l
         if any(isinstance(cell, Spread) and cell.low is not None for row in rows for cell in row):
             note += " In brackets: 95 % intervals over images."
         note += f" Definition {found['definition'][:12]}."
-        grey = f"Grey: answers that never look at the image, from {found['baseline_source']}." if found["baselines"] else ""
+        grey = f"answers that never look at the image, from {found['baseline_source']}." if found["baselines"] else ""
         tables.append(
             ReportTable(
                 f"Table 5, {mode} mode", ["Metric", *columns], rows, note,
@@ -61,6 +61,22 @@ def table6_tables(stage: str, found: Mapping[str, Any], source: Provenance) -> l
         columns = ["Training setting", *METRICS.values(), "Seeds"]
         tables.append(ReportTable(f"Table 6, {name}", columns, rows, note, name=f"{stage}-{name}", sources=[source], best=best))
     return tables
+
+
+def cloud_tables(stage: str, found: Mapping[str, Any], source: Provenance) -> list[ReportTable]:
+    """How faithful Figure 6 is, and how far the emotions keep apart: arms down, as `mds.json` has it."""
+    rows: list[list[Cell]] = []
+    for arm, cloud in found["arms"].items():
+        splits = ", ".join(f"{name} {count}" for name, count in cloud["splits"].items())
+        merits = [cloud[key] for key in ("stress", "silhouette_des", "silhouette_2d", "knn_purity_des", "knn_purity_2d")]
+        rows.append([arm, f"{cloud['points']} of {cloud['available']}", splits, *merits])
+    k = next((cloud["k"] for cloud in found["arms"].values()), "k")
+    columns = [
+        "Training setting", "Images", "Splits", "Stress-1 ↓", "Silhouette, DES ↑", "Silhouette, 2-D ↑", f"{k}-NN purity, DES ↑",
+        f"{k}-NN purity, 2-D ↑",
+    ]  # fmt: skip
+    best = {(n, m) for m in range(3, 8) for n in best_of([row[m] for row in rows], m == 3)}
+    return [ReportTable("Figure 6 in figures", columns, rows, digits=3, name=f"{stage}-merits", sources=[source], best=best)]
 
 
 def _paired(stage: str, found: Mapping[str, Any], source: Provenance) -> Iterator[ReportTable]:

@@ -31,6 +31,8 @@ STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    # The figure's own white shows through in PNG and PDF; an SVG stands on the page's colour, dark or light.
+    "axes.facecolor": "none",
 }
 """Of every figure that is written to a file."""
 

@@ -74,11 +74,11 @@ class References:
         return self._index.image(i)
 
 
-def load_predictions(path: str | Path, references: References) -> dict[str, Prediction]:
-    """Predictions by id.
+def by_id(path: str | Path) -> dict[str, Prediction]:
+    """Predictions of one file by id, of whatever images.
 
     Raises:
-        SchemaError: an id occurs twice or is not among the references.
+        SchemaError: an id occurs twice.
         FileNotFoundError: no such file.
     """
     predictions: dict[str, Prediction] = {}
@@ -86,6 +86,17 @@ def load_predictions(path: str | Path, references: References) -> dict[str, Pred
         if prediction.id in predictions:
             raise SchemaError(f"{path}: prediction id {prediction.id!r} occurs twice")
         predictions[prediction.id] = prediction
+    return predictions
+
+
+def load_predictions(path: str | Path, references: References) -> dict[str, Prediction]:
+    """Predictions by id.
+
+    Raises:
+        SchemaError: an id occurs twice or is not among the references.
+        FileNotFoundError: no such file.
+    """
+    predictions = by_id(path)
     known = {record.id for record in references.records}
     if unknown := [i for i in predictions if i not in known]:
         raise SchemaError(

@@ -6,6 +6,7 @@ LaTeX and CSV. Every table and figure says which command, commit, settings and d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from emo_lightning.evaluation import figures
 from emo_lightning.evaluation.artifacts import write_bytes
 from emo_lightning.evaluation.baselines import TEXT_ONLY
-from emo_lightning.evaluation.page import MISSING, Cell, Spread, cell_text
+from emo_lightning.evaluation.page import MISSING, Cell, Spread, cell_text, with_minus
 from emo_lightning.evaluation.run_folder import COMPLETE
 from emo_lightning.evaluation.sections import RunSections
 from emo_lightning.evaluation.table5 import MODES, ROWS
@@ -171,7 +172,7 @@ def _environment() -> Environment:
         loader=PackageLoader("emo_lightning.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(cell=_cell, seconds=_seconds, day=_day, source_lines=source_lines)
+    environment.filters.update(cell=_cell, heading=_heading, seconds=_seconds, day=_day, source_lines=source_lines)
     environment.tests["scalar"] = lambda value: not isinstance(value, dict | list)
     return environment
 
@@ -179,14 +180,24 @@ def _environment() -> Environment:
 def _cell(cell: Cell, digits: int) -> Markup:
     """A figure, with its interval or deviation smaller beside it."""
     match cell:
-        case Spread(value=value) if value is not None:
-            number = f"{value:.{digits}f}"
-            about = cell_text(cell, digits).removeprefix(number).strip()
-            return Markup('{} <span class="about">{}</span>').format(number, about)
+        case Spread(value=float() | int()):
+            number, _, about = cell_text(cell, digits).partition(" ")
+            return Markup('{} <span class="about">{}</span>').format(with_minus(number), with_minus(about))
         case _ if cell_text(cell, digits) == MISSING:
             return Markup('<span class="none" title="not computed">{}</span>').format(MISSING)
         case _:
-            return Markup.escape(cell_text(cell, digits))
+            text = with_minus(cell_text(cell, digits))
+            return Markup.escape(_tied(text) if isinstance(cell, str) else text)
+
+
+def _tied(text: str) -> str:
+    """An arrow stays on the line of the word before it."""
+    return re.sub(r" (?=[↑↓])", "\u00a0", text)
+
+
+def _heading(text: str) -> str:
+    """`2-D` and `Stress-1` do not break."""
+    return re.sub(r"(?<=\d)-(?=[A-Z])|(?<=\w)-(?=\d\b)", "\u2011", _tied(text))
 
 
 def _seconds(value: Any) -> str:

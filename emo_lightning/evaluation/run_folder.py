@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from emo_lightning.evaluation.artifacts import read_object
 from emo_lightning.schema import SchemaError
 
 COMPLETE = "complete"
@@ -86,12 +86,7 @@ class RunFolder:
             SchemaError: not JSON, or no object.
         """
         lost: list[str] = []
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lost.append)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SchemaError(f"{path}: not JSON: {error}") from None
-        if not isinstance(found, dict):
-            raise SchemaError(f"{path}: found {type(found).__name__}; expected an object")
+        found = read_object(path, lost.append)
         if lost:
             self.note(
                 f"{self.shown(path)} holds {len(lost)} numbers that are not finite ({lost[0]}); they are shown as missing"

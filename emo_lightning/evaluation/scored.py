@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from emo_lightning.schema import EMOTIONS, Emotion, Prediction, Record, SchemaError, read_jsonl
+from emo_lightning.evaluation.references import by_id
+from emo_lightning.schema import EMOTIONS, Emotion, Prediction, Record, SchemaError
 
 CLASSES = len(EMOTIONS)
 SUM_TOLERANCE = 1e-2
@@ -22,11 +23,7 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
         SchemaError: an id occurs twice, or there is no prediction.
         FileNotFoundError: no such file.
     """
-    found: dict[str, Prediction] = {}
-    for prediction in read_jsonl(path, Prediction):
-        if prediction.id in found:
-            raise SchemaError(f"{path}: prediction id {prediction.id!r} occurs twice")
-        found[prediction.id] = prediction
+    found = by_id(path)
     if not found:
         raise SchemaError(f"{path}: holds no prediction")
     return found

@@ -153,7 +153,7 @@ class RunSections:
     def _mds(self) -> Section | None:
         text = (
             "Metric MDS of the embeddings. Stress 0 is a faithful picture. Purity is the share of the nearest neighbours with a "
-            "point's own emotion."
+            "point's own emotion, silhouette lies between −1 and 1; both in the embedding (DES) and in the picture (2-D)."
         )
 
         def show(stage: Stage, found: dict[str, Any], own: Section) -> None:
@@ -161,12 +161,13 @@ class RunSections:
                 for n, (arm, cloud) in enumerate(found["arms"].items()):
                     labels = points[f"labels_{n}"].tolist()
                     drawn = Markup(figures.cloud_svg(points[f"coords_{n}"], labels, arm))
-                    own.figures.append(Figure(arm, drawn, self.sources.of(stage), facts=_cloud_facts(cloud)))
+                    own.figures.append(Figure(arm, drawn, self.sources.of(stage)))
                     if cloud["without_emotion"]:
                         self.run.note(f"stage {stage.name!r}, {arm}: {cloud['without_emotion']} embeddings have no emotion")
                     if len(set(labels)) < 2:
                         only = f"every embedding is labelled {labels[0]!r}" if labels else "there is no embedding"
                         self.run.note(f"stage {stage.name!r}, {arm}: {only}; silhouette and purity say nothing")
+            own.tables = paper_tables.cloud_tables(stage.name, found, self.sources.of(stage))
 
         return self._each("mds", Section("mds", "The emotion cloud", text), show)
 
@@ -252,19 +253,8 @@ def _merged(own: Section | None, pages: list[Section]) -> list[Section]:
     if own is None:
         return pages
     for page in (page for page in pages if page.title == own.title):
+        # What can be explored takes the place of the stage's still drawings.
+        framed = {figure.source.stage for figure in page.figures if "<iframe" in figure.drawing}
+        own.figures = [figure for figure in own.figures if figure.source.stage not in framed] + page.figures
         own.tables += page.tables
-        own.figures += page.figures
     return [own, *(page for page in pages if page.title != own.title)]
-
-
-def _cloud_facts(cloud: dict[str, Any]) -> dict[str, str]:
-    splits = ", ".join(f"{name} {count}" for name, count in cloud["splits"].items())
-    silhouette = "not defined"
-    if cloud["silhouette_des"] is not None and cloud["silhouette_2d"] is not None:
-        silhouette = f"{cloud['silhouette_des']:.3f} embedding, {cloud['silhouette_2d']:.3f} in 2‑D"
-    return {
-        "Points": f"{cloud['points']} of {cloud['available']} ({splits})",
-        "Stress-1": f"{cloud['stress']:.3f}" if cloud["stress"] is not None else "not defined",
-        "Silhouette": silhouette,
-        f"{cloud['k']}-NN purity": f"{cloud['knn_purity_des']:.3f} embedding, {cloud['knn_purity_2d']:.3f} in 2‑D",
-    }

@@ -41,11 +41,12 @@ def table5_stage(
     """
     from emo_lightning.evaluation.artifacts import write_json
     from emo_lightning.evaluation.console import show, table5_tables
+    from emo_lightning.evaluation.table5_details import paired_tables
 
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
     result = scored | {"remarks": remarks or []}
     write_json(out / "table5.json", result)
-    show(table5_tables(result))
+    show([*table5_tables(result), *paired_tables(result)])
 
 
 def score(
@@ -125,6 +126,7 @@ def mds_stage(
 
     from emo_lightning.evaluation.artifacts import write_json, write_npz
     from emo_lightning.evaluation.cloud_page import write_cloud_page
+    from emo_lightning.evaluation.console import cloud_table, show
     from emo_lightning.evaluation.mds import emotion_cloud
     from emo_lightning.evaluation.page import Page, PageFigure, write_page
     from emo_lightning.evaluation.print_figures import draw_clouds
@@ -157,6 +159,9 @@ def mds_stage(
     write_json(out / "mds.json", {"arms": arms, "max_points": max_points, "page": shown})
     figure = PageFigure("The emotion cloud, to explore", "mds.html", "Point at, tap or walk to an image; for print: mds.pdf.")
     write_page(out, Page("The emotion cloud", figures=[figure], notes=notes))
+    show([cloud_table(arms)])
+    for note in notes:
+        print(note)
     print(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
 
 
@@ -197,7 +202,8 @@ def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], 
     from emo_lightning.evaluation.references import References
 
     truth = References.load(references)
-    write_panel(out, _arms(predictions, truth), truth, count, seed)
+    panel = write_panel(out, _arms(predictions, truth), truth, count, seed)
+    print(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'panel'}/*.png and *.pdf")
 
 
 def report_stage(out: Path, run_dir: Path, samples: int = 4, wandb: bool = False) -> None:

@@ -12,23 +12,25 @@ from emo_lightning.evaluation.table5 import MODES, ROWS, Mode
 
 
 def paired_tables(result: Mapping[str, Any], modes: Sequence[Mode] = MODES) -> list[Table]:
-    """One table per mode and arm of `result["paired"]`: difference, interval, p."""
+    """One table per mode of `result["paired"]`: for each arm difference, interval and p; rows that no arm has are left out."""
     paired = result.get("paired")
     if not paired:
         return []
     tables = []
-    for arm, differences in paired["arms"].items():
-        for mode in modes:
-            title = f"{escape(arm)} − {escape(paired['against'])}, {mode} mode, the same {result['references']} images (x100)"
-            caption = (
-                "Above 0: the first scores higher. p: two-sided, bootstrap over images, not corrected for the number of rows."
-            )
-            table = Table(title=title, caption=caption)
-            for n, heading in enumerate(("Metric", "difference", "95 % interval", "p")):
-                table.add_column(heading, justify="right" if n else "left")
-            for row in ROWS[mode]:
-                table.add_row(f"{row.title} {'↓' if row.lower_is_better else '↑'}", *_difference(differences[mode][row.key]))
-            tables.append(table)
+    for mode in modes:
+        title = f"Table 5, {mode} mode: differences on the same {result['references']} images (x100)"
+        caption = "Above 0: the first scores higher. p: two-sided, bootstrap over images, not corrected for the number of rows."
+        table = Table(title=title, caption=caption)
+        table.add_column("Metric")
+        for arm in paired["arms"]:
+            table.add_column(f"{escape(arm)} − {escape(paired['against'])}", justify="right")
+            table.add_column("p", justify="right")
+        for row in ROWS[mode]:
+            found = [differences[mode][row.key] for differences in paired["arms"].values()]
+            if any(found):
+                cells = (cell for one in found for cell in _difference(one))
+                table.add_row(f"{row.title} {'↓' if row.lower_is_better else '↑'}", *cells)
+        tables.append(table)
     return tables
 
 
@@ -57,15 +59,12 @@ def emotion_tables(result: Mapping[str, Any], modes: Sequence[Mode] = MODES) -> 
     return tables
 
 
-def _difference(found: Mapping[str, Any] | None) -> tuple[str, str, str]:
+def _difference(found: Mapping[str, Any] | None) -> tuple[str, str]:
     if found is None:
-        return "–", "–", "–"
+        return "–", "–"
     bounds, p = found["interval"], found["p"]
-    return (
-        f"{found['difference']:+.2f}",
-        escape(f"[{bounds[0]:+.2f}, {bounds[1]:+.2f}]") if bounds else "–",
-        f"{p:.3f}" if p is not None else "–",
-    )
+    within = escape(f" [{bounds[0]:+.1f}, {bounds[1]:+.1f}]") if bounds else ""
+    return f"{found['difference']:+.2f}{within}", f"{p:.3f}" if p is not None else "–"
 
 
 def _number(value: float | None) -> str:

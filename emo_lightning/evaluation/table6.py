@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from emo_lightning.evaluation.artifacts import read_object
 from emo_lightning.schema import EMOTIONS, SchemaError
 
 METRICS = {"accuracy": "Acc.", "precision": "Precision", "recall": "Recall", "f1": "F1"}
@@ -79,13 +79,7 @@ def table6(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; Table 6 needs the metrics.json of every probe run")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise SchemaError(f"{path}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise SchemaError(f"{path}: found {type(found).__name__}; expected an object")
-    return found
+    return read_object(path)
 
 
 def _value(path: Path, found: Mapping[str, Any], key: str) -> float:

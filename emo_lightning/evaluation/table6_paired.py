@@ -8,7 +8,6 @@ seeds are drawn with replacement on their own). p: per image, the seeds' mean co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emo_lightning.evaluation.artifacts import read_object
 from emo_lightning.evaluation.page import Cell, Page, PageTable, Spread
 from emo_lightning.evaluation.table6 import SETS
 from emo_lightning.schema import EMOTIONS, SchemaError
@@ -94,7 +94,7 @@ def _read_folder(folder: Path) -> dict[str, tuple[list[str], NDArray[np.int64], 
     probe = LinearProbes.from_pretrained(folder / "probe")
     with torch.no_grad():
         said = probe(torch.tensor(table.des))[0].argmax(-1).numpy()
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_object(folder / "metrics.json")
     found = {}
     for name in dict.fromkeys(table.split):
         rows = [i for i, (s, e) in enumerate(zip(table.split, table.emotion, strict=True)) if s == name and e is not None]

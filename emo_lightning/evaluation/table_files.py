@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from emo_lightning.evaluation.artifacts import write_bytes
-from emo_lightning.evaluation.page import Cell, Spread, cell_text
+from emo_lightning.evaluation.page import Cell, Spread, cell_text, with_minus
 from emo_lightning.evaluation.provenance import Provenance
 from emo_lightning.evaluation.tables import ReportTable
 
@@ -64,17 +64,18 @@ def write_tables(folder: Path, tables: Sequence[ReportTable], title: str, notes:
 def markdown(table: ReportTable) -> str:
     """A GitHub table with its title, note and sources; the best figures bold."""
     head = _headings(table)
-    lines = [f"### {_markdown(table.title)}", "", _line(map(_markdown, head)), _line(["---", *["---:"] * (len(head) - 1)])]
+    sides = ["---" if m == 0 or m in table.words else "---:" for m in range(len(head))]
+    lines = [f"### {_markdown(table.title)}", "", _line(map(_markdown, head)), _line(sides)]
     for n, row in enumerate(table.rows):
         cells = [_markdown(cell_text(cell, table.digits)) for cell in row]
         lines.append(_line(f"**{c}**" if (n, m) in table.best else c for m, c in enumerate(cells)))
-    lines += ["", _markdown(table.remark), ""] if table.remark else [""]
+    lines += ["", _markdown(table.remark_without_grey), ""] if table.remark_without_grey else [""]
     return "\n".join([*lines, *(f"- source: {_markdown(text)}" for text in _sources(table)), ""])
 
 
 def latex(table: ReportTable) -> str:
     """A booktabs `table`; the best figures bold, sources as comments."""
-    columns = "l" + "r" * (len(table.columns) - 1)
+    columns = "".join("l" if m == 0 or m in table.words else "r" for m in range(len(table.columns)))
     lines = [f"% source: {' '.join(text.split())}" for text in _sources(table)]
     lines += [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     if table.groups:
@@ -82,9 +83,13 @@ def latex(table: ReportTable) -> str:
         lines += [" & ".join(spans) + r" \\", *_rules(table.groups)]
     lines += [" & ".join(map(_latex, table.columns)) + r" \\", r"\midrule"]
     for n, row in enumerate(table.rows):
-        cells = [_latex(cell_text(cell, table.digits)) for cell in row]
+        cells = [_latex(with_minus(cell_text(cell, table.digits))) for cell in row]
         lines.append(" & ".join(rf"\textbf{{{c}}}" if (n, m) in table.best else c for m, c in enumerate(cells)) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{_latex(' '.join([table.title + '.', table.remark]).strip())}}}"]
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}",
+        rf"\caption{{{_latex(' '.join([table.title + '.', table.remark_without_grey]).strip())}}}",
+    ]
     return "\n".join([*lines, rf"\label{{tab:{table.name}}}", r"\end{table}", ""])
 
 

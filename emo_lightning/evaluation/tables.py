@@ -7,8 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from emo_lightning.evaluation.page import Cell, Page, PageTable, Spread
+from emo_lightning.evaluation.page import Cell, Page, PageTable, Spread, cell_text
 from emo_lightning.evaluation.provenance import Provenance
+
+_NANO = {
+    "nano_dollars": "US dollars",
+    "cost_nano": "cost, US dollars",
+    "nano_dollars_per_valid_record": "US dollars per valid record",
+}
+"""Keys of amounts that are counted in whole nano-dollars, and what the reader is shown."""
+
+_NUMBER = re.compile(r"[+\-−]?[\d.,]+( ?%)?$")
 
 
 @dataclass
@@ -23,7 +32,7 @@ class ReportTable(PageTable):
     quiet: set[int] = field(default_factory=set)
     """Columns in grey."""
     quiet_note: str = ""
-    """What they are."""
+    """What they are, as a sentence that begins small."""
     groups: list[tuple[str, int]] = field(default_factory=list)
     """Titles over neighbouring columns and how many each spans; empty, or as many columns as there are."""
     arms_across: bool = False
@@ -35,8 +44,32 @@ class ReportTable(PageTable):
 
     @property
     def remark(self) -> str:
-        """Everything that stands below the table."""
-        return " ".join(text for text in (self.note, self.quiet_note) if text)
+        """Everything that stands below the table on the page."""
+        return self._with(f"Grey: {self.quiet_note}")
+
+    @property
+    def remark_without_grey(self) -> str:
+        """The same for files, which have no grey: the columns by their names."""
+        return self._with(f"{', '.join(self.columns[m] for m in sorted(self.quiet))}: {self.quiet_note}")
+
+    def _with(self, about_quiet: str) -> str:
+        return " ".join(text for text in (self.note, about_quiet if self.quiet_note else "") if text)
+
+    @property
+    def words(self) -> set[int]:
+        """Columns of words, set flush left; the first always is."""
+        return {m for m in range(1, len(self.columns)) if _is_words([row[m] for row in self.rows])}
+
+    @property
+    def width(self) -> int:
+        """Pixels that it wants on the page, about; no more than the page is wide."""
+        return min(
+            1100,
+            max(
+                240,
+                70 + sum(_width(column, [row[m] for row in self.rows], self.digits) for m, column in enumerate(self.columns)),
+            ),
+        )
 
 
 def page_tables(stage: str, page: Page, source: Provenance) -> list[ReportTable]:
@@ -49,7 +82,11 @@ def page_tables(stage: str, page: Page, source: Provenance) -> list[ReportTable]
 
 def plain_tables(stage: str, found: Mapping[str, Any], source: Provenance) -> list[ReportTable]:
     """Any JSON object: its figures in one table, and a table for every part that is an object, with a column for every key of theirs."""
-    flat = {key: value for key, value in found.items() if not isinstance(value, Mapping)}
+    flat = {
+        key: value
+        for key, value in found.items()
+        if not isinstance(value, Mapping) and not (key == "cost_nano" and "cost_usd" in found)
+    }
     parts = {key: value for key, value in found.items() if isinstance(value, Mapping) and value}
     tables = [_pairs(stage, f"{stage}, in all", flat, source)] if flat else []
     for key, part in parts.items():
@@ -57,8 +94,8 @@ def plain_tables(stage: str, found: Mapping[str, Any], source: Provenance) -> li
             tables.append(_pairs(stage, key, part, source))
             continue
         columns = list(dict.fromkeys(name for inner in part.values() for name in inner))
-        rows = [[_words(name), *(_plain(inner.get(column)) for column in columns)] for name, inner in part.items()]
-        tables.append(ReportTable(_words(key), ["", *map(_words, columns)], rows, name=f"{stage}-{key}", sources=[source]))
+        rows = [[_words(name), *(_plain(inner.get(column), column) for column in columns)] for name, inner in part.items()]
+        tables.append(ReportTable(_title(key), ["", *map(_words, columns)], rows, name=f"{stage}-{key}", sources=[source]))
     return tables
 
 
@@ -176,14 +213,35 @@ def best_of(cells: Sequence[Cell], lower: bool = False) -> Iterator[int]:
         yield from (n for n, v in enumerate(values) if v == top)
 
 
+def _is_words(cells: Sequence[Cell]) -> bool:
+    known = [cell for cell in cells if cell is not None]
+    return bool(known) and all(isinstance(cell, str) and not _NUMBER.match(cell) for cell in known)
+
+
+def _width(column: str, cells: Sequence[Cell], digits: int) -> int:
+    """Pixels of a column: a heading breaks between words, an interval stands below its figure, a long text breaks."""
+    texts = [cell_text(cell, digits) for cell in cells]
+    about = [text.partition(" ")[2] for cell, text in zip(cells, texts, strict=True) if isinstance(cell, Spread)]
+    plain = [text.partition(" ")[0] if isinstance(cell, Spread) else text for cell, text in zip(cells, texts, strict=True)]
+    # Widths of a character in the page's three sizes.
+    head, body, small = (
+        6.6 * max(map(len, column.split()), default=0),
+        7.5 * max(map(len, plain), default=0),
+        6.2 * max(map(len, about), default=0),
+    )
+    return round(max(head, min(body, 180), small)) + 16
+
+
 def _pairs(stage: str, key: str, part: Mapping[str, Any], source: Provenance) -> ReportTable:
-    rows: list[list[Cell]] = [[_words(name), _plain(value)] for name, value in part.items()]
-    return ReportTable(_words(key), ["", "value"], rows, name=f"{stage}-{key}", sources=[source])
+    rows: list[list[Cell]] = [[_words(name), _plain(value, name)] for name, value in part.items()]
+    return ReportTable(_title(key), ["", "value"], rows, name=f"{stage}-{key}", sources=[source])
 
 
-def _plain(value: Any) -> Cell:
+def _plain(value: Any, key: str = "") -> Cell:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if key in _NANO and isinstance(value, int):
+        return f"{value / 1e9:.4f}"
     if isinstance(value, float):
         return f"{value:.6g}"
     if value is None or isinstance(value, str | int):
@@ -194,4 +252,9 @@ def _plain(value: Any) -> Cell:
 
 
 def _words(key: str) -> str:
-    return str(key).replace("_", " ")
+    return _NANO.get(str(key), str(key).replace("_", " "))
+
+
+def _title(key: str) -> str:
+    words = _words(key)
+    return words[:1].upper() + words[1:]

@@ -21,10 +21,16 @@ _LORA_TARGETS: dict[Part, str] = {
 
 def attach(model: nn.Module, config: BackboneConfig, adapter: Path | None, base_path: str) -> nn.Module:
     """Freeze by part and put adapters on a loaded (or meta-device) model; returns it, wrapped by peft where adapters are used."""
+    if adapter is not None and config.tuning == "full":
+        # peft would freeze the base and train the adapter alone, in silence.
+        raise BackboneError(
+            f"tuning=full cannot start from the adapter {adapter}; allowed: lora, qlora, frozen. To tune all weights, fold it in "
+            f"first (emo export {adapter} --merge --out FOLDER) and start from that folder"
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(config.tuning == "full" and config.trains(part_of(name)) and parameter.is_floating_point())
     if adapter is not None:
-        model = _restore_adapter(model, config, adapter)
+        model = _restore_adapter(model, config, adapter, base_path)
     elif config.tuning in ("lora", "qlora"):
         model = _new_adapter(model, config, base_path)
     if config.tuning != "frozen" and not any(p.requires_grad for p in model.parameters()):
@@ -52,11 +58,13 @@ def _new_adapter(model: nn.Module, config: BackboneConfig, base_path: str) -> nn
     return get_peft_model(model, peft_config, adapter_name=ADAPTER_NAME)
 
 
-def _restore_adapter(model: nn.Module, config: BackboneConfig, folder: Path) -> nn.Module:
+def _restore_adapter(model: nn.Module, config: BackboneConfig, folder: Path, base_path: str) -> nn.Module:
     from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
     peft_config = LoraConfig.from_pretrained(str(folder))
     peft_config.inference_mode = config.tuning == "frozen"
+    # Where the base was found now, for the adapter that is saved after training.
+    peft_config.base_model_name_or_path = base_path
     wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER_NAME)
     result: Any  # peft's annotation is not a type.
     try:
@@ -75,6 +83,7 @@ def _restore_adapter(model: nn.Module, config: BackboneConfig, folder: Path) -> 
             f"adapter {folder}: {len(missing)} keys missing and {len(result.unexpected_keys)} unexpected for this base model, "
             f"first: {first}"
         )
-    if config.tuning == "frozen":
-        wrapped.requires_grad_(False)
+    for name, parameter in wrapped.named_parameters():
+        if not config.trains(part_of(name)):
+            parameter.requires_grad_(False)
     return wrapped

@@ -18,7 +18,7 @@ from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach
 from emo_lightning.models.backbone_config import PARTS, BackboneConfig, BackboneError, LoRA, Part, part_of
 from emo_lightning.models.loss import emotion_terms, supervised_loss
-from emo_lightning.models.pretrained import load_model, load_processor, locate
+from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor, locate
 
 __all__ = ["PARTS", "Backbone", "BackboneConfig", "BackboneError", "LoRA", "Part", "attach", "load_backbone", "part_of"]
 
@@ -172,9 +172,9 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     """
     base_path, adapter = locate(config.path)
     model = load_model(config, base_path)
-    processor = load_processor(
-        config, config.path if adapter and (adapter / "preprocessor_config.json").exists() else base_path
-    )
+    # Beside an adapter stands the processor that it was trained with: its pixel limits are not the base model's.
+    own = adapter is not None and any((adapter / name).exists() for name in PROCESSOR_FILES)
+    processor = load_processor(config, str(adapter) if own else base_path)
     model = attach(model, config, adapter, base_path)
     backbone = Backbone(model, processor, config)
     if config.gradient_checkpointing:

@@ -29,6 +29,12 @@ class LoRA:
     dropout: float = 0.05
     targets: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0:
+            raise BackboneError(f"lora: found rank {self.rank} and alpha {self.alpha}; expected both to be 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise BackboneError(f"lora.dropout: found {self.dropout}; expected 0 to below 1")
+
 
 @dataclass
 class BackboneConfig:
@@ -41,7 +47,8 @@ class BackboneConfig:
         train_vision: the vision tower learns.
         train_merger: the merger between vision tower and language model learns.
         train_language: the language model learns.
-        lora: for `lora` and `qlora`; ignored where `path` is an adapter, which brings its own.
+        lora: for `lora` and `qlora`; ignored where `path` is an adapter, which brings its own. Which of its parts learn is decided
+            above all the same.
         min_pixels: an image with fewer is enlarged; None keeps the processor's limit.
         max_pixels: an image with more is reduced; None keeps the processor's limit.
         dtype: of the weights; `auto` takes the checkpoint's.
@@ -60,6 +67,12 @@ class BackboneConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     attention: str = "sdpa"
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("min_pixels", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BackboneError(f"backbone.{name}: found {value}; expected at least 1")
 
     def trains(self, part: Part) -> bool:
         """Whether this part learns."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from emo_lightning.models.pretrained import locate
+from emo_lightning.models.pretrained import PROCESSOR_FILES, locate
 
-_KINDS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "preprocessor_config.json")
+_KINDS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", *PROCESSOR_FILES)
 """Files that decide what a model says; an optimiser's state or a README does not."""
 
 

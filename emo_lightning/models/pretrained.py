@@ -13,6 +13,9 @@ from emo_lightning.data.boxes import resized_size
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, part_of
 from emo_lightning.models.hub import HubError, cache_only
 
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+"""Where a processor's pixel limits stand: since transformers 5, and before."""
+
 
 def locate(path: str) -> tuple[str, Path | None]:
     """(base model, adapter folder or None)."""
@@ -22,11 +25,25 @@ def locate(path: str) -> tuple[str, Path | None]:
         base = json.loads(adapter_config.read_text()).get("base_model_name_or_path")
         if not base:
             raise BackboneError(f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model")
-        return str(base), Path(path)
+        return _base_of(str(base), Path(path)), Path(path)
     looks_local = path.startswith((".", "/")) or path.count("/") > 1
     if looks_local and not (Path(path) / "config.json").exists():
         raise BackboneError(f"backbone path {path!r}: no folder with config.json or adapter_config.json there")
     return path, None
+
+
+def _base_of(base: str, adapter: Path) -> str:
+    """The adapter's base model: as written, or, where that is a folder relative to where training ran, below a folder around it.
+
+    So an adapter is found from any working directory, and a run directory can be moved with its base.
+    """
+    if Path(base).exists():
+        return base
+    around = (folder / base for folder in adapter.resolve().parents)
+    found = next((str(place) for place in around if (place / "config.json").exists()), base)
+    if found == base and (Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1):
+        raise BackboneError(f"{adapter / 'adapter_config.json'}: key 'base_model_name_or_path': there is no folder {base!r}")
+    return found
 
 
 def load_model(config: BackboneConfig, path: str) -> nn.Module:

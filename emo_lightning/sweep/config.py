@@ -10,8 +10,9 @@ import yaml
 
 from emo_lightning.experiment import ROOT
 from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
+from emo_lightning.sweep.values import Values
 
-__all__ = ["Sweep", "SweepError", "load_sweep", "read_sweep"]
+__all__ = ["Sweep", "SweepError", "beside", "load_sweep", "read_sweep"]
 
 Method = Literal["grid", "random", "bayes"]
 COMMAND = ["${env}", "emo", "sweep", "--trial", "${program}", "${args_json}"]
@@ -61,26 +62,30 @@ class Sweep:
         return tuple(p for p in self.parameters if not p.fixed)
 
 
-def load_sweep(path: str | Path) -> Sweep:
+def load_sweep(path: str | Path, given: Values | None = None) -> Sweep:
     """The sweep.
+
+    Args:
+        path: of its file.
+        given: values by key; a list for a key that the sweep varies takes the place of the file's values.
 
     Raises:
         SweepError: with everything that is wrong with the file.
     """
-    sweep, problems = read_sweep(path)
+    sweep, problems = read_sweep(path, given)
     if sweep is None:
         raise SweepError(f"{path}: " + "; ".join(problems))
     return sweep
 
 
-def read_sweep(path: str | Path) -> tuple[Sweep | None, list[str]]:
-    """The sweep, or None and all that is wrong with its file.
+def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | None, list[str]]:
+    """The sweep, or None and all that is wrong with its file; the arguments are `load_sweep`'s.
 
     Raises:
         SweepError: there is no file, or it holds no YAML mapping.
     """
     path = Path(path)
-    raw = _read(path)
+    raw = _narrowed(_read(path), given or {})
     problems = [
         f"unknown key {key!r}{suggestion(key, _KEYS)}; allowed: {', '.join(_KEYS)}"
         for key in raw
@@ -123,6 +128,22 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise SweepError(f"{path}: holds {type(tree).__name__}, expected a mapping")
     return tree
+
+
+def _narrowed(raw: dict[str, Any], given: Values) -> dict[str, Any]:
+    """The content with fewer (or other) values of what it varies."""
+    bodies = raw.get("parameters")
+    if not isinstance(bodies, dict):
+        return raw
+    varied = {key for key, body in bodies.items() if isinstance(body, dict) and "value" not in body}
+    lists = {key: value for key, value in given.items() if key in varied and isinstance(value, list)}
+    return {**raw, "parameters": {**bodies, **{k: {"value": v[0]} if len(v) == 1 else {"values": v} for k, v in lists.items()}}}
+
+
+def beside(sweep: Sweep, given: Values) -> Values:
+    """Those of the given values that the sweep does not hold itself: the same for every run."""
+    held = {p.name for p in sweep.parameters}
+    return {key: value for key, value in given.items() if key not in held}
 
 
 def _program(raw: dict[str, Any], path: Path, problems: list[str]) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from emo_lightning.experiment import Experiment, ExperimentError, Stage, _put, _read_experiment, load_experiment
 from emo_lightning.sweep.argument_types import at, keys, problems
-from emo_lightning.sweep.config import Sweep, read_sweep
+from emo_lightning.sweep.config import Sweep, beside, read_sweep
 from emo_lightning.sweep.metrics import promised
 from emo_lightning.sweep.parameters import Parameter, suggestion
 from emo_lightning.sweep.signatures import arguments
@@ -23,12 +23,12 @@ def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, l
 
     Args:
         path: of the sweep's file.
-        fixed: further values of every run, as the command line gives them.
+        fixed: further values of every run, as the command line gives them; a list narrows a key that the sweep varies.
 
     Raises:
         SweepError: there is no file, or it holds no YAML mapping.
     """
-    sweep, found = read_sweep(path)
+    sweep, found = read_sweep(path, fixed)
     if sweep is None:
         return None, found
     try:
@@ -39,11 +39,12 @@ def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, l
     found += [f"program: {sweep.program}: {text}" for text in before]
     varied = {p.name for p in sweep.varied}
     found += [
-        f"--{name}: the sweep itself varies this key; a value for every run leaves nothing to vary"
-        for name in fixed or {}
-        if name in varied
+        f"--{name} {as_text(value)}: the sweep itself varies this key; a value for every run leaves nothing to vary; to narrow it, "
+        f"give a list, e.g. --{name} '[{as_text(value)}]'"
+        for name, value in (fixed or {}).items()
+        if name in varied and not isinstance(value, list)
     ]
-    extra = [Parameter(name, "constant", (value,)) for name, value in (fixed or {}).items()]
+    extra = [Parameter(name, "constant", (value,)) for name, value in beside(sweep, fixed or {}).items()]
     for parameter in (*sweep.parameters, *extra):
         found += [f"parameter {parameter.name}: {text}" for text in _parameter(sweep, base, parameter, before)]
     return sweep, found + _metric(sweep, base, extra)

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from emo_lightning.experiment import load_experiment
 from emo_lightning.sweep.config import Sweep
+from emo_lightning.sweep.inputs import check_features
 from emo_lightning.sweep.metrics import figures
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.processes import alone, child, last_error, send, terminated_is_interrupted
@@ -83,12 +84,14 @@ def run_local(sweep: Sweep, settings: Settings, start: Callable[[list[str]], int
         outcome: filled in as runs end, so that it holds what there is after an interruption too.
 
     Raises:
-        SweepError: the search has no end, Optuna is missing, or a run's directory is of another experiment.
+        SweepError: the search has no end, Optuna is missing, there are no features or too few layers of them, or a run's directory is
+            of another experiment.
         ExperimentError: the experiment does not take a value; nothing has been run then.
         KeyboardInterrupt: after the runs under way have saved themselves.
     """
     pool = _Pool(sweep, settings, start, outcome)
     pool.search = _search(sweep, settings)
+    check_features(sweep, settings.fixed, settings.folder)
     outcome.planned = pool.search.total
     with alone(settings.folder), terminated_is_interrupted():
         try:
@@ -116,7 +119,14 @@ def _earlier(sweep: Sweep, settings: Settings) -> list[tuple[Values, float | Non
     found = [run for path in sorted(settings.folder.glob("*/sweep.json")) if (run := read_run(path.parent)) is not None]
     same = {p.name: p.values[0] for p in sweep.parameters if p.fixed} | settings.fixed
     keys = {p.name for p in sweep.parameters} | settings.fixed.keys()
-    fitting = [run for run in found if run.values.keys() == keys and all(run.values[k] == v for k, v in same.items())]
+    # The file, or the command line, may since allow other values.
+    fitting = [
+        run
+        for run in found
+        if run.values.keys() == keys
+        and all(run.values[k] == v for k, v in same.items())
+        and all(p.allows(run.values[p.name]) for p in sweep.varied)
+    ]
     return [
         ({k: v for k, v in run.values.items() if k not in settings.fixed}, run.metric)
         for run in sorted(fitting, key=lambda run: run.metric is None)

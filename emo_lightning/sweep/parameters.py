@@ -66,6 +66,16 @@ class Parameter:
         """Whether it has the same value in every run."""
         return self.distribution == "constant"
 
+    def allows(self, value: Any) -> bool:
+        """Whether it may have this value; what has no bounds allows any."""
+        if self.values:
+            return value in self.values
+        if self.distribution in ("log_uniform", "q_log_uniform"):
+            low, high = (math.exp(self.options[end]) for end in ("min", "max"))
+        else:
+            low, high = self.options.get("min", -math.inf), self.options.get("max", math.inf)
+        return isinstance(value, int | float) and low <= value <= high
+
     def countable(self) -> tuple[Any, ...]:
         """All its values, in order; only for `COUNTABLE` distributions."""
         if self.values:

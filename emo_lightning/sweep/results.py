@@ -177,7 +177,8 @@ def _markdown(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequen
         cells = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
         lines += ["| " + " | ".join(row) + " |" for row in cells]
         lines += ["", "![best first](results.png)", "", "## Commands, best setting first", ""]
-        lines += [f"{n}. `{run.command}` ({_number(_metric(run))})" for n, s in enumerate(ranked, 1) for run in s.runs]
+        lines += ["Each made its run; again it finds it complete. With another `--runs` it makes the same run anew.", ""]
+        lines += [f"- #{n}, {_number(_metric(run))}: `{run.command}`" for n, s in enumerate(ranked, 1) for run in s.runs]
     open_ = [run for run in outcome.runs if run.metric is None]
     if open_:
         lines += ["", "## Without a result", ""]

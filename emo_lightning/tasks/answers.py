@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.schema import Prediction, SchemaError, read_jsonl, write_jsonl
+from emo_lightning.schema import Prediction, Record, SchemaError, read_jsonl, write_jsonl
 
 
 class AnswerFiles:
@@ -103,6 +103,11 @@ def _whole_lines(part: Path) -> Iterable[Prediction]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def of_record(prediction: Prediction, record: Record) -> Prediction:
+    """The prediction with what names its image."""
+    return prediction.model_copy(update={"source": record.source, "split": record.split, "sha256": record.sha256})
 
 
 def counts_line(predictions: Iterable[Prediction]) -> str:

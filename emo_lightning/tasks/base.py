@@ -41,6 +41,17 @@ class OptimConfig:
     warmup: float = 0.03
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("lr", "vision_lr", "merger_lr", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"optim.{name}: found {value}; expected 0 or more")
+        for name in ("warmup", "final"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"optim.{name}: found {getattr(self, name)}; expected a share, 0 to 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas: found {list(self.betas)}; expected two numbers from 0 to below 1")
+
     def factor(self, step: int, total: int) -> float:
         """Learning rate at an optimiser step as a share of the peak."""
         rise = max(1, round(self.warmup * total)) if self.warmup > 0 else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
-from emo_lightning.data.questions import grey
+from emo_lightning.data.images import grey
 from emo_lightning.data.shards import TarIndex
 from emo_lightning.schema import Prediction, Record
 

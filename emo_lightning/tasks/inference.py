@@ -25,8 +25,8 @@ from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.fingerprint import weights_fingerprint
 from emo_lightning.models.own_answer import answer_states
-from emo_lightning.schema import EMOTIONS, Prediction, Record
-from emo_lightning.tasks.answers import AnswerFiles, counts_line
+from emo_lightning.schema import EMOTIONS, Prediction
+from emo_lightning.tasks.answers import AnswerFiles, counts_line, of_record
 
 PREDICTIONS_FILE = "predictions.jsonl"
 
@@ -90,6 +90,8 @@ class PredictTask(_Frozen):
         emotion_scores: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(backbone, out)
+        if max_new_tokens < 1:
+            raise ValueError(f"model.max_new_tokens: found {max_new_tokens}; expected at least 1")
         self.max_new_tokens, self.file, self.emotion_scores = max_new_tokens, file, emotion_scores
         self._left = 0
 
@@ -178,11 +180,6 @@ def with_scores(prediction: Prediction, scores: Sequence[float], share: float) -
     named = {str(emotion): score for emotion, score in zip(EMOTIONS, scores, strict=True)}
     provenance = {**prediction.provenance, "emotion_scores": {"share_of_vocabulary": share}}
     return prediction.model_copy(update={"emotion_scores": named, "confidence": max(scores), "provenance": provenance})
-
-
-def of_record(prediction: Prediction, record: Record) -> Prediction:
-    """The prediction with what names its image."""
-    return prediction.model_copy(update={"source": record.source, "split": record.split, "sha256": record.sha256})
 
 
 class FeatureTask(_Frozen):

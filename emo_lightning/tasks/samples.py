@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
 
 from emo_lightning.data.chat import objective, parse_reply
 from emo_lightning.data.collate import Collator, Question
@@ -61,7 +62,20 @@ class SampleLogger(Callback):
                 captions[i] += f"{name}: {reply}\n"
                 found[i] += said.objects
         true = [q.record.primary_objects if q.record is not None else [] for q in questions]
-        return [q.image for q in questions], captions, [_boxes(said, truth) for said, truth in zip(found, true, strict=True)]
+        return (
+            _same_size([q.image for q in questions]),
+            captions,
+            [_boxes(said, truth) for said, truth in zip(found, true, strict=True)],
+        )
+
+
+def _same_size(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Padded on the right and below, where boxes stay true: W&B shows all images of a step at the size of the first."""
+    width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
+    padded = [Image.new("RGB", (width, height)) for _ in images]
+    for canvas, image in zip(padded, images, strict=True):
+        canvas.paste(image, (0, 0))
+    return padded
 
 
 def _boxes(predicted: Sequence[PredictedObject], annotated: Sequence[GroundedObject]) -> dict[str, Any]:

@@ -214,6 +214,24 @@ def test_wrong_models(
 
 
 @pytest.mark.parametrize("command", ["embed", "explain"])
+def test_where_nothing_can_be_written_is_said_before_the_model_is_loaded(
+    command: str, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for out, reason in (
+        (tmp_path / "file" / "o.parquet", "nothing can be written in"),
+        (tmp_path / "d.parquet", "is a folder"),
+    ):
+        if reason == "is a folder":
+            out.mkdir()
+        # The model is not even there.
+        assert main([command, str(pictures[0]), "--model", str(tmp_path / "nowhere"), "--out", str(out)]) == 2
+        error = capsys.readouterr().err
+        assert f"--out {out}: {reason}" in error
+        assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["embed", "explain"])
 def test_a_broken_image_is_named(command: str, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "broken.jpg"
     Image.effect_noise((64, 64), 50).convert("RGB").save(path)

@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from emo_lightning import cli
 from emo_lightning.commands import eval as eval_command
 from emo_lightning.commands import report as report_command
+from emo_lightning.evaluation.stages import table5_stage
+from emo_lightning.evaluation.table5 import MODES
+from emo_lightning.experiment import ROOT
 from emo_lightning.schema import Prediction, Record, SchemaError, write_jsonl
 
 
@@ -33,6 +38,25 @@ def test_table_of_both_modes(files: tuple[str, str], capsys: pytest.CaptureFixtu
     assert "paper mode" in out
     assert "strict mode" in out
     assert "1 missing predictions" in out
+
+
+def test_stage_prints_the_differences_to_the_arm_that_the_experiment_names(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "q.jsonl", [Prediction(id="b", emotion="fear", intensity=4)])
+    arms = {"base": Path(files[0]), "tuned": tmp_path / "q.jsonl"}
+    table5_stage(tmp_path / "out", arms, [files[1]], against="base", resamples=50)
+    out = capsys.readouterr().out
+    assert out.count("tuned − base") == len(MODES)
+    assert json.loads((tmp_path / "out" / "table5.json").read_text())["paired"]["arms"]["tuned"]["strict"]["emotion_acc"]
+    for name in ("table5", "demo"):
+        assert yaml.safe_load((ROOT / f"experiments/{name}.yaml").read_text())["stages"]["table5"]["against"] == "base"
+
+
+def test_a_missing_file_is_one_line(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["eval", "nowhere.jsonl", files[1]], ["calibrate", "nowhere.jsonl", files[1]]):
+        assert cli.main(command) == 2
+        assert capsys.readouterr().err == "error: nowhere.jsonl: no such file\n"
 
 
 def test_eval_names_the_bad_line(files: tuple[str, str], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,10 @@ def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypa
     (tmp_path / "e.yaml").write_text("model: m\nbase_url: x\napi_key_env: K\nboxes: percent\n")
     assert main(["predict", "--endpoint", str(tmp_path / "e.yaml"), tars, "--out", str(tmp_path / "p.jsonl")]) == 2
     assert "e.yaml: key 'boxes'" in capsys.readouterr().err
+
+
+def test_asking_an_endpoint_needs_no_torch() -> None:
+    """A machine that only asks need not wait for it: it costs 8 of 10 seconds of the start."""
+    code = "import sys, emo_lightning.commands.predict, emo_lightning.tasks.endpoint, emo_lightning.tasks.answers, data_prep.answers"
+    code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

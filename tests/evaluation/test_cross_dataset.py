@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.evaluation.cross_dataset import cross_dataset
+from emo_lightning.evaluation.cross_dataset import cross_dataset, cross_page
 from emo_lightning.evaluation.label_spaces import SPACES
 from emo_lightning.evaluation.page import read_page
 from emo_lightning.experiment import ROOT
@@ -104,11 +104,32 @@ def test_collapse_is_seen() -> None:
     assert gain["difference"] == pytest.approx(outside - 40) == pytest.approx(result["collapse"]["tuned"])
     assert gain["interval"][0] < gain["difference"] < gain["interval"][1] < 0
     assert tuned["inside"]["gain"]["interval"][0] > 0
+    assert (result["worst"], result["collapsed"]) == ({"tuned": "outside"}, [["tuned", "outside"]])
+    assert (
+        cross_page(result)
+        .notes[0]
+        .startswith(f"tuned has collapsed on outside: {outside:.1f} % where the untuned base has 40.0 %")
+    )
     assert (base["inside"]["said"], base["inside"]["unreadable"]) == (0, 60), "words that are no emotion are counted"
     assert tuned["outside"]["predicted"]["awe"] == 60
     assert result["sets"]["outside"]["chance"] == pytest.approx(100 * 8 / 60)
     present = {str(r.emotion) for r in sets["outside"][0]}
     assert tuned["outside"]["macro_recall"] == pytest.approx(100 / len(present))
+
+
+def test_a_gain_in_intensity_does_not_hide_a_collapse() -> None:
+    predictions, sets = world()
+    levels = [make_record(f"level{i}", intensity=9) for i in range(30)]
+    for arm, said in (("base", 2.0), ("tuned", 9.0)):
+        predictions[arm] |= {r.id: make_prediction(r.id, intensity=said) for r in levels}
+    result = cross_dataset(predictions, {**sets, "levels": (levels, "intensity")}, "base", "inside")
+    assert result["arms"]["tuned"]["levels"]["gain"]["difference"] == 100
+    alone = cross_dataset(predictions, sets, "base", "inside")
+    assert result["collapse"] == alone["collapse"]
+    assert result["worst"] == {"tuned": "outside"}
+    only = cross_dataset(predictions, {"inside": sets["inside"], "levels": (levels, "intensity")}, "base", "inside")
+    assert only["collapse"] == {"tuned": 100}
+    assert only["collapsed"] == []
 
 
 def test_what_is_missing_counts_as_wrong_and_is_counted() -> None:

@@ -19,6 +19,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.data.shards import TarIndex
 from emo_lightning.schema import EMOTIONS, GroundedObject, Record, intensity_level
 from tests.commands.conftest import adapter, bundle  # noqa: F401 - fixtures
+from tests.data_prep.serving import completion, send, server
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 LABELS = (
@@ -98,6 +99,26 @@ def test_predictions(pair: tuple[str, str], worded_qwen: Path, tmp_path: Path) -
     first = json.loads(true.splitlines()[0])
     assert sum(first["emotion_scores"].values()) == pytest.approx(1, abs=1e-5)
     assert first["provenance"]["replies"][1]["reply"]
+
+
+def test_questions_to_an_endpoint(pair: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_UNDER_TEST", "k")
+    sent: list[list[str]] = []
+    said: list[bytes] = []
+    for n, tars in enumerate(pair):
+
+        def answer(handler: Any, body: dict[str, Any]) -> None:
+            send(handler, 200, completion('{"emotion": "awe", "intensity": 4}'))
+
+        with server(answer) as (url, seen):
+            who = ["--base-url", url, "--model", "m", "--api-key-env", "KEY_UNDER_TEST", "--price", "1", "2"]
+            files = ["--store", str(tmp_path / f"store{n}"), "--out", str(tmp_path / f"{n}.jsonl")]
+            assert main(["predict", *who, tars, *files]) == 0
+        sent.append(sorted(json.dumps(body, sort_keys=True) for body in seen))
+        said.append((tmp_path / f"{n}.jsonl").read_bytes())
+    assert len(sent[0]) == 16
+    assert sent[0] == sent[1]
+    assert said[0] == said[1]
 
 
 def test_online_features(pair: tuple[str, str], tiny_qwen: Path) -> None:

@@ -79,7 +79,7 @@ def test_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert str(run / "report.html") in capsys.readouterr().out
     text = read(run / "report.html")
     for expected in (
-        "small & <odd>", "BBox IoU", "Intensity kappa", "constant, mean box", "50.00", "Stress-1", "24 of 24",
+        "small & <odd>", "BBox IoU", "Intensity kappa", "constant, mean box", "50.00", "Figure 6 in figures", "24 of 24",
         "<b>cat</b>", "a dog <on> the beach", "note: <script>", "1 min 11 s", "discarded", "img9", "train/loss",
         "stage 'probe-0' failed", "4 missing predictions", "CLIP rows were not computed", "the references themselves",
         "95 % intervals", "Confusion, ours", "Table 5 by emotion, base", "one seed for base",
@@ -102,6 +102,18 @@ def test_every_table_and_figure_says_what_it_came_from(run: Path) -> None:
     assert about
     for expected in ("emo run small.yaml --only table5", "abc1234", "f" * 64, digest):
         assert expected in about[1]
+
+
+def test_a_cloud_to_explore_takes_the_place_of_the_still_one(run: Path) -> None:
+    book(run / "mds", "mds", {})
+    html = build_report(run, run / "report.html").html.read_text()
+    section = html[html.index('<h2 id="mds">') : html.index('<h2 id="panel">')]
+    assert section.count("<iframe") == 1
+    assert 'class="chart"' not in section
+    (run / "mds" / "page.json").unlink()
+    still = build_report(run, run / "report.html").html.read_text()
+    assert "<iframe" not in still
+    assert "MDS of the emotion embeddings of base" in still
 
 
 def test_right_and_wrong_answers_are_those_of_the_scorer(run: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from emo_lightning.evaluation.page import Spread
+from emo_lightning.evaluation.page import Spread, cell_text, with_minus
 from emo_lightning.evaluation.paper_tables import table5_tables
 from emo_lightning.evaluation.provenance import Data, Provenance
 from emo_lightning.evaluation.table5 import MODES, ROWS
@@ -137,3 +137,33 @@ def test_any_object_becomes_tables() -> None:
     assert flat.rows == [["images", 24], ["share", "0.123457"]]
     assert (bill.columns, bill.rows) == (["", "replies", "cost"], [["a", 1, None], ["b", None, 2]])
     assert kept.rows == [["yes", "yes"]]
+    assert kept.title == "Kept"
+
+
+def test_money_is_shown_in_dollars() -> None:
+    found = {"cost_usd": 13.0, "cost_nano": 13_000_000_000, "bill": {"gpt": {"nano_dollars": 4_408_670_000}}}
+    flat, bill = plain_tables("world", found, SOURCE)
+    assert flat.rows == [["cost usd", "13"]]
+    assert (bill.columns, bill.rows) == (["", "US dollars"], [["gpt", "4.4087"]])
+
+
+def test_columns_of_words_stand_left_and_figures_right() -> None:
+    one = ReportTable(
+        "T", ["arm", "set", "x", "Δ", "empty"], [["a", "test", -1.0, "+1.25", None], ["b", None, 2.0, "-0.5 %", None]]
+    )
+    assert one.words == {1}
+    assert r"\begin{tabular}{llrrr}" in latex(one)
+    assert "| --- | --- | ---: | ---: | ---: |" in markdown(one)
+    # A minus in print, the hyphen that programs read in CSV; zero has no sign.
+    assert "a & test & $-$1.00 & +1.25" in latex(one)
+    assert "-1.0" in as_csv(one)
+    assert cell_text(Spread(-0.001, -0.004, 0.2)) == "0.00 [0.00, 0.20]"
+    assert cell_text(-0.004) == "0.00"
+    assert with_minus("a-1, -3 [-2.5, 1e-5], 2-D") == "a-1, −3 [−2.5, 1e-5], 2-D"
+
+
+def test_what_is_grey_on_the_page_is_named_in_files() -> None:
+    one = table(quiet={1, 2}, quiet_note="they never look")
+    assert one.remark == "a < b Grey: they never look"
+    assert "IoU $\\uparrow$, note \\textbar{} x: they never look" in latex(one)
+    assert "Grey" not in latex(one) + markdown(one)

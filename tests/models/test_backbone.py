@@ -244,6 +244,42 @@ def test_adapter_loads_on_its_base(adapter: Path) -> None:
     assert load_backbone(BackboneConfig(str(adapter), tuning="lora")).counts()["trainable"] > 0
 
 
+def test_adapter_brings_the_pixel_limits_it_was_trained_with(adapter: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    small = load_backbone(BackboneConfig(str(adapter), max_pixels=56 * 56, min_pixels=28 * 28)).save(tmp_path / "small")
+    size = dict(load_backbone(BackboneConfig(str(small), tuning="frozen")).processor.image_processor.size)
+    assert (size["shortest_edge"], size["longest_edge"]) == (28 * 28, 56 * 56)
+    assert dict(frozen(tiny_qwen).processor.image_processor.size)["longest_edge"] != 56 * 56
+
+
+def test_adapter_finds_a_relative_base_from_anywhere(
+    adapter: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_qwen, tmp_path / "home/runs/demo/base/model")
+    own = copied(adapter, tmp_path / "home/runs/demo/round2/adapter", "runs/demo/base/model")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    # What training goes on from there writes, stands on the same base.
+    again = load_backbone(BackboneConfig(str(own), tuning="lora")).save(tmp_path / "again")
+    base = Path(json.loads((again / "adapter_config.json").read_text())["base_model_name_or_path"])
+    assert base.samefile(tmp_path / "home/runs/demo/base/model")
+    shutil.rmtree(tmp_path / "home/runs/demo/base")
+    with pytest.raises(BackboneError, match=r"adapter_config.json: key 'base_model_name_or_path': .*'runs/demo/base/model'"):
+        load_backbone(BackboneConfig(str(own), tuning="frozen"))
+
+
+def test_parts_of_an_adapter_train_as_configured(tiny_qwen: Path, tmp_path: Path) -> None:
+    every = {f"train_{part}": True for part in PARTS}
+    whole = load_backbone(BackboneConfig(str(tiny_qwen), lora=LoRA(rank=2), **every)).save(tmp_path)
+    for part in PARTS:
+        counts = load_backbone(BackboneConfig(str(whole), tuning="lora", **only(part))).counts()
+        assert counts["trainable"] == counts[f"trainable/{part}"] > 0
+
+
+def test_full_tuning_of_an_adapter_is_an_error(adapter: Path) -> None:
+    with pytest.raises(BackboneError, match=r"tuning=full cannot start from the adapter .*emo export"):
+        load_backbone(BackboneConfig(str(adapter), tuning="full"))
+
+
 def test_renamed_key_of_an_adapter_is_an_error(adapter: Path, tmp_path: Path) -> None:
     broken = copied(adapter, tmp_path / "adapter")
     weights = load_file(broken / "adapter_model.safetensors")

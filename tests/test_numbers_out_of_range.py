@@ -1,0 +1,66 @@
+"""A number that means nothing is refused by its config key, not by what breaks on it later (or nothing does)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from emo_lightning.data.conversations import ConversationDataModule
+from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.labelled import LabelledDataModule
+from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.inference import PredictTask
+
+MODULES: dict[Any, dict[str, Any]] = {
+    ConversationDataModule: {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},
+    QuestionDataModule: {"sets": {"a": ["a"]}, "objectives": ["emotion"]},
+    FeatureDataModule: {"train": "a", "val": "b"},
+    LabelledDataModule: {"train": ["a"], "val": ["b"]},
+}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+@pytest.mark.parametrize(("key", "value", "least"), [("batch_size", 0, 1), ("num_workers", -1, 0)])
+def test_of_every_data_module(module: Any, key: str, value: int, least: int) -> None:
+    with pytest.raises(ValueError, match=rf"data\.{key}: found {value}; expected at least {least}"):
+        module(**MODULES[module], **{key: value})
+
+
+@pytest.mark.parametrize("module", [ConversationDataModule, QuestionDataModule])
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_leaves_nothing(module: Any, limit: int) -> None:
+    with pytest.raises(ValueError, match=rf"data\.limit: found {limit}; expected at least 1"):
+        module(**MODULES[module], limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": -1.0}, r"optim\.lr: found -1\.0; expected 0 or more"),
+        ({"merger_lr": float("nan")}, r"optim\.merger_lr: found nan"),
+        ({"weight_decay": -0.1}, r"optim\.weight_decay: found -0\.1"),
+        ({"warmup": 3.0}, r"optim\.warmup: found 3\.0; expected a share"),
+        ({"final": -0.5}, r"optim\.final: found -0\.5"),
+        ({"betas": (0.9, 1.0)}, r"optim\.betas: found \[0\.9, 1\.0\]"),
+    ],
+)
+def test_of_the_optimiser(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        OptimConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LoRA(rank=0), "lora: found rank 0"),
+        (lambda: LoRA(dropout=1.0), r"lora\.dropout: found 1\.0"),
+        (lambda: BackboneConfig("m", max_pixels=-5), r"backbone\.max_pixels: found -5"),
+        (lambda: PredictTask(BackboneConfig("m"), max_new_tokens=0), r"model\.max_new_tokens: found 0"),
+    ],
+)
+def test_of_the_model(make: Any, message: str) -> None:
+    with pytest.raises((BackboneError, ValueError), match=message):
+        make()
