@@ -38,7 +38,7 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[Record]:
 
 
 def _of_store(path: Path) -> Iterator[Record]:
-    from data_prep.review.decisions import reviewed_outcomes
+    from data_prep.review.log import reviewed_outcomes
     from data_prep.store import Store
 
     with Store(path, write=False) as store:

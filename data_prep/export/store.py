@@ -14,7 +14,7 @@ from data_prep.config import SplitConfig
 from data_prep.export.shards import UNKNOWN, ExportError, write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.ledger import Item
-from data_prep.review.decisions import reviewed_outcomes
+from data_prep.review.log import reviewed_outcomes
 from data_prep.sources.labels import source_record
 from data_prep.store import Store
 from emo_lightning.schema import Record

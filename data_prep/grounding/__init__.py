@@ -15,7 +15,7 @@ from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, porta
 from data_prep.grounding.base import Grounder, GroundingError, Query, cut, query_text, rank
 from data_prep.grounding.regions import RegionGrounder
 from data_prep.ledger import Item
-from data_prep.review.decisions import reviewed_outcomes
+from data_prep.review.log import reviewed_outcomes
 from data_prep.store import Store
 from emo_lightning.schema import GroundedObject, Record
 

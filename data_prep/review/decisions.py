@@ -1,10 +1,10 @@
-"""What reviewers decided, and what it makes of a record. Pure functions of rows (`reviewed_outcomes` alone reads a ledger)."""
+"""What reviewers decided, and what it makes of a record. Pure functions of rows."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,7 @@ from data_prep.errors import PrepError
 from emo_lightning.schema import Record, SchemaError, describe, intensity_level
 
 if TYPE_CHECKING:
-    from data_prep.ledger import Item, Ledger, Outcome
+    from data_prep.ledger import Outcome
 
 REQUIRED = ("emotion", "description", "background", "attribute", "subject", "intensity")
 """A record that a human made valid has all of these."""
@@ -221,14 +221,3 @@ def reviewed(outcome: Outcome, reviews: Sequence[Review]) -> Outcome:
     if after is based:
         return outcome
     return replace(outcome, state=str(after.provenance["outcome"]), record=after.to_json().decode())
-
-
-def reviewed_outcomes(ledger: Ledger) -> Iterator[tuple[Item, Outcome]]:
-    """As `Ledger.outcomes`, with what humans decided applied; costs one extra read where nobody has reviewed."""
-    from data_prep.review.log import read_reviews
-
-    by_item: dict[str, list[Review]] = {}
-    for row in read_reviews(ledger.path):
-        by_item.setdefault(row.item_id, []).append(row)
-    for item, outcome in ledger.outcomes():
-        yield item, reviewed(outcome, by_item.get(item.id, ()))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.review.decisions import REQUIRED, reviewed_outcomes
-from data_prep.review.log import ReviewLog
+from data_prep.review.decisions import REQUIRED
+from data_prep.review.log import ReviewLog, reviewed_outcomes
 from data_prep.review.session import ReviewSession
 from data_prep.store import Store
 from emo_lightning.schema import GroundedObject, Record

@@ -12,8 +12,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from data_prep.cli import main
 from data_prep.review.agreement import report
-from data_prep.review.decisions import REQUIRED, Review, ReviewError, apply_reviews, mended, reviewed_outcomes, shown_value
-from data_prep.review.log import ReviewLog, read_reviews
+from data_prep.review.decisions import REQUIRED, Review, ReviewError, apply_reviews, mended, shown_value
+from data_prep.review.log import ReviewLog, read_reviews, reviewed_outcomes
 from data_prep.review.session import ReviewSession
 from data_prep.store import Store
 from tests.data_prep.review.conftest import decide, make_store, records
