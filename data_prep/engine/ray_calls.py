@@ -152,6 +152,9 @@ class RayAttempts(Attempts):
         ledger, prices, endpoints, budget, tally, halt: see `Attempts`.
     """
 
+    # An actor writes and sends in one: what waits for the disk cannot be told from what is on its way.
+    spare = 0.0
+
     def __init__(
         self,
         actor: Any,

@@ -166,3 +166,27 @@ def test_without_ray_one_line_names_the_extra(
 def test_the_local_engine_loads_nothing_for_nothing(store: Store) -> None:
     assert list(LOCAL.map(store, [], Refusing())) == []
     assert os.environ.get("RAY_USAGE_STATS_ENABLED") == "0"
+
+
+@pytest.mark.slow
+def test_grounding_and_votes_are_the_same_on_a_cluster(cluster: Any, store: Store, tmp_path: Path) -> None:
+    """Grounding DINO, SAM and InstructBLIP in their true architectures, with random weights."""
+    from data_prep.config import LocalAnnotatorConfig
+    from data_prep.emovit.votes import Voting, identity
+    from data_prep.grounding import Grounding, GroundingConfig, _models_key
+    from tests.data_prep.grounding_models import save_models
+    from tests.data_prep.test_emovit import save_base
+
+    paths = save_models(tmp_path, size={"shortest_edge": 64, "longest_edge": 96})
+    config = GroundingConfig(
+        backend="transformers", detector=str(paths["dino"]), segmenter=str(paths["sam"]), threshold=0.0, cut=0.0
+    )
+    voter = LocalAnnotatorConfig(
+        name="emovit", role="emotion", backend="local", path=str(save_base(tmp_path / "emovit")), weight=0.4
+    )
+    rows = [Row(row.sha256, row.extension, "a red dog") for row in rows_of(store)[:6]]
+    for step in (Grounding(config, _models_key(config)), Voting(voter, identity(voter.path))):
+        here, there = (list(engine.map(store, in_batches(rows, 2), step)) for engine in (LOCAL, RayEngine()))
+        assert here == there
+        assert [len(batch) for batch in here] == [2, 2, 2]
+        assert all(json.loads(result) for batch in here for result in batch), "something is found and said of each image"
