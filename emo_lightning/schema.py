@@ -277,7 +277,8 @@ def describe(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"]) or "record"
     found = "" if first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"key {key!r}: {first['msg'].removeprefix('Value error, ')}{found}{more}"
+    said = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], first["msg"])
+    return f"key {key!r}: {said.removeprefix('Value error, ')}{found}{more}"
 
 
 def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:

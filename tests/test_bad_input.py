@@ -95,7 +95,7 @@ def broken_picture(members: Members) -> Members:
 
 
 RECORDS: dict[str, tuple[Callable[[Members], Members], str]] = {
-    "field missing": (record_with(sha256=None), r".json: key 'sha256': Field required"),
+    "field missing": (record_with(sha256=None), r".json: key 'sha256': is missing"),
     "unknown label": (record_with(emotion="joy"), "unknown emotion 'joy'; allowed: amusement, awe"),
     "box outside": (
         record_with(objects=[{"phrase": "dog", "bbox": [0, 0, 9000, 50], "score": 1.0}]),

@@ -17,7 +17,7 @@ _PIECES = re.compile(r"\[[^\]]*\]|-?[^\s\-/]+[\-/]?(?: [↑↓])?|\S")
 
 
 def fitted(table: Table, width: int) -> list[Table]:
-    """The table with columns of fixed width, or several that each repeat its first column and have no caption.
+    """The table with columns of fixed width, or several, without a caption, that all begin with the columns that name the rows.
 
     Rich cuts words and numbers to an ellipsis where a table has more columns than room.
 
@@ -30,17 +30,27 @@ def fitted(table: Table, width: int) -> list[Table]:
         return [table]
     least = [max((len(piece) for text in own for piece in _pieces(text)), default=1) for own in cells]
     ideal = [max(len(line) for text in own for line in text.split("\n")) for own in cells]
-    parts = _parts(least, width)
+    parts = _parts(least, width, _naming([own[1:] for own in cells]))
     return [_part(table, part, _widths(part, least, ideal, width), n, len(parts)) for n, part in enumerate(parts)]
 
 
-def _parts(least: Sequence[int], width: int) -> list[list[int]]:
-    """Numbers of the columns of each table; the first column opens all."""
-    parts, room = [[0]], width - 1 - _FRAME - least[0]
-    left = room
-    for n, wanted in enumerate(least[1:], 1):
-        if wanted + _FRAME > left and len(parts[-1]) > 1:
-            parts.append([0])
+def _naming(cells: Sequence[Sequence[str]]) -> int:
+    """How many of the first columns name the rows: as many as tell them apart; 1 where only all of them do."""
+    rows = list(zip(*cells, strict=True))
+    names = (n for n in range(1, len(cells)) if len({row[:n] for row in rows}) == len(rows))
+    return next(names, 1)
+
+
+def _parts(least: Sequence[int], width: int, naming: int) -> list[list[int]]:
+    """Numbers of the columns of each table; the first `naming` open all, or the first alone where those would fill half of it."""
+    if sum(least[:naming]) + naming * _FRAME > width // 2:
+        naming = 1
+    head = list(range(naming))
+    room = width - 1 - sum(least[n] + _FRAME for n in head)
+    parts, left = [list(head)], room
+    for n, wanted in enumerate(least[naming:], naming):
+        if wanted + _FRAME > left and len(parts[-1]) > naming:
+            parts.append(list(head))
             left = room
         parts[-1].append(n)
         left -= wanted + _FRAME

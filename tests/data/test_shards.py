@@ -403,7 +403,7 @@ def test_same_key_in_two_shards(tmp_path):
     ("changed", "message"),
     [
         ({"s000.json": b"{not json"}, r"a\.tar:s000\.json: not JSON"),
-        ({"s000.json": b"{}"}, r"a\.tar:s000\.json: key 'id': Field required"),
+        ({"s000.json": b"{}"}, r"a\.tar:s000\.json: key 'id': is missing"),
         ({"s000.json": record(1, picture(0))}, r"a\.tar:s000\.json: key 'id': found 's001'; expected .* 's000'"),
         ({"s000.png": picture(7)}, r"a\.tar:s000\.png: sha256 of the bytes is .* the record says"),
         ({"s000.json": record(0, picture(0), width=50)}, r"a\.tar:s000\.png: image is 8x6, its record says 50x6"),

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emo_lightning.evaluation.console import show
+from emo_lightning.evaluation.terminal import fitted
 
 COLUMNS = ("Metric", "predict-attribute", "predict-ces", "constant, mean box", "no emotion")
 ROWS = (
@@ -50,3 +51,18 @@ def test_what_is_too_wide_goes_on_in_another_table_with_the_same_rows() -> None:
     assert sum("BBox" in line for line in lines) == tables
     assert sum("what it means" in line for line in lines) == 1
     assert f"(1 of {tables})" in "\n".join(lines)
+
+
+def test_a_table_that_goes_on_names_its_rows_by_as_many_columns_as_it_takes() -> None:
+    table = Table()
+    for name in ("arm", "set", "accuracy", "confidence", "calibration"):
+        table.add_column(name)
+    for arm in ("base", "hard"):
+        for part in ("test", "dusk"):
+            table.add_row(arm, part, "12.34", "23.45", "34.56")
+    parts = fitted(table, 40)
+    assert len(parts) > 1
+    for part in parts:
+        assert [str(column.header) for column in part.columns[:2]] == ["arm", "set"]
+        assert all(column.width for column in part.columns)
+    assert [str(c.header) for part in parts for c in part.columns[2:]] == ["accuracy", "confidence", "calibration"]
