@@ -24,7 +24,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from emo_lightning.experiment_files import ExperimentError, as_list, merge, parse_value, read_experiment, read_yaml
 
-_read_experiment = read_experiment
 ROOT = Path(__file__).resolve().parents[1]
 """Where `configs/` and `experiments/` stand."""
 

@@ -93,7 +93,7 @@ def test_defaults_lie_below_the_stage(tmp_path: Path) -> None:
     assert found["trainer"]["max_epochs"] == 7
     assert found["trainer"]["gradient_clip_val"] == 1.0
     assert found["model"]["backbone"]["path"] == "m"
-    assert found["model"]["backbone"]["lora"]["rank"] == 16
+    assert found["model"]["backbone"]["tuning"] == "full"
     assert "defaults" not in found
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.experiment import Experiment, ExperimentError, Stage, _put, _read_experiment, load_experiment
+from emo_lightning.experiment import Experiment, ExperimentError, Stage, _put, load_experiment
+from emo_lightning.experiment_files import read_experiment
 from emo_lightning.sweep.argument_types import at, keys, problems
 from emo_lightning.sweep.config import Sweep, beside, read_sweep
 from emo_lightning.sweep.metrics import promised
@@ -91,7 +92,7 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
     """
     head, _, rest = key.partition(".")
     if head == "vars" and rest:
-        variables = [f"vars.{name}" for name in (_read_experiment(sweep.program).get("vars") or {})]
+        variables = [f"vars.{name}" for name in (read_experiment(sweep.program).get("vars") or {})]
         if ".".join(key.split(".")[:2]) not in variables:
             raise ExperimentError(
                 f"{sweep.program} has no such variable{suggestion(key, variables)}; allowed: {', '.join(variables)}"
