@@ -40,6 +40,8 @@ _RECENT = 64
 """Requests over which the rate of sending is measured."""
 _ABOVE = 1.2
 """A rate that is so much above what was sent was not tried, and a refusal says nothing of it."""
+_SLOWER = 0.01
+"""Share of a round trip by which each reply may lengthen what counts as the usual one."""
 _STALE = 30.0
 """Seconds for which headers are believed."""
 _TICKETS = 8192
@@ -82,6 +84,8 @@ class RateLimit:
         self._tickets: list[float] = []
         """Of requests since the last one whose answer said so."""
         self._seen = self._told_at = -math.inf
+        self._round_trip = math.inf
+        """Seconds, of the quickest of late."""
         self._trust = 1.0
         """Share of the rate that the headers name."""
         self._step = 0.0
@@ -149,8 +153,11 @@ class RateLimit:
         Args:
             ticket: what `wait` returned for it.
         """
-        if ticket is not None and ticket <= self._mark:
-            return
+        if ticket is not None:
+            taken = self._clock() - ticket
+            self._round_trip = min(taken, self._round_trip + _SLOWER * taken)
+            if ticket <= self._mark:
+                return
         self._accepted += 1
         if math.isfinite(self.rate):
             # Long without a refusal: the limit has moved up, look for it faster and faster.
@@ -190,10 +197,16 @@ class RateLimit:
             return
         counted = self._accepted
         self._trust = max(_SEARCH, _DECREASE * self._trust)
-        self.rate = max(self._lowered(ticket, now - ticket), 0.01)
+        before = self.rate
+        # A stalled request says nothing of the way.
+        round_trip = min(now - ticket, 2 * self._round_trip)
+        self.rate = max(self._lowered(ticket, round_trip), 0.01)
         self.pause(retry_after or 0.0)
-        self._cycle = self._next_cycle(now - ticket, retry_after or 0.0)
-        self._step = (1 - _DECREASE) * self.rate / self._cycle
+        self._cycle = self._next_cycle(round_trip, retry_after or 0.0)
+        taken = (1 - _DECREASE) * self.rate
+        if not self._searching:
+            taken = max(taken, _DECREASE * before - self.rate)
+        self._step = taken / self._cycle
         self._decreased, self._refusals = now, 1
         self._recent.clear()
         if counted >= _KNOWN or not counted or not self._searching:
@@ -218,7 +231,10 @@ class RateLimit:
             # A pause filled the bucket again, how far is not known: the truth lies between the counts with and without it.
             elapsed = ticket - self._mark
             measured = (self._accepted + 2) / math.sqrt(max(elapsed, 1e-3) * max(elapsed - self._idle, 1e-3))
-            rate = min(rate, measured if self._searching and known else 1.1 * measured)
+            # A stall (the network, the disk, either program) lets everything arrive at once, and empties the bucket with few replies
+            # before it: no more than a search's step is believed of a rate that had been found.
+            floor = 0.0 if self._searching else _SEARCH * rate
+            rate = min(rate, max(floor, measured if self._searching and known else 1.1 * measured))
         if known:
             self._searching = max(0, self._searching - 1)
         return rate * _DECREASE

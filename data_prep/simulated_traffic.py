@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -80,6 +80,7 @@ def drive(
     jitter: float = 0.2,
     tokens: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
+    stalls: Sequence[tuple[float, float]] = (),
     controller: Callable[[Clock], Controller] = RateLimit,
 ) -> Traffic:
     """Keep `clients` callers busy for so many simulated seconds.
@@ -93,6 +94,7 @@ def drive(
         jitter: each way takes half of the round trip, ± this share of it, drawn evenly.
         tokens: each request costs so many, drawn evenly between the two.
         seed: of jitter and costs.
+        stalls: (when, for how many seconds) nothing gets through: what was on its way arrives at the end, all at once.
         controller: what decides when a request is sent.
     """
     clock, rng, number = Clock(), random.Random(seed), itertools.count()
@@ -103,7 +105,8 @@ def drive(
     way = round_trip / 2
 
     def travel() -> float:
-        return clock.now + way * (1 + jitter * rng.uniform(-1, 1))
+        arrival = clock.now + way * (1 + jitter * rng.uniform(-1, 1))
+        return next((at + long for at, long in stalls if at <= arrival < at + long), arrival)
 
     while clock.now < seconds:
         left = 0.0

@@ -42,6 +42,16 @@ def test_the_rate_comes_to_what_a_token_bucket_permits(
     assert traffic.refused <= 0.01
 
 
+@pytest.mark.parametrize("told", ["none", "milliseconds", "seconds", "date"])
+@pytest.mark.parametrize("stall", [3.0, 6.0])
+def test_a_stall_that_lets_everything_arrive_at_once_costs_little_more_than_its_time(told: str, stall: float) -> None:
+    """Without the floor and the quick return, 28 % to 97 % of four minutes were used."""
+    model = SimulatedModel(role="full", retry_after=told, requests_per_second=25.0, burst=25.0)
+    traffic = drive(model, clients=64, seconds=360, warm_up=119, round_trip=0.2, stalls=[(120.0, stall)])
+    assert traffic.share >= 1 - stall / 240 - 0.05
+    assert traffic.refused <= 0.013, "the refusals are those of the stall"
+
+
 def test_where_the_bucket_holds_one_request_nobody_can_do_much_better() -> None:
     """Requests overtake each other on their way by as much as lies between them: evenly paced ones find the bucket empty too."""
     model = SimulatedModel(role="full", requests_per_second=5.0, burst=1.0)
