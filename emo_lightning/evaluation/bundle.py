@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,19 @@ def bundle_stage(
         "features": features, "questions": questions or ["attributes", "emotion"],
     }  # fmt: skip
     write_json(out / BUNDLE_FILE, value)
+
+
+def bundle_fingerprint(folder: Path) -> str:
+    """sha256 over what decides the DES of an image: backbone, DES head and prompt.
+
+    Raises:
+        SchemaError: as `read_bundle`.
+    """
+    from emo_lightning.models.fingerprint import weights_fingerprint
+
+    config = read_bundle(folder)
+    parts = [weights_fingerprint(str(config["backbone"])), weights_fingerprint(str(config["head"])), config["features"]]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 @dataclass

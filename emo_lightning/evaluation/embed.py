@@ -17,11 +17,13 @@ from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.images import open_image
 from emo_lightning.data.shards import TarIndex
 from emo_lightning.environment import Ranks
-from emo_lightning.evaluation.artifacts import write_json
-from emo_lightning.evaluation.bundle import EmotionModel
+from emo_lightning.evaluation.artifacts import read_object, write_json
+from emo_lightning.evaluation.bundle import EmotionModel, bundle_fingerprint
 from emo_lightning.schema import DES_EXTENSION
 
 MANIFEST = "manifest.json"
+MADE_BY = "embedding.json"
+"""Which model's embeddings a folder holds."""
 
 
 def embed_images(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
@@ -56,7 +58,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
         device: torch device.
 
     Raises:
-        ValueError: `out` is the folder of the tars, or two shards have the same name.
+        ValueError: `out` is the folder of the tars or holds embeddings of another model, or two shards have the same name.
     """
     index = TarIndex.open(list(paths))
     shards = index.shards
@@ -67,6 +69,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
         raise ValueError(f"--out {out} is the folder of the tars; choose another")
     out.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.from_environment()
+    _check_model(out, model, ranks.rank)
     mine = [s for s in shards[ranks.rank :: ranks.world_size] if not (out / Path(s.path).name).exists()]
     net = EmotionModel(model, device) if mine else None
     for shard in mine:
@@ -77,27 +80,45 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
     print(f"{len(mine)} of {len(shards)} shards embedded by rank {ranks.rank}: {out}")
 
 
+def _check_model(out: Path, model: Path, rank: int) -> None:
+    """Finished shards are kept, so they have to be this model's."""
+    made_by, weights = out / MADE_BY, bundle_fingerprint(model)
+    if made_by.exists() and (old := read_object(made_by).get("weights")) != weights:
+        raise ValueError(
+            f"{out} holds embeddings of another model (weights {str(old)[:12]}, of {model} {weights[:12]}); choose another folder, "
+            "or remove it"
+        )
+    # Every rank writes the same; a name of its own, since two may do so at once.
+    temporary = out / f"{MADE_BY}.{rank}.tmp"
+    temporary.write_text(json.dumps({"weights": weights}) + "\n", encoding="utf-8")
+    temporary.replace(made_by)
+
+
 def _embed_shard(index: TarIndex, shard: Any, target: Path, net: EmotionModel, batch_size: int) -> None:
     temporary = target.with_name(target.name + ".tmp")
-    # Nothing of this machine or moment gets into a member's header: the same input gives the same bytes.
-    with open(temporary, "wb") as stream, webdataset.TarWriter(stream, mtime=0, user="", group="", mode=0o644) as tar:
-        starts = range(shard.start, shard.stop, batch_size)
-        for start in track(starts, description=target.name):
-            rows = range(start, min(start + batch_size, shard.stop))
-            vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
-            for row, vector in zip(rows, vectors, strict=True):
-                image, extension = index.image_bytes(row)
-                buffer = io.BytesIO()
-                np.save(buffer, vector)
-                # The key holds the folder within the tar, if there is one.
-                tar.write(
-                    {
-                        "__key__": index.key(row),
-                        extension: image,
-                        "json": index.record_bytes(row),
-                        DES_EXTENSION: buffer.getvalue(),
-                    }
-                )
+    try:
+        # Nothing of this machine or moment gets into a member's header: the same input gives the same bytes.
+        with open(temporary, "wb") as stream, webdataset.TarWriter(stream, mtime=0, user="", group="", mode=0o644) as tar:
+            starts = range(shard.start, shard.stop, batch_size)
+            for start in track(starts, description=target.name):
+                rows = range(start, min(start + batch_size, shard.stop))
+                vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
+                for row, vector in zip(rows, vectors, strict=True):
+                    image, extension = index.image_bytes(row)
+                    buffer = io.BytesIO()
+                    np.save(buffer, vector)
+                    # The key holds the folder within the tar, if there is one.
+                    tar.write(
+                        {
+                            "__key__": index.key(row),
+                            extension: image,
+                            "json": index.record_bytes(row),
+                            DES_EXTENSION: buffer.getvalue(),
+                        }
+                    )
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     temporary.replace(target)
 
 

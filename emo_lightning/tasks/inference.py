@@ -211,17 +211,18 @@ class FeatureTask(_Frozen):
         self.configure_model()
         if len(self.data.objectives) != 1:
             raise ValueError(f"data.objectives={self.data.objectives}: features are taken at one prompt; name one objective")
+        weights = weights_fingerprint(self.backbone_config.path)
         for name in self.data.sets:
             self.writers[name] = FeatureWriter(
-                self.folder / name, self.num_layers, self.net.hidden_size, self.cache_dtype, self._fingerprint(name),
+                self.folder / name, self.num_layers, self.net.hidden_size, self.cache_dtype, self._fingerprint(name, weights),
                 rank=self.global_rank, world_size=self.trainer.world_size,
             )  # fmt: skip
             self.data.done[name] = self.writers[name].done
 
-    def _fingerprint(self, name: str) -> str:
+    def _fingerprint(self, name: str, weights: str) -> str:
         size = dict(self.net.processor.image_processor.size)
         parts = [
-            self.backbone_config.path,
+            weights,
             size["shortest_edge"],
             size["longest_edge"],
             self.data.objectives,

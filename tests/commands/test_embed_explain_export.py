@@ -15,6 +15,7 @@ from PIL import Image
 
 from emo_lightning.cli import main
 from emo_lightning.data.shards import TarIndex
+from emo_lightning.models.des import DESHead
 from emo_lightning.schema import EMOTIONS
 
 
@@ -94,6 +95,27 @@ def test_tars_resume_and_are_shared_among_ranks(
         assert main([*command, "--out", str(two)]) == 0
     assert tars(two) == whole
     assert (two / "manifest.json").read_bytes() == (one / "manifest.json").read_bytes()
+
+
+def test_embeddings_of_two_models_are_never_mixed(
+    world_tars: Path, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard = str(sorted(world_tars.glob("*-test-*.tar"))[0])
+    out, other = tmp_path / "out", tmp_path / "bundle"
+    assert main(["embed", shard, "--model", str(bundle), "--out", str(out)]) == 0
+    whole = tars(out)
+    config = json.loads((bundle / "emo.json").read_text())
+    paths = {name: (bundle / path).resolve() for name, path in config.items() if name in ("backbone", "head", "probe") and path}
+    other.mkdir()
+    shutil.copytree(paths["head"], other / "head")
+    head = DESHead.from_pretrained(other / "head")
+    torch.nn.init.constant_(head.project_out.bias, 1.0)
+    head.save_pretrained(other / "head")
+    changed = config | {name: str(path) for name, path in paths.items()} | {"head": str(other / "head")}
+    (other / "emo.json").write_text(json.dumps(changed))
+    assert main(["embed", shard, "--model", str(other), "--out", str(out)]) == 2
+    assert f"{out} holds embeddings of another model" in capsys.readouterr().err
+    assert tars(out) == whole
 
 
 def test_des_of_a_tar_is_that_of_its_image(world_tars: Path, bundle: Path, tmp_path: Path) -> None:
