@@ -128,11 +128,13 @@ def _facts(run: RunSections) -> list[tuple[str, str, str]]:
                 facts.append(
                     ("Linear probe, accuracy", f"{value:.2f} %", f"{row[0]}, best of {len(arms)} arms{_about(row[1])}")
                 )
-    seconds = [stage.info.get("seconds") for stage in run.run.stages]
+    # The stage that writes this page is still running.
+    stages = [stage for stage in run.run.stages if stage.kind != "report"]
+    seconds = [stage.info.get("seconds") for stage in stages]
     spent = sum(s for s in seconds if isinstance(s, int | float))
-    done = sum(stage.info.get("status") == COMPLETE for stage in run.run.stages)
-    if run.run.stages:
-        facts.append(("Stages", f"{done} of {len(run.run.stages)} complete", f"{_seconds(spent)} in all"))
+    done = sum(stage.info.get("status") == COMPLETE for stage in stages)
+    if stages:
+        facts.append(("Stages", f"{done} of {len(stages)} complete", f"{_seconds(spent)} before this page"))
     return facts
 
 
