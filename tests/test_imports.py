@@ -15,7 +15,7 @@ LAYERS: dict[str, int] = {
     "data": 1,
     "models": 2,
     "tasks": 3,
-    "evaluation": 4, "experiment": 4, "stages": 4, "runner": 4, "sweep": 4,
+    "evaluation": 4, "experiment_files": 4, "experiment": 4, "stages": 4, "runner": 4, "sweep": 4,
     "commands": 5, "cli": 5, "__main__": 5,
 }  # fmt: skip
 """Module or package directly below emo_lightning -> its height; nothing imports from above itself."""

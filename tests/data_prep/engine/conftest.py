@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from data_prep.engine import Result, Row, Step
@@ -39,11 +41,15 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture
 def doomed(cluster: Any) -> Iterator[Any]:
-    """A third node; call it to kill it."""
+    """A third node; call it to kill it, all its processes at once, as when its power goes."""
     node = cluster.add_node(num_cpus=1, object_store_memory=_STORE)
 
     def kill() -> None:
         if node in cluster.worker_nodes:
+            # Left to Ray, workers outlive their raylet by seconds, and finish what they were at.
+            for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
             cluster.remove_node(node, allow_graceful=False)
 
     yield kill

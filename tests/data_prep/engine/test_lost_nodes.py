@@ -33,7 +33,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def slow(config: dict) -> None:
     for model in config["simulation"]["models"].values():
-        model["latency"] = 0.4
+        model["latency"] = 0.8
     for endpoint in [*config["annotators"], config["critic"]]:
         endpoint["concurrency"] = _IN_FLIGHT // 4
 
@@ -54,7 +54,8 @@ def test_a_node_lost_while_it_waits_for_replies(
         asyncio.run(annotate(store, config.at(sim.base_url, KEY_VARIABLE)))
 
     def lose_it(report: PassReport) -> None:
-        if report.outcomes.total() >= 2:
+        # A third of all calls goes through each node: so many outcomes, and its sender was at work.
+        if report.outcomes.total() >= 4:
             doomed()
 
     with simulated_annotators([r for r, _ in toys], path) as sim, Store(tmp_path / "ray", write=True) as store:
