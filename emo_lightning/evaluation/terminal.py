@@ -12,8 +12,9 @@ from rich.text import Text
 _FRAME = 3
 """Characters that a column takes beside its text: two of padding and a line; one more line ends the table."""
 
-_PIECES = re.compile(r"\[[^\]]*\]|-?[^\s\-/]+[\-/]?(?: [↑↓])?|\S")
-"""What is never broken: an interval in brackets, a number, a word up to its hyphen or slash, and an arrow from its word."""
+_PIECES = re.compile(r"\[[^\]]*\]|-?[^\s\-/]+[\-/]?(?: [↑↓]| ± \S+)?|\S")
+"""What is never broken: an interval in brackets, a number with its deviation, a word up to its hyphen or slash, and an arrow
+from its word."""
 
 
 def fitted(table: Table, width: int) -> list[Table]:

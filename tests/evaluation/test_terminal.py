@@ -13,7 +13,7 @@ from emo_lightning.evaluation.terminal import fitted
 
 COLUMNS = ("Metric", "predict-attribute", "predict-ces", "constant, mean box", "no emotion")
 ROWS = (
-    ("BBox IoU ↑", "48.02\n\\[46.5, 49.5]", "0.00", "49.68 \\[48.4, 51.0]", "-3.1"),
+    ("BBox IoU ↑", "48.02\n\\[46.5, 49.5]", "43.61 ± 2.51", "49.68 \\[48.4, 51.0]", "-3.1"),
     ("Intensity kappa ↑", "not computed", "–", "joy = amusement, awe, contentment; anger by name", "1,234"),
 )
 
@@ -35,7 +35,7 @@ def test_nothing_is_cut(width: int) -> None:
     text = "\n".join(lines)
     assert max(map(len, lines)) <= width
     assert "…" not in text
-    for whole in ("[46.5, 49.5]", "[48.4, 51.0]", "1,234", "-3.1", "contentment;", "attribute", "48.02"):
+    for whole in ("[46.5, 49.5]", "[48.4, 51.0]", "43.61 ± 2.51", "1,234", "-3.1", "contentment;", "attribute", "48.02"):
         assert whole in text, whole
     words = set(re.findall(r"[^\s│┃]+", text))
     assert {word for row in (COLUMNS, *ROWS) for cell in row for word in re.findall(r"[a-z]{4,}", cell)} <= {
