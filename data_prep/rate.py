@@ -28,8 +28,8 @@ _CYCLE = 200
 may be refused): about 0.5 % of requests are refused once the rate is found."""
 _SECONDS = 10.0
 """A cycle lasts at least so long: a large bucket hides for a while that the rate is above what is permitted."""
-_FASTER = 3
-"""Doublings of the increase, one for each cycle that passes without a refusal after the first."""
+_FASTER = 4
+"""Doublings of the increase, two for each cycle that passes without a refusal after the first."""
 _MEASURES = 3
 """Refusals with a count of replies before them after which the rate counts as found; until then it is looked for in large steps."""
 _PAUSE_SHARE = 50
@@ -161,7 +161,7 @@ class RateLimit:
         self._accepted += 1
         if math.isfinite(self.rate):
             # Long without a refusal: the limit has moved up, look for it faster and faster.
-            self.rate += self._step * 2 ** min(_FASTER, max(0, int(self._accepted / self._cycle) - 1))
+            self.rate += self._step * 2 ** min(_FASTER, max(0.0, 2 * (self._accepted / self._cycle - 1)))
 
     def told(self, ticket: float, left: Iterable[Allowance]) -> None:
         """An answer said what is left (`allowance.allowances`).
