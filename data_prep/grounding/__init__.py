@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from data_prep.checkpoints import identity
@@ -28,8 +28,10 @@ __all__ = [
     "cut",
     "ground",
     "make_grounder",
+    "missing_regions",
     "query_text",
     "rank",
+    "store_regions",
 ]
 
 _BATCH = 64
@@ -144,23 +146,48 @@ def ground(
     if not wanted:
         return counts
     key_of = backend_key(config)
-    missing: dict[tuple[str, str, str], Item] = {}
-    done = 0
-    for item, subject in wanted:
-        if store.ledger.grounding(item.sha256, subject, key_of(item)) is None:
-            missing[item.sha256, subject, key_of(item)] = item
-        else:
-            done += 1
+    missing = missing_regions(store, wanted, key_of)
+    done = sum((item.sha256, subject, key_of(item)) not in missing for item, subject in wanted)
     _report(on_item, done)
-    if missing:
-        for rows in _computed(store, config, engine, missing):
-            # Candidates first: a record must never show regions that the ledger does not hold.
-            store.ledger.add_groundings(rows)
-            counts["computed"] += len(rows)
-            _report(on_item, len(rows))
+    # Candidates first: a record must never show regions that the ledger does not hold.
+    for computed in store_regions(store, config, missing, engine):
+        counts["computed"] += computed
+        _report(on_item, computed)
     _report(on_item, len(wanted) - done - counts["computed"])
     _write_records(store, config, key_of, counts)
     return counts
+
+
+def missing_regions(
+    store: Store, wanted: Iterable[tuple[Item, str]], key_of: Callable[[Item], str]
+) -> dict[tuple[str, str, str], Item]:
+    """Of pairs (item, phrase) what the ledger does not hold yet: (sha256, phrase, `key_of(item)`) to an item with that image."""
+    return {
+        (item.sha256, phrase, key_of(item)): item
+        for item, phrase in wanted
+        if phrase and store.ledger.grounding(item.sha256, phrase, key_of(item)) is None
+    }
+
+
+def store_regions(
+    store: Store, config: GroundingConfig, missing: dict[tuple[str, str, str], Item], engine: Engine = LOCAL
+) -> Iterator[int]:
+    """Find what is missing and write it to the ledger, batch by batch; yields how many were written.
+
+    Args:
+        store: opened for writing.
+        config: with a backend that grounds.
+        missing: see `missing_regions`.
+        engine: where the networks run.
+
+    Raises:
+        CheckpointError, GroundingError: see `make_grounder`.
+    """
+    if not missing:
+        return
+    for rows in _computed(store, config, engine, missing):
+        store.ledger.add_groundings(rows)
+        yield len(rows)
 
 
 def _subjects(store: Store) -> Iterator[tuple[Item, str]]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.config import PrepConfig
 from data_prep.critic import Draft, Judgement, judge
-from data_prep.decoding import decoded
-from data_prep.grounding import Query, backend_key, cut, make_grounder
+from data_prep.grounding import backend_key, cut, missing_regions, store_regions
 from data_prep.ledger import Item
 from data_prep.replies import CriticReply, EmotionVote, FullAnnotation
 from data_prep.store import Store
@@ -85,24 +84,8 @@ def boxes(store: Store, config: PrepConfig, wanted: Sequence[tuple[Item, str]]) 
     if grounding.backend == "none":
         return {}
     key_of = backend_key(grounding)
-    missing = {
-        (item.sha256, phrase, key_of(item)): item
-        for item, phrase in wanted
-        if phrase and store.ledger.grounding(item.sha256, phrase, key_of(item)) is None
-    }
-    if missing:
-        keys, items = list(missing), list(missing.values())
-        grounder = make_grounder(grounding)
-        found: list[list[GroundedObject]] = []
-        if grounding.backend == "regions":
-            regions = [[GroundedObject.model_validate(region) for region in item.regions] for item in items]
-            found = grounder.ground([Query(None, key[1], of) for key, of in zip(keys, regions, strict=True)])
-        else:
-            for _, images in decoded(store, items, grounding.batch_size):
-                part = keys[len(found) : len(found) + len(images)]
-                found += grounder.ground([Query(image, key[1]) for image, key in zip(images, part, strict=True)])
-        rows = [(*key, json.dumps([o.model_dump(mode="json") for o in of])) for key, of in zip(keys, found, strict=True)]
-        store.ledger.add_groundings(rows)
+    for _ in store_regions(store, grounding, missing_regions(store, wanted, key_of)):
+        pass
     best: dict[tuple[str, str], Box | None] = {}
     for item, phrase in wanted:
         stored = store.ledger.grounding(item.sha256, phrase, key_of(item)) if phrase else None
