@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from data_prep.config import CONFIGS, NANO, PrepConfig
-from data_prep.simulate import Simulated, simulated_annotators
+from data_prep.simulation.serve import Simulated, simulated_annotators
 from data_prep.sources.world_source import draw, world_truth
 
 PROGRAM = "import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"

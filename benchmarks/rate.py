@@ -15,10 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from data_prep.client import Caller, Picture
+from data_prep.calls.client import Caller, Picture
 from data_prep.config import CONFIGS, PrepConfig, load_prices
 from data_prep.replies import FullAnnotation
-from data_prep.simulate import KEY_VARIABLE, Simulated, simulated_annotators
+from data_prep.simulation.serve import KEY_VARIABLE, Simulated, simulated_annotators
 from data_prep.sources.world import World
 from data_prep.store import Store
 

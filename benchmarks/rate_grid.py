@@ -14,7 +14,7 @@ import itertools
 from typing import Any
 
 from data_prep.config import SimulatedModel
-from data_prep.simulated_traffic import Paced, Traffic, drive
+from data_prep.simulation.traffic import Paced, Traffic, drive
 
 ROUND_TRIPS = (0.02, 0.2, 1.0)
 BURSTS = (0.2, 1.0, 10.0, 60.0)

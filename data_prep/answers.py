@@ -16,16 +16,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_prep.asking import ask_many
-from data_prep.attempts import Failure
-from data_prep.client import Caller, Picture
-from data_prep.completion import cache_key, message_of
+from data_prep.calls.asking import ask_many
+from data_prep.calls.attempts import Failure
+from data_prep.calls.client import Caller, Picture
+from data_prep.calls.completion import cache_key, message_of
+from data_prep.calls.request import Request
 from data_prep.config import CONFIGS, ConfigError, EndpointConfig, Price, load_prices, read_yaml
-from data_prep.image_tokens import ImageTokens, prompt_bound
-from data_prep.money import NANO, Tally
+from data_prep.costs.image_tokens import ImageTokens, prompt_bound
+from data_prep.costs.money import NANO, Tally
 from data_prep.pipeline import budget_nano
 from data_prep.replies import Reply
-from data_prep.request import Request
 from data_prep.store import Store
 from emo_lightning.schema import describe
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_prep.money import NANO
-from data_prep.prices import ConfigError, Price, load_prices, read_yaml
+from data_prep.costs.money import NANO
+from data_prep.costs.prices import ConfigError, Price, load_prices, read_yaml
 from data_prep.prompts import EMOVIT
-from data_prep.simulation_config import Settings as _Config
-from data_prep.simulation_config import SimulatedImages, SimulatedModel, SimulationConfig
+from data_prep.simulation.config import Settings as _Config
+from data_prep.simulation.config import SimulatedImages, SimulatedModel, SimulationConfig
 from emo_lightning.schema import SchemaError, describe
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "prep"

@@ -14,7 +14,7 @@ from data_prep.config import CONFIGS, NANO, PrepConfig, WorldConfig
 from data_prep.export import MANIFEST, export_store
 from data_prep.grounding import ground
 from data_prep.pipeline import PassReport, annotate
-from data_prep.simulate import simulated_annotators
+from data_prep.simulation.serve import simulated_annotators
 from data_prep.sources.world_source import draw, world_item, world_truth
 from data_prep.sources.world_tars import WorldLabels, tars_origin, write_world_tars
 from data_prep.store import Store

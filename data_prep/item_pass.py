@@ -10,11 +10,11 @@ from typing import Any
 
 from data_prep import prompts
 from data_prep.annotators import asked_again, first_prompt, revision_prompt
-from data_prep.client import Caller, Failure, Picture
+from data_prep.calls.client import Caller, Failure, Picture
+from data_prep.calls.health import Health
 from data_prep.config import AnnotatorConfig, EndpointConfig, PrepConfig
 from data_prep.critic import Draft, Judgement, critic_prompt, judge, merge
 from data_prep.emovit.votes import LocalVote
-from data_prep.health import Health
 from data_prep.ledger import Item, Outcome
 from data_prep.replies import CriticReply, FullAnnotation
 from data_prep.verify import Vote, decided, pool, pooled_intensity

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from data_prep.client import Caller, Stopped, Tally
+from data_prep.calls.client import Caller, Stopped, Tally
+from data_prep.calls.health import Health
+from data_prep.calls.interrupt import halt_on_interrupt
 from data_prep.config import ConfigError, PrepConfig, load_prices
+from data_prep.costs.money import NANO
 from data_prep.emovit.votes import LocalVotes
 from data_prep.engine import LOCAL, Engine
-from data_prep.health import Health
-from data_prep.interrupt import halt_on_interrupt
 from data_prep.item_pass import ItemPass, Pending, pass_digest
 from data_prep.ledger import Item, Outcome
-from data_prep.money import NANO
 from data_prep.store import Store
 
 __all__ = ["ItemPass", "PassReport", "annotate", "pass_digest"]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from data_prep.simulate import simulated_annotators
+from data_prep.simulation.serve import simulated_annotators
 from data_prep.store import Store
 from emo_lightning.cli import main
 from emo_lightning.data.shards import TarIndex

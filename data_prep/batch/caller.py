@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.attempts import Attempts, Failure
 from data_prep.batch import records
 from data_prep.batch.records import Batch, Result
 from data_prep.batch.service import ENDED, BatchService, NotCreated
 from data_prep.batch.spool import Spool, spool_path
-from data_prep.client import Caller
+from data_prep.calls.attempts import Attempts, Failure
+from data_prep.calls.client import Caller
+from data_prep.calls.request import Request
 from data_prep.config import BatchConfig, ConfigError, EndpointConfig, Price
 from data_prep.ledger import Ledger
-from data_prep.request import Request
 
 _WAITING = Failure("batched", "travels in a batch")
 

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_prep.attempts import CallError, Halt, Stopped
 from data_prep.batch.records import Batch, Result
-from data_prep.completion import root_cause, usage_of
+from data_prep.calls.attempts import CallError, Halt, Stopped
+from data_prep.calls.completion import root_cause, usage_of
+from data_prep.calls.rate import retry_after
 from data_prep.config import Price
-from data_prep.rate import retry_after
 
 if TYPE_CHECKING:
     import openai

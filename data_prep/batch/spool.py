@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import IO
 
-from data_prep.request import Request
+from data_prep.calls.request import Request
 
 
 class Spool:

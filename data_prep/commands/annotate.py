@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
-from data_prep.money import NANO
+from data_prep.costs.money import NANO
 
 if TYPE_CHECKING:
     from data_prep.config import PrepConfig
@@ -109,7 +109,7 @@ def _vote(store: Store, config: PrepConfig, bars: Any, engine: Engine) -> None:
 
 
 def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
-    from data_prep.client import check_prices
+    from data_prep.calls.client import check_prices
     from data_prep.config import load_prices
 
     check_prices(load_prices(config.prices), config.endpoints, bounded=bounded)
@@ -121,7 +121,7 @@ def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
 
 def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.Namespace) -> bool:
     """Print the estimate; whether to go on."""
-    from data_prep.estimate import estimate
+    from data_prep.costs.estimate import estimate
 
     expected = estimate(store, config, batch=args.batch)
     if expected.images or args.estimate:

@@ -82,7 +82,7 @@ def _limit(budget: str | None) -> int | None:
 def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -> int:
     import asyncio
 
-    from data_prep.estimate import price_source
+    from data_prep.costs.estimate import price_source
     from data_prep.expand.config import image_price
     from data_prep.expand.images import generate
     from data_prep.expand.plan import make_plan, save_plan

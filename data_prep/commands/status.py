@@ -13,9 +13,10 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from pathlib import Path
 
+    from data_prep.costs.money import NANO
+
     # Not `Store`: this command answers at once, however large the store is, and loads nothing that it does not need.
     from data_prep.ledger import Ledger
-    from data_prep.money import NANO
 
     ledger = Ledger(Path(args.store) / "ledger.sqlite", write=False)
     outcomes, calls, cost, waiting = ledger.outcome_counts(), ledger.call_totals(), ledger.total_cost(), ledger.open_calls()

@@ -85,7 +85,7 @@ def _references(kind: str, store: Store, config: PrepConfig) -> dict[str, Refere
         case "none":
             return {}
         case "truth":
-            from data_prep.simulate import store_truth
+            from data_prep.simulation.serve import store_truth
 
             found = {record.id: Reference.of_truth(record) for record in store_truth(store.root, config)}
         case "reviews":

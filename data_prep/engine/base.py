@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 from data_prep.errors import PrepError
 
 if TYPE_CHECKING:
-    from data_prep.attempts import Attempts
+    from data_prep.calls.attempts import Attempts
     from data_prep.store import Store
 
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from data_prep.attempts import Attempts
+from data_prep.calls.attempts import Attempts
 from data_prep.engine.base import Engine, MakeAttempts, Result, Row, Step
 
 if TYPE_CHECKING:

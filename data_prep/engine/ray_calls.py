@@ -29,14 +29,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from data_prep.attempts import Again, Attempts, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.calls.attempts import Again, Attempts, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.calls.rate import RateLimit
+from data_prep.calls.request import Request
 from data_prep.config import EndpointConfig, Price
+from data_prep.costs.money import Budget, Tally
 from data_prep.engine.base import EngineError, MakeAttempts
 from data_prep.engine.ray_ledger import Trace, lent, told
 from data_prep.ledger import CallState, Ledger
-from data_prep.money import Budget, Tally
-from data_prep.rate import RateLimit
-from data_prep.request import Request
 
 if TYPE_CHECKING:
     from data_prep.store import Store

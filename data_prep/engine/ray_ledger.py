@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import PrepError
-from data_prep.group_commit import LedgerError
 from data_prep.ledger import CallState, Ledger
+from data_prep.ledger.group_commit import LedgerError
 
 if TYPE_CHECKING:
     from data_prep.store import Store

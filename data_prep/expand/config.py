@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_prep.config import ConfigError, EndpointConfig, Price, load_prices, read_yaml
-from data_prep.money import NANO
+from data_prep.costs.money import NANO
 from emo_lightning.schema import describe
 
 _PLACES = {"background", "attribute", "subject", "emotion"}

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.attempts import CallError, Failure, Halt, Stopped
+from data_prep.calls.attempts import CallError, Failure, Halt, Stopped
+from data_prep.calls.interrupt import halt_on_interrupt
+from data_prep.costs.money import Budget, Tally
 from data_prep.expand.config import ExpandConfig, ImagePrice
 from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.expand.plan import Plan, Planned
 from data_prep.expand.requests import ImageAttempts, ImageRequest, images_of, keep_bytes, kept_image
-from data_prep.interrupt import halt_on_interrupt
 from data_prep.ledger import Item
-from data_prep.money import Budget, Tally
 from data_prep.sources.images import CheckedImage, ImageError, check_image
 from data_prep.store import Store, StoreError, item_id
 

@@ -16,16 +16,16 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from data_prep.asking import ask_many
-from data_prep.attempts import Failure
-from data_prep.client import Caller
+from data_prep.calls.asking import ask_many
+from data_prep.calls.attempts import Failure
+from data_prep.calls.client import Caller
+from data_prep.calls.request import Request
 from data_prep.config import EndpointConfig, Price
 from data_prep.errors import PrepError
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
 from data_prep.graph import Combination, TripletGraph
 from data_prep.replies import Reply, strict_schema
-from data_prep.request import Request
 
 _R = TypeVar("_R", bound=Reply)
 

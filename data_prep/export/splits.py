@@ -18,8 +18,8 @@ from pathlib import Path
 
 from data_prep.config import SplitConfig
 from data_prep.errors import PrepError
-from data_prep.group_commit import reader, writable
 from data_prep.ledger import Item
+from data_prep.ledger.group_commit import reader, writable
 
 SPLITS = ("train", "val", "test")
 

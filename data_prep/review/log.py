@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from data_prep.group_commit import LedgerError, reader, writable
 from data_prep.ledger import Item, Ledger, Outcome
+from data_prep.ledger.group_commit import LedgerError, reader, writable
 from data_prep.review.decisions import Review, ReviewError, reviewed
 
 _COLUMNS = "id, item_id, field, reviewer, verdict, shown, value, time, undoes"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from data_prep.rate import retry_after
+from data_prep.calls.rate import retry_after
 from data_prep.sources.addresses import IPAddress, is_public, normal_url
 from data_prep.sources.base import Refused, SourceError
 from data_prep.sources.hosts import AGENT, LONGEST_WAIT, Host

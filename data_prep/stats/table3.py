@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from data_prep.client import Caller, Failure, Picture, Stopped
+from data_prep.calls.client import Caller, Failure, Picture, Stopped
+from data_prep.calls.interrupt import halt_on_interrupt
 from data_prep.config import PrepConfig, load_prices
 from data_prep.critic import critic_prompt, judge
 from data_prep.errors import PrepError
-from data_prep.interrupt import halt_on_interrupt
 from data_prep.item_pass import ItemPass, Pending, pass_digest
 from data_prep.ledger import Item
 from data_prep.prompts import BOX_CRITIC

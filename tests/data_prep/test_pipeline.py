@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.client import CallError
-from data_prep.completion import never_sent
+from data_prep.calls.client import CallError
+from data_prep.calls.completion import never_sent
 from data_prep.config import ConfigError, PrepConfig
 from data_prep.export import export_store
-from data_prep.simulate import KEY_VARIABLE, simulated_annotators
+from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.store import Store, StoreError
 from emo_lightning.schema import Record
 from tests.data_prep.serving import calls, completion, good, import_toys, run_pass, send, server

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import main
-from data_prep.group_commit import LedgerError, reader
+from data_prep.ledger.group_commit import LedgerError, reader
 from data_prep.store import Store
 from tests.data_prep.review.conftest import make_store
 

@@ -27,15 +27,18 @@ def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    # Short: names of sockets below it may have no more than 107 characters.
+    # Of its own, lest it become the current cluster of whoever runs the tests. Short: names of sockets below it may have no more than
+    # 107 characters.
     folder = tempfile.mkdtemp(prefix="ray")
-    head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False, "temp_dir": folder}
-    found = Cluster(initialize_head=True, head_node_args=head)
-    found.add_node(num_cpus=1, object_store_memory=_STORE)
-    ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
-    yield found
-    ray.shutdown()
-    found.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
+        found = Cluster(initialize_head=True, head_node_args=head)
+        found.add_node(num_cpus=1, object_store_memory=_STORE)
+        ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
+        yield found
+        ray.shutdown()
+        found.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -17,12 +17,12 @@ from data_prep.cli import main
 from data_prep.engine import LOCAL, EngineError, Result, Row, Step, in_batches
 from data_prep.engine.cluster import RayEngine
 from data_prep.errors import PrepError
-from data_prep.simulate import KEY_VARIABLE, simulated_annotators
+from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.sources import SourceItem
 from data_prep.store import Store
+from tests.data_prep.dedup.test_dedup import encoded, item, scene
 from tests.data_prep.engine.conftest import Where
 from tests.data_prep.serving import import_toys
-from tests.data_prep.test_dedup import encoded, item, scene
 
 
 @pytest.fixture(autouse=True)
@@ -174,8 +174,8 @@ def test_grounding_and_votes_are_the_same_on_a_cluster(cluster: Any, store: Stor
     from data_prep.config import LocalAnnotatorConfig
     from data_prep.emovit.votes import Voting, identity
     from data_prep.grounding import Grounding, GroundingConfig, _models_key
-    from tests.data_prep.grounding_models import save_models
-    from tests.data_prep.test_emovit import save_base
+    from tests.data_prep.emovit.test_emovit import save_base
+    from tests.data_prep.grounding.models import save_models
 
     paths = save_models(tmp_path, size={"shortest_edge": 64, "longest_edge": 96})
     config = GroundingConfig(

@@ -1,0 +1,1 @@
+"""Money: nano-dollars, prices, tokens of images, budgets and estimates."""

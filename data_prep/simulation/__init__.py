@@ -1,0 +1,1 @@
+"""Simulated annotators, image makers and rate limits, with known error rates, behind real HTTP on loopback."""

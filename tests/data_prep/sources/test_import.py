@@ -1,0 +1,94 @@
+"""Published data sets into a store: the report, what is known, and records to evaluate against."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_prep.cli import main
+from data_prep.sources import SOURCES, open_source
+from data_prep.sources.labels import source_record
+from data_prep.store import Store
+from tests.data_prep.sources.trees import write
+
+ROWS = [
+    {"id": "Awe1", "image_path": "images/1.png", "emotion": "Awe"},
+    {"id": "Awe1", "image_path": "images/1.png", "emotion": "Awe"},
+    {"id": "Fear2", "image_path": "images/2.png", "emotion": "Fear"},
+    {"id": "Joy3", "image_path": "images/3.png", "emotion": "Joy"},
+    {"id": "Fear4", "image_path": "images/4.png", "emotion": "Fear"},
+    {"id": "Fear5", "image_path": "../5.png", "emotion": "Fear"},
+]
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    return write(tmp_path / "release", {"test.json": ROWS, "images/1.png": 1, "images/2.png": 2, "images/3.png": 3})
+
+
+def test_report_and_second_import(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, refusals = str(tmp_path / "store"), tmp_path / "refused.jsonl"
+    command = ["import", "emoverse", str(release), "--into", store, "--licence", "CC-BY-NC-4.0", "--refusals", str(refusals)]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "added 2, known already 0, changed since and left as they were 0" in shown.out
+    assert "read 6: mapped to one of the eight 2, without a label 0, repeated rows 1, refused 3" in shown.out
+    for kind in ("1 × unknown emotion 'Joy'", "1 × no such file", "1 × path with '..'"):
+        assert kind in shown.out
+    assert f"refused {release}/test.json[3]:1: unknown emotion 'Joy'; allowed: amusement" in shown.err
+    written = [json.loads(line) for line in refusals.read_text().splitlines()]
+    assert [(row["file"].split("/")[-1], row["line"]) for row in written] == [(f"test.json[{i}]", 1) for i in (3, 4, 5)]
+
+    write(release, {"images/4.png": 4})
+    assert main(command) == 0
+    assert "added 1, known already 2" in capsys.readouterr().out
+    with Store(store, write=False) as opened:
+        items = list(opened.ledger.items())
+        records = [source_record(item) for item in items]
+    assert {(item.key, item.split, item.licence) for item in items} == {
+        *(("Awe1", "test", "CC-BY-NC-4.0"), ("Fear2", "test", "CC-BY-NC-4.0"), ("Fear4", "test", "CC-BY-NC-4.0"))
+    }  # fmt: skip
+    assert sorted(str(record.emotion) for record in records if record) == ["awe", "fear", "fear"]
+
+
+def test_images_without_a_label_are_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "f", {"results_20130124.token": "1.jpg#0\tA dog\n2.jpg#0\tA cat\n", "images/1.jpg": 1, "images/2.jpg": 2})
+    assert main(["import", "flickr30k", str(tmp_path / "f"), "--into", str(tmp_path / "store")]) == 0
+    assert "read 2: mapped to one of the eight 0, without a label 2, repeated rows 0, refused 0" in capsys.readouterr().out
+    with Store(tmp_path / "store", write=False) as store:
+        assert [source_record(item) for item in store.ledger.items()] == [None, None]
+        assert {item.group for item in store.ledger.items()} == {"flickr30k:1.jpg", "flickr30k:2.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["emoset", "{tmp}"], "the list of images is missing; looked for train.json, val.json, test.json"),
+        (["emoset", "{tmp}", "--name", "mine"], "source 'emoset' keeps its name, found 'mine'"),
+        (["emoset", "{tmp}", "--refusals", "{tmp}/none/x"], "cannot be written"),
+        (["emoverse", "{tmp}/broken.json"], "broken.json:2: not JSON"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.json").write_text('[\n{"id" 1}]')
+    given = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert main(["import", *given, "--into", str(tmp_path / "store")]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_help_names_every_source_and_its_layout(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["import", "--help"])
+    text = capsys.readouterr().out
+    assert all(f"\n  {name} " in text for name in SOURCES)
+    assert "annotations_single.ann" in text
+
+
+def test_every_published_source_takes_a_licence() -> None:
+    from data_prep.sources import PUBLISHED
+
+    assert {open_source(name, licence="X").licence for name in PUBLISHED} == {"X"}  # type: ignore[attr-defined]

@@ -1,0 +1,198 @@
+"""Table 3 over real HTTP with simulated annotators, and the corruptions it is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_prep.cli import main
+from data_prep.config import PrepConfig
+from data_prep.export import write_shards
+from data_prep.grounding import ground
+from data_prep.pipeline import annotate
+from data_prep.review.decisions import Review
+from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.stats.ablations import final_draft, first_draft
+from data_prep.stats.corruptions import MOVED, corrupt, generator
+from data_prep.stats.references import FIELDS, Reference, Values, iou
+from data_prep.store import Store
+from emo_lightning.schema import Emotion, Record, intensity_level
+from tests.data_prep.conftest import item_of, truth
+
+SIZE = (40, 32)
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "x")
+
+
+def known(seed: int) -> Record:
+    record, _ = truth(seed)
+    scores = {e: 0.72 if e is record.emotion else 0.04 for e in Emotion}
+    return record.model_copy(update={"emotion_scores": scores})
+
+
+def test_a_corruption_makes_one_field_wrong_and_nothing_else() -> None:
+    donors = [known(seed) for seed in range(40)]
+    made: Counter[tuple[str, int]] = Counter()
+    for record in donors:
+        draft, right = final_draft(record, 0.2), Values.of_record(record)
+        assert draft is not None
+        reference = Reference.of_truth(record)
+        for field in FIELDS:
+            for seed in range(6):
+                found = corrupt(field, draft, right.box, SIZE, donors, generator(seed, record.id, field))
+                again = corrupt(field, draft, right.box, SIZE, donors, generator(seed, record.id, field))
+                assert found == again, "the seed decides alone"
+                assert found is not None
+                values = Values.of_draft(found.draft, found.box)
+                wrong = [f for f in FIELDS if not reference.right(f, getattr(values, f))]
+                assert wrong == [field]
+                made[field, found.severity] += 1
+                if field == "box":
+                    overlap = iou(found.box, right.box)
+                    assert overlap < MOVED
+                    assert (overlap >= 0.1) == (found.severity == 1)
+                    assert 0 <= found.box[0] < found.box[2] <= 40
+                    assert 0 <= found.box[1] < found.box[3] <= 32
+                if field == "triplet":
+                    assert sum(a != b for a, b in zip(values.triplet, right.triplet, strict=True)) == found.severity
+                if field == "emotion":
+                    assert max(found.draft.pool.scores, key=found.draft.pool.scores.__getitem__) is found.draft.pool.emotion
+                    pleasant = {e in list(Emotion)[:4] for e in (found.draft.pool.emotion, record.emotion)}
+                    assert len(pleasant) == found.severity
+    assert min(made[field, severity] for field in FIELDS for severity in (1, 2)) > 5
+
+
+def test_what_cannot_be_corrupted_is_said() -> None:
+    record = known(1)
+    draft = final_draft(record, 0.2)
+    rng = random.Random(0)
+    assert corrupt("triplet", draft, None, SIZE, [record], rng) is None
+    assert corrupt("box", draft, None, SIZE, [record], rng) is None
+    assert corrupt("box", draft, (0.0, 0.0, 40.0, 32.0), SIZE, [record], rng) is not None
+    medium = replace(draft, intensity=5)
+    levels = {
+        intensity_level(corrupt("intensity", medium, None, SIZE, [], random.Random(i)).draft.intensity) for i in range(20)
+    }
+    assert levels == {"low", "high"}
+
+
+def test_reviews_know_what_was_looked_at_and_no_more() -> None:
+    record = known(3)
+
+    def review(field: str, verdict: str, value: object = None, number: int = 0) -> Review:
+        from data_prep.review.decisions import shown_value
+
+        return Review(record.id, field, "ada", verdict, shown_value(record, field), value, float(number), None, number)  # type: ignore[arg-type]
+
+    other = next(e for e in Emotion if e is not record.emotion)
+    rows = [
+        review("emotion", "mended", str(other), 1), review("description", "right", number=2), review("background", "right", number=3),
+        review("attribute", "right", number=4), review("subject", "wrong", number=5), review("objects", "right", number=6),
+    ]  # fmt: skip
+    reference = Reference.of_reviews(record, rows)
+    assert reference.right("emotion", str(other)) is True
+    assert reference.right("emotion", str(record.emotion)) is False
+    assert reference.right("description", str(record.description).upper()) is True
+    assert reference.right("description", "another wording") is None
+    assert reference.right("triplet", Values.of_record(record).triplet) is False
+    assert reference.right("triplet", ("a", "b", "c")) is None
+    assert reference.right("intensity", "low") is None
+    assert reference.right("box", (4.0, 4.0, 20.0, 24.0)) is True
+    assert reference.right("box", (30.0, 4.0, 39.0, 24.0)) is False
+    assert Reference.of_truth(record).right("description", "another wording") is False
+
+
+def annotated(root: Path, toys: list, config: PrepConfig, url: str) -> None:
+    with Store(root, write=True) as store:
+        store.import_items([item_of(record, data) for record, data in toys])
+        asyncio.run(annotate(store, config.at(url, KEY_VARIABLE)))
+        ground(store, config.grounding)
+
+
+def perfect(config: dict) -> None:
+    config["simulation"]["models"]["sim-critic"] |= {
+        "recall": dict.fromkeys(FIELDS, 1.0), "false_alarm": {}, "emotion_error": 0.0, "invalid_json": 0.0, "discard": 0.0,
+    }  # fmt: skip
+
+
+def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
+    tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(perfect)
+    config = PrepConfig.load(path)
+    write_shards([(record, data, "png") for record, data in toys], tmp_path / "truth", "toy")
+    arguments = ["table3", str(tmp_path / "s"), "--config", str(path), "--samples", "0", "--reference", str(tmp_path / "truth")]
+    with simulated_annotators([record for record, _ in toys], path) as server:
+        annotated(tmp_path / "s", toys, config, server.base_url)
+        arguments += ["--base-url", server.base_url, "--json", "--out", str(tmp_path / "out")]
+        assert main(arguments) == 0
+        table = json.loads(capsys.readouterr().out)
+        bill = server.bill()
+        assert main(arguments) == 0
+        again = json.loads(capsys.readouterr().out)
+        assert server.bill() == bill, "the second time asks nothing"
+    assert again["requests"] == 0 < table["requests"]
+    assert again["rows"] == table["rows"]
+    with Store(tmp_path / "s", write=False) as store:
+        assert store.ledger.total_cost() == sum(row["nano_dollars"] for row in bill.values())
+        outcomes = list(store.ledger.outcomes())
+    known_right = {record.id: record for record, _ in toys}
+    for row in FIELDS:
+        rates = table["rows"][row]
+        assert rates["recall"]["percent"] == rates["preserve"]["percent"] == 100, row
+        assert rates["recall"]["n"] == rates["recall_1"]["n"] + rates["recall_2"]["n"] > 10
+    # A perfect critic lets nothing wrong pass; without it the first draft goes out as it is.
+    assert {table["rows"][row]["full"]["percent"] for row in FIELDS} == {100}
+    right = Counter()
+    for item, outcome in outcomes:
+        draft = first_draft(Record.from_json(outcome.record, item.id), config)
+        right["emotion"] += draft.pool.emotion is known_right[item.id].emotion
+        right["intensity"] += intensity_level(draft.intensity) == known_right[item.id].intensity_level
+    for row in ("emotion", "intensity"):
+        assert table["rows"][row]["no_critic"] | {"low": 0, "high": 0, "percent": 0} == {
+            "n": 24, "hits": right[row], "low": 0, "high": 0, "percent": 0,
+        }  # fmt: skip
+    assert min(right.values()) < 24, "this test wants drafts that are wrong"
+    assert table["rows"]["box"]["no_cross_verification"]["n"] == 0
+    text = (tmp_path / "out/table3.md").read_text()
+    assert "| Bounding box | " in text
+    assert json.loads((tmp_path / "out/table3.json").read_text())["rows"] == table["rows"]
+
+
+def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
+    tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def blind(config: dict) -> None:
+        perfect(config)
+        config["simulation"]["models"]["sim-critic"]["recall"] = {}
+
+    path = write_config(blind)
+    config = PrepConfig.load(path)
+    with simulated_annotators([record for record, _ in toys], path) as server:
+        annotated(tmp_path / "s", toys[:12], config, server.base_url)
+        base = ["table3", str(tmp_path / "s"), "--config", str(path), "--base-url", server.base_url]
+        assert main([*base, "--samples", "7", "--reference", "none", "--json"]) == 0
+        table = json.loads(capsys.readouterr().out)
+        assert table["images"] == 7
+        assert all(table["rows"][row]["full"]["n"] == 0 for row in FIELDS)
+        # An emotion that the votes leave open is settled by the critic's own opinion, whatever it flags.
+        assert {table["rows"][row]["recall"]["hits"] for row in FIELDS if row != "emotion"} == {0}
+        assert min(table["rows"][row]["recall"]["n"] for row in FIELDS) >= 5
+        bill = server.bill()
+        assert main([*base, "--samples", "0", "--reference", "none", "--budget", "0.000001", "--json"]) == 3
+        assert json.loads(capsys.readouterr().out)["unanswered"] == {"budget": 12 - 7}
+        assert server.bill() == bill
+        assert main([*base, "--reference", "reviews"]) == 1
+        assert "nothing is known to be right" in capsys.readouterr().err
+        other = write_config(lambda c: (blind(c), c.update(margin=0.1)))
+        assert main(["table3", str(tmp_path / "s"), "--config", str(other), "--reference", "none"]) == 1
+        assert "nothing was annotated with this configuration" in capsys.readouterr().err
