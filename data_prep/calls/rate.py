@@ -247,11 +247,15 @@ class RateLimit:
         return max(_CYCLE * refusals, max(_SECONDS, _PAUSE_SHARE * pause) * self.rate)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def retry_after(headers: Mapping[str, str], date: Callable[[], float] = time.time) -> float | None:
     """Seconds that a response asks to wait: `retry-after-ms`, or Retry-After in seconds or as an HTTP date.
 
     A date is read against the server's own clock (its Date header) where it names one. Where both forms stand, the longer counts.
     Something that is neither counts as nothing: the caller's own back-off serves then.
+
+    Args:
+        headers: of the response, names in lower case.
+        date: seconds since 1970, for a response that says nothing of its own clock.
     """
     found: list[float] = []
     with_ms, plain = headers.get("retry-after-ms"), headers.get("retry-after")
@@ -260,8 +264,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if plain is not None:
         if (value := _number(plain)) is not None:
             found.append(value)
-        elif (date := _date(plain)) is not None:
-            found.append(date - (_date(headers.get("date", "")) or time.time()))
+        elif (until := _date(plain)) is not None:
+            found.append(until - (_date(headers.get("date", "")) or date()))
     return max(0.0, *found) if found else None
 
 

@@ -43,11 +43,18 @@ class TokenBucket:
     Args:
         model: rates, bursts, and how a refusal says when to come again.
         clock: seconds, monotonic.
+        date: seconds since 1970, for refusals that name one.
     """
 
-    def __init__(self, model: SimulatedModel, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        model: SimulatedModel,
+        clock: Callable[[], float] = time.monotonic,
+        date: Callable[[], float] = time.time,
+    ) -> None:
         self._model = model
         self._clock = clock
+        self._date = date
         self._told_at = self._told_until = -math.inf
         limits = (
             ("requests", model.requests_per_second, model.burst),
@@ -87,8 +94,9 @@ class TokenBucket:
                 header = f"Retry-After: {wait}\r\n"
             case "date":
                 # Dates have whole seconds: the next one that is late enough.
-                until = math.ceil(time.time() + wait)
-                wait, header = until - time.time(), f"Retry-After: {formatdate(until, usegmt=True)}\r\n"
+                today = self._date()
+                until = math.ceil(today + wait)
+                wait, header = until - today, f"Retry-After: {formatdate(until, usegmt=True)}\r\n"
             case _:
                 return ""
         if now + wait > self._told_until:

@@ -81,6 +81,7 @@ def drive(
     tokens: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
     stalls: Sequence[tuple[float, float]] = (),
+    began: float = 1_700_000_000.0,
     controller: Callable[[Clock], Controller] = RateLimit,
 ) -> Traffic:
     """Keep `clients` callers busy for so many simulated seconds.
@@ -95,10 +96,15 @@ def drive(
         tokens: each request costs so many, drawn evenly between the two.
         seed: of jitter and costs.
         stalls: (when, for how many seconds) nothing gets through: what was on its way arrives at the end, all at once.
+        began: date of the beginning, seconds since 1970: its fraction decides how far whole-second dates are off.
         controller: what decides when a request is sent.
     """
     clock, rng, number = Clock(), random.Random(seed), itertools.count()
-    limit, bucket = controller(clock), TokenBucket(model, clock)
+
+    def date() -> float:
+        return began + clock.now
+
+    limit, bucket = controller(clock), TokenBucket(model, clock, date)
     tell: Any = getattr(limit, "told", None)
     events: list[tuple[float, int, float, str | None, str | None]] = []
     idle, taken, refused = clients, 0, 0
@@ -131,7 +137,7 @@ def drive(
                 limit.replied(ticket)
                 taken += late
             else:
-                limit.refused(ticket, retry_after(lines))
+                limit.refused(ticket, retry_after(lines, date))
                 refused += late
     permitted = model.requests_per_second or 0.0
     if model.tokens_per_second is not None:
