@@ -144,8 +144,7 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
         max_pixels: pixel limit of the image processor.
         seed: of the weights.
     """
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
-    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     tokenizer = build_tokenizer(words, vocabulary=sizes.vocabulary, max_number=sizes.max_number)
     ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN_SPECIAL_TOKENS}
@@ -179,14 +178,22 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.generation_config.pad_token_id = ids["<|endoftext|>"]
     limits = {"shortest_edge": (2 * sizes.patch) ** 2 * 4, "longest_edge": max_pixels}
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=sizes.patch), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=sizes.patch), chat_template=CHATML,
-    )  # fmt: skip
+    processor = build_processor(tokenizer, limits, sizes.patch)
     folder = Path(folder)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast, limits: dict[str, int], patch: int) -> Any:
+    """A `Qwen2_5_VLProcessor` around a tokenizer of `build_tokenizer`; limits are its `shortest_edge` and `longest_edge`, in pixels."""
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=patch), tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=patch), chat_template=CHATML,
+    )  # fmt: skip
 
 
 @torch.no_grad()
