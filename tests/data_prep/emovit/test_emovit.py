@@ -12,13 +12,12 @@ import torch
 import transformers as t
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from data_prep.checkpoints import CheckpointError
 from data_prep.cli import main
 from data_prep.config import ConfigError, PrepConfig
 from data_prep.emovit.convert import PROVENANCE, convert
-from data_prep.emovit.scorer import ANSWER, LocalVoter
+from data_prep.emovit.scorer import LocalVoter
 from data_prep.emovit.votes import LocalVotes, MissingVote, run_local_votes
 from data_prep.prompts import EMOVIT
 from data_prep.replies import EmotionVote
@@ -28,49 +27,6 @@ from data_prep.verify import DistributionVote, pool, vote_distribution
 from emo_lightning.schema import EMOTIONS, Emotion
 from tests.data_prep.conftest import item_of
 from tests.data_prep.grounding.models import randomise
-
-
-def language_tokenizer() -> t.PreTrainedTokenizerFast:
-    """A byte-pair tokenizer in the manner of Llama's: blanks belong to the word that follows, labels have several tokens."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<unk>", "<s>", "</s>", "[PAD]", "<image>"]
-    tokenizer.train_from_iterator([EMOVIT, ANSWER], trainers.BpeTrainer(vocab_size=90, special_tokens=special))
-    return t.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="[PAD]",
-        extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
-
-
-def save_base(folder: Path) -> Path:
-    """A tiny InstructBLIP with its processor, as a hub model is stored."""
-    torch.manual_seed(0)
-    language = language_tokenizer()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(re.findall(r"\w+|[^\w\s]", EMOVIT.lower())))]
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("\n".join(words))
-    question = t.BertTokenizer(str(folder / "vocab.txt"))
-    config = t.InstructBlipConfig(
-        vision_config=t.InstructBlipVisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
-        ),
-        qformer_config=t.InstructBlipQFormerConfig(
-            vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-            max_position_embeddings=128,
-        ),
-        text_config=t.LlamaConfig(
-            vocab_size=len(language), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
-        ),
-        num_query_tokens=4, image_token_index=language.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
-    model = t.InstructBlipForConditionalGeneration(config)
-    randomise(model, 0)
-    model.save_pretrained(folder)
-    images = t.BlipImageProcessor(size={"height": 28, "width": 28})
-    t.InstructBlipProcessor(images, language, question, num_query_tokens=4).save_pretrained(folder)
-    return folder
-
 
 _BACKWARDS = [
     (r"^language_projection", "llm_proj"),
@@ -102,11 +58,6 @@ def in_lavis_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         else:
             out[name] = tensor.clone()
     return out
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_base(tmp_path_factory.mktemp("emovit") / "base")
 
 
 @pytest.fixture(scope="module")
@@ -200,11 +151,6 @@ def test_what_does_not_fit_is_named(base: Path, tuned: dict, tmp_path: Path, cha
 @pytest.fixture(scope="module")
 def voter(base: Path) -> LocalVoter:
     return LocalVoter.from_pretrained(str(base), EMOVIT, batch_size=2)
-
-
-@pytest.fixture(scope="module")
-def images() -> list[Image.Image]:
-    return [Image.linear_gradient("L").rotate(90 * i).convert("RGB").resize((40 + i, 30)) for i in range(3)]
 
 
 @torch.inference_mode()

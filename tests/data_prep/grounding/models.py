@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +148,73 @@ def save_text_encoder(folder: Path) -> Path:
     return folder
 
 
+def new_dino(text: Path) -> t.GroundingDinoForObjectDetection:
+    """An unfilled Grounding DINO of transformers, of the shape `DINO`.
+
+    Args:
+        text: of `save_text_encoder`.
+    """
+    return t.GroundingDinoForObjectDetection(
+        t.GroundingDinoConfig(
+            backbone_config=t.SwinConfig(
+                embed_dim=DINO.embed_dim, depths=list(DINO.depths), num_heads=list(DINO.heads), window_size=DINO.window,
+                out_features=["stage2", "stage3", "stage4"],
+            ),
+            text_config=t.BertConfig.from_pretrained(text), encoder_layers=DINO.layers, decoder_layers=DINO.layers,
+            encoder_attention_heads=DINO.attention_heads, decoder_attention_heads=DINO.attention_heads,
+            encoder_ffn_dim=DINO.feedforward, decoder_ffn_dim=DINO.feedforward, num_queries=DINO.queries,
+        )
+    )  # fmt: skip
+
+
+def new_sam() -> t.SamModel:
+    """An unfilled SAM of transformers, of the shape `SAM`."""
+    return t.SamModel(
+        t.SamConfig(
+            vision_config=t.SamVisionConfig(
+                hidden_size=SAM.embed_dim, output_channels=SAM.prompt_dim, num_hidden_layers=SAM.depth,
+                num_attention_heads=SAM.heads, image_size=SAM.side, patch_size=16, window_size=SAM.window,
+                global_attn_indexes=list(SAM.global_attention), num_pos_feats=SAM.prompt_dim // 2,
+            ),
+            prompt_encoder_config=t.SamPromptEncoderConfig(hidden_size=SAM.prompt_dim, image_size=SAM.side, patch_size=16),
+            mask_decoder_config=t.SamMaskDecoderConfig(
+                hidden_size=SAM.prompt_dim, mlp_dim=SAM.decoder_mlp, num_attention_heads=SAM.decoder_heads,
+            ),
+        )
+    )  # fmt: skip
+
+
+def save_dino(model: t.GroundingDinoForObjectDetection, text: Path, folder: Path, size: dict[str, int]) -> None:
+    """Model, image processor of this size, and tokenizer, for `from_pretrained`."""
+    model.save_pretrained(folder)
+    t.GroundingDinoImageProcessorPil(size=size).save_pretrained(folder)
+    t.AutoTokenizer.from_pretrained(text).save_pretrained(folder)
+
+
+def save_sam(model: t.SamModel, folder: Path) -> None:
+    """Model and image processor, for `from_pretrained`."""
+    model.save_pretrained(folder)
+    square = {"height": SAM.side, "width": SAM.side}
+    t.SamImageProcessorPil(size={"longest_edge": SAM.side}, pad_size=square).save_pretrained(folder)
+
+
+def save_transformers_models(folder: Path, *, size: dict[str, int]) -> dict[str, Path]:
+    """Folders `dino` and `sam` with random weights; needs neither of the original packages.
+
+    Args:
+        folder: filled.
+        size: of the detector's image processor.
+    """
+    paths = {name: folder / name for name in ("text", "dino", "sam")}
+    save_text_encoder(paths["text"])
+    dino, sam = new_dino(paths["text"]), new_sam()
+    for seed, model in enumerate((dino, sam)):
+        randomise(model, seed)
+    save_dino(dino, paths["text"], paths["dino"], size)
+    save_sam(sam, paths["sam"])
+    return paths
+
+
 def save_models(folder: Path, *, size: dict[str, int]) -> dict[str, Path]:
     """`dino.pth`, `sam.pth` in the authors' format and, with the same weights, folders for `from_pretrained`.
 
@@ -161,46 +227,17 @@ def save_models(folder: Path, *, size: dict[str, int]) -> dict[str, Path]:
     dino = build_dino(DINO, str(paths["text"]))
     randomise(dino, 0)
     torch.save({"model": {f"module.{k}": v for k, v in dino.state_dict().items()}}, paths["dino.pth"])
-    twin = t.GroundingDinoForObjectDetection(
-        t.GroundingDinoConfig(
-            backbone_config=t.SwinConfig(
-                embed_dim=DINO.embed_dim, depths=list(DINO.depths), num_heads=list(DINO.heads), window_size=DINO.window,
-                out_features=["stage2", "stage3", "stage4"],
-            ),
-            text_config=t.BertConfig.from_pretrained(paths["text"]), encoder_layers=DINO.layers, decoder_layers=DINO.layers,
-            encoder_attention_heads=DINO.attention_heads, decoder_attention_heads=DINO.attention_heads,
-            encoder_ffn_dim=DINO.feedforward, decoder_ffn_dim=DINO.feedforward, num_queries=DINO.queries,
-        )
-    )  # fmt: skip
+    twin = new_dino(paths["text"])
     result = twin.load_state_dict(dino_in_transformers_names(dino.state_dict()), strict=False)
     # The last norm of the backbone is there in transformers and not used.
     assert sorted(result.missing_keys) == [f"{_SWIN}layernorm.bias", f"{_SWIN}layernorm.weight"]
     assert not result.unexpected_keys
-    twin.save_pretrained(paths["dino"])
-    t.GroundingDinoImageProcessorPil(size=size).save_pretrained(paths["dino"])
-    t.AutoTokenizer.from_pretrained(paths["text"]).save_pretrained(paths["dino"])
+    save_dino(twin, paths["text"], paths["dino"], size)
 
     sam = build_sam(SAM)
     randomise(sam, 1)
     torch.save(sam.state_dict(), paths["sam.pth"])
-    shape = asdict(SAM)
-    other = t.SamModel(
-        t.SamConfig(
-            vision_config=t.SamVisionConfig(
-                hidden_size=shape["embed_dim"], output_channels=shape["prompt_dim"], num_hidden_layers=shape["depth"],
-                num_attention_heads=shape["heads"], image_size=shape["side"], patch_size=16, window_size=shape["window"],
-                global_attn_indexes=list(shape["global_attention"]), num_pos_feats=shape["prompt_dim"] // 2,
-            ),
-            prompt_encoder_config=t.SamPromptEncoderConfig(
-                hidden_size=shape["prompt_dim"], image_size=shape["side"], patch_size=16
-            ),
-            mask_decoder_config=t.SamMaskDecoderConfig(
-                hidden_size=shape["prompt_dim"], mlp_dim=shape["decoder_mlp"], num_attention_heads=shape["decoder_heads"],
-            ),
-        )
-    )  # fmt: skip
+    other = new_sam()
     other.load_state_dict(sam_in_transformers_names(sam.state_dict()))
-    other.save_pretrained(paths["sam"])
-    side = shape["side"]
-    t.SamImageProcessorPil(size={"longest_edge": side}, pad_size={"height": side, "width": side}).save_pretrained(paths["sam"])
+    save_sam(other, paths["sam"])
     return paths

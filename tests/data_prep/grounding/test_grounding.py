@@ -15,10 +15,8 @@ import data_prep.grounding as grounding
 from data_prep.config import ConfigError, GroundingConfig, PrepConfig
 from data_prep.grounding import Query, RegionGrounder, cut, ground, query_text, rank
 from data_prep.grounding.masks import decode_mask, encode_mask
-from data_prep.ledger import Outcome
 from data_prep.store import Store
 from emo_lightning.schema import GroundedObject, Record
-from tests.data_prep.conftest import item_of
 
 
 def region(phrase: str, x: float = 0, size: float = 10, score: float = 1.0) -> GroundedObject:
@@ -88,19 +86,6 @@ class Counting:
         self.asked += [q.phrase for q in queries]
         assert all(q.image is not None and q.image.mode == "RGB" for q in queries)
         return [rank([region(q.phrase, x, score=s) for x, s in ((0, 0.9), (5, 0.4), (8, 0.3))]) for q in queries]
-
-
-@pytest.fixture
-def store(tmp_path: Path, toys: list) -> Store:
-    """24 images with a valid record each."""
-    store = Store(tmp_path / "store", write=True)
-    store.import_items([item_of(record, data) for record, data in toys])
-    for record, _ in toys:
-        bare = record.model_copy(update={"objects": []}).to_json().decode()
-        outcome = Outcome(record.id, "valid", "digest", 0, bare)
-        store.ledger.write_now(("INSERT INTO outcomes VALUES (?, ?, ?, ?, ?)", tuple(vars(outcome).values())))
-    yield store
-    store.close()
 
 
 def records(store: Store) -> list[Record]:
