@@ -180,4 +180,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     if config.gradient_checkpointing:
         # Reentrant checkpointing gives LoRA behind frozen inputs no gradient, in silence.
         backbone.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # For the reentrant kind transformers also lets the inputs of both towers require gradients: a frozen vision tower would be
+        # differentiated and computed twice, for nothing.
+        backbone.base.disable_input_require_grads()
     return backbone

@@ -12,6 +12,7 @@ from torch import nn
 from emo_lightning.data.boxes import resized_size
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, part_of
 from emo_lightning.models.hub import HubError, cache_only
+from emo_lightning.models.windows import attend_in_windows
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """Where a processor's pixel limits stand: since transformers 5, and before."""
@@ -71,6 +72,8 @@ def load_model(config: BackboneConfig, path: str) -> nn.Module:
     )
     if quantization is not None:
         _check_quantization(model)
+    if config.attention == "sdpa":
+        attend_in_windows(model.model.visual)
     return model
 
 

@@ -1,0 +1,64 @@
+"""Attention of the vision tower over all windows at once.
+
+transformers calls its attention once a window and layer unless FlashAttention is installed: an image of 448 × 448 pixels has 16
+windows, so a batch of eight makes 3,584 calls of 64 patches each, and the GPU waits for Python. Here windows are rows of one batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# transformers hands the windows' boundaries to implementations with "flash" in their name, and to no others.
+NAME = "windowed_flash_sdpa"
+
+
+def windowed_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, cu_seq_lens_q: Tensor,
+    max_length_q: int, scaling: float | None = None, dropout: float = 0.0, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """Attention within windows, in the form that transformers' registry of attention functions asks for.
+
+    Args:
+        module: unused.
+        query: (1, heads, patches, d); `key` and `value` likewise.
+        key: see `query`.
+        value: see `query`.
+        attention_mask: None; what may be attended to is said by the boundaries.
+        cu_seq_lens_q: (windows + 1,), where each window begins, and the number of patches.
+        max_length_q: patches of the largest window.
+        scaling: of the products; None is d^-0.5.
+        dropout: on the weights.
+
+    Returns:
+        (1, patches, heads, d) and None for the weights.
+    """
+    lengths = cu_seq_lens_q.diff()
+    longest, patches = int(max_length_q), query.shape[2]
+    place = torch.arange(longest, device=query.device)
+    real = place < lengths[:, None]  # (windows, longest)
+    even = len(lengths) * longest == patches
+    # Beyond the end of a shorter window any patch will do: it is masked.
+    at = (cu_seq_lens_q[:-1, None] + place).clamp(max=patches - 1)
+    folded = (
+        # (1, heads, patches, d) -> (windows, heads, longest, d)
+        (part[0].unflatten(1, (len(lengths), longest)) if even else part[0][:, at]).transpose(0, 1)
+        for part in (query, key, value)
+    )
+    mask = None if even else real[:, None, None]
+    attended = F.scaled_dot_product_attention(*folded, attn_mask=mask, dropout_p=dropout, scale=scaling).transpose(1, 2)
+    return (attended.flatten(0, 1) if even else attended[real])[None], None
+
+
+def attend_in_windows(visual: nn.Module) -> None:
+    """Switch the vision tower of a Qwen2.5-VL (`model.visual`) to `windowed_attention`."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, windowed_attention)
+    # Not at loading: there a name with "flash" in it is checked against the installed FlashAttention packages.
+    for part in visual.modules():
+        if hasattr(part, "config"):
+            part.config._attn_implementation = NAME

@@ -1,0 +1,75 @@
+"""The vision tower's windows in one call: the same numbers as transformers' window by window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.windows import attend_in_windows
+
+LAYERS = 3
+
+
+@pytest.fixture
+def tower() -> Any:
+    """Windows of 4 × 4 patches in two layers, whole images in the third."""
+    from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+
+    torch.manual_seed(0)
+    config = Qwen2_5_VLVisionConfig(
+        depth=LAYERS,
+        hidden_size=32,
+        num_heads=4,
+        intermediate_size=48,
+        out_hidden_size=24,
+        window_size=56,
+        fullatt_block_indexes=[1],
+    )
+    config._attn_implementation = "sdpa"
+    return Qwen2_5_VisionTransformerPretrainedModel(config).eval()
+
+
+def embedded(tower: Any, grids: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """What the tower says of noise, and the gradient of its first layer."""
+    grid = torch.tensor([(1, height, width) for height, width in grids])
+    pixels = torch.randn(int(grid.prod(1).sum()), 3 * 2 * 14 * 14, generator=torch.Generator().manual_seed(1))
+    out = tower(pixels, grid_thw=grid).pooler_output
+    tower.zero_grad()
+    out.square().sum().backward()
+    return out, tower.blocks[0].attn.qkv.weight.grad
+
+
+@pytest.mark.parametrize(
+    "grids",
+    [
+        pytest.param([(8, 8), (8, 8)], id="all windows full"),
+        pytest.param([(4, 4)], id="one window"),
+        pytest.param([(6, 10), (4, 4), (14, 2)], id="cut windows, images of several sizes"),
+    ],
+)
+def test_equals_window_by_window(tower: Any, grids: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, expected_gradient = embedded(tower, grids)
+    attend_in_windows(tower)
+    calls = []
+    attention = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or attention(*a, **k))
+    found, gradient = embedded(tower, grids)
+    assert len(calls) == LAYERS
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(gradient, expected_gradient, atol=1e-4, rtol=1e-4)
+
+
+def test_the_backbone_uses_it_and_saves_nothing_of_it(tiny_qwen: Path, tmp_path: Path) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="full"))
+    assert backbone.base.model.visual.config._attn_implementation == "windowed_flash_sdpa"
+    assert backbone.base.model.language_model.config._attn_implementation == "sdpa"
+    assert "windowed" not in (backbone.save(tmp_path) / "config.json").read_text()
+    eager = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen", attention="eager"))
+    assert eager.base.model.visual.config._attn_implementation == "eager"
