@@ -131,8 +131,8 @@ class DESTask(Task):
             hidden_size = getattr(source, "hidden_size", None)
         if hidden_size is None:
             raise ValueError("model.head.hidden_size is null, and neither a backbone nor the data module tells it; set it")
-        # Own random state: heads on different backbones of one width start from the same weights.
-        with torch.random.fork_rng(devices=[]):
+        # Own random state, the CPU's: heads on different backbones of one width start from the same weights, on any device.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(self.seed)
             self.head = DESHead(**{**asdict(self.head_args), "hidden_size": hidden_size})
             self.classifier = nn.Linear(self.head.des_dim, len(EMOTIONS))

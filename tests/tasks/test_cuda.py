@@ -242,9 +242,10 @@ def test_one_rank_of_a_strategy_equals_none(name: str, world_tars: Path, tiny_qw
     resumed = run(tmp_path / "resumed", strategy(), tmp_path / "one" / "step=2.ckpt")
     assert found.keys() == resumed.keys() == expected.keys()
     for key, value in expected.items():
-        assert torch.allclose(found[key], value, atol=1e-8), key
+        # transformers' norms compute in float32 whatever they are given.
+        assert relative(found[key], value) < 1e-4, key
         # DDP takes up in float32 what it loads, before it turns to float64.
-        assert torch.allclose(resumed[key], value, atol=1e-5), key
+        assert relative(resumed[key], value) < 1e-3, key
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
