@@ -25,7 +25,11 @@ import yaml
 from rich.console import Console
 
 from emo_lightning.environment import Ranks
-from emo_lightning.experiment import ROOT, Experiment, ExperimentError, Stage, first_difference, what_it_computes
+from emo_lightning.experiment import ROOT, Experiment
+from emo_lightning.experiment_files import ExperimentError
+from emo_lightning.stage import Stage, first_difference, what_it_computes
+from emo_lightning.stages import Call, check, execute, kind
+from emo_lightning.user_errors import explain_error
 
 console = Console(highlight=False)
 
@@ -56,14 +60,12 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
         ExperimentError: a stage's arguments are wrong, or the folder holds another experiment; nothing has been run then.
         StageFailed: names the stage; running the same command again goes on from there.
     """
-    from emo_lightning import stages
-
     ranks = Ranks.from_environment()
     chosen = [s for s in experiment.stages if only in (None, s.name)]
     if not chosen:
         raise ExperimentError(f"--only {only}: no such stage; allowed: {', '.join(s.name for s in experiment.stages)}")
     for stage in chosen:
-        stages.check(stage)
+        check(stage)
         if ranks.world_size == 1:
             _refuse_swarm(stage)
     with _locked(experiment.dir, ranks):
@@ -204,8 +206,6 @@ def _commit() -> str | None:
 
 def _on_one_rank(stage: Stage) -> bool:
     """A stage that is one function, or a Trainer on one device: started on every rank, each would take itself for the first."""
-    from emo_lightning.stages import Call, kind
-
     trainer = stage.config.get("trainer", {})
     return isinstance(kind(stage.kind), Call) or (trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1)
 
@@ -272,9 +272,6 @@ def stage_main(stage: Stage) -> int:
     temporary = stage.out / ".tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(temporary)
-    from emo_lightning.cli import explain_error
-    from emo_lightning.stages import execute
-
     try:
         execute(stage)
     except KeyboardInterrupt:

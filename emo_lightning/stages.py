@@ -14,7 +14,8 @@ from functools import cache
 from typing import Any
 
 from emo_lightning.argument_errors import plain
-from emo_lightning.experiment import ExperimentError, Stage
+from emo_lightning.experiment_files import ExperimentError
+from emo_lightning.stage import Stage
 
 
 @dataclass(frozen=True)

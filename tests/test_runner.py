@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment import ROOT, ExperimentError, load_experiment
+from emo_lightning.experiment import ROOT, load_experiment
+from emo_lightning.experiment_files import ExperimentError
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 SHORT = {

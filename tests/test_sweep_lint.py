@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment import ROOT, ExperimentError, Stage
+from emo_lightning.experiment import ROOT
+from emo_lightning.experiment_files import ExperimentError
+from emo_lightning.stage import Stage
 from emo_lightning.stages import KINDS, check, parser_of, takes
 from emo_lightning.sweep.argument_types import at, keys, problems
 from emo_lightning.sweep.config import COMMAND, beside, load_sweep
