@@ -20,12 +20,18 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emo_lightning.experiment_files import ExperimentError, as_list, merge, parse_value, read_experiment, read_yaml
+from emo_lightning.experiment_files import (
+    ROOT,
+    ExperimentError,
+    as_list,
+    located,
+    merge,
+    parse_value,
+    read_experiment,
+    read_yaml,
+)
 from emo_lightning.stage import Stage
 from emo_lightning.stages import takes
-
-ROOT = Path(__file__).resolve().parents[1]
-"""Where `configs/` and `experiments/` stand."""
 
 _STAGE_KEYS = ("run", "defaults", "foreach", "title")
 
@@ -57,7 +63,7 @@ def load_experiment(
     """Read, merge, override and resolve an experiment; nothing is run and nothing heavy is imported.
 
     Args:
-        path: the experiment's YAML.
+        path: the experiment's YAML, or the name of one that is shipped, like `experiments/table6.yaml`.
         overrides: (dotted key, YAML text). `vars.x` sets a variable; `STAGE.key` one stage; any other key, like
             `trainer.devices`, every stage whose kind takes it.
         name: of the run; default is the experiment's own.
@@ -67,7 +73,7 @@ def load_experiment(
     Raises:
         ExperimentError: names the file and the key.
     """
-    path = Path(path)
+    path = located(path)
     tree = read_experiment(path)
     unknown = set(tree) - {"name", "vars", "stages", "description"}
     if unknown or not tree.get("stages"):

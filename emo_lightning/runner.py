@@ -25,8 +25,8 @@ import yaml
 from rich.console import Console
 
 from emo_lightning.environment import Ranks
-from emo_lightning.experiment import ROOT, Experiment
-from emo_lightning.experiment_files import ExperimentError
+from emo_lightning.experiment import Experiment
+from emo_lightning.experiment_files import ROOT, ExperimentError
 from emo_lightning.stage import Stage, first_difference, what_it_computes
 from emo_lightning.stages import Call, check, execute, kind
 from emo_lightning.user_errors import explain_error
@@ -198,6 +198,9 @@ def _keep_book(stage: Stage, status: str, started: float) -> None:
 
 
 def _commit() -> str | None:
+    """Of this checkout. An installed package has none; a repository around it is another program's."""
+    if not (ROOT / ".git").exists():
+        return None
     done = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
