@@ -10,6 +10,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,6 +86,9 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
             if ranks.rank == 0:
                 console.print(head)
             _run_in_process(stage, number, ranks)
+        page = experiment.dir / "report.html"
+        if ranks.rank == 0 and len(done) == len(chosen):
+            console.print(f"nothing left to do: {page if page.exists() else experiment.dir}", soft_wrap=True, markup=False)
 
 
 def _refuse_swarm(stage: Stage) -> None:
@@ -192,7 +196,7 @@ def _keep_book(stage: Stage, status: str, started: float) -> None:
         "stage": stage.name, "kind": stage.kind, "title": stage.title, "status": status, "config_sha256": stage.digest,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         "finished": None if status == "running" else _now(), "seconds": round(time.time() - started, 1),
-        "commit": _commit(), "command": " ".join(["emo", *sys.argv[1:]]),
+        "commit": _commit(), "command": shlex.join(["emo", *sys.argv[1:]]),
     }  # fmt: skip
     _write(stage.out / "stage.json", json.dumps(entry, indent=2) + "\n")
 

@@ -73,13 +73,13 @@ def load_sweep(path: str | Path, given: Values | None = None) -> Sweep:
         SweepError: with everything that is wrong with the file.
     """
     sweep, problems = read_sweep(path, given)
-    if sweep is None:
+    if sweep is None or problems:
         raise SweepError(f"{path}: " + "; ".join(problems))
     return sweep
 
 
 def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | None, list[str]]:
-    """The sweep, or None and all that is wrong with its file; the arguments are `load_sweep`'s.
+    """The sweep, as far as it can be read (None: not at all), and all that is wrong with its file; the arguments are `load_sweep`'s.
 
     Raises:
         SweepError: there is no file, or it holds no YAML mapping.
@@ -108,13 +108,13 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
             problems.append(f"{key} is {raw[key]!r}; expected text")
     if isinstance(raw.get("name"), str) and (not raw["name"] or "/" in raw["name"]):
         problems.append(f"name is {raw['name']!r}; it is the name of a folder: no '/'")
-    if problems or program is None:
+    if program is None or not parameters:
         return None, problems
     name, goal, target = metric
     sweep = Sweep(
         path, raw.get("name", path.stem), program, method, name, goal == "maximize", target, tuple(parameters), cap, raw  # type: ignore[arg-type]
     )  # fmt: skip
-    return sweep, []
+    return sweep, problems
 
 
 def _read(path: Path) -> dict[str, Any]:

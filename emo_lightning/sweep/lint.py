@@ -36,7 +36,7 @@ def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, l
         base = load_experiment(sweep.program)
         before = [text for stage in base.stages for text in _wrong(stage)]
     except ExperimentError as error:
-        return sweep, [f"program: {error}"]
+        return sweep, [*found, f"program: {error}"]
     found += [f"program: {sweep.program}: {text}" for text in before]
     varied = {p.name for p in sweep.varied}
     found += [
@@ -48,7 +48,7 @@ def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, l
     extra = [Parameter(name, "constant", (value,)) for name, value in beside(sweep, fixed or {}).items()]
     for parameter in (*sweep.parameters, *extra):
         found += [f"parameter {parameter.name}: {text}" for text in _parameter(sweep, base, parameter, before)]
-    return sweep, found + _metric(sweep, base, extra)
+    return sweep, found + (_metric(sweep, base, extra) if sweep.metric else [])
 
 
 def _wrong(stage: Stage) -> list[str]:
