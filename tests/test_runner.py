@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import socket
 import subprocess
 import sys
@@ -325,6 +326,8 @@ def test_failed_stage_resumes_and_complete_ones_are_skipped(
     assert "power cut" in error
     assert "stage 'tune' ended with exit code 1" in error
     assert book(tmp_path / "runs/small/tune")["status"] == "failed"
+    noted = shlex.split(book(tmp_path / "runs/small/tune")["command"])
+    assert noted == ["emo", *sys.argv[1:]]
     first = book(tmp_path / "runs/small/init")
     flag.unlink()
     assert main(command) == 0
@@ -333,7 +336,9 @@ def test_failed_stage_resumes_and_complete_ones_are_skipped(
     assert book(tmp_path / "runs/small/init") == first
     assert weights(tmp_path / "runs/small/tune/adapter")
     # Where it runs may change; nothing is done again.
+    capfd.readouterr()
     assert main([*command, "--trainer.num_nodes", "1", "--trainer.enable_progress_bar", "true"]) == 0
+    assert f"nothing left to do: {tmp_path / 'runs/small'}\n" in capfd.readouterr().out
     assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
 
 
