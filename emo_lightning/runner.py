@@ -233,14 +233,23 @@ def _fork(stage: Stage, number: int, ranks: Ranks) -> int:
     """Exit code of the stage in a forked process: heavy imports are paid once, state is shared with no other stage."""
     process = multiprocessing.get_context("fork").Process(target=_child, args=(stage, number, ranks), name=stage.name)
     process.start()
-    while process.is_alive():
-        try:
-            process.join()
-        except KeyboardInterrupt:
-            # The terminal sends it to the child as well, which saves its checkpoint first.
-            process.join(60)
-            process.kill()
-            return 130
+
+    def terminated(*_: Any) -> None:
+        # Unlike Ctrl-C of a terminal it comes to this process alone, and the stage would go on by itself.
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        # The child has it as well, and saves its checkpoint first.
+        process.join(60)
+        process.kill()
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return int(process.exitcode or 0)
 
 
