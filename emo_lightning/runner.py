@@ -167,10 +167,6 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _run_in_process(stage: Stage, number: int, ranks: Ranks) -> None:
     started = time.time()
     if ranks.rank == 0:
@@ -195,7 +191,7 @@ def _keep_book(stage: Stage, status: str, started: float) -> None:
     entry = {
         "stage": stage.name, "kind": stage.kind, "title": stage.title, "status": status, "config_sha256": stage.digest,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
-        "finished": None if status == "running" else _now(), "seconds": round(time.time() - started, 1),
+        "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.time() - started, 1),
         "commit": _commit(), "command": shlex.join(["emo", *sys.argv[1:]]),
     }  # fmt: skip
     _write(stage.out / "stage.json", json.dumps(entry, indent=2) + "\n")
