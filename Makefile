@@ -36,7 +36,7 @@ clean:  ## remove the environment and caches; runs/ stays
 	rm -rf $(VENV) .tools .pytest_cache .ruff_cache .mypy_cache
 
 # Without bytecode every start of torch, lightning and transformers costs 20 s instead of 8.
-$(VENV)/.installed: requirements.lock pyproject.toml | $(UV)
+$(VENV)/.installed: requirements.lock pyproject.toml setup.py | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11; name another one: make setup PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)

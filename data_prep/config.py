@@ -15,8 +15,16 @@ from data_prep.simulation.config import Settings as _Config
 from data_prep.simulation.config import SimulatedImages, SimulatedModel, SimulationConfig
 from emo_lightning.schema import SchemaError, describe
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "prep"
-"""Whole, working configurations of a pass."""
+_BESIDE = Path(__file__).resolve().parents[1]
+CONFIGS = next(
+    (
+        place
+        for place in (_BESIDE / "configs" / "prep", _BESIDE / "emo_lightning" / "shipped" / "configs" / "prep")
+        if place.is_dir()
+    ),
+    _BESIDE / "configs" / "prep",
+)
+"""Whole, working configurations of a pass: of the checkout, or of the wheel."""
 
 __all__ = [
     "CONFIGS", "NANO", "ConfigError", "EndpointConfig", "PrepConfig", "Price", "SimulatedImages", "SimulatedModel",

@@ -9,11 +9,9 @@ Overrides of the command line are applied before interpolation, so they reach ev
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,49 +20,20 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emo_lightning.experiment_files import ExperimentError, as_list, merge, parse_value, read_experiment, read_yaml
-
-ROOT = Path(__file__).resolve().parents[1]
-"""Where `configs/` and `experiments/` stand."""
-
-_STAGE_KEYS = ("run", "defaults", "foreach", "title", "overridable")
-_WHERE_NOT_WHAT = (
-    "devices",
-    "num_nodes",
-    "strategy",
-    "accelerator",
-    "logger",
-    "num_workers",
-    "enable_progress_bar",
-    "benchmark",
+from emo_lightning.experiment_files import (
+    ROOT,
+    ExperimentError,
+    as_list,
+    located,
+    merge,
+    parse_value,
+    read_experiment,
+    read_yaml,
 )
-"""Keys that say where a stage runs, not what it computes: a finished stage stays finished when they change."""
+from emo_lightning.stage import Stage
+from emo_lightning.stages import takes
 
-
-@dataclass
-class Stage:
-    """One resolved stage.
-
-    Args:
-        name: its folder below the run.
-        kind: key of `emo_lightning.stages.KINDS`.
-        title: what it does, for the terminal.
-        config: arguments, plain values, nothing left to interpolate.
-        out: its folder.
-    """
-
-    name: str
-    kind: str
-    title: str
-    config: dict[str, Any]
-    out: Path
-
-    @property
-    def digest(self) -> str:
-        """sha256 over what the stage computes, without where it runs."""
-        return hashlib.sha256(
-            json.dumps([self.kind, what_it_computes(self.config)], sort_keys=True, default=str).encode()
-        ).hexdigest()
+_STAGE_KEYS = ("run", "defaults", "foreach", "title")
 
 
 @dataclass
@@ -84,21 +53,27 @@ class Experiment:
 
 
 def load_experiment(
-    path: str | Path, overrides: Sequence[tuple[str, str]] = (), *, name: str | None = None, runs: str | Path = "runs"
+    path: str | Path,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    takes: Callable[[str, str], bool] = takes,
 ) -> Experiment:
     """Read, merge, override and resolve an experiment; nothing is run and nothing heavy is imported.
 
     Args:
-        path: the experiment's YAML.
+        path: the experiment's YAML, or the name of one that is shipped, like `experiments/table6.yaml`.
         overrides: (dotted key, YAML text). `vars.x` sets a variable; `STAGE.key` one stage; any other key, like
             `trainer.devices`, every stage whose kind takes it.
         name: of the run; default is the experiment's own.
         runs: folder of all runs.
+        takes: whether a kind of stage has an argument at a dotted key.
 
     Raises:
         ExperimentError: names the file and the key.
     """
-    path = Path(path)
+    path = located(path)
     tree = read_experiment(path)
     unknown = set(tree) - {"name", "vars", "stages", "description"}
     if unknown or not tree.get("stages"):
@@ -111,7 +86,7 @@ def load_experiment(
     stages = dict(_expanded(path, tree["stages"]))
     merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
     variables = copy.deepcopy(tree.get("vars") or {})
-    _apply_overrides(overrides, variables, merged)
+    _apply_overrides(overrides, variables, merged, takes)
     places = {stage: str(run_dir / stage) for stage in merged}
     resolved = [
         _resolve(
@@ -164,26 +139,24 @@ def _with_defaults(path: Path, stage: str, body: dict[str, Any]) -> dict[str, An
 
 
 def _apply_overrides(
-    overrides: Sequence[tuple[str, str]], variables: dict[str, Any], stages: dict[str, dict[str, Any]]
+    overrides: Sequence[tuple[str, str]],
+    variables: dict[str, Any],
+    stages: dict[str, dict[str, Any]],
+    takes: Callable[[str, str], bool],
 ) -> None:
     for key, text in overrides:
         value = parse_value(text)
         head, _, rest = key.partition(".")
         if head == "vars" and rest:
-            if rest.split(".")[0] not in variables:
-                raise ExperimentError(
-                    f"--{key}: no such variable; allowed: {', '.join('vars.' + v for v in variables) or 'none'}"
-                )
-            _put(variables, rest, value)
+            _refuse_new_variable(key, variables)
+            _put(variables, rest, value, key)
             continue
-        from emo_lightning.stages import takes
-
         named = bool(head in stages and rest)
         # A stage may be called `model`: `--model.optim.lr` still means the argument of that name in every stage that has it.
         wide = not named or head in ("model", "data", "trainer")
         targets = [stage for stage, body in stages.items() if takes(str(body["run"]), key)] if wide else []
         if named and (not targets or takes(str(stages[head]["run"]), rest)):
-            _put(stages[head], rest, value)
+            _put(stages[head], rest, value, key)
         else:
             if not targets:
                 raise ExperimentError(
@@ -191,12 +164,30 @@ def _apply_overrides(
                     f"{', '.join(stages)}, or an argument of the stages (see --print_config)"
                 )
             for stage in targets:
-                _put(stages[stage], key, value)
+                _put(stages[stage], key, value, key)
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+def _refuse_new_variable(key: str, variables: dict[str, Any]) -> None:
+    """No stage would read it: what a misspelt one sets would go unnoticed."""
+    place: Any = variables
+    at = "vars"
+    for part in key.split(".")[1:]:
+        if not isinstance(place, dict) or not (place or at == "vars"):
+            return
+        if part not in place:
+            whole = "" if at == "vars" else f"; to add to {at}, give it as a whole"
+            raise ExperimentError(
+                f"--{key}: no such variable; allowed: {', '.join(f'{at}.{name}' for name in place) or 'none'}{whole}"
+            )
+        place, at = place[part], f"{at}.{part}"
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any, option: str) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
+        if isinstance(text := tree.get(parent), str) and "${" in text:
+            # A mapping in its place would hold this key alone: what the variable says of the others would be lost.
+            raise ExperimentError(f"--{option}: {parent!r} is {text} here; override that variable, or {parent!r} as a whole")
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
         tree = tree[parent]
@@ -221,21 +212,3 @@ def _resolve(
         raise ExperimentError(f"{path}: stage {stage!r}: {' '.join(str(error).split())}") from None
     assert isinstance(plain, dict)
     return Stage(stage, str(body["run"]), plain["_title"], plain["args"], Path(run["out"]))
-
-
-def what_it_computes(value: Any) -> Any:
-    """A config without the keys that only say where it runs."""
-    if isinstance(value, dict):
-        return {k: what_it_computes(v) for k, v in value.items() if k not in _WHERE_NOT_WHAT}
-    return [what_it_computes(v) for v in value] if isinstance(value, list) else value
-
-
-def first_difference(old: Any, new: Any, at: str = "") -> str | None:
-    """The first key in which two configs differ, with both values, or None."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(set(old) | set(new), key=str):
-            found = first_difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
-            if found:
-                return found
-        return None
-    return None if old == new else f"{at}: {old!r} there, {new!r} now"

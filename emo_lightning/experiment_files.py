@@ -10,6 +10,10 @@ from typing import Any
 
 import yaml
 
+_PACKAGE = Path(__file__).resolve().parent
+ROOT = next((place for place in (_PACKAGE.parent, _PACKAGE / "shipped") if (place / "configs").is_dir()), _PACKAGE.parent)
+"""Where `configs/` and `experiments/` stand: the checkout, or what a wheel brings."""
+
 
 class ExperimentError(ValueError):
     """The experiment cannot run as asked; the message names the file, stage or key and what is allowed."""
@@ -42,6 +46,17 @@ def parse_value(text: str) -> Any:
         return text
 
 
+def shipped() -> list[Path]:
+    """The experiments that come with the package."""
+    return sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+def located(path: str | Path, beside: Path = Path()) -> Path:
+    """The file as named, else the one of that name that is shipped (`experiments/table6.yaml` from any directory)."""
+    here, ours = beside / path, ROOT / path
+    return ours if ours.is_file() and not here.exists() else here
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """One file, which must hold a mapping.
 
@@ -49,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ExperimentError: missing, not YAML, a key that stands twice, or no mapping; names the file and the line.
     """
     if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
+        near = sorted(map(str, path.parent.glob("*.yaml"))) or [str(p.relative_to(ROOT)) for p in shipped()]
         raise ExperimentError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
     try:
         # Merge keys are resolved in `flatten_mapping`, after the check for keys that stand twice.
@@ -62,7 +77,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def read_experiment(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The file, over those that its key `extends` names (relative to it; of several, a later one over an earlier).
+    """The file, over those that its key `extends` names (relative to it, else one that is shipped; of several, a later one over an earlier).
 
     Args:
         path: of an experiment.
@@ -78,7 +93,7 @@ def read_experiment(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ExperimentError(f"{path}: 'vars' holds {type(tree['vars']).__name__}; expected a mapping of names to values")
     merged: dict[str, Any] = {}
     for parent in as_list(path, "extends", tree.pop("extends", None)):
-        later = read_experiment(path.parent / parent, (*above, path.resolve()))
+        later = read_experiment(located(parent, path.parent), (*above, path.resolve()))
         # A stage that two parents share, like the report, runs where the later one has it.
         order = [*(merged.get("stages") or {}), *(later.get("stages") or {})]
         merged = merge(merged, later)

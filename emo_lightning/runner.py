@@ -10,6 +10,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +26,11 @@ import yaml
 from rich.console import Console
 
 from emo_lightning.environment import Ranks
-from emo_lightning.experiment import ROOT, Experiment, ExperimentError, Stage, first_difference, what_it_computes
+from emo_lightning.experiment import Experiment
+from emo_lightning.experiment_files import ROOT, ExperimentError
+from emo_lightning.stage import Stage, first_difference, what_it_computes
+from emo_lightning.stages import Call, check, execute, kind
+from emo_lightning.user_errors import explain_error
 
 console = Console(highlight=False)
 
@@ -56,14 +61,12 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
         ExperimentError: a stage's arguments are wrong, or the folder holds another experiment; nothing has been run then.
         StageFailed: names the stage; running the same command again goes on from there.
     """
-    from emo_lightning import stages
-
     ranks = Ranks.from_environment()
     chosen = [s for s in experiment.stages if only in (None, s.name)]
     if not chosen:
         raise ExperimentError(f"--only {only}: no such stage; allowed: {', '.join(s.name for s in experiment.stages)}")
     for stage in chosen:
-        stages.check(stage)
+        check(stage)
         if ranks.world_size == 1:
             _refuse_swarm(stage)
     with _locked(experiment.dir, ranks):
@@ -83,6 +86,9 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
             if ranks.rank == 0:
                 console.print(head)
             _run_in_process(stage, number, ranks)
+        page = experiment.dir / "report.html"
+        if ranks.rank == 0 and len(done) == len(chosen):
+            console.print(f"nothing left to do: {page if page.exists() else experiment.dir}", soft_wrap=True, markup=False)
 
 
 def _refuse_swarm(stage: Stage) -> None:
@@ -161,10 +167,6 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
 def _run_in_process(stage: Stage, number: int, ranks: Ranks) -> None:
     started = time.time()
     if ranks.rank == 0:
@@ -189,13 +191,16 @@ def _keep_book(stage: Stage, status: str, started: float) -> None:
     entry = {
         "stage": stage.name, "kind": stage.kind, "title": stage.title, "status": status, "config_sha256": stage.digest,
         "started": datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
-        "finished": None if status == "running" else _now(), "seconds": round(time.time() - started, 1),
-        "commit": _commit(), "command": " ".join(["emo", *sys.argv[1:]]),
+        "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.time() - started, 1),
+        "commit": _commit(), "command": shlex.join(["emo", *sys.argv[1:]]),
     }  # fmt: skip
     _write(stage.out / "stage.json", json.dumps(entry, indent=2) + "\n")
 
 
 def _commit() -> str | None:
+    """Of this checkout. An installed package has none; a repository around it is another program's."""
+    if not (ROOT / ".git").exists():
+        return None
     done = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
@@ -204,8 +209,6 @@ def _commit() -> str | None:
 
 def _on_one_rank(stage: Stage) -> bool:
     """A stage that is one function, or a Trainer on one device: started on every rank, each would take itself for the first."""
-    from emo_lightning.stages import Call, kind
-
     trainer = stage.config.get("trainer", {})
     return isinstance(kind(stage.kind), Call) or (trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1)
 
@@ -226,14 +229,23 @@ def _fork(stage: Stage, number: int, ranks: Ranks) -> int:
     """Exit code of the stage in a forked process: heavy imports are paid once, state is shared with no other stage."""
     process = multiprocessing.get_context("fork").Process(target=_child, args=(stage, number, ranks), name=stage.name)
     process.start()
-    while process.is_alive():
-        try:
-            process.join()
-        except KeyboardInterrupt:
-            # The terminal sends it to the child as well, which saves its checkpoint first.
-            process.join(60)
-            process.kill()
-            return 130
+
+    def terminated(*_: Any) -> None:
+        # Unlike Ctrl-C of a terminal it comes to this process alone, and the stage would go on by itself.
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        # The child has it as well, and saves its checkpoint first.
+        process.join(60)
+        process.kill()
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return int(process.exitcode or 0)
 
 
@@ -272,9 +284,6 @@ def stage_main(stage: Stage) -> int:
     temporary = stage.out / ".tmp"
     temporary.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(temporary)
-    from emo_lightning.cli import explain_error
-    from emo_lightning.stages import execute
-
     try:
         execute(stage)
     except KeyboardInterrupt:

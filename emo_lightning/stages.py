@@ -14,7 +14,8 @@ from functools import cache
 from typing import Any
 
 from emo_lightning.argument_errors import plain
-from emo_lightning.experiment import ExperimentError, Stage
+from emo_lightning.experiment_files import ExperimentError
+from emo_lightning.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,8 @@ def quiet() -> None:
         logging.getLogger(logger).addFilter(
             lambda record: not re.search("litlogger|litmodels|Tip:|PU available|^Seed set to", record.getMessage())
         )
+    # Of 4-bit layers, at every import of peft on a CPU: a faster kernel could be installed.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "kernels-community" not in record.getMessage())
     from transformers.utils.logging import disable_progress_bar
 
     # A bar for every shard of weights, under the bar of the training itself.

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from emo_lightning.argument_errors import plain
-from emo_lightning.experiment import ExperimentError, Stage
+from emo_lightning.experiment_files import ExperimentError
+from emo_lightning.stage import Stage
 from emo_lightning.stages import check
 
 SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"

@@ -119,8 +119,8 @@ def test_an_error_in_a_worker_is_one_line_too(capsys: pytest.CaptureFixture[str]
     """A DataLoader wraps what its worker raised in the worker's whole traceback."""
     from torch.utils.data import DataLoader
 
-    from emo_lightning.cli import explain_error
     from emo_lightning.data.shards import ShardError, TarIndex
+    from emo_lightning.user_errors import explain_error
     from tests.tasks.test_sft import data
 
     shard = rewritten(sorted(world_tars.glob("*-train-*.tar"))[0], tmp_path / "bad.tar", broken_picture)

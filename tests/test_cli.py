@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.cli import COMMANDS as PREP
 from emo_lightning import cli
 from emo_lightning.cli import COMMANDS, lightning_main, main
 
 ROOT = Path(__file__).parents[1]
-PREP = ("import", "annotate", "export", "status", "world", "simulate")
-PAGES = [["--help"], *([name, "--help"] for name in COMMANDS), *(["prep", name, "--help"] for name in PREP)]
+PAGES = [["--help"], *([name, "--help"] for name in COMMANDS), *(["prep", name, "--help"] for name in PREP),
+         *(["des", verb, "--help"] for verb in ("retrieval", "distance", "interpolate", "stability")),
+         *(["prep", "expand", what, "--help"] for what in ("queries", "images"))]  # fmt: skip
 
 RUN_AND_LIST = """
 import sys

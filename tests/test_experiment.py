@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment import ROOT, Experiment, ExperimentError, load_experiment
+from emo_lightning.experiment import ROOT, Experiment, load_experiment
+from emo_lightning.experiment_files import ExperimentError
 from emo_lightning.stages import check
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -183,13 +184,22 @@ def test_wrong_files(tmp_path: Path, text: Any, message: str) -> None:
     ("key", "message"),
     [
         ("vars.no", r"--vars\.no: no such variable; allowed: vars\.x"),
-        ("no.key", r"--no\.key: no stage takes this key; allowed: vars\.\* \(x\), STAGE\.\* with STAGE one of a, s"),
+        ("vars.arms.basee", r"--vars\.arms\.basee: no such variable; allowed: vars\.arms\.base, .*give it as a whole"),
+        ("s.data.objectives.emotion", r"--s\.data\.objectives\.emotion: 'objectives' is \$\{vars\.mix\} here; override that"),
+        (
+            "no.key",
+            r"--no\.key: no stage takes this key; allowed: vars\.\* \(x, arms, mix, free\), STAGE\.\* with STAGE one of a, s",
+        ),
         ("learning_rate", r"--learning_rate: no stage takes this key"),
     ],
 )
 def test_wrong_overrides(tmp_path: Path, key: str, message: str) -> None:
+    variables = {"x": 1, "arms": {"base": 1, "ours": 2}, "mix": {"emotion": 0.8, "attributes": 0.2}, "free": {}}
+    data = SFT["data"] | {"objectives": "${vars.mix}"}
+    tree = {"vars": variables, "stages": {"a": {"run": "world"}, "s": SFT | {"data": data}}}
+    load(tmp_path, tree, ("vars.free.new", "1"), ("vars.arms.ours", "3"))
     with pytest.raises(ExperimentError, match=message):
-        load(tmp_path, {"vars": {"x": 1}, "stages": {"a": {"run": "world"}, "s": SFT}}, (key, "1"))
+        load(tmp_path, tree, (key, "1"))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import resource
+import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment import ROOT, ExperimentError, load_experiment
+from emo_lightning.experiment import ROOT, load_experiment
+from emo_lightning.experiment_files import ExperimentError
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 SHORT = {
@@ -291,6 +294,45 @@ class CrashAt(pl.Callback):
             raise RuntimeError("power cut")
 
 
+class Waits(pl.Callback):
+    """Touches a file when training starts, and does not go on by itself.
+
+    Args:
+        started: file.
+    """
+
+    def __init__(self, started: str) -> None:
+        self.started = Path(started)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.started.write_text(str(os.getpid()))
+        time.sleep(600)
+
+
+@pytest.mark.slow
+def test_terminated_is_interrupted_with_its_stage(small: Callable[..., Path], tmp_path: Path) -> None:
+    """`kill PID`, `docker stop` and torchrun's agent end the command alone: a stage left behind would keep the folder and the GPU."""
+    started = tmp_path / "started"
+    waits = {"class_path": "tests.test_runner.Waits", "init_args": {"started": str(started)}}
+    path = small(callbacks=[waits], enable_checkpointing=False)
+    command = [sys.executable, "-m", "emo_lightning", "run", str(path), "--runs", "runs", "--only", "tune"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as run:
+        try:
+            until = time.monotonic() + 240
+            while not (started.exists() and started.read_text()) and time.monotonic() < until:
+                assert run.poll() is None, run.communicate()[1]
+                time.sleep(0.1)
+            run.terminate()
+            error = run.communicate(timeout=120)[1]
+        finally:
+            run.kill()
+    assert run.returncode == 130, error
+    assert "interrupted; the same command goes on from what is finished" in error
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert book(tmp_path / "runs/small/tune")["status"] == "failed"
+
+
 def test_experiment_for_many_gpus_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning would start them all."""
     from emo_lightning import runner
@@ -324,6 +366,8 @@ def test_failed_stage_resumes_and_complete_ones_are_skipped(
     assert "power cut" in error
     assert "stage 'tune' ended with exit code 1" in error
     assert book(tmp_path / "runs/small/tune")["status"] == "failed"
+    noted = shlex.split(book(tmp_path / "runs/small/tune")["command"])
+    assert noted == ["emo", *sys.argv[1:]]
     first = book(tmp_path / "runs/small/init")
     flag.unlink()
     assert main(command) == 0
@@ -332,7 +376,9 @@ def test_failed_stage_resumes_and_complete_ones_are_skipped(
     assert book(tmp_path / "runs/small/init") == first
     assert weights(tmp_path / "runs/small/tune/adapter")
     # Where it runs may change; nothing is done again.
+    capfd.readouterr()
     assert main([*command, "--trainer.num_nodes", "1", "--trainer.enable_progress_bar", "true"]) == 0
+    assert f"nothing left to do: {tmp_path / 'runs/small'}\n" in capfd.readouterr().out
     assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
 
 

@@ -15,7 +15,9 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment import ROOT, ExperimentError, Stage
+from emo_lightning.experiment import ROOT
+from emo_lightning.experiment_files import ExperimentError
+from emo_lightning.stage import Stage
 from emo_lightning.stages import KINDS, check, parser_of, takes
 from emo_lightning.sweep.argument_types import at, keys, problems
 from emo_lightning.sweep.config import COMMAND, beside, load_sweep
@@ -80,6 +82,11 @@ FAULTS = {
     "probabilities": (of("vars.seed", {"values": [1, 2], "probabilities": [0.5, 0.6]}), "2 numbers that sum to 1"),
     "nothing varies": (of("vars.seed", {"value": 1}), "nothing to compare"),
     "unknown path": (of("des.model.head.fuson", {"values": [1, 2]}), "did you mean des.model.head.fusion"),
+    "below a variable": (
+        {"program": "experiments/ablate_backbone.yaml", **of("round2.data.objectives.emotion", {"values": [0.5, 0.2]})},
+        "'objectives' is ${vars.mixes.${vars.replay}} here"),
+    "unknown entry of a variable": (
+        {"program": "experiments/ablate_backbone.yaml", **of("vars.loras.r99.rank", {"values": [3, 4]})}, "allowed: vars.loras.r8, "),
     "unknown wide path": (of("model.head.fuson", {"values": [1, 2]}), "did you mean"),
     "unknown stage": (of("dse.model.head.fusion", {"values": [1, 2]}), "no stage of"),
     "unknown variable": (of("vars.sead", {"values": [1, 2]}), "did you mean vars.seed?"),
@@ -108,6 +115,19 @@ def test_a_fault_is_named(changes: dict[str, Any], named: str, tmp_path: Path) -
 def test_all_faults_at_once(tmp_path: Path) -> None:
     found = faults(tmp_path, {"method": "bayes", "metric": None, "program": None, **of("vars.lr", {"min": 2.0, "max": 1.0})})
     assert [word in found for word in ("nothing to search", "program is missing", "wrong way round")] == [True] * 3
+    parameters = {
+        "des.model.head.fuson": {"values": ["none", "both"]},
+        "vars.lr": {"min": 2.0, "max": 1.0},
+        "vars.epochs": RANGE,
+    }
+    found = faults(tmp_path, {"method": "grid", "metric": None, "parameters": parameters})
+    named = (
+        "did you mean des.model.head.fusion",
+        "wrong way round",
+        "a grid over a continuous range",
+        "runs cannot be ordered",
+    )
+    assert [word in found for word in named] == [True] * 4
 
 
 def test_a_variable_that_reaches_nothing(tmp_path: Path) -> None:

@@ -35,10 +35,11 @@ def main(argv: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     text = "Search queries and generated images from the triplets of a store, rare emotions first."
-    example = (
-        "emo prep expand queries store --out queries.jsonl --count 500\n  emo prep expand images store --count 1000 --dry-run"
-    )
-    parser = new_parser("expand", text, example)
+    examples = {
+        "queries": "emo prep expand queries store --out queries.jsonl --count 500",
+        "images": "emo prep expand images store --count 1000 --dry-run",
+    }
+    parser = new_parser("expand", text, "\n  ".join(examples.values()))
     what = parser.add_subparsers(dest="what", required=True, metavar="{queries,images}")
     queries = what.add_parser("queries", help="write search queries as JSON lines", description="Write search queries.")
     images = what.add_parser(
@@ -46,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         help="generate images of new compositions into the store",
         description="Generate images of new compositions into the store. They carry no label: annotate them like all others.",
     )
-    for command in (queries, images):
+    for name, command in (("queries", queries), ("images", images)):
+        command.epilog = f"example: {examples[name]}"
         command.add_argument("store")
         command.add_argument("--config", default=CONFIGS / "expand.yaml", help="YAML (default: our configs/prep/expand.yaml)")
         command.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")

@@ -58,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
 def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, meta: str, what: str
 ) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=text, description=text)
+    example = next(line for line in EXAMPLE.splitlines() if f"emo des {name} " in line)
+    verb = verbs.add_parser(
+        name, help=text, description=text, epilog=f"example:\n{example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verb.add_argument("inputs", nargs="+", metavar=meta, help=f"{what}; without ARM= it is named after its folder")
     verb.add_argument(
         "--references", nargs="+", required=True, metavar="REFS", help="records as .jsonl, or tars (files, folders, globs)"

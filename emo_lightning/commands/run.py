@@ -61,10 +61,10 @@ def main(argv: list[str]) -> int:
 
     experiment = load_experiment(path, overrides, name=own.get("name"), runs=own.get("runs", "runs"))  # type: ignore[arg-type]
     if own.get("print_config"):
-        from emo_lightning import stages
+        from emo_lightning.stages import check
 
         for stage in experiment.stages:
-            stages.check(stage)
+            check(stage)
         print(experiment.as_yaml(), end="")
         return 0
     from emo_lightning.runner import run_experiment

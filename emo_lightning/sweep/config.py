@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from emo_lightning.experiment import ROOT
+from emo_lightning.experiment_files import located, shipped
 from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
 from emo_lightning.sweep.values import Values
 
@@ -73,18 +73,18 @@ def load_sweep(path: str | Path, given: Values | None = None) -> Sweep:
         SweepError: with everything that is wrong with the file.
     """
     sweep, problems = read_sweep(path, given)
-    if sweep is None:
+    if sweep is None or problems:
         raise SweepError(f"{path}: " + "; ".join(problems))
     return sweep
 
 
 def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | None, list[str]]:
-    """The sweep, or None and all that is wrong with its file; the arguments are `load_sweep`'s.
+    """The sweep, as far as it can be read (None: not at all), and all that is wrong with its file; the arguments are `load_sweep`'s.
 
     Raises:
         SweepError: there is no file, or it holds no YAML mapping.
     """
-    path = Path(path)
+    path = located(path)
     raw = _narrowed(_read(path), given or {})
     problems = [
         f"unknown key {key!r}{suggestion(key, _KEYS)}; allowed: {', '.join(_KEYS)}"
@@ -108,13 +108,13 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
             problems.append(f"{key} is {raw[key]!r}; expected text")
     if isinstance(raw.get("name"), str) and (not raw["name"] or "/" in raw["name"]):
         problems.append(f"name is {raw['name']!r}; it is the name of a folder: no '/'")
-    if problems or program is None:
+    if program is None or not parameters:
         return None, problems
     name, goal, target = metric
     sweep = Sweep(
         path, raw.get("name", path.stem), program, method, name, goal == "maximize", target, tuple(parameters), cap, raw  # type: ignore[arg-type]
     )  # fmt: skip
-    return sweep, []
+    return sweep, problems
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -156,14 +156,15 @@ def _program(raw: dict[str, Any], path: Path, problems: list[str]) -> Path | Non
         return None
     found = locate(named)
     if found is None:
-        near = sorted(f"experiments/{p.name}" for p in (ROOT / "experiments").glob("*.yaml"))
+        near = [f"experiments/{p.name}" for p in shipped()]
         problems.append(f"program: no such file {named!r}{suggestion(named, near)}; there are: {', '.join(near)}")
     return found
 
 
 def locate(program: str) -> Path | None:
     """The experiment's file, looked for from the working directory and from where this package stands."""
-    return next((place for place in (Path(program), ROOT / program) if place.is_file()), None)
+    found = located(program)
+    return found if found.is_file() else None
 
 
 def _metric(raw: dict[str, Any], problems: list[str]) -> tuple[str, str, float | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.experiment import Stage, load_experiment
+from emo_lightning.experiment import load_experiment
+from emo_lightning.stage import Stage
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.values import Values, as_text

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.experiment import Experiment, ExperimentError, Stage, _put, load_experiment
-from emo_lightning.experiment_files import read_experiment
+from emo_lightning.experiment import Experiment, load_experiment
+from emo_lightning.experiment_files import ExperimentError, read_experiment
+from emo_lightning.stage import Stage
 from emo_lightning.sweep.argument_types import at, keys, problems
 from emo_lightning.sweep.config import Sweep, beside, read_sweep
 from emo_lightning.sweep.metrics import promised
@@ -36,7 +36,7 @@ def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, l
         base = load_experiment(sweep.program)
         before = [text for stage in base.stages for text in _wrong(stage)]
     except ExperimentError as error:
-        return sweep, [f"program: {error}"]
+        return sweep, [*found, f"program: {error}"]
     found += [f"program: {sweep.program}: {text}" for text in before]
     varied = {p.name for p in sweep.varied}
     found += [
@@ -48,7 +48,7 @@ def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, l
     extra = [Parameter(name, "constant", (value,)) for name, value in beside(sweep, fixed or {}).items()]
     for parameter in (*sweep.parameters, *extra):
         found += [f"parameter {parameter.name}: {text}" for text in _parameter(sweep, base, parameter, before)]
-    return sweep, found + _metric(sweep, base, extra)
+    return sweep, found + (_metric(sweep, base, extra) if sweep.metric else [])
 
 
 def _wrong(stage: Stage) -> list[str]:
@@ -98,21 +98,23 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
                 f"{sweep.program} has no such variable{suggestion(key, variables)}; allowed: {', '.join(variables)}"
             )
         return load_experiment(sweep.program, [(key, as_text(value))]).stages
-    stages = copy.deepcopy(base.stages)
-    # As `experiment.load_experiment` does it: a stage's own key, else every stage that takes it.
-    own = [(stage, rest) for stage in stages if stage.name == head and rest and at(arguments(stage.kind), rest) is not None]
-    wide = [(stage, key) for stage in stages if at(arguments(stage.kind), key) is not None]
+    stages = base.stages
+    # Here with what is near; `load_experiment` would leave a stage's own key to the check of its arguments.
+    own = any(stage.name == head and rest and _takes(stage.kind, rest) for stage in stages)
+    wide = any(_takes(stage.kind, key) for stage in stages)
     named = any(stage.name == head for stage in stages)
-    targets = own or (wide if not named or head in _WIDE else [])
-    if not targets:
+    if not (own or (wide and (not named or head in _WIDE))):
         near = list(_all_keys(stages))
         raise ExperimentError(
             f"no stage of {sweep.program} takes this key{suggestion(key, near)}; allowed: vars.*, STAGE.* with STAGE one of "
             f"{', '.join(stage.name for stage in stages)}, or an argument of the stages (emo run {sweep.program} --print_config)"
         )
-    for stage, dotted in targets:
-        _put(stage.config, dotted, value)
-    return stages
+    return load_experiment(sweep.program, [(key, as_text(value))], takes=_takes).stages
+
+
+def _takes(kind: str, key: str) -> bool:
+    """As `stages.takes`, read from the source: the parsers would load torch."""
+    return at(arguments(kind), key) is not None
 
 
 def _all_keys(stages: list[Stage]) -> Iterator[str]:

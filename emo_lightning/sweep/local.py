@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from emo_lightning.experiment import load_experiment
+from emo_lightning.stages import check
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features
 from emo_lightning.sweep.metrics import figures
@@ -204,11 +205,9 @@ class _Pool:
     def warm_up(self, run: Run) -> None:
         """Check the first run here: its errors come at once, and the training libraries are loaded once for all runs."""
         if not self.warm:
-            from emo_lightning import stages
-
             overrides = [(key, as_text(value)) for key, value in run.values.items()]
             for stage in load_experiment(self.sweep.program, overrides, name=run.name, runs=self.settings.folder).stages:
-                stages.check(stage)
+                check(stage)
             self.warm = True
 
     def end(self, active: _Active) -> None:

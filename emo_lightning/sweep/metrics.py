@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.experiment import Stage
+from emo_lightning.stage import Stage
 
 _BOOKS = {"stage.json", "page.json"}
 """JSON in a stage's folder that holds no results."""
