@@ -61,7 +61,7 @@ class RunSections:
         built: list[Section | None] = [section for own, kind in first for section in _merged(own, list(self._pages(kind)))]
         built += [*self._pages(None), self._panel(), self._answers(), self._losses(), self._prep()]
         self.sections = [section for section in built if section]
-        self.notes = self.run.unfinished() + self._missing() + self.run.notes
+        self.notes = self.run.unfinished() + self.run.notes + self._missing()
 
     @property
     def tables(self) -> list[ReportTable]:
@@ -106,7 +106,8 @@ class RunSections:
     def _missing(self) -> list[str]:
         kinds = {stage.kind for stage in self.run.stages}
         there = {kind for kind, name in OUTPUTS.items() if any((s.path / name).is_file() for s in self.run.stages)}
-        return [f"no {title}: this run has no such stage" for kind, title in TITLES.items() if kind not in kinds | there]
+        absent = [title for kind, title in TITLES.items() if kind not in kinds | there]
+        return [f"not part of this run: {', '.join(absent)}"] if absent and self.run.stages else []
 
     def _table5(self) -> Section | None:
         def show(stage: Stage, found: dict[str, Any], own: Section) -> None:

@@ -205,7 +205,7 @@ def test_broken_and_missing_scores_are_counted(
     [
         ("no scores", "none of 300 references has both an emotion and predicted emotion_scores"),
         ("foreign", "unknown emotion 'joy'; allowed: amusement"),
-        ("shared", "--fit shares 300 images with REFERENCES"),
+        ("shared", "fit: the set '(fit)' shares 300 images with 'test': what is fitted on an image cannot be tested on it"),
         ("alpha", "expected 0 < alpha < 1"),
         ("empty", "holds no prediction"),
         ("one class", "all 300 validation images are of one emotion"),

@@ -231,7 +231,7 @@ def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:
         "c/config.yaml could not be shown: not YAML",
         "stage 'b' was interrupted, or is still running",
         "stage 'c' is complete but has no table6.json",
-        "no image panel",
+        "not part of this run: image panel, dataset statistics",
     ):
         assert expected in text, expected
 
