@@ -24,6 +24,9 @@ OUTPUTS = {"table5": "table5.json", "table6": "table6.json", "mds": "mds.json", 
 
 TITLES = {"table5": "Table 5", "table6": "Table 6", "mds": "MDS", "panel": "image panel", "prep": "dataset statistics"}
 
+TRAINING = "training.json"
+"""Of every stage that trained (`stages.execute`)."""
+
 CONFIG_LIMIT = 20_000
 """Characters of a stage's config.yaml that are shown."""
 
@@ -59,7 +62,7 @@ class RunSections:
         self.samples = samples
         first = [(self._table5(), "table5"), (self._table6(), "table6"), (self._mds(), "mds")]
         built: list[Section | None] = [section for own, kind in first for section in _merged(own, list(self._pages(kind)))]
-        built += [*self._pages(None), self._panel(), self._answers(), self._losses(), self._prep()]
+        built += [*self._pages(None), self._panel(), self._answers(), self._training(), self._prep()]
         self.sections = [section for section in built if section]
         self.notes = self.run.unfinished() + self.run.notes + self._missing()
 
@@ -230,8 +233,30 @@ class RunSections:
             section.extra[stage.name] = {**chosen, **drawn, "source": self.sources.of(stage)}
         return section if section.extra else None
 
-    def _losses(self) -> Section | None:
-        section = Section("losses", "Loss curves")
+    def _training(self) -> Section | None:
+        section = Section("training", "Training")
+        trained = []
+        for stage in self.run.stages:
+            if (stage.path / TRAINING).is_file():
+                found = self.run.attempt(stage.path / TRAINING, lambda s=stage: self.run.read_object(s.path / TRAINING))  # type: ignore[misc]
+                if found is not None:
+                    trained.append((stage, found))
+        if trained:
+            rows = [(stage.name, stage.settings, found, self.sources.of(stage)) for stage, found in trained]
+            table = self.run.attempt(trained[0][0].path / TRAINING, lambda: paper_tables.training_table(rows))
+            section.tables += [table] if table else []
+        for stage, found in trained:
+            for remark in found.get("remarks", []):
+                self.run.note(f"stage {stage.name!r}: {remark}")
+            for split, count in found.get("skipped", {}).items():
+                if count:
+                    self.run.note(
+                        f"stage {stage.name!r}: {count} {split} records without a label that was asked for were skipped"
+                    )
+        self._losses(section)
+        return section if section.tables or section.figures else None
+
+    def _losses(self, section: Section) -> None:
         for stage in self.run.stages:
             for path in sorted(stage.path.rglob("metrics.csv")):
                 curves = self.run.attempt(path, lambda path=path: figures.read_losses(path))  # type: ignore[misc]
@@ -240,7 +265,6 @@ class RunSections:
                     section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))
                 elif curves is not None:
                     self.run.note(f"{self.run.shown(path)} holds no loss")
-        return section if section.figures else None
 
     def _prep(self) -> Section | None:
         def show(stage: Stage, found: dict[str, Any], own: Section) -> None:

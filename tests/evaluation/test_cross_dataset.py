@@ -371,8 +371,16 @@ def test_cross_dataset_from_the_published_trees_to_the_page(
 
     # EmoSet names no distribution, so soft labels are hard ones: that is said, and never passed off as a remedy.
     assert ["hard", "soft"] in result["alike"]
+    soft = json.loads((run / "sft-soft" / "training.json").read_text())
+    assert (soft["steps"], soft["images"], soft["skipped"]) == (1, {"train": 16, "val": 8}, {"train": 0, "val": 0})
+    assert soft["labels"]["train"] == {"emotion": 16, "emotion_scores": 0}
+    assert "soft labels are hard ones" in soft["remarks"][0]
+    assert json.loads((run / "sft-hard" / "training.json").read_text())["remarks"] == []
     text = (run / "report.html").read_text()
-    for expected in ("Across data sets", "hard, soft answered every image alike", "emotion6, n = 14", "images of surprise"):
+    for expected in (
+        "Across data sets", "hard, soft answered every image alike", "emotion6, n = 14", "images of surprise", "What was trained",
+        "soft labels are hard ones",
+    ):  # fmt: skip
         assert expected in text, expected
     calibration = json.loads((run / "calibration" / "calibration.json").read_text())
     assert calibration["arms"]["hard"]["fit"]["images"] == 8
