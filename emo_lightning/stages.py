@@ -153,7 +153,8 @@ def _write_training(stage: Stage, cli: Any) -> None:
     from emo_lightning.evaluation.artifacts import write_json
 
     trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
-    found = {"steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
+    seed = cli.config.get("seed_everything")
+    found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
     summary = getattr(cli.datamodule, "summary", None)
     write_json(stage.out / "training.json", {**found, **(summary() if summary is not None else {})})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from emo_lightning.evaluation.bootstrap import FEW
 from emo_lightning.evaluation.page import Cell, Page, PageTable, Spread
 
 
@@ -12,7 +13,7 @@ def cross_page(result: Mapping[str, Any]) -> Page:
     """What `cross_dataset` returned, as tables for the terminal and the report."""
     sets, arms, base = result["sets"], result["arms"], result["base"]
     inside = result["in_domain"]
-    titles = [f"{name}{' (in domain)' if name == inside else ''}, n = {about['images']:,}" for name, about in sets.items()]
+    titles = [f"{name}{' (in domain)' if name == inside else ''}, n={about['images']:,}" for name, about in sets.items()]
     accuracy: list[list[Cell]] = [["most frequent class", *(about["chance"] for about in sets.values()), None, None]]
     accuracy += [
         [arm, *(Spread(**rows[name]["accuracy"]) for name in sets), _spread(result["collapse"].get(arm)), _worst(result, arm)]
@@ -90,19 +91,28 @@ def _of_sets(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: {about['without_class']} images have no class in the label space {about['space']!r} and are left out"
         if about["images"] == 1:
             yield f"{name}: one image, so there are no intervals"
-        elif sum(n > 0 for n in about["classes"].values()) == 1:
+        elif about["images"] < FEW:
+            yield f"{name}: {about['images']} images are too few for the intervals of differences, which are too narrow here"
+        if about["images"] > 1 and sum(n > 0 for n in about["classes"].values()) == 1:
             yield f"{name}: all {about['images']} images are of one class"
 
 
 def _of_answers(result: Mapping[str, Any]) -> Iterator[str]:
+    found: dict[tuple[str, str], list[str]] = {}
     for name, about in result["sets"].items():
         for arm, rows in result["arms"].items():
-            row = rows[name]
-            if row["missing"]:
-                yield f"{arm}, {name}: {row['missing']} images without a prediction count as wrong"
-            if row["unscored"]:
-                yield f"{arm}, {name}: {row['unscored']} predictions without usable emotion_scores count as wrong"
-            if row["by"] == "words" and about["space"] != "intensity":
-                yield f"{arm}, {name}: no emotion_scores, judged by its words"
-            if row["by"] == "words" and row["unreadable"]:
-                yield f"{arm}, {name}: {row['unreadable']} of {about['images']} answers name no class of the set and count as wrong"
+            for text in _remarks(rows[name], about):
+                found.setdefault((name, text), []).append(arm)
+    yield from (f"{', '.join(arms)}, {name}: {text}" for (name, text), arms in found.items())
+
+
+def _remarks(row: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be said of one arm on one set."""
+    if row["missing"]:
+        yield f"{row['missing']} images without a prediction count as wrong"
+    if row["unscored"]:
+        yield f"{row['unscored']} predictions without usable emotion_scores count as wrong"
+    if row["by"] == "words" and about["space"] != "intensity":
+        yield "no emotion_scores, judged by its words"
+    if row["by"] == "words" and row["unreadable"]:
+        yield f"{row['unreadable']} of {about['images']} answers name no class of the set and count as wrong"

@@ -235,17 +235,16 @@ class RunSections:
 
     def _training(self) -> Section | None:
         section = Section("training", "Training")
-        trained = []
+        rows, sources = [], []
         for stage in self.run.stages:
-            if (stage.path / TRAINING).is_file():
-                found = self.run.attempt(stage.path / TRAINING, lambda s=stage: self.run.read_object(s.path / TRAINING))  # type: ignore[misc]
-                if found is not None:
-                    trained.append((stage, found))
-        if trained:
-            rows = [(stage.name, stage.settings, found, self.sources.of(stage)) for stage, found in trained]
-            table = self.run.attempt(trained[0][0].path / TRAINING, lambda: paper_tables.training_table(rows))
-            section.tables += [table] if table else []
-        for stage, found in trained:
+            path = stage.path / TRAINING
+            found = self.run.attempt(path, lambda path=path: self.run.read_object(path)) if path.is_file() else None  # type: ignore[misc]
+            if found is None:
+                continue
+            row = self.run.attempt(path, lambda s=stage, f=found: paper_tables.training_row(s.name, s.settings, f))  # type: ignore[misc]
+            if row is not None:
+                rows.append(row)
+                sources.append(self.sources.of(stage))
             for remark in found.get("remarks", []):
                 self.run.note(f"stage {stage.name!r}: {remark}")
             for split, count in found.get("skipped", {}).items():
@@ -253,6 +252,8 @@ class RunSections:
                     self.run.note(
                         f"stage {stage.name!r}: {count} {split} records without a label that was asked for were skipped"
                     )
+        if rows:
+            section.tables.append(paper_tables.training_table(rows, sources))
         self._losses(section)
         return section if section.tables or section.figures else None
 

@@ -52,7 +52,9 @@ def write_tables(folder: Path, tables: Sequence[ReportTable], title: str, notes:
     for table in tables:
         for suffix, write in ((".md", markdown), (".tex", latex), (".csv", as_csv)):
             write_bytes(fresh / f"{table.name}{suffix}", write(table).encode())
-    skipped = ["## Missing or skipped", "", *(f"- {_markdown(note)}" for note in notes), ""] if notes else []
+    skipped = (
+        ["## Warnings, and what is missing or skipped", "", *(f"- {_markdown(note)}" for note in notes), ""] if notes else []
+    )
     write_bytes(fresh / "all.md", "\n".join([f"# {_markdown(title)}", "", *skipped, *map(markdown, tables)]).encode())
     write_bytes(fresh / "all.tex", "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *map(latex, tables)]).encode())
     if folder.exists():
@@ -110,7 +112,7 @@ def _latex_cell(cell: Cell, digits: int, best: bool) -> str:
     if isinstance(cell, Spread) and cell.low is not None and " " in text:
         number, _, about = text.partition(" ")
         number = rf"\textbf{{{_latex(number)}}}" if best else _latex(number)
-        return rf"\shortstack[r]{{{number}\\ \scriptsize {_latex(about)}}}"
+        return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{number}\\ \scriptsize {_latex(about)}\end{{tabular}}"
     return rf"\textbf{{{_latex(text)}}}" if best else _latex(text)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from emo_lightning.evaluation.bootstrap import FEW, RESAMPLES, draws, interval
 from emo_lightning.evaluation.calibration import (
     BINS,
     TEMPERATURES,
@@ -26,7 +27,7 @@ CALIBRATION_COLUMNS = {
     "accuracy": "accuracy ↑", "confidence": "mean confidence", "ece": "ECE ↓", "brier": "Brier ↓", "nll": "log loss ↓",
     "auroc": "AUROC ↑",
 }  # fmt: skip
-_WITH_INTERVAL = ("ece", "auroc")
+_WITH_INTERVAL = ("ece", "brier", "auroc")
 """Shown with it; the JSON holds all."""
 
 
@@ -53,7 +54,7 @@ def trust(
     Returns:
         `arms`: arm -> `fit` (`images`, `temperature`, `threshold` (None: infinite), or None), and `sets`: name -> `images`,
         `skipped`, `calibration` and `scaled` (after temperature; None without) as `with_intervals`, `reliability`, `conformal` as
-        `measured` or None, `distribution` (key of `MEASURES` -> mean; `images`, `remarks`) or
+        `measured` or None, `distribution` (key of `MEASURES` -> mean with interval; `images`, `remarks`) or
         None.
 
     Raises:
@@ -134,20 +135,23 @@ def _set(
         "images": len(known), "skipped": skipped, "single_class": len(np.unique(known.truth)) == 1,
         "calibration": with_intervals(known.ids, known.predicted, known.truth, bins, seed), "scaled": scaled,
         "reliability": reliability(known.predicted, known.truth, bins), "conformal": conformal,
-        "distribution": _distances(scored, records),
+        "distribution": _distances(scored, records, seed),
     }  # fmt: skip
 
 
-def _distances(scored: Scored, records: Sequence[Record]) -> dict[str, Any] | None:
-    annotated = np.isfinite(scored.annotated).all(1)
-    if not annotated.any():
+def _distances(scored: Scored, records: Sequence[Record], seed: int) -> dict[str, Any] | None:
+    rows = np.flatnonzero(np.isfinite(scored.annotated).all(1))
+    if not len(rows):
         return None
-    values = distribution_measures(scored.predicted[annotated], scored.annotated[annotated])
+    known = scored.take(rows)
+    weights = draws(known.ids, RESAMPLES, seed)
+    found: dict[str, Any] = {"images": len(known)}
+    for key, values in distribution_measures(known.predicted, known.annotated).items():
+        with np.errstate(invalid="ignore"):
+            low, high = interval((values @ weights) / weights.sum(0), len(known)) or (None, None)
+        found[key] = {"value": float(values.mean()), "low": low, "high": high}
     sources = {record.source for record in records if record.emotion_scores is not None}
-    return {
-        "images": int(annotated.sum()), **{key: float(v.mean()) for key, v in values.items()},
-        "remarks": [PARTIAL_SOURCES[source] for source in sorted(sources & PARTIAL_SOURCES.keys())],
-    }  # fmt: skip
+    return found | {"remarks": [PARTIAL_SOURCES[source] for source in sorted(sources & PARTIAL_SOURCES.keys())]}
 
 
 def trust_page(result: Mapping[str, Any]) -> Page:
@@ -175,12 +179,16 @@ def trust_page(result: Mapping[str, Any]) -> Page:
     if result["fit"]:
         page.tables += _conformal_tables(result)
     rows = [
-        [arm, name, found["distribution"]["images"], *(found["distribution"][m.key] for m in MEASURES)]
+        [arm, name, found["distribution"]["images"], *(Spread(**found["distribution"][m.key]) for m in MEASURES)]
         for arm, name, found in _each(arms) if found["distribution"]
     ]  # fmt: skip
     if rows:
         columns = ["arm", "set", "images", *(f"{m.title} {'↓' if m.lower_is_better else '↑'}" for m in MEASURES)]
-        page.tables.append(PageTable("Distance to the annotated distributions", columns, rows, "Means over images.", 3))
+        page.tables.append(
+            PageTable(
+                "Distance to the annotated distributions", columns, rows, "Means over images with 95 % bootstrap intervals.", 3
+            )
+        )
     return page
 
 
@@ -188,6 +196,8 @@ def _conformal_tables(result: Mapping[str, Any]) -> list[PageTable]:
     aim = f"{100 * (1 - result['alpha']):g} %"
     whole: list[list[Cell]] = []
     emotions: list[list[Cell]] = []
+    for name, found in next(iter(result["arms"].values()))["sets"].items():
+        emotions.append(["images", name, *(found["conformal"]["emotions"][str(e)]["images"] for e in EMOTIONS)])
     for arm, name, found in _each(result["arms"]):
         c = found["conformal"]
         sizes = ", ".join(f"{n}: {count}" for n, count in c["sizes"].items() if count)
@@ -201,7 +211,13 @@ def _conformal_tables(result: Mapping[str, Any]) -> list[PageTable]:
         PageTable(
             f"Sets of emotions, {aim}", ["arm", "set", "images", "coverage", "emotions a set", "sets by size"], whole, note
         ),
-        PageTable(f"Coverage by true emotion, {aim}", ["arm", "set", *(str(e) for e in EMOTIONS)], emotions, "", 1),
+        PageTable(
+            f"Coverage by true emotion, {aim}",
+            ["arm", "set", *(str(e) for e in EMOTIONS)],
+            emotions,
+            "The first rows: how many images stand behind a figure.",
+            1,
+        ),
     ]
 
 
@@ -226,7 +242,9 @@ def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count} references {reason} are left out"
     if found["images"] == 1:
         yield "one image, so there are no intervals"
-    elif found["single_class"]:
+    elif found["images"] < FEW:
+        yield f"{found['images']} images are too few for the intervals of the bootstrap, which are too narrow here"
+    if found["single_class"] and found["images"] > 1:
         yield f"all {found['images']} images are of one emotion"
     if found["calibration"]["auroc"]["value"] is None:
         yield "all answers are right or all are wrong, so confidence has no AUROC"

@@ -378,8 +378,8 @@ def test_cross_dataset_from_the_published_trees_to_the_page(
     assert json.loads((run / "sft-hard" / "training.json").read_text())["remarks"] == []
     text = (run / "report.html").read_text()
     for expected in (
-        "Across data sets", "hard, soft answered every image alike", "emotion6, n = 14", "images of surprise", "What was trained",
-        "soft labels are hard ones",
+        "Across data sets", "hard, soft answered every image alike", "emotion6, n=14", "images of surprise",
+        " out of the domain</small>", "What was trained", "soft labels are hard ones", "FI asked people for one emotion alone",
     ):  # fmt: skip
         assert expected in text, expected
     calibration = json.loads((run / "calibration" / "calibration.json").read_text())

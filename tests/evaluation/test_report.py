@@ -294,9 +294,9 @@ def test_losses_leave_out_what_is_not_finite(tmp_path: Path) -> None:
 
 def test_what_was_trained_is_said(run: Path) -> None:
     (run / "sft").mkdir()
-    book(run / "sft", "sft", {"seed_everything": 7, "data": {"batch_size": 4}, "trainer": {"accumulate_grad_batches": 3}})
+    book(run / "sft", "sft", {"data": {"batch_size": 4}, "trainer": {"accumulate_grad_batches": 3}})
     found = {
-        "steps": 11, "devices": 2, "trained_parameters": 1234, "images": {"train": 90, "val": 10}, "skipped": {"train": 5, "val": 0},
+        "seed": 7, "steps": 11, "devices": 2, "trained_parameters": 1234, "images": {"train": 90, "val": 10}, "skipped": {"train": 5, "val": 0},
         "labels": {"train": {"emotion": 90, "emotion_scores": 0}}, "remarks": ["train: no record has emotion_scores"],
     }  # fmt: skip
     (run / "sft" / "training.json").write_text(json.dumps(found))
