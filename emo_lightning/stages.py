@@ -140,10 +140,24 @@ def execute(stage: Stage) -> None:
                 cli.trainer.fit(
                     cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=False
                 )
+                _write_training(stage, cli)
             case "test":
                 cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
             case _:
                 raise ExperimentError(f"kind {stage.kind!r} has the unknown verb {verb!r}")
+
+
+def _write_training(stage: Stage, cli: Any) -> None:
+    """Rank 0 writes `training.json`: what a reader of the run's report must know of a training beside its settings."""
+    if not cli.trainer.is_global_zero:
+        return
+    from emo_lightning.evaluation.artifacts import write_json
+
+    trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
+    seed = cli.config.get("seed_everything")
+    found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
+    summary = getattr(cli.datamodule, "summary", None)
+    write_json(stage.out / "training.json", {**found, **(summary() if summary is not None else {})})
 
 
 _PARSER_MODE = "omegaconf+"

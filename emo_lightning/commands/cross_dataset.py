@@ -28,6 +28,12 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--base", required=True, metavar="ARM", help="the arm that was not fine-tuned")
     parser.add_argument("--in-domain", required=True, metavar="SET", help="the set like the one that was trained on")
+    parser.add_argument(
+        "--trained-on",
+        nargs="+",
+        metavar="REFS",
+        help="records or tars of the training; test images that are also there are left out",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write cross_dataset.json and page.json there")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -38,7 +44,8 @@ def main(argv: list[str]) -> int:
     """Run `emo cross-dataset`."""
     args = parser().parse_args(argv)
     from emo_lightning.evaluation.console import show_result
-    from emo_lightning.evaluation.cross_dataset import cross_dataset, cross_page
+    from emo_lightning.evaluation.cross_dataset import cross_dataset
+    from emo_lightning.evaluation.cross_dataset_page import cross_page
     from emo_lightning.evaluation.honesty_stages import write_result
     from emo_lightning.evaluation.label_spaces import SPACES, SpaceName
     from emo_lightning.evaluation.references import References
@@ -53,7 +60,8 @@ def main(argv: list[str]) -> int:
         if space not in SPACES:
             raise ValueError(f"--set {key}: unknown label space {space!r}; allowed: {', '.join(SPACES)}")
         sets[name] = (References.load([references]).records, space)  # type: ignore[assignment]
-    result = cross_dataset(said, sets, args.base, args.in_domain, args.seed)
+    trained = {record.sha256 for record in References.load(args.trained_on).records} if args.trained_on else set()
+    result = cross_dataset(said, sets, args.base, args.in_domain, args.seed, trained)
     page = cross_page(result)
     if args.out:
         write_result(args.out, "cross_dataset", result, page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.shards import TarIndex
+from emo_lightning.schema import Record
 
 
 class ConversationDataset(Dataset[Question]):
@@ -79,18 +81,28 @@ class ConversationDataModule(LightningDataModule):
         self.num_workers, self.max_length, self.limit, self.seed = num_workers, max_length, limit, seed
         self._datasets: dict[str, ConversationDataset] = {}
         self.skipped: dict[str, int] = {}
+        self._labels: dict[str, Counter[str]] = {}
 
     def dataset(self, split: str) -> ConversationDataset:
         """`train` or `val`, opened once; records without any label that is asked for are left out and counted in `skipped`."""
         if split not in self._datasets:
             whole = TarIndex.open(self.train if split == "train" else self.val)
             asked: list[Objective] = [objective(name) for name in self.objectives]
-            index = whole.select(lambda record: any(o.available(record) for o in asked))
+            labels: list[list[str]] = []
+
+            def usable(record: Record) -> bool:
+                objectives = [o.name for o in asked if o.available(record)]
+                if objectives:
+                    labels.append([*objectives, *(["emotion_scores"] if record.emotion_scores is not None else [])])
+                return bool(objectives)
+
+            index = whole.select(usable)
             self.skipped[split] = len(whole) - len(index)
             if not len(index):
                 raise ValueError(f"data.{split}: none of {len(whole)} records has labels for {', '.join(self.objectives)}")
             if split == "train" and self.limit is not None:
                 index = index.take(range(min(self.limit, len(index))))
+            self._labels[split] = Counter(name for names in labels[: len(index)] for name in names)
             self._datasets[split] = ConversationDataset(index, self.objectives, self.seed)
         return self._datasets[split]
 
@@ -100,6 +112,31 @@ class ConversationDataModule(LightningDataModule):
             self.dataset(split)
             if self.skipped[split] and self.trainer is not None and self.trainer.is_global_zero:
                 print(f"{split}: {self.skipped[split]} records have no label for {', '.join(self.objectives)} and are skipped")
+        if self.trainer is not None and self.trainer.is_global_zero:
+            for remark in self.summary()["remarks"]:
+                print(remark)
+
+    def summary(self) -> dict[str, Any]:
+        """What is trained on, as JSON: `images`, `skipped` and `labels` (objective or `emotion_scores` -> records that have them),
+        each by split, and `remarks`: switches that these records leave without effect."""
+        labels = self._labels["train"]
+        remarks = [
+            f"train: no record has a label for the objective {name!r}: its share goes to the others"
+            for name, weight in self.objectives.items() if weight > 0 and not labels[name]
+        ]  # fmt: skip
+        task = self.trainer.lightning_module if self.trainer is not None else None
+        if getattr(task, "wants_distributions", False) and not labels["emotion_scores"]:
+            remarks.append(
+                "train: no record has emotion_scores: soft labels are hard ones, a distribution loss has one word to aim at"
+            )
+        return {
+            "images": {split: len(dataset) for split, dataset in self._datasets.items()},
+            "skipped": dict(self.skipped),
+            "labels": {
+                split: {name: found[name] for name in (*self.objectives, "emotion_scores")} for split, found in self._labels.items()
+            },
+            "remarks": remarks,
+        }  # fmt: skip
 
     def train_batches(self, world_size: int) -> int:
         """Micro-batches per rank and epoch."""

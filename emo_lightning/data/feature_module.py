@@ -61,6 +61,10 @@ class FeatureDataModule(pl.LightningDataModule):
         if len(set(shapes.values())) > 1:
             raise FeatureError(f"the caches differ in (num_layers, hidden_size): {shapes}; extract all with one backbone")
 
+    def summary(self) -> dict[str, Any]:
+        """What is trained on, as JSON: `images` of the two splits."""
+        return {"images": {name: len(self.caches[name]) for name in ("train", "val")}}
+
     def shape(self, name: str) -> tuple[int, int]:
         """(num_layers, hidden_size) of an open cache."""
         spec = self.caches[name].spec

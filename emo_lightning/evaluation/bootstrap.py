@@ -22,6 +22,9 @@ LEVEL = 0.95
 FEWEST = 2
 """Images below which there is no interval: one image says nothing of others."""
 
+FEW = 10
+"""Images below which a percentile interval is clearly too narrow, and has to be called so."""
+
 _STEPS = 2**16
 
 _TIE = 1e-9

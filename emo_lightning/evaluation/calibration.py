@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
+from torchmetrics.functional.classification import binary_auroc
 
 from emo_lightning.evaluation.bootstrap import RESAMPLES, draws, interval
 
@@ -47,11 +47,12 @@ def calibration_scores(predicted: np.ndarray, truth: np.ndarray, bins: int = BIN
     auroc = None
     if 0 < right.sum() < len(right):
         auroc = 100 * binary_auroc(torch.from_numpy(confidence), torch.from_numpy(right.astype(int))).item()
-    ece = multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(y), p.shape[1], n_bins=bins, norm="l1").item()
+    # By the same bins as its interval and the diagram; torchmetrics puts a confidence on an edge into the bin above.
+    gaps = np.bincount(_bin_of(confidence, bins), weights=confidence - right, minlength=bins)
     return {
         "accuracy": 100 * float(right.mean()),
         "confidence": 100 * float(confidence.mean()),
-        "ece": 100 * ece,
+        "ece": 100 * float(abs(gaps).sum()) / len(y),
         "brier": float(((p - np.eye(p.shape[1])[y]) ** 2).sum(1).mean()),
         "nll": float(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR)).mean()),
         "auroc": auroc,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from emo_lightning.evaluation.bootstrap import RESAMPLES, draws, interval
+from emo_lightning.evaluation.bootstrap import FEW, RESAMPLES, draws, interval
 from emo_lightning.evaluation.page import Cell, Page, PageTable, Spread
 from emo_lightning.schema import EMOTIONS, SchemaError
 
@@ -260,5 +260,8 @@ def faithfulness_page(result: Mapping[str, Any]) -> Page:
     notes = [f"{count} images {reason} are left out" for reason, count in result["skipped"].items()]
     if result["summary"]["images"] == 1:
         notes.append("one image, so there is no interval and no p")
+    few = [name for name, s in {"all": result["summary"], **result["emotions"]}.items() if 1 < s["images"] < FEW]
+    if few:
+        notes.append(f"{', '.join(few)}: fewer than {FEW} images, for which the intervals of the bootstrap are too narrow")
     text = f"Does the emotion hang on the region that its words point at? Boxes: {result['boxes']}."
     return Page("Word-to-region faithfulness", text, [PageTable("Masked regions", columns, rows, note)], notes=notes)

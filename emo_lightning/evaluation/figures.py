@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emo_lightning.schema import EMOTIONS, SchemaError
@@ -82,6 +83,7 @@ def loss_svg(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], titl
                 steps, values, label=name, color=ARM_COLOURS[i % len(ARM_COLOURS)], lw=1.4, marker="o" if few else "", ms=3
             )
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("loss")
         axes.grid(alpha=0.15, color=_INK)
         axes.legend(frameon=False, fontsize="small")

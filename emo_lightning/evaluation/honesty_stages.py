@@ -80,8 +80,9 @@ def _print(page: Page) -> None:
 
 
 def cross_dataset_stage(
-    out: Path, predictions: dict[str, Path], sets: dict[str, TestSet], base: str, in_domain: str, seed: int = 0
-) -> None:
+    out: Path, predictions: dict[str, Path], sets: dict[str, TestSet], base: str, in_domain: str, seed: int = 0,
+    trained_on: list[str] | None = None,
+) -> None:  # fmt: skip
     """Every arm on every data set against the untuned base: `cross_dataset.json` (see `cross_dataset.cross_dataset`).
 
     Args:
@@ -91,15 +92,18 @@ def cross_dataset_stage(
         base: the arm that was not fine-tuned.
         in_domain: the set like the one that was trained on; all others are out of the domain.
         seed: of the bootstrap.
+        trained_on: tars (or .jsonl) that any arm was trained on; an image of a set that is also there, byte for byte, is left out.
     """
-    from emo_lightning.evaluation.cross_dataset import cross_dataset, cross_page
+    from emo_lightning.evaluation.cross_dataset import cross_dataset
+    from emo_lightning.evaluation.cross_dataset_page import cross_page
     from emo_lightning.evaluation.scored import read_predictions
 
     _named("predictions", predictions)
     _named("sets", sets)
     said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
     records = {name: (_records(one.references), one.space) for name, one in sets.items()}
-    result = cross_dataset(said, records, base, in_domain, seed)
+    trained = {record.sha256 for record in _records(trained_on)} if trained_on else set()
+    result = cross_dataset(said, records, base, in_domain, seed, trained)
     _print(write_result(out, "cross_dataset", result, cross_page(result)))
 
 

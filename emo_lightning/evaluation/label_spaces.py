@@ -23,6 +23,11 @@ _POLARITY: dict[Emotion, str] = {e: "positive" if e in _POSITIVE else "negative"
 NEUTRAL_VALENCE = {"findingemo": 0.0, "emotion6": 5.0}
 """Source -> the middle of its valence scale: FindingEmo -3 to 3, Emotion6 1 to 9."""
 
+PARTIAL_SOURCES = {
+    "fi": "FI asked people for one emotion alone: its annotated distributions spread those who disagreed evenly over the other seven"
+}
+"""Source -> why a distance to its annotated distributions says less than others."""
+
 
 @dataclass(frozen=True)
 class LabelSpace:

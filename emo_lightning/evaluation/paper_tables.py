@@ -79,6 +79,25 @@ def cloud_tables(stage: str, found: Mapping[str, Any], source: Provenance) -> li
     return [ReportTable("Figure 6 in figures", columns, rows, digits=3, name=f"{stage}-merits", sources=[source], best=best)]
 
 
+def training_row(name: str, settings: Mapping[str, Any], found: Mapping[str, Any]) -> list[Cell]:
+    """One line of `training_table`: a stage's settings and its `training.json`."""
+    images, labels = found.get("images", {}), found.get("labels", {}).get("train", {})
+    has = ", ".join(f"{label.replace('_', ' ')} {count:,}" for label, count in labels.items()) or None
+    size = settings.get("data", {}).get("batch_size")
+    each = found["devices"] * (settings.get("trainer", {}).get("accumulate_grad_batches") or 1)
+    return [
+        name, images.get("train"), images.get("val"), has, found["steps"], None if size is None else size * each,
+        found["trained_parameters"], str(found["seed"]),
+    ]  # fmt: skip
+
+
+def training_table(rows: list[list[Cell]], sources: list[Provenance]) -> ReportTable:
+    """What every training saw."""
+    columns = ["Stage", "Images", "Validation", "Images with labels for", "Steps", "Batch", "Trained weights", "Seed"]
+    note = "Batch: images per optimiser step, over all devices. Each stage is one training from one seed."
+    return ReportTable("What was trained", columns, rows, note, name="training", sources=sources)
+
+
 def _paired(stage: str, found: Mapping[str, Any], source: Provenance) -> Iterator[ReportTable]:
     """Differences to one arm on the same images, where they were measured."""
     paired = found.get("paired")

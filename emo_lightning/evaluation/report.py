@@ -126,8 +126,14 @@ def _facts(run: RunSections) -> list[tuple[str, str, str]]:
             if arms:
                 value, row = max(arms, key=lambda item: item[0])
                 facts.append(
-                    ("Linear probe, accuracy", f"{value:.2f} %", f"{row[0]}, best of {len(arms)} arms{_about(row[1])}")
+                    (
+                        "Linear probe, accuracy",
+                        f"{value:.2f} %",
+                        f"{row[0]}, best of {len(arms)} arms{_about(row[1])}; seeds: {row[-1]}",
+                    )
                 )
+        elif table.columns[-1] == "worst set":
+            facts += _loss(table)
     # The stage that writes this page is still running.
     stages = [stage for stage in run.run.stages if stage.kind != "report"]
     seconds = [stage.info.get("seconds") for stage in stages]
@@ -152,6 +158,17 @@ def _tile(table: ReportTable, title: str, key: str) -> list[tuple[str, str, str]
     value, best = max(arms)
     beside = f"; without looking: {max(floors):.2f}" if floors else ""
     return [(title, f"{value:.2f} %", f"{table.columns[best]}, strict{_about(row[best])}{beside}")]
+
+
+def _loss(table: ReportTable) -> list[tuple[str, str, str]]:
+    """The largest loss of any arm on any set out of its domain, of a table across data sets."""
+    worst = [(float(str(row[-1]).rpartition(" ")[2]), row) for row in table.rows if row[-1] is not None]
+    if not worst:
+        return []
+    value, row = min(worst, key=lambda item: item[0])
+    title = "Largest loss out of the domain" if value < 0 else "Smallest gain out of the domain"
+    where = str(row[-1]).rpartition(" ")[0]
+    return [(title, with_minus(f"{value:+.1f} points"), f"{row[0]} on {where}, against the untuned base")]
 
 
 def _about(cell: Cell) -> str:

@@ -24,6 +24,9 @@ OUTPUTS = {"table5": "table5.json", "table6": "table6.json", "mds": "mds.json", 
 
 TITLES = {"table5": "Table 5", "table6": "Table 6", "mds": "MDS", "panel": "image panel", "prep": "dataset statistics"}
 
+TRAINING = "training.json"
+"""Of every stage that trained (`stages.execute`)."""
+
 CONFIG_LIMIT = 20_000
 """Characters of a stage's config.yaml that are shown."""
 
@@ -59,9 +62,9 @@ class RunSections:
         self.samples = samples
         first = [(self._table5(), "table5"), (self._table6(), "table6"), (self._mds(), "mds")]
         built: list[Section | None] = [section for own, kind in first for section in _merged(own, list(self._pages(kind)))]
-        built += [*self._pages(None), self._panel(), self._answers(), self._losses(), self._prep()]
+        built += [*self._pages(None), self._panel(), self._answers(), self._training(), self._prep()]
         self.sections = [section for section in built if section]
-        self.notes = self.run.unfinished() + self._missing() + self.run.notes
+        self.notes = self.run.unfinished() + self.run.notes + self._missing()
 
     @property
     def tables(self) -> list[ReportTable]:
@@ -106,7 +109,8 @@ class RunSections:
     def _missing(self) -> list[str]:
         kinds = {stage.kind for stage in self.run.stages}
         there = {kind for kind, name in OUTPUTS.items() if any((s.path / name).is_file() for s in self.run.stages)}
-        return [f"no {title}: this run has no such stage" for kind, title in TITLES.items() if kind not in kinds | there]
+        absent = [title for kind, title in TITLES.items() if kind not in kinds | there]
+        return [f"not part of this run: {', '.join(absent)}"] if absent and self.run.stages else []
 
     def _table5(self) -> Section | None:
         def show(stage: Stage, found: dict[str, Any], own: Section) -> None:
@@ -229,8 +233,31 @@ class RunSections:
             section.extra[stage.name] = {**chosen, **drawn, "source": self.sources.of(stage)}
         return section if section.extra else None
 
-    def _losses(self) -> Section | None:
-        section = Section("losses", "Loss curves")
+    def _training(self) -> Section | None:
+        section = Section("training", "Training")
+        rows, sources = [], []
+        for stage in self.run.stages:
+            path = stage.path / TRAINING
+            found = self.run.attempt(path, lambda path=path: self.run.read_object(path)) if path.is_file() else None  # type: ignore[misc]
+            if found is None:
+                continue
+            row = self.run.attempt(path, lambda s=stage, f=found: paper_tables.training_row(s.name, s.settings, f))  # type: ignore[misc]
+            if row is not None:
+                rows.append(row)
+                sources.append(self.sources.of(stage))
+            for remark in found.get("remarks", []):
+                self.run.note(f"stage {stage.name!r}: {remark}")
+            for split, count in found.get("skipped", {}).items():
+                if count:
+                    self.run.note(
+                        f"stage {stage.name!r}: {count} {split} records without a label that was asked for were skipped"
+                    )
+        if rows:
+            section.tables.append(paper_tables.training_table(rows, sources))
+        self._losses(section)
+        return section if section.tables or section.figures else None
+
+    def _losses(self, section: Section) -> None:
         for stage in self.run.stages:
             for path in sorted(stage.path.rglob("metrics.csv")):
                 curves = self.run.attempt(path, lambda path=path: figures.read_losses(path))  # type: ignore[misc]
@@ -239,7 +266,6 @@ class RunSections:
                     section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))
                 elif curves is not None:
                     self.run.note(f"{self.run.shown(path)} holds no loss")
-        return section if section.figures else None
 
     def _prep(self) -> Section | None:
         def show(stage: Stage, found: dict[str, Any], own: Section) -> None:

@@ -52,9 +52,11 @@ def write_tables(folder: Path, tables: Sequence[ReportTable], title: str, notes:
     for table in tables:
         for suffix, write in ((".md", markdown), (".tex", latex), (".csv", as_csv)):
             write_bytes(fresh / f"{table.name}{suffix}", write(table).encode())
-    skipped = ["## Missing or skipped", "", *(f"- {_markdown(note)}" for note in notes), ""] if notes else []
+    skipped = (
+        ["## Warnings, and what is missing or skipped", "", *(f"- {_markdown(note)}" for note in notes), ""] if notes else []
+    )
     write_bytes(fresh / "all.md", "\n".join([f"# {_markdown(title)}", "", *skipped, *map(markdown, tables)]).encode())
-    write_bytes(fresh / "all.tex", "\n".join(["% Needs \\usepackage{booktabs}", *map(latex, tables)]).encode())
+    write_bytes(fresh / "all.tex", "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *map(latex, tables)]).encode())
     if folder.exists():
         shutil.rmtree(folder)
     fresh.rename(folder)
@@ -74,23 +76,44 @@ def markdown(table: ReportTable) -> str:
 
 
 def latex(table: ReportTable) -> str:
-    """A booktabs `table`; the best figures bold, sources as comments."""
-    columns = "".join("l" if m == 0 or m in table.words else "r" for m in range(len(table.columns)))
+    """A booktabs `table`, no wider than the line; the best figures bold, intervals below their figures, sources as comments."""
     lines = [f"% source: {' '.join(text.split())}" for text in _sources(table)]
-    lines += [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    lines += [r"\begin{table}", r"\centering", rf"{_FIT}{{\begin{{tabular}}{{{_sides(table)}}}", r"\toprule"]
     if table.groups:
         spans = [rf"\multicolumn{{{n}}}{{{'c' if title else 'l'}}}{{{_latex(title)}}}" for title, n in table.groups]
         lines += [" & ".join(spans) + r" \\", *_rules(table.groups)]
     lines += [" & ".join(map(_latex, table.columns)) + r" \\", r"\midrule"]
     for n, row in enumerate(table.rows):
-        cells = [_latex(with_minus(cell_text(cell, table.digits))) for cell in row]
-        lines.append(" & ".join(rf"\textbf{{{c}}}" if (n, m) in table.best else c for m, c in enumerate(cells)) + r" \\")
-    lines += [
-        r"\bottomrule",
-        r"\end{tabular}",
-        rf"\caption{{{_latex(' '.join([table.title + '.', table.remark_without_grey]).strip())}}}",
-    ]
-    return "\n".join([*lines, rf"\label{{tab:{table.name}}}", r"\end{table}", ""])
+        lines.append(" & ".join(_latex_cell(cell, table.digits, (n, m) in table.best) for m, cell in enumerate(row)) + r" \\")
+    caption = _latex(" ".join([table.title + ".", table.remark_without_grey]).strip())
+    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name}}}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+"""Shrinks what is too wide, and nothing else."""
+
+_WRAPPED = 40
+"""Characters of a text from which its column has a width of its own and breaks."""
+
+
+def _sides(table: ReportTable) -> str:
+    def side(m: int) -> str:
+        longest = max((len(row[m]) for row in table.rows if isinstance(row[m], str)), default=0)  # type: ignore[arg-type]
+        if m == 0 or m in table.words:
+            return r"p{7cm}" if longest > _WRAPPED else "l"
+        return "r"
+
+    return "".join(map(side, range(len(table.columns))))
+
+
+def _latex_cell(cell: Cell, digits: int, best: bool) -> str:
+    text = with_minus(cell_text(cell, digits))
+    if isinstance(cell, Spread) and cell.low is not None and " " in text:
+        number, _, about = text.partition(" ")
+        number = rf"\textbf{{{_latex(number)}}}" if best else _latex(number)
+        return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{number}\\ \scriptsize {_latex(about)}\end{{tabular}}"
+    return rf"\textbf{{{_latex(text)}}}" if best else _latex(text)
 
 
 def as_csv(table: ReportTable) -> str:

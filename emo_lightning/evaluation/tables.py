@@ -223,13 +223,13 @@ def _width(column: str, cells: Sequence[Cell], digits: int) -> int:
     texts = [cell_text(cell, digits) for cell in cells]
     about = [text.partition(" ")[2] for cell, text in zip(cells, texts, strict=True) if isinstance(cell, Spread)]
     plain = [text.partition(" ")[0] if isinstance(cell, Spread) else text for cell, text in zip(cells, texts, strict=True)]
-    # Widths of a character in the page's three sizes.
+    # Widths of a character in the page's three sizes; a sentence gets room for more than a word a line.
     head, body, small = (
         6.6 * max(map(len, column.split()), default=0),
         7.5 * max(map(len, plain), default=0),
         6.2 * max(map(len, about), default=0),
     )
-    return round(max(head, min(body, 180), small)) + 16
+    return round(max(head, min(body, 180 if body < 900 else 360), small)) + 16
 
 
 def _pairs(stage: str, key: str, part: Mapping[str, Any], source: Provenance) -> ReportTable:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from emo_lightning.evaluation.bootstrap import FEW, RESAMPLES, draws, interval
 from emo_lightning.evaluation.calibration import (
     BINS,
     TEMPERATURES,
@@ -17,6 +18,7 @@ from emo_lightning.evaluation.calibration import (
 )
 from emo_lightning.evaluation.conformal import Conformal, Score, measured
 from emo_lightning.evaluation.distributions import MEASURES, distribution_measures
+from emo_lightning.evaluation.label_spaces import PARTIAL_SOURCES
 from emo_lightning.evaluation.page import Cell, Page, PageTable, Spread
 from emo_lightning.evaluation.scored import Scored
 from emo_lightning.schema import EMOTIONS, Prediction, Record, SchemaError
@@ -25,7 +27,7 @@ CALIBRATION_COLUMNS = {
     "accuracy": "accuracy ↑", "confidence": "mean confidence", "ece": "ECE ↓", "brier": "Brier ↓", "nll": "log loss ↓",
     "auroc": "AUROC ↑",
 }  # fmt: skip
-_WITH_INTERVAL = ("ece", "auroc")
+_WITH_INTERVAL = ("ece", "brier", "auroc")
 """Shown with it; the JSON holds all."""
 
 
@@ -52,10 +54,12 @@ def trust(
     Returns:
         `arms`: arm -> `fit` (`images`, `temperature`, `threshold` (None: infinite), or None), and `sets`: name -> `images`,
         `skipped`, `calibration` and `scaled` (after temperature; None without) as `with_intervals`, `reliability`, `conformal` as
-        `measured` or None, `distribution` (key of `MEASURES` -> mean; `images`) or None.
+        `measured` or None, `distribution` (key of `MEASURES` -> mean with interval; `images`, `remarks`) or
+        None.
 
     Raises:
-        SchemaError: no set is left, `fit` is no set, or an arm has no labelled image with scores in a set; names both.
+        SchemaError: no set is left, `fit` is no set or shares images with another, or an arm has no labelled image with scores in a
+            set; names both.
     """
     if fit is not None and fit not in sets:
         raise SchemaError(f"fit: there is no set {fit!r}; allowed: {', '.join(sets)}, or null for none")
@@ -66,6 +70,8 @@ def trust(
         )
     if not 0 < alpha < 1 or bins < 1:
         raise SchemaError(f"alpha is {alpha}, bins is {bins}; expected 0 < alpha < 1 and at least one bin")
+    if fit is not None:
+        _refuse_shared(fit, {name: sets[name] for name in tested}, sets[fit])
     arms = {}
     for arm, said in predictions.items():
         fitted = _fit(arm, said, fit, sets[fit], alpha, score) if fit is not None else None
@@ -74,6 +80,15 @@ def trust(
             "sets": {name: _set(arm, name, said, sets[name], fitted, bins, seed) for name in tested},
         }
     return {"arms": arms, "fit": fit, "alpha": alpha, "score": score, "bins": bins, "seed": seed}
+
+
+def _refuse_shared(fit: str, tested: Mapping[str, Sequence[Record]], fitted_on: Sequence[Record]) -> None:
+    known, files = {record.id for record in fitted_on}, {record.sha256 for record in fitted_on}
+    for name, records in tested.items():
+        if double := sum(record.id in known or record.sha256 in files for record in records):
+            raise SchemaError(
+                f"fit: the set {fit!r} shares {double} images with {name!r}: what is fitted on an image cannot be tested on it"
+            )
 
 
 def _labelled(arm: str, name: str, said: Mapping[str, Prediction], records: Sequence[Record]) -> tuple[Scored, Scored]:
@@ -116,16 +131,27 @@ def _set(
         scaled = with_intervals(known.ids, cooled, known.truth, bins, seed)
         # From the probabilities as they are: both fits use the same images, and a set that was tuned twice is guaranteed nothing.
         conformal = measured(fitted["conformal"].sets(known.predicted), known.truth)
-    annotated = np.isfinite(scored.annotated).all(1)
-    distances = None
-    if annotated.any():
-        values = distribution_measures(scored.predicted[annotated], scored.annotated[annotated])
-        distances = {"images": int(annotated.sum())} | {key: float(v.mean()) for key, v in values.items()}
     return {
         "images": len(known), "skipped": skipped, "single_class": len(np.unique(known.truth)) == 1,
         "calibration": with_intervals(known.ids, known.predicted, known.truth, bins, seed), "scaled": scaled,
-        "reliability": reliability(known.predicted, known.truth, bins), "conformal": conformal, "distribution": distances,
+        "reliability": reliability(known.predicted, known.truth, bins), "conformal": conformal,
+        "distribution": _distances(scored, records, seed),
     }  # fmt: skip
+
+
+def _distances(scored: Scored, records: Sequence[Record], seed: int) -> dict[str, Any] | None:
+    rows = np.flatnonzero(np.isfinite(scored.annotated).all(1))
+    if not len(rows):
+        return None
+    known = scored.take(rows)
+    weights = draws(known.ids, RESAMPLES, seed)
+    found: dict[str, Any] = {"images": len(known)}
+    for key, values in distribution_measures(known.predicted, known.annotated).items():
+        with np.errstate(invalid="ignore"):
+            low, high = interval((values @ weights) / weights.sum(0), len(known)) or (None, None)
+        found[key] = {"value": float(values.mean()), "low": low, "high": high}
+    sources = {record.source for record in records if record.emotion_scores is not None}
+    return found | {"remarks": [PARTIAL_SOURCES[source] for source in sorted(sources & PARTIAL_SOURCES.keys())]}
 
 
 def trust_page(result: Mapping[str, Any]) -> Page:
@@ -145,20 +171,24 @@ def trust_page(result: Mapping[str, Any]) -> Page:
         ):
             if scores is not None:
                 cells = [Spread(**scores[k]) if k in _WITH_INTERVAL else scores[k]["value"] for k in CALIBRATION_COLUMNS]
-                rows.append([arm, name, temperature, *cells])
+                rows.append([arm, name, found["images"], temperature, *cells])
     note = f"T divides the log-probabilities; at T = 1 they are as predicted. {result['bins']} bins. "
     note += f"T of the other rows was fitted on the set {result['fit']}. " if result["fit"] else ""
     note += "Intervals of ECE lie high: a resample is noisier in every bin than the images are."
-    page.tables.append(PageTable("Calibration", ["arm", "set", "T", *CALIBRATION_COLUMNS.values()], rows, note))
+    page.tables.append(PageTable("Calibration", ["arm", "set", "images", "T", *CALIBRATION_COLUMNS.values()], rows, note))
     if result["fit"]:
         page.tables += _conformal_tables(result)
     rows = [
-        [arm, name, found["distribution"]["images"], *(found["distribution"][m.key] for m in MEASURES)]
+        [arm, name, found["distribution"]["images"], *(Spread(**found["distribution"][m.key]) for m in MEASURES)]
         for arm, name, found in _each(arms) if found["distribution"]
     ]  # fmt: skip
     if rows:
         columns = ["arm", "set", "images", *(f"{m.title} {'↓' if m.lower_is_better else '↑'}" for m in MEASURES)]
-        page.tables.append(PageTable("Distance to the annotated distributions", columns, rows, "Means over images.", 3))
+        page.tables.append(
+            PageTable(
+                "Distance to the annotated distributions", columns, rows, "Means over images with 95 % bootstrap intervals.", 3
+            )
+        )
     return page
 
 
@@ -166,6 +196,8 @@ def _conformal_tables(result: Mapping[str, Any]) -> list[PageTable]:
     aim = f"{100 * (1 - result['alpha']):g} %"
     whole: list[list[Cell]] = []
     emotions: list[list[Cell]] = []
+    for name, found in next(iter(result["arms"].values()))["sets"].items():
+        emotions.append(["images", name, *(found["conformal"]["emotions"][str(e)]["images"] for e in EMOTIONS)])
     for arm, name, found in _each(result["arms"]):
         c = found["conformal"]
         sizes = ", ".join(f"{n}: {count}" for n, count in c["sizes"].items() if count)
@@ -179,7 +211,13 @@ def _conformal_tables(result: Mapping[str, Any]) -> list[PageTable]:
         PageTable(
             f"Sets of emotions, {aim}", ["arm", "set", "images", "coverage", "emotions a set", "sets by size"], whole, note
         ),
-        PageTable(f"Coverage by true emotion, {aim}", ["arm", "set", *(str(e) for e in EMOTIONS)], emotions, "", 1),
+        PageTable(
+            f"Coverage by true emotion, {aim}",
+            ["arm", "set", *(str(e) for e in EMOTIONS)],
+            emotions,
+            "The first rows: how many images stand behind a figure.",
+            1,
+        ),
     ]
 
 
@@ -188,23 +226,34 @@ def _each(arms: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    notes = []
-    for arm, name, found in _each(result["arms"]):
-        about = f"{arm}, {name}"
-        notes += [f"{about}: {count} references {reason} are left out" for reason, count in found["skipped"].items()]
-        if found["images"] == 1:
-            notes.append(f"{about}: one image, so there are no intervals")
-        elif found["single_class"]:
-            notes.append(f"{about}: all {found['images']} images are of one emotion")
-        if found["calibration"]["auroc"]["value"] is None:
-            notes.append(f"{about}: all answers are right or all are wrong, so confidence has no AUROC")
+    found: dict[tuple[str, str], list[str]] = {}
+    for arm, name, about in _each(result["arms"]):
+        for text in _remarks(about):
+            found.setdefault((name, text), []).append(arm)
     for arm, body in result["arms"].items():
-        if body["fit"] and not 1.01 * TEMPERATURES[0] < body["fit"]["temperature"] < 0.99 * TEMPERATURES[1]:
-            notes.append(
-                f"{arm}: the temperature is at the end of its range: these probabilities say nothing of this validation set"
-            )
-        if body["fit"] and body["fit"]["threshold"] is None:
-            notes.append(
-                f"{arm}: {body['fit']['images']} images are too few for alpha {result['alpha']:g}: every set is all eight"
-            )
-    return notes
+        for text in _remarks_on_fit(body["fit"], result["alpha"]) if body["fit"] else ():
+            found.setdefault((result["fit"], text), []).append(arm)
+    return [f"{', '.join(arms)}, {name}: {text}" for (name, text), arms in found.items()]
+
+
+def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be said of one arm on one set."""
+    for reason, count in found["skipped"].items():
+        yield f"{count} references {reason} are left out"
+    if found["images"] == 1:
+        yield "one image, so there are no intervals"
+    elif found["images"] < FEW:
+        yield f"{found['images']} images are too few for the intervals of the bootstrap, which are too narrow here"
+    if found["single_class"] and found["images"] > 1:
+        yield f"all {found['images']} images are of one emotion"
+    if found["calibration"]["auroc"]["value"] is None:
+        yield "all answers are right or all are wrong, so confidence has no AUROC"
+    if found["distribution"]:
+        yield from found["distribution"]["remarks"]
+
+
+def _remarks_on_fit(fit: Mapping[str, Any], alpha: float) -> Iterator[str]:
+    if not 1.01 * TEMPERATURES[0] < fit["temperature"] < 0.99 * TEMPERATURES[1]:
+        yield "the temperature is at the end of its range: these probabilities say nothing of this validation set"
+    if fit["threshold"] is None:
+        yield f"{fit['images']} images are too few for alpha {alpha:g}: every set is all eight"

@@ -97,6 +97,9 @@ class Task(LightningModule):
     ranks and divided by the number of items of all of them: averaging the averages would weigh a token of a short answer more.
     """
 
+    models_trained = 1
+    """How many models share the sum; `train/loss` is their mean."""
+
     def __init__(self, optim: OptimConfig | None = None, seed: int = 0) -> None:
         super().__init__()
         self.optim = optim or OptimConfig()
@@ -111,7 +114,7 @@ class Task(LightningModule):
         """One micro-batch; returns the loss that Lightning differentiates (a sum, see the class)."""
         total, count = self._step(batch, "train")
         self._items = count.detach() if self._items is None else self._items + count.detach()
-        average = total.detach() / count.clamp(min=1)
+        average = total.detach() / count.clamp(min=1) / self.models_trained
         self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=max(1, int(count)))
         # Lightning divides by the number of micro-batches and DDP by the number of ranks: both are undone here.
         return total * self.trainer.accumulate_grad_batches * self.trainer.world_size

@@ -39,7 +39,7 @@ class ProbeTask(Task):
     """Trains a grid of linear probes at once, chooses one on validation, reports it on the evaluation sets.
 
     The DES of every set is computed once, shared among the ranks, before the first step; the probes then train in memory.
-    `train/loss` is the sum over the grid, `val/loss` the chosen probe's cross-entropy.
+    `train/loss` is the mean over the grid, `val/loss` the chosen probe's cross-entropy.
     The probe with the lowest validation cross-entropy is chosen after each validation, and a checkpoint holds the choice made with
     its weights. (Accuracy on a small validation set hardly tells the points of a grid apart: on 128 images its standard error is
     four points.)
@@ -76,6 +76,7 @@ class ProbeTask(Task):
         rates = [0.01, 0.03, 0.1] if learning_rates is None else learning_rates
         decays = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1] if weight_decays is None else weight_decays
         self.grid = [(rate, decay) for rate in rates for decay in decays]
+        self.models_trained = len(self.grid)
         self.des_head, self.momentum, self.out = des_head, momentum, out
         self.embedded: dict[str, EmbeddingDataset] = {}
         # Index into the grid (-1 = none yet), and the chosen probe's validation cross-entropy, accuracy and macro-F1.

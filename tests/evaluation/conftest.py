@@ -22,7 +22,14 @@ WORDS = ["a", "red", "dog", "cat", "runs", "on", "the", "beach", "storm", "child
 
 def make_record(identity: str, boxes: list[tuple[float, float, float, float]] | None = None, **fields: Any) -> Record:
     objects = [GroundedObject(phrase="dog", bbox=b, score=1.0, primary=True) for b in boxes or []]
-    given = {"source": "made", "width": 100, "height": 50, "sha256": "0" * 64, "split": "test", **fields}
+    given = {
+        "source": "made",
+        "width": 100,
+        "height": 50,
+        "sha256": hashlib.sha256(identity.encode()).hexdigest(),
+        "split": "test",
+        **fields,
+    }
     return Record(id=identity, objects=objects, **given)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from emo_lightning.cli import main
 from emo_lightning.data.features import FeatureCache
@@ -63,6 +65,25 @@ def test_figures_agree_with_scikit_learn_and_with_a_plain_loop() -> None:
     bins = reliability(p, y, 10)
     gap = sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / 400
     assert (sum(b["count"] for b in bins), gap) == (400, pytest.approx(found["ece"], abs=1e-4))
+
+
+def test_confidences_on_the_edges_of_bins_fall_into_the_bin_below_everywhere() -> None:
+    """As Guo et al. define it: ](m - 1) / M, m / M]. Models that count votes say 50 % exactly."""
+    p = np.zeros((5, 8))
+    p[:, 0] = [0.5, 0.5, 0.625, 0.625, 1.0]
+    p[:, 1] = 1 - p[:, 0]
+    y = np.array([0, 0, 1, 1, 0])
+    # ]1/4, 1/2]: 100 % right at 50 %; ]1/2, 3/4]: none right at 62.5 %; ]3/4, 1]: right.
+    expected = 100 * (2 * 0.5 + 2 * 0.625) / 5
+    assert calibration_scores(p, y, 4)["ece"] == pytest.approx(expected) == pytest.approx(ece_by_hand(p, y, 4))
+    assert _replicates(p, y, 4, np.ones((5, 1)))["ece"] == pytest.approx([expected])
+    assert [(b["low"], b["count"]) for b in reliability(p, y, 4)] == [(25, 2), (50, 2), (75, 1)]
+
+
+def test_ece_is_torchmetrics_own_where_no_confidence_lies_on_an_edge() -> None:
+    p, y = drawn(500, 1.3, seed=4)
+    theirs = multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(y), 8, n_bins=15, norm="l1").item()
+    assert calibration_scores(p, y)["ece"] == pytest.approx(100 * theirs, abs=1e-4)
 
 
 def test_resamples_of_equal_weight_are_the_figures_themselves() -> None:
@@ -205,7 +226,7 @@ def test_broken_and_missing_scores_are_counted(
     [
         ("no scores", "none of 300 references has both an emotion and predicted emotion_scores"),
         ("foreign", "unknown emotion 'joy'; allowed: amusement"),
-        ("shared", "--fit shares 300 images with REFERENCES"),
+        ("shared", "fit: the set '(fit)' shares 300 images with 'test': what is fitted on an image cannot be tested on it"),
         ("alpha", "expected 0 < alpha < 1"),
         ("empty", "holds no prediction"),
         ("one class", "all 300 validation images are of one emotion"),
@@ -242,7 +263,9 @@ def test_single_images_and_single_classes_have_notes(tmp_path: Path, capsys: pyt
     assert main(["calibrate", str(tmp_path / "p.jsonl"), str(tmp_path / "one.jsonl")]) == 0
     assert "one image, so there are no intervals" in capsys.readouterr().out
     assert main(["calibrate", str(tmp_path / "p.jsonl"), str(tmp_path / "class.jsonl")]) == 0
-    assert "all 3 images are of one emotion" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "all 3 images are of one emotion" in out
+    assert "3 images are too few for the intervals of the bootstrap" in out
 
 
 def test_a_probe_stage_leaves_what_is_needed(trained: Path, caches: dict[str, str], tmp_path: Path) -> None:  # noqa: F811

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ import numpy as np
 import pytest
 import yaml
 
+from data_prep.sources.world import World
 from emo_lightning.cli import main
-from emo_lightning.evaluation.cross_dataset import cross_dataset, cross_page
+from emo_lightning.data.shards import TarIndex
+from emo_lightning.evaluation.cross_dataset import cross_dataset
+from emo_lightning.evaluation.cross_dataset_page import cross_page
 from emo_lightning.evaluation.label_spaces import SPACES
 from emo_lightning.evaluation.page import read_page
 from emo_lightning.experiment import ROOT
-from emo_lightning.schema import EMOTIONS, Emotion, Prediction, Record, write_jsonl
+from emo_lightning.schema import EMOTIONS, Emotion, Prediction, Record, SchemaError, read_jsonl, write_jsonl
+from tests.evaluation import published
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 from .conftest import make_prediction, make_record
@@ -101,7 +107,8 @@ def test_collapse_is_seen() -> None:
     assert (tuned["inside"]["accuracy"]["value"], base["inside"]["accuracy"]["value"]) == (100, 40)
     assert tuned["outside"]["accuracy"]["value"] == pytest.approx(outside)
     gain = tuned["outside"]["gain"]
-    assert gain["difference"] == pytest.approx(outside - 40) == pytest.approx(result["collapse"]["tuned"])
+    assert gain["difference"] == pytest.approx(outside - 40) == pytest.approx(result["collapse"]["tuned"]["difference"])
+    assert gain["interval"] == pytest.approx(result["collapse"]["tuned"]["interval"]), "of one set, the mean is the set's own"
     assert gain["interval"][0] < gain["difference"] < gain["interval"][1] < 0
     assert tuned["inside"]["gain"]["interval"][0] > 0
     assert (result["worst"], result["collapsed"]) == ({"tuned": "outside"}, [["tuned", "outside"]])
@@ -128,8 +135,72 @@ def test_a_gain_in_intensity_does_not_hide_a_collapse() -> None:
     assert result["collapse"] == alone["collapse"]
     assert result["worst"] == {"tuned": "outside"}
     only = cross_dataset(predictions, {"inside": sets["inside"], "levels": (levels, "intensity")}, "base", "inside")
-    assert only["collapse"] == {"tuned": 100}
+    assert only["collapse"] == {"tuned": {"difference": 100, "interval": [100, 100]}}
     assert only["collapsed"] == []
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """Two-sided and exact, by counting coins."""
+    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
+    return min(1.0, 2 * tail)
+
+
+def test_intervals_and_p_agree_with_their_formulas() -> None:
+    predictions, sets = world()
+    result = cross_dataset(predictions, sets, "base", "inside")
+    for arm, name in (("base", "inside"), ("tuned", "inside"), ("tuned", "outside")):
+        found = result["arms"][arm][name]["accuracy"]
+        share, n, z = found["value"] / 100, 60, 1.959963984540054
+        middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        assert [found["low"], found["high"]] == pytest.approx([100 * (middle - half), 100 * (middle + half)])
+    assert result["arms"]["tuned"]["inside"]["accuracy"]["low"] < 95, "sixty right of sixty is no certainty"
+
+    right = {
+        arm: [
+            max(said[r.id].emotion_scores or {}, key=(said[r.id].emotion_scores or {}).__getitem__) == r.emotion
+            for r in sets["outside"][0]
+        ]
+        for arm, said in predictions.items()
+    }
+    pairs = list(zip(right["tuned"], right["base"], strict=True))
+    won, lost = pairs.count((True, False)), pairs.count((False, True))
+    assert result["arms"]["tuned"]["outside"]["gain"]["p"] == pytest.approx(mcnemar(won, lost))
+
+
+def test_three_images_are_no_collapse() -> None:
+    predictions, sets = world()
+    few = [make_record(f"few{i}", emotion="fear") for i in range(3)]
+    for arm, said in (("base", "fear"), ("tuned", "awe")):
+        predictions[arm] |= {r.id: make_prediction(r.id, emotion_scores=scores(**{said: 1.0})) for r in few}
+    result = cross_dataset(predictions, {"inside": sets["inside"], "few": (few, "eight")}, "base", "inside")
+    gain = result["arms"]["tuned"]["few"]["gain"]
+    assert (gain["interval"], gain["p"], result["collapsed"]) == ([-100, -100], pytest.approx(0.25), [])
+
+
+def test_images_that_were_trained_on_are_left_out() -> None:
+    predictions, sets = world()
+    records = [r.model_copy(update={"sha256": f"{i + 1:064x}"}) for i, r in enumerate(sets["outside"][0])]
+    both = {"inside": sets["inside"], "outside": (records, "eight")}
+    trained = {r.sha256 for r in records[:20]}
+    result = cross_dataset(predictions, both, "base", "inside", trained=trained)
+    alone = cross_dataset(predictions, {**both, "outside": (records[20:], "eight")}, "base", "inside")
+    assert (result["sets"]["outside"]["images"], result["sets"]["outside"]["trained_on"]) == (40, 20)
+    assert result["arms"] == alone["arms"]
+    assert "outside: 20 images that were trained on are left out" in cross_page(result).notes
+    with pytest.raises(SchemaError, match=r"none of 60 references that was not trained on \(60 were\) has a class"):
+        cross_dataset(predictions, both, "base", "inside", trained={r.sha256 for r in records})
+
+
+def test_arms_that_answer_alike_are_named() -> None:
+    predictions, sets = world()
+    predictions["twin"] = dict(reversed(predictions["tuned"].items()))
+    assert cross_dataset(predictions, sets, "base", "inside")["alike"] == [["tuned", "twin"]]
+    notes = cross_page(cross_dataset(predictions, sets, "base", "inside")).notes
+    assert any(note.startswith("tuned, twin answered every image alike, to the last digit") for note in notes)
+    first = sets["inside"][0][0].id
+    predictions["twin"][first] = predictions["twin"][first].model_copy(update={"intensity": 3.0})
+    assert cross_dataset(predictions, sets, "base", "inside")["alike"] == []
 
 
 def test_what_is_missing_counts_as_wrong_and_is_counted() -> None:
@@ -144,6 +215,8 @@ def test_what_is_missing_counts_as_wrong_and_is_counted() -> None:
     }
     row = cross_dataset(words, sets, "base", "inside")["arms"]["tuned"]["inside"]
     assert (row["by"], row["missing"], row["unreadable"]) == ("words", 1, 1)
+    notes = cross_page(cross_dataset(words, sets, "base", "inside")).notes
+    assert "base, inside: 60 of 60 answers name no class of the set and count as wrong" in notes
 
 
 @pytest.fixture
@@ -233,25 +306,87 @@ def shortened(name: str, folder: Path, keep: tuple[str, ...]) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def published_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `tars/NAME/`: small trees of all five sets, imported and exported by the commands that the experiment names."""
+    folder = tmp_path_factory.mktemp("published")
+    trees = {
+        "emoset": published.emoset(folder / "EmoSet-118K", {"train": 16, "val": 8, "test": 10}),
+        "fi": published.fi(folder / "FI", 12),
+        "emotion6": published.emotion6(folder / "Emotion6", 16),
+        "artemis": published.artemis(folder / "ArtEmis", 40),
+        "findingemo": published.findingemo(folder / "FindingEmo", 12),
+    }
+    store = str(folder / "store")
+    for name, tree in trees.items():
+        assert main(["prep", "import", name, str(tree), "--into", store]) == 0
+        out = str(folder / "tars" / name)
+        assert main(["prep", "export", store, out, "--name", name, "--labels", "source", "--sources", name]) == 0
+    return folder / "tars"
+
+
 @pytest.mark.slow
-def test_cross_dataset_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
-    path = shortened("cross_dataset", tmp_path, ("soft", "all"))
-    places = {s: f"{world_tars}/*-{s}-*.tar" for s in ("train", "val", "test")}
-    # Every set is the world's own, in another space each; ids are the same, as one store would make them differ.
-    sets = dict.fromkeys(("emoset", "fi", "emotion6", "artemis", "findingemo"), places["test"])
+def test_cross_dataset_from_the_published_trees_to_the_page(
+    published_tars: Path,
+    worded_qwen: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`emo prep import`, `emo prep export`, `emo run`: every image of every set is where its source's own words put it."""
+    monkeypatch.chdir(published_tars.parent)
+    path = shortened("cross_dataset", tmp_path, ("hard", "soft", "distribution"))
     words = ["run", str(path), "--runs", str(tmp_path / "runs"), *SHORT, "--vars.backbone", str(worded_qwen)]
-    words += ["--vars.precision", "32-true", "--vars.num_workers", "0", "--vars.devices", "1", "--data.batch_size", "4"]
-    for key, value in {"train": places["train"], "val": places["val"], **sets}.items():
-        words += [f"--vars.{key}", value]
+    words += ["--vars.precision", "32-true", "--vars.num_workers", "0", "--vars.devices", "1", "--data.batch_size", "8"]
+    words += ["--vars.train", "tars/emoset/emoset-train-*.tar", "--vars.val", "tars/emoset/emoset-val-*.tar"]
     assert main(words) == 0
     run = tmp_path / "runs" / "cross-dataset"
     result = json.loads((run / "cross_dataset" / "cross_dataset.json").read_text())
-    assert {k: v["space"] for k, v in result["sets"].items()} == {
-        "emoset": "eight", "fi": "eight", "emotion6": "ekman", "artemis": "eight", "findingemo": "intensity"
-    }  # fmt: skip
-    assert set(result["collapse"]) == {"soft", "all"}
-    assert "Across data sets" in (run / "report.html").read_text()
-    assert json.loads((run / "calibration" / "calibration.json").read_text())["arms"]["all"]["fit"]["images"] == 8
+    found = {name: (a["space"], a["images"], a["without_class"], a["trained_on"]) for name, a in result["sets"].items()}
+    assert found == {
+        "emoset": ("eight", 10, 0, 0),
+        # People disagreed with one image: it has no label, and is not exported.
+        "fi": ("eight", 11, 0, 0),
+        # One image in eight is of surprise.
+        "emotion6": ("ekman", 14, 2, 0),
+        "artemis": ("eight", 3, 0, 0),
+        "findingemo": ("intensity", 12, 0, 0),
+    }
+    records = {name: TarIndex.open(f"tars/{name}/*.tar") for name in result["sets"]}
+    world = World(seed=0, style="dusk")
+    joys = sum(s.truth.emotion in EMOTIONS[:4] for n, s in enumerate(world.samples("train", 16, 1000)) if n % 8 != 7)
+    assert result["sets"]["emotion6"]["classes"]["joy"] == joys
+    levels = [str(s.truth.intensity_level) for s in world.samples("train", 12, 3000)]
+    assert result["sets"]["findingemo"]["classes"] == {level: levels.count(level) for level in ("low", "medium", "high")}
+    assert all(index.record(0).source == name for name, index in records.items())
+
+    # Every answer that is scored is one that the arm gave to that image.
+    for arm in ("base", "hard", "soft", "distribution"):
+        said = {p.id: p for p in read_jsonl(run / f"predict-{arm}" / "predictions.jsonl", Prediction)}
+        index = records["fi"]
+        right = 0
+        for row in range(len(index)):
+            record, given = index.record(row), said[index.record(row).id].emotion_scores or {}
+            right += max(given, key=given.__getitem__) == record.emotion
+        assert result["arms"][arm]["fi"]["accuracy"]["value"] == pytest.approx(100 * right / 11)
+
+    # EmoSet names no distribution, so soft labels are hard ones: that is said, and never passed off as a remedy.
+    assert ["hard", "soft"] in result["alike"]
+    soft = json.loads((run / "sft-soft" / "training.json").read_text())
+    assert (soft["steps"], soft["images"], soft["skipped"]) == (1, {"train": 16, "val": 8}, {"train": 0, "val": 0})
+    assert soft["labels"]["train"] == {"emotion": 16, "emotion_scores": 0}
+    assert "soft labels are hard ones" in soft["remarks"][0]
+    assert json.loads((run / "sft-hard" / "training.json").read_text())["remarks"] == []
+    text = (run / "report.html").read_text()
+    for expected in (
+        "Across data sets", "hard, soft answered every image alike", "emotion6, n=14", "images of surprise",
+        " out of the domain</small>", "What was trained", "soft labels are hard ones", "FI asked people for one emotion alone",
+    ):  # fmt: skip
+        assert expected in text, expected
+    calibration = json.loads((run / "calibration" / "calibration.json").read_text())
+    assert calibration["arms"]["hard"]["fit"]["images"] == 8
+    for name in ("emoset", "fi", "emotion6", "artemis", "findingemo"):
+        manifest = published_tars / name / "manifest.json"
+        assert hashlib.sha256(manifest.read_bytes()).hexdigest() in text, name
 
 
 @pytest.mark.slow

@@ -231,7 +231,7 @@ def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:
         "c/config.yaml could not be shown: not YAML",
         "stage 'b' was interrupted, or is still running",
         "stage 'c' is complete but has no table6.json",
-        "no image panel",
+        "not part of this run: image panel, dataset statistics",
     ):
         assert expected in text, expected
 
@@ -290,6 +290,24 @@ def test_losses_leave_out_what_is_not_finite(tmp_path: Path) -> None:
     path.write_text("step,train/loss\n1,high\n")
     with pytest.raises(SchemaError, match=r"metrics\.csv:2: train/loss='high'"):
         read_losses(path)
+
+
+def test_what_was_trained_is_said(run: Path) -> None:
+    (run / "sft").mkdir()
+    book(run / "sft", "sft", {"data": {"batch_size": 4}, "trainer": {"accumulate_grad_batches": 3}})
+    found = {
+        "seed": 7, "steps": 11, "devices": 2, "trained_parameters": 1234, "images": {"train": 90, "val": 10}, "skipped": {"train": 5, "val": 0},
+        "labels": {"train": {"emotion": 90, "emotion_scores": 0}}, "remarks": ["train: no record has emotion_scores"],
+    }  # fmt: skip
+    (run / "sft" / "training.json").write_text(json.dumps(found))
+    report = build_report(run, run / "report.html")
+    table = next(t for t in report.tables if t.title == "What was trained")
+    assert table.rows == [["sft", 90, 10, "emotion 90, emotion scores 0", 11, 24, 1234, "7"]]
+    assert "stage 'sft': train: no record has emotion_scores" in report.notes
+    assert "stage 'sft': 5 train records without a label that was asked for were skipped" in report.notes
+    read(report.html)
+    (run / "sft" / "training.json").write_text('{"steps": 1}')
+    assert any("sft/training.json could not be shown" in note for note in build_report(run, run / "report.html").notes)
 
 
 def test_every_emotion_has_its_own_colour_and_marker() -> None:

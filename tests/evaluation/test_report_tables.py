@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from emo_lightning.evaluation.page import Spread, cell_text, with_minus
 from emo_lightning.evaluation.paper_tables import table5_tables
 from emo_lightning.evaluation.provenance import Data, Provenance
+from emo_lightning.evaluation.report import build_report
 from emo_lightning.evaluation.table5 import MODES, ROWS
 from emo_lightning.evaluation.table_files import as_csv, latex, markdown, write_tables
 from emo_lightning.evaluation.tables import ReportTable, plain_tables, side_by_side, with_unique_names
@@ -51,7 +54,7 @@ def test_latex_is_booktabs_and_holds_no_bare_special_character() -> None:
     text = latex(table(groups=[("", 1), ("demo", 2)]))
     for expected in (
         "\\toprule", "\\midrule", "\\bottomrule", "\\cmidrule(lr){2-3}", "\\textbf{73.50 $\\pm$ 0.50}", "% source: run demo",
-        "\\label{tab:t}", "A \\& B, 50 \\%", "IoU $\\uparrow$",
+        "\\label{tab:t}", r"36.60\\ \scriptsize {[}34.00, 39.50{]}\end{tabular}", "A \\& B, 50 \\%", "IoU $\\uparrow$",
     ):  # fmt: skip
         assert expected in text, expected
     body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
@@ -67,6 +70,44 @@ def test_latex_is_booktabs_and_holds_no_bare_special_character() -> None:
         depth += {"{": 1, "}": -1}.get(character, 0)
         assert depth >= 0
     assert depth == 0
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles_and_stays_on_the_page(finished_run: Path, tmp_path: Path) -> None:
+    wide = table(
+        columns=[f"column {n}" for n in range(14)],
+        rows=[["a", *[Spread(-12.345, -33.0, 39.5)] * 13]],
+        name="wide",
+        best={(0, 2)},
+    )
+    worded = table(
+        columns=["set", "map"],
+        rows=[["x", "amusement, awe, contentment = joy; the rest by name; " * 4]],
+        name="worded",
+        best=set(),
+    )
+    tables = with_unique_names([table(groups=[("", 1), ("demo", 2)]), wide, worded])
+    folder = write_tables(tmp_path / "t_tables", tables, "t")
+    report = build_report(finished_run, tmp_path / "report.html")
+    for source in (folder, report.tables_dir):
+        (tmp_path / "all.tex").write_text(
+            "\\documentclass{article}\n\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
+            f"\\input{{{source / 'all.tex'}}}\n\\end{{document}}\n"
+        )
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stdout[-2000:]
+        assert "Overfull \\hbox" not in found.stdout, found.stdout
+
+
+def test_csv_is_read_by_pandas_as_it_was_written(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    (tmp_path / "t.csv").write_text(as_csv(table()))
+    found = pandas.read_csv(tmp_path / "t.csv")
+    assert found["IoU ↑"].tolist()[:2] == [36.60123, 73.5]
+    assert found["note | x"].tolist()[::2] == ["50 % {x}\\y", "~^"]
+    assert found.isna()["IoU ↑"].tolist() == [False, False, True]
+    assert json.loads(found["sources"][2])[0]["commit"] == "abc1234"
 
 
 def test_csv_keeps_every_digit_and_the_source() -> None:
