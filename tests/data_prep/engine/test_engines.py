@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from data_prep.cli import main
+from data_prep.dedup.phash import Hashing
 from data_prep.engine import LOCAL, EngineError, Result, Row, Step, in_batches
 from data_prep.engine.cluster import RayEngine
 from data_prep.errors import PrepError
@@ -107,6 +108,23 @@ def images(count: int) -> list[SourceItem]:
 def rows_of(store: Store) -> list[Row]:
     found = store.ledger.read("SELECT sha256, extension, id FROM items ORDER BY id")
     return [Row(*row) for row in found]
+
+
+def test_many_batches_are_read_by_few_processes(cluster: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading takes no core from the steps: unbounded, Ray starts a process for every batch that waits (34 for 60 of them)."""
+    import ray.data
+
+    asked: list[dict[str, Any]] = []
+    real = ray.data.Dataset.map_batches
+
+    def noted(data: Any, function: Any, **options: Any) -> Any:
+        asked.append(options)
+        return real(data, function, **options)
+
+    monkeypatch.setattr(ray.data.Dataset, "map_batches", noted)
+    assert len(list(RayEngine().map(store, in_batches(rows_of(store), 8), Hashing()))) == 6
+    assert all(options["num_cpus"] > 0 or 1 <= options["concurrency"] <= 4 for options in asked)
+    assert len(asked) == 2
 
 
 def test_what_goes_wrong_on_a_worker_is_one_message(cluster: Any, store: Store) -> None:
