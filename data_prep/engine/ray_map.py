@@ -52,7 +52,9 @@ def results(root: Path, batches: Sequence[Sequence[Row]], step: Step) -> Iterato
     # Blocks of one row: a batch is written down as soon as it is there, and a lost node costs no more than it was working on.
     data: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
     one: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    data = data.map_batches(read, fn_kwargs={"root": root}, **one, num_cpus=0, concurrency=_readers(), label_selector=here)
+    data = data.map_batches(
+        read, fn_kwargs={"root": root}, **one, num_cpus=0, concurrency=_readers(len(batches)), label_selector=here
+    )
     if step.resident:
         computed = data.map_batches(Worker, fn_constructor_args=(step,), **one, **_devices(len(batches)))
     else:
@@ -72,8 +74,8 @@ def results(root: Path, batches: Sequence[Sequence[Row]], step: Step) -> Iterato
         raise EngineError(f"{len(rows) - expected} of {len(rows)} batches did not come back; run the same command again")
 
 
-def _readers() -> int:
-    return min(_READERS, os.cpu_count() or 1)
+def _readers(batches: int) -> int:
+    return min(_READERS, os.cpu_count() or 1, batches)
 
 
 def _devices(batches: int) -> dict[str, Any]:

@@ -155,6 +155,26 @@ def test_without_ray_one_line_names_the_extra(
     assert "only --engine ray uses a cluster" in capsys.readouterr().err
 
 
+def test_a_cluster_that_does_not_answer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it does, and wants a token: Ray says the same then."""
+    ray = pytest.importorskip("ray")
+
+    def refused(**options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at h:1\nand much more")
+
+    Store(tmp_path / "s", write=True).close()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert main(["dedup", str(tmp_path / "s"), "--engine", "ray", "--ray-address", "h:1"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "no Ray cluster at h:1" in error
+    assert "RAY_AUTH_MODE=token here and on every node" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_the_local_engine_loads_nothing_for_nothing(store: Store) -> None:
     assert list(LOCAL.map(store, [], Refusing())) == []
     assert os.environ.get("RAY_USAGE_STATS_ENABLED") == "0"
