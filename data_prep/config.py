@@ -214,6 +214,22 @@ class PrepConfig(_Config):
         """Annotators, then the critic."""
         return [*self.annotators, self.critic]
 
+    def check_keys(self) -> None:
+        """Whether every endpoint's key is there.
+
+        Raises:
+            ConfigError: it names all variables that are not set, and who needs them.
+        """
+        missing: dict[str, list[str]] = {}
+        for endpoint in self.endpoints:
+            if os.environ.get(endpoint.api_key_env):
+                endpoint.api_key()
+            else:
+                missing.setdefault(endpoint.api_key_env, []).append(endpoint.name)
+        if missing:
+            named = ", ".join(f"{variable} ({', '.join(names)})" for variable, names in missing.items())
+            raise ConfigError(f"keys come from environment variables (api_key_env), and these are not set: {named}")
+
     def at(self, base_url: str, api_key_env: str) -> PrepConfig:
         """The same pass with every endpoint at one address, e.g. that of the simulated annotators."""
         move = {"base_url": base_url, "api_key_env": api_key_env}

@@ -74,6 +74,8 @@ def main(argv: list[str]) -> int:
         config = config.at(args.base_url, config.critic.api_key_env)
     if args.check:
         return _check(config, args.config, bounded=limit is not None)
+    if not args.estimate:
+        config.check_keys()
     with Store(args.store, write=not args.estimate, create=False) as store:
         if not args.cancel_batches and not _agreed(store, config, limit, args):
             return 0
@@ -113,8 +115,7 @@ def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
     from data_prep.config import load_prices
 
     check_prices(load_prices(config.prices), config.endpoints, bounded=bounded)
-    for endpoint in config.endpoints:
-        endpoint.api_key()
+    config.check_keys()
     print(f"{path}: configuration, prices and keys are there")
     return 0
 

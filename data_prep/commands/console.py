@@ -40,5 +40,11 @@ def print_manifest(out: str, manifest: dict[str, Any]) -> None:
     """Shards and images by split, and what was left out."""
     counts = ", ".join(f"{split} {n}" for split, n in manifest["counts"].items())
     print(f"{out}: {len(manifest['shards'])} shards ({counts})")
+    shares = manifest["created_from"].get("splits", {})
+    if empty := [split for split, share in shares.items() if share > 0 and split not in manifest["counts"]]:
+        print(
+            f"no image in {' and '.join(empty)}: sources name their own splits, and few images do not fill a small share "
+            "(key `splits` of --config)"
+        )
     if manifest["excluded"]:
         print("left out: " + ", ".join(f"{state} {n}" for state, n in manifest["excluded"].items()))

@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
         "emo prep stats store --out statistics",
     )
     parser.add_argument("records", nargs="+", metavar="STORE|TARS", help="stores, tars, or folders of tars")
-    parser.add_argument("--name", default="EmoVerse (this)", help="of the data set, in Table 1")
+    parser.add_argument("--name", help="of the data set, in Table 1 (default: that of the first store or folder)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--out", help="also write stats.json, stats.md, figure5.png and figure5.pdf there")
     args = parser.parse_args(argv)
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
             stats["stores"][Path(path).name] = spending(store.ledger)
     if not stats["table1"]["images"] and not stats["stores"]:
         raise ExportError(f"{', '.join(args.records)}: there is no record")
-    text = as_text(args.name, stats)
+    text = as_text(args.name or Path(args.records[0]).resolve().name, stats)
     if args.out:
         out = Path(args.out)
         draw(figure_rows(stats), out)

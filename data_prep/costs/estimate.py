@@ -94,6 +94,7 @@ class Estimate:
         head = f"estimate for {self.images:,} images without an outcome, from {source}; the ledger answers {cached:,} questions"
         most = "no limit" if self.most_nano is None else f"at most ${self.most_nano / NANO:.2f}"
         tail = f"total ${self.cost_nano / NANO:.2f} ({most}); paid on this store before: ${self.paid_nano / NANO:.2f}"
+        tail += "\nat most: every image revised to the end, every reply of full length and off the schema as often as it may be"
         return "\n".join([head, *table, self.prices, tail])
 
 

@@ -14,6 +14,7 @@ from data_prep.dedup.pairs import Edges, Forest, close_hashes, close_vectors
 from data_prep.dedup.phash import METHOD, MIRROR, Hashing
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches
 from data_prep.errors import PrepError
+from data_prep.ledger.counters import COUNT_DUPLICATES
 from data_prep.store import Store
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ def _write(store: Store, items: Sequence[Candidate], decision: Decision) -> None
         ("DELETE FROM source_groups", ()),
         ("DELETE FROM duplicates", ()),
         *(("INSERT INTO duplicates VALUES (?, ?, ?, ?)", (d.item_id, d.kept_id, d.how, d.distance)) for d in decision.dropped),
+        (COUNT_DUPLICATES, ()),
         *(("INSERT INTO source_groups SELECT id, grp FROM items WHERE id = ?", (item_id,)) for item_id in changed),
         *(("UPDATE items SET grp = ? WHERE id = ?", (group, item_id)) for item_id, group in changed.items()),
     )

@@ -45,7 +45,13 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"no Ray cluster at {address}: {str(error).strip().splitlines()[0]}") from None
+        # Ray's own message names the address alone, also where the cluster answered that a token is missing.
+        token = (
+            "" if address == "local" or os.environ.get("RAY_AUTH_MODE")
+            else "; if its head said that token authentication is enabled, set RAY_AUTH_MODE=token here and on every node, "
+            "with the head's ~/.ray/auth_token"
+        )  # fmt: skip
+        raise EngineError(f"no Ray cluster at {address}: {str(error).strip().splitlines()[0]}{token}") from None
     try:
         yield
     finally:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _TOGETHER = 10_000
 """Messages that the actor works on at once: each of them only waits for the disk."""
-_REGAIN = 10.0
+_REGAIN = 60.0
 """Seconds in which the lock comes back."""
 
 

@@ -7,6 +7,7 @@ A node that is lost costs time alone: Ray computes its batches again, and the le
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 _THREADS = 4
+_READERS = 4
+"""Processes that read images where the store lies. They take no core from the steps, so that Ray, unasked, would start one for every
+batch that waits."""
 _INDEX, _DATA = "batch", "data"
 """Columns: the number of the batch, and what there is of it, pickled."""
 
@@ -48,7 +52,9 @@ def results(root: Path, batches: Sequence[Sequence[Row]], step: Step) -> Iterato
     # Blocks of one row: a batch is written down as soon as it is there, and a lost node costs no more than it was working on.
     data: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
     one: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
-    data = data.map_batches(read, fn_kwargs={"root": root}, **one, num_cpus=0, label_selector=here)
+    data = data.map_batches(
+        read, fn_kwargs={"root": root}, **one, num_cpus=0, concurrency=_readers(len(batches)), label_selector=here
+    )
     if step.resident:
         computed = data.map_batches(Worker, fn_constructor_args=(step,), **one, **_devices(len(batches)))
     else:
@@ -66,6 +72,10 @@ def results(root: Path, batches: Sequence[Sequence[Row]], step: Step) -> Iterato
         yield found
     if expected != len(rows):
         raise EngineError(f"{len(rows) - expected} of {len(rows)} batches did not come back; run the same command again")
+
+
+def _readers(batches: int) -> int:
+    return min(_READERS, os.cpu_count() or 1, batches)
 
 
 def _devices(batches: int) -> dict[str, Any]:

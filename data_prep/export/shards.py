@@ -100,19 +100,22 @@ def write_shards(
 
     Raises:
         ExportError: a key twice, an image that is not the one of its record, an unknown extension, no record at all, or a
-            `README.md` in `out` that is no dataset card of ours.
+            `README.md` in `out` that is no dataset card of ours, or a manifest there of an export with another name.
     """
     if samples_per_shard < 1:
         raise ExportError(f"samples_per_shard is {samples_per_shard}, expected at least 1")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _refuse_foreign_card(out / CARD)
+    _refuse_foreign(out, name)
     staging = out / f".{name}.partial"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     splits: dict[str, _Shards] = {}
     try:
-        facts = _write_records(records_with_images, staging, out, name, samples_per_shard, splits)
+        facts = _write_records(records_with_images, staging, name, samples_per_shard, splits)
+        if not splits:
+            left_out = ", ".join(f"{reason} {n}" for reason, n in sorted((excluded or {}).items()))
+            raise ExportError(f"{out}: there is no record to export" + (f"; left out: {left_out}" if left_out else ""))
         rows = [row for split in sorted(splits) for row in splits[split].rows]
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -134,7 +137,7 @@ def write_shards(
 
 
 def _write_records(
-    records: Iterable[tuple[Record, bytes, str]], staging: Path, out: Path, name: str, limit: int, splits: dict[str, _Shards]
+    records: Iterable[tuple[Record, bytes, str]], staging: Path, name: str, limit: int, splits: dict[str, _Shards]
 ) -> dict[str, dict[str, Counter[str]]]:
     """Write all records; returns counts by manifest key and part (split, or `all`)."""
     labels: dict[str, Counter[str]] = {}
@@ -152,8 +155,6 @@ def _write_records(
         total["licence"][str(record.provenance.get("licence") or UNKNOWN)] += 1
         total["extension"][extension] += 1
         total["model"].update({str(said["model"]) for said in record.provenance.get("said", []) if said.get("model")})
-    if not splits:
-        raise ExportError(f"{out}: there is no record to export")
     for shards in splits.values():
         shards.finish()
     return {"label_counts": labels, "contents": total}
@@ -175,11 +176,22 @@ def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None
         raise ExportError(f"{record.id}: the image does not have the sha256 of its record")
 
 
-def _refuse_foreign_card(path: Path) -> None:
-    if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace"):
+def _refuse_foreign(out: Path, name: str) -> None:
+    card, manifest = out / CARD, out / MANIFEST
+    if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
         raise ExportError(
-            f"{path}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
+            f"{card}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
         )
+    if not manifest.exists():
+        return
+    try:
+        there = json.loads(manifest.read_bytes())["name"]
+    except (ValueError, KeyError, TypeError):
+        raise ExportError(
+            f"{manifest}: not the manifest of an export, and would be replaced; move it away or choose another folder"
+        ) from None
+    if there != name:
+        raise ExportError(f"{manifest}: is of an export named {there!r}, not {name!r}; choose that name or another folder")
 
 
 def _write(path: Path, text: str) -> None:

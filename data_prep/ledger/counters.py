@@ -52,12 +52,19 @@ CREATE TRIGGER IF NOT EXISTS outcomes_removed AFTER DELETE ON outcomes
     BEGIN {_TAKE_ROW.format("outcomes", "old.state")}; END;
 """
 
-_COUNT = """
+COUNT_DUPLICATES = (
+    "INSERT OR REPLACE INTO row_counts SELECT 'duplicates', '', count(*) FROM duplicates "
+    "WHERE item_id NOT IN (SELECT item_id FROM outcomes)"
+)
+"""Images that dedup leaves out and that have no outcome: they get none until dedup runs again, so dedup alone counts them."""
+
+_COUNT = f"""
 INSERT INTO call_counts SELECT annotator, model, state, count(*), coalesce(sum(cost_nano), 0),
     sum(state = 'reply' AND prompt_tokens IS NULL), coalesce(sum(upper_nano), 0), sum(upper_nano IS NULL)
     FROM calls GROUP BY annotator, model, state;
 INSERT INTO row_counts SELECT 'items', '', count(*) FROM items;
 INSERT INTO row_counts SELECT 'outcomes', state, count(*) FROM outcomes GROUP BY state;
+{COUNT_DUPLICATES};
 """
 
 

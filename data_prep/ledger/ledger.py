@@ -272,10 +272,10 @@ class Ledger:
         return dict(self._read.execute("SELECT item_id, config FROM outcomes"))
 
     def outcome_counts(self) -> dict[str, int]:
-        """Items by state; those without an outcome are `pending`."""
+        """Items by state; those without an outcome are `duplicate` where dedup leaves them out, else `pending`."""
         rows = self._read.execute("SELECT name, key, n FROM row_counts WHERE n > 0 ORDER BY key").fetchall()
-        counts = {key: n for name, key, n in rows if name == "outcomes"}
         total = sum(n for name, _, n in rows if name == "items")
+        counts = {"duplicate" if name == "duplicates" else key: n for name, key, n in rows if name != "items"}
         return {**counts, "pending": total - sum(counts.values())}
 
     def grounding(self, image_sha256: str, phrase: str, backend: str) -> str | None:

@@ -37,6 +37,19 @@ def test_a_wrong_key_is_one_clear_error(change: dict, message: str, write_config
     assert str(path) in str(error.value)
 
 
+def test_all_keys_that_are_missing_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PrepConfig.load(ROOT / "configs/prep/default.yaml")
+    for endpoint in config.endpoints:
+        monkeypatch.delenv(endpoint.api_key_env, raising=False)
+    monkeypatch.setenv("GEMINI_API_KEY", "x")
+    with pytest.raises(ConfigError, match=r"not set: OPENAI_API_KEY \(gpt-4o, critic\), EMOVIT_API_KEY \(emovit\)$"):
+        config.check_keys()
+    monkeypatch.setenv("GEMINI_API_KEY", "two words")
+    with pytest.raises(ConfigError, match="GEMINI_API_KEY holds white space") as error:
+        config.check_keys()
+    assert "two words" not in str(error.value)
+
+
 def test_prices_are_whole_nano_dollars(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(yaml.safe_dump({"models": {"m": {"input": 0.075, "cached_input": 0.03, "output": 10}}}))

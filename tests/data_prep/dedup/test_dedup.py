@@ -339,6 +339,10 @@ def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path, vision_mode
         Embedder(str(tmp_path))
 
 
+def twin_id(store: Store) -> str:
+    return next(item.id for item in store.ledger.items() if item.key == "twin")
+
+
 def test_a_duplicate_is_not_paid_for(tmp_path: Path, write_config, toys: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     path, root = write_config(), tmp_path / "store"
@@ -351,3 +355,12 @@ def test_a_duplicate_is_not_paid_for(tmp_path: Path, write_config, toys: list, m
     with simulated_annotators([record, other], path) as server:
         report = run_pass(root, PrepConfig.load(path), server.base_url)
     assert (report.total, report.duplicates, sum(report.outcomes.values())) == (3, 1, 2)
+    with Store(root, write=True) as store:
+        counts = store.ledger.outcome_counts()
+        assert (counts["duplicate"], counts["pending"], sum(counts.values())) == (1, 0, 3), "nothing waits for ever"
+        dedup(store, DedupSettings(priority=("zz",)))
+        assert store.ledger.duplicates() == {record.id: twin_id(store)}
+        again = store.ledger.outcome_counts()
+        assert (again.get("duplicate", 0), again["pending"], sum(again.values())) == (0, 1, 3), (
+            "the twin is to be annotated now"
+        )

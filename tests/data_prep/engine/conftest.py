@@ -32,6 +32,7 @@ def cluster() -> Iterator[Any]:
     folder = tempfile.mkdtemp(prefix="ray")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setattr(ray._private.services, "get_node", _patient(ray._private.services.get_node))
         head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
         found = Cluster(initialize_head=True, head_node_args=head)
         found.add_node(num_cpus=1, object_store_memory=_STORE)
@@ -40,6 +41,22 @@ def cluster() -> Iterator[Any]:
         ray.shutdown()
         found.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
+    """A node that starts is given up after 30 seconds, which a busy machine takes; asked like this, it has ten minutes."""
+
+    def ask(*arguments: Any) -> Any:
+        end = time.monotonic() + 600
+        while True:
+            try:
+                return get_node(*arguments)
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    return ask
 
 
 @pytest.fixture

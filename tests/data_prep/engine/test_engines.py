@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import pickle
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from data_prep.cli import main
+from data_prep.dedup.phash import Hashing
 from data_prep.engine import LOCAL, EngineError, Result, Row, Step, in_batches
 from data_prep.engine.cluster import RayEngine
 from data_prep.errors import PrepError
@@ -21,13 +23,14 @@ from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.sources import SourceItem
 from data_prep.store import Store
 from tests.data_prep.dedup.test_dedup import encoded, item, scene
-from tests.data_prep.engine.conftest import Where
 from tests.data_prep.serving import import_toys
+
+KEY = "a-key-that-must-not-be-written"
 
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY_VARIABLE, "a-key-that-must-not-be-written")
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
 
 
 def noisy(config: dict) -> None:
@@ -53,9 +56,12 @@ def test_both_engines_give_the_same_tars(cluster: Any, tmp_path: Path, toys: lis
             assert store.ledger.total_cost() == sum(row["nano_dollars"] for row in bill.values())
         assert main(["export", str(root), str(root / "tars"), "--samples-per-shard", "5"]) == 0
         exported.append({p.name: p.read_bytes() for p in (root / "tars").iterdir()})
-        assert b"a-key-that-must-not-be-written" not in (root / "ledger.sqlite").read_bytes()
     assert exported[0] == exported[1]
     assert len(exported[0]) > 5
+    # Neither a store nor what Ray writes about its processes, their environment and their messages.
+    written = [path for folder in (tmp_path, Path(os.environ["RAY_TMPDIR"])) for path in folder.rglob("*") if path.is_file()]
+    assert sum(path.suffix in (".log", ".out", ".err") for path in written) > 5
+    assert [path for path in written if KEY.encode() in path.read_bytes()] == []
     with sqlite3.connect(tmp_path / "ray" / "ledger.sqlite") as ledger:
         states = dict(ledger.execute("SELECT state, count(*) FROM calls GROUP BY state"))
     assert states["rejected"] > 0, "429s are written down by the senders too"
@@ -77,6 +83,9 @@ def test_both_engines_find_the_same_duplicates(cluster: Any, store: Store, tmp_p
 
 class Refusing(Step):
     """A model that is another one on the workers."""
+
+    # The same path as that of a large model, without a process that is started for it.
+    resident = False
 
     def prepare(self, data: bytes) -> int:
         return len(data)
@@ -101,48 +110,31 @@ def rows_of(store: Store) -> list[Row]:
     return [Row(*row) for row in found]
 
 
-def test_batches_go_to_all_nodes_and_come_back_in_order(cluster: Any, store: Store, tmp_path: Path) -> None:
-    rows = rows_of(store)
-    batches = in_batches(rows, 2)
-    found = [[json.loads(text) for text in batch] for batch in RayEngine().map(store, batches, Where(tmp_path, 2))]
-    assert [given for batch in found for _, given, *_ in batch] == [row.given for row in rows]
-    assert [size for batch in found for _, _, size, _ in batch] == [2] * 40 + [1]
-    sizes = [len(store.image(row.sha256, row.extension)) for row in rows]
-    assert [size for batch in found for *_, size in batch] == sizes
-    assert len({node for batch in found for node, *_ in batch}) == 2
-    assert list(RayEngine().map(store, [], Refusing())) == []
+def test_many_batches_are_read_by_few_processes(cluster: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading takes no core from the steps: unbounded, Ray starts a process for every batch that waits (34 for 60 of them)."""
+    import ray.data
+
+    asked: list[dict[str, Any]] = []
+    real = ray.data.Dataset.map_batches
+
+    def noted(data: Any, function: Any, **options: Any) -> Any:
+        asked.append(options)
+        return real(data, function, **options)
+
+    monkeypatch.setattr(ray.data.Dataset, "map_batches", noted)
+    assert len(list(RayEngine().map(store, in_batches(rows_of(store), 8), Hashing()))) == 6
+    assert all(options["num_cpus"] > 0 or 1 <= options["concurrency"] <= 4 for options in asked)
+    assert len(asked) == 2
 
 
 def test_what_goes_wrong_on_a_worker_is_one_message(cluster: Any, store: Store) -> None:
+    assert list(RayEngine().map(store, [], Refusing())) == []
     batches = in_batches(rows_of(store), 30)
     with pytest.raises(EngineError, match=r"^the model is another one here$"):
         list(RayEngine().map(store, batches, Refusing()))
     store.image_path(batches[0][0].sha256, "png").write_bytes(b"damaged")
     with pytest.raises(EngineError, match="does not have the sha256 of its name"):
         list(RayEngine().map(store, batches, Refusing()))
-
-
-@pytest.mark.slow
-def test_a_model_computes_the_same_on_a_cluster(cluster: Any, store: Store, tmp_path: Path) -> None:
-    import torch
-    from transformers import ViTConfig, ViTImageProcessor, ViTModel
-
-    from data_prep.dedup.embeddings import Embedder, Embedding
-
-    torch.manual_seed(0)
-    folder = tmp_path / "vit"
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    step = Embedding(Embedder(str(folder)))
-    batches = in_batches(rows_of(store), 16)
-    here, there = (list(engine.map(store, batches, step)) for engine in (LOCAL, RayEngine()))
-    assert here == there
-    assert len(np.frombuffer(here[0][0], np.float16)) == 16
-    # Another model under the same name on a worker.
-    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
-    with pytest.raises(EngineError, match=r"vit.* is ViTModel-.* here and ViTModel-.* where the store lies"):
-        list(RayEngine().map(store, batches, step))
 
 
 def test_without_ray_one_line_names_the_extra(
@@ -163,20 +155,68 @@ def test_without_ray_one_line_names_the_extra(
     assert "only --engine ray uses a cluster" in capsys.readouterr().err
 
 
+def test_a_cluster_that_does_not_answer_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where it does, and wants a token: Ray says the same then."""
+    ray = pytest.importorskip("ray")
+
+    def refused(**options: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at h:1\nand much more")
+
+    Store(tmp_path / "s", write=True).close()
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert main(["dedup", str(tmp_path / "s"), "--engine", "ray", "--ray-address", "h:1"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "no Ray cluster at h:1" in error
+    assert "RAY_AUTH_MODE=token here and on every node" in error
+    assert len(error.splitlines()) == 1
+
+
 def test_the_local_engine_loads_nothing_for_nothing(store: Store) -> None:
     assert list(LOCAL.map(store, [], Refusing())) == []
     assert os.environ.get("RAY_USAGE_STATS_ENABLED") == "0"
 
 
+class Together(Step):
+    """Several steps as one, so that a worker starts, and loads torch, once."""
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = steps
+
+    def prepare(self, data: bytes) -> list[Any]:
+        return [step.prepare(data) for step in self._steps]
+
+    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+        computes = [step.load() for step in self._steps]
+
+        def compute(rows: Sequence[Row], prepared: Sequence[Any]) -> list[Result]:
+            found = [compute(rows, parts) for compute, parts in zip(computes, zip(*prepared, strict=True), strict=True)]
+            return [pickle.dumps(results) for results in zip(*found, strict=True)]
+
+        return compute
+
+
 @pytest.mark.slow
-def test_grounding_and_votes_are_the_same_on_a_cluster(cluster: Any, store: Store, tmp_path: Path) -> None:
-    """Grounding DINO, SAM and InstructBLIP in their true architectures, with random weights."""
+def test_every_model_computes_the_same_on_a_cluster(cluster: Any, store: Store, tmp_path: Path) -> None:
+    """A ViT, Grounding DINO, SAM and InstructBLIP in their true architectures, with random weights."""
+    import torch
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
     from data_prep.config import LocalAnnotatorConfig
+    from data_prep.dedup.embeddings import Embedder, Embedding
     from data_prep.emovit.votes import Voting, identity
     from data_prep.grounding import Grounding, GroundingConfig, _models_key
     from tests.data_prep.emovit.test_emovit import save_base
     from tests.data_prep.grounding.models import save_models
 
+    torch.manual_seed(0)
+    folder = tmp_path / "vit"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     paths = save_models(tmp_path, size={"shortest_edge": 64, "longest_edge": 96})
     config = GroundingConfig(
         backend="transformers", detector=str(paths["dino"]), segmenter=str(paths["sam"]), threshold=0.0, cut=0.0
@@ -184,9 +224,15 @@ def test_grounding_and_votes_are_the_same_on_a_cluster(cluster: Any, store: Stor
     voter = LocalAnnotatorConfig(
         name="emovit", role="emotion", backend="local", path=str(save_base(tmp_path / "emovit")), weight=0.4
     )
-    rows = [Row(row.sha256, row.extension, "a red dog") for row in rows_of(store)[:6]]
-    for step in (Grounding(config, _models_key(config)), Voting(voter, identity(voter.path))):
-        here, there = (list(engine.map(store, in_batches(rows, 2), step)) for engine in (LOCAL, RayEngine()))
-        assert here == there
-        assert [len(batch) for batch in here] == [2, 2, 2]
-        assert all(json.loads(result) for batch in here for result in batch), "something is found and said of each image"
+    embedding = Embedding(Embedder(str(folder)))
+    step = Together(embedding, Grounding(config, _models_key(config)), Voting(voter, identity(voter.path)))
+    rows = [Row(row.sha256, row.extension, "a red dog") for row in rows_of(store)[:4]]
+    here, there = (list(engine.map(store, [rows], step)) for engine in (LOCAL, RayEngine()))
+    assert here == there
+    vectors, regions, votes = zip(*map(pickle.loads, here[0]), strict=True)
+    assert [len(np.frombuffer(vector, np.float16)) for vector in vectors] == [16] * 4
+    assert all(json.loads(text) for text in (*regions, *votes)), "something is found and said of each image"
+    # Another model under the same name on a worker.
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
+    with pytest.raises(PrepError, match=r"vit.* is ViTModel-.* here and ViTModel-.* where the store lies"):
+        pickle.loads(pickle.dumps(embedding)).load()

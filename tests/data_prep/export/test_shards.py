@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,10 @@ def test_shards_are_what_the_manifest_says_and_the_same_every_time(tmp_path: Pat
     manifest = write_shards(samples(toys), tmp_path / "a", "toy", 7, excluded={"human": 2})
     write_shards(samples(toys), tmp_path / "b", "toy", 7, excluded={"human": 2})
     assert read_all(tmp_path / "a") == read_all(tmp_path / "b")
+    # Two exports of one second would not show a clock, those of one machine not its users.
+    for shard in manifest["shards"]:
+        with tarfile.open(tmp_path / "a" / shard["file"]) as tar:
+            assert {(m.mtime, m.uid, m.gid, m.mode, m.uname, m.gname) for m in tar} == {(0, 0, 0, 0o644, "", "")}
     assert manifest == json.loads((tmp_path / "a/manifest.json").read_text())
     assert manifest["counts"] == {"train": 18, "val": 6}
     assert [s["count"] for s in manifest["shards"]] == [7, 7, 4, 6]
@@ -94,6 +99,17 @@ def test_a_card_of_somebody_else_is_not_replaced(tmp_path: Path, toys: list) -> 
     with pytest.raises(ExportError, match=r"README\.md: not a dataset card"):
         write_shards(samples(toys), tmp_path, "toy")
     assert {p.name for p in tmp_path.iterdir()} == {"README.md"}
+
+
+def test_a_folder_holds_one_export(tmp_path: Path, toys: list) -> None:
+    write_shards(samples(toys), tmp_path, "toy", 9)
+    before = read_all(tmp_path)
+    with pytest.raises(ExportError, match=r"manifest\.json: is of an export named 'toy', not 'other'"):
+        write_shards(samples(toys), tmp_path, "other")
+    assert read_all(tmp_path) == before
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ExportError, match=r"manifest\.json: not the manifest of an export"):
+        write_shards(samples(toys), tmp_path, "toy")
 
 
 def test_the_folder_loads_with_its_splits_whatever_the_records_hold(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.cli import main
 from data_prep.config import SplitConfig
 from data_prep.export import ExportError, Selection, export_store
 from data_prep.export.splits import SPLITS, assign, groups_of
@@ -170,6 +171,21 @@ def test_selection_by_licence_and_source_is_counted_and_stands_in_every_record(t
     assert rest["excluded"]["licence CC-BY-NC-4.0"] == 20
     with pytest.raises(ExportError, match=r"no image has the licence CC-BY; in the store: CC-BY-4\.0, CC-BY-NC-4\.0, unknown"):
         export(tmp_path / "s", tmp_path / "x", selection=Selection(licences=("CC-BY",)))
+
+
+def test_a_split_that_got_no_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "few", [photo(seed) for seed in range(5)])
+    assert main(["export", str(tmp_path / "few"), str(tmp_path / "out")]) == 0
+    assert "no image in val and test:" in capsys.readouterr().out
+    fill(tmp_path / "many", [photo(seed) for seed in range(200)])
+    assert main(["export", str(tmp_path / "many"), str(tmp_path / "more")]) == 0
+    assert "no image in" not in capsys.readouterr().out
+
+
+def test_an_export_of_nothing_says_why(tmp_path: Path) -> None:
+    fill(tmp_path / "s", [photo(seed, licence="CC-BY-4.0") for seed in range(3)], {"toy-0001": "human"})
+    with pytest.raises(ExportError, match=r"no record to export; left out: human 1, licence CC-BY-4\.0 2$"):
+        export(tmp_path / "s", tmp_path / "out", selection=Selection(exclude_licences=("CC-BY-4.0",)))
 
 
 def test_duplicates_stay_behind(tmp_path: Path) -> None:
