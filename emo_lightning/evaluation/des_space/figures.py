@@ -124,7 +124,9 @@ def draw_interpolation(result: Result, stem: Path) -> bool:
         for axes, (arm, found) in zip(grid[1:], arms.items(), strict=False):
             _heatmap(axes, found["pairs"])
             axes.set_title(f"{arm}: monotonicity", fontsize=9, parse_math=False)
-        figure.supxlabel("monotonicity by pair of emotions: 1 never backward, 0 as much back as forth, −1 always backward", fontsize=8)
+        figure.supxlabel(
+            "monotonicity by pair of emotions: 1 never backward, 0 as much back as forth, −1 always backward", fontsize=8
+        )
         save(figure, stem, _FORMATS)
     return True
 
@@ -148,7 +150,7 @@ def _heatmap(axes: Axes, pairs: Mapping[str, float]) -> None:
                 ha="center",
                 va="center",
                 fontsize=6.5,
-                color="black" if abs(value) < 0.7 else "white",
+                color="black" if abs(value) < 0.62 else "white",
             )
     axes.set_xticks(range(7), names[:7], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     axes.set_yticks(range(1, 8), names[1:], fontsize=7)
