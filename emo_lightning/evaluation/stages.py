@@ -128,7 +128,7 @@ def mds_stage(
     from emo_lightning.evaluation.artifacts import write_json, write_npz
     from emo_lightning.evaluation.cloud_page import write_cloud_page
     from emo_lightning.evaluation.console import cloud_table, show
-    from emo_lightning.evaluation.mds import emotion_cloud, turned_towards
+    from emo_lightning.evaluation.mds import Cloud, emotion_cloud, turned_towards
     from emo_lightning.evaluation.page import Page, PageFigure, write_page
     from emo_lightning.evaluation.print_figures import draw_clouds
     from emo_lightning.evaluation.references import References
@@ -138,7 +138,8 @@ def mds_stage(
     truth = References.load(references) if references else None
     read = {arm: _read_des(Path(path)) for arm, path in embeddings.items()}
     kept = _in_all_arms({arm: dict(zip(ids, labels, strict=True)) for arm, (_, labels, ids, *_) in read.items()})
-    clouds, arms = {}, {}
+    clouds: dict[str, Cloud] = {}
+    arms: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for n, (arm, (vectors, labels, ids, splits, dropped)) in enumerate(read.items()):
         rows = [i for i, name in enumerate(ids) if name in kept]

@@ -45,7 +45,7 @@ def world(seed: int, images: int = 150) -> list[tuple[Record, Prediction | None]
     def perhaps(chance: float, value: Any) -> Any:
         return value if rng.random() < chance else None
 
-    def said_box(truth: list[tuple[float, ...]]) -> tuple[float, ...]:
+    def said_box(truth: list[Any]) -> tuple[float, ...]:
         match int(rng.integers(6)):
             case 0:
                 return ODD_BOXES[rng.integers(4)]
@@ -60,7 +60,7 @@ def world(seed: int, images: int = 150) -> list[tuple[Record, Prediction | None]
         emotion, intensity = perhaps(0.9, str(rng.choice(NAMES))), perhaps(0.8, int(rng.integers(1, 11)))
         level = LEVEL[intensity] if intensity else str(rng.choice(["low", "medium", "high"]))
         record = make_record(f"i{n}", truth, emotion=emotion, intensity=intensity, intensity_level=perhaps(0.5, level))
-        number = rng.choice([rng.integers(1, 11), rng.uniform(0, 11), -3, 40, math.nan, math.inf])
+        number = rng.choice([float(rng.integers(1, 11)), rng.uniform(0, 11), -3.0, 40.0, math.nan, math.inf])
         prediction = make_prediction(
             record.id,
             [said_box(truth) for _ in range(rng.integers(0, 4))],  # type: ignore[misc]
@@ -177,7 +177,7 @@ def of_intensity(pairs: list[tuple[Record, Prediction | None]]) -> dict[str, dic
             right.append(float(word == true_level))
         if record.intensity:
             close.append(0.0 if said is None else max(0.0, 1 - abs(said - record.intensity) / 10))
-            far_end = max((1, 10), key=lambda end: abs(end - record.intensity))
+            far_end = 1 if record.intensity - 1 > 10 - record.intensity else 10
             rated.append((record.intensity, whole if whole in LEVEL else far_end))
     true, found = np.array(rated).T
     observed = np.mean((true - found) ** 2.0)
