@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,21 @@ def emotion_cloud(
         k=k,
         available=len(vectors),
     )
+
+
+def turned_towards(cloud: Cloud, other: Cloud) -> Cloud:
+    """The cloud rotated and mirrored so that its images lie as near as may be to where another cloud has the same ones.
+
+    MDS knows distances alone: without this, two arms that agree may look like opposites. All figures of merit stay what they are.
+
+    Args:
+        cloud: of the same images, in the same order, as `other`.
+        other: is left as it is.
+    """
+    from scipy.linalg import orthogonal_procrustes
+
+    turn, _ = orthogonal_procrustes(cloud.coords, other.coords)
+    return replace(cloud, coords=cloud.coords @ turn)
 
 
 def knn_purity(distances: NDArray[np.float64], labels: Sequence[str], k: int) -> float:

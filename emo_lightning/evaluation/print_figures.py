@@ -100,7 +100,9 @@ def draw_clouds(clouds: Mapping[str, Cloud], stem: Path) -> list[Path]:
         for axes, (arm, cloud) in zip(grid.flat, clouds.items(), strict=False):
             _scatter(axes, cloud.coords, cloud.labels, names)
             axes.set_title(arm, fontsize=11, parse_math=False)
-            axes.text(0.5, -0.02, _merit(cloud), transform=axes.transAxes, ha="center", va="top", fontsize=7.5, linespacing=1.4)
+            # The empty line keeps the legend away.
+            merit = f"{_merit(cloud)}\n"
+            axes.text(0.5, -0.02, merit, transform=axes.transAxes, ha="center", va="top", fontsize=7.5, linespacing=1.4)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(
             handles, labels, loc="outside lower center", ncols=min(8, 4 if columns < 3 else 8), frameon=False,

@@ -107,7 +107,8 @@ def mds_stage(
     references: list[str] | None = None,
     megabytes: float = 6.0,
 ) -> None:
-    """Figure 6: lay each arm's embeddings out in two dimensions, the same images in the same colours.
+    """Figure 6: lay each arm's embeddings out in two dimensions, the same images in the same colours, each arm turned towards the one
+    before it.
 
     Writes `mds.json` (figures of merit), `mds.npz` (points), `mds.html` (to explore; one file, no requests), `mds.png` and `mds.pdf`
     (for print) and `page.json`. `mds.npz` holds, for the n-th arm of `mds.json`, `coords_n` (N, 2), `labels_n` and `ids_n`.
@@ -127,7 +128,7 @@ def mds_stage(
     from emo_lightning.evaluation.artifacts import write_json, write_npz
     from emo_lightning.evaluation.cloud_page import write_cloud_page
     from emo_lightning.evaluation.console import cloud_table, show
-    from emo_lightning.evaluation.mds import emotion_cloud
+    from emo_lightning.evaluation.mds import Cloud, emotion_cloud, turned_towards
     from emo_lightning.evaluation.page import Page, PageFigure, write_page
     from emo_lightning.evaluation.print_figures import draw_clouds
     from emo_lightning.evaluation.references import References
@@ -137,13 +138,16 @@ def mds_stage(
     truth = References.load(references) if references else None
     read = {arm: _read_des(Path(path)) for arm, path in embeddings.items()}
     kept = _in_all_arms({arm: dict(zip(ids, labels, strict=True)) for arm, (_, labels, ids, *_) in read.items()})
-    clouds, arms = {}, {}
+    clouds: dict[str, Cloud] = {}
+    arms: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for n, (arm, (vectors, labels, ids, splits, dropped)) in enumerate(read.items()):
         rows = [i for i, name in enumerate(ids) if name in kept]
         cloud = emotion_cloud(
             vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points
         )
+        if clouds:
+            cloud = turned_towards(cloud, list(clouds.values())[-1])
         clouds[arm] = cloud
         left_out = {"without_emotion": dropped, "not_in_all_arms": len(ids) - len(rows)}
         arms[arm] = {**cloud.summary(), "splits": splits, **left_out, "seed": seed, "dim": vectors.shape[1]}

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from emo_lightning import schema
 from emo_lightning.evaluation import baselines, bootstrap, box_scores, clip, matching, metrics, sums, table5_rows
 from emo_lightning.evaluation.clip import ClipScorer, cosine01
 from emo_lightning.evaluation.metrics import BoxScores, ClipScores, Coverage, EmotionScores, IntensityScores
@@ -28,12 +29,14 @@ __all__ = ["MODES", "ROWS", "Mode", "Row", "Table5", "compare", "definition_hash
 
 Array = bootstrap.Array
 
+DEFINED_BY = (baselines, bootstrap, box_scores, clip, matching, metrics, schema, sums, table5_rows)
+"""The modules that decide a figure, beside this one."""
+
 
 def definition_hash() -> str:
     """sha256 over the source of all modules that decide a figure: equal hashes, comparable figures."""
     digest = hashlib.sha256()
-    modules = (baselines, bootstrap, box_scores, clip, matching, metrics, sums, table5_rows)
-    for path in [*sorted(str(m.__file__) for m in modules), __file__]:
+    for path in [*(str(module.__file__) for module in DEFINED_BY), __file__]:
         digest.update(Path(path).read_text(encoding="utf-8").encode())
     return digest.hexdigest()
 

@@ -306,6 +306,8 @@ def test_stages_write_pages(tmp_path: Path, make_tar: MakeTar, capsys: pytest.Ca
         assert [figure.file for figure in page.figures] == figures
         assert page.tables
         assert all((tmp_path / folder / f"{name}.{kind}").stat().st_size > 1000 for kind in ("png", "pdf", "svg"))
+        # A picture inside a drawing would not take the ink of a dark page.
+        assert "<image" not in (tmp_path / folder / f"{name}.svg").read_text()
     assert "recall@k, percent" in capsys.readouterr().out
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import silhouette_score
 
-from emo_lightning.evaluation.mds import emotion_cloud, knn_purity, stratified_sample
+from emo_lightning.evaluation.mds import emotion_cloud, knn_purity, stratified_sample, turned_towards
 
 
 def clusters(per_label: int, spread: float, dim: int = 32) -> tuple[np.ndarray, list[str]]:
@@ -48,6 +50,16 @@ def test_sample_keeps_shares() -> None:
     assert len(set(chosen.tolist())) == 100
     assert [sum(labels[i] == name for i in chosen) for name in "abc"] == [60, 30, 10]
     assert stratified_sample(labels, 5000, 0).tolist() == list(range(1001))
+
+
+def test_a_cloud_is_turned_and_mirrored_but_not_changed() -> None:
+    vectors, labels = clusters(20, 0.4)
+    first = emotion_cloud(vectors, labels)
+    angle = np.array([[np.cos(2), -np.sin(2)], [np.sin(2), np.cos(2)]])
+    moved = replace(first, coords=3 * first.coords[:, ::-1] @ angle)
+    back = turned_towards(moved, first)
+    assert back.coords == pytest.approx(3 * first.coords, abs=1e-9)  # its own scale
+    assert back.summary() == moved.summary()
 
 
 def test_purity_by_hand() -> None:

@@ -62,6 +62,7 @@ def draw_retrieval(result: Result, stem: Path) -> None:
                     ms=4,
                     lw=1.3,
                     label=arm,
+                    clip_on=False,  # a mark at 0 or 100 stays whole
                 )
                 if i == 0:
                     axes.plot(ks, chance, color=INK, lw=1, ls="--", label="chance")
@@ -72,14 +73,14 @@ def draw_retrieval(result: Result, stem: Path) -> None:
             axes.set_xlabel("k")
             axes.grid(alpha=0.15, color=INK)
         figure.supylabel("recall@k, percent", fontsize=9)
-        grid[0].set_ylim(0, 102)
+        grid[0].set_ylim(0, 100)
         _legend(figure, grid[0])
         save(figure, stem, _FORMATS)
 
 
 def draw_distance(result: Result, stem: Path) -> bool:
     """Embedding distance over deciles of affective distance; returns whether there was anything to draw."""
-    parts = {"distribution": "Jensen–Shannon distance of the emotion distributions", "intensity": "difference of intensity"}
+    parts = {"distribution": "Jensen–Shannon distance of emotions", "intensity": "difference of intensity"}
     shown = [p for p in parts if any("bins" in arm[p] for arm in result.values())]
     if not shown:
         return False
@@ -121,30 +122,35 @@ def draw_interpolation(result: Result, stem: Path) -> bool:
         grid[0].grid(alpha=0.15, color=INK)
         grid[0].legend(frameon=False, fontsize=8)
         for axes, (arm, found) in zip(grid[1:], arms.items(), strict=False):
-            drawn = _heatmap(axes, found["pairs"])
+            _heatmap(axes, found["pairs"])
             axes.set_title(f"{arm}: monotonicity", fontsize=9, parse_math=False)
-        figure.colorbar(drawn, ax=list(grid), shrink=0.6, label="monotonicity, 1: never backward", location="bottom", aspect=40)
+        figure.supxlabel(
+            "monotonicity by pair of emotions: 1 never backward, 0 as much back as forth, −1 always backward", fontsize=8
+        )
         save(figure, stem, _FORMATS)
     return True
 
 
-def _heatmap(axes: Axes, pairs: Mapping[str, float]) -> Any:
+def _heatmap(axes: Axes, pairs: Mapping[str, float]) -> None:
     names = [str(e) for e in EMOTIONS]
     grid = np.full((len(names), len(names)), np.nan)
     for pair, value in pairs.items():
         a, b = (names.index(name) for name in pair.split("-"))
         grid[b, a] = value
-    drawn = axes.imshow(np.ma.masked_invalid(grid), vmin=-1, vmax=1, cmap="PuOr")
+    # Drawn as shapes: an SVG that holds a picture does not take the page's ink.
+    edges = np.arange(len(names) + 1) - 0.5
+    axes.pcolormesh(edges, edges, np.ma.masked_invalid(grid), vmin=-1, vmax=1, cmap="PuOr", edgecolors="none")
+    axes.set_aspect("equal")
     for (row, column), value in np.ndenumerate(grid):
         if np.isfinite(value):
             axes.text(
                 column,
                 row,
-                f"{round(value, 1) + 0:.1f}",
+                f"{round(value, 1) + 0:.1f}".replace("-", "−"),
                 ha="center",
                 va="center",
                 fontsize=6.5,
-                color="black" if abs(value) < 0.7 else "white",
+                color="black" if abs(value) < 0.62 else "white",
             )
     axes.set_xticks(range(7), names[:7], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     axes.set_yticks(range(1, 8), names[1:], fontsize=7)
@@ -152,7 +158,6 @@ def _heatmap(axes: Axes, pairs: Mapping[str, float]) -> Any:
     axes.set_ylim(7.5, 0.5)
     axes.tick_params(length=0)
     axes.spines[["left", "bottom"]].set_visible(False)
-    return drawn
 
 
 def draw_strips(found: DesSet, paths: Sequence[Interpolated], references: References, stem: Path, columns: int = 7) -> None:
@@ -183,7 +188,7 @@ def draw_strips(found: DesSet, paths: Sequence[Interpolated], references: Refere
                 axes.spines[:].set_visible(True)
                 axes.spines[:].set_edgecolor(EMOTION_COLOURS[name])
                 axes.spines[:].set_linewidth(2.5 if end is not None else 1.2)
-                text = name if end is not None else f"{name}\ns = {path.position[step]:.2f}"
+                text = name if end is not None else f"{name}\ns = {path.position[step]:.2f}".replace("-", "−")
                 axes.set_xlabel(text, fontsize=6.5, labelpad=2, weight="bold" if end is not None else "normal")
         save(figure, stem)
 
