@@ -152,10 +152,9 @@ def report(log: ReviewLog) -> dict[str, Any]:
 
 def _with_whole(decisions: dict[str, Decision]) -> dict[str, Decision]:
     """Decisions with one about the whole record, where it is finished: a discarded record has no field to count as wrong."""
-    discarded = RECORD in decisions
-    if not discarded and not set(REQUIRED) <= set(decisions):
+    if RECORD not in decisions and not set(REQUIRED) <= set(decisions):
         return decisions
-    right = not discarded and all(decision.verdict == "right" for decision in decisions.values())
+    right = all(decision.verdict == "right" for decision in decisions.values())
     return {**decisions, RECORD: Decision("right" if right else "wrong", None, None, {})}
 
 

@@ -42,7 +42,7 @@ export class Picture {
 
   /** Masks: a wash of the colour, and an edge like that of the boxes, so that they show on any picture. */
   paint(objects) {
-    const what = JSON.stringify([this.address, objects.map(({ mask, colour: of }) => [of, mask.counts])]);
+    const what = JSON.stringify(objects.map(({ mask, colour: of }) => [of, mask]));
     // Moving a box changes no mask.
     if (what === this.painted) return;
     this.painted = what;
