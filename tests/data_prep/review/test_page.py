@@ -25,7 +25,9 @@ from tests.data_prep.review.test_study import GROUPS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium on the path (apt install chromium): the review page was not tested"
+)
 
 
 @pytest.fixture(scope="module")
