@@ -31,7 +31,7 @@ def first_draft(record: Record, config: PrepConfig) -> Draft | None:
                 votes[name] = EmotionVote.model_validate(reply)
     if not full:
         return None
-    weights = {a.name: a.weight for a in (*config.annotators, *config.local)}
+    weights = {a.name: a.weight for a in config.annotators} | {a.name: a.weight for a in config.local}
     preferred = config.preferred if config.preferred in full else next(a.name for a in config.annotators if a.name in full)
     text, pooled = full[preferred], pool(votes, weights)
     return Draft(
