@@ -48,9 +48,14 @@ class Pool:
     confidence: float
     """Pooled probability of `emotion`."""
     margin: float
-    """First minus second probability."""
-    agreement: float
-    """Share of the weight whose vote names `emotion`."""
+    """First minus second probability, by the votes alone."""
+    support: Mapping[Emotion, float]
+    """Share of the weight whose vote names an emotion; those that nobody names are left out."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of the weight whose vote names `emotion`."""
+        return self.support.get(self.emotion, 0.0)
 
 
 def vote_distribution(vote: Vote) -> dict[Emotion, float]:
@@ -97,7 +102,7 @@ def pool(votes: Mapping[str, Vote], weights: Mapping[str, float]) -> Pool:
         emotion=first,
         confidence=scores[first],
         margin=scores[first] - scores[second],
-        agreement=_weight_for(first, votes, weights) / total,
+        support={e: weight / total for e in EMOTIONS if (weight := _weight_for(e, votes, weights))},
     )
 
 
@@ -110,8 +115,7 @@ def decided(contested: Pool, emotion: Emotion) -> Pool:
     unscaled = {e: p * critic[e] for e, p in contested.scores.items()}
     norm = sum(unscaled.values())
     scores = {e: p / norm for e, p in unscaled.items()}
-    second = max(p for e, p in scores.items() if e is not emotion)
-    return replace(contested, scores=scores, emotion=emotion, confidence=scores[emotion], margin=scores[emotion] - second)
+    return replace(contested, scores=scores, emotion=emotion, confidence=scores[emotion])
 
 
 def _weight_for(emotion: Emotion, votes: Mapping[str, Vote], weights: Mapping[str, float]) -> float:

@@ -7,7 +7,18 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from data_prep.review.decisions import FIELDS, Decision, Review, decide, final_value, is_stale, reviewed, standing
+from data_prep.review.decisions import (
+    FIELDS,
+    RECORD,
+    REQUIRED,
+    Decision,
+    Review,
+    decide,
+    final_value,
+    is_stale,
+    reviewed,
+    standing,
+)
 from data_prep.review.log import ReviewLog
 from data_prep.review.sample import STATES, Stratum
 from emo_lightning.schema import Record
@@ -87,8 +98,10 @@ def report(log: ReviewLog) -> dict[str, Any]:
     Returns:
         `reviewers`: items and decisions by name; `outcomes`: {state of the pass: {state after review: items}};
         `accuracy`: {state of the pass: {field: row}} with n, right, accuracy, 95 % interval (low, high), and `weighted`: by the
-        sizes of the strata (source × emotion) in the store, since the sample gives small ones at least one;
-        `agreement`: {field: row} on right or not, and for emotion and intensity on the resulting label too.
+        sizes of the strata (source × emotion) in the store, since the sample gives small ones at least one; the last field,
+        `record`, is right if nothing of it was called wrong, mended or discarded (finished records alone);
+        `agreement`: {field: row} on right or not, for emotion and intensity on the resulting label too, and for `record` on
+        keeping or discarding it.
     """
     rows = standing(log.reviews())
     by_item: dict[str, list[Review]] = {}
@@ -101,8 +114,12 @@ def report(log: ReviewLog) -> dict[str, Any]:
         item, outcome = log.outcome(item_id)
         record = Record.from_json(outcome.record, f"outcome of {item_id}")
         stratum = (item.source, outcome.state, str(record.emotion or ""))
-        decided.append((stratum, decide(record, of_item)))
+        decided.append((stratum, _with_whole(decide(record, of_item))))
         outcomes.setdefault(outcome.state, Counter())[reviewed(outcome, of_item).state] += 1
+        for name in {row.reviewer for row in of_item}:
+            own = {row.field: row.verdict for row in of_item if row.reviewer == name}
+            if (discards := own.get(RECORD) == "wrong") or set(REQUIRED) <= set(own):
+                ratings.setdefault(RECORD, {}).setdefault(item_id, {})[name] = not discards
         for row in of_item:
             if row.field in FIELDS and not is_stale(record, row):
                 given = ratings.setdefault(row.field, {}).setdefault(item_id, {})
@@ -122,13 +139,23 @@ def report(log: ReviewLog) -> dict[str, Any]:
         },
         "outcomes": {state: dict(sorted(after.items())) for state, after in sorted(outcomes.items())},
         "accuracy": {
-            state: {field: _accuracy(field, [d for d in decided if d[0][1] == state], sizes) for field in FIELDS}
+            state: {field: _accuracy(field, [d for d in decided if d[0][1] == state], sizes) for field in (*FIELDS, RECORD)}
             for state in sorted(outcomes)
         },
         "agreement": {
-            field: agreement(ratings[field]) for field in (*FIELDS, *(f"{f} label" for f in LABELLED)) if field in ratings
+            field: agreement(ratings[field])
+            for field in (*FIELDS, *(f"{f} label" for f in LABELLED), RECORD)
+            if field in ratings
         },
     }
+
+
+def _with_whole(decisions: dict[str, Decision]) -> dict[str, Decision]:
+    """Decisions with one about the whole record, where it is finished: a discarded record has no field to count as wrong."""
+    if RECORD not in decisions and not set(REQUIRED) <= set(decisions):
+        return decisions
+    right = all(decision.verdict == "right" for decision in decisions.values())
+    return {**decisions, RECORD: Decision("right" if right else "wrong", None, None, {})}
 
 
 def _accuracy(field: str, decided: list[tuple[Stratum, dict[str, Decision]]], sizes: Counter[Stratum]) -> dict[str, Any]:

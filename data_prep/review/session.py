@@ -208,6 +208,7 @@ class StudySession:
         self.participant = check_name(participant, "--reviewer") if participant is not None else None
         self.items = study.open_study(log, config)
         self._keys = {self._key(item.item_id): item.item_id for item in self.items}
+        self._sizes = {item_id: size for item_id, *size in log.query("SELECT id, width, height FROM items")}
         self._write = threading.Lock()
         self.routes: dict[str, Route] = {
             "session": self.overview,
@@ -236,6 +237,7 @@ class StudySession:
             rows.append(
                 {
                     "image": self._key(item.item_id),
+                    "size": self._sizes.get(item.item_id, [4, 3]),
                     "emotion": item.emotion,
                     "context": item.context,
                     "questions": list(item.questions),

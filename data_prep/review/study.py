@@ -130,8 +130,9 @@ def _choose(log: ReviewLog, config: StudyConfig, group: GroupConfig) -> list[Stu
             f"study {config.name!r}, group {group.name!r}: {group.images} images wanted, the store has {len(found)} of source "
             f"{group.source or 'any'!r} with {group.annotations} annotations ({key})"
         )
-    # By rank, not by position: images that are imported later change little of the choice.
-    found.sort(key=lambda item: hashlib.sha256(f"{config.seed}\0{item.item_id}".encode()).digest())
+    # By rank, not by position: images that are imported later change little of the choice. By a rank of the group's own: otherwise a
+    # group that takes images of every source would choose those that the others chose, and everybody would see them twice.
+    found.sort(key=lambda item: hashlib.sha256(f"{config.seed}\0{group.name}\0{item.item_id}".encode()).digest())
     return found[: group.images]
 
 

@@ -11,24 +11,27 @@ from data_prep.grounding import backend_key, cut, missing_regions, store_regions
 from data_prep.ledger import Item
 from data_prep.replies import CriticReply, EmotionVote, FullAnnotation
 from data_prep.store import Store
-from data_prep.verify import Pool, pool, pooled_intensity
-from emo_lightning.schema import Box, GroundedObject, Record
+from data_prep.verify import DistributionVote, Pool, Vote, pool, pooled_intensity
+from emo_lightning.schema import Box, Emotion, GroundedObject, Record
 
 
 def first_draft(record: Record, config: PrepConfig) -> Draft | None:
     """The cross-verified annotation before the critic saw it ("w/o critic"); None if no annotator gave a whole one."""
     full: dict[str, FullAnnotation] = {}
-    votes: dict[str, EmotionVote] = {}
+    votes: dict[str, Vote] = {}
     for said in record.provenance.get("said", []):
         reply = said.get("reply")
         if said["round"] == 0 and isinstance(reply, dict):
             name = said["annotator"]
             if "description" in reply:
-                full[name] = FullAnnotation.model_validate(reply)
-            votes[name] = full.get(name) or EmotionVote.model_validate(reply)
+                votes[name] = full[name] = FullAnnotation.model_validate(reply)
+            elif "scores" in reply:
+                votes[name] = DistributionVote({Emotion(e): p for e, p in reply["scores"].items()})
+            else:
+                votes[name] = EmotionVote.model_validate(reply)
     if not full:
         return None
-    weights = {a.name: a.weight for a in config.annotators}
+    weights = {a.name: a.weight for a in config.annotators} | {a.name: a.weight for a in config.local}
     preferred = config.preferred if config.preferred in full else next(a.name for a in config.annotators if a.name in full)
     text, pooled = full[preferred], pool(votes, weights)
     return Draft(
@@ -53,7 +56,7 @@ def final_draft(record: Record, margin: float) -> Draft | None:
     scores = dict(zip(type(record.emotion), shares, strict=True))
     first, second = sorted(shares, reverse=True)[:2]
     agreement = float((record.provenance.get("pool") or {}).get("agreement", 1.0))
-    pooled = Pool(scores, record.emotion, scores[record.emotion], first - second, agreement)
+    pooled = Pool(scores, record.emotion, scores[record.emotion], first - second, {record.emotion: agreement})
     return Draft(
         record.description, record.background or "", record.attribute or "", record.subject or "",
         record.intensity, pooled, pooled.margin < margin,

@@ -59,6 +59,9 @@ def test_the_heaviest_voter_wins_among_equals() -> None:
 
 def test_intensity_is_rounded_half_up() -> None:
     assert pooled_intensity({"gpt": full(intensity=5), "gemini": full(intensity=6)}, WEIGHTS) == 6
+    # 0.1 + 0.3 + 1.0 over 0.4 is 3.4999999999999996 in floats.
+    three = {name: full(intensity=i) for name, i in (("a", 1), ("b", 3), ("c", 5))}
+    assert pooled_intensity(three, {"a": 0.1, "b": 0.1, "c": 0.2}) == 4
     assert pooled_intensity({"gpt": full(intensity=10), "gemini": full(intensity=10)}, WEIGHTS) == 10
 
 
@@ -75,7 +78,9 @@ def test_the_critic_always_decides_a_contested_pool() -> None:
             after = decided(pooled, emotion)
             assert max(after.scores, key=after.scores.__getitem__) is emotion
             assert math.isclose(sum(after.scores.values()), 1)
-            assert after.margin > 0
+            assert after.margin == pooled.margin, "how close the votes were stays known"
+            named = sum(WEIGHTS[name] for name, v in votes.items() if v.emotion is emotion)
+            assert after.agreement == pytest.approx(named), "the weight behind the emotion that was chosen"
 
 
 def draft(contested: bool = False) -> Draft:

@@ -40,6 +40,8 @@ export class BoxEditor {
       return row;
     }));
     this.picture.draw(this.rows.map(({ object, on }, place) => ({ ...object, off: !on, picked: place === this.at, colour: colour(place) })));
+    // One box more, and the buttons would slip out of sight; where not all finds room, the current box comes first.
+    if (this.node.isConnected) for (const part of [this.node.lastChild, this.list.children[this.at]]) part?.scrollIntoView({ block: "nearest" });
   }
 
   select(place) {

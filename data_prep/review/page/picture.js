@@ -5,7 +5,9 @@ import { decode } from "./rle.js";
 /** Told apart by people who see few colours too (Okabe and Ito). */
 export const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2"];
 export const colour = (place) => COLOURS[place % COLOURS.length];
-const MAX_SIDE = 1400;
+/** Longer side of the masks as drawn, whatever the image's, and the width of their edges. */
+const MASK_SIDE = 1200;
+const EDGE = 2;
 
 export class Picture {
   constructor() {
@@ -38,8 +40,13 @@ export class Picture {
     this.paint(objects.map((object, place) => ({ ...object, colour: object.colour ?? colour(place) })).filter((o) => o.mask && !o.off));
   }
 
+  /** Masks: a wash of the colour, and an edge like that of the boxes, so that they show on any picture. */
   paint(objects) {
-    const scale = Math.min(1, MAX_SIDE / Math.max(this.width, this.height));
+    const what = JSON.stringify(objects.map(({ mask, colour: of }) => [of, mask]));
+    // Moving a box changes no mask.
+    if (what === this.painted) return;
+    this.painted = what;
+    const scale = MASK_SIDE / Math.max(this.width, this.height);
     const width = (this.masks.width = Math.max(1, Math.round(this.width * scale)));
     const height = (this.masks.height = Math.max(1, Math.round(this.height * scale)));
     if (!objects.length) return;
@@ -47,11 +54,15 @@ export class Picture {
     const pixels = context.createImageData(width, height);
     for (const object of objects) {
       const mask = decode(object.mask);
+      const inside = (x, y) => mask[Math.floor((y * this.height) / height) * this.width + Math.floor((x * this.width) / width)];
       const [red, green, blue] = [1, 3, 5].map((i) => parseInt(object.colour.slice(i, i + 2), 16));
       for (let y = 0; y < height; y++) {
-        const row = Math.floor((y * this.height) / height) * this.width;
         for (let x = 0; x < width; x++) {
-          if (mask[row + Math.floor((x * this.width) / width)]) pixels.data.set([red, green, blue, 84], 4 * (y * width + x));
+          const here = inside(x, y);
+          const edge = here !== inside(Math.max(0, x - EDGE), y) || here !== inside(Math.min(width - 1, x + EDGE), y)
+            || here !== inside(x, Math.max(0, y - EDGE)) || here !== inside(x, Math.min(height - 1, y + EDGE));
+          if (here) pixels.data.set([red, green, blue, edge ? 255 : 84], 4 * (y * width + x));
+          else if (edge) pixels.data.set([0, 0, 0, 140], 4 * (y * width + x));
         }
       }
     }

@@ -48,6 +48,8 @@ async function load(id, field) {
   const { record } = item;
   picture.load(`image/${encodeURIComponent(id)}`, record.description ?? "the image", record.width, record.height);
   show();
+  window.scrollTo(0, 0);
+  follow();
 }
 
 function take(reply) {
@@ -73,7 +75,11 @@ function show() {
 
 function banner() {
   if (item.discarded) return el("p", { class: "why gone" }, "Discarded. ", el("span", { class: "small" }, "X takes it back."));
-  if (item.done) return el("p", { class: "why done", id: "done" }, "Finished. ", el("span", { class: "small" }, "→ goes on."));
+  if (item.done) {
+    const all = done.size === session.queue.length;
+    return el("p", { class: "why done", id: "done" }, all ? `All ${done.size} records are finished and saved. ` : "Finished. ",
+      el("span", { class: "small" }, all ? "You may close this page." : "→ goes on."));
+  }
   const { reason } = item.record.provenance;
   return reason ? el("p", { class: "why small" }, `Why it is here: ${reason}.`) : null;
 }

@@ -43,8 +43,7 @@ function go(next) {
   at = next;
   const item = items[at];
   active = item.questions.find((question) => !(question in item.answers)) ?? item.questions[0];
-  picture.load(`image/${item.image}`, "the image that the questions are about", 4, 3);
-  picture.image.onload = () => picture.node.style.setProperty("--ratio", picture.image.naturalWidth / picture.image.naturalHeight);
+  picture.load(`image/${item.image}`, "the image that the questions are about", ...item.size);
   return show();
 }
 

@@ -22,9 +22,10 @@ from data_prep.emovit.votes import LocalVotes, MissingVote, run_local_votes
 from data_prep.prompts import EMOVIT
 from data_prep.replies import EmotionVote
 from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.stats.ablations import first_draft
 from data_prep.store import Store
 from data_prep.verify import DistributionVote, pool, vote_distribution
-from emo_lightning.schema import EMOTIONS, Emotion
+from emo_lightning.schema import EMOTIONS, Emotion, Record
 from tests.data_prep.conftest import item_of
 from tests.data_prep.grounding.models import randomise
 
@@ -265,3 +266,9 @@ def test_the_pass_weighs_local_votes(
             said = {row["annotator"]: row["reply"] for row in rows if row["round"] == 0 and "reply" in row}
             assert set(said) == {"gpt", "gemini", "emovit"}
             assert len(said["emovit"]["scores"]) == 8
+            record = Record.from_json(outcome.record, outcome.item_id)
+            draft = first_draft(record, PrepConfig.load(path))
+            assert draft is not None, "Table 3 reads its vote from the record"
+            assert sum(draft.pool.support.values()) == pytest.approx(1)
+            if not outcome.revisions and not draft.contested:
+                assert draft.pool.scores == pytest.approx(record.emotion_scores, abs=1e-5)

@@ -153,14 +153,16 @@ def test_what_is_no_weight_may_be_in_the_file(paths: dict[str, Path], tmp_path: 
 
 
 def test_a_folder_with_a_hole_is_refused(paths: dict[str, Path], tmp_path: Path) -> None:
-    broken = tmp_path / "dino"
-    shutil.copytree(paths["dino"], broken)
-    weights = load_file(broken / "model.safetensors")
-    gone = next(name for name in weights if "encoder.layers.0" in name)
-    del weights[gone]
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="1 missing keys"):
-        transformers_backend.load(str(broken), None)
+    for name in ("dino", "sam"):
+        broken = tmp_path / name
+        shutil.copytree(paths[name], broken)
+        weights = load_file(broken / "model.safetensors")
+        gone = next(key for key in weights if "encoder.layers.0" in key)
+        del weights[gone]
+        save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+        whole = {key: str(paths[key]) for key in ("dino", "sam")} | {name: str(broken)}
+        with pytest.raises(CheckpointError, match=f"/{name}: .*1 missing keys"):
+            transformers_backend.load(whole["dino"], whole["sam"])
     with pytest.raises(CheckpointError, match="nowhere: cannot be loaded"):
         transformers_backend.load(str(tmp_path / "nowhere"), None)
 

@@ -201,6 +201,24 @@ def test_report_has_accuracy_by_state_weighted_by_strata(
     assert "3/4   75.00" in capsys.readouterr().out
 
 
+def test_a_discarded_record_counts_against_the_accuracy(store: Store, log: ReviewLog) -> None:
+    ada, ben = (ReviewSession(store, log, name, sample=None) for name in ("ada", "ben"))
+    right = [(field, "right") for field in (*REQUIRED, "objects")]
+    decide(ada, "toy-0004", *right)
+    decide(ada, "toy-0005", ("record", "wrong"))
+    decide(ada, "toy-0006", *right[:-1], ("objects", "wrong"))
+    decide(ada, "toy-0007", ("emotion", "right"))
+    decide(ben, "toy-0004", *right)
+    decide(ben, "toy-0005", *right)
+    found = report(log)
+    row = found["accuracy"]["valid"]["record"]
+    assert (row["n"], row["right"]) == (3, 1), (
+        "one whole, one discarded, one without its box; the unfinished one does not count"
+    )
+    assert found["agreement"]["record"]["observed"] == 0.5
+    assert found["agreement"]["record"]["n"] == 2
+
+
 def test_a_pass_may_write_while_somebody_reviews(store: Store, log: ReviewLog) -> None:
     session = ReviewSession(store, log, "ada", sample=None)
     with Store(store.root, write=True) as writer:

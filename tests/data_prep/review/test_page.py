@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,14 +18,16 @@ from pycocotools import mask as coco
 from data_prep.review.log import ReviewLog
 from data_prep.review.server import serving
 from data_prep.review.session import ReviewSession, StudySession
-from data_prep.review.study import StudyConfig, table4
+from data_prep.review.study import StudyConfig, open_study, table4
 from data_prep.store import Store
 from tests.data_prep.review.conftest import records
 from tests.data_prep.review.test_study import GROUPS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Chromium on the path (apt install chromium): the review page was not tested"
+)
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +214,62 @@ def test_masks_are_decoded_as_pycocotools_does(page: Any, store: Store, log: Rev
             assert found == mask.ravel().tolist()
 
 
+def test_a_mask_has_an_edge_and_goes_with_its_record(page: Any, store: Store, log: ReviewLog) -> None:
+    mask = np.zeros((32, 40), dtype=np.uint8)
+    mask[8:24, 10:30] = 1
+    code = coco.encode(np.asfortranarray(mask))
+    given = {"size": code["size"], "counts": code["counts"].decode()}
+    objects = [{"phrase": "dog", "bbox": [10, 8, 30, 24], "score": 1.0, "primary": True, "mask": given}]
+    log.write(
+        [
+            (
+                "UPDATE outcomes SET record = json_set(record, '$.objects', json(?)) WHERE item_id = 'toy-0005'",
+                (json.dumps(objects),),
+            )
+        ]
+    )
+    # Opacity at shares of the width, half-way down.
+    script = """(shares) => {
+        const canvas = document.querySelector("canvas");
+        const row = canvas.getContext("2d").getImageData(0, canvas.height / 2, canvas.width, 1).data;
+        return shares.map((share) => row[4 * Math.floor(share * canvas.width) + 3]);
+    }"""
+    with serving(ReviewSession(store, log, "ada", sample=None)) as server:
+        open_at(page, server.url, "toy-0005")
+        outside, before, edge, within = page.evaluate(script, [0.1, 0.2492, 0.2508, 0.5])
+        assert (outside, within, edge) == (0, 84, 255)
+        assert 100 < before < 200, "a dark line around it, for light pictures"
+        press(page, "ArrowUp", "m", "ArrowRight")
+        assert page.evaluate(script, [0.5]) == [0], "a box that was moved has lost its mask"
+        press(page, "Escape")
+        assert page.evaluate(script, [0.5]) == [84]
+        press(page, "ArrowRight")
+        left(page, "toy-0005")
+        assert page.evaluate(script, [0.5]) == [0]
+
+
+def test_what_is_worked_on_stays_in_sight(browser: Any, store: Store, log: ReviewLog) -> None:
+    def visible(selector: str) -> bool:
+        box = page.locator(selector).bounding_box()
+        stage, bar = (page.locator(s).bounding_box() for s in (".stage", ".panel .move"))
+        return box["y"] >= stage["y"] + stage["height"] - 1 and box["y"] + box["height"] <= bar["y"] + 1
+
+    context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    page = context.new_page()
+    with serving(ReviewSession(store, log, "ada", sample=None)) as server:
+        open_at(page, server.url, "toy-0005")
+        assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+        press(page, "ArrowUp")
+        assert current(page) == "objects"
+        press(page, "m", "n", "n", "n")
+        assert visible(".editor .main"), "boxes came on top of it"
+        press(page, "Escape", "ArrowRight")
+        left(page, "toy-0005")
+        assert current(page) == "emotion"
+        assert visible('[data-field="emotion"]'), "the field before was the last of its record"
+    context.close()
+
+
 def test_what_cannot_be_saved_is_said(page: Any, store: Store, log: ReviewLog) -> None:
     session = ReviewSession(store, log, "ada", sample=None)
     with serving(session) as server:
@@ -244,6 +303,12 @@ def test_the_study_by_keyboard(page: Any, store: Store, log: ReviewLog, tmp_path
         assert current(page) == "emotion"
         press(page, *"y" * 27)
         page.wait_for_selector("#done")
+        assert {len(item.questions) for item in open_study(log, study)} == {2, 3}
+        for _ in range(11):
+            frame = page.locator(".frame").bounding_box()
+            # Images are 40 × 32, also where one that was just shown comes again.
+            assert frame["width"] / frame["height"] == pytest.approx(1.25, abs=0.01)
+            press(page, "ArrowLeft")
     table = table4(log, study)
     assert table["Ours"]["emotion"]["mean"] == table["Original"]["emotion"]["mean"] == 100.0
     means = sorted((table[g]["arousal"]["mean"], table[g]["arousal"]["answers"]) for g in ("Original", "Ours"))

@@ -18,6 +18,7 @@ from data_prep.review.log import ReviewLog
 from data_prep.review.session import StudySession
 from data_prep.review.study import StudyConfig, StudyError, open_study, table4
 from data_prep.store import Store
+from tests.data_prep.review.conftest import make_store
 
 GROUPS = [
     {"name": "Original", "source": "toy", "images": 5, "annotations": "source"},
@@ -39,10 +40,22 @@ def test_order_is_each_participants_own_and_names_no_dataset(store: Store, log: 
     assert sorted(map(str, ada)) == sorted(map(str, ben)), "everybody sees the same"
     assert len(ada) == 11
     assert sorted(len(i["questions"]) for i in ada) == [2] * 5 + [3] * 6
+    assert all(i["size"] == [40, 32] for i in ada)
     assert not any(word in json.dumps([ada, session.overview({})]) for word in ("Original", "Ours", "toy"))
     again = StudySession(store, log, StudyConfig.load(config), "ada")
     assert again.order({"participant": "someone else"})["participant"] == "ada", "named on the command line"
     assert all(session.image(i["image"])[0].startswith(b"\x89PNG") for i in ada)
+
+
+def test_groups_draw_each_for_themselves(tmp_path: Path) -> None:
+    """Else a group of all sources would take the very images of the others, and everybody would see them twice."""
+    groups = [{**GROUPS[0], "images": 8}, {**GROUPS[1], "images": 8}]
+    study = StudyConfig(name="t", groups=groups)
+    with Store(make_store(tmp_path / "large", 200, 0), write=False) as store, ReviewLog(store.ledger.path, write=True) as log:
+        items = open_study(log, study)
+    drawn = [{item.item_id for item in items if item.group == group["name"]} for group in groups]
+    assert [len(ids) for ids in drawn] == [8, 8]
+    assert len(drawn[0] & drawn[1]) <= 2
 
 
 def test_a_study_stays_as_it_was_started(store: Store, log: ReviewLog, config: Path) -> None:
