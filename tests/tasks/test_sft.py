@@ -452,3 +452,20 @@ def test_gradient_checkpointing_reaches_vision_adapters(world_tars: Path, tiny_q
     trained = [p for n, p in task.named_parameters() if p.requires_grad and ".visual.blocks." in n and "lora_B" in n]
     assert trained
     assert all(float(p.detach().abs().max()) > 0 for p in trained)
+
+
+def test_a_fit_stopped_after_its_last_step_still_writes_its_adapter(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """The last checkpoint is there, the adapter is not yet: the same command again has no step left, and writes it."""
+
+    def run(out: Path, checkpoint: Path | None = None) -> pl.Trainer:
+        saver = ModelCheckpoint(dirpath=out, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+        fit = trainer(out, max_steps=2, enable_checkpointing=True, callbacks=[saver], limit_val_batches=0)
+        fit.fit(lora_task(tiny_qwen), datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=False)
+        return fit
+
+    run(tmp_path / "whole")
+    again = run(tmp_path / "again", tmp_path / "whole" / "step=2.ckpt")
+    assert again.global_step == 2
+    written, expected = (load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("again", "whole"))
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
