@@ -65,6 +65,7 @@ class Steps(pl.Callback):
         self.heads = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.train()  # as anybody may; the Trainer itself leaves modes alone
         if pl_module.backbone is not None:
             pl_module.backbone.base.lm_head.register_forward_hook(self._count)
 
