@@ -5,7 +5,7 @@ ours (logits at the answers' positions alone) and the peer, which is the same st
 computes the logits of all positions. Features: `Backbone.hidden_states` (last four layers, no head) and the peer, transformers' own
 `model(output_hidden_states=True)`. All ratios are of medians within one fit.
 
-    python benchmarks/sft_3b.py [--batch 8] [--steps 6] [--only lora,qlora] [--json FILE]
+    python benchmarks/sft_3b.py [--batch 8] [--steps 6] [--only "lora;qlora;features"] [--json FILE]
     python benchmarks/sft_3b.py --tiny        # a small model on any machine: that it runs, not how fast
 
 MFU is model FLOPs (what the step needs; recomputation of checkpointing does not count) per second as a share of the device's dense bf16
@@ -16,6 +16,7 @@ themselves train; attention's products beside them.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -52,9 +53,11 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "qlora": {"tuning": "qlora", "gradient_checkpointing": True},
     "full": {"tuning": "full", "gradient_checkpointing": True},
     "full, no checkpointing": {"tuning": "full"},
+    "full, float32 weights": {"tuning": "full", "gradient_checkpointing": True, "dtype": "float32"},
     "full + vision": {"tuning": "full", "train_vision": True, "gradient_checkpointing": True},
 }
-"""By default the vision tower is frozen, merger and language model train, weights are bfloat16."""
+"""By default the vision tower is frozen, merger and language model train, weights are bfloat16. experiments/authors.yaml is the one with
+float32 weights, round1.yaml the first."""
 
 
 def published_3b() -> Any:
@@ -234,10 +237,10 @@ def loaded(path: Path, device: str, tiny: bool, **options: Any) -> Iterator[Back
     """A backbone, read from disk as a user's, and gone afterwards."""
     defaults: dict[str, Any] = {"dtype": "float32" if tiny else "bfloat16", "lora": LoRA(rank=64, alpha=128, dropout=0.05)}
     backbone = load_backbone(BackboneConfig(str(path), **(defaults | options)))
-    yield backbone.to(device)
-    backbone.model = None
-    if device == "cuda":
-        torch.cuda.empty_cache()
+    try:
+        yield backbone.to(device)
+    finally:
+        backbone.model = None
 
 
 def measure_training(
@@ -328,7 +331,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8, help="samples a step")
     parser.add_argument("--steps", type=int, default=6, help="steps of each kind that count")
-    parser.add_argument("--only", default="", help="configurations, by comma: " + "; ".join([*CONFIGURATIONS, "features"]))
+    parser.add_argument(
+        "--only", default="", help="configurations, with a semicolon between: " + "; ".join([*CONFIGURATIONS, "features"])
+    )
     parser.add_argument("--tiny", action="store_true", help="a small model, on a CPU where there is no GPU")
     parser.add_argument("--json", type=Path, help="also write the results there")
     arguments = parser.parse_args()
@@ -337,8 +342,7 @@ def main() -> None:
         parser.error("no CUDA device: only --tiny runs here")
     if device == "cpu":
         torch.set_num_threads(1)  # small tensors: more threads only wait for each other
-    # "lora" alone is that configuration; with "lora, no checkpointing" the names are told apart by a semicolon.
-    chosen = [name.strip() for name in arguments.only.split(";" if ";" in arguments.only else ",") if name.strip()]
+    chosen = [name.strip() for name in arguments.only.split(";") if name.strip()]
     names = chosen or [*CONFIGURATIONS, "features"]
     if unknown := [name for name in names if name not in (*CONFIGURATIONS, "features")]:
         parser.error(f"--only: unknown {unknown}; allowed: {'; '.join([*CONFIGURATIONS, 'features'])}")
@@ -359,6 +363,10 @@ def main() -> None:
 def one(name: str, path: Path, arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     """One configuration's results, or why there are none."""
     options = CONFIGURATIONS.get(name, {"tuning": "frozen"})
+    # What the last one left: its Trainer refers to itself.
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
     try:
         with loaded(path, device, arguments.tiny, **options) as backbone:
             batch = synthetic(backbone, arguments.batch, 112 if arguments.tiny else 448)

@@ -102,11 +102,12 @@ class QuestionDataModule(LightningDataModule):
         if trainer is None:
             raise RuntimeError("loaders are made by the Trainer")
         task: Any = trainer.lightning_module
-        rows_left = {name: self._rows_left(name) for name in self.sets}
-        self.pending = [name for name, rows in rows_left.items() if rows]
-        return [self._loader(trainer, task, name, rows_left[name]) for name in self.pending]
+        rows = {name: self.rows_left(name) for name in self.sets}
+        self.pending = [name for name in self.sets if rows[name]]
+        return [self._loader(trainer, task, name, rows[name]) for name in self.pending]
 
-    def _rows_left(self, name: str) -> list[int]:
+    def rows_left(self, name: str) -> list[int]:
+        """Rows of the set's index whose ids are not in `done`."""
         index, done = self.index(name), self.done.get(name, ())
         return [row for row in range(len(index)) if not done or index.record(row).id not in done]
 

@@ -124,14 +124,8 @@ def _phrases() -> list[str]:
         opening,
         *[" " + g for g in guides],
         *starts,
-        '{"bbox_2d": [[',
-        '", "intensity":',
-        "]]}",
-        "], [",
-        '"}',
-        "user\n",
-        "assistant\n",
-    ]
+        '{"bbox_2d": [[', '", "intensity":', "]]}", "], [", '"}', "user\n", "assistant\n",
+    ]  # fmt: skip
 
 
 def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max_pixels: int, seed: int = 0) -> Path:

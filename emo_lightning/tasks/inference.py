@@ -218,6 +218,9 @@ class FeatureTask(_Frozen):
                 rank=self.global_rank, world_size=self.trainer.world_size,
             )  # fmt: skip
             self.data.done[name] = self.writers[name].done
+        if not any(self.data.rows_left(name) for name in self.data.sets):
+            # Without an image the Trainer starts no loop that would end.
+            self.on_test_end()
 
     def _fingerprint(self, name: str, weights: str) -> str:
         size = dict(self.net.processor.image_processor.size)

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from benchmarks.sft_3b import published_3b
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question, model_inputs
 from emo_lightning.data.conversations import ConversationDataset
@@ -150,21 +151,14 @@ def test_small_heads_are_exported() -> None:
 
 def meta_3b() -> nn.Module:
     """Qwen/Qwen2.5-VL-3B-Instruct by its published config, without weights."""
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import Qwen2_5_VLForConditionalGeneration
 
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
-            "intermediate_size": 11008, "vocab_size": 151936, "max_position_embeddings": 128000, "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
-            "tie_word_embeddings": True,
-        },
-        vision_config={
-            "depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "patch_size": 14,
-            "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31], "out_hidden_size": 2048,
-        },
-        tie_word_embeddings=True,
-    )  # fmt: skip
+    config = published_3b()
+    text, vision = config.text_config, config.vision_config
+    assert (text.hidden_size, text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads) == (2048, 36, 16, 2)
+    assert (text.intermediate_size, text.vocab_size, text.rope_parameters["mrope_section"]) == (11008, 151936, [16, 24, 24])
+    assert (vision.hidden_size, vision.depth, vision.patch_size, vision.spatial_merge_size) == (1280, 32, 14, 2)
+    assert (vision.window_size, vision.out_hidden_size, config.tie_word_embeddings) == (112, 2048, True)
     with torch.device("meta"):
         return Qwen2_5_VLForConditionalGeneration(config)
 

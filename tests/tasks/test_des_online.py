@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
@@ -44,6 +45,16 @@ def cache(world_tars: Path, tiny_qwen: Path, tmp_path_factory: pytest.TempPathFa
     return FeatureDataModule(str(out / "train"), str(out / "val"), batch_size=5, seed=2)
 
 
+def test_extraction_that_is_run_again_stays_complete(cache: FeatureDataModule, world_tars: Path, tiny_qwen: Path) -> None:
+    """A run that was stopped between the last image and the end of its stage: nothing is left to extract, and nothing is lost."""
+    out = Path(cache.paths["train"]).parent
+    before = {path.name for path in out.glob("*/*")}
+    source = QuestionDataModule(paths(world_tars), ["emotion"], batch_size=7)
+    trainer(out).test(FeatureTask(BackboneConfig(str(tiny_qwen))), datamodule=source, verbose=False)
+    assert {path.name for path in out.glob("*/*")} == before
+    assert [len(FeatureCache(out / split)) for split in SPLITS] == [24, 8]
+
+
 class Steps(pl.Callback):
     """Loss and gradients of every step, validation after every epoch, and the modes of the frozen modules."""
 
@@ -54,6 +65,7 @@ class Steps(pl.Callback):
         self.heads = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.train()  # as anybody may; the Trainer itself leaves modes alone
         if pl_module.backbone is not None:
             pl_module.backbone.base.lm_head.register_forward_hook(self._count)
 

@@ -102,10 +102,29 @@ class Recorder(pl.Callback):
         self.gradients.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]).clone())
 
 
-def fit_once(tars: Path, model: Path, out: Path, *, batch_size: int, accumulate: int) -> tuple[SFTTask, Recorder]:
+class Summed(SFTTask):
+    """Keeps the sum of losses and the number of items of every training micro-batch of this rank."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sums: list[tuple[float, int]] = []
+
+    def _step(self, batch: dict[str, Any], stage: str) -> tuple[torch.Tensor, torch.Tensor]:
+        total, count = super()._step(batch, stage)
+        if stage == "train":
+            self.sums.append((float(total.detach()), int(count)))
+        return total, count
+
+
+def mean_loss(sums: list[tuple[float, int]]) -> float:
+    """Over all supervised tokens of these micro-batches."""
+    return sum(total for total, _ in sums) / sum(count for _, count in sums)
+
+
+def fit_once(tars: Path, model: Path, out: Path, *, batch_size: int, accumulate: int) -> tuple[Summed, Recorder]:
     """One optimiser step in float64 over the same 8 samples."""
     torch.manual_seed(0)
-    task = SFTTask(BackboneConfig(str(model), tuning="full", train_vision=True), OptimConfig(lr=1e-3, warmup=0))
+    task = Summed(BackboneConfig(str(model), tuning="full", train_vision=True), OptimConfig(lr=1e-3, warmup=0))
     recorder = Recorder()
     run = trainer(
         out, max_steps=1, accumulate_grad_batches=accumulate, precision="64-true", limit_val_batches=0, callbacks=[recorder]
@@ -114,11 +133,25 @@ def fit_once(tars: Path, model: Path, out: Path, *, batch_size: int, accumulate:
     return task, recorder
 
 
+def gradient_of_transformers(tars: Path, model: Path) -> torch.Tensor:
+    """Of transformers' own mean loss over the same 8 samples, in float64."""
+    backbone, batch = batch_of(tars, model, range(8))
+    backbone.double()
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}
+    inputs["pixel_values"] = inputs["pixel_values"].double()
+    backbone.base(**inputs, labels=batch["labels"]).loss.backward()
+    return torch.cat([p.grad.flatten() for p in backbone.parameters()])
+
+
 def test_micro_batches_equal_one_batch(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     whole, one = fit_once(world_tars, tiny_qwen, tmp_path / "a", batch_size=8, accumulate=1)
     parts, four = fit_once(world_tars, tiny_qwen, tmp_path / "b", batch_size=2, accumulate=4)
+    assert len({count for _, count in parts.sums}) > 1, "the test needs unequal answers"
+    assert mean_loss(parts.sums) == pytest.approx(mean_loss(whole.sums), abs=1e-6)
+    assert mean_loss(whole.sums) == pytest.approx(one.losses[0], abs=1e-5)
     gradient, accumulated = one.gradients[-1], four.gradients[-1]
     assert float((gradient - accumulated).abs().max()) < 1e-6
+    assert float((gradient - gradient_of_transformers(world_tars, tiny_qwen)).abs().max()) < 1e-6
     for (name, a), (_, b) in zip(whole.named_parameters(), parts.named_parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), name
 
@@ -126,10 +159,9 @@ def test_micro_batches_equal_one_batch(world_tars: Path, tiny_qwen: Path, tmp_pa
 RANKS = """
 import sys, torch
 from pathlib import Path
-from tests.tasks.test_sft import Recorder, data, trainer
+from tests.tasks.test_sft import Recorder, Summed, data, trainer
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.tasks.base import OptimConfig
-from emo_lightning.tasks.sft import SFTTask
 
 def images(tars, batch_size, count):
     source = data(tars, batch_size=batch_size, val_batch_size=batch_size, limit=13)
@@ -140,13 +172,14 @@ def images(tars, batch_size, count):
 def main():
     torch.set_num_threads(1)
     tars, model, out, devices = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-    task = SFTTask(BackboneConfig(model, tuning='full', train_vision=True), OptimConfig(lr=1e-3, warmup=0))
+    task = Summed(BackboneConfig(model, tuning='full', train_vision=True), OptimConfig(lr=1e-3, warmup=0))
     recorder = Recorder()
     run = trainer(out, max_epochs=1, precision='64-true', devices=devices, strategy='ddp' if devices > 1 else 'auto', callbacks=[recorder])
     run.fit(task, datamodule=images(tars, 8 // devices, 5))
     losses = [float(run.callback_metrics['val/loss'])]
     # One image over two ranks: one of them has nothing but a filler.
     losses += [run.validate(task, datamodule=images(tars, 1, 1), verbose=False)[0]['val/loss']]
+    torch.save(task.sums, out / f'{devices}-{run.global_rank}.pt')
     if run.is_global_zero:
         torch.save((task.state_dict(), recorder.gradients, losses), out / f'{devices}.pt')
 
@@ -164,7 +197,7 @@ def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) 
     for devices in (1, 2):
         command = [sys.executable, str(script), str(world_tars), str(tiny_qwen), str(tmp_path), str(devices)]
         done = subprocess.run(
-            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=180, check=False
+            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")
@@ -175,6 +208,9 @@ def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) 
         assert float((a - b).abs().max()) < 1e-6
         assert float(a.abs().max()) > 1e-3
     assert one[2] == pytest.approx(two[2], abs=1e-6)
+    alone, *ranks = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    for step, sums in enumerate(zip(*ranks, strict=True)):
+        assert mean_loss(list(sums)) == pytest.approx(mean_loss([alone[step]]), abs=1e-6)
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -452,3 +488,20 @@ def test_gradient_checkpointing_reaches_vision_adapters(world_tars: Path, tiny_q
     trained = [p for n, p in task.named_parameters() if p.requires_grad and ".visual.blocks." in n and "lora_B" in n]
     assert trained
     assert all(float(p.detach().abs().max()) > 0 for p in trained)
+
+
+def test_a_fit_stopped_after_its_last_step_still_writes_its_adapter(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """The last checkpoint is there, the adapter is not yet: the same command again has no step left, and writes it."""
+
+    def run(out: Path, checkpoint: Path | None = None) -> pl.Trainer:
+        saver = ModelCheckpoint(dirpath=out, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+        fit = trainer(out, max_steps=2, enable_checkpointing=True, callbacks=[saver], limit_val_batches=0)
+        fit.fit(lora_task(tiny_qwen), datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=False)
+        return fit
+
+    run(tmp_path / "whole")
+    again = run(tmp_path / "again", tmp_path / "whole" / "step=2.ckpt")
+    assert again.global_step == 2
+    written, expected = (load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("again", "whole"))
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)

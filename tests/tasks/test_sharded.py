@@ -92,7 +92,7 @@ def test_two_sharded_ranks_equal_one_process(world_tars: Path, tiny_qwen: Path, 
     done = subprocess.run(
         [*command, str(world_tars), str(tiny_qwen), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
 
