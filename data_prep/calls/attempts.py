@@ -2,7 +2,8 @@
 
 The `openai` client does the talking, its own retries off, since each attempt may cost money. What is done after a failure:
 a refusal for the rate (429) and a failure that the server itself reports (5xx) are tried again; a connection that was lost after
-sending is not, since the request may have been answered and billed.
+sending is not, nor is a request to which a gateway had no answer in time, since it may have been answered and billed. An endpoint
+that answers nobody is waited for (`outage`).
 """
 
 from __future__ import annotations
@@ -18,22 +19,28 @@ from typing import TYPE_CHECKING, Any
 from data_prep.calls.allowance import allowances
 from data_prep.calls.completion import is_completion, never_sent, root_cause, usage_of, without_key
 from data_prep.calls.failures import Again, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.calls.outage import Outage, in_words
 from data_prep.calls.rate import RateLimit, retry_after
 from data_prep.calls.request import Request
 from data_prep.calls.transport import connect, post
 from data_prep.config import EndpointConfig, Price
 from data_prep.costs.money import NANO, Budget, Tally
 from data_prep.ledger import Ledger
+from data_prep.ledger.room import room
 
 if TYPE_CHECKING:
     import openai
 
 __all__ = ["Again", "Attempts", "CallError", "Failure", "Halt", "Stopped", "dollars", "price_reply"]
 
-_RETRIED = (408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
+_RETRIED = (408, 409, 429, 500, 502, 503, 520, 521, 522, 523, 529)
 """Statuses with which a server says that it did not answer; 409 and 52x are those of gateways."""
+_UNKNOWN = (504, 524)
+"""A gateway waited too long: what it waited for may have been done, and billed."""
 _FATAL = (401, 402, 403, 404)
 """Nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
+_FATAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+"""The account has no money: said with a 429 or a 400."""
 _GRACE = 1.0
 """Seconds by which the limit of a whole request is above the client's own, which knows whether anything was sent."""
 _BACK_OFF = 60.0
@@ -56,8 +63,6 @@ class Attempts:
     """
 
     path = "/chat/completions"
-    unknown_statuses: tuple[int, ...] = ()
-    """Statuses that do not say what became of the request."""
     spare = 0.25
     """Requests that may be open beside those that are on their way, as a share of `concurrency`: their intent or their reply is
     being written to disk meanwhile, so that no connection waits for that."""
@@ -80,6 +85,7 @@ class Attempts:
         self._open = {e.name: asyncio.Semaphore(self.at_once(e)) for e in endpoints}
         # An annotator and the critic may be the same model: a provider counts them as one.
         self.limits = {(e.base_url, e.model): RateLimit() for e in endpoints}
+        self.outages = {(e.base_url, e.model): Outage(f"{e.name}: {e.base_url}") for e in endpoints}
         # Back-off is spread so that many waiting callers do not come back at once; it decides nothing that is kept.
         self._random = random.Random()
 
@@ -102,31 +108,51 @@ class Attempts:
             Stopped: the pass is stopping, or its budget is spent.
         """
         endpoint = request.endpoint
-        problem = ""
-        never_connected = True
-        for attempt in range(endpoint.max_attempts):
+        outage = self.outages[endpoint.base_url, endpoint.model]
+        tried = 0
+        while True:
             async with self._open[endpoint.name]:
                 result = await self._attempt(request, key)
             if isinstance(result, bytes | Failure):
                 return result
-            problem = result.problem
-            never_connected = never_connected and result.unsent
-            if attempt + 1 < endpoint.max_attempts and result.wait is None:
-                await self._back_off(attempt)
-        if never_connected:
-            raise self.halt.fail(f"{endpoint.name}: cannot connect to {endpoint.base_url}: {problem}")
-        return Failure("gave_up", f"{endpoint.max_attempts} attempts, last: {problem}")
+            tried += not outage.lasting
+            if tried >= endpoint.max_attempts:
+                break
+            if result.wait is None:
+                await self._back_off(tried - 1)
+        if not outage.connected:
+            raise self.halt.fail(f"{endpoint.name}: cannot connect to {endpoint.base_url}: {result.problem}")
+        return Failure("gave_up", f"{endpoint.max_attempts} attempts, last: {result.problem}")
 
     async def _back_off(self, attempt: int) -> None:
-        end = time.monotonic() + min(_BACK_OFF, 0.5 * 2**attempt) * self._random.uniform(0.5, 1.0)
+        end = time.monotonic() + min(_BACK_OFF, 0.5 * 2 ** max(0, attempt)) * self._random.uniform(0.5, 1.0)
         while (left := end - time.monotonic()) > 0 and not self.halt():
             await asyncio.sleep(min(left, 0.5))
 
     async def _attempt(self, request: Request, key: str) -> bytes | Failure | Again:
+        """Send once, as soon as it may be sent; the endpoint's `Outage` is told what came of it."""
+        endpoint = request.endpoint
+        outage = self.outages[endpoint.base_url, endpoint.model]
+        await outage.turn(self.halt)
+        result = await self._in_time(request, key)
+        match result:
+            case Again(problem=problem, unsent=unsent):
+                outage.failed(key, problem, connected=not unsent)
+            case Failure(kind="unknown", message=problem):
+                outage.failed(key, problem, connected=True)
+            case _:
+                outage.answered()
+        if outage.lasting and outage.seconds > endpoint.max_outage:
+            raise self.halt.fail(f"{outage.why()}; that is more than max_outage ({in_words(endpoint.max_outage)})")
+        return result
+
+    async def _in_time(self, request: Request, key: str) -> bytes | Failure | Again:
+        """Send once, when rate and budget permit it."""
         model = request.endpoint.model
         limit = self.limits[request.endpoint.base_url, model]
         bound = request.upper_nano(self.prices[model])
         while True:
+            await room(self.ledger.path, self.halt)
             ticket = await limit.wait(self.halt)
             if self.halt():
                 raise Stopped
@@ -176,7 +202,7 @@ class Attempts:
         except openai.APIStatusError as error:
             status, said = error.status_code, without_key(error.response.content, client.api_key)
             self.tally.statuses[status] += 1
-            if status in self.unknown_statuses:
+            if status in _UNKNOWN:
                 return await self._unknown(call, f"HTTP {status}"), None
             await ledger.end_call(call, "rejected", ended=time.time(), status=status, raw=said, cost_nano=0)
             return self._judge(endpoint, status, said, error.response.headers), 0
@@ -202,7 +228,7 @@ class Attempts:
                 raw, headers = await post(client, self.path, body)
         except openai.APIStatusError as error:
             said = error.response.headers
-            if _is_fatal(error.status_code, error.response.content):
+            if is_fatal(error.status_code, error.response.content):
                 # What is said of it comes when it is written down; nothing more is sent meanwhile.
                 self.halt.asked = True
             if left := allowances(said):
@@ -246,15 +272,15 @@ class Attempts:
     def _judge(self, endpoint: EndpointConfig, status: int, raw: bytes, headers: Mapping[str, str]) -> Failure | Again:
         said = raw[:300].decode("utf-8", "replace")
         where = f"{endpoint.name}: {endpoint.base_url}"
-        if _is_fatal(status, raw):
+        if is_fatal(status, raw):
             raise self.halt.fail(f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}")
         if status not in _RETRIED:
             return Failure("refused", f"HTTP {status}: {said}")
         wait = retry_after(headers)
-        if wait is not None and wait > endpoint.max_retry_after:
+        if wait is not None and wait > endpoint.max_outage:
             raise self.halt.fail(
                 f"{where} asks to come again in {wait:.0f} s (HTTP {status}: {said}); "
-                f"that is more than max_retry_after ({endpoint.max_retry_after:.0f} s)"
+                f"that is more than max_outage ({in_words(endpoint.max_outage)})"
             )
         return Again(f"HTTP {status}: {said}", wait)
 
@@ -270,8 +296,9 @@ def price_reply(raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple
     return price.cost(*usage), (usage[0], usage[2])
 
 
-def _is_fatal(status: int, raw: bytes) -> bool:
-    return status in _FATAL or (status == 429 and _error_code(raw) == "insufficient_quota")
+def is_fatal(status: int, raw: bytes) -> bool:
+    """Whether a status says that no request of this account, or of this model, can be answered."""
+    return status in _FATAL or (status in (400, 429) and _error_code(raw) in _FATAL_CODES)
 
 
 def _error_code(raw: bytes) -> str | None:

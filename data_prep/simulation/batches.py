@@ -50,6 +50,7 @@ class SimulatedBatchApi:
     def __init__(self, config: SimulatedBatches, answer: Answer, chance: Callable[..., float]) -> None:
         self._config, self._answer, self._chance = config, answer, chance
         self._files: dict[str, bytes] = {}
+        self._kept: dict[str, float] = {}
         self._batches: dict[str, _Batch] = {}
         self._failed_once: set[str] = set()
 
@@ -60,8 +61,9 @@ class SimulatedBatchApi:
         match [method, *path.removeprefix("/v1/").split("/")]:
             case ["POST", "files"]:
                 name = self._keep(_file_of(headers.get("content-type", ""), body))
-                return "200 OK", {"id": name, "object": "file", "bytes": len(body), "created_at": 0, "filename": "f",
-                                  "purpose": "batch", "status": "processed"}  # fmt: skip
+                return "200 OK", self._file(name)
+            case ["GET", "files", name] if name in self._files:
+                return "200 OK", self._file(name)
             case ["GET", "files", name, "content"] if name in self._files:
                 return "200 OK", self._files[name]
             case ["POST", "batches"]:
@@ -78,8 +80,12 @@ class SimulatedBatchApi:
 
     def _keep(self, content: bytes) -> str:
         name = f"file-{len(self._files):06d}"
-        self._files[name] = content
+        self._files[name], self._kept[name] = content, time.time()
         return name
+
+    def _file(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "file", "bytes": len(self._files[name]), "created_at": int(self._kept[name]),
+                "filename": "f", "purpose": "batch", "status": "processed"}  # fmt: skip
 
     def _create(self, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         file = asked["input_file_id"]

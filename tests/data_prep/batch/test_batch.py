@@ -206,7 +206,7 @@ def test_a_batch_that_the_provider_declines_ends_the_pass(
 def test_a_garbled_line_of_a_result_file_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"usage": {"prompt_tokens": 10, "completion_tokens": 2}}}}'
     garbled = [whole[:40], b"[1]", b'{"response": null}', b'{"custom_id": "b", "response": {"status_code": "no"}}']
-    service = BatchService(None, "http://x", lambda: False)  # type: ignore[arg-type]
+    service = BatchService(None, "http://x", lambda: False, 1.0)  # type: ignore[arg-type]
 
     async def content(call: object) -> SimpleNamespace:
         return SimpleNamespace(content=b"\n".join([garbled[0], whole, *garbled[1:], b""]))
