@@ -132,16 +132,18 @@ class Attempts:
     async def _attempt(self, request: Request, key: str) -> bytes | Failure | Again:
         """Send once, as soon as it may be sent; the endpoint's `Outage` is told what came of it."""
         endpoint = request.endpoint
-        outage = self.outages[endpoint.base_url, endpoint.model]
+        outage, limit = self.outages[endpoint.base_url, endpoint.model], self.limits[endpoint.base_url, endpoint.model]
         await outage.turn(self.halt)
         result = await self._in_time(request, key)
         match result:
             case Again(problem=problem, unsent=unsent):
-                outage.failed(key, problem, connected=not unsent)
+                outage.failed(key, problem, limit.rate, connected=not unsent)
             case Failure(kind="unknown", message=problem):
-                outage.failed(key, problem, connected=True)
+                outage.failed(key, problem, limit.rate, connected=True, costly=True)
+            case _ if rate := outage.answered():
+                limit.rate = rate
             case _:
-                outage.answered()
+                pass
         if outage.lasting and outage.seconds > endpoint.max_outage:
             raise self.halt.fail(f"{outage.why()}; that is more than max_outage ({in_words(endpoint.max_outage)})")
         return result

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 _DIFFERENT = 3
 """Requests that failed since the last answer from which on the endpoint is to blame: one that nobody could answer fails alone."""
 _SILENT = 10.0
-"""Seconds without an answer from which on it is an outage."""
+"""Seconds without an answer from which on it is an outage; at once, where a request may have been answered and billed."""
 _GAPS = (1.0, 60.0)
 """Seconds between two requests of an outage: the first, doubled up to the second."""
 _REPEATED = 3600.0
@@ -44,7 +44,8 @@ class Outage:
         """Whether there was ever a connection: an address at which nothing was ever reached is more likely wrong than out of order."""
         self._where, self._clock, self._sleep = where, clock, sleep
         self._failed: set[str] = set()
-        self._since = self._next = self._said = 0.0
+        self._costly = False
+        self._since = self._next = self._said = self._rate = 0.0
         self._gap = _GAPS[0]
         self._last = ""
 
@@ -56,28 +57,38 @@ class Outage:
     @property
     def lasting(self) -> bool:
         """Whether nobody is answered."""
-        return self.connected and len(self._failed) >= _DIFFERENT and self.seconds >= _SILENT
+        return self.connected and len(self._failed) >= _DIFFERENT and (self._costly or self.seconds >= _SILENT)
 
-    def answered(self) -> None:
-        """A request was answered, if only to decline it."""
+    def answered(self) -> float | None:
+        """A request was answered, if only to decline it.
+
+        Returns:
+            Where this ends an outage, the rate of before: what was refused (429) meanwhile says nothing of what is permitted.
+        """
+        rate = self._rate if self.lasting else None
         if self._said:
             log.warning("%s: answers again after %s", self._where, in_words(self.seconds))
         self.connected = True
         self._failed.clear()
+        self._costly = False
         self._said, self._gap = 0.0, _GAPS[0]
+        return rate
 
-    def failed(self, key: str, problem: str, *, connected: bool) -> None:
+    def failed(self, key: str, problem: str, rate: float, *, connected: bool, costly: bool = False) -> None:
         """A request was not answered.
 
         Args:
             key: of the question; one that fails again and again counts once.
             problem: in words.
+            rate: at which requests are sent now.
             connected: whether anything was there.
+            costly: whether it may have been billed: of these none must follow the other at full speed.
         """
         if not self._failed:
-            self._since = self._clock()
+            self._since, self._rate = self._clock(), rate
         self._failed.add(key)
         self.connected = self.connected or connected
+        self._costly = self._costly or costly
         self._last = " ".join(problem.split())[:200]
 
     async def turn(self, halted: Callable[[], bool]) -> None:
@@ -99,7 +110,7 @@ class Outage:
         return f"{self._where} has answered nothing for {in_words(self.seconds)}, last: {self._last}"
 
     def _tell(self, now: float) -> None:
-        if not self._said or now - self._said >= _REPEATED:
+        if self.seconds >= _SILENT and (not self._said or now - self._said >= _REPEATED):
             self._said = now
             log.warning("%s; asking now and then until it does", self.why())
 
