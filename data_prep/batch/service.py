@@ -24,6 +24,8 @@ TOKEN = "emo_batch"
 """Key of our token in a batch's metadata."""
 ENDED = ("completed", "expired", "cancelled", "failed")
 """Statuses after which a batch changes no more."""
+_PAUSE = 1.0
+"""Seconds before an endpoint that does not answer is asked again, doubled up to a minute."""
 _T = TypeVar("_T")
 
 
@@ -149,7 +151,7 @@ class BatchService:
         """A call that costs nothing, repeated while the endpoint cannot be reached or is busy."""
         import openai
 
-        began, wait = time.monotonic(), 1.0
+        began, wait = time.monotonic(), _PAUSE
         while True:
             try:
                 return await call()
