@@ -20,7 +20,6 @@ from data_prep.calls.outage import in_words
 from data_prep.calls.request import Request
 from data_prep.config import BatchConfig, ConfigError, EndpointConfig, Price
 from data_prep.ledger import Ledger
-from data_prep.ledger.room import room
 
 _WAITING = Failure("batched", "travels in a batch")
 
@@ -124,7 +123,7 @@ class BatchCaller(Caller):
         return _WAITING
 
     async def _add(self, request: Request, key: str, upper: int | None) -> None:
-        await room(self.ledger.path, self.halt)
+        await self.attempts.room.wait(self.halt)
         endpoint, line = request.endpoint, Spool.line(request, key)
         current = self._open.get(endpoint.name)
         if current and (

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_prep.batch.records import Batch, Result
-from data_prep.calls.attempts import CallError, Halt, Stopped, is_fatal
+from data_prep.calls.attempts import CallError, Halt, Stopped
 from data_prep.calls.completion import never_sent, root_cause, usage_of
 from data_prep.calls.outage import in_words
 from data_prep.calls.rate import retry_after
+from data_prep.calls.statuses import is_fatal
 from data_prep.config import Price
 
 if TYPE_CHECKING:

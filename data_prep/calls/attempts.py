@@ -9,11 +9,11 @@ that answers nobody is waited for (`outage`).
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import random
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from data_prep.calls.allowance import allowances
@@ -22,25 +22,18 @@ from data_prep.calls.failures import Again, CallError, Failure, Halt, NotSent, S
 from data_prep.calls.outage import Outage, in_words
 from data_prep.calls.rate import RateLimit, retry_after
 from data_prep.calls.request import Request
+from data_prep.calls.statuses import RETRIED, UNKNOWN, is_fatal
 from data_prep.calls.transport import connect, post
 from data_prep.config import EndpointConfig, Price
 from data_prep.costs.money import NANO, Budget, Tally
 from data_prep.ledger import Ledger
-from data_prep.ledger.room import room
+from data_prep.ledger.room import Room
 
 if TYPE_CHECKING:
     import openai
 
 __all__ = ["Again", "Attempts", "CallError", "Failure", "Halt", "Stopped", "dollars", "price_reply"]
 
-_RETRIED = (408, 409, 429, 500, 502, 503, 520, 521, 522, 523, 529)
-"""Statuses with which a server says that it did not answer; 409 and 52x are those of gateways."""
-_UNKNOWN = (504, 524)
-"""A gateway waited too long: what it waited for may have been done, and billed."""
-_FATAL = (401, 402, 403, 404)
-"""Nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
-_FATAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-"""The account has no money: said with a 429 or a 400."""
 _GRACE = 1.0
 """Seconds by which the limit of a whole request is above the client's own, which knows whether anything was sent."""
 _BACK_OFF = 60.0
@@ -88,6 +81,11 @@ class Attempts:
         self.outages = {(e.base_url, e.model): Outage(f"{e.name}: {e.base_url}") for e in endpoints}
         # Back-off is spread so that many waiting callers do not come back at once; it decides nothing that is kept.
         self._random = random.Random()
+
+    @cached_property
+    def room(self) -> Room:
+        """On the disk of the ledger, where that is on this machine."""
+        return Room(self.ledger.path)
 
     def at_once(self, endpoint: EndpointConfig) -> int:
         """The most requests of an endpoint that are on disk without an end: what a kill may leave unknown. So many callers at a
@@ -154,7 +152,7 @@ class Attempts:
         limit = self.limits[request.endpoint.base_url, model]
         bound = request.upper_nano(self.prices[model])
         while True:
-            await room(self.ledger.path, self.halt)
+            await self.room.wait(self.halt)
             ticket = await limit.wait(self.halt)
             if self.halt():
                 raise Stopped
@@ -204,7 +202,7 @@ class Attempts:
         except openai.APIStatusError as error:
             status, said = error.status_code, without_key(error.response.content, client.api_key)
             self.tally.statuses[status] += 1
-            if status in _UNKNOWN:
+            if status in UNKNOWN:
                 return await self._unknown(call, f"HTTP {status}"), None
             await ledger.end_call(call, "rejected", ended=time.time(), status=status, raw=said, cost_nano=0)
             return self._judge(endpoint, status, said, error.response.headers), 0
@@ -238,7 +236,7 @@ class Attempts:
             wait = retry_after(said)
             if error.status_code == 429:
                 limit.refused(ticket, wait)
-            elif error.status_code not in _RETRIED:
+            elif error.status_code not in RETRIED:
                 limit.replied(ticket)
             elif wait is not None:
                 limit.pause(wait)
@@ -276,7 +274,7 @@ class Attempts:
         where = f"{endpoint.name}: {endpoint.base_url}"
         if is_fatal(status, raw):
             raise self.halt.fail(f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}")
-        if status not in _RETRIED:
+        if status not in RETRIED:
             return Failure("refused", f"HTTP {status}: {said}")
         wait = retry_after(headers)
         if wait is not None and wait > endpoint.max_outage:
@@ -296,18 +294,6 @@ def price_reply(raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple
     if usage is None:
         return upper or 0, None
     return price.cost(*usage), (usage[0], usage[2])
-
-
-def is_fatal(status: int, raw: bytes) -> bool:
-    """Whether a status says that no request of this account, or of this model, can be answered."""
-    return status in _FATAL or (status in (400, 429) and _error_code(raw) in _FATAL_CODES)
-
-
-def _error_code(raw: bytes) -> str | None:
-    try:
-        return str(json.loads(raw)["error"]["code"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def dollars(nano: int) -> str:

@@ -19,23 +19,33 @@ _ASLEEP = 0.5
 log = logging.getLogger(__name__)
 
 
-async def room(path: Path, halted: Callable[[], bool]) -> None:
-    """Return at once where there is room beside a ledger, else as soon as there is.
+class Room:
+    """The disk of a ledger.
 
     Args:
         path: of the ledger.
-        halted: the wait ends early where it says so.
-
-    Raises:
-        LedgerError: there was none for hours.
     """
-    began = None
-    while (free := shutil.disk_usage(path.parent).free) < LEAST and not halted():
-        if began is None:
-            began = time.monotonic()
-            log.warning(
-                "%s: only %d MB are free on its disk; nothing is sent until there are %d", path, free // 2**20, LEAST // 2**20
-            )
-        if time.monotonic() - began > PATIENCE:
-            raise LedgerError(f"{path}: only {free // 2**20} MB are free on its disk; a reply might find no room")
-        await asyncio.sleep(_ASLEEP)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._none_since: float | None = None
+
+    async def wait(self, halted: Callable[[], bool]) -> None:
+        """Return at once where there is room, else as soon as there is.
+
+        Args:
+            halted: the wait ends early where it says so.
+
+        Raises:
+            LedgerError: there was none for hours.
+        """
+        while (free := shutil.disk_usage(self._path.parent).free) < LEAST and not halted():
+            now = time.monotonic()
+            none = f"{self._path}: only {free // 2**20} MB are free on its disk"
+            if self._none_since is None:
+                self._none_since = now
+                log.warning("%s; nothing is sent until there are %d", none, LEAST // 2**20)
+            if now - self._none_since > PATIENCE:
+                raise LedgerError(f"{none}, and a reply needs room")
+            await asyncio.sleep(_ASLEEP)
+        self._none_since = None
