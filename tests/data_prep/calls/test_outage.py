@@ -81,6 +81,8 @@ def test_an_outage_is_waited_for(
     assert report.outcomes["valid"] == 16 - unknown
     assert report.pending == ({"unknown": unknown} if unknown else {})
     assert unknown == (10 if fault in ("drop", "504") else 0), "what may have been answered and billed is not sent again"
+    failed = report.health.failed.get("gemini", Counter())
+    assert failed["gave_up"] <= 2, "before three were seen to fail; after that no attempt counts"
     said = [record.getMessage() for record in caplog.records if record.name == outage.__name__]
     assert "has answered nothing" in said[0]
     assert "answers again" in said[-1]
