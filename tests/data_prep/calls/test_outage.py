@@ -140,17 +140,23 @@ def test_one_image_that_nobody_can_answer_is_given_up_and_tried_once_more_at_the
 def test_what_was_given_up_before_an_outage_was_seen_is_asked_again(tmp_path: Path, config: PrepConfig) -> None:
     """The first images meet the failure alone; when others are answered later, they get their turn."""
     import_toys(tmp_path, [truth(seed) for seed in range(8)])
-    failed: list[int] = []
+    failed: Counter[str] = Counter()
+    lock = threading.Lock()
 
     def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
-        if body["model"] == "sim-gpt" and len(failed) < 2 * 2:
-            failed.append(1)
+        image = body["messages"][0]["content"][1]["image_url"]["url"]
+        with lock:
+            fails = body["model"] == "sim-gpt" and (image in failed or len(failed) < 2) and failed.get(image, 0) < 2
+            if fails:
+                failed[image] += 1
+        if fails:
             send(handler, 500, {"error": "for a moment"})
-            return
-        send(handler, 200, good(body))
+        else:
+            send(handler, 200, good(body))
 
     with server(answer) as (url, _):
         report = run_pass(tmp_path, config, url)
+    assert report.health.failed["gpt"]["gave_up"] == 2
     assert (report.outcomes["valid"], report.pending) == (8, {})
 
 
