@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
+import openai
 import pytest
 
 from data_prep.batch.caller import BatchCaller
@@ -92,8 +93,12 @@ def test_a_batch_whose_creation_is_unknown_is_found_again(
                     run_pass(tmp_path / "s", config, server.base_url, batch=True)
             with Store(tmp_path / "s", write=True) as store:
                 assert open_batches(store.ledger)
-                # Meanwhile the clock of this machine was found to be days ahead, and was set.
+                # Meanwhile the clock of this machine was found to be days ahead, and was set; and somebody else made a batch.
                 store.ledger.write_now(("UPDATE batches SET started = started + 300000", ()))
+            with openai.OpenAI(base_url=server.base_url, api_key="x") as somebody:
+                line = b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {}}'
+                file = somebody.files.create(file=("theirs.jsonl", line), purpose="batch")
+                somebody.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
         report = run_pass(tmp_path / "s", config, server.base_url, batch=True)
         total, repeated = bill_of(server)
     assert report.outcomes.total() == 4
