@@ -1,8 +1,8 @@
 """The adaptive rate over a grid of token buckets, in simulated time: share of what the bucket permits, and share of 429s.
 
 Peer: requests paced evenly, which wait where Retry-After says so, at the best of ten rates at which at most 1 % are refused, for each
-bucket that we miss. It knows what we have to find out, so where it stays below 95 % too, nobody without headers can do much better. One line for each bucket in
-which we miss 95 % or 1 %, after a warm-up of a minute and twice the burst.
+bucket that we miss. It knows what we have to find out, so where it stays below 95 % too, nobody without headers can do much better. One
+line for each bucket in which we miss 95 % or 1 %, after a warm-up of a minute and twice the burst.
 
 .venv/bin/python benchmarks/rate_grid.py [--told milliseconds seconds none] [--rates 5 25 60 200] [--headers]
 """
