@@ -49,7 +49,7 @@ def configuration(folder: Path, images: int) -> Path:
         endpoint |= {"batch": True, "concurrency": 3}
     config["world"]["splits"] = {"train": images}
     config["batches"] = {"poll_seconds": 0.1, "settle_seconds": 0.3, "max_requests": 15}
-    config["simulation"]["batches"] = {"seconds": 0.3, "line_error": 0.05, "expire": 0.2}
+    config["simulation"]["batches"] = {"seconds": 0.3, "line_error": 0.05, "expire": 0.2, "create_error": 0.3}
     for model in config["simulation"]["models"].values():
         if "role" in model:
             model |= {"latency": 0.1, "invalid_json": 0.1}

@@ -48,9 +48,10 @@ class EndpointConfig(_Config):
     timeout: float = Field(default=120.0, gt=0)
     """Seconds for one request."""
     max_attempts: int = Field(default=6, ge=1)
-    """Requests for one reply when the endpoint answers 429 or 5xx, or cannot be connected."""
-    max_retry_after: float = Field(default=900.0, ge=0)
-    """Seconds; an endpoint that asks for a longer pause (a daily quota) ends the pass instead."""
+    """Requests for one reply when the endpoint answers 429 or 5xx, or cannot be connected; none counts while it answers nobody."""
+    max_outage: float = Field(default=6 * 3600.0, ge=0)
+    """Seconds for which an endpoint that answers nobody (no connection, 5xx, 429, no answer in time) is waited for, and the longest
+    pause (Retry-After) that is obeyed; then the pass ends."""
     batch: bool = False
     """With `--batch`: ask through the Batch API (needs a `batch` price, and an endpoint that serves /files and /batches)."""
 

@@ -43,7 +43,7 @@ def pass_digest(config: PrepConfig, local: Sequence[Any] = ()) -> str:
         config: of the pass.
         local: `LocalVotes.digest()`.
     """
-    ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_retry_after", "batch"}
+    ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
     parts: list[Any] = [e.model_dump(mode="json", exclude=ignored) for e in config.endpoints]
     parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
     parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, prompts.INVALID_REPLY]

@@ -121,14 +121,11 @@ async def _annotate(
                 while batches.open():
                     await batches.collect()
             else:
-                await run.sweep()
-                while batches and not caller.halt():
-                    await batches.submit()
-                    if not batches.open():
-                        break
-                    run.show()
-                    await batches.collect()
-                    await run.sweep()
+                while await run.sweep() and not caller.halt():
+                    if batches:
+                        await batches.submit()
+                        run.show()
+                        await batches.collect()
             await run.settle()
         except Stopped:
             pass
@@ -170,9 +167,14 @@ class _Run:
         self._caller = caller
         self.report.tally = caller.tally
 
-    async def sweep(self) -> None:
-        """Go through all items that have no outcome: each ends, fails, or waits for a batch."""
+    async def sweep(self) -> bool:
+        """Go through all items that have no outcome: each ends, fails, or waits for a batch.
+
+        Returns:
+            Whether another sweep may bring more: some wait for a batch; or an endpoint gave up on some, and answered others.
+        """
         todo, self._todo = self._todo, []
+        decided = self.report.outcomes.total() + len(self._held)
         self.report.pending.clear()
         queue = iter(todo)
         workers = min(len(todo), sum(e.concurrency for e in self.config.endpoints))
@@ -180,6 +182,8 @@ class _Run:
         # Workers that were stopped leave the rest of the queue.
         self._todo += queue
         self.report.waiting = self.report.pending.pop("batched", 0)
+        decided = self.report.outcomes.total() + len(self._held) - decided
+        return self.report.waiting > 0 or (decided > 0 and self.report.pending["gave_up"] > 0)
 
     async def _work(self, queue: Iterator[Item]) -> None:
         caller, report = self._caller, self.report

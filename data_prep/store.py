@@ -20,6 +20,7 @@ from typing import IO, Self
 
 from data_prep.errors import PrepError
 from data_prep.ledger import Item, Ledger, LedgerError
+from data_prep.ledger.group_commit import damaged, told
 from data_prep.sources.base import Refusal, Repeat, SourceItem
 from data_prep.sources.labels import is_labelled
 
@@ -98,6 +99,9 @@ class Store:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+        if value is not None and damaged(value):
+            with told(self.ledger.path):
+                raise value
 
     def close(self) -> None:
         """Finish writes and give the lock back."""
@@ -113,9 +117,12 @@ class Store:
         lock = open(self.root / "lock", "wb")  # noqa: SIM115 - held until unlock()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.close()
             raise StoreError(f"{self.root}: another program is writing to this store") from None
+        except OSError as error:
+            lock.close()
+            raise StoreError(f"{self.root}: cannot be locked ({error.strerror}); put the store on a local disk") from None
         self._lock = lock
 
     def unlock(self) -> None:

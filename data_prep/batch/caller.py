@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from data_prep.batch.service import ENDED, BatchService, NotCreated
 from data_prep.batch.spool import Spool, spool_path
 from data_prep.calls.attempts import Attempts, Failure
 from data_prep.calls.client import Caller
+from data_prep.calls.outage import in_words
 from data_prep.calls.request import Request
 from data_prep.config import BatchConfig, ConfigError, EndpointConfig, Price
 from data_prep.ledger import Ledger
@@ -62,13 +64,17 @@ class BatchCaller(Caller):
     ) -> None:
         super().__init__(ledger, prices, endpoints, resend_unknown=resend_unknown, limit_nano=limit_nano, attempts=attempts)
         self._folder, self._settings, self._new = folder, settings, new
-        by_url = {e.base_url: BatchService(self.attempts.clients[e.name], e.base_url, self.halt) for e in endpoints}
+        by_url = {
+            e.base_url: BatchService(self.attempts.clients[e.name], e.base_url, self.halt, e.max_outage) for e in endpoints
+        }
         self._services = by_url
         self._open: dict[str, _Open] = {}
         self._locks = {e.name: asyncio.Lock() for e in endpoints}
         self._most = {e.name: settings.max_requests for e in endpoints}
         self._tries: Counter[str] = Counter()
         self._failed: dict[str, Failure] = {}
+        self._not_taken: dict[str, float] = {}
+        """By address: when a batch was first asked for, and not made, since the last one that was."""
         self._names = {e.name: e for e in endpoints}
         self._check(prices, endpoints)
 
@@ -117,6 +123,7 @@ class BatchCaller(Caller):
         return _WAITING
 
     async def _add(self, request: Request, key: str, upper: int | None) -> None:
+        await self.attempts.room.wait(self.halt)
         endpoint, line = request.endpoint, Spool.line(request, key)
         current = self._open.get(endpoint.name)
         if current and (
@@ -165,15 +172,23 @@ class BatchCaller(Caller):
             batch = next(b for b in records.open_batches(self.ledger) if b.id == current.row)
             await self._settle(batch)
         else:
-            await records.mark_created(self.ledger, current.row, remote.id, remote.status)
+            await self._created(current.row, self._names[name].base_url, remote)
+
+    async def _created(self, row: int, base_url: str, remote: Any) -> None:
+        await records.mark_created(self.ledger, row, remote.id, remote.status)
+        self._not_taken.pop(base_url, None)
 
     async def _settle(self, batch: Batch) -> None:
         """Find out whether a batch was created."""
         found = await self._services[batch.base_url].find(batch, self._settings.settle_seconds)
         if found is None:
             await self._drop(batch.id, batch.token, "the provider knows no such batch")
+            # Its requests are collected again by the next sweep.
+            silent = time.monotonic() - self._not_taken.setdefault(batch.base_url, time.monotonic())
+            if silent > self._services[batch.base_url].patience:
+                raise self.halt.fail(f"{batch.endpoint}: {batch.base_url} has made no batch for {in_words(silent)}")
         else:
-            await records.mark_created(self.ledger, batch.id, found.id, found.status)
+            await self._created(batch.id, batch.base_url, found)
 
     async def _drop(self, row: int, token: str, why: str) -> None:
         await records.end_batch(self.ledger, row, "unsent", why)

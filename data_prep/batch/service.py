@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from data_prep.batch.records import Batch, Result
 from data_prep.calls.attempts import CallError, Halt, Stopped
-from data_prep.calls.completion import root_cause, usage_of
+from data_prep.calls.completion import never_sent, root_cause, usage_of
+from data_prep.calls.outage import in_words
 from data_prep.calls.rate import retry_after
+from data_prep.calls.statuses import is_fatal
 from data_prep.config import Price
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ TOKEN = "emo_batch"
 """Key of our token in a batch's metadata."""
 ENDED = ("completed", "expired", "cancelled", "failed")
 """Statuses after which a batch changes no more."""
-_PATIENCE = 3600.0
-"""Seconds for which an endpoint that does not answer is asked again: a network may be away for a while."""
+_PAUSE = 1.0
+"""Seconds before an endpoint that does not answer is asked again, doubled up to a minute."""
 _T = TypeVar("_T")
 
 
@@ -39,12 +41,14 @@ class BatchService:
         client: with retries off.
         base_url: for messages.
         halt: looked at while waiting.
+        patience: seconds for which an endpoint that does not answer is asked again: a network may be away for a while.
     """
 
-    def __init__(self, client: openai.AsyncOpenAI, base_url: str, halt: Halt) -> None:
+    def __init__(self, client: openai.AsyncOpenAI, base_url: str, halt: Halt, patience: float) -> None:
         self._client = client
         self._base_url = base_url
         self._halt = halt
+        self.patience = patience
 
     async def upload(self, path: Path) -> str:
         """Upload a file of requests; returns its id. A file that was uploaded twice costs nothing."""
@@ -63,38 +67,52 @@ class BatchService:
         """
         import openai
 
-        try:
-            return await self._client.batches.create(
-                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
-            )
-        except openai.APIStatusError as error:
-            if error.status_code < 500:
-                said = error.response.content[:300].decode("utf-8", "replace")
-                raise NotCreated(f"HTTP {error.status_code}: {said}") from None
-            return None
-        except openai.APIConnectionError:
-            return None
+        async def send() -> Any:
+            try:
+                return await self._client.batches.create(
+                    input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
+                )
+            except openai.APIStatusError as error:
+                if _busy(error):
+                    raise
+                if error.status_code < 500:
+                    said = error.response.content[:300].decode("utf-8", "replace")
+                    raise NotCreated(f"HTTP {error.status_code}: {said}") from None
+                return None
+            except openai.APIConnectionError as error:
+                if never_sent(error):
+                    raise
+                return None
+
+        return await self._free(send)
 
     async def find(self, batch: Batch, settle: float) -> Any:
         """The batch with our token, or None where the provider knows none.
 
-        Asked again once `settle` seconds have passed since the creation was asked for, so that a list that lags behind is not
-        believed.
+        Asked again after `settle` seconds, so that a list that lags behind is not believed; no date of this machine plays a part,
+        since its clock may be wrong or may have been set.
         """
+        end = time.monotonic() + settle
         while True:
-            asked = time.time()
+            last = time.monotonic() >= end
             if found := await self._free(lambda: self._list(batch)):
                 return found
-            if asked >= batch.started + settle:
+            if last:
                 return None
-            await self.sleep(batch.started + settle - asked)
+            await self.sleep(max(0.0, end - time.monotonic()))
 
     async def _list(self, batch: Batch) -> Any:
+        import openai
+
+        assert batch.file_id is not None, "uploaded before"
+        uploaded = 0
+        with contextlib.suppress(openai.BadRequestError, openai.NotFoundError):
+            uploaded = (await self._client.files.retrieve(batch.file_id)).created_at
         async for found in self._client.batches.list(limit=100):
             if (found.metadata or {}).get(TOKEN) == batch.token:
                 return found
-            if found.created_at < batch.started - 86400:
-                # Newest first: the rest is older than our request.
+            if found.created_at < uploaded:
+                # Newest first: the rest is older than the file of our request (if that is gone, all are looked at).
                 return None
         return None
 
@@ -134,22 +152,27 @@ class BatchService:
         """A call that costs nothing, repeated while the endpoint cannot be reached or is busy."""
         import openai
 
-        began, wait = time.monotonic(), 1.0
+        began, wait = time.monotonic(), _PAUSE
         while True:
             try:
                 return await call()
             except openai.APIStatusError as error:
                 status = error.status_code
                 said = f"HTTP {status}: {error.response.content[:300].decode('utf-8', 'replace')}"
-                if status != 429 and status < 500:
+                if not _busy(error) and status < 500:
                     raise CallError(f"{self._base_url}: the Batch API answers {said}") from None
                 asked = retry_after(error.response.headers)
             except openai.APIConnectionError as error:
                 said, asked = root_cause(error), None
-            if time.monotonic() - began > _PATIENCE:
-                raise CallError(f"{self._base_url}: the Batch API has not answered for an hour: {said}")
+            if (silent := time.monotonic() - began) > self.patience:
+                raise CallError(f"{self._base_url}: the Batch API has not answered for {in_words(silent)}, last: {said}")
             await self.sleep(max(wait, asked or 0.0))
             wait = min(60.0, wait * 2)
+
+
+def _busy(error: openai.APIStatusError) -> bool:
+    """Whether it declines for now, and not because the account has no money."""
+    return error.status_code == 429 and not is_fatal(429, error.response.content)
 
 
 def result_of(line: dict[str, Any], price: Price) -> Result:

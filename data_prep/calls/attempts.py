@@ -2,38 +2,38 @@
 
 The `openai` client does the talking, its own retries off, since each attempt may cost money. What is done after a failure:
 a refusal for the rate (429) and a failure that the server itself reports (5xx) are tried again; a connection that was lost after
-sending is not, since the request may have been answered and billed.
+sending is not, nor is a request to which a gateway had no answer in time, since it may have been answered and billed. An endpoint
+that answers nobody is waited for (`outage`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import random
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from data_prep.calls.allowance import allowances
 from data_prep.calls.completion import is_completion, never_sent, root_cause, usage_of, without_key
 from data_prep.calls.failures import Again, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.calls.outage import Outage, in_words
 from data_prep.calls.rate import RateLimit, retry_after
 from data_prep.calls.request import Request
+from data_prep.calls.statuses import RETRIED, UNKNOWN, is_fatal
 from data_prep.calls.transport import connect, post
 from data_prep.config import EndpointConfig, Price
 from data_prep.costs.money import NANO, Budget, Tally
 from data_prep.ledger import Ledger
+from data_prep.ledger.room import Room
 
 if TYPE_CHECKING:
     import openai
 
 __all__ = ["Again", "Attempts", "CallError", "Failure", "Halt", "Stopped", "dollars", "price_reply"]
 
-_RETRIED = (408, 409, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-"""Statuses with which a server says that it did not answer; 409 and 52x are those of gateways."""
-_FATAL = (401, 402, 403, 404)
-"""Nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
 _GRACE = 1.0
 """Seconds by which the limit of a whole request is above the client's own, which knows whether anything was sent."""
 _BACK_OFF = 60.0
@@ -56,8 +56,6 @@ class Attempts:
     """
 
     path = "/chat/completions"
-    unknown_statuses: tuple[int, ...] = ()
-    """Statuses that do not say what became of the request."""
     spare = 0.25
     """Requests that may be open beside those that are on their way, as a share of `concurrency`: their intent or their reply is
     being written to disk meanwhile, so that no connection waits for that."""
@@ -80,8 +78,14 @@ class Attempts:
         self._open = {e.name: asyncio.Semaphore(self.at_once(e)) for e in endpoints}
         # An annotator and the critic may be the same model: a provider counts them as one.
         self.limits = {(e.base_url, e.model): RateLimit() for e in endpoints}
+        self.outages = {(e.base_url, e.model): Outage(f"{e.name}: {e.base_url}") for e in endpoints}
         # Back-off is spread so that many waiting callers do not come back at once; it decides nothing that is kept.
         self._random = random.Random()
+
+    @cached_property
+    def room(self) -> Room:
+        """On the disk of the ledger, where that is on this machine."""
+        return Room(self.ledger.path)
 
     def at_once(self, endpoint: EndpointConfig) -> int:
         """The most requests of an endpoint that are on disk without an end: what a kill may leave unknown. So many callers at a
@@ -102,31 +106,53 @@ class Attempts:
             Stopped: the pass is stopping, or its budget is spent.
         """
         endpoint = request.endpoint
-        problem = ""
-        never_connected = True
-        for attempt in range(endpoint.max_attempts):
+        outage = self.outages[endpoint.base_url, endpoint.model]
+        tried = 0
+        while True:
             async with self._open[endpoint.name]:
                 result = await self._attempt(request, key)
             if isinstance(result, bytes | Failure):
                 return result
-            problem = result.problem
-            never_connected = never_connected and result.unsent
-            if attempt + 1 < endpoint.max_attempts and result.wait is None:
-                await self._back_off(attempt)
-        if never_connected:
-            raise self.halt.fail(f"{endpoint.name}: cannot connect to {endpoint.base_url}: {problem}")
-        return Failure("gave_up", f"{endpoint.max_attempts} attempts, last: {problem}")
+            tried += not outage.lasting
+            if tried >= endpoint.max_attempts:
+                break
+            if result.wait is None:
+                await self._back_off(tried - 1)
+        if not outage.connected:
+            raise self.halt.fail(f"{endpoint.name}: cannot connect to {endpoint.base_url}: {result.problem}")
+        return Failure("gave_up", f"{endpoint.max_attempts} attempts, last: {result.problem}")
 
     async def _back_off(self, attempt: int) -> None:
-        end = time.monotonic() + min(_BACK_OFF, 0.5 * 2**attempt) * self._random.uniform(0.5, 1.0)
+        end = time.monotonic() + min(_BACK_OFF, 0.5 * 2 ** max(0, attempt)) * self._random.uniform(0.5, 1.0)
         while (left := end - time.monotonic()) > 0 and not self.halt():
             await asyncio.sleep(min(left, 0.5))
 
     async def _attempt(self, request: Request, key: str) -> bytes | Failure | Again:
+        """Send once, as soon as it may be sent; the endpoint's `Outage` is told what came of it."""
+        endpoint = request.endpoint
+        outage, limit = self.outages[endpoint.base_url, endpoint.model], self.limits[endpoint.base_url, endpoint.model]
+        await outage.turn(self.halt)
+        result = await self._in_time(request, key)
+        match result:
+            case Again(problem=problem, unsent=unsent):
+                outage.failed(key, problem, limit.rate, connected=not unsent)
+            case Failure(kind="unknown", message=problem):
+                outage.failed(key, problem, limit.rate, connected=True, costly=True)
+            case _ if rate := outage.answered():
+                limit.rate = rate
+            case _:
+                pass
+        if outage.lasting and outage.seconds > endpoint.max_outage:
+            raise self.halt.fail(f"{outage.why()}; that is more than max_outage ({in_words(endpoint.max_outage)})")
+        return result
+
+    async def _in_time(self, request: Request, key: str) -> bytes | Failure | Again:
+        """Send once, when rate and budget permit it."""
         model = request.endpoint.model
         limit = self.limits[request.endpoint.base_url, model]
         bound = request.upper_nano(self.prices[model])
         while True:
+            await self.room.wait(self.halt)
             ticket = await limit.wait(self.halt)
             if self.halt():
                 raise Stopped
@@ -176,7 +202,7 @@ class Attempts:
         except openai.APIStatusError as error:
             status, said = error.status_code, without_key(error.response.content, client.api_key)
             self.tally.statuses[status] += 1
-            if status in self.unknown_statuses:
+            if status in UNKNOWN:
                 return await self._unknown(call, f"HTTP {status}"), None
             await ledger.end_call(call, "rejected", ended=time.time(), status=status, raw=said, cost_nano=0)
             return self._judge(endpoint, status, said, error.response.headers), 0
@@ -202,7 +228,7 @@ class Attempts:
                 raw, headers = await post(client, self.path, body)
         except openai.APIStatusError as error:
             said = error.response.headers
-            if _is_fatal(error.status_code, error.response.content):
+            if is_fatal(error.status_code, error.response.content):
                 # What is said of it comes when it is written down; nothing more is sent meanwhile.
                 self.halt.asked = True
             if left := allowances(said):
@@ -210,7 +236,7 @@ class Attempts:
             wait = retry_after(said)
             if error.status_code == 429:
                 limit.refused(ticket, wait)
-            elif error.status_code not in _RETRIED:
+            elif error.status_code not in RETRIED:
                 limit.replied(ticket)
             elif wait is not None:
                 limit.pause(wait)
@@ -246,15 +272,15 @@ class Attempts:
     def _judge(self, endpoint: EndpointConfig, status: int, raw: bytes, headers: Mapping[str, str]) -> Failure | Again:
         said = raw[:300].decode("utf-8", "replace")
         where = f"{endpoint.name}: {endpoint.base_url}"
-        if _is_fatal(status, raw):
+        if is_fatal(status, raw):
             raise self.halt.fail(f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}")
-        if status not in _RETRIED:
+        if status not in RETRIED:
             return Failure("refused", f"HTTP {status}: {said}")
         wait = retry_after(headers)
-        if wait is not None and wait > endpoint.max_retry_after:
+        if wait is not None and wait > endpoint.max_outage:
             raise self.halt.fail(
                 f"{where} asks to come again in {wait:.0f} s (HTTP {status}: {said}); "
-                f"that is more than max_retry_after ({endpoint.max_retry_after:.0f} s)"
+                f"that is more than max_outage ({in_words(endpoint.max_outage)})"
             )
         return Again(f"HTTP {status}: {said}", wait)
 
@@ -268,17 +294,6 @@ def price_reply(raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple
     if usage is None:
         return upper or 0, None
     return price.cost(*usage), (usage[0], usage[2])
-
-
-def _is_fatal(status: int, raw: bytes) -> bool:
-    return status in _FATAL or (status == 429 and _error_code(raw) == "insufficient_quota")
-
-
-def _error_code(raw: bytes) -> str | None:
-    try:
-        return str(json.loads(raw)["error"]["code"])
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def dollars(nano: int) -> str:

@@ -28,8 +28,6 @@ _CYCLE = 200
 may be refused): about 0.5 % of requests are refused once the rate is found."""
 _SECONDS = 10.0
 """A cycle lasts at least so long: a large bucket hides for a while that the rate is above what is permitted."""
-_FASTER = 4
-"""Doublings of the increase, two for each cycle that passes without a refusal after the first."""
 _MEASURES = 3
 """Refusals with a count of replies before them after which the rate counts as found; until then it is looked for in large steps."""
 _PAUSE_SHARE = 50
@@ -88,8 +86,11 @@ class RateLimit:
         """Seconds, of the quickest of late."""
         self._trust = 1.0
         """Share of the rate that the headers name."""
-        self._step = 0.0
+        self._low = self._top = 0.0
+        """What it was lowered to, and what it comes back to in a cycle."""
         self._cycle = float(_CYCLE)
+        self._regained = 0
+        """Replies since it was lowered."""
         self._searching = _MEASURES
         self._refusals = 0
         """Since the last decrease, of requests sent before it."""
@@ -160,8 +161,10 @@ class RateLimit:
                 return
         self._accepted += 1
         if math.isfinite(self.rate):
-            # Long without a refusal: the limit has moved up, look for it faster and faster.
-            self.rate += self._step * 2 ** min(_FASTER, max(0.0, 2 * (self._accepted / self._cycle - 1)))
+            # As CUBIC does for TCP: fast to near the rate that was refused, slowly past it, then faster and faster (it has moved up).
+            self._regained += 1
+            past = (self._regained / self._cycle - 1) ** 3
+            self.rate = max(self.rate, self._top + (self._top - self._low) * past)
 
     def told(self, ticket: float, left: Iterable[Allowance]) -> None:
         """An answer said what is left (`allowance.allowances`).
@@ -203,10 +206,9 @@ class RateLimit:
         self.rate = max(self._lowered(ticket, round_trip), 0.01)
         self.pause(retry_after or 0.0)
         self._cycle = self._next_cycle(round_trip, retry_after or 0.0)
-        taken = (1 - _DECREASE) * self.rate
+        self._low, self._top, self._regained = self.rate, self.rate / _DECREASE, 0
         if not self._searching:
-            taken = max(taken, _DECREASE * before - self.rate)
-        self._step = taken / self._cycle
+            self._top = max(self._top, _DECREASE * before)
         self._decreased, self._refusals = now, 1
         self._recent.clear()
         if counted >= _KNOWN or not counted or not self._searching:

@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     import asyncio
 
+    from data_prep.calls.failures import CallError
     from data_prep.config import PrepConfig
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
@@ -82,12 +83,14 @@ def main(argv: list[str]) -> int:
         with chosen_engine(args) as engine, progress_bars() as bars:
             _vote(store, config, bars, engine)
             progress = _Progress(bars, sum(store.ledger.outcome_counts().values()) - len(store.ledger.duplicates()))
-            report = asyncio.run(
-                annotate(
-                    store, config, resend_unknown=args.resend_unknown, limit_nano=limit, batch=args.batch,
-                    cancel_batches=args.cancel_batches, on_progress=progress, engine=engine,
-                )
+            run = annotate(
+                store, config, resend_unknown=args.resend_unknown, limit_nano=limit, batch=args.batch,
+                cancel_batches=args.cancel_batches, on_progress=progress, engine=engine,
             )  # fmt: skip
+            try:
+                report = asyncio.run(run)
+            except CallError as error:
+                raise CallError(f"{error}; all that was paid is kept, the same command goes on from here") from None
             grounded = None
             if not report.stopped and not args.no_ground and not args.cancel_batches:
                 task = bars.add_task("ground", total=None)

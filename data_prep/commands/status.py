@@ -17,10 +17,13 @@ def main(argv: list[str]) -> int:
 
     # Not `Store`: this command answers at once, however large the store is, and loads nothing that it does not need.
     from data_prep.ledger import Ledger
+    from data_prep.ledger.group_commit import told
 
     ledger = Ledger(Path(args.store) / "ledger.sqlite", write=False)
-    outcomes, calls, cost, waiting = ledger.outcome_counts(), ledger.call_totals(), ledger.total_cost(), ledger.open_calls()
-    batches = ledger.read("SELECT endpoint, remote_status, requests, remote_id FROM batches WHERE state != 'ended' ORDER BY id")
+    query = "SELECT endpoint, remote_status, requests, remote_id FROM batches WHERE state != 'ended' ORDER BY id"
+    with told(ledger.path):
+        outcomes, calls, cost, waiting = ledger.outcome_counts(), ledger.call_totals(), ledger.total_cost(), ledger.open_calls()
+        batches = ledger.read(query)
     ledger.close()
     if args.json:
         import json

@@ -67,8 +67,6 @@ class ImageAttempts(Attempts):
     """As `Attempts`, for images: their bytes go to the store before the reply goes to the ledger."""
 
     path = PATH
-    # Said by a gateway that does not know what became of the request: an image may have been made and billed.
-    unknown_statuses = (504, 524)
     # Whatever a 200 holds, an image may have been made: it is not asked for again.
     answers = staticmethod(lambda raw: True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,16 @@ from data_prep.ledger.counters import prepare
 
 if TYPE_CHECKING:
     import asyncio
+
+
+PATIENCE = 6 * 3600.0
+"""Seconds for which a ledger that cannot be written is tried again: what waits to be written has been paid."""
+_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""What may pass by itself, or by somebody's hand: a full disk, a disk that does not answer, another program's transaction."""
+_PAUSES = (0.5, 10.0)
+"""Seconds between two tries: the first, doubled up to the second."""
+
+log = logging.getLogger(__name__)
 
 
 class LedgerError(PrepError, RuntimeError):
@@ -34,7 +46,13 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise LedgerError(f"{path}: cannot be used as a ledger: {error}") from None
+        hint = "; copy it, and mend the copy with `sqlite3 … .recover`" if damaged(error) else ""
+        raise LedgerError(f"{path}: cannot be used as a ledger: {error}{hint}") from None
+
+
+def damaged(error: object) -> bool:
+    """Whether SQLite found a file that is not as it wrote it."""
+    return isinstance(error, sqlite3.DatabaseError) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_CORRUPT
 
 
 def writable(path: Path) -> bool:
@@ -72,7 +90,9 @@ class GroupWriter:
     """The only writer: takes all jobs that wait, commits them at once, then tells their callers."""
 
     def __init__(self, path: Path, schema: str, version: int) -> None:
+        self._path = path
         self._jobs: queue.SimpleQueue[tuple[Job, ...] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         with told(path):
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -88,7 +108,8 @@ class GroupWriter:
         self._jobs.put(jobs)
 
     def close(self) -> None:
-        """Commit what waits, then end."""
+        """Commit what waits, then end; what cannot be written now is not waited for any more."""
+        self._closing.set()
         self._jobs.put(None)
         self._thread.join()
         self._connection.close()
@@ -107,29 +128,53 @@ class GroupWriter:
     def _commit(self, group: list[Job]) -> None:
         error: Exception | None = None
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for job in group:
-                for sql, values in job.statements:
-                    self._connection.execute(sql, values)
-            self._connection.execute("COMMIT")
+            self._write_in_the_end(group)
         except sqlite3.Error as failure:
             # Every caller of the group is told: nothing of it is on disk.
-            error = LedgerError(f"writing the ledger failed: {failure}")
-            self._roll_back()
+            error = LedgerError(f"{self._path}: writing the ledger failed: {failure}")
         except Exception as failure:
             # A value that SQLite cannot hold. It must cost neither the others of the group their replies nor this thread its life.
-            self._roll_back()
             if len(group) > 1:
                 for job in group:
                     self._commit([job])
                 return
-            error = LedgerError(f"writing the ledger failed: {type(failure).__name__}: {failure}")
+            error = LedgerError(f"{self._path}: writing the ledger failed: {type(failure).__name__}: {failure}")
         for loop in {job.loop for job in group}:
             mine = [job.done for job in group if job.loop is loop]
             if loop is None:
                 _tell(mine, error)
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(_tell, mine, error)
+
+    def _write_in_the_end(self, group: list[Job]) -> None:
+        """Write, again and again where what is in the way may pass: everybody who wants to write waits, so nothing more is sent."""
+        began, pause = time.monotonic(), _PAUSES[0]
+        while True:
+            try:
+                self._write(group)
+            except sqlite3.Error as failure:
+                passing = (getattr(failure, "sqlite_errorcode", 0) & 0xFF) in _PASSING
+                if not passing or self._closing.is_set() or time.monotonic() - began > PATIENCE:
+                    raise
+                if pause == _PAUSES[0]:
+                    log.warning("%s: cannot be written (%s); trying on, nothing is sent meanwhile", self._path, failure)
+                self._closing.wait(pause)
+                pause = min(2 * pause, _PAUSES[1])
+                continue
+            if pause > _PAUSES[0]:
+                log.warning("%s: written again", self._path)
+            return
+
+    def _write(self, group: list[Job]) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in group:
+                for sql, values in job.statements:
+                    self._connection.execute(sql, values)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -74,12 +74,14 @@ class Ledger:
             version = self._read.execute("PRAGMA user_version").fetchone()[0]
         if version != LEDGER_VERSION:
             raise LedgerError(f"{path}: ledger version {version}, this program knows {LEDGER_VERSION}")
-        try:
-            prepare(self._read, _SCHEMA)
-        except sqlite3.OperationalError as error:
-            raise LedgerError(f"{path}: made by an older program, and its new tables cannot be added: {error}") from None
+        with told(path):
+            try:
+                prepare(self._read, _SCHEMA)
+            except sqlite3.OperationalError as error:
+                raise LedgerError(f"{path}: made by an older program, and its new tables cannot be added: {error}") from None
+            newest = self._read.execute("SELECT max(id) FROM calls").fetchone()[0]
         self._waiting: list[Job] = []
-        self._next_call = 1 + (self._read.execute("SELECT max(id) FROM calls").fetchone()[0] or 0)
+        self._next_call = 1 + (newest or 0)
 
     def close(self) -> None:
         """Finish pending writes and close the file."""

@@ -50,8 +50,10 @@ class SimulatedBatchApi:
     def __init__(self, config: SimulatedBatches, answer: Answer, chance: Callable[..., float]) -> None:
         self._config, self._answer, self._chance = config, answer, chance
         self._files: dict[str, bytes] = {}
+        self._kept: dict[str, float] = {}
         self._batches: dict[str, _Batch] = {}
         self._failed_once: set[str] = set()
+        self._asked = 0
 
     def route(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[str, dict[str, Any] | bytes]:
         """Status line and answer of a request below /v1/files or /v1/batches."""
@@ -60,8 +62,9 @@ class SimulatedBatchApi:
         match [method, *path.removeprefix("/v1/").split("/")]:
             case ["POST", "files"]:
                 name = self._keep(_file_of(headers.get("content-type", ""), body))
-                return "200 OK", {"id": name, "object": "file", "bytes": len(body), "created_at": 0, "filename": "f",
-                                  "purpose": "batch", "status": "processed"}  # fmt: skip
+                return "200 OK", self._file(name)
+            case ["GET", "files", name] if name in self._files:
+                return "200 OK", self._file(name)
             case ["GET", "files", name, "content"] if name in self._files:
                 return "200 OK", self._files[name]
             case ["POST", "batches"]:
@@ -78,13 +81,22 @@ class SimulatedBatchApi:
 
     def _keep(self, content: bytes) -> str:
         name = f"file-{len(self._files):06d}"
-        self._files[name] = content
+        self._files[name], self._kept[name] = content, time.time()
         return name
+
+    def _file(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "file", "bytes": len(self._files[name]), "created_at": int(self._kept[name]),
+                "filename": "f", "purpose": "batch", "status": "processed"}  # fmt: skip
 
     def _create(self, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         file = asked["input_file_id"]
         if file not in self._files:
             return "400 Bad Request", {"error": {"message": f"no file {file}", "type": "simulation"}}
+        self._asked += 1
+        error = {"error": {"message": "simulated failure", "type": "simulation"}}
+        fault = self._chance("create", str(self._asked)) / self._config.create_error if self._config.create_error else 1.0
+        if fault < 2 / 3:
+            return ("429 Too Many Requests" if fault < 1 / 3 else "503 Service Unavailable"), error
         batch = _Batch(f"batch_{len(self._batches):06d}", file, time.time(), asked.get("metadata") or {})
         lines = self._files[file].splitlines()
         batch.counts["total"] = len(lines)
@@ -92,7 +104,7 @@ class SimulatedBatchApi:
         if len(lines) > _MOST or len(set(names)) != len(names):
             batch.status, batch.problem = "failed", {"code": "invalid_file", "message": "too many or repeated requests"}
         self._batches[batch.id] = batch
-        return "200 OK", batch.json()
+        return ("503 Service Unavailable", error) if fault < 1 else ("200 OK", batch.json())
 
     def _list(self, query: dict[str, list[str]]) -> dict[str, Any]:
         newest = [b.json() for b in reversed(self._batches.values())]

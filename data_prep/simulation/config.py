@@ -61,6 +61,8 @@ class SimulatedBatches(Settings):
     """Chance that a batch expires with half of its requests answered."""
     line_error: float = Field(default=0.0, ge=0, le=1)
     """Chance that a request in a batch fails with HTTP 500 the first time."""
+    create_error: float = Field(default=0.0, ge=0, le=1)
+    """Chance that the creation of a batch fails: in equal parts with HTTP 429, with 503, and with 503 though the batch is made."""
 
 
 class SimulatedImages(Settings):

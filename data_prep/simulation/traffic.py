@@ -37,14 +37,15 @@ class Controller(Protocol):
 
 
 class Paced:
-    """A peer that knows the permitted rate: one request every so often, whatever is answered."""
+    """A peer that knows the permitted rate: one request every so often; it obeys Retry-After, and learns nothing."""
 
-    def __init__(self, rate: float) -> None:
-        self._gap, self._next = 1 / rate, 0.0
+    def __init__(self, clock: Clock, rate: float) -> None:
+        self._clock, self._gap = clock, 1 / rate
+        self._next = self._paused_until = 0.0
 
     def delay(self, now: float) -> float:
         """Seconds until the next request."""
-        return self._next - now
+        return max(self._next, self._paused_until) - now
 
     def take(self, now: float) -> float:
         """A request is sent."""
@@ -55,7 +56,8 @@ class Paced:
         """Nothing is learnt."""
 
     def refused(self, ticket: float, retry_after: float | None) -> None:
-        """Nothing is learnt."""
+        """Nothing is sent before the pause is over."""
+        self._paused_until = max(self._paused_until, self._clock.now + (retry_after or 0.0))
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,15 @@ def windowed_attention(
     even = len(lengths) * longest == patches
     # Beyond the end of a shorter window any patch will do: it is masked.
     at = (cu_seq_lens_q[:-1, None] + place).clamp(max=patches - 1)
-    folded = (
+
+    def folded(part: Tensor) -> Tensor:
         # (1, heads, patches, d) -> (windows, heads, longest, d)
-        (part[0].unflatten(1, (len(lengths), longest)) if even else part[0][:, at]).transpose(0, 1)
-        for part in (query, key, value)
-    )
+        return (part[0].unflatten(1, (len(lengths), longest)) if even else part[0][:, at]).transpose(0, 1)
+
     mask = None if even else real[:, None, None]
-    attended = F.scaled_dot_product_attention(*folded, attn_mask=mask, dropout_p=dropout, scale=scaling).transpose(1, 2)
+    attended = F.scaled_dot_product_attention(
+        folded(query), folded(key), folded(value), attn_mask=mask, dropout_p=dropout, scale=scaling
+    ).transpose(1, 2)
     return (attended.flatten(0, 1) if even else attended[real])[None], None
 
 
@@ -60,5 +62,5 @@ def attend_in_windows(visual: nn.Module) -> None:
     AttentionInterface.register(NAME, windowed_attention)
     # Not at loading: there a name with "flash" in it is checked against the installed FlashAttention packages.
     for part in visual.modules():
-        if hasattr(part, "config"):
-            part.config._attn_implementation = NAME
+        if (config := getattr(part, "config", None)) is not None:
+            config._attn_implementation = NAME

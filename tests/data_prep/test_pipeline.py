@@ -235,7 +235,8 @@ def test_unsent_is_told_from_lost_on_both_transports() -> None:
 
 
 def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_config) -> None:
-    """kill -9 in the middle, then Ctrl-C, then to the end: received replies are used, only those in flight are bought twice."""
+    """kill -9 in the middle, then Ctrl-C, then `kill`, then to the end: what was received is used, only what was in flight is bought
+    twice."""
 
     def slow_start(config: dict) -> None:
         for endpoint in [*config["annotators"], config["critic"]]:
@@ -252,7 +253,7 @@ def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_conf
     with simulated_annotators([r for r, _ in toys], path) as sim:
         arguments = ["annotate", str(root), "--config", str(path), "--base-url", sim.base_url, "--resend-unknown"]
         command = [sys.executable, "-c", program, *arguments]
-        for sent in (signal.SIGKILL, signal.SIGINT):
+        for sent in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
             before = replies()
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ, text=True)
             deadline = time.monotonic() + 60
@@ -261,7 +262,7 @@ def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_conf
             process.send_signal(sent)
             out, _ = process.communicate(timeout=60)
             assert process.returncode == (-9 if sent is signal.SIGKILL else 130), out
-        # The interrupted run waited for what it had sent.
+        # The interrupted runs waited for what they had sent.
         assert all(state != "intent" for state, *_ in calls(root))
         last = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ, text=True, check=True)
         bill = sim.bill()

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
+import openai
 import pytest
 
 from data_prep.batch.caller import BatchCaller
@@ -90,8 +91,14 @@ def test_a_batch_whose_creation_is_unknown_is_found_again(
                 patch.setattr(moment, dies)
                 with pytest.raises(Killed):
                     run_pass(tmp_path / "s", config, server.base_url, batch=True)
-            with Store(tmp_path / "s", write=False) as store:
+            with Store(tmp_path / "s", write=True) as store:
                 assert open_batches(store.ledger)
+                # Meanwhile the clock of this machine was found to be days ahead, and was set; and somebody else made a batch.
+                store.ledger.write_now(("UPDATE batches SET started = started + 300000", ()))
+            with openai.OpenAI(base_url=server.base_url, api_key="x") as somebody:
+                line = b'{"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {}}'
+                file = somebody.files.create(file=("theirs.jsonl", line), purpose="batch")
+                somebody.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
         report = run_pass(tmp_path / "s", config, server.base_url, batch=True)
         total, repeated = bill_of(server)
     assert report.outcomes.total() == 4
@@ -206,7 +213,7 @@ def test_a_batch_that_the_provider_declines_ends_the_pass(
 def test_a_garbled_line_of_a_result_file_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"usage": {"prompt_tokens": 10, "completion_tokens": 2}}}}'
     garbled = [whole[:40], b"[1]", b'{"response": null}', b'{"custom_id": "b", "response": {"status_code": "no"}}']
-    service = BatchService(None, "http://x", lambda: False)  # type: ignore[arg-type]
+    service = BatchService(None, "http://x", lambda: False, 1.0)  # type: ignore[arg-type]
 
     async def content(call: object) -> SimpleNamespace:
         return SimpleNamespace(content=b"\n".join([garbled[0], whole, *garbled[1:], b""]))
@@ -214,3 +221,44 @@ def test_a_garbled_line_of_a_result_file_hides_no_other(monkeypatch: pytest.Monk
     monkeypatch.setattr(service, "_free", content)
     results, unread = asyncio.run(service.results("file", Price(input=3, cached_input=1, output=5)))
     assert ([(r.key, r.state, r.cost_nano) for r in results], unread) == ([("a", "reply", 40)], 4)
+
+
+def test_a_creation_that_fails_is_neither_forgotten_nor_made_twice(
+    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Busy (429), failed (503), and failed though the batch was made: the pass goes on by itself, to its end."""
+
+    def failing(config: dict) -> None:
+        config["simulation"]["batches"] = {"seconds": 0.05, "create_error": 0.6}
+        config["batches"] = {"poll_seconds": 0.05, "settle_seconds": 0.1, "max_requests": 4}
+
+    path = write_config(failing)
+    import_toys(tmp_path / "s", toys[:8])
+    monkeypatch.setattr("data_prep.batch.service._PAUSE", 0.05)
+    with simulated_annotators([r for r, _ in toys], path) as server:
+        arguments = [str(tmp_path / "s"), "--config", str(path), "--base-url", server.base_url, "--batch"]
+        assert main(["annotate", *arguments]) == 0
+        total, repeated = bill_of(server)
+    with Store(tmp_path / "s", write=False) as store:
+        assert store.ledger.outcome_counts()["pending"] == 0
+        assert store.ledger.total_cost() == total
+        ends = [error for (error,) in store.ledger.read("SELECT error FROM batches")]
+    assert repeated == 0
+    assert "the provider knows no such batch" in ends, "this test wants a creation that failed"
+    assert "completed" in ends
+
+
+def test_a_provider_that_makes_no_batch_for_long_ends_the_pass(tmp_path: Path, toys: list, write_config) -> None:
+    def never(config: dict) -> None:
+        config["simulation"]["batches"] = {"create_error": 1.0}
+        config["batches"] = {"poll_seconds": 0.05, "settle_seconds": 0.0}
+        for endpoint in [*config["annotators"], config["critic"]]:
+            endpoint["max_outage"] = 0.0
+
+    path = write_config(never)
+    import_toys(tmp_path / "s", toys[:2])
+    with (
+        simulated_annotators([r for r, _ in toys], path) as server,
+        pytest.raises(CallError, match=r"has made no batch for|the Batch API has not answered for"),
+    ):
+        run_pass(tmp_path / "s", PrepConfig.load(path), server.base_url, batch=True)

@@ -61,7 +61,7 @@ def test_where_the_bucket_holds_one_request_nobody_can_do_much_better() -> None:
     """Requests overtake each other on their way by as much as lies between them: evenly paced ones find the bucket empty too."""
     model = SimulatedModel(role="full", requests_per_second=5.0, burst=1.0)
     run = partial(drive, model, clients=64, seconds=460, warm_up=60, round_trip=1.0)
-    ours, paced = run(), run(controller=lambda clock: Paced(0.6 * 5.0))
+    ours, paced = run(), run(controller=lambda clock: Paced(clock, 0.6 * 5.0))
     assert paced.share < 0.95
     assert paced.refused > 0.01, "the peer, at a rate that it knows to be permitted"
     assert ours.share >= 0.45
