@@ -41,6 +41,9 @@ _FREQUENCIES = sorted(
 _VERTICAL, _HORIZONTAL = (np.array(f) for f in zip(*_FREQUENCIES, strict=True))
 _ORDERS = int(max(_VERTICAL.max(), _HORIZONTAL.max())) + 1
 
+_STRIP = 2
+"""Rows of a product of matrices computed at once (the number of rows is even: ten intervals)."""
+
 _INTERVALS = ((0.0, 1.0), *((start * (1 - size), size) for size in (0.95, 0.9, 0.85) for start in (0.0, 0.5, 1.0)))
 """Along each side: start and length as shares. Every one of them with every other makes a window; the first is the whole."""
 WINDOWS = tuple((left, top, width, height) for (top, height), (left, width) in itertools.product(_INTERVALS, repeat=2))
@@ -110,8 +113,10 @@ def luminance(data: bytes) -> np.ndarray:
 def hashes_of(grey: np.ndarray) -> np.ndarray | None:
     """(windows,) uint64 hashes of a (height, width) uint8 array; None where it is plain. A plain window has the hash of the whole."""
     height, width = grey.shape
-    lowest = _waves(height) @ grey.astype(np.float64) @ _waves(width).T
     count = len(_INTERVALS)
+    # In strips: a product this small is computed in the calling thread, where BLAS would wake (and wait for) all cores.
+    strips = _waves(height).reshape(-1, _STRIP, height) @ grey.astype(np.float64) @ _waves(width).T
+    lowest = strips.reshape(count * _ORDERS, count * _ORDERS)
     by_window = lowest.reshape(count, _ORDERS, count, _ORDERS)[:, _VERTICAL, :, _HORIZONTAL]
     spectra = np.moveaxis(by_window, 0, -1).reshape(len(WINDOWS), len(_FREQUENCIES))
     plain = np.sqrt(np.square(spectra).sum(1)) / _SIDE < _FLAT
