@@ -209,8 +209,8 @@ def _registered(
     distances = []
     for start in range(0, len(pairs), _REGISTERED):
         some = parts(prints, pairs[start : start + _REGISTERED])
-        images = ([grey[names[i]] for i in which] for which in (some.whole, some.part))
-        distances.append(1 - registration.correlations(*images, some.start, some.mirrored))
+        wholes, pieces = ([grey[names[i]] for i in which] for which in (some.whole, some.part))
+        distances.append(1 - registration.correlations(wholes, pieces, some.start, some.mirrored))
         on_progress("register", start + len(some.whole), len(pairs))
     return pairs[:, 0], pairs[:, 1], np.concatenate(distances).clip(0)
 
