@@ -1,11 +1,13 @@
-"""Finding transformed copies: our hash against imagededup's, on the same images; and how long all pairs of 205,000 hashes take.
+"""Finding transformed copies: our hash, alone and with the search for crops, against imagededup's, on the same images; and how long all
+pairs of 205,000 images take.
 
     pip install --no-deps --target /tmp/imagededup imagededup PyWavelets
-    PYTHONPATH=/tmp/imagededup .venv/bin/python benchmarks/dedup.py [--bits 6] [--skip-pairs]
+    PYTHONPATH=/tmp/imagededup .venv/bin/python benchmarks/dedup.py [--bits 6] [--skip-pairs] [--model dinov2]
 
 (--no-deps, because its other dependencies are ours as well.) Images: the photographs of scikit-image and scikit-learn, disjoint tiles
 of the large ones, and drawn images of the world. Each is transformed; recall is the share of copies that are within the threshold of
-their original, precision the share of true ones among all pairs (copy, original) within it.
+their original, precision the share of true ones among all pairs (copy, original) within it. `+ crops` is what `emo prep dedup` does;
+with --model there is one more column, which adds embeddings at the default cosine.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from data_prep.dedup.pairs import close_hashes, hash_distance
-from data_prep.dedup.phash import MIRROR, fingerprint
+from data_prep.dedup.phash import MIRROR, WINDOWS, fingerprint, wholes
+from data_prep.dedup.registration import correlations, thumbnail
+from data_prep.dedup.run import DedupSettings
+from data_prep.dedup.search import parts, search
 
 HASHES = ("PHash", "DHash", "WHash", "AHash")
 
@@ -120,88 +125,127 @@ def png(image: Image.Image) -> bytes:
 
 
 def our_distances(copies: list[np.ndarray], originals: list[np.ndarray]) -> np.ndarray:
-    """(copies, originals) bits, the least over the views; 64 for plain images."""
+    """(copies, originals) bits, the least over the wholes; 64 for plain images."""
     result = np.full((len(copies), len(originals)), 64, np.uint8)
-    a, b = (np.concatenate(views) for views in (copies, originals))
-    of_a, of_b = (np.repeat(np.arange(len(views)), [len(v) for v in views]) for views in (copies, originals))
+    views = [[wholes(hashes) for hashes in prints] for prints in (copies, originals)]
+    a, b = (np.concatenate(v) for v in views)
+    of_a, of_b = (np.repeat(np.arange(len(v)), [len(hashes) for hashes in v]) for v in views)
     np.minimum.at(result, (of_a[:, None], of_b[None]), hash_distance(a[:, None], b[None], MIRROR))
     return result
 
 
-def quality(bits: int, images: int) -> None:
+def our_crops(
+    copies: list[np.ndarray], originals: list[np.ndarray], grey_copies: list[bytes], grey_originals: list[bytes], bits: int
+) -> np.ndarray:
+    """(copies, originals) whether the pixels agree as `emo prep dedup` wants it."""
+    prints, grey = originals + copies, grey_originals + grey_copies
+    found = search(prints, bits + 4, bits, True).candidates
+    found = found[(found[:, 0] < len(originals)) & (found[:, 1] >= len(originals))]
+    some = parts(prints, found)
+    pixels = ([grey[i] for i in which] for which in (some.whole, some.part))
+    same = found[correlations(*pixels, some.start, some.mirrored) >= DedupSettings.correlation] if len(found) else found
+    result = np.zeros((len(copies), len(originals)), bool)
+    result[same[:, 1] - len(originals), same[:, 0]] = True
+    return result
+
+
+def quality(bits: int, images: int, model: str | None) -> None:
     """The table of recall and precision."""
     methods = peers()
     base = [*photographs(), *drawn(images)]
     rng = random.Random(0)
+    embedder = None
+    if model:
+        from data_prep.dedup.embeddings import Embedder
+
+        embedder = Embedder(model)
+    ours = ("hash", "+ crops", *(("+ embeddings",) if embedder else ()))
     print(f"{len(base)} different images, {images} of them drawn; recall % / precision % at {bits} bits")
-    print(f"{'':18}" + "".join(f"{name:>14}" for name in ("ours", *HASHES)))
+    print(f"{'':18}" + "".join(f"{name:>14}" for name in (*ours, *HASHES)))
     seconds = dict.fromkeys(("ours", *HASHES), 0.0)
 
     def encode(pictures: list[Image.Image]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         data = [png(picture) for picture in pictures]
-        start = time.perf_counter()
-        found["ours"] = [np.frombuffer(fingerprint(d), ">u8").astype(np.uint64) for d in data]
-        seconds["ours"] += time.perf_counter() - start
+        start = time.process_time()
+        found["hash"] = [np.frombuffer(fingerprint(d), ">u8").astype(np.uint64) for d in data]
+        seconds["ours"] += time.process_time() - start
+        found["grey"] = [thumbnail(d) for d in data]
+        if embedder:
+            batches = [data[i : i + 32] for i in range(0, len(data), 32)]
+            found["vectors"] = np.concatenate([embedder.embed(batch) for batch in batches]).astype(np.float32)
         for name, method in methods.items():
-            start = time.perf_counter()
+            start = time.process_time()
             arrays = [np.asarray(Image.open(io.BytesIO(d)).convert("RGB")) for d in data]
             codes = [int(method.encode_image(image_array=array), 16) for array in arrays]
-            seconds[name] += time.perf_counter() - start
+            seconds[name] += time.process_time() - start
             found[name] = np.array(codes, np.uint64)
         return found
 
     originals = encode(base)
     for title, transform in TRANSFORMATIONS.items():
         copies = encode([transform(image, rng) for image in base])
+        close = {name: np.bitwise_count(copies[name][:, None] ^ originals[name][None]) <= bits for name in HASHES}
+        close["hash"] = our_distances(copies["hash"], originals["hash"]) <= bits
+        close["+ crops"] = close["hash"] | our_crops(copies["hash"], originals["hash"], copies["grey"], originals["grey"], bits)
+        if embedder:
+            close["+ embeddings"] = close["+ crops"] | (copies["vectors"] @ originals["vectors"].T >= DedupSettings.cosine)
         cells = []
-        for name in ("ours", *HASHES):
-            if name == "ours":
-                close = our_distances(copies[name], originals[name]) <= bits
-            else:
-                close = np.bitwise_count(copies[name][:, None] ^ originals[name][None]) <= bits
-            true = int(close.diagonal().sum())
-            cells.append(f"{100 * true / len(base):.1f}/{100 * true / max(1, int(close.sum())):.1f}")
+        for name in (*ours, *HASHES):
+            true = int(close[name].diagonal().sum())
+            cells.append(f"{100 * true / len(base):.1f}/{100 * true / max(1, int(close[name].sum())):.1f}")
         print(f"{title:18}" + "".join(f"{cell:>14}" for cell in cells), flush=True)
-    print("time to decode and hash, ours / theirs: " + ", ".join(f"{n} {seconds['ours'] / seconds[n]:.2f}" for n in HASHES))
+    print(
+        "processor time to decode and hash, ours / theirs: "
+        + ", ".join(f"{n} {seconds['ours'] / seconds[n]:.2f}" for n in HASHES)
+    )
+
+
+def planted(count: int, rng: np.random.Generator) -> tuple[list[np.ndarray], int]:
+    """Fingerprints of unrelated images, and how many copies are among them: one in ten is a crop of another.
+
+    A window differs from its whole in 12 bits of 64, and a crop from the window that it shows in 3.
+    """
+    windows = np.empty((count, len(WINDOWS)), np.uint64)
+    windows[:, 0] = rng.integers(0, 2**64, size=count, dtype=np.uint64)
+    for column in range(1, len(WINDOWS)):
+        a, b, c, d = rng.integers(0, 2**64, size=(4, count), dtype=np.uint64)
+        windows[:, column] = windows[:, 0] ^ (a & b & (c | d))
+    crops = count // 10
+    shown = windows[np.arange(crops), rng.integers(1, len(WINDOWS), crops)] ^ np.uint64(0b1011)
+    windows[-crops:] ^= (windows[-crops:, 0] ^ shown)[:, None]
+    return list(windows), crops
 
 
 def pairs(count: int, bits: int) -> None:
-    """All pairs, with planted ones; then both on fewer, for the ratio."""
+    """All pairs, with planted ones; then hashes alone on fewer, ours and theirs, for the ratio."""
     method = peers()["PHash"]
     rng = np.random.default_rng(0)
-
-    def hashes(n: int) -> np.ndarray:
-        found = rng.integers(0, 2**64, size=n, dtype=np.uint64)
-        # One in ten is a copy of another with three bits turned.
-        copies = n // 10
-        found[-copies:] = found[:copies] ^ np.uint64(0b1011)
-        return found
-
-    def ours(values: np.ndarray) -> tuple[float, int]:
-        start = time.perf_counter()
-        found = sum(len(edges[0]) for edges in close_hashes(values, bits, MIRROR))
-        return time.perf_counter() - start, found
-
+    prints, crops = planted(count, rng)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    values, processor = hashes(count), time.process_time()
-    took, found = ours(values)
-    processor = time.process_time() - processor
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(
-        f"all pairs of {count} hashes and their mirror images, {bits} bits: {took:.1f} s on {os.cpu_count()} cores "
-        f"({processor:.1f} s of processor time), "
-        f"{found} pairs ({count // 10} planted), memory grew by {grown / 1024:.0f} MiB",
-        flush=True,
-    )
-    few = hashes(min(count, 5_000))
-    took, _ = ours(few)
+    for parts_too in (False, True):
+        start, processor = time.perf_counter(), time.process_time()
+        found = search(prints, bits + 4, bits, parts_too)
+        took, processor = time.perf_counter() - start, time.process_time() - processor
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        true = int((found.candidates[:, 1] - found.candidates[:, 0] == count - crops).sum())
+        print(
+            f"all pairs of {count} images{', crops too' if parts_too else ', hashes and their mirror images'}: {took:.1f} s on "
+            f"{os.cpu_count()} cores ({processor:.1f} s of processor time), {len(found.edges[0])} edges"
+            + (f", {len(found.candidates)} pairs to be registered, {true} of {crops} planted crops" if parts_too else "")
+            + f", memory grew by {grown / 1024:.0f} MiB",
+            flush=True,
+        )
+    few = rng.integers(0, 2**64, size=min(count, 5_000), dtype=np.uint64)
+    start = time.process_time()
+    sum(len(edges[0]) for edges in close_hashes(few, bits, MIRROR))
+    took = time.process_time() - start
     encodings = {str(i): f"{value:016x}" for i, value in enumerate(few)}
-    start = time.perf_counter()
+    start = time.process_time()
     method.find_duplicates(encoding_map=encodings, max_distance_threshold=bits, search_method="brute_force_cython")
-    theirs = time.perf_counter() - start
+    theirs = time.process_time() - start
     print(
-        f"{len(few)} hashes, time of ours (with mirror images) / imagededup brute_force_cython (without): {took / theirs:.3f}"
+        f"{len(few)} hashes, processor time of ours (with mirror images) / imagededup brute_force_cython (without): {took / theirs:.3f}"
     )
 
 
@@ -211,11 +255,12 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=6)
     parser.add_argument("--drawn", type=int, default=300, help="drawn images")
     parser.add_argument("--count", type=int, default=205_000, help="hashes of the second part")
+    parser.add_argument("--model", help="an image model of transformers, as for emo prep dedup")
     parser.add_argument("--skip-quality", action="store_true")
     parser.add_argument("--skip-pairs", action="store_true")
     args = parser.parse_args()
     if not args.skip_quality:
-        quality(args.bits, args.drawn)
+        quality(args.bits, args.drawn, args.model)
     if not args.skip_pairs:
         pairs(args.count, args.bits)
 

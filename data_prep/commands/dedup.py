@@ -17,14 +17,22 @@ def main(argv: list[str]) -> int:
     """Find images that show the same, and keep one of each."""
     parser = new_parser(
         "dedup",
-        "Find images that show the same (equal bytes, a perceptual hash over all pairs, embeddings where a model is given) and keep one\n"
-        "of each; the others are neither annotated nor exported. What is merely alike stays in one split. Nothing is deleted: another run\n"
-        "with other settings gives what it would have given at first.",
+        "Find images that show the same (equal bytes, a perceptual hash over all pairs, the pixels of what may be a crop, embeddings\n"
+        "where a model is given) and keep one of each; the others are neither annotated nor exported. What is merely alike stays in one\n"
+        "split. Nothing is deleted: another run with other settings gives what it would have given at first.",
         "emo prep dedup store --priority emoset,artemis,urls",
     )
     parser.add_argument("store")
     parser.add_argument("--threshold", type=int, default=6, help="bits of 64 up to which images are duplicates (default: 6)")
     parser.add_argument("--near", type=int, help="bits up to which images stay in one split (default: threshold + 4)")
+    parser.add_argument("--no-crops", action="store_true", help="do not look for images that show a part of another")
+    parser.add_argument(
+        "--correlation",
+        type=float,
+        default=0.88,
+        help="of a crop's pixels with its place, from which on duplicates (default: 0.88)",
+    )
+    parser.add_argument("--near-correlation", type=float, help="from which on in one split (default: correlation − 0.08)")
     parser.add_argument(
         "--model", help="also compare embeddings of this transformers model (name or folder), e.g. DINOv2 or CLIP"
     )
@@ -43,6 +51,9 @@ def main(argv: list[str]) -> int:
     settings = DedupSettings(
         threshold=args.threshold,
         near=args.threshold + 4 if args.near is None else args.near,
+        crops=not args.no_crops,
+        correlation=args.correlation,
+        near_correlation=args.correlation - 0.08 if args.near_correlation is None else args.near_correlation,
         cosine=args.cosine,
         near_cosine=args.cosine - 0.04 if args.near_cosine is None else args.near_cosine,
         priority=tuple(source for source in args.priority.split(",") if source),
@@ -75,6 +86,7 @@ def _as_json(report: DedupReport) -> dict[str, Any]:
         "images": report.images,
         "hashed": report.hashed,
         "plain": report.plain,
+        "registered": report.registered,
         "embedded": report.embedded,
         "kept": report.items - len(decision.dropped),
         "left_out": dict(sorted(report.how().items())),
@@ -92,6 +104,8 @@ def _print_report(report: DedupReport) -> None:
     print(
         f"{said['items']} items, {said['images']} different images; {said['hashed']} hashed now, {said['plain']} of one plain colour"
     )
+    if said["registered"]:
+        print(f"{said['registered']} pairs looked at closely, pixel by pixel")
     if said["embedded"]:
         print(f"{said['embedded']} embedded now")
     how = ", ".join(f"{name} {n}" for name, n in said["left_out"].items())

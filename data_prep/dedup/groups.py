@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 
 from data_prep.dedup.pairs import Edges, components, hash_distance
-from data_prep.dedup.phash import MIRROR
+from data_prep.dedup.phash import MIRROR, wholes
 
-How = Literal["sha256", "phash", "embedding", "chain"]
-"""What an item that is left out has in common with the one that is kept: its bytes; a hash or an embedding within the threshold;
-or only the group, through images between them."""
+How = Literal["sha256", "phash", "pixels", "embedding", "chain"]
+"""What an item that is left out has in common with the one that is kept: its bytes; a hash within the threshold; pixels, one of the two
+showing a part of the other; an embedding; or only the group, through images between them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Dropped:
     kept_id: str
     how: How
     distance: float
-    """Bits (sha256: 0, phash and chain), or 1 − cosine (embedding)."""
+    """Bits (sha256: 0, phash and chain), 1 − correlation (pixels), or 1 − cosine (embedding)."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,12 @@ class Decision:
 class Likeness:
     """What is known of the images, by their number."""
 
-    views: Sequence[np.ndarray]
-    """Hashes (uint64), none for plain images."""
+    prints: Sequence[np.ndarray]
+    """Fingerprints (uint64), none for plain images."""
     hash_edges: Edges
     """Up to the wider threshold, enough of them for every group."""
+    pixel_edges: Edges
+    """1 − correlation of the pairs that were registered."""
     embedding_edges: Edges
     vectors: np.ndarray | None
 
@@ -72,6 +74,7 @@ class Thresholds:
     """The first of each pair makes duplicates, the second (wider) makes groups that stay in one split."""
 
     bits: tuple[int, int]
+    correlation: tuple[float, float]
     cosine: tuple[float, float]
 
 
@@ -81,22 +84,23 @@ def decide(items: Sequence[Candidate], likeness: Likeness, thresholds: Threshold
     Args:
         items: all, by id.
         likeness: of their images.
-        thresholds: bits and cosines.
+        thresholds: bits, correlations and cosines.
         priority: sources, foremost first; those that are not named come after them, all alike.
     """
-    images = len(likeness.views)
+    images = len(likeness.prints)
     same = components(images, *_edges(likeness, thresholds, 0))
     rank = {source: position for position, source in enumerate(priority)}
     of_group: dict[int, list[Candidate]] = defaultdict(list)
     for item in items:
         of_group[same[item.image]].append(item)
+    fitted = {(i, j): d for i, j, d in zip(*likeness.pixel_edges, strict=True)}
     dropped: list[Dropped] = []
     sizes: Counter[int] = Counter()
     for members in of_group.values():
         kept = min(members, key=lambda item: (rank.get(item.source, len(rank)), -item.pixels, item.id))
         if len(members) > 1:
             sizes[len(members)] += 1
-            dropped += [_dropped(item, kept, likeness, thresholds) for item in members if item is not kept]
+            dropped += [_dropped(item, kept, likeness, thresholds, fitted) for item in members if item is not kept]
     groups, near_sizes = _near_groups(items, images, _edges(likeness, thresholds, 1))
     return Decision(sorted(dropped, key=lambda d: d.item_id), groups, sizes, near_sizes)
 
@@ -105,6 +109,7 @@ def _edges(likeness: Likeness, thresholds: Thresholds, which: Literal[0, 1]) -> 
     found = []
     for edges, most in (
         (likeness.hash_edges, thresholds.bits[which]),
+        (likeness.pixel_edges, 1 - thresholds.correlation[which]),
         (likeness.embedding_edges, 1 - thresholds.cosine[which]),
     ):
         near = edges[2] <= most
@@ -112,12 +117,17 @@ def _edges(likeness: Likeness, thresholds: Thresholds, which: Literal[0, 1]) -> 
     return found
 
 
-def _dropped(item: Candidate, kept: Candidate, likeness: Likeness, thresholds: Thresholds) -> Dropped:
+def _dropped(
+    item: Candidate, kept: Candidate, likeness: Likeness, thresholds: Thresholds, fitted: dict[tuple[int, int], float]
+) -> Dropped:
     if item.image == kept.image:
         return Dropped(item.id, kept.id, "sha256", 0.0)
-    bits = between(likeness.views[item.image], likeness.views[kept.image])
+    bits = between(likeness.prints[item.image], likeness.prints[kept.image])
     if bits <= thresholds.bits[0]:
         return Dropped(item.id, kept.id, "phash", float(bits))
+    left = fitted.get((min(item.image, kept.image), max(item.image, kept.image)), 2.0)
+    if left <= 1 - thresholds.correlation[0]:
+        return Dropped(item.id, kept.id, "pixels", round(left, 6))
     if likeness.vectors is not None:
         a, b = (likeness.vectors[i].astype(np.float32) for i in (item.image, kept.image))
         if (distance := float(1 - a @ b)) <= 1 - thresholds.cosine[0]:
@@ -126,10 +136,10 @@ def _dropped(item: Candidate, kept: Candidate, likeness: Likeness, thresholds: T
 
 
 def between(first: np.ndarray, second: np.ndarray) -> int:
-    """Bits between two images: the least over their views; 64 where one shows nothing."""
+    """Bits between two images as wholes, with their borders or without, by their fingerprints; 64 where one shows nothing."""
     if not len(first) or not len(second):
         return 64
-    return int(hash_distance(first[:, None], second[None], MIRROR).min())
+    return int(hash_distance(wholes(first)[:, None], wholes(second)[None], MIRROR).min())
 
 
 def _near_groups(items: Sequence[Candidate], images: int, edges: list[Edges]) -> tuple[dict[str, str], Counter[int]]:

@@ -79,8 +79,17 @@ def hash_distance(first: np.ndarray, second: np.ndarray, mirror: int) -> np.ndar
     return np.minimum(np.bitwise_count(differing), np.bitwise_count(differing ^ np.uint64(mirror)))
 
 
+Keep = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Of pairs (first, second, bits): which of them are wanted, (n,) bool. Called in the threads."""
+
+
 def close_hashes(
-    hashes: np.ndarray, most: int, mirror: int, on_rows: Callable[[int], None] = lambda rows: None, workers: int | None = None
+    hashes: np.ndarray,
+    most: int,
+    mirror: int,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    workers: int | None = None,
+    keep: Keep | None = None,
 ) -> Iterator[Edges]:
     """Every pair of hashes at most `most` bits apart, once.
 
@@ -90,45 +99,84 @@ def close_hashes(
         mirror: bits that change in the hash of a mirrored image.
         on_rows: told how many rows are done, for progress.
         workers: threads (numpy computes outside the interpreter's lock); default: one per core.
+        keep: leaves pairs out before they are gathered.
     """
+    return _in_threads(hashes, hashes, most, np.uint64(mirror), on_rows, workers, keep)
+
+
+def close_between(
+    rows: np.ndarray,
+    columns: np.ndarray,
+    most: int,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    workers: int | None = None,
+    keep: Keep | None = None,
+) -> Iterator[Edges]:
+    """Every pair of one of `rows` and one of `columns` at most `most` bits apart, not mirrored; otherwise as `close_hashes`."""
+    return _in_threads(rows, columns, most, None, on_rows, workers, keep)
+
+
+def _in_threads(
+    hashes: np.ndarray,
+    others: np.ndarray,
+    most: int,
+    mirror: np.uint64 | None,
+    on_rows: Callable[[int], None],
+    workers: int | None,
+    keep: Keep | None,
+) -> Iterator[Edges]:
     tasks = range(0, len(hashes), 16 * _ROWS)
     # As many at once as there are threads, so that what was found is taken before more is looked for.
     workers = workers or os.cpu_count() or 1
+
+    def job(row: int) -> Edges:
+        first, second, bits = _close(hashes, others, row, most, mirror)
+        if keep is not None and len(first):
+            wanted = keep(first, second, bits)
+            first, second, bits = first[wanted], second[wanted], bits[wanted]
+        return first, second, bits.astype(np.float64)
+
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(tasks), workers):
-            jobs = [pool.submit(_close, hashes, row, most, np.uint64(mirror)) for row in tasks[start : start + workers]]
-            for job in jobs:
-                yield job.result()
+            jobs = [pool.submit(job, row) for row in tasks[start : start + workers]]
+            for done in jobs:
+                yield done.result()
             on_rows(min(len(hashes), tasks[min(start + workers, len(tasks)) - 1] + 16 * _ROWS))
 
 
-def _close(hashes: np.ndarray, start: int, most: int, mirror: np.uint64) -> Edges:
-    """Pairs whose first row is one of 16 blocks from `start` on, and whose second comes later."""
-    differing = np.empty((_ROWS, _COLUMNS), np.uint64)
-    bits, mirrored = np.empty((_ROWS, _COLUMNS), np.uint8), np.empty((_ROWS, _COLUMNS), np.uint8)
-    close = np.empty((_ROWS, _COLUMNS), bool)
+def _close(
+    hashes: np.ndarray, others: np.ndarray, start: int, most: int, mirror: np.uint64 | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs whose first row is one of 16 blocks from `start` on; among `hashes` themselves only those whose second comes later."""
+    same = hashes is others
+    differing = np.empty(_ROWS * _COLUMNS, np.uint64)
+    bits, mirrored = np.empty(_ROWS * _COLUMNS, np.uint8), np.empty(_ROWS * _COLUMNS, np.uint8)
+    close = np.empty(_ROWS * _COLUMNS, bool)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for row in range(start, min(start + 16 * _ROWS, len(hashes)), _ROWS):
         rows = hashes[row : row + _ROWS, None]
-        for column in range(row, len(hashes), _COLUMNS):
-            columns = hashes[None, column : column + _COLUMNS]
-            block = np.s_[: rows.shape[0], : columns.shape[1]]
-            x, b, m, c = differing[block], bits[block], mirrored[block], close[block]
-            np.bitwise_xor(rows, columns, out=x)
+        for column in range(row if same else 0, len(others), _COLUMNS):
+            columns = others[None, column : column + _COLUMNS]
+            width, size = columns.shape[1], rows.shape[0] * columns.shape[1]
+            x, b, m, c = differing[:size], bits[:size], mirrored[:size], close[:size]
+            np.bitwise_xor(rows, columns, out=x.reshape(-1, width))
             np.bitwise_count(x, out=b)
-            np.bitwise_xor(x, mirror, out=x)
-            np.bitwise_count(x, out=m)
-            np.minimum(b, m, out=b)
+            if mirror is not None:
+                np.bitwise_xor(x, mirror, out=x)
+                np.bitwise_count(x, out=m)
+                np.minimum(b, m, out=b)
             np.less_equal(b, most, out=c)
-            if c.any():
-                i, j = np.nonzero(c)
-                later = i + row < j + column
-                i, j = i[later], j[later]
-                found.append((i + row, j + column, b[i, j]))
+            # Flat, as numpy looks for what is true in one dimension several times faster than in two.
+            at = np.flatnonzero(c)
+            if len(at):
+                i, j = np.divmod(at, width)
+                i, j = i + row, j + column
+                later = i < j if same else np.ones(len(at), bool)
+                found.append((i[later], j[later], b[at[later]]))
     if not found:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8)
     first, second, distance = (np.concatenate(column) for column in zip(*found, strict=True))
-    return first, second, distance.astype(np.float64)
+    return first, second, distance
 
 
 def close_vectors(vectors: np.ndarray, most: float, block: int = 4096) -> Iterator[Edges]:

@@ -2,11 +2,16 @@
 
 Signs, not comparison with a median: mirroring an image turns exactly the signs of the odd horizontal frequencies, so the hash of
 the mirrored image is `hash ^ MIRROR` and need be neither computed nor stored.
+
+A crop moves every frequency, so the hash of the whole does not find it. The hashes of many windows of the image are kept too: one of
+them shows about what the crop shows.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +20,7 @@ from PIL import Image
 
 from data_prep.engine import Result, Row, Step
 
-METHOD = "dct64-1"
+METHOD = "dct64-2"
 """Name of this very function in the ledger: to be changed whenever hashes come out differently."""
 
 _WORK = 256
@@ -23,6 +28,8 @@ _WORK = 256
 _SIDE = 32
 _FLAT = 1.0
 """Root mean square of the 64 frequencies, in grey levels of 0–255, below which an image shows nothing that could be compared."""
+_ZERO = 1e-6
+"""Above the rounding of a frequency that is not there: its sign must not hang on the machine."""
 _TOLERANCE = 20
 """Grey levels by which the pixels of a border may differ (JPEG)."""
 _LEAST_BORDER, _MOST_BORDER = 0.02, 0.3
@@ -32,6 +39,17 @@ _FREQUENCIES = sorted(
     ((v, h) for v in range(16) for h in range(16) if (v, h) != (0, 0)), key=lambda f: (f[0] ** 2 + f[1] ** 2, f)
 )[:64]
 _VERTICAL, _HORIZONTAL = (np.array(f) for f in zip(*_FREQUENCIES, strict=True))
+_ORDERS = int(max(_VERTICAL.max(), _HORIZONTAL.max())) + 1
+
+_STRIP = 2
+"""Rows of a product of matrices computed at once (the number of rows is even: ten intervals)."""
+
+_INTERVALS = ((0.0, 1.0), *((start * (1 - size), size) for size in (0.95, 0.9, 0.85) for start in (0.0, 0.5, 1.0)))
+"""Along each side: start and length as shares. Every one of them with every other makes a window; the first is the whole."""
+WINDOWS = tuple((left, top, width, height) for (top, height), (left, width) in itertools.product(_INTERVALS, repeat=2))
+"""Left, top, width, height as shares of the sides."""
+CENTRE = WINDOWS.index((0.5 * (1 - 0.9), 0.5 * (1 - 0.9), 0.9, 0.9))
+"""The window that a crop is most like on average, wherever it was cut."""
 
 
 def _packed(bits: np.ndarray) -> int:
@@ -43,7 +61,7 @@ MIRROR = _packed(_HORIZONTAL % 2 == 1)
 
 
 def fingerprint(data: bytes) -> bytes:
-    """Hashes of an image, 8 bytes each, big-endian: of the whole, then, where it has a plain border, of what is inside it.
+    """Hashes of an image, 8 bytes each, big-endian: of each of `WINDOWS` inside its plain border; then, if it has one, of the whole.
 
     Empty for an image that shows nothing (a plain colour): it is like no other.
 
@@ -51,11 +69,28 @@ def fingerprint(data: bytes) -> bytes:
         data: an encoded, upright image.
     """
     grey = luminance(data)
-    views = [hash_of(grey)]
     inside = without_border(grey)
-    if inside is not grey:
-        views.append(hash_of(inside))
-    return b"".join(view.to_bytes(8, "big") for view in dict.fromkeys(views) if view is not None)
+    whole = hashes_of(grey)
+    hashes = whole if inside is grey else hashes_of(inside)
+    if hashes is None:
+        hashes = whole
+    if hashes is None:
+        return b""
+    if whole is not None and whole[0] not in hashes[:1]:
+        hashes = np.append(hashes, whole[0])
+    return hashes.astype(">u8").tobytes()
+
+
+def wholes(hashes: np.ndarray) -> np.ndarray:
+    """Of a fingerprint as numbers: the hash inside the border, and the one with it, if there is a border."""
+    return np.concatenate([hashes[:1], hashes[len(WINDOWS) :]])
+
+
+def inside_of(data: bytes) -> np.ndarray:
+    """What the windows of an encoded image are windows of: `luminance`, without a plain border."""
+    grey = luminance(data)
+    inside = without_border(grey)
+    return grey if inside is not grey and hashes_of(inside) is None else inside
 
 
 def luminance(data: bytes) -> np.ndarray:
@@ -75,15 +110,35 @@ def luminance(data: bytes) -> np.ndarray:
         return np.asarray(grey)
 
 
-def hash_of(grey: np.ndarray) -> int | None:
-    """The hash of a (height, width) uint8 array; None where it is plain."""
-    from scipy.fft import dctn
-
-    small = Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    spectrum = dctn(np.asarray(small, dtype=np.float64), norm="ortho")[_VERTICAL, _HORIZONTAL]
-    if np.sqrt(np.square(spectrum).sum()) / _SIDE < _FLAT:
+def hashes_of(grey: np.ndarray) -> np.ndarray | None:
+    """(windows,) uint64 hashes of a (height, width) uint8 array; None where it is plain. A plain window has the hash of the whole."""
+    height, width = grey.shape
+    count = len(_INTERVALS)
+    # In strips: a product this small is computed in the calling thread, where BLAS would wake (and wait for) all cores.
+    strips = _waves(height).reshape(-1, _STRIP, height) @ grey.astype(np.float64) @ _waves(width).T
+    lowest = strips.reshape(count * _ORDERS, count * _ORDERS)
+    by_window = lowest.reshape(count, _ORDERS, count, _ORDERS)[:, _VERTICAL, :, _HORIZONTAL]
+    spectra = np.moveaxis(by_window, 0, -1).reshape(len(WINDOWS), len(_FREQUENCIES))
+    plain = np.sqrt(np.square(spectra).sum(1)) / _SIDE < _FLAT
+    if plain[0]:
         return None
-    return _packed(spectrum > 0)
+    hashes = np.frombuffer(np.packbits(spectra > _ZERO, axis=1).tobytes(), ">u8").astype(np.uint64)
+    return np.where(plain, hashes[0], hashes)
+
+
+@functools.lru_cache(maxsize=2 * _WORK)
+def _waves(length: int) -> np.ndarray:
+    """(intervals × orders, length): what a line of pixels is multiplied by to reduce each interval to `_SIDE` means and transform them."""
+    left, right = np.arange(length), np.arange(1, length + 1)
+    angles = np.pi * (2 * np.arange(_SIDE) + 1) / (2 * _SIDE)
+    cosines = np.cos(np.arange(_ORDERS)[:, None] * angles) * np.sqrt(2 / _SIDE)
+    cosines[0] /= np.sqrt(2)
+    rows = []
+    for start, share in _INTERVALS:
+        edges = (start + share * np.arange(_SIDE + 1) / _SIDE)[:, None] * length
+        covered = np.minimum(right, edges[1:]) - np.maximum(left, edges[:-1])
+        rows.append(cosines @ (covered.clip(0) * _SIDE / (share * length)))
+    return np.concatenate(rows)
 
 
 def without_border(grey: np.ndarray) -> np.ndarray:

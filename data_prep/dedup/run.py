@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_prep.dedup import phash, registration
 from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, decide
-from data_prep.dedup.pairs import Edges, Forest, close_hashes, close_vectors
-from data_prep.dedup.phash import METHOD, MIRROR, Hashing
+from data_prep.dedup.pairs import Edges, Forest, close_vectors, components
+from data_prep.dedup.search import NO_EDGES, Found, parts, search
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches
 from data_prep.errors import PrepError
 from data_prep.ledger.counters import COUNT_DUPLICATES
@@ -24,7 +25,8 @@ _CHUNK = 64
 """Images hashed between two writes of the ledger."""
 _BATCH = 32
 """Images embedded at once."""
-_NONE: Edges = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+_REGISTERED = 256
+"""Pairs registered at once."""
 
 OnProgress = Callable[[str, int, int], None]
 """Told the step, how much of it is done, and the whole."""
@@ -46,6 +48,12 @@ class DedupSettings:
     """Bits of 64 up to which two images are duplicates."""
     near: int = 10
     """Bits up to which two images have to stay in one split."""
+    crops: bool = True
+    """Find images of which one shows a part of the other."""
+    correlation: float = 0.88
+    """Of pixels, once the part is found, from which on two images are duplicates."""
+    near_correlation: float = 0.8
+    """Correlation from which on two images have to stay in one split."""
     cosine: float = 0.97
     """Cosine of embeddings from which two images are duplicates."""
     near_cosine: float = 0.93
@@ -56,6 +64,11 @@ class DedupSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= self.near <= 20:
             raise DedupError(f"threshold {self.threshold}, near {self.near}: expected 0 ≤ threshold ≤ near ≤ 20 (bits of 64)")
+        if not 0 < self.near_correlation <= self.correlation <= 1:
+            raise DedupError(
+                f"correlation {self.correlation:g}, near correlation {self.near_correlation:g}: "
+                "expected 0 < near correlation ≤ correlation ≤ 1"
+            )
         if not 0 < self.near_cosine <= self.cosine <= 1:
             raise DedupError(f"cosine {self.cosine:g}, near cosine {self.near_cosine:g}: expected 0 < near cosine ≤ cosine ≤ 1")
 
@@ -71,6 +84,8 @@ class DedupReport:
     """Hashes computed now; the others were in the ledger."""
     plain: int
     """Images that show nothing a hash could compare."""
+    registered: int
+    """Pairs whose pixels were fitted to each other."""
     embedded: int
     decision: Decision
     split_by_source: int
@@ -111,15 +126,24 @@ def dedup(
     files = dict(sorted((row[2], row[3]) for row in rows))
     number = {sha256: position for position, sha256 in enumerate(files)}
     items = [Candidate(row[0], row[1], number[row[2]], row[4], row[5]) for row in rows]
-    views, hashed = _hashes(store, files, on_progress, engine)
+    prints, hashed = _hashes(store, files, on_progress, engine)
+    found = search(
+        prints, settings.near, settings.threshold, settings.crops, lambda done, total: on_progress("compare", done, total)
+    )
     vectors, embedded = _embeddings(store, files, embedder, on_progress, engine) if embedder else (None, 0)
+    pixel_edges = _registered(store, files, prints, _open(found, len(files), settings.threshold), on_progress, engine)
     likeness = Likeness(
-        views,
-        _hash_edges(views, settings.near, on_progress),
-        _NONE if vectors is None else _embedding_edges(vectors, 1 - settings.near_cosine),
+        prints,
+        found.edges,
+        pixel_edges,
+        NO_EDGES if vectors is None else _embedding_edges(vectors, 1 - settings.near_cosine),
         vectors,
     )
-    thresholds = Thresholds((settings.threshold, settings.near), (settings.cosine, settings.near_cosine))
+    thresholds = Thresholds(
+        (settings.threshold, settings.near),
+        (settings.correlation, settings.near_correlation),
+        (settings.cosine, settings.near_cosine),
+    )
     decision = decide(items, likeness, thresholds, settings.priority)
     _write(store, items, decision)
     splits = {row[0]: row[6] for row in rows}
@@ -127,7 +151,8 @@ def dedup(
         items=len(items),
         images=len(files),
         hashed=hashed,
-        plain=sum(not len(v) for v in views),
+        plain=sum(not len(hashes) for hashes in prints),
+        registered=len(pixel_edges[0]),
         embedded=embedded,
         decision=decision,
         split_by_source=_split_groups(decision, splits),
@@ -135,15 +160,60 @@ def dedup(
 
 
 def _hashes(store: Store, files: dict[str, str], on_progress: OnProgress, engine: Engine) -> tuple[list[np.ndarray], int]:
-    """Hashes of every image, and how many were computed now."""
-    known = dict(store.ledger.read("SELECT image_sha256, views FROM image_hashes WHERE method = ?", (METHOD,)))
-    missing = [sha256 for sha256 in files if sha256 not in known]
+    """Fingerprints of every image, and how many were computed now."""
+    known, computed = _kept(store, files, list(files), phash.METHOD, phash.Hashing(), on_progress, "hash", engine)
+    return [np.frombuffer(known[sha256], ">u8").astype(np.uint64) for sha256 in files], computed
+
+
+def _kept(
+    store: Store,
+    files: dict[str, str],
+    images: Sequence[str],
+    method: str,
+    step: Step,
+    on_progress: OnProgress,
+    name: str,
+    engine: Engine,
+) -> tuple[dict[str, bytes], int]:
+    """What a step finds in images, from the ledger or computed and kept there, and how much was computed now."""
+    known = dict(store.ledger.read("SELECT image_sha256, views FROM image_hashes WHERE method = ?", (method,)))
+    missing = [sha256 for sha256 in images if sha256 not in known]
     write = "INSERT INTO image_hashes VALUES (?, ?, ?)"
-    for chunk, found, done in _computed(store, files, missing, _CHUNK, Hashing(), engine):
-        store.ledger.write_now(*((write, (sha256, METHOD, views)) for sha256, views in zip(chunk, found, strict=True)))
+    for chunk, found, done in _computed(store, files, missing, _CHUNK, step, engine):
+        store.ledger.write_now(*((write, (sha256, method, value)) for sha256, value in zip(chunk, found, strict=True)))
         known |= dict(zip(chunk, found, strict=True))
-        on_progress("hash", done, len(missing))
-    return [np.frombuffer(known[sha256], ">u8").astype(np.uint64) for sha256 in files], len(missing)
+        on_progress(name, done, len(missing))
+    return known, len(missing)
+
+
+def _open(found: Found, images: int, threshold: int) -> np.ndarray:
+    """(pairs, 2) candidates that the hashes alone have not put into one group."""
+    first, second, bits = found.edges
+    same = components(images, (first[bits <= threshold], second[bits <= threshold], bits[bits <= threshold]))
+    return found.candidates[same[found.candidates[:, 0]] != same[found.candidates[:, 1]]]
+
+
+def _registered(
+    store: Store,
+    files: dict[str, str],
+    prints: Sequence[np.ndarray],
+    pairs: np.ndarray,
+    on_progress: OnProgress,
+    engine: Engine,
+) -> Edges:
+    """1 − correlation of each pair, the lesser image first."""
+    if not len(pairs):
+        return NO_EDGES
+    names = list(files)
+    needed = [names[i] for i in np.unique(pairs)]
+    grey, _ = _kept(store, files, needed, registration.METHOD, registration.Thumbnails(), on_progress, "thumbnails", engine)
+    distances = []
+    for start in range(0, len(pairs), _REGISTERED):
+        some = parts(prints, pairs[start : start + _REGISTERED])
+        wholes, pieces = ([grey[names[i]] for i in which] for which in (some.whole, some.part))
+        distances.append(1 - registration.correlations(wholes, pieces, some.start, some.mirrored))
+        on_progress("register", start + len(some.whole), len(pairs))
+    return pairs[:, 0], pairs[:, 1], np.concatenate(distances).clip(0)
 
 
 def _embeddings(
@@ -172,24 +242,6 @@ def _computed(
     for chunk, found in zip(chunks, engine.map(store, rows, step), strict=True):
         done += len(chunk)
         yield chunk, found, done
-
-
-def _hash_edges(views: Sequence[np.ndarray], most: int, on_progress: OnProgress) -> Edges:
-    """Edges between images, for every group up to `most` bits."""
-    forest = Forest(len(views))
-    owners = np.repeat(np.arange(len(views)), [len(v) for v in views])
-    if len(owners) == 0:
-        return _NONE
-    order = np.argsort(np.concatenate(views), kind="stable")
-    hashes, owners = np.concatenate(views)[order], owners[order]
-    # Images of one hash are tied to the first of them, which then stands for all.
-    unique, first, counts = np.unique(hashes, return_index=True, return_counts=True)
-    leaders = owners[first]
-    forest.add(np.repeat(leaders, counts), owners, np.zeros(len(owners)))
-    # A hash and its own mirror image: found below, as all pairs are.
-    for i, j, distance in close_hashes(unique, most, MIRROR, lambda rows: on_progress("compare", rows, len(unique))):
-        forest.add(leaders[i], leaders[j], distance)
-    return forest.edges(most)
 
 
 def _embedding_edges(vectors: np.ndarray, most: float) -> Edges:

@@ -11,5 +11,6 @@ CREATE TABLE IF NOT EXISTS image_embeddings (
     image_sha256 TEXT NOT NULL, model TEXT NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (image_sha256, model));
 CREATE TABLE IF NOT EXISTS source_groups (item_id TEXT PRIMARY KEY, grp TEXT) WITHOUT ROWID;
 """
-"""`duplicates`: items to leave out. `image_hashes.views`: 64-bit hashes, big-endian, one after the other. `image_embeddings.vector`:
+"""`duplicates`: items to leave out. `image_hashes.views`: what the method gives, 64-bit hashes (big-endian, one after
+the other) or the pixels of a thumbnail. `image_embeddings.vector`:
 float16, of length 1. `source_groups`: what `items.grp` was before dedup wrote its own group there."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 from urllib.parse import urlsplit
 
 from data_prep.sources.addresses import is_public
+from data_prep.sources.download import NotPublic, guarded
 from data_prep.sources.images import MAX_BYTES
 
 _GONE = (403, 404, 410)
 """What stores say of a signed address that has run out."""
+_CHUNK = 2**16
 
 
 class FetchError(Exception):
@@ -22,7 +22,7 @@ class FetchError(Exception):
 
 
 async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
-    """Bytes behind an address, at most `MAX_BYTES`. No key is sent, and no redirect followed.
+    """Bytes behind an address, at most `MAX_BYTES`. No key is sent, no redirect followed, and no proxy of the environment used.
 
     Private, loopback and reserved addresses are refused, except on the host of the endpoint itself.
 
@@ -34,32 +34,31 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     Raises:
         FetchError: it cannot be had.
     """
-    import httpx2
+    import aiohttp
+    from yarl import URL
 
+    shown = url[:200]
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FetchError(f"{url[:200]}: not an http address", gone=True)
-    if parts.hostname != urlsplit(base_url).hostname:
-        await _check_public(parts.hostname)
+        raise FetchError(f"{shown}: not an http address", gone=True)
+    ours = parts.hostname == urlsplit(base_url).hostname
+    connector = aiohttp.TCPConnector(socket_factory=None if ours else guarded(is_public))
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
     try:
-        async with httpx2.AsyncClient(timeout=timeout) as client, client.stream("GET", url) as response:
-            if response.status_code != 200:
-                raise FetchError(f"{url[:200]}: HTTP {response.status_code}", gone=response.status_code in _GONE)
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=limits) as session,
+            # As it is: another spelling of a signed address would not be what was signed.
+            session.get(URL(url, encoded=True), allow_redirects=False) as response,
+        ):
+            if response.status != 200:
+                raise FetchError(f"{shown}: HTTP {response.status}", gone=response.status in _GONE)
             data = bytearray()
-            async for part in response.aiter_bytes():
+            async for part in response.content.iter_chunked(_CHUNK):
                 data += part
                 if len(data) > MAX_BYTES:
-                    raise FetchError(f"{url[:200]}: more than {MAX_BYTES} bytes", gone=True)
+                    raise FetchError(f"{shown}: more than {MAX_BYTES} bytes", gone=True)
             return bytes(data)
-    except httpx2.HTTPError as error:
-        raise FetchError(f"{url[:200]}: {type(error).__name__}: {error}", gone=False) from None
-
-
-async def _check_public(host: str) -> None:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None)
-    except OSError as error:
-        raise FetchError(f"{host}: {error}", gone=False) from None
-    for *_, address in found:
-        if not is_public(ipaddress.ip_address(str(address[0]).partition("%")[0])):
-            raise FetchError(f"{host}: {address[0]} is no public address", gone=True)
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotPublic):
+            raise FetchError(f"{shown}: {parts.hostname} is no public address", gone=True) from None
+        raise FetchError(f"{shown}: {type(error).__name__}: {error}", gone=False) from None

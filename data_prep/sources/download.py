@@ -39,11 +39,27 @@ Accept = Callable[[bytes], str | None]
 Deliver = Callable[[bytes, str], Awaitable[None]]
 
 
-class _NotPublic(OSError):
+class NotPublic(OSError):
     """Raised instead of a connection. Always the same text: aiohttp then raises it as it is when a host has several addresses."""
 
     def __init__(self) -> None:
         super().__init__("address is not public")
+
+
+def guarded(public: Callable[[IPAddress], bool]) -> Callable[[Any], socket.socket]:
+    """A `socket_factory` of aiohttp that makes no socket to an address that is not public.
+
+    It is called with the very address that is connected to next, after every resolution and for every redirect: a name that resolves to
+    something else the second time (DNS rebinding) gains nothing.
+    """
+
+    def make(addr_info: Any) -> socket.socket:
+        family, kind, protocol, _, address = addr_info
+        if not public(ipaddress.ip_address(str(address[0]).partition("%")[0])):
+            raise NotPublic
+        return socket.socket(family, kind, protocol)
+
+    return make
 
 
 class _NotPublicRefused(Refused):
@@ -121,7 +137,7 @@ class Downloader:
     async def __aenter__(self) -> Self:
         import aiohttp
 
-        connector = aiohttp.TCPConnector(limit=0, socket_factory=self._socket)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=guarded(self._public))
         self._session: aiohttp.ClientSession = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self.limits.timeout),
@@ -134,14 +150,6 @@ class Downloader:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._session.close()
-
-    def _socket(self, addr_info: Any) -> socket.socket:
-        # Called with the very address that is connected to next, after every resolution and for every redirect: a name that
-        # resolves to something else the second time (DNS rebinding) gains nothing.
-        family, kind, protocol, _, address = addr_info
-        if not self._public(ipaddress.ip_address(str(address[0]).partition("%")[0])):
-            raise _NotPublic
-        return socket.socket(family, kind, protocol)
 
     async def fetch(self, url: str, accept: Accept, deliver: Deliver) -> None:
         """Download one address.
@@ -203,7 +211,7 @@ class Downloader:
                     raise _StatusRefused(response.status)
                 return await _body(response, limit)
         except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, _NotPublic):
+            if isinstance(error.os_error, NotPublic):
                 raise _NotPublicRefused("address not public: private, loopback, link-local or reserved") from None
             if isinstance(error, aiohttp.ClientConnectorDNSError):
                 raise _Again(f"host not found: {error.host}") from None

@@ -13,8 +13,9 @@ from PIL import Image, ImageOps
 from data_prep.cli import main
 from data_prep.config import PrepConfig
 from data_prep.dedup.groups import Candidate, Likeness, Thresholds, between, decide
-from data_prep.dedup.pairs import Edges, Forest, close_hashes, close_vectors, components
-from data_prep.dedup.phash import MIRROR, fingerprint
+from data_prep.dedup.pairs import Edges, Forest, close_between, close_hashes, close_vectors, components
+from data_prep.dedup.phash import MIRROR, WINDOWS, fingerprint, wholes
+from data_prep.dedup.registration import correlations, thumbnail
 from data_prep.dedup.run import DedupError, DedupSettings, dedup
 from data_prep.errors import PrepError
 from data_prep.ledger import Ledger
@@ -86,7 +87,7 @@ def test_copies_are_near_and_others_far(copy: str) -> None:
 def test_the_hash_of_a_mirrored_image_is_the_mirrored_hash() -> None:
     for seed in range(20):
         image = scene(seed)
-        (plain,), (mirrored,) = views(encoded(image)), views(encoded(ImageOps.mirror(image)))
+        (plain,), (mirrored,) = wholes(views(encoded(image))), wholes(views(encoded(ImageOps.mirror(image))))
         assert int(plain) ^ MIRROR == int(mirrored)
 
 
@@ -107,6 +108,89 @@ def test_a_plain_image_is_like_no_other() -> None:
     transparent = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     assert fingerprint(encoded(transparent)) == b""
     assert between(views(red), views(blue)) == 64
+
+
+def crop(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
+    """Without these shares of the sides."""
+    width, height = image.size
+    return image.crop(tuple(round(x) for x in (left * width, top * height, (1 - right) * width, (1 - bottom) * height)))
+
+
+def detailed(seed: int) -> Image.Image:
+    """A scene with details as small as a photograph's, which the hash of the whole loses in a crop."""
+    rng = np.random.default_rng(seed)
+    total = sum(
+        np.asarray(Image.fromarray(rng.normal(0, 255 / 2**n, (3 * 2**n, 4 * 2**n)).astype(np.float32)).resize((320, 240), 3))
+        for n in range(5)
+    )
+    return Image.fromarray(np.clip(128 + total / 4, 0, 255).astype(np.uint8))
+
+
+CROPS = {
+    "corner": (0, 0, 0.08, 0.06),
+    "middle": (0.05, 0.04, 0.05, 0.06),
+    "one side": (0, 0, 0, 0.12),
+    "tenth": (0.02, 0.07, 0.08, 0.03),
+}
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("name", CROPS)
+def test_crops_are_found_by_their_pixels(tmp_path: Path, name: str, mirrored: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    seeds = range(12)
+    copies = [crop(detailed(seed), *CROPS[name]).resize((300, 220)) for seed in seeds]
+    if mirrored:
+        copies = [ImageOps.mirror(copy) for copy in copies]
+    items = [item(f"{seed:02}", encoded(detailed(seed)), group=f"toy:{seed}") for seed in seeds]
+    items += [item(f"copy-{seed:02}", encoded(copy, "JPEG", quality=80)) for seed, copy in zip(seeds, copies, strict=True)]
+    path = store_of(tmp_path, *items)
+    assert main(["dedup", str(path), "--no-crops", "--json"]) == 0
+    by_hash = len(json.loads(capsys.readouterr().out)["duplicates"])
+    assert by_hash < 6, "else this shows nothing"
+    assert main(["dedup", str(path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    with Store(path, write=False) as store:
+        key = {i.id: i.key for i in store.ledger.items()}
+        groups = {i.key: i.group for i in store.ledger.items()}
+    pairs = {(key[d["item"]], key[d["kept"]]) for d in report["duplicates"]}
+    assert pairs <= {(f"copy-{seed:02}", f"{seed:02}") for seed in seeds}, "no two that show different things"
+    # A crop that is mirrored as well is looked for by the hash of the whole alone.
+    assert len(pairs) >= (3 if mirrored else 11)
+    assert all(groups[copy] == groups[original] for copy, original in pairs), "they stay in one split"
+    assert report["registered"] >= len(pairs) - by_hash
+
+
+def test_registration_finds_the_place_and_is_not_taken_in() -> None:
+    whole, other = thumbnail(encoded(detailed(1))), thumbnail(encoded(detailed(2)))
+    part = thumbnail(encoded(crop(detailed(1), 0.02, 0.11, 0.07, 0.03)))
+    start = np.array([[0.0, 0.1, 0.95, 0.9]] * 3)
+    found = correlations([whole] * 3, [part, part, other], start, np.array([False, True, False]))
+    assert found[0] > 0.93
+    assert found[1:].max() < 0.5
+    plain = bytes(1600)
+    assert np.isfinite(correlations([plain, whole], [whole, plain], start[:2], np.zeros(2, bool))).all()
+    # The same light at the same end and nothing else in common: grey levels alone would be taken in.
+    ramp = np.linspace(0, 255, 40)[None] + np.zeros((40, 1))
+    rng = np.random.default_rng(0)
+    lit = [np.clip(ramp + rng.normal(0, 25, ramp.shape), 0, 255).astype(np.uint8).tobytes() for _ in range(2)]
+    assert correlations(lit[:1], lit[1:], np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([False]))[0] < 0.5
+
+
+def test_all_pairs_between_two_sets_are_found() -> None:
+    rng = np.random.default_rng(5)
+    rows, columns = (rng.integers(0, 2**64, n, dtype=np.uint64) for n in (1500, 5000))
+    columns[4090:4110] = rows[1020:1040] ^ np.uint64(0b101)
+    bits = np.bitwise_count(rows[:, None] ^ columns[None])
+    expected = {(int(a), int(b), int(bits[a, b])) for a, b in zip(*np.nonzero(bits <= 16), strict=True)}
+    for keep in (None, lambda i, j, b: j % 2 == 0):
+        found = [
+            (int(a), int(b), int(d))
+            for edges in close_between(rows, columns, 16, workers=2, keep=keep)
+            for a, b, d in zip(*edges, strict=True)
+        ]
+        assert len(found) == len(set(found))
+        assert set(found) == {e for e in expected if keep is None or e[1] % 2 == 0}
+    assert len(expected) > 100
 
 
 def test_all_close_pairs_are_found_whatever_the_size_of_a_block() -> None:
@@ -166,7 +250,7 @@ def test_the_forest_gives_the_groups_of_all_edges_at_every_threshold(monkeypatch
 
 def test_groups_keep_the_foremost_source_then_the_largest_image() -> None:
     none: Edges = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-    views_ = [np.array([h], np.uint64) for h in (0, 0b11, 0xFF00FF00FF00FF00, 0b1111111)]
+    prints = [np.full(len(WINDOWS), h, np.uint64) for h in (0, 0b11, 0xFF00FF00FF00FF00, 0b1111111)]
     # 0–1 near (2 bits), 1–3 near (5 bits), 0–3 only through 1 (7 bits).
     edges = (np.array([0, 1]), np.array([1, 3]), np.array([2.0, 5.0]))
     items = [
@@ -176,7 +260,7 @@ def test_groups_keep_the_foremost_source_then_the_largest_image() -> None:
         Candidate("d", "web", 3, 900, None),
         Candidate("e", "web", 0, 300, "web:g"),
     ]
-    likeness, thresholds = Likeness(views_, edges, none, None), Thresholds((6, 10), (1, 1))
+    likeness, thresholds = Likeness(prints, edges, none, none, None), Thresholds((6, 10), (1, 1), (1, 1))
 
     def left_out(*priority: str) -> dict[str, tuple[str, str, float]]:
         return {d.item_id: (d.kept_id, d.how, d.distance) for d in decide(items, likeness, thresholds, priority).dropped}
@@ -233,8 +317,8 @@ def test_a_store_is_deduplicated_again_and_again(tmp_path: Path, capsys: pytest.
     # Other settings: as if they had been the first.
     other = ["--threshold", "0", "--near", "0", "--priority", "copy"]
     assert main(["dedup", str(path), *other]) == 0
-    # The small copy has the very hash of the original.
-    assert "left out 2 (phash 1, sha256 1)" in capsys.readouterr().out
+    # The small copy and the mirrored one have the very hash of the original.
+    assert "left out 3 (phash 2, sha256 1)" in capsys.readouterr().out
     fresh = store_of(tmp_path, *items, name="fresh")
     assert main(["dedup", str(fresh), *other]) == 0
     assert state(path) == state(fresh)
@@ -312,7 +396,7 @@ def test_embeddings_find_what_the_hash_does_not(tmp_path: Path, vision_model: Pa
     assert np.array_equal(embedder.embed(images[2:3])[0], embedder.embed(images[:4])[2]), "whatever the batch"
 
     path = store_of(tmp_path, *(item(str(i), data) for i, data in enumerate(images)))
-    command = ["dedup", str(path), "--threshold", "0", "--near", "0", "--json"]
+    command = ["dedup", str(path), "--threshold", "0", "--near", "0", "--no-crops", "--json"]
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["duplicates"] == []
     command += ["--model", str(vision_model), "--cosine", str(bound), "--near-cosine", str(bound)]

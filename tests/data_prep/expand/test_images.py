@@ -7,16 +7,19 @@ import base64
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from data_prep.calls.attempts import CallError
 from data_prep.cli import main
 from data_prep.expand.config import ExpandConfig, image_price
+from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.expand.images import GenerationReport, generate
 from data_prep.expand.plan import make_plan, save_plan
 from data_prep.simulation.serve import simulated_annotators
@@ -213,6 +216,35 @@ def test_replies_by_address_are_downloaded(tmp_path: Path, root: Path) -> None:
     assert (dict(second.done), second.tally.requests) == ({"imported": 1}, 0), "downloaded again, not bought again"
     assert len(seen) == 4
     assert "10.0.0.1 is no public address" in str(rows(root, "SELECT error FROM generations"))
+
+
+def test_a_name_that_moves_to_this_machine_after_a_look_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: public for whoever checks, loopback for whoever connects."""
+    real, asked, reached = socket.getaddrinfo, [], []
+
+    def moving(host: str | bytes, port: int, *args: object, **more: object) -> list[tuple]:
+        if host not in ("moving.example", b"moving.example"):
+            return real(host, port, *args, **more)
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) > looks else "93.184.215.14"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", moving)
+
+    def answer(path: str, body: dict) -> tuple[int, bytes]:
+        reached.append(path)
+        return 200, picture(1)
+
+    with images_server(answer) as (url, _):
+        port = urlsplit(url).port
+        # Seen as loopback at once, or only by the second who asks.
+        for looks in (0, 1):
+            asked.clear()
+            with pytest.raises(FetchError) as error:
+                asyncio.run(fetch_image(f"http://moving.example:{port}/x.png", base_url="https://api.example/v1", timeout=2))
+            assert error.value.gone == (looks == 0)
+        assert reached == [], "nothing has been asked of this machine"
+        assert asyncio.run(fetch_image(f"{url}/x.png", base_url=url, timeout=5)) == picture(1)
 
 
 def test_what_is_no_image_is_kept_paid_and_not_asked_again(tmp_path: Path, root: Path) -> None:
