@@ -1,8 +1,9 @@
 """Fine-tuning and features of Qwen2.5-VL-3B in its true shapes with random weights, on one GPU: time, memory, and the peers beside it.
 
 One fit of `SFTTask` per configuration, by the Lightning Trainer, on one batch of images with answers of unequal lengths. Steps alternate:
-ours (logits at the answers' positions alone) and the peer, which is the same step with transformers' own loss, `model(labels=…)`, that
-computes the logits of all positions. Features: `Backbone.hidden_states` (last four layers, no head) and the peer, transformers' own
+ours (logits at the answers' positions alone, all windows of the vision tower at once, a frozen tower left alone) and the peer, the same step
+as transformers has it: `model(labels=…)`, logits of all positions, attention window by window, inputs that require gradients where
+checkpointing is on. Features: `Backbone.hidden_states` (last four layers, no head) and the peer, transformers' own
 `model(output_hidden_states=True)`. All ratios are of medians within one fit.
 
     python benchmarks/sft_3b.py [--batch 8] [--steps 6] [--only "lora;qlora;features"] [--json FILE]
@@ -22,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,8 @@ class Alternating(SFTTask):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start the clock."""
         super().on_train_batch_start(batch, batch_idx)
+        self._manner = as_transformers(self.net) if self.kind == "peer" else nullcontext()
+        self._manner.__enter__()
         forget_peak(self.device)
         self._began = now(self.device)
 
@@ -171,15 +174,40 @@ class Alternating(SFTTask):
         """Stop it, after the optimiser has stepped."""
         kind = self.kind
         self.steps[kind].append((now(self.device) - self._began, peak(self.device)))
+        self._manner.__exit__(None, None, None)
 
     def on_fit_end(self) -> None:
         """Nothing is kept."""
+
+
+@contextmanager
+def as_transformers(backbone: Backbone) -> Iterator[None]:
+    """The model as `from_pretrained` and `gradient_checkpointing_enable` leave it: windows one by one, inputs that require gradients.
+
+    To be left after the backward pass, which computes checkpointed layers again.
+    """
+    towers = [part.config for part in backbone.base.model.visual.modules() if hasattr(part, "config")]
+    ours = [config._attn_implementation for config in towers]
+    for config in towers:
+        config._attn_implementation = "sdpa"
+    if backbone.config.gradient_checkpointing:
+        backbone.base.enable_input_require_grads()
+    yield
+    backbone.base.disable_input_require_grads()
+    for config, name in zip(towers, ours, strict=True):
+        config._attn_implementation = name
 
 
 def peer_loss(backbone: Backbone, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """transformers' own loss over full logits, as a sum."""
     count = (batch["labels"][:, 1:] != IGNORE).sum()
     return backbone.base(**model_inputs(batch), labels=batch["labels"], use_cache=False).loss * count, count
+
+
+def peer_features(backbone: Backbone, inputs: dict[str, Any]) -> Tensor:
+    """transformers' own hidden states, the last four of all."""
+    with as_transformers(backbone):
+        return torch.stack(backbone.base(**inputs, use_cache=False, output_hidden_states=True).hidden_states[-4:])
 
 
 def now(device: torch.device) -> float:
@@ -288,7 +316,7 @@ def measure_features(backbone: Backbone, batch: dict[str, Any], rounds: int, dev
     where = torch.device(device)
     kinds: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: backbone.hidden_states(inputs),
-        "peer": lambda: torch.stack(backbone.base(**inputs, use_cache=False, output_hidden_states=True).hidden_states[-4:]),
+        "peer": lambda: peer_features(backbone, inputs),
     }
     real = inputs["attention_mask"].bool()
     found, expected = (make()[:, real].float() for make in kinds.values())
@@ -320,7 +348,7 @@ def line(row: dict[str, Any]) -> str:
         )
     return (
         f"{row['configuration']}: {row['trainable'] / 1e6:.1f} M train, step {row['step_s']:.3f} s, {row['samples_s']:.2f} samples/s, "
-        f"{row['tokens_s']:.0f} tokens/s, {row['peak_gib']:.1f} GiB, {row['tflops']:.1f} TFLOP/s{mfu} | full logits "
+        f"{row['tokens_s']:.0f} tokens/s, {row['peak_gib']:.1f} GiB, {row['tflops']:.1f} TFLOP/s{mfu} | as transformers "
         f"{row['peer_step_s']:.3f} s, {row['peer_peak_gib']:.1f} GiB | {row['time_ratio']:.2f} times as fast, "
         f"{row['memory_saved_gib']:.1f} GiB saved, losses differ by {row['loss_difference']:.1e}"
     )

@@ -227,7 +227,10 @@ def _wait_for_rank_zero(stage: Stage, since: float) -> None:
 
 def _fork(stage: Stage, number: int, ranks: Ranks) -> int:
     """Exit code of the stage in a forked process: heavy imports are paid once, state is shared with no other stage."""
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(stage, number, ranks), name=stage.name)
+    # A fork of a process that uses CUDA (a notebook, say) cannot use it.
+    in_use = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
+    context = multiprocessing.get_context("spawn") if in_use else multiprocessing.get_context("fork")
+    process = context.Process(target=_child, args=(stage, number, ranks), name=stage.name)
     process.start()
 
     def terminated(*_: Any) -> None:

@@ -517,6 +517,23 @@ def test_no_room_on_the_disk_is_one_line_and_resumes(
     assert weights(tmp_path / "runs/small/tune/adapter")
 
 
+def test_a_process_that_uses_cuda_is_not_forked(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on a GPU: "Cannot re-initialize CUDA in forked subprocess" where the experiment was run from a process with tensors there."""
+    import multiprocessing
+
+    import torch
+
+    asked: list[str] = []
+    context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: asked.append(method) or context(method))
+    for in_use in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
+        assert main(["run", str(small()), "--runs", str(tmp_path / str(in_use)), "--only", "init"]) == 0
+    assert asked == ["fork", "spawn"]
+
+
 def test_a_gpu_that_is_not_there(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import torch
 
