@@ -99,19 +99,8 @@ class EmbeddingTable:
             raise ValueError(f"{path}: {error}") from None
 
 
-@dataclass
-class EmbeddingSample:
-    """One image: its id, its embedding (des_dim,), its labels, and whether it only keeps ranks in step."""
-
-    key: str
-    des: Tensor
-    labels: Supervision
-    filler: bool = False
-
-
-@dataclass
-class EmbeddingDataset(Dataset[EmbeddingSample]):
-    """Embeddings in memory, indexed by int or by the sampler's `Slot`.
+class EmbeddingDataset(Dataset[Any]):
+    """Embeddings and labels in memory, indexed by whole batches of the sampler's `Slot`s.
 
     Args:
         keys: n record ids.
@@ -119,19 +108,16 @@ class EmbeddingDataset(Dataset[EmbeddingSample]):
         labels: n supervisions.
     """
 
-    keys: list[str]
-    des: Tensor
-    labels: list[Supervision]
+    def __init__(self, keys: list[str], des: Tensor, labels: list[Supervision]) -> None:
+        self.keys, self.des, self.labels = keys, des, labels
+        self._columns = collate_supervision(keys, labels, [False] * len(keys))
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, slot: int | Slot) -> EmbeddingSample:
-        index, filler = (slot, False) if isinstance(slot, int) else (slot.index, slot.filler)
-        return EmbeddingSample(self.keys[index], self.des[index], self.labels[index], filler)
-
-
-def collate_embeddings(samples: Sequence[EmbeddingSample]) -> dict[str, Any]:
-    """`des` (B, des_dim) and `collate_supervision`'s keys."""
-    labels = collate_supervision([s.key for s in samples], [s.labels for s in samples], [s.filler for s in samples])
-    return {"des": torch.stack([sample.des for sample in samples]), **labels}
+    def __getitems__(self, slots: Sequence[Slot]) -> dict[str, Any]:
+        """A batch: `des` (B, des_dim) and `collate_supervision`'s keys. The DataLoader asks for it in place of single samples."""
+        rows = torch.tensor([slot.index for slot in slots])
+        columns = {name: column[rows] for name, column in self._columns.items() if isinstance(column, Tensor)}
+        filler = torch.tensor([slot.filler for slot in slots])
+        return {"des": self.des[rows], **columns, "filler": filler, "key": [self.keys[slot.index] for slot in slots]}

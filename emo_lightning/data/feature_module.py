@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from emo_lightning.data.embeddings import EmbeddingDataset, collate_embeddings
+from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache, collate_features
 from emo_lightning.data.loader import ResumableLoader, check_counts, rank_loader
@@ -24,7 +24,8 @@ class FeatureDataModule(pl.LightningDataModule):
         val: folder of the validation set's feature cache.
         test: folder of the test set's feature cache.
         extra: further evaluation sets, by the name their metrics get, e.g. {"heldout": "cache/heldout"}.
-        batch_size: samples per rank and step.
+        batch_size: samples per rank and step. Embeddings in memory are one batch, whatever this is: a linear problem on them has one
+            optimum, which the noise of small batches would miss.
         num_workers: loader processes per rank; 0 reads in the main process.
         seed: of the training order.
     """
@@ -83,7 +84,13 @@ class FeatureDataModule(pl.LightningDataModule):
 
     def train_batches(self, world_size: int) -> int:
         """Training steps per epoch on each rank."""
-        return len(EpochBatches(len(self.caches["train"]), self.batch_size, seed=self.seed, world_size=world_size))
+        return len(
+            EpochBatches(len(self.caches["train"]), self._rows("train", world_size), seed=self.seed, world_size=world_size)
+        )
+
+    def _rows(self, name: str, world_size: int) -> int:
+        """Samples per rank and step."""
+        return -(-len(self.embeddings[name]) // world_size) if name in self.embeddings else self.batch_size
 
     def train_dataloader(self) -> ResumableLoader:
         """Shuffled."""
@@ -105,8 +112,11 @@ class FeatureDataModule(pl.LightningDataModule):
 
     def loader(self, name: str, shuffle: bool = False) -> ResumableLoader:
         """Batches of one set for this rank."""
-        options: dict[str, Any] = {"num_workers": self.num_workers, "collate_fn": collate_features}
-        dataset: Any = self.caches.get(name)
+        rows = self._rows(name, self.trainer.world_size if self.trainer is not None else 1)
         if name in self.embeddings:
-            dataset, options = self.embeddings[name], {"collate_fn": collate_embeddings}
-        return rank_loader(self.trainer, dataset, self.batch_size, seed=self.seed, shuffle=shuffle, **options)
+            # It gives batches as they are.
+            return rank_loader(
+                self.trainer, self.embeddings[name], rows, seed=self.seed, shuffle=False, collate_fn=lambda batch: batch
+            )
+        workers = {"num_workers": self.num_workers, "collate_fn": collate_features}
+        return rank_loader(self.trainer, self.caches[name], rows, seed=self.seed, shuffle=shuffle, **workers)

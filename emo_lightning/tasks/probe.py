@@ -38,7 +38,8 @@ STATISTICS_ROWS = 65_536
 class ProbeTask(Task):
     """Trains a grid of linear probes at once, chooses one on validation, reports it on the evaluation sets.
 
-    The DES of every set is computed once, shared among the ranks, before the first step; the probes then train in memory.
+    The DES of every set is computed once, shared among the ranks, before the first step; the probes then train in memory, on all
+    images in every step.
     `train/loss` is the mean over the grid, `val/loss` the chosen probe's cross-entropy.
     The probe with the lowest validation cross-entropy is chosen after each validation, and a checkpoint holds the choice made with
     its weights. (Accuracy on a small validation set hardly tells the points of a grid apart: on 128 images its standard error is
@@ -50,7 +51,8 @@ class ProbeTask(Task):
 
     Args:
         des_head: folder of the trained DES head.
-        learning_rates: of the grid, as shares of a Newton step at zero (see `LinearProbes`).
+        learning_rates: of the grid, as shares of a Newton step at zero (see `LinearProbes`). The curvature may grow to half the number
+            of classes times that at zero (Böhning 1992): with this momentum, rates up to a third cannot diverge.
         weight_decays: of the grid: decay / 2 times the squared weights is added to the mean cross-entropy.
         momentum: of SGD with Nesterov's momentum.
         optim: the schedule (`schedule`, `warmup`, `final`); what else AdamW has does not apply.
@@ -73,7 +75,7 @@ class ProbeTask(Task):
         seed: int = 0,
     ) -> None:
         super().__init__(optim or OptimConfig(warmup=0.0), seed)
-        rates = [0.01, 0.03, 0.1] if learning_rates is None else learning_rates
+        rates = [0.1, 0.2] if learning_rates is None else learning_rates
         decays = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1] if weight_decays is None else weight_decays
         self.grid = [(rate, decay) for rate in rates for decay in decays]
         self.models_trained = len(self.grid)
