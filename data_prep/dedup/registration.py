@@ -56,7 +56,10 @@ def correlations(wholes: Sequence[bytes], parts: Sequence[bytes], starts: np.nda
     for _ in range(_STEPS):
         step, gain[active] = _step(moving[active], right[active], down[active], target[active], place[active], gain[active])
         place[active] += step
-        active, moved = active[_plausible(place[active])], np.abs(step).max(1)[_plausible(place[active])]
+        plausible = _plausible(place[active])
+        active, moved = active[plausible], np.abs(step).max(1)[plausible]
+        if not len(active):
+            break
         best[active] = np.maximum(best[active], _agreement(_sampled(moving[active], place[active]), target[active]))
         active = active[moved > _DONE]
         if not len(active):

@@ -29,8 +29,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage is one after a twentieth of a second."""
-    monkeypatch.setattr(outage, "_SILENT", 0.05)
+    """An outage is one as soon as three requests have failed, however little time that took."""
+    monkeypatch.setattr(outage, "_SILENT", 0.0)
     monkeypatch.setattr(outage, "_GAPS", (0.02, 0.05))
 
 

@@ -176,6 +176,15 @@ def test_registration_finds_the_place_and_is_not_taken_in() -> None:
     assert correlations(lit[:1], lit[1:], np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([False]))[0] < 0.5
 
 
+def test_a_registration_that_leads_nowhere_ends() -> None:
+    """Alone in its batch, a pair whose place leaves the picture in the first step left an empty batch behind it."""
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, 40 * 40, dtype=np.uint8).tobytes() for _ in range(80)]
+    start = np.array([[0.0, 0.0, 0.6, 0.6]])
+    found = [correlations([a], [b], start, np.array([False]))[0] for a, b in zip(noise[::2], noise[1::2], strict=True)]
+    assert max(np.abs(found)) < 0.5
+
+
 def test_all_pairs_between_two_sets_are_found() -> None:
     rng = np.random.default_rng(5)
     rows, columns = (rng.integers(0, 2**64, n, dtype=np.uint64) for n in (1500, 5000))

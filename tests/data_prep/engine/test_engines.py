@@ -78,7 +78,7 @@ def test_both_engines_find_the_same_duplicates(cluster: Any, store: Store, tmp_p
         tables = ("image_hashes ORDER BY image_sha256", "duplicates ORDER BY item_id", "items ORDER BY id")
         found.append([store.ledger.read(f"SELECT * FROM {table}") for table in tables])
     assert found[0] == found[1]
-    assert len(found[0][1]) == 2
+    assert len(found[0][1]) == 3
 
 
 class Refusing(Step):
@@ -209,7 +209,7 @@ def test_every_model_computes_the_same_on_a_cluster(cluster: Any, store: Store, 
     from data_prep.dedup.embeddings import Embedder, Embedding
     from data_prep.emovit.votes import Voting, identity
     from data_prep.grounding import Grounding, GroundingConfig, _models_key
-    from tests.data_prep.emovit.test_emovit import save_base
+    from tests.data_prep.emovit.conftest import save_base
     from tests.data_prep.grounding.models import save_models
 
     torch.manual_seed(0)
