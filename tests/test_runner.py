@@ -517,6 +517,27 @@ def test_no_room_on_the_disk_is_one_line_and_resumes(
     assert weights(tmp_path / "runs/small/tune/adapter")
 
 
+def test_checkpoints_are_staged_beside_where_they_end(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder for temporary files, which may be another filesystem, a kill would tear them while they are copied."""
+    import tempfile
+
+    made = tmp_path / "made"
+    mkstemp = tempfile.mkstemp
+
+    def noted(*args: Any, **options: Any) -> tuple[int, str]:
+        found = mkstemp(*args, **options)
+        with open(made, "a") as file:
+            file.write(found[1] + "\n")
+        return found
+
+    monkeypatch.setattr(tempfile, "mkstemp", noted)
+    assert main(["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]) == 0
+    assert list((tmp_path / "runs/small/tune/checkpoints").glob("*.ckpt"))
+    assert {Path(name).parent for name in made.read_text().split()} == {tmp_path / "runs/small/tune/.tmp"}
+
+
 def test_a_process_that_uses_cuda_is_not_forked(
     small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
