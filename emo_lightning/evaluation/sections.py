@@ -31,6 +31,10 @@ CONFIG_LIMIT = 20_000
 """Characters of a stage's config.yaml that are shown."""
 
 
+_ONE_ANSWER = 0.75
+"""Share of the images from which on an answer is one that is given whatever they show."""
+
+
 @dataclass
 class Section:
     """Of one stage, or of several of one kind."""
@@ -136,6 +140,8 @@ class RunSections:
             if counts:
                 listed = ", ".join(f"{v} {k}" for k, v in counts.items())
                 self.run.note(f"{name}, {arm}, of {found['references']} images: {listed}")
+            if one := _one_answer(column["confusion"]):
+                self.run.note(f"{name}, {arm} says one emotion of nearly all images: {one}")
         if found["definition"] != definition_hash():
             self.run.note(f"{name} was scored by another version of the definitions than the installed one")
         for baseline, reason in (found.get("omitted") or {}).items():
@@ -284,3 +290,14 @@ def _merged(own: Section | None, pages: list[Section]) -> list[Section]:
         own.figures = [figure for figure in own.figures if figure.source.stage not in framed] + page.figures
         own.tables += page.tables
     return [own, *(page for page in pages if page.title != own.title)]
+
+
+def _one_answer(confusion: dict[str, Any]) -> str | None:
+    """The emotion that an arm gives most images whatever they show, in words; None where its answers vary."""
+    counts = np.array(confusion["counts"])  # (annotated, said)
+    said, images = counts.sum(0), int(counts.sum())
+    # The last column is no emotion.
+    most = int(said[:-1].argmax())
+    if said[most] < _ONE_ANSWER * max(images, 1) or counts[most].sum() >= _ONE_ANSWER * images:
+        return None
+    return f"{confusion['columns'][most]}, {said[most]} of {images} (annotated so: {counts[most].sum()})"

@@ -215,6 +215,19 @@ def test_nan_one_image_and_one_emotion_are_said(finished_run: Path, tmp_path: Pa
     assert "| nan" not in (run / "report_tables" / "all.md").read_text()
 
 
+@pytest.mark.parametrize(("said", "warned"), [(["awe"] * 7 + ["fear"], True), ([*EMOTIONS], False)])
+def test_an_arm_that_says_one_emotion_of_everything_is_named(said: list[str], warned: bool, tmp_path: Path) -> None:
+    tar, _ = write_tar(
+        tmp_path / "t-000000.tar", [make_record(str(e), [(1, 1, 9, 9)], emotion=e, intensity=3) for e in EMOTIONS]
+    )
+    write_jsonl(tmp_path / "p.jsonl", [make_prediction(str(e), emotion=s) for e, s in zip(EMOTIONS, said, strict=True)])
+    settings = {"predictions": {"ours": str(tmp_path / "p.jsonl")}, "references": [str(tar)]}
+    stages.table5_stage(tmp_path / "run" / "table5", {"ours": tmp_path / "p.jsonl"}, [str(tar)])
+    book(tmp_path / "run" / "table5", "table5", settings)
+    note = "ours says one emotion of nearly all images: awe, 7 of 8 (annotated so: 1)"
+    assert (note in page(tmp_path / "run", tmp_path / "report.html")) is warned
+
+
 def test_partial_run_names_what_is_damaged(tmp_path: Path) -> None:
     for name, kind, status in (("a", "table5", "complete"), ("b", "mds", "running"), ("c", "table6", "complete")):
         (tmp_path / name).mkdir()
