@@ -118,5 +118,7 @@ class FeatureDataModule(pl.LightningDataModule):
             return rank_loader(
                 self.trainer, self.embeddings[name], rows, seed=self.seed, shuffle=False, collate_fn=lambda batch: batch
             )
-        workers = {"num_workers": self.num_workers, "collate_fn": collate_features}
-        return rank_loader(self.trainer, self.caches[name], rows, seed=self.seed, shuffle=shuffle, **workers)
+        return rank_loader(
+            self.trainer, self.caches[name], rows, seed=self.seed, shuffle=shuffle, num_workers=self.num_workers,
+            collate_fn=collate_features,
+        )  # fmt: skip
