@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from data_prep.config import ConfigError, EndpointConfig, Price, load_prices, read_yaml
+from data_prep.config import ConfigError, EndpointConfig, Price, load_prices, read_yaml, shipped
 from data_prep.costs.money import NANO
 from emo_lightning.schema import describe
 
@@ -80,7 +80,7 @@ class ExpandConfig(BaseModel):
         Raises:
             ConfigError: no such file, not YAML, unknown or wrong key.
         """
-        path = Path(path)
+        path = shipped(path)
         try:
             config = cls.model_validate(read_yaml(path))
         except ValidationError as error:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_prep.config import shipped
 from data_prep.errors import PrepError
 from data_prep.review.decisions import reviewed
 from data_prep.review.log import ReviewLog
@@ -76,7 +77,7 @@ class StudyConfig(_Config):
             StudyError: no such file, not YAML, unknown or wrong key.
         """
         try:
-            value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            value = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StudyError(f"{path}: no such file") from None
         except yaml.YAMLError as error:

@@ -7,6 +7,7 @@ import yaml
 
 from data_prep.config import ConfigError, PrepConfig, load_prices
 from data_prep.replies import CriticReply, FullAnnotation, InvalidReply, parse_reply, strict_schema
+from data_prep.review.study import StudyConfig
 from tests.data_prep.conftest import ROOT
 
 CONFIGS = sorted(p for p in (ROOT / "configs/prep").glob("*.yaml") if p.name != "prices.yaml" and "expand" not in p.name)
@@ -35,6 +36,22 @@ def test_a_wrong_key_is_one_clear_error(change: dict, message: str, write_config
     with pytest.raises(ConfigError, match=message) as error:
         PrepConfig.load(path)
     assert str(path) in str(error.value)
+
+
+def test_our_own_files_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the README names them; a file of that name beside the user comes first."""
+    monkeypatch.chdir(tmp_path)
+    found = PrepConfig.load("configs/prep/api_only.yaml")
+    assert found == PrepConfig.load(ROOT / "configs/prep/api_only.yaml")
+    assert load_prices(found.prices)
+    assert StudyConfig.load("configs/prep/study/table4.yaml").name == "table4"
+    with pytest.raises(ConfigError, match=r"^configs/prep/mine\.yaml: no such file"):
+        PrepConfig.load("configs/prep/mine.yaml")
+    own = tmp_path / "configs/prep/api_only.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("margins: 1\n")
+    with pytest.raises(ConfigError, match="margins"):
+        PrepConfig.load("configs/prep/api_only.yaml")
 
 
 def test_all_keys_that_are_missing_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
