@@ -36,23 +36,22 @@ def windowed_attention(
     Returns:
         (1, patches, heads, d) and None for the weights.
     """
-    lengths = cu_seq_lens_q.diff()
-    longest, patches = int(max_length_q), query.shape[2]
+    windows, longest, patches = len(cu_seq_lens_q) - 1, int(max_length_q), query.shape[2]
+    if windows * longest == patches:
+        # (1, heads, patches, d) -> (windows, heads, longest, d)
+        q, k, v = (part[0].unflatten(1, (windows, longest)).transpose(0, 1) for part in (query, key, value))
+        return _attended(q, k, v, None, dropout, scaling).flatten(0, 1)[None], None
     place = torch.arange(longest, device=query.device)
-    real = place < lengths[:, None]  # (windows, longest)
-    even = len(lengths) * longest == patches
+    real = place < cu_seq_lens_q.diff()[:, None]  # (windows, longest)
     # Beyond the end of a shorter window any patch will do: it is masked.
     at = (cu_seq_lens_q[:-1, None] + place).clamp(max=patches - 1)
+    q, k, v = (part[0][:, at].transpose(0, 1) for part in (query, key, value))
+    return _attended(q, k, v, real[:, None, None], dropout, scaling)[real][None], None
 
-    def folded(part: Tensor) -> Tensor:
-        # (1, heads, patches, d) -> (windows, heads, longest, d)
-        return (part[0].unflatten(1, (len(lengths), longest)) if even else part[0][:, at]).transpose(0, 1)
 
-    mask = None if even else real[:, None, None]
-    attended = F.scaled_dot_product_attention(
-        folded(query), folded(key), folded(value), attn_mask=mask, dropout_p=dropout, scale=scaling
-    ).transpose(1, 2)
-    return (attended.flatten(0, 1) if even else attended[real])[None], None
+def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scaling: float | None) -> Tensor:
+    """(windows, longest, heads, d)"""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling).transpose(1, 2)
 
 
 def attend_in_windows(visual: nn.Module) -> None:

@@ -31,16 +31,6 @@ PRICE = 30_000_000
 """Nano-dollars of an image of `sim-images`."""
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY, "a-key-that-must-not-be-written")
-
-
-@pytest.fixture
-def root(tmp_path: Path, toys: list) -> Path:
-    return annotated_store(tmp_path / "store", toys[:14])
-
-
 def run(root: Path, config: Path, url: str, count: int, **options: object) -> GenerationReport:
     """As the command does it, on an endpoint of the test."""
     loaded = ExpandConfig.load(config).at(url)

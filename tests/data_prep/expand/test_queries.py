@@ -5,24 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from data_prep.cli import main
 from data_prep.simulation.serve import simulated_annotators
 from data_prep.store import Store
-from tests.data_prep.expand.annotated import KEY, annotated_store, images_server, rows, states, write_configs
+from tests.data_prep.expand.annotated import KEY, images_server, rows, states, write_configs
 
 COUNT = 9
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(KEY, "a-key-that-must-not-be-written")
-
-
-@pytest.fixture
-def root(tmp_path: Path, toys: list) -> Path:
-    return annotated_store(tmp_path / "store", toys[:14])
 
 
 def expand(root: Path, out: Path, *more: str) -> int:
