@@ -71,7 +71,7 @@ def photographs() -> list[Image.Image]:
 
 def drawn(count: int) -> list[Image.Image]:
     """Images of the demo world."""
-    from data_prep.sources.world import World
+    from data_prep.demo.world import World
 
     return [Image.open(io.BytesIO(s.image)).convert("RGB") for s in World(seed=0).samples("train", count)]
 

@@ -29,8 +29,8 @@ from typing import Any
 import yaml
 
 from data_prep.config import CONFIGS, NANO, PrepConfig
-from data_prep.simulation.serve import Simulated, simulated_annotators
-from data_prep.sources.world_source import draw, world_truth
+from data_prep.demo.simulation.serve import Simulated, simulated_annotators
+from data_prep.demo.world_source import draw, world_truth
 
 PROGRAM = "import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
 KILLS = {"import": 6, "annotate": 26, "batch": 16, "ground": 4, "export": 4}
@@ -143,10 +143,20 @@ class Trial:
         charged, _, again = bill(self.server) if self.server else (after.total, 0, 0)
         lost = sum(after.replies.get(i) != sha for i, sha in before.replies.items())
         self.rows.append(
-            {"stage": self.stage, "killed": code == -signal.SIGKILL, "in flight": after.unknown - self.flight, "kinds": after.by_kind,
-             "replies": len(after.replies), "lost": lost, "ledger": after.total, "bill": charged, "gap": charged - after.total,
-             "bound": after.bound, "twice": again - repeated}
-        )  # fmt: skip
+            {
+                "stage": self.stage,
+                "killed": code == -signal.SIGKILL,
+                "in flight": after.unknown - self.flight,
+                "kinds": after.by_kind,
+                "replies": len(after.replies),
+                "lost": lost,
+                "ledger": after.total,
+                "bill": charged,
+                "gap": charged - after.total,
+                "bound": after.bound,
+                "twice": again - repeated,
+            }
+        )
         self.flight = after.unknown
         row = self.rows[-1]
         print(
@@ -263,8 +273,15 @@ def settle(store: Path, server: Simulated) -> dict[str, int]:
     book, (charged, served, repeated) = read(store), bill(server)
     receipts = server.receipts()
     assert sum(receipts[i] for i in book.ids) == book.total, "the ledger and the server disagree about what was received"
-    return {"ledger": book.total, "bill": charged, "replies": len(book.replies), "served": served, "repeated": repeated,
-            "unknown": book.unknown, "bound": book.bound}  # fmt: skip
+    return {
+        "ledger": book.total,
+        "bill": charged,
+        "replies": len(book.replies),
+        "served": served,
+        "repeated": repeated,
+        "unknown": book.unknown,
+        "bound": book.bound,
+    }
 
 
 def verdict(rows: list[dict[str, Any]], single: dict[str, int], batched: dict[str, int]) -> None:

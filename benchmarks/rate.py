@@ -15,12 +15,12 @@ from pathlib import Path
 
 import yaml
 
-from data_prep.calls.client import Caller, Picture
+from data_prep.annotate.replies import FullAnnotation
 from data_prep.config import CONFIGS, PrepConfig, load_prices
-from data_prep.replies import FullAnnotation
-from data_prep.simulation.serve import KEY_VARIABLE, Simulated, simulated_annotators
-from data_prep.sources.world import World
-from data_prep.store import Store
+from data_prep.demo.simulation.serve import KEY_VARIABLE, Simulated, simulated_annotators
+from data_prep.demo.world import World
+from data_prep.provider.caller import Caller, Picture
+from data_prep.store.store import Store
 
 WARM_UP = 15.0
 """Seconds."""

@@ -14,7 +14,7 @@ import itertools
 from typing import Any
 
 from data_prep.config import SimulatedModel
-from data_prep.simulation.traffic import Paced, Traffic, drive
+from data_prep.demo.simulation.traffic import Paced, Traffic, drive
 
 ROUND_TRIPS = (0.02, 0.2, 1.0)
 BURSTS = (0.2, 1.0, 10.0, 60.0)
@@ -51,9 +51,13 @@ def main() -> None:
         model = SimulatedModel(role="full", retry_after=told, rate_headers=args.headers, **limits)
         warm_up = 60 + 2 * burst
         run: dict[str, Any] = {
-            "clients": max(64, int(2 * rate * round_trip)), "seconds": warm_up + 200, "warm_up": warm_up,
-            "round_trip": round_trip, "seed": seed, "tokens": TOKENS if kind == "tokens" else (0.0, 0.0),
-        }  # fmt: skip
+            "clients": max(64, int(2 * rate * round_trip)),
+            "seconds": warm_up + 200,
+            "warm_up": warm_up,
+            "round_trip": round_trip,
+            "seed": seed,
+            "tokens": TOKENS if kind == "tokens" else (0.0, 0.0),
+        }
         ours = drive(model, **run)
         cells += 1
         if ours.share < 0.95 or ours.refused > 0.01:

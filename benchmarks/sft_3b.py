@@ -67,17 +67,30 @@ def published_3b() -> Any:
 
     return Qwen2_5_VLConfig(
         text_config={
-            "hidden_size": 2048, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2,
-            "intermediate_size": 11008, "vocab_size": 151936, "max_position_embeddings": 128000, "rms_norm_eps": 1e-6,
+            "hidden_size": 2048,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "intermediate_size": 11008,
+            "vocab_size": 151936,
+            "max_position_embeddings": 128000,
+            "rms_norm_eps": 1e-6,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
             "tie_word_embeddings": True,
         },
         vision_config={
-            "depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "patch_size": 14,
-            "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31], "out_hidden_size": 2048,
+            "depth": 32,
+            "hidden_size": 1280,
+            "num_heads": 16,
+            "intermediate_size": 3420,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "window_size": 112,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+            "out_hidden_size": 2048,
         },
         tie_word_embeddings=True,
-    )  # fmt: skip
+    )
 
 
 def build(folder: Path, tiny: bool, device: str) -> Path:
@@ -124,10 +137,13 @@ def synthetic(backbone: Backbone, batch: int, side: int) -> dict[str, Any]:
     place = torch.arange(width).expand(batch, -1)
     real = place < PROMPT + tokens + lengths[:, None]
     return {
-        "input_ids": ids, "attention_mask": real.long(), "mm_token_type_ids": (ids == processor.image_token_id).long(),
-        "pixel_values": vision["pixel_values"], "image_grid_thw": vision["image_grid_thw"],
+        "input_ids": ids,
+        "attention_mask": real.long(),
+        "mm_token_type_ids": (ids == processor.image_token_id).long(),
+        "pixel_values": vision["pixel_values"],
+        "image_grid_thw": vision["image_grid_thw"],
         "labels": ids.masked_fill(~real | (place < PROMPT + tokens), IGNORE),
-    }  # fmt: skip
+    }
 
 
 class OneBatch(pl.LightningDataModule):
@@ -247,10 +263,11 @@ def model_flops(backbone: Backbone, batch: dict[str, Any], train: bool = True) -
         "merger": (merged * (merged + text.hidden_size) * patches / vision.spatial_merge_size**2, 0.0),
         # Causal: half of the pairs.
         "language": (
-            text.num_hidden_layers * layer * float(lengths.sum()) + (text.vocab_size * text.hidden_size * answers if train else 0),
+            text.num_hidden_layers * layer * float(lengths.sum())
+            + (text.vocab_size * text.hidden_size * answers if train else 0),
             text.num_hidden_layers * text.hidden_size * float((lengths**2).sum()),
         ),
-    }  # fmt: skip
+    }
     total, before = 0.0, False
     for part, (weights, attention) in products.items():
         learns = train and trainable[f"trainable/{part}"] > 0
@@ -285,21 +302,38 @@ def measure_training(
             sums.append(float(loss(moved)[0]))
     rounds = 2 * (WARMUP + steps)
     trainer = pl.Trainer(
-        accelerator=device, devices=1, precision="bf16-mixed" if device == "cuda" else "32-true", max_steps=rounds, logger=False,
-        gradient_clip_val=1.0, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        default_root_dir=out, use_distributed_sampler=False,
-    )  # fmt: skip
+        accelerator=device,
+        devices=1,
+        precision="bf16-mixed" if device == "cuda" else "32-true",
+        max_steps=rounds,
+        logger=False,
+        gradient_clip_val=1.0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=out,
+        use_distributed_sampler=False,
+    )
     trainer.fit(task, datamodule=OneBatch(batch, rounds))
     (ours, peer), (memory, peer_memory) = (
         [statistics.median(step[i] for step in task.steps[kind][WARMUP:]) for kind in ("ours", "peer")] for i in (0, 1)
     )
     flops = model_flops(backbone, batch)
     return {
-        "configuration": name, "trainable": backbone.counts()["trainable"], "step_s": ours, "samples_s": len(batch["labels"]) / ours,
-        "tokens_s": int(batch["attention_mask"].sum()) / ours, "peak_gib": memory, "tflops": flops / ours / 1e12,
-        "mfu": share_of_peak(flops / ours, device), "peer_step_s": peer, "peer_peak_gib": peer_memory, "time_ratio": peer / ours,
-        "memory_saved_gib": peer_memory - memory, "loss_difference": abs(sums[0] - sums[1]) / sums[1],
-    }  # fmt: skip
+        "configuration": name,
+        "trainable": backbone.counts()["trainable"],
+        "step_s": ours,
+        "samples_s": len(batch["labels"]) / ours,
+        "tokens_s": int(batch["attention_mask"].sum()) / ours,
+        "peak_gib": memory,
+        "tflops": flops / ours / 1e12,
+        "mfu": share_of_peak(flops / ours, device),
+        "peer_step_s": peer,
+        "peer_peak_gib": peer_memory,
+        "time_ratio": peer / ours,
+        "memory_saved_gib": peer_memory - memory,
+        "loss_difference": abs(sums[0] - sums[1]) / sums[1],
+    }
 
 
 def share_of_peak(flops_per_second: float, device: str) -> float | None:
@@ -331,10 +365,15 @@ def measure_features(backbone: Backbone, batch: dict[str, Any], rounds: int, dev
     memory = {kind: statistics.median(m for _, m in rows[WARMUP:]) for kind, rows in seen.items()}
     images, flops = len(real), model_flops(backbone, batch, train=False)
     return {
-        "configuration": "features", "images_s": images / times["ours"], "peak_gib": memory["ours"], "peer_images_s": images / times["peer"],
-        "peer_peak_gib": memory["peer"], "time_ratio": times["peer"] / times["ours"], "mfu": share_of_peak(flops / times["ours"], device),
+        "configuration": "features",
+        "images_s": images / times["ours"],
+        "peak_gib": memory["ours"],
+        "peer_images_s": images / times["peer"],
+        "peer_peak_gib": memory["peer"],
+        "time_ratio": times["peer"] / times["ours"],
+        "mfu": share_of_peak(flops / times["ours"], device),
         "difference": float((found - expected).abs().max() / expected.abs().max()),
-    }  # fmt: skip
+    }
 
 
 def line(row: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_prep.ledger import Ledger
+from data_prep.store.ledger import Ledger
 
 STATES = ("reply", "reply", "reply", "rejected", "unknown")
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from emo_lightning.evaluation.bootstrap import RESAMPLES
-from emo_lightning.evaluation.references import References, load_predictions
-from emo_lightning.evaluation.table5 import table5
-from emo_lightning.schema import EMOTIONS, GroundedObject, PredictedObject, Prediction, Record, write_jsonl
+from emo_lightning.analysis.references import References, load_predictions
+from emo_lightning.analysis.table5 import table5
+from emo_lightning.core.records import EMOTIONS, GroundedObject, PredictedObject, Prediction, Record, write_jsonl
+from emo_lightning.metrics.bootstrap import RESAMPLES
 
 
 def box(rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -35,25 +35,31 @@ def write(folder: Path, count: int) -> None:
     for name in ("train", "test"):
         records = [
             Record(
-                id=f"{name}{i}", source="made", width=320, height=320, sha256="0" * 64, split=name,
-                emotion=EMOTIONS[int(rng.integers(8))], intensity=int(rng.integers(1, 11)),
+                id=f"{name}{i}",
+                source="made",
+                width=320,
+                height=320,
+                sha256="0" * 64,
+                split=name,
+                emotion=EMOTIONS[int(rng.integers(8))],
+                intensity=int(rng.integers(1, 11)),
                 description=" ".join(f"word{w}" for w in rng.integers(0, 500, 12)),
-                objects=[
-                    GroundedObject(phrase="it", bbox=box(rng), score=1, primary=True) for _ in range(rng.integers(1, 4))
-                ],
+                objects=[GroundedObject(phrase="it", bbox=box(rng), score=1, primary=True) for _ in range(rng.integers(1, 4))],
             )
             for i in range(count)
-        ]  # fmt: skip
+        ]
         write_jsonl(folder / f"{name}.jsonl", records)
     said = [
         Prediction(
-            id=record.id, emotion=None if rng.random() < 0.02 else EMOTIONS[int(rng.integers(8))],
-            intensity=float(rng.integers(1, 11)), description="a dog", objects=[
-                PredictedObject(bbox=box(rng)) for _ in range(rng.integers(0, 4))
-            ],
+            id=record.id,
+            emotion=None if rng.random() < 0.02 else EMOTIONS[int(rng.integers(8))],
+            intensity=float(rng.integers(1, 11)),
+            description="a dog",
+            objects=[PredictedObject(bbox=box(rng)) for _ in range(rng.integers(0, 4))],
         )
-        for record in records if rng.random() > 0.01
-    ]  # fmt: skip
+        for record in records
+        if rng.random() > 0.01
+    ]
     write_jsonl(folder / "said.jsonl", said)
 
 

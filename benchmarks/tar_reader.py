@@ -14,9 +14,9 @@ from pathlib import Path
 
 import webdataset
 
+from data_prep.demo.world import World
 from data_prep.export import write_shards
-from data_prep.sources.world import World
-from emo_lightning.data.shards import TarIndex
+from emo_lightning.data.tar_index import TarIndex
 
 
 def ours(tar: str) -> int:

@@ -19,14 +19,14 @@ from pathlib import Path
 import openai
 import yaml
 
-from data_prep.calls.asking import ask_many
-from data_prep.calls.client import Caller, Picture
-from data_prep.calls.request import Request
+from data_prep.annotate.replies import FullAnnotation
 from data_prep.config import CONFIGS, EndpointConfig, PrepConfig, load_prices
-from data_prep.replies import FullAnnotation
-from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.sources.world import World
-from data_prep.store import Store
+from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.demo.world import World
+from data_prep.provider.caller import Caller, Picture
+from data_prep.provider.concurrency import ask_many
+from data_prep.provider.request import Request
+from data_prep.store.store import Store
 
 ROUNDS = 5
 

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from data_prep.errors import PrepError
+from emo_lightning.core.errors import UserError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_images", "take images into a store"),
@@ -33,10 +33,20 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
-        ["usage: emo prep COMMAND [ARGUMENTS]", "", "Build a data set: import → annotate (cross-verify, criticise, ground) → export.", "",
-         *lines, "", "`emo prep COMMAND --help` shows a command's arguments and an example.",
-         "example:", "  emo prep import folder photos/ --into store", "  emo prep annotate store", "  emo prep export store tars --name mine"]
-    )  # fmt: skip
+        [
+            "usage: emo prep COMMAND [ARGUMENTS]",
+            "",
+            "Build a data set: import → annotate (cross-verify, criticise, ground) → export.",
+            "",
+            *lines,
+            "",
+            "`emo prep COMMAND --help` shows a command's arguments and an example.",
+            "example:",
+            "  emo prep import folder photos/ --into store",
+            "  emo prep annotate store",
+            "  emo prep export store tars --name mine",
+        ]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     except Exception as error:
-        from emo_lightning.schema import SchemaError
+        from emo_lightning.core.records import SchemaError
 
         # Anything else is a bug and keeps its traceback.
-        if not isinstance(error, PrepError | SchemaError):
+        if not isinstance(error, UserError | SchemaError):
             raise
         print(f"emo prep {name}: {error}", file=sys.stderr)
         return 1

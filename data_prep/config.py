@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_prep.costs.money import NANO
-from data_prep.costs.prices import ConfigError, Price, load_prices, read_yaml
-from data_prep.prompts import EMOVIT
-from data_prep.simulation.config import Settings as _Config
-from data_prep.simulation.config import SimulatedImages, SimulatedModel, SimulationConfig
-from emo_lightning.schema import SchemaError, describe
+from data_prep.annotate.prompts import EMOVIT
+from data_prep.demo.simulation.config import Settings as _Config
+from data_prep.demo.simulation.config import SimulatedImages, SimulatedModel, SimulationConfig
+from data_prep.provider.budget import NANO
+from data_prep.provider.prices import ConfigError, Price, load_prices, read_yaml
+from emo_lightning.core.records import SchemaError, describe
 
 _BESIDE = Path(__file__).resolve().parents[1]
 CONFIGS = next(
@@ -27,9 +27,18 @@ CONFIGS = next(
 """Whole, working configurations of a pass: of the checkout, or of the wheel."""
 
 __all__ = [
-    "CONFIGS", "NANO", "ConfigError", "EndpointConfig", "PrepConfig", "Price", "SimulatedImages", "SimulatedModel",
-    "SimulationConfig", "load_prices", "read_yaml",
-]  # fmt: skip
+    "CONFIGS",
+    "NANO",
+    "ConfigError",
+    "EndpointConfig",
+    "PrepConfig",
+    "Price",
+    "SimulatedImages",
+    "SimulatedModel",
+    "SimulationConfig",
+    "load_prices",
+    "read_yaml",
+]
 
 
 def shipped(path: str | Path) -> Path:
@@ -75,11 +84,11 @@ class EndpointConfig(_Config):
         """
         key = os.environ.get(self.api_key_env)
         if not key:
-            raise ConfigError(f"{self.name}: environment variable {self.api_key_env} (api_key_env) is not set")
+            msg = f"{self.name}: environment variable {self.api_key_env} (api_key_env) is not set"
+            raise ConfigError(msg)
         if not key.isprintable() or not key.isascii() or " " in key:
-            raise ConfigError(
-                f"{self.name}: environment variable {self.api_key_env} holds white space or other characters of no key"
-            )
+            msg = f"{self.name}: environment variable {self.api_key_env} holds white space or other characters of no key"
+            raise ConfigError(msg)
         return key
 
 
@@ -132,7 +141,8 @@ class GroundingConfig(_Config):
     @model_validator(mode="after")
     def _cut_what_is_stored(self) -> GroundingConfig:
         if self.cut < self.threshold:
-            raise ValueError(f"cut {self.cut} is below threshold {self.threshold}: nothing below the threshold is stored")
+            msg = f"cut {self.cut} is below threshold {self.threshold}: nothing below the threshold is stored"
+            raise ValueError(msg)
         return self
 
 
@@ -146,7 +156,8 @@ class SplitConfig(_Config):
     @model_validator(mode="after")
     def _sum_to_one(self) -> SplitConfig:
         if abs(self.train + self.val + self.test - 1) > 1e-6 or min(self.train, self.val, self.test) < 0:
-            raise ValueError(f"split shares {self.train}, {self.val}, {self.test} must be non-negative and sum to 1")
+            msg = f"split shares {self.train}, {self.val}, {self.test} must be non-negative and sum to 1"
+            raise ValueError(msg)
         return self
 
 
@@ -210,10 +221,12 @@ class PrepConfig(_Config):
     def _names(self) -> PrepConfig:
         names = [*(a.name for a in self.annotators), *(a.name for a in self.local)]
         if len(set(names)) != len(names) or self.critic.name in names:
-            raise ValueError(f"annotators and critic need different names, found {[*names, self.critic.name]}")
+            msg = f"annotators and critic need different names, found {[*names, self.critic.name]}"
+            raise ValueError(msg)
         full = [a.name for a in self.annotators if a.role == "full"]
         if self.preferred not in full:
-            raise ValueError(f"preferred {self.preferred!r} is no annotator with role full; allowed: {full}")
+            msg = f"preferred {self.preferred!r} is no annotator with role full; allowed: {full}"
+            raise ValueError(msg)
         return self
 
     @property
@@ -235,7 +248,8 @@ class PrepConfig(_Config):
                 missing.setdefault(endpoint.api_key_env, []).append(endpoint.name)
         if missing:
             named = ", ".join(f"{variable} ({', '.join(names)})" for variable, names in missing.items())
-            raise ConfigError(f"keys come from environment variables (api_key_env), and these are not set: {named}")
+            msg = f"keys come from environment variables (api_key_env), and these are not set: {named}"
+            raise ConfigError(msg)
 
     def at(self, base_url: str, api_key_env: str) -> PrepConfig:
         """The same pass with every endpoint at one address, e.g. that of the simulated annotators."""
@@ -259,7 +273,9 @@ class PrepConfig(_Config):
         try:
             config = cls.model_validate(value)
         except ValidationError as error:
-            raise ConfigError(f"{path}: {describe(error)}") from None
+            msg = f"{path}: {describe(error)}"
+            raise ConfigError(msg) from None
         except SchemaError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            msg = f"{path}: {error}"
+            raise ConfigError(msg) from None
         return config.model_copy(update={"prices": path.parent / config.prices})

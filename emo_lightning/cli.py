@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from emo_lightning.user_errors import explain_error
+from emo_lightning.core.errors import explain_error
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("emo_lightning.commands.demo", "the whole road on a small drawn world whose truth is known"),
@@ -33,9 +33,17 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
-        ["usage: emo COMMAND [ARGUMENTS]", "", "Interpretable visual emotion analysis.", "", *lines, "",
-         "`emo COMMAND --help` shows a command's arguments and an example.", "example: emo demo --fast"]
-    )  # fmt: skip
+        [
+            "usage: emo COMMAND [ARGUMENTS]",
+            "",
+            "Interpretable visual emotion analysis.",
+            "",
+            *lines,
+            "",
+            "`emo COMMAND --help` shows a command's arguments and an example.",
+            "example: emo demo --fast",
+        ]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

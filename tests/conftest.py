@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.made import clip_folder, finished_run, make_tar
+
+__all__ = ["clip_folder", "finished_run", "make_tar"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Two cores and small tensors: more threads only wait for each other."""
@@ -30,8 +34,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def world_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `train`, `val` and `test` tars of the drawn world, labelled with the truth: 24, 8 and 8 images."""
+    from data_prep.demo.world import World
     from data_prep.export import write_shards
-    from data_prep.sources.world import World
 
     folder = tmp_path_factory.mktemp("world")
     world = World(seed=0)
@@ -48,3 +52,41 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> Pat
     words = words_of([str(world_tars)])
     sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=900)
     return build_qwen(tmp_path_factory.mktemp("tiny") / "model", words, sizes, max_pixels=84 * 84, seed=0)
+
+
+@pytest.fixture(scope="session")
+def adapter(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter that changes what the model says: its B matrices are random instead of zero."""
+    import torch
+
+    from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4)))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for _, name, parameter in backbone.parameter_groups():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    return backbone.save(tmp_path_factory.mktemp("adapter"))
+
+
+@pytest.fixture(scope="session")
+def bundle(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Backbone, DES head and probe, all random."""
+    import torch
+
+    from emo_lightning.inference.bundle import bundle_stage
+    from emo_lightning.models import DESHead, LinearProbes
+
+    folder = tmp_path_factory.mktemp("bundle")
+    torch.manual_seed(4)
+    DESHead(64).save_pretrained(folder / "head")
+    probe = LinearProbes(32, 8, [(1e-3, 0.0)])
+    probe.fit_statistics([torch.randn(40, 32)])
+    with torch.no_grad():
+        for parameter in probe.probes.parameters():
+            parameter.normal_()
+    probe.save_pretrained(folder / "probe")
+    (folder / "model").mkdir()
+    bundle_stage(folder / "model", str(adapter), folder / "head", folder / "probe")
+    return folder / "model"

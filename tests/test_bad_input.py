@@ -1,6 +1,6 @@
 """What a user can get wrong ends in one clear line, through the real command line, before or at the first step.
 
-How each kind of damage is found is tested in tests/data/test_shards.py; here, that its message reaches the terminal unspoilt.
+How each kind of damage is found is tested in tests/data/test_tar_index.py; here, that its message reaches the terminal unspoilt.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 
 from emo_lightning.cli import main
 from emo_lightning.data.sampler import Slot
-from emo_lightning.experiment import ROOT
+from emo_lightning.experiment.resolve import ROOT
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 
@@ -37,10 +37,18 @@ def failing_run(
 
     def run(train: Path | str, **changes: Any) -> str:
         options = {
-            "vars.backbone": tiny_qwen, "vars.train": train, "vars.val": f"{world_tars}/*-val-*.tar", "data.num_workers": 0,
-            "data.batch_size": 2, "trainer.limit_val_batches": 0, "trainer.accelerator": "cpu",
-            "trainer.enable_progress_bar": "false", "trainer.accumulate_grad_batches": 1, "trainer.logger": CSV, **changes,
-        }  # fmt: skip
+            "vars.backbone": tiny_qwen,
+            "vars.train": train,
+            "vars.val": f"{world_tars}/*-val-*.tar",
+            "data.num_workers": 0,
+            "data.batch_size": 2,
+            "trainer.limit_val_batches": 0,
+            "trainer.accelerator": "cpu",
+            "trainer.enable_progress_bar": "false",
+            "trainer.accumulate_grad_batches": 1,
+            "trainer.logger": CSV,
+            **changes,
+        }
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
         capfd.readouterr()
         assert main(["run", str(ROOT / "experiments/round1.yaml"), "--runs", str(tmp_path / "runs"), *words]) == 2
@@ -119,8 +127,8 @@ def test_an_error_in_a_worker_is_one_line_too(capsys: pytest.CaptureFixture[str]
     """A DataLoader wraps what its worker raised in the worker's whole traceback."""
     from torch.utils.data import DataLoader
 
-    from emo_lightning.data.shards import ShardError, TarIndex
-    from emo_lightning.user_errors import explain_error
+    from emo_lightning.core.errors import explain_error
+    from emo_lightning.data.tar_index import ShardError, TarIndex
     from tests.tasks.test_sft import data
 
     shard = rewritten(sorted(world_tars.glob("*-train-*.tar"))[0], tmp_path / "bad.tar", broken_picture)

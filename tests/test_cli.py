@@ -14,9 +14,13 @@ from emo_lightning import cli
 from emo_lightning.cli import COMMANDS, lightning_main, main
 
 ROOT = Path(__file__).parents[1]
-PAGES = [["--help"], *([name, "--help"] for name in COMMANDS), *(["prep", name, "--help"] for name in PREP),
-         *(["des", verb, "--help"] for verb in ("retrieval", "distance", "interpolate", "stability")),
-         *(["prep", "expand", what, "--help"] for what in ("queries", "images"))]  # fmt: skip
+PAGES = [
+    ["--help"],
+    *([name, "--help"] for name in COMMANDS),
+    *(["prep", name, "--help"] for name in PREP),
+    *(["des", verb, "--help"] for verb in ("retrieval", "distance", "interpolate", "stability")),
+    *(["prep", "expand", what, "--help"] for what in ("queries", "images")),
+]
 
 RUN_AND_LIST = """
 import sys

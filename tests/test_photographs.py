@@ -10,14 +10,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from data_prep.simulation.serve import simulated_annotators
-from data_prep.store import Store
+from data_prep.demo.simulation.serve import simulated_annotators
+from data_prep.store.store import Store
 from emo_lightning.cli import main
-from emo_lightning.data.shards import TarIndex
-from emo_lightning.schema import Emotion, GroundedObject, Record, intensity_level
-from tests.commands.conftest import adapter, bundle
-
-__all__ = ["adapter", "bundle"]
+from emo_lightning.core.records import Emotion, GroundedObject, Record, intensity_level
+from emo_lightning.data.tar_index import TarIndex
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,11 +47,22 @@ def truth_of(store: Path) -> list[Record]:
             box = GroundedObject(phrase=subject, bbox=(1, 1, item.width - 1, item.height - 1), score=1.0, primary=True)
             records.append(
                 Record(
-                    id=item.id, source=item.source, width=item.width, height=item.height, sha256=item.sha256, split="train",
-                    description=description, background=background, attribute=attribute, subject=subject, emotion=emotion,
-                    intensity=intensity, intensity_level=intensity_level(intensity), objects=[box],
+                    id=item.id,
+                    source=item.source,
+                    width=item.width,
+                    height=item.height,
+                    sha256=item.sha256,
+                    split="train",
+                    description=description,
+                    background=background,
+                    attribute=attribute,
+                    subject=subject,
+                    emotion=emotion,
+                    intensity=intensity,
+                    intensity_level=intensity_level(intensity),
+                    objects=[box],
                 )
-            )  # fmt: skip
+            )
     return records
 
 

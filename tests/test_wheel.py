@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from emo_lightning.experiment_files import ROOT
+from emo_lightning.experiment.files import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,12 @@ def emo(installed: Path, cwd: Path, *words: str) -> tuple[int, str]:
     """Exit code and output of `emo`, away from the checkout."""
     done = subprocess.run(
         [sys.executable, "-m", "emo_lightning", *words],
-        cwd=cwd, env=os.environ | {"PYTHONPATH": str(installed)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.returncode, done.stdout + done.stderr
 
 

@@ -8,13 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
-from data_prep.costs.money import NANO
+from data_prep.provider.budget import NANO
 
 if TYPE_CHECKING:
+    from data_prep.annotate.pipeline import PassReport
     from data_prep.config import PrepConfig
     from data_prep.engine import Engine
-    from data_prep.pipeline import PassReport
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
 BUDGET_REACHED = 3
 """Exit status of a pass that its budget stopped."""
@@ -62,12 +62,12 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     import asyncio
 
-    from data_prep.calls.failures import CallError
+    from data_prep.annotate.pipeline import annotate, budget_nano
     from data_prep.config import PrepConfig
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
-    from data_prep.pipeline import annotate, budget_nano
-    from data_prep.store import Store
+    from data_prep.provider.failures import CallError
+    from data_prep.store.store import Store
 
     config = PrepConfig.load(args.config)
     limit = budget_nano(args.budget) if args.budget is not None else None
@@ -84,13 +84,20 @@ def main(argv: list[str]) -> int:
             _vote(store, config, bars, engine)
             progress = _Progress(bars, sum(store.ledger.outcome_counts().values()) - len(store.ledger.duplicates()))
             run = annotate(
-                store, config, resend_unknown=args.resend_unknown, limit_nano=limit, batch=args.batch,
-                cancel_batches=args.cancel_batches, on_progress=progress, engine=engine,
-            )  # fmt: skip
+                store,
+                config,
+                resend_unknown=args.resend_unknown,
+                limit_nano=limit,
+                batch=args.batch,
+                cancel_batches=args.cancel_batches,
+                on_progress=progress,
+                engine=engine,
+            )
             try:
                 report = asyncio.run(run)
             except CallError as error:
-                raise CallError(f"{error}; all that was paid is kept, the same command goes on from here") from None
+                msg = f"{error}; all that was paid is kept, the same command goes on from here"
+                raise CallError(msg) from None
             grounded = None
             if not report.stopped and not args.no_ground and not args.cancel_batches:
                 task = bars.add_task("ground", total=None)
@@ -114,8 +121,8 @@ def _vote(store: Store, config: PrepConfig, bars: Any, engine: Engine) -> None:
 
 
 def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
-    from data_prep.calls.client import check_prices
     from data_prep.config import load_prices
+    from data_prep.provider.caller import check_prices
 
     check_prices(load_prices(config.prices), config.endpoints, bounded=bounded)
     config.check_keys()
@@ -125,7 +132,7 @@ def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
 
 def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.Namespace) -> bool:
     """Print the estimate; whether to go on."""
-    from data_prep.costs.estimate import estimate
+    from data_prep.annotate.estimate import estimate
 
     expected = estimate(store, config, batch=args.batch)
     if expected.images or args.estimate:

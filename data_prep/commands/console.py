@@ -9,9 +9,11 @@ from typing import Any
 def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
     """The parser of `emo prep NAME`, with an example below its help."""
     return argparse.ArgumentParser(
-        prog=f"emo prep {name}", description=text, epilog=f"example:\n  {example}",
+        prog=f"emo prep {name}",
+        description=text,
+        epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
     from data_prep.dedup.run import DedupSettings, dedup
     from data_prep.engine import chosen_engine
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     settings = DedupSettings(
         threshold=args.threshold,

@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
     from data_prep.expand.config import ExpandConfig
 
     if args.count < 1:
-        raise ConfigError(f"--count {args.count}: allowed are counts from 1")
+        msg = f"--count {args.count}: allowed are counts from 1"
+        raise ConfigError(msg)
     config = ExpandConfig.load(args.config)
     if args.base_url:
         config = config.at(args.base_url)
@@ -77,18 +78,19 @@ def _limit(budget: str | None) -> int | None:
     except InvalidOperation:
         nano = Decimal("nan")
     if not nano.is_finite() or nano < 0:
-        raise ConfigError(f"--budget {budget}: expected an amount in USD, e.g. 50 or 0.25")
+        msg = f"--budget {budget}: expected an amount in USD, e.g. 50 or 0.25"
+        raise ConfigError(msg)
     return int(nano)
 
 
 def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -> int:
     import asyncio
 
-    from data_prep.costs.estimate import price_source
+    from data_prep.annotate.estimate import price_source
     from data_prep.expand.config import image_price
     from data_prep.expand.images import generate
     from data_prep.expand.plan import make_plan, save_plan
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     price = image_price(config.prices, config.images.model)
     with Store(args.store, write=not args.dry_run, create=False) as store:
@@ -96,10 +98,11 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
         _print_plan(plan, price.per_image, store.ledger.total_cost(), by_tokens=price.by_tokens)
         print(price_source(config.prices))
         if not plan.rows:
-            raise ConfigError(
+            msg = (
                 f"{args.store}: no composition can be made; its valid records hold too few triplets with an emotion "
                 "(`emo prep annotate` makes them)"
             )
+            raise ConfigError(msg)
         if args.dry_run:
             return 0
         config.images.api_key()
@@ -115,10 +118,15 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
 
             report = asyncio.run(
                 generate(
-                    store, plan, config, price,
-                    limit_nano=limit, resend_unknown=args.resend_unknown, on_progress=on_progress,
+                    store,
+                    plan,
+                    config,
+                    price,
+                    limit_nano=limit,
+                    resend_unknown=args.resend_unknown,
+                    on_progress=on_progress,
                 )
-            )  # fmt: skip
+            )
         total = store.ledger.total_cost()
     _print_images(report, total, limit)
     return 130 if report.stopped and not report.by_budget else 0
@@ -175,19 +183,21 @@ def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) 
 
     from data_prep.expand.plan import valid_records
     from data_prep.expand.queries import TextCaller, choose, template_queries, written_queries
-    from data_prep.graph import TripletGraph
-    from data_prep.store import Store
+    from data_prep.stats.graph import TripletGraph
+    from data_prep.store.store import Store
 
     with Store(args.store, write=not args.no_llm, create=False) as store:
         graph = TripletGraph.from_records(r for r in valid_records(store.ledger) if r.source != config.source)
         chosen = choose(graph, args.count, seed=args.seed, temperature=config.temperature)
         if not chosen:
-            raise ConfigError(f"{args.store}: no valid record has a triplet and an emotion; run `emo prep annotate` first")
+            msg = f"{args.store}: no valid record has a triplet and an emotion; run `emo prep annotate` first"
+            raise ConfigError(msg)
         if args.no_llm:
             return _finish_queries(args.out, template_queries(graph, chosen), len(chosen), args.count)
         endpoint = config.queries
         if endpoint is None:
-            raise ConfigError(f"{args.config}: key 'queries' names no chat model; add one, or use --no-llm")
+            msg = f"{args.config}: key 'queries' names no chat model; add one, or use --no-llm"
+            raise ConfigError(msg)
 
         async def write() -> tuple[QueryReport, int]:
             from data_prep.expand.config import text_prices
@@ -198,9 +208,13 @@ def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) 
             with progress_bars() as progress:
                 task = progress.add_task("queries", total=len(chosen))
                 report = await written_queries(
-                    caller, endpoint, graph, chosen,
-                    max_invalid=config.max_invalid, on_progress=lambda: progress.update(task, advance=1),
-                )  # fmt: skip
+                    caller,
+                    endpoint,
+                    graph,
+                    chosen,
+                    max_invalid=config.max_invalid,
+                    on_progress=lambda: progress.update(task, advance=1),
+                )
             await caller.close()
             tally = caller.tally
             print(f"requests {tally.requests}, answered from the ledger {tally.cached}, cost ${tally.cost_nano / NANO:.6f}")

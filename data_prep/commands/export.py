@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from data_prep.config import PrepConfig
     from data_prep.export import Selection, export_store
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     shares = PrepConfig.load(args.config).splits if args.config else None
     with Store(args.store, write=False) as store:

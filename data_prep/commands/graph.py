@@ -19,11 +19,12 @@ def main(argv: list[str]) -> int:
     from pathlib import Path
 
     from data_prep.export.read import read_records
-    from data_prep.graph import GRAPHML, KINDS, GraphError, TripletGraph
+    from data_prep.stats.graph import GRAPHML, KINDS, GraphError, TripletGraph
 
     graph = TripletGraph.from_records(read_records(args.records))
     if not graph.combinations:
-        raise GraphError(f"{', '.join(args.records)}: no record has a whole triplet ({graph.skipped} without one)")
+        msg = f"{', '.join(args.records)}: no record has a whole triplet ({graph.skipped} without one)"
+        raise GraphError(msg)
     out = Path(args.out)
     graph.write_parquet(out)
     graph.write_graphml(out / GRAPHML)

@@ -24,11 +24,12 @@ def main(argv: list[str]) -> int:
     from data_prep.config import ConfigError, PrepConfig
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     config = PrepConfig.load(args.config).grounding
     if args.batch_size is not None and args.batch_size < 1:
-        raise ConfigError(f"--batch-size is {args.batch_size}, expected at least 1")
+        msg = f"--batch-size is {args.batch_size}, expected at least 1"
+        raise ConfigError(msg)
     given = {"device": args.device, "batch_size": args.batch_size}
     config = config.model_copy(update={key: value for key, value in given.items() if value is not None})
     with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:

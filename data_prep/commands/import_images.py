@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 
     add_download_arguments(parser)
     args = parser.parse_args(argv)
-    from data_prep.store import ImportReport, Store
+    from data_prep.store.store import ImportReport, Store
 
     source = open_source(args.source, licence=args.licence, source_name=args.name)
     limits = download_limits(args)
@@ -91,7 +91,8 @@ def _refusals_written(items: Iterator[SourceItem | Refusal], path: str | None) -
     try:
         file = open(path, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise SourceError(f"--refusals {path}: cannot be written: {error.strerror}") from None
+        msg = f"--refusals {path}: cannot be written: {error.strerror}"
+        raise SourceError(msg) from None
     with file as out:
 
         def passing() -> Iterator[SourceItem | Refusal]:

@@ -40,9 +40,11 @@ def _parser() -> argparse.ArgumentParser:
         "--label-studio-export", metavar="FILE", help="write the sample as tasks; FILE.xml is the labelling config"
     )
     studio.add_argument(
-        "--images", choices=("local", "data"), default="local",
+        "--images",
+        choices=("local", "data"),
+        default="local",
         help="local: paths below the store, for LOCAL_FILES_DOCUMENT_ROOT=STORE; data: inside the file (default: local)",
-    )  # fmt: skip
+    )
     studio.add_argument("--with-reviews", action="store_true", help="export the decisions of --reviewer as annotations too")
     studio.add_argument("--label-studio-import", metavar="FILE", help="take over annotations of tasks that were exported here")
     return parser
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
     if args.sample < 0:
         parser.error(f"--sample {args.sample}: allowed are whole numbers from 0 (all)")
     from data_prep.review.log import ReviewLog
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     # Reviews need no lock of the store: a pass may run at the same time.
     with Store(args.store, write=False) as store, ReviewLog(store.ledger.path, write=not args.report) as log:

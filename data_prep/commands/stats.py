@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     from data_prep.export.shards import ExportError
     from data_prep.stats.distribution import draw
     from data_prep.stats.summary import as_text, figure_rows, spending, summarise
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     stats = summarise(read_records(args.records))
     stats["stores"] = {}
@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
         with Store(path, write=False) as store:
             stats["stores"][Path(path).name] = spending(store.ledger)
     if not stats["table1"]["images"] and not stats["stores"]:
-        raise ExportError(f"{', '.join(args.records)}: there is no record")
+        msg = f"{', '.join(args.records)}: there is no record"
+        raise ExportError(msg)
     text = as_text(args.name or Path(args.records[0]).resolve().name, stats)
     if args.out:
         out = Path(args.out)

@@ -13,11 +13,11 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from pathlib import Path
 
-    from data_prep.costs.money import NANO
+    from data_prep.provider.budget import NANO
+    from data_prep.store.group_commit import told
 
     # Not `Store`: this command answers at once, however large the store is, and loads nothing that it does not need.
-    from data_prep.ledger import Ledger
-    from data_prep.ledger.group_commit import told
+    from data_prep.store.ledger import Ledger
 
     ledger = Ledger(Path(args.store) / "ledger.sqlite", write=False)
     query = "SELECT endpoint, remote_status, requests, remote_id FROM batches WHERE state != 'ended' ORDER BY id"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from data_prep.config import PrepConfig
     from data_prep.stats.references import Reference
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
 
 def main(argv: list[str]) -> int:
@@ -32,10 +32,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--samples", type=int, default=200, help="images, chosen by the seed; 0 takes all (default: 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample and of the corruptions (default: 0)")
     parser.add_argument(
-        "--reference", default="auto", metavar="KIND|PATH",
+        "--reference",
+        default="auto",
+        metavar="KIND|PATH",
         help="what is right: `truth` (the drawn world's own), `reviews` (of `emo prep review`), tars or a store of records that are "
         "right, or `none`: recall alone. auto: truth if the configuration has a world, else reviews (default: auto)",
-    )  # fmt: skip
+    )
     parser.add_argument("--budget", metavar="USD", help="stop before this store has cost more than that, all runs included")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--out", help="also write table3.json and table3.md into this directory")
@@ -46,11 +48,11 @@ def main(argv: list[str]) -> int:
     import json
     from pathlib import Path
 
+    from data_prep.annotate.pipeline import budget_nano
     from data_prep.config import PrepConfig
-    from data_prep.pipeline import budget_nano
     from data_prep.stats.table3 import table3
     from data_prep.stats.table3_text import as_text
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     config = PrepConfig.load(args.config)
     if args.base_url:
@@ -85,7 +87,7 @@ def _references(kind: str, store: Store, config: PrepConfig) -> dict[str, Refere
         case "none":
             return {}
         case "truth":
-            from data_prep.simulation.serve import store_truth
+            from data_prep.demo.simulation.serve import store_truth
 
             found = {record.id: Reference.of_truth(record) for record in store_truth(store.root, config)}
         case "reviews":
@@ -95,7 +97,8 @@ def _references(kind: str, store: Store, config: PrepConfig) -> dict[str, Refere
 
             found = {record.id: Reference.of_truth(record) for record in read_records([path])}
     if not found:
-        raise Table3Error(f"--reference {kind}: nothing is known to be right; review some (`emo prep review`), or use none")
+        msg = f"--reference {kind}: nothing is known to be right; review some (`emo prep review`), or use none"
+        raise Table3Error(msg)
     return found
 
 
@@ -103,7 +106,7 @@ def _reviewed(store: Store) -> dict[str, Reference]:
     from data_prep.review.decisions import Review
     from data_prep.review.log import read_reviews
     from data_prep.stats.references import Reference
-    from emo_lightning.schema import Record
+    from emo_lightning.core.records import Record
 
     rows: dict[str, list[Review]] = {}
     path: Path = store.ledger.path

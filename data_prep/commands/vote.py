@@ -22,11 +22,12 @@ def main(argv: list[str]) -> int:
     from data_prep.config import ConfigError, PrepConfig
     from data_prep.emovit.votes import run_local_votes
     from data_prep.engine import chosen_engine
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     config = PrepConfig.load(args.config)
     if not config.local:
-        raise ConfigError(f"{args.config}: no annotator has `backend: local`, so there is nobody to vote here")
+        msg = f"{args.config}: no annotator has `backend: local`, so there is nobody to vote here"
+        raise ConfigError(msg)
     with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:
         task = progress.add_task("vote", total=None)
         counts = run_local_votes(store, config, lambda n: progress.update(task, advance=n), engine)

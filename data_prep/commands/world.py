@@ -22,15 +22,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the world (default: 0)")
     args = parser.parse_args(argv)
     from data_prep.config import WorldConfig
+    from data_prep.demo.world import SPLITS
+    from data_prep.demo.world.style import STYLES
+    from data_prep.demo.world_tars import write_world_tars
     from data_prep.sources import SourceError
-    from data_prep.sources.world import SPLITS
-    from data_prep.sources.world.style import STYLES
-    from data_prep.sources.world_tars import write_world_tars
 
     if args.split not in SPLITS or args.count < 1:
-        raise SourceError(f"--split {args.split} --count {args.count}: allowed are {', '.join(SPLITS)} and counts from 1")
+        msg = f"--split {args.split} --count {args.count}: allowed are {', '.join(SPLITS)} and counts from 1"
+        raise SourceError(msg)
     if args.style not in STYLES:
-        raise SourceError(f"--style {args.style}: allowed are {', '.join(STYLES)}")
+        msg = f"--style {args.style}: allowed are {', '.join(STYLES)}"
+        raise SourceError(msg)
     manifest = write_world_tars(args.out, WorldConfig(seed=args.seed, style=args.style), {args.split: args.count}, args.labels)
     print_manifest(args.out, manifest)
     return 0

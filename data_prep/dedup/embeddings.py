@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.decoding import decode
 from data_prep.engine import Result, Row, Step, portable
-from data_prep.errors import PrepError
+from data_prep.local_models.decoding import decode
+from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-class EmbedderError(PrepError, ValueError):
+class EmbedderError(UserError, ValueError):
     """The model cannot be used."""
 
 
@@ -39,12 +39,14 @@ class Embedder:
             self._processor = AutoImageProcessor.from_pretrained(name)
             model, info = AutoModel.from_pretrained(name, output_loading_info=True)
         except (OSError, ValueError) as error:
-            raise EmbedderError(f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+            msg = f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
+            raise EmbedderError(msg) from None
         missing = sorted(info["missing_keys"])
         # A classifier's checkpoint lacks the pooler, which would be random: the mean of the tokens serves then.
         self._pooled = not missing
         if lacking := [key for key in missing if "pooler" not in key]:
-            raise EmbedderError(f"model {name!r}: {len(lacking)} weights are missing from its file, e.g. {lacking[0]}")
+            msg = f"model {name!r}: {len(lacking)} weights are missing from its file, e.g. {lacking[0]}"
+            raise EmbedderError(msg)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: Any = model.eval().to(self._device)
         self.name = name
@@ -77,7 +79,8 @@ class Embedder:
             vectors = self._vectors(pixels).float()
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         if not bool(torch.isfinite(vectors).all()):
-            raise EmbedderError(f"{type(self._model).__name__}: an embedding is not finite")
+            msg = f"{type(self._model).__name__}: an embedding is not finite"
+            raise EmbedderError(msg)
         return vectors.cpu().numpy().astype(np.float16)
 
     def _vectors(self, pixels: Any) -> Any:
@@ -89,7 +92,8 @@ class Embedder:
         if self._pooled and getattr(output, "pooler_output", None) is not None:
             return output.pooler_output.flatten(1)
         if not hasattr(output, "last_hidden_state"):
-            raise EmbedderError(f"{type(self._model).__name__} gives neither pooler_output nor last_hidden_state")
+            msg = f"{type(self._model).__name__} gives neither pooler_output nor last_hidden_state"
+            raise EmbedderError(msg)
         hidden = output.last_hidden_state
         return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
 
@@ -120,5 +124,6 @@ class Embedding(Step):
         """
         embedder = self._embedder or Embedder(self._name)
         if embedder.key != self._key:
-            raise EmbedderError(f"model {self._name!r} is {embedder.key} here and {self._key} where the store lies")
+            msg = f"model {self._name!r} is {embedder.key} here and {self._key} where the store lies"
+            raise EmbedderError(msg)
         return lambda rows, pictures: [vector.tobytes() for vector in embedder.embed_decoded(pictures)]

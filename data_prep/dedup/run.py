@@ -14,9 +14,9 @@ from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, de
 from data_prep.dedup.pairs import Edges, Forest, close_vectors, components
 from data_prep.dedup.search import NO_EDGES, Found, parts, search
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches
-from data_prep.errors import PrepError
-from data_prep.ledger.counters import COUNT_DUPLICATES
-from data_prep.store import Store
+from data_prep.store.counters import COUNT_DUPLICATES
+from data_prep.store.store import Store
+from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     from data_prep.dedup.embeddings import Embedder
@@ -32,7 +32,7 @@ OnProgress = Callable[[str, int, int], None]
 """Told the step, how much of it is done, and the whole."""
 
 
-class DedupError(PrepError, ValueError):
+class DedupError(UserError, ValueError):
     """A setting that makes no sense."""
 
 
@@ -63,14 +63,17 @@ class DedupSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= self.near <= 20:
-            raise DedupError(f"threshold {self.threshold}, near {self.near}: expected 0 ≤ threshold ≤ near ≤ 20 (bits of 64)")
+            msg = f"threshold {self.threshold}, near {self.near}: expected 0 ≤ threshold ≤ near ≤ 20 (bits of 64)"
+            raise DedupError(msg)
         if not 0 < self.near_correlation <= self.correlation <= 1:
-            raise DedupError(
+            msg = (
                 f"correlation {self.correlation:g}, near correlation {self.near_correlation:g}: "
                 "expected 0 < near correlation ≤ correlation ≤ 1"
             )
+            raise DedupError(msg)
         if not 0 < self.near_cosine <= self.cosine <= 1:
-            raise DedupError(f"cosine {self.cosine:g}, near cosine {self.near_cosine:g}: expected 0 < near cosine ≤ cosine ≤ 1")
+            msg = f"cosine {self.cosine:g}, near cosine {self.near_cosine:g}: expected 0 < near cosine ≤ cosine ≤ 1"
+            raise DedupError(msg)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,8 @@ def dedup(
     )
     sources = sorted({row[1] for row in rows})
     if unknown := [source for source in settings.priority if source not in sources]:
-        raise DedupError(f"priority: no image of source {', '.join(unknown)}; sources in {store.root}: {', '.join(sources)}")
+        msg = f"priority: no image of source {', '.join(unknown)}; sources in {store.root}: {', '.join(sources)}"
+        raise DedupError(msg)
     files = dict(sorted((row[2], row[3]) for row in rows))
     number = {sha256: position for position, sha256 in enumerate(files)}
     items = [Candidate(row[0], row[1], number[row[2]], row[4], row[5]) for row in rows]

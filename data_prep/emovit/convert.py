@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.checkpoints import CheckpointError, complete, identity, pretrained, read_state
+from data_prep.local_models.checkpoints import CheckpointError, complete, identity, pretrained, read_state
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ _NAMES = (
     (r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision_model.encoder.layers.\1.self_attn.projection."),
     (r"^visual_encoder\.blocks\.(\d+)\.attn\.", r"vision_model.encoder.layers.\1.self_attn."),
     (r"^visual_encoder\.blocks\.(\d+)\.mlp\.", r"vision_model.encoder.layers.\1.mlp."),
-)  # fmt: skip
+)
 
 _NO_WEIGHTS = (
     # The head of the Q-Former's own pre-training; InstructBLIP does not have one.
@@ -75,13 +75,15 @@ def to_transformers_names(state: Mapping[str, torch.Tensor], where: str) -> dict
         for pattern, new in _NAMES:
             name = re.sub(pattern, new, name)
         if name in renamed:
-            raise CheckpointError(f"{where}: two keys mean {name}; the second is {key}")
+            msg = f"{where}: two keys mean {name}; the second is {key}"
+            raise CheckpointError(msg)
         renamed[name] = tensor
     for key in [key for key in renamed if key.endswith((".self_attn.q_bias", ".self_attn.v_bias"))]:
         stem = key[: -len("q_bias")]
         pair = [renamed.get(stem + which) for which in ("q_bias", "v_bias")]
         if pair[0] is None or pair[1] is None:
-            raise CheckpointError(f"{where}: {key} is there without its partner (q_bias and v_bias belong together)")
+            msg = f"{where}: {key} is there without its partner (q_bias and v_bias belong together)"
+            raise CheckpointError(msg)
         # Keys have no bias in this tower.
         renamed[stem + "qkv.bias"] = torch.cat([pair[0], torch.zeros_like(pair[0]), pair[1]])
     return {key: tensor for key, tensor in renamed.items() if not key.endswith((".self_attn.q_bias", ".self_attn.v_bias"))}
@@ -120,7 +122,8 @@ def check_parts(state: Mapping[str, Any], wanted: Mapping[str, Any], where: str)
     if missing:
         problems.append(f"{len(missing)} missing keys of parts that the file must hold whole: {', '.join(missing[:3])}")
     if problems:
-        raise CheckpointError(f"{where}: not an EmoViT checkpoint for this base: {'; '.join(problems)}")
+        msg = f"{where}: not an EmoViT checkpoint for this base: {'; '.join(problems)}"
+        raise CheckpointError(msg)
     return sorted({part for key in wanted if (part := _part(key)) is not None and part not in held})
 
 
@@ -143,7 +146,8 @@ def convert(checkpoint: str | Path, base: str, out: str | Path, *, dtype: str = 
 
     out = Path(out)
     if out.exists():
-        raise CheckpointError(f"{out}: exists already; choose another folder or remove it")
+        msg = f"{out}: exists already; choose another folder or remove it"
+        raise CheckpointError(msg)
     state = to_transformers_names(read_state(checkpoint), str(checkpoint))
     made_of = {"checkpoint": identity(str(checkpoint)), "base": identity(base)}
     model = complete(InstructBlipForConditionalGeneration, base, dtype=dtype)

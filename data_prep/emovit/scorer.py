@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from transformers import AddedToken, InstructBlipForConditionalGeneration, InstructBlipProcessor
 
-from data_prep.checkpoints import CheckpointError, complete, pretrained
-from emo_lightning.schema import EMOTIONS, Emotion
+from data_prep.local_models.checkpoints import CheckpointError, complete, pretrained
+from emo_lightning.core.records import EMOTIONS, Emotion
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,9 +38,11 @@ class LocalVoter:
 
     def __init__(self, model: Any, processor: Any, prompt: str, *, device: str = "cpu", batch_size: int = 8) -> None:
         if not model.config.use_decoder_only_language_model:
-            raise CheckpointError(f"language model {model.config.text_config.model_type!r}: EmoViT's is decoder-only (Vicuna)")
+            msg = f"language model {model.config.text_config.model_type!r}: EmoViT's is decoder-only (Vicuna)"
+            raise CheckpointError(msg)
         if model.config.image_token_id is None:
-            raise CheckpointError("the configuration of the checkpoint has no image_token_index; take a newer base model")
+            msg = "the configuration of the checkpoint has no image_token_index; take a newer base model"
+            raise CheckpointError(msg)
         if processor.num_query_tokens is None:
             processor.num_query_tokens = model.config.num_query_tokens
         if isinstance(processor.image_token, str):
@@ -68,7 +70,8 @@ class LocalVoter:
         """Tokens that all eight answers begin with, and how each goes on, end of sequence included."""
         tokenizer = self.processor.tokenizer
         if tokenizer.eos_token_id is None:
-            raise CheckpointError("the tokenizer of the checkpoint has no end-of-sequence token")
+            msg = "the tokenizer of the checkpoint has no end-of-sequence token"
+            raise CheckpointError(msg)
         answers = [
             [*tokenizer(f"{ANSWER}{emotion}", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
             for emotion in EMOTIONS
@@ -88,7 +91,7 @@ class LocalVoter:
 
     @torch.inference_mode()
     def log_probabilities(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """log p(rest of the answer | image, prompt, shared beginning), float64 on the CPU, shape (images, 8).
+        """Log p(rest of the answer | image, prompt, shared beginning), float64 on the CPU, shape (images, 8).
 
         Image, prompt and beginning go through the model once; their keys and values are shared by the eight endings.
         """

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.checkpoints import CheckpointError, identity
+from data_prep.annotate.voting import DistributionVote
 from data_prep.config import LocalAnnotatorConfig, PrepConfig
-from data_prep.decoding import decode, device_of
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
-from data_prep.errors import PrepError
-from data_prep.ledger import Item, Ledger
-from data_prep.store import Store
-from data_prep.verify import DistributionVote
-from emo_lightning.schema import EMOTIONS, Emotion
+from data_prep.local_models.checkpoints import CheckpointError, identity
+from data_prep.local_models.decoding import decode, device_of
+from data_prep.store.ledger import Ledger
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import EMOTIONS, Emotion
 
 
-class MissingVote(PrepError, RuntimeError):
+class MissingVote(UserError, RuntimeError):
     """A local model has not voted on an image yet."""
 
 
@@ -74,7 +75,8 @@ class LocalVotes:
             query = "SELECT distribution FROM local_votes WHERE image_sha256 = ? AND model = ? AND prompt_sha256 = ?"
             rows = self._ledger.read(query, (item.sha256, model, prompt))
             if not rows:
-                raise MissingVote(f"{item.id}: {voter.name} has not voted; `emo prep vote` lets it")
+                msg = f"{item.id}: {voter.name} has not voted; `emo prep vote` lets it"
+                raise MissingVote(msg)
             scores = {Emotion(name): p for name, p in json.loads(rows[0][0]).items()}
             votes.append(LocalVote(voter.name, model, voter.weight, DistributionVote(scores)))
         return votes
@@ -104,7 +106,8 @@ class Voting(Step):
         """
         voter = self._voter
         if (found := identity(voter.path)) != self._model:
-            raise CheckpointError(f"{voter.name}: {voter.path} is {found} here and {self._model} where the store lies")
+            msg = f"{voter.name}: {voter.path} is {found} here and {self._model} where the store lies"
+            raise CheckpointError(msg)
         from data_prep.emovit.scorer import LocalVoter
 
         scorer = LocalVoter.from_pretrained(

@@ -17,8 +17,17 @@ from data_prep.engine.base import Engine, EngineError, Result, Row, Step, in_bat
 from data_prep.engine.local import LOCAL, LocalEngine
 
 __all__ = [
-    "LOCAL", "Engine", "EngineError", "LocalEngine", "Result", "Row", "Step", "chosen_engine", "in_batches", "portable",
-]  # fmt: skip
+    "LOCAL",
+    "Engine",
+    "EngineError",
+    "LocalEngine",
+    "Result",
+    "Row",
+    "Step",
+    "chosen_engine",
+    "in_batches",
+    "portable",
+]
 
 
 @contextlib.contextmanager
@@ -30,7 +39,8 @@ def chosen_engine(args: argparse.Namespace) -> Iterator[Engine]:
     """
     if args.engine == "local":
         if args.ray_address:
-            raise EngineError(f"--ray-address {args.ray_address}: only --engine ray uses a cluster")
+            msg = f"--ray-address {args.ray_address}: only --engine ray uses a cluster"
+            raise EngineError(msg)
         yield LOCAL
         return
     from data_prep.engine.cluster import RayEngine, connected

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from data_prep.errors import PrepError
+from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
-    from data_prep.calls.attempts import Attempts
-    from data_prep.store import Store
+    from data_prep.provider.attempts import Attempts
+    from data_prep.store.store import Store
 
 _T = TypeVar("_T")
 
@@ -24,7 +24,7 @@ Result = str | bytes
 """What a step finds in one image, as the ledger keeps it."""
 
 
-class EngineError(PrepError, RuntimeError):
+class EngineError(UserError, RuntimeError):
     """An engine cannot be used as asked, or a part of it failed."""
 
 
@@ -53,7 +53,7 @@ class Step(ABC):
         """Load what is needed, once in a process; returns the function of a batch: rows and their prepared images to results.
 
         Raises:
-            PrepError: a model is missing, or is not the one that the step was made for.
+            UserError: a model is missing, or is not the one that the step was made for.
         """
 
 
@@ -70,7 +70,7 @@ class Engine(Protocol):
 
         Raises:
             StoreError: an image is missing or damaged.
-            PrepError: what `Step.load` raises.
+            UserError: what `Step.load` raises.
         """
         ...
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.engine.base import EngineError, MakeAttempts, Result, Row, Step
 
 if TYPE_CHECKING:
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
 
 @contextlib.contextmanager
@@ -36,7 +36,8 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         import ray
     except ModuleNotFoundError:
-        raise EngineError("--engine ray needs the package ray; install the extra: pip install 'emo-lightning[ray]'") from None
+        msg = "--engine ray needs the package ray; install the extra: pip install 'emo-lightning[ray]'"
+        raise EngineError(msg) from None
     if ray.is_initialized():
         yield
         return
@@ -47,11 +48,13 @@ def connected(address: str | None) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         # Ray's own message names the address alone, also where the cluster answered that a token is missing.
         token = (
-            "" if address == "local" or os.environ.get("RAY_AUTH_MODE")
+            ""
+            if address == "local" or os.environ.get("RAY_AUTH_MODE")
             else "; if its head said that token authentication is enabled, set RAY_AUTH_MODE=token here and on every node, "
             "with the head's ~/.ray/auth_token"
-        )  # fmt: skip
-        raise EngineError(f"no Ray cluster at {address}: {str(error).strip().splitlines()[0]}{token}") from None
+        )
+        msg = f"no Ray cluster at {address}: {str(error).strip().splitlines()[0]}{token}"
+        raise EngineError(msg) from None
     try:
         yield
     finally:

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from data_prep.calls.attempts import Attempts
 from data_prep.engine.base import Engine, MakeAttempts, Result, Row, Step
+from data_prep.provider.attempts import Attempts
 
 if TYPE_CHECKING:
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
 _THREADS = max(4, os.cpu_count() or 1)
 """Pillow decodes and scales outside the interpreter's lock, so threads are enough."""

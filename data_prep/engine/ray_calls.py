@@ -29,17 +29,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from data_prep.calls.attempts import Again, Attempts, CallError, Failure, Halt, NotSent, Stopped
-from data_prep.calls.rate import RateLimit
-from data_prep.calls.request import Request
 from data_prep.config import EndpointConfig, Price
-from data_prep.costs.money import Budget, Tally
 from data_prep.engine.base import EngineError, MakeAttempts
 from data_prep.engine.ray_ledger import Trace, lent, told
-from data_prep.ledger import CallState, Ledger
+from data_prep.provider.attempts import Again, Attempts, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.provider.budget import Budget, Tally
+from data_prep.provider.rate import RateLimit
+from data_prep.provider.request import Request
+from data_prep.store.ledger import CallState, Ledger
 
 if TYPE_CHECKING:
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
 _IMAGES = 256
 """Images kept in the object store, for an item asks several models about one image."""
@@ -220,7 +220,8 @@ class RayAttempts(Attempts):
             delivery: Delivery = await hired.actor.send.remote(bare, image, key, upper, ticket)
         except RayActorError as error:
             if error.actor_init_failed:
-                raise EngineError(f"a sender cannot start on its node: {str(error).strip().splitlines()[-1]}") from None
+                msg = f"a sender cannot start on its node: {str(error).strip().splitlines()[-1]}"
+                raise EngineError(msg) from None
             self._replace(hired)
             why = f"its sender was lost: {str(error).strip().splitlines()[0]}"[:300]
             return self._after_loss(await told(self._actor.lose.remote(hired.number, key, before, why)), why)
@@ -276,7 +277,8 @@ class RayAttempts(Attempts):
 
 
 def _elsewhere() -> bytes:
-    raise RuntimeError("the image of a request travels beside it")
+    msg = "the image of a request travels beside it"
+    raise RuntimeError(msg)
 
 
 @contextlib.contextmanager

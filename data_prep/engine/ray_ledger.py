@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.errors import PrepError
-from data_prep.ledger import CallState, Ledger
-from data_prep.ledger.group_commit import LedgerError
+from data_prep.store.group_commit import LedgerError
+from data_prep.store.ledger import CallState, Ledger
+from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
 _TOGETHER = 10_000
 """Messages that the actor works on at once: each of them only waits for the disk."""
@@ -54,7 +54,7 @@ class LedgerActor:
         Raises:
             StoreError: another program has the lock.
         """
-        from data_prep.store import Store
+        from data_prep.store.store import Store
 
         self._store = Store(self._root, write=True)
 
@@ -67,7 +67,8 @@ class LedgerActor:
     @property
     def _ledger(self) -> Ledger:
         if self._store is None:
-            raise LedgerError(f"{self._root}: the ledger is closed")
+            msg = f"{self._root}: the ledger is closed"
+            raise LedgerError(msg)
         return self._store.ledger
 
     async def write(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
@@ -81,7 +82,8 @@ class LedgerActor:
             LedgerError: it does.
         """
         if sender in self._lost:
-            raise LedgerError(f"sender {sender} was given up as lost")
+            msg = f"sender {sender} was given up as lost"
+            raise LedgerError(msg)
         return await self._ledger.begin_call(**intent)
 
     async def end_call(self, call: int, state: CallState, what: dict[str, Any]) -> None:
@@ -146,7 +148,7 @@ async def told(reference: Awaitable[Any]) -> Any:
     """What an actor answers; its errors are raised as they were there.
 
     Raises:
-        PrepError: as raised there.
+        UserError: as raised there.
         LedgerError: the ledger's actor is gone.
     """
     from ray.exceptions import RayActorError, RayTaskError
@@ -176,7 +178,7 @@ def _ours(error: Any) -> Exception:
             "the process that writes the ledger has ended; what was written is on disk: run the same command again"
         )
     cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, PrepError) else error
+    return cause if isinstance(cause, UserError) else error
 
 
 @contextlib.contextmanager
@@ -216,7 +218,7 @@ def lent(store: Store) -> Iterator[Any]:
 
 def _regained(store: Store) -> None:
     """Take the lock back; a process that is being ended may hold it for a moment."""
-    from data_prep.store import StoreError
+    from data_prep.store.store import StoreError
 
     end = time.monotonic() + _REGAIN
     while True:

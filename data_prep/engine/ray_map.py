@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.engine.base import EngineError, Result, Row, Step
-from data_prep.errors import PrepError
+from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -65,13 +65,13 @@ def results(root: Path, batches: Sequence[Sequence[Row]], step: Step) -> Iterato
         if isinstance(found, str):
             raise EngineError(found)
         if row[_INDEX] != expected:
-            raise EngineError(
-                f"batch {row[_INDEX]} of {len(rows)} came where batch {expected} was due; nothing of it was written"
-            )
+            msg = f"batch {row[_INDEX]} of {len(rows)} came where batch {expected} was due; nothing of it was written"
+            raise EngineError(msg)
         expected += 1
         yield found
     if expected != len(rows):
-        raise EngineError(f"{len(rows) - expected} of {len(rows)} batches did not come back; run the same command again")
+        msg = f"{len(rows) - expected} of {len(rows)} batches did not come back; run the same command again"
+        raise EngineError(msg)
 
 
 def _readers(batches: int) -> int:
@@ -94,7 +94,7 @@ def _devices(batches: int) -> dict[str, Any]:
 
 def read(table: pyarrow.Table, root: Path) -> pyarrow.Table:
     """A batch of rows to the same with their images; runs where the store lies."""
-    from data_prep.store import read_image
+    from data_prep.store.store import read_image
 
     return _answered(table, lambda rows: [(row, read_image(root, row.sha256, row.extension)) for row in rows])
 
@@ -134,6 +134,6 @@ def _answered(table: pyarrow.Table, work: Callable[[Any], Any]) -> pyarrow.Table
 
     try:
         found = work(pickle.loads(table[_DATA][0].as_py()))
-    except PrepError as error:
+    except UserError as error:
         found = str(error)
     return pyarrow.table({_INDEX: table[_INDEX], _DATA: pyarrow.array([pickle.dumps(found)], pyarrow.binary())})

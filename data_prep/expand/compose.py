@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from data_prep.graph import Combination, Kind, Node, TripletGraph
-from emo_lightning.schema import EMOTIONS, Emotion
+from data_prep.stats.graph import Combination, Kind, Node, TripletGraph
+from emo_lightning.core.records import EMOTIONS, Emotion
 
 PARTS: tuple[Kind, ...] = ("background", "attribute", "subject")
 _TRIES = 200

@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_prep.config import ConfigError, EndpointConfig, Price, load_prices, read_yaml, shipped
-from data_prep.costs.money import NANO
-from emo_lightning.schema import describe
+from data_prep.provider.budget import NANO
+from emo_lightning.core.records import describe
 
 _PLACES = {"background", "attribute", "subject", "emotion"}
 
@@ -60,11 +60,11 @@ class ExpandConfig(BaseModel):
         try:
             found = {name for _, name, _, _ in Formatter().parse(prompt) if name is not None}
         except ValueError as error:
-            raise ValueError(f"prompt {prompt!r}: {error}") from None
+            msg = f"prompt {prompt!r}: {error}"
+            raise ValueError(msg) from None
         if found - _PLACES or not {"background", "attribute", "subject"} <= found:
-            raise ValueError(
-                f"prompt has the places {sorted(found)}; needed: background, attribute, subject; allowed beside: emotion"
-            )
+            msg = f"prompt has the places {sorted(found)}; needed: background, attribute, subject; allowed beside: emotion"
+            raise ValueError(msg)
         return prompt
 
     def at(self, base_url: str) -> ExpandConfig:
@@ -84,7 +84,8 @@ class ExpandConfig(BaseModel):
         try:
             config = cls.model_validate(read_yaml(path))
         except ValidationError as error:
-            raise ConfigError(f"{path}: {describe(error)}") from None
+            msg = f"{path}: {describe(error)}"
+            raise ConfigError(msg) from None
         return config.model_copy(update={"prices": path.parent / config.prices})
 
 
@@ -122,12 +123,14 @@ def image_price(path: str | Path, model: str) -> ImagePrice:
     table = read_yaml(path).get("images")
     if not isinstance(table, dict) or model not in table:
         names = ", ".join(sorted(table)) if isinstance(table, dict) else "no key 'images'"
-        raise ConfigError(f"{path}: no price per image for {model!r}; there is: {names}")
+        msg = f"{path}: no price per image for {model!r}; there is: {names}"
+        raise ConfigError(msg)
     row, where = table[model], f"{path}: images.{model}"
     if not isinstance(row, dict):
         return ImagePrice(per_image=_nano(row, where, 1))
     if set(row) != {"most", "input", "output"}:
-        raise ConfigError(f"{where}: expected a number or the keys most, input, output; found {row!r}")
+        msg = f"{where}: expected a number or the keys most, input, output; found {row!r}"
+        raise ConfigError(msg)
     return ImagePrice(
         per_image=_nano(row["most"], f"{where}.most", 1),
         by_tokens=True,
@@ -140,11 +143,11 @@ def _nano(dollars: object, where: str, per: int) -> int:
     try:
         nano = Decimal(str(dollars)) * NANO / per
     except InvalidOperation:
-        raise ConfigError(f"{where}: {dollars!r} is not a number (USD)") from None
+        msg = f"{where}: {dollars!r} is not a number (USD)"
+        raise ConfigError(msg) from None
     if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
-        raise ConfigError(
-            f"{where}: {dollars} USD must be ≥ 0 and whole in nano-dollars per {'image' if per == 1 else 'token'}"
-        )
+        msg = f"{where}: {dollars} USD must be ≥ 0 and whole in nano-dollars per {'image' if per == 1 else 'token'}"
+        raise ConfigError(msg)
     return int(nano)
 
 

@@ -40,7 +40,8 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     shown = url[:200]
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FetchError(f"{shown}: not an http address", gone=True)
+        msg = f"{shown}: not an http address"
+        raise FetchError(msg, gone=True)
     ours = parts.hostname == urlsplit(base_url).hostname
     connector = aiohttp.TCPConnector(socket_factory=None if ours else guarded(is_public))
     limits = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
@@ -51,14 +52,18 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
             session.get(URL(url, encoded=True), allow_redirects=False) as response,
         ):
             if response.status != 200:
-                raise FetchError(f"{shown}: HTTP {response.status}", gone=response.status in _GONE)
+                msg = f"{shown}: HTTP {response.status}"
+                raise FetchError(msg, gone=response.status in _GONE)
             data = bytearray()
             async for part in response.content.iter_chunked(_CHUNK):
                 data += part
                 if len(data) > MAX_BYTES:
-                    raise FetchError(f"{shown}: more than {MAX_BYTES} bytes", gone=True)
+                    msg = f"{shown}: more than {MAX_BYTES} bytes"
+                    raise FetchError(msg, gone=True)
             return bytes(data)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotPublic):
-            raise FetchError(f"{shown}: {parts.hostname} is no public address", gone=True) from None
-        raise FetchError(f"{shown}: {type(error).__name__}: {error}", gone=False) from None
+            msg = f"{shown}: {parts.hostname} is no public address"
+            raise FetchError(msg, gone=True) from None
+        msg = f"{shown}: {type(error).__name__}: {error}"
+        raise FetchError(msg, gone=False) from None

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.calls.attempts import CallError, Failure, Halt, Stopped
-from data_prep.calls.interrupt import halt_on_interrupt
-from data_prep.costs.money import Budget, Tally
 from data_prep.expand.config import ExpandConfig, ImagePrice
 from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.expand.plan import Plan, Planned
 from data_prep.expand.requests import ImageAttempts, ImageRequest, images_of, keep_bytes, kept_image
-from data_prep.ledger import Item
+from data_prep.provider.attempts import CallError, Failure, Halt, Stopped
+from data_prep.provider.budget import Budget, Tally
+from data_prep.provider.interrupt import halt_on_interrupt
 from data_prep.sources.images import CheckedImage, ImageError, check_image
-from data_prep.store import Store, StoreError, item_id
+from data_prep.store.rows import Item
+from data_prep.store.store import Store, StoreError, item_id
 
 _DECLINED = (
     *("moderation", "content_policy", "content policy", "policy_violation", "content_filter", "contentfilter"),
@@ -122,7 +122,8 @@ class Generator:
             return row.call_key, raw
         # Looked up under the key that was sent, so that another model or size in the configuration does not send it again.
         if row.call_key is not None and not self._resend_unknown and self.ledger.is_open(row.call_key, "unknown"):
-            raise _Open("unknown", "sent before, outcome unknown")
+            msg = "unknown"
+            raise _Open(msg, "sent before, outcome unknown")
         request = ImageRequest.of(self.config.images, row.prompt, row.image_seed)
         key = request.key
         if key != row.call_key:
@@ -156,7 +157,8 @@ class Generator:
         if entry.get("b64_json"):
             name = kept_image(entry)
             if name is None:
-                raise _Closed("invalid", "the image is not base64")
+                msg = "invalid"
+                raise _Closed(msg, "the image is not base64")
             data = await asyncio.to_thread(self.store.image, *name)
         else:
             data = await self._fetched(str(entry["url"]))
@@ -164,7 +166,8 @@ class Generator:
         try:
             image = await asyncio.to_thread(check_image, data)
         except ImageError as error:
-            raise _Closed("invalid", str(error)) from None
+            msg = "invalid"
+            raise _Closed(msg, str(error)) from None
         sha256 = await asyncio.to_thread(self.store.add_image, image.data, image.extension)
         return image, sha256, entry.get("revised_prompt")
 
@@ -174,8 +177,10 @@ class Generator:
             data = await fetch_image(url, base_url=endpoint.base_url, timeout=endpoint.timeout)
         except FetchError as error:
             if error.gone:
-                raise _Closed("lost", str(error)) from None
-            raise _Open("no_download", str(error)) from None
+                msg = "lost"
+                raise _Closed(msg, str(error)) from None
+            msg = "no_download"
+            raise _Open(msg, str(error)) from None
         await asyncio.to_thread(keep_bytes, self.store, data)
         return data
 
@@ -201,7 +206,8 @@ class Generator:
             lineage["revised_prompt"] = revised
         anchor = self.ledger.read("SELECT split, grp, sha256 FROM items WHERE id = ?", (row.anchor,))
         if not anchor:
-            raise StoreError(f"generation {row.id}: its parent {row.anchor} is not in the store any more")
+            msg = f"generation {row.id}: its parent {row.anchor} is not in the store any more"
+            raise StoreError(msg)
         split, group, parent_sha256 = anchor[0]
         name = f"{config.source}-{key[:20]}"
         return Item(

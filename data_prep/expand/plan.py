@@ -14,9 +14,9 @@ from typing import Any
 
 from data_prep.expand.compose import PARTS, Composition, Triple, compose
 from data_prep.expand.config import ExpandConfig
-from data_prep.graph import TripletGraph
-from data_prep.ledger import Ledger
-from emo_lightning.schema import EMOTIONS, Emotion, Record
+from data_prep.stats.graph import TripletGraph
+from data_prep.store.ledger import Ledger
+from emo_lightning.core.records import EMOTIONS, Emotion, Record
 
 _PARENTS = 8
 """Parents named in the lineage of an image, the anchor first; all are counted."""
@@ -138,7 +138,8 @@ def save_plan(ledger: Ledger, plan: Plan) -> None:
 
 def _parents(seeds: TripletGraph) -> dict[Triple, list[str]]:
     """Records of each triplet, whatever their emotion, sorted: the first is the anchor of all images made from the triplet, so
-    that these stay in one split."""
+    that these stay in one split.
+    """
     parents: dict[Triple, list[str]] = {}
     for combination, ids in seeds.combinations.items():
         parents.setdefault(combination[:3], []).extend(ids)

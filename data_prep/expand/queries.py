@@ -16,16 +16,16 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from data_prep.calls.asking import ask_many
-from data_prep.calls.attempts import Failure
-from data_prep.calls.client import Caller
-from data_prep.calls.request import Request
+from data_prep.annotate.replies import Reply, strict_schema
 from data_prep.config import EndpointConfig, Price
-from data_prep.errors import PrepError
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
-from data_prep.graph import Combination, TripletGraph
-from data_prep.replies import Reply, strict_schema
+from data_prep.provider.attempts import Failure
+from data_prep.provider.caller import Caller
+from data_prep.provider.concurrency import ask_many
+from data_prep.provider.request import Request
+from data_prep.stats.graph import Combination, TripletGraph
+from emo_lightning.core.errors import UserError
 
 _R = TypeVar("_R", bound=Reply)
 
@@ -49,7 +49,7 @@ Subject: {subject}
 The picture should make people feel: {emotion}"""
 
 
-class QueryError(PrepError, ValueError):
+class QueryError(UserError, ValueError):
     """Queries cannot be written."""
 
 
@@ -231,4 +231,5 @@ def write_queries(path: str | Path, queries: Sequence[Query]) -> None:
         temporary.write_text("".join(query.to_json() + "\n" for query in queries), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise QueryError(f"{path}: cannot be written: {error.strerror or error}") from None
+        msg = f"{path}: cannot be written: {error.strerror or error}"
+        raise QueryError(msg) from None

@@ -37,9 +37,11 @@ def _front_matter(manifest: dict[str, Any]) -> dict[str, Any]:
     total = sum(counts.values())
     licences = [licence.lower() for licence in contents["licence"]]
     known = all(licence in _HUB_LICENCES for licence in licences)
-    licence = {"license": licences if len(licences) > 1 else licences[0]} if known else {
-        "license": "other", "license_name": "per-image", "license_link": "README.md"
-    }  # fmt: skip
+    licence = (
+        {"license": licences if len(licences) > 1 else licences[0]}
+        if known
+        else {"license": "other", "license_name": "per-image", "license_link": "README.md"}
+    )
     features = [
         *({"name": extension, "dtype": "image"} for extension in contents["extension"]),
         # Named, not inferred: `datasets` looks at five samples alone, and the provenance of a sixth may have other keys.
@@ -133,6 +135,7 @@ def _annotation(models: dict[str, int], origin: dict[str, Any]) -> list[str]:
 
 def _table(head: tuple[str, str], rows: dict[str, int]) -> list[str]:
     return [
-        f"| {head[0]} | {head[1]} |", "|---|---|",
+        f"| {head[0]} | {head[1]} |",
+        "|---|---|",
         *(f"| {name.replace('|', '/')} | {n} |" for name, n in rows.items()),
-    ]  # fmt: skip
+    ]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_prep.export.shards import MANIFEST, ExportError
-from emo_lightning.schema import Record
+from emo_lightning.core.records import Record
 
 
 def is_store(path: str | Path) -> bool:
@@ -34,12 +34,13 @@ def read_records(paths: Iterable[str | Path]) -> Iterator[Record]:
         elif path.is_file():
             yield from _of_tar(path)
         else:
-            raise ExportError(f"{path}: neither a store, nor a tar, nor a folder of tars")
+            msg = f"{path}: neither a store, nor a tar, nor a folder of tars"
+            raise ExportError(msg)
 
 
 def _of_store(path: Path) -> Iterator[Record]:
     from data_prep.review.log import reviewed_outcomes
-    from data_prep.store import Store
+    from data_prep.store.store import Store
 
     with Store(path, write=False) as store:
         left_out = store.ledger.duplicates()
@@ -54,10 +55,12 @@ def _shards(folder: Path) -> list[Path]:
         try:
             return [folder / row["file"] for row in json.loads(manifest.read_bytes())["shards"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise ExportError(f"{manifest}: not a manifest of tars: {type(error).__name__}: {error}") from None
+            msg = f"{manifest}: not a manifest of tars: {type(error).__name__}: {error}"
+            raise ExportError(msg) from None
     found = sorted(folder.glob("*.tar"))
     if not found:
-        raise ExportError(f"{folder}: neither a store nor a folder of tars")
+        msg = f"{folder}: neither a store nor a folder of tars"
+        raise ExportError(msg)
     return found
 
 
@@ -70,6 +73,8 @@ def _of_tar(path: Path) -> Iterator[Record]:
                     assert file is not None
                     yield Record.from_json(file.read(), f"{path}: {member.name}")
     except FileNotFoundError:
-        raise ExportError(f"{path}: the manifest lists it, and it is not there") from None
+        msg = f"{path}: the manifest lists it, and it is not there"
+        raise ExportError(msg) from None
     except tarfile.TarError as error:
-        raise ExportError(f"{path}: not a tar: {error}") from None
+        msg = f"{path}: not a tar: {error}"
+        raise ExportError(msg) from None

@@ -13,15 +13,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import PrepError
 from data_prep.export.card import MARK, dataset_card
-from emo_lightning.schema import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
 
 
-class ExportError(PrepError, ValueError):
+class ExportError(UserError, ValueError):
     """The tars cannot be written as asked."""
 
 
@@ -103,7 +103,8 @@ def write_shards(
             `README.md` in `out` that is no dataset card of ours, or a manifest there of an export with another name.
     """
     if samples_per_shard < 1:
-        raise ExportError(f"samples_per_shard is {samples_per_shard}, expected at least 1")
+        msg = f"samples_per_shard is {samples_per_shard}, expected at least 1"
+        raise ExportError(msg)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _refuse_foreign(out, name)
@@ -166,32 +167,35 @@ UNKNOWN = "unknown"
 
 def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None:
     if record.id in keys:
-        raise ExportError(f"key {record.id!r} appears twice; a tar holds a key once")
+        msg = f"key {record.id!r} appears twice; a tar holds a key once"
+        raise ExportError(msg)
     keys.add(record.id)
     if extension not in IMAGE_EXTENSIONS:
-        raise ExportError(f"{record.id}: extension {extension!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}")
+        msg = f"{record.id}: extension {extension!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}"
+        raise ExportError(msg)
     if not record.split.isidentifier():
-        raise ExportError(f"{record.id}: split {record.split!r} cannot be part of a file name; allowed: letters, digits and _")
+        msg = f"{record.id}: split {record.split!r} cannot be part of a file name; allowed: letters, digits and _"
+        raise ExportError(msg)
     if hashlib.sha256(image).hexdigest() != record.sha256:
-        raise ExportError(f"{record.id}: the image does not have the sha256 of its record")
+        msg = f"{record.id}: the image does not have the sha256 of its record"
+        raise ExportError(msg)
 
 
 def _refuse_foreign(out: Path, name: str) -> None:
     card, manifest = out / CARD, out / MANIFEST
     if card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        raise ExportError(
-            f"{card}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
-        )
+        msg = f"{card}: not a dataset card of an export, and would be replaced; move it away or choose another folder"
+        raise ExportError(msg)
     if not manifest.exists():
         return
     try:
         there = json.loads(manifest.read_bytes())["name"]
     except (ValueError, KeyError, TypeError):
-        raise ExportError(
-            f"{manifest}: not the manifest of an export, and would be replaced; move it away or choose another folder"
-        ) from None
+        msg = f"{manifest}: not the manifest of an export, and would be replaced; move it away or choose another folder"
+        raise ExportError(msg) from None
     if there != name:
-        raise ExportError(f"{manifest}: is of an export named {there!r}, not {name!r}; choose that name or another folder")
+        msg = f"{manifest}: is of an export named {there!r}, not {name!r}; choose that name or another folder"
+        raise ExportError(msg)
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.config import SplitConfig
-from data_prep.errors import PrepError
-from data_prep.ledger import Item
-from data_prep.ledger.group_commit import reader, writable
+from data_prep.store.group_commit import reader, writable
+from data_prep.store.rows import Item
+from emo_lightning.core.errors import UserError
 
 SPLITS = ("train", "val", "test")
 
@@ -157,7 +157,7 @@ def assign_for_good(
     It needs no lock of the store: a pass may run meanwhile.
 
     Raises:
-        PrepError: the ledger cannot be written.
+        UserError: the ledger cannot be written.
     """
     groups = groups_of(items)
     source_splits = {item.id: item.split for item in items if item.split}
@@ -165,9 +165,8 @@ def assign_for_good(
         with closing(reader(ledger)) as archive:
             result = assign(groups, source_splits, read_kept(archive), emotions, shares)
         if result.new:
-            raise PrepError(
-                f"{ledger}: cannot be written, and {len(result.new)} images have no split yet that could be kept there"
-            )
+            msg = f"{ledger}: cannot be written, and {len(result.new)} images have no split yet that could be kept there"
+            raise UserError(msg)
         return result
     connection = sqlite3.connect(ledger, isolation_level=None, timeout=_BUSY)
     try:
@@ -180,7 +179,8 @@ def assign_for_good(
         connection.executemany("INSERT INTO splits VALUES (?, ?)", sorted(result.new.items()))
         connection.execute("COMMIT")
     except sqlite3.OperationalError as error:
-        raise PrepError(f"{ledger}: the splits of this export cannot be kept there: {error}") from None
+        msg = f"{ledger}: the splits of this export cannot be kept there: {error}"
+        raise UserError(msg) from None
     finally:
         connection.close()
     return result

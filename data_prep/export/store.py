@@ -13,11 +13,11 @@ from typing import Any, Literal
 from data_prep.config import SplitConfig
 from data_prep.export.shards import UNKNOWN, ExportError, write_shards
 from data_prep.export.splits import assign_for_good
-from data_prep.ledger import Item
 from data_prep.review.log import reviewed_outcomes
 from data_prep.sources.labels import source_record
-from data_prep.store import Store
-from emo_lightning.schema import Record
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
+from emo_lightning.core.records import Record
 
 Labels = Literal["annotations", "source"]
 
@@ -45,7 +45,8 @@ class Selection:
         for kind, names in (("licence", (*self.licences, *self.exclude_licences)), ("source", self.sources)):
             if strange := sorted(set(names) - seen[kind]):
                 there = ", ".join(sorted(seen[kind])) or "none"
-                raise ExportError(f"no image has the {kind} {', '.join(strange)}; in the store: {there}")
+                msg = f"no image has the {kind} {', '.join(strange)}; in the store: {there}"
+                raise ExportError(msg)
 
     def reason_against(self, item: Item) -> str | None:
         """Why an item stays behind, as a key of the manifest's `excluded`; None if it goes."""
@@ -94,7 +95,8 @@ def export_store(
         ExportError: nothing to export; a selection that names what is not there; see `write_shards`.
     """
     if labels not in ("annotations", "source"):
-        raise ExportError(f"labels {labels!r}; allowed: annotations, source")
+        msg = f"labels {labels!r}; allowed: annotations, source"
+        raise ExportError(msg)
     shares = shares or SplitConfig()
     selection = selection or Selection()
     items = list(store.ledger.items())

@@ -8,16 +8,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from data_prep.checkpoints import identity
 from data_prep.config import GroundingConfig
-from data_prep.decoding import decode, device_of
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
 from data_prep.grounding.base import Grounder, GroundingError, Query, cut, query_text, rank
 from data_prep.grounding.regions import RegionGrounder
-from data_prep.ledger import Item
+from data_prep.local_models.checkpoints import identity
+from data_prep.local_models.decoding import decode, device_of
 from data_prep.review.log import reviewed_outcomes
-from data_prep.store import Store
-from emo_lightning.schema import GroundedObject, Record
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
+from emo_lightning.core.records import GroundedObject, Record
 
 __all__ = [
     "Grounder",
@@ -59,11 +59,15 @@ def make_grounder(config: GroundingConfig) -> Grounder:
             from data_prep.grounding import original_backend
 
             return original_backend.load(
-                config.detector, config.segmenter, text_encoder=config.text_encoder, device=device_of(config.device),
+                config.detector,
+                config.segmenter,
+                text_encoder=config.text_encoder,
+                device=device_of(config.device),
                 threshold=config.threshold,
-            )  # fmt: skip
+            )
         case _:
-            raise ValueError(f"grounding.backend {config.backend!r} grounds nothing; allowed: regions, transformers, original")
+            msg = f"grounding.backend {config.backend!r} grounds nothing; allowed: regions, transformers, original"
+            raise ValueError(msg)
 
 
 def backend_key(config: GroundingConfig) -> Callable[[Item], str]:
@@ -110,7 +114,8 @@ class Grounding(Step):
             CheckpointError, GroundingError: see `make_grounder`; or the names mean other models here.
         """
         if (key := _models_key(self._config)) != self._key:
-            raise GroundingError(f"the models of `grounding` are {key} here and {self._key} where the store lies")
+            msg = f"the models of `grounding` are {key} here and {self._key} where the store lies"
+            raise GroundingError(msg)
         grounder = make_grounder(self._config)
 
         def compute(rows: Sequence[Row], images: Sequence[Any]) -> list[Result]:

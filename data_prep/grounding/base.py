@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from data_prep.errors import PrepError
-from emo_lightning.schema import GroundedObject
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import GroundedObject
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,7 +20,7 @@ CUT = 0.35
 """Candidates from this score on come into a record (the detector authors' own box threshold)."""
 
 
-class GroundingError(PrepError, RuntimeError):
+class GroundingError(UserError, RuntimeError):
     """Grounding cannot be done as configured."""
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from data_prep.grounding.base import STORED_FROM, GroundingError, Query, query_text, rank
 from data_prep.grounding.masks import encode_mask
-from emo_lightning.schema import GroundedObject, Mask
+from emo_lightning.core.records import GroundedObject, Mask
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -166,7 +166,8 @@ class ModelGrounder:
         asked: list[tuple[int, Image.Image, str]] = []
         for i, query in enumerate(queries):
             if query.image is None:
-                raise GroundingError(f"this backend looks at images, found none for {query.phrase!r}")
+                msg = f"this backend looks at images, found none for {query.phrase!r}"
+                raise GroundingError(msg)
             if text := query_text(query.phrase):
                 asked.append((i, query.image.convert("RGB"), text))
         detections = self.detector.detect([image for _, image, _ in asked], [text for _, _, text in asked])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pycocotools import mask as coco
 
-from emo_lightning.schema import Mask
+from emo_lightning.core.records import Mask
 
 
 def encode_mask(mask: np.ndarray) -> Mask:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, GroundingDinoImageProcessorPil, SamImageProcessorPil
 
-from data_prep.checkpoints import CheckpointError, fill, pretrained, read_state
 from data_prep.grounding.base import STORED_FROM, GroundingError
 from data_prep.grounding.detect_segment import Detector, ModelGrounder, Segmenter
+from data_prep.local_models.checkpoints import CheckpointError, fill, pretrained, read_state
 
 _NO_WEIGHTS = (
     # Label embedding of the denoising training; nothing reads it at inference.
@@ -147,17 +147,41 @@ def build_dino(shape: DinoArchitecture, text_encoder: str) -> torch.nn.Module:
     from data_prep.grounding.bert_compat import compatible_bert
 
     swin = SwinTransformer(
-        embed_dim=shape.embed_dim, depths=list(shape.depths), num_heads=list(shape.heads), window_size=shape.window,
+        embed_dim=shape.embed_dim,
+        depths=list(shape.depths),
+        num_heads=list(shape.heads),
+        window_size=shape.window,
         out_indices=(1, 2, 3),
-    )  # fmt: skip
+    )
     sizes = Namespace(
-        hidden_dim=256, position_embedding="sine", pe_temperatureH=20, pe_temperatureW=20, dropout=0.0,
-        nheads=shape.attention_heads, num_queries=shape.queries, dim_feedforward=shape.feedforward, enc_layers=shape.layers,
-        dec_layers=shape.layers, pre_norm=False, query_dim=4, transformer_activation="relu", num_patterns=0,
-        num_feature_levels=4, enc_n_points=4, dec_n_points=4, two_stage_type="standard", embed_init_tgt=True,
-        use_text_enhancer=True, use_fusion_layer=True, use_checkpoint=False, use_transformer_ckpt=False,
-        use_text_cross_attention=True, text_dropout=0.0, fusion_dropout=0.0, fusion_droppath=0.1,
-    )  # fmt: skip
+        hidden_dim=256,
+        position_embedding="sine",
+        pe_temperatureH=20,
+        pe_temperatureW=20,
+        dropout=0.0,
+        nheads=shape.attention_heads,
+        num_queries=shape.queries,
+        dim_feedforward=shape.feedforward,
+        enc_layers=shape.layers,
+        dec_layers=shape.layers,
+        pre_norm=False,
+        query_dim=4,
+        transformer_activation="relu",
+        num_patterns=0,
+        num_feature_levels=4,
+        enc_n_points=4,
+        dec_n_points=4,
+        two_stage_type="standard",
+        embed_init_tgt=True,
+        use_text_enhancer=True,
+        use_fusion_layer=True,
+        use_checkpoint=False,
+        use_transformer_ckpt=False,
+        use_text_cross_attention=True,
+        text_dropout=0.0,
+        fusion_dropout=0.0,
+        fusion_droppath=0.1,
+    )
     backbone = Joiner(swin, build_position_encoding(sizes))
     backbone.num_channels = swin.num_features[1:]
     # The package takes no text encoder but one name of its own or a folder, and prints which one it took.
@@ -165,11 +189,23 @@ def build_dino(shape: DinoArchitecture, text_encoder: str) -> torch.nn.Module:
         pretrained(AutoTokenizer.from_pretrained, text_encoder).save_pretrained(folder)
         pretrained(AutoConfig.from_pretrained, text_encoder).save_pretrained(folder)
         return package.GroundingDINO(
-            backbone, package.build_transformer(sizes), num_queries=shape.queries, aux_loss=True, iter_update=True, query_dim=4,
-            num_feature_levels=4, nheads=shape.attention_heads, two_stage_type="standard", dec_pred_bbox_embed_share=True,
-            two_stage_class_embed_share=False, two_stage_bbox_embed_share=False, dn_number=0, text_encoder_type=folder,
-            sub_sentence_present=True, max_text_len=256,
-        )  # fmt: skip
+            backbone,
+            package.build_transformer(sizes),
+            num_queries=shape.queries,
+            aux_loss=True,
+            iter_update=True,
+            query_dim=4,
+            num_feature_levels=4,
+            nheads=shape.attention_heads,
+            two_stage_type="standard",
+            dec_pred_bbox_embed_share=True,
+            two_stage_class_embed_share=False,
+            two_stage_bbox_embed_share=False,
+            dn_number=0,
+            text_encoder_type=folder,
+            sub_sentence_present=True,
+            max_text_len=256,
+        )
 
 
 def build_sam(shape: SamArchitecture) -> torch.nn.Module:
@@ -184,21 +220,35 @@ def build_sam(shape: SamArchitecture) -> torch.nn.Module:
     grid = shape.side // 16
     return Sam(
         image_encoder=ImageEncoderViT(
-            depth=shape.depth, embed_dim=shape.embed_dim, img_size=shape.side, mlp_ratio=4, num_heads=shape.heads, patch_size=16,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), qkv_bias=True, use_rel_pos=True,
-            global_attn_indexes=shape.global_attention, window_size=shape.window, out_chans=shape.prompt_dim,
+            depth=shape.depth,
+            embed_dim=shape.embed_dim,
+            img_size=shape.side,
+            mlp_ratio=4,
+            num_heads=shape.heads,
+            patch_size=16,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            qkv_bias=True,
+            use_rel_pos=True,
+            global_attn_indexes=shape.global_attention,
+            window_size=shape.window,
+            out_chans=shape.prompt_dim,
         ),
         prompt_encoder=PromptEncoder(
-            embed_dim=shape.prompt_dim, image_embedding_size=(grid, grid), input_image_size=(shape.side, shape.side),
+            embed_dim=shape.prompt_dim,
+            image_embedding_size=(grid, grid),
+            input_image_size=(shape.side, shape.side),
             mask_in_chans=16,
         ),
         mask_decoder=MaskDecoder(
-            num_multimask_outputs=3, transformer_dim=shape.prompt_dim, iou_head_depth=3, iou_head_hidden_dim=256,
+            num_multimask_outputs=3,
+            transformer_dim=shape.prompt_dim,
+            iou_head_depth=3,
+            iou_head_hidden_dim=256,
             transformer=TwoWayTransformer(
                 depth=2, embedding_dim=shape.prompt_dim, mlp_dim=shape.decoder_mlp, num_heads=shape.decoder_heads
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def load(
@@ -241,17 +291,18 @@ def load(
 def _recognised(state: Mapping[str, torch.Tensor], key: str, axis: int, known: Mapping[str, Any], where: str) -> Any:
     """The published architecture whose width is that of `key`."""
     if key not in state:
-        raise CheckpointError(
-            f"{where}: key {key!r} is missing; is this the right kind of checkpoint? It has {sorted(state)[:3]}, …"
-        )
+        msg = f"{where}: key {key!r} is missing; is this the right kind of checkpoint? It has {sorted(state)[:3]}, …"
+        raise CheckpointError(msg)
     width = state[key].shape[axis]
     for shape in known.values():
         if shape.embed_dim == width:
             return shape
     widths = ", ".join(f"{shape.embed_dim} ({name})" for name, shape in known.items())
-    raise CheckpointError(f"{where}: {key} has width {width}; known: {widths}")
+    msg = f"{where}: {key} has width {width}; known: {widths}"
+    raise CheckpointError(msg)
 
 
 def _require(module: str, requirement: str) -> None:
     if importlib.util.find_spec(module) is None:
-        raise GroundingError(f"grounding.backend original needs {requirement}: pip install 'emo-lightning[grounding]'")
+        msg = f"grounding.backend original needs {requirement}: pip install 'emo-lightning[grounding]'"
+        raise GroundingError(msg)

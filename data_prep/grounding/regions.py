@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from data_prep.grounding.base import STORED_FROM, Query, rank
-from emo_lightning.schema import GroundedObject
+from emo_lightning.core.records import GroundedObject
 
 _IGNORED = {"a", "an", "the", "of", "in", "on", "at", "with", "and"}
 

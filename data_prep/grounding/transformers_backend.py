@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer, SamModel
 
-from data_prep.checkpoints import complete, pretrained
 from data_prep.grounding.base import STORED_FROM
 from data_prep.grounding.detect_segment import Detector, ModelGrounder, Segmenter
+from data_prep.local_models.checkpoints import complete, pretrained
 
 
 class TransformersDetector(Detector):

@@ -21,7 +21,7 @@ from data_prep.review.decisions import (
 )
 from data_prep.review.log import ReviewLog
 from data_prep.review.sample import STATES, Stratum
-from emo_lightning.schema import Record
+from emo_lightning.core.records import Record
 
 _Z95 = 1.959963984540054
 """97.5 % point of the normal distribution."""
@@ -87,9 +87,12 @@ def agreement(ratings: Mapping[str, Mapping[str, Hashable]]) -> dict[str, Any]:
     counts = [Counter(given.values()) for given in shared.values()]
     alike = [sum(n * (n - 1) for n in c.values()) / (c.total() * (c.total() - 1)) for c in counts]
     return {
-        "reviewers": len(names), "n": len(counts), "observed": math.fsum(alike) / len(alike),
-        "kappa": fleiss_kappa(counts), "kind": "fleiss",
-    }  # fmt: skip
+        "reviewers": len(names),
+        "n": len(counts),
+        "observed": math.fsum(alike) / len(alike),
+        "kappa": fleiss_kappa(counts),
+        "kind": "fleiss",
+    }
 
 
 def report(log: ReviewLog) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from data_prep.errors import PrepError
-from emo_lightning.schema import Record, SchemaError, describe, intensity_level
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import Record, SchemaError, describe, intensity_level
 
 if TYPE_CHECKING:
-    from data_prep.ledger import Outcome
+    from data_prep.store.rows import Outcome
 
 REQUIRED = ("emotion", "description", "background", "attribute", "subject", "intensity")
 """A record that a human made valid has all of these."""
@@ -29,7 +29,7 @@ MAX_TEXT = 4000
 """Characters of a mended text."""
 
 
-class ReviewError(PrepError, ValueError):
+class ReviewError(UserError, ValueError):
     """A decision cannot be taken as it is; the message names the item, the field, what was found and what is allowed."""
 
 
@@ -70,7 +70,8 @@ def shown_value(record: Record, field: str) -> Any:
     if field == RECORD:
         return None
     if field not in FIELDS:
-        raise ReviewError(f"{record.id}: unknown field {field!r}; allowed: {', '.join((*FIELDS, RECORD))}")
+        msg = f"{record.id}: unknown field {field!r}; allowed: {', '.join((*FIELDS, RECORD))}"
+        raise ReviewError(msg)
     return record.model_dump(mode="json", include={field})[field]
 
 
@@ -84,15 +85,19 @@ def mended(record: Record, field: str, value: Any) -> Record:
         ReviewError: the value is not allowed for the field.
     """
     if field not in FIELDS:
-        raise ReviewError(f"{record.id}: field {field!r} cannot be mended; allowed: {', '.join(FIELDS)}")
+        msg = f"{record.id}: field {field!r} cannot be mended; allowed: {', '.join(FIELDS)}"
+        raise ReviewError(msg)
     if field in ("description", "background", "attribute", "subject"):
         if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
-            raise ReviewError(f"{record.id}: {field} must be text of 1–{MAX_TEXT} characters, found {str(value)[:80]!r}")
+            msg = f"{record.id}: {field} must be text of 1–{MAX_TEXT} characters, found {str(value)[:80]!r}"
+            raise ReviewError(msg)
         value = value.strip()
     elif field == "emotion" and not isinstance(value, str):
-        raise ReviewError(f"{record.id}: emotion must be one of the eight, found {value!r}")
+        msg = f"{record.id}: emotion must be one of the eight, found {value!r}"
+        raise ReviewError(msg)
     elif field == "intensity" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10):
-        raise ReviewError(f"{record.id}: intensity must be a whole number 1–10, found {value!r}")
+        msg = f"{record.id}: intensity must be a whole number 1–10, found {value!r}"
+        raise ReviewError(msg)
     changes: dict[str, Any] = {field: value}
     if field == "emotion":
         changes |= {"emotion_scores": None, "confidence": None}
@@ -103,9 +108,11 @@ def mended(record: Record, field: str, value: Any) -> Record:
     try:
         return Record.model_validate({**record.model_dump(), **changes})
     except ValidationError as error:
-        raise ReviewError(f"{record.id}: {describe(error)}") from None
+        msg = f"{record.id}: {describe(error)}"
+        raise ReviewError(msg) from None
     except SchemaError as error:
-        raise ReviewError(f"{record.id}: {field}: {error}") from None
+        msg = f"{record.id}: {field}: {error}"
+        raise ReviewError(msg) from None
 
 
 def standing(reviews: Iterable[Review]) -> list[Review]:

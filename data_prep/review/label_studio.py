@@ -20,7 +20,7 @@ from data_prep.review import decisions as rules
 from data_prep.review.decisions import FIELDS, RECORD, VERDICTS, Review, ReviewError, shown_value, standing
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession, check_name
-from emo_lightning.schema import EMOTIONS, Record
+from emo_lightning.core.records import EMOTIONS, Record
 
 _MIME = {"jpg": "jpeg", "png": "png", "webp": "webp"}
 _TEXTS = ("description", "background", "attribute", "subject")
@@ -145,9 +145,13 @@ def _box(record: Record, obj: dict[str, Any], place: int) -> dict[str, Any]:
     x1, y1, x2, y2 = obj["bbox"]
     width, height = record.width, record.height
     value = {
-        "x": 100 * x1 / width, "y": 100 * y1 / height, "width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height,
-        "rotation": 0, "rectanglelabels": [BOX_LABELS[not obj["primary"]]],
-    }  # fmt: skip
+        "x": 100 * x1 / width,
+        "y": 100 * y1 / height,
+        "width": 100 * (x2 - x1) / width,
+        "height": 100 * (y2 - y1) / height,
+        "rotation": 0,
+        "rectanglelabels": [BOX_LABELS[not obj["primary"]]],
+    }
     # The id leads back to the object with its phrase, score and mask.
     size = {"original_width": width, "original_height": height, "image_rotation": 0, "score": obj["score"]}
     return {**_part("objects", "rectanglelabels", value), "id": f"object-{place}", **size}
@@ -170,11 +174,14 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
     try:
         tasks = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ReviewError(f"{path}: no such file") from None
+        msg = f"{path}: no such file"
+        raise ReviewError(msg) from None
     except ValueError as error:
-        raise ReviewError(f"{path}: not JSON: {error}") from None
+        msg = f"{path}: not JSON: {error}"
+        raise ReviewError(msg) from None
     if not isinstance(tasks, list):
-        raise ReviewError(f"{path}: expected a list of tasks (Label Studio's JSON export), found {type(tasks).__name__}")
+        msg = f"{path}: expected a list of tasks (Label Studio's JSON export), found {type(tasks).__name__}"
+        raise ReviewError(msg)
     counts = Counter(dict.fromkeys(("tasks", "annotations", "cancelled", "added", "known"), 0))
     new: list[Review] = []
     for number, task in enumerate(tasks, 1):
@@ -184,7 +191,8 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
             data, annotations = task["data"], task.get("annotations") or []
             item_id, shown, boxes = data["item"], {field: data["shown"][field] for field in FIELDS}, list(data["boxes"])
         except (TypeError, KeyError, AttributeError) as error:
-            raise ReviewError(f"{where}: key {error} is missing; expected a task that `emo prep review` exported") from None
+            msg = f"{where}: key {error} is missing; expected a task that `emo prep review` exported"
+            raise ReviewError(msg) from None
         try:
             record = Record.from_json(log.outcome(item_id)[1].record, f"outcome of {item_id}")
             for annotation in annotations:
@@ -198,7 +206,8 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
                 counts["known"] += sum(_what(row) in known for row in rows)
                 new += [row for row in rows if _what(row) not in known]
         except ReviewError as error:
-            raise ReviewError(f"{where}: {error}") from None
+            msg = f"{where}: {error}"
+            raise ReviewError(msg) from None
     log.add(new)
     counts["added"] = len(new)
     return dict(counts)
@@ -226,9 +235,8 @@ def _rows(
         verdicts = {field: _one(parts, f"{field}_verdict", "choices") for field in FIELDS}
         discard = _one(parts, RECORD, "choices")
     except (TypeError, KeyError, ValueError) as error:
-        raise ReviewError(
-            f"{record.id}: its annotation is not by the labelling config: {type(error).__name__} {error}"
-        ) from None
+        msg = f"{record.id}: its annotation is not by the labelling config: {type(error).__name__} {error}"
+        raise ReviewError(msg) from None
     moment = _moment(annotation)
     for field in FIELDS:
         verdict, value = verdicts[field], found[field]
@@ -238,7 +246,8 @@ def _rows(
         if verdict is None:
             continue
         if verdict not in VERDICTS:
-            raise ReviewError(f"{record.id}: {field}: verdict {verdict!r}; allowed: {', '.join(VERDICTS)}")
+            msg = f"{record.id}: {field}: verdict {verdict!r}; allowed: {', '.join(VERDICTS)}"
+            raise ReviewError(msg)
         if verdict == "mended":
             value = rules.mended(record, field, value).model_dump(mode="json", include={field})[field]
         yield Review(record.id, field, who, verdict, shown[field], value if verdict == "mended" else None, moment)
@@ -265,7 +274,8 @@ def _found(record: Record, field: str, parts: dict[str, list[dict[str, Any]]], b
 def _object(record: Record, part: dict[str, Any], boxes: list[dict[str, Any]], subject: str) -> dict[str, Any]:
     value = part["value"]
     if value.get("rotation"):
-        raise ReviewError(f"{record.id}: objects: a box is rotated by {value['rotation']}°; only upright boxes are allowed")
+        msg = f"{record.id}: objects: a box is rotated by {value['rotation']}°; only upright boxes are allowed"
+        raise ReviewError(msg)
     width, height = record.width, record.height
     x1, y1 = value["x"] * width / 100, value["y"] * height / 100
     x2, y2 = x1 + value["width"] * width / 100, y1 + value["height"] * height / 100

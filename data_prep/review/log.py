@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from data_prep.ledger import Item, Ledger, Outcome
-from data_prep.ledger.group_commit import LedgerError, reader, writable
 from data_prep.review.decisions import Review, ReviewError, reviewed
+from data_prep.store.group_commit import LedgerError, reader, writable
+from data_prep.store.ledger import Ledger
+from data_prep.store.rows import Item, Outcome
 
 _COLUMNS = "id, item_id, field, reviewer, verdict, shown, value, time, undoes"
 _BUSY = 30.0
@@ -58,7 +59,8 @@ class ReviewLog:
             self._db.execute("PRAGMA query_only = ON")
             return
         if not writable(path):
-            raise LedgerError(f"{path}: cannot be written; decisions could not be kept")
+            msg = f"{path}: cannot be written; decisions could not be kept"
+            raise LedgerError(msg)
         uri = f"{path.resolve().as_uri()}?mode=rw"
         self._db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None, timeout=_BUSY)
         self._db.execute("PRAGMA synchronous = FULL")
@@ -138,7 +140,8 @@ class ReviewLog:
         sql = "SELECT items.*, outcomes.* FROM items JOIN outcomes ON items.id = outcomes.item_id WHERE items.id = ?"
         for row in self.query(sql, (item_id,)):
             return Item.from_row(row[:-5]), Outcome(*row[-5:])
-        raise ReviewError(f"{item_id!r}: no item of that name has an outcome in {self.path}")
+        msg = f"{item_id!r}: no item of that name has an outcome in {self.path}"
+        raise ReviewError(msg)
 
     def outcomes(self, source: str | None) -> Iterator[tuple[Item, Outcome]]:
         """Items of a source (None: of all) that have an outcome, by id."""

@@ -21,7 +21,8 @@ def parse_states(text: str) -> tuple[str, ...]:
     states = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     unknown = [state for state in states if state not in STATES]
     if unknown or not states:
-        raise ReviewError(f"--states {text!r}: found {', '.join(unknown) or 'none'}; allowed: {', '.join(STATES)}")
+        msg = f"--states {text!r}: found {', '.join(unknown) or 'none'}; allowed: {', '.join(STATES)}"
+        raise ReviewError(msg)
     return states
 
 

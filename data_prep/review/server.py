@@ -19,10 +19,10 @@ from threading import Thread
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from data_prep.errors import PrepError
 from data_prep.review.decisions import ReviewError
 from data_prep.review.session import Route
-from emo_lightning.schema import SchemaError
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import SchemaError
 
 PAGE = Path(__file__).with_name("page")
 MAX_BODY = 4 * 2**20
@@ -74,7 +74,8 @@ class PageServer(ThreadingHTTPServer):
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except (OSError, OverflowError) as error:
-            raise ReviewError(f"--port {port}: {error}; 0 takes a free one") from None
+            msg = f"--port {port}: {error}; 0 takes a free one"
+            raise ReviewError(msg) from None
         self.host = f"127.0.0.1:{self.server_address[1]}"
 
     @property
@@ -135,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._send(error.status, "application/json", _json({"error": str(error)}))
             return
-        except (PrepError, SchemaError) as error:
+        except (UserError, SchemaError) as error:
             self._send(HTTPStatus.BAD_REQUEST, "application/json", _json({"error": str(error)}))
             return
         except Exception as error:
@@ -183,9 +184,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             request = json.loads(self.rfile.read(int(length)))
         except ValueError:
-            raise ReviewError("the request is not JSON") from None
+            msg = "the request is not JSON"
+            raise ReviewError(msg) from None
         if not isinstance(request, dict):
-            raise ReviewError(f"expected an object, found {type(request).__name__}")
+            msg = f"expected an object, found {type(request).__name__}"
+            raise ReviewError(msg)
         return "application/json", _json(route(request))
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:

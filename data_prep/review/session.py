@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data_prep.ledger import Item
 from data_prep.review import decisions as rules
 from data_prep.review.decisions import FIELDS, RECORD, REQUIRED, Review, ReviewError, shown_value, standing
 from data_prep.review.log import ReviewLog
 from data_prep.review.sample import STATES, stratified_sample
-from data_prep.store import Store
-from emo_lightning.schema import EMOTIONS, Record
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
+from emo_lightning.core.records import EMOTIONS, Record
 
 Route = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -28,7 +28,8 @@ def check_name(name: Any, what: str) -> str:
         ReviewError: empty, too long, or with characters that would be lost in a table.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[\w@.+ -]{1,60}", name) or name != name.strip():
-        raise ReviewError(f"{what} {name!r}: allowed are 1–60 letters, digits, blanks and _ - . @ + (no outer blanks)")
+        msg = f"{what} {name!r}: allowed are 1–60 letters, digits, blanks and _ - . @ + (no outer blanks)"
+        raise ReviewError(msg)
     return name
 
 
@@ -70,7 +71,8 @@ class ReviewSession:
         self.queue = stratified_sample(rows, sample, seed)
         if not self.queue:
             wanted = "finished by another reviewer" if second else f"in state {' or '.join(states)}"
-            raise ReviewError(f"{store.root}: no record is {wanted}; `emo prep status` shows what there is")
+            msg = f"{store.root}: no record is {wanted}; `emo prep status` shows what there is"
+            raise ReviewError(msg)
         self._known = set(self.queue)
         self._write = threading.Lock()
         self.routes: dict[str, Route] = {"session": self.overview, "item": self.item, "decide": self.decide, "undo": self.undo}
@@ -115,10 +117,12 @@ class ReviewSession:
         """Save decisions of one moment about one record (all or none), then as `item`."""
         item, record = self.record(request.get("id"))
         if request.get("digest") != _digest(record):
-            raise ReviewError(f"{item.id}: the record has changed since it was shown; load it again")
+            msg = f"{item.id}: the record has changed since it was shown; load it again"
+            raise ReviewError(msg)
         given = request.get("decisions")
         if not isinstance(given, list) or not given:
-            raise ReviewError(f"{item.id}: decisions must be a list, found {given!r}")
+            msg = f"{item.id}: decisions must be a list, found {given!r}"
+            raise ReviewError(msg)
         now = time.time()
         with self._write:
             self.log.add([self._checked(record, one, now) for one in given])
@@ -144,7 +148,8 @@ class ReviewSession:
             ReviewError: it is not in the sample.
         """
         if not isinstance(item_id, str) or item_id not in self._known:
-            raise ReviewError(f"{item_id!r} is not in this sample")
+            msg = f"{item_id!r} is not in this sample"
+            raise ReviewError(msg)
         item, outcome = self.log.outcome(item_id)
         return item, Record.from_json(outcome.record, f"outcome of {item_id}")
 
@@ -153,17 +158,18 @@ class ReviewSession:
             (one.get(key) for key in ("field", "verdict", "value")) if isinstance(one, dict) else (None,) * 3
         )
         if field not in (*FIELDS, RECORD) or verdict not in rules.VERDICTS:
-            raise ReviewError(
-                f"{record.id}: decision {one!r}; allowed fields: {', '.join((*FIELDS, RECORD))}, verdicts: {', '.join(rules.VERDICTS)}"
-            )
+            msg = f"{record.id}: decision {one!r}; allowed fields: {', '.join((*FIELDS, RECORD))}, verdicts: {', '.join(rules.VERDICTS)}"
+            raise ReviewError(msg)
         shown = shown_value(record, field)
         if field == RECORD:
             if verdict == "mended":
-                raise ReviewError(f"{record.id}: a whole record is right or wrong, found 'mended'")
+                msg = f"{record.id}: a whole record is right or wrong, found 'mended'"
+                raise ReviewError(msg)
         elif verdict == "mended":
             value = rules.mended(record, field, value).model_dump(mode="json", include={field})[field]
         elif shown is None:
-            raise ReviewError(f"{record.id}: {field} has no value that could be {verdict}; mend it")
+            msg = f"{record.id}: {field} has no value that could be {verdict}; mend it"
+            raise ReviewError(msg)
         return Review(record.id, field, self.reviewer, verdict, shown, value if verdict == "mended" else None, now)
 
     @staticmethod
@@ -251,7 +257,8 @@ class StudySession:
         who, order = self._order(request)
         position = request.get("position")
         if not isinstance(position, int) or not 0 <= position < len(order):
-            raise ReviewError(f"position {position!r}; allowed: 0–{len(order) - 1}")
+            msg = f"position {position!r}; allowed: 0–{len(order) - 1}"
+            raise ReviewError(msg)
         with self._write:
             self._study.add_answer(self.log, self.config, who, order[position], request.get("question"), request.get("answer"))
         return {"saved": True}
@@ -267,10 +274,12 @@ class StudySession:
     def image(self, key: str) -> tuple[bytes, str]:
         """Bytes and extension of an image of the study."""
         if key not in self._keys:
-            raise ReviewError(f"{key!r} is not in this study")
+            msg = f"{key!r} is not in this study"
+            raise ReviewError(msg)
         for sha256, extension in self.log.query("SELECT sha256, extension FROM items WHERE id = ?", (self._keys[key],)):
             return self.store.image(sha256, extension), extension
-        raise ReviewError(f"{key!r} is no longer in the store")
+        msg = f"{key!r} is no longer in the store"
+        raise ReviewError(msg)
 
     def _order(self, request: dict[str, Any]) -> tuple[str, list[Any]]:
         who = self.participant or check_name(request.get("participant"), "participant")

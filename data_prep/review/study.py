@@ -16,10 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.config import shipped
-from data_prep.errors import PrepError
 from data_prep.review.decisions import reviewed
 from data_prep.review.log import ReviewLog
-from emo_lightning.schema import Record, describe
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import Record, describe
 
 QUESTIONS = {
     "arousal": "Does this image evoke an emotion in you?",
@@ -29,7 +29,7 @@ QUESTIONS = {
 """By name, in the order asked; `context` only in groups that have such an annotation."""
 
 
-class StudyError(PrepError, ValueError):
+class StudyError(UserError, ValueError):
     """A study cannot be run as configured; the message names the file or study, the key, what was found and what is allowed."""
 
 
@@ -66,7 +66,8 @@ class StudyConfig(_Config):
     def _names(self) -> Self:
         names = [group.name for group in self.groups]
         if len(set(names)) != len(names):
-            raise ValueError(f"groups need different names, found {names}")
+            msg = f"groups need different names, found {names}"
+            raise ValueError(msg)
         return self
 
     @classmethod
@@ -79,13 +80,16 @@ class StudyConfig(_Config):
         try:
             value = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise StudyError(f"{path}: no such file") from None
+            msg = f"{path}: no such file"
+            raise StudyError(msg) from None
         except yaml.YAMLError as error:
-            raise StudyError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+            msg = f"{path}: not YAML: {' '.join(str(error).split())}"
+            raise StudyError(msg) from None
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise StudyError(f"{path}: {describe(error)}") from None
+            msg = f"{path}: {describe(error)}"
+            raise StudyError(msg) from None
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,8 @@ def open_study(log: ReviewLog, config: StudyConfig) -> list[StudyItem]:
     text = config.model_dump_json()
     for stored, items in log.query("SELECT config, items FROM studies WHERE name = ?", (config.name,)):
         if stored != text:
-            raise StudyError(
-                f"study {config.name!r}: it was started with another configuration ({stored}); give this one a new name"
-            )
+            msg = f"study {config.name!r}: it was started with another configuration ({stored}); give this one a new name"
+            raise StudyError(msg)
         return [StudyItem(**item) for item in json.loads(items)]
     chosen = [item for group in config.groups for item in _choose(log, config, group)]
     items = json.dumps([vars(item) for item in chosen], ensure_ascii=False)
@@ -127,10 +130,11 @@ def _choose(log: ReviewLog, config: StudyConfig, group: GroupConfig) -> list[Stu
     found = list(_annotated(log, group))
     if len(found) < group.images:
         key = f"emotion key {group.emotion!r}" + (f", context key {group.context!r}" if group.context else "")
-        raise StudyError(
+        msg = (
             f"study {config.name!r}, group {group.name!r}: {group.images} images wanted, the store has {len(found)} of source "
             f"{group.source or 'any'!r} with {group.annotations} annotations ({key})"
         )
+        raise StudyError(msg)
     # By rank, not by position: images that are imported later change little of the choice. By a rank of the group's own: otherwise a
     # group that takes images of every source would choose those that the others chose, and everybody would see them twice.
     found.sort(key=lambda item: hashlib.sha256(f"{config.seed}\0{group.name}\0{item.item_id}".encode()).digest())
@@ -192,9 +196,11 @@ def add_answer(log: ReviewLog, config: StudyConfig, participant: str, item: Stud
         StudyError: the question is not asked of this image, or the answer is not on the scale.
     """
     if question not in item.questions:
-        raise StudyError(f"{item.item_id}: question {question!r}; allowed: {', '.join(item.questions)}")
+        msg = f"{item.item_id}: question {question!r}; allowed: {', '.join(item.questions)}"
+        raise StudyError(msg)
     if not isinstance(answer, int) or isinstance(answer, bool) or not 1 <= answer <= config.points:
-        raise StudyError(f"{item.item_id}: answer {answer!r} to {question!r}; allowed: 1–{config.points}")
+        msg = f"{item.item_id}: answer {answer!r} to {question!r}; allowed: 1–{config.points}"
+        raise StudyError(msg)
     _insert(log, config.name, (participant, item.group, item.item_id, question), answer, None)
 
 

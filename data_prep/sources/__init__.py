@@ -37,7 +37,8 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
     """
     if name in PUBLISHED:
         if source_name is not None:
-            raise SourceError(f"source {name!r} keeps its name, found {source_name!r}; only a folder and urls may have another")
+            msg = f"source {name!r} keeps its name, found {source_name!r}; only a folder and urls may have another"
+            raise SourceError(msg)
         module = importlib.import_module(f"data_prep.sources.{name}")
         published: Source = getattr(module, PUBLISHED[name][0])(licence)
         return published
@@ -51,8 +52,9 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
 
             return UrlSource(source_name or "urls", licence)
         case "world":
-            from data_prep.sources.world_source import WorldSource
+            from data_prep.demo.world_source import WorldSource
 
             return WorldSource()
         case _:
-            raise SourceError(f"unknown source {name!r}; allowed: {', '.join(SOURCES)}")
+            msg = f"unknown source {name!r}; allowed: {', '.join(SOURCES)}"
+            raise SourceError(msg)

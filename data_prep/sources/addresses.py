@@ -45,7 +45,8 @@ def read_list(path: Path) -> Iterator[Listed | Refusal]:
         SourceError: no such file, not UTF-8, no CSV, not JSON, or no column `url`.
     """
     if not path.is_file():
-        raise SourceError(f"{path}: no such file")
+        msg = f"{path}: no such file"
+        raise SourceError(msg)
     seen: set[str] = set()
     for listed in _rows(path):
         if isinstance(listed, Listed):
@@ -103,7 +104,8 @@ def _lineage(value: Any) -> Any:
         try:
             return json.loads(value)
         except ValueError as error:
-            raise Refused(f"lineage is not JSON: {error}") from None
+            msg = f"lineage is not JSON: {error}"
+            raise Refused(msg) from None
     return value
 
 
@@ -116,19 +118,24 @@ def normal_url(url: str) -> str:
     from yarl import URL
 
     if len(url) > _MAX_URL:
-        raise Refused(f"address too long: {len(url)} characters, at most {_MAX_URL}")
+        msg = f"address too long: {len(url)} characters, at most {_MAX_URL}"
+        raise Refused(msg)
     try:
         parsed = URL(url).with_fragment(None)
         host, _ = parsed.host, parsed.port
     except ValueError as error:
-        raise Refused(f"not an address: {shown(url)}: {error}") from None
+        msg = f"not an address: {shown(url)}: {error}"
+        raise Refused(msg) from None
     if parsed.scheme not in ("http", "https"):
-        raise Refused(f"scheme not allowed: {shown(parsed.scheme or url)}, allowed: http, https")
+        msg = f"scheme not allowed: {shown(parsed.scheme or url)}, allowed: http, https"
+        raise Refused(msg)
     if not host:
-        raise Refused(f"no host: {shown(url)}")
+        msg = f"no host: {shown(url)}"
+        raise Refused(msg)
     if parsed.user is not None or parsed.password is not None:
         # It would stand in every record.
-        raise Refused(f"user name or password in the address of {host}")
+        msg = f"user name or password in the address of {host}"
+        raise Refused(msg)
     return str(parsed)
 
 

@@ -52,7 +52,8 @@ def _only_table(tree: Tree) -> Path:
     tables = sorted(path.name for path in tree.root.glob("*.csv"))
     if len(tables) != 1:
         found = f"; found {', '.join(tables)}" if tables else ""
-        raise tree.missing("the table of votes", f"{_TABLE}, or a single *.csv{found}")
+        msg = "the table of votes"
+        raise tree.missing(msg, f"{_TABLE}, or a single *.csv{found}")
     table = tree.index(tables[0])
     assert table is not None
     return table
@@ -73,7 +74,8 @@ def _vote(artworks: dict[tuple[str, str], _Artwork], place: Place, row: dict[str
 
 def _entry(folder: str, style: str, painting: str, artwork: _Artwork) -> Entry:
     if len(artwork.splits) > 1:
-        raise Refused(f"several splits: {shown(sorted(map(str, artwork.splits)))} for {style}/{painting}")
+        msg = f"several splits: {shown(sorted(map(str, artwork.splits)))} for {style}/{painting}"
+        raise Refused(msg)
     key = key_of(f"{style}/{painting}")
     votes, total = artwork.votes, artwork.votes.total()
     labels: SourceLabels = {"emotion_scores_raw": shares(votes), "votes": total, "captions": artwork.utterances}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_prep.errors import PrepError
-from emo_lightning.schema import GroundedObject
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import GroundedObject
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Refused(ValueError):
     """One row or file of a source cannot be used; the message is the reason of a `Refusal`, its kind before the first colon."""
 
 
-class SourceError(PrepError, ValueError):
+class SourceError(UserError, ValueError):
     """The source as a whole cannot be read."""
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from data_prep.calls.rate import retry_after
+from data_prep.provider.rate import retry_after
 from data_prep.sources.addresses import IPAddress, is_public, normal_url
 from data_prep.sources.base import Refused, SourceError
 from data_prep.sources.hosts import AGENT, LONGEST_WAIT, Host
@@ -102,9 +102,11 @@ class DownloadLimits:
         for name, low, high in (("concurrency", 1, 1000), ("per_host_rate", 0, 1e6), ("timeout", 0, 3600)):
             value = getattr(self, name)
             if not low <= value <= high or value == 0:
-                raise SourceError(f"{name} is {value:g}, allowed: {low or 'above 0'} to {high:g}")
+                msg = f"{name} is {value:g}, allowed: {low or 'above 0'} to {high:g}"
+                raise SourceError(msg)
         if not 1 <= self.max_bytes <= MAX_BYTES:
-            raise SourceError(f"max_bytes is {self.max_bytes}, allowed: 1 to {MAX_BYTES}")
+            msg = f"max_bytes is {self.max_bytes}, allowed: 1 to {MAX_BYTES}"
+            raise SourceError(msg)
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ class Downloader:
             if location is None:
                 return
             url = _joined(url, location)
-        raise Refused(f"too many redirects, more than {_REDIRECTS}")
+        msg = f"too many redirects, more than {_REDIRECTS}"
+        raise Refused(msg)
 
     async def _attempts(self, url: str, limit: _Limit, deliver: Deliver) -> str | None:
         """Deliver the body, or return where it is redirected to."""
@@ -186,15 +189,18 @@ class Downloader:
                     return None
             except _Again as error:
                 if attempt == _ATTEMPTS:
-                    raise Refused(f"{error}, {_ATTEMPTS} attempts") from None
+                    msg = f"{error}, {_ATTEMPTS} attempts"
+                    raise Refused(msg) from None
                 wait = _BACK_OFF * 2 ** (attempt - 1) * random.uniform(1, 1.5)
                 if error.wait is not None:
                     if error.wait > LONGEST_WAIT:
-                        raise Refused(f"{error}, to be asked again in {error.wait:.0f} s") from None
+                        msg = f"{error}, to be asked again in {error.wait:.0f} s"
+                        raise Refused(msg) from None
                     wait = max(error.wait, wait)
                     host.pause(error.wait)
                 await asyncio.sleep(wait)
-        raise AssertionError("unreachable")
+        msg = "unreachable"
+        raise AssertionError(msg)
 
     async def _once(self, url: str, limit: _Limit) -> bytes | str:
         import aiohttp
@@ -206,26 +212,35 @@ class Downloader:
                     return response.headers.get("Location", "")
                 if response.status in _AGAIN:
                     headers = {name.lower(): value for name, value in response.headers.items()}
-                    raise _Again(f"HTTP {response.status}", retry_after(headers))
+                    msg = f"HTTP {response.status}"
+                    raise _Again(msg, retry_after(headers))
                 if response.status != 200:
                     raise _StatusRefused(response.status)
                 return await _body(response, limit)
         except aiohttp.ClientConnectorError as error:
             if isinstance(error.os_error, NotPublic):
-                raise _NotPublicRefused("address not public: private, loopback, link-local or reserved") from None
+                msg = "address not public: private, loopback, link-local or reserved"
+                raise _NotPublicRefused(msg) from None
             if isinstance(error, aiohttp.ClientConnectorDNSError):
-                raise _Again(f"host not found: {error.host}") from None
+                msg = f"host not found: {error.host}"
+                raise _Again(msg) from None
             if isinstance(error, aiohttp.ClientConnectorSSLError):
-                raise Refused(f"TLS fails: {error.os_error}") from None
-            raise _Again(f"no connection: {error.os_error.strerror or error.os_error}") from None
+                msg = f"TLS fails: {error.os_error}"
+                raise Refused(msg) from None
+            msg = f"no connection: {error.os_error.strerror or error.os_error}"
+            raise _Again(msg) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise Refused(f"certificate not valid: {error.certificate_error}") from None
+            msg = f"certificate not valid: {error.certificate_error}"
+            raise Refused(msg) from None
         except TimeoutError:
-            raise Refused(f"timeout: not complete after {self.limits.timeout:g} s") from None
+            msg = f"timeout: not complete after {self.limits.timeout:g} s"
+            raise Refused(msg) from None
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
-            raise _Again(f"connection lost: {type(error).__name__}") from None
+            msg = f"connection lost: {type(error).__name__}"
+            raise _Again(msg) from None
         except aiohttp.ClientError as error:
-            raise Refused(f"broken answer: {type(error).__name__}: {error}") from None
+            msg = f"broken answer: {type(error).__name__}: {error}"
+            raise Refused(msg) from None
 
     def _host(self, url: str) -> Host:
         from yarl import URL
@@ -272,15 +287,18 @@ def _joined(url: str, location: str) -> str:
     from yarl import URL
 
     if not location:
-        raise Refused("redirect without an address")
+        msg = "redirect without an address"
+        raise Refused(msg)
     try:
         target = str(URL(url).join(URL(location)))
     except ValueError as error:
-        raise Refused(f"redirect to no address: {shown(location)}: {error}") from None
+        msg = f"redirect to no address: {shown(location)}: {error}"
+        raise Refused(msg) from None
     try:
         return normal_url(target)
     except Refused as error:
-        raise Refused(f"redirect refused: {error}") from None
+        msg = f"redirect refused: {error}"
+        raise Refused(msg) from None
 
 
 async def _body(response: aiohttp.ClientResponse, limit: _Limit) -> bytes:

@@ -32,7 +32,8 @@ class EmoArtSource(IndexedSource):
         """First what lies on disk, in the order of the index, then the archives by name."""
         index = tree.index("Annotation.json", "annotation.json")
         if index is None:
-            raise tree.missing("the annotations", "Annotation.json")
+            msg = "the annotations"
+            raise tree.missing(msg, "Annotation.json")
         archives = sorted(path for path in tree.root.iterdir() if path.name.endswith((".tar.gz", ".tgz", ".tar")))
         waiting: dict[_Name, Entry] = {}
         for place, _, row in json_records(index):
@@ -104,29 +105,34 @@ def _entry(place: Place, row: Any) -> Entry:
 def _level(section: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str | None:
     word = optional_text(section, key)
     if word is not None and word.lower() not in allowed:
-        raise Refused(f"unknown {key} {word!r}; allowed: {', '.join(allowed)}")
+        msg = f"unknown {key} {word!r}; allowed: {', '.join(allowed)}"
+        raise Refused(msg)
     return None if word is None else word.lower()
 
 
 def _name(image: str) -> _Name:
     parts = path_parts(image)
     if len(parts) < 2:
-        raise Refused(f"no style: image_path {image!r} is no Images/<Style>/<file>")
+        msg = f"no style: image_path {image!r} is no Images/<Style>/<file>"
+        raise Refused(msg)
     return canonical(parts[-2]), canonical(parts[-1])
 
 
 def _member(members: tarfile.TarFile, member: tarfile.TarInfo, style: str, waiting: dict[_Name, Entry]) -> Entry:
     parts = path_parts(member.name)
     if not member.isreg():
-        raise Refused("not a regular file")
+        msg = "not a regular file"
+        raise Refused(msg)
     name = (canonical(parts[-2] if len(parts) > 1 else style), canonical(parts[-1]))
     if name not in waiting and (style, name[1]) in waiting:
         name = (style, name[1])
     if name not in waiting:
-        raise Refused("no annotation: the index does not name it, or names an image on disk or read before")
+        msg = "no annotation: the index does not name it, or names an image on disk or read before"
+        raise Refused(msg)
     if member.size > MAX_BYTES:
         del waiting[name]
-        raise Refused(f"too large: {member.size} bytes, at most {MAX_BYTES} are read")
+        msg = f"too large: {member.size} bytes, at most {MAX_BYTES} are read"
+        raise Refused(msg)
     data = members.extractfile(member)
     assert data is not None
     image = data.read()

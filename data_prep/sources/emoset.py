@@ -25,7 +25,8 @@ class EmoSetSource(IndexedSource):
         """Rows of the three splits; a split whose file is missing is one refusal."""
         files = {split: tree.index(f"{split}.json") for split in SPLITS}
         if not any(files.values()):
-            raise tree.missing("the list of images", *(f"{split}.json" for split in SPLITS))
+            msg = "the list of images"
+            raise tree.missing(msg, *(f"{split}.json" for split in SPLITS))
         for split, file in files.items():
             if file is None:
                 yield Refusal(str(tree.root / f"{split}.json"), None, "no such file: the split is missing")
@@ -36,12 +37,14 @@ class EmoSetSource(IndexedSource):
 
 def _entry(place: Place, tree: Tree, row: Any, split: str) -> Entry:
     if not isinstance(row, list) or len(row) not in (3, 4) or not all(isinstance(cell, str) for cell in row):
-        raise Refused(f"bad row: {shown(row)}, expected [emotion, image, annotation] or [emotion, id, image, annotation]")
+        msg = f"bad row: {shown(row)}, expected [emotion, image, annotation] or [emotion, id, image, annotation]"
+        raise Refused(msg)
     word, image, annotation_file = row[0], row[-2], row[-1]
     emotion = category(word)
     annotation = small_json(tree.file(annotation_file))
     if "emotion" in annotation and (said := category(text(annotation, "emotion"))) != emotion:
-        raise Refused(f"contradiction: the list says {emotion}, {annotation_file} says {said}")
+        msg = f"contradiction: the list says {emotion}, {annotation_file} says {said}"
+        raise Refused(msg)
     labels: SourceLabels = {"emotion": emotion, "emotion_raw": word.strip().lower()}
     if attributes := {key: annotation[key] for key in ATTRIBUTES if annotation.get(key) is not None}:
         labels["attributes"] = attributes

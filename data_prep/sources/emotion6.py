@@ -30,7 +30,8 @@ class Emotion6Source(IndexedSource):
         """Rows of the table."""
         table = tree.index(_TABLE)
         if table is None:
-            raise tree.missing("the table of votes", _TABLE)
+            msg = "the table of votes"
+            raise tree.missing(msg, _TABLE)
         folder = tree.folder("images", "Images", ".")
         columns = ("image_filename", "valence", "arousal", *(f"prob. {word}" for word in _VOTES))
         for place, row in table_rows(table, columns, delimiter="\t"):
@@ -42,7 +43,8 @@ def _entry(place: Place, folder: str, row: dict[str, str]) -> Entry:
     key = key_of(file)
     votes = {word: number(row, f"prob. {word}", 0, 1) for word in _VOTES}
     if abs(sum(votes.values()) - 1) > _TOLERANCE:
-        raise Refused(f"bad votes: their shares sum to {sum(votes.values()):.3f}, expected 1")
+        msg = f"bad votes: their shares sum to {sum(votes.values()):.3f}, expected 1"
+        raise Refused(msg)
     labels: SourceLabels = {
         "emotion_scores_raw": shares(votes),
         "valence": number(row, "valence", 1, 9),

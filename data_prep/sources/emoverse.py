@@ -13,7 +13,7 @@ from data_prep.sources.index_files import Place, as_object, json_records, number
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.tree import Tree, key_of, shown
-from emo_lightning.schema import Box
+from emo_lightning.core.records import Box
 
 DES_DIM = 1024
 """Length of the published embedding (paper, section 3.1.2)."""
@@ -56,14 +56,14 @@ class EmoVerseSource(IndexedSource):
             files = _names(tree, "*.json", "*.jsonl", "annotations/*.json", "annotations/*.jsonl")
             tables = _names(tree, "*.parquet", "data/*.parquet")
         if files and tables:
-            raise SourceError(
+            msg = (
                 f"{tree.root}: holds JSON records ({files[0]}, …) and Parquet ({tables[0]}, …), two copies of the same; "
                 "name one JSON file, or the folder of the Parquet files alone"
             )
+            raise SourceError(msg)
         if not (files or tables):
-            raise tree.missing(
-                "the annotations", "*.json", "*.jsonl", "annotations/*.json", "data/train-*.parquet", "*.parquet"
-            )
+            msg = "the annotations"
+            raise tree.missing(msg, "*.json", "*.jsonl", "annotations/*.json", "data/train-*.parquet", "*.parquet")
         for name in files or tables:
             file = tree.index(name)
             assert file is not None
@@ -93,7 +93,8 @@ def _record(place: Place, key: str, value: Any, split: str | None) -> Entry:
     row = {**row, **{new: row[old] for new, old in _OLDER.items() if new not in row and old in row}}
     name = str(row.get("id") or key).strip()
     if not name:
-        raise Refused("key 'id' is missing")
+        msg = "key 'id' is missing"
+        raise Refused(msg)
     image = text(row, "image_path")
     return Entry(
         place,
@@ -115,7 +116,8 @@ def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
         with pyarrow.parquet.ParquetFile(file) as table:
             if missing := [name for name in _PARQUET_REQUIRED if name not in table.schema_arrow.names]:
                 found = ", ".join(table.schema_arrow.names)
-                raise SourceError(f"{file}: column {', '.join(missing)} is missing; found: {found}")
+                msg = f"{file}: column {', '.join(missing)} is missing; found: {found}"
+                raise SourceError(msg)
             number_of_row = 0
             for batch in table.iter_batches(batch_size=_ROWS):
                 for row in batch.to_pylist():
@@ -123,7 +125,8 @@ def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
                     yield place.attempt(_row, place, row, split)
                     number_of_row += 1
     except (pyarrow.ArrowException, OSError) as error:
-        raise SourceError(f"{file}: not Parquet: {error}") from None
+        msg = f"{file}: not Parquet: {error}"
+        raise SourceError(msg) from None
 
 
 def _row(place: Place, row: dict[str, Any], split: str | None) -> Entry:
@@ -131,10 +134,12 @@ def _row(place: Place, row: dict[str, Any], split: str | None) -> Entry:
     image = row["image"]
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):
-        raise Refused(f"no image: column 'image' is {shown(image)}, expected the encoded bytes")
+        msg = f"no image: column 'image' is {shown(image)}, expected the encoded bytes"
+        raise Refused(msg)
     flat = row.get("bbox") or []
     if len(flat) % 4:
-        raise Refused(f"bad box: bounding_box has {len(flat)} numbers, expected four by four")
+        msg = f"bad box: bounding_box has {len(flat)} numbers, expected four by four"
+        raise Refused(msg)
     boxes = [dict(zip(("x1", "y1", "x2", "y2"), flat[i : i + 4], strict=True)) for i in range(0, len(flat), 4)]
     path = image.get("path") if isinstance(image, dict) else None
     key = hashlib.sha256(data).hexdigest()
@@ -157,9 +162,11 @@ def _labels(row: dict[str, Any]) -> SourceLabels:
 
 def _des(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != DES_DIM:
-        raise Refused(f"bad DES: {shown(value)[:60]}, expected {DES_DIM} numbers")
+        msg = f"bad DES: {shown(value)[:60]}, expected {DES_DIM} numbers"
+        raise Refused(msg)
     if not all(isinstance(x, int | float) and math.isfinite(x) for x in value):
-        raise Refused("bad DES: not every element is a finite number")
+        msg = "bad DES: not every element is a finite number"
+        raise Refused(msg)
     return [float(x) for x in value]
 
 
@@ -167,7 +174,8 @@ def _boxes(value: Any) -> tuple[Box, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise Refused(f"bad box: bbox is {shown(value)}, expected a list of x1, y1, x2, y2")
+        msg = f"bad box: bbox is {shown(value)}, expected a list of x1, y1, x2, y2"
+        raise Refused(msg)
     boxes = []
     for box in value:
         corners = as_object(box, "a box")

@@ -11,7 +11,7 @@ from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.tree import Tree, key_of, path_parts, refused_folder
-from emo_lightning.schema import EMOTIONS
+from emo_lightning.core.records import EMOTIONS
 
 FOLDERS = ("emotion_dataset", "images", "image", ".")
 _COLUMNS = ("emotion", "url", "disagree", "agree")
@@ -34,7 +34,8 @@ class FISource(IndexedSource):
         tables = sorted(path.name for path in tree.root.iterdir() if path.suffix == ".csv" and not path.name.startswith("."))
         emotions = [name for name in tree.subfolders(folder) if name.lower() in EMOTIONS]
         if not (tables or emotions):
-            raise tree.missing("FI", *(f"{f}/<emotion>/" for f in FOLDERS), "*.csv (emotion,url,disagree,agree)")
+            msg = "FI"
+            raise tree.missing(msg, *(f"{f}/<emotion>/" for f in FOLDERS), "*.csv (emotion,url,disagree,agree)")
         told: set[str] = set()
         for name in tables:
             table = tree.index(name)
@@ -80,4 +81,5 @@ def _image(tree: Tree, folder: str, emotion: str, file: str) -> str:
     for name in (f"{folder}{emotion}/{file}", f"{folder}{file}"):
         if tree.has(name):
             return name
-    raise Refused(f"no such file: {folder}{emotion}/{file} or {folder}{file}; the release holds addresses, not images")
+    msg = f"no such file: {folder}{emotion}/{file} or {folder}{file}; the release holds addresses, not images"
+    raise Refused(msg)

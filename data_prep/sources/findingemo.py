@@ -30,7 +30,8 @@ class FindingEmoSource(IndexedSource):
         """Rows of the table. Addresses are optional; the first one of an image becomes its origin."""
         table = tree.index(*_TABLES)
         if table is None:
-            raise tree.missing("the table of annotations", *_TABLES)
+            msg = "the table of annotations"
+            raise tree.missing(msg, *_TABLES)
         folder = tree.folder(*_FOLDERS)
         addresses: dict[str, str] = {}
         if (index := tree.index(*_ADDRESSES)) is not None:
@@ -65,7 +66,8 @@ def _entry(place: Place, folder: str, row: dict[str, str], addresses: dict[str, 
     key = _key(text(row, "image_path"))
     word = text(row, "emotion").lower()
     if word not in PLUTCHIK:
-        raise Refused(f"unknown emotion {row['emotion']!r}; allowed: {', '.join(PLUTCHIK)}")
+        msg = f"unknown emotion {row['emotion']!r}; allowed: {', '.join(PLUTCHIK)}"
+        raise Refused(msg)
     family, level = PLUTCHIK[word]
     extra = {name: row[name].strip() for name in _EXTRA if row.get(name, "").strip()}
     labels: SourceLabels = {

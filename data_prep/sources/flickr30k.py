@@ -26,7 +26,8 @@ class Flickr30kSource(IndexedSource):
         """One entry per image."""
         index = tree.index(CSV, KARPATHY, TOKEN)
         if index is None:
-            raise tree.missing("the captions", CSV, KARPATHY, TOKEN)
+            msg = "the captions"
+            raise tree.missing(msg, CSV, KARPATHY, TOKEN)
         folder = tree.folder(*FOLDERS)
         if index.name == TOKEN:
             yield from _tokens(index, folder)
@@ -39,7 +40,8 @@ class Flickr30kSource(IndexedSource):
 def _entry(place: Place, folder: str, row: dict[str, Any]) -> Entry:
     file, captions = text(row, "filename"), row["captions"]
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
-        raise Refused(f"bad captions: {shown(captions)}, expected a list of sentences")
+        msg = f"bad captions: {shown(captions)}, expected a list of sentences"
+        raise Refused(msg)
     sentences = [caption.strip() for caption in captions]
     split = split_name(optional_text(row, "split"))
     return Entry(place, key_of(file), folder + file, {"captions": sentences}, split, group=key_of(file))

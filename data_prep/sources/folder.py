@@ -29,7 +29,8 @@ class FolderSource:
             SourceError: `path` is no folder.
         """
         if not path.is_dir():
-            raise SourceError(f"{path}: no such folder")
+            msg = f"{path}: no such folder"
+            raise SourceError(msg)
         root = path.resolve()
         for folder, subfolders, files in os.walk(root, followlinks=False):
             here = Path(folder)

@@ -71,4 +71,5 @@ class Host:
         if self._refusal is not None:
             raise Refused(self._refusal)
         if self._robots is not None and not self._robots.can_fetch(url, AGENT):
-            raise Refused("forbidden by robots.txt")
+            msg = "forbidden by robots.txt"
+            raise Refused(msg)

@@ -42,7 +42,8 @@ def check_image(data: bytes) -> CheckedImage:
         ImageError: too large, not JPEG, PNG or WebP, animated, absurd size, or undecodable.
     """
     if len(data) > MAX_BYTES:
-        raise ImageError(f"{len(data)} bytes, at most {MAX_BYTES} are read")
+        msg = f"{len(data)} bytes, at most {MAX_BYTES} are read"
+        raise ImageError(msg)
     try:
         with warnings.catch_warnings():
             # The size is checked below, against our own limit.
@@ -52,25 +53,32 @@ def check_image(data: bytes) -> CheckedImage:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("not an image that Pillow knows") from None
+        msg = "not an image that Pillow knows"
+        raise ImageError(msg) from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"decompression bomb: {error}") from None
+        msg = f"decompression bomb: {error}"
+        raise ImageError(msg) from None
     # Pillow's decoders raise many kinds of errors on broken files (OSError, SyntaxError, struct.error, zlib.error, …).
     except Exception as error:
-        raise ImageError(f"does not decode: {type(error).__name__}: {error}") from None
+        msg = f"does not decode: {type(error).__name__}: {error}"
+        raise ImageError(msg) from None
 
 
 def _check(image: Image.Image, data: bytes) -> CheckedImage:
     extension = _EXTENSIONS.get(image.format or "")
     if extension is None:
-        raise ImageError(f"format {image.format}, allowed: JPEG, PNG, WebP")
+        msg = f"format {image.format}, allowed: JPEG, PNG, WebP"
+        raise ImageError(msg)
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise ImageError(f"decompression bomb: {width}x{height} is more than {MAX_PIXELS} pixels")
+        msg = f"decompression bomb: {width}x{height} is more than {MAX_PIXELS} pixels"
+        raise ImageError(msg)
     if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"size {width}x{height}: sides must be ≥ {MIN_SIDE} and the aspect ratio ≤ {MAX_ASPECT}")
+        msg = f"size {width}x{height}: sides must be ≥ {MIN_SIDE} and the aspect ratio ≤ {MAX_ASPECT}"
+        raise ImageError(msg)
     if getattr(image, "is_animated", False) and image.format != "MPO":
-        raise ImageError("animated")
+        msg = "animated"
+        raise ImageError(msg)
     orientation = image.getexif().get(_ORIENTATION, 1)
     image.load()
     stored = _opaque(_eight_bit(ImageOps.exif_transpose(image) if orientation in range(2, 9) else image))

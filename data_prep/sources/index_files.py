@@ -62,7 +62,8 @@ class _JsonReader:
         try:
             chunk = self._file.read(max(_CHUNK, len(self._buffer) - self._at))
         except UnicodeDecodeError as error:
-            raise self.error(f"not UTF-8: {error.reason} after byte {error.start} of a block") from None
+            msg = f"not UTF-8: {error.reason} after byte {error.start} of a block"
+            raise self.error(msg) from None
         self._buffer = self._buffer[self._at :] + chunk
         self._at = 0
         self._ended = not chunk
@@ -85,7 +86,8 @@ class _JsonReader:
         char = self.peek()
         if char not in allowed or not char:
             expected = " or ".join(repr(c) for c in allowed)
-            raise self.error(f"not JSON: {'the file ends' if not char else shown(char)} where {expected} is expected")
+            msg = f"not JSON: {'the file ends' if not char else shown(char)} where {expected} is expected"
+            raise self.error(msg)
         self._at += 1
         return char
 
@@ -98,7 +100,8 @@ class _JsonReader:
             except (ValueError, RecursionError) as error:
                 # A value that is cut off by the end of the buffer looks broken until the rest of it is there.
                 if self._ended or isinstance(error, RecursionError) or len(self._buffer) - self._at > _MAX_VALUE:
-                    raise self.error(f"not JSON: {getattr(error, 'msg', None) or error}") from None
+                    msg = f"not JSON: {getattr(error, 'msg', None) or error}"
+                    raise self.error(msg) from None
             else:
                 # A number that touches the end of the buffer may go on behind it ("12", "1.", "1e").
                 if self._ended or self._buffer[end : end + 1] in _AFTER_VALUE or not isinstance(value, int | float):
@@ -133,7 +136,8 @@ def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place,
             _skip_to(reader, member)
         yield from _elements(reader)
         if member is None and (rest := reader.peek()):
-            raise reader.error(f"not JSON: {shown(rest)} after the end (JSON lines have the name .jsonl)")
+            msg = f"not JSON: {shown(rest)} after the end (JSON lines have the name .jsonl)"
+            raise reader.error(msg)
     finally:
         reader.close()
 
@@ -160,12 +164,14 @@ def _skip_to(reader: _JsonReader, member: str) -> None:
     while reader.peek() == '"':
         if _key(reader) == member:
             if reader.peek() != "[":
-                raise reader.error(f"key {member!r} holds no list")
+                msg = f"key {member!r} holds no list"
+                raise reader.error(msg)
             return
         reader.value()
         if reader.take(",", "}") == "}":
             break
-    raise SourceError(f"{reader.path}: key {member!r} is missing")
+    msg = f"{reader.path}: key {member!r} is missing"
+    raise SourceError(msg)
 
 
 def _key(reader: _JsonReader) -> str:
@@ -183,11 +189,13 @@ def small_json(path: Path) -> dict[str, Any]:
         Refused: more than a mebibyte, not JSON, or no object.
     """
     if path.stat().st_size > _MAX_SMALL:
-        raise Refused(f"too large: {path.name} has {path.stat().st_size} bytes, at most {_MAX_SMALL} are read")
+        msg = f"too large: {path.name} has {path.stat().st_size} bytes, at most {_MAX_SMALL} are read"
+        raise Refused(msg)
     try:
         value = json.loads(path.read_bytes(), parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"not JSON: {path.name}: {error}") from None
+        msg = f"not JSON: {path.name}: {error}"
+        raise Refused(msg) from None
     return as_object(value, path.name)
 
 
@@ -225,16 +233,19 @@ def table_rows(
                 else:
                     yield place, dict(zip(columns, row, strict=True))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise SourceError(f"{path}:{line}: not a table: {error}") from None
+            msg = f"{path}:{line}: not a table: {error}"
+            raise SourceError(msg) from None
     if columns is None:
-        raise SourceError(f"{path}: empty; expected a header with {', '.join(required)}")
+        msg = f"{path}: empty; expected a header with {', '.join(required)}"
+        raise SourceError(msg)
 
 
 def _columns(path: Path, header: list[str], required: tuple[str, ...]) -> tuple[str, ...]:
     columns = tuple(name.strip().strip("[]").strip().lower() for name in header)
     if missing := [name for name in required if name not in columns]:
         found = ", ".join(name[:40] for name in columns)
-        raise SourceError(f"{path}:1: column {', '.join(missing)} is missing; found: {found[:300]}")
+        msg = f"{path}:1: column {', '.join(missing)} is missing; found: {found[:300]}"
+        raise SourceError(msg)
     return columns
 
 
@@ -245,7 +256,8 @@ def as_object(value: Any, what: str) -> dict[str, Any]:
         Refused: something else.
     """
     if not isinstance(value, dict):
-        raise Refused(f"no JSON object: {what} is {shown(value)}")
+        msg = f"no JSON object: {what} is {shown(value)}"
+        raise Refused(msg)
     return value
 
 
@@ -257,7 +269,8 @@ def text(row: dict[str, Any], key: str) -> str:
     """
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
-        raise Refused(f"key {key!r} is {'missing' if value is None else shown(value)}: expected text")
+        msg = f"key {key!r} is {'missing' if value is None else shown(value)}: expected text"
+        raise Refused(msg)
     return value.strip()
 
 
@@ -284,5 +297,6 @@ def number(row: dict[str, Any], key: str, low: float, high: float) -> float:
         found = None
     # `not (low <= x <= high)` and nothing shorter: it catches NaN as well.
     if found is None or not low <= found <= high:
-        raise Refused(f"{key} is out of range: {'missing' if value is None else shown(value)}, expected {low:g} to {high:g}")
+        msg = f"{key} is out of range: {'missing' if value is None else shown(value)}, expected {low:g} to {high:g}"
+        raise Refused(msg)
     return found

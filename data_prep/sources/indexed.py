@@ -15,7 +15,7 @@ from data_prep.sources.images import CheckedImage
 from data_prep.sources.index_files import Place
 from data_prep.sources.labels import SourceLabels
 from data_prep.sources.tree import Tree, checked
-from emo_lightning.schema import BOX_TOLERANCE, Box, GroundedObject, describe
+from emo_lightning.core.records import BOX_TOLERANCE, Box, GroundedObject, describe
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -117,11 +117,13 @@ def listed_before(entry: Entry, *, same: bool) -> Refusal:
 def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:
     x1, y1, x2, y2 = box
     if min(x1, y1) < -BOX_TOLERANCE or x2 > image.width + BOX_TOLERANCE or y2 > image.height + BOX_TOLERANCE:
-        raise Refused(f"bad box: {list(box)} leaves the image of {image.width}x{image.height}")
+        msg = f"bad box: {list(box)} leaves the image of {image.width}x{image.height}"
+        raise Refused(msg)
     try:
         return GroundedObject(phrase=phrase, bbox=box, score=1.0, primary=True)
     except ValidationError as error:
-        raise Refused(f"bad box: {describe(error)}") from None
+        msg = f"bad box: {describe(error)}"
+        raise Refused(msg) from None
 
 
 def split_name(word: str | None) -> str | None:
@@ -134,5 +136,6 @@ def split_name(word: str | None) -> str | None:
         return None
     name = _SPLITS.get(word.strip().lower(), word.strip())
     if not name.isidentifier():
-        raise Refused(f"bad split: {word!r}, allowed: letters, digits and _")
+        msg = f"bad split: {word!r}, allowed: letters, digits and _"
+        raise Refused(msg)
     return name

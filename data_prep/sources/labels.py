@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from data_prep.sources.base import Refused
-from emo_lightning.schema import EMOTIONS, Emotion, GroundedObject, IntensityLevel, Record, SchemaError
+from emo_lightning.core.records import EMOTIONS, Emotion, GroundedObject, IntensityLevel, Record, SchemaError
 
 if TYPE_CHECKING:
-    from data_prep.ledger import Item
+    from data_prep.store.rows import Item
 
 
 class SourceLabels(TypedDict, total=False):
@@ -124,7 +124,8 @@ def translate(word: str, table: Mapping[str, Emotion | None]) -> str | None:
     """
     key = word.strip().lower()
     if key not in table:
-        raise Refused(f"unknown emotion {word!r}; allowed: {', '.join(table)}")
+        msg = f"unknown emotion {word!r}; allowed: {', '.join(table)}"
+        raise Refused(msg)
     found = table[key]
     return None if found is None else str(found)
 

@@ -49,7 +49,8 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
-            raise SourceError(f"{root}: no such folder")
+            msg = f"{root}: no such folder"
+            raise SourceError(msg)
         self.root = root.resolve()
         self._listings: dict[Path, dict[str, str]] = {}
 
@@ -64,7 +65,8 @@ class Tree:
         for part in path_parts(name):
             found = self._child(here, part)
             if found is None:
-                raise NotThere(f"no such file: {shown(name)}")
+                msg = f"no such file: {shown(name)}"
+                raise NotThere(msg)
             here = found
         return self._inside(here, name)
 
@@ -101,7 +103,8 @@ class Tree:
                 try:
                     return self.file(name)
                 except Refused as error:
-                    raise SourceError(f"{self.root / name}: {error}") from None
+                    msg = f"{self.root / name}: {error}"
+                    raise SourceError(msg) from None
         return None
 
     def folder(self, *names: str) -> str:
@@ -114,9 +117,11 @@ class Tree:
             path = self.root / name
             if path.is_dir():
                 if not path.resolve().is_relative_to(self.root):
-                    raise SourceError(f"{path}: link out of the tree, to {path.resolve()}")
+                    msg = f"{path}: link out of the tree, to {path.resolve()}"
+                    raise SourceError(msg)
                 return "" if name == "." else f"{name}/"
-        raise SourceError(f"{self.root}: the folder of images is missing; looked for {', '.join(f'{n}/' for n in names)}")
+        msg = f"{self.root}: the folder of images is missing; looked for {', '.join(f'{n}/' for n in names)}"
+        raise SourceError(msg)
 
     def subfolders(self, prefix: str) -> list[str]:
         """Names of the folders in a folder that are neither links nor hidden, sorted."""
@@ -150,11 +155,14 @@ class Tree:
         try:
             target = path.resolve(strict=True)
         except (OSError, RuntimeError):
-            raise Refused(f"broken link: {shown(name)}") from None
+            msg = f"broken link: {shown(name)}"
+            raise Refused(msg) from None
         if not target.is_relative_to(self.root):
-            raise Refused(f"link out of the tree, to {target}")
+            msg = f"link out of the tree, to {target}"
+            raise Refused(msg)
         if not target.is_file():
-            raise Refused(f"not a regular file: {shown(name)}")
+            msg = f"not a regular file: {shown(name)}"
+            raise Refused(msg)
         return target
 
 
@@ -167,17 +175,22 @@ def read_image(file: Path, root: Path) -> CheckedImage:
     try:
         target = file.resolve(strict=True)
         if not target.is_relative_to(root):
-            raise Refused(f"link out of the tree, to {target}")
+            msg = f"link out of the tree, to {target}"
+            raise Refused(msg)
         if not target.is_file():
-            raise Refused("not a regular file")
+            msg = "not a regular file"
+            raise Refused(msg)
         if (size := target.stat().st_size) > MAX_BYTES:
-            raise Refused(f"too large: {size} bytes, at most {MAX_BYTES} are read")
+            msg = f"too large: {size} bytes, at most {MAX_BYTES} are read"
+            raise Refused(msg)
         return checked(target.read_bytes())
     except RuntimeError:
         # What pathlib makes of a loop of links up to Python 3.12.
-        raise Refused("link in a circle") from None
+        msg = "link in a circle"
+        raise Refused(msg) from None
     except OSError as error:
-        raise Refused(f"cannot be read: {error.strerror or error}") from None
+        msg = f"cannot be read: {error.strerror or error}"
+        raise Refused(msg) from None
 
 
 def checked(data: bytes) -> CheckedImage:
@@ -200,12 +213,15 @@ def path_parts(name: str) -> list[str]:
     """
     text = name.strip().replace("\\", "/")
     if text.startswith("/") or re.match(r"[A-Za-z]:", text):
-        raise Refused(f"absolute path: {shown(name)}")
+        msg = f"absolute path: {shown(name)}"
+        raise Refused(msg)
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise Refused(f"path with '..': {shown(name)}")
+        msg = f"path with '..': {shown(name)}"
+        raise Refused(msg)
     if not parts or any(unicodedata.category(c) == "Cc" for c in text):
-        raise Refused(f"no path: {shown(name)}")
+        msg = f"no path: {shown(name)}"
+        raise Refused(msg)
     return parts
 
 

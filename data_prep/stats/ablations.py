@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+from data_prep.annotate.critic import Draft, Judgement, judge
+from data_prep.annotate.replies import CriticReply, EmotionVote, FullAnnotation
+from data_prep.annotate.voting import DistributionVote, Pool, Vote, pool, pooled_intensity
 from data_prep.config import PrepConfig
-from data_prep.critic import Draft, Judgement, judge
 from data_prep.grounding import backend_key, cut, missing_regions, store_regions
-from data_prep.ledger import Item
-from data_prep.replies import CriticReply, EmotionVote, FullAnnotation
-from data_prep.store import Store
-from data_prep.verify import DistributionVote, Pool, Vote, pool, pooled_intensity
-from emo_lightning.schema import Box, Emotion, GroundedObject, Record
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
+from emo_lightning.core.records import Box, Emotion, GroundedObject, Record
 
 
 def first_draft(record: Record, config: PrepConfig) -> Draft | None:
@@ -35,9 +35,14 @@ def first_draft(record: Record, config: PrepConfig) -> Draft | None:
     preferred = config.preferred if config.preferred in full else next(a.name for a in config.annotators if a.name in full)
     text, pooled = full[preferred], pool(votes, weights)
     return Draft(
-        text.description, text.background, text.attribute, text.subject,
-        pooled_intensity(full, weights), pooled, pooled.margin < config.margin,
-    )  # fmt: skip
+        text.description,
+        text.background,
+        text.attribute,
+        text.subject,
+        pooled_intensity(full, weights),
+        pooled,
+        pooled.margin < config.margin,
+    )
 
 
 def first_judgement(record: Record, draft: Draft) -> Judgement | None:
@@ -58,9 +63,14 @@ def final_draft(record: Record, margin: float) -> Draft | None:
     agreement = float((record.provenance.get("pool") or {}).get("agreement", 1.0))
     pooled = Pool(scores, record.emotion, scores[record.emotion], first - second, {record.emotion: agreement})
     return Draft(
-        record.description, record.background or "", record.attribute or "", record.subject or "",
-        record.intensity, pooled, pooled.margin < margin,
-    )  # fmt: skip
+        record.description,
+        record.background or "",
+        record.attribute or "",
+        record.subject or "",
+        record.intensity,
+        pooled,
+        pooled.margin < margin,
+    )
 
 
 def flags(judgement: Judgement, draft: Draft, field: str) -> bool:

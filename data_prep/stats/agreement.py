@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from data_prep.review.agreement import cohen_kappa, fleiss_kappa
-from emo_lightning.schema import Record
+from emo_lightning.core.records import Record
 
 TRAINED_ON = {"emovit": ("emoset",)}
 """Annotators (by part of name or model) whose training held the images *and labels* of a source: there they are no witness."""

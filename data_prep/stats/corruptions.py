@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from data_prep.critic import Draft
-from data_prep.graph import normalise
+from data_prep.annotate.critic import Draft
+from data_prep.stats.graph import normalise
 from data_prep.stats.references import iou
-from emo_lightning.schema import EMOTIONS, INTENSITY_LEVELS, Box, Emotion, Record, intensity_level
+from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Box, Emotion, Record, intensity_level
 
 _PLEASANT = frozenset(EMOTIONS[:4])
 _OF_LEVEL = {"low": range(1, 4), "medium": range(4, 8), "high": range(8, 11)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.schema import EMOTIONS
+from emo_lightning.core.records import EMOTIONS
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.critic import Draft
-from data_prep.graph import normalise
+from data_prep.annotate.critic import Draft
 from data_prep.review.decisions import Review, apply_reviews, decide
-from emo_lightning.schema import Box, Record, intensity_level
+from data_prep.stats.graph import normalise
+from emo_lightning.core.records import Box, Record, intensity_level
 
 FIELDS = ("emotion", "description", "triplet", "intensity", "box")
 """Rows of Table 3, as they are judged: the intensity by its level, the box by its overlap."""

@@ -10,10 +10,10 @@ from data_prep.config import NANO
 from data_prep.stats.agreement import Agreement
 from data_prep.stats.distribution import Distribution
 from data_prep.stats.table1 import Table1, table1_text
-from emo_lightning.schema import Record
+from emo_lightning.core.records import Record
 
 if TYPE_CHECKING:
-    from data_prep.ledger import Ledger
+    from data_prep.store.ledger import Ledger
 
 
 def summarise(records: Iterable[Record]) -> dict[str, Any]:

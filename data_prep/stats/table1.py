@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from emo_lightning.schema import Record
+from emo_lightning.core.records import Record
 
 _TYPES = {
     "emoset": ("Social", "Artistic"),

@@ -20,27 +20,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from data_prep.calls.client import Caller, Failure, Picture, Stopped
-from data_prep.calls.interrupt import halt_on_interrupt
+from data_prep.annotate.critic import critic_prompt, judge
+from data_prep.annotate.item import ItemPass, Pending, pass_digest
+from data_prep.annotate.prompts import BOX_CRITIC
+from data_prep.annotate.replies import BoxReply, CriticReply
 from data_prep.config import PrepConfig, load_prices
-from data_prep.critic import critic_prompt, judge
-from data_prep.errors import PrepError
-from data_prep.item_pass import ItemPass, Pending, pass_digest
-from data_prep.ledger import Item
-from data_prep.prompts import BOX_CRITIC
-from data_prep.replies import BoxReply, CriticReply
+from data_prep.provider.caller import Caller, Failure, Picture, Stopped
+from data_prep.provider.interrupt import halt_on_interrupt
 from data_prep.review.agreement import wilson
 from data_prep.stats.ablations import boxes, final_draft, first_draft, first_judgement, flags, single_annotator
 from data_prep.stats.corruptions import Corruption, corrupt, generator
 from data_prep.stats.references import FIELDS, Reference, Values
-from data_prep.store import Store
-from emo_lightning.schema import Box, Record
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import Box, Record
 
 ARMS = ("full", "no_cross_verification", "no_critic")
 COLUMNS = (*ARMS, "preserve", "recall")
 
 
-class Table3Error(PrepError, ValueError):
+class Table3Error(UserError, ValueError):
     """The table cannot be computed."""
 
 
@@ -140,7 +140,8 @@ async def table3(
     donors = [case.record for case in everything if case.state == "valid"]
     cases = [case for case in everything if case.reference is not None or not references]
     if not cases:
-        raise Table3Error(f"{store.root}: no reference is of an image that was annotated ({len(references)} references)")
+        msg = f"{store.root}: no reference is of an image that was annotated ({len(references)} references)"
+        raise Table3Error(msg)
     if samples:
         chosen = {case.item.id for case in sorted(cases, key=lambda c: generator(seed, c.item.id).random())[:samples]}
         cases = [case for case in cases if case.item.id in chosen]
@@ -170,7 +171,8 @@ def _cases(store: Store, config: PrepConfig, references: Mapping[str, Reference]
         if outcome.config == digest
     ]
     if not cases:
-        raise Table3Error(f"{store.root}: nothing was annotated with this configuration; run `emo prep annotate` with it first")
+        msg = f"{store.root}: nothing was annotated with this configuration; run `emo prep annotate` with it first"
+        raise Table3Error(msg)
     return cases
 
 

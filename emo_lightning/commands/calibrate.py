@@ -18,8 +18,9 @@ def parser() -> argparse.ArgumentParser:
         description="ECE, Brier, log loss and AUROC of confidence, before and after a temperature fitted on validation; conformal "
         "sets with measured coverage; distances to annotated distributions. Predictions need emotion_scores: a probe stage writes "
         "them, `predict` with model.emotion_scores: true.",
-        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.jsonl", help="with emotion_scores")
     parser.add_argument("references", nargs="+", metavar="REFERENCES", help="records as .jsonl, or tars; tested split by split")
     parser.add_argument(
@@ -42,12 +43,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo calibrate`."""
     args = parser().parse_args(argv)
-    from emo_lightning.evaluation.console import show_result
-    from emo_lightning.evaluation.honesty_stages import write_calibration
-    from emo_lightning.evaluation.references import References
-    from emo_lightning.evaluation.scored import read_predictions
-    from emo_lightning.evaluation.trust import trust, trust_page
-    from emo_lightning.schema import Record
+    from emo_lightning.analysis.calibration import trust, trust_page
+    from emo_lightning.analysis.references import References
+    from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.core.records import Record
+    from emo_lightning.report.console import show_result
+    from emo_lightning.stages.robustness import write_calibration
 
     said = {args.predictions.stem: read_predictions(args.predictions)}
     sets: dict[str, list[Record]] = {}

@@ -17,15 +17,19 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "emo cross-dataset",
         description="Accuracy of every arm on every set, and what it gained or lost against the untuned base.",
-        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--arm", action="append", required=True, metavar="NAME=FILE", help="predictions of all sets; again for more"
     )
     parser.add_argument(
-        "--set", action="append", required=True, metavar="NAME[:SPACE]=REFS",
+        "--set",
+        action="append",
+        required=True,
+        metavar="NAME[:SPACE]=REFS",
         help="records as .jsonl, or tars; SPACE is eight (default), ekman, polarity or intensity; again for more",
-    )  # fmt: skip
+    )
     parser.add_argument("--base", required=True, metavar="ARM", help="the arm that was not fine-tuned")
     parser.add_argument("--in-domain", required=True, metavar="SET", help="the set like the one that was trained on")
     parser.add_argument(
@@ -43,14 +47,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo cross-dataset`."""
     args = parser().parse_args(argv)
-    from emo_lightning.evaluation.console import show_result
-    from emo_lightning.evaluation.cross_dataset import cross_dataset
-    from emo_lightning.evaluation.cross_dataset_page import cross_page
-    from emo_lightning.evaluation.honesty_stages import write_result
-    from emo_lightning.evaluation.label_spaces import SPACES, SpaceName
-    from emo_lightning.evaluation.references import References
-    from emo_lightning.evaluation.scored import read_predictions
-    from emo_lightning.schema import Record
+    from emo_lightning.analysis.cross_dataset import cross_dataset
+    from emo_lightning.analysis.label_spaces import SPACES, SpaceName
+    from emo_lightning.analysis.references import References
+    from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.core.records import Record
+    from emo_lightning.report.console import show_result
+    from emo_lightning.report.cross_dataset import cross_page
+    from emo_lightning.stages.robustness import write_result
 
     said = {name: read_predictions(Path(file)) for name, file in _pairs("--arm", args.arm).items()}
     sets: dict[str, tuple[list[Record], SpaceName]] = {}
@@ -58,7 +62,8 @@ def main(argv: list[str]) -> int:
         name, _, space = key.partition(":")
         space = space or "eight"
         if space not in SPACES:
-            raise ValueError(f"--set {key}: unknown label space {space!r}; allowed: {', '.join(SPACES)}")
+            msg = f"--set {key}: unknown label space {space!r}; allowed: {', '.join(SPACES)}"
+            raise ValueError(msg)
         sets[name] = (References.load([references]).records, space)  # type: ignore[assignment]
     trained = {record.sha256 for record in References.load(args.trained_on).records} if args.trained_on else set()
     result = cross_dataset(said, sets, args.base, args.in_domain, args.seed, trained)
@@ -74,8 +79,10 @@ def _pairs(option: str, values: list[str]) -> dict[str, str]:
     for value in values:
         name, equals, what = value.partition("=")
         if not equals or not name or not what:
-            raise ValueError(f"{option} {value}: expected NAME=FILE")
+            msg = f"{option} {value}: expected NAME=FILE"
+            raise ValueError(msg)
         if name in found:
-            raise ValueError(f"{option} {name}: given twice")
+            msg = f"{option} {name}: given twice"
+            raise ValueError(msg)
         found[name] = what
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emo_lightning.commands import run
-from emo_lightning.experiment_files import ROOT
+from emo_lightning.experiment.files import ROOT
 
 HELP = """usage: emo demo [--fast] [--KEY VALUE …]
 

@@ -74,8 +74,8 @@ def _verb(
 def main(argv: list[str]) -> int:
     """Run `emo des`."""
     args = parser().parse_args(argv)
-    from emo_lightning.evaluation.des_space import stages
-    from emo_lightning.stages import quiet
+    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.stages import des_space as stages
 
     if args.verb == "stability":
         quiet()
@@ -92,7 +92,8 @@ def main(argv: list[str]) -> int:
                 out, given, references, args.changes, args.k, args.max_images, args.batch_size, args.device, seed
             )
         case verb:
-            raise ValueError(f"unknown verb {verb!r}")
+            msg = f"unknown verb {verb!r}"
+            raise ValueError(msg)
     return 0
 
 
@@ -108,6 +109,7 @@ def _named(inputs: list[str]) -> dict[str, Path]:
         path = Path(rest if equals else text)
         name = arm if equals else (path.absolute().parent.name if path.suffix else path.absolute().name)
         if name in named:
-            raise ValueError(f"two inputs are called {name!r}: {named[name]} and {path}; name them, e.g. first={named[name]}")
+            msg = f"two inputs are called {name!r}: {named[name]} and {path}; name them, e.g. first={named[name]}"
+            raise ValueError(msg)
         named[name] = path
     return named

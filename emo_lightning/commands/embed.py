@@ -17,9 +17,11 @@ EXAMPLE = """examples:
 def main(argv: list[str]) -> int:
     """Embed images into parquet, or tars into tars."""
     parser = argparse.ArgumentParser(
-        prog="emo embed", description="The emotion embedding (DES) of images, or of every image in tars.",
-        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        prog="emo embed",
+        description="The emotion embedding (DES) of images, or of every image in tars.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("inputs", nargs="+", help="image files, or tars (files, folders, globs); not both")
     parser.add_argument(
         "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
@@ -30,17 +32,21 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     tars = [i for i in args.inputs if i.endswith(".tar") or Path(i).is_dir()]
     if tars and len(tars) != len(args.inputs):
-        raise ValueError(f"inputs hold {len(tars)} tars and {len(args.inputs) - len(tars)} other files; give one kind")
+        msg = f"inputs hold {len(tars)} tars and {len(args.inputs) - len(tars)} other files; give one kind"
+        raise ValueError(msg)
     if not tars and args.out.suffix != ".parquet":
-        raise ValueError(f"--out {args.out}: images go to a .parquet file")
+        msg = f"--out {args.out}: images go to a .parquet file"
+        raise ValueError(msg)
     if not tars:
         check_output_file(args.out)
     if tars and args.out.is_file():
-        raise ValueError(f"--out {args.out}: is a file; tars go to a folder")
+        msg = f"--out {args.out}: is a file; tars go to a folder"
+        raise ValueError(msg)
     if args.batch_size < 1:
-        raise ValueError(f"--batch-size {args.batch_size}: expected at least 1")
-    from emo_lightning.evaluation.embed import embed_images, embed_tars
-    from emo_lightning.stages import quiet
+        msg = f"--batch-size {args.batch_size}: expected at least 1"
+        raise ValueError(msg)
+    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.inference.embed import embed_images, embed_tars
 
     quiet()
     if tars:

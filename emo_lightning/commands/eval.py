@@ -51,19 +51,24 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo eval`."""
     args = parser().parse_args(argv)
-    from emo_lightning.evaluation.console import show, table5_tables
-    from emo_lightning.evaluation.references import arm_names
-    from emo_lightning.evaluation.stages import score
-    from emo_lightning.evaluation.table5 import MODES, in_modes
-    from emo_lightning.evaluation.table5_details import emotion_tables, paired_tables
+    from emo_lightning.analysis.references import arm_names
+    from emo_lightning.analysis.table5 import MODES, in_modes
+    from emo_lightning.report.console import show, table5_tables
+    from emo_lightning.report.table5_details import emotion_tables, paired_tables
+    from emo_lightning.stages.tables import score
 
     files = [args.predictions, *([args.against] if args.against else [])]
     names = arm_names(files)
     against = names[1] if args.against else None
     result = score(
-        dict(zip(names, files, strict=True)), args.references, args.train, args.clip,
-        against=against, resamples=args.resamples, seed=args.seed,
-    )  # fmt: skip
+        dict(zip(names, files, strict=True)),
+        args.references,
+        args.train,
+        args.clip,
+        against=against,
+        resamples=args.resamples,
+        seed=args.seed,
+    )
     modes = (args.mode,) if args.mode else MODES
     if args.json:
         print(json.dumps(in_modes(result, modes), ensure_ascii=False, indent=1, allow_nan=False))

@@ -14,10 +14,11 @@ DEFAULT_MODEL = "runs/demo/model"
 def main(argv: list[str]) -> int:
     """Print JSON and write the overlay."""
     parser = argparse.ArgumentParser(
-        prog="emo explain", description="Triplet, boxes, emotion distribution and intensity of one image: JSON and an overlay picture.",
+        prog="emo explain",
+        description="Triplet, boxes, emotion distribution and intensity of one image: JSON and an overlay picture.",
         epilog="example: emo explain photo.jpg --model runs/demo/model --out photo.explained.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("image", type=Path)
     parser.add_argument(
         "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
@@ -27,15 +28,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--max-new-tokens", type=int, default=256, help="of one reply (default: 256)")
     args = parser.parse_args(argv)
     if args.max_new_tokens < 1:
-        raise ValueError(f"--max-new-tokens {args.max_new_tokens}: expected at least 1")
+        msg = f"--max-new-tokens {args.max_new_tokens}: expected at least 1"
+        raise ValueError(msg)
     from emo_lightning.data.images import open_image
 
     image = open_image(args.image)
     out = args.out or Path(f"{args.image.stem}.explained.png")
     check_output_file(out)
-    from emo_lightning.evaluation.bundle import EmotionModel
-    from emo_lightning.evaluation.overlay import save_overlay
-    from emo_lightning.stages import quiet
+    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.overlay import save_overlay
 
     quiet()
     said = EmotionModel(args.model, args.device).explain(image, args.image.stem, args.max_new_tokens).as_json()

@@ -12,10 +12,11 @@ from emo_lightning.commands.outputs import check_output_file
 def main(argv: list[str]) -> int:
     """Merge and save."""
     parser = argparse.ArgumentParser(
-        prog="emo export", description="Fold a PEFT adapter into its base model and write a plain transformers folder.",
+        prog="emo export",
+        description="Fold a PEFT adapter into its base model and write a plain transformers folder.",
         epilog="example: emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     parser.add_argument("adapter", type=Path, help="adapter folder of a run")
     parser.add_argument("--merge", action="store_true", required=True, help="fold the adapter into the weights")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -24,17 +25,19 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     if not (args.adapter / "adapter_config.json").is_file():
-        raise ValueError(f"{args.adapter}: no adapter_config.json there; expected the adapter folder of a run")
+        msg = f"{args.adapter}: no adapter_config.json there; expected the adapter folder of a run"
+        raise ValueError(msg)
     if args.out.is_file() or (args.out.exists() and any(args.out.iterdir())):
-        raise ValueError(f"--out {args.out} is not an empty folder; choose another")
+        msg = f"--out {args.out} is not an empty folder; choose another"
+        raise ValueError(msg)
     temporary = args.out.with_name(f".{args.out.name}.unfinished")
     if not args.out.exists():
         check_output_file(args.out)
     if temporary.exists():
         # What a killed run has left there would be taken for part of this model.
         shutil.rmtree(temporary)
+    from emo_lightning.experiment.kinds import quiet
     from emo_lightning.models.backbone import BackboneConfig, load_backbone
-    from emo_lightning.stages import quiet
 
     quiet()
     backbone = load_backbone(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))

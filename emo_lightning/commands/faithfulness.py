@@ -17,8 +17,9 @@ def parser() -> argparse.ArgumentParser:
         "emo faithfulness",
         description="Mask the grounded box of each image, and boxes of the same size elsewhere in it, and compare how far the "
         "probability of the emotion falls.",
-        epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("references", nargs="+", metavar="TARS", help="tars with boxes (files, folders, globs)")
     parser.add_argument(
         "--model", type=Path, default=Path("runs/demo/model"), help="folder with emo.json (default: runs/demo/model)"
@@ -43,15 +44,16 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo faithfulness`."""
     args = parser().parse_args(argv)
-    from emo_lightning.evaluation.bundle import EmotionModel
-    from emo_lightning.evaluation.console import show_result
-    from emo_lightning.evaluation.faithfulness import MaskPlan, faithfulness, faithfulness_page
-    from emo_lightning.evaluation.honesty_stages import write_result
-    from emo_lightning.stages import quiet
+    from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness, faithfulness_page
+    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.report.console import show_result
+    from emo_lightning.stages.robustness import write_result
 
     quiet()
     if (args.limit is not None and args.limit < 1) or args.batch_size < 1:
-        raise ValueError(f"--limit {args.limit}, --batch-size {args.batch_size}: expected at least 1")
+        msg = f"--limit {args.limit}, --batch-size {args.batch_size}: expected at least 1"
+        raise ValueError(msg)
     plan = MaskPlan(args.mask, args.draws, args.max_overlap, args.seed)
     net = EmotionModel(args.model, args.device)
     result = faithfulness(net, args.references, args.boxes, plan, args.limit, args.batch_size)

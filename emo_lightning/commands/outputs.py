@@ -17,9 +17,11 @@ def check_output_file(out: Path, option: str = "--out") -> None:
         ValueError: it is a folder, or nothing can be written beside it.
     """
     if out.is_dir():
-        raise ValueError(f"{option} {out}: is a folder; expected a file")
+        msg = f"{option} {out}: is a folder; expected a file"
+        raise ValueError(msg)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
     except OSError as error:
-        raise ValueError(f"{option} {out}: nothing can be written in {out.parent}: {error.strerror}") from None
+        msg = f"{option} {out}: nothing can be written in {out.parent}: {error.strerror}"
+        raise ValueError(msg) from None

@@ -80,23 +80,28 @@ def main(argv: list[str]) -> int:
     """Run `emo predict`."""
     args = parser().parse_args(argv)
     if args.out.suffix != ".jsonl":
-        raise ValueError(f"--out {args.out}: a predictions file ends in .jsonl")
+        msg = f"--out {args.out}: a predictions file ends in .jsonl"
+        raise ValueError(msg)
     if args.batch_size < 1 or args.max_new_tokens < 1 or (args.limit is not None and args.limit < 1):
-        raise ValueError("--batch-size, --max-new-tokens and --limit: expected 1 or more")
+        msg = "--batch-size, --max-new-tokens and --limit: expected 1 or more"
+        raise ValueError(msg)
     three = {"--base-url": args.base_url, "--model": args.model, "--api-key-env": args.api_key_env}
     if args.endpoint and any(three.values()):
-        raise ValueError(f"--endpoint names the endpoint; {next(k for k, v in three.items() if v)} does not go with it")
+        msg = f"--endpoint names the endpoint; {next(k for k, v in three.items() if v)} does not go with it"
+        raise ValueError(msg)
     if args.endpoint or any(three.values()):
         if not args.endpoint and (missing := [k for k, v in three.items() if not v]):
-            raise ValueError(f"an endpoint needs --base-url, --model and --api-key-env; {missing[0]} is missing")
-        from emo_lightning.stages import load
+            msg = f"an endpoint needs --base-url, --model and --api-key-env; {missing[0]} is missing"
+            raise ValueError(msg)
+        from emo_lightning.experiment.kinds import load
 
         try:
             return _remote(args)
-        except load("data_prep.errors:PrepError") as error:
+        except load("emo_lightning.core.errors:UserError") as error:
             raise ValueError(str(error)) from error
     if len(args.inputs) < 2:
-        raise ValueError(f"expected MODEL and TARS, found {args.inputs[0]!r} alone (see: emo predict --help)")
+        msg = f"expected MODEL and TARS, found {args.inputs[0]!r} alone (see: emo predict --help)"
+        raise ValueError(msg)
     return _local(args)
 
 
@@ -104,8 +109,8 @@ def _local(args: argparse.Namespace) -> int:
     from lightning.pytorch import Trainer
 
     from emo_lightning.data.questions import QuestionDataModule
+    from emo_lightning.experiment.kinds import quiet
     from emo_lightning.models.backbone import BackboneConfig
-    from emo_lightning.stages import quiet
     from emo_lightning.tasks.inference import PredictTask
 
     quiet()
@@ -124,16 +129,21 @@ def _local(args: argparse.Namespace) -> int:
         {"images": args.inputs[1:]}, objectives, args.batch_size, args.num_workers, limit=args.limit, blind=args.blind
     )
     trainer = Trainer(
-        **_launched(args), default_root_dir=str(args.out.parent), logger=False, enable_checkpointing=False,
-        enable_model_summary=False, use_distributed_sampler=False, enable_progress_bar=sys.stderr.isatty(),
-    )  # fmt: skip
+        **_launched(args),
+        default_root_dir=str(args.out.parent),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        enable_progress_bar=sys.stderr.isatty(),
+    )
     trainer.test(task, datamodule=data, verbose=False)
     return 0
 
 
 def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]:
     """Path or id of the backbone, and what is asked of it."""
-    from emo_lightning.evaluation.bundle import BUNDLE_FILE, read_bundle
+    from emo_lightning.inference.bundle import BUNDLE_FILE, read_bundle
 
     if (Path(model) / BUNDLE_FILE).is_file():
         bundle = read_bundle(Path(model))
@@ -162,20 +172,20 @@ def _launched(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _remote(args: argparse.Namespace) -> int:
-    from emo_lightning.data.shards import TarIndex
-    from emo_lightning.stages import load
+    from emo_lightning.data.tar_index import TarIndex
+    from emo_lightning.experiment.kinds import load
     from emo_lightning.tasks import endpoint
-    from emo_lightning.tasks.answers import AnswerFiles, counts_line, of_record
+    from emo_lightning.tasks.prediction_files import AnswerFiles, counts_line, of_record
 
     # The factory owns the ledger; it is reached by name, as for stages.
-    config = _config(args, load("data_prep.answers:UnderTest"))
+    config = _config(args, load("data_prep.provider.model_under_test:UnderTest"))
     objectives = args.objectives or list(OBJECTIVES)
     index = TarIndex.open(args.inputs)
     if args.limit is not None:
         index = index.take(range(min(args.limit, len(index))))
     files = AnswerFiles(args.out)
-    with load("data_prep.answers:Endpoint")(config, args.store, args.budget, args.resend_unknown) as asked:
-        picture = load("data_prep.calls.client:Picture")
+    with load("data_prep.provider.model_under_test:Endpoint")(config, args.store, args.budget, args.resend_unknown) as asked:
+        picture = load("data_prep.provider.caller:Picture")
         requests = endpoint.questions(index, objectives, picture, asked.request, args.blind)
         print(asked.estimate(requests).text())
         if args.estimate:

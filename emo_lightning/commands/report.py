@@ -38,10 +38,12 @@ def main(argv: list[str]) -> int:
     """Run `emo report`."""
     args = parser().parse_args(argv)
     if args.out and args.out.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"--out {args.out}: expected a file that ends in .html; tables go beside it")
+        msg = f"--out {args.out}: expected a file that ends in .html; tables go beside it"
+        raise ValueError(msg)
     if args.project and not args.wandb:
-        raise ValueError("--project is W&B's: give --wandb too")
-    from emo_lightning.evaluation.report import build_report, default_out
+        msg = "--project is W&B's: give --wandb too"
+        raise ValueError(msg)
+    from emo_lightning.report.build import build_report, default_out
 
     report = build_report(args.runs, args.out or default_out(args.runs), args.samples)
     print(report.html)
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> int:
     if report.notes:
         print(f"{len(report.notes)} notes on what is missing or was skipped stand on the page")
     if args.wandb:
-        from emo_lightning.evaluation.wandb_report import PROJECT, log_report
+        from emo_lightning.report.wandb import PROJECT, log_report
 
         print(f"W&B: {log_report(report, report.html.parent, args.project or PROJECT)}")
     return 0

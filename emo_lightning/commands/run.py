@@ -39,15 +39,15 @@ def parse(argv: list[str]) -> tuple[str, list[tuple[str, str]], dict[str, str | 
         if not equals:
             value = next(words, "--")
             if value.startswith("--"):
-                raise ValueError(f"--{key} needs a value")
+                msg = f"--{key} needs a value"
+                raise ValueError(msg)
         if key in ("name", "runs", "only"):
             own[key] = value
         else:
             overrides.append((key, value))
     if len(paths) != 1:
-        raise ValueError(
-            f"expected one experiment file, found {len(paths)}: {' '.join(paths) or 'none'} (see: lightning run --help)"
-        )
+        msg = f"expected one experiment file, found {len(paths)}: {' '.join(paths) or 'none'} (see: lightning run --help)"
+        raise ValueError(msg)
     return paths[0], overrides, own
 
 
@@ -57,17 +57,17 @@ def main(argv: list[str]) -> int:
         print(HELP)
         return 0
     path, overrides, own = parse(argv)
-    from emo_lightning.experiment import load_experiment
+    from emo_lightning.experiment.resolve import load_experiment
 
     experiment = load_experiment(path, overrides, name=own.get("name"), runs=own.get("runs", "runs"))  # type: ignore[arg-type]
     if own.get("print_config"):
-        from emo_lightning.stages import check
+        from emo_lightning.experiment.kinds import check
 
         for stage in experiment.stages:
             check(stage)
         print(experiment.as_yaml(), end="")
         return 0
-    from emo_lightning.runner import run_experiment
+    from emo_lightning.experiment.runner import run_experiment
 
     run_experiment(experiment, only=own.get("only"))  # type: ignore[arg-type]
     return 0

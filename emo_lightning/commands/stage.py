@@ -5,6 +5,6 @@ from __future__ import annotations
 
 def main(argv: list[str]) -> int:
     """Run the stage whose resolved config stands in the folder."""
-    from emo_lightning.runner import stage_from_folder, stage_main
+    from emo_lightning.experiment.runner import stage_from_folder, stage_main
 
     return stage_main(stage_from_folder(argv[0]))

@@ -51,7 +51,8 @@ def parse(argv: list[str]) -> tuple[list[str], dict[str, Any], dict[str, str]]:
         if not equals:
             value = next(words, "--")
             if value.startswith("--"):
-                raise ValueError(f"--{key} needs a value (see: emo sweep --help)")
+                msg = f"--{key} needs a value (see: emo sweep --help)"
+                raise ValueError(msg)
         if key in _NUMBERS:
             own[key] = _number(key, value)
         elif key in _WORDS:
@@ -60,9 +61,8 @@ def parse(argv: list[str]) -> tuple[list[str], dict[str, Any], dict[str, str]]:
             from emo_lightning.sweep.parameters import suggestion
 
             known = (*_FLAGS, *_NUMBERS, *_WORDS)
-            raise ValueError(
-                f"--{key}: no such option{suggestion(key, known)}; allowed: {', '.join(known)}, or a dotted key of `emo run`"
-            )
+            msg = f"--{key}: no such option{suggestion(key, known)}; allowed: {', '.join(known)}, or a dotted key of `emo run`"
+            raise ValueError(msg)
         else:
             fixed[key] = value
     return files, own, fixed
@@ -70,7 +70,8 @@ def parse(argv: list[str]) -> tuple[list[str], dict[str, Any], dict[str, str]]:
 
 def _number(key: str, text: str) -> int:
     if not text.lstrip("-").isdigit() or int(text) < _NUMBERS[key]:
-        raise ValueError(f"--{key} is {text!r}; expected a whole number, at least {_NUMBERS[key]}")
+        msg = f"--{key} is {text!r}; expected a whole number, at least {_NUMBERS[key]}"
+        raise ValueError(msg)
     return int(text)
 
 
@@ -85,7 +86,8 @@ def main(argv: list[str]) -> int:
         return trial(argv[1:])
     files, own, texts = parse(argv)
     if not files or (len(files) > 1 and not own.get("check")):
-        raise ValueError(f"expected one sweep file, found {len(files)}: {' '.join(files) or 'none'} (see: emo sweep --help)")
+        msg = f"expected one sweep file, found {len(files)}: {' '.join(files) or 'none'} (see: emo sweep --help)"
+        raise ValueError(msg)
     import yaml
 
     fixed = {key: yaml.safe_load(text) for key, text in texts.items()}
@@ -122,7 +124,8 @@ def _check(file: str, fixed: dict[str, Any], said: bool) -> int:
 def _refuse(own: dict[str, Any], names: tuple[str, ...]) -> None:
     for name in names:
         if name in own:
-            raise ValueError(f"--{name} belongs to --local; on W&B the file and the server decide")
+            msg = f"--{name} belongs to --local; on W&B the file and the server decide"
+            raise ValueError(msg)
 
 
 def _local(sweep: Any, own: dict[str, Any], fixed: dict[str, Any]) -> int:
@@ -134,11 +137,17 @@ def _local(sweep: Any, own: dict[str, Any], fixed: dict[str, Any]) -> int:
 
     _refuse_remote = [name for name in ("project", "entity") if name in own]
     if _refuse_remote:
-        raise ValueError(f"--{_refuse_remote[0]} is W&B's; it means nothing with --local")
+        msg = f"--{_refuse_remote[0]} is W&B's; it means nothing with --local"
+        raise ValueError(msg)
     settings = Settings(
-        Path(own.get("runs", "runs")), own.get("name", sweep.name), own.get("jobs", 1), own.get("count"), own.get("seed", 0),
-        own.get("max-failures", 3), fixed,
-    )  # fmt: skip
+        Path(own.get("runs", "runs")),
+        own.get("name", sweep.name),
+        own.get("jobs", 1),
+        own.get("count"),
+        own.get("seed", 0),
+        own.get("max-failures", 3),
+        fixed,
+    )
     outcome = Outcome()
     try:
         run_local(sweep, settings, emo, outcome)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from emo_lightning.schema import Box
+from emo_lightning.core.records import Box
 
 Size = tuple[int, int]
 """`(width, height)` in pixels, the order of PIL."""
@@ -36,11 +36,14 @@ def resized_size(width: int, height: int, *, factor: int = 28, min_pixels: int, 
         ValueError: empty image, impossible limits, or an aspect ratio above 200.
     """
     if min(width, height) < 1:
-        raise ValueError(f"image of {width}x{height} pixels is empty")
+        msg = f"image of {width}x{height} pixels is empty"
+        raise ValueError(msg)
     if not 0 < min_pixels <= max_pixels:
-        raise ValueError(f"min_pixels {min_pixels} and max_pixels {max_pixels}: expected 0 < min_pixels <= max_pixels")
+        msg = f"min_pixels {min_pixels} and max_pixels {max_pixels}: expected 0 < min_pixels <= max_pixels"
+        raise ValueError(msg)
     if max(width, height) / min(width, height) > MAX_ASPECT_RATIO:
-        raise ValueError(f"image of {width}x{height}: aspect ratio above {MAX_ASPECT_RATIO}, which Qwen-VL refuses")
+        msg = f"image of {width}x{height}: aspect ratio above {MAX_ASPECT_RATIO}, which Qwen-VL refuses"
+        raise ValueError(msg)
     # Python's round (half to even), as the original: a half-up rounding would differ at odd multiples of factor / 2.
     new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
     if new_height * new_width > max_pixels:
@@ -118,13 +121,15 @@ def codec_for(model_type: str) -> BoxCodec:
     try:
         return _CODECS[model_type]()
     except KeyError:
-        raise ValueError(f"no box codec for model_type {model_type!r}; allowed: {', '.join(sorted(_CODECS))}") from None
+        msg = f"no box codec for model_type {model_type!r}; allowed: {', '.join(sorted(_CODECS))}"
+        raise ValueError(msg) from None
 
 
 def _encode(box: Sequence[float], original: Size, frame: Size) -> tuple[int, int, int, int]:
     x1, y1, x2, y2 = _four_numbers(box)
     if x1 > x2 or y1 > y2:
-        raise ValueError(f"box {list(box)} is turned; expected x1 <= x2 and y1 <= y2")
+        msg = f"box {list(box)} is turned; expected x1 <= x2 and y1 <= y2"
+        raise ValueError(msg)
     left, right = _encode_side(x1, x2, original[0], frame[0])
     top, bottom = _encode_side(y1, y2, original[1], frame[1])
     return left, top, right, bottom
@@ -154,6 +159,7 @@ def _decode(box: Sequence[float], original: Size, frame: Size) -> Box:
 
 def _four_numbers(box: Sequence[float]) -> tuple[float, float, float, float]:
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
-        raise ValueError(f"box {list(box)} is not four finite numbers [x1, y1, x2, y2]")
+        msg = f"box {list(box)} is not four finite numbers [x1, y1, x2, y2]"
+        raise ValueError(msg)
     x1, y1, x2, y2 = (float(value) for value in box)
     return x1, y1, x2, y2

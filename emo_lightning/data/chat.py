@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emo_lightning.schema import EMOTIONS, PredictedObject, Prediction, Record
+from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Record
 
 if TYPE_CHECKING:
     from emo_lightning.data.boxes import BoxCodec
@@ -83,7 +83,8 @@ def objective(name: str) -> Objective:
         ValueError: unknown name; lists the known ones.
     """
     if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; allowed: {', '.join(OBJECTIVES)}")
+        msg = f"unknown objective {name!r}; allowed: {', '.join(OBJECTIVES)}"
+        raise ValueError(msg)
     return OBJECTIVES[name]
 
 

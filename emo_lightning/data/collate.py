@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.data.boxes import codec_for
 from emo_lightning.data.chat import Size, answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.schema import EMOTIONS, Record
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -23,7 +24,7 @@ IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
 
 
-class CollateError(ValueError):
+class CollateError(UserError, ValueError):
     """A sample cannot become model input as configured; the message names the sample and what to change."""
 
 
@@ -110,10 +111,11 @@ class Collator:
             asked = self._expand(self._prompt_ids(question.keys), grid)
             target = self._target(question, resized) if self.answers else []
             if len(asked) + len(target) > self.max_length:
-                raise CollateError(
+                msg = (
                     f"sample {question.key!r} has {len(asked) + len(target)} tokens ({grid[1] * grid[2] // self.merge**2} of the image); "
                     f"allowed: data.max_length={self.max_length}. Lower the backbone's max_pixels or raise max_length"
                 )
+                raise CollateError(msg)
             rows.append(asked + target)
             labels.append([IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target))
         batch = self._pad(rows, labels)
@@ -139,11 +141,13 @@ class Collator:
 
     def _target(self, question: Question, resized: Size) -> list[int]:
         if question.record is None:
-            raise CollateError(f"sample {question.key!r} has no record to learn from")
+            msg = f"sample {question.key!r} has no record to learn from"
+            raise CollateError(msg)
         text = answer(question.keys, question.record, self.codec, resized)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not question.keys or not ids:
-            raise CollateError(f"sample {question.key!r} has zero supervised tokens: its record has none of the keys asked for")
+            msg = f"sample {question.key!r} has zero supervised tokens: its record has none of the keys asked for"
+            raise CollateError(msg)
         return [*ids, self.end]
 
     def _distributions(self, questions: Sequence[Question], sizes: Sequence[Size], batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -164,9 +168,10 @@ class Collator:
             tokens.append(list(words.first))
             targets.append(distribution)
         return {
-            "emotion_at": torch.tensor(places), "emotion_first": torch.tensor(tokens),
+            "emotion_at": torch.tensor(places),
+            "emotion_first": torch.tensor(tokens),
             "emotion_target": torch.tensor(targets, dtype=torch.float32),
-        }  # fmt: skip
+        }
 
     def _pad(self, rows: list[list[int]], labels: list[list[int]]) -> dict[str, Any]:
         width = max(len(row) for row in rows)
@@ -197,5 +202,6 @@ def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:
     """
     missing = [name for name in MODEL_INPUTS if name not in batch]
     if missing:
-        raise KeyError(f"batch lacks {', '.join(missing)}; a Qwen2.5-VL batch needs {', '.join(MODEL_INPUTS)}")
+        msg = f"batch lacks {', '.join(missing)}; a Qwen2.5-VL batch needs {', '.join(MODEL_INPUTS)}"
+        raise KeyError(msg)
     return {name: batch[name] for name in MODEL_INPUTS}

@@ -10,12 +10,12 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
+from emo_lightning.core.records import Record
 from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
-from emo_lightning.data.shards import TarIndex
-from emo_lightning.schema import Record
+from emo_lightning.data.tar_index import TarIndex
 
 
 class ConversationDataset(Dataset[Question]):
@@ -32,7 +32,8 @@ class ConversationDataset(Dataset[Question]):
         self.objectives = [objective(name) for name in objectives]
         weights = np.array(list(objectives.values()), dtype=float)
         if not len(weights) or (weights < 0).any() or weights.sum() <= 0:
-            raise ValueError(f"data.objectives={objectives}: weights must be 0 or more, and one above 0")
+            msg = f"data.objectives={objectives}: weights must be 0 or more, and one above 0"
+            raise ValueError(msg)
         self.weights = weights / weights.sum()
         self.seed = seed
 
@@ -69,14 +70,27 @@ class ConversationDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, train: list[str], val: list[str], objectives: dict[str, float], batch_size: int = 8, val_batch_size: int | None = None,
-        num_workers: int = 0, max_length: int = 4096, limit: int | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        train: list[str],
+        val: list[str],
+        objectives: dict[str, float],
+        batch_size: int = 8,
+        val_batch_size: int | None = None,
+        num_workers: int = 0,
+        max_length: int = 4096,
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.train, self.val, self.objectives = train, val, objectives
         check_counts(
-            batch_size=batch_size, val_batch_size=val_batch_size, num_workers=num_workers, max_length=max_length, limit=limit, seed=seed
-        )  # fmt: skip
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            num_workers=num_workers,
+            max_length=max_length,
+            limit=limit,
+            seed=seed,
+        )
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.max_length, self.limit, self.seed = num_workers, max_length, limit, seed
         self._datasets: dict[str, ConversationDataset] = {}
@@ -99,7 +113,8 @@ class ConversationDataModule(LightningDataModule):
             index = whole.select(usable)
             self.skipped[split] = len(whole) - len(index)
             if not len(index):
-                raise ValueError(f"data.{split}: none of {len(whole)} records has labels for {', '.join(self.objectives)}")
+                msg = f"data.{split}: none of {len(whole)} records has labels for {', '.join(self.objectives)}"
+                raise ValueError(msg)
             if split == "train" and self.limit is not None:
                 index = index.take(range(min(self.limit, len(index))))
             self._labels[split] = Counter(name for names in labels[: len(index)] for name in names)
@@ -118,12 +133,14 @@ class ConversationDataModule(LightningDataModule):
 
     def summary(self) -> dict[str, Any]:
         """What is trained on, as JSON: `images`, `skipped` and `labels` (objective or `emotion_scores` -> records that have them),
-        each by split, and `remarks`: switches that these records leave without effect."""
+        each by split, and `remarks`: switches that these records leave without effect.
+        """
         labels = self._labels["train"]
         remarks = [
             f"train: no record has a label for the objective {name!r}: its share goes to the others"
-            for name, weight in self.objectives.items() if weight > 0 and not labels[name]
-        ]  # fmt: skip
+            for name, weight in self.objectives.items()
+            if weight > 0 and not labels[name]
+        ]
         task = self.trainer.lightning_module if self.trainer is not None else None
         if getattr(task, "wants_distributions", False) and not labels["emotion_scores"]:
             remarks.append(
@@ -133,10 +150,11 @@ class ConversationDataModule(LightningDataModule):
             "images": {split: len(dataset) for split, dataset in self._datasets.items()},
             "skipped": dict(self.skipped),
             "labels": {
-                split: {name: found[name] for name in (*self.objectives, "emotion_scores")} for split, found in self._labels.items()
+                split: {name: found[name] for name in (*self.objectives, "emotion_scores")}
+                for split, found in self._labels.items()
             },
             "remarks": remarks,
-        }  # fmt: skip
+        }
 
     def train_batches(self, world_size: int) -> int:
         """Micro-batches per rank and epoch."""
@@ -146,16 +164,24 @@ class ConversationDataModule(LightningDataModule):
         training = split == "train"
         task: Any = self.trainer.lightning_module if self.trainer is not None else None
         return rank_loader(
-            self.trainer, self.dataset(split), self.batch_size if training else self.val_batch_size, seed=self.seed, shuffle=training,
-            num_workers=self.num_workers, collate_fn=self.collator(task),
-        )  # fmt: skip
+            self.trainer,
+            self.dataset(split),
+            self.batch_size if training else self.val_batch_size,
+            seed=self.seed,
+            shuffle=training,
+            num_workers=self.num_workers,
+            collate_fn=self.collator(task),
+        )
 
     def collator(self, task: Any) -> Collator:
         """Built from the task's backbone, whose processor and coordinates it must use."""
         return Collator(
-            task.net.processor, task.net.model_type, answers=True, max_length=self.max_length,
+            task.net.processor,
+            task.net.model_type,
+            answers=True,
+            max_length=self.max_length,
             distributions=getattr(task, "wants_distributions", False),
-        )  # fmt: skip
+        )
 
     def train_dataloader(self) -> Any:
         """Shuffled, sized, resumable."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emo_lightning.core.records import Box
 from emo_lightning.data.boxes import AbsolutePixels, BoxCodec, Relative1000, Size, resized_size
-from emo_lightning.schema import Box
 
 
 class DeclaredBoxes:
@@ -22,7 +22,8 @@ class DeclaredBoxes:
 
     def __init__(self, boxes: str, order: str = "xyxy", min_pixels: int = 3136, max_pixels: int = 12845056) -> None:
         if order not in ("xyxy", "yxyx"):
-            raise ValueError(f"order={order!r}; allowed: xyxy, yxyx")
+            msg = f"order={order!r}; allowed: xyxy, yxyx"
+            raise ValueError(msg)
         self.boxes, self.turned, self.limits = boxes, order == "yxyx", (min_pixels, max_pixels)
         self._codec: BoxCodec
         match boxes:
@@ -31,7 +32,8 @@ class DeclaredBoxes:
             case "thousandths":
                 self._codec = Relative1000()
             case _:
-                raise ValueError(f"boxes={boxes!r}; allowed: pixels, resized, thousandths")
+                msg = f"boxes={boxes!r}; allowed: pixels, resized, thousandths"
+                raise ValueError(msg)
 
     def frame(self, original: Size) -> Size:
         """The (width, height) that the numbers refer to."""

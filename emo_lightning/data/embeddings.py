@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from emo_lightning.core.records import Emotion
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
-from emo_lightning.schema import Emotion
 
 SCHEMA = pa.schema([("id", pa.string()), ("emotion", pa.string()), ("split", pa.string()), ("des", pa.list_(pa.float32()))])
 
@@ -45,9 +45,8 @@ class EmbeddingTable:
         self.des = np.asarray(self.des, dtype=np.float32)
         lengths = {"id": len(self.id), "emotion": len(self.emotion), "split": len(self.split), "des": len(self.des)}
         if self.des.ndim != 2 or len(set(lengths.values())) != 1:
-            raise ValueError(
-                f"columns have lengths {lengths} and des has shape {self.des.shape}; expected (n, des_dim) and equal n"
-            )
+            msg = f"columns have lengths {lengths} and des has shape {self.des.shape}; expected (n, des_dim) and equal n"
+            raise ValueError(msg)
         for name in set(self.emotion) - {None}:
             Emotion.parse(str(name))
 
@@ -85,18 +84,22 @@ class EmbeddingTable:
         try:
             table = pq.read_table(path)
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{path}: not a parquet file: {error}") from None
+            msg = f"{path}: not a parquet file: {error}"
+            raise ValueError(msg) from None
         if missing := [name for name in SCHEMA.names if name not in table.column_names]:
-            raise ValueError(f"{path}: columns missing: {missing}; found {table.column_names}")
+            msg = f"{path}: columns missing: {missing}; found {table.column_names}"
+            raise ValueError(msg)
         widths = pc.unique(pc.list_value_length(table["des"])).to_pylist()
         if len(widths) != 1 or widths[0] is None:
-            raise ValueError(f"{path}: column 'des' has rows of {widths} values; expected one length and no nulls")
+            msg = f"{path}: column 'des' has rows of {widths} values; expected one length and no nulls"
+            raise ValueError(msg)
         flat = pc.list_flatten(table["des"]).cast(pa.float32()).combine_chunks()
         des = flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, widths[0])
         try:
             return cls(table["id"].to_pylist(), table["emotion"].to_pylist(), table["split"].to_pylist(), des)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            msg = f"{path}: {error}"
+            raise ValueError(msg) from None
 
 
 class EmbeddingDataset(Dataset[Any]):

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emo_lightning.schema import EMOTIONS
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import EMOTIONS
 
 
-class EmotionWordsError(ValueError):
+class EmotionWordsError(UserError, ValueError):
     """The tokenizer does not tell the eight words apart by one token."""
 
 
@@ -42,10 +43,11 @@ class EmotionWords:
         first = tuple(row[shared] if shared < len(row) else -1 for row in rows)
         if len(set(first)) < len(EMOTIONS):
             twins = [str(e) for e, token in zip(EMOTIONS, first, strict=True) if first.count(token) > 1]
-            raise EmotionWordsError(
+            msg = (
                 f"this tokenizer begins {', '.join(twins)} with the same token: soft labels and emotion scores need eight "
                 "words that differ in their first token"
             )
+            raise EmotionWordsError(msg)
         return cls(tuple(rows[0][:shared]), first)
 
     @classmethod

@@ -43,7 +43,8 @@ class FeatureDataModule(pl.LightningDataModule):
         super().__init__()
         extra = extra or {}
         if taken := sorted({"train", "val", "test"} & extra.keys()):
-            raise ValueError(f"data.extra has the names {taken}, which are taken; use others")
+            msg = f"data.extra has the names {taken}, which are taken; use others"
+            raise ValueError(msg)
         self.paths = {"train": train, "val": val, **({"test": test} if test is not None else {}), **extra}
         self.evaluation_sets = [name for name in self.paths if name not in ("train", "val")]
         check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
@@ -60,7 +61,8 @@ class FeatureDataModule(pl.LightningDataModule):
                 self.caches[name] = FeatureCache(self.paths[name])
         shapes = {name: self.shape(name) for name in self.caches}
         if len(set(shapes.values())) > 1:
-            raise FeatureError(f"the caches differ in (num_layers, hidden_size): {shapes}; extract all with one backbone")
+            msg = f"the caches differ in (num_layers, hidden_size): {shapes}; extract all with one backbone"
+            raise FeatureError(msg)
 
     def summary(self) -> dict[str, Any]:
         """What is trained on, as JSON: `images` of the two splits."""
@@ -80,7 +82,8 @@ class FeatureDataModule(pl.LightningDataModule):
         """Raise a ValueError if no sample of an open cache has an emotion category."""
         cache = self.caches[name]
         if all(cache.labels(row).emotion == NO_EMOTION for row in range(len(cache))):
-            raise ValueError(f"no sample of the set {name!r} ({self.paths[name]}) has an emotion label")
+            msg = f"no sample of the set {name!r} ({self.paths[name]}) has an emotion label"
+            raise ValueError(msg)
 
     def train_batches(self, world_size: int) -> int:
         """Training steps per epoch on each rank."""
@@ -107,7 +110,8 @@ class FeatureDataModule(pl.LightningDataModule):
             ValueError: neither `test` nor `extra` is configured.
         """
         if not self.evaluation_sets:
-            raise ValueError("there is nothing to test on; set data.test or data.extra")
+            msg = "there is nothing to test on; set data.test or data.extra"
+            raise ValueError(msg)
         return [self.loader(name) for name in self.evaluation_sets]
 
     def loader(self, name: str, shuffle: bool = False) -> ResumableLoader:
@@ -119,6 +123,11 @@ class FeatureDataModule(pl.LightningDataModule):
                 self.trainer, self.embeddings[name], rows, seed=self.seed, shuffle=False, collate_fn=lambda batch: batch
             )
         return rank_loader(
-            self.trainer, self.caches[name], rows, seed=self.seed, shuffle=shuffle, num_workers=self.num_workers,
+            self.trainer,
+            self.caches[name],
+            rows,
+            seed=self.seed,
+            shuffle=shuffle,
+            num_workers=self.num_workers,
             collate_fn=collate_features,
-        )  # fmt: skip
+        )

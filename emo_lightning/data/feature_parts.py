@@ -10,10 +10,12 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from emo_lightning.core.errors import UserError
+
 FORMAT_VERSION = 1
 
 
-class FeatureError(ValueError):
+class FeatureError(UserError, ValueError):
     """A feature cache is incomplete, damaged, or not the expected one; the message names the file."""
 
 
@@ -30,10 +32,11 @@ class FeatureSpec:
         """Raise `FeatureError` with the first difference."""
         for name in ("fingerprint", "num_layers", "hidden_size", "dtype"):
             if getattr(self, name) != getattr(other, name):
-                raise FeatureError(
+                msg = (
                     f"{where}: {name} is {getattr(other, name)!r}; expected {getattr(self, name)!r}. "
                     "The cache was made by another backbone or from other data: use another folder, or delete this one"
                 )
+                raise FeatureError(msg)
 
 
 def index_name(rank: int) -> str:
@@ -53,7 +56,8 @@ def open_part(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise FeatureError(f"{path}: damaged or unreadable feature part: {error}") from None
+        msg = f"{path}: damaged or unreadable feature part: {error}"
+        raise FeatureError(msg) from None
 
 
 def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
@@ -61,10 +65,12 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
     with open_part(path) as file:
         text = (file.metadata() or {}).get("features")
     if text is None:
-        raise FeatureError(f"{path}: not a feature part: its header has no key 'features'")
+        msg = f"{path}: not a feature part: its header has no key 'features'"
+        raise FeatureError(msg)
     header = json.loads(text)
     if header["version"] != FORMAT_VERSION:
-        raise FeatureError(f"{path}: version is {header['version']!r}; this program reads {FORMAT_VERSION}")
+        msg = f"{path}: version is {header['version']!r}; this program reads {FORMAT_VERSION}"
+        raise FeatureError(msg)
     return FeatureSpec(*(header[name] for name in ("fingerprint", "num_layers", "hidden_size", "dtype"))), header["keys"]
 
 
@@ -73,9 +79,11 @@ def read_index(path: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_bytes())
     except ValueError as error:
-        raise FeatureError(f"{path}: not JSON: {error}") from None
+        msg = f"{path}: not JSON: {error}"
+        raise FeatureError(msg) from None
     if index.get("version") != FORMAT_VERSION:
-        raise FeatureError(f"{path}: version is {index.get('version')!r}; this program reads {FORMAT_VERSION}")
+        msg = f"{path}: version is {index.get('version')!r}; this program reads {FORMAT_VERSION}"
+        raise FeatureError(msg)
     return index
 
 
@@ -83,18 +91,20 @@ def complete_parts(directory: Path) -> list[str]:
     """Names of the parts, after checking that every rank is done and that exactly the listed parts are there."""
     indices = [read_index(path) for path in sorted(directory.glob("index-*.json"))]
     if not indices:
-        raise FeatureError(f"{directory}: no finished feature cache (no index-*.json); run the extraction to its end")
+        msg = f"{directory}: no finished feature cache (no index-*.json); run the extraction to its end"
+        raise FeatureError(msg)
     if len(sizes := {index["world_size"] for index in indices}) > 1:
-        raise FeatureError(f"{directory}: indices of runs with {sorted(sizes)} ranks; run the extraction again to its end")
+        msg = f"{directory}: indices of runs with {sorted(sizes)} ranks; run the extraction again to its end"
+        raise FeatureError(msg)
     if missing := sorted(set(range(sizes.pop())) - {index["rank"] for index in indices}):
-        raise FeatureError(
-            f"{directory}: the feature cache is incomplete: no index of ranks {missing}; run the extraction to its end"
-        )
+        msg = f"{directory}: the feature cache is incomplete: no index of ranks {missing}; run the extraction to its end"
+        raise FeatureError(msg)
     listed = {name for index in indices for name in index["parts"]}
     present = {path.name for path in directory.glob("part-*.safetensors")}
     if listed != present:
-        raise FeatureError(
+        msg = (
             f"{directory}: parts missing: {sorted(listed - present)}, parts in no index: {sorted(present - listed)}; "
             "run the extraction again to its end"
         )
+        raise FeatureError(msg)
     return sorted(listed)

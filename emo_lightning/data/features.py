@@ -120,12 +120,15 @@ class FeatureWriter:
         """
         layers, width = self.spec.num_layers, self.spec.hidden_size
         if hidden.ndim != 3 or hidden.shape[0] != layers or hidden.shape[2] != width or not hidden.shape[1]:
-            raise FeatureError(f"sample {key!r}: hidden has shape {list(hidden.shape)}; expected ({layers}, tokens, {width})")
+            msg = f"sample {key!r}: hidden has shape {list(hidden.shape)}; expected ({layers}, tokens, {width})"
+            raise FeatureError(msg)
         if key in self.done:
-            raise FeatureError(f"sample {key!r} is in {self.directory} already")
+            msg = f"sample {key!r} is in {self.directory} already"
+            raise FeatureError(msg)
         hidden = hidden.detach().to("cpu", self.dtype)
         if not bool(hidden.isfinite().all()):
-            raise FeatureError(f"sample {key!r}: hidden states are not finite in {self.spec.dtype}")
+            msg = f"sample {key!r}: hidden states are not finite in {self.spec.dtype}"
+            raise FeatureError(msg)
         self.done.add(key)
         self._pending.append(FeatureSample(key, hidden, labels))
         self._pending_bytes += hidden.nbytes
@@ -187,17 +190,20 @@ class FeatureCache(Dataset[FeatureSample]):
         names = complete_parts(self.directory)
         headers = [read_header(self.directory / name) for name in names]
         if not any(keys for _, keys in headers):
-            raise FeatureError(f"{self.directory}: the feature cache holds no sample")
+            msg = f"{self.directory}: the feature cache holds no sample"
+            raise FeatureError(msg)
         self.spec = headers[0][0]
         for name, (spec, _) in zip(names, headers, strict=True):
             self.spec.check(spec, self.directory / name)
         if fingerprint is not None and fingerprint != self.spec.fingerprint:
-            raise FeatureError(f"{self.directory}: fingerprint is {self.spec.fingerprint!r}; expected {fingerprint!r}")
+            msg = f"{self.directory}: fingerprint is {self.spec.fingerprint!r}; expected {fingerprint!r}"
+            raise FeatureError(msg)
         self._names = names
         rows = sorted((key, part, row) for part, (_, keys) in enumerate(headers) for row, key in enumerate(keys))
         for (key, part, _), (following, other, _) in pairwise(rows):
             if key == following:
-                raise FeatureError(f"{self.directory}: key {key!r} occurs twice, in {names[part]} and {names[other]}")
+                msg = f"{self.directory}: key {key!r} occurs twice, in {names[part]} and {names[other]}"
+                raise FeatureError(msg)
         self.keys = [key for key, _, _ in rows]
         self._places = torch.tensor([(part, row) for _, part, row in rows])
         self._open: OrderedDict[int, tuple[Any, dict[str, Tensor]]] = OrderedDict()

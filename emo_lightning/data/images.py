@@ -19,13 +19,14 @@ def open_image(path: str | Path) -> Image.Image:
         with Image.open(path) as image:
             picture = to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
+        msg = f"{path}: no such file"
+        raise ValueError(msg) from None
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"{path}: not an image that can be decoded: {error}") from None
+        msg = f"{path}: not an image that can be decoded: {error}"
+        raise ValueError(msg) from None
     if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
-        raise ValueError(
-            f"{path}: {picture.width}x{picture.height}: aspect ratio above {MAX_ASPECT_RATIO}, which Qwen-VL refuses"
-        )
+        msg = f"{path}: {picture.width}x{picture.height}: aspect ratio above {MAX_ASPECT_RATIO}, which Qwen-VL refuses"
+        raise ValueError(msg)
     return picture
 
 

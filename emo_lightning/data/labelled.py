@@ -12,8 +12,8 @@ from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
-from emo_lightning.data.shards import TarIndex
 from emo_lightning.data.supervision import NO_EMOTION, Supervision, collate_supervision
+from emo_lightning.data.tar_index import TarIndex
 
 
 class LabelledDataset(Dataset[tuple[Question, Supervision]]):
@@ -58,9 +58,15 @@ class LabelledDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, train: list[str], val: list[str], objective: str = "emotion", batch_size: int = 64, num_workers: int = 0,
-        max_length: int = 4096, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        train: list[str],
+        val: list[str],
+        objective: str = "emotion",
+        batch_size: int = 64,
+        num_workers: int = 0,
+        max_length: int = 4096,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         check_counts(batch_size=batch_size, num_workers=num_workers, max_length=max_length, seed=seed)
         self.paths = {"train": train, "val": val}
@@ -83,7 +89,8 @@ class LabelledDataModule(LightningDataModule):
         """Raise a ValueError if no image of a set has an emotion category."""
         index = self.dataset(name).index
         if all(Supervision.of(index.record(row)).emotion == NO_EMOTION for row in range(len(index))):
-            raise ValueError(f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label")
+            msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
+            raise ValueError(msg)
 
     def train_batches(self, world_size: int) -> int:
         """Training steps per epoch on each rank."""
@@ -91,20 +98,25 @@ class LabelledDataModule(LightningDataModule):
 
     def _loader(self, split: str) -> Any:
         if self.trainer is None:
-            raise RuntimeError("loaders are made by the Trainer")
+            msg = "loaders are made by the Trainer"
+            raise RuntimeError(msg)
         net: Any = self.trainer.lightning_module.backbone
         if net is None:
-            raise ValueError(
-                "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
-            )
+            msg = "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
+            raise ValueError(msg)
         # Padded as a cached batch is, so that dropout of the head draws the same for the same place.
         collate = _Collate(
             Collator(net.processor, net.model_type, answers=False, max_length=self.max_length, padding_side="right")
         )
         return rank_loader(
-            self.trainer, self.dataset(split), self.batch_size, seed=self.seed, shuffle=split == "train",
-            num_workers=self.num_workers, collate_fn=collate,
-        )  # fmt: skip
+            self.trainer,
+            self.dataset(split),
+            self.batch_size,
+            seed=self.seed,
+            shuffle=split == "train",
+            num_workers=self.num_workers,
+            collate_fn=collate,
+        )
 
     def train_dataloader(self) -> Any:
         """Shuffled, sized, resumable."""

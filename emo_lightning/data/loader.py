@@ -23,7 +23,8 @@ def check_counts(**found: int | None) -> None:
     for name, value in found.items():
         least = 0 if name in ("num_workers", "seed") else 1
         if value is not None and value < least:
-            raise ValueError(f"data.{name}: found {value}; expected at least {least}")
+            msg = f"data.{name}: found {value}; expected at least {least}"
+            raise ValueError(msg)
 
 
 class _FromStep:
@@ -62,13 +63,12 @@ class ResumableLoader(DataLoader[Any]):
         collate_fn: Callable[[list[Any]], Any] | None = None,
         **options: Any,
     ) -> None:
-        """
-        Args:
-            dataset: `dataset[Slot]` gives one sample.
-            batches: order, batch size and rank.
-            num_workers: processes that fetch ahead; 0 fetches in this one.
-            collate_fn: list of samples to batch.
-            **options: further keywords of `DataLoader`, but not those that choose samples (`shuffle`, `sampler` …).
+        """Args:
+        dataset: `dataset[Slot]` gives one sample.
+        batches: order, batch size and rank.
+        num_workers: processes that fetch ahead; 0 fetches in this one.
+        collate_fn: list of samples to batch.
+        **options: further keywords of `DataLoader`, but not those that choose samples (`shuffle`, `sampler` …).
         """
         self._from_step = _FromStep(batches)
         super().__init__(
@@ -118,10 +118,11 @@ class ResumableLoader(DataLoader[Any]):
         """
         for key, value in self._order_state().items():
             if state_dict.get(key) != value:
-                raise ValueError(
+                msg = (
                     f"the checkpoint's loader state has {key} {state_dict.get(key)!r}, this run has {value!r}: a mid-epoch "
                     "position means nothing in another order; use the same value, or start from an epoch's end"
                 )
+                raise ValueError(msg)
         self._resume = (int(state_dict["epoch"]), int(state_dict["position"]))
         self.batches.set_epoch(self._resume[0])
 

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from emo_lightning.data.loader import rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
-from emo_lightning.data.shards import TarIndex
+from emo_lightning.data.tar_index import TarIndex
 
 
 class PairDataset(Dataset[tuple[Any, str, bool]]):
@@ -55,9 +55,14 @@ class PairDataModule(LightningDataModule):
     def _loader(self, split: str) -> Any:
         task: Any = self.trainer.lightning_module if self.trainer is not None else None
         return rank_loader(
-            self.trainer, self.dataset(split), self.batch_size, seed=self.seed, shuffle=split == "train",
-            num_workers=self.num_workers, collate_fn=task.collate,
-        )  # fmt: skip
+            self.trainer,
+            self.dataset(split),
+            self.batch_size,
+            seed=self.seed,
+            shuffle=split == "train",
+            num_workers=self.num_workers,
+            collate_fn=task.collate,
+        )
 
     def train_dataloader(self) -> Any:
         """Shuffled, sized, resumable."""

@@ -8,14 +8,14 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
+from emo_lightning.core.records import Record
 from emo_lightning.data.boxes import resized_size
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import grey
 from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.shards import TarIndex
-from emo_lightning.schema import Record
+from emo_lightning.data.tar_index import TarIndex
 
 
 class QuestionDataset(Dataset[tuple[int, Question]]):
@@ -63,12 +63,19 @@ class QuestionDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, sets: dict[str, list[str]], objectives: list[str], batch_size: int = 16, num_workers: int = 0,
-        max_length: int = 4096, limit: int | None = None, blind: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        sets: dict[str, list[str]],
+        objectives: list[str],
+        batch_size: int = 16,
+        num_workers: int = 0,
+        max_length: int = 4096,
+        limit: int | None = None,
+        blind: bool = False,
+    ) -> None:
         super().__init__()
         if not sets or not objectives:
-            raise ValueError(f"data.sets={sets}, data.objectives={objectives}: expected at least one of each")
+            msg = f"data.sets={sets}, data.objectives={objectives}: expected at least one of each"
+            raise ValueError(msg)
         for name in objectives:
             objective(name)
         check_counts(batch_size=batch_size, num_workers=num_workers, max_length=max_length, limit=limit)
@@ -100,7 +107,8 @@ class QuestionDataModule(LightningDataModule):
         """One loader for each set that has images left."""
         trainer = self.trainer
         if trainer is None:
-            raise RuntimeError("loaders are made by the Trainer")
+            msg = "loaders are made by the Trainer"
+            raise RuntimeError(msg)
         task: Any = trainer.lightning_module
         rows = {name: self.rows_left(name) for name in self.sets}
         self.pending = [name for name in self.sets if rows[name]]
@@ -118,16 +126,24 @@ class QuestionDataModule(LightningDataModule):
             # Longest first: where memory does not suffice, that shows in the first batch.
             rows = sorted(rows, key=lambda row: -_area(net.processor.image_processor, index.record(row)))
         return rank_loader(
-            trainer, QuestionDataset(index, rows, self.blind), self.batch_size, seed=0, shuffle=False,
-            num_workers=self.num_workers, collate_fn=collate,
-        )  # fmt: skip
+            trainer,
+            QuestionDataset(index, rows, self.blind),
+            self.batch_size,
+            seed=0,
+            shuffle=False,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+        )
 
 
 def _area(processor: Any, record: Record) -> int:
     """Pixels that the model sees, which its tokens are proportional to; the prompt is the same for all."""
     size = dict(processor.size)
     width, height = resized_size(
-        record.width, record.height, factor=processor.patch_size * processor.merge_size,
-        min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"],
-    )  # fmt: skip
+        record.width,
+        record.height,
+        factor=processor.patch_size * processor.merge_size,
+        min_pixels=size["shortest_edge"],
+        max_pixels=size["longest_edge"],
+    )
     return width * height

@@ -32,8 +32,7 @@ class EpochBatches(DistributedSampler[list[Slot]]):
     def __init__(
         self, size: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1, shuffle: bool = True
     ) -> None:
-        """
-        Args:
+        """Args:
             size: samples in the dataset.
             batch_size: samples per rank and step.
             seed: of the order; the epoch is mixed in.
@@ -45,13 +44,17 @@ class EpochBatches(DistributedSampler[list[Slot]]):
             ValueError: nothing to sample, or a number out of range.
         """
         if size < 1:
-            raise ValueError(f"size {size}: there are no samples to make batches of (empty dataset or selection?)")
+            msg = f"size {size}: there are no samples to make batches of (empty dataset or selection?)"
+            raise ValueError(msg)
         if batch_size < 1:
-            raise ValueError(f"batch_size {batch_size}: expected at least 1")
+            msg = f"batch_size {batch_size}: expected at least 1"
+            raise ValueError(msg)
         if seed < 0:
-            raise ValueError(f"seed {seed}: expected 0 or more")
+            msg = f"seed {seed}: expected 0 or more"
+            raise ValueError(msg)
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} of world_size {world_size}: expected 0 <= rank < world_size")
+            msg = f"rank {rank} of world_size {world_size}: expected 0 <= rank < world_size"
+            raise ValueError(msg)
         super().__init__(range(size), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.size = size
         self.batch_size = batch_size

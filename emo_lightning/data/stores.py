@@ -88,5 +88,6 @@ def open_store(url: str) -> ByteStore:
         return LocalStore(url)
     if scheme not in _OPENERS:
         known = ", ".join(f"{name}://" for name in sorted(_OPENERS))
-        raise ValueError(f"{url}: no store for scheme {scheme!r}; allowed: a local path, {known} (see register_store)")
+        msg = f"{url}: no store for scheme {scheme!r}; allowed: a local path, {known} (see register_store)"
+        raise ValueError(msg)
     return _OPENERS[scheme](url)

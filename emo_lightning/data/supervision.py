@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from emo_lightning.schema import EMOTIONS, Record
+from emo_lightning.core.records import EMOTIONS, Record
 
 NO_EMOTION = -1
 """Class index of a sample without a category."""
@@ -36,15 +36,19 @@ class Supervision:
 
     def __post_init__(self) -> None:
         if len(self.distribution) != len(EMOTIONS):
-            raise ValueError(f"distribution has {len(self.distribution)} values; expected {len(EMOTIONS)}")
+            msg = f"distribution has {len(self.distribution)} values; expected {len(EMOTIONS)}"
+            raise ValueError(msg)
         if not all(math.isnan(value) for value in self.distribution) and not (
             min(self.distribution) >= 0 and abs(sum(self.distribution) - 1) <= 1e-3
         ):
-            raise ValueError(f"distribution {list(self.distribution)}; expected non-negative values that sum to 1, or all NaN")
+            msg = f"distribution {list(self.distribution)}; expected non-negative values that sum to 1, or all NaN"
+            raise ValueError(msg)
         if not NO_EMOTION <= self.emotion < len(EMOTIONS):
-            raise ValueError(f"emotion is {self.emotion}; expected 0–{len(EMOTIONS) - 1}, or {NO_EMOTION} for none")
+            msg = f"emotion is {self.emotion}; expected 0–{len(EMOTIONS) - 1}, or {NO_EMOTION} for none"
+            raise ValueError(msg)
         if not (math.isnan(self.intensity) or 1 <= self.intensity <= 10):
-            raise ValueError(f"intensity is {self.intensity}; expected 1–10, or NaN for none")
+            msg = f"intensity is {self.intensity}; expected 1–10, or NaN for none"
+            raise ValueError(msg)
 
     @classmethod
     def of(cls, record: Record) -> Supervision:

@@ -23,10 +23,11 @@ def attach(model: nn.Module, config: BackboneConfig, adapter: Path | None, base_
     """Freeze by part and put adapters on a loaded (or meta-device) model; returns it, wrapped by peft where adapters are used."""
     if adapter is not None and config.tuning == "full":
         # peft would freeze the base and train the adapter alone, in silence.
-        raise BackboneError(
+        msg = (
             f"tuning=full cannot start from the adapter {adapter}; allowed: lora, qlora, frozen. To tune all weights, fold it in "
             f"first (emo export {adapter} --merge --out FOLDER) and start from that folder"
         )
+        raise BackboneError(msg)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(config.tuning == "full" and config.trains(part_of(name)) and parameter.is_floating_point())
     if adapter is not None:
@@ -34,9 +35,8 @@ def attach(model: nn.Module, config: BackboneConfig, adapter: Path | None, base_
     elif config.tuning in ("lora", "qlora"):
         model = _new_adapter(model, config, base_path)
     if config.tuning != "frozen" and not any(p.requires_grad for p in model.parameters()):
-        raise BackboneError(
-            f"tuning={config.tuning} but nothing trains: set one of train_vision, train_merger, train_language to true"
-        )
+        msg = f"tuning={config.tuning} but nothing trains: set one of train_vision, train_merger, train_language to true"
+        raise BackboneError(msg)
     return model
 
 
@@ -46,15 +46,20 @@ def _new_adapter(model: nn.Module, config: BackboneConfig, base_path: str) -> nn
     lora = config.lora or LoRA()
     targets = lora.targets or "|".join(f"({_LORA_TARGETS[part]})" for part in PARTS if config.trains(part))
     if not targets:
-        raise BackboneError(
-            f"tuning={config.tuning} but no part trains: set train_vision, train_merger or train_language to true"
-        )
+        msg = f"tuning={config.tuning} but no part trains: set train_vision, train_merger or train_language to true"
+        raise BackboneError(msg)
     if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
-        raise BackboneError(f"lora.targets={targets!r} matches no module of the backbone")
+        msg = f"lora.targets={targets!r} matches no module of the backbone"
+        raise BackboneError(msg)
     peft_config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, bias="none",
-        base_model_name_or_path=base_path, task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        bias="none",
+        base_model_name_or_path=base_path,
+        task_type="CAUSAL_LM",
+    )
     return get_peft_model(model, peft_config, adapter_name=ADAPTER_NAME)
 
 
@@ -71,18 +76,20 @@ def _restore_adapter(model: nn.Module, config: BackboneConfig, folder: Path, bas
         result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
     except RuntimeError as error:
         wrong = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [str(error)]
-        raise BackboneError(
+        msg = (
             f"adapter {folder} does not fit its base model {peft_config.base_model_name_or_path!r}: {len(wrong)} weights differ "
             f"in size, first: {wrong[0]}"
-        ) from None
+        )
+        raise BackboneError(msg) from None
     # peft loads what fits and goes on: the model would then run untrained.
     missing = [key for key in result.missing_keys if "lora_" in key]
     if missing or result.unexpected_keys:
         first = (missing or result.unexpected_keys)[0]
-        raise BackboneError(
+        msg = (
             f"adapter {folder}: {len(missing)} keys missing and {len(result.unexpected_keys)} unexpected for this base model, "
             f"first: {first}"
         )
+        raise BackboneError(msg)
     for name, parameter in wrapped.named_parameters():
         if not config.trains(part_of(name)):
             parameter.requires_grad_(False)

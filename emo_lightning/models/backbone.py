@@ -108,7 +108,8 @@ class Backbone(nn.Module):
         """
         layers = self.base.model.language_model.layers
         if not 1 <= num_layers <= len(layers):
-            raise BackboneError(f"num_layers={num_layers}: this backbone has {len(layers)} layers, allowed: 1 to {len(layers)}")
+            msg = f"num_layers={num_layers}: this backbone has {len(layers)} layers, allowed: 1 to {len(layers)}"
+            raise BackboneError(msg)
         kept: list[Tensor] = []
         hooks = [
             layer.register_forward_hook(lambda _m, _i, out: kept.append(out[0] if isinstance(out, tuple) else out))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from emo_lightning.core.errors import UserError
+
 Part = Literal["vision", "merger", "language"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "language")
 
 
-class BackboneError(ValueError):
+class BackboneError(UserError, ValueError):
     """The backbone cannot be used as configured; the message names the path or key and what is allowed."""
 
 
@@ -31,9 +33,11 @@ class LoRA:
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0:
-            raise BackboneError(f"lora: found rank {self.rank} and alpha {self.alpha}; expected both to be 1 or more")
+            msg = f"lora: found rank {self.rank} and alpha {self.alpha}; expected both to be 1 or more"
+            raise BackboneError(msg)
         if not 0 <= self.dropout < 1:
-            raise BackboneError(f"lora.dropout: found {self.dropout}; expected 0 to below 1")
+            msg = f"lora.dropout: found {self.dropout}; expected 0 to below 1"
+            raise BackboneError(msg)
 
 
 @dataclass
@@ -72,7 +76,8 @@ class BackboneConfig:
         for name in ("min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise BackboneError(f"backbone.{name}: found {value}; expected at least 1")
+                msg = f"backbone.{name}: found {value}; expected at least 1"
+                raise BackboneError(msg)
 
     def trains(self, part: Part) -> bool:
         """Whether this part learns."""

@@ -90,13 +90,17 @@ class DESHead(nn.Module):
             "num_heads": num_heads,
         }.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}; expected at least 1")
+                msg = f"{name} is {value}; expected at least 1"
+                raise ValueError(msg)
         if des_dim % num_heads:
-            raise ValueError(f"num_heads is {num_heads}; expected a divisor of des_dim {des_dim}")
+            msg = f"num_heads is {num_heads}; expected a divisor of des_dim {des_dim}"
+            raise ValueError(msg)
         if fusion not in get_args(Fusion):
-            raise ValueError(f"fusion is {fusion!r}; allowed: {', '.join(get_args(Fusion))}")
+            msg = f"fusion is {fusion!r}; allowed: {', '.join(get_args(Fusion))}"
+            raise ValueError(msg)
         if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling is {pooling!r}; allowed: {', '.join(get_args(Pooling))}")
+            msg = f"pooling is {pooling!r}; allowed: {', '.join(get_args(Pooling))}"
+            raise ValueError(msg)
         self.hidden_size, self.num_layers, self.des_dim, self.num_heads = hidden_size, num_layers, des_dim, num_heads
         self.fusion, self.pooling = fusion, pooling
         # alpha of eq. 2 before the softmax; index -1 is the last layer, as in transformers' `hidden_states`.
@@ -181,12 +185,14 @@ class DESHead(nn.Module):
     def _check(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         expected = (self.num_layers, *mask.shape, self.hidden_size)
         if mask.ndim != 2 or tuple(hidden_states.shape) != expected:
-            raise ValueError(
+            msg = (
                 f"hidden_states has shape {list(hidden_states.shape)} and mask {list(mask.shape)}; expected "
                 f"({self.num_layers}, batch, tokens, {self.hidden_size}) and (batch, tokens)"
             )
+            raise ValueError(msg)
         mask = mask.bool()
         if not bool(mask.any(-1).all()):
             rows = (~mask.any(-1)).nonzero().flatten().tolist()
-            raise ValueError(f"mask has no real token in rows {rows}; every image needs at least one")
+            msg = f"mask has no real token in rows {rows}; every image needs at least one"
+            raise ValueError(msg)
         return mask

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emo_lightning.core.errors import UserError
+
 _TIMEOUT = 5.0
 """Seconds for the hub to answer one request."""
 
 
-class HubError(ValueError):
+class HubError(UserError, ValueError):
     """A model is neither on disk, nor in the local cache, nor can the hub be asked for it."""
 
 
@@ -48,5 +50,6 @@ def cache_only(path: str) -> bool:
     except HFValidationError:
         cached = False
     if not cached:
-        raise HubError(f"{path!r} is neither a model folder nor in the local cache, and {reason}")
+        msg = f"{path!r} is neither a model folder nor in the local cache, and {reason}"
+        raise HubError(msg)
     return True

@@ -25,11 +25,13 @@ def locate(path: str) -> tuple[str, Path | None]:
     if adapter_config.exists():
         base = json.loads(adapter_config.read_text()).get("base_model_name_or_path")
         if not base:
-            raise BackboneError(f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model")
+            msg = f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model"
+            raise BackboneError(msg)
         return _base_of(str(base), Path(path)), Path(path)
     looks_local = path.startswith((".", "/")) or path.count("/") > 1
     if looks_local and not (Path(path) / "config.json").exists():
-        raise BackboneError(f"backbone path {path!r}: no folder with config.json or adapter_config.json there")
+        msg = f"backbone path {path!r}: no folder with config.json or adapter_config.json there"
+        raise BackboneError(msg)
     return path, None
 
 
@@ -43,7 +45,8 @@ def _base_of(base: str, adapter: Path) -> str:
     around = (folder / base for folder in adapter.resolve().parents)
     found = next((str(place) for place in around if (place / "config.json").exists()), base)
     if found == base and (Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1):
-        raise BackboneError(f"{adapter / 'adapter_config.json'}: key 'base_model_name_or_path': there is no folder {base!r}")
+        msg = f"{adapter / 'adapter_config.json'}: key 'base_model_name_or_path': there is no folder {base!r}"
+        raise BackboneError(msg)
     return found
 
 
@@ -54,19 +57,24 @@ def load_model(config: BackboneConfig, path: str) -> nn.Module:
         local = cache_only(path)
         kind = AutoConfig.from_pretrained(path, local_files_only=local).model_type
     except HubError as error:
-        raise BackboneError(f"backbone {error}") from None
+        msg = f"backbone {error}"
+        raise BackboneError(msg) from None
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise BackboneError(f"backbone {path!r} is neither a model folder nor an id that the hub gives: {reason}") from None
+        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {reason}"
+        raise BackboneError(msg) from None
     if kind != "qwen2_5_vl":
-        raise BackboneError(f"backbone {path!r} is a {kind!r} model; allowed: the qwen2_5_vl family")
+        msg = f"backbone {path!r} is a {kind!r} model; allowed: the qwen2_5_vl family"
+        raise BackboneError(msg)
     quantization = None
     if config.tuning == "qlora":
         quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
             llm_int8_skip_modules=["model.visual", "lm_head"],
-        )  # fmt: skip
+        )
     model = AutoModelForImageTextToText.from_pretrained(
         path, dtype=config.dtype, attn_implementation=config.attention, quantization_config=quantization, local_files_only=local
     )
@@ -88,9 +96,8 @@ def _check_quantization(model: nn.Module) -> None:
         and isinstance(module, Linear4bit) != (part_of(f"{name}.weight") == "language")
     ]
     if wrong:
-        raise BackboneError(
-            f"qlora: {len(wrong)} linear layers are not quantised as intended (4-bit language model, plain vision), first: {wrong[0]}"
-        )
+        msg = f"qlora: {len(wrong)} linear layers are not quantised as intended (4-bit language model, plain vision), first: {wrong[0]}"
+        raise BackboneError(msg)
 
 
 def load_processor(config: BackboneConfig, path: str) -> Any:
@@ -104,7 +111,8 @@ def load_processor(config: BackboneConfig, path: str) -> Any:
     size["shortest_edge"] = config.min_pixels or size["shortest_edge"]
     size["longest_edge"] = config.max_pixels or size["longest_edge"]
     if size["shortest_edge"] > size["longest_edge"]:
-        raise BackboneError(f"min_pixels={size['shortest_edge']} is above max_pixels={size['longest_edge']}")
+        msg = f"min_pixels={size['shortest_edge']} is above max_pixels={size['longest_edge']}"
+        raise BackboneError(msg)
     images.size = type(images.size)(**size) if not isinstance(images.size, dict) else size
     for probe in ((16, 12), (1234, 777)):
         grid = images([Image.new("RGB", probe)], return_tensors="pt")["image_grid_thw"][0]
@@ -116,8 +124,9 @@ def load_processor(config: BackboneConfig, path: str) -> Any:
             max_pixels=size["longest_edge"],
         )
         if seen != expected:
-            raise BackboneError(
+            msg = (
                 f"pixel limits are ignored: an image of {probe[0]}x{probe[1]} becomes {seen[0]}x{seen[1]}, "
                 f"expected {expected[0]}x{expected[1]} for min_pixels={size['shortest_edge']}, max_pixels={size['longest_edge']}"
             )
+            raise BackboneError(msg)
     return processor

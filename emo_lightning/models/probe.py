@@ -47,9 +47,11 @@ class LinearProbes(nn.Module):
     def __init__(self, des_dim: int, num_classes: int, grid: Sequence[tuple[float, float]]) -> None:
         super().__init__()
         if not grid:
-            raise ValueError("grid is empty; expected at least one (learning rate, weight decay)")
+            msg = "grid is empty; expected at least one (learning rate, weight decay)"
+            raise ValueError(msg)
         if wrong := [point for point in grid if point[0] <= 0 or point[1] < 0]:
-            raise ValueError(f"grid holds {wrong}; expected learning rates > 0 and weight decays >= 0")
+            msg = f"grid holds {wrong}; expected learning rates > 0 and weight decays >= 0"
+            raise ValueError(msg)
         self.des_dim, self.num_classes = des_dim, num_classes
         self.grid = [(float(rate), float(decay)) for rate, decay in grid]
         self.probes = nn.ModuleList(nn.Linear(des_dim, num_classes) for _ in self.grid)
@@ -90,9 +92,11 @@ class LinearProbes(nn.Module):
             mean += delta * (len(des) / total)
             count = total
         if not count:
-            raise ValueError("no training embedding to take statistics from")
+            msg = "no training embedding to take statistics from"
+            raise ValueError(msg)
         if not bool(mean.isfinite().all()):
-            raise ValueError("a training embedding is not finite")
+            msg = "a training embedding is not finite"
+            raise ValueError(msg)
         covariance = deviations / count
         std = covariance.diagonal().sqrt()
         # A spread that is rounding noise of float32 carries nothing; dividing by it would blow the noise up.
@@ -116,7 +120,8 @@ class LinearProbes(nn.Module):
             RuntimeError: no training statistics were taken.
         """
         if not len(self.axes):
-            raise RuntimeError("the probes have no curvature; call fit_statistics on the training set first")
+            msg = "the probes have no curvature; call fit_statistics on the training set first"
+            raise RuntimeError(msg)
         linears = self._linears()
         weight = torch.stack([linear.weight for linear in linears])  # (grid, classes, des_dim)
         gradient = torch.stack([linear.weight.grad for linear in linears if linear.weight.grad is not None])
@@ -134,7 +139,8 @@ class LinearProbes(nn.Module):
             RuntimeError: no training statistics were taken.
         """
         if not self.fitted:
-            raise RuntimeError("the probes have no feature statistics; call fit_statistics on the training set first")
+            msg = "the probes have no feature statistics; call fit_statistics on the training set first"
+            raise RuntimeError(msg)
         return (des.to(self.mean.dtype) - self.mean) * self.scale
 
     @property

@@ -28,11 +28,11 @@ def shard(backbone: Backbone, mesh: Any) -> None:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     if backbone.config.tuning == "qlora":
-        raise BackboneError("tuning=qlora: 4-bit weights cannot be sharded; use trainer.strategy=ddp, or tuning=lora")
+        msg = "tuning=qlora: 4-bit weights cannot be sharded; use trainer.strategy=ddp, or tuning=lora"
+        raise BackboneError(msg)
     if mesh["tensor_parallel"].size() != 1:
-        raise BackboneError(
-            f"trainer.strategy: tensor_parallel_size={mesh['tensor_parallel'].size()}; allowed: 1, as ranks read different samples"
-        )
+        msg = f"trainer.strategy: tensor_parallel_size={mesh['tensor_parallel'].size()}; allowed: 1, as ranks read different samples"
+        raise BackboneError(msg)
     ranks = mesh["data_parallel"]
     inner = backbone.base.model
     for layer in [*inner.visual.blocks, *inner.language_model.layers]:

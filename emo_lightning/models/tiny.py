@@ -16,16 +16,28 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
+from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.chat import KEY_GUIDE, prompt
-from emo_lightning.schema import EMOTIONS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 QWEN_SPECIAL_TOKENS = (
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>", "<|box_end|>",
-    "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-)  # fmt: skip
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -99,19 +111,27 @@ def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, min_frequency=1, show_progress=False, special_tokens=list(QWEN_SPECIAL_TOKENS),
+        vocab_size=vocabulary,
+        min_frequency=1,
+        show_progress=False,
+        special_tokens=list(QWEN_SPECIAL_TOKENS),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     known = sorted(set(words))
     corpus = [f"{word} {word}" for word in known]
     corpus += [form.format(n) for n in range(max_number + 1) for form in NUMBER_FORMS for _ in range(2)]
     tokenizer.train_from_iterator(corpus, trainer)
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _phrases()])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=32768,
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=32768,
         extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
-        additional_special_tokens=list(QWEN_SPECIAL_TOKENS), chat_template=CHATML, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        additional_special_tokens=list(QWEN_SPECIAL_TOKENS),
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _phrases() -> list[str]:
@@ -124,8 +144,14 @@ def _phrases() -> list[str]:
         opening,
         *[" " + g for g in guides],
         *starts,
-        '{"bbox_2d": [[', '", "intensity":', "]]}", "], [", '"}', "user\n", "assistant\n",
-    ]  # fmt: skip
+        '{"bbox_2d": [[',
+        '", "intensity":',
+        "]]}",
+        "], [",
+        '"}',
+        "user\n",
+        "assistant\n",
+    ]
 
 
 def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max_pixels: int, seed: int = 0) -> Path:
@@ -145,25 +171,42 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     head_dim = sizes.hidden_size // sizes.heads
     config = Qwen2_5_VLConfig(
         text_config={
-            "hidden_size": sizes.hidden_size, "intermediate_size": 3 * sizes.hidden_size, "num_hidden_layers": sizes.layers,
-            "num_attention_heads": sizes.heads, "num_key_value_heads": sizes.heads // 2, "vocab_size": len(tokenizer),
-            "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "use_cache": True,
+            "hidden_size": sizes.hidden_size,
+            "intermediate_size": 3 * sizes.hidden_size,
+            "num_hidden_layers": sizes.layers,
+            "num_attention_heads": sizes.heads,
+            "num_key_value_heads": sizes.heads // 2,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
+            "use_cache": True,
             # Half of each head's dimensions rotate; the split over time, height and width has Qwen's proportions.
             "rope_parameters": {
-                "rope_type": "default", "rope_theta": sizes.rope_theta,
+                "rope_type": "default",
+                "rope_theta": sizes.rope_theta,
                 "mrope_section": [head_dim // 2 - 2 * (3 * head_dim // 16), 3 * head_dim // 16, 3 * head_dim // 16],
             },
-            "initializer_range": sizes.init, "bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"],
+            "initializer_range": sizes.init,
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
             "pad_token_id": ids["<|endoftext|>"],
         },
         vision_config={
-            "depth": sizes.vision_layers, "hidden_size": sizes.vision_hidden, "intermediate_size": 3 * sizes.vision_hidden,
-            "num_heads": 4, "patch_size": sizes.patch, "out_hidden_size": sizes.hidden_size,
-            "fullatt_block_indexes": list(range(sizes.vision_layers)), "initializer_range": sizes.init,
+            "depth": sizes.vision_layers,
+            "hidden_size": sizes.vision_hidden,
+            "intermediate_size": 3 * sizes.vision_hidden,
+            "num_heads": 4,
+            "patch_size": sizes.patch,
+            "out_hidden_size": sizes.hidden_size,
+            "fullatt_block_indexes": list(range(sizes.vision_layers)),
+            "initializer_range": sizes.init,
         },
-        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"], tie_word_embeddings=True,
-    )  # fmt: skip
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(config)
@@ -185,9 +228,11 @@ def build_processor(tokenizer: PreTrainedTokenizerFast, limits: dict[str, int], 
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=patch), tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=patch), chat_template=CHATML,
-    )  # fmt: skip
+        image_processor=Qwen2VLImageProcessor(size=limits, patch_size=patch),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=limits, patch_size=patch),
+        chat_template=CHATML,
+    )
 
 
 @torch.no_grad()
@@ -202,7 +247,8 @@ def _start_positions(model: nn.Module, sizes: TinyQwen) -> None:
 @torch.no_grad()
 def _start_words(embedding: Tensor, tokenizer: PreTrainedTokenizerFast, sizes: TinyQwen) -> None:
     """Set words apart, and give numbers waves of their value: a coordinate then starts as a neighbour of the next one, and what is learned
-    of one number is learned of those around it. Embedding: (vocabulary, hidden)."""
+    of one number is learned of those around it. Embedding: (vocabulary, hidden).
+    """
     embedding.normal_(0, sizes.word_init)
     periods = torch.logspace(math.log10(4), math.log10(200), sizes.hidden_size // 2)
     for form in NUMBER_FORMS:
@@ -238,15 +284,26 @@ def build_clip(folder: str | Path, words: Sequence[str], *, seed: int = 0, image
     )
     config = CLIPConfig(
         text_config={
-            "vocab_size": len(fast), "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2,
-            "num_attention_heads": 4, "max_position_embeddings": 64, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0,
+            "vocab_size": len(fast),
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 64,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "pad_token_id": 0,
         },
         vision_config={
-            "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 3, "num_attention_heads": 4,
-            "image_size": image_size, "patch_size": 8,
+            "hidden_size": width,
+            "intermediate_size": 2 * width,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": image_size,
+            "patch_size": 8,
         },
         projection_dim=width,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = CLIPModel(config)
@@ -261,7 +318,7 @@ def build_clip(folder: str | Path, words: Sequence[str], *, seed: int = 0, image
 
 def words_of(tars: Sequence[str]) -> list[str]:
     """Every word of the records' texts and the emotions' names, with and without a blank before it."""
-    from emo_lightning.data.shards import TarIndex
+    from emo_lightning.data.tar_index import TarIndex
 
     index = TarIndex.open(list(tars))
     words: set[str] = {str(emotion) for emotion in EMOTIONS}

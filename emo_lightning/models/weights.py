@@ -44,17 +44,21 @@ def read_config(directory: str | Path, class_name: str, allowed: Collection[str]
     """
     path = Path(directory) / CONFIG_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{directory}: no {CONFIG_NAME}; expected a folder written by {class_name}.save_pretrained")
+        msg = f"{directory}: no {CONFIG_NAME}; expected a folder written by {class_name}.save_pretrained"
+        raise FileNotFoundError(msg)
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        msg = f"{path}: not JSON: {error}"
+        raise ValueError(msg) from None
     if not isinstance(config, dict) or config.get("class") != class_name:
         found = config.get("class") if isinstance(config, dict) else config
-        raise ValueError(f"{path}: key 'class' is {found!r}; expected {class_name!r}")
+        msg = f"{path}: key 'class' is {found!r}; expected {class_name!r}"
+        raise ValueError(msg)
     del config["class"]
     if unknown := sorted(set(config) - set(allowed)):
-        raise ValueError(f"{path}: unknown keys {unknown}; allowed: {sorted(allowed)}")
+        msg = f"{path}: unknown keys {unknown}; allowed: {sorted(allowed)}"
+        raise ValueError(msg)
     return config
 
 
@@ -67,19 +71,24 @@ def load_weights(module: nn.Module, directory: str | Path) -> None:
     """
     path = Path(directory) / WEIGHTS_NAME
     if not path.is_file():
-        raise FileNotFoundError(f"{directory}: no {WEIGHTS_NAME}")
+        msg = f"{directory}: no {WEIGHTS_NAME}"
+        raise FileNotFoundError(msg)
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged: {error}") from None
+        msg = f"{path}: damaged: {error}"
+        raise ValueError(msg) from None
     expected = module.state_dict()
     if missing := sorted(expected.keys() - tensors.keys()):
-        raise ValueError(f"{path}: tensors missing: {missing}")
+        msg = f"{path}: tensors missing: {missing}"
+        raise ValueError(msg)
     if unexpected := sorted(tensors.keys() - expected.keys()):
-        raise ValueError(f"{path}: unexpected tensors: {unexpected}")
+        msg = f"{path}: unexpected tensors: {unexpected}"
+        raise ValueError(msg)
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
-            raise ValueError(f"{path}: {name} has shape {list(tensor.shape)}; the config asks for {list(expected[name].shape)}")
+            msg = f"{path}: {name} has shape {list(tensor.shape)}; the config asks for {list(expected[name].shape)}"
+            raise ValueError(msg)
     for name, parameter in module.named_parameters():
         parameter.data = parameter.data.to(tensors[name].dtype)
     module.load_state_dict(tensors)

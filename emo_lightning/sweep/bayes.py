@@ -31,15 +31,19 @@ class Bayes:
     """
 
     def __init__(
-        self, parameters: Sequence[Parameter], count: int, seed: int, maximize: bool, jobs: int,
+        self,
+        parameters: Sequence[Parameter],
+        count: int,
+        seed: int,
+        maximize: bool,
+        jobs: int,
         earlier: Sequence[tuple[Values, float | None]] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         try:
             import optuna
         except ImportError:
-            raise SweepError(
-                "method: bayes needs Optuna, which is not installed: pip install 'emo-lightning[sweep]' (grid and random do not)"
-            ) from None
+            msg = "method: bayes needs Optuna, which is not installed: pip install 'emo-lightning[sweep]' (grid and random do not)"
+            raise SweepError(msg) from None
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._states = optuna.trial.TrialState
         self._fixed = {p.name: p.values[0] for p in parameters if p.fixed}
@@ -102,7 +106,8 @@ def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution
         case "log_uniform":
             return FloatDistribution(math.exp(low), math.exp(high), log=True)  # type: ignore[arg-type]
         case other:
-            raise SweepError(f"parameter {parameter.name}: {other} has no counterpart in Optuna")
+            msg = f"parameter {parameter.name}: {other} has no counterpart in Optuna"
+            raise SweepError(msg)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from emo_lightning.experiment_files import located, shipped
+from emo_lightning.experiment.files import located, shipped
 from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
 from emo_lightning.sweep.values import Values
 
@@ -112,8 +112,17 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
         return None, problems
     name, goal, target = metric
     sweep = Sweep(
-        path, raw.get("name", path.stem), program, method, name, goal == "maximize", target, tuple(parameters), cap, raw  # type: ignore[arg-type]
-    )  # fmt: skip
+        path,
+        raw.get("name", path.stem),
+        program,
+        method,
+        name,
+        goal == "maximize",
+        target,
+        tuple(parameters),
+        cap,
+        raw,  # type: ignore[arg-type]
+    )
     return sweep, problems
 
 
@@ -124,9 +133,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SweepError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
+        raise SweepError(msg) from None
     if not isinstance(tree, dict):
-        raise SweepError(f"{path}: holds {type(tree).__name__}, expected a mapping")
+        msg = f"{path}: holds {type(tree).__name__}, expected a mapping"
+        raise SweepError(msg)
     return tree
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.experiment import load_experiment
-from emo_lightning.stage import Stage
+from emo_lightning.experiment.resolve import load_experiment
+from emo_lightning.experiment.stage import Stage
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.values import Values, as_text
@@ -38,7 +38,8 @@ def check_features(sweep: Sweep, fixed: Values, folder: Path) -> None:
             good = [value for value in parameter.examples() if as_text(value) not in wrong]
             hint = f", or leave out what does not fit: --{parameter.name} {as_text(good)!r}" if good else ""
             names = f"{parameter.name} {', '.join(wrong)}: " if good else ""
-            raise SweepError(f"{sweep.path}: {names}{next(iter(wrong.values()))}{hint}")
+            msg = f"{sweep.path}: {names}{next(iter(wrong.values()))}{hint}"
+            raise SweepError(msg)
 
 
 def _problem(stage: Stage, folder: Path) -> str | None:

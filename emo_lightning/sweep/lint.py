@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.experiment import Experiment, load_experiment
-from emo_lightning.experiment_files import ExperimentError, read_experiment
-from emo_lightning.stage import Stage
+from emo_lightning.experiment.files import ExperimentError, read_experiment
+from emo_lightning.experiment.resolve import Experiment, load_experiment
+from emo_lightning.experiment.stage import Stage
 from emo_lightning.sweep.argument_types import at, keys, problems
 from emo_lightning.sweep.config import Sweep, beside, read_sweep
 from emo_lightning.sweep.metrics import promised
@@ -94,9 +94,8 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
     if head == "vars" and rest:
         variables = [f"vars.{name}" for name in (read_experiment(sweep.program).get("vars") or {})]
         if ".".join(key.split(".")[:2]) not in variables:
-            raise ExperimentError(
-                f"{sweep.program} has no such variable{suggestion(key, variables)}; allowed: {', '.join(variables)}"
-            )
+            msg = f"{sweep.program} has no such variable{suggestion(key, variables)}; allowed: {', '.join(variables)}"
+            raise ExperimentError(msg)
         return load_experiment(sweep.program, [(key, as_text(value))]).stages
     stages = base.stages
     # Here with what is near; `load_experiment` would leave a stage's own key to the check of its arguments.
@@ -105,10 +104,11 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
     named = any(stage.name == head for stage in stages)
     if not (own or (wide and (not named or head in _WIDE))):
         near = list(_all_keys(stages))
-        raise ExperimentError(
+        msg = (
             f"no stage of {sweep.program} takes this key{suggestion(key, near)}; allowed: vars.*, STAGE.* with STAGE one of "
             f"{', '.join(stage.name for stage in stages)}, or an argument of the stages (emo run {sweep.program} --print_config)"
         )
+        raise ExperimentError(msg)
     return load_experiment(sweep.program, [(key, as_text(value))], takes=_takes).stages
 
 

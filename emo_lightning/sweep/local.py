@@ -16,8 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from emo_lightning.experiment import load_experiment
-from emo_lightning.stages import check
+from emo_lightning.experiment.kinds import check
+from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features
 from emo_lightning.sweep.metrics import figures
@@ -107,7 +107,8 @@ def _search(sweep: Sweep, settings: Settings) -> Search:
     if sweep.method == "grid":
         return Grid(sweep.parameters, count)
     if count is None:
-        raise SweepError(f"{sweep.path}: method: {sweep.method} has no end of its own; set run_cap in the file, or --count N")
+        msg = f"{sweep.path}: method: {sweep.method} has no end of its own; set run_cap in the file, or --count N"
+        raise SweepError(msg)
     if sweep.method == "random":
         return Random(sweep.parameters, count, settings.seed)
     from emo_lightning.sweep.bayes import Bayes
@@ -179,10 +180,11 @@ class _Pool:
             return
         before = read_run(folder / run.name)
         if before is not None and before.digest != run.digest:
-            raise SweepError(
+            msg = (
                 f"{folder / run.name} was made when {self.sweep.program} was another; choose another --name, or delete it "
                 "to make it anew"
             )
+            raise SweepError(msg)
         self.outcome.runs.append(run)
         if before is not None and before.status == "complete":
             self.outcome.runs[-1] = before
@@ -194,9 +196,10 @@ class _Pool:
         run.save(folder)
         slot = min(set(range(self.settings.jobs)) - {active.slot for active in self.active.values()})
         process = multiprocessing.get_context("fork").Process(
-            target=child, name=run.name,
+            target=child,
+            name=run.name,
             args=(self.start, _arguments(self.sweep, run, folder), folder / run.name / LOG_FILE, slot, self.settings.jobs),
-        )  # fmt: skip
+        )
         # What is buffered here would be written by the child as well.
         sys.stdout.flush()
         process.start()

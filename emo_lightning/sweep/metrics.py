@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.stage import Stage
+from emo_lightning.experiment.stage import Stage
 
 _BOOKS = {"stage.json", "page.json"}
 """JSON in a stage's folder that holds no results."""
@@ -65,7 +65,8 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+        msg = f"{path}: not JSON: {error}"
+        raise ValueError(msg) from None
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -86,7 +87,8 @@ def _last_logged(path: Path) -> dict[str, float]:
                     try:
                         last[name] = float(text)
                     except ValueError:
-                        raise ValueError(f"{path}:{reader.line_num}: {name} is {text!r}; expected a number") from None
+                        msg = f"{path}:{reader.line_num}: {name} is {text!r}; expected a number"
+                        raise ValueError(msg) from None
     return last
 
 

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from emo_lightning.core.errors import UserError
 
-class SweepError(ValueError):
+
+class SweepError(UserError, ValueError):
     """A sweep cannot run as asked; the message names the file, the key, what was found and what is allowed."""
 
 
@@ -89,7 +91,8 @@ class Parameter:
                 step = self.options["q"]
                 return tuple(low + n * step for n in range(math.ceil(round((high - low) / step, 9))))
             case _:
-                raise SweepError(f"{self.name}: a {self.distribution} distribution has no end of values; allowed: {COUNTABLE}")
+                msg = f"{self.name}: a {self.distribution} distribution has no end of values; allowed: {COUNTABLE}"
+                raise SweepError(msg)
 
     def examples(self) -> tuple[Any, ...]:
         """Values that stand for all of them: every listed one, or the ends of a range."""
@@ -149,8 +152,10 @@ def _wrong(body: dict[str, Any]) -> list[str]:
     kind = _distribution(body)
     if kind is None:
         if {"min", "max"} <= body.keys():
-            return [f"min {body['min']!r} and max {body['max']!r}: write both as whole numbers or both with a decimal point, or name a "
-                    "distribution"]  # fmt: skip
+            return [
+                f"min {body['min']!r} and max {body['max']!r}: write both as whole numbers or both with a decimal point, or name a "
+                "distribution"
+            ]
         return [f"has {', '.join(body) or 'nothing'}; expected value, values, or min and max, or a distribution"]
     if kind not in _KEYS:
         return [f"distribution {kind!r} is unknown{suggestion(kind, DISTRIBUTIONS)}; allowed: {', '.join(DISTRIBUTIONS)}"]

@@ -28,7 +28,8 @@ def alone(folder: Path) -> Iterator[None]:
             # Of this process alone, unlike flock's: a run that outlives a killed sweep must not keep the next one out.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise SweepError(f"{folder}: another sweep is running here; choose another --name or wait") from None
+            msg = f"{folder}: another sweep is running here; choose another --name or wait"
+            raise SweepError(msg) from None
         yield
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from emo_lightning.experiment import load_experiment
+from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.metrics import usable
 from emo_lightning.sweep.parameters import Parameter, SweepError
@@ -84,7 +84,8 @@ def read_run(folder: Path) -> Run | None:
     try:
         return Run(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise SweepError(f"{path}: no record of a run: {error}; delete {folder} to make it anew") from None
+        msg = f"{path}: no record of a run: {error}; delete {folder} to make it anew"
+        raise SweepError(msg) from None
 
 
 def new_run(sweep: Sweep, folder: Path, values: Values) -> Run:

@@ -44,9 +44,8 @@ def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count
     """
     mode = os.environ.get("WANDB_MODE", "online")
     if mode in ("offline", "disabled", "dryrun"):
-        raise SweepError(
-            f"WANDB_MODE is {mode}, but a sweep on W&B needs its server; unset it, or use --local, which needs none"
-        )
+        msg = f"WANDB_MODE is {mode}, but a sweep on W&B needs its server; unset it, or use --local, which needs none"
+        raise SweepError(msg)
     import wandb
 
     _require_server(str(wandb.setup().settings.base_url))
@@ -68,9 +67,8 @@ def _require_server(url: str) -> None:
         return  # It answers.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise SweepError(
-            f"W&B does not answer at {url} ({reason}); --local runs the same file here, without a server"
-        ) from None
+        msg = f"W&B does not answer at {url} ({reason}); --local runs the same file here, without a server"
+        raise SweepError(msg) from None
 
 
 def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
@@ -112,18 +110,21 @@ def parse_trial(words: list[str]) -> tuple[Path, Values]:
     paths = [word for word in words if not word.startswith(("--", "{"))]
     program = locate(paths[0]) if len(paths) == 1 else None
     if program is None:
-        raise SweepError(f"--trial: expected one experiment that is there, found {' '.join(paths) or 'none'}")
+        msg = f"--trial: expected one experiment that is there, found {' '.join(paths) or 'none'}"
+        raise SweepError(msg)
     values: Values = {}
     for word in words:
         if word.startswith("{"):
             try:
                 values |= json.loads(word)
             except ValueError as error:
-                raise SweepError(f"--trial: {word!r} is no JSON: {error}") from None
+                msg = f"--trial: {word!r} is no JSON: {error}"
+                raise SweepError(msg) from None
         elif word.startswith("--"):
             key, equals, text = word[2:].partition("=")
             if not equals:
-                raise SweepError(f"--trial: {word!r}; expected --KEY=VALUE")
+                msg = f"--trial: {word!r}; expected --KEY=VALUE"
+                raise SweepError(msg)
             # The agent writes null as Python does.
             values[key] = None if text == "None" else yaml.safe_load(text)
     return program, values

@@ -125,9 +125,13 @@ def _table(sweep: Sweep, ranked: Sequence[Setting]) -> tuple[list[str], list[lis
     ]
     beside = [figure for figure in beside if figure.rsplit("/", 1)[-1] == sweep.metric.rsplit("/", 1)[-1]][:4]
     columns = [
-        "#", sweep.metric.rsplit("/", 1)[-1] + (" ± std" if repeated else ""), *(short[n] for n in names),
-        *(f.removeprefix(stage) for f in beside), *(["runs"] if repeated else []), "seconds",
-    ]  # fmt: skip
+        "#",
+        sweep.metric.rsplit("/", 1)[-1] + (" ± std" if repeated else ""),
+        *(short[n] for n in names),
+        *(f.removeprefix(stage) for f in beside),
+        *(["runs"] if repeated else []),
+        "seconds",
+    ]
     rows = []
     for rank, setting in enumerate(ranked, 1):
         others = [_mean([run.figures.get(figure) for run in setting.runs]) for figure in beside]
@@ -171,8 +175,11 @@ def _markdown(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequen
     direction = "higher is better" if sweep.maximize else "lower is better"
     said = sweep.raw.get("description")
     lines = [f"# {sweep.name}", "", *([said.strip(), ""] if said else [])]
-    lines += [f"`{sweep.path}` ({sweep.method}, seed {settings.seed}) over `{sweep.program}`; {sweep.metric}, {direction}. "
-              f"{summary(outcome)}.", ""]  # fmt: skip
+    lines += [
+        f"`{sweep.path}` ({sweep.method}, seed {settings.seed}) over `{sweep.program}`; {sweep.metric}, {direction}. "
+        f"{summary(outcome)}.",
+        "",
+    ]
     if ranked:
         cells = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
         lines += ["| " + " | ".join(row) + " |" for row in cells]

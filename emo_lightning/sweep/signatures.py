@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from emo_lightning.stages import Call, Fit, kind
+from emo_lightning.experiment.kinds import Call, Fit, kind
 from emo_lightning.sweep.argument_types import Anything, Choice, Group, Many, Scalar, Type, Union
 
 _SCALARS = {"int": "int", "float": "float", "str": "str", "bool": "bool", "None": "null", "Path": "str", "PathLike": "str"}
@@ -33,12 +33,15 @@ def arguments(name: str) -> Group:
         case Call():
             return _callable(found.target, {"out"})
         case Fit():
-            return Group({
-                "seed_everything": Union((Scalar("bool"), Scalar("int"))),
-                "trainer": Group(_callable("lightning.pytorch.trainer.trainer:Trainer", set()).members),
-                "model": _callable(found.task, set()),
-                "data": _callable(found.data, set()),
-            }, frozenset({"model", "data"}))  # fmt: skip
+            return Group(
+                {
+                    "seed_everything": Union((Scalar("bool"), Scalar("int"))),
+                    "trainer": Group(_callable("lightning.pytorch.trainer.trainer:Trainer", set()).members),
+                    "model": _callable(found.task, set()),
+                    "data": _callable(found.data, set()),
+                },
+                frozenset({"model", "data"}),
+            )
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def _callable(target: str, without: set[str]) -> Group:
         node = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
         without = without | {"self"}
     if module is None or not isinstance(node, ast.FunctionDef):
-        raise LookupError(f"{target}: no function or class with an __init__ of its own in the source")
+        msg = f"{target}: no function or class with an __init__ of its own in the source"
+        raise LookupError(msg)
     spec = node.args
     positional = [*spec.posonlyargs, *spec.args]
     defaulted = {a.arg for a in positional[len(positional) - len(spec.defaults) :]}

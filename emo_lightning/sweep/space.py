@@ -105,7 +105,8 @@ def draw(parameter: Parameter, rng: np.random.Generator) -> Any:
         case "beta" | "q_beta":
             x = rng.beta(o["a"], o["b"])
         case other:
-            raise ValueError(f"{parameter.name}: distribution {other!r} is unknown")
+            msg = f"{parameter.name}: distribution {other!r} is unknown"
+            raise ValueError(msg)
     return quantized(float(x), o["q"]) if "q" in o else float(x)
 
 

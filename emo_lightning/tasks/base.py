@@ -45,12 +45,15 @@ class OptimConfig:
         for name in ("lr", "vision_lr", "merger_lr", "weight_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"optim.{name}: found {value}; expected 0 or more")
+                msg = f"optim.{name}: found {value}; expected 0 or more"
+                raise ValueError(msg)
         for name in ("warmup", "final"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"optim.{name}: found {getattr(self, name)}; expected a share, 0 to 1")
+                msg = f"optim.{name}: found {getattr(self, name)}; expected a share, 0 to 1"
+                raise ValueError(msg)
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optim.betas: found {list(self.betas)}; expected two numbers from 0 to below 1")
+            msg = f"optim.betas: found {list(self.betas)}; expected two numbers from 0 to below 1"
+            raise ValueError(msg)
 
     def factor(self, step: int, total: int) -> float:
         """Learning rate at an optimiser step as a share of the peak."""
@@ -66,7 +69,8 @@ class OptimConfig:
             case "constant":
                 shape = 1.0
             case _:
-                raise ValueError(f"optim.schedule={self.schedule!r}; allowed: cosine, linear, constant")
+                msg = f"optim.schedule={self.schedule!r}; allowed: cosine, linear, constant"
+                raise ValueError(msg)
         return self.final + (1 - self.final) * shape
 
 
@@ -86,7 +90,8 @@ def total_steps(trainer: Trainer) -> int:
     if trainer.max_steps >= 0:
         bounds.append(trainer.max_steps)
     if not bounds:
-        raise ValueError("trainer.max_epochs and trainer.max_steps are both unlimited; the schedule needs one of them")
+        msg = "trainer.max_epochs and trainer.max_steps are both unlimited; the schedule needs one of them"
+        raise ValueError(msg)
     return max(1, min(bounds))
 
 
@@ -140,7 +145,8 @@ class Task(LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Divide the accumulated gradients by the items of all micro-batches and ranks; runs before clipping."""
         if self._items is None:
-            raise RuntimeError("optimiser step without a training step before it")
+            msg = "optimiser step without a training step before it"
+            raise RuntimeError(msg)
         if self.global_step == 0:
             self._check_gradients()
         items = self.trainer.strategy.reduce(self._items.float(), reduce_op="sum")
@@ -153,10 +159,11 @@ class Task(LightningModule):
     def _check_gradients(self) -> None:
         silent = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
         if silent:
-            raise RuntimeError(
+            msg = (
                 f"{len(silent)} parameters should train and got no gradient in the first step, first: {silent[0]}. "
                 "Freeze the part they belong to, or check gradient checkpointing and the loss weights"
             )
+            raise RuntimeError(msg)
 
     def grouped_parameters(self) -> Iterable[tuple[float, str, nn.Parameter]]:
         """(peak learning rate, name, parameter) of what trains; subclasses give parts their own rates."""
@@ -174,8 +181,10 @@ class Task(LightningModule):
         fused = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         optimizer = torch.optim.AdamW(
             [{"params": ps, "lr": lr, "weight_decay": decay} for (lr, decay), ps in groups.items()],
-            lr=self.optim.lr, betas=self.optim.betas, fused=fused,
-        )  # fmt: skip
+            lr=self.optim.lr,
+            betas=self.optim.betas,
+            fused=fused,
+        )
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}

@@ -13,13 +13,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive
-from emo_lightning.schema import EMOTIONS
 from emo_lightning.tasks.base import OptimConfig, Task
 from emo_lightning.tasks.ranks import rows_of_all_ranks, world_size
 
@@ -98,9 +98,11 @@ class DESTask(Task):
         super().__init__(optim or OptimConfig(lr=1e-3), seed)
         for name, value in {"contrastive_weight": contrastive_weight, "intensity_weight": intensity_weight}.items():
             if value < 0:
-                raise ValueError(f"model.{name} is {value}; expected at least 0")
+                msg = f"model.{name} is {value}; expected at least 0"
+                raise ValueError(msg)
         if contrastive_temperature <= 0:
-            raise ValueError(f"model.contrastive_temperature is {contrastive_temperature}; expected more than 0")
+            msg = f"model.contrastive_temperature is {contrastive_temperature}; expected more than 0"
+            raise ValueError(msg)
         self.head_args = head or DESHeadArgs()
         self.contrastive_weight, self.contrastive_temperature = contrastive_weight, contrastive_temperature
         self.intensity_weight = intensity_weight
@@ -115,10 +117,11 @@ class DESTask(Task):
             return
         data = getattr(self._trainer, "datamodule", None)
         if self.backbone_config is not None and isinstance(data, FeatureDataModule):
-            raise ValueError(
+            msg = (
                 f"model.backbone={self.backbone_config.path!r} would compute what the feature cache {data.paths['train']!r} holds; "
                 "leave it null, or use the kind `des_online` with tars"
             )
+            raise ValueError(msg)
         if self.backbone_config is not None and self.backbone is None:
             # Not as configured for fine-tuning: a fresh adapter on a frozen backbone would be noise to carry along.
             tuning: Any = "qlora" if self.backbone_config.tuning == "qlora" else "frozen"
@@ -130,7 +133,8 @@ class DESTask(Task):
             source = self.backbone if self.backbone is not None else data
             hidden_size = getattr(source, "hidden_size", None)
         if hidden_size is None:
-            raise ValueError("model.head.hidden_size is null, and neither a backbone nor the data module tells it; set it")
+            msg = "model.head.hidden_size is null, and neither a backbone nor the data module tells it; set it"
+            raise ValueError(msg)
         # Own random state, the CPU's: heads on different backbones of one width start from the same weights, on any device.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(self.seed)
@@ -152,10 +156,12 @@ class DESTask(Task):
         if "hidden_states" in batch:
             hidden, mask = batch["hidden_states"], batch["mask"]
             if len(hidden) < layers:
-                raise ValueError(f"the feature cache has {len(hidden)} layers; model.head.num_layers is {layers}")
+                msg = f"the feature cache has {len(hidden)} layers; model.head.num_layers is {layers}"
+                raise ValueError(msg)
             return self.head(hidden[-layers:], mask)
         if self.backbone is None:
-            raise ValueError("the batch has no key 'hidden_states'; use a feature cache, or set model.backbone")
+            msg = "the batch has no key 'hidden_states'; use a feature cache, or set model.backbone"
+            raise ValueError(msg)
         # no_grad and not inference_mode: inference tensors cannot be saved for the head's backward.
         with torch.no_grad():
             hidden = cast(FeatureSource, self.backbone).hidden_states(batch, layers)
@@ -200,7 +206,8 @@ class DESTask(Task):
             ValueError: the validation set has no label.
         """
         if self.val_loss.compute().isnan() and not float(self.val_loss.weight):
-            raise ValueError("no validation image has an emotion label; validate on labelled images")
+            msg = "no validation image has an emotion label; validate on labelled images"
+            raise ValueError(msg)
         super().on_validation_epoch_end()
         self.log("val/accuracy", 100 * self.val_accuracy.compute(), prog_bar=True)
         self.val_accuracy.reset()
@@ -216,7 +223,8 @@ class DESTask(Task):
         result = super().load_state_dict(state_dict, strict=False, assign=assign)
         missing = [name for name in result.missing_keys if not name.startswith("backbone.")]
         if strict and (missing or result.unexpected_keys):
-            raise RuntimeError(f"checkpoint does not fit: tensors missing {missing}, unexpected {result.unexpected_keys}")
+            msg = f"checkpoint does not fit: tensors missing {missing}, unexpected {result.unexpected_keys}"
+            raise RuntimeError(msg)
         return result
 
     def on_fit_end(self) -> None:

@@ -1,6 +1,6 @@
 """A model behind an endpoint as a model under test: our questions, its replies, a predictions file like any other.
 
-`endpoint` is a `data_prep.answers.Endpoint`, handed in: this package does not know the factory.
+`endpoint` is a `data_prep.provider.model_under_test.Endpoint`, handed in: this package does not know the factory.
 """
 
 from __future__ import annotations
@@ -10,26 +10,30 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from emo_lightning.core.records import Prediction, Record
 from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
 from emo_lightning.data.images import grey
-from emo_lightning.data.shards import TarIndex
-from emo_lightning.schema import Prediction, Record
+from emo_lightning.data.tar_index import TarIndex
 
 
 def about(config: Any, objectives: Sequence[str], blind: bool) -> dict[str, Any]:
     """What decides the answers (`AnswerFiles.begin`).
 
     Args:
-        config: `data_prep.answers.UnderTest`.
+        config: `data_prep.provider.model_under_test.UnderTest`.
         objectives: what is asked.
         blind: grey in place of every image.
     """
     return {
-        "_endpoint": config.base_url, "model": config.model, "revision": config.revision, "parameters": config.parameters,
-        "boxes": [config.boxes, config.order, config.min_pixels, config.max_pixels], "blind": blind,
+        "_endpoint": config.base_url,
+        "model": config.model,
+        "revision": config.revision,
+        "parameters": config.parameters,
+        "boxes": [config.boxes, config.order, config.min_pixels, config.max_pixels],
+        "blind": blind,
         "prompts": {name: prompt(objective(name).keys) for name in objectives},
-    }  # fmt: skip
+    }
 
 
 def questions(
@@ -40,7 +44,7 @@ def questions(
     Args:
         index: the images.
         objectives: what is asked of each.
-        picture: makes a picture of (sha256, extension, read, width, height): `data_prep.calls.client.Picture`.
+        picture: makes a picture of (sha256, extension, read, width, height): `data_prep.provider.caller.Picture`.
         request: makes a request of a picture and a prompt.
         blind: grey in place of every image.
     """
@@ -57,7 +61,7 @@ def predictions(
         index: the images that `questions` asked about.
         objectives: the same.
         replies: by the request's number: text, or a failure with `kind` and `message`.
-        config: `data_prep.answers.UnderTest`, for the coordinates of boxes.
+        config: `data_prep.provider.model_under_test.UnderTest`, for the coordinates of boxes.
     """
     codec = DeclaredBoxes(config.boxes, config.order, config.min_pixels, config.max_pixels)
     found = []

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.data.boxes import codec_for
 from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
 from emo_lightning.data.emotion_words import EmotionWords
@@ -23,10 +24,9 @@ from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
-from emo_lightning.models.fingerprint import weights_fingerprint
-from emo_lightning.models.own_answer import answer_states
-from emo_lightning.schema import EMOTIONS, Prediction
-from emo_lightning.tasks.answers import AnswerFiles, counts_line, of_record
+from emo_lightning.models.fingerprints import weights_fingerprint
+from emo_lightning.models.generated_states import answer_states
+from emo_lightning.tasks.prediction_files import AnswerFiles, counts_line, of_record
 
 PREDICTIONS_FILE = "predictions.jsonl"
 
@@ -50,7 +50,8 @@ class _Frozen(LightningModule):
     def net(self) -> Backbone:
         """The backbone, loaded."""
         if self.backbone is None:
-            raise RuntimeError("the backbone is loaded in configure_model, which the Trainer has not called yet")
+            msg = "the backbone is loaded in configure_model, which the Trainer has not called yet"
+            raise RuntimeError(msg)
         return self.backbone
 
     @property
@@ -86,12 +87,17 @@ class PredictTask(_Frozen):
     """Tells the data module to sort by length."""
 
     def __init__(
-        self, backbone: BackboneConfig, max_new_tokens: int = 256, out: str | None = None, file: str = PREDICTIONS_FILE,
+        self,
+        backbone: BackboneConfig,
+        max_new_tokens: int = 256,
+        out: str | None = None,
+        file: str = PREDICTIONS_FILE,
         emotion_scores: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(backbone, out)
         if max_new_tokens < 1:
-            raise ValueError(f"model.max_new_tokens: found {max_new_tokens}; expected at least 1")
+            msg = f"model.max_new_tokens: found {max_new_tokens}; expected at least 1"
+            raise ValueError(msg)
         self.max_new_tokens, self.file, self.emotion_scores = max_new_tokens, file, emotion_scores
         self._left = 0
 
@@ -104,18 +110,22 @@ class PredictTask(_Frozen):
         """What decides the answers."""
         config = self.backbone_config
         return {
-            "_model": config.path, "weights": weights_fingerprint(config.path), "tuning": config.tuning, "dtype": config.dtype,
-            "pixels": [config.min_pixels, config.max_pixels], "max_new_tokens": self.max_new_tokens,
-            "prompts": {name: prompt(objective(name).keys) for name in self.data.objectives}, "blind": self.data.blind,
+            "_model": config.path,
+            "weights": weights_fingerprint(config.path),
+            "tuning": config.tuning,
+            "dtype": config.dtype,
+            "pixels": [config.min_pixels, config.max_pixels],
+            "max_new_tokens": self.max_new_tokens,
+            "prompts": {name: prompt(objective(name).keys) for name in self.data.objectives},
+            "blind": self.data.blind,
             "emotion_scores": self.emotion_scores,
-        }  # fmt: skip
+        }
 
     def setup(self, stage: str) -> None:
         """Find what an interrupted run has already answered."""
         if self.emotion_scores and "emotion" not in self.data.objectives:
-            raise ValueError(
-                f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
-            )
+            msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
+            raise ValueError(msg)
         if self.trainer.is_global_zero:
             self.answers.begin(self.about())
         self.trainer.strategy.barrier()
@@ -196,9 +206,14 @@ class FeatureTask(_Frozen):
     """
 
     def __init__(
-        self, backbone: BackboneConfig, num_layers: int = 4, dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-        source: Literal["prompt", "generated"] = "prompt", max_new_tokens: int = 128, out: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        backbone: BackboneConfig,
+        num_layers: int = 4,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        source: Literal["prompt", "generated"] = "prompt",
+        max_new_tokens: int = 128,
+        out: str | None = None,
+    ) -> None:
         super().__init__(backbone, out)
         self.source, self.max_new_tokens = source, max_new_tokens
         # `dtype` of a LightningModule is its own.
@@ -210,13 +225,19 @@ class FeatureTask(_Frozen):
         # The Trainer calls `configure_model` after `setup`, but the caches need the backbone's width and pixel limits.
         self.configure_model()
         if len(self.data.objectives) != 1:
-            raise ValueError(f"data.objectives={self.data.objectives}: features are taken at one prompt; name one objective")
+            msg = f"data.objectives={self.data.objectives}: features are taken at one prompt; name one objective"
+            raise ValueError(msg)
         weights = weights_fingerprint(self.backbone_config.path)
         for name in self.data.sets:
             self.writers[name] = FeatureWriter(
-                self.folder / name, self.num_layers, self.net.hidden_size, self.cache_dtype, self._fingerprint(name, weights),
-                rank=self.global_rank, world_size=self.trainer.world_size,
-            )  # fmt: skip
+                self.folder / name,
+                self.num_layers,
+                self.net.hidden_size,
+                self.cache_dtype,
+                self._fingerprint(name, weights),
+                rank=self.global_rank,
+                world_size=self.trainer.world_size,
+            )
             self.data.done[name] = self.writers[name].done
         if not any(self.data.rows_left(name) for name in self.data.sets):
             # Without an image the Trainer starts no loop that would end.
@@ -255,7 +276,8 @@ class FeatureTask(_Frozen):
             case "generated":
                 return answer_states(self.net, inputs, self.num_layers, self.max_new_tokens)
             case _:
-                raise ValueError(f"model.source={self.source!r}; allowed: prompt, generated")
+                msg = f"model.source={self.source!r}; allowed: prompt, generated"
+                raise ValueError(msg)
 
     def on_test_end(self) -> None:
         """Mark this rank's share complete."""

@@ -17,12 +17,12 @@ from torchmetrics import CatMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
+from emo_lightning.core.records import EMOTIONS, Prediction, write_jsonl
 from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
-from emo_lightning.schema import EMOTIONS, Prediction, write_jsonl
 from emo_lightning.tasks.base import OptimConfig, Task, total_steps
 from emo_lightning.tasks.ranks import sum_over_ranks, world_size
 
@@ -92,7 +92,8 @@ class ProbeTask(Task):
         """The trainer's data module."""
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FeatureDataModule):
-            raise TypeError(f"ProbeTask needs a FeatureDataModule, got {type(data).__name__}")
+            msg = f"ProbeTask needs a FeatureDataModule, got {type(data).__name__}"
+            raise TypeError(msg)
         return data
 
     def setup(self, stage: str) -> None:
@@ -121,10 +122,11 @@ class ProbeTask(Task):
     def _embed(self, name: str, head: DESHead) -> EmbeddingDataset:
         cache = self.data.caches[name]
         if cache.spec.num_layers < head.num_layers or cache.spec.hidden_size != head.hidden_size:
-            raise ValueError(
+            msg = (
                 f"{cache.directory} has {cache.spec.num_layers} layers of width {cache.spec.hidden_size}; the DES head "
                 f"{self.des_head} needs {head.num_layers} of width {head.hidden_size}"
             )
+            raise ValueError(msg)
         row_of = {key: row for row, key in enumerate(cache.keys)}
         des = torch.zeros(len(cache), head.des_dim)
         for batch in self.data.loader(name):
@@ -183,7 +185,8 @@ class ProbeTask(Task):
             metric.reset()
         best = int(losses.nan_to_num(nan=math.inf).argmin())
         if not bool(losses[best].isfinite()):
-            raise ValueError(f"all probes of the grid {self.grid} diverge; take lower learning_rates")
+            msg = f"all probes of the grid {self.grid} diverge; take lower learning_rates"
+            raise ValueError(msg)
         column = predicted[:, best]
         accuracy = 100 * multiclass_accuracy(column, target, CLASSES, average="micro")
         f1 = 100 * multiclass_f1_score(column, target, CLASSES, average="macro")
@@ -197,7 +200,8 @@ class ProbeTask(Task):
     def on_test_start(self) -> None:
         """Refuse probes that were never trained."""
         if int(self.chosen) < 0 or not self.probes.fitted:
-            raise ValueError("no probe has been chosen: fit first, or give the checkpoint of a fit (ckpt_path)")
+            msg = "no probe has been chosen: fit first, or give the checkpoint of a fit (ckpt_path)"
+            raise ValueError(msg)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics; write the results (rank 0)."""
@@ -242,9 +246,12 @@ class ProbeTask(Task):
                 for key, row in zip(dataset.keys[rows], scores, strict=True):
                     said = max(range(CLASSES), key=row.__getitem__)
                     yield Prediction(
-                        id=key, split=name, emotion=str(EMOTIONS[said]), confidence=row[said],
+                        id=key,
+                        split=name,
+                        emotion=str(EMOTIONS[said]),
+                        confidence=row[said],
                         emotion_scores={str(e): p for e, p in zip(EMOTIONS, row, strict=True)},
-                    )  # fmt: skip
+                    )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Average over the labelled images of all micro-batches and ranks, then precondition."""

@@ -33,12 +33,17 @@ class SFTTask(Task):
     """
 
     def __init__(
-        self, backbone: BackboneConfig, optim: OptimConfig | None = None, seed: int = 0, soft_labels: bool = False,
+        self,
+        backbone: BackboneConfig,
+        optim: OptimConfig | None = None,
+        seed: int = 0,
+        soft_labels: bool = False,
         distribution_weight: float = 0.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(optim, seed)
         if distribution_weight < 0:
-            raise ValueError(f"model.distribution_weight is {distribution_weight}; expected at least 0")
+            msg = f"model.distribution_weight is {distribution_weight}; expected at least 0"
+            raise ValueError(msg)
         self.soft_labels, self.distribution_weight = soft_labels, distribution_weight
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
@@ -62,7 +67,8 @@ class SFTTask(Task):
     def net(self) -> Backbone:
         """The backbone, loaded."""
         if self.backbone is None:
-            raise RuntimeError("the backbone is loaded in configure_model, which the Trainer has not called yet")
+            msg = "the backbone is loaded in configure_model, which the Trainer has not called yet"
+            raise RuntimeError(msg)
         return self.backbone
 
     def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
@@ -96,10 +102,11 @@ class SFTTask(Task):
         foreign = checkpoint["state_dict"].keys() - {name for name, _ in self.named_parameters()}
         if lost or foreign:
             first = sorted(lost or foreign)[0]
-            raise RuntimeError(
+            msg = (
                 f"checkpoint does not fit this model: {len(lost)} trained weights missing, {len(foreign)} unknown, first: {first}. "
                 "Was model.backbone changed since it was written?"
             )
+            raise RuntimeError(msg)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Not strict: what is frozen (4-bit weights among it) was loaded with the backbone, the rest has been checked."""
@@ -120,9 +127,8 @@ def check_batch(batch: dict[str, Any], backbone: Backbone) -> None:
             nothing supervised.
     """
     if "mm_token_type_ids" not in batch:
-        raise ValueError(
-            "batch lacks 'mm_token_type_ids': without it Qwen2.5-VL uses 1-D positions for images; pass the collator's batch"
-        )
+        msg = "batch lacks 'mm_token_type_ids': without it Qwen2.5-VL uses 1-D positions for images; pass the collator's batch"
+        raise ValueError(msg)
     merge = backbone.processor.image_processor.merge_size
     expected = int((batch["image_grid_thw"].prod(-1) // merge**2).sum())
     image_token = backbone.processor.image_token_id
@@ -131,11 +137,13 @@ def check_batch(batch: dict[str, Any], backbone: Backbone) -> None:
         ("mm_token_type_ids", int((batch["mm_token_type_ids"] == 1).sum())),
     ):
         if found != expected:
-            raise ValueError(f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?")
+            msg = f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?"
+            raise ValueError(msg)
     if "labels" in batch:
         supervised = (batch["labels"][:, 1:] != IGNORE).any(dim=1)
         real = ~batch["filler"] if "filler" in batch else torch.ones_like(supervised)
         if not bool(supervised[real].all()):
             row = int((real & ~supervised).nonzero()[0, 0])
             key = batch.get("key", [row] * (row + 1))[row]
-            raise ValueError(f"sample {key!r} has zero supervised tokens: every label is {IGNORE}")
+            msg = f"sample {key!r} has zero supervised tokens: every label is {IGNORE}"
+            raise ValueError(msg)

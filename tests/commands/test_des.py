@@ -11,9 +11,9 @@ import yaml
 
 from emo_lightning.cli import main
 from emo_lightning.data.embeddings import EmbeddingTable
-from emo_lightning.data.shards import TarIndex
-from emo_lightning.evaluation.page import read_page
-from emo_lightning.experiment import ROOT
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.report.page import read_page
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def test_stability_asks_the_real_model(bundle: Path, world_tars: Path, tmp_path:
 
 
 def test_another_wording_is_put_back(bundle: Path, world_tars: Path) -> None:
+    from emo_lightning.analysis.des_space.stability import embedder
     from emo_lightning.data.chat import prompt
-    from emo_lightning.evaluation.bundle import EmotionModel
-    from emo_lightning.evaluation.des_space.stability import embedder
+    from emo_lightning.inference.bundle import EmotionModel
 
     model = EmotionModel(bundle, "cpu")
     index = TarIndex.open(str(world_tars))

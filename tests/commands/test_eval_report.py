@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from emo_lightning import cli
+from emo_lightning.analysis.table5 import MODES
 from emo_lightning.commands import eval as eval_command
 from emo_lightning.commands import report as report_command
-from emo_lightning.evaluation.stages import table5_stage
-from emo_lightning.evaluation.table5 import MODES
-from emo_lightning.experiment import ROOT
-from emo_lightning.schema import Prediction, Record, SchemaError, write_jsonl
+from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl
+from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.stages.tables import table5_stage
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from emo_lightning.cli import main
+from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.models.backbone import Backbone
-from emo_lightning.schema import Prediction, read_jsonl
-from emo_lightning.tasks.answers import AnswerFiles
+from emo_lightning.tasks.prediction_files import AnswerFiles
 
 TOKENS = "12"
 
@@ -173,9 +173,15 @@ def rank_main(rank: int, port: int, arguments: list[str], code: Any) -> None:
 
     torch.set_num_threads(1)
     launched = {
-        "RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "x",
-    }  # fmt: skip
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "GROUP_RANK": 0,
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "TORCHELASTIC_RUN_ID": "x",
+    }
     os.environ |= {key: str(value) for key, value in launched.items()}
     done = main(arguments)
     os._exit(done)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from emo_lightning.cli import main
+from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.data.chat import objective, prompt
-from emo_lightning.data.shards import TarIndex
-from emo_lightning.schema import Prediction, read_jsonl
+from emo_lightning.data.tar_index import TarIndex
 from tests.data_prep.serving import completion, send, server
 
 GOOD = {"emotion": "Awe", "intensity": 4, "bbox_2d": [10, 20, 50, 60], "subject": "dog", "description": "d"}
@@ -106,9 +106,14 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: An
 
 def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, capsys: Any) -> None:
     config = {
-        "model": "m", "base_url": "", "api_key_env": "KEY_UNDER_TEST", "price": {"input": 0, "output": 0}, "boxes": "thousandths",
-        "order": "yxyx", "parameters": {"max_tokens": 50, "seed": 1},
-    }  # fmt: skip
+        "model": "m",
+        "base_url": "",
+        "api_key_env": "KEY_UNDER_TEST",
+        "price": {"input": 0, "output": 0},
+        "boxes": "thousandths",
+        "order": "yxyx",
+        "parameters": {"max_tokens": 50, "seed": 1},
+    }
 
     def answer(handler: Any, body: dict) -> None:
         assert (body["max_tokens"], body["seed"]) == (50, 1)
@@ -194,6 +199,6 @@ def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypa
 
 def test_asking_an_endpoint_needs_no_torch() -> None:
     """A machine that only asks need not wait for it: it costs 8 of 10 seconds of the start."""
-    code = "import sys, emo_lightning.commands.predict, emo_lightning.tasks.endpoint, emo_lightning.tasks.answers, data_prep.answers"
+    code = "import sys, emo_lightning.commands.predict, emo_lightning.tasks.endpoint, emo_lightning.tasks.prediction_files, data_prep.provider.model_under_test"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

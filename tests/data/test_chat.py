@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emo_lightning.core.records import EMOTIONS, GroundedObject, Record
 from emo_lightning.data.boxes import AbsolutePixels, Relative1000, codec_for
 from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, answer, merge_predictions, objective, parse_reply, prompt
-from emo_lightning.schema import EMOTIONS, GroundedObject, Record
 
 CODEC = codec_for("qwen2_5_vl")
 TEXT = st.text(min_size=1, max_size=40)
@@ -33,9 +33,17 @@ def records(draw: st.DrawFn) -> Record:
     ]
     words = {key: draw(st.none() | TEXT) for key in ("description", "background", "attribute", "subject")}
     return Record(
-        id="r", source="s", width=width, height=height, sha256="0" * 64, split="train", objects=objects,
-        emotion=draw(st.none() | st.sampled_from(EMOTIONS)), intensity=draw(st.none() | st.integers(1, 10)), **words,
-    )  # fmt: skip
+        id="r",
+        source="s",
+        width=width,
+        height=height,
+        sha256="0" * 64,
+        split="train",
+        objects=objects,
+        emotion=draw(st.none() | st.sampled_from(EMOTIONS)),
+        intensity=draw(st.none() | st.integers(1, 10)),
+        **words,
+    )
 
 
 def parsed(reply: str, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ from emo_lightning.data.collate import IGNORE, MODEL_INPUTS, CollateError, Colla
 from emo_lightning.data.conversations import ConversationDataModule, ConversationDataset
 from emo_lightning.data.questions import QuestionDataset, _AskAll
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.shards import TarIndex
+from emo_lightning.data.tar_index import TarIndex
 
 
 @pytest.fixture(scope="module")

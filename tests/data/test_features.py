@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from emo_lightning.core.records import Record
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.supervision import Supervision
-from emo_lightning.schema import Record
 
 LAYERS, HIDDEN = 3, 4
 

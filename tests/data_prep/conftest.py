@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from data_prep.sources import SourceItem
-from emo_lightning.schema import EMOTIONS, GroundedObject, Record, intensity_level
+from emo_lightning.core.records import EMOTIONS, GroundedObject, Record, intensity_level
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.config import PrepConfig
+from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.grounding import ground
-from data_prep.pipeline import PassReport, annotate
-from data_prep.simulation.serve import KEY_VARIABLE
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.conftest import item_of
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from data_prep.cli import COMMANDS, main
 from data_prep.config import PrepConfig
-from data_prep.demo import prepare_world
-from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
-from emo_lightning.schema import Record
+from data_prep.demo.prepare import prepare_world
+from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
+from emo_lightning.core.records import Record
 from tests.data_prep.conftest import ROOT, picture, truth
 
 
@@ -131,8 +131,8 @@ def test_the_demo_world_is_prepared_once(tmp_path: Path, write_config, monkeypat
 def test_world_source_hides_its_truth(tmp_path: Path, write_config) -> None:
     path = write_config(lambda c: c["world"].update(splits={"train": 5, "val": 2}))
     assert main(["import", "world", str(path), "--into", str(tmp_path / "s")]) == 0
-    from data_prep.simulation.serve import store_truth
-    from data_prep.store import Store
+    from data_prep.demo.simulation.serve import store_truth
+    from data_prep.store.store import Store
 
     with Store(tmp_path / "s", write=False) as store:
         items = list(store.ledger.items())

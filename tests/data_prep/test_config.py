@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data_prep.annotate.replies import CriticReply, FullAnnotation, InvalidReply, parse_reply, strict_schema
 from data_prep.config import ConfigError, PrepConfig, load_prices
-from data_prep.replies import CriticReply, FullAnnotation, InvalidReply, parse_reply, strict_schema
 from data_prep.review.study import StudyConfig
 from tests.data_prep.conftest import ROOT
 

@@ -20,7 +20,7 @@ from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question, model_inputs
 from emo_lightning.data.conversations import ConversationDataset
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.shards import TarIndex
+from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes
 from emo_lightning.models.backbone import PARTS, Backbone, BackboneConfig, BackboneError, LoRA, Part, attach, load_backbone
 from emo_lightning.models.loss import supervised_loss
@@ -213,7 +213,7 @@ def test_des_of_the_real_3b_has_1024_dimensions() -> None:
 def test_config_file_is_the_setting_that_was_counted() -> None:
     import yaml
 
-    from emo_lightning.experiment import ROOT
+    from emo_lightning.experiment.resolve import ROOT
 
     backbone = yaml.safe_load((ROOT / "configs/model/qwen2_5_vl_3b.yaml").read_text())["model"]["backbone"]
     assert backbone["path"] == "Qwen/Qwen2.5-VL-3B-Instruct"

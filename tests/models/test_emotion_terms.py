@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.chat import answer
 from emo_lightning.data.collate import IGNORE, Collator, Question
 from emo_lightning.data.conversations import ConversationDataset
 from emo_lightning.data.emotion_words import EmotionWords, EmotionWordsError
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.shards import TarIndex
+from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
-from emo_lightning.schema import EMOTIONS
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 

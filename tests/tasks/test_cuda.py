@@ -25,10 +25,10 @@ from emo_lightning.models.des import DESHead
 from emo_lightning.models.tiny import TinyQwen, build_qwen
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.fsdp import ShardedStrategy
 from emo_lightning.tasks.inference import FeatureTask
 from emo_lightning.tasks.probe import ProbeTask
 from emo_lightning.tasks.sft import SFTTask
-from emo_lightning.tasks.sharded import ShardedStrategy
 from tests.models.test_backbone import asked
 from tests.models.test_des import inputs, reference
 from tests.tasks.test_sft import Recorder, data, trainer

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
@@ -22,7 +23,6 @@ from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
-from emo_lightning.schema import EMOTIONS
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.probe import ProbeTask

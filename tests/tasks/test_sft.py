@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from emo_lightning.data.collate import IGNORE, Collator, Question
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.shards import TarIndex
+from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.tasks.base import OptimConfig
@@ -57,8 +57,14 @@ def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> Non
         text = tokenizer.decode(batch["input_ids"][row][supervised])
         assert text.endswith("<|im_end|>")
         assert set(json.loads(text.removesuffix("<|im_end|>"))) <= {
-            "description", "background", "attribute", "subject", "bbox_2d", "emotion", "intensity",
-        }  # fmt: skip
+            "description",
+            "background",
+            "attribute",
+            "subject",
+            "bbox_2d",
+            "emotion",
+            "intensity",
+        }
         asked = tokenizer.decode(batch["input_ids"][row][~supervised])
         assert "Look at the image" in asked
 

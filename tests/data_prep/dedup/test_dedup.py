@@ -17,11 +17,11 @@ from data_prep.dedup.pairs import Edges, Forest, close_between, close_hashes, cl
 from data_prep.dedup.phash import MIRROR, WINDOWS, fingerprint, wholes
 from data_prep.dedup.registration import correlations, thumbnail
 from data_prep.dedup.run import DedupError, DedupSettings, dedup
-from data_prep.errors import PrepError
-from data_prep.ledger import Ledger
-from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.sources import SourceItem
-from data_prep.store import Store
+from data_prep.store.ledger import Ledger
+from data_prep.store.store import Store
+from emo_lightning.core.errors import UserError
 from tests.data_prep.conftest import item_of
 from tests.data_prep.serving import run_pass
 
@@ -361,7 +361,7 @@ def test_a_damaged_image_stops_the_run_and_changes_nothing(tmp_path: Path) -> No
         before = store.ledger.duplicates()
         assert len(before) == 1
         store.ledger.write_now(("DELETE FROM image_hashes", ()))
-        with pytest.raises(PrepError, match="does not have the sha256 of its name"):
+        with pytest.raises(UserError, match="does not have the sha256 of its name"):
             dedup(store, DedupSettings())
         assert store.ledger.duplicates() == before
 

@@ -11,8 +11,8 @@ import transformers as t
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from data_prep.annotate.prompts import EMOVIT
 from data_prep.emovit.scorer import ANSWER
-from data_prep.prompts import EMOVIT
 from tests.data_prep.grounding.models import randomise
 
 
@@ -24,9 +24,13 @@ def language_tokenizer() -> t.PreTrainedTokenizerFast:
     special = ["<unk>", "<s>", "</s>", "[PAD]", "<image>"]
     tokenizer.train_from_iterator([EMOVIT, ANSWER], trainers.BpeTrainer(vocab_size=90, special_tokens=special))
     return t.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="[PAD]",
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="[PAD]",
         extra_special_tokens={"image_token": "<image>"},
-    )  # fmt: skip
+    )
 
 
 def save_base(folder: Path) -> Path:
@@ -42,14 +46,19 @@ def save_base(folder: Path) -> Path:
             hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
         ),
         qformer_config=t.InstructBlipQFormerConfig(
-            vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            vocab_size=len(words),
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
             max_position_embeddings=128,
         ),
         text_config=t.LlamaConfig(
             vocab_size=len(language), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
         ),
-        num_query_tokens=4, image_token_index=language.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
+        num_query_tokens=4,
+        image_token_index=language.convert_tokens_to_ids("<image>"),
+    )
     model = t.InstructBlipForConditionalGeneration(config)
     randomise(model, 0)
     model.save_pretrained(folder)

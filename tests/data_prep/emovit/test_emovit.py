@@ -13,19 +13,19 @@ import transformers as t
 from PIL import Image
 from safetensors.torch import save_file
 
-from data_prep.checkpoints import CheckpointError
+from data_prep.annotate.prompts import EMOVIT
+from data_prep.annotate.replies import EmotionVote
+from data_prep.annotate.voting import DistributionVote, pool, vote_distribution
 from data_prep.cli import main
 from data_prep.config import ConfigError, PrepConfig
+from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.emovit.convert import PROVENANCE, convert
 from data_prep.emovit.scorer import LocalVoter
 from data_prep.emovit.votes import LocalVotes, MissingVote, run_local_votes
-from data_prep.prompts import EMOVIT
-from data_prep.replies import EmotionVote
-from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.local_models.checkpoints import CheckpointError
 from data_prep.stats.ablations import first_draft
-from data_prep.store import Store
-from data_prep.verify import DistributionVote, pool, vote_distribution
-from emo_lightning.schema import EMOTIONS, Emotion, Record
+from data_prep.store.store import Store
+from emo_lightning.core.records import EMOTIONS, Emotion, Record
 from tests.data_prep.conftest import item_of
 from tests.data_prep.grounding.models import randomise
 
@@ -195,9 +195,13 @@ def with_local(base: Path, **changed: object) -> Callable[[dict], None]:
 
 
 def test_votes_are_computed_once_and_read_by_the_pass(
-    base: Path, voter: LocalVoter, write_config: Callable[..., Path], tmp_path: Path, toys: list,
+    base: Path,
+    voter: LocalVoter,
+    write_config: Callable[..., Path],
+    tmp_path: Path,
+    toys: list,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     path = write_config(with_local(base))
     config = PrepConfig.load(path)
     assert [a.name for a in config.annotators] == ["gpt", "gemini"]
@@ -248,9 +252,13 @@ def test_a_distribution_is_a_vote_like_the_others() -> None:
 
 
 def test_the_pass_weighs_local_votes(
-    base: Path, write_config: Callable[..., Path], tmp_path: Path, toys: list, monkeypatch: pytest.MonkeyPatch,
+    base: Path,
+    write_config: Callable[..., Path],
+    tmp_path: Path,
+    toys: list,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     path, root = write_config(with_local(base)), tmp_path / "store"
     known = toys[:6]

@@ -11,11 +11,11 @@ import torch
 import transformers as t
 from PIL import Image
 
+from data_prep.annotate.prompts import EMOVIT
 from data_prep.cli import main
 from data_prep.emovit.scorer import LocalVoter
-from data_prep.prompts import EMOVIT
-from data_prep.store import Store
-from emo_lightning.schema import EMOTIONS
+from data_prep.store.store import Store
+from emo_lightning.core.records import EMOTIONS
 from tests.data_prep.conftest import item_of
 
 pytestmark = pytest.mark.gpu

@@ -16,12 +16,12 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.dedup.phash import Hashing
+from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.engine import LOCAL, EngineError, Result, Row, Step, in_batches
 from data_prep.engine.cluster import RayEngine
-from data_prep.errors import PrepError
-from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.sources import SourceItem
-from data_prep.store import Store
+from data_prep.store.store import Store
+from emo_lightning.core.errors import UserError
 from tests.data_prep.dedup.test_dedup import encoded, item, scene
 from tests.data_prep.serving import import_toys
 
@@ -91,7 +91,7 @@ class Refusing(Step):
         return len(data)
 
     def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
-        raise PrepError("the model is another one here")
+        raise UserError("the model is another one here")
 
 
 @pytest.fixture
@@ -234,5 +234,5 @@ def test_every_model_computes_the_same_on_a_cluster(cluster: Any, store: Store, 
     assert all(json.loads(text) for text in (*regions, *votes)), "something is found and said of each image"
     # Another model under the same name on a worker.
     ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
-    with pytest.raises(PrepError, match=r"vit.* is ViTModel-.* here and ViTModel-.* where the store lies"):
+    with pytest.raises(UserError, match=r"vit.* is ViTModel-.* here and ViTModel-.* where the store lies"):
         pickle.loads(pickle.dumps(embedding)).load()

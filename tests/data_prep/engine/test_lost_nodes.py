@@ -12,15 +12,15 @@ from typing import Any
 import psutil
 import pytest
 
+from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.config import PrepConfig
 from data_prep.dedup.run import DedupSettings, dedup
+from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.engine import LOCAL, Row, in_batches
 from data_prep.engine.cluster import RayEngine
 from data_prep.export import export_store
-from data_prep.ledger.group_commit import LedgerError
-from data_prep.pipeline import PassReport, annotate
-from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.store import Store, StoreError
+from data_prep.store.group_commit import LedgerError
+from data_prep.store.store import Store, StoreError
 from tests.data_prep.dedup.test_dedup import encoded, item, scene
 from tests.data_prep.engine.conftest import Where
 from tests.data_prep.serving import import_toys

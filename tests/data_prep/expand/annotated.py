@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from data_prep.ledger import Outcome
-from data_prep.store import Store
+from data_prep.store.rows import Outcome
+from data_prep.store.store import Store
 from tests.data_prep.conftest import ROOT, item_of
 from tests.data_prep.serving import Handler, listening, send
 

@@ -9,8 +9,8 @@ from data_prep.config import ConfigError, load_prices
 from data_prep.expand.compose import PARTS, compose, quotas, rarity_weights
 from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.queries import choose, template_query
-from data_prep.graph import Combination, TripletGraph
-from emo_lightning.schema import Emotion
+from data_prep.stats.graph import Combination, TripletGraph
+from emo_lightning.core.records import Emotion
 from tests.data_prep.conftest import ROOT, truth
 
 CONFIGS = sorted((ROOT / "configs/prep").glob("expand*.yaml"))

@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from data_prep.calls.attempts import CallError
 from data_prep.cli import main
+from data_prep.demo.simulation.serve import simulated_annotators
 from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.expand.images import GenerationReport, generate
 from data_prep.expand.plan import make_plan, save_plan
-from data_prep.simulation.serve import simulated_annotators
-from data_prep.store import Store
+from data_prep.provider.attempts import CallError
+from data_prep.store.store import Store
 from tests.data_prep.conftest import ROOT, picture
 from tests.data_prep.expand.annotated import KEY, annotated_store, images_server, rows, states, write_configs
 
@@ -293,7 +293,7 @@ def test_generated_images_are_annotated_like_all_others(tmp_path: Path, capsys: 
     import yaml
 
     from data_prep.config import PrepConfig
-    from data_prep.simulation.serve import store_truth
+    from data_prep.demo.simulation.serve import store_truth
 
     server, config = write_configs(tmp_path)
     world = yaml.safe_load(server.read_text())

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from data_prep.cli import main
-from data_prep.simulation.serve import simulated_annotators
-from data_prep.store import Store
+from data_prep.demo.simulation.serve import simulated_annotators
+from data_prep.store.store import Store
 from tests.data_prep.expand.annotated import KEY, images_server, rows, states, write_configs
 
 COUNT = 9

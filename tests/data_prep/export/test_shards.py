@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from data_prep.export import ExportError, write_shards
-from emo_lightning.schema import Record
+from emo_lightning.core.records import Record
 from tests.data_prep.conftest import picture
 
 
@@ -68,8 +68,12 @@ def test_a_smaller_export_leaves_no_stale_shard(tmp_path: Path, toys: list) -> N
     (tmp_path / "other-train-000000.tar").write_bytes(b"not ours")
     write_shards(samples(toys)[:5], tmp_path, "toy", 4)
     assert {p.name for p in tmp_path.iterdir()} == {
-        "manifest.json", "README.md", "toy-train-000000.tar", "toy-val-000000.tar", "other-train-000000.tar",
-    }  # fmt: skip
+        "manifest.json",
+        "README.md",
+        "toy-train-000000.tar",
+        "toy-val-000000.tar",
+        "other-train-000000.tar",
+    }
 
 
 def test_an_export_that_breaks_off_leaves_the_one_before_as_it_was(tmp_path: Path, toys: list) -> None:

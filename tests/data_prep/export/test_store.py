@@ -14,10 +14,10 @@ from data_prep.cli import main
 from data_prep.config import SplitConfig
 from data_prep.export import ExportError, Selection, export_store
 from data_prep.export.splits import SPLITS, assign, groups_of
-from data_prep.ledger import Item
 from data_prep.sources import SourceItem
-from data_prep.store import Store
-from emo_lightning.schema import EMOTIONS, Record
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
+from emo_lightning.core.records import EMOTIONS, Record
 from tests.data_prep.conftest import item_of, truth
 
 SHARES = SplitConfig(train=0.8, val=0.1, test=0.1)

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from skimage import data
 
-from data_prep.ledger import Outcome
-from data_prep.store import Store
+from data_prep.store.rows import Outcome
+from data_prep.store.store import Store
 from tests.data_prep.conftest import item_of
 from tests.data_prep.grounding.models import save_transformers_models
 

@@ -71,12 +71,15 @@ _DINO_NAMES = [
     (r"^transformer\.decoder\.layers\.(\d+)\.norm3", r"model.decoder.layers.\1.final_layer_norm"),
     (r"^transformer\.decoder\.layers\.(\d+)\.linear", r"model.decoder.layers.\1.fc"),
     (r"^transformer\.decoder\.", "model.decoder."),
-]  # fmt: skip
+]
 _SAM_NAMES = [
     (r"^image_encoder\.patch_embed\.proj", "vision_encoder.patch_embed.projection"),
     (r"^image_encoder\.blocks\.(\d+)\.norm", r"vision_encoder.layers.\1.layer_norm"),
     (r"^image_encoder\.blocks", "vision_encoder.layers"),
-    (r"^image_encoder\.neck\.(\d)", lambda m: "vision_encoder.neck." + ["conv1", "layer_norm1", "conv2", "layer_norm2"][int(m[1])]),
+    (
+        r"^image_encoder\.neck\.(\d)",
+        lambda m: "vision_encoder.neck." + ["conv1", "layer_norm1", "conv2", "layer_norm2"][int(m[1])],
+    ),
     (r"^image_encoder\.", "vision_encoder."),
     (r"pe_layer\.positional_encoding_gaussian_matrix", "shared_embedding.positional_embedding"),
     (r"point_embeddings", "point_embed"),
@@ -91,7 +94,7 @@ _SAM_NAMES = [
         r"(output_hypernetworks_mlps\.\d|iou_prediction_head)\.layers\.(\d)",
         lambda m: f"{m[1]}.{['proj_in', 'layers.0', 'proj_out'][int(m[2])]}",
     ),
-]  # fmt: skip
+]
 
 
 def randomise(model: torch.nn.Module, seed: int) -> None:
@@ -142,9 +145,13 @@ def save_text_encoder(folder: Path) -> Path:
     (folder / "vocab.txt").write_text("\n".join(_WORDS))
     t.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
     t.BertConfig(
-        vocab_size=len(_WORDS), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        vocab_size=len(_WORDS),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
         max_position_embeddings=64,
-    ).save_pretrained(folder)  # fmt: skip
+    ).save_pretrained(folder)
     return folder
 
 
@@ -157,14 +164,22 @@ def new_dino(text: Path) -> t.GroundingDinoForObjectDetection:
     return t.GroundingDinoForObjectDetection(
         t.GroundingDinoConfig(
             backbone_config=t.SwinConfig(
-                embed_dim=DINO.embed_dim, depths=list(DINO.depths), num_heads=list(DINO.heads), window_size=DINO.window,
+                embed_dim=DINO.embed_dim,
+                depths=list(DINO.depths),
+                num_heads=list(DINO.heads),
+                window_size=DINO.window,
                 out_features=["stage2", "stage3", "stage4"],
             ),
-            text_config=t.BertConfig.from_pretrained(text), encoder_layers=DINO.layers, decoder_layers=DINO.layers,
-            encoder_attention_heads=DINO.attention_heads, decoder_attention_heads=DINO.attention_heads,
-            encoder_ffn_dim=DINO.feedforward, decoder_ffn_dim=DINO.feedforward, num_queries=DINO.queries,
+            text_config=t.BertConfig.from_pretrained(text),
+            encoder_layers=DINO.layers,
+            decoder_layers=DINO.layers,
+            encoder_attention_heads=DINO.attention_heads,
+            decoder_attention_heads=DINO.attention_heads,
+            encoder_ffn_dim=DINO.feedforward,
+            decoder_ffn_dim=DINO.feedforward,
+            num_queries=DINO.queries,
         )
-    )  # fmt: skip
+    )
 
 
 def new_sam() -> t.SamModel:
@@ -172,16 +187,24 @@ def new_sam() -> t.SamModel:
     return t.SamModel(
         t.SamConfig(
             vision_config=t.SamVisionConfig(
-                hidden_size=SAM.embed_dim, output_channels=SAM.prompt_dim, num_hidden_layers=SAM.depth,
-                num_attention_heads=SAM.heads, image_size=SAM.side, patch_size=16, window_size=SAM.window,
-                global_attn_indexes=list(SAM.global_attention), num_pos_feats=SAM.prompt_dim // 2,
+                hidden_size=SAM.embed_dim,
+                output_channels=SAM.prompt_dim,
+                num_hidden_layers=SAM.depth,
+                num_attention_heads=SAM.heads,
+                image_size=SAM.side,
+                patch_size=16,
+                window_size=SAM.window,
+                global_attn_indexes=list(SAM.global_attention),
+                num_pos_feats=SAM.prompt_dim // 2,
             ),
             prompt_encoder_config=t.SamPromptEncoderConfig(hidden_size=SAM.prompt_dim, image_size=SAM.side, patch_size=16),
             mask_decoder_config=t.SamMaskDecoderConfig(
-                hidden_size=SAM.prompt_dim, mlp_dim=SAM.decoder_mlp, num_attention_heads=SAM.decoder_heads,
+                hidden_size=SAM.prompt_dim,
+                mlp_dim=SAM.decoder_mlp,
+                num_attention_heads=SAM.decoder_heads,
             ),
         )
-    )  # fmt: skip
+    )
 
 
 def save_dino(model: t.GroundingDinoForObjectDetection, text: Path, folder: Path, size: dict[str, int]) -> None:

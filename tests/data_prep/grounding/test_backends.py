@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from data_prep.checkpoints import CheckpointError
 from data_prep.grounding import GroundingError, Query, original_backend, transformers_backend
 from data_prep.grounding.detect_segment import ModelGrounder, candidates_of
 from data_prep.grounding.masks import decode_mask
+from data_prep.local_models.checkpoints import CheckpointError
 from tests.data_prep.grounding.models import DINO, SAM, save_models
 
 TEXTS = ["dog.", "a sad cat.", "old tree.", "a dog.", "cat.", "sad tree."]
@@ -126,14 +126,20 @@ def test_a_wrong_pth_is_one_clear_error(paths: dict[str, Path], tmp_path: Path) 
     renamed = {"": lambda s: s.update({"module.level": s.pop(key)}), "2": lambda s: s.update({key: torch.zeros(4, 7)})}
     cases = [
         ({"detector": str(tmp_path / "no.pth")}, "no.pth: no such file"),
-        ({"segmenter": changed(paths["sam.pth"], tmp_path / "a.pth", lambda s: s.pop("mask_decoder.iou_token.weight"))},
-         "a.pth.*1 missing keys: mask_decoder.iou_token.weight"),
-        ({"detector": changed(paths["dino.pth"], tmp_path / "b.pth", renamed[""])},
-         "b.pth.*1 missing keys: transformer.level_embed; 1 unknown keys: level"),
-        ({"detector": changed(paths["dino.pth"], tmp_path / "c.pth", renamed["2"])},
-         r"c.pth.*1 keys of another shape: transformer.level_embed \(4, 7\) instead of \(4, 256\)"),
+        (
+            {"segmenter": changed(paths["sam.pth"], tmp_path / "a.pth", lambda s: s.pop("mask_decoder.iou_token.weight"))},
+            "a.pth.*1 missing keys: mask_decoder.iou_token.weight",
+        ),
+        (
+            {"detector": changed(paths["dino.pth"], tmp_path / "b.pth", renamed[""])},
+            "b.pth.*1 missing keys: transformer.level_embed; 1 unknown keys: level",
+        ),
+        (
+            {"detector": changed(paths["dino.pth"], tmp_path / "c.pth", renamed["2"])},
+            r"c.pth.*1 keys of another shape: transformer.level_embed \(4, 7\) instead of \(4, 256\)",
+        ),
         ({"text_encoder": str(tmp_path / "none")}, "none: cannot be loaded"),
-    ]  # fmt: skip
+    ]
     for arguments, message in cases:
         with pytest.raises(CheckpointError, match=message):
             original(paths, **arguments)
@@ -172,9 +178,14 @@ def test_a_folder_with_a_hole_is_refused(paths: dict[str, Path], tmp_path: Path)
 def test_both_backends_agree_on_a_gpu(paths: dict[str, Path], images: list[Image.Image]) -> None:
     new = transformers_backend.load(str(paths["dino"]), str(paths["sam"]), device="cuda", threshold=0.0)
     old = original_backend.load(
-        str(paths["dino.pth"]), str(paths["sam.pth"]), text_encoder=str(paths["text"]), device="cuda", threshold=0.0, dino=DINO,
+        str(paths["dino.pth"]),
+        str(paths["sam.pth"]),
+        text_encoder=str(paths["text"]),
+        device="cuda",
+        threshold=0.0,
+        dino=DINO,
         sam=SAM,
-    )  # fmt: skip
+    )
     old.detector.image_processor = new.detector.image_processor
     with torch.backends.cudnn.flags(allow_tf32=False):
         found, old_found = (backend.detector.detect(images, TEXTS) for backend in (new, old))

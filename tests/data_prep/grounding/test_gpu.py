@@ -15,7 +15,7 @@ from data_prep.cli import main
 from data_prep.grounding import transformers_backend
 from data_prep.grounding.detect_segment import ModelGrounder, candidates_of
 from data_prep.grounding.masks import decode_mask
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.grounding.models import DINO
 
 pytestmark = pytest.mark.gpu
@@ -73,8 +73,11 @@ def test_the_command_grounds_on_a_gpu_in_batches(
 ) -> None:
     def change(config: dict) -> None:
         config["grounding"] = {
-            "backend": "transformers", "detector": str(folders["dino"]), "segmenter": str(folders["sam"]), "device": "cpu",
-        }  # fmt: skip
+            "backend": "transformers",
+            "detector": str(folders["dino"]),
+            "segmenter": str(folders["sam"]),
+            "device": "cpu",
+        }
 
     root = store.root
     store.close()

@@ -15,8 +15,8 @@ import data_prep.grounding as grounding
 from data_prep.config import ConfigError, GroundingConfig, PrepConfig
 from data_prep.grounding import Query, RegionGrounder, cut, ground, query_text, rank
 from data_prep.grounding.masks import decode_mask, encode_mask
-from data_prep.store import Store
-from emo_lightning.schema import GroundedObject, Record
+from data_prep.store.store import Store
+from emo_lightning.core.records import GroundedObject, Record
 
 
 def region(phrase: str, x: float = 0, size: float = 10, score: float = 1.0) -> GroundedObject:

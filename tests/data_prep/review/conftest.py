@@ -9,8 +9,8 @@ import pytest
 from data_prep.review.decisions import REQUIRED
 from data_prep.review.log import ReviewLog, reviewed_outcomes
 from data_prep.review.session import ReviewSession
-from data_prep.store import Store
-from emo_lightning.schema import GroundedObject, Record
+from data_prep.store.store import Store
+from emo_lightning.core.records import GroundedObject, Record
 from tests.data_prep.conftest import item_of, truth
 
 

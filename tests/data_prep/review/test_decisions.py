@@ -15,7 +15,7 @@ from data_prep.review.agreement import report
 from data_prep.review.decisions import REQUIRED, Review, ReviewError, apply_reviews, mended, shown_value
 from data_prep.review.log import ReviewLog, read_reviews, reviewed_outcomes
 from data_prep.review.session import ReviewSession
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.review.conftest import decide, make_store, records
 
 
@@ -44,8 +44,16 @@ def test_mended_values_reach_the_record(store: Store, log: ReviewLog) -> None:
     before = records(store)["toy-0005"][1]
     emotion = "fear" if before.emotion != "fear" else "awe"
     drawn = {"phrase": "wolf", "bbox": [1, 1, 30.5, 20], "score": 1.0, "mask": None, "primary": True}
-    decide(session, "toy-0005", ("emotion", "mended", emotion), ("description", "mended", "  a wolf \n"), ("intensity", "mended", 9),
-           ("subject", "mended", "wolf"), ("objects", "mended", [drawn]), ("background", "right"))  # fmt: skip
+    decide(
+        session,
+        "toy-0005",
+        ("emotion", "mended", emotion),
+        ("description", "mended", "  a wolf \n"),
+        ("intensity", "mended", 9),
+        ("subject", "mended", "wolf"),
+        ("objects", "mended", [drawn]),
+        ("background", "right"),
+    )
     state, record = records(store)["toy-0005"]
     assert state == "valid"
     assert (record.emotion, record.description, record.subject, record.background) == (

@@ -11,7 +11,7 @@ from data_prep.grounding import ground
 from data_prep.review.decisions import REQUIRED
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.review.conftest import decide, make_store, records
 
 

@@ -17,7 +17,7 @@ from data_prep.review.decisions import FIELDS, REQUIRED, Review, ReviewError, st
 from data_prep.review.label_studio import labelling_config, read_annotations, write_tasks
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.review.conftest import decide, records
 
 
@@ -31,8 +31,15 @@ def test_reviews_go_out_and_come_back_exactly(store: Store, log: ReviewLog, tmp_
     shown = ada.item({"id": "toy-0006"})["record"]["objects"]
     masked = {**shown[1], "mask": {"size": [32, 40], "counts": "d050"}, "score": 0.31}
     decide(ada, "toy-0005", *((f, "right") for f in FIELDS))
-    decide(ada, "toy-0006", ("emotion", "mended", "fear"), ("description", "mended", "two\nlines"), ("intensity", "mended", 10),
-           ("objects", "mended", [shown[0], masked, box]), ("subject", "wrong"))  # fmt: skip
+    decide(
+        ada,
+        "toy-0006",
+        ("emotion", "mended", "fear"),
+        ("description", "mended", "two\nlines"),
+        ("intensity", "mended", 10),
+        ("objects", "mended", [shown[0], masked, box]),
+        ("subject", "wrong"),
+    )
     decide(ada, "toy-0007", ("record", "wrong"), ("objects", "mended", []))
     decide(ada, "toy-0000", *((f, "mended", {"emotion": "awe", "intensity": 3}.get(f, f"new {f}")) for f in REQUIRED))
     decide(ada, "toy-0008", ("background", "right"), ("background", "wrong"))
@@ -95,8 +102,11 @@ def test_what_an_annotator_changes_is_mended(store: Store, log: ReviewLog, tmp_p
     assert read_annotations(log, path) == {"tasks": 3, "annotations": 3, "cancelled": 1, "added": 4, "known": 0}
     rows = {r.field: r for r in log.reviews()}
     assert {f: r.verdict for f, r in rows.items()} == {
-        "emotion": "right", "background": "wrong", "description": "mended", "intensity": "mended"
-    }  # fmt: skip
+        "emotion": "right",
+        "background": "wrong",
+        "description": "mended",
+        "intensity": "mended",
+    }
     assert rows["description"].value == "quite another"
     assert rows["intensity"].shown in ("low", "medium", "high")
     assert {(r.reviewer, r.time) for r in rows.values()} == {("label-studio-3", 1767323045.6)}

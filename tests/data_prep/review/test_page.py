@@ -19,7 +19,7 @@ from data_prep.review.log import ReviewLog
 from data_prep.review.server import serving
 from data_prep.review.session import ReviewSession, StudySession
 from data_prep.review.study import StudyConfig, open_study, table4
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.review.conftest import records
 from tests.data_prep.review.test_study import GROUPS
 

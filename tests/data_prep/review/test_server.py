@@ -18,7 +18,7 @@ import pytest
 from data_prep.review.log import ReviewLog
 from data_prep.review.server import MAX_BODY, PAGE, PageServer, serving
 from data_prep.review.session import ReviewSession
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.review.conftest import make_store
 
 
@@ -113,8 +113,20 @@ def test_other_names_and_origins_are_refused(server: PageServer, method: str, he
     assert b"ada" not in body
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "/api/session", "/x/api/session", "/{token}x/", "/{token}/../ledger.sqlite",
-                                  "/{token}/..%2f..%2fledger.py", "/{token}/server.py", "/{token}/%2e%2e/server.py"])  # fmt: skip
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/index.html",
+        "/api/session",
+        "/x/api/session",
+        "/{token}x/",
+        "/{token}/../ledger.sqlite",
+        "/{token}/..%2f..%2fledger.py",
+        "/{token}/server.py",
+        "/{token}/%2e%2e/server.py",
+    ],
+)
 def test_without_the_secret_or_outside_the_page_there_is_nothing(server: PageServer, path: str) -> None:
     status, _, body = send(server, "GET", path.format(token=server.token))
     assert status == 404

@@ -17,7 +17,7 @@ from data_prep.review.decisions import ReviewError
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import StudySession
 from data_prep.review.study import StudyConfig, StudyError, open_study, table4
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.review.conftest import make_store
 
 GROUPS = [
@@ -139,9 +139,13 @@ def test_bad_answers_and_studies_say_what_is_wrong(store: Store, log: ReviewLog,
     position = next(i for i, item in enumerate(session.order({"participant": "a"})["items"]) if item["context"] is None)
     good = {"participant": "a", "position": position, "question": "emotion", "answer": 2}
     for change, message in (
-        ({"answer": 3}, "allowed: 1–2"), ({"answer": True}, "allowed: 1–2"), ({"question": "context"}, "allowed: arousal, emotion"),
-        ({"position": 99}, "allowed: 0–10"), ({"participant": ""}, "participant ''"), ({"question": ["x"]}, "question"),
-    ):  # fmt: skip
+        ({"answer": 3}, "allowed: 1–2"),
+        ({"answer": True}, "allowed: 1–2"),
+        ({"question": "context"}, "allowed: arousal, emotion"),
+        ({"position": 99}, "allowed: 0–10"),
+        ({"participant": ""}, "participant ''"),
+        ({"question": ["x"]}, "question"),
+    ):
         with pytest.raises((StudyError, ReviewError), match=message):
             session.answer({**good, **change})
     with pytest.raises(StudyError, match="9 images wanted, the store has 8 of source 'toy' with record annotations"):

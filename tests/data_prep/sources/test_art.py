@@ -174,8 +174,10 @@ def test_artemis(tmp_path: Path) -> None:
     one = labels["Cubism/x_one"]
     assert (one["emotion"], one["votes"]) == ("awe", 5)
     assert one["emotion_scores"] == {
-        **dict.fromkeys(("amusement", "contentment", "excitement", "anger", "disgust", "sadness"), 0.0), "awe": 0.75, "fear": 0.25
-    }  # fmt: skip
+        **dict.fromkeys(("amusement", "contentment", "excitement", "anger", "disgust", "sadness"), 0.0),
+        "awe": 0.75,
+        "fear": 0.25,
+    }
     assert one["emotion_scores_raw"] == {"awe": 0.6, "fear": 0.2, "something else": 0.2}
     assert len(one["captions"]) == 5
     assert 'he said "fear",\nso' in one["captions"]
@@ -239,8 +241,10 @@ def test_emoverse_records(tmp_path: Path) -> None:
     write(tmp_path, {row["image_path"]: i for i, row in enumerate([*rows, record(9)]) if not row["image_path"].startswith("/")})
     items, refused, _ = read("emoverse", tmp_path)
     assert {key: item.split for key, item in items.items()} == {
-        "Amusement000009": "test", "Amusement000001": "train", "Fear000002": "train"
-    }  # fmt: skip
+        "Amusement000009": "test",
+        "Amusement000001": "train",
+        "Fear000002": "train",
+    }
     labels = items["Fear000002"].labels
     told = [labels[key] for key in ("emotion", "description", "background", "attribute", "subject", "confidence_raw")]
     assert told == ["fear", "People laugh.", "snow plain", "excited", "person", 8]
@@ -287,8 +291,10 @@ def test_emoverse_parquet(tmp_path: Path) -> None:
     parquet(tmp_path / "data/test-00000-of-00001.parquet", [row(5, bounding_box=None, DES_representation=None)])
     items, refused, repeated = read("emoverse", tmp_path)
     assert sorted((item.split, item.labels["emotion"], len(item.regions)) for item in items.values()) == [
-        ("test", "amusement", 0), ("train", "amusement", 2), ("train", "awe", 2)
-    ]  # fmt: skip
+        ("test", "amusement", 0),
+        ("train", "amusement", 2),
+        ("train", "awe", 2),
+    ]
     assert {item.image for item in items.values()} == {picture(1), picture(2), picture(5)}
     assert next(iter(items.values())).labels["attributes"] == {"source": "EmoSet"}
     assert [text.split(": ")[0] for text in said(refused, tmp_path)] == [

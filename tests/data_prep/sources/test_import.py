@@ -10,7 +10,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.sources import SOURCES, open_source
 from data_prep.sources.labels import source_record
-from data_prep.store import Store
+from data_prep.store.store import Store
 from tests.data_prep.sources.trees import write
 
 ROWS = [
@@ -49,7 +49,7 @@ def test_report_and_second_import(release: Path, tmp_path: Path, capsys: pytest.
         records = [source_record(item) for item in items]
     assert {(item.key, item.split, item.licence) for item in items} == {
         *(("Awe1", "test", "CC-BY-NC-4.0"), ("Fear2", "test", "CC-BY-NC-4.0"), ("Fear4", "test", "CC-BY-NC-4.0"))
-    }  # fmt: skip
+    }
     assert sorted(str(record.emotion) for record in records if record) == ["awe", "fear", "fear"]
 
 

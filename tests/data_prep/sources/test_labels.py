@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from data_prep.ledger import Item
 from data_prep.sources.base import Refused
 from data_prep.sources.labels import (
     EKMAN,
@@ -20,7 +19,8 @@ from data_prep.sources.labels import (
     top,
     translate,
 )
-from emo_lightning.schema import EMOTIONS, Record
+from data_prep.store.rows import Item
+from emo_lightning.core.records import EMOTIONS, Record
 
 
 def item(labels: dict[str, Any], **changes: Any) -> Item:
@@ -35,7 +35,7 @@ def test_maps_hold_what_the_sources_document() -> None:
     assert len(EMOART) == 13  # twelve labels and one spelling
     assert {word for word, emotion in EMOART.items() if emotion} == {
         *("excited", "calm", "content", "contentment", "sad", "alarmed", "annoyed")
-    }  # fmt: skip
+    }
     assert len(PLUTCHIK) == 24
     assert {family for family, _ in PLUTCHIK.values()} >= {"trust", "anticipation"}
     assert [PLUTCHIK[leaf][1] for leaf in ("terror", "fear", "apprehension")] == ["high", "medium", "low"]

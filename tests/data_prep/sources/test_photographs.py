@@ -134,8 +134,9 @@ def test_fi_as_folders(prefix: str, tmp_path: Path) -> None:
     items, refused, _ = read("fi", tmp_path)
     assert {key: item.labels["emotion"] for key, item in items.items()} == {"awe/1.jpg": "awe", "anger/2.png": "anger"}
     # In the root a folder may be anything; in the folder of images it can only be a label.
-    assert [text.split("'")[0] for text in said(refused, tmp_path)] == (["images/joy: unknown emotion "] if prefix == "images/" else
-                                                                        ["emotion_dataset/joy: unknown emotion "] if prefix else [])  # fmt: skip
+    assert [text.split("'")[0] for text in said(refused, tmp_path)] == (
+        ["images/joy: unknown emotion "] if prefix == "images/" else ["emotion_dataset/joy: unknown emotion "] if prefix else []
+    )
 
 
 def test_fi_with_votes(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from data_prep.cli import main
 from data_prep.sources import Refusal, SourceError, SourceItem, open_source
 from data_prep.sources.images import ImageError, check_image
-from data_prep.store import Store, item_id
+from data_prep.store.store import Store, item_id
 from tests.data_prep.conftest import picture
 
 

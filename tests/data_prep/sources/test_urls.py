@@ -12,13 +12,13 @@ import pytest
 from aiohttp import web
 
 from data_prep.cli import main
-from data_prep.ledger import Item
 from data_prep.sources import Refusal, SourceError, SourceItem
 from data_prep.sources.addresses import Listed, is_public, normal_url, read_list
 from data_prep.sources.base import Refused, Repeat
 from data_prep.sources.download import DownloadLimits
 from data_prep.sources.urls import UrlSource
-from data_prep.store import Store
+from data_prep.store.rows import Item
+from data_prep.store.store import Store
 from tests.data_prep.conftest import picture
 
 

@@ -13,8 +13,8 @@ from data_prep.stats.agreement import Agreement, not_independent
 from data_prep.stats.distribution import Distribution, draw
 from data_prep.stats.summary import summarise
 from data_prep.stats.table1 import Table1, table1_text
-from data_prep.store import Store
-from emo_lightning.schema import EMOTIONS, Record
+from data_prep.store.store import Store
+from emo_lightning.core.records import EMOTIONS, Record
 from tests.data_prep.conftest import item_of, truth
 
 
@@ -54,9 +54,16 @@ def test_table1_says_what_the_records_have() -> None:
         table.add(record.model_copy(update={"source": "emoart", "objects": [] if seed else record.objects}))
     row = table.row()
     assert row == {
-        "images": 4, "label_source": "–", "tasks": "G&R", "image_type": "Artistic", "category": "CES(Mikels'-8)",
-        "description": 100, "word_level": 100, "category_confidence": 0, "subject_level": 25,
-    }  # fmt: skip
+        "images": 4,
+        "label_source": "–",
+        "tasks": "G&R",
+        "image_type": "Artistic",
+        "category": "CES(Mikels'-8)",
+        "description": 100,
+        "word_level": 100,
+        "category_confidence": 0,
+        "subject_level": 25,
+    }
     table.add(voted(9, {"gpt": "awe"}, "emoset", source_labels={"emotion": "awe"}).model_copy(update={"des": [0.0, 1.0]}))
     assert (table.row()["label_source"], table.row()["image_type"]) == ("Human&LLM", "Social&Artistic")
     assert table.row()["category"] == "CES(Mikels'-8)&DES"

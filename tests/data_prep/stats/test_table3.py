@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.annotate.pipeline import annotate
 from data_prep.cli import main
 from data_prep.config import PrepConfig
+from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.export import write_shards
 from data_prep.grounding import ground
-from data_prep.pipeline import annotate
 from data_prep.review.decisions import Review
-from data_prep.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.stats.ablations import final_draft, first_draft
 from data_prep.stats.corruptions import MOVED, corrupt, generator
 from data_prep.stats.references import FIELDS, Reference, Values, iou
-from data_prep.store import Store
-from emo_lightning.schema import Emotion, Record, intensity_level
+from data_prep.store.store import Store
+from emo_lightning.core.records import Emotion, Record, intensity_level
 from tests.data_prep.conftest import item_of, truth
 
 SIZE = (40, 32)
@@ -95,9 +95,13 @@ def test_reviews_know_what_was_looked_at_and_no_more() -> None:
 
     other = next(e for e in Emotion if e is not record.emotion)
     rows = [
-        review("emotion", "mended", str(other), 1), review("description", "right", number=2), review("background", "right", number=3),
-        review("attribute", "right", number=4), review("subject", "wrong", number=5), review("objects", "right", number=6),
-    ]  # fmt: skip
+        review("emotion", "mended", str(other), 1),
+        review("description", "right", number=2),
+        review("background", "right", number=3),
+        review("attribute", "right", number=4),
+        review("subject", "wrong", number=5),
+        review("objects", "right", number=6),
+    ]
     reference = Reference.of_reviews(record, rows)
     assert reference.right("emotion", str(other)) is True
     assert reference.right("emotion", str(record.emotion)) is False
@@ -120,8 +124,12 @@ def annotated(root: Path, toys: list, config: PrepConfig, url: str) -> None:
 
 def perfect(config: dict) -> None:
     config["simulation"]["models"]["sim-critic"] |= {
-        "recall": dict.fromkeys(FIELDS, 1.0), "false_alarm": {}, "emotion_error": 0.0, "invalid_json": 0.0, "discard": 0.0,
-    }  # fmt: skip
+        "recall": dict.fromkeys(FIELDS, 1.0),
+        "false_alarm": {},
+        "emotion_error": 0.0,
+        "invalid_json": 0.0,
+        "discard": 0.0,
+    }
 
 
 def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
@@ -159,8 +167,12 @@ def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
         right["intensity"] += intensity_level(draft.intensity) == known_right[item.id].intensity_level
     for row in ("emotion", "intensity"):
         assert table["rows"][row]["no_critic"] | {"low": 0, "high": 0, "percent": 0} == {
-            "n": 24, "hits": right[row], "low": 0, "high": 0, "percent": 0,
-        }  # fmt: skip
+            "n": 24,
+            "hits": right[row],
+            "low": 0,
+            "high": 0,
+            "percent": 0,
+        }
     assert min(right.values()) < 24, "this test wants drafts that are wrong"
     assert table["rows"]["box"]["no_cross_verification"]["n"] == 0
     text = (tmp_path / "out/table3.md").read_text()

@@ -1,0 +1,207 @@
+"""One item through annotate → cross-verify → critic → revise: a function of replies, wherever they come from."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from data_prep.annotate import prompts
+from data_prep.annotate.annotators import asked_again, first_prompt, revision_prompt
+from data_prep.annotate.critic import Draft, Judgement, critic_prompt, judge, merge
+from data_prep.annotate.replies import CriticReply, FullAnnotation
+from data_prep.annotate.voting import Vote, decided, pool, pooled_intensity
+from data_prep.config import AnnotatorConfig, EndpointConfig, PrepConfig
+from data_prep.emovit.votes import LocalVote
+from data_prep.provider.caller import Caller, Failure, Picture
+from data_prep.provider.health import Health
+from data_prep.store.rows import Item, Outcome
+from emo_lightning.core.records import Record, intensity_level
+
+
+class Pending(Exception):
+    """This item cannot be finished now; a later run may."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+async def _all(*calls: Awaitable[None]) -> None:
+    """Wait for every call, then raise the first error: what is in flight is paid for, and must reach the ledger."""
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def pass_digest(config: PrepConfig, local: Sequence[Any] = ()) -> str:
+    """Digest of all that decides an outcome; addresses, keys and concurrency do not.
+
+    Args:
+        config: of the pass.
+        local: `LocalVotes.digest()`.
+    """
+    ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
+    parts: list[Any] = [e.model_dump(mode="json", exclude=ignored) for e in config.endpoints]
+    parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
+    parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, prompts.INVALID_REPLY]
+    # Where there is none, digests are what they were before local annotators existed.
+    parts += [list(local)] if local else []
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ItemPass:
+    """One item through annotate → cross-verify → critic → revise."""
+
+    def __init__(
+        self,
+        config: PrepConfig,
+        digest: str,
+        caller: Caller,
+        item: Item,
+        read: Callable[[], bytes],
+        local: Sequence[LocalVote] = (),
+        health: Health | None = None,
+    ) -> None:
+        self.config = config
+        self.digest = digest
+        self.caller = caller
+        self.health = health or Health()
+        self.item = item
+        self.picture = Picture(item.sha256, item.extension, read, item.width, item.height)
+        self.weights = {a.name: a.weight for a in config.annotators}
+        self.said: list[dict[str, Any]] = []
+        self.rounds: list[dict[str, Any]] = []
+        self.full: dict[str, FullAnnotation] = {}
+        self.votes: dict[str, Vote] = {}
+        for vote in local:
+            self.votes[vote.annotator] = vote.vote
+            self.weights[vote.annotator] = vote.weight
+            self.said.append(vote.said())
+
+    async def run(self) -> Outcome:
+        """The outcome of the item.
+
+        Raises:
+            Pending: an outcome needs replies that cannot be had in this run.
+        """
+        await _all(*(self._first(a) for a in self.config.annotators))
+        self.said.sort(key=lambda row: row["annotator"])
+        if not self.full:
+            return self._outcome("human", None, 0, "no annotator gave a valid annotation")
+        preferred = (
+            self.config.preferred
+            if self.config.preferred in self.full
+            else next(a.name for a in self.config.annotators if a.name in self.full)
+        )
+        for revision in range(self.config.max_revisions + 1):
+            draft = self._draft(preferred)
+            reply = await self._ask(self.config.critic, critic_prompt(draft, revision), CriticReply, revision)
+            if reply is None:
+                return self._outcome("human", draft, revision, "the critic gave no valid reply")
+            judgement = judge(draft, reply)
+            self.rounds.append({**reply.model_dump(mode="json"), "verdict": judgement.verdict})
+            if judgement.verdict == "valid" and draft.contested:
+                draft = self._settled(draft, judgement)
+            if judgement.verdict != "revisable":
+                return self._outcome(judgement.verdict, draft, revision, None)
+            if revision < self.config.max_revisions:
+                again = asked_again(self.config.annotators, preferred, judgement.flagged)
+                await _all(*(self._revise(a, judgement, revision + 1) for a in again if a.name in self.full))
+        return self._outcome("human", draft, self.config.max_revisions, "still revisable after the last revision")
+
+    def in_doubt(self) -> bool:
+        """Whether an endpoint that gave this item nothing has given nothing to any item since."""
+        return any("failed" in row and self.health.doubtful(row["annotator"]) for row in self.said)
+
+    async def _ask(self, endpoint: EndpointConfig, prompt: str, reply: type[Any], revision: int) -> Any:
+        answer, key = await self.caller.ask(endpoint, self.picture, prompt, reply, max_invalid=self.config.max_invalid)
+        if why := self.health.see(endpoint.name, key, answer):
+            raise self.caller.halt.fail(why)
+        row: dict[str, Any] = {"annotator": endpoint.name, "model": endpoint.model, "round": revision, "call": key[:16]}
+        if isinstance(answer, Failure):
+            if not answer.final:
+                raise Pending(answer.kind)
+            row["failed"] = f"{answer.kind}: {answer.message}"[:300]
+            answer = None
+        elif endpoint is not self.config.critic:
+            row["reply"] = answer.model_dump(mode="json")
+        self.said.append(row)
+        return answer
+
+    async def _first(self, annotator: AnnotatorConfig) -> None:
+        prompt, reply = first_prompt(annotator)
+        answer = await self._ask(annotator, prompt, reply, 0)
+        if answer is not None:
+            self.votes[annotator.name] = answer
+            if isinstance(answer, FullAnnotation):
+                self.full[annotator.name] = answer
+
+    async def _revise(self, annotator: AnnotatorConfig, judgement: Judgement, revision: int) -> None:
+        own = self.full[annotator.name]
+        prompt = revision_prompt(own, judgement.flagged, judgement.instructions, revision)
+        answer = await self._ask(annotator, prompt, FullAnnotation, revision)
+        if answer is not None:
+            self.full[annotator.name] = self.votes[annotator.name] = merge(own, answer, judgement.flagged)
+
+    def _draft(self, preferred: str) -> Draft:
+        text = self.full[preferred]
+        pooled = pool(self.votes, self.weights)
+        return Draft(
+            description=text.description,
+            background=text.background,
+            attribute=text.attribute,
+            subject=text.subject,
+            intensity=pooled_intensity(self.full, self.weights),
+            pool=pooled,
+            contested=pooled.margin < self.config.margin,
+        )
+
+    @staticmethod
+    def _settled(draft: Draft, judgement: Judgement) -> Draft:
+        return Draft(**{**vars(draft), "pool": decided(draft.pool, judgement.emotion)})
+
+    def _outcome(self, state: str, draft: Draft | None, revisions: int, reason: str | None) -> Outcome:
+        item = self.item
+        # Rounds are concurrent: the order in which replies came must not show in the record.
+        self.said.sort(key=lambda row: (row["round"], row["annotator"]))
+        provenance: dict[str, Any] = {
+            "licence": item.licence,
+            "origin": item.origin,
+            # An embedding of a thousand numbers stays in the ledger.
+            "source_labels": {key: value for key, value in item.labels.items() if key != "des"},
+            "outcome": state,
+            "revisions": revisions,
+            "said": self.said,
+            "critic": self.rounds,
+        }
+        if reason:
+            provenance["reason"] = reason
+        fields: dict[str, Any] = {}
+        if draft is not None:
+            pooled = draft.pool
+            provenance["pool"] = {
+                "margin": round(pooled.margin, 6),
+                "agreement": round(pooled.agreement, 6),
+                "contested": draft.contested,
+            }
+            fields = {
+                **{key: getattr(draft, key) for key in ("description", "background", "attribute", "subject", "intensity")},
+                "emotion": pooled.emotion,
+                "emotion_scores": {e: round(p, 6) for e, p in pooled.scores.items()},
+                "confidence": round(pooled.confidence, 6),
+                "intensity_level": intensity_level(draft.intensity),
+            }
+        record = Record(
+            id=item.id,
+            source=item.source,
+            width=item.width,
+            height=item.height,
+            sha256=item.sha256,
+            split=item.split or "",
+            provenance=provenance,
+            **fields,
+        )
+        return Outcome(item.id, state, self.digest, revisions, record.to_json().decode())

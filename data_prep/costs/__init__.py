@@ -1,1 +1,0 @@
-"""Money: nano-dollars, prices, tokens of images, budgets and estimates."""

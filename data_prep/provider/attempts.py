@@ -1,0 +1,305 @@
+"""Attempts: sending one request until there is a reply or a reason to stop. Each attempt is a row of the ledger before it is sent.
+
+The `openai` client does the talking, its own retries off, since each attempt may cost money. What is done after a failure:
+a refusal for the rate (429) and a failure that the server itself reports (5xx) are tried again; a connection that was lost after
+sending is not, nor is a request to which a gateway had no answer in time, since it may have been answered and billed. An endpoint
+that answers nobody is waited for (`outage`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from data_prep.config import EndpointConfig, Price
+from data_prep.provider.allowance import allowances
+from data_prep.provider.budget import NANO, Budget, Tally
+from data_prep.provider.completion import is_completion, never_sent, root_cause, usage_of, without_key
+from data_prep.provider.failures import Again, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.provider.outage import Outage, in_words
+from data_prep.provider.rate import RateLimit, retry_after
+from data_prep.provider.request import Request
+from data_prep.provider.statuses import RETRIED, UNKNOWN, is_fatal
+from data_prep.provider.transport import connect, post
+from data_prep.store.disk_space import Room
+from data_prep.store.ledger import Ledger
+
+if TYPE_CHECKING:
+    import openai
+
+__all__ = ["Again", "Attempts", "CallError", "Failure", "Halt", "Stopped", "dollars", "price_reply"]
+
+_GRACE = 1.0
+"""Seconds by which the limit of a whole request is above the client's own, which knows whether anything was sent."""
+_BACK_OFF = 60.0
+"""The most seconds of our own back-off; a Retry-After is obeyed whatever its length."""
+
+
+class Attempts:
+    """Sends requests to all endpoints of a pass.
+
+    Args:
+        ledger: opened for writing.
+        prices: by model.
+        endpoints: all that will be asked; the keys are read from the environment here.
+        budget: what may be spent.
+        tally: counts.
+        halt: looked at before everything is sent.
+
+    Raises:
+        ConfigError: a key is missing.
+    """
+
+    path = "/chat/completions"
+    spare = 0.25
+    """Requests that may be open beside those that are on their way, as a share of `concurrency`: their intent or their reply is
+    being written to disk meanwhile, so that no connection waits for that."""
+    answers = staticmethod(is_completion)
+    """Whether the body of a 200 is an answer at all; another one is kept, but never taken for the reply."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        prices: Mapping[str, Price],
+        endpoints: list[EndpointConfig],
+        budget: Budget,
+        tally: Tally,
+        halt: Halt,
+    ) -> None:
+        self.ledger, self.prices, self.budget, self.tally, self.halt = ledger, prices, budget, tally, halt
+        self.clients = {e.name: connect(e) for e in endpoints}
+        self._slots = {e.name: asyncio.Semaphore(e.concurrency) for e in endpoints}
+        # Requests on disk that have not ended: those on their way, and a few whose intent or reply is being written meanwhile.
+        self._open = {e.name: asyncio.Semaphore(self.at_once(e)) for e in endpoints}
+        # An annotator and the critic may be the same model: a provider counts them as one.
+        self.limits = {(e.base_url, e.model): RateLimit() for e in endpoints}
+        self.outages = {(e.base_url, e.model): Outage(f"{e.name}: {e.base_url}") for e in endpoints}
+        # Back-off is spread so that many waiting callers do not come back at once; it decides nothing that is kept.
+        self._random = random.Random()
+
+    @cached_property
+    def room(self) -> Room:
+        """On the disk of the ledger, where that is on this machine."""
+        return Room(self.ledger.path)
+
+    def at_once(self, endpoint: EndpointConfig) -> int:
+        """The most requests of an endpoint that are on disk without an end: what a kill may leave unknown. So many callers at a
+        time keep the endpoint busy.
+        """
+        return endpoint.concurrency + math.ceil(self.spare * endpoint.concurrency)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self.clients.values():
+            await client.close()
+
+    async def run(self, request: Request, key: str) -> bytes | Failure:
+        """The raw body of a reply, paid for now.
+
+        Raises:
+            CallError: the endpoint can answer no request at all.
+            Stopped: the pass is stopping, or its budget is spent.
+        """
+        endpoint = request.endpoint
+        outage = self.outages[endpoint.base_url, endpoint.model]
+        tried = 0
+        while True:
+            async with self._open[endpoint.name]:
+                result = await self._attempt(request, key)
+            if isinstance(result, bytes | Failure):
+                return result
+            tried += not outage.lasting
+            if tried >= endpoint.max_attempts:
+                break
+            if result.wait is None:
+                await self._back_off(tried - 1)
+        if not outage.connected:
+            msg = f"{endpoint.name}: cannot connect to {endpoint.base_url}: {result.problem}"
+            raise self.halt.fail(msg)
+        return Failure("gave_up", f"{endpoint.max_attempts} attempts, last: {result.problem}")
+
+    async def _back_off(self, attempt: int) -> None:
+        end = time.monotonic() + min(_BACK_OFF, 0.5 * 2 ** max(0, attempt)) * self._random.uniform(0.5, 1.0)
+        while (left := end - time.monotonic()) > 0 and not self.halt():
+            await asyncio.sleep(min(left, 0.5))
+
+    async def _attempt(self, request: Request, key: str) -> bytes | Failure | Again:
+        """Send once, as soon as it may be sent; the endpoint's `Outage` is told what came of it."""
+        endpoint = request.endpoint
+        outage, limit = self.outages[endpoint.base_url, endpoint.model], self.limits[endpoint.base_url, endpoint.model]
+        await outage.turn(self.halt)
+        result = await self._in_time(request, key)
+        match result:
+            case Again(problem=problem, unsent=unsent):
+                outage.failed(key, problem, limit.rate, connected=not unsent)
+            case Failure(kind="unknown", message=problem):
+                outage.failed(key, problem, limit.rate, connected=True, costly=True)
+            case _ if rate := outage.answered():
+                limit.rate = rate
+            case _:
+                pass
+        if outage.lasting and outage.seconds > endpoint.max_outage:
+            msg = f"{outage.why()}; that is more than max_outage ({in_words(endpoint.max_outage)})"
+            raise self.halt.fail(msg)
+        return result
+
+    async def _in_time(self, request: Request, key: str) -> bytes | Failure | Again:
+        """Send once, when rate and budget permit it."""
+        model = request.endpoint.model
+        limit = self.limits[request.endpoint.base_url, model]
+        bound = request.upper_nano(self.prices[model])
+        while True:
+            await self.room.wait(self.halt)
+            ticket = await limit.wait(self.halt)
+            if self.halt():
+                raise Stopped
+            upper = self.budget.scaled(model, bound or 0)
+            if not await self.budget.reserve(upper, self.halt):
+                if not self.halt():
+                    self.halt.by_budget = self.halt.asked = True
+                raise Stopped
+            cost: int | None = 0
+            try:
+                await limit.pause_over(self.halt)
+                if self.halt():
+                    raise Stopped
+                result, cost = await self._send(request, key, None if bound is None else upper, limit, ticket)
+            except NotSent:
+                continue
+            finally:
+                self.tally.over_bound += self.budget.settle(model, upper, cost)
+            return result
+
+    async def _send(
+        self, request: Request, key: str, upper: int | None, limit: RateLimit, ticket: float
+    ) -> tuple[bytes | Failure | Again, int | None]:
+        """Send once; what came of it, and what it cost (None: not known).
+
+        Raises:
+            NotSent: a pause was asked for while the intent was written.
+            Stopped: the pass stopped meanwhile.
+        """
+        import openai
+
+        endpoint, ledger = request.endpoint, self.ledger
+        client = self.clients[endpoint.name]
+        # Reading and encoding an image would hold up every other request.
+        body = await asyncio.to_thread(request.body)
+        call = await ledger.begin_call(**request.intent(key, upper))
+        try:
+            # Held while the request is on its way and no longer: another one may be sent while its reply is written.
+            async with self._slots[endpoint.name]:
+                if self.halt() or limit.held():
+                    raise Stopped if self.halt() else NotSent
+                self.tally.requests += 1
+                raw = await self._post(client, endpoint, body, limit, ticket)
+        except (Stopped, NotSent):
+            await ledger.end_call(call, "unsent", ended=time.time(), error="stopped before it was sent", cost_nano=0)
+            raise
+        except openai.APIStatusError as error:
+            status, said = error.status_code, without_key(error.response.content, client.api_key)
+            self.tally.statuses[status] += 1
+            if status in UNKNOWN:
+                return await self._unknown(call, f"HTTP {status}"), None
+            await ledger.end_call(call, "rejected", ended=time.time(), status=status, raw=said, cost_nano=0)
+            return self._judge(endpoint, status, said, error.response.headers), 0
+        except openai.APIConnectionError as error:
+            cause = root_cause(error)
+            if not never_sent(error):
+                return await self._unknown(call, cause), None
+            await ledger.end_call(call, "unsent", ended=time.time(), error=cause, cost_nano=0)
+            return Again(cause, unsent=True), 0
+        except TimeoutError:
+            # The client's own limit begins anew with every byte that arrives.
+            return await self._unknown(call, f"no whole answer within {endpoint.timeout:g} s"), None
+        return await self._keep(endpoint, call, without_key(raw, client.api_key), upper)
+
+    async def _post(
+        self, client: openai.AsyncOpenAI, endpoint: EndpointConfig, body: dict[str, Any], limit: RateLimit, ticket: float
+    ) -> bytes:
+        """Send, and tell the rate limit what its provider says, before anybody else may send."""
+        import openai
+
+        try:
+            async with asyncio.timeout(endpoint.timeout + _GRACE):
+                raw, headers = await post(client, self.path, body)
+        except openai.APIStatusError as error:
+            said = error.response.headers
+            if is_fatal(error.status_code, error.response.content):
+                # What is said of it comes when it is written down; nothing more is sent meanwhile.
+                self.halt.asked = True
+            if left := allowances(said):
+                limit.told(ticket, left)
+            wait = retry_after(said)
+            if error.status_code == 429:
+                limit.refused(ticket, wait)
+            elif error.status_code not in RETRIED:
+                limit.replied(ticket)
+            elif wait is not None:
+                limit.pause(wait)
+            raise
+        if left := allowances(headers):
+            limit.told(ticket, left)
+        limit.replied(ticket)
+        return raw
+
+    async def _keep(self, endpoint: EndpointConfig, call: int, raw: bytes, upper: int | None) -> tuple[bytes | Again, int]:
+        """Write what a 200 brought."""
+        ledger = self.ledger
+        if not self.answers(raw):
+            await ledger.end_call(call, "rejected", ended=time.time(), status=200, raw=raw, cost_nano=0)
+            return Again(f"HTTP 200 with no answer in it: {raw[:300].decode('utf-8', 'replace')}"), 0
+        kept, cost, tokens = await self._received(endpoint, raw, upper)
+        await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost)
+        self.tally.cost_nano += cost
+        self.tally.estimated += tokens is None
+        return kept, cost
+
+    async def _unknown(self, call: int, cause: str) -> Failure:
+        self.tally.unknown += 1
+        await self.ledger.end_call(call, "unknown", ended=time.time(), error=cause)
+        return Failure("unknown", cause)
+
+    async def _received(
+        self, endpoint: EndpointConfig, raw: bytes, upper: int | None
+    ) -> tuple[bytes, int, tuple[int, int] | None]:
+        """What the ledger keeps of a reply, its cost in nano-dollars, and its tokens (None: it names none)."""
+        return raw, *price_reply(raw, self.prices[endpoint.model], upper)
+
+    def _judge(self, endpoint: EndpointConfig, status: int, raw: bytes, headers: Mapping[str, str]) -> Failure | Again:
+        said = raw[:300].decode("utf-8", "replace")
+        where = f"{endpoint.name}: {endpoint.base_url}"
+        if is_fatal(status, raw):
+            msg = f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}"
+            raise self.halt.fail(msg)
+        if status not in RETRIED:
+            return Failure("refused", f"HTTP {status}: {said}")
+        wait = retry_after(headers)
+        if wait is not None and wait > endpoint.max_outage:
+            msg = (
+                f"{where} asks to come again in {wait:.0f} s (HTTP {status}: {said}); "
+                f"that is more than max_outage ({in_words(endpoint.max_outage)})"
+            )
+            raise self.halt.fail(msg)
+        return Again(f"HTTP {status}: {said}", wait)
+
+
+def price_reply(raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:
+    """Nano-dollars of a reply and its (prompt, output) tokens.
+
+    A reply that names no usage is counted at the bound of its request, so that a budget holds; its tokens are None.
+    """
+    usage = usage_of(raw)
+    if usage is None:
+        return upper or 0, None
+    return price.cost(*usage), (usage[0], usage[2])
+
+
+def dollars(nano: int) -> str:
+    """For people."""
+    return f"${nano / NANO:.6f}"

@@ -1,0 +1,50 @@
+"""Requests on their way into a batch: a file of JSON lines in the store, within the provider's limits."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import IO
+
+from data_prep.provider.request import Request
+
+
+class Spool:
+    """One file of requests.
+
+    Args:
+        folder: made if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.token = secrets.token_hex(16)
+        self.path = spool_path(folder, self.token)
+        self.requests = 0
+        self.bytes = 0
+        self._file: IO[bytes] = self.path.open("wb")
+
+    @staticmethod
+    def line(request: Request, key: str) -> bytes:
+        """One request as the provider wants it; its `custom_id` is the cache key."""
+        value = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": request.body()}
+        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+    def add(self, line: bytes) -> None:
+        """Append a line."""
+        self._file.write(line)
+        self.requests += 1
+        self.bytes += len(line)
+
+    def close(self) -> None:
+        """Flush to disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def spool_path(folder: Path, token: str) -> Path:
+    """Where the requests of a batch lie until it has ended."""
+    return folder / f"{token}.jsonl"

@@ -1,0 +1,49 @@
+"""Many questions at a time, until all are answered or the pass stops: one loop for every caller of a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
+
+from data_prep.provider.attempts import Halt, Stopped
+from data_prep.provider.interrupt import halt_on_interrupt
+
+_Q = TypeVar("_Q")
+
+
+async def ask_many(halt: Halt, questions: Iterable[_Q], ask: Callable[[_Q], Awaitable[None]], at_once: int) -> None:
+    """Ask every question; one that stops, or fails, ends the asking, and what is in flight is waited for, since it is paid for.
+
+    Ctrl-C does the same (`halt_on_interrupt`).
+
+    Args:
+        halt: of the pass; afterwards it says whether and why not everything was asked.
+        questions: taken one after another, when a worker is free.
+        ask: asks one and keeps the answer; `Stopped` is no error.
+        at_once: workers.
+
+    Raises:
+        CallError: why the pass cannot go on.
+        Exception: the first one that `ask` raised.
+    """
+    errors: list[Exception] = []
+
+    async def worker(queue: Iterator[_Q]) -> None:
+        for question in queue:
+            if halt():
+                return
+            try:
+                await ask(question)
+            except Stopped:
+                return
+            except Exception as error:
+                halt.asked = True
+                errors.append(error)
+                return
+
+    queue = iter(questions)
+    with halt_on_interrupt(halt):
+        await asyncio.gather(*(worker(queue) for _ in range(at_once)))
+    if error := halt.fatal or next(iter(errors), None):
+        raise error

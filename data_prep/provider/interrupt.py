@@ -1,0 +1,40 @@
+"""Ctrl-C, `kill` and the end of a terminal while money is in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from data_prep.provider.attempts import Halt
+
+_ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C; `kill`, a scheduler or a shutdown; a terminal that was closed (under `nohup` that is ignored, and stays so)."""
+
+
+@contextlib.contextmanager
+def halt_on_interrupt(halt: Halt) -> Iterator[None]:
+    """The first signal: send nothing more, wait for what is in flight (it is paid for). The second: at once."""
+    loop = asyncio.get_running_loop()
+    watched = [number for number in _ASKED if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def stop() -> None:
+        halt.asked = True
+        release()
+
+    def release() -> None:
+        for number in watched:
+            loop.remove_signal_handler(number)
+
+    try:
+        for number in watched:
+            loop.add_signal_handler(number, stop)
+    except (ValueError, RuntimeError, NotImplementedError):
+        # Not the main thread: signals are the caller's affair.
+        yield
+        return
+    try:
+        yield
+    finally:
+        release()

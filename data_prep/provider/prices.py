@@ -1,0 +1,117 @@
+"""What models cost: the price table, in integer nano-dollars per token; and how YAML files are read."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from data_prep.demo.simulation.config import Settings
+from data_prep.provider.image_tokens import ImageTokens
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.records import describe
+
+
+class ConfigError(UserError, ValueError):
+    """A configuration or price table is wrong; the message names the file, the key, what was found and what is allowed."""
+
+
+class Price(Settings):
+    """What one model costs, in integer nano-dollars per token."""
+
+    input: int
+    cached_input: int
+    output: int
+    batch: Price | None = None
+    """Through the Batch API."""
+    image: ImageTokens = ImageTokens(kind="tiles", base=2833, tile=5667)
+    """How images are counted; the default is the dearest count that we know of."""
+
+    def cost(self, prompt: int, cached: int, output: int) -> int:
+        """Nano-dollars of one reply: tokens of the prompt (of them cached) and of the answer."""
+        return (prompt - cached) * self.input + cached * self.cached_input + output * self.output
+
+    def bound(self, prompt: int, output: int | None) -> int | None:
+        """The most that a request can cost, None where its output has no limit (and costs something)."""
+        dearest = max(self.input, self.cached_input)
+        if output is None:
+            return prompt * dearest if self.output == 0 else None
+        return prompt * dearest + output * self.output
+
+
+def load_prices(path: str | Path) -> dict[str, Price]:
+    """Prices by model from a table in USD per million tokens.
+
+    A row has `input` and `output`, and perhaps `cached_input`, `batch` (the same three, for the Batch API) and `image` (how its
+    tokens are counted, see `image_tokens.ImageTokens`).
+
+    Raises:
+        ConfigError: the table is missing or wrong, or a price is finer than a nano-dollar per token.
+    """
+    path = Path(path)
+    models = read_yaml(path).get("models")
+    if not isinstance(models, dict):
+        msg = f"{path}: key 'models' must map model names to prices, found {type(models).__name__}"
+        raise ConfigError(msg)
+    return {str(name): _price(row, f"{path}: models.{name}") for name, row in models.items()}
+
+
+def _price(row: object, where: str) -> Price:
+    if not isinstance(row, dict):
+        msg = f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}"
+        raise ConfigError(msg)
+    extra: dict[str, Any] = {}
+    if "batch" in row:
+        extra["batch"] = _price(row["batch"], f"{where}.batch")
+    if "image" in row:
+        try:
+            extra["image"] = ImageTokens.model_validate(row["image"])
+        except ValidationError as error:
+            msg = f"{where}.image: {describe(error)}"
+            raise ConfigError(msg) from None
+    money = {key: value for key, value in row.items() if key not in extra}
+    if not {"input", "output"} <= set(money) <= {"input", "cached_input", "output"}:
+        msg = f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}"
+        raise ConfigError(msg)
+    nano = {key: _nano_per_token(value, f"{where}.{key}") for key, value in money.items()}
+    return Price(**{"cached_input": nano["input"], **nano, **extra})
+
+
+def _nano_per_token(usd_per_million: object, where: str) -> int:
+    try:
+        nano = Decimal(str(usd_per_million)) * 1000
+    except InvalidOperation:
+        msg = f"{where}: {usd_per_million!r} is not a number (USD per million tokens)"
+        raise ConfigError(msg) from None
+    if nano < 0 or nano != nano.to_integral_value():
+        msg = f"{where}: {usd_per_million} must be ≥ 0 with at most 3 decimals (USD per million tokens)"
+        raise ConfigError(msg)
+    return int(nano)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A mapping from a YAML file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or no mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"{path}: no such file"
+        raise ConfigError(msg) from None
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror}"
+        raise ConfigError(msg) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = path if mark is None else f"{path}:{mark.line + 1}"
+        msg = f"{place}: not YAML: {getattr(error, 'problem', None) or error}"
+        raise ConfigError(msg) from None
+    if not isinstance(value, dict):
+        msg = f"{path}: expected a mapping, found {type(value).__name__}"
+        raise ConfigError(msg)
+    return value

@@ -1,0 +1,257 @@
+"""A store: a directory with content-addressed images and the ledger.
+
+STORE/images/ab/<sha256>.jpg
+STORE/ledger.sqlite
+STORE/lock
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from data_prep.sources.base import Refusal, Repeat, SourceItem
+from data_prep.sources.labels import is_labelled
+from data_prep.store.group_commit import LedgerError, damaged, told
+from data_prep.store.ledger import Ledger
+from data_prep.store.rows import Item
+from emo_lightning.core.errors import UserError
+
+_BATCH = 256
+"""Items per transaction of an import."""
+_SHOWN = 20
+"""Refusals kept word by word in a report; all are counted."""
+
+
+class StoreError(UserError, RuntimeError):
+    """The store cannot be used."""
+
+
+@dataclass
+class ImportReport:
+    """What an import did."""
+
+    added: int = 0
+    known: int = 0
+    """Imported before, with the same bytes."""
+    changed: int = 0
+    """Imported before with other bytes: left as it was."""
+    labelled: int = 0
+    """Items of this read to which the source gives an emotion of the eight."""
+    unlabelled: int = 0
+    """The other items of this read."""
+    repeated: int = 0
+    """Rows that only say again what an earlier one said."""
+    refused: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    """Refusals by the first words of their reason."""
+    refusals: list[Refusal] = field(default_factory=list)
+    """The first of them, in full."""
+
+    @property
+    def read(self) -> int:
+        """Everything that the source yielded."""
+        return self.labelled + self.unlabelled + self.repeated + self.refused
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Count a refusal, or a repeated row."""
+        if isinstance(refusal, Repeat):
+            self.repeated += 1
+            return
+        self.refused += 1
+        self.reasons[re.split("[:;,]", refusal.reason, maxsplit=1)[0]] += 1
+        if len(self.refusals) < _SHOWN:
+            self.refusals.append(refusal)
+
+
+class Store:
+    """Open a store; a writer holds its lock, so two programs never pay for the same reply.
+
+    Args:
+        root: directory; made if it is missing and `write` and `create` are true.
+        write: hold the lock and allow writing.
+        create: false for what needs the images of a store: a mistyped name is an error then, not a new store.
+
+    Raises:
+        StoreError: another program writes to it.
+        LedgerError: it does not exist (reading), or is of another version.
+    """
+
+    def __init__(self, root: str | Path, *, write: bool, create: bool = True) -> None:
+        self.root = Path(root)
+        if not create and not (self.root / "ledger.sqlite").exists():
+            msg = f"{self.root}: no store there; `emo prep import` makes one"
+            raise LedgerError(msg)
+        self._lock: IO[bytes] | None = None
+        if write:
+            (self.root / "images").mkdir(parents=True, exist_ok=True)
+            self.lock()
+        self.ledger = Ledger(self.root / "ledger.sqlite", write=write)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+        if value is not None and damaged(value):
+            with told(self.ledger.path):
+                raise value
+
+    def close(self) -> None:
+        """Finish writes and give the lock back."""
+        self.ledger.close()
+        self.unlock()
+
+    def lock(self) -> None:
+        """Take the lock of the store.
+
+        Raises:
+            StoreError: another program has it.
+        """
+        lock = open(self.root / "lock", "wb")  # noqa: SIM115 - held until unlock()
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            msg = f"{self.root}: another program is writing to this store"
+            raise StoreError(msg) from None
+        except OSError as error:
+            lock.close()
+            msg = f"{self.root}: cannot be locked ({error.strerror}); put the store on a local disk"
+            raise StoreError(msg) from None
+        self._lock = lock
+
+    def unlock(self) -> None:
+        """Give the lock back, if it is held."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def image_path(self, sha256: str, extension: str) -> Path:
+        """Where an image lies."""
+        return _image_path(self.root, sha256, extension)
+
+    def image(self, sha256: str, extension: str) -> bytes:
+        """Bytes of an image.
+
+        Raises:
+            StoreError: the file is missing or its content is not what its name says.
+        """
+        return read_image(self.root, sha256, extension)
+
+    def add_image(self, data: bytes, extension: str) -> str:
+        """Store an image under its sha256 (temporary name, then rename), also where a power cut left less of it; returns the sha256."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.image_path(sha256, extension)
+        if not path.exists() or path.stat().st_size != len(data):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return sha256
+
+    def import_items(
+        self, items: Iterable[SourceItem | Refusal], on_item: Callable[[ImportReport], None] | None = None
+    ) -> ImportReport:
+        """Take over what a source yields; importing again adds only what is new.
+
+        Args:
+            items: from a source.
+            on_item: called after each one, for progress.
+        """
+        report = ImportReport()
+        known: dict[str, dict[str, str]] = {}
+        batch: list[Item] = []
+        try:
+            for item in items:
+                if isinstance(item, Refusal):
+                    report.refuse(item)
+                else:
+                    if item.source not in known:
+                        known[item.source] = self.ledger.item_keys(item.source)
+                    self._take(item, known[item.source], batch, report)
+                if len(batch) >= _BATCH:
+                    self.ledger.add_items(batch)
+                    batch.clear()
+                if on_item:
+                    on_item(report)
+        finally:
+            # An interrupted download must not fetch again what it has.
+            self.ledger.add_items(batch)
+        return report
+
+    def _take(self, item: SourceItem, seen: dict[str, str], batch: list[Item], report: ImportReport) -> None:
+        labelled = is_labelled(item.labels)
+        report.labelled += labelled
+        report.unlabelled += not labelled
+        sha256 = hashlib.sha256(item.image).hexdigest()
+        if item.key in seen:
+            report.known += seen[item.key] == sha256
+            report.changed += seen[item.key] != sha256
+            if seen[item.key] == sha256:
+                # Mends a store that lost the file.
+                self.add_image(item.image, item.extension)
+            return
+        self.add_image(item.image, item.extension)
+        seen[item.key] = sha256
+        report.added += 1
+        batch.append(
+            Item(
+                id=item_id(item.source, item.key),
+                source=item.source,
+                key=item.key,
+                sha256=sha256,
+                extension=item.extension,
+                width=item.width,
+                height=item.height,
+                split=item.split,
+                group=item.group,
+                labels=item.labels,
+                regions=[region.model_dump(mode="json") for region in item.regions],
+                licence=item.licence,
+                origin=item.origin,
+            )
+        )
+
+
+def _image_path(root: Path, sha256: str, extension: str) -> Path:
+    return root / "images" / sha256[:2] / f"{sha256}.{extension}"
+
+
+def read_image(root: Path, sha256: str, extension: str) -> bytes:
+    """As `Store.image`, without opening the ledger of the store.
+
+    Raises:
+        StoreError: the file is missing or its content is not what its name says.
+    """
+    path = _image_path(root, sha256, extension)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        msg = f"{path}: the image is missing from the store"
+        raise StoreError(msg) from None
+    if hashlib.sha256(data).hexdigest() != sha256:
+        msg = f"{path}: the content does not have the sha256 of its name"
+        raise StoreError(msg)
+    return data
+
+
+def item_id(source: str, key: str) -> str:
+    """A key for tars: the source's own where that is safe and unique, else a readable part and a hash of the whole."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", key) and key.startswith(f"{source}-"):
+        return key
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(key).with_suffix("").as_posix()).strip("-")[-40:]
+    digest = hashlib.sha256(f"{source}\0{key}".encode()).hexdigest()[:12]
+    safe_source = re.sub(r"[^A-Za-z0-9_]+", "-", source).strip("-") or "source"
+    return "-".join(part for part in (safe_source, slug, digest) if part)

@@ -1,0 +1,203 @@
+"""Answers that do not look at the image: what a figure of Table 5 is worth is its distance from these."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Record
+
+MEAN_BOX = "constant, mean box"
+MEDIAN_BOX = "constant, median box"
+SHUFFLED = "shuffled labels"
+TEXT_ONLY = "text-only"
+
+
+class Baseline(Protocol):
+    """Answers for references without their images."""
+
+    @property
+    def inapplicable(self) -> tuple[str, ...]:
+        """Rows of Table 5 that the baseline has no answer to."""
+        ...
+
+    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+        """One answer per record."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What it answers, for the page."""
+        ...
+
+
+class ConstantAnswer:
+    """The same emotion, intensity, description and relative box for every image.
+
+    Args:
+        records: where the constants come from: majority emotion, median intensity, most frequent description (ties: the
+            first in the schema's or the file's order), and the mean or median of the subject's boxes, each coordinate
+            divided by its image's width or height.
+        center: "mean" or "median", of the boxes.
+    """
+
+    inapplicable: tuple[str, ...] = ()
+
+    def __init__(self, records: Sequence[Record], center: str) -> None:
+        if center not in ("mean", "median"):
+            msg = f"center={center!r}; allowed: 'mean', 'median'"
+            raise ValueError(msg)
+        self.emotion = _most_common(sorted((r.emotion for r in records if r.emotion), key=EMOTIONS.index))
+        self.description = _most_common(r.description for r in records if r.description)
+        intensities = [r.intensity for r in records if r.intensity]
+        self.intensity = int(np.floor(np.median(intensities) + 0.5)) if intensities else None
+        boxes = [np.divide(o.bbox, (r.width, r.height) * 2) for r in records for o in r.primary_objects]
+        self.box = (np.mean(boxes, axis=0) if center == "mean" else np.median(boxes, axis=0)) if boxes else None
+
+    def __call__(self, record: Record) -> Prediction:
+        """The answer for one image: only its size is looked at, to scale the box."""
+        objects = []
+        if self.box is not None:
+            x1, y1, x2, y2 = map(float, self.box)
+            w, h = record.width, record.height
+            objects = [PredictedObject(bbox=(x1 * w, y1 * h, x2 * w, y2 * h))]
+        return Prediction(
+            id=record.id, description=self.description, emotion=self.emotion, intensity=self.intensity, objects=objects
+        )
+
+    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+        """As `Baseline.answers`."""
+        return [self(record) for record in records]
+
+    def describe(self) -> dict[str, Any]:
+        """The constants themselves, for the page."""
+        box = None if self.box is None else [round(float(v), 4) for v in self.box]
+        return {"emotion": self.emotion, "intensity": self.intensity, "description": self.description, "relative_box": box}
+
+
+class ShuffledLabels:
+    """The whole annotation of another image, drawn by chance: the labels' distribution is right, the image plays no part.
+
+    Args:
+        records: where the annotations come from; at least two.
+        seed: which annotation an image gets follows from it and the image's id.
+    """
+
+    inapplicable: tuple[str, ...] = ()
+
+    def __init__(self, records: Sequence[Record], seed: int = 0) -> None:
+        if len({record.id for record in records}) < 2:
+            msg = "shuffled labels need annotations of two images"
+            raise ValueError(msg)
+        self.records, self.seed = records, seed
+
+    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+        """As `Baseline.answers`; boxes keep their place relative to the image."""
+        return [self._answer(record) for record in records]
+
+    def _answer(self, record: Record) -> Prediction:
+        digest = hashlib.blake2b(f"{self.seed}\0{record.id}".encode(), digest_size=8).digest()
+        at = int.from_bytes(digest, "little") % len(self.records)
+        while (other := self.records[at]).id == record.id:
+            at = (at + 1) % len(self.records)
+        x, y = record.width / other.width, record.height / other.height
+        boxes = [(x1 * x, y1 * y, x2 * x, y2 * y) for x1, y1, x2, y2 in (o.bbox for o in other.primary_objects)]
+        return Prediction(
+            id=record.id,
+            description=other.description,
+            emotion=other.emotion,
+            intensity=other.intensity,
+            intensity_level=other.intensity_level,
+            objects=[PredictedObject(bbox=box) for box in boxes],
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """As `Baseline.describe`."""
+        return {"answer": "the annotation of another image, drawn by chance", "images": len(self.records), "seed": self.seed}
+
+
+class TextOnly:
+    """Emotion and intensity read from the reference's own description, by a linear model over its words.
+
+    It reads the annotation, so it is no competitor: it says how much of the label the words alone give away. TF-IDF over words
+    and pairs of words; logistic regression for the emotion, ridge regression for the intensity.
+
+    Args:
+        records: to learn from.
+
+    Raises:
+        ValueError: fewer than two emotions among the records that have a description.
+    """
+
+    inapplicable = ("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_image_text")
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.pipeline import make_pipeline
+
+        def fitted(model: Any, pairs: list[tuple[str, Any]]) -> Any:
+            words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+", max_features=50_000)
+            return make_pipeline(words, model).fit([text for text, _ in pairs], [label for _, label in pairs])
+
+        named = [(r.description, r.emotion.value) for r in records if r.description and r.emotion]
+        rated = [(r.description, r.intensity) for r in records if r.description and r.intensity]
+        if len({label for _, label in named}) < 2:
+            msg = "the training set has fewer than two emotions among its records with a description"
+            raise ValueError(msg)
+        self.emotion = fitted(LogisticRegression(max_iter=300), named)
+        self.intensity = fitted(Ridge(), rated) if rated else None
+        self.learned = {"emotion": len(named), "intensity": len(rated)}
+
+    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+        """As `Baseline.answers`; a record without a description gets no emotion and no intensity."""
+        said: list[dict[str, Any]] = [{} for _ in records]
+        described = [i for i, record in enumerate(records) if record.description]
+        texts = [str(records[i].description) for i in described]
+        if texts:
+            for i, emotion in zip(described, self.emotion.predict(texts), strict=True):
+                said[i]["emotion"] = str(emotion)
+            if self.intensity is not None:
+                for i, value in zip(described, self.intensity.predict(texts), strict=True):
+                    said[i]["intensity"] = float(np.clip(np.floor(value + 0.5), 1, 10))
+        return [Prediction(id=record.id, **fields) for record, fields in zip(records, said, strict=True)]
+
+    def describe(self) -> dict[str, Any]:
+        """As `Baseline.describe`."""
+        return {"answer": "a linear model over the words of the reference's own description", "learned_from": self.learned}
+
+
+def all_baselines(
+    references: Sequence[Record], train: Sequence[Record] | None, seed: int
+) -> tuple[dict[str, Baseline], dict[str, str]]:
+    """Every baseline that these records allow, by name, and why the others are missing.
+
+    Args:
+        references: what is scored.
+        train: where the answers come from; None takes the references themselves, which flatters the constants.
+        seed: of the shuffled labels.
+    """
+    source = train if train is not None else references
+    found: dict[str, Baseline] = {MEAN_BOX: ConstantAnswer(source, "mean"), MEDIAN_BOX: ConstantAnswer(source, "median")}
+    omitted: dict[str, str] = {}
+    try:
+        found[SHUFFLED] = ShuffledLabels(source, seed)
+    except ValueError as error:
+        omitted[SHUFFLED] = str(error)
+    try:
+        if train is None:
+            msg = "it learns from a training set, and none was given"
+            raise ValueError(msg)
+        found[TEXT_ONLY] = TextOnly(train)
+    except ValueError as error:
+        omitted[TEXT_ONLY] = str(error)
+    return found, omitted
+
+
+def _most_common(values: Iterable[str]) -> str | None:
+    # Counter keeps first-seen order among equals.
+    common = Counter(values).most_common(1)
+    return str(common[0][0]) if common else None

@@ -1,0 +1,98 @@
+"""Retrieval by DES (paper section 3.3: the embedding serves "classification, retrieval, and generation").
+
+recall@k: share of the queries with at least one relevant image among their k nearest (the metric-learning recall@k). precision@k:
+mean share of relevant images among the k nearest. Relevant: another image with the same emotion, triplet, or element of it. Queries
+for which no other image is relevant are left out and counted. Chance is exact: k others drawn without replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emo_lightning.analysis.des_space.inputs import DesSet, Metric, mean_interval, nearest
+from emo_lightning.core.records import EMOTIONS
+
+TARGETS = ("emotion", "triplet", "background", "attribute", "subject")
+"""What makes an image relevant."""
+
+
+def labels_of(found: DesSet, target: str) -> list[str | None]:
+    """N labels of a target, None where the record has none; blanks and case do not matter."""
+    match target:
+        case "emotion":
+            return found.emotions
+        case "triplet":
+            return [None if r.triplet is None else str(r.triplet).strip().lower() for r in found.records]
+        case "background" | "attribute" | "subject":
+            return [None if (text := getattr(r, target)) is None else text.strip().lower() for r in found.records]
+        case _:
+            msg = f"target {target!r}; allowed: {', '.join(TARGETS)}"
+            raise ValueError(msg)
+
+
+def retrieval(
+    found: DesSet, ks: Sequence[int] = (1, 5, 10), metric: Metric = "cosine", targets: Sequence[str] = TARGETS, seed: int = 0
+) -> dict[str, Any]:
+    """Recall and precision at each k, by each target.
+
+    Args:
+        found: one arm's embeddings.
+        ks: how many neighbours count, each at least 1 and less than the number of images.
+        metric: of the embedding.
+        targets: of `TARGETS`.
+        seed: of the intervals' bootstrap over queries.
+
+    Returns:
+        `{"images", "metric", "ks", "targets": {target: {"queries", "without_relevant", "without_label", "recall": {k: {"value",
+        "low", "high", "chance"}}, "precision": …, "by_emotion": {emotion: {k: recall}}}}}`; shares 0–1; a target without any
+        query has `queries` 0 and nothing more; `by_emotion` only of target emotion.
+
+    Raises:
+        ValueError: a k is out of range.
+    """
+    neighbours = nearest(found.vectors, max(ks), metric) if len(found) > max(ks) else None
+    if neighbours is None or min(ks) < 1:
+        msg = f"retrieval: k={max(ks)} with {len(found)} images; expected 1 ≤ k < images"
+        raise ValueError(msg)
+    result = {target: _one(labels_of(found, target), neighbours, ks, seed, target == "emotion") for target in targets}
+    return {"images": len(found), "metric": metric, "ks": list(ks), "targets": result}
+
+
+def _one(labels: list[str | None], neighbours: NDArray[np.intp], ks: Sequence[int], seed: int, split: bool) -> dict[str, Any]:
+    from scipy.stats import hypergeom
+
+    names = np.array([name if name is not None else "" for name in labels])
+    known = np.array([name is not None for name in labels])
+    _, groups, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    relevant = np.where(known, sizes[groups] - 1, 0)
+    queries = np.flatnonzero(known & (relevant > 0))
+    counts = {
+        "queries": len(queries),
+        "without_relevant": int((known & (relevant == 0)).sum()),
+        "without_label": int((~known).sum()),
+    }
+    if not len(queries):
+        return counts
+    hits = (names[neighbours[queries]] == names[queries, None]) & known[neighbours[queries]]  # (queries, k)
+    others, few = len(labels) - 1, relevant[queries]
+    recall, precision = {}, {}
+    for k in ks:
+        at_least_one = hits[:, :k].any(axis=1).astype(np.float64)
+        chance = float(hypergeom.sf(0, others, few, k).mean())
+        recall[str(k)] = _figure(at_least_one, chance, seed)
+        precision[str(k)] = _figure(hits[:, :k].mean(axis=1), float((few / others).mean()), seed)
+    by_emotion = {
+        str(e): {str(k): float(hits[rows][:, :k].any(axis=1).mean()) for k in ks}
+        for e in EMOTIONS
+        if split and (rows := names[queries] == str(e)).any()
+    }
+    return {**counts, "recall": recall, "precision": precision, **({"by_emotion": by_emotion} if by_emotion else {})}
+
+
+def _figure(values: NDArray[np.float64], chance: float, seed: int) -> dict[str, float]:
+    value, low, high = mean_interval(values, seed)
+    return {"value": value, "low": low, "high": high, "chance": chance}

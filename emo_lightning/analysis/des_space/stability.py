@@ -1,0 +1,229 @@
+"""How far an embedding moves when nothing of the feeling changes: crop, JPEG, resolution, and the wording of the prompt.
+
+For every change: the cosine between the embedding of the changed image and of the image itself, the share of its k nearest
+neighbours (among the unchanged other images) that are the same, and how often the probe names the same emotion. Embeddings of
+one model may all point the same way, so the cosine between *different* images stands beside, and the place of the change between
+the two: 1 = did not move, 0 = as far as another image.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emo_lightning.analysis.des_space.inputs import mean_interval
+from emo_lightning.core.records import SchemaError
+from emo_lightning.data.chat import prompt
+from emo_lightning.data.collate import Collator
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from emo_lightning.inference.bundle import EmotionModel
+
+Array = NDArray[np.float64]
+
+DEFAULT_CHANGES = (
+    "crop=0.9",
+    "crop=0.75",
+    "jpeg=75",
+    "jpeg=25",
+    "resize=0.75",
+    "resize=0.5",
+    "prompt=Please look at this picture and reply with one JSON object: {keys}",
+    "prompt=What does the image make you feel? Give one JSON object: {keys}",
+)
+"""`crop=SHARE` keeps the middle of both sides, `jpeg=QUALITY` encodes and decodes, `resize=SHARE` shrinks both sides, `prompt=TEXT`
+asks in other words, with `{keys}` where the keys are explained."""
+
+Embed: TypeAlias = "Callable[[Sequence[Image], str | None], tuple[Array, NDArray[np.intp] | None]]"
+"""(images, wording or None) -> (embeddings (N, des_dim), the probe's classes (N,) or None)."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change that should not matter.
+
+    Args:
+        kind: crop, jpeg, resize or prompt.
+        value: a share, a quality, or a wording.
+    """
+
+    kind: str
+    value: float | str
+
+    @classmethod
+    def parse(cls, text: str) -> Change:
+        """From `kind=value`.
+
+        Raises:
+            ValueError: names the text and what is allowed.
+        """
+        kind, equals, value = text.partition("=")
+        match kind:
+            case "prompt" if "{keys}" in value:
+                return cls(kind, value)
+            case "crop" | "resize" | "jpeg" if equals:
+                top = 100 if kind == "jpeg" else 1
+                try:
+                    number = float(value)
+                except ValueError:
+                    number = -1.0
+                if 0 < number <= top and (kind != "jpeg" or number == int(number)):
+                    return cls(kind, number)
+        msg = (
+            f"change {text!r}; allowed: crop=SHARE and resize=SHARE with 0 < SHARE ≤ 1, jpeg=QUALITY with a whole number 1–100, "
+            "prompt=TEXT with {keys} in it"
+        )
+        raise ValueError(msg)
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        if isinstance(self.value, str):
+            return f"prompt: {self.value.replace('{keys}', '…')}"
+        unit = f"{self.value:.0f}" if self.kind == "jpeg" else f"{100 * self.value:g} %"
+        titles = {"crop": "centre crop", "jpeg": "JPEG quality", "resize": "sides shrunk to"}
+        return f"{titles[self.kind]} {unit}"
+
+    @property
+    def wording(self) -> str | None:
+        """The other prompt, or None."""
+        return self.value if isinstance(self.value, str) else None
+
+    def apply(self, image: Image) -> Image:
+        """The changed image, RGB; a change of wording leaves it alone."""
+        from PIL import Image as images
+
+        if isinstance(self.value, str):
+            return image
+        width, height = image.size
+        if self.kind == "jpeg":
+            buffer = io.BytesIO()
+            image.convert("RGB").save(buffer, "JPEG", quality=int(self.value))
+            with images.open(buffer) as opened:
+                return opened.convert("RGB")
+        wide, high = max(1, round(width * self.value)), max(1, round(height * self.value))
+        if self.kind == "resize":
+            return image.resize((wide, high), images.Resampling.BICUBIC)
+        left, top = (width - wide) // 2, (height - high) // 2
+        return image.crop((left, top, left + wide, top + high))
+
+
+@dataclass
+class _Reworded(Collator):
+    """Asks in other words.
+
+    Args:
+        wording: with `{keys}` where the usual prompt explains the keys.
+    """
+
+    wording: str = "{keys}"
+
+    def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
+        explained = prompt(keys).partition(": ")[2]
+        text = self.wording.replace("{keys}", explained)
+        chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+        full = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(full, add_special_tokens=False)["input_ids"])
+
+
+def embedder(model: EmotionModel, batch_size: int) -> Embed:
+    """The `Embed` of a loaded bundle; its own prompt is put back after each call."""
+
+    def embed(images: Sequence[Image], wording: str | None) -> tuple[Array, NDArray[np.intp] | None]:
+        usual = model.collate
+        if wording is not None:
+            model.collate = _Reworded(usual.processor, usual.model_type, answers=False, wording=wording)
+        try:
+            parts = [model.embed(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+        finally:
+            model.collate = usual
+        said = [model.distribution(part) for part in parts]
+        classes = None if said[0] is None else np.concatenate([s.argmax(-1).numpy() for s in said if s is not None])
+        return np.concatenate([part.numpy() for part in parts]).astype(np.float64), classes
+
+    return embed
+
+
+def stability(
+    embed: Embed, images: Sequence[Image], changes: Sequence[str] = DEFAULT_CHANGES, k: int = 10, seed: int = 0
+) -> dict[str, Any]:
+    """Measure every change.
+
+    Args:
+        embed: of `embedder`.
+        images: N in RGB, at least 3.
+        changes: see `DEFAULT_CHANGES`.
+        k: neighbours; fewer where there are fewer images.
+        seed: of the intervals' bootstrap over images.
+
+    Returns:
+        `{"images", "k", "other_cosine", "overlap_chance", "changes": [{"change", "kind", "cosine": {"value", "low", "high"}, "cosine_p5",
+        "place", "overlap": {…}, "same_emotion": {…} | None}]}`; `place` is (cosine − other_cosine) / (1 − other_cosine), None where
+        all images look alike; `same_emotion` None without a probe.
+
+    Raises:
+        SchemaError: fewer than 3 images, or an embedding that is not finite or all zeros (names the change).
+        ValueError: a change that cannot be read, or k < 1.
+    """
+    parsed = [Change.parse(text) for text in changes]
+    if not parsed or k < 1:
+        msg = f"k={k} and {len(parsed)} changes; expected at least 1 of each"
+        raise ValueError(msg)
+    if len(images) < 3:
+        msg = f"stability: {len(images)} images; expected at least 3, as neighbours are compared"
+        raise SchemaError(msg)
+    k = min(k, len(images) - 1)
+    vectors, named = embed(images, None)
+    own = _unit(vectors, "unchanged")
+    among = own @ own.T
+    before = _nearest(among, k)
+    off = ~np.eye(len(own), dtype=bool)
+    other = float(among[off].mean())
+    rows = []
+    for change in parsed:
+        vectors, said = embed([change.apply(image) for image in images], change.wording)
+        moved = _unit(vectors, change.name)
+        cosine = (moved * own).sum(axis=1)
+        after = _nearest(moved @ own.T, k)
+        overlap = np.array([len(set(a) & set(b)) / k for a, b in zip(before.tolist(), after.tolist(), strict=True)])
+        same = None if named is None or said is None else (named == said).astype(np.float64)
+        rows.append(
+            {
+                "change": change.name,
+                "kind": change.kind,
+                "cosine": _figure(cosine, seed),
+                "cosine_p5": float(np.percentile(cosine, 5)),
+                "place": float((cosine.mean() - other) / (1 - other)) if other < 1 - 1e-9 else None,
+                "overlap": _figure(overlap, seed),
+                "same_emotion": None if same is None else _figure(same, seed),
+            }
+        )
+    return {"images": len(images), "k": k, "other_cosine": other, "overlap_chance": k / (len(images) - 1), "changes": rows}
+
+
+def _unit(vectors: Array, change: str) -> Array:
+    norms = np.linalg.norm(vectors, axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if len(bad):
+        msg = f"stability, {change}: the embedding of image {bad[0]} is {'all zeros' if norms[bad[0]] == 0 else 'not finite'}"
+        raise SchemaError(msg)
+    return vectors / norms[:, None]
+
+
+def _nearest(cosines: Array, k: int) -> NDArray[np.intp]:
+    """(N, k) rows of the nearest other images; the diagonal is the image itself."""
+    others = -cosines
+    np.fill_diagonal(others, np.inf)
+    return np.argsort(others, axis=1, kind="stable")[:, :k]
+
+
+def _figure(values: Array, seed: int) -> dict[str, float]:
+    value, low, high = mean_interval(values, seed)
+    return {"value": value, "low": low, "high": high}

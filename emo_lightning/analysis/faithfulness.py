@@ -1,0 +1,282 @@
+"""Word-to-region faithfulness: does the emotion's probability hang on the region that the words were grounded to?
+
+The region is masked, and the fall of the probability of the emotion that the model saw in the whole image is compared with the mean
+fall under boxes of the same width and height at random places of the same image. Only a surplus over those says that the region
+matters: masking anything costs something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from emo_lightning.core.records import EMOTIONS, SchemaError
+from emo_lightning.metrics.bootstrap import FEW, RESAMPLES, draws, interval
+from emo_lightning.report.page import Cell, Page, PageTable, Spread
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from emo_lightning.inference.bundle import EmotionModel
+
+Box = tuple[int, int, int, int]
+"""(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
+
+TRIES = 60
+"""Places tried for each random box before an image counts as without room."""
+
+BLUR = 0.25
+"""Radius of the blur as a share of the box's shorter side."""
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """How regions are masked.
+
+    Args:
+        mask: `mean` paints the image's mean colour, `blur` blurs.
+        draws: random boxes per image.
+        max_overlap: most intersection over union of a random box with the grounded one.
+        seed: of the random boxes and of the bootstrap.
+
+    Raises:
+        SchemaError: draws below 1, or max_overlap not from 0 to 1.
+    """
+
+    mask: Literal["mean", "blur"] = "mean"
+    draws: int = 8
+    max_overlap: float = 0.3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or not 0 <= self.max_overlap < 1:
+            msg = f"draws is {self.draws}, max_overlap is {self.max_overlap}; expected at least 1, and from 0 to below 1"
+            raise SchemaError(msg)
+
+
+@dataclass(frozen=True)
+class _Case:
+    id: str
+    words: str
+    image: Image
+    box: Box
+    controls: list[Box]
+
+
+def masked(image: Image, box: Box, how: Literal["mean", "blur"]) -> Image:
+    """A copy of an RGB image with one box painted in the image's mean colour, or blurred."""
+    from PIL import Image as Pictures
+    from PIL import ImageFilter, ImageStat
+
+    out = image.copy()
+    size = (box[2] - box[0], box[3] - box[1])
+    match how:
+        case "mean":
+            red, green, blue = (round(channel) for channel in ImageStat.Stat(image).mean[:3])
+            out.paste(Pictures.new("RGB", size, (red, green, blue)), box[:2])
+        case "blur":
+            # The whole image is blurred and the box cut out of it, so that the box has no hard inner edge.
+            blurred = image.filter(ImageFilter.GaussianBlur(max(1.0, BLUR * min(size))))
+            out.paste(blurred.crop(box), box[:2])
+        case _:
+            msg = f"mask {how!r}; allowed: mean, blur"
+            raise SchemaError(msg)
+    return out
+
+
+def random_boxes(box: Box, size: tuple[int, int], plan: MaskPlan, rng: np.random.Generator) -> list[Box] | None:
+    """Boxes of the same width and height, uniformly placed inside the image, that overlap the given one by no more than allowed.
+
+    Args:
+        box: the grounded one.
+        size: (width, height) of the image.
+        plan: how many and how far off.
+        rng: source of the places.
+
+    Returns:
+        `plan.draws` boxes, or None where the image has no room for them.
+    """
+    width, height = box[2] - box[0], box[3] - box[1]
+    found: list[Box] = []
+    for _ in range(TRIES * plan.draws):
+        x = int(rng.integers(0, size[0] - width + 1))
+        y = int(rng.integers(0, size[1] - height + 1))
+        candidate = (x, y, x + width, y + height)
+        if _overlap(box, candidate) <= plan.max_overlap:
+            found.append(candidate)
+            if len(found) == plan.draws:
+                return found
+    return None
+
+
+def _overlap(a: Box, b: Box) -> float:
+    both = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    return both / (2 * (a[2] - a[0]) * (a[3] - a[1]) - both)
+
+
+def faithfulness(
+    model: Path | EmotionModel,
+    references: Sequence[str],
+    boxes: Path | None,
+    plan: MaskPlan,
+    limit: int | None = None,
+    batch_size: int = 16,
+) -> dict[str, Any]:
+    """Measure a bundle on tars.
+
+    Args:
+        model: bundle folder, or loaded.
+        references: tars; JSON lines hold no images.
+        boxes: predictions whose boxes are masked; None takes the references' primary boxes.
+        plan: how regions are masked.
+        limit: only the first so many references.
+        batch_size: images at a time.
+
+    Returns:
+        `summary` and `emotions` (emotion -> summary): `images`, `grounded` and `random` (mean fall of the probability, points),
+        `surplus` (their difference with `low`, `high`, `p`), `larger` (share of images in which the grounded box counts for
+        more, percent); `skipped`: reason -> images; `rows`: one per image with `id`, `words`, `emotion`, `probability`,
+        `grounded`, `random`; and the settings.
+
+    Raises:
+        SchemaError: the bundle has no probe, the references have no images, or no image can be measured.
+    """
+    from emo_lightning.inference.bundle import EmotionModel
+
+    net = EmotionModel(model) if isinstance(model, str | Path) else model
+    if net.probe is None:
+        msg = "the bundle has no probe, which gives the emotion's probability: set `probe` in its bundle stage"
+        raise SchemaError(msg)
+    skipped: dict[str, int] = {}
+    rows = [_measure(net, case, plan, batch_size) for case in _cases(references, boxes, plan, limit, skipped)]
+    if not rows:
+        why = ", ".join(f"{n} {reason}" for reason, n in skipped.items())
+        msg = f"no image can be measured: {why}"
+        raise SchemaError(msg)
+    by_emotion = {str(e): own for e in EMOTIONS if (own := [r for r in rows if r["emotion"] == e])}
+    return {
+        "summary": _summary(rows, plan.seed),
+        "emotions": {name: _summary(own, plan.seed) for name, own in by_emotion.items()},
+        "skipped": skipped,
+        "rows": rows,
+        "mask": plan.mask,
+        "draws": plan.draws,
+        "max_overlap": plan.max_overlap,
+        "seed": plan.seed,
+        "boxes": "predicted" if boxes else "annotated",
+    }
+
+
+def _cases(
+    references: Sequence[str], boxes: Path | None, plan: MaskPlan, limit: int | None, skipped: dict[str, int]
+) -> Iterable[_Case]:
+    from emo_lightning.analysis.references import References, load_predictions
+
+    truth = References.load(list(references))
+    if not truth.has_images:
+        msg = "faithfulness masks images, and JSON lines hold none: give the tars"
+        raise SchemaError(msg)
+    said = load_predictions(boxes, truth) if boxes else None
+    for row, record in enumerate(truth.records[:limit]):
+        source: Any = record if said is None else said.get(record.id)
+        objects = [] if source is None else source.objects if said is not None else record.primary_objects
+        image = truth.image(row)
+        usable = [(o, b) for o in objects if (b := _whole(o.bbox, image.size)) is not None]
+        if not usable:
+            skipped["without a box"] = skipped.get("without a box", 0) + 1
+            continue
+        # The largest region: with several, one is masked, so that a random place for it can be found.
+        chosen, box = max(usable, key=lambda pair: (pair[1][2] - pair[1][0]) * (pair[1][3] - pair[1][1]))
+        controls = random_boxes(box, image.size, plan, np.random.default_rng([plan.seed, row]))
+        if controls is None:
+            reason = "with a box too large for another of its size beside it"
+            skipped[reason] = skipped.get(reason, 0) + 1
+            continue
+        yield _Case(record.id, chosen.phrase or "", image, box, controls)
+
+
+def _whole(box: Sequence[float], size: tuple[int, int]) -> Box | None:
+    """Whole pixels within the image, or None where nothing is left."""
+    if not np.isfinite(box).all():
+        return None
+    x1, y1 = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
+    x2, y2 = min(size[0], int(np.ceil(box[2]))), min(size[1], int(np.ceil(box[3])))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _measure(net: EmotionModel, case: _Case, plan: MaskPlan, batch_size: int) -> dict[str, Any]:
+    images = [case.image, *(masked(case.image, box, plan.mask) for box in (case.box, *case.controls))]
+    found = []
+    for start in range(0, len(images), batch_size):
+        scores = net.distribution(net.embed(images[start : start + batch_size]))
+        assert scores is not None  # `faithfulness` has refused a bundle without a probe
+        found.append(scores.double().numpy())
+    p = np.concatenate(found)  # (2 + draws, 8)
+    top = int(p[0].argmax())
+    if not np.isfinite(p).all():
+        msg = f"id {case.id!r}: the model's probabilities are not finite; nothing can be measured"
+        raise SchemaError(msg)
+    return {
+        "id": case.id,
+        "words": case.words,
+        "emotion": str(EMOTIONS[top]),
+        "probability": 100 * float(p[0, top]),
+        "grounded": 100 * float(p[0, top] - p[1, top]),
+        "random": 100 * float(p[0, top] - p[2:, top].mean()),
+    }
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+    from scipy.stats import wilcoxon
+
+    grounded, control = (np.array([r[key] for r in rows]) for key in ("grounded", "random"))
+    surplus = grounded - control
+    weights = draws([r["id"] for r in rows], RESAMPLES, seed)
+    with np.errstate(invalid="ignore"):
+        low, high = interval((surplus @ weights) / weights.sum(0), len(rows)) or (None, None)
+    # Signed ranks need a difference; one image says nothing.
+    p = float(wilcoxon(surplus).pvalue) if len(rows) > 1 and surplus.any() else None
+    return {
+        "images": len(rows),
+        "grounded": float(grounded.mean()),
+        "random": float(control.mean()),
+        "surplus": {"value": float(surplus.mean()), "low": low, "high": high, "p": p},
+        "larger": 100 * float((surplus > 0).mean()),
+    }
+
+
+def faithfulness_page(result: Mapping[str, Any]) -> Page:
+    """What `faithfulness` returned, as a table for the terminal and the report."""
+    rows: list[list[Cell]] = []
+    for name, s in {"all": result["summary"], **result["emotions"]}.items():
+        surplus = s["surplus"]
+        p = None if surplus["p"] is None else f"{surplus['p']:.2g}"
+        spread = Spread(surplus["value"], surplus["low"], surplus["high"])
+        rows.append([name, s["images"], s["grounded"], s["random"], spread, p, s["larger"]])
+    columns = [
+        "emotion seen",
+        "images",
+        "fall, grounded box",
+        "fall, random boxes",
+        "surplus ↑",
+        "p",
+        "grounded counts more (%)",
+    ]
+    how = {"mean": "painted in the image's mean colour", "blur": "blurred"}[result["mask"]]
+    note = (
+        f"Fall of the probability of the emotion that the model sees in the whole image, in points, when a box is {how}. Random: mean "
+        f"over {result['draws']} boxes of the same width and height, overlapping the grounded one by at most "
+        f"{result['max_overlap']:g} (IoU). Paired; 95 % bootstrap interval over images, p of Wilcoxon's signed-rank test."
+    )
+    notes = [f"{count} images {reason} are left out" for reason, count in result["skipped"].items()]
+    if result["summary"]["images"] == 1:
+        notes.append("one image, so there is no interval and no p")
+    few = [name for name, s in {"all": result["summary"], **result["emotions"]}.items() if 1 < s["images"] < FEW]
+    if few:
+        notes.append(f"{', '.join(few)}: fewer than {FEW} images, for which the intervals of the bootstrap are too narrow")
+    text = f"Does the emotion hang on the region that its words point at? Boxes: {result['boxes']}."
+    return Page("Word-to-region faithfulness", text, [PageTable("Masked regions", columns, rows, note)], notes=notes)

@@ -1,0 +1,121 @@
+"""Predicted distributions over the eight beside what is true: the input of calibration, conformal sets and distribution distances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from emo_lightning.analysis.references import by_id
+from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, SchemaError
+
+CLASSES = len(EMOTIONS)
+SUM_TOLERANCE = 1e-2
+"""How far predicted probabilities may be from a sum of 1 before they are no distribution; within it they are scaled."""
+
+
+def read_predictions(path: Path) -> dict[str, Prediction]:
+    """Predictions of one file by id, whatever sets they belong to.
+
+    Raises:
+        SchemaError: an id occurs twice, or there is no prediction.
+        FileNotFoundError: no such file.
+    """
+    found = by_id(path)
+    if not found:
+        msg = f"{path}: holds no prediction"
+        raise SchemaError(msg)
+    return found
+
+
+def probabilities(prediction: Prediction) -> np.ndarray | None:
+    """The predicted distribution (8,) in the order of `EMOTIONS`, scaled to sum 1; None where there is none that can be used.
+
+    Unusable is: null, a negative or not finite value, a sum away from 1. Emotions that are not named have probability 0.
+
+    Raises:
+        SchemaError: a key that is none of the eight.
+    """
+    if not prediction.emotion_scores:
+        return None
+    vector = np.zeros(CLASSES)
+    for name, value in prediction.emotion_scores.items():
+        vector[Emotion.parse(name).position] = value
+    total = vector.sum()
+    if not np.isfinite(vector).all() or vector.min() < 0 or abs(total - 1) > SUM_TOLERANCE:
+        return None
+    return vector / total
+
+
+@dataclass
+class Scored:
+    """Images with a usable predicted distribution.
+
+    Args:
+        ids: N record ids.
+        predicted: (N, 8), rows sum to 1.
+        truth: (N,) class index, -1 without a category.
+        annotated: (N, 8) annotated distribution, NaN rows where the record has no `emotion_scores`.
+        skipped: reason -> how many references were left out.
+    """
+
+    ids: list[str]
+    predicted: np.ndarray
+    truth: np.ndarray
+    annotated: np.ndarray
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def match(cls, predictions: Mapping[str, Prediction], records: Iterable[Record], where: str) -> Scored:
+        """Pair predictions with records by id; predictions of other images are not looked at.
+
+        Args:
+            predictions: by id.
+            records: the references.
+            where: file of the predictions, for messages.
+
+        Raises:
+            SchemaError: an emotion's name that is none of the eight.
+        """
+        skipped = {"without a prediction": 0, "without usable emotion_scores": 0}
+        ids, rows, truth, annotated = [], [], [], []
+        for record in records:
+            prediction = predictions.get(record.id)
+            if prediction is None:
+                skipped["without a prediction"] += 1
+                continue
+            try:
+                vector = probabilities(prediction)
+            except SchemaError as error:
+                msg = f"{where}: id {record.id!r}, key 'emotion_scores': {error}"
+                raise SchemaError(msg) from None
+            if vector is None:
+                skipped["without usable emotion_scores"] += 1
+                continue
+            ids.append(record.id)
+            rows.append(vector)
+            truth.append(-1 if record.emotion is None else record.emotion.position)
+            known = record.emotion_distribution() if record.emotion_scores is not None else None
+            annotated.append([np.nan] * CLASSES if known is None else known)
+        shape = (len(ids), CLASSES)
+        return cls(
+            ids,
+            np.array(rows, dtype=float).reshape(shape),
+            np.array(truth, dtype=int),
+            np.array(annotated, dtype=float).reshape(shape),
+            {k: v for k, v in skipped.items() if v},
+        )
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> Scored:
+        """Some rows, without the counts of what was skipped."""
+        rows = np.asarray(rows)
+        return Scored([self.ids[i] for i in rows], self.predicted[rows], self.truth[rows], self.annotated[rows])
+
+    def labelled(self) -> Scored:
+        """The rows with a category."""
+        return self.take(np.flatnonzero(self.truth >= 0))

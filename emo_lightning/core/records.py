@@ -1,0 +1,318 @@
+"""The records that every part of the project exchanges: no torch, no I/O beyond JSON lines.
+
+One JSON object per image, the same in the ledger, in a tar and (leniently typed) in a predictions file. Paper: section 3.1.2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from emo_lightning.core.errors import UserError
+
+SCHEMA_VERSION = 1
+"""Written into every manifest; a reader refuses a version it does not know."""
+
+IMAGE_EXTENSIONS = ("jpg", "png", "webp")
+"""Image members that a tar may hold, one per key."""
+
+DES_EXTENSION = "des.npy"
+"""Tar member with the emotion embedding: float32, shape (des_dim,)."""
+
+BOX_TOLERANCE = 0.5
+"""Pixels by which a box may leave its image before it is an error (rounding of other tools)."""
+
+
+class SchemaError(UserError, ValueError):
+    """A record does not follow the contract; the message names the place, the key, what was found and what is allowed."""
+
+
+class Emotion(StrEnum):
+    """Mikels' eight categories (paper section 3.1.2), in the order that every vector over emotions uses."""
+
+    AMUSEMENT = "amusement"
+    AWE = "awe"
+    CONTENTMENT = "contentment"
+    EXCITEMENT = "excitement"
+    ANGER = "anger"
+    DISGUST = "disgust"
+    FEAR = "fear"
+    SADNESS = "sadness"
+
+    @property
+    def position(self) -> int:
+        """Position in vectors over emotions, 0–7."""
+        return EMOTIONS.index(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Emotion:
+        """Map a label by its name (case and surrounding blanks do not matter).
+
+        Raises:
+            SchemaError: the name is not one of the eight.
+        """
+        try:
+            return cls(text.strip().lower())
+        except (ValueError, AttributeError):
+            msg = f"unknown emotion {text!r}; allowed: {', '.join(EMOTIONS)}"
+            raise SchemaError(msg) from None
+
+
+EMOTIONS: tuple[Emotion, ...] = tuple(Emotion)
+
+IntensityLevel = Literal["low", "medium", "high"]
+INTENSITY_LEVELS: tuple[IntensityLevel, ...] = ("low", "medium", "high")
+
+
+def intensity_level(intensity: float) -> IntensityLevel:
+    """Three-level intensity: low 1–3, medium 4–7, high 8–10 (fractions belong to the nearest whole intensity)."""
+    whole = int(intensity + 0.5)
+    if not 1 <= whole <= 10:
+        msg = f"intensity {intensity} is outside 1–10"
+        raise SchemaError(msg)
+    return "low" if whole <= 3 else "medium" if whole <= 7 else "high"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Triplet(_Model):
+    """Background–Attribute–Subject: the minimal emotional knowledge unit (paper section 3.1.2)."""
+
+    background: str
+    attribute: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.background} - {self.attribute} - {self.subject}"
+
+
+Box = tuple[float, float, float, float]
+"""`(x1, y1, x2, y2)` in pixels of the original image, x1 < x2, y1 < y2."""
+
+
+class Mask(_Model):
+    """COCO run-length encoding, as `pycocotools.mask.encode` writes it (column-major counts as text)."""
+
+    size: tuple[int, int] = Field(description="(height, width)")
+    counts: str
+
+
+class GroundedObject(_Model):
+    """One region that a phrase was grounded to (paper section 3.1.2, subject-level annotation)."""
+
+    phrase: str
+    bbox: Box
+    score: float = Field(ge=0, le=1)
+    mask: Mask | None = None
+    primary: bool = False
+
+    @field_validator("bbox")
+    @classmethod
+    def _ordered(cls, box: Box) -> Box:
+        x1, y1, x2, y2 = box
+        if not (x1 < x2 and y1 < y2):
+            msg = f"box {list(box)} is empty or turned; expected x1 < x2 and y1 < y2"
+            raise ValueError(msg)
+        return box
+
+
+class Record(_Model):
+    """One annotated image. `None` means "not annotated"."""
+
+    id: str = Field(min_length=1)
+    source: str
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the image's bytes as stored in the tar")
+    split: str
+    description: str | None = None
+    background: str | None = None
+    attribute: str | None = None
+    subject: str | None = None
+    emotion: Emotion | None = None
+    emotion_scores: dict[Emotion, float] | None = Field(None, description="distribution over the eight")
+    confidence: float | None = Field(None, ge=0, le=1, description="how clear the category is")
+    intensity: int | None = Field(None, ge=1, le=10)
+    intensity_level: IntensityLevel | None = None
+    objects: list[GroundedObject] = []
+    des: list[float] | None = None
+    provenance: dict[str, Any] = {}
+
+    @field_validator("id")
+    @classmethod
+    def _id_is_a_tar_key(cls, value: str) -> str:
+        # WebDataset splits a member's name at the first dot; a slash would make a folder of it.
+        if "." in value or "/" in value or value.strip() != value:
+            msg = f"id {value!r} may hold neither '.' nor '/' nor outer blanks: it is the key in a tar"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("emotion", mode="before")
+    @classmethod
+    def _emotion_by_name(cls, value: Any) -> Any:
+        return Emotion.parse(value) if isinstance(value, str) else value
+
+    @field_validator("emotion_scores")
+    @classmethod
+    def _scores_are_a_distribution(cls, scores: dict[Emotion, float] | None) -> dict[Emotion, float] | None:
+        if scores is not None and (min(scores.values(), default=0) < 0 or abs(sum(scores.values()) - 1) > 1e-3):
+            msg = f"emotion_scores sum to {sum(scores.values()):.4f}; expected non-negative values that sum to 1"
+            raise ValueError(msg)
+        return scores
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.intensity is not None and self.intensity_level not in (None, intensity_level(self.intensity)):
+            msg = f"intensity {self.intensity} is not level {self.intensity_level!r} (low 1–3, medium 4–7, high 8–10)"
+            raise ValueError(msg)
+        for i, obj in enumerate(self.objects):
+            x1, y1, x2, y2 = obj.bbox
+            if min(x1, y1) < -BOX_TOLERANCE or x2 > self.width + BOX_TOLERANCE or y2 > self.height + BOX_TOLERANCE:
+                msg = f"objects[{i}].bbox {list(obj.bbox)} leaves the image of {self.width}x{self.height}"
+                raise ValueError(msg)
+            if obj.mask is not None and obj.mask.size != (self.height, self.width):
+                msg = f"objects[{i}].mask.size {list(obj.mask.size)} is not [{self.height}, {self.width}]"
+                raise ValueError(msg)
+        return self
+
+    @property
+    def triplet(self) -> Triplet | None:
+        """The B-A-S triplet, or None where a part is missing."""
+        if self.background is None or self.attribute is None or self.subject is None:
+            return None
+        return Triplet(background=self.background, attribute=self.attribute, subject=self.subject)
+
+    @property
+    def primary_objects(self) -> list[GroundedObject]:
+        """The regions of the subject: those marked primary, else all."""
+        return [o for o in self.objects if o.primary] or list(self.objects)
+
+    def emotion_distribution(self) -> list[float] | None:
+        """Shape (8,), order of `EMOTIONS`: the soft label, or one-hot from `emotion`, or None without a label."""
+        if self.emotion_scores is not None:
+            return [self.emotion_scores.get(e, 0.0) for e in EMOTIONS]
+        if self.emotion is None:
+            return None
+        return [1.0 if e is self.emotion else 0.0 for e in EMOTIONS]
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: keys in schema order, no blanks, UTF-8; equal records give equal bytes."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str, where: str) -> Record:
+        """Parse and validate one record.
+
+        Args:
+            data: JSON text.
+            where: file and member or line, for the message.
+
+        Raises:
+            SchemaError: not JSON, or not a record; names `where`, the key and what was found.
+        """
+        return _parse(cls, data, where)
+
+
+class PredictedObject(BaseModel):
+    """A region as a model gave it, in original-image pixels; nothing is checked but the shape."""
+
+    model_config = ConfigDict(extra="ignore")
+    phrase: str | None = None
+    bbox: tuple[float, float, float, float]
+    score: float | None = None
+    primary: bool = True
+
+
+class Prediction(BaseModel):
+    """What a model said of one image: strings as given, None where missing or unparsable, raw reply in `provenance`."""
+
+    model_config = ConfigDict(extra="ignore")
+    id: str
+    source: str | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    split: str | None = None
+    description: str | None = None
+    background: str | None = None
+    attribute: str | None = None
+    subject: str | None = None
+    emotion: str | None = None
+    emotion_scores: dict[str, float] | None = None
+    confidence: float | None = None
+    intensity: float | None = None
+    intensity_level: str | None = None
+    objects: list[PredictedObject] = []
+    des: list[float] | None = None
+    provenance: dict[str, Any] = {}
+
+    @classmethod
+    def from_json(cls, data: bytes | str, where: str) -> Prediction:
+        """As `Record.from_json`."""
+        return _parse(cls, data, where)
+
+
+_M = TypeVar("_M", bound=BaseModel)
+_R = TypeVar("_R", Record, Prediction)
+
+
+def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
+    try:
+        value = json.loads(data)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        msg = f"{where}: not JSON: {error}"
+        raise SchemaError(msg) from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        msg = f"{where}: {describe(error)}"
+        raise SchemaError(msg) from None
+    except SchemaError as error:
+        msg = f"{where}: {error}"
+        raise SchemaError(msg) from None
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem of a pydantic error in one line: key, what was found, what is allowed.
+
+    Keys that do not exist come first: a misspelt one is also the reason why another is missing.
+    """
+    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in first["loc"]) or "record"
+    found = "" if first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    said = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], first["msg"])
+    return f"key {key!r}: {said.removeprefix('Value error, ')}{found}{more}"
+
+
+def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
+    """Records or predictions of a JSON-lines file, in order; blank lines are skipped.
+
+    Raises:
+        SchemaError: names the file, the line and the key.
+    """
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield model.from_json(line, f"{path}:{number}")
+
+
+def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:
+    """Write one JSON object per line to a temporary name, then rename; returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    count = 0
+    with open(temporary, "w", encoding="utf-8") as out:
+        for item in items:
+            out.write(json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n")
+            count += 1
+    temporary.replace(path)
+    return count

@@ -1,0 +1,166 @@
+"""From what a user writes (files, folders, globs, `{000000..000003}`) to a list of shards; and the manifest beside them."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from emo_lightning.core.records import SCHEMA_VERSION
+from emo_lightning.data.stores import ByteStore, scheme_of
+from emo_lightning.data.tar_scan import ShardError
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a manifest says of one shard; None where it does not say."""
+
+    count: int | None
+    bytes: int | None
+    sha256: str | None
+
+
+class Shard(NamedTuple):
+    """A shard to open, and its manifest entry where it came by way of a manifest."""
+
+    url: str
+    listed: Listed | None = None
+
+
+def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = False) -> list[Shard]:
+    """Expand files, folders, globs, brace ranges and URLs, in the order given (folders and globs by name).
+
+    A folder with a `manifest.json` holds the shards that it lists; other tars beside them are passed over with a warning.
+
+    Args:
+        verify: look for a manifest beside single files, too, and require it.
+
+    Raises:
+        ShardError: nothing there, the same shard twice, or a manifest that cannot be used.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not given:
+        msg = "no shards given; expected tar files, folders, globs or name-{000000..000003}.tar"
+        raise ShardError(msg)
+    shards = [shard for path in given for one in _braces(str(path)) for shard in _expand(one)]
+    seen: set[str] = set()
+    for shard in shards:
+        if shard.url in seen:
+            msg = f"{shard.url}: the shard is listed twice"
+            raise ShardError(msg)
+        seen.add(shard.url)
+    return [shard if shard.listed else _beside(shard) for shard in shards] if verify else shards
+
+
+def _braces(text: str) -> Iterator[str]:
+    match = _RANGE.search(text)
+    if match is None:
+        yield text
+        return
+    first, last = match.groups()
+    if int(first) > int(last):
+        msg = f"{text}: range {match.group()} runs backwards"
+        raise ShardError(msg)
+    for number in range(int(first), int(last) + 1):
+        yield from _braces(f"{text[: match.start()]}{number:0{len(first)}d}{text[match.end() :]}")
+
+
+def _expand(text: str) -> list[Shard]:
+    if scheme_of(text) not in (None, "file"):
+        return [Shard(text)]
+    path = Path(text.removeprefix("file://"))
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists() and glob.has_magic(text):
+        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not found:
+            msg = f"{text}: no file matches"
+            raise ShardError(msg)
+        return [shard for one in found for shard in (_folder(Path(one)) if Path(one).is_dir() else [Shard(one)])]
+    return [Shard(str(path))]
+
+
+def _folder(folder: Path) -> list[Shard]:
+    tars = sorted(folder.glob("*.tar"))
+    if not (folder / MANIFEST).exists():
+        if not tars:
+            msg = f"{folder}: the folder holds neither *.tar nor {MANIFEST}"
+            raise ShardError(msg)
+        return [Shard(str(tar)) for tar in tars]
+    listed = read_manifest(folder / MANIFEST)
+    if not listed:
+        msg = f"{folder / MANIFEST}: the manifest lists no shards"
+        raise ShardError(msg)
+    extra = [tar.name for tar in tars if tar.name not in listed]
+    if extra:
+        log.warning("%s: %d tars are not in %s and are not read: %s", folder, len(extra), MANIFEST, ", ".join(extra[:5]))
+    return [Shard(str(folder / name), entry) for name, entry in listed.items()]
+
+
+def _beside(shard: Shard) -> Shard:
+    path = Path(shard.url.removeprefix("file://"))
+    manifest = path.parent / MANIFEST
+    if scheme_of(shard.url) not in (None, "file") or not manifest.exists():
+        msg = f"{shard.url}: nothing to verify with; expected {MANIFEST} beside it"
+        raise ShardError(msg)
+    entry = read_manifest(manifest).get(path.name)
+    if entry is None:
+        msg = f"{manifest}: does not list {path.name!r}"
+        raise ShardError(msg)
+    return Shard(shard.url, entry)
+
+
+def read_manifest(path: Path) -> dict[str, Listed]:
+    """The shards of a manifest by file name, in its order.
+
+    Raises:
+        ShardError: not JSON, another schema version, or entries without a file name.
+    """
+    try:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
+        msg = f"{path}: not JSON: {error}"
+        raise ShardError(msg) from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        msg = f"{path}: key 'schema_version': found {version!r}; this version reads {SCHEMA_VERSION}"
+        raise ShardError(msg)
+    entries = manifest.get("shards")
+    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("file"), str) for e in entries):
+        msg = f"{path}: key 'shards': expected a list of objects with 'file', 'count', 'bytes' and 'sha256'"
+        raise ShardError(msg)
+    return {e["file"]: Listed(e.get("count"), e.get("bytes"), e.get("sha256")) for e in entries}
+
+
+def check_listed(shard: Shard, store: ByteStore, count: int, *, verify: bool) -> None:
+    """Hold a shard against its manifest entry: length and count always, sha256 (reads every byte) with `verify`.
+
+    Raises:
+        ShardError: they differ, or `verify` and the manifest names no sha256.
+    """
+    if shard.listed is None:
+        return
+    for what, expected, found in (("bytes", shard.listed.bytes, store.size), ("samples", shard.listed.count, count)):
+        if expected is not None and expected != found:
+            msg = f"{shard.url}: has {found} {what}, its {MANIFEST} says {expected}"
+            raise ShardError(msg)
+    if not verify:
+        return
+    digest = hashlib.sha256()
+    for offset in range(0, store.size, _CHUNK):
+        digest.update(store.read(offset, _CHUNK))
+    if digest.hexdigest() != shard.listed.sha256:
+        msg = f"{shard.url}: sha256 is {digest.hexdigest()}, its {MANIFEST} says {shard.listed.sha256}"
+        raise ShardError(msg)

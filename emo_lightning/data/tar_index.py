@@ -1,0 +1,316 @@
+"""WebDataset tars as a random-access table: an index of byte offsets, and reading that refuses what it cannot trust.
+
+A sample is `{key}.json` + one image + optionally `{key}.des.npy`, grouped as webdataset does: the key is the member's
+name up to the first dot of its last part, and the members of a key stand together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from PIL import Image
+
+from emo_lightning.core.records import DES_EXTENSION, IMAGE_EXTENSIONS, Record, SchemaError
+from emo_lightning.data.images import to_rgb
+from emo_lightning.data.shard_list import Shard, check_listed, list_shards
+from emo_lightning.data.stores import ByteStore, open_store
+from emo_lightning.data.tar_scan import ShardError, scan_tar
+
+__all__ = ["ShardError", "ShardRange", "TarIndex"]
+
+_IMAGES = (*IMAGE_EXTENSIONS, "jpeg")
+_META = re.compile(r"__[^/]*__($|/)")
+"""Names that webdataset passes over."""
+_MAX_OPEN = 256
+"""Shards kept open at once, well below the usual limit of 1,024 descriptors."""
+
+_PARTS = ("image", "json", "des")
+_ROW = np.dtype([("shard", "i4"), ("format", "i1")] + [(f"{part}_{n}", "i8") for part in _PARTS for n in "ol"])
+"""One sample: its shard, the image's extension (index into `_IMAGES`), offset and length of each part (0, 0: none)."""
+
+
+class ShardRange(NamedTuple):
+    """A shard and the rows of the index that stand in it: `range(start, stop)`."""
+
+    path: str
+    start: int
+    stop: int
+
+
+class _Opened(NamedTuple):
+    """A scanned shard."""
+
+    url: str
+    size: int
+
+
+class TarIndex:
+    """Samples of one or more tars by row number; picklable, and safe to use in forked and spawned workers."""
+
+    def __init__(self, shards: list[_Opened], keys: list[str], rows: np.ndarray, ignored: int, check_sha256: bool) -> None:
+        """Use `TarIndex.open`."""
+        self._shards = shards
+        self._keys = keys
+        self._rows = rows
+        self.ignored = ignored
+        """Members that are neither JSON, image nor DES (of whole shards, also after `select`)."""
+        self.check_sha256 = check_sha256
+        self._stores: dict[int, ByteStore] = {}
+
+    @classmethod
+    def open(cls, paths: str | Path | Sequence[str | Path], *, verify: bool = False, check_sha256: bool = True) -> Self:
+        """Scan the headers of all shards.
+
+        Args:
+            paths: tar files, folders (those of `manifest.json`, else all `*.tar`), globs, `name-{000000..000003}.tar`, or
+                URLs of a registered store.
+            verify: also compare every shard's sha256 and count with the `manifest.json` beside it (reads every byte).
+            check_sha256: compare an image's bytes with its record whenever they are read.
+
+        Raises:
+            ShardError: a shard is missing, not a whole tar, or holds an incomplete or repeated sample.
+        """
+        shards: list[_Opened] = []
+        keys: list[str] = []
+        rows: list[tuple[int, ...]] = []
+        home: dict[str, str] = {}
+        ignored = 0
+        for shard in list_shards(paths, verify=verify):
+            store = _open(shard.url)
+            samples, other = _group(store, shard, len(shards))
+            check_listed(shard, store, len(samples), verify=verify)
+            for key in samples:
+                if key in home:
+                    msg = f"{shard.url}: key {key!r} stands in {home[key]} already; keys must be unique"
+                    raise ShardError(msg)
+                home[key] = shard.url
+            shards.append(_Opened(shard.url, store.size))
+            keys += samples
+            rows += samples.values()
+            ignored += other
+        return cls(shards, keys, np.array(rows, dtype=_ROW), ignored, check_sha256)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stores": {}}
+
+    def key(self, row: int) -> str:
+        """`__key__` of webdataset: includes the folder inside the tar, if any."""
+        return self._keys[row]
+
+    def where(self, row: int, extension: str) -> str:
+        """`shard:member`, for messages."""
+        return f"{self._shards[self._rows[row]['shard']].url}:{self._keys[row]}.{extension}"
+
+    def record_bytes(self, row: int) -> bytes:
+        """The JSON member as it stands in the tar."""
+        return self._read(row, "json", "json")
+
+    def record(self, row: int) -> Record:
+        """Parse and validate the JSON member.
+
+        Raises:
+            ShardError: no valid record, or one whose id is not the key; names shard and member.
+        """
+        where = self.where(row, "json")
+        try:
+            record = Record.from_json(self.record_bytes(row), where)
+        except SchemaError as error:
+            raise ShardError(str(error)) from error
+        if record.id != self._keys[row].rpartition("/")[2]:
+            msg = f"{where}: key 'id': found {record.id!r}; expected the member's key {self._keys[row]!r}"
+            raise ShardError(msg)
+        return record
+
+    def image_bytes(self, row: int) -> tuple[bytes, str]:
+        """The image member as it stands in the tar, and its extension (`jpg`, `jpeg`, `png` or `webp`).
+
+        Raises:
+            ShardError: the bytes are not those of the record's sha256 (unless `check_sha256=False`).
+        """
+        return self._image_bytes(row, self.record(row) if self.check_sha256 else None)
+
+    def image_extension(self, row: int) -> str:
+        """Of the image member, `jpg`, `png` or `webp` (`jpeg` is `jpg`); nothing is read."""
+        extension = _IMAGES[self._rows[row]["format"]]
+        return "jpg" if extension == "jpeg" else extension
+
+    def image(self, row: int) -> Image.Image:
+        """Decode to RGB, size `(record.width, record.height)`.
+
+        Raises:
+            ShardError: other bytes than the record's, not decodable, or of another size than the record says.
+        """
+        record = self.record(row)
+        data, extension = self._image_bytes(row, record)
+        where = self.where(row, extension)
+        try:
+            with Image.open(io.BytesIO(data)) as opened:
+                image = to_rgb(opened)
+        # PIL's plugins raise any of these on damaged files.
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            msg = f"{where}: image of {len(data)} bytes does not decode: {error}"
+            raise ShardError(msg) from error
+        if image.size != (record.width, record.height):
+            msg = f"{where}: image is {image.width}x{image.height}, its record says {record.width}x{record.height}"
+            raise ShardError(msg)
+        return image
+
+    def des(self, row: int) -> np.ndarray | None:
+        """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.
+
+        Raises:
+            ShardError: the member is no one-dimensional array of finite floats.
+        """
+        if not self._rows[row]["des_l"]:
+            values = self.record(row).des
+            return None if values is None else np.asarray(values, dtype=np.float32)
+        where = self.where(row, DES_EXTENSION)
+        try:
+            array = np.load(io.BytesIO(self._read(row, "des", DES_EXTENSION)), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            msg = f"{where}: not an .npy array: {error}"
+            raise ShardError(msg) from error
+        if array.ndim != 1 or array.dtype.kind != "f" or not np.isfinite(array).all():
+            msg = f"{where}: {array.dtype} array of shape {array.shape}; expected finite floats of shape (des_dim,)"
+            raise ShardError(msg)
+        return array.astype(np.float32)
+
+    def select(self, predicate: Callable[[Record], bool]) -> Self:
+        """The rows whose record fulfils `predicate`, in order; reads every JSON once."""
+        return self.take([row for row in range(len(self)) if predicate(self.record(row))])
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
+        """The given rows, in the given order; the shards themselves are shared, not scanned again."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        keys = [self._keys[row] for row in chosen]
+        return type(self)(self._shards, keys, self._rows[chosen], self.ignored, self.check_sha256)
+
+    @property
+    def shards(self) -> list[ShardRange]:
+        """Shards with the rows that stand in them, in row order: enough to write the same tars with a member added."""
+        numbers = self._rows["shard"]
+        if not len(numbers):
+            return []
+        starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist()]
+        stops = [*starts[1:], len(numbers)]
+        return [ShardRange(self._shards[numbers[a]].url, a, b) for a, b in zip(starts, stops, strict=True)]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identity of the data, sha256 in hex over shards' names (no folder) and sizes, rows' keys, offsets and lengths."""
+        digest = hashlib.sha256()
+        used = [self._shards[number] for number in np.unique(self._rows["shard"])]
+        digest.update(json.dumps([(Path(shard.url).name, shard.size) for shard in used]).encode())
+        # Number the shards that are used: a selection is the same whatever other shards were opened beside it.
+        order = np.unique(self._rows["shard"], return_inverse=True)[1].astype("<i4")
+        digest.update(order.tobytes())
+        digest.update(json.dumps(self._keys).encode())
+        for field in sorted(set(_ROW.fields or ()) - {"shard"}):
+            digest.update(self._rows[field].astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:
+        extension = _IMAGES[self._rows[row]["format"]]
+        data = self._read(row, "image", extension)
+        if self.check_sha256 and record is not None and (found := hashlib.sha256(data).hexdigest()) != record.sha256:
+            msg = f"{self.where(row, extension)}: sha256 of the bytes is {found}, the record says {record.sha256}"
+            raise ShardError(msg)
+        return data, extension
+
+    def _read(self, row: int, part: str, extension: str) -> bytes:
+        entry = self._rows[row]
+        offset, length = int(entry[f"{part}_o"]), int(entry[f"{part}_l"])
+        data = self._store(int(entry["shard"])).read(offset, length)
+        if len(data) != length:
+            msg = f"{self.where(row, extension)}: byte {offset}: expected {length} bytes, found {len(data)}"
+            raise ShardError(msg)
+        return data
+
+    def _store(self, number: int) -> ByteStore:
+        store = self._stores.get(number)
+        if store is None:
+            url, size = self._shards[number]
+            store = _open(url)
+            if store.size != size:
+                msg = f"{url}: has {store.size} bytes, had {size} when it was indexed"
+                raise ShardError(msg)
+            if len(self._stores) >= _MAX_OPEN:
+                self._stores.clear()
+            self._stores[number] = store
+        return store
+
+
+def _open(url: str) -> ByteStore:
+    try:
+        return open_store(url)
+    except OSError as error:
+        msg = f"{url}: cannot be read: {error.strerror or error}"
+        raise ShardError(msg) from error
+    except ValueError as error:
+        raise ShardError(str(error)) from error
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """`("a/b", "des.npy")` of `a/b.des.npy`; None for names that webdataset passes over (no extension, hidden, meta)."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    if not stem or not dot or _META.match(name):
+        return None
+    return folder + slash + stem, extension.lower()
+
+
+def _group(store: ByteStore, shard: Shard, number: int) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Rows (as `_ROW`) by key in order, and how many members were passed over."""
+    samples: dict[str, tuple[int, ...]] = {}
+    ignored = 0
+    key = ""
+    parts: dict[str, tuple[int, int, str]] = {}  # offset, length, extension
+    for member in scan_tar(store, shard.url):
+        name = split_name(member.name)
+        part = None if name is None else _part(name[1])
+        if name is None or part is None:
+            ignored += 1
+            continue
+        if name[0] != key and parts:
+            samples[key] = _row(shard.url, number, key, parts)
+            parts = {}
+        key = name[0]
+        if key in samples:
+            msg = f"{shard.url}: byte {member.header}: key {key!r} comes again after other keys"
+            raise ShardError(msg)
+        if part in parts:
+            msg = f"{shard.url}: byte {member.header}: key {key!r} has two members for {part}: {parts[part][2]!r}, {name[1]!r}"
+            raise ShardError(msg)
+        parts[part] = (member.offset, member.size, name[1])
+    if parts:
+        samples[key] = _row(shard.url, number, key, parts)
+    if not samples:
+        msg = f"{shard.url}: the tar holds no samples ({ignored} other members)"
+        raise ShardError(msg)
+    return samples, ignored
+
+
+def _part(extension: str) -> str | None:
+    if extension in _IMAGES:
+        return "image"
+    return {"json": "json", DES_EXTENSION: "des"}.get(extension)
+
+
+def _row(url: str, number: int, key: str, parts: dict[str, tuple[int, int, str]]) -> tuple[int, ...]:
+    for part, allowed in (("json", "json"), ("image", ", ".join(_IMAGES))):
+        if part not in parts:
+            msg = f"{url}: key {key!r} has no {part} member ({allowed}); found {[p[2] for p in parts.values()]}"
+            raise ShardError(msg)
+    image, record, des = parts["image"], parts["json"], parts.get("des", (0, 0, ""))
+    return (number, _IMAGES.index(image[2]), *image[:2], *record[:2], *des[:2])

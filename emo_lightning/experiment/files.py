@@ -1,0 +1,126 @@
+"""The YAML files of experiments and configs: reading, `extends`, and merging one over another."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emo_lightning.core.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+ROOT = next((place for place in (_PACKAGE.parent, _PACKAGE / "shipped") if (place / "configs").is_dir()), _PACKAGE.parent)
+"""Where `configs/` and `experiments/` stand: the checkout, or what a wheel brings."""
+
+
+class ExperimentError(UserError, ValueError):
+    """The experiment cannot run as asked; the message names the file, stage or key and what is allowed."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML would keep the last without a word; 1e-4 is a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 wants a point in it and takes 1e-4 for text: the same rate written in two ways would be two settings.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,2}$"), list("-+0123456789")
+)
+
+
+def parse_value(text: str) -> Any:
+    """A value of the command line, as it would stand in a file; what is not YAML is text."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        return text
+
+
+def shipped() -> list[Path]:
+    """The experiments that come with the package."""
+    return sorted((ROOT / "experiments").glob("*.yaml"))
+
+
+def located(path: str | Path, beside: Path = Path()) -> Path:
+    """The file as named, else the one of that name that is shipped (`experiments/table6.yaml` from any directory)."""
+    here, ours = beside / path, ROOT / path
+    return ours if ours.is_file() and not here.exists() else here
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One file, which must hold a mapping.
+
+    Raises:
+        ExperimentError: missing, not YAML, a key that stands twice, or no mapping; names the file and the line.
+    """
+    if not path.is_file():
+        near = sorted(map(str, path.parent.glob("*.yaml"))) or [str(p.relative_to(ROOT)) for p in shipped()]
+        raise ExperimentError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
+    try:
+        # Merge keys are resolved in `flatten_mapping`, after the check for keys that stand twice.
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
+        raise ExperimentError(msg) from None
+    if not isinstance(tree, dict):
+        msg = f"{path}: holds {type(tree).__name__}, expected a mapping"
+        raise ExperimentError(msg)
+    return tree
+
+
+def read_experiment(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file, over those that its key `extends` names (relative to it, else one that is shipped; of several, a later one over an earlier).
+
+    Args:
+        path: of an experiment.
+        above: the files that extend it.
+
+    Raises:
+        ExperimentError: as `read_yaml`; or a file extends itself, or `vars` is no mapping.
+    """
+    if path.resolve() in above:
+        msg = f"{path}: extends itself, by way of {' -> '.join(p.name for p in above)}"
+        raise ExperimentError(msg)
+    tree = read_yaml(path)
+    if not isinstance(tree.get("vars") or {}, dict):
+        msg = f"{path}: 'vars' holds {type(tree['vars']).__name__}; expected a mapping of names to values"
+        raise ExperimentError(msg)
+    merged: dict[str, Any] = {}
+    for parent in as_list(path, "extends", tree.pop("extends", None)):
+        later = read_experiment(located(parent, path.parent), (*above, path.resolve()))
+        # A stage that two parents share, like the report, runs where the later one has it.
+        order = [*(merged.get("stages") or {}), *(later.get("stages") or {})]
+        merged = merge(merged, later)
+        if order and isinstance(merged["stages"], dict):
+            merged["stages"] = {stage: merged["stages"][stage] for stage in reversed(dict.fromkeys(reversed(order)))}
+    return merge(merged, tree)
+
+
+def as_list(path: Path, key: str, value: Any) -> list[str]:
+    """File names that may be written as one, several or none."""
+    names = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        msg = f"{path}: {key}: found {value!r}; expected a file name or a list of them"
+        raise ExperimentError(msg)
+    return names
+
+
+def merge(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """`high` over `low`, mapping by mapping; neither is changed."""
+    merged = dict(low)
+    for key, value in high.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged

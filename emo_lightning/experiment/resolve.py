@@ -1,0 +1,221 @@
+"""An experiment: named stages, run in order into `runs/NAME/STAGE/`, each in a process of its own.
+
+Its YAML holds `name`, optional `vars`, and `stages`; with `extends` only what differs from another one. A stage names its kind
+with `run`, the config files it starts from with `defaults` (below `configs/`), and then only what differs. Interpolations see
+`${vars.*}`, `${run.dir}`, `${run.out}` (this stage's folder), `${run.stages.NAME}` (another's) and, under `foreach`, `${each.*}`.
+Overrides of the command line are applied before interpolation, so they reach every key that refers to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from emo_lightning.experiment.files import (
+    ROOT,
+    ExperimentError,
+    as_list,
+    located,
+    merge,
+    parse_value,
+    read_experiment,
+    read_yaml,
+)
+from emo_lightning.experiment.kinds import takes
+from emo_lightning.experiment.stage import Stage
+
+_STAGE_KEYS = ("run", "defaults", "foreach", "title")
+
+
+@dataclass
+class Experiment:
+    """A resolved experiment: name, run folder and stages in order."""
+
+    name: str
+    dir: Path
+    stages: list[Stage]
+    source: str
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def as_yaml(self) -> str:
+        """Everything, resolved."""
+        stages = {s.name: {"run": s.kind, **s.config} for s in self.stages}
+        return yaml.safe_dump({"name": self.name, "dir": str(self.dir), "stages": stages}, sort_keys=False, allow_unicode=True)
+
+
+def load_experiment(
+    path: str | Path,
+    overrides: Sequence[tuple[str, str]] = (),
+    *,
+    name: str | None = None,
+    runs: str | Path = "runs",
+    takes: Callable[[str, str], bool] = takes,
+) -> Experiment:
+    """Read, merge, override and resolve an experiment; nothing is run and nothing heavy is imported.
+
+    Args:
+        path: the experiment's YAML, or the name of one that is shipped, like `experiments/table6.yaml`.
+        overrides: (dotted key, YAML text). `vars.x` sets a variable; `STAGE.key` one stage; any other key, like
+            `trainer.devices`, every stage whose kind takes it.
+        name: of the run; default is the experiment's own.
+        runs: folder of all runs.
+        takes: whether a kind of stage has an argument at a dotted key.
+
+    Raises:
+        ExperimentError: names the file and the key.
+    """
+    path = located(path)
+    tree = read_experiment(path)
+    unknown = set(tree) - {"name", "vars", "stages", "description"}
+    if unknown or not tree.get("stages"):
+        found = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no stages"
+        msg = f"{path}: {found}; allowed: extends, name, description, vars, stages"
+        raise ExperimentError(msg)
+    run_name = str(name or tree.get("name") or path.stem)
+    if Path(run_name).is_absolute() or ".." in Path(run_name).parts:
+        msg = f"{path}: name {run_name!r}: expected a folder below {runs}"
+        raise ExperimentError(msg)
+    run_dir = Path(runs) / run_name
+    stages = dict(_expanded(path, tree["stages"]))
+    merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
+    variables = copy.deepcopy(tree.get("vars") or {})
+    _apply_overrides(overrides, variables, merged, takes)
+    places = {stage: str(run_dir / stage) for stage in merged}
+    resolved = [
+        _resolve(
+            path,
+            stage,
+            body,
+            variables,
+            {"dir": str(run_dir), "out": places[stage], "stage": stage, "name": run_name, "stages": places},
+            stages[stage][1],
+        )
+        for stage, body in merged.items()
+    ]
+    return Experiment(run_name, run_dir, resolved, str(path), dict(overrides))
+
+
+def _expanded(path: Path, stages: Any) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """Stages after `foreach`: the product of its lists, names filled in from `{key}`."""
+    if not isinstance(stages, dict):
+        msg = f"{path}: 'stages' must map names to stages"
+        raise ExperimentError(msg)
+    for name, body in stages.items():
+        if not isinstance(body, dict) or not isinstance(body.get("run"), str):
+            msg = f"{path}: stage {name!r} needs the key 'run' with its kind"
+            raise ExperimentError(msg)
+        axes = body.get("foreach") or {}
+        if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
+            msg = f"{path}: stage {name!r}: foreach: found {axes!r}; expected names, each with a list of values"
+            raise ExperimentError(msg)
+        if absent := [key for key in axes if f"{{{key}}}" not in str(name)]:
+            msg = f"{path}: stage {name!r}: foreach has {absent[0]!r}, so the name needs {{{absent[0]}}}: each its own"
+            raise ExperimentError(msg)
+        for values in itertools.product(*axes.values()):
+            each = dict(zip(axes, values, strict=True))
+            full = str(name)
+            for key, value in each.items():
+                full = full.replace(f"{{{key}}}", str(value))
+            if not re.fullmatch(r"[A-Za-z0-9_+-]+", full):
+                msg = f"{path}: stage name {full!r}; allowed: letters, digits, '_', '-', '+'"
+                raise ExperimentError(msg)
+            yield full, ({k: copy.deepcopy(v) for k, v in body.items() if k != "foreach"}, each)
+
+
+def _with_defaults(path: Path, stage: str, body: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for name in as_list(path, f"stage {stage!r}: defaults", body.get("defaults")):
+        file = ROOT / "configs" / name
+        if not file.is_file():
+            msg = f"{path}: stage {stage!r}: defaults name {name!r}, but there is no configs/{name}"
+            raise ExperimentError(msg)
+        merged = merge(merged, read_yaml(file))
+    return merge(merged, {k: v for k, v in body.items() if k != "defaults"})
+
+
+def _apply_overrides(
+    overrides: Sequence[tuple[str, str]],
+    variables: dict[str, Any],
+    stages: dict[str, dict[str, Any]],
+    takes: Callable[[str, str], bool],
+) -> None:
+    for key, text in overrides:
+        value = parse_value(text)
+        head, _, rest = key.partition(".")
+        if head == "vars" and rest:
+            _refuse_new_variable(key, variables)
+            _put(variables, rest, value, key)
+            continue
+        named = bool(head in stages and rest)
+        # A stage may be called `model`: `--model.optim.lr` still means the argument of that name in every stage that has it.
+        wide = not named or head in ("model", "data", "trainer")
+        targets = [stage for stage, body in stages.items() if takes(str(body["run"]), key)] if wide else []
+        if named and (not targets or takes(str(stages[head]["run"]), rest)):
+            _put(stages[head], rest, value, key)
+        else:
+            if not targets:
+                msg = (
+                    f"--{key}: no stage takes this key; allowed: vars.* ({', '.join(variables) or 'none'}), STAGE.* with STAGE one of "
+                    f"{', '.join(stages)}, or an argument of the stages (see --print_config)"
+                )
+                raise ExperimentError(msg)
+            for stage in targets:
+                _put(stages[stage], key, value, key)
+
+
+def _refuse_new_variable(key: str, variables: dict[str, Any]) -> None:
+    """No stage would read it: what a misspelt one sets would go unnoticed."""
+    place: Any = variables
+    at = "vars"
+    for part in key.split(".")[1:]:
+        if not isinstance(place, dict) or not (place or at == "vars"):
+            return
+        if part not in place:
+            whole = "" if at == "vars" else f"; to add to {at}, give it as a whole"
+            msg = f"--{key}: no such variable; allowed: {', '.join(f'{at}.{name}' for name in place) or 'none'}{whole}"
+            raise ExperimentError(msg)
+        place, at = place[part], f"{at}.{part}"
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any, option: str) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        if isinstance(text := tree.get(parent), str) and "${" in text:
+            # A mapping in its place would hold this key alone: what the variable says of the others would be lost.
+            msg = f"--{option}: {parent!r} is {text} here; override that variable, or {parent!r} as a whole"
+            raise ExperimentError(msg)
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
+    tree[last] = value
+
+
+def _resolve(
+    path: Path, stage: str, body: dict[str, Any], variables: dict[str, Any], run: dict[str, Any], each: dict[str, Any]
+) -> Stage:
+    context = {"vars": variables, "run": run, "each": each}
+    arguments = {k: v for k, v in body.items() if k not in _STAGE_KEYS}
+    clash = set(arguments) & set(context)
+    if clash:
+        msg = f"{path}: stage {stage!r}: {sorted(clash)[0]!r} is reserved for interpolation"
+        raise ExperimentError(msg)
+    title = str(body.get("title", stage))
+    try:
+        config = OmegaConf.create({**context, "_title": title, "args": arguments})
+        assert isinstance(config, DictConfig)
+        # Interpolations are absolute, so arguments are one level down and everything they may name is at the top.
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        msg = f"{path}: stage {stage!r}: {' '.join(str(error).split())}"
+        raise ExperimentError(msg) from None
+    assert isinstance(plain, dict)
+    return Stage(stage, str(body["run"]), plain["_title"], plain["args"], Path(run["out"]))

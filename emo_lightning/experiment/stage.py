@@ -1,0 +1,65 @@
+"""One resolved stage of an experiment, and which of its settings count when two are compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_WHERE_NOT_WHAT = (
+    "devices",
+    "num_nodes",
+    "strategy",
+    "accelerator",
+    "logger",
+    "num_workers",
+    "enable_progress_bar",
+    "benchmark",
+)
+"""Keys that say where a stage runs, not what it computes: a finished stage stays finished when they change."""
+
+
+@dataclass
+class Stage:
+    """One resolved stage.
+
+    Args:
+        name: its folder below the run.
+        kind: key of `emo_lightning.experiment.kinds.KINDS`.
+        title: what it does, for the terminal.
+        config: arguments, plain values, nothing left to interpolate.
+        out: its folder.
+    """
+
+    name: str
+    kind: str
+    title: str
+    config: dict[str, Any]
+    out: Path
+
+    @property
+    def digest(self) -> str:
+        """sha256 over what the stage computes, without where it runs."""
+        return hashlib.sha256(
+            json.dumps([self.kind, what_it_computes(self.config)], sort_keys=True, default=str).encode()
+        ).hexdigest()
+
+
+def what_it_computes(value: Any) -> Any:
+    """A config without the keys that only say where it runs."""
+    if isinstance(value, dict):
+        return {k: what_it_computes(v) for k, v in value.items() if k not in _WHERE_NOT_WHAT}
+    return [what_it_computes(v) for v in value] if isinstance(value, list) else value
+
+
+def first_difference(old: Any, new: Any, at: str = "") -> str | None:
+    """The first key in which two configs differ, with both values, or None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(set(old) | set(new), key=str):
+            found = first_difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+            if found:
+                return found
+        return None
+    return None if old == new else f"{at}: {old!r} there, {new!r} now"

@@ -1,0 +1,143 @@
+"""DES for images and for whole datasets."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import webdataset
+from rich.progress import track
+
+from emo_lightning.core.files import read_object, write_json
+from emo_lightning.core.ranks import Ranks
+from emo_lightning.core.records import DES_EXTENSION
+from emo_lightning.data.embeddings import EmbeddingTable
+from emo_lightning.data.images import open_image
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.inference.bundle import EmotionModel, bundle_fingerprint
+
+MANIFEST = "manifest.json"
+MADE_BY = "embedding.json"
+"""Which model's embeddings a folder holds."""
+
+
+def embed_images(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
+    """Write `out` (parquet: id, emotion, split, des; the id is the path as given); a file that is no image stops everything.
+
+    Args:
+        paths: image files.
+        out: parquet file.
+        model: bundle folder.
+        batch_size: images at a time.
+        device: torch device.
+    """
+    images = {path: open_image(path).size for path in paths}
+    net = EmotionModel(model, device)
+    names = list(images)
+    rows = [
+        net.embed([open_image(p) for p in names[start : start + batch_size]]).numpy()
+        for start in track(range(0, len(names), batch_size), description="embed")
+    ]
+    EmbeddingTable(names, [None] * len(names), [""] * len(names), np.concatenate(rows)).write(out)
+    print(f"{len(names)} embeddings of {rows[0].shape[1]} dimensions: {out}")
+
+
+def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
+    """Write each tar anew below `out` with `{key}.des.npy` added; the ranks share the shards, and finished ones are kept.
+
+    Args:
+        paths: tars.
+        out: folder; it gets `manifest.json` once all shards are there.
+        model: bundle folder.
+        batch_size: images at a time.
+        device: torch device.
+
+    Raises:
+        ValueError: `out` is the folder of the tars or holds embeddings of another model, or two shards have the same name.
+    """
+    index = TarIndex.open(list(paths))
+    shards = index.shards
+    names = [Path(s.path).name for s in shards]
+    if len(set(names)) != len(names):
+        msg = f"two shards are named {max(names, key=names.count)!r}; embed them into different folders"
+        raise ValueError(msg)
+    if any(Path(s.path).resolve().parent == out.resolve() for s in shards):
+        msg = f"--out {out} is the folder of the tars; choose another"
+        raise ValueError(msg)
+    out.mkdir(parents=True, exist_ok=True)
+    ranks = Ranks.from_environment()
+    _check_model(out, model, ranks.rank)
+    mine = [s for s in shards[ranks.rank :: ranks.world_size] if not (out / Path(s.path).name).exists()]
+    net = EmotionModel(model, device) if mine else None
+    for shard in mine:
+        assert net is not None
+        _embed_shard(index, shard, out / Path(shard.path).name, net, batch_size)
+    if all((out / name).exists() for name in names):
+        _write_manifest(out, shards)
+    print(f"{len(mine)} of {len(shards)} shards embedded by rank {ranks.rank}: {out}")
+
+
+def _check_model(out: Path, model: Path, rank: int) -> None:
+    """Finished shards are kept, so they have to be this model's."""
+    made_by, weights = out / MADE_BY, bundle_fingerprint(model)
+    if made_by.exists() and (old := read_object(made_by).get("weights")) != weights:
+        msg = (
+            f"{out} holds embeddings of another model (weights {str(old)[:12]}, of {model} {weights[:12]}); choose another folder, "
+            "or remove it"
+        )
+        raise ValueError(msg)
+    # Every rank writes the same; a name of its own, since two may do so at once.
+    temporary = out / f"{MADE_BY}.{rank}.tmp"
+    temporary.write_text(json.dumps({"weights": weights}) + "\n", encoding="utf-8")
+    temporary.replace(made_by)
+
+
+def _embed_shard(index: TarIndex, shard: Any, target: Path, net: EmotionModel, batch_size: int) -> None:
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        # Nothing of this machine or moment gets into a member's header: the same input gives the same bytes.
+        with open(temporary, "wb") as stream, webdataset.TarWriter(stream, mtime=0, user="", group="", mode=0o644) as tar:
+            starts = range(shard.start, shard.stop, batch_size)
+            for start in track(starts, description=target.name):
+                rows = range(start, min(start + batch_size, shard.stop))
+                vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
+                for row, vector in zip(rows, vectors, strict=True):
+                    image, extension = index.image_bytes(row)
+                    buffer = io.BytesIO()
+                    np.save(buffer, vector)
+                    # The key holds the folder within the tar, if there is one.
+                    tar.write(
+                        {
+                            "__key__": index.key(row),
+                            extension: image,
+                            "json": index.record_bytes(row),
+                            DES_EXTENSION: buffer.getvalue(),
+                        }
+                    )
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(target)
+
+
+def _write_manifest(out: Path, shards: Sequence[Any]) -> None:
+    """The sources' manifest with the new shards' sizes and hashes; only where the sources have one."""
+    sources = {Path(s.path).parent / MANIFEST for s in shards}
+    if len(sources) != 1 or not (source := sources.pop()).exists():
+        return
+    manifest = json.loads(source.read_text())
+    kept = {Path(s.path).name for s in shards}
+    rows = [row for row in manifest["shards"] if row["file"] in kept]
+    for row in rows:
+        with open(out / row["file"], "rb") as stream:
+            row["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        row["bytes"] = (out / row["file"]).stat().st_size
+    splits = {row["split"] for row in rows}
+    counts = {split: sum(row["count"] for row in rows if row["split"] == split) for split in sorted(splits)}
+    labels = {k: v for k, v in manifest["label_counts"].items() if k in splits}
+    write_json(out / MANIFEST, manifest | {"shards": rows, "counts": counts, "label_counts": labels})

@@ -1,0 +1,173 @@
+"""Whether a probability means what it says: ECE, Brier, log loss, AUROC of confidence, reliability, and temperature scaling.
+
+Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (arXiv:1706.04599): expected calibration error over bins of equal
+width, and one temperature, fitted on validation by maximum likelihood, that divides all logits. Log-probabilities serve as logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from torchmetrics.functional.classification import binary_auroc
+
+from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
+
+BINS = 15
+"""Of the calibration error and of the reliability diagram, as in Guo et al."""
+
+FLOOR = 1e-12
+"""Smallest probability whose logarithm is taken."""
+
+TEMPERATURES = (0.05, 20.0)
+"""Between these the temperature is sought."""
+
+
+def calibration_scores(predicted: np.ndarray, truth: np.ndarray, bins: int = BINS) -> dict[str, float | None]:
+    """Figures of one set.
+
+    Args:
+        predicted: (N, C), rows sum to 1.
+        truth: (N,) class indices.
+        bins: of equal width over the confidence, which is the largest probability.
+
+    Returns:
+        `accuracy`, `confidence` (mean), `ece` and `auroc` in percent; `brier` (sum over the classes of the squared error, 0–2,
+        mean over the images) and `nll` (nats). `auroc` is that of telling right answers from wrong ones by the confidence; None
+        where all answers are right or all are wrong.
+
+    Raises:
+        ValueError: shapes that do not fit, or no image.
+    """
+    p, y = _checked(predicted, truth)
+    confidence, right = p.max(1), p.argmax(1) == y
+    auroc = None
+    if 0 < right.sum() < len(right):
+        auroc = 100 * binary_auroc(torch.from_numpy(confidence), torch.from_numpy(right.astype(int))).item()
+    # By the same bins as its interval and the diagram; torchmetrics puts a confidence on an edge into the bin above.
+    gaps = np.bincount(_bin_of(confidence, bins), weights=confidence - right, minlength=bins)
+    return {
+        "accuracy": 100 * float(right.mean()),
+        "confidence": 100 * float(confidence.mean()),
+        "ece": 100 * float(abs(gaps).sum()) / len(y),
+        "brier": float(((p - np.eye(p.shape[1])[y]) ** 2).sum(1).mean()),
+        "nll": float(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR)).mean()),
+        "auroc": auroc,
+    }
+
+
+def with_intervals(
+    ids: Sequence[str], predicted: np.ndarray, truth: np.ndarray, bins: int = BINS, seed: int = 0
+) -> dict[str, dict[str, float | None]]:
+    """`calibration_scores` with 95 % intervals of the bootstrap over images (`bootstrap.draws`).
+
+    Args:
+        ids: N image ids, from which the resamples follow.
+        predicted: (N, C), rows sum to 1.
+        truth: (N,) class indices.
+        bins: of the calibration error.
+        seed: of the resamples.
+
+    Returns:
+        Key -> `value`, `low`, `high`; None where there is none (see `auroc`), and no interval from one image.
+    """
+    p, y = _checked(predicted, truth)
+    replicates = _replicates(p, y, bins, draws(ids, RESAMPLES, seed))
+    found: dict[str, dict[str, float | None]] = {}
+    for key, value in calibration_scores(p, y, bins).items():
+        low, high = (interval(replicates[key], len(y)) if value is not None else None) or (None, None)
+        found[key] = {"value": value, "low": low, "high": high}
+    return found
+
+
+def _replicates(p: np.ndarray, y: np.ndarray, bins: int, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """`calibration_scores` of each resample, (R,) each; an image counts as often as `weights` (N, R) says."""
+    confidence, right = p.max(1), p.argmax(1) == y
+    total = weights.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+
+        def mean(values: np.ndarray) -> np.ndarray:
+            return (values @ weights) / total
+
+        gaps = np.zeros((bins, len(y)))
+        gaps[_bin_of(confidence, bins), np.arange(len(y))] = confidence - right
+        return {
+            "accuracy": 100 * mean(right),
+            "confidence": 100 * mean(confidence),
+            "ece": 100 * abs(gaps @ weights).sum(0) / total,
+            "brier": mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(1)),
+            "nll": mean(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR))),
+            "auroc": 100 * _weighted_auroc(confidence, right, weights),
+        }
+
+
+def _weighted_auroc(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of pairs (right, wrong) in which the right one is the surer; ties count half. NaN without a pair."""
+    order = np.argsort(confidence, kind="stable")
+    starts = np.flatnonzero(np.diff(confidence[order], prepend=-1.0))
+    kept = weights[order]
+    surer = np.add.reduceat(kept * right[order][:, None], starts)
+    wrong = np.add.reduceat(kept * ~right[order][:, None], starts)
+    pairs = (surer * (wrong.cumsum(0) - wrong / 2)).sum(0)
+    return pairs / (surer.sum(0) * wrong.sum(0))
+
+
+def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
+    """Bin of each confidence: ]0, 1/bins], ]1/bins, 2/bins] …"""
+    return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
+
+
+def fit_temperature(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """The temperature that minimises the log loss; above 1 where the model is too sure of itself.
+
+    Raises:
+        ValueError: no image, or all of one class, where the best temperature is one without meaning.
+    """
+    p, y = _checked(predicted, truth)
+    if len(np.unique(y)) < 2:
+        msg = f"all {len(y)} validation images are of one emotion: no temperature can be fitted"
+        raise ValueError(msg)
+    logits = np.log(np.maximum(p, FLOOR))
+
+    def loss(log_temperature: float) -> float:
+        return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(y)), y].mean())
+
+    bounds = (np.log(TEMPERATURES[0]), np.log(TEMPERATURES[1]))
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
+
+
+def at_temperature(predicted: np.ndarray, temperature: float) -> np.ndarray:
+    """(N, C) probabilities with their logarithms divided by the temperature; the order of the classes stays."""
+    return softmax(np.log(np.maximum(predicted, FLOOR)) / temperature, axis=1)
+
+
+def reliability(predicted: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
+    """Bins that hold an image: `low`, `high`, `count`, mean `confidence` and `accuracy`, all in percent but the count."""
+    p, y = _checked(predicted, truth)
+    confidence, right = p.max(1), p.argmax(1) == y
+    place = _bin_of(confidence, bins)
+    return [
+        {
+            "low": 100 * b / bins,
+            "high": 100 * (b + 1) / bins,
+            "count": int((place == b).sum()),
+            "confidence": 100 * float(confidence[place == b].mean()),
+            "accuracy": 100 * float(right[place == b].mean()),
+        }
+        for b in range(bins)
+        if (place == b).any()
+    ]
+
+
+def _checked(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    p, y = np.asarray(predicted, dtype=float), np.asarray(truth)
+    if p.ndim != 2 or y.shape != (len(p),) or not len(p):
+        msg = f"predicted has shape {p.shape}, truth {y.shape}; expected (N, C) and (N,), N > 0"
+        raise ValueError(msg)
+    if not np.isfinite(p).all() or y.min() < 0 or y.max() >= p.shape[1]:
+        msg = f"probabilities must be finite and classes from 0 to {p.shape[1] - 1}"
+        raise ValueError(msg)
+    return p, y

@@ -1,0 +1,96 @@
+"""CLIP scores of any `CLIPModel`: text against text and image against text, (cos + 1)/2 so that they lie in 0–1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from emo_lightning.models.hub import cache_only
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ClipScorer:
+    """A CLIP model in eval mode with its tokenizer and image processor; embeddings are float32, unit norm, on the CPU.
+
+    Text embeddings are kept per unique text. Texts longer than the text tower are cut and counted in `truncated`.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, image_processor: Any, batch_size: int = 32) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.batch_size = batch_size
+        self.max_tokens = int(model.config.text_config.max_position_embeddings)
+        self.truncated = 0
+        self._texts: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, name: str, device: str | None = None, batch_size: int = 32) -> ClipScorer:
+        """From a folder or a hub id.
+
+        Raises:
+            ValueError: not a CLIP checkpoint, or weights are missing in it.
+            HubError, OSError: the folder or id does not exist.
+        """
+        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+
+        local: dict[str, Any] = {"local_files_only": cache_only(name)}
+        config = AutoConfig.from_pretrained(name, **local)
+        if config.model_type != "clip":
+            msg = f"clip={name!r} holds a model of type {config.model_type!r}; expected 'clip' (transformers' CLIPModel)"
+            raise ValueError(msg)
+        loaded: Any = CLIPModel.from_pretrained(name, output_loading_info=True, **local)
+        model, info = loaded
+        if info["missing_keys"]:
+            # transformers would fill these with noise and only warn.
+            msg = f"clip={name!r} lacks weights: {sorted(info['missing_keys'])[:5]}"
+            raise ValueError(msg)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = AutoTokenizer.from_pretrained(name, **local)
+        return cls(model.to(device), tokenizer, AutoImageProcessor.from_pretrained(name, **local), batch_size)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of shape (len(texts), dim)."""
+        new = [t for t in dict.fromkeys(texts) if t not in self._texts]
+        for start in range(0, len(new), self.batch_size):
+            part = new[start : start + self.batch_size]
+            self.truncated += sum(len(ids) > self.max_tokens for ids in self.tokenizer(part)["input_ids"])
+            tokens = self.tokenizer(part, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+            tokens = {k: v.to(self.model.device) for k, v in tokens.items() if k in ("input_ids", "attention_mask")}
+            features = _unit(self.model.get_text_features(**tokens))
+            self._texts.update(zip(part, features, strict=True))
+        return torch.stack([self._texts[t] for t in texts]) if texts else torch.zeros(0, self.model.config.projection_dim)
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Image]) -> Tensor:
+        """Embeddings of shape (len(images), dim)."""
+        parts = [torch.zeros(0, self.model.config.projection_dim)]
+        for start in range(0, len(images), self.batch_size):
+            pixels = self.image_processor(list(images[start : start + self.batch_size]), return_tensors="pt")["pixel_values"]
+            parts.append(_unit(self.model.get_image_features(pixel_values=pixels.to(self.model.device))))
+        return torch.cat(parts)
+
+    def text_text(self, first: Sequence[str], second: Sequence[str]) -> list[float]:
+        """(cos + 1)/2 of each pair, 0–1."""
+        return cosine01(self.texts(first), self.texts(second))
+
+    def image_text(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
+        """(cos + 1)/2 of each pair, 0–1."""
+        return cosine01(self.images(images), self.texts(texts))
+
+
+def cosine01(first: Tensor, second: Tensor) -> list[float]:
+    """(cos + 1)/2 row by row of two (N, dim) sets of unit vectors."""
+    return ((first.double() * second.double()).sum(dim=1).clamp(-1, 1) + 1).div(2).tolist()
+
+
+def _unit(output: Any) -> Tensor:
+    # transformers < 5 returns the tensor, >= 5 an output object that holds it.
+    features = output if isinstance(output, Tensor) else output.pooler_output
+    return torch.nn.functional.normalize(features.float(), dim=-1).cpu()

@@ -1,0 +1,144 @@
+"""Figure 6 to explore: one HTML file without a server and without a request, every point with its image, triplet and intensity."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL.Image import Image
+
+from emo_lightning.analysis.mds import Cloud
+from emo_lightning.analysis.references import References
+from emo_lightning.core.files import write_bytes
+from emo_lightning.core.records import EMOTIONS, Record
+from emo_lightning.report.svg import EMOTION_COLOURS
+
+THUMBNAIL_SIDES = (128, 96, 72, 56, 40)
+"""Longest side of the pictures in pixels: the first with which the page stays below its limit."""
+
+_QUALITY = 72
+
+
+def write_cloud_page(
+    out: Path, clouds: Mapping[str, Cloud], references: References | None, megabytes: float = 6.0, title: str = "Emotion cloud"
+) -> dict[str, int]:
+    """Write the page.
+
+    Args:
+        out: the .html file.
+        clouds: arm -> layout; all of the same images, in the same order.
+        references: records and, from tars, images; None leaves id and emotion alone.
+        megabytes: that the pictures may take in all, as base64; they are made smaller, and at last left out.
+        title: of the page.
+
+    Returns:
+        `points`, `with_record`, `with_image`, `thumbnail_side` (0: none), `bytes`.
+
+    Raises:
+        ValueError: the arms show different images, or `megabytes` is negative.
+    """
+    if megabytes < 0:
+        msg = f"megabytes={megabytes}; expected at least 0"
+        raise ValueError(msg)
+    first = next(iter(clouds.values()))
+    for arm, cloud in clouds.items():
+        if cloud.ids != first.ids or cloud.labels != first.labels:
+            msg = f"arm {arm!r} shows other images than {next(iter(clouds))!r}; a page shows the same in all"
+            raise ValueError(msg)
+    rows = {} if references is None else {record.id: i for i, record in enumerate(references.records)}
+    points = []
+    for name, label in zip(first.ids, first.labels, strict=True):
+        record = references.records[rows[name]] if references is not None and name in rows else None
+        points.append({"id": name, "emotion": label, **_described(record)})
+    side, pictures = _thumbnails(references, [rows.get(name) for name in first.ids], megabytes)
+    for point, picture in zip(points, pictures, strict=True):
+        if picture:
+            point["image"] = picture
+    labels = set(first.labels)
+    names = [str(e) for e in EMOTIONS if e in labels] + sorted(labels - set(EMOTIONS))
+    data = {
+        "emotions": [{"name": name, "colour": EMOTION_COLOURS.get(name, "#888888")} for name in names],
+        "points": points,
+        "arms": [{"name": arm, "xy": _unit(cloud)} for arm, cloud in clouds.items()],
+    }
+    environment = Environment(
+        loader=PackageLoader("emo_lightning.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # No value can end the script element: the one character that could is written as JSON's escape.
+    script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    page = (
+        environment.get_template("cloud.html.j2")
+        .render(
+            title=title,
+            arms=[(arm, cloud.summary()) for arm, cloud in clouds.items()],
+            data=Markup(script),
+            with_images=sum(bool(p) for p in pictures),
+            points=len(points),
+        )
+        .encode()
+    )
+    write_bytes(Path(out), page)
+    return {
+        "points": len(points),
+        "with_record": sum(name in rows for name in first.ids),
+        "with_image": sum(bool(p) for p in pictures),
+        "thumbnail_side": side,
+        "bytes": len(page),
+    }
+
+
+def _described(record: Record | None) -> dict[str, Any]:
+    if record is None:
+        return {}
+    found = {
+        "triplet": None if record.triplet is None else list(record.triplet.model_dump().values()),
+        "intensity": record.intensity,
+        "level": record.intensity_level,
+        "confidence": None if record.confidence is None else round(record.confidence, 2),
+        "split": record.split,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _unit(cloud: Cloud) -> list[list[float]]:
+    """(N, 2) within the unit square around its middle, one scale for both axes, y downwards as on a screen."""
+    low, high = cloud.coords.min(axis=0), cloud.coords.max(axis=0)
+    reach = float((high - low).max()) or 1.0
+    placed = (cloud.coords - (low + high) / 2) / reach + 0.5
+    return [[round(float(x), 4), round(1 - float(y), 4)] for x, y in placed]
+
+
+def _thumbnails(references: References | None, rows: Sequence[int | None], megabytes: float) -> tuple[int, list[str]]:
+    """(side, a data URI or "" per row)."""
+    none = [""] * len(rows)
+    if references is None or not references.has_images or all(row is None for row in rows):
+        return 0, none
+    largest, limit = THUMBNAIL_SIDES[0], megabytes * 1e6
+    sources: list[Image | None] = [None if row is None else references.image(row) for row in rows]
+    for large in sources:
+        if large is not None:
+            large.thumbnail((largest, largest))
+    for side in THUMBNAIL_SIDES:
+        coded = []
+        for picture in sources:
+            if picture is None:
+                coded.append("")
+                continue
+            small = picture.copy()
+            small.thumbnail((side, side))
+            buffer = io.BytesIO()
+            small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+            coded.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+        if sum(map(len, coded)) <= limit:
+            return side, coded
+    return 0, none

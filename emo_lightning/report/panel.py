@@ -1,0 +1,83 @@
+"""A few test images with everything that was predicted of them beside the truth."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emo_lightning.analysis.references import References
+from emo_lightning.core.files import write_bytes, write_json
+from emo_lightning.core.records import Prediction, Record
+
+LONG_SIDE = 480
+"""Pictures are stored at most this large, pixels."""
+
+
+def choose(records: Sequence[Record], count: int, seed: int) -> list[int]:
+    """Positions of `count` records, drawn without replacement, emotion after emotion in turn; a pure function of its input."""
+    order = np.random.default_rng(seed).permutation(len(records)).tolist()
+    turns: dict[str, int] = {}
+    ranked = []
+    for place, i in enumerate(order):
+        emotion = records[i].emotion or ""
+        turns[emotion] = turns.get(emotion, 0) + 1
+        ranked.append((turns[emotion], place, i))
+    return [i for _, _, i in sorted(ranked)[:count]]
+
+
+def write_panel(
+    out: Path, arms: Mapping[str, Mapping[str, Prediction]], references: References, count: int, seed: int
+) -> dict[str, Any]:
+    """Write `panel.json` and `panel/N.jpg` below `out`, and `panel/N.png`, `panel/N.pdf` with everything said; returns `panel.json`.
+
+    Raises:
+        SchemaError: the references hold no images.
+        ValueError: count < 1.
+    """
+    from emo_lightning.report.paper_figures import draw_comparison
+
+    if count < 1:
+        msg = f"count={count}; expected at least 1"
+        raise ValueError(msg)
+    items = []
+    for n, i in enumerate(choose(references.records, count, seed)):
+        record, picture = references.records[i], references.image(i).convert("RGB")
+        picture.thumbnail((LONG_SIDE, LONG_SIDE))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=88)
+        name = f"panel/{n:02d}.jpg"
+        write_bytes(out / name, buffer.getvalue())
+        item = {
+            "id": record.id,
+            "image": name,
+            "size": [record.width, record.height],
+            "split": record.split,
+            "truth": _answer(record),
+            "predictions": {arm: _answer(predictions.get(record.id)) for arm, predictions in arms.items()},
+        }
+        items.append(item)
+        draw_comparison(picture, item, list(arms), out / "panel" / f"{n:02d}")
+    panel = {"arms": list(arms), "seed": seed, "of": len(references), "items": items}
+    write_json(out / "panel.json", panel)
+    return panel
+
+
+def _answer(item: Record | Prediction | None) -> dict[str, Any] | None:
+    if item is None:
+        return None
+    objects = item.primary_objects if isinstance(item, Record) else item.objects
+    boxes = [list(o.bbox) for o in objects]
+    return {
+        "description": item.description,
+        "background": item.background,
+        "attribute": item.attribute,
+        "subject": item.subject,
+        "emotion": item.emotion,
+        # JSON has no NaN; a model may have said one.
+        "intensity": item.intensity if item.intensity is not None and np.isfinite(item.intensity) else None,
+        "boxes": [box for box in boxes if np.isfinite(box).all()],
+    }

@@ -1,0 +1,85 @@
+"""Pictures as parts of a page that asks nothing of the network."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from emo_lightning.report import svg as figures
+from emo_lightning.report.page import FIGURE_TYPES
+from emo_lightning.report.provenance import Provenance
+
+FRAME_LIMIT = 8_000_000
+"""Bytes of an .html figure that are taken into the page."""
+
+WIDE = 400
+"""Points up to which a drawing shares a line with others."""
+
+
+@dataclass
+class Figure:
+    """A drawing with its caption and source."""
+
+    title: str
+    drawing: Markup
+    source: Provenance
+    note: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    wide: bool = False
+
+
+def embedded(file: Path, title: str) -> Markup:
+    """A picture as part of the page: an SVG in the page's own ink where it holds nothing active, else data of an image.
+
+    Raises:
+        ValueError: an .html file larger than `FRAME_LIMIT`.
+        FileNotFoundError: not there.
+    """
+    data = file.read_bytes()
+    kind = FIGURE_TYPES[file.suffix.lower()]
+    if kind == "text/html":
+        if len(data) > FRAME_LIMIT:
+            msg = f"{len(data)} bytes; the page takes in at most {FRAME_LIMIT}. Open the file itself"
+            raise ValueError(msg)
+        # Its scripts run in a frame of its own, without access to the page.
+        return Markup('<iframe sandbox="allow-scripts" loading="lazy" title="{}" srcdoc="{}"></iframe>').format(
+            title, data.decode()
+        )
+    if kind == "image/svg+xml":
+        text = data.decode()
+        text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[max(text.find("<svg"), 0) :], flags=re.DOTALL)
+        text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
+        if text.startswith("<svg") and not re.search(
+            r"<script|<foreignObject|\son\w+\s*=|//|javascript:|@import", text, re.IGNORECASE
+        ):
+            return Markup('<div class="drawing" role="img" aria-label="{}">{}</div>').format(title, Markup(text))
+    return Markup('<img class="drawing" alt="{}" src="data:{};base64,{}">').format(title, kind, base64.b64encode(data).decode())
+
+
+def is_wide(file: Path) -> bool:
+    """Whether a picture wants the page's whole width: a frame, a drawing above `WIDE` points, an image above twice as many pixels."""
+    match file.suffix.lower():
+        case ".html":
+            return True
+        case ".svg":
+            box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', file.read_text(encoding="utf-8")[:5000])
+            return bool(box) and float(box[1]) > WIDE  # type: ignore[index]
+        case _:
+            from PIL import Image
+
+            with Image.open(file) as image:
+                return image.width > 2 * WIDE
+
+
+def with_boxes(item: dict[str, Any], arms: Sequence[str]) -> dict[str, Any]:
+    """An item of a panel, `image` being JPEG bytes, with `svg`: the picture under the true and the predicted boxes."""
+    said = item["predictions"]
+    boxes = {arm: (said[arm] or {}).get("boxes", []) for arm in arms}
+    svg = figures.overlay_svg(item["image"], "image/jpeg", tuple(item["size"]), item["truth"]["boxes"], boxes)
+    return {**item, "svg": Markup(svg)}

@@ -1,0 +1,151 @@
+"""Where a figure came from: command, commit, config hash, and the manifests of the tars behind it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emo_lightning.report.run_folder import RunFolder, Stage
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set that a stage has read or made."""
+
+    path: str
+    """Of its `manifest.json`, or of the file itself where there is none; within the run relative to it."""
+    sha256: str | None
+    """Of that file as it is now; None where `problem` says why."""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Everything needed to make a figure again."""
+
+    run: str
+    stage: str
+    command: str | None = None
+    commit: str | None = None
+    config_sha256: str | None = None
+    started: str | None = None
+    data: tuple[Data, ...] = field(default=())
+
+    @property
+    def short(self) -> str:
+        """One line: stage, commit, and the first digits of the hashes."""
+        parts = [self.stage, f"commit {self.commit or 'unknown'}", f"config {(self.config_sha256 or 'unknown')[:12]}"]
+        hashes = [d.sha256[:12] for d in self.data if d.sha256]
+        more = f" and {len(hashes) - 3} more" if len(hashes) > 3 else ""
+        return " · ".join([*parts, f"data {', '.join(hashes[:3]) or 'unknown'}{more}"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Flat, JSON-ready; what is unknown is null."""
+        return {
+            "run": self.run,
+            "stage": self.stage,
+            "command": self.command,
+            "commit": self.commit,
+            "config_sha256": self.config_sha256,
+            "started": self.started,
+            "data": {d.path: d.sha256 or d.problem for d in self.data},
+        }
+
+
+class Sources:
+    """Answers, for every stage of a run, what its figures came from; through the stages that it was made from."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self._data: dict[str, tuple[Data, ...]] = {}
+        self._digests: dict[Path, str] = {}
+
+    def of(self, stage: Stage) -> Provenance:
+        """The provenance of a stage."""
+        info = stage.info
+        command = info.get("command")
+        return Provenance(
+            self.run.name,
+            stage.name,
+            command if command is None or isinstance(command, str) else " ".join(map(str, command)),
+            info.get("commit"),
+            info.get("config_sha256"),
+            info.get("started"),
+            self.data(stage),
+        )
+
+    def data(self, stage: Stage) -> tuple[Data, ...]:
+        """Every data set that the stage, or a stage whose files it reads, has read or made, in order of first mention."""
+        if stage.name not in self._data:
+            self._data[stage.name] = ()  # A stage that names its own folder, like one that logs there.
+            # A stage that makes data, like `world`, answers with what it made.
+            made = sorted(stage.path.glob(f"*/{MANIFEST}"))
+            self._data[stage.name] = tuple(dict.fromkeys([*map(self._file, made), *self.behind(stage.settings, stage)]))
+        return self._data[stage.name]
+
+    def behind(self, settings: Any, stage: Stage | None = None) -> tuple[Data, ...]:
+        """The data sets behind every path in (a part of) a stage's settings."""
+        found: dict[str, Data] = {}
+        for text in _texts(settings):
+            for data in self._named(stage, text):
+                found.setdefault(data.path, data)
+        return tuple(found.values())
+
+    def _named(self, stage: Stage | None, text: str) -> Iterator[Data]:
+        owner = self.run.owner(text)
+        if owner is not None and owner is stage:
+            return
+        located = self.run.located(text)
+        if text.endswith(".tar") or (owner is None and _holds_tars(located)):
+            yield from self._tars(text, located)
+        elif owner is not None:
+            if (located / MANIFEST).is_file():
+                yield self._file(located / MANIFEST)
+            yield from self.data(owner)
+        elif text.endswith((".jsonl", ".parquet")):
+            yield self._file(located) if located.is_file() else Data(text, None, "not there any more")
+
+    def _tars(self, text: str, located: Path) -> Iterator[Data]:
+        from emo_lightning.data.shard_list import list_shards
+        from emo_lightning.data.tar_scan import ShardError
+
+        try:
+            shards = [shard.url for shard in list_shards(str(located) if "://" not in text else text)]
+        except ShardError as error:
+            yield Data(text, None, f"cannot be listed any more: {error}")
+            return
+        for folder in dict.fromkeys(str(Path(url).parent) if "://" not in url else url for url in shards):
+            manifest = Path(folder) / MANIFEST
+            if manifest.is_file():
+                yield self._file(manifest)
+            else:
+                yield Data(text, None, f"{len(shards)} tars without a {MANIFEST} beside them")
+                return
+
+    def _file(self, path: Path) -> Data:
+        if path not in self._digests:
+            with open(path, "rb") as file:
+                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        return Data(self.run.shown(path), self._digests[path])
+
+
+def _holds_tars(path: Path) -> bool:
+    return path.is_dir() and ((path / MANIFEST).is_file() or any(path.glob("*.tar")))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a config that may be a path."""
+    if isinstance(value, str):
+        if "/" in value or value.endswith((".tar", ".jsonl", ".parquet")):
+            yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)

@@ -1,0 +1,151 @@
+"""A run directory as the report finds it: its stages, their files, and what of them is missing or damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from emo_lightning.core.files import read_object
+from emo_lightning.core.records import SchemaError
+
+COMPLETE = "complete"
+"""`status` in `stage.json` of a stage that is done; the page names every stage with another."""
+
+STATUS = {"running": "was interrupted, or is still running", "failed": "failed"}
+"""What the page says of a stage that is not complete."""
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Stage:
+    """A stage directory."""
+
+    name: str
+    path: Path
+    info: dict[str, Any] = field(default_factory=dict)
+    """`stage.json`."""
+    config: str | None = None
+    """`config.yaml` as it stands there."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """`config.yaml`, parsed."""
+
+    @property
+    def kind(self) -> str | None:
+        """As registered in `stages.KINDS`, or a kind that this version does not know."""
+        return self.info.get("kind")
+
+
+class RunFolder:
+    """Reads a run; one damaged file must not cost the page, so what cannot be read goes to `notes`.
+
+    Args:
+        path: `runs/NAME`, with one directory per stage.
+        outputs: names of files that make a directory a stage even without `stage.json` and `config.yaml`.
+        name: how the page calls the run; default is the directory's name.
+
+    Raises:
+        FileNotFoundError: `path` is no directory.
+    """
+
+    def __init__(self, path: Path, outputs: set[str], name: str | None = None) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            msg = f"{path}: no such run directory"
+            raise FileNotFoundError(msg)
+        self.name = name or self.path.resolve().name
+        self.notes: list[str] = []
+        self.home = self._home()
+        found = (self._stage(folder) for folder in sorted(self.path.iterdir()) if self._may_be_stage(folder))
+        self.stages = sorted(
+            (s for s in found if s.info or s.config or any((s.path / name).is_file() for name in outputs)),
+            key=lambda stage: (str(stage.info.get("started") or "~"), stage.name),
+        )
+
+    def note(self, text: str) -> None:
+        """Say on the page what is missing or was skipped, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def attempt(self, path: Path, read: Callable[[], _T]) -> _T | None:
+        """What `read` returns, or None and a note if the file cannot be used."""
+        try:
+            return read()
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            reason = f"key {error} is missing" if isinstance(error, KeyError) else str(error).removeprefix(f"{path}: ")
+            self.note(f"{self.shown(path)} could not be shown: {reason}")
+            return None
+
+    def read_object(self, path: Path) -> dict[str, Any]:
+        """A JSON object; numbers that are not finite become None, and a note counts them.
+
+        Raises:
+            SchemaError: not JSON, or no object.
+        """
+        lost: list[str] = []
+        found = read_object(path, lost.append)
+        if lost:
+            self.note(
+                f"{self.shown(path)} holds {len(lost)} numbers that are not finite ({lost[0]}); they are shown as missing"
+            )
+        return found
+
+    def shown(self, path: Path) -> str:
+        """A path as the page names it: relative to the run where it lies inside."""
+        return str(path.relative_to(self.path)) if path.is_relative_to(self.path) else str(path)
+
+    def located(self, text: str) -> Path:
+        """Where a path of a stage's settings is now: a run may have been moved or copied since it was made."""
+        if self.home and (text == self.home or text.startswith(self.home + "/")):
+            return self.path / text[len(self.home) :].lstrip("/")
+        return Path(text)
+
+    def owner(self, text: str) -> Stage | None:
+        """The stage in whose folder a path of the settings lies."""
+        located = self.located(text)
+        return next((s for s in self.stages if located == s.path or located.is_relative_to(s.path)), None)
+
+    def unfinished(self) -> list[str]:
+        """A note for every stage that is not complete; the one that writes the page is still running while it does."""
+        return [
+            f"stage {stage.name!r} {STATUS.get(str(stage.info.get('status')), 'has no status')}; the same command goes on there"
+            for stage in self.stages
+            if stage.info and stage.info.get("status") != COMPLETE and stage.kind != "report"
+        ]
+
+    def _home(self) -> str | None:
+        path = self.path / "experiment.yaml"
+        if not path.is_file():
+            return None
+        tree = self.attempt(path, lambda: _yaml(path))
+        home = (tree or {}).get("dir")
+        return home.rstrip("/") if isinstance(home, str) and home.strip("/") else None
+
+    @staticmethod
+    def _may_be_stage(folder: Path) -> bool:
+        return folder.is_dir() and not folder.name.startswith(".")
+
+    def _stage(self, folder: Path) -> Stage:
+        stage = Stage(folder.name, folder)
+        if (path := folder / "stage.json").is_file():
+            stage.info = self.attempt(path, lambda: self.read_object(path)) or {}
+        if (config := folder / "config.yaml").is_file():
+            stage.config = config.read_text(encoding="utf-8", errors="replace")
+            stage.settings = self.attempt(config, lambda: _yaml(config)) or {}
+        return stage
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
+        raise SchemaError(msg) from None
+    if not isinstance(tree, dict):
+        msg = f"{path}: holds {type(tree).__name__}; expected a mapping"
+        raise SchemaError(msg)
+    return tree

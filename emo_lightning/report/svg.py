@@ -1,0 +1,203 @@
+"""Pictures as inline SVG that takes the page's own ink, so that one drawing serves light and dark."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from emo_lightning.core.records import EMOTIONS, SchemaError
+
+EMOTION_COLOURS: dict[str, str] = dict(
+    zip(EMOTIONS, ("#E69F00", "#56B4E9", "#009E73", "#F0C808", "#D55E00", "#8C6D31", "#5B5BD6", "#CC79A7"), strict=True)
+)
+"""Okabe and Ito's colour-blind-safe set, its black (lost on a dark page) replaced by brown and its blue lightened."""
+
+EMOTION_MARKERS: dict[str, str] = dict(zip(EMOTIONS, "os^DvpX*", strict=True))
+"""A second channel beside colour."""
+
+ARM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0C808", "#D55E00")
+"""Of the arms' dashed boxes and curves, in the order of the arms."""
+
+_INK = "#010203"
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "emo-lightning",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Loss columns of a Lightning `metrics.csv`: name -> (steps, values); cells that are empty or not finite are left out.
+
+    Raises:
+        SchemaError: no `step` column, or a cell that is no number.
+    """
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    with open(path, newline="", encoding="utf-8") as lines:
+        reader = csv.DictReader(lines)
+        if "step" not in (reader.fieldnames or []):
+            msg = f"{path}: no column 'step'; found {reader.fieldnames}"
+            raise SchemaError(msg)
+        names = [n for n in reader.fieldnames or [] if re.search(r"loss(_epoch)?$", n)]
+        for row in reader:
+            for name in names:
+                if not row[name]:
+                    continue
+                try:
+                    step, value = float(row["step"]), float(row[name])
+                except ValueError:
+                    msg = f"{path}:{reader.line_num}: {name}={row[name]!r} at step {row['step']!r}"
+                    raise SchemaError(msg) from None
+                if np.isfinite(value):
+                    curves.setdefault(name, ([], []))[0].append(step)
+                    curves[name][1].append(value)
+    return curves
+
+
+def loss_svg(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> str:
+    """Loss over steps; training as a thin line, validation with points."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        for i, (name, (steps, values)) in enumerate(curves.items()):
+            few = len(steps) < 30
+            axes.plot(
+                steps, values, label=name, color=ARM_COLOURS[i % len(ARM_COLOURS)], lw=1.4, marker="o" if few else "", ms=3
+            )
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylabel("loss")
+        axes.grid(alpha=0.15, color=_INK)
+        axes.legend(frameon=False, fontsize="small")
+        return _inline(figure, f"Loss curves of {title}")
+
+
+def cloud_svg(coords: NDArray[Any], labels: Sequence[str], title: str) -> str:
+    """MDS scatter, one colour and marker per emotion, equal scale on both axes.
+
+    Args:
+        coords: (N, 2).
+        labels: N names; one that is not an emotion is drawn grey.
+        title: of the arm, for screen readers.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        names = np.asarray(labels)
+        for name in [e for e in EMOTIONS if e in names] + sorted(set(labels) - set(EMOTIONS)):
+            x, y = coords[names == name].T
+            colour, marker = EMOTION_COLOURS.get(name, "#888888"), EMOTION_MARKERS.get(name, ".")
+            axes.scatter(x, y, s=16, c=colour, marker=marker, linewidths=0, alpha=0.85, label=str(name))
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_axis_off()
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, handletextpad=0.1, columnspacing=1, markerscale=1.8)
+        return _inline(figure, f"MDS of the emotion embeddings of {title}")
+
+
+def reliability_svg(arms: Mapping[str, Any]) -> str:
+    """Accuracy over confidence, a panel per arm and a colour per set; points grow with the images of their bin, lines join bins of
+    at least five.
+
+    Args:
+        arms: arm -> `sets`: name -> `reliability`: bins with `confidence`, `accuracy` (percent) and `count`.
+    """
+    with matplotlib.rc_context(_STYLE):
+        columns = min(3, len(arms))
+        rows = -(-len(arms) // columns)
+        figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.4), layout="constrained")
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for panel, (arm, body) in zip(panels, arms.items(), strict=False):
+            panel.plot([0, 100], [0, 100], color=_INK, lw=0.8, ls=":")
+            for i, (name, found) in enumerate(body["sets"].items()):
+                bins = found["reliability"]
+                most = max(b["count"] for b in bins)
+                x, y = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+                colour = ARM_COLOURS[i % len(ARM_COLOURS)]
+                # One image is right or wrong: a line through such bins would show nothing but noise.
+                several = [n for n, b in enumerate(bins) if b["count"] >= 5]
+                panel.plot([x[n] for n in several], [y[n] for n in several], color=colour, lw=1.2, label=name)
+                panel.scatter(x, y, s=[4 + 60 * b["count"] / most for b in bins], color=colour, linewidths=0, clip_on=False)
+            panel.set_title(arm, fontsize="medium")
+            panel.set_xlim(0, 100)
+            panel.set_ylim(0, 100)
+            panel.set_aspect("equal")
+            panel.grid(alpha=0.15, color=_INK)
+        for panel in panels[len(arms) :]:
+            panel.set_axis_off()
+        figure.supxlabel("confidence (%)", fontsize="medium")
+        figure.supylabel("accuracy (%)", fontsize="medium")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+        return _inline(figure, "Reliability: accuracy over confidence")
+
+
+def overlay_svg(
+    image: bytes,
+    media_type: str,
+    size: tuple[int, int],
+    true: Sequence[Sequence[float]],
+    predicted: Mapping[str, Sequence[Any]],
+) -> str:
+    """An image with its true boxes solid and every arm's predicted boxes dashed.
+
+    Args:
+        image: encoded bytes, perhaps scaled down.
+        media_type: e.g. "image/jpeg".
+        size: (width, height) of the original image, whose pixels the boxes are in.
+        true: boxes (x1, y1, x2, y2).
+        predicted: arm -> boxes, coloured in this order by `ARM_COLOURS`.
+    """
+    width, height = size
+    data = base64.b64encode(image).decode()
+    shapes = [_rectangle(box, "box true", "#ffffff") for box in true]
+    for i, boxes in enumerate(predicted.values()):
+        shapes += [_rectangle(box, "box predicted dashed", ARM_COLOURS[i % len(ARM_COLOURS)]) for box in boxes]
+    return (
+        f'<svg class="overlay" viewBox="0 0 {width} {height}" role="img" aria-label="image with true and predicted boxes">'
+        f'<image href="data:{html.escape(media_type)};base64,{data}" width="{width}" height="{height}" '
+        f'preserveAspectRatio="none"/>{"".join(shapes)}</svg>'
+    )
+
+
+def _rectangle(box: Sequence[float], kind: str, colour: str) -> str:
+    x1, y1, x2, y2 = (float(v) for v in box)
+    if not np.isfinite((x1, y1, x2, y2)).all() or x1 >= x2 or y1 >= y2:
+        return ""  # nothing to draw; Table 5 counts these
+    place = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
+    # A dark line beneath keeps every colour visible on every picture.
+    dashed = " dashed" if "dashed" in kind else ""
+    return f'<rect class="halo{dashed}" {place}/><rect class="{kind}" {place} stroke="{colour}"/>'
+
+
+def _inline(figure: Figure, label: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Within HTML these are not needed, and the page then holds no address at all; ids of groups would repeat across figures.
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg).replace(_INK, "currentColor")
+    width, height = (72 * float(v) for v in figure.get_size_inches())
+    head = f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html.escape(label, quote=True)}">'
+    return re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)

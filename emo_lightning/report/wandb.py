@@ -1,0 +1,113 @@
+"""The report in Weights & Biases: its tables, its pictures with boxes, the page, and all files as an artifact."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emo_lightning.report.build import Report
+from emo_lightning.report.sections import RunSections
+from emo_lightning.report.table_files import flat_rows
+
+PROJECT = "emo-lightning"
+
+
+def log_report(report: Report, folder: Path, project: str = PROJECT) -> Path:
+    """Log a written report as one W&B run; offline unless `WANDB_MODE` says otherwise (`wandb sync` sends it later).
+
+    Args:
+        report: from `build_report`.
+        folder: where W&B keeps the run, in `folder/wandb/`.
+        project: of W&B.
+
+    Returns:
+        The run's own directory.
+    """
+    import wandb
+
+    names = [run.run.name for run in report.runs]
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = {
+        f"{run.run.name}/{stage.name}": run.sources.of(stage).as_json() for run in report.runs for stage in run.run.stages
+    }
+    run = wandb.init(
+        project=project,
+        dir=folder,
+        name=f"{'+'.join(names)}/report",
+        group=names[0],
+        job_type="report",
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        config={"runs": names, "sources": sources},
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    with run:
+        for table in report.tables:
+            columns, rows = flat_rows(table)
+            run.log({f"tables/{table.name}": wandb.Table(columns=list[str | int](columns), data=rows, allow_mixed_types=True)})
+        for one in report.runs:
+            at = f"{one.run.name}/" if len(report.runs) > 1 else ""
+            for key, picture in _pictures(one):
+                run.log({f"{at}{key}": picture})
+            for key, drawing in _drawings(one):
+                run.log({f"{at}{key}": drawing})
+        run.log({"report": wandb.Html(report.html.read_text(encoding="utf-8"), inject=False)})
+        run.summary["missing_or_skipped"] = report.notes
+        artifact = wandb.Artifact(_name("-".join(["report", *names])), "report", metadata={"sources": sources})
+        artifact.add_file(str(report.html))
+        artifact.add_dir(str(report.tables_dir), name=report.tables_dir.name)
+        run.log_artifact(artifact)
+        return Path(run.dir).parent
+
+
+def _pictures(run: RunSections) -> Iterator[tuple[str, Any]]:
+    """Images with true and predicted boxes: the panel, and what was answered rightly and wrongly."""
+    for key, lists in (("panel", ["items"]), ("answers", ["right", "wrong"])):
+        section = run.section(key)
+        for stage, found in (section.extra if section else {}).items():
+            for name in lists:
+                for n, item in enumerate(found[name]):
+                    # A key each: under one key W&B wants images of one size.
+                    yield f"images/{stage}/{name}/{n:02d}", _image(item, found["arms"])
+
+
+def _image(item: dict[str, Any], arms: list[str]) -> Any:
+    import wandb
+    from PIL import Image
+
+    said = {"true": item["truth"], **{arm: item["predictions"][arm] for arm in arms}}
+    labels = dict(enumerate(said))
+    width, height = item["size"]
+    boxes = {}
+    for number, (name, answer) in enumerate(said.items()):
+        # Shares of the image, which may have been made smaller.
+        data = [
+            {
+                "position": {"minX": x1 / width, "minY": y1 / height, "maxX": x2 / width, "maxY": y2 / height},
+                "class_id": number,
+                "box_caption": f"{name}: {answer['subject'] or '–'}",
+            }
+            for x1, y1, x2, y2 in (answer or {}).get("boxes", [])
+        ]
+        if data:
+            boxes[name] = {"box_data": data, "class_labels": labels}
+    words = [f"{name}: {(answer or {}).get('emotion') or 'no emotion'}" for name, answer in said.items()]
+    caption = f"{item['id']} · {' · '.join(words)}"
+    return wandb.Image(Image.open(io.BytesIO(item["image"])), caption=caption, boxes=boxes or None)
+
+
+def _drawings(run: RunSections) -> Iterator[tuple[str, Any]]:
+    import wandb
+
+    for section in run.sections:
+        for figure in section.figures:
+            style = "<style>body{font-family:sans-serif;color:#1f2328;background:#fff}svg{max-width:720px}iframe{width:100%;height:95vh}</style>"
+            name = _name(f"{section.key}-{figure.source.stage}-{figure.title}")
+            yield f"figures/{name}", wandb.Html(f"<!doctype html>{style}{figure.drawing}", inject=False)
+
+
+def _name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-")[:100]

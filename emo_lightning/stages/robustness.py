@@ -1,0 +1,157 @@
+"""Stages that say how far a model can be trusted: calibration, other data sets, word-to-region faithfulness.
+
+Each writes a JSON of its name and a `page.json`, and prints the same tables.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from emo_lightning.analysis.cross_dataset import TestSet
+from emo_lightning.core.records import Record, SchemaError
+from emo_lightning.report.page import Page
+
+
+def calibration_stage(
+    out: Path,
+    predictions: dict[str, Path],
+    sets: dict[str, list[str]],
+    fit: str | None = "val",
+    alpha: float = 0.1,
+    score: Literal["lac", "aps"] = "lac",
+    bins: int = 15,
+    seed: int = 0,
+) -> None:
+    """Calibration, temperature, conformal sets and distances to annotated distributions: `calibration.json` (see `trust.trust`).
+
+    Args:
+        out: the stage's directory; also gets `reliability.svg`.
+        predictions: arm -> predictions file with `emotion_scores` (of `predict` with model.emotion_scores, or of a probe stage).
+        sets: name -> references: .jsonl files of records, or tars (files, folders, globs).
+        fit: the set on which temperature and conformal threshold are fitted, and which is not tested; null leaves both out.
+        alpha: share of conformal sets that may miss.
+        score: of the conformal sets; `lac` makes the smallest, `aps` ones that grow with doubt.
+        bins: of the calibration error.
+        seed: of the bootstrap.
+    """
+    from emo_lightning.analysis.calibration import trust
+    from emo_lightning.analysis.scored import read_predictions
+
+    _named("predictions", predictions)
+    _named("sets", sets)
+    said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
+    records = {name: _records(paths) for name, paths in sets.items()}
+    _print(write_calibration(out, trust(said, records, fit, alpha, score, bins, seed)))
+
+
+def write_calibration(out: Path, result: dict[str, Any]) -> Page:
+    """Write `calibration.json`, `reliability.svg` and `page.json` for what `trust.trust` returned; returns the page."""
+    from emo_lightning.analysis.calibration import trust_page
+    from emo_lightning.core.files import write_bytes
+    from emo_lightning.report.page import PageFigure
+    from emo_lightning.report.svg import reliability_svg
+
+    page = trust_page(result)
+    write_bytes(out / "reliability.svg", reliability_svg(result["arms"]).encode())
+    about = (
+        "As predicted. On the dotted line a confidence of 60 % is right six times in ten; larger points stand for more images."
+    )
+    page.figures.append(PageFigure("Reliability", "reliability.svg", about))
+    return write_result(out, "calibration", result, page)
+
+
+def write_result(out: Path, name: str, result: dict[str, Any], page: Page) -> Page:
+    """Write `NAME.json` and `page.json`; returns the page."""
+    from emo_lightning.core.files import write_json
+    from emo_lightning.report.page import write_page
+
+    write_json(out / f"{name}.json", result)
+    write_page(out, page)
+    return page
+
+
+def _print(page: Page) -> None:
+    from emo_lightning.report.console import page_tables, show
+
+    show(page_tables(page))
+    for note in page.notes:
+        print(note)
+
+
+def cross_dataset_stage(
+    out: Path,
+    predictions: dict[str, Path],
+    sets: dict[str, TestSet],
+    base: str,
+    in_domain: str,
+    seed: int = 0,
+    trained_on: list[str] | None = None,
+) -> None:
+    """Every arm on every data set against the untuned base: `cross_dataset.json` (see `cross_dataset.cross_dataset`).
+
+    Args:
+        out: the stage's directory.
+        predictions: arm -> predictions file that covers all sets.
+        sets: name -> references and label space.
+        base: the arm that was not fine-tuned.
+        in_domain: the set like the one that was trained on; all others are out of the domain.
+        seed: of the bootstrap.
+        trained_on: tars (or .jsonl) that any arm was trained on; an image of a set that is also there, byte for byte, is left out.
+    """
+    from emo_lightning.analysis.cross_dataset import cross_dataset
+    from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.report.cross_dataset import cross_page
+
+    _named("predictions", predictions)
+    _named("sets", sets)
+    said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
+    records = {name: (_records(one.references), one.space) for name, one in sets.items()}
+    trained = {record.sha256 for record in _records(trained_on)} if trained_on else set()
+    result = cross_dataset(said, records, base, in_domain, seed, trained)
+    _print(write_result(out, "cross_dataset", result, cross_page(result)))
+
+
+def faithfulness_stage(
+    out: Path,
+    model: Path,
+    references: list[str],
+    boxes: Path | None = None,
+    mask: Literal["mean", "blur"] = "mean",
+    draws: int = 8,
+    max_overlap: float = 0.3,
+    limit: int | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+) -> None:
+    """Does the emotion hang on the region that its words were grounded to: `faithfulness.json` (see `faithfulness.faithfulness`).
+
+    Args:
+        out: the stage's directory.
+        model: bundle folder (with `emo.json`), with a probe.
+        references: tars, whose primary boxes are masked.
+        boxes: a predictions file whose boxes are masked instead: the model's own words and regions.
+        mask: `mean` paints the image's mean colour, `blur` blurs.
+        draws: random boxes per image.
+        max_overlap: most that a random box may share with the grounded one (intersection over union).
+        limit: only the first so many images.
+        batch_size: images at a time.
+        seed: of the random boxes and of the bootstrap.
+    """
+    from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness, faithfulness_page
+
+    plan = MaskPlan(mask, draws, max_overlap, seed)
+    result = faithfulness(model, references, boxes, plan, limit, batch_size)
+    _print(write_result(out, "faithfulness", result, faithfulness_page(result)))
+
+
+def _named(key: str, values: dict[str, Any]) -> None:
+    if not values:
+        msg = f"{key}: none is named"
+        raise SchemaError(msg)
+
+
+def _records(paths: list[str]) -> list[Record]:
+    from emo_lightning.analysis.references import References
+
+    return References.load(list(paths)).records

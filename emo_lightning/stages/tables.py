@@ -1,0 +1,271 @@
+"""What an experiment calls: each function is one kind of stage, writes its files into `out` and prints its table.
+
+Arguments come from YAML; heavy imports wait inside, so that an experiment can be checked before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emo_lightning.core.records import Prediction, SchemaError
+
+if TYPE_CHECKING:
+    from emo_lightning.analysis.references import References
+
+
+def table5_stage(
+    out: Path,
+    predictions: dict[str, Path],
+    references: list[str],
+    train: list[str] | None = None,
+    clip: str | None = None,
+    remarks: list[str] | None = None,
+    against: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> None:
+    """Score predictions, write `table5.json` (see `table5.table5`) and print both modes.
+
+    Args:
+        out: the stage's directory.
+        predictions: arm -> predictions file (.jsonl).
+        references: .jsonl files of records, or tars (files, folders, globs); only tars have images.
+        train: records that the baselines' answers come from; without it the references themselves.
+        clip: folder or hub id of a CLIP model; without it the CLIP rows are not computed.
+        remarks: what a reader of the table should know of its arms; shown below it.
+        against: arm that the others are compared with, image by image: differences with their intervals.
+        resamples: of the bootstrap over images that gives the intervals; 0 for none.
+        seed: of the bootstrap and of the shuffled labels.
+    """
+    from emo_lightning.core.files import write_json
+    from emo_lightning.report.console import show, table5_tables
+    from emo_lightning.report.table5_details import paired_tables
+
+    scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
+    result = scored | {"remarks": remarks or []}
+    write_json(out / "table5.json", result)
+    show([*table5_tables(result), *paired_tables(result)])
+
+
+def score(
+    predictions: Mapping[str, Path],
+    references: list[str],
+    train: list[str] | None = None,
+    clip: str | None = None,
+    *,
+    against: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Load everything and compute Table 5; arguments as `table5_stage`."""
+    from emo_lightning.analysis.references import References
+    from emo_lightning.analysis.table5 import table5
+    from emo_lightning.metrics.clip import ClipScorer
+
+    truth = References.load(references)
+    arms = _arms(predictions, truth)
+    training = References.load(train) if train else None
+    scorer = ClipScorer.load(clip) if clip else None
+    return table5(arms, truth, training, scorer, against=against, resamples=resamples, seed=seed)
+
+
+def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000, seed: int = 0) -> None:
+    """Gather probe runs, compare the arms image by image, write `table6.json` and `page.json`, and print the tables.
+
+    `table6.json` holds what `table6.table6` returns and, as `paired`, what `table6_paired.paired_tests` does.
+
+    Args:
+        out: the stage's directory.
+        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs `probe/`
+            and `des.parquet`, and is left out, with a note, where they are missing.
+        resamples: of the bootstrap behind the intervals of differences.
+        seed: of bootstrap and permutation.
+    """
+    from emo_lightning.analysis.table6 import table6
+    from emo_lightning.analysis.table6_paired import paired_page, paired_tests
+    from emo_lightning.core.files import write_json
+    from emo_lightning.report.console import page_tables, show, table6_tables
+    from emo_lightning.report.page import write_page
+
+    if not probes:
+        msg = "probes: no arm is named"
+        raise SchemaError(msg)
+    result = table6(probes)
+    result["paired"] = paired_tests(probes, resamples=resamples, seed=seed)
+    page = paired_page(result["paired"])
+    write_json(out / "table6.json", result)
+    write_page(out, page)
+    show([*table6_tables(result), *page_tables(page)])
+
+
+def mds_stage(
+    out: Path,
+    embeddings: dict[str, Path],
+    seed: int = 0,
+    max_points: int = 2000,
+    references: list[str] | None = None,
+    megabytes: float = 6.0,
+) -> None:
+    """Figure 6: lay each arm's embeddings out in two dimensions, the same images in the same colours, each arm turned towards the one
+    before it.
+
+    Writes `mds.json` (figures of merit), `mds.npz` (points), `mds.html` (to explore; one file, no requests), `mds.png` and `mds.pdf`
+    (for print) and `page.json`. `mds.npz` holds, for the n-th arm of `mds.json`, `coords_n` (N, 2), `labels_n` and `ids_n`.
+
+    Args:
+        out: the stage's directory.
+        embeddings: arm -> .parquet with the columns id, emotion, split, des; rows without an emotion, and images that not all arms
+            have, are left out and counted.
+        seed: of the sample.
+        max_points: images, drawn in proportion to the emotions.
+        references: .jsonl files of records, or tars (files, folders, globs); the page shows their triplets and intensities, and from
+            tars their images. None shows id and emotion alone.
+        megabytes: that the images of the page may take in all.
+    """
+    import numpy as np
+
+    from emo_lightning.analysis.mds import Cloud, emotion_cloud, turned_towards
+    from emo_lightning.analysis.references import References
+    from emo_lightning.core.files import write_json, write_npz
+    from emo_lightning.report.console import cloud_table, show
+    from emo_lightning.report.mds_page import write_cloud_page
+    from emo_lightning.report.page import Page, PageFigure, write_page
+    from emo_lightning.report.paper_figures import draw_clouds
+
+    if not embeddings:
+        msg = "embeddings: no arm is named"
+        raise SchemaError(msg)
+    truth = References.load(references) if references else None
+    read = {arm: _read_des(Path(path)) for arm, path in embeddings.items()}
+    kept = _in_all_arms({arm: dict(zip(ids, labels, strict=True)) for arm, (_, labels, ids, *_) in read.items()})
+    clouds: dict[str, Cloud] = {}
+    arms: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
+    for n, (arm, (vectors, labels, ids, splits, dropped)) in enumerate(read.items()):
+        rows = [i for i, name in enumerate(ids) if name in kept]
+        cloud = emotion_cloud(
+            vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points
+        )
+        if clouds:
+            cloud = turned_towards(cloud, list(clouds.values())[-1])
+        clouds[arm] = cloud
+        left_out = {"without_emotion": dropped, "not_in_all_arms": len(ids) - len(rows)}
+        arms[arm] = {**cloud.summary(), "splits": splits, **left_out, "seed": seed, "dim": vectors.shape[1]}
+        arrays |= {f"coords_{n}": cloud.coords, f"labels_{n}": np.array(cloud.labels), f"ids_{n}": np.array(cloud.ids)}
+    shown = write_cloud_page(out / "mds.html", clouds, truth, megabytes)
+    draw_clouds(clouds, out / "mds")
+    write_npz(out / "mds.npz", arrays)
+    notes = [f"MDS, {a}: {v['not_in_all_arms']} images that not all arms have" for a, v in arms.items() if v["not_in_all_arms"]]
+    if truth is not None and shown["with_record"] < shown["points"]:
+        notes.append(f"MDS: {shown['points'] - shown['with_record']} of {shown['points']} images are not among the references")
+    if truth is not None and truth.has_images and not shown["with_image"]:
+        notes.append(f"MDS: the page has no images, as they take more than megabytes={megabytes:g}")
+    write_json(out / "mds.json", {"arms": arms, "max_points": max_points, "page": shown})
+    figure = PageFigure("The emotion cloud, to explore", "mds.html", "Point at, tap or walk to an image; for print: mds.pdf.")
+    write_page(out, Page("The emotion cloud", figures=[figure], notes=notes))
+    show([cloud_table(arms)])
+    for note in notes:
+        print(note)
+    print(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
+
+
+def _in_all_arms(labels: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Ids that every arm has.
+
+    Args:
+        labels: arm -> id -> emotion.
+
+    Raises:
+        SchemaError: arms share no image, or disagree on an emotion.
+    """
+    first, *others = labels
+    kept = set(labels[first])
+    for arm in others:
+        kept &= set(labels[arm])
+        wrong = next((i for i in sorted(kept) if labels[first][i] != labels[arm][i]), None)
+        if wrong is not None:
+            msg = f"image {wrong!r} is {labels[first][wrong]!r} in arm {first!r} and {labels[arm][wrong]!r} in {arm!r}"
+            raise SchemaError(msg)
+        if not kept:
+            msg = f"arms {first!r} and {arm!r} share no image: their embeddings are of different data"
+            raise SchemaError(msg)
+    return kept
+
+
+def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], count: int = 6, seed: int = 0) -> None:
+    """Figure 7: pick some images; write `panel.json`, `panel/*.jpg`, and each as `panel/*.png` and `panel/*.pdf` for print.
+
+    Args:
+        out: the stage's directory.
+        predictions: arm -> predictions file (.jsonl).
+        references: tars; JSON lines have no images.
+        count: images, spread over the emotions.
+        seed: of the choice.
+    """
+    from emo_lightning.analysis.references import References
+    from emo_lightning.report.panel import write_panel
+
+    truth = References.load(references)
+    panel = write_panel(out, _arms(predictions, truth), truth, count, seed)
+    print(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'panel'}/*.png and *.pdf")
+
+
+def report_stage(out: Path, run_dir: Path, samples: int = 4, wandb: bool = False) -> None:
+    """Write `run_dir/report.html` and `run_dir/report_tables/` from whatever stages of the run exist, and print where they are.
+
+    Args:
+        out: the stage's directory; receives `report.json` with the paths.
+        run_dir: the run's directory.
+        samples: images shown of right and of wrong answers each.
+        wandb: also log tables, images and the page as an artifact to W&B, offline unless `WANDB_MODE=online`.
+    """
+    from emo_lightning.core.files import write_json
+    from emo_lightning.report.build import build_report
+
+    report = build_report(run_dir, run_dir / "report.html", samples)
+    written = {"report": str(report.html), "tables": str(report.tables_dir), "notes": report.notes}
+    print(f"report: {report.html}")
+    if wandb:
+        from emo_lightning.report.wandb import log_report
+
+        written["wandb"] = str(log_report(report, out))
+        print(f"W&B: {written['wandb']}")
+    write_json(out / "report.json", written)
+
+
+def _arms(predictions: Mapping[str, Path], references: References) -> dict[str, dict[str, Prediction]]:
+    from emo_lightning.analysis.references import load_predictions
+
+    if not predictions:
+        msg = "predictions: no arm is named"
+        raise SchemaError(msg)
+    return {arm: load_predictions(path, references) for arm, path in predictions.items()}
+
+
+def _read_des(path: Path) -> tuple[Any, list[str], list[str], dict[str, int], int]:
+    """Sorted by id, so that files in another order give the same picture."""
+    import numpy as np
+    import pyarrow.parquet as parquet
+
+    if not path.is_file():
+        msg = f"{path}: no such file; expected .parquet with the columns id, emotion, split, des"
+        raise FileNotFoundError(msg)
+    table = parquet.read_table(path)
+    if missing := {"id", "emotion", "split", "des"} - set(table.column_names):
+        msg = f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(table.column_names)}"
+        raise SchemaError(msg)
+    rows = sorted(table.to_pylist(), key=lambda row: str(row["id"]))
+    kept = [row for row in rows if row["emotion"]]
+    if not kept:
+        msg = f"{path}: none of its {len(rows)} rows has an emotion"
+        raise SchemaError(msg)
+    if len({len(row["des"] or ()) for row in kept}) > 1:
+        msg = f"{path}: the embeddings differ in length: {sorted({len(row['des'] or ()) for row in kept})}"
+        raise SchemaError(msg)
+    splits: dict[str, int] = {}
+    for row in kept:
+        splits[str(row["split"])] = splits.get(str(row["split"]), 0) + 1
+    vectors = np.array([row["des"] for row in kept], dtype=np.float64).reshape(len(kept), -1)
+    return vectors, [row["emotion"] for row in kept], [str(row["id"]) for row in kept], splits, len(rows) - len(kept)

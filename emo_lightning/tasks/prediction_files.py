@@ -1,0 +1,124 @@
+"""A predictions file while it grows: append-only parts, one a rank, that survive a kill at any instant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from emo_lightning.core.records import Prediction, Record, SchemaError, read_jsonl, write_jsonl
+
+
+class AnswerFiles:
+    """`OUT.jsonl` in the making.
+
+    Every rank appends whole lines to `OUT.jsonl.parts/RANK.jsonl`; a last line without its end is the mark of a kill and is asked
+    again. `OUT.about.json` says who answered what, so that a file never mixes two models or two prompts.
+
+    Args:
+        out: the predictions file.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.folder = out.with_name(out.name + ".parts")
+        self.about_file = out.with_name(out.name.removesuffix(".jsonl") + ".about.json")
+
+    def begin(self, about: dict[str, Any]) -> None:
+        """Start or go on: gather what is there. For one rank alone, before the others read.
+
+        Args:
+            about: what decides the answers; keys that begin with `_` are kept as a note and not compared.
+
+        Raises:
+            SchemaError: what is there was answered by another model, or to other questions.
+        """
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        self._check(about)
+        temporary = self.about_file.with_name(self.about_file.name + ".tmp")
+        temporary.write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self.about_file)
+        self.folder.mkdir(exist_ok=True)
+        parts = sorted(self.folder.glob("[0-9]*.jsonl"))
+        if parts:
+            gathered = {p.id: p for p in self.answered()}
+            for part in parts:
+                gathered |= {p.id: p for p in _whole_lines(part)}
+            write_jsonl(self._kept, gathered.values())
+        for part in parts:
+            part.unlink()
+
+    def _check(self, about: dict[str, Any]) -> None:
+        if not self.about_file.exists():
+            if self.out.exists():
+                msg = f"{self.out} exists, and nothing says who made it; choose another name, or remove it"
+                raise SchemaError(msg)
+            return
+        try:
+            old = json.loads(self.about_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            msg = f"{self.about_file}: not JSON: {error}"
+            raise SchemaError(msg) from None
+        for key in sorted({*old, *about}):
+            if not key.startswith("_") and old.get(key) != about.get(key):
+                msg = (
+                    f"{self.out} was begun with {key} {_short(old.get(key))}, now it is {_short(about.get(key))}; choose another name, "
+                    f"or remove {self.out}, {self.about_file.name} and {self.folder.name}"
+                )
+                raise SchemaError(msg)
+
+    @property
+    def _kept(self) -> Path:
+        return self.folder / "kept.jsonl"
+
+    def answered(self) -> Iterable[Prediction]:
+        """What an earlier run answered; of the finished file first, then of what was gathered."""
+        for path in (self.out, self._kept):
+            if path.exists():
+                yield from read_jsonl(path, Prediction)
+
+    def append(self, rank: int, predictions: Iterable[Prediction]) -> None:
+        """Add to this rank's part."""
+        lines = [json.dumps(p.model_dump(mode="json"), ensure_ascii=False) + "\n" for p in predictions]
+        with open(self.folder / f"{rank:05d}.jsonl", "a", encoding="utf-8") as out:
+            out.write("".join(lines))
+
+    def finish(self) -> list[Prediction]:
+        """Write the file, by id, and remove the parts. For one rank alone, after the others have ended."""
+        parts = sorted(self.folder.glob("[0-9]*.jsonl"))
+        gathered = {p.id: p for p in self.answered()}
+        for part in parts:
+            gathered |= {p.id: p for p in _whole_lines(part)}
+        predictions = sorted(gathered.values(), key=lambda p: p.id)
+        write_jsonl(self.out, predictions)
+        for path in (*parts, self._kept):
+            path.unlink(missing_ok=True)
+        self.folder.rmdir()
+        return predictions
+
+
+def _whole_lines(part: Path) -> Iterable[Prediction]:
+    for number, line in enumerate(part.read_bytes().split(b"\n")[:-1], 1):
+        yield Prediction.from_json(line, f"{part}:{number}")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def of_record(prediction: Prediction, record: Record) -> Prediction:
+    """The prediction with what names its image."""
+    return prediction.model_copy(update={"source": record.source, "split": record.split, "sha256": record.sha256})
+
+
+def counts_line(predictions: Iterable[Prediction]) -> str:
+    """How many predictions, and how many of them have something that could not be read or no reply at all."""
+    total = unreadable = silent = 0
+    for prediction in predictions:
+        replies = prediction.provenance.get("replies", [])
+        total += 1
+        unreadable += any("problems" in reply and reply.get("reply") is not None for reply in replies)
+        silent += any(reply.get("reply") is None for reply in replies)
+    return f"{total} predictions, {unreadable} with something unreadable, {silent} without a reply to every question"

@@ -1,0 +1,98 @@
+"""Shows during validation what the model says of a few images, with its boxes, in W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from emo_lightning.core.records import GroundedObject, PredictedObject
+from emo_lightning.data.chat import objective, parse_reply
+from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.sampler import Slot
+from emo_lightning.models.backbone import Backbone
+from emo_lightning.models.sharding import is_sharded
+
+
+class SampleLogger(Callback):
+    """After each validation, rank 0 answers the first images of the validation set and logs them as W&B images.
+
+    Args:
+        count: images.
+        max_new_tokens: of one reply.
+    """
+
+    def __init__(self, count: int = 4, max_new_tokens: int = 128) -> None:
+        self.count, self.max_new_tokens = count, max_new_tokens
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Generate and log; without a W&B logger there is nowhere to show a picture, and nothing is generated."""
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not loggers or not isinstance(net := getattr(pl_module, "net", None), Backbone):
+            return
+        # Where every rank holds a part of the weights, all have to take part, with the same questions.
+        if not trainer.is_global_zero and not is_sharded(net):
+            return
+        images, captions, boxes = self._samples(trainer, pl_module)
+        for logger in loggers if trainer.is_global_zero else []:
+            logger.log_image("val/samples", images, step=trainer.global_step, caption=captions, boxes=boxes)
+
+    def _samples(self, trainer: Trainer, task: Any) -> tuple[list[Any], list[str], list[Any]]:
+        data = trainer.datamodule.dataset("val")  # type: ignore[attr-defined]
+        names = list(trainer.datamodule.objectives)  # type: ignore[attr-defined]
+        collate = Collator(task.net.processor, task.net.model_type, answers=False)
+        questions = [data[Slot(row, False)] for row in range(min(self.count, len(data)))]
+        captions = ["" for _ in questions]
+        found: list[list[PredictedObject]] = [[] for _ in questions]
+        for name in names:
+            batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])
+            moved = {k: v.to(task.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+            for i, reply in enumerate(task.net.generate(moved, self.max_new_tokens)):
+                said = parse_reply(
+                    reply,
+                    id=questions[i].key,
+                    original=batch["original_size"][i],
+                    resized=batch["resized_size"][i],
+                    codec=collate.codec,
+                )
+                captions[i] += f"{name}: {reply}\n"
+                found[i] += said.objects
+        true = [q.record.primary_objects if q.record is not None else [] for q in questions]
+        return (
+            _same_size([q.image for q in questions]),
+            captions,
+            [_boxes(said, truth) for said, truth in zip(found, true, strict=True)],
+        )
+
+
+def _same_size(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Padded on the right and below, where boxes stay true: W&B shows all images of a step at the size of the first."""
+    width, height = (max(image.size[axis] for image in images) for axis in (0, 1))
+    padded = [Image.new("RGB", (width, height)) for _ in images]
+    for canvas, image in zip(padded, images, strict=True):
+        canvas.paste(image, (0, 0))
+    return padded
+
+
+def _boxes(predicted: Sequence[PredictedObject], annotated: Sequence[GroundedObject]) -> dict[str, Any]:
+    """W&B's box format, in pixels of the image: what was predicted and what is annotated, each where there is any."""
+    labels = {0: "predicted", 1: "annotated"}
+
+    def group(items: Sequence[PredictedObject | GroundedObject], label: int) -> dict[str, Any]:
+        rows = [
+            {
+                "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, o.bbox), strict=True)),
+                "class_id": label,
+                "box_caption": str(o.phrase or ""),
+                "domain": "pixel",
+            }
+            for o in items
+        ]
+        return {"box_data": rows, "class_labels": labels}
+
+    found = {"predicted": group(predicted, 0)} if predicted else {}
+    return found | ({"annotated": group(annotated, 1)} if annotated else {})

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+from emo_lightning.analysis.table6 import METRICS, classification_scores, table6
+from emo_lightning.core.records import SchemaError
+from emo_lightning.report.console import mean_std, table6_tables
+
+
+def test_scores_agree_with_sklearn() -> None:
+    truth, said = np.random.default_rng(0).integers(0, 8, (2, 200))
+    got = classification_scores(truth.tolist(), said.tolist())
+    macro = precision_recall_fscore_support(truth, said, average="macro")[:3]
+    assert [got[k] for k in METRICS] == pytest.approx([100 * v for v in (accuracy_score(truth, said), *macro)], abs=1e-4)
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(ValueError, match="same"):
+        classification_scores([1, 2], [1])
+
+
+def probe(folder: Path, value: float, *sets: str) -> Path:
+    folder.mkdir()
+    (folder / "metrics.json").write_text(json.dumps({f"{s}/{m}": value for s in sets for m in METRICS}))
+    return folder
+
+
+def test_mean_and_std_over_seeds(tmp_path: Path) -> None:
+    runs = [probe(tmp_path / f"s{n}", value, "test", "heldout") for n, value in enumerate((60.0, 62.0, 67.0))]
+    result = table6({"base": runs, "ours": [probe(tmp_path / "one", 70.0, "test")]})
+    summary = result["arms"]["base"]["heldout"]["f1"]
+    assert (summary["mean"], summary["std"]) == (63.0, statistics.stdev([60, 62, 67]))
+    assert result["arms"]["ours"]["test"]["f1"]["std"] is None
+    assert "heldout" not in result["arms"]["ours"]
+    assert result["seeds"] == {"base": 3, "ours": 1}
+    assert mean_std(summary) == "63.00 ± 3.61"
+    assert [table.row_count for table in table6_tables(result)] == [2, 1]
+
+
+def test_a_run_without_metrics(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
+        table6({"base": [tmp_path]})
+    with pytest.raises(SchemaError, match="names no probe run"):
+        table6({"base": []})
+    (tmp_path / "metrics.json").write_text('{"test/accuracy": "high"}')
+    with pytest.raises(SchemaError, match="'test/accuracy': found 'high'"):
+        table6({"base": [tmp_path]})
+    # Half of the seeds with held-out figures would be a mean over other seeds than the test figures.
+    with pytest.raises(SchemaError, match="heldout/accuracy"):
+        table6({"base": [probe(tmp_path / "a", 1.0, "test", "heldout"), probe(tmp_path / "b", 1.0, "test")]})

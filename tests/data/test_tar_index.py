@@ -1,0 +1,550 @@
+"""TarIndex: what other readers read, and never fewer samples than were written."""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import pickle
+import random
+import tarfile
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from emo_lightning.core.records import SCHEMA_VERSION, Record
+from emo_lightning.data import tar_index as module
+from emo_lightning.data.stores import LocalStore, register_store
+from emo_lightning.data.tar_index import ShardError, TarIndex
+
+
+def picture(number: int, extension: str = "png", size: tuple[int, int] | None = None) -> bytes:
+    width, height = size or (8 + number % 5, 6 + number % 3)
+    pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, {"jpg": "jpeg"}.get(extension, extension))
+    return out.getvalue()
+
+
+def record(number: int, image: bytes, **changes) -> bytes:
+    with Image.open(io.BytesIO(image)) as opened:
+        width, height = opened.size
+    fields = {
+        "id": f"s{number:03d}",
+        "source": "test",
+        "width": width,
+        "height": height,
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "split": "train" if number % 3 else "test",
+        "emotion": "awe",
+    }
+    return Record(**{**fields, **changes}).to_json()
+
+
+def sample(number: int, extension: str = "png", des: bool = False) -> dict[str, bytes]:
+    """Members by name."""
+    image = picture(number, extension)
+    members = {f"s{number:03d}.json": record(number, image), f"s{number:03d}.{extension}": image}
+    if des:
+        out = io.BytesIO()
+        np.save(out, np.arange(4, dtype=np.float32) + number)
+        members[f"s{number:03d}.des.npy"] = out.getvalue()
+    return members
+
+
+def write_tar(path, members, format=tarfile.USTAR_FORMAT):
+    """`members`: a mapping or pairs of name and bytes."""
+    with tarfile.open(path, "w", format=format) as tar:
+        for name, data in members.items() if isinstance(members, dict) else members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def many(numbers, **options):
+    return {name: data for number in numbers for name, data in sample(number, **options).items()}
+
+
+def write_manifest(folder, **changes):
+    entries = [
+        {
+            "file": tar.name,
+            "count": len(TarIndex.open(tar)),
+            "bytes": tar.stat().st_size,
+            "sha256": hashlib.sha256(tar.read_bytes()).hexdigest(),
+        }
+        for tar in sorted(folder.glob("*.tar"))
+    ]
+    (folder / "manifest.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "shards": entries, **changes}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three shards of four samples."""
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for shard in range(3):
+        write_tar(folder / f"d-{shard:06d}.tar", many(range(4 * shard, 4 * shard + 4), des=shard == 1))
+    return folder
+
+
+KEYS = [f"s{number:03d}" for number in range(12)]
+
+
+def keys(index):
+    return [index.key(row) for row in range(len(index))]
+
+
+def test_ways_to_name_shards(folder, monkeypatch):
+    ways = [
+        folder,
+        str(folder),
+        folder / "*.tar",
+        f"{folder}/d-{{000000..000002}}.tar",
+        f"file://{folder}/d-{{000000..000002}}.tar",
+        sorted(folder.glob("*.tar")),
+        [folder / "d-000000.tar", f"{folder}/d-00000[12].tar"],
+    ]
+    for way in ways:
+        assert keys(TarIndex.open(way)) == KEYS
+    monkeypatch.chdir(folder)
+    assert keys(TarIndex.open("d-{0..0}00000.tar")) == KEYS[:4]
+
+
+def test_reads_what_was_written(folder):
+    index = TarIndex.open(folder)
+    for row in range(12):
+        members = sample(row, des=4 <= row < 8)
+        assert index.record_bytes(row) == members[f"s{row:03d}.json"]
+        assert index.record(row).id == index.key(row)
+        assert index.image_bytes(row) == (members[f"s{row:03d}.png"], "png")
+        image = index.image(row)
+        assert (image.mode, image.size) == ("RGB", (index.record(row).width, index.record(row).height))
+        des = index.des(row)
+        if 4 <= row < 8:
+            assert des.dtype == np.float32
+            assert des.tolist() == [row, row + 1, row + 2, row + 3]
+        else:
+            assert des is None
+    assert [(shard.path[-8:-4], shard.start, shard.stop) for shard in index.shards] == [
+        ("0000", 0, 4),
+        ("0001", 4, 8),
+        ("0002", 8, 12),
+    ]
+
+
+def test_des_of_the_record_where_the_tar_has_none(tmp_path):
+    image = picture(1)
+    path = write_tar(tmp_path / "a.tar", {"s001.png": image, "s001.json": record(1, image, des=[0.5, 1.5])})
+    assert TarIndex.open(path).des(0).tolist() == [0.5, 1.5]
+
+
+def test_select_and_fingerprint(folder, tmp_path):
+    index = TarIndex.open(folder)
+    test = index.select(lambda r: r.split == "test")
+    assert keys(test) == ["s000", "s003", "s006", "s009"]
+    assert test.image_bytes(2)[0] == picture(6)
+    assert [(shard.start, shard.stop) for shard in test.shards] == [(0, 2), (2, 3), (3, 4)]
+    assert len(index.select(lambda r: False)) == 0
+    assert index.select(lambda r: False).shards == []
+
+    moved = tmp_path / "moved"
+    folder.rename(moved)
+    again = TarIndex.open(moved)
+    assert again.fingerprint == index.fingerprint  # where it lies does not matter
+    assert again.select(lambda r: r.split == "test").fingerprint == test.fingerprint != index.fingerprint
+    last = TarIndex.open(moved / "d-000002.tar")
+    assert last.fingerprint == again.take(range(8, 12)).fingerprint
+    write_tar(moved / "d-000002.tar", many([8, 9, 10, 13]))
+    assert TarIndex.open(moved).fingerprint != index.fingerprint
+
+
+def _child(index, queue):
+    queue.put([hashlib.sha256(index.image_bytes(row)[0]).hexdigest() for row in range(len(index))])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_pickled_and_read_in_other_processes(folder, method):
+    index = TarIndex.open(folder)
+    expected = [index.record(row).sha256 for row in range(12)]  # opens the files in this process first
+    assert [pickle.loads(pickle.dumps(index)).record(row).sha256 for row in range(12)] == expected
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    processes = [context.Process(target=_child, args=(index, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [queue.get(timeout=60) for _ in processes] == [expected, expected]
+    for process in processes:
+        process.join()
+
+
+def test_more_shards_than_descriptors(folder, monkeypatch):
+    monkeypatch.setattr(module, "_MAX_OPEN", 2)
+    index = TarIndex.open(folder)
+    for row in [0, 4, 8, 1, 5, 9, 0]:
+        assert index.record(row).id == index.key(row)
+    assert len(index._stores) <= 2
+
+
+# --- the same as other readers ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def written_by_webdataset(tmp_path):
+    path = tmp_path / "w-000000.tar"
+    with webdataset.TarWriter(str(path), encoder=False) as writer:
+        for number in range(7):
+            extension = ("png", "webp", "jpg", "jpeg")[number % 4] if number else "png"
+            image = picture(number, extension)
+            parts = {extension: image, "json": record(number, image), "txt": b"a text", "cls": b"3"}
+            writer.write({"__key__": f"s{number:03d}", **parts})
+    return path
+
+
+def test_agrees_with_webdataset(written_by_webdataset):
+    index = TarIndex.open(written_by_webdataset)
+    theirs = list(webdataset.WebDataset(str(written_by_webdataset), shardshuffle=False))
+    assert [s["__key__"] for s in theirs] == keys(index)
+    assert index.ignored == 14
+    for row, other in enumerate(theirs):
+        image, extension = index.image_bytes(row)
+        assert other[extension] == image
+        assert other["json"] == index.record_bytes(row)
+
+
+def test_folders_in_names_and_meta_members(tmp_path):
+    image = picture(1)
+    members = {"__meta__/x.json": b"{}", "README": b"", "a/b.c/s001.json": record(1, image), "a/b.c/s001.PNG": image}
+    path = write_tar(tmp_path / "a.tar", members)
+    index = TarIndex.open(path)
+    assert keys(index) == ["a/b.c/s001"] == [s["__key__"] for s in webdataset.WebDataset(str(path), shardshuffle=False)]
+    assert index.record(0).id == "s001"
+    assert index.ignored == 2
+
+
+def test_agrees_with_datasets(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    datasets = pytest.importorskip("datasets")
+    index = TarIndex.open(folder / "d-000001.tar")
+    files = {"train": [str(folder / "d-000001.tar")]}
+    theirs = datasets.load_dataset("webdataset", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
+    theirs = theirs.cast_column("png", datasets.Image(decode=False))
+    assert theirs["__key__"] == keys(index)
+    for row, other in enumerate(theirs):
+        assert other["png"]["bytes"] == index.image_bytes(row)[0]
+        assert other["json"] == json.loads(index.record_bytes(row))
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_in_every_format(tmp_path, format):
+    deep = "/".join(["d" * 60] * (2 if format == tarfile.USTAR_FORMAT else 6))
+    path = write_tar(tmp_path / "a.tar", {f"{deep}/{name}": data for name, data in many(range(3)).items()}, format)
+    index = TarIndex.open(path)
+    assert keys(index) == [f"{deep}/s{number:03d}" for number in range(3)]
+    assert index.image_bytes(2)[0] == picture(2)
+
+
+def test_pax_size_and_times_and_folders(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "global"}) as tar:
+        entry = tarfile.TarInfo("x")
+        entry.type = tarfile.DIRTYPE
+        tar.addfile(entry)
+        for name, data in many(range(2)).items():
+            info = tarfile.TarInfo(f"x/{name}")
+            info.size = len(data)
+            info.mtime = 1.5  # a fraction makes a PAX header of every member
+            info.pax_headers = {"size": str(len(data))}
+            tar.addfile(info, io.BytesIO(data))
+    assert keys(TarIndex.open(path)) == ["x/s000", "x/s001"]
+
+
+# --- damage ----------------------------------------------------------------------------------------------------------
+
+
+def _everything(path):
+    index = TarIndex.open(path)
+    return [(index.key(r), index.record_bytes(r), index.image_bytes(r), index.image(r).tobytes()) for r in range(len(index))]
+
+
+def _header_offsets(path):
+    with tarfile.open(path) as tar:
+        return [member.offset for member in tar.getmembers()]
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x10, 0x80])
+def test_no_flipped_header_byte_loses_a_sample(tmp_path, mask):
+    path = write_tar(tmp_path / "a.tar", many(range(2)))
+    whole, expected = path.read_bytes(), _everything(path)
+    survived = 0
+    for header in _header_offsets(path):
+        for offset in range(header, header + 512):
+            damaged = bytearray(whole)
+            damaged[offset] ^= mask
+            path.write_bytes(damaged)
+            try:
+                found = _everything(path)
+            except ShardError as error:
+                assert str(path) in str(error)  # noqa: PT017
+                assert "byte" in str(error)  # noqa: PT017
+                continue
+            survived += 1
+            assert found == expected
+            assert header + 148 <= offset < header + 156  # the text of the checksum itself has idle characters
+    assert survived <= 4 * 8
+
+
+def test_no_flipped_byte_anywhere_changes_a_sample_unnoticed(tmp_path):
+    """With a manifest everything is caught; without one all but a JSON value that is still valid."""
+    path = write_tar(tmp_path / "a.tar", many(range(2)))
+    write_manifest(tmp_path)
+    whole, expected = path.read_bytes(), [(key, image) for key, _, image, _ in _everything(path)]
+    order = random.Random(0)
+    for offset in order.sample(range(len(whole)), 300):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1 << order.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(ShardError):
+            TarIndex.open(path, verify=True)
+        try:
+            found = _everything(path)
+        except ShardError:
+            continue
+        assert [(key, image) for key, _, image, _ in found] == expected
+
+
+def test_truncation_at_every_block(tmp_path):
+    path = write_tar(tmp_path / "a.tar", many(range(3)))
+    whole, expected = path.read_bytes(), _everything(path)
+    end = len(whole.rstrip(b"\0"))
+    end += -end % 512
+    for length in range(0, len(whole), 512):
+        path.write_bytes(whole[:length])
+        if length < end + 1024:
+            with pytest.raises(ShardError, match=r"truncated|empty"):
+                TarIndex.open(path)
+        else:
+            # The end-of-archive blocks are whole, what lacks is tar's padding to 10,240 bytes: not every writer pads.
+            assert _everything(path) == expected
+    for length in (1, 511, 700, end - 1, end + 1023):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ShardError, match="truncated"):
+            TarIndex.open(path)
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_damage_in_extended_headers(tmp_path, format):
+    path = write_tar(tmp_path / "a.tar", {f"{'d' * 120}/{name}": data for name, data in many(range(2)).items()}, format)
+    whole = path.read_bytes()
+    for length in range(0, 4096, 512):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ShardError):
+            TarIndex.open(path)
+    damaged = bytearray(whole)
+    damaged[512 + 1] ^= 0x40  # in the body of the first extended header, which no checksum guards
+    path.write_bytes(damaged)
+    with pytest.raises(ShardError):
+        TarIndex.open(path)
+
+
+def test_trailing_garbage_and_single_zero_block(tmp_path):
+    path = write_tar(tmp_path / "a.tar", many(range(2)))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    with pytest.raises(ShardError, match=rf"byte {len(whole)}: garbage after the end"):
+        TarIndex.open(path)
+    path.write_bytes(whole + whole)  # tar -A without -i: the second half would be lost in silence
+    with pytest.raises(ShardError, match="garbage after the end"):
+        TarIndex.open(path)
+    end = len(whole.rstrip(b"\0"))
+    end += -end % 512
+    path.write_bytes(whole[:end] + bytes(512) + whole[:512] + bytes(1024))
+    with pytest.raises(ShardError, match="single zero block"):
+        TarIndex.open(path)
+
+
+def _broken(members=None, **replaced):
+    return {**(members or many(range(2))), **{name.replace("__", "."): data for name, data in replaced.items()}}
+
+
+def _without(*names):
+    return [(name, data) for name, data in many(range(2)).items() if name not in names]
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (_without("s000.json"), r"key 's000' has no json member"),
+        (_without("s001.png"), r"key 's001' has no image member"),
+        (_broken({"s000.jpg": picture(0, "jpg"), **sample(0)}), r"key 's000' has two members for image: 'jpg', 'png'"),
+        ([*sample(0).items(), *sample(1).items(), *sample(0).items()], r"key 's000' comes again after other keys"),
+        ([*sample(0).items(), ("s000.json", b"{}")], r"key 's000' has two members for json"),
+        ({"README.txt": b"nothing"}, r"holds no samples \(1 other members\)"),
+        ({}, r"holds no samples"),
+    ],
+)
+def test_incomplete_or_repeated_samples(tmp_path, members, message):
+    path = write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(ShardError, match=message) as caught:
+        TarIndex.open(path)
+    assert str(path) in str(caught.value)
+
+
+def test_same_key_in_two_shards(tmp_path):
+    write_tar(tmp_path / "a.tar", many(range(2)))
+    write_tar(tmp_path / "b.tar", many(range(1, 3)))
+    with pytest.raises(ShardError, match=r"b\.tar: key 's001' stands in .*a\.tar already"):
+        TarIndex.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"s000.json": b"{not json"}, r"a\.tar:s000\.json: not JSON"),
+        ({"s000.json": b"{}"}, r"a\.tar:s000\.json: key 'id': is missing"),
+        ({"s000.json": record(1, picture(0))}, r"a\.tar:s000\.json: key 'id': found 's001'; expected .* 's000'"),
+        ({"s000.png": picture(7)}, r"a\.tar:s000\.png: sha256 of the bytes is .* the record says"),
+        ({"s000.json": record(0, picture(0), width=50)}, r"a\.tar:s000\.png: image is 8x6, its record says 50x6"),
+    ],
+)
+def test_bad_members_are_named_when_read(tmp_path, changed, message):
+    index = TarIndex.open(write_tar(tmp_path / "a.tar", {**many(range(2)), **changed}))
+    with pytest.raises(ShardError, match=message):
+        index.image(0)
+    index.image(1)
+
+
+def test_image_that_does_not_decode(tmp_path):
+    image = picture(0, size=(64, 64))
+    for data in (image[: len(image) // 2], b"no image at all", b""):
+        content = record(0, image, sha256=hashlib.sha256(data).hexdigest())
+        index = TarIndex.open(write_tar(tmp_path / "a.tar", {"s000.json": content, "s000.png": data}))
+        with pytest.raises(ShardError, match=r"s000\.png: image of \d+ bytes does not decode"):
+            index.image(0)
+
+
+def test_sha256_can_be_left_unchecked(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {"s000.json": record(0, picture(0), sha256="0" * 64), "s000.png": picture(0)})
+    assert TarIndex.open(path, check_sha256=False).image(0).size == (8, 6)
+    with pytest.raises(ShardError, match="sha256"):
+        TarIndex.open(path).image_bytes(0)
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 2), np.float32), np.array([1.0, np.nan]), np.array([1, 2])])
+def test_bad_des(tmp_path, value):
+    out = io.BytesIO()
+    np.save(out, value)
+    index = TarIndex.open(write_tar(tmp_path / "a.tar", {**sample(0), "s000.des.npy": out.getvalue()}))
+    with pytest.raises(ShardError, match=r"s000\.des\.npy: .* expected finite floats of shape"):
+        index.des(0)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused(tmp_path, kind):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        info = tarfile.TarInfo("s000.png")
+        info.type, info.linkname = kind, "s001.png"
+        tar.addfile(info)
+    with pytest.raises(ShardError, match=r"byte 0: member 's000.png' is of type"):
+        TarIndex.open(path)
+
+
+def test_not_a_tar(tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"")
+    with pytest.raises(ShardError, match=r"a\.tar: the file is empty"):
+        TarIndex.open(path)
+    path.write_bytes(picture(1, size=(40, 40)))
+    with pytest.raises(ShardError, match=r"a\.tar: byte 0: not a tar archive"):
+        TarIndex.open(path)
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(__file__, "x.py")
+    with pytest.raises(ShardError, match="gzip: unpack it first"):
+        TarIndex.open(path)
+
+
+def test_missing_and_misnamed(tmp_path):
+    for given, message in [
+        (tmp_path / "no.tar", r"no\.tar: cannot be read: No such file"),
+        (tmp_path / "*.tar", "no file matches"),
+        (tmp_path, "holds neither"),
+        ([], "no shards given"),
+        ("s3://bucket/a.tar", r"no store for scheme 's3'; allowed: a local path, file://"),
+        ("a-{3..1}.tar", "runs backwards"),
+        (f"{tmp_path}/a-{{000000..000002}}.tar", r"a-000000\.tar: cannot be read"),
+    ]:
+        with pytest.raises(ShardError, match=message):
+            TarIndex.open(given)
+    path = write_tar(tmp_path / "a.tar", many(range(1)))
+    with pytest.raises(ShardError, match="listed twice"):
+        TarIndex.open([path, tmp_path])
+
+
+def test_a_store_of_another_scheme(folder):
+    register_store("test-store", lambda url: LocalStore(url.replace("test-store:/", str(folder))))
+    index = TarIndex.open("test-store://d-{000000..000002}.tar")
+    assert keys(index) == KEYS
+    assert index.image_bytes(5)[0] == picture(5)
+
+
+def test_a_copied_store_has_its_own_descriptor(folder):
+    store = LocalStore(str(folder / "d-000000.tar"))
+    copy = pickle.loads(pickle.dumps(store))
+    assert copy._descriptor != store._descriptor
+    del copy
+    assert len(store.read(0, 512)) == 512
+
+
+def test_changed_after_it_was_indexed(folder):
+    index = TarIndex.open(folder)
+    write_tar(folder / "d-000000.tar", many(range(1)) | {"s900.txt": bytes(20_000)})
+    with pytest.raises(ShardError, match=r"d-000000\.tar: has \d+ bytes, had \d+ when it was indexed"):
+        index.record(0)
+
+
+def test_manifest(folder, caplog):
+    write_manifest(folder)
+    assert keys(TarIndex.open(folder, verify=True)) == KEYS
+    assert keys(TarIndex.open(folder / "d-000001.tar", verify=True)) == KEYS[4:8]
+    manifest = folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+
+    write_tar(folder / "extra.tar", many([50]))
+    assert keys(TarIndex.open(folder)) == KEYS
+    assert "1 tars are not in manifest.json" in caplog.text
+    with pytest.raises(ShardError, match=r"does not list 'extra\.tar'"):
+        TarIndex.open(folder / "extra.tar", verify=True)
+
+    for key, value, message in [
+        ("count", 5, "has 4 samples"),
+        ("bytes", 5, r"has \d+ bytes"),
+        ("sha256", "0" * 64, "sha256 is"),
+    ]:
+        changed = json.loads(json.dumps(content))
+        changed["shards"][1][key] = value
+        manifest.write_text(json.dumps(changed))
+        with pytest.raises(ShardError, match=rf"d-000001\.tar: {message}"):
+            TarIndex.open(folder, verify=True)
+
+    for text, message in [
+        (json.dumps({**content, "schema_version": 99}), "key 'schema_version': found 99; this version reads"),
+        (json.dumps({**content, "shards": [{}]}), "key 'shards': expected a list"),
+        (json.dumps({**content, "shards": []}), "lists no shards"),
+        ("{", "not JSON"),
+    ]:
+        manifest.write_text(text)
+        with pytest.raises(ShardError, match=message):
+            TarIndex.open(folder)
+    manifest.unlink()
+    with pytest.raises(ShardError, match=r"nothing to verify with; expected manifest\.json"):
+        TarIndex.open(folder, verify=True)
+
+
+def test_shard_named_by_the_manifest_is_missing(folder):
+    write_manifest(folder)
+    (folder / "d-000001.tar").unlink()
+    with pytest.raises(ShardError, match=r"d-000001\.tar: cannot be read"):
+        TarIndex.open(folder)

@@ -1,0 +1,630 @@
+"""Every shipped experiment really runs, through the command line, on tiny models and a CPU; and run directories keep their books."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import resource
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import yaml
+
+from emo_lightning.cli import main
+from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.resolve import ROOT, load_experiment
+
+CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
+SHORT = {
+    "trainer.max_steps": "1",
+    "trainer.limit_val_batches": "1",
+    "trainer.logger": CSV,
+    "trainer.enable_progress_bar": "false",
+}
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of all runs of this file: later experiments start from what earlier ones made."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> Path:
+    """Model folder of a random CLIP."""
+    from emo_lightning.models.tiny import build_clip, words_of
+
+    return build_clip(tmp_path_factory.mktemp("clip") / "model", words_of([str(world_tars)]))
+
+
+@pytest.fixture(scope="module")
+def emo_run(runs: Path, world_tars: Path) -> Run:
+    """Runs a shipped experiment with the variables it has, set to the session's tars."""
+    sets = {split: f"{world_tars}/*-{split}-*.tar" for split in ("train", "val", "test")}
+
+    def run(experiment: str | Path, *options: str, **changes: Any) -> Path:
+        path = ROOT / "experiments" / f"{experiment}.yaml" if isinstance(experiment, str) else experiment
+        words = []
+        known = yaml.safe_load(main_output(path))
+        for key, value in {**{f"vars.{k}": v for k, v in sets.items() if k in known}, **changes}.items():
+            words += [f"--{key}", str(value)]
+        assert main(["run", str(path), "--runs", str(runs), *words, *options]) == 0
+        name = options[options.index("--name") + 1] if "--name" in options else yaml.safe_load(path.read_text())["name"]
+        return runs / name
+
+    return run
+
+
+def main_output(path: Path) -> str:
+    """Variables of an experiment and of those it extends, as YAML."""
+    tree = yaml.safe_load(path.read_text())
+    parents = tree.get("extends") or []
+    found = dict(tree.get("vars") or {})
+    for parent in [parents] if isinstance(parents, str) else parents:
+        found = yaml.safe_load(main_output(path.parent / parent)) | found
+    return yaml.safe_dump(found)
+
+
+def book(stage: Path) -> dict[str, Any]:
+    """What the runner noted of a stage."""
+    return json.loads((stage / "stage.json").read_text())
+
+
+def weights(folder: Path) -> set[str]:
+    """Names of weight files below a folder."""
+    return {path.name for path in folder.rglob("*.safetensors")}
+
+
+# One experiment after another, as a user runs them
+
+
+@pytest.mark.slow
+def test_round1_logs_to_wandb_offline(emo_run: Run, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As shipped: bf16-mixed, gradient accumulation and checkpointing, W&B offline with sample images."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    run = emo_run(
+        "round1",
+        **{"vars.backbone": tiny_qwen, "data.num_workers": 0, "data.batch_size": 2, "trainer.max_steps": 1},
+        **{"trainer.limit_val_batches": 1, "trainer.val_check_interval": 4, "round1.model.optim.lr": "1e-4"},
+    )
+    stage = run / "round1"
+    assert (stage / "adapter" / "adapter_model.safetensors").exists()
+    assert (stage / "checkpoints" / "last.ckpt").exists()
+    assert list(stage.glob("wandb/offline-run-*")), "the run is on disk, ready for `wandb sync`"
+    assert len(list(stage.glob("wandb/offline-run-*/files/media/images/**/*.png"))) > 0
+    assert (stage / "logs" / "version_0" / "metrics.csv").exists()
+    noted = book(stage)
+    assert (noted["status"], noted["kind"], len(noted["config_sha256"])) == ("complete", "sft", 64)
+    assert yaml.safe_load((stage / "config.yaml").read_text())["run"] == "sft"
+    assert yaml.safe_load((run / "experiment.yaml").read_text())["stages"]["round1"]["data"]["batch_size"] == 2
+
+
+@pytest.mark.slow
+def test_round2_des_and_probe_follow(emo_run: Run, runs: Path) -> None:
+    short = SHORT | {"data.num_workers": 0}
+    adapter = runs / "round1" / "round1" / "adapter"
+    if not adapter.exists():
+        pytest.skip("needs round 1")
+    round2 = emo_run("round2", **{"vars.round1": adapter, "data.batch_size": 2}, **short)
+    backbone = round2 / "round2" / "adapter"
+    des = emo_run("des", **{"vars.backbone": backbone}, **short)
+    assert (des / "features" / "train").is_dir()
+    probe = emo_run("probe", **{"vars.backbone": backbone, "vars.head": des / "des" / "head"}, **short)
+    metrics = json.loads((probe / "probe" / "metrics.json").read_text())
+    assert metrics
+    assert (probe / "probe" / "des.parquet").exists()
+
+
+def whole(tiny_qwen: Path, tiny_clip: Path) -> dict[str, Any]:
+    """Changes that make the paper's recipe small."""
+    return SHORT | {
+        "vars.backbone": tiny_qwen,
+        "vars.clip": tiny_clip,
+        "vars.devices": 1,
+        "vars.strategy": "auto",
+        "vars.num_workers": 0,
+        "vars.batch_size": 2,
+        "vars.des_epochs": 1,
+        "model.max_new_tokens": 4,
+    }
+
+
+@pytest.mark.slow
+def test_ablations(emo_run: Run, tiny_qwen: Path) -> None:
+    """Features of the model's own answer; the head is trained on them in the same run."""
+    run = emo_run(
+        "ablate_features",
+        **SHORT,
+        **{"vars.backbone": tiny_qwen, "vars.source": "generated", "features.model.max_new_tokens": 4},
+    )
+    assert "test/accuracy" in json.loads((run / "probe" / "metrics.json").read_text())
+    run = emo_run("ablate_head", **SHORT, **{"vars.features": run / "features"})
+    assert "test/accuracy" in json.loads((run / "probe" / "metrics.json").read_text())
+    chosen = {"vars.lora": "r8", "vars.parts": "all", "vars.replay": "half", "features.model.max_new_tokens": 4}
+    run = emo_run("ablate_backbone", **SHORT, **{"vars.backbone": tiny_qwen}, **chosen)
+    assert "test/accuracy" in json.loads((run / "probe" / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+def test_emoverse(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = emo_run("emoverse", "--name", "paper", **whole(tiny_qwen, tiny_clip))
+    statuses = {path.parent.name: json.loads(path.read_text())["status"] for path in run.glob("*/stage.json")}
+    assert len(statuses) == 3 + 3 + 9 + 9 + 2 + 1 + 3 + 2 + 1
+    assert set(statuses.values()) == {"complete"}
+    page = (run / "report.html").read_text()
+    assert "Table 5" in page
+    assert "Table 6" in page
+    table6 = json.loads((run / "table6" / "table6.json").read_text())
+    assert "attribute" in json.dumps(table6)
+    assert len((run / "predict-base" / "predictions.jsonl").read_text().splitlines()) == 8
+    # The report comes last, after the tables that it shows.
+    out = re.sub(r"\s+", " ", capfd.readouterr().out)
+    assert out.index("] table6 —") < out.index("] table5 —") < out.index("] report —")
+
+
+@pytest.mark.slow
+def test_table6_and_table5_are_parts_of_emoverse(
+    emo_run: Run, runs: Path, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In its run directory there is nothing left for them to do: the same stages, to the last setting."""
+    if not (runs / "paper").exists():
+        pytest.skip("needs the run of emoverse")
+    changes = whole(tiny_qwen, tiny_clip)
+    parts = {
+        "table6": {k: v for k, v in changes.items() if k != "vars.clip"},
+        "table5": {k: v for k, v in changes.items() if k not in ("vars.backbone", "vars.batch_size", "vars.des_epochs")}
+        | {
+            "vars.arms.base": tiny_qwen,
+            "vars.arms.ces": runs / "paper/ces/adapter",
+            "vars.arms.attribute": runs / "paper/round2/adapter",
+        },
+    }
+    for experiment, options in parts.items():
+        capfd.readouterr()
+        emo_run(experiment, "--name", "paper", **options)
+        out = re.sub(r"\s+", " ", capfd.readouterr().out)
+        steps = re.findall(r"\[\d+/(\d+)\]", out)
+        assert len(steps) == int(steps[0]) == out.count("(complete, skipped)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("experiment", "saved"), [("authors", "model"), ("authors_lora", "adapter")])
+def test_settings_of_the_release(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, experiment: str, saved: str) -> None:
+    run = emo_run(experiment, **whole(tiny_qwen, tiny_clip))
+    for stage in ("round1", "round2", "ces"):
+        assert weights(run / stage / saved)
+    config = yaml.safe_load((run / "round2" / "config.yaml").read_text())
+    assert config["model"]["backbone"]["path"] == str(run / "round1" / saved)
+    assert (run / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The whole road, with a handful of images and steps; the fast one is the same with other figures."""
+    few = {
+        "train": 40,
+        "val": 16,
+        "test": 12,
+        "heldout": 12,
+        "pretrain": 24,
+        "base_steps": 2,
+        "clip_steps": 2,
+        "sft_epochs": 1,
+        "des_epochs": 1,
+    }
+    changes = {f"vars.{key}": value for key, value in few.items()}
+    run = emo_run("demo_fast", "--name", "demo", **changes)
+    page = (run / "report.html").read_text()
+    assert "Table 5" in page
+    assert "Table 6" in page
+    capfd.readouterr()
+    emo_run("demo", "--name", "demo", **changes)
+    out = re.sub(r"\s+", " ", capfd.readouterr().out)
+    assert out.count("(complete, skipped)") == int(re.findall(r"\[\d+/(\d+)\]", out)[0])
+    seeds = emo_run("demo_seeds", **{"vars.demo": run, "vars.sft_epochs": 1, "vars.des_epochs": 1})
+    assert "attribute" in (seeds / "table6" / "table6.json").read_text()
+
+
+def test_every_experiment_is_run_above() -> None:
+    """By name, as each needs its own small figures; a new YAML needs a run here, or beside the tests of what it is made of."""
+    source = "".join(path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py"))
+    for path in (ROOT / "experiments").glob("*.yaml"):
+        named = f'"{path.stem}"' in source or f"experiments/{path.name}" in source
+        assert named, f"no test runs experiments/{path.name}"
+
+
+# Run directories
+
+
+@pytest.fixture
+def small(tmp_path: Path, world_tars: Path, tiny_qwen: Path) -> Callable[..., Path]:
+    """Writes an experiment of one function, one training stage and, if asked, another one on one device."""
+
+    def write(alone: bool = False, **trainer: Any) -> Path:
+        tree: dict[str, Any] = {
+            "name": "small",
+            "stages": {
+                "init": {"run": "tiny_clip", "tars": [str(world_tars)]},
+                "tune": {
+                    "run": "sft",
+                    "defaults": ["data/ces.yaml"],
+                    "model": {"backbone": {"path": str(tiny_qwen)}},
+                    "data": {"train": [f"{world_tars}/*-train-*.tar"], "val": [f"{world_tars}/*-val-*.tar"], "batch_size": 4},
+                    "trainer": {
+                        "accelerator": "cpu",
+                        "max_steps": 4,
+                        "logger": False,
+                        "enable_progress_bar": False,
+                        "callbacks": [
+                            {
+                                "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                                "init_args": {
+                                    "dirpath": "${run.out}/checkpoints",
+                                    "save_last": True,
+                                    "save_top_k": 0,
+                                    "every_n_train_steps": 2,
+                                },
+                            },
+                        ],
+                        **trainer,
+                    },
+                },
+            },
+        }
+        if alone:
+            tune = tree["stages"]["tune"]
+            tree["stages"]["head"] = tune | {"trainer": tune["trainer"] | {"devices": 1, "strategy": "auto"}}
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump(tree, sort_keys=False))
+        return path
+
+    return write
+
+
+class CrashAt(pl.Callback):
+    """Fails at a step while a file is there, and notes where training starts.
+
+    Args:
+        step: global step.
+        flag: file.
+    """
+
+    def __init__(self, step: int, flag: str) -> None:
+        self.step, self.flag = step, Path(flag)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with open(self.flag.with_suffix(".starts"), "a") as out:
+            out.write(f"{trainer.global_step}\n")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step and self.flag.exists():
+            raise RuntimeError("power cut")
+
+
+class Waits(pl.Callback):
+    """Touches a file when training starts, and does not go on by itself.
+
+    Args:
+        started: file.
+    """
+
+    def __init__(self, started: str) -> None:
+        self.started = Path(started)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self.started.write_text(str(os.getpid()))
+        time.sleep(600)
+
+
+@pytest.mark.slow
+def test_terminated_is_interrupted_with_its_stage(small: Callable[..., Path], tmp_path: Path) -> None:
+    """`kill PID`, `docker stop` and torchrun's agent end the command alone: a stage left behind would keep the folder and the GPU."""
+    started = tmp_path / "started"
+    waits = {"class_path": "tests.experiment.test_runner.Waits", "init_args": {"started": str(started)}}
+    path = small(callbacks=[waits], enable_checkpointing=False)
+    command = [sys.executable, "-m", "emo_lightning", "run", str(path), "--runs", "runs", "--only", "tune"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as run:
+        try:
+            until = time.monotonic() + 240
+            while not (started.exists() and started.read_text()) and time.monotonic() < until:
+                assert run.poll() is None, run.communicate()[1]
+                time.sleep(0.1)
+            run.terminate()
+            error = run.communicate(timeout=120)[1]
+        finally:
+            run.kill()
+    assert run.returncode == 130, error
+    assert "interrupted; the same command goes on from what is finished" in error
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert book(tmp_path / "runs/small/tune")["status"] == "failed"
+
+
+def test_experiment_for_many_gpus_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would start them all."""
+    from emo_lightning.experiment.resolve import runner
+
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    stages = {s.name: s for s in load_experiment(ROOT / "experiments/emoverse.yaml", [("vars.devices", "3000")]).stages}
+    with pytest.raises(
+        ExperimentError, match=r"stage 'round1': trainer.devices: found 3000, .* no GPU .*allowed: auto, or 1 to"
+    ):
+        runner._refuse_swarm(stages["round1"])
+    runner._refuse_swarm(stages["table6"])
+    runner._refuse_swarm(stages["probe-base-0"])
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    runner._refuse_swarm(stages["round1"])
+
+
+def test_failed_stage_resumes_and_complete_ones_are_skipped(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    saver = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"dirpath": "${run.out}/checkpoints", "save_last": True, "save_top_k": 0, "every_n_train_steps": 2},
+    }
+    crash = {"class_path": "tests.experiment.test_runner.CrashAt", "init_args": {"step": 3, "flag": str(flag)}}
+    path = small(callbacks=[saver, crash])
+    command = ["run", str(path), "--runs", str(tmp_path / "runs")]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert "power cut" in error
+    assert "stage 'tune' ended with exit code 1" in error
+    assert book(tmp_path / "runs/small/tune")["status"] == "failed"
+    noted = shlex.split(book(tmp_path / "runs/small/tune")["command"])
+    assert noted == ["emo", *sys.argv[1:]]
+    first = book(tmp_path / "runs/small/init")
+    flag.unlink()
+    assert main(command) == 0
+    assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
+    assert book(tmp_path / "runs/small/tune")["status"] == "complete"
+    assert book(tmp_path / "runs/small/init") == first
+    assert weights(tmp_path / "runs/small/tune/adapter")
+    # Where it runs may change; nothing is done again.
+    capfd.readouterr()
+    assert main([*command, "--trainer.num_nodes", "1", "--trainer.enable_progress_bar", "true"]) == 0
+    assert f"nothing left to do: {tmp_path / 'runs/small'}\n" in capfd.readouterr().out
+    assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
+
+
+def test_other_settings_in_one_run_directory_are_an_error(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(small()), "--runs", str(tmp_path), "--only", "init"]
+    assert main(command) == 0
+    capfd.readouterr()
+    assert main([*command, "--init.seed", "5"]) == 2
+    error = capfd.readouterr().err
+    assert re.search(
+        r"small/init was made with other settings \(seed: None there, 5 now\); choose another --name, or delete", error
+    )
+
+
+def test_settings_of_a_stage_that_made_nothing_may_be_mended(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", str(small()), "--runs", str(tmp_path), "--only", "tune", "--trainer.max_steps", "1"]
+    assert main([*command, "--data.train", "[nowhere.tar]"]) == 2
+    assert "nowhere.tar" in capfd.readouterr().err
+    assert main(command) == 0
+
+
+def test_one_run_directory_one_process(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "small").mkdir()
+    with open(tmp_path / "small" / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["run", str(small()), "--runs", str(tmp_path), "--only", "init"]) == 2
+    assert "another experiment is running here" in capfd.readouterr().err
+
+
+def test_only_names_a_stage(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(small()), "--runs", str(tmp_path), "--only", "tine"]) == 2
+    assert "--only tine: no such stage; allowed: init, tune" in capfd.readouterr().err
+
+
+# More than one process
+
+
+def environment() -> dict[str, str]:
+    """Of a subprocess that finds this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on; each stage takes one of those after it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return min(int(probe.getsockname()[1]), 65_000)
+
+
+def launched(command: list[str], cwd: Path) -> str:
+    """Output of a command that must succeed."""
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_launched_by_lightning(strategy: str, small: Callable[..., Path], tmp_path: Path) -> None:
+    """Each stage has a process of its own, whose second rank is started as that stage alone."""
+    command = [sys.executable, "-m", "emo_lightning", "run", str(small(precision="bf16-mixed")), "--runs", "runs"]
+    out = launched([*command, "--trainer.devices", "2", "--trainer.strategy", strategy], tmp_path)
+    assert "MEMBER: 2/2" in out
+    assert out.count("init — ") == 1
+    assert book(tmp_path / "runs/small/tune")["status"] == "complete"
+    assert weights(tmp_path / "runs/small/tune/adapter")
+    assert (tmp_path / "runs/small/tune/checkpoints/last.ckpt").is_file()
+
+
+def runs_on_two_ranks_and_on_one(out: str, run: Path) -> None:
+    """What is expected of `small(alone=True, devices=2)` under a launcher of two processes."""
+    assert "MEMBER: 2/2" in out
+    assert {book(run / s)["status"] for s in ("init", "tune", "head")} == {"complete"}
+    assert weights(run / "tune/adapter")
+    assert weights(run / "head/adapter")
+    # A second process in the folder of a stage on one device would count `last` up.
+    assert [path.name for path in (run / "head/checkpoints").iterdir()] == ["last.ckpt"]
+    assert out.count("`Trainer.fit` stopped") == 2
+
+
+@pytest.mark.slow
+def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    command = [*torchrun, "-m", "emo_lightning", "run", str(small(True, devices=2, strategy="ddp")), "--runs", "runs"]
+    runs_on_two_ranks_and_on_one(launched(command, tmp_path), tmp_path / "runs/small")
+
+
+@pytest.mark.slow
+def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
+    """What `srun --ntasks-per-node 2` does on one node: the same command twice, told apart by SLURM's variables."""
+    command = [sys.executable, "-m", "emo_lightning", "run", str(small(True, devices=2, strategy="ddp")), "--runs", "runs"]
+    job = {
+        "SLURM_JOB_ID": str(70_000 + free_port() % 10_000),
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_NODELIST": "127.0.0.1",
+    }
+    tasks = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**environment(), **job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        outputs = [task.communicate(timeout=300)[0] for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    assert [task.returncode for task in tasks] == [0, 0], "\n".join(outputs)[-4000:]
+    runs_on_two_ranks_and_on_one("".join(outputs), tmp_path / "runs/small")
+
+
+# What a machine cannot do
+
+
+def test_no_room_on_the_disk_is_one_line_and_resumes(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands for a full disk: the checkpoint does not fit."""
+    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        assert main(command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert error.count("error: ") == 2
+    assert "error: stage 'tune': cannot write: File too large; make room, then run the same command again" in error
+    assert not list((tmp_path / "runs/small/tune").rglob("*.ckpt"))
+    assert main(command) == 0
+    assert weights(tmp_path / "runs/small/tune/adapter")
+
+
+def test_checkpoints_are_staged_beside_where_they_end(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder for temporary files, which may be another filesystem, a kill would tear them while they are copied."""
+    import tempfile
+
+    made = tmp_path / "made"
+    mkstemp = tempfile.mkstemp
+
+    def noted(*args: Any, **options: Any) -> tuple[int, str]:
+        found = mkstemp(*args, **options)
+        with open(made, "a") as file:
+            file.write(found[1] + "\n")
+        return found
+
+    monkeypatch.setattr(tempfile, "mkstemp", noted)
+    assert main(["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]) == 0
+    assert list((tmp_path / "runs/small/tune/checkpoints").glob("*.ckpt"))
+    assert {Path(name).parent for name in made.read_text().split()} == {tmp_path / "runs/small/tune/.tmp"}
+
+
+def test_a_process_that_uses_cuda_is_not_forked(
+    small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen on a GPU: "Cannot re-initialize CUDA in forked subprocess" where the experiment was run from a process with tensors there."""
+    import multiprocessing
+
+    import torch
+
+    asked: list[str] = []
+    context = multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: asked.append(method) or context(method))
+    for in_use in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
+        assert main(["run", str(small()), "--runs", str(tmp_path / str(in_use)), "--only", "init"]) == 0
+    assert asked == ["fork", "spawn"]
+
+
+def test_a_gpu_that_is_not_there(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune", "--trainer.accelerator", "gpu"]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert "error: stage 'tune': No supported gpu backend found!" in error
+
+
+@pytest.mark.slow
+def test_wandb_online_without_a_network(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client would retry for a minute and a half; the runner gives it less, and here three seconds."""
+    for name, value in {"MODE": "online", "API_KEY": "0" * 40, "BASE_URL": "http://127.0.0.1:9", "INIT_TIMEOUT": "3"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    logger = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: '${run.out}', project: p}}]"
+    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune", "--trainer.logger", logger]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    assert "error: stage 'tune': W&B does not answer (WANDB_MODE=offline keeps the run on disk, for `wandb sync`): " in error
+
+
+def test_a_stage_does_not_outlive_the_one_it_stands_on(tmp_path: Path) -> None:
+    """Delete an earlier stage, and the run refuses to call a later one complete."""
+    import shutil
+
+    experiment = tmp_path / "two.yaml"
+    experiment.write_text(
+        "name: two\n"
+        "stages:\n"
+        "  first: {run: bundle, backbone: a/b, head: x}\n"
+        '  second: {run: bundle, backbone: a/b, head: "${run.stages.first}/head"}\n'
+    )
+    command = ["run", str(experiment), "--runs", str(tmp_path / "runs")]
+    assert main(command) == 0
+    assert main(command) == 0
+    shutil.rmtree(tmp_path / "runs/two/first")
+    assert main(command) == 2
+    shutil.rmtree(tmp_path / "runs/two/second")
+    assert main(command) == 0

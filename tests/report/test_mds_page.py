@@ -1,0 +1,169 @@
+"""Figure 6 as one page: self-contained, and in a real browser (skipped where there is none)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emo_lightning.analysis.references import References
+from emo_lightning.core.records import EMOTIONS, Record, SchemaError
+from emo_lightning.data.embeddings import EmbeddingTable
+from emo_lightning.report.page import read_page
+from emo_lightning.report.panel import write_panel
+from emo_lightning.report.paper_figures import draw_comparison
+from emo_lightning.stages import tables as stages
+from tests.made import make_prediction, make_record
+
+MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+COUNT = 40
+ODD = "</script><b>stormy & wild"
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, make_tar: MakeTar) -> tuple[dict[str, Path], str]:
+    """Two arms over the same images, and their tar."""
+    records = [
+        make_record(
+            f"img{n:02}", emotion=EMOTIONS[n % 8], background=ODD, attribute=f"state{n}", subject="dog", intensity=1 + n % 10
+        )
+        for n in range(COUNT)
+    ]
+    tar, _ = make_tar(records)
+    arms = {}
+    for seed, arm in enumerate(("base", "<ours>")):
+        des = np.random.default_rng(seed).normal(size=(COUNT, 6)) + 2 * np.eye(6)[np.arange(COUNT) % 6]
+        path = tmp_path / f"{seed}.parquet"
+        EmbeddingTable([r.id for r in records], [str(r.emotion) for r in records], ["test"] * COUNT, des).write(path)
+        arms[arm] = path
+    return arms, str(tar)
+
+
+def test_files_of_the_stage(inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
+    arms, tar = inputs
+    stages.mds_stage(tmp_path / "out", arms, references=[tar], max_points=24)
+    page = (tmp_path / "out/mds.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])  # type: ignore[index]
+    assert len(data["points"]) == 24
+    assert [arm["name"] for arm in data["arms"]] == list(arms)
+    assert data["points"][0]["triplet"][0] == ODD
+    assert all(point["image"].startswith("data:image/jpeg;base64,") for point in data["points"])
+    assert {0 <= v <= 1 for arm in data["arms"] for xy in arm["xy"] for v in xy} == {True}
+    bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
+    assert not re.search(r"(https?:)?//[a-z]", bare), "an address outside the page"
+    found = json.loads((tmp_path / "out/mds.json").read_text())
+    assert found["page"]["with_image"] == 24
+    assert (tmp_path / "out/mds.pdf").read_bytes()[:5] == b"%PDF-"
+    assert Image.open(tmp_path / "out/mds.png").width > 1000
+    assert [f.file for f in read_page(tmp_path / "out/page.json").figures] == ["mds.html"]
+    first = (tmp_path / "out/mds.pdf").read_bytes()
+    stages.mds_stage(tmp_path / "again", arms, references=[tar], max_points=24)
+    assert (tmp_path / "again/mds.pdf").read_bytes() == first
+
+
+def test_pictures_stay_below_their_limit(inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
+    arms, tar = inputs
+    sides = []
+    for megabytes in (6.0, 0.08, 0.001):
+        stages.mds_stage(tmp_path / "out", arms, references=[tar], megabytes=megabytes)
+        shown = json.loads((tmp_path / "out/mds.json").read_text())["page"]
+        sides.append(shown["thumbnail_side"])
+        assert shown["bytes"] < megabytes * 1e6 + 40_000
+    assert sides[0] > sides[1] > sides[2] == 0
+    assert "no images, as they take more than megabytes=0.001" in read_page(tmp_path / "out/page.json").notes[0]
+
+
+def test_arms_show_the_same_images(inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
+    arms, _ = inputs
+    table = EmbeddingTable.read(arms["base"])
+    EmbeddingTable(table.id[:-5], table.emotion[:-5], table.split[:-5], table.des[:-5]).write(arms["base"])
+    stages.mds_stage(tmp_path / "out", arms)
+    found = json.loads((tmp_path / "out/mds.json").read_text())["arms"]
+    assert [arm["points"] for arm in found.values()] == [COUNT - 5, COUNT - 5]
+    assert found["<ours>"]["not_in_all_arms"] == 5
+    with np.load(tmp_path / "out/mds.npz") as points:
+        assert points["ids_0"].tolist() == points["ids_1"].tolist()
+    EmbeddingTable([f"x{i}" for i in table.id], table.emotion, table.split, table.des).write(arms["base"])
+    with pytest.raises(SchemaError, match="share no image"):
+        stages.mds_stage(tmp_path / "out", arms)
+    EmbeddingTable(table.id, ["fear"] * COUNT, table.split, table.des).write(arms["base"])
+    with pytest.raises(SchemaError, match="'img00' is 'fear' in arm 'base' and 'amusement' in '<ours>'"):
+        stages.mds_stage(tmp_path / "out", arms)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with sync_api.sync_playwright() as playwright:
+        # Root in a container has no user namespaces to make a sandbox of.
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        yield running
+        running.close()
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+def test_in_a_browser(browser: Any, width: int, inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
+    arms, tar = inputs
+    stages.mds_stage(tmp_path / "out", arms, references=[tar])
+    context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=width < 640, offline=True)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or problems.append(request.url))
+    page.goto((tmp_path / "out/mds.html").as_uri())
+    assert page.locator("svg.plot .p").count() == 2 * COUNT
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    assert not page.locator("#card").is_visible()
+    mark = page.locator("svg.plot").nth(1).locator(".p").nth(7)
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    if width < 640:
+        page.touchscreen.tap(*at)
+    else:
+        page.mouse.move(*at)
+    card = page.locator("#card")
+    assert card.is_visible()
+    shown = card.inner_text()
+    assert re.search(r"intensity \d+/10", shown)
+    assert ODD in shown
+    assert card.locator("img").evaluate("image => image.naturalWidth") > 50
+    assert page.locator(".ring[visibility=visible]").count() == 2, "marked in both arms"
+    assert page.locator("main b").count() == 0, "a triplet is text, never markup"
+    page.keyboard.press("Escape")
+    assert not card.is_visible()
+    page.get_by_role("button", name="awe").click()
+    assert page.locator(".p.off").count() == 2 * COUNT // 8
+    page.locator("svg.plot").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert card.is_visible()
+    context.close()
+    assert problems == []
+
+
+def test_figure_7_for_print(tmp_path: Path, make_tar: MakeTar) -> None:
+    """What a model says is drawn as it is: no formula, no markup, and boxes of any kind."""
+    tar, _ = make_tar(
+        [make_record("a", [(10, 5, 60, 40)], emotion="awe", intensity=4, background="$x_{y", subject="dog " * 30)]
+    )
+    said = make_prediction("a", [(-20, 5, 400, 90), (30, 30, 20, 20)], emotion="Awe $^", intensity=7.5)
+    panel = write_panel(tmp_path, {"ours": {"a": said}, "silent": {}}, References.load(str(tar)), 1, 0)
+    assert (tmp_path / "panel/00.pdf").read_bytes()[:5] == b"%PDF-"
+    width, height = Image.open(tmp_path / "panel/00.png").size
+    assert width > 1000
+    assert width > height
+    picture = Image.open(tmp_path / "panel/00.jpg")
+    first, again = (draw_comparison(picture, panel["items"][0], panel["arms"], tmp_path / str(n))[1] for n in range(2))
+    assert first.read_bytes() == again.read_bytes()

@@ -1,0 +1,41 @@
+"""The page in a real browser. Needs `playwright` (Python) and a Chromium on the path; skipped without."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from emo_lightning.report.build import build_report
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.mark.slow
+def test_page_fits_the_screen_asks_nothing_and_opens(finished_run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(finished_run, tmp_path / "a run with quite a long name, longer than a phone is wide")
+    pages = [build_report(runs, tmp_path / f"{n}.html").html for n, runs in enumerate(([finished_run], [finished_run, other]))]
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        for width in (1360, 390):
+            for path in pages:
+                problems: list[str] = []
+                page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
+                page.on("pageerror", lambda error, found=problems: found.append(str(error)))
+                page.on(
+                    "request", lambda r, found=problems: r.url.startswith(("file:", "data:", "about:")) or found.append(r.url)
+                )
+                page.goto(path.as_uri())
+                page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
+                for anchor in page.eval_on_selector_all(".bar a", "links => links.map(a => a.getAttribute('href'))"):
+                    assert page.locator(f"[id='{anchor[1:]}']").count() == 1
+                assert problems == []
+                page.close()
+        browser.close()

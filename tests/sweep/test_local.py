@@ -1,0 +1,348 @@
+"""A sweep on this machine runs real experiments: resumed, stopped, counted, and ending in one table and one plot."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import shlex
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from emo_lightning.cli import main
+from emo_lightning.data.features import FeatureWriter
+from emo_lightning.data.supervision import Supervision
+from emo_lightning.experiment.resolve import ROOT, load_experiment
+from emo_lightning.sweep.config import COMMAND, load_sweep
+from emo_lightning.sweep.local import Outcome
+from emo_lightning.sweep.records import Run, read_run
+from emo_lightning.sweep.results import settings_of, summary
+
+PROGRAM = {
+    "name": "small",
+    "vars": {"features": "?", "seed": 0},
+    "stages": {
+        "des": {
+            "run": "des",
+            "defaults": ["trainer/head.yaml"],
+            "seed_everything": "${vars.seed}",
+            "model": {"seed": "${vars.seed}"},
+            "data": {"train": "${vars.features}/train", "val": "${vars.features}/val", "batch_size": 16},
+            "trainer": {"accelerator": "cpu", "max_epochs": 1, "enable_model_summary": False, "enable_progress_bar": False},
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Feature caches of four layers of width 16: train, val, test."""
+    root = tmp_path_factory.mktemp("features")
+    for seed, (split, count) in enumerate({"train": 48, "val": 24, "test": 24}.items()):
+        generator = torch.Generator().manual_seed(seed)
+        with FeatureWriter(root / split, 4, 16, torch.float32, "toy") as writer:
+            for i in range(count):
+                hidden = torch.randn(4, 3 + i % 4, 16, generator=generator)
+                hidden[..., i % 8] += 2
+                soft = [1.0 if c == i % 8 else 0.0 for c in range(8)]
+                writer.append(f"{split}-{i:03}", hidden, Supervision(soft, i % 8, 5.0))
+    return root
+
+
+@pytest.fixture
+def swept(tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a small experiment and its sweep; the working directory."""
+    (tmp_path / "small.yaml").write_text(
+        yaml.safe_dump(PROGRAM | {"vars": {"features": str(features), "seed": 0}}, sort_keys=False)
+    )
+    write_sweep(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_sweep(folder: Path, **changes: Any) -> Path:
+    """The sweep's file."""
+    tree = {
+        "program": "small.yaml",
+        "command": COMMAND,
+        "method": "grid",
+        "metric": {"name": "des/val/accuracy", "goal": "maximize"},
+        "parameters": {"des.model.head.fusion": {"values": ["none", "both"]}, "vars.seed": {"values": [0, 1]}},
+    } | changes
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """results.json of the sweep."""
+    return json.loads((folder / "runs/s/results.json").read_text())
+
+
+def test_a_grid_over_seeds_ends_in_a_table_a_plot_and_commands(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    assert main(["sweep", "s.yaml", "--local", "--jobs", "2", "--des.model.optim.lr", "1.0e-3"]) == 0
+    out = capfd.readouterr().out
+    found = results(swept)
+    assert (found["complete"], found["failed"], found["planned"]) == (4, 0, 4)
+    assert [s["rank"] for s in found["settings"]] == [1, 2]
+    assert found["settings"][0]["mean"] >= found["settings"][1]["mean"]
+    assert all(len(s["runs"]) == 2 and s["std"] is not None for s in found["settings"])
+    with Image.open(swept / "runs/s/results.png") as plot:
+        assert plot.size[0] > 800
+    page = (swept / "runs/s/results.md").read_text()
+    assert "| # | accuracy ± std | fusion | runs | seconds |" in page
+    for run in found["runs"]:
+        assert run["command"] in page
+        assert run["command"] in out
+    # Fixed and swept values reach the run, also through the variables that other keys refer to.
+    configs = [yaml.safe_load((swept / "runs/s" / run["name"] / "des/config.yaml").read_text()) for run in found["runs"]]
+    for run, config in zip(found["runs"], configs, strict=True):
+        assert config["model"]["optim"]["lr"] == 1e-3
+        assert config["model"]["head"]["fusion"] == run["values"]["des.model.head.fusion"]
+        assert config["seed_everything"] == config["model"]["seed"] == run["values"]["vars.seed"]
+    # The command that is shown makes the same run: there is nothing left for it to do.
+    assert main(shlex.split(found["runs"][0]["command"])[1:]) == 0
+    assert "(complete, skipped)" in capfd.readouterr().out
+
+
+def test_finished_runs_are_kept_and_a_killed_one_goes_on(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM, as from a scheduler, while the second run is under way."""
+    write_sweep(swept, parameters={"des.trainer.max_epochs": {"values": [1, 60]}})
+    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(main(["sweep", "s.yaml", "--local"])))
+    process.start()
+    slow = next_run(swept, "max_epochs=60")
+    # The first checkpoint is written within its epoch, which the kill may still cut short.
+    saved: set[int] = set()
+    wait_for(
+        lambda: saved.update(p.stat().st_mtime_ns for p in slow.glob("des/checkpoints/last.ckpt")) or len(saved) > 2, process
+    )
+    os.kill(process.pid or 0, signal.SIGTERM)
+    process.join(90)
+    assert process.exitcode == 130
+    assert "1 complete, 0 failed, 1 interrupted" in capfd.readouterr().out
+    record = read_run(slow)
+    assert record is not None
+    assert (record.status, record.seconds > 0) == ("running", True)
+    # Nothing of it is left running: its directory can be taken at once, and it goes on from its checkpoint.
+    (quick,) = swept.glob("runs/s/max_epochs=1-*")
+    before = (quick / "sweep.json").stat().st_mtime_ns
+    assert main(["sweep", "s.yaml", "--local"]) == 0
+    assert "complete, not run again" in capfd.readouterr().out
+    assert (quick / "sweep.json").stat().st_mtime_ns == before
+    with open(slow / "des/logs/version_1/metrics.csv", newline="") as lines:
+        epochs = [int(row["epoch"]) for row in csv.DictReader(lines)]
+    assert epochs[0] > 0
+    assert epochs[-1] == 59
+    after = read_run(slow)
+    assert after is not None
+    assert (after.status, after.seconds > record.seconds) == ("complete", True)
+
+
+def next_run(folder: Path, start: str) -> Path:
+    """The run's directory, once it is there."""
+    wait_for(lambda: list(folder.glob(f"runs/s/{start}-*/des/config.yaml")))
+    return next(folder.glob(f"runs/s/{start}-*"))
+
+
+def wait_for(condition: Any, process: Any = None) -> None:
+    """Until it holds, at most a minute and a half."""
+    until = time.time() + 90
+    while not condition():
+        assert time.time() < until
+        assert process is None or process.is_alive()
+        time.sleep(0.1)
+
+
+def test_failures_are_counted_shown_and_stop_the_sweep(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_sweep(swept, parameters={"des.model.head.num_heads": {"values": [1, 3, 5, 7]}})
+    assert main(["sweep", "s.yaml", "--local", "--max-failures", "2"]) == 1
+    found = results(swept)
+    assert (found["complete"], found["failed"], found["planned"], len(found["runs"])) == (1, 2, 4, 3)
+    assert found["summary"] == "1 complete, 2 failed, 1 not started; stopped: 2 runs in a row failed (--max-failures)"
+    out = capfd.readouterr().out
+    assert out.count("num_heads is 3; expected a divisor of des_dim 8") == 1
+    assert found["summary"] in out
+    page = (swept / "runs/s/results.md").read_text()
+    assert "num_heads is 5; expected a divisor" in page.split("## Without a result")[1]
+
+
+def test_another_experiment_under_the_same_name(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_sweep(swept, run_cap=1)
+    assert main(["sweep", "s.yaml", "--local"]) == 0
+    tree = yaml.safe_load((swept / "small.yaml").read_text())
+    tree["stages"]["des"]["data"]["batch_size"] = 8
+    (swept / "small.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["sweep", "s.yaml", "--local"]) == 2
+    assert "was made when small.yaml was another; choose another --name" in capfd.readouterr().err
+
+
+def test_a_value_that_no_run_can_take_stops_before_the_first(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_sweep(swept, method="random")
+    assert main(["sweep", "s.yaml", "--local"]) == 2
+    assert "has no end of its own; set run_cap in the file, or --count N" in capfd.readouterr().err
+    write_sweep(swept, parameters={"des.model.head.fusion": {"values": ["none", "bth"]}})
+    assert main(["sweep", "s.yaml", "--local"]) == 2
+    assert "found 'bth'" in capfd.readouterr().err
+    assert not list(swept.glob("runs/s/*/des"))
+
+
+def test_features_are_looked_at_before_the_first_run(swept: Path, features: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The paper's 1, 2, 4, 8 layers over features of four."""
+    key = "des.model.head.num_layers"
+    write_sweep(swept, parameters={key: {"values": [1, 2, 4, 8]}})
+    assert main(["sweep", "s.yaml", "--local"]) == 2
+    error = capfd.readouterr().err
+    assert f"{key} 8: stage 'des': model.head.num_layers is 8, but the features in {features}/train hold 4" in error
+    assert f"--{key} '[1, 2, 4]'" in error
+    assert main(["sweep", "s.yaml", "--local", "--vars.features", "nowhere"]) == 2
+    error = capfd.readouterr().err
+    assert "nowhere/train: no finished feature cache" in error
+    assert "leave out" not in error
+    assert not list(swept.glob("runs/*/*"))
+    assert main(["sweep", "s.yaml", "--local", f"--{key}", "[1, 4]"]) == 0
+    assert [s["values"] for s in results(swept)["settings"]] in ([{key: 1}, {key: 4}], [{key: 4}, {key: 1}])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["s.yaml", "--local", "--jbos", "2"], "--jbos: no such option; did you mean jobs?"),
+        (["s.yaml", "--local", "--jobs", "0"], "--jobs is '0'; expected a whole number, at least 1"),
+        (["s.yaml", "--local", "--project", "p"], "--project is W&B's"),
+        (["s.yaml", "--jobs", "2"], "--jobs belongs to --local"),
+        (["s.yaml", "t.yaml", "--local"], "expected one sweep file, found 2"),
+        (["--local", "s.yaml", "--count"], "--count needs a value"),
+    ],
+)
+def test_options(words: list[str], said: str, swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *words]) == 2
+    assert said in capfd.readouterr().err
+
+
+def run_of(name: str, metric: float | None, **values: Any) -> Run:
+    """A run that has ended."""
+    return Run(name, values, f"emo run {name}", "complete" if metric is not None else "failed", metric)
+
+
+def test_settings_are_ordered_by_their_mean_over_seeds(swept: Path) -> None:
+    path = write_sweep(
+        swept, parameters={"des.model.head.fusion": {"values": ["none", "both"]}, "vars.seed": {"values": [0, 1]}}
+    )
+    runs = [
+        run_of(f"{fusion}{seed}", metric, **{"des.model.head.fusion": fusion, "vars.seed": seed})
+        for fusion, seed, metric in [
+            ("none", 0, 90.0),
+            ("none", 1, 10.0),
+            ("both", 0, 60.0),
+            ("both", 1, 62.0),
+            ("self", 0, None),
+        ]
+    ]
+    best, second = settings_of(load_sweep(path), runs)
+    assert (best.values, best.mean, [r.name for r in best.runs]) == (
+        {"des.model.head.fusion": "both"},
+        61.0,
+        ["both1", "both0"],
+    )
+    assert best.std == pytest.approx(2**0.5)
+    assert [r.name for r in second.runs] == ["none0", "none1"]
+    low = load_sweep(write_sweep(swept, metric={"name": "des/val/loss"}))
+    assert [s.mean for s in settings_of(low, runs)] == [50.0, 61.0]
+    assert summary(Outcome(runs, 9)) == "4 complete, 1 failed, 4 not started"
+
+
+def test_a_metric_that_is_no_number_is_a_failure() -> None:
+    run = run_of("a", 1.0)
+    run.finish(0, {"des/val/loss": float("nan")}, "des/val/loss", "")
+    assert (run.status, run.metric) == ("failed", None)
+    assert "des/val/loss is not finite: nan" in str(run.error)
+    run.finish(0, {}, "des/val/loss", "")
+    assert "des/val/loss is not among its figures" in str(run.error)
+
+
+def test_overrides_reach_interpolated_keys() -> None:
+    """Every variable that a shipped sweep varies changes the resolved stages, and so do those that choose by name."""
+    program = ROOT / "experiments/ablate_backbone.yaml"
+    chosen = [
+        ("vars.lora", "r8"),
+        ("vars.targets", "attention"),
+        ("vars.parts", "all"),
+        ("vars.replay", "half"),
+        ("vars.seed", "5"),
+    ]
+    stages = {stage.name: stage.config for stage in load_experiment(program, chosen).stages}
+    assert list(stages) == ["round1", "round2", "features", "des", "probe"]
+    for name in ("round1", "round2"):
+        backbone = stages[name]["model"]["backbone"]
+        assert (backbone["lora"]["rank"], backbone["lora"]["alpha"]) == (8, 16)
+        assert "self_attn" in backbone["lora"]["targets"]
+        assert (backbone["train_vision"], backbone["train_merger"], backbone["train_language"]) == (True, True, True)
+    assert stages["round2"]["data"]["objectives"] == {"emotion": 0.5, "attributes": 0.5}
+    assert {stages[name]["seed_everything"] for name in ("round1", "round2", "des", "probe")} == {5}
+    assert stages["features"]["model"]["backbone"]["path"] == "runs/ablate-backbone/round2/adapter"
+
+
+@pytest.mark.slow
+def test_bayes_runs_and_goes_on(swept: Path) -> None:
+    pytest.importorskip("optuna")
+    write_sweep(
+        swept,
+        method="bayes",
+        parameters={"des.model.optim.lr": {"min": 1e-4, "max": 1e-1, "distribution": "log_uniform_values"}},
+    )
+    assert main(["sweep", "s.yaml", "--local", "--count", "3"]) == 0
+    first = {run["name"] for run in results(swept)["runs"]}
+    assert main(["sweep", "s.yaml", "--local", "--count", "5"]) == 0
+    assert len(list(swept.glob("runs/s/*/des"))) == 5
+    assert len(first) == 3
+    # A run outside the bounds that the file has since been given is not learned from.
+    write_sweep(
+        swept,
+        method="bayes",
+        parameters={"des.model.optim.lr": {"min": 1e-9, "max": 1e-8, "distribution": "log_uniform_values"}},
+    )
+    assert main(["sweep", "s.yaml", "--local", "--count", "1"]) == 0
+    assert len(list(swept.glob("runs/s/*/des"))) == 6
+
+
+@pytest.mark.slow
+def test_shipped_sweeps_run(
+    features: Path, tiny_qwen: Path, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run of each program: the head, the source of features (the model's own answer), and fine-tuning with no round at all."""
+    monkeypatch.chdir(tmp_path)
+    sets = {f"vars.{split}": f"{world_tars}/*-{split}-*.tar" for split in ("train", "val", "test")}
+    short = {"trainer.accelerator": "cpu", "vars.epochs": 1, "probe.trainer.max_epochs": 1, "vars.num_workers": 0}
+    tuned = sets | {"features.data.num_workers": 0, "features.model.max_new_tokens": 3, "vars.dtype": "float32"}
+    fixed: dict[str, dict[str, Any]] = {
+        "pooling": {"vars.features": features},
+        "source": tuned | {"vars.backbone": tiny_qwen},
+        "rounds": tuned
+        | {
+            "vars.backbone": tiny_qwen,
+            "round1.data.num_workers": 0,
+            "round2.data.num_workers": 0,
+            "trainer.logger": "false",
+            "round1.trainer.callbacks": "[]",
+            "round2.trainer.callbacks": "[]",
+        },
+    }
+    changes = {"source": {"vars.source": {"values": ["generated", "prompt"]}}}
+    for name, values in fixed.items():
+        tree = yaml.safe_load((ROOT / f"experiments/sweeps/{name}.yaml").read_text())
+        tree["parameters"] |= changes.get(name, {})
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
+        words = [word for key, value in (short | values).items() for word in (f"--{key}", str(value))]
+        assert main(["sweep", f"{name}.yaml", "--local", "--count", "1", *words]) == 0, name
+        found = json.loads((tmp_path / "runs" / tree["name"] / "results.json").read_text())
+        assert found["settings"][0]["mean"] >= 0
+        assert any(key.startswith("probe/test/") for key in found["runs"][0]["figures"])
