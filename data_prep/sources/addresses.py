@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceError
-from data_prep.sources.index_files import as_object, json_records, optional_text, table_rows, text
+from data_prep.sources.index_files import as_object, json_records, optional_text, table_rows, text, unreadable
 from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.tree import shown
 
@@ -40,7 +40,7 @@ def read_list(path: Path) -> Iterator[ListedUrl | Refusal]:
             for and no label; without a query it is what the list says of the image.
 
     Raises:
-        SourceError: no such file, not UTF-8, no CSV, not JSON, or no column `url`.
+        SourceError: no such file, one that cannot be read, not UTF-8, no CSV, not JSON, or no column `url`.
     """
     if not path.is_file():
         msg = f"{path}: no such file"
@@ -64,7 +64,11 @@ def _rows(path: Path) -> Iterator[ListedUrl | Refusal]:
             for place, _, value in json_records(path):
                 yield place.attempt(_listed, value, place.file, place.line)
         case _:
-            with open(path, "rb") as file:
+            try:
+                file = open(path, "rb")  # noqa: SIM115 - closed below
+            except OSError as error:
+                raise unreadable(path, error) from None
+            with file:
                 for number, raw in enumerate(file, 1):
                     try:
                         line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()

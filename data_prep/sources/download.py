@@ -40,7 +40,10 @@ Deliver = Callable[[bytes, str], Awaitable[None]]
 
 
 class NotPublicError(OSError):
-    """A signal to `Downloader`: raised instead of a connection. Always the same text: aiohttp then raises it as it is when a host has several addresses."""
+    """A signal to `Downloader`: raised instead of a connection.
+
+    Its text is always the same: aiohttp then raises it as it is when a host has several addresses.
+    """
 
     def __init__(self) -> None:
         super().__init__("address is not public")

@@ -44,7 +44,10 @@ class _JsonReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.line = 1
-        self._file = open(path, encoding="utf-8-sig")  # noqa: SIM115 - closed by json_records
+        try:
+            self._file = open(path, encoding="utf-8-sig")  # noqa: SIM115 - closed by json_records
+        except OSError as error:
+            raise unreadable(path, error) from None
         self._buffer = ""
         self._at = 0
         self._ended = False
@@ -122,7 +125,7 @@ def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place,
         (place, key, element); the key is "" but for the values of an object.
 
     Raises:
-        SourceError: not JSON, or not of this shape; names the line.
+        SourceError: the file cannot be read, is not JSON, or not of this shape; names the line.
     """
     reader = _JsonReader(path)
     try:
@@ -187,13 +190,16 @@ def small_json(path: Path) -> dict[str, object]:
     """The object of one small file.
 
     Raises:
-        RefusedError: more than a mebibyte, not JSON, or no object.
+        RefusedError: it cannot be read, has more than a mebibyte, is not JSON, or is no object.
     """
     if path.stat().st_size > _MAX_SMALL:
         msg = f"too large: {path.name} has {path.stat().st_size} bytes, at most {_MAX_SMALL} are read"
         raise RefusedError(msg)
     try:
         value = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except OSError as error:
+        msg = f"cannot be read: {path.name}: {error.strerror or error}"
+        raise RefusedError(msg) from None
     except (ValueError, RecursionError) as error:
         msg = f"not JSON: {path.name}: {error}"
         raise RefusedError(msg) from None
@@ -216,9 +222,13 @@ def table_rows(
         brackets around them; blank lines are skipped.
 
     Raises:
-        SourceError: no UTF-8, no CSV, or a required column is missing.
+        SourceError: the file cannot be read, is not UTF-8 or no CSV, or a required column is missing.
     """
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    try:
+        file = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise unreadable(path, error) from None
+    with file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if delimiter == "\t" else csv.reader(file)
         line = 1
         columns = names
@@ -239,6 +249,11 @@ def table_rows(
     if columns is None:
         msg = f"{path}: empty; expected a header with {', '.join(required)}"
         raise SourceError(msg)
+
+
+def unreadable(path: Path, error: OSError) -> SourceError:
+    """The error for an index that is there but cannot be opened."""
+    return SourceError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 def _columns(path: Path, header: list[str], required: tuple[str, ...]) -> tuple[str, ...]:

@@ -44,13 +44,18 @@ class Tree:
         root: the folder.
 
     Raises:
-        SourceError: there is no such folder.
+        SourceError: there is no such folder, or it cannot be read.
     """
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             msg = f"{root}: no such folder"
             raise SourceError(msg)
+        try:
+            next(root.iterdir(), None)
+        except OSError as error:
+            msg = f"{root}: cannot be read: {error.strerror or error}"
+            raise SourceError(msg) from None
         self.root = root.resolve()
         self._listings: dict[Path, dict[str, str]] = {}
 
