@@ -436,7 +436,9 @@ def twin_id(store: Store) -> str:
     return next(item.id for item in store.ledger.items() if item.key == "twin")
 
 
-def test_a_duplicate_is_not_paid_for(tmp_path: Path, write_config, toys: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duplicate_is_not_paid_for(
+    tmp_path: Path, write_config: Callable[..., Path], toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     path, root = write_config(), tmp_path / "store"
     (record, data), (other, more) = toys[:2]
