@@ -36,8 +36,8 @@ def test_help_imports_nothing_heavy() -> None:
     )
 
 
-class _Parsed(Exception):
-    """Arguments were understood; the command goes no further."""
+class _Parsed(BaseException):
+    """Arguments were understood; the command goes no further. No Exception, which the command line would explain."""
 
 
 def _commands_of_the_readme() -> list[str]:
