@@ -18,8 +18,9 @@ from data_prep.cli import main
 from data_prep.config import PrepConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.store import disk_space as room
+from data_prep.store import group_commit
 from data_prep.store.group_commit import LedgerError
-from data_prep.store.store import Store, group_commit
+from data_prep.store.store import Store
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
 
 QUERY = "INSERT INTO prompts VALUES (?, ?)"
