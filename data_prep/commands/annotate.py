@@ -7,8 +7,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser
 from data_prep.provider.budget import NANO
+from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
     from data_prep.annotate.pipeline import PassReport

@@ -28,16 +28,6 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def progress_bars() -> Any:
-    """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
 def print_manifest(out: str, manifest: dict[str, Any]) -> None:
     """Shards and images by split, and what was left out."""
     counts = ", ".join(f"{split} {n}" for split, n in manifest["counts"].items())

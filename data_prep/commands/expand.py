@@ -6,8 +6,9 @@ import argparse
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from data_prep.commands.console import new_parser, progress_bars
+from data_prep.commands.console import new_parser
 from data_prep.config import CONFIGS, NANO, ConfigError
+from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
     from data_prep.expand.config import ExpandConfig

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.commands.console import new_parser, progress_bars
+from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Refusal, SourceError, SourceItem, open_source
 from data_prep.sources.base import Repeat
+from emo_lightning.core.progress import progress_bars
 
 _REASONS = 20
 """Kinds of refusals that are printed, the most frequent first."""
