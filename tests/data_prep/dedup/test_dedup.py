@@ -346,7 +346,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, capsys: pytest.
         (["--priority", "toy,web"], f"priority: no image of source web; sources in {path}: toy"),
         (["--model", str(tmp_path / "none")], "cannot be loaded"),
     ):
-        assert main(["dedup", str(path), *arguments]) == 1
+        assert main(["dedup", str(path), *arguments]) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(DedupError):
         DedupSettings(threshold=-1)

@@ -78,7 +78,7 @@ def test_images_without_a_label_are_imported(tmp_path: Path, capsys: pytest.Capt
 def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.json").write_text('[\n{"id" 1}]')
     given = [argument.format(tmp=tmp_path) for argument in arguments]
-    assert main(["import", *given, "--into", str(tmp_path / "store")]) == 1
+    assert main(["import", *given, "--into", str(tmp_path / "store")]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
