@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Record
 
 if TYPE_CHECKING:
-    from emo_lightning.data.boxes import BoxCodec
+    from emo_lightning.models.families import BoxCodec
 
 Size = tuple[int, int]
 """(width, height) in pixels."""

@@ -9,13 +9,13 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
 from emo_lightning.core.records import Record
-from emo_lightning.data.boxes import resized_size
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import grey
 from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.models.families import Family, Processor, family_of
 
 
 class QuestionDataset(Dataset[tuple[int, Question]]):
@@ -124,7 +124,7 @@ class QuestionDataModule(LightningDataModule):
         collate = _AskAll(Collator(net.processor, net.model_type, answers=False, max_length=self.max_length), self.objectives)
         if getattr(task, "by_length", False):
             # Longest first: where memory does not suffice, that shows in the first batch.
-            rows = sorted(rows, key=lambda row: -_area(net.processor.image_processor, index.record(row)))
+            rows = sorted(rows, key=lambda row: -_area(family_of(net.model_type), net.processor, index.record(row)))
         return rank_loader(
             trainer,
             QuestionDataset(index, rows, self.blind),
@@ -136,14 +136,7 @@ class QuestionDataModule(LightningDataModule):
         )
 
 
-def _area(processor: Any, record: Record) -> int:
+def _area(family: Family, processor: Processor, record: Record) -> int:
     """Pixels that the model sees, which its tokens are proportional to; the prompt is the same for all."""
-    size = dict(processor.size)
-    width, height = resized_size(
-        record.width,
-        record.height,
-        factor=processor.patch_size * processor.merge_size,
-        min_pixels=size["shortest_edge"],
-        max_pixels=size["longest_edge"],
-    )
+    width, height = family.resized_size(processor, (record.width, record.height))
     return width * height

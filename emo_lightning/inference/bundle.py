@@ -106,7 +106,7 @@ class EmotionModel:
 
         from emo_lightning.data.collate import Collator
         from emo_lightning.models import DESHead, LinearProbes
-        from emo_lightning.models.backbone import BackboneConfig, load_backbone
+        from emo_lightning.models.backbone import BackboneConfig, load_frozen
 
         self.config = read_bundle(Path(folder))
         local_rank = os.environ.get("LOCAL_RANK", "0")
@@ -117,8 +117,8 @@ class EmotionModel:
         except (RuntimeError, AssertionError) as error:
             msg = f"device {name!r} cannot be used: {str(error).splitlines()[0]}"
             raise ValueError(msg) from None
-        backbone = load_backbone(BackboneConfig(self.config["backbone"], tuning="frozen"))
-        self.backbone = backbone.requires_grad_(False).eval().to(self.device)
+        backbone = load_frozen(BackboneConfig(self.config["backbone"], tuning="frozen"))
+        self.backbone = backbone.to(self.device)
         self.head = DESHead.from_pretrained(self.config["head"]).requires_grad_(False).eval().to(self.device)
         self.probe = LinearProbes.from_pretrained(self.config["probe"]).to(self.device) if self.config["probe"] else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -17,7 +17,7 @@ from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.supervision import NO_EMOTION
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.backbone import BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive
 from emo_lightning.tasks.base import OptimConfig, Task
@@ -124,8 +124,7 @@ class DESTask(Task):
             raise ValueError(msg)
         if self.backbone_config is not None and self.backbone is None:
             # Not as configured for fine-tuning: a fresh adapter on a frozen backbone would be noise to carry along.
-            tuning: Any = "qlora" if self.backbone_config.tuning == "qlora" else "frozen"
-            self.backbone = load_backbone(replace(self.backbone_config, tuning=tuning))
+            self.backbone = load_frozen(self.backbone_config)
         if self.backbone is not None:
             self.backbone.requires_grad_(False).eval()
         hidden_size = self.head_args.hidden_size
