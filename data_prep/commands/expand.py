@@ -7,7 +7,8 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import new_parser, progress_bars
-from data_prep.config import CONFIGS, NANO, ConfigError
+from data_prep.provider.budget import NANO
+from data_prep.settings import CONFIGS, ConfigError
 
 if TYPE_CHECKING:
     from data_prep.expand.config import ExpandConfig

@@ -185,7 +185,7 @@ def _remote(args: argparse.Namespace) -> int:
         index = index.take(range(min(args.limit, len(index))))
     files = AnswerFiles(args.out)
     with load("data_prep.provider.model_under_test:Endpoint")(config, args.store, args.budget, args.resend_unknown) as asked:
-        picture = load("data_prep.provider.caller:Picture")
+        picture = load("data_prep.provider.request:Picture")
         requests = endpoint.questions(index, objectives, picture, asked.request, args.blind)
         print(asked.estimate(requests).text())
         if args.estimate:
