@@ -3,37 +3,47 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
-LOCK := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra grounding --extra ray --extra sweep \
+LOCK := $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev --extra grounding --extra ray --extra sweep --extra docs \
 	--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test test-lowest lint format docs lock clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(VENV)/.installed  ## install into .venv: emo, lightning and everything they need
 
 demo: setup  ## the whole road on a drawn world, to runs/demo/report.html (ten minutes on two cores)
 	$(BIN)/emo demo $(ARGS)
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup  ## all tests, in as many processes as there are cores
+	$(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
 
-lint: setup  ## ruff and mypy
+test-lowest: $(UV)  ## training, data and inference with the lowest versions that pyproject.toml allows
+	$(UV) venv --quiet --clear --python $(PYTHON) .venv-lowest
+	$(UV) pip install --quiet --compile-bytecode --resolution lowest-direct --python .venv-lowest --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest tests/core tests/data tests/models tests/tasks tests/inference tests/metrics $(ARGS)
+
+lint: setup  ## ruff, codespell, mypy, size of files: what CI and the pre-commit hooks check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	git ls-files -z | xargs -0 $(BIN)/check-added-large-files --enforce-all --maxkb=700
 	$(BIN)/mypy
 
 format: setup  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup  ## the documentation as a site, to site/index.html; no network needed
+	$(BIN)/mkdocs build --strict --quiet
+
 lock: $(UV)  ## renew requirements.lock from pyproject.toml
 	$(LOCK) --upgrade
 
 clean:  ## remove the environment and caches; runs/ stays
-	rm -rf $(VENV) .tools .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-lowest .tools site .pytest_cache .ruff_cache .mypy_cache
 
 # Without bytecode every start of torch, lightning and transformers costs 20 s instead of 8.
 $(VENV)/.installed: requirements.lock pyproject.toml setup.py | $(UV)

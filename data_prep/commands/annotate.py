@@ -7,8 +7,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser
 from data_prep.provider.budget import NANO
+from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
     from data_prep.annotate.pipeline import PassReport
@@ -30,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "annotate",
         "Annotate, cross-verify, criticise and ground what has no outcome yet. An estimate is printed first; on a terminal it is "
-        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 1 error, 3 the budget was reached, "
+        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 2 error, 3 the budget was reached, "
         "4 images are left for another run (an endpoint gave up, a call's outcome is unknown), 130 interrupted.",
         "emo prep annotate store --config configs/prep/default.yaml --budget 50",
     )

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from emo_lightning.core.errors import add_debug_option
+
 
 def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
     """The parser of `emo prep NAME`, with an example below its help."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"emo prep {name}",
         description=text,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_debug_option(parser)
+    return parser
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,16 +30,6 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="of the cluster; without it RAY_ADDRESS counts, and where that is not set a cluster of this machine alone is started",
     )
-
-
-def progress_bars() -> Any:
-    """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def print_manifest(out: str, manifest: dict[str, Any]) -> None:

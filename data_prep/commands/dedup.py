@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser
+from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
     from data_prep.dedup.run import DedupReport

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.commands.console import new_parser, progress_bars
+from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
 from data_prep.sources.base import Repeat
+from emo_lightning.core.progress import progress_bars
 
 _NAMES = ("folder", "world", *SOURCES[1:])
 """Sources by name: those of `data_prep.sources`, and the demo's world."""
@@ -60,8 +61,8 @@ def main(argv: list[str]) -> int:
     if report.refused > len(report.refusals):
         print(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
     if not report.read and not report.known:
-        print(f"emo prep import: {args.path}: there is nothing of the source {args.source} in it", file=sys.stderr)
-        return 1
+        msg = f"{args.path}: there is nothing of the source {args.source} in it"
+        raise SourceError(msg)
     print(f"added {report.added}, known already {report.known}, changed since and left as they were {report.changed}")
     print(
         f"read {report.read}: mapped to one of the eight {report.labelled}, without a label {report.unlabelled}, "
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
         print(f"  {count} × {reason}")
     if len(report.reasons) > _REASONS:
         print(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
-    return 0 if report.added or report.known else 1
+    return 0 if report.added or report.known else 2
 
 
 def _source(name: str, licence: str | None, source_name: str | None) -> Source:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import add_engine_arguments, new_parser, progress_bars
+from data_prep.commands.console import add_engine_arguments, new_parser
 from data_prep.settings import CONFIGS
+from emo_lightning.core.progress import progress_bars
 
 
 def main(argv: list[str]) -> int:

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Protocol
 
 from data_prep.store.items import Refusal, Repeat, SourceItem
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 
-__all__ = ["Refusal", "Refused", "Repeat", "Source", "SourceError", "SourceItem"]
-
-
-class Refused(ValueError):
-    """One row or file of a source cannot be used; the message is the reason of a `Refusal`, its kind before the first colon."""
+__all__ = ["Refusal", "RefusedError", "Repeat", "Source", "SourceError", "SourceItem"]
 
 
-class SourceError(UserError, ValueError):
+class RefusedError(ValueError):
+    """A signal inside this package: one row or file of a source cannot be used.
+
+    It never leaves a source: `Place.attempt` turns it into a `Refusal` with the message as its reason, so that the import goes on
+    with the next row. The kind of reason stands before the first colon of the message.
+    """
+
+
+class SourceError(InputError):
     """The source as a whole cannot be read."""
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from emo_lightning.core.images import eight_bit, opaque
+
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 100_000_000
 """Above any camera of today; a small file that claims more is a decompression bomb."""
@@ -20,7 +22,10 @@ _ORIENTATION = 0x0112
 
 
 class ImageError(ValueError):
-    """The bytes are no image that can be stored; the message says why."""
+    """The bytes are no image that can be stored; the message says why.
+
+    Whoever reads the bytes knows where they are from, and turns it into a `Refusal` or a state of the image.
+    """
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def _check(image: Image.Image, data: bytes) -> CheckedImage:
         raise ImageError(msg)
     orientation = image.getexif().get(_ORIENTATION, 1)
     image.load()
-    stored = _opaque(_eight_bit(ImageOps.exif_transpose(image) if orientation in range(2, 9) else image))
+    stored = opaque(eight_bit(ImageOps.exif_transpose(image) if orientation in range(2, 9) else image))
     if stored is image:
         return CheckedImage(data, extension, width, height)
     out = io.BytesIO()
@@ -95,20 +100,3 @@ def _check(image: Image.Image, data: bytes) -> CheckedImage:
     else:
         stored.save(out, "WEBP", quality=95, **profile)
     return CheckedImage(out.getvalue(), extension, *stored.size)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit grey as 8-bit: readers that ask Pillow for RGB would get it clipped, that is white."""
-    if not image.mode.startswith("I"):
-        return image
-    return image.convert("I").point(lambda value: value / 257).convert("L")
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """Transparent parts on white, as a page shows them: readers that ask for RGB would see the colours hidden there."""
-    if not image.has_transparency_data:
-        return image
-    layers = image.convert("RGBA")
-    if layers.getchannel("A").getextrema() == (255, 255):
-        return image
-    return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")

@@ -57,6 +57,6 @@ class Repeat(Refusal):
     """A row that says again what an earlier one said: counted, and nothing is lost by leaving it out."""
 
 
-def is_labelled(labels: Mapping[str, Any]) -> bool:
+def is_labelled(labels: Mapping[str, object]) -> bool:
     """Whether the source names an emotion of the eight, as a category or as a distribution."""
     return bool(labels.get("emotion") or labels.get("emotion_scores"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -236,21 +238,11 @@ def _advice(kind: str) -> str:
             return "; the same command asks them again"
 
 
-class _bar:
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[Any], None]]:
     """A progress bar on a terminal; `advance(tally)` after each reply."""
+    from emo_lightning.core.progress import progress_bars
 
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bars = Progress(*columns, console=console, disable=not console.is_terminal)
-        self.task = self.bars.add_task("ask", total=total)
-
-    def __enter__(self) -> Any:
-        self.bars.start()
-        return lambda tally: self.bars.update(self.task, advance=1, description=f"ask: ${tally.cost_nano / 1e9:.4f}")
-
-    def __exit__(self, *exception: Any) -> None:
-        self.bars.stop()
+    with progress_bars() as bars:
+        task = bars.add_task("ask", total=total)
+        yield lambda tally: bars.update(task, advance=1, description=f"ask: ${tally.cost_nano / 1e9:.4f}")

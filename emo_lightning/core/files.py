@@ -1,36 +1,118 @@
-"""Files of a stage: written under a temporary name and renamed, so that a killed run leaves no half file."""
+"""Files that are whole or not there: written under a temporary name beside the target, then renamed.
+
+One family for both packages. A killed process leaves a temporary name behind, which the next write takes over; a reader never
+sees half a file.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from emo_lightning.core.errors import InputError, MissingFileError
 
-from emo_lightning.core.records import SchemaError
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write atomically; makes the folder."""
+@contextmanager
+def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what the block writes there takes the place of `path`, unless the block fails.
+
+    Args:
+        path: the target; its folder is made.
+        writer: tells apart the processes that may write this file at the same time, for example a rank or a process id;
+            None where only one writes. The temporary name is `NAME.tmp` or `NAME.WRITER.tmp`.
+        fsync: rename only after the bytes are on disk, so that a name that exists is complete even after a power cut.
+
+    Yields:
+        The temporary path; nothing is there unless a killed process left it.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    temporary = path.with_name(f"{path.name}.tmp" if writer is None else f"{path.name}.{writer}.tmp")
+    try:
+        yield temporary
+        if fsync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON atomically.
+@contextmanager
+def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give an empty folder beside `path`; it becomes `path` when the block ends, and is removed when the block fails.
+
+    Args:
+        path: the target. An empty folder there gives way.
+        replace: a folder that holds something gives way, too, with all its files.
+
+    Yields:
+        The temporary folder `NAME.tmp`; what a killed process left there is removed first.
+
+    Raises:
+        InputError: `path` is a file, or a folder that holds something (without `replace`); the block does not run.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or (not replace and any(path.iterdir()))):
+        msg = f"{path}: exists already; choose another folder, or remove it"
+        raise InputError(msg)
+    temporary = path.with_name(f"{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            if replace:
+                shutil.rmtree(path)
+            else:
+                path.rmdir()
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_bytes(path: str | Path, data: bytes, *, writer: str | int | None = None, fsync: bool = False) -> None:
+    """Write a whole file; see `replacing`."""
+    with replacing(path, writer=writer, fsync=fsync) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str, *, writer: str | int | None = None, fsync: bool = False) -> None:
+    """Write a whole file in UTF-8; see `replacing`."""
+    write_bytes(path, text.encode(), writer=writer, fsync=fsync)
+
+
+def write_json(path: str | Path, value: object, *, indent: int = 1) -> None:
+    """Write indented JSON; see `replacing`.
 
     Raises:
         ValueError: a NaN or an infinity, which other JSON readers refuse.
     """
-    write_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode())
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
 
 
-def read_object(path: Path, on_constant: Callable[[str], Any] | None = None) -> dict[str, Any]:
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Write a compressed .npz without pickled objects; see `replacing`."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+    write_bytes(path, buffer.getvalue())
+
+
+def read_object(path: Path, on_constant: Callable[[str], object] | None = None) -> dict[str, Any]:
     """A JSON object.
 
     Args:
@@ -38,22 +120,21 @@ def read_object(path: Path, on_constant: Callable[[str], Any] | None = None) -> 
         on_constant: gives the value of NaN, Infinity and -Infinity, which strict JSON does not have; None takes Python's.
 
     Raises:
-        FileNotFoundError: no such file.
-        SchemaError: not JSON, or no object.
+        MissingFileError: no such file.
+        InputError: it cannot be read, is not JSON, or is no object.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=on_constant)
+    except FileNotFoundError:
+        msg = f"{path}: no such file"
+        raise MissingFileError(msg) from None
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}"
+        raise InputError(msg) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         msg = f"{path}: not JSON: {error}"
-        raise SchemaError(msg) from None
+        raise InputError(msg) from None
     if not isinstance(found, dict):
         msg = f"{path}: found {type(found).__name__}; expected an object"
-        raise SchemaError(msg)
+        raise InputError(msg)
     return found
-
-
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a compressed .npz atomically; no pickled objects."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-    write_bytes(path, buffer.getvalue())

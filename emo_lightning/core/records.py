@@ -13,7 +13,8 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import replacing
 
 SCHEMA_VERSION = 1
 """Written into every manifest; a reader refuses a version it does not know."""
@@ -28,7 +29,7 @@ BOX_TOLERANCE = 0.5
 """Pixels by which a box may leave its image before it is an error (rounding of other tools)."""
 
 
-class SchemaError(UserError, ValueError):
+class SchemaError(InputError):
     """A record does not follow the contract; the message names the place, the key, what was found and what is allowed."""
 
 
@@ -306,13 +307,9 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
 
 def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:
     """Write one JSON object per line to a temporary name, then rename; returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     count = 0
-    with open(temporary, "w", encoding="utf-8") as out:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
         for item in items:
             out.write(json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n")
             count += 1
-    temporary.replace(path)
     return count

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from emo_lightning.core.files import replacing
 from emo_lightning.core.records import Emotion
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
@@ -65,14 +66,12 @@ class EmbeddingTable:
 
     def write(self, path: str | Path) -> None:
         """Write parquet to a temporary name, then rename."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         flat = pa.array(np.ascontiguousarray(self.des).reshape(-1))
         offsets = pa.array(np.arange(len(self) + 1, dtype=np.int32) * self.des.shape[1])
         columns = [pa.array(column, pa.string()) for column in (self.id, self.emotion, self.split)]
-        temporary = path.with_name(path.name + ".tmp")
-        pq.write_table(pa.Table.from_arrays([*columns, pa.ListArray.from_arrays(offsets, flat)], schema=SCHEMA), temporary)
-        temporary.replace(path)
+        table = pa.Table.from_arrays([*columns, pa.ListArray.from_arrays(offsets, flat)], schema=SCHEMA)
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary)
 
     @classmethod
     def read(cls, path: str | Path) -> EmbeddingTable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,13 +41,6 @@ class FeatureSpec:
 def index_name(rank: int) -> str:
     """Name of a rank's mark of completion."""
     return f"index-{rank:05}.json"
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Rename after the bytes are on disk: a name that exists is complete, even after a power cut."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def open_part(path: Path) -> Any:

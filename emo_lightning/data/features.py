@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from emo_lightning.core.files import replacing, write_text
 from emo_lightning.data.feature_parts import (
     FORMAT_VERSION,
     FeatureError,
@@ -28,7 +29,6 @@ from emo_lightning.data.feature_parts import (
     complete_parts,
     index_name,
     open_part,
-    publish,
     read_header,
     read_index,
 )
@@ -150,19 +150,16 @@ class FeatureWriter:
         }
         header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"]}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
-        temporary = self.directory / f"{name}.tmp"
-        save_file(tensors, temporary, metadata={"features": json.dumps(header)})
-        publish(temporary, self.directory / name)
+        with replacing(self.directory / name, fsync=True) as temporary:
+            save_file(tensors, temporary, metadata={"features": json.dumps(header)})
         self.parts.append(name)
         self._number += 1
 
     def close(self) -> None:
         """Write the last part and the rank's index: its share is complete."""
         self.flush()
-        temporary = self.directory / f"{index_name(self.rank)}.tmp"
         index = {"version": FORMAT_VERSION, "rank": self.rank, "world_size": self.world_size, "parts": self.parts}
-        temporary.write_text(json.dumps(index))
-        publish(temporary, self.directory / index_name(self.rank))
+        write_text(self.directory / index_name(self.rank), json.dumps(index), fsync=True)
 
     def __enter__(self) -> FeatureWriter:
         return self

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from emo_lightning.core.images import to_rgb
 from emo_lightning.core.records import DES_EXTENSION, IMAGE_EXTENSIONS, Record, SchemaError
-from emo_lightning.data.images import to_rgb
 from emo_lightning.data.shard_list import Shard, check_listed, list_shards
 from emo_lightning.data.stores import ByteStore, open_store
 from emo_lightning.data.tar_scan import ShardError, scan_tar

@@ -18,8 +18,9 @@ from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.store import disk_space as room
+from data_prep.store import group_commit
 from data_prep.store.group_commit import LedgerError
-from data_prep.store.store import Store, group_commit
+from data_prep.store.store import Store
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
 
 QUERY = "INSERT INTO prompts VALUES (?, ?)"
@@ -156,7 +157,7 @@ def test_a_damaged_ledger_is_one_line(
         data[start : start + length] = b"\xa5" * length
     path.write_bytes(bytes(data))
     name, *rest = command
-    assert main([name, "s", *rest]) == 1
+    assert main([name, "s", *rest]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     assert "s/ledger.sqlite: cannot be used as a ledger: database disk image is malformed; copy it" in error

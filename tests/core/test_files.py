@@ -1,0 +1,144 @@
+"""A file or a folder is there whole, or not at all, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.files import atomic_folder, read_object, replacing, write_bytes, write_json, write_npz, write_text
+
+
+class Interrupted(BaseException):
+    """As an interrupt from the keyboard, no `Exception`."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("fsync", [False, True])
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path, fsync: bool) -> None:
+    target = tmp_path / "new/folder/a.txt"
+    with replacing(target, fsync=fsync) as temporary:
+        temporary.write_text("new")
+        assert not target.exists()
+        assert temporary == target.with_name("a.txt.tmp")
+    assert (target.read_text(), names(target.parent)) == ("new", ["a.txt"])
+
+
+@pytest.mark.parametrize("error", [RuntimeError, Interrupted])
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def fails() -> None:
+        with replacing(target) as temporary:
+            temporary.write_text("ha")
+            raise error
+
+    with pytest.raises(error):
+        fails()
+    assert (target.read_text(), names(tmp_path)) == ("old", ["a.txt"])
+
+
+def test_what_a_killed_process_left_is_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "a.txt.tmp").write_text("a longer text than the new one")
+    write_text(tmp_path / "a.txt", "new")
+    assert ((tmp_path / "a.txt").read_text(), names(tmp_path)) == ("new", ["a.txt"])
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with replacing(target, writer=0) as first, replacing(target, writer=1) as second:
+        first.write_text("first")
+        second.write_text("second")
+        assert first != second
+    assert (target.read_text(), names(tmp_path)) == ("first", ["a.txt"])
+
+
+def test_a_block_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
+        pass
+
+
+def test_bytes_text_json_and_arrays(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "a.bin", b"\0\r\n")
+    write_text(tmp_path / "a.txt", "é\r\n")
+    write_json(tmp_path / "a.json", {"é": [1.5, None]})
+    write_npz(tmp_path / "a.npz", {"x": np.arange(3)})
+    assert (tmp_path / "a.bin").read_bytes() == b"\0\r\n"
+    assert (tmp_path / "a.txt").read_bytes() == "é\r\n".encode()
+    assert (tmp_path / "a.json").read_text() == '{\n "é": [\n  1.5,\n  null\n ]\n}\n'
+    assert np.load(tmp_path / "a.npz")["x"].tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"é": [1.5, None]}
+
+
+def test_a_folder_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "parents/out"
+    (target.parent / "out.tmp").mkdir(parents=True)
+    (target.parent / "out.tmp/left by a kill").touch()
+    with atomic_folder(target) as temporary:
+        (temporary / "a").write_text("1")
+        assert not target.exists()
+    assert (names(target), names(target.parent)) == (["a"], ["out"])
+
+
+@pytest.mark.parametrize("error", [RuntimeError, Interrupted])
+def test_a_failure_leaves_the_old_folder_and_no_other(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").touch()
+
+    def fails() -> None:
+        with atomic_folder(target, replace=True) as temporary:
+            (temporary / "new").touch()
+            raise error
+
+    with pytest.raises(error):
+        fails()
+    assert (names(target), names(tmp_path)) == (["old"], ["out"])
+    with atomic_folder(target, replace=True) as temporary:
+        (temporary / "new").touch()
+    assert (names(target), names(tmp_path)) == (["new"], ["out"])
+
+
+def test_a_folder_that_holds_something_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    with atomic_folder(target):
+        pass
+    (target / "mine").touch()
+    with pytest.raises(InputError, match="out: exists already"), atomic_folder(target):
+        pytest.fail("the block does not run")
+    with pytest.raises(InputError, match="mine: exists already"), atomic_folder(target / "mine", replace=True):
+        pytest.fail("the block does not run")
+    assert names(target) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"), [(b"{", "not JSON"), (b"\xff", "not JSON"), (b"[1]", "found list; expected an object")]
+)
+def test_what_is_no_object_is_named(tmp_path: Path, data: bytes, expected: str) -> None:
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(InputError, match=rf"a\.json: {expected}"):
+        read_object(tmp_path / "a.json")
+    with pytest.raises(MissingFileError, match=r"b\.json: no such file"):
+        read_object(tmp_path / "b.json")
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_object(tmp_path)
+
+
+def test_the_core_brings_neither_numpy_nor_torch() -> None:
+    modules = "errors files images progress ranks records"
+    code = f"import sys\nfor name in '{modules}'.split(): __import__('emo_lightning.core.' + name)\n"
+    code += "print([name for name in ('numpy', 'torch', 'rich', 'transformers') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
