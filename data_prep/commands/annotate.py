@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "annotate",
         "Annotate, cross-verify, criticise and ground what has no outcome yet. An estimate is printed first; on a terminal it is "
-        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 1 error, 3 the budget was reached, "
+        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 2 error, 3 the budget was reached, "
         "4 images are left for another run (an endpoint gave up, a call's outcome is unknown), 130 interrupted.",
         "emo prep annotate store --config configs/prep/default.yaml --budget 50",
     )

@@ -59,8 +59,8 @@ def main(argv: list[str]) -> int:
     if report.refused > len(report.refusals):
         print(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
     if not report.read and not report.known:
-        print(f"emo prep import: {args.path}: there is nothing of the source {args.source} in it", file=sys.stderr)
-        return 1
+        msg = f"{args.path}: there is nothing of the source {args.source} in it"
+        raise SourceError(msg)
     print(f"added {report.added}, known already {report.known}, changed since and left as they were {report.changed}")
     print(
         f"read {report.read}: mapped to one of the eight {report.labelled}, without a label {report.unlabelled}, "
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
         print(f"  {count} × {reason}")
     if len(report.reasons) > _REASONS:
         print(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
-    return 0 if report.added or report.known else 1
+    return 0 if report.added or report.known else 2
 
 
 def _sources() -> str:

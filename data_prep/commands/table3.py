@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
         "table3",
         "Table 3 on a sample of an annotated store: accuracy with and without cross-verification and critic, what the critic keeps of "
         "right annotations and notices of wrong ones. Replies that the store has are used; the critic's new ones are bought once "
-        "(about eight for each image). Exit status: 0 done, 1 error, 3 the budget was reached, 130 interrupted.",
+        "(about eight for each image). Exit status: 0 done, 2 error, 3 the budget was reached, 130 interrupted.",
         "emo prep table3 store --config configs/prep/default.yaml --samples 200 --budget 5",
     )
     parser.add_argument("store")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import GroundedObject
 
 
@@ -58,11 +58,15 @@ class Repeat(Refusal):
     """A row that says again what an earlier one said: counted, and nothing is lost by leaving it out."""
 
 
-class Refused(ValueError):
-    """One row or file of a source cannot be used; the message is the reason of a `Refusal`, its kind before the first colon."""
+class RefusedError(ValueError):
+    """A signal inside this package: one row or file of a source cannot be used.
+
+    It never leaves a source: `Place.attempt` turns it into a `Refusal` with the message as its reason, so that the import goes on
+    with the next row. The kind of reason stands before the first colon of the message.
+    """
 
 
-class SourceError(UserError, ValueError):
+class SourceError(InputError):
     """The source as a whole cannot be read."""
 
 

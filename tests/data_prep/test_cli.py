@@ -36,8 +36,8 @@ def test_help_imports_nothing_heavy() -> None:
     )
 
 
-class _Parsed(Exception):
-    """Arguments were understood; the command goes no further."""
+class _Parsed(BaseException):
+    """Arguments were understood; the command goes no further. No Exception, which the command line would explain."""
 
 
 def _commands_of_the_readme() -> list[str]:
@@ -105,7 +105,7 @@ def test_own_photographs_from_import_to_tars(
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([a.format(tmp=tmp_path) for a in arguments]) == 1
+    assert main([a.format(tmp=tmp_path) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1

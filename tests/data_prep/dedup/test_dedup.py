@@ -346,7 +346,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, capsys: pytest.
         (["--priority", "toy,web"], f"priority: no image of source web; sources in {path}: toy"),
         (["--model", str(tmp_path / "none")], "cannot be loaded"),
     ):
-        assert main(["dedup", str(path), *arguments]) == 1
+        assert main(["dedup", str(path), *arguments]) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(DedupError):
         DedupSettings(threshold=-1)
@@ -436,7 +436,9 @@ def twin_id(store: Store) -> str:
     return next(item.id for item in store.ledger.items() if item.key == "twin")
 
 
-def test_a_duplicate_is_not_paid_for(tmp_path: Path, write_config, toys: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duplicate_is_not_paid_for(
+    tmp_path: Path, write_config: Callable[..., Path], toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     path, root = write_config(), tmp_path / "store"
     (record, data), (other, more) = toys[:2]

@@ -110,7 +110,7 @@ def test_a_partial_checkpoint_takes_the_rest_from_the_base(
     got, of_base = weights(tmp_path / "out"), weights(base)
     for key in tuned:
         assert torch.equal(got[key], (tuned if is_tuned(key) else of_base)[key]), key
-    assert main(command) == 1
+    assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
 
 

@@ -141,9 +141,9 @@ def test_what_has_no_triplets_is_one_message(tmp_path: Path, toys: list, capsys:
         ["images", str(tmp_path / "s")],
         ["queries", str(tmp_path / "s"), "--out", str(tmp_path / "q"), "--no-llm"],
     ):
-        assert main(["expand", *command, "--count", "3"]) == 1
+        assert main(["expand", *command, "--count", "3"]) == 2
         assert "emo prep annotate" in capsys.readouterr().err
-    assert main(["expand", "images", str(tmp_path / "s"), "--count", "3", "--budget", "a lot"]) == 1
+    assert main(["expand", "images", str(tmp_path / "s"), "--count", "3", "--budget", "a lot"]) == 2
     assert "--budget a lot" in capsys.readouterr().err
 
 

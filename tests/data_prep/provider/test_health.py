@@ -119,7 +119,7 @@ def test_a_key_that_a_server_echoes_is_blotted_out(tmp_path: Path, config: Path,
         send(handler, 401, {"error": {"message": f"bad key {handler.headers['Authorization'].split()[1]}"}})
 
     with server(echo) as (url, _):
-        assert main(["annotate", str(tmp_path), "--config", str(config), "--base-url", url, "--yes"]) == 1
+        assert main(["annotate", str(tmp_path), "--config", str(config), "--base-url", url, "--yes"]) == 2
     said = capsys.readouterr()
     assert "bad key [key]" in said.err
     assert SECRET not in said.out + said.err

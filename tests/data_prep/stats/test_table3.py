@@ -203,8 +203,8 @@ def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
         assert main([*base, "--samples", "0", "--reference", "none", "--budget", "0.000001", "--json"]) == 3
         assert json.loads(capsys.readouterr().out)["unanswered"] == {"budget": 12 - 7}
         assert server.bill() == bill
-        assert main([*base, "--reference", "reviews"]) == 1
+        assert main([*base, "--reference", "reviews"]) == 2
         assert "nothing is known to be right" in capsys.readouterr().err
         other = write_config(lambda c: (blind(c), c.update(margin=0.1)))
-        assert main(["table3", str(tmp_path / "s"), "--config", str(other), "--reference", "none"]) == 1
+        assert main(["table3", str(tmp_path / "s"), "--config", str(other), "--reference", "none"]) == 2
         assert "nothing was annotated with this configuration" in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_a_damaged_ledger_is_one_line(
         data[start : start + length] = b"\xa5" * length
     path.write_bytes(bytes(data))
     name, *rest = command
-    assert main([name, "s", *rest]) == 1
+    assert main([name, "s", *rest]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     assert "s/ledger.sqlite: cannot be used as a ledger: database disk image is malformed; copy it" in error
