@@ -149,7 +149,7 @@ def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]
 
     if (Path(model) / BUNDLE_FILE).is_file():
         bundle = read_bundle(Path(model))
-        return bundle["backbone"], objectives or bundle["questions"]
+        return bundle.backbone, objectives or bundle.questions
     return model, objectives or list(OBJECTIVES)
 
 
