@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from emo_lightning.core.hub import HubError, cache_only
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import Family, FamilyError, Processor, family_of
 from emo_lightning.models.families.base import PixelLimits
-from emo_lightning.models.hub import HubError, cache_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -127,9 +127,9 @@ def load_processor(config: BackboneConfig, path: str, family: Family) -> Process
         msg = f"min_pixels={limits.lowest} is above max_pixels={limits.highest}"
         raise BackboneError(msg)
     family.set_pixel_limits(processor, limits)
-    for probe in ((16, 12), (1234, 777)):
+    probes = ((16, 12), (1234, 777))
+    for probe, expected in [(probe, family.resized_size(processor, probe)) for probe in probes]:
         (seen,) = family.vision_inputs(processor, [Image.new("RGB", probe)]).sizes
-        expected = family.resized_size(processor, probe)
         if seen != expected:
             msg = (
                 f"pixel limits are ignored: an image of {probe[0]}x{probe[1]} becomes {seen[0]}x{seen[1]}, "
