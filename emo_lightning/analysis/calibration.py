@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from emo_lightning.analysis.label_spaces import PARTIAL_SOURCES
 from emo_lightning.analysis.scored import Scored
-from emo_lightning.core.records import EMOTIONS, Prediction, Record, SchemaError
-from emo_lightning.metrics.bootstrap import FEW, RESAMPLES, draws, interval
+from emo_lightning.core.records import Prediction, Record, SchemaError
+from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
 from emo_lightning.metrics.calibration import (
     BINS,
-    TEMPERATURES,
     at_temperature,
     fit_temperature,
     reliability,
     with_intervals,
 )
 from emo_lightning.metrics.conformal import Conformal, Score, measured
-from emo_lightning.metrics.distributions import MEASURES, distribution_measures
-from emo_lightning.report.page import Cell, Page, PageTable, Spread
-
-CALIBRATION_COLUMNS = {
-    "accuracy": "accuracy ↑",
-    "confidence": "mean confidence",
-    "ece": "ECE ↓",
-    "brier": "Brier ↓",
-    "nll": "log loss ↓",
-    "auroc": "AUROC ↑",
-}
-_WITH_INTERVAL = ("ece", "brier", "auroc")
-"""Shown with it; the JSON holds all."""
+from emo_lightning.metrics.distributions import distribution_measures
 
 
 def trust(
@@ -169,109 +156,3 @@ def _distances(scored: Scored, records: Sequence[Record], seed: int) -> dict[str
         found[key] = {"value": float(values.mean()), "low": low, "high": high}
     sources = {record.source for record in records if record.emotion_scores is not None}
     return found | {"remarks": [PARTIAL_SOURCES[source] for source in sorted(sources & PARTIAL_SOURCES.keys())]}
-
-
-def trust_page(result: Mapping[str, Any]) -> Page:
-    """What `trust` returned, as tables for the terminal and the report."""
-    arms = result["arms"]
-    page = Page(
-        "Calibration and conformal sets",
-        "Whether the probabilities mean what they say. Accuracy, confidence, ECE and AUROC (of telling right answers from wrong ones by "
-        "confidence) in percent, Brier from 0 to 2, log loss in nats; 95 % bootstrap intervals over images.",
-        notes=_notes(result),
-    )
-    rows: list[list[Cell]] = []
-    for arm, name, found in _each(arms):
-        for temperature, scores in (
-            (1.0, found["calibration"]),
-            (arms[arm]["fit"] and arms[arm]["fit"]["temperature"], found["scaled"]),
-        ):
-            if scores is not None:
-                cells = [Spread(**scores[k]) if k in _WITH_INTERVAL else scores[k]["value"] for k in CALIBRATION_COLUMNS]
-                rows.append([arm, name, found["images"], temperature, *cells])
-    note = f"T divides the log-probabilities; at T = 1 they are as predicted. {result['bins']} bins. "
-    note += f"T of the other rows was fitted on the set {result['fit']}. " if result["fit"] else ""
-    note += "Intervals of ECE lie high: a resample is noisier in every bin than the images are."
-    page.tables.append(PageTable("Calibration", ["arm", "set", "images", "T", *CALIBRATION_COLUMNS.values()], rows, note))
-    if result["fit"]:
-        page.tables += _conformal_tables(result)
-    rows = [
-        [arm, name, found["distribution"]["images"], *(Spread(**found["distribution"][m.key]) for m in MEASURES)]
-        for arm, name, found in _each(arms)
-        if found["distribution"]
-    ]
-    if rows:
-        columns = ["arm", "set", "images", *(f"{m.title} {'↓' if m.lower_is_better else '↑'}" for m in MEASURES)]
-        page.tables.append(
-            PageTable(
-                "Distance to the annotated distributions", columns, rows, "Means over images with 95 % bootstrap intervals.", 3
-            )
-        )
-    return page
-
-
-def _conformal_tables(result: Mapping[str, Any]) -> list[PageTable]:
-    aim = f"{100 * (1 - result['alpha']):g} %"
-    whole: list[list[Cell]] = []
-    emotions: list[list[Cell]] = []
-    for name, found in next(iter(result["arms"].values()))["sets"].items():
-        emotions.append(["images", name, *(found["conformal"]["emotions"][str(e)]["images"] for e in EMOTIONS)])
-    for arm, name, found in _each(result["arms"]):
-        c = found["conformal"]
-        sizes = ", ".join(f"{n}: {count}" for n, count in c["sizes"].items() if count)
-        whole.append([arm, name, c["images"], Spread(c["coverage"], c["low"], c["high"]), c["size"], sizes])
-        emotions.append([arm, name, *(c["emotions"][str(e)]["coverage"] for e in EMOTIONS)])
-    note = (
-        f"Split conformal sets, score {result['score']}, aimed at {aim}, fitted on the set {result['fit']}. The aim is guaranteed on "
-        "images like that set's, on average over them; elsewhere coverage is only what is measured here. Exact binomial intervals."
-    )
-    return [
-        PageTable(
-            f"Sets of emotions, {aim}", ["arm", "set", "images", "coverage", "emotions a set", "sets by size"], whole, note
-        ),
-        PageTable(
-            f"Coverage by true emotion, {aim}",
-            ["arm", "set", *(str(e) for e in EMOTIONS)],
-            emotions,
-            "The first rows: how many images stand behind a figure.",
-            1,
-        ),
-    ]
-
-
-def _each(arms: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    return [(arm, name, found) for arm, body in arms.items() for name, found in body["sets"].items()]
-
-
-def _notes(result: Mapping[str, Any]) -> list[str]:
-    found: dict[tuple[str, str], list[str]] = {}
-    for arm, name, about in _each(result["arms"]):
-        for text in _remarks(about):
-            found.setdefault((name, text), []).append(arm)
-    for arm, body in result["arms"].items():
-        for text in _remarks_on_fit(body["fit"], result["alpha"]) if body["fit"] else ():
-            found.setdefault((result["fit"], text), []).append(arm)
-    return [f"{', '.join(arms)}, {name}: {text}" for (name, text), arms in found.items()]
-
-
-def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
-    """What is to be said of one arm on one set."""
-    for reason, count in found["skipped"].items():
-        yield f"{count} references {reason} are left out"
-    if found["images"] == 1:
-        yield "one image, so there are no intervals"
-    elif found["images"] < FEW:
-        yield f"{found['images']} images are too few for the intervals of the bootstrap, which are too narrow here"
-    if found["single_class"] and found["images"] > 1:
-        yield f"all {found['images']} images are of one emotion"
-    if found["calibration"]["auroc"]["value"] is None:
-        yield "all answers are right or all are wrong, so confidence has no AUROC"
-    if found["distribution"]:
-        yield from found["distribution"]["remarks"]
-
-
-def _remarks_on_fit(fit: Mapping[str, Any], alpha: float) -> Iterator[str]:
-    if not 1.01 * TEMPERATURES[0] < fit["temperature"] < 0.99 * TEMPERATURES[1]:
-        yield "the temperature is at the end of its range: these probabilities say nothing of this validation set"
-    if fit["threshold"] is None:
-        yield f"{fit['images']} images are too few for alpha {alpha:g}: every set is all eight"

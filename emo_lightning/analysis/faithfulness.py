@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from emo_lightning.core.records import EMOTIONS, SchemaError
-from emo_lightning.metrics.bootstrap import FEW, RESAMPLES, draws, interval
-from emo_lightning.report.page import Cell, Page, PageTable, Spread
+from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
 
 Box = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
@@ -145,7 +144,7 @@ def faithfulness(
     Raises:
         SchemaError: the bundle has no probe, the references have no images, or no image can be measured.
     """
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
 
     net = EmotionModel(model) if isinstance(model, str | Path) else model
     if net.probe is None:
@@ -247,36 +246,3 @@ def _summary(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
         "surplus": {"value": float(surplus.mean()), "low": low, "high": high, "p": p},
         "larger": 100 * float((surplus > 0).mean()),
     }
-
-
-def faithfulness_page(result: Mapping[str, Any]) -> Page:
-    """What `faithfulness` returned, as a table for the terminal and the report."""
-    rows: list[list[Cell]] = []
-    for name, s in {"all": result["summary"], **result["emotions"]}.items():
-        surplus = s["surplus"]
-        p = None if surplus["p"] is None else f"{surplus['p']:.2g}"
-        spread = Spread(surplus["value"], surplus["low"], surplus["high"])
-        rows.append([name, s["images"], s["grounded"], s["random"], spread, p, s["larger"]])
-    columns = [
-        "emotion seen",
-        "images",
-        "fall, grounded box",
-        "fall, random boxes",
-        "surplus ↑",
-        "p",
-        "grounded counts more (%)",
-    ]
-    how = {"mean": "painted in the image's mean colour", "blur": "blurred"}[result["mask"]]
-    note = (
-        f"Fall of the probability of the emotion that the model sees in the whole image, in points, when a box is {how}. Random: mean "
-        f"over {result['draws']} boxes of the same width and height, overlapping the grounded one by at most "
-        f"{result['max_overlap']:g} (IoU). Paired; 95 % bootstrap interval over images, p of Wilcoxon's signed-rank test."
-    )
-    notes = [f"{count} images {reason} are left out" for reason, count in result["skipped"].items()]
-    if result["summary"]["images"] == 1:
-        notes.append("one image, so there is no interval and no p")
-    few = [name for name, s in {"all": result["summary"], **result["emotions"]}.items() if 1 < s["images"] < FEW]
-    if few:
-        notes.append(f"{', '.join(few)}: fewer than {FEW} images, for which the intervals of the bootstrap are too narrow")
-    text = f"Does the emotion hang on the region that its words point at? Boxes: {result['boxes']}."
-    return Page("Word-to-region faithfulness", text, [PageTable("Masked regions", columns, rows, note)], notes=notes)

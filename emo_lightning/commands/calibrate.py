@@ -43,11 +43,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo calibrate`."""
     args = parser().parse_args(argv)
-    from emo_lightning.analysis.calibration import trust, trust_page
+    from emo_lightning.analysis.calibration import trust
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.core.records import Record
     from emo_lightning.report.console import show_result
+    from emo_lightning.report.tables.calibration import calibration_page
     from emo_lightning.stages.robustness import write_calibration
 
     said = {args.predictions.stem: read_predictions(args.predictions)}
@@ -61,5 +62,5 @@ def main(argv: list[str]) -> int:
     result = trust(said, sets, fit, args.alpha, args.score, args.bins, args.seed)
     if args.out:
         write_calibration(args.out, result)
-    show_result(result, trust_page(result), as_json=args.json)
+    show_result(result, calibration_page(result), as_json=args.json)
     return 0

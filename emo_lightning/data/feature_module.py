@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import EmbeddingBatch, FeatureBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_parts import FeatureError
@@ -12,7 +13,6 @@ from emo_lightning.data.features import FeatureCache, FeatureSample, collate_fea
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsFeatures
-from emo_lightning.data.supervision import NO_EMOTION
 
 
 class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch | EmbeddingBatch]):

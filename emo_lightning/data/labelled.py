@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
@@ -12,7 +13,7 @@ from emo_lightning.data.loader import SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.supervision import NO_EMOTION, Supervision, collate_supervision
+from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
 
 LabelledSample = tuple[Question, Supervision]

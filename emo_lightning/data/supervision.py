@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from emo_lightning.core.records import EMOTIONS, Record
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Record
 from emo_lightning.data.batches import LabelBatch
-
-NO_EMOTION = -1
-"""Class index of a sample without a category."""
 
 _NO_DISTRIBUTION = (math.nan,) * len(EMOTIONS)
 

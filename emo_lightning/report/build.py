@@ -23,8 +23,8 @@ from emo_lightning.report import svg as figures
 from emo_lightning.report.page import MISSING, Cell, Spread, cell_text, with_minus
 from emo_lightning.report.run_folder import COMPLETE
 from emo_lightning.report.sections import RunSections
+from emo_lightning.report.table import ReportTable, number_of, side_by_side, with_unique_names
 from emo_lightning.report.table_files import source_lines, write_tables
-from emo_lightning.report.tables import ReportTable, number_of, side_by_side, with_unique_names
 
 
 @dataclass

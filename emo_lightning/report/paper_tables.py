@@ -9,7 +9,7 @@ from emo_lightning.analysis.table5 import MODES, ROWS
 from emo_lightning.analysis.table6 import METRICS, SETS
 from emo_lightning.report.page import Cell, Spread
 from emo_lightning.report.provenance import Provenance
-from emo_lightning.report.tables import ReportTable, best_of
+from emo_lightning.report.table import ReportTable, best_of
 
 SET_TITLES = {"test": "combinations seen in training", "heldout": "combinations never trained on"}
 

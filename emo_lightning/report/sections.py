@@ -11,14 +11,14 @@ import numpy as np
 from markupsafe import Markup
 
 from emo_lightning.analysis.table5 import definition_hash
-from emo_lightning.report import paper_tables, tables
+from emo_lightning.report import paper_tables
 from emo_lightning.report import svg as figures
 from emo_lightning.report.examples import right_and_wrong
 from emo_lightning.report.page import PAGE, Page, read_page
 from emo_lightning.report.pictures import Figure, embedded, is_wide, with_boxes
 from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import COMPLETE, RunFolder, Stage
-from emo_lightning.report.tables import ReportTable
+from emo_lightning.report.table import ReportTable, page_tables, plain_tables
 
 OUTPUTS = {"table5": "table5.json", "table6": "table6.json", "mds": "mds.json", "panel": "panel.json", "prep": "prep.json"}
 """Kind of stage -> the file that the page reads of it. Any stage may have a `page.json` besides."""
@@ -193,7 +193,7 @@ class RunSections:
 
     def _page(self, stage: Stage, page: Page) -> Section:
         source = self.sources.of(stage)
-        section = Section(f"page-{stage.name}", page.title, page.text, tables.page_tables(stage.name, page, source))
+        section = Section(f"page-{stage.name}", page.title, page.text, page_tables(stage.name, page, source))
         for note in page.notes:
             self.run.note(f"stage {stage.name!r}: {note}")
         for table in section.tables:
@@ -276,7 +276,7 @@ class RunSections:
 
     def _prep(self) -> Section | None:
         def show(stage: Stage, found: dict[str, Any], own: Section) -> None:
-            own.tables = tables.plain_tables(stage.name, found, self.sources.of(stage))
+            own.tables = plain_tables(stage.name, found, self.sources.of(stage))
 
         return self._each("prep", Section("data", "Dataset and annotation"), show)
 

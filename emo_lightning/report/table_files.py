@@ -12,7 +12,7 @@ from pathlib import Path
 from emo_lightning.core.files import write_bytes
 from emo_lightning.report.page import Cell, Spread, cell_text, with_minus
 from emo_lightning.report.provenance import Provenance
-from emo_lightning.report.tables import ReportTable
+from emo_lightning.report.table import ReportTable
 
 SUFFIXES = (".md", ".tex", ".csv")
 

@@ -34,8 +34,8 @@ def retrieval_stage(
         seed: of the intervals' bootstrap.
     """
     from emo_lightning.analysis.des_space.retrieval import TARGETS, retrieval
-    from emo_lightning.report.des_space import retrieval_page
     from emo_lightning.report.des_space_figures import draw_retrieval
+    from emo_lightning.report.tables.des_space import retrieval_page
 
     ks, targets = sorted(set(ks or (1, 5, 10))), list(targets or TARGETS)
     arms = _load(embeddings, references, metric)
@@ -65,8 +65,8 @@ def distance_stage(
         seed: of sample, test and interval.
     """
     from emo_lightning.analysis.des_space.distance import affective_distance
-    from emo_lightning.report.des_space import distance_page
     from emo_lightning.report.des_space_figures import draw_distance
+    from emo_lightning.report.tables.des_space import distance_page
 
     arms = _load(embeddings, references, metric)
     result = {
@@ -103,8 +103,8 @@ def interpolation_stage(
     """
     from emo_lightning.analysis.des_space.interpolation import interpolation
     from emo_lightning.analysis.references import References
-    from emo_lightning.report.des_space import interpolation_page
     from emo_lightning.report.des_space_figures import draw_interpolation, draw_strips
+    from emo_lightning.report.tables.des_space import interpolation_page
 
     truth = References.load(references)
     arms = _load(embeddings, truth, metric)
@@ -147,9 +147,9 @@ def stability_stage(
     from emo_lightning.analysis.des_space.stability import DEFAULT_CHANGES, Change, embedder, stability
     from emo_lightning.analysis.mds import stratified_sample
     from emo_lightning.analysis.references import References
-    from emo_lightning.inference.bundle import EmotionModel
-    from emo_lightning.report.des_space import stability_page
+    from emo_lightning.inference.model import EmotionModel
     from emo_lightning.report.des_space_figures import draw_stability
+    from emo_lightning.report.tables.des_space import stability_page
 
     if not models:
         msg = "models: no arm is named"

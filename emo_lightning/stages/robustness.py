@@ -47,12 +47,12 @@ def calibration_stage(
 
 def write_calibration(out: Path, result: dict[str, Any]) -> Page:
     """Write `calibration.json`, `reliability.svg` and `page.json` for what `trust.trust` returned; returns the page."""
-    from emo_lightning.analysis.calibration import trust_page
     from emo_lightning.core.files import write_bytes
     from emo_lightning.report.page import PageFigure
     from emo_lightning.report.svg import reliability_svg
+    from emo_lightning.report.tables.calibration import calibration_page
 
-    page = trust_page(result)
+    page = calibration_page(result)
     write_bytes(out / "reliability.svg", reliability_svg(result["arms"]).encode())
     about = (
         "As predicted. On the dotted line a confidence of 60 % is right six times in ten; larger points stand for more images."
@@ -101,7 +101,7 @@ def cross_dataset_stage(
     """
     from emo_lightning.analysis.cross_dataset import cross_dataset
     from emo_lightning.analysis.scored import read_predictions
-    from emo_lightning.report.cross_dataset import cross_page
+    from emo_lightning.report.tables.cross_dataset import cross_page
 
     _named("predictions", predictions)
     _named("sets", sets)
@@ -138,7 +138,8 @@ def faithfulness_stage(
         batch_size: images at a time.
         seed: of the random boxes and of the bootstrap.
     """
-    from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness, faithfulness_page
+    from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness
+    from emo_lightning.report.tables.faithfulness import faithfulness_page
 
     plan = MaskPlan(mask, draws, max_overlap, seed)
     result = faithfulness(model, references, boxes, plan, limit, batch_size)

@@ -84,10 +84,11 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
         seed: of bootstrap and permutation.
     """
     from emo_lightning.analysis.table6 import table6
-    from emo_lightning.analysis.table6_paired import paired_page, paired_tests
+    from emo_lightning.analysis.table6_paired import paired_tests
     from emo_lightning.core.files import write_json
     from emo_lightning.report.console import page_tables, show, table6_tables
     from emo_lightning.report.page import write_page
+    from emo_lightning.report.tables.table6_paired import paired_page
 
     if not probes:
         msg = "probes: no arm is named"

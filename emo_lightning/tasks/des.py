@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION
 from emo_lightning.data.batches import FeatureBatch, LabelledBatch, ModelInputs
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.protocols import BackboneInputs
-from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive

@@ -19,8 +19,8 @@ from emo_lightning.cli import main
 from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, SchemaError, read_jsonl, write_jsonl
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.experiment.resolve import ROOT
-from emo_lightning.report.cross_dataset import cross_page
 from emo_lightning.report.page import read_page
+from emo_lightning.report.tables.cross_dataset import cross_page
 from tests.analysis import published
 from tests.made import make_prediction, make_record
 from tests.worded import worded_qwen  # noqa: F401 - fixture

@@ -12,11 +12,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from emo_lightning.analysis.table6 import METRICS
-from emo_lightning.analysis.table6_paired import Answers, compare, holm, paired_page, paired_tests, read_answers
+from emo_lightning.analysis.table6_paired import Answers, compare, holm, paired_tests, read_answers
 from emo_lightning.core.records import EMOTIONS, SchemaError
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.report.page import read_page
+from emo_lightning.report.tables.table6_paired import paired_page
 from emo_lightning.stages import tables as stages
 
 ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from emo_lightning.report.build import build_report
 from emo_lightning.report.page import Spread, cell_text, with_minus
 from emo_lightning.report.paper_tables import table5_tables
 from emo_lightning.report.provenance import Data, Provenance
+from emo_lightning.report.table import ReportTable, plain_tables, side_by_side, with_unique_names
 from emo_lightning.report.table_files import as_csv, latex, markdown, write_tables
-from emo_lightning.report.tables import ReportTable, plain_tables, side_by_side, with_unique_names
 
 SOURCE = Provenance(
     "demo", "table5", "emo demo --fast", "abc1234", "f" * 64, "2026-01-01", (Data("d/manifest.json", "e" * 64),)
