@@ -14,8 +14,8 @@ from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, de
 from data_prep.dedup.pairs import Edges, Forest, Hashes, Indices, close_vectors, components
 from data_prep.dedup.search import NO_EDGES, Found, parts, search
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches
-from data_prep.store.counters import COUNT_DUPLICATES
 from data_prep.store.store import Store
+from data_prep.store.tables import COUNT_DUPLICATES
 from emo_lightning.core.errors import InputError
 
 if TYPE_CHECKING:

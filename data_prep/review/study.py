@@ -15,10 +15,10 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_prep.config import shipped
 from data_prep.review.decisions import Review, reviewed
 from data_prep.review.log import ReviewLog
 from data_prep.review.messages import StudyRow
+from data_prep.settings import shipped
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record, describe
 

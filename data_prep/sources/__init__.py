@@ -53,7 +53,7 @@ PUBLISHED = {
 }
 """Published data sets by the name of their module: the class in it, and what has to lie in PATH."""
 
-SOURCES = ("folder", "world", "urls", *PUBLISHED)
+SOURCES = ("folder", "urls", *PUBLISHED)
 """Names that `open_source` knows."""
 
 
@@ -62,7 +62,7 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
 
     Args:
         name: one of `SOURCES`.
-        licence: of all images (the drawn world has its own).
+        licence: of all images.
         source_name: written into the records in place of `name` (folder and urls alone).
 
     Raises:
@@ -84,10 +84,6 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
             from data_prep.sources.urls import UrlSource
 
             return UrlSource(source_name or "urls", licence)
-        case "world":
-            from data_prep.demo.world_source import WorldSource
-
-            return WorldSource()
         case _:
             msg = f"unknown source {name!r}; allowed: {', '.join(SOURCES)}"
             raise SourceError(msg)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.sources.base import RefusedError
+from data_prep.store.items import is_labelled
 from emo_lightning.core.records import EMOTIONS, Emotion, GroundedObject, IntensityLevel, Record, SchemaError
 
 if TYPE_CHECKING:
@@ -146,11 +147,6 @@ def shares(votes: Mapping[str, float]) -> dict[str, float]:
 def over_the_eight(votes: Mapping[str, float]) -> dict[str, float]:
     """Votes on some of the eight as a distribution over all of them, in the order of `EMOTIONS`."""
     return shares({str(emotion): votes.get(str(emotion), 0.0) for emotion in EMOTIONS})
-
-
-def is_labelled(labels: Mapping[str, object]) -> bool:
-    """Whether the source names an emotion of the eight, as a category or as a distribution."""
-    return bool(labels.get("emotion") or labels.get("emotion_scores"))
 
 
 def source_record(item: Item) -> Record | None:

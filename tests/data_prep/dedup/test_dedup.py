@@ -11,12 +11,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from data_prep.cli import main
-from data_prep.config import PrepConfig
 from data_prep.dedup.groups import Candidate, Likeness, Thresholds, between, decide
 from data_prep.dedup.pairs import Edges, Forest, close_between, close_hashes, close_vectors, components
 from data_prep.dedup.phash import MIRROR, WINDOWS, fingerprint, wholes
 from data_prep.dedup.registration import correlations, thumbnail
 from data_prep.dedup.run import DedupError, DedupSettings, dedup
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.sources import SourceItem
 from data_prep.store.ledger import Ledger
@@ -448,7 +448,7 @@ def test_a_duplicate_is_not_paid_for(
         dedup(store, DedupSettings())
         assert len(store.ledger.duplicates()) == 1
     with simulated_annotators([record, other], path) as server:
-        report = run_pass(root, PrepConfig.load(path), server.base_url)
+        report = run_pass(root, DemoConfig.load(path), server.base_url)
     assert (report.total, report.duplicates, sum(report.outcomes.values())) == (3, 1, 2)
     with Store(root, write=True) as store:
         counts = store.ledger.outcome_counts()

@@ -88,12 +88,17 @@ def test_help_names_every_source_and_its_layout(capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         main(["import", "--help"])
     text = capsys.readouterr().out
-    assert all(f"\n  {name} " in text for name in SOURCES)
+    assert all(f"\n  {name} " in text for name in ("world", *SOURCES))
     assert "annotations_single.ann" in text
 
 
 def test_every_published_source_takes_a_licence() -> None:
     assert {open_source(name, licence="X").licence for name in PUBLISHED} == {"X"}  # type: ignore[attr-defined]
+
+
+def test_an_unknown_source_is_told_all_names_and_the_drawn_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["import", "emoset2", str(tmp_path), "--into", str(tmp_path / "store")]) == 2
+    assert "unknown source 'emoset2'; allowed: folder, world, urls, emoset" in capsys.readouterr().err
 
 
 def test_the_recipe_for_a_new_source_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
