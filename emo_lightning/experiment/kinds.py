@@ -158,8 +158,7 @@ def _write_training(stage: Stage, cli: Any) -> None:
     trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
     seed = cli.config.get("seed_everything")
     found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
-    summary = getattr(cli.datamodule, "summary", None)
-    write_json(stage.out / "training.json", {**found, **(summary() if summary is not None else {})})
+    write_json(stage.out / "training.json", {**found, **cli.datamodule.summary()})
 
 
 _PARSER_MODE = "omegaconf+"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
@@ -86,9 +87,7 @@ class Backbone(nn.Module):
         hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
         return hidden
 
-    def answer_loss(
-        self, batch: Mapping[str, object], soft: bool = False, distribution_weight: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
+    def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
         """Equation 1 on a batch with labels: (sum of -log p over supervised tokens, how many they are).
 
         One method from inputs to loss: a sharded model gathers its weights around it, the language-model head's among them.
