@@ -109,11 +109,11 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
             f"{', '.join(stage.name for stage in stages)}, or an argument of the stages (emo run {sweep.program} --print_config)"
         )
         raise ExperimentError(msg)
-    return load_experiment(sweep.program, [(key, as_text(value))], takes=_takes).stages
+    return load_experiment(sweep.program, [(key, as_text(value))], has_argument=_has_argument).stages
 
 
-def _takes(kind: str, key: str) -> bool:
-    """As `stages.takes`, read from the source: the parsers would load torch."""
+def _has_argument(kind: str, key: str) -> bool:
+    """As `experiment.arguments.has_argument`, read from the source: the parsers would load torch."""
     return at(arguments(kind), key) is not None
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from emo_lightning.experiment.argument_errors import plain
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import check
+from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.stage import Stage
 
 SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
