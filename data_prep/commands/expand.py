@@ -7,7 +7,8 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import new_parser
-from data_prep.config import CONFIGS, NANO, ConfigError
+from data_prep.provider.budget import NANO
+from data_prep.settings import CONFIGS, ConfigError
 from emo_lightning.core.errors import add_debug_option
 from emo_lightning.core.progress import progress_bars
 

@@ -10,14 +10,15 @@ from data_prep.commands.console import new_parser
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.stats.references import Reference
     from data_prep.store.store import Store
 
 
 def main(argv: list[str]) -> int:
     """Print Table 3."""
-    from data_prep.config import CONFIGS, NANO
+    from data_prep.provider.budget import NANO
+    from data_prep.settings import CONFIGS
 
     parser = new_parser(
         "table3",
@@ -48,13 +49,13 @@ def main(argv: list[str]) -> int:
     import json
     from pathlib import Path
 
-    from data_prep.annotate.pipeline import budget_nano
-    from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
+    from data_prep.provider.budget import budget_nano
     from data_prep.stats.table3 import table3
     from data_prep.stats.table3_text import as_text
     from data_prep.store.store import Store
 
-    config = PrepConfig.load(args.config)
+    config = DemoConfig.load(args.config)
     if args.base_url:
         config = config.at(args.base_url, config.critic.api_key_env)
     limit = budget_nano(args.budget) if args.budget is not None else None
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
     return 130 if found["unanswered"].get("stopped") else 0
 
 
-def _references(kind: str, store: Store, config: PrepConfig) -> dict[str, Reference]:
+def _references(kind: str, store: Store, config: DemoConfig) -> dict[str, Reference]:
     """What is right, by item id; empty for `none`."""
     from data_prep.stats.references import Reference
     from data_prep.stats.table3 import Table3Error

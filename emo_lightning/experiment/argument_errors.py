@@ -202,7 +202,12 @@ def _is_list(hint: object) -> bool:
 
 
 def _is_class(hint: object) -> typing.TypeGuard[type]:
-    return inspect.isclass(hint) and hint not in _NAMES and get_origin(hint) is None and hint.__module__ not in ("pathlib", "builtins")
+    return (
+        inspect.isclass(hint)
+        and hint not in _NAMES
+        and get_origin(hint) is None
+        and hint.__module__ not in ("pathlib", "builtins")
+    )
 
 
 def _name(hint: object) -> str:

@@ -86,7 +86,9 @@ KINDS: dict[str, Kind] = {
     "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage"),
     "tiny_clip": FunctionKind("emo_lightning.stages.tiny_models:tiny_clip_stage"),
     "clip": TrainerKind("emo_lightning.tasks.clip:CLIPTask", "emo_lightning.data.pairs:PairDataModule"),
-    "sft": TrainerKind("emo_lightning.tasks.sft:SFTTask", "emo_lightning.data.conversations:ConversationDataModule", divisible=True),
+    "sft": TrainerKind(
+        "emo_lightning.tasks.sft:SFTTask", "emo_lightning.data.conversations:ConversationDataModule", divisible=True
+    ),
     "predict": TrainerKind(
         "emo_lightning.tasks.inference:PredictTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)
     ),

@@ -191,7 +191,7 @@ def _check_variable_exists(key: str, variables: dict[str, Any]) -> None:
         place, at = place[part], f"{at}.{part}"
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any, option: str) -> None:
+def _put(tree: dict[str, Any], dotted: str, value: object, option: str) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         if isinstance(text := tree.get(parent), str) and "${" in text:

@@ -99,8 +99,8 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
         return load_experiment(sweep.program, [(key, as_text(value))]).stages
     stages = base.stages
     # Here with what is near; `load_experiment` would leave a stage's own key to the check of its arguments.
-    own = any(stage.name == head and rest and _takes(stage.kind, rest) for stage in stages)
-    wide = any(_takes(stage.kind, key) for stage in stages)
+    own = any(stage.name == head and rest and _has_argument(stage.kind, rest) for stage in stages)
+    wide = any(_has_argument(stage.kind, key) for stage in stages)
     named = any(stage.name == head for stage in stages)
     if not (own or (wide and (not named or head in _WIDE))):
         near = list(_all_keys(stages))

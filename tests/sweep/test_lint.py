@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.arguments import check, has_argument, parser_of
+from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import KINDS
 from emo_lightning.experiment.resolve import ROOT
 from emo_lightning.experiment.stage import Stage
