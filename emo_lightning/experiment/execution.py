@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from emo_lightning.experiment.advice import silence_advice
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Summarised(Protocol):
-    """Data that can say, for the report, what a training was given."""
+    """What every data module of ours can say (`emo_lightning.data.module`)."""
 
-    def summary(self) -> dict[str, Any]:
-        """Counts and settings, as JSON."""
+    def summary(self) -> dict[str, object]:
+        """What is trained on, as JSON."""
 
 
 def execute(stage: Stage) -> None:
@@ -73,6 +73,5 @@ def _write_training(stage: Stage, cli: LightningCLI) -> None:
     trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
     seed = cli.config.get("seed_everything")
     found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
-    if isinstance(cli.datamodule, Summarised):
-        found |= cli.datamodule.summary()
-    write_json(stage.out / "training.json", found)
+    assert isinstance(cli.datamodule, Summarised)
+    write_json(stage.out / "training.json", {**found, **cli.datamodule.summary()})
