@@ -113,7 +113,7 @@ def _local(args: argparse.Namespace) -> int:
     from emo_lightning.data.questions import QuestionDataModule
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.models.backbone import BackboneConfig
-    from emo_lightning.tasks.inference import PredictTask
+    from emo_lightning.tasks.predict import PredictTask
 
     silence_advice()
     path, objectives = _backbone(args.inputs[0], args.objectives)
@@ -177,7 +177,7 @@ def _remote(args: argparse.Namespace) -> int:
     from emo_lightning.data.tar_index import TarIndex
     from emo_lightning.experiment.kinds import load
     from emo_lightning.tasks import endpoint
-    from emo_lightning.tasks.prediction_files import AnswerFiles, counts_line, of_record
+    from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
 
     # The factory owns the ledger; it is reached by name, as for stages.
     config = _config(args, load("data_prep.provider.model_under_test:UnderTest"))
@@ -185,7 +185,7 @@ def _remote(args: argparse.Namespace) -> int:
     index = TarIndex.open(args.inputs)
     if args.limit is not None:
         index = index.take(range(min(args.limit, len(index))))
-    files = AnswerFiles(args.out)
+    files = PredictionFiles(args.out)
     with load("data_prep.provider.model_under_test:Endpoint")(config, args.store, args.budget, args.resend_unknown) as asked:
         picture = load("data_prep.provider.request:Picture")
         requests = endpoint.questions(index, objectives, picture, asked.request, args.blind)
@@ -204,8 +204,8 @@ def _remote(args: argparse.Namespace) -> int:
         )
         return BUDGET_REACHED if answers.by_budget else 130
     found = endpoint.predictions(index, objectives, answers.replies, config)
-    files.append(0, [of_record(prediction, record) for prediction, record in found])
-    print(f"{counts_line(files.finish())}: {args.out}")
+    files.append(0, [with_image_identity(prediction, record) for prediction, record in found])
+    print(f"{summary_line(files.finish())}: {args.out}")
     for kind, count in _missing(answers.replies).items():
         print(f"no reply ({kind}): {count} questions, counted as wrong{_advice(kind)}")
     return 0

@@ -18,7 +18,7 @@ from emo_lightning.data.tar_index import TarIndex
 
 
 def about(config: Any, objectives: Sequence[str], blind: bool) -> dict[str, Any]:
-    """What decides the answers (`AnswerFiles.begin`).
+    """What decides the answers (`PredictionFiles.begin`).
 
     Args:
         config: `data_prep.provider.model_under_test.UnderTest`.
