@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.core.records import Record
-    from emo_lightning.report.console import show_result
     from emo_lightning.report.tables.calibration import calibration_page
+    from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_calibration
 
     said = {args.predictions.stem: read_predictions(args.predictions)}

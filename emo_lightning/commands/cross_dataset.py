@@ -52,8 +52,8 @@ def main(argv: list[str]) -> int:
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.core.records import Record
-    from emo_lightning.report.console import show_result
     from emo_lightning.report.tables.cross_dataset import cross_page
+    from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_result
 
     said = {name: read_predictions(Path(file)) for name, file in _pairs("--arm", args.arm).items()}

@@ -53,8 +53,8 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     from emo_lightning.analysis.references import arm_names
     from emo_lightning.analysis.table5 import MODES, in_modes
-    from emo_lightning.report.console import show, table5_tables
-    from emo_lightning.report.table5_details import emotion_tables, paired_tables
+    from emo_lightning.report.tables.table5 import table5_page
+    from emo_lightning.report.terminal import show_page
     from emo_lightning.stages.tables import score
 
     files = [args.predictions, *([args.against] if args.against else [])]
@@ -73,10 +73,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(in_modes(result, modes), ensure_ascii=False, indent=1, allow_nan=False))
         return 0
-    show(table5_tables(result, modes))
-    show(paired_tables(result, modes))
-    if args.by_emotion:
-        show(emotion_tables(result, modes))
+    show_page(table5_page(result, modes, by_emotion=args.by_emotion))
     for arm, column in result["arms"].items():
         counts = [f"{value} {name.replace('_', ' ')}" for name, value in column["counts"].items() if value]
         print(f"{arm}: {', '.join(counts)}")

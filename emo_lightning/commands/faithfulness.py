@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
     from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.model import EmotionModel
-    from emo_lightning.report.console import show_result
     from emo_lightning.report.tables.faithfulness import faithfulness_page
+    from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_result
 
     silence_advice()
