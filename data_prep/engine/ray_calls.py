@@ -37,7 +37,7 @@ from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Again, CallError, Failure, Halt, NotSent, Stopped
 from data_prep.provider.prices import Price
-from data_prep.provider.rate import RateLimit
+from data_prep.provider.rate import RateObserver
 from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.request import Request
 from data_prep.store.ledger import CallState, Ledger
