@@ -28,9 +28,11 @@ from typing import Any
 
 import yaml
 
-from data_prep.config import CONFIGS, NANO, PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import Simulated, simulated_annotators
 from data_prep.demo.world_source import draw, world_truth
+from data_prep.provider.budget import NANO
+from data_prep.settings import CONFIGS
 
 PROGRAM = "import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
 KILLS = {"import": 6, "annotate": 26, "batch": 16, "ground": 4, "export": 4}
@@ -213,7 +215,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = configuration(folder, args.images)
-        config = PrepConfig.load(path)
+        config = DemoConfig.load(path)
         assert config.world is not None
         truth = [world_truth(s) for s in draw(config.world, config.world.splits)]
         store = folder / "store"

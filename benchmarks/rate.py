@@ -16,10 +16,14 @@ from pathlib import Path
 import yaml
 
 from data_prep.annotate.replies import FullAnnotation
-from data_prep.config import CONFIGS, PrepConfig, load_prices
+from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, Simulated, simulated_annotators
 from data_prep.demo.world import World
-from data_prep.provider.caller import Caller, Picture
+from data_prep.provider.caller import Caller
+from data_prep.provider.prices import load_prices
+from data_prep.provider.request import Picture
+from data_prep.settings import CONFIGS
 from data_prep.store.store import Store
 
 WARM_UP = 15.0
@@ -75,7 +79,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             path = configuration(Path(name), rate, told)
             with simulated_annotators([sample], path) as server, Store(Path(name) / "store", write=True) as store:
-                config = PrepConfig.load(path).at(server.base_url, KEY_VARIABLE)
+                config = DemoConfig.load(path).at(server.base_url, KEY_VARIABLE)
                 picture = Picture(sample.truth.sha256, sample.extension, lambda: sample.image)
                 replies, refused, elapsed = asyncio.run(ask(store, config, picture, seconds, server))
                 early = server.bill()["sim-gpt"]["early"]

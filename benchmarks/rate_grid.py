@@ -13,7 +13,7 @@ import argparse
 import itertools
 from typing import Any
 
-from data_prep.config import SimulatedModel
+from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.traffic import Paced, Traffic, drive
 
 ROUND_TRIPS = (0.02, 0.2, 1.0)

@@ -20,12 +20,16 @@ import openai
 import yaml
 
 from data_prep.annotate.replies import FullAnnotation
-from data_prep.config import CONFIGS, EndpointConfig, PrepConfig, load_prices
+from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.demo.world import World
-from data_prep.provider.caller import Caller, Picture
+from data_prep.provider.caller import Caller
 from data_prep.provider.concurrency import ask_many
-from data_prep.provider.request import Request
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.prices import load_prices
+from data_prep.provider.request import Picture, Request
+from data_prep.settings import CONFIGS
 from data_prep.store.store import Store
 
 ROUNDS = 5
@@ -83,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = configuration(Path(name), concurrency, latency)
         with simulated_annotators([sample], path) as server, Store(Path(name) / "store", write=True) as store:
-            config = PrepConfig.load(path).at(server.base_url, KEY_VARIABLE)
+            config = DemoConfig.load(path).at(server.base_url, KEY_VARIABLE)
             endpoint = config.annotators[0]
             rounds = []
             for number in range(ROUNDS):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_images", "take images into a store"),
@@ -41,6 +41,9 @@ def usage() -> str:
             *lines,
             "",
             "`emo prep COMMAND --help` shows a command's arguments and an example.",
+            f"--debug, anywhere on the line: {DEBUG_HELP}.",
+            "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted; some commands have more.",
+            "",
             "example:",
             "  emo prep import folder photos/ --into store",
             "  emo prep annotate store",
@@ -50,26 +53,19 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (1: the message on standard error says what is wrong, 130: interrupted)."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    """Run one command; returns the exit status (2: the message on standard error says what is wrong, 130: interrupted)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    with debug_option(words) as rest:
+        return run_guarded(lambda: _run(rest), ["emo", "prep", *words])
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
-    name, *rest = arguments
+    name, *rest = argv
     if name not in COMMANDS:
         print(f"emo prep: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"data_prep.commands.{COMMANDS[name][0]}")
-    try:
-        return int(module.main(rest))
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    except Exception as error:
-        from emo_lightning.core.records import SchemaError
-
-        # Anything else is a bug and keeps its traceback.
-        if not isinstance(error, UserError | SchemaError):
-            raise
-        print(f"emo prep {name}: {error}", file=sys.stderr)
-        return 1
+    command: Callable[[list[str]], int] = importlib.import_module(f"data_prep.commands.{COMMANDS[name][0]}").main
+    return command(rest)

@@ -4,92 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_prep.annotate.prompts import EMOVIT
-from data_prep.demo.simulation.config import Settings as _Config
-from data_prep.demo.simulation.config import SimulatedImages, SimulatedModel, SimulationConfig
-from data_prep.provider.budget import NANO
-from data_prep.provider.prices import ConfigError, Price, load_prices, read_yaml
+from data_prep.provider.config import BatchConfig, EndpointConfig
+from data_prep.settings import ConfigError, Settings, read_yaml, shipped
 from emo_lightning.core.records import SchemaError, describe
 
-_BESIDE = Path(__file__).resolve().parents[1]
-CONFIGS = next(
-    (
-        place
-        for place in (_BESIDE / "configs" / "prep", _BESIDE / "emo_lightning" / "shipped" / "configs" / "prep")
-        if place.is_dir()
-    ),
-    _BESIDE / "configs" / "prep",
+EMOVIT_QUESTION = (
+    "Please select the emotion closest to the image from the following options:"
+    "amusement, anger, awe, contentment, disgust, excitement, fear and sadness "
+    "(Do not provide answers outside of the candidates options.) Please answer in the following format:  Predict emotion:"
 )
-"""Whole, working configurations of a pass: of the checkout, or of the wheel."""
-
-__all__ = [
-    "CONFIGS",
-    "NANO",
-    "ConfigError",
-    "EndpointConfig",
-    "PrepConfig",
-    "Price",
-    "SimulatedImages",
-    "SimulatedModel",
-    "SimulationConfig",
-    "load_prices",
-    "read_yaml",
-]
-
-
-def shipped(path: str | Path) -> Path:
-    """The path itself, or, where nothing is there, our own file of that name: `configs/prep/api_only.yaml` is found from any directory."""
-    own = CONFIGS.parents[1] / path
-    return own if own.is_file() and not Path(path).exists() else Path(path)
-
-
-class EndpointConfig(_Config):
-    """One model behind an OpenAI-compatible chat endpoint."""
-
-    name: str
-    """Name in records and reports."""
-    model: str
-    """Name sent to the endpoint, and the key in the price table."""
-    base_url: str
-    api_key_env: str
-    """Environment variable that holds the key; the key itself is never written anywhere."""
-    parameters: dict[str, Any] = Field(default={})
-    """Sent with every request (`temperature`, `max_completion_tokens`, …); part of the cache key."""
-    concurrency: int = Field(default=8, ge=1)
-    timeout: float = Field(default=120.0, gt=0)
-    """Seconds for one request."""
-    max_attempts: int = Field(default=6, ge=1)
-    """Requests for one reply when the endpoint answers 429 or 5xx, or cannot be connected; none counts while it answers nobody."""
-    max_outage: float = Field(default=6 * 3600.0, ge=0)
-    """Seconds for which an endpoint that answers nobody (no connection, 5xx, 429, no answer in time) is waited for, and the longest
-    pause (Retry-After) that is obeyed; then the pass ends."""
-    batch: bool = False
-    """With `--batch`: ask through the Batch API (needs a `batch` price, and an endpoint that serves /files and /batches)."""
-
-    @property
-    def max_output_tokens(self) -> int | None:
-        """The most tokens of a reply, thinking included; None where `parameters` set no limit."""
-        limits = [self.parameters[k] for k in ("max_completion_tokens", "max_tokens") if k in self.parameters]
-        return min(map(int, limits)) * int(self.parameters.get("n", 1)) if limits else None
-
-    def api_key(self) -> str:
-        """The key from the environment.
-
-        Raises:
-            ConfigError: the variable is not set.
-        """
-        key = os.environ.get(self.api_key_env)
-        if not key:
-            msg = f"{self.name}: environment variable {self.api_key_env} (api_key_env) is not set"
-            raise ConfigError(msg)
-        if not key.isprintable() or not key.isascii() or " " in key:
-            msg = f"{self.name}: environment variable {self.api_key_env} holds white space or other characters of no key"
-            raise ConfigError(msg)
-        return key
+"""EmoViT's own label question, letter by letter as in its instruction data: it was trained on these words and on no others."""
 
 
 class AnnotatorConfig(EndpointConfig):
@@ -100,7 +28,7 @@ class AnnotatorConfig(EndpointConfig):
     """Weight of its vote in the pool (paper section 3.2; EmoViT carries the most)."""
 
 
-class LocalAnnotatorConfig(_Config):
+class LocalAnnotatorConfig(Settings):
     """An annotator that runs on this machine (`backend: local`): EmoViT, which votes on emotion alone."""
 
     name: str
@@ -110,7 +38,7 @@ class LocalAnnotatorConfig(_Config):
     """Folder of `emo prep emovit-convert`, or hub name of an InstructBLIP."""
     weight: float = Field(gt=0)
     """As of the other annotators."""
-    prompt: str = EMOVIT
+    prompt: str = EMOVIT_QUESTION
     """The question; part of the key under which votes are kept."""
     device: str = "auto"
     """`auto` is `cuda` where there is one, else `cpu`; bfloat16 on a GPU."""
@@ -118,7 +46,7 @@ class LocalAnnotatorConfig(_Config):
     """Images that go through the model together."""
 
 
-class GroundingConfig(_Config):
+class GroundingConfig(Settings):
     """How phrases become boxes and masks (paper section 3.1.2)."""
 
     backend: Literal["regions", "transformers", "original", "none"] = "regions"
@@ -146,7 +74,7 @@ class GroundingConfig(_Config):
         return self
 
 
-class SplitConfig(_Config):
+class SplitConfig(Settings):
     """Shares for images whose source names no split; whole groups go together."""
 
     train: float = 0.9
@@ -161,29 +89,7 @@ class SplitConfig(_Config):
         return self
 
 
-class WorldConfig(_Config):
-    """The demo world as a source: how many images of each split."""
-
-    seed: int = 0
-    label_noise: float = Field(default=0.05, ge=0, le=1)
-    style: Literal["flat", "dusk"] = "flat"
-    """Colours and lines: the same world drawn in another way, for tests out of the domain that was trained on."""
-    splits: dict[str, int] = Field(default={"train": 300, "val": 60})
-
-
-class BatchConfig(_Config):
-    """Batch mode (`emo prep annotate --batch`)."""
-
-    poll_seconds: float = Field(default=30.0, gt=0)
-    settle_seconds: float = Field(default=60.0, ge=0)
-    """How long after a creation of unknown outcome the provider's list of batches is believed."""
-    max_requests: int = Field(default=50_000, ge=1, le=50_000)
-    """Requests of one batch; the provider's limit. An account with a small queue wants fewer."""
-    max_bytes: int = Field(default=190_000_000, ge=1, le=200_000_000)
-    """Of one file; the provider's limit is 200 MB."""
-
-
-class PrepConfig(_Config):
+class PrepConfig(Settings):
     """A whole pass: who annotates, who criticises, how votes are pooled, how subjects are grounded."""
 
     annotators: list[AnnotatorConfig] = Field(min_length=1)
@@ -204,8 +110,6 @@ class PrepConfig(_Config):
     batches: BatchConfig = BatchConfig()
     prices: Path = Path("prices.yaml")
     """Price table; relative to this file."""
-    world: WorldConfig | None = None
-    simulation: SimulationConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -251,7 +155,7 @@ class PrepConfig(_Config):
             msg = f"keys come from environment variables (api_key_env), and these are not set: {named}"
             raise ConfigError(msg)
 
-    def at(self, base_url: str, api_key_env: str) -> PrepConfig:
+    def at(self, base_url: str, api_key_env: str) -> Self:
         """The same pass with every endpoint at one address, e.g. that of the simulated annotators."""
         move = {"base_url": base_url, "api_key_env": api_key_env}
         return self.model_copy(
@@ -262,7 +166,7 @@ class PrepConfig(_Config):
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> PrepConfig:
+    def load(cls, path: str | Path) -> Self:
         """Read a YAML file; `prices` becomes a path relative to that file.
 
         Raises:

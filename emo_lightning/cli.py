@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import explain_error
+from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("emo_lightning.commands.demo", "the whole road on a small drawn world whose truth is known"),
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
     "export": ("emo_lightning.commands.export", "merge an adapter into a plain transformers model"),
 }
+"""By name: the module whose `main(argv) -> int` it is, imported when it is chosen; and what it does."""
 
 _HIDDEN = {"_stage": "emo_lightning.commands.stage"}
 
@@ -41,14 +43,22 @@ def usage() -> str:
             *lines,
             "",
             "`emo COMMAND --help` shows a command's arguments and an example.",
+            f"--debug, anywhere on the line: {DEBUG_HELP}.",
+            "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted.",
+            "",
             "example: emo demo --fast",
         ]
     )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `emo`; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    words = list(sys.argv[1:] if argv is None else argv)
+    with debug_option(words) as rest:
+        return run_guarded(lambda: _run(rest), ["emo", *words])
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0
@@ -65,23 +75,14 @@ def main(argv: list[str] | None = None) -> int:
     # Before torch is loaded. By default OpenMP's threads spin while they wait: with one other busy process on two cores a training
     # step took nine times as long (experiments/LOG.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        return int(importlib.import_module(module).main(rest) or 0)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`emo … | head`): no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        return explain_error(error)
+    command: Callable[[list[str]], int] = importlib.import_module(module).main
+    return command(rest)
 
 
 def lightning_main() -> int:
     """Entry point of `lightning`: `lightning run X` is `emo run X`, the rest belongs to lightning-sdk."""
     argv = sys.argv[1:]
-    if argv[:1] == ["run"]:
+    if [word for word in argv if word != "--debug"][:1] == ["run"]:
         return main(argv)
     try:
         from importlib.metadata import distribution

@@ -140,7 +140,7 @@ def test_an_error_in_a_worker_is_one_line_too(capsys: pytest.CaptureFixture[str]
     with pytest.raises(ShardError) as caught:
         list(loader)
     assert "Traceback" in str(caught.value)
-    assert explain_error(caught.value, "stage 'x': ") == 2
+    assert explain_error(caught.value, ["emo"], "stage 'x': ") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert error.startswith(f"error: stage 'x': {shard}:")

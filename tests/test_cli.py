@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import COMMANDS as PREP
-from emo_lightning import cli
 from emo_lightning.cli import COMMANDS, lightning_main, main
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +41,7 @@ def test_help_is_light_and_holds_an_example(argv: list[str]) -> None:
     assert end.strip() == "[] 0", done.stdout
     assert "usage: " in page
     assert "example" in page
+    assert "--debug" in page
     command = "lightning run" if argv[0] == "run" else " ".join(["emo", *argv[:-1]])
     assert command in page.split("example", 1)[1] or command == "emo"
 
@@ -112,10 +113,41 @@ def test_user_errors_are_one_line(
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(cli.COMMANDS, "demo", ("tests.test_cli", ""))
-    monkeypatch.setattr(cli.importlib, "import_module", lambda name: sys.modules["builtins"])
-    assert main(["demo"]) == 1
-    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setattr("emo_lightning.commands.eval.main", lambda argv: [][len(argv)])
+    assert main(["eval", "some file.jsonl"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert "IndexError: list index out of range" in error
+    last = error.splitlines()[-1]
+    assert last.startswith("error: this is a bug in emo-lightning, not a mistake of yours: please report it")
+    assert last.endswith("the command: emo eval 'some file.jsonl'")
+
+
+@pytest.mark.parametrize("argv", [["--debug", "report", "nowhere"], ["report", "--debug", "nowhere"], ["report", "nowhere"]])
+def test_debug_shows_the_traceback_of_a_user_error(
+    argv: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "--debug" not in argv:
+        monkeypatch.setenv("EMO_DEBUG", "1")
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert error.splitlines()[-1].startswith("error: ")
+    assert ("EMO_DEBUG" in os.environ) == ("--debug" not in argv)
+
+
+def test_debug_through_prep_and_lightning(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["prep", "status", "nowhere", "--debug"], ["prep", "--debug", "status", "nowhere"]):
+        assert main(argv) == 2
+        assert "Traceback (most recent call last)" in capsys.readouterr().err
+    assert main(["prep", "status", "nowhere"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    for words in (["run", "no.yaml", "--debug"], ["--debug", "run", "no.yaml"]):
+        monkeypatch.setattr(sys, "argv", ["lightning", *words])
+        assert lightning_main() == 2
+        error = capsys.readouterr().err
+        assert "Traceback (most recent call last)" in error
+        assert "error: no.yaml: no such file" in error
 
 
 # `lightning`

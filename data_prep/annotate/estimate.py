@@ -14,12 +14,16 @@ from statistics import mean
 from data_prep.annotate import prompts
 from data_prep.annotate.annotators import first_prompt
 from data_prep.annotate.item import pass_digest
-from data_prep.annotate.replies import CriticReply, EmotionVote, FullAnnotation, Reply
-from data_prep.config import EndpointConfig, PrepConfig, Price, load_prices, read_yaml
+from data_prep.annotate.replies import CriticReply, EmotionVote, FullAnnotation
+from data_prep.config import PrepConfig
 from data_prep.emovit.votes import LocalVotes
 from data_prep.provider.budget import NANO
 from data_prep.provider.caller import check_prices
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request
+from data_prep.settings import read_yaml
 from data_prep.store.ledger import Ledger
 from data_prep.store.rows import Item
 from data_prep.store.store import Store

@@ -13,10 +13,14 @@ from data_prep.annotate.annotators import asked_again, first_prompt, revision_pr
 from data_prep.annotate.critic import Draft, Judgement, critic_prompt, judge, merge
 from data_prep.annotate.replies import CriticReply, FullAnnotation
 from data_prep.annotate.voting import Vote, decided, pool, pooled_intensity
-from data_prep.config import AnnotatorConfig, EndpointConfig, PrepConfig
+from data_prep.config import AnnotatorConfig, PrepConfig
 from data_prep.emovit.votes import LocalVote
-from data_prep.provider.caller import Caller, Failure, Picture
+from data_prep.provider.caller import Caller
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.failures import Failure
 from data_prep.provider.health import Health
+from data_prep.provider.reply_schema import INVALID_REPLY
+from data_prep.provider.request import Picture
 from data_prep.store.rows import Item, Outcome
 from emo_lightning.core.records import Record, intensity_level
 
@@ -46,7 +50,7 @@ def pass_digest(config: PrepConfig, local: Sequence[Any] = ()) -> str:
     ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
     parts: list[Any] = [e.model_dump(mode="json", exclude=ignored) for e in config.endpoints]
     parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
-    parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, prompts.INVALID_REPLY]
+    parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, INVALID_REPLY]
     # Where there is none, digests are what they were before local annotators existed.
     parts += [list(local)] if local else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -15,17 +15,17 @@ from functools import partial
 from typing import Any
 
 from data_prep.annotate.item import ItemPass, Pending, pass_digest
-from data_prep.config import ConfigError, PrepConfig, load_prices
+from data_prep.config import PrepConfig
 from data_prep.emovit.votes import LocalVotes
 from data_prep.engine import LOCAL, Engine
-from data_prep.provider.budget import NANO
-from data_prep.provider.caller import Caller, Stopped, Tally
+from data_prep.provider.budget import Tally
+from data_prep.provider.caller import Caller
+from data_prep.provider.failures import Stopped
 from data_prep.provider.health import Health
 from data_prep.provider.interrupt import halt_on_interrupt
+from data_prep.provider.prices import load_prices
 from data_prep.store.rows import Item, Outcome
 from data_prep.store.store import Store
-
-__all__ = ["ItemPass", "PassReport", "annotate", "pass_digest"]
 
 
 @dataclass
@@ -252,22 +252,3 @@ class _Run:
         if error := halt.fatal or next(iter(self._errors), None):
             raise error
         return report
-
-
-def budget_nano(dollars: str) -> int:
-    """Nano-dollars of a `--budget`.
-
-    Raises:
-        ConfigError: not a positive number of dollars.
-    """
-    from decimal import Decimal, InvalidOperation
-
-    try:
-        value = Decimal(dollars)
-    except InvalidOperation:
-        msg = f"--budget {dollars}: not a number of dollars"
-        raise ConfigError(msg) from None
-    if not value.is_finite() or value <= 0:
-        msg = f"--budget {dollars}: must be more than 0 dollars"
-        raise ConfigError(msg)
-    return int(value * NANO)

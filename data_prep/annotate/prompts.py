@@ -1,4 +1,7 @@
-"""Every text that is sent to a model, in one place. A changed word changes the cache key: the affected calls are paid again."""
+"""The questions of the pass, in one place. A changed word changes the cache key: the affected calls are paid again.
+
+What a model is told after a reply off the schema stands in `provider.reply_schema`, EmoViT's question in `config`.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +42,6 @@ annotated or nothing in the annotation fits. instructions: what to change and to
 Inspection {{inspection}} of this image{{note}}.
 Annotation: {{annotation}}
 Pooled votes on the emotion: {{votes}}"""
-
-# EmoViT's own label question, letter by letter as in its instruction data: it was trained on these words and on no others.
-EMOVIT = (
-    "Please select the emotion closest to the image from the following options:"
-    "amusement, anger, awe, contentment, disgust, excitement, fear and sadness "
-    "(Do not provide answers outside of the candidates options.) Please answer in the following format:  Predict emotion:"
-)
-
-INVALID_REPLY = """Your reply {attempt} did not follow the JSON schema: {error}
-Answer again with the JSON object alone."""
 
 BOX_CRITIC = """You inspect a bounding box in an image. Look at the image first, then reason step by step, and answer in JSON:
 1. seen: where the subject is in the image and how large.

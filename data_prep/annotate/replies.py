@@ -1,26 +1,20 @@
-"""What models must answer: pydantic models, and their JSON schemas in the strict subset that providers share."""
+"""What annotators and the critic must answer, as pydantic models."""
 
 from __future__ import annotations
 
 import unicodedata
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
-from emo_lightning.core.records import Emotion, IntensityLevel, SchemaError, describe
+from data_prep.provider.reply_schema import Reply
+from emo_lightning.core.records import Emotion, IntensityLevel
 
 FieldVerdict = Literal["valid", "revisable"]
 Overall = Literal["valid", "revisable", "discarded"]
 
 FIELDS = ("description", "triplet", "emotion", "intensity")
 """What the critic judges, each on its own."""
-
-
-class Reply(BaseModel):
-    """A reply that follows its schema; nothing more, nothing less."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class EmotionVote(Reply):
@@ -84,62 +78,3 @@ class BoxReply(Reply):
     seen: str
     box_check: str
     box_verdict: FieldVerdict
-
-
-_T = TypeVar("_T", bound=Reply)
-
-# Limits such as `minimum` are refused by some providers; they are checked here, after the reply.
-_KEPT = ("type", "enum")
-
-
-@cache
-def strict_schema(model: type[Reply]) -> dict[str, Any]:
-    """JSON schema for `response_format`: references inlined, every key required, no other key allowed, no limits.
-
-    The same dictionary is returned every time: do not change it.
-    """
-    schema = model.model_json_schema()
-    definitions = schema.get("$defs", {})
-
-    def convert(node: dict[str, Any]) -> dict[str, Any]:
-        if "$ref" in node:
-            return convert(definitions[node["$ref"].rsplit("/", 1)[1]])
-        out = {key: node[key] for key in _KEPT if key in node}
-        if node.get("type") == "object":
-            out["properties"] = {key: convert(value) for key, value in node["properties"].items()}
-            out["required"] = list(node["properties"])
-            out["additionalProperties"] = False
-        elif node.get("type") == "array":
-            out["items"] = convert(node["items"])
-        return out
-
-    return convert(schema)
-
-
-class InvalidReply(ValueError):
-    """A reply that does not follow its schema; the message is what the model is told."""
-
-
-def parse_reply(model: type[_T], text: str | None) -> _T:
-    """The reply as a typed value.
-
-    Raises:
-        InvalidReply: empty, not JSON, or not by the schema.
-    """
-    if not text:
-        msg = "the reply is empty"
-        raise InvalidReply(msg)
-    try:
-        return model.model_validate_json(_without_fence(text))
-    except ValidationError as error:
-        raise InvalidReply(describe(error)) from None
-    except SchemaError as error:
-        raise InvalidReply(str(error)) from None
-
-
-def _without_fence(text: str) -> str:
-    # Endpoints that ignore `response_format` often wrap the object in a Markdown fence.
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        text = text[text.index("\n") + 1 : -3]
-    return text

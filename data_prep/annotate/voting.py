@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from data_prep.annotate.replies import EmotionVote, FullAnnotation
+from data_prep.emovit.vote import DistributionVote
 from emo_lightning.core.records import EMOTIONS, Emotion
 
 MAX_CONFIDENCE = 0.99
@@ -15,24 +16,6 @@ MAX_CONFIDENCE = 0.99
 
 CRITIC_CONFIDENCE = 0.8
 """The critic names no confidence of its own."""
-
-
-@dataclass(frozen=True)
-class DistributionVote:
-    """A vote that says how likely each of the eight is (a local model)."""
-
-    scores: Mapping[Emotion, float]
-    """Sums to 1."""
-
-    @property
-    def emotion(self) -> Emotion:
-        """The likeliest."""
-        return max(EMOTIONS, key=lambda e: self.scores[e])
-
-    @property
-    def confidence(self) -> float:
-        """Probability of the likeliest."""
-        return self.scores[self.emotion]
 
 
 Vote: TypeAlias = EmotionVote | DistributionVote

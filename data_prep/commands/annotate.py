@@ -26,12 +26,12 @@ _LOG_SECONDS = 60.0
 
 
 def _parser() -> argparse.ArgumentParser:
-    from data_prep.config import CONFIGS
+    from data_prep.settings import CONFIGS
 
     parser = new_parser(
         "annotate",
         "Annotate, cross-verify, criticise and ground what has no outcome yet. An estimate is printed first; on a terminal it is "
-        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 1 error, 3 the budget was reached, "
+        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 2 error, 3 the budget was reached, "
         "4 images are left for another run (an endpoint gave up, a call's outcome is unknown), 130 interrupted.",
         "emo prep annotate store --config configs/prep/default.yaml --budget 50",
     )
@@ -63,14 +63,15 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     import asyncio
 
-    from data_prep.annotate.pipeline import annotate, budget_nano
-    from data_prep.config import PrepConfig
+    from data_prep.annotate.pipeline import annotate
+    from data_prep.demo.config import DemoConfig
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
+    from data_prep.provider.budget import budget_nano
     from data_prep.provider.failures import CallError
     from data_prep.store.store import Store
 
-    config = PrepConfig.load(args.config)
+    config = DemoConfig.load(args.config)
     limit = budget_nano(args.budget) if args.budget is not None else None
     if args.base_url:
         config = config.at(args.base_url, config.critic.api_key_env)
@@ -122,8 +123,8 @@ def _vote(store: Store, config: PrepConfig, bars: Any, engine: Engine) -> None:
 
 
 def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
-    from data_prep.config import load_prices
     from data_prep.provider.caller import check_prices
+    from data_prep.provider.prices import load_prices
 
     check_prices(load_prices(config.prices), config.endpoints, bounded=bounded)
     config.check_keys()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from emo_lightning.core.errors import add_debug_option
+
 
 def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
     """The parser of `emo prep NAME`, with an example below its help."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"emo prep {name}",
         description=text,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_debug_option(parser)
+    return parser
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

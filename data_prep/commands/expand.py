@@ -7,7 +7,9 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import new_parser
-from data_prep.config import CONFIGS, NANO, ConfigError
+from data_prep.provider.budget import NANO
+from data_prep.settings import CONFIGS, ConfigError
+from emo_lightning.core.errors import add_debug_option
 from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, command in (("queries", queries), ("images", images)):
         command.epilog = f"example: {examples[name]}"
+        add_debug_option(command)
         command.add_argument("store")
         command.add_argument("--config", default=CONFIGS / "expand.yaml", help="YAML (default: our configs/prep/expand.yaml)")
         command.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")

@@ -27,11 +27,11 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--resplit", action="store_true", help="forget the splits that earlier exports gave, and split anew")
     args = parser.parse_args(argv)
-    from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.export import Selection, export_store
     from data_prep.store.store import Store
 
-    shares = PrepConfig.load(args.config).splits if args.config else None
+    shares = DemoConfig.load(args.config).splits if args.config else None
     with Store(args.store, write=False) as store:
         manifest = export_store(
             store,

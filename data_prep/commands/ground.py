@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import add_engine_arguments, new_parser
-from data_prep.config import CONFIGS
+from data_prep.settings import CONFIGS
 from emo_lightning.core.progress import progress_bars
 
 
@@ -22,12 +22,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch-size", type=int, help="instead of the configured one")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
-    from data_prep.config import ConfigError, PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
+    from data_prep.settings import ConfigError
     from data_prep.store.store import Store
 
-    config = PrepConfig.load(args.config).grounding
+    config = DemoConfig.load(args.config).grounding
     if args.batch_size is not None and args.batch_size < 1:
         msg = f"--batch-size is {args.batch_size}, expected at least 1"
         raise ConfigError(msg)

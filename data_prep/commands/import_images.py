@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.commands.console import new_parser
-from data_prep.sources import PUBLISHED, SOURCES, Refusal, SourceError, SourceItem, open_source
+from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
 from data_prep.sources.base import Repeat
 from emo_lightning.core.progress import progress_bars
 
+_NAMES = ("folder", "world", *SOURCES[1:])
+"""Sources by name: those of `data_prep.sources`, and the demo's world."""
 _REASONS = 20
 """Kinds of refusals that are printed, the most frequent first."""
 
@@ -26,7 +28,7 @@ def main(argv: list[str]) -> int:
         "emo prep import folder ~/photos --into store --licence CC-BY-4.0\n"
         "  emo prep import emoset ~/EmoSet-118K --into store --refusals refused.jsonl",
     )
-    parser.add_argument("source", metavar="SOURCE", help=f"one of {', '.join(SOURCES)}")
+    parser.add_argument("source", metavar="SOURCE", help=f"one of {', '.join(_NAMES)}")
     parser.add_argument("path", metavar="PATH", help="the folder, the list of addresses for urls, or a YAML file for world")
     parser.add_argument("--into", required=True, metavar="STORE", help="directory of the store, made if missing")
     parser.add_argument("--name", help="source name in the records (folder, urls)")
@@ -40,7 +42,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from data_prep.store.store import ImportReport, Store
 
-    source = open_source(args.source, licence=args.licence, source_name=args.name)
+    source = _source(args.source, args.licence, args.name)
     limits = download_limits(args)
     with Store(args.into, write=True) as store, progress_bars() as progress:
         if isinstance(source, UrlSource):
@@ -59,8 +61,8 @@ def main(argv: list[str]) -> int:
     if report.refused > len(report.refusals):
         print(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
     if not report.read and not report.known:
-        print(f"emo prep import: {args.path}: there is nothing of the source {args.source} in it", file=sys.stderr)
-        return 1
+        msg = f"{args.path}: there is nothing of the source {args.source} in it"
+        raise SourceError(msg)
     print(f"added {report.added}, known already {report.known}, changed since and left as they were {report.changed}")
     print(
         f"read {report.read}: mapped to one of the eight {report.labelled}, without a label {report.unlabelled}, "
@@ -70,7 +72,18 @@ def main(argv: list[str]) -> int:
         print(f"  {count} × {reason}")
     if len(report.reasons) > _REASONS:
         print(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
-    return 0 if report.added or report.known else 1
+    return 0 if report.added or report.known else 2
+
+
+def _source(name: str, licence: str | None, source_name: str | None) -> Source:
+    if name == "world":
+        from data_prep.demo.world_source import WorldSource
+
+        return WorldSource()
+    if name not in SOURCES:
+        msg = f"unknown source {name!r}; allowed: {', '.join(_NAMES)}"
+        raise SourceError(msg)
+    return open_source(name, licence=licence, source_name=source_name)
 
 
 def _sources() -> str:
@@ -80,7 +93,7 @@ def _sources() -> str:
         "world": "the drawn demo world: a YAML file with a `world` key",
         **{name: layout for name, (_, layout) in PUBLISHED.items()},
     }
-    return "\n".join(f"  {name:<11} {layouts.get(name, '')}".rstrip() for name in SOURCES)
+    return "\n".join(f"  {name:<11} {layouts.get(name, '')}".rstrip() for name in _NAMES)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import new_parser
-from data_prep.config import CONFIGS
+from data_prep.settings import CONFIGS
 
 
 def main(argv: list[str]) -> int:
@@ -21,9 +21,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--port", type=int, default=8377, help="on 127.0.0.1; 0 takes a free one (default: 8377)")
     args = parser.parse_args(argv)
-    from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.demo.simulation.serve import run_server, store_truth
 
-    config = PrepConfig.load(args.config)
+    config = DemoConfig.load(args.config)
     run_server(store_truth(args.store, config), config, port=args.port, child=False)
     return 0

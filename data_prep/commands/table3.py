@@ -10,20 +10,21 @@ from data_prep.commands.console import new_parser
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.stats.references import Reference
     from data_prep.store.store import Store
 
 
 def main(argv: list[str]) -> int:
     """Print Table 3."""
-    from data_prep.config import CONFIGS, NANO
+    from data_prep.provider.budget import NANO
+    from data_prep.settings import CONFIGS
 
     parser = new_parser(
         "table3",
         "Table 3 on a sample of an annotated store: accuracy with and without cross-verification and critic, what the critic keeps of "
         "right annotations and notices of wrong ones. Replies that the store has are used; the critic's new ones are bought once "
-        "(about eight for each image). Exit status: 0 done, 1 error, 3 the budget was reached, 130 interrupted.",
+        "(about eight for each image). Exit status: 0 done, 2 error, 3 the budget was reached, 130 interrupted.",
         "emo prep table3 store --config configs/prep/default.yaml --samples 200 --budget 5",
     )
     parser.add_argument("store")
@@ -48,13 +49,13 @@ def main(argv: list[str]) -> int:
     import json
     from pathlib import Path
 
-    from data_prep.annotate.pipeline import budget_nano
-    from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
+    from data_prep.provider.budget import budget_nano
     from data_prep.stats.table3 import table3
     from data_prep.stats.table3_text import as_text
     from data_prep.store.store import Store
 
-    config = PrepConfig.load(args.config)
+    config = DemoConfig.load(args.config)
     if args.base_url:
         config = config.at(args.base_url, config.critic.api_key_env)
     limit = budget_nano(args.budget) if args.budget is not None else None
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
     return 130 if found["unanswered"].get("stopped") else 0
 
 
-def _references(kind: str, store: Store, config: PrepConfig) -> dict[str, Reference]:
+def _references(kind: str, store: Store, config: DemoConfig) -> dict[str, Reference]:
     """What is right, by item id; empty for `none`."""
     from data_prep.stats.references import Reference
     from data_prep.stats.table3 import Table3Error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import add_engine_arguments, new_parser
-from data_prep.config import CONFIGS
+from data_prep.settings import CONFIGS
 from emo_lightning.core.progress import progress_bars
 
 
@@ -20,12 +20,13 @@ def main(argv: list[str]) -> int:
     )
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
-    from data_prep.config import ConfigError, PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.emovit.votes import run_local_votes
     from data_prep.engine import chosen_engine
+    from data_prep.settings import ConfigError
     from data_prep.store.store import Store
 
-    config = PrepConfig.load(args.config)
+    config = DemoConfig.load(args.config)
     if not config.local:
         msg = f"{args.config}: no annotator has `backend: local`, so there is nobody to vote here"
         raise ConfigError(msg)

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--style", default="flat", help="colours and lines: flat or dusk (default: flat)")
     parser.add_argument("--seed", type=int, default=0, help="of the world (default: 0)")
     args = parser.parse_args(argv)
-    from data_prep.config import WorldConfig
+    from data_prep.demo.config import WorldConfig
     from data_prep.demo.world import SPLITS
     from data_prep.demo.world.style import STYLES
     from data_prep.demo.world_tars import write_world_tars

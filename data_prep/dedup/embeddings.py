@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_prep.engine import Result, Row, Step, portable
 from data_prep.local_models.decoding import decode
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
     from PIL import Image
+    from transformers import PreTrainedModel
+    from transformers.image_processing_utils import BaseImageProcessor
 
 
-class EmbedderError(UserError, ValueError):
+class EmbedderError(InputError):
     """The model cannot be used."""
 
 
@@ -36,7 +40,8 @@ class Embedder:
         from transformers import AutoImageProcessor, AutoModel
 
         try:
-            self._processor = AutoImageProcessor.from_pretrained(name)
+            # transformers leaves this method without types.
+            self._processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
             model, info = AutoModel.from_pretrained(name, output_loading_info=True)
         except (OSError, ValueError) as error:
             msg = f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
@@ -48,7 +53,7 @@ class Embedder:
             msg = f"model {name!r}: {len(lacking)} weights are missing from its file, e.g. {lacking[0]}"
             raise EmbedderError(msg)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model: Any = model.eval().to(self._device)
+        self._model: PreTrainedModel = model.eval().to(self._device)
         self.name = name
         self.key = self._digest()
         """What the vectors depend on: weights and preprocessing."""
@@ -62,7 +67,7 @@ class Embedder:
             digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return f"{type(self._model).__name__}-{digest.hexdigest()[:16]}"
 
-    def embed(self, images: Sequence[bytes]) -> np.ndarray:
+    def embed(self, images: Sequence[bytes]) -> NDArray[np.float16]:
         """Unit vectors of encoded images: (images, dimensions) float16.
 
         Raises:
@@ -70,7 +75,7 @@ class Embedder:
         """
         return self.embed_decoded([decode(data) for data in images])
 
-    def embed_decoded(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+    def embed_decoded(self, pictures: Sequence[Image.Image]) -> NDArray[np.float16]:
         """As `embed`, for RGB images."""
         import torch
 
@@ -81,20 +86,25 @@ class Embedder:
         if not bool(torch.isfinite(vectors).all()):
             msg = f"{type(self._model).__name__}: an embedding is not finite"
             raise EmbedderError(msg)
-        return vectors.cpu().numpy().astype(np.float16)
+        found: NDArray[np.float16] = vectors.cpu().numpy().astype(np.float16)
+        return found
 
-    def _vectors(self, pixels: Any) -> Any:
-        if hasattr(self._model, "get_image_features"):
-            found = self._model.get_image_features(**pixels)
+    def _vectors(self, pixels: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """One vector for each image, (images, dimensions), not of unit length yet."""
+        features = getattr(self._model, "get_image_features", None)
+        if features is not None:
+            found = features(**pixels)
             # Transformers 5 gives an output object here, older ones the tensor.
-            return found if not hasattr(found, "pooler_output") else found.pooler_output
+            vectors: torch.Tensor = getattr(found, "pooler_output", found)
+            return vectors
         output = self._model(**pixels)
-        if self._pooled and getattr(output, "pooler_output", None) is not None:
-            return output.pooler_output.flatten(1)
+        pooled: torch.Tensor | None = getattr(output, "pooler_output", None)
+        if self._pooled and pooled is not None:
+            return pooled.flatten(1)
         if not hasattr(output, "last_hidden_state"):
             msg = f"{type(self._model).__name__} gives neither pooler_output nor last_hidden_state"
             raise EmbedderError(msg)
-        hidden = output.last_hidden_state
+        hidden: torch.Tensor = output.last_hidden_state
         return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
 
 
@@ -109,14 +119,14 @@ class Embedding(Step):
         self._name, self._key = portable(embedder.name), embedder.key
         self._embedder: Embedder | None = embedder
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_embedder": None}
 
     def prepare(self, data: bytes) -> Image.Image:
         """RGB."""
         return decode(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[Image.Image]], list[Result]]:
         """See `Step.load`.
 
         Raises:
@@ -126,4 +136,4 @@ class Embedding(Step):
         if embedder.key != self._key:
             msg = f"model {self._name!r} is {embedder.key} here and {self._key} where the store lies"
             raise EmbedderError(msg)
-        return lambda rows, pictures: [vector.tobytes() for vector in embedder.embed_decoded(pictures)]
+        return lambda _, pictures: [vector.tobytes() for vector in embedder.embed_decoded(pictures)]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data_prep.dedup.pairs import Edges, components, hash_distance
+from data_prep.dedup.pairs import Edges, Hashes, components, hash_distance
 from data_prep.dedup.phash import MIRROR, wholes
 
 How = Literal["sha256", "phash", "pixels", "embedding", "chain"]
@@ -59,14 +60,14 @@ class Decision:
 class Likeness:
     """What is known of the images, by their number."""
 
-    prints: Sequence[np.ndarray]
+    prints: Sequence[Hashes]
     """Fingerprints (uint64), none for plain images."""
     hash_edges: Edges
     """Up to the wider threshold, enough of them for every group."""
     pixel_edges: Edges
     """1 − correlation of the pairs that were registered."""
     embedding_edges: Edges
-    vectors: np.ndarray | None
+    vectors: NDArray[np.float16] | None
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _dropped(
     return Dropped(item.id, kept.id, "chain", float(bits))
 
 
-def between(first: np.ndarray, second: np.ndarray) -> int:
+def between(first: Hashes, second: Hashes) -> int:
     """Bits between two images as wholes, with their borders or without, by their fingerprints; 64 where one shows nothing."""
     if not len(first) or not len(second):
         return 64
@@ -155,11 +156,11 @@ def _near_groups(items: Sequence[Candidate], images: int, edges: list[Edges]) ->
     groups: dict[str, str] = {}
     sizes: Counter[int] = Counter()
     for row in members.values():
-        said = {item.group for item in row if item.group is not None}
-        if len(row) < 2 or (len(said) == 1 and all(item.group is not None for item in row)):
+        named = {item.group for item in row if item.group is not None}
+        if len(row) < 2 or (len(named) == 1 and all(item.group is not None for item in row)):
             # Alone, or together already by the word of the source.
             continue
-        groups |= dict.fromkeys((item.id for item in row), min(said) if said else f"near:{min(item.id for item in row)}")
+        groups |= dict.fromkeys((item.id for item in row), min(named) if named else f"near:{min(item.id for item in row)}")
         if len({item.image for item in row}) > 1:
             sizes[len(row)] += 1
     return groups, sizes

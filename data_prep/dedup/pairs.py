@@ -7,12 +7,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 _ROWS, _COLUMNS = 64, 4096
 """A block of 64-bit XORs (2 MiB) and its counts stay in a core's cache."""
 _MOST_EDGES = 4_000_000
 
-Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
+Indices = NDArray[np.int64]
+Distances = NDArray[np.float64]
+Hashes = NDArray[np.uint64]
+Mask = NDArray[np.bool_]
+Bits = NDArray[np.uint8]
+Vectors = NDArray[np.float16] | NDArray[np.float32]
+
+Edges = tuple[Indices, Indices, Distances]
 """First node, second node (int64), distance (float64): (n,) each."""
 
 
@@ -28,7 +36,7 @@ class Forest:
         self._parts: list[Edges] = []
         self._count = 0
 
-    def add(self, first: np.ndarray, second: np.ndarray, distance: np.ndarray) -> None:
+    def add(self, first: Indices, second: Indices, distance: Distances | Bits) -> None:
         """Add edges; distances are not negative."""
         self._parts.append((first.astype(np.int64), second.astype(np.int64), distance.astype(np.float64)))
         self._count += len(first)
@@ -62,7 +70,7 @@ class Forest:
         return tree.row.astype(np.int64), tree.col.astype(np.int64), tree.data - 1
 
 
-def components(nodes: int, *edges: Edges) -> np.ndarray:
+def components(nodes: int, *edges: Edges) -> NDArray[np.int32]:
     """(nodes,) number of the group that each node belongs to."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -70,24 +78,26 @@ def components(nodes: int, *edges: Edges) -> np.ndarray:
     first = np.concatenate([e[0] for e in edges]) if edges else np.empty(0, np.int64)
     second = np.concatenate([e[1] for e in edges]) if edges else np.empty(0, np.int64)
     graph = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(nodes, nodes))
-    return connected_components(graph, directed=False)[1]
+    found: NDArray[np.int32] = connected_components(graph, directed=False)[1]
+    return found
 
 
-def hash_distance(first: np.ndarray, second: np.ndarray, mirror: int) -> np.ndarray:
+def hash_distance(first: Hashes, second: Hashes, mirror: int) -> Bits:
     """Differing bits of 64-bit hashes (uint64, broadcast against each other), of the image or of its mirror image."""
     differing = first ^ second
-    return np.minimum(np.bitwise_count(differing), np.bitwise_count(differing ^ np.uint64(mirror)))
+    bits: Bits = np.minimum(np.bitwise_count(differing), np.bitwise_count(differing ^ np.uint64(mirror)))
+    return bits
 
 
-Keep = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Keep = Callable[[Indices, Indices, Bits], Mask]
 """Of pairs (first, second, bits): which of them are wanted, (n,) bool. Called in the threads."""
 
 
 def close_hashes(
-    hashes: np.ndarray,
+    hashes: Hashes,
     most: int,
     mirror: int,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    on_rows: Callable[[int], None] = lambda _: None,
     workers: int | None = None,
     keep: Keep | None = None,
 ) -> Iterator[Edges]:
@@ -105,10 +115,10 @@ def close_hashes(
 
 
 def close_between(
-    rows: np.ndarray,
-    columns: np.ndarray,
+    rows: Hashes,
+    columns: Hashes,
     most: int,
-    on_rows: Callable[[int], None] = lambda rows: None,
+    on_rows: Callable[[int], None] = lambda _: None,
     workers: int | None = None,
     keep: Keep | None = None,
 ) -> Iterator[Edges]:
@@ -117,8 +127,8 @@ def close_between(
 
 
 def _in_threads(
-    hashes: np.ndarray,
-    others: np.ndarray,
+    hashes: Hashes,
+    others: Hashes,
     most: int,
     mirror: np.uint64 | None,
     on_rows: Callable[[int], None],
@@ -144,15 +154,13 @@ def _in_threads(
             on_rows(min(len(hashes), tasks[min(start + workers, len(tasks)) - 1] + 16 * _ROWS))
 
 
-def _close(
-    hashes: np.ndarray, others: np.ndarray, start: int, most: int, mirror: np.uint64 | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _close(hashes: Hashes, others: Hashes, start: int, most: int, mirror: np.uint64 | None) -> tuple[Indices, Indices, Bits]:
     """Pairs whose first row is one of 16 blocks from `start` on; among `hashes` themselves only those whose second comes later."""
     same = hashes is others
     differing = np.empty(_ROWS * _COLUMNS, np.uint64)
     bits, mirrored = np.empty(_ROWS * _COLUMNS, np.uint8), np.empty(_ROWS * _COLUMNS, np.uint8)
     close = np.empty(_ROWS * _COLUMNS, bool)
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    found: list[tuple[Indices, Indices, Bits]] = []
     for row in range(start, min(start + 16 * _ROWS, len(hashes)), _ROWS):
         rows = hashes[row : row + _ROWS, None]
         for column in range(row if same else 0, len(others), _COLUMNS):
@@ -179,7 +187,7 @@ def _close(
     return first, second, distance
 
 
-def close_vectors(vectors: np.ndarray, most: float, block: int = 4096) -> Iterator[Edges]:
+def close_vectors(vectors: Vectors, most: float, block: int = 4096) -> Iterator[Edges]:
     """Every pair of unit vectors whose cosine is at least 1 − `most`, once; the distance is 1 − cosine, at least 0.
 
     Args:

@@ -13,12 +13,15 @@ import functools
 import io
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from data_prep.engine import Result, Row, Step
+
+Grey = NDArray[np.uint8]
+"""(height, width)."""
 
 METHOD = "dct64-2"
 """Name of this very function in the ledger: to be changed whenever hashes come out differently."""
@@ -52,7 +55,7 @@ CENTRE = WINDOWS.index((0.5 * (1 - 0.9), 0.5 * (1 - 0.9), 0.9, 0.9))
 """The window that a crop is most like on average, wherever it was cut."""
 
 
-def _packed(bits: np.ndarray) -> int:
+def _packed(bits: NDArray[np.bool_]) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
@@ -81,19 +84,19 @@ def fingerprint(data: bytes) -> bytes:
     return hashes.astype(">u8").tobytes()
 
 
-def wholes(hashes: np.ndarray) -> np.ndarray:
+def wholes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Of a fingerprint as numbers: the hash inside the border, and the one with it, if there is a border."""
     return np.concatenate([hashes[:1], hashes[len(WINDOWS) :]])
 
 
-def inside_of(data: bytes) -> np.ndarray:
+def inside_of(data: bytes) -> Grey:
     """What the windows of an encoded image are windows of: `luminance`, without a plain border."""
     grey = luminance(data)
     inside = without_border(grey)
     return grey if inside is not grey and hashes_of(inside) is None else inside
 
 
-def luminance(data: bytes) -> np.ndarray:
+def luminance(data: bytes) -> Grey:
     """(height, width) uint8, at most 256 on the longer side; transparent parts are white."""
     with Image.open(io.BytesIO(data)) as image:
         # JPEG decodes at an eighth, a quarter or half the size for the asking.
@@ -110,7 +113,7 @@ def luminance(data: bytes) -> np.ndarray:
         return np.asarray(grey)
 
 
-def hashes_of(grey: np.ndarray) -> np.ndarray | None:
+def hashes_of(grey: Grey) -> NDArray[np.uint64] | None:
     """(windows,) uint64 hashes of a (height, width) uint8 array; None where it is plain. A plain window has the hash of the whole."""
     height, width = grey.shape
     count = len(_INTERVALS)
@@ -127,7 +130,7 @@ def hashes_of(grey: np.ndarray) -> np.ndarray | None:
 
 
 @functools.lru_cache(maxsize=2 * _WORK)
-def _waves(length: int) -> np.ndarray:
+def _waves(length: int) -> NDArray[np.float64]:
     """(intervals × orders, length): what a line of pixels is multiplied by to reduce each interval to `_SIDE` means and transform them."""
     left, right = np.arange(length), np.arange(1, length + 1)
     angles = np.pi * (2 * np.arange(_SIDE) + 1) / (2 * _SIDE)
@@ -141,7 +144,7 @@ def _waves(length: int) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def without_border(grey: np.ndarray) -> np.ndarray:
+def without_border(grey: Grey) -> Grey:
     """The part inside a plain border; the very same array where there is none or nothing else."""
     height, width = grey.shape
     top, bottom = _plain(grey), _plain(grey[::-1])
@@ -152,7 +155,7 @@ def without_border(grey: np.ndarray) -> np.ndarray:
     return inside if min(inside.shape) >= _SIDE // 2 else grey
 
 
-def _plain(lines: np.ndarray) -> int:
+def _plain(lines: Grey) -> int:
     """Lines of a border at the beginning: plain, and of the first one's shade."""
     most = int(len(lines) * _MOST_BORDER)
     rows = lines[: most + 1].astype(np.int16)
@@ -170,6 +173,6 @@ class Hashing(Step):
         """The hashes: all of the work is done in the threads."""
         return fingerprint(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[bytes]], list[Result]]:
         """Nothing is loaded."""
-        return lambda rows, prepared: list(prepared)
+        return lambda _, prepared: list(prepared)

@@ -6,9 +6,9 @@ Forward-additive Gauss-Newton for place, size, gain and bias (Lucas and Kanade 1
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from data_prep.dedup.phash import inside_of
@@ -16,6 +16,8 @@ from data_prep.engine import Result, Row, Step
 
 METHOD = "grey40-1"
 """Name of the thumbnails in the ledger: to be changed whenever they come out differently."""
+
+Floats = NDArray[np.float64]
 
 _SIDE = 40
 _POINTS = 32
@@ -34,7 +36,7 @@ def thumbnail(data: bytes) -> bytes:
     return Image.fromarray(inside_of(data)).resize((_SIDE, _SIDE), Image.Resampling.BOX).tobytes()
 
 
-def correlations(wholes: Sequence[bytes], parts: Sequence[bytes], starts: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+def correlations(wholes: Sequence[bytes], parts: Sequence[bytes], starts: Floats, mirrored: NDArray[np.bool_]) -> Floats:
     """How well each part agrees with its place in its whole once that is found: (pairs,), −1 to 1.
 
     It is the lesser of the correlation of the grey levels and that of their gradients: the first alone is high between any two images
@@ -49,7 +51,7 @@ def correlations(wholes: Sequence[bytes], parts: Sequence[bytes], starts: np.nda
     moving, target = _standardised(wholes), _standardised(parts)
     target = np.where(mirrored[:, None, None], target[:, :, ::-1], target)
     target = _sampled(target, np.tile([0.0, 0.0, 1.0, 1.0], (len(target), 1)))
-    down, right = (slope * _SIDE for slope in np.gradient(moving, axis=(1, 2)))
+    down, right = (slope * _SIDE for slope in _gradients(moving))
     place, active = starts.astype(np.float64), np.arange(len(starts))
     gain = np.ones(len(starts))
     best = _agreement(_sampled(moving, place), target)
@@ -67,9 +69,7 @@ def correlations(wholes: Sequence[bytes], parts: Sequence[bytes], starts: np.nda
     return best
 
 
-def _step(
-    moving: np.ndarray, right: np.ndarray, down: np.ndarray, target: np.ndarray, place: np.ndarray, gain: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _step(moving: Floats, right: Floats, down: Floats, target: Floats, place: Floats, gain: Floats) -> tuple[Floats, Floats]:
     """(pairs, 4) by which the places move, and (pairs,) the gain there: least squares of `target` − gain · moving − bias."""
     values = _sampled(moving, place)
     x, y = (_sampled(slope, place) * gain[:, None, None] for slope in (right, down))
@@ -78,49 +78,60 @@ def _step(
     normal = jacobian @ jacobian.transpose(0, 2, 1)
     # A thumbnail without slopes in one direction leaves that one undetermined: it stays where it is.
     normal += 1e-6 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(len(columns))
-    solution = np.linalg.solve(normal, jacobian @ target.reshape(len(target), -1, 1))[:, :, 0]
+    solution = np.linalg.solve(normal, jacobian @ target.reshape(len(target), -1, 1))[:, :, 0].astype(np.float64, copy=False)
     return solution[:, :4], solution[:, 4]
 
 
-def _standardised(thumbnails: Sequence[bytes]) -> np.ndarray:
+def _standardised(thumbnails: Sequence[bytes]) -> Floats:
     pixels = np.frombuffer(b"".join(thumbnails), np.uint8).reshape(-1, _SIDE, _SIDE).astype(np.float64)
     pixels -= pixels.mean((1, 2), keepdims=True)
-    return pixels / np.maximum(1e-9, pixels.std((1, 2), keepdims=True))
+    scaled: Floats = pixels / np.maximum(1e-9, pixels.std((1, 2), keepdims=True))
+    return scaled
 
 
-def _plausible(place: np.ndarray) -> np.ndarray:
+def _plausible(place: Floats) -> NDArray[np.bool_]:
     corner, size = place[:, :2], place[:, 2:]
     inside = (corner.min(1) >= -_OUTSIDE) & ((corner + size).max(1) <= 1 + _OUTSIDE)
-    return inside & (size.min(1) >= _LEAST)
+    found: NDArray[np.bool_] = inside & (size.min(1) >= _LEAST)
+    return found
 
 
-def _sampled(images: np.ndarray, place: np.ndarray) -> np.ndarray:
+def _sampled(images: Floats, place: Floats) -> Floats:
     """(pairs, 32, 32) values of a part of each image, between the pixels bilinearly."""
     rows = _along(images, place[:, 1], place[:, 3])
     return _along(rows.transpose(0, 2, 1), place[:, 0], place[:, 2]).transpose(0, 2, 1)
 
 
-def _along(images: np.ndarray, start: np.ndarray, length: np.ndarray) -> np.ndarray:
+def _along(images: Floats, start: Floats, length: Floats) -> Floats:
     at = np.clip((start[:, None] + length[:, None] * _CENTRES) * _SIDE - 0.5, 0, _SIDE - 1)
     below = np.minimum(at.astype(np.intp), _SIDE - 2)
     share = (at - below)[:, :, None]
     number = np.arange(len(images))[:, None]
-    return images[number, below] * (1 - share) + images[number, below + 1] * share
+    between: Floats = images[number, below] * (1 - share) + images[number, below + 1] * share
+    return between
 
 
-def _agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    def slopes(images: np.ndarray) -> np.ndarray:
-        return np.stack(np.gradient(images, axis=(1, 2)), axis=1).reshape(len(images), -1)
+def _gradients(images: Floats) -> list[Floats]:
+    """Slopes down and to the right, by pixel."""
+    found: list[Floats] = list(np.gradient(images, axis=(1, 2)))
+    return found
 
-    def levels(images: np.ndarray) -> np.ndarray:
+
+def _agreement(first: Floats, second: Floats) -> Floats:
+    def slopes(images: Floats) -> Floats:
+        return np.stack(_gradients(images), axis=1).reshape(len(images), -1)
+
+    def levels(images: Floats) -> Floats:
         flat = images.reshape(len(images), -1)
-        return flat - flat.mean(1, keepdims=True)
+        centred: Floats = flat - flat.mean(1, keepdims=True)
+        return centred
 
     return np.minimum(_cosine(levels(first), levels(second)), _cosine(slopes(first), slopes(second)))
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a * b).sum(1) / np.maximum(1e-9, np.sqrt((a * a).sum(1) * (b * b).sum(1)))
+def _cosine(a: Floats, b: Floats) -> Floats:
+    found: Floats = (a * b).sum(1) / np.maximum(1e-9, np.sqrt((a * a).sum(1) * (b * b).sum(1)))
+    return found
 
 
 class Thumbnails(Step):
@@ -132,6 +143,6 @@ class Thumbnails(Step):
         """The thumbnail: all of the work is done in the threads."""
         return thumbnail(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[bytes]], list[Result]]:
         """Nothing is loaded."""
-        return lambda rows, prepared: list(prepared)
+        return lambda _, prepared: list(prepared)

@@ -11,14 +11,16 @@ import numpy as np
 
 from data_prep.dedup import phash, registration
 from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, decide
-from data_prep.dedup.pairs import Edges, Forest, close_vectors, components
+from data_prep.dedup.pairs import Edges, Forest, Hashes, Indices, close_vectors, components
 from data_prep.dedup.search import NO_EDGES, Found, parts, search
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches
-from data_prep.store.counters import COUNT_DUPLICATES
 from data_prep.store.store import Store
-from emo_lightning.core.errors import UserError
+from data_prep.store.tables import COUNT_DUPLICATES
+from emo_lightning.core.errors import InputError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from data_prep.dedup.embeddings import Embedder
 
 _CHUNK = 64
@@ -32,7 +34,7 @@ OnProgress = Callable[[str, int, int], None]
 """Told the step, how much of it is done, and the whole."""
 
 
-class DedupError(UserError, ValueError):
+class DedupError(InputError):
     """A setting that makes no sense."""
 
 
@@ -103,7 +105,7 @@ def dedup(
     store: Store,
     settings: DedupSettings,
     embedder: Embedder | None = None,
-    on_progress: OnProgress = lambda step, done, total: None,
+    on_progress: OnProgress = lambda *_: None,
     engine: Engine = LOCAL,
 ) -> DedupReport:
     """Find duplicates in a store and write them into its ledger; a run replaces what an earlier one wrote.
@@ -135,7 +137,9 @@ def dedup(
         prints, settings.near, settings.threshold, settings.crops, lambda done, total: on_progress("compare", done, total)
     )
     vectors, embedded = _embeddings(store, files, embedder, on_progress, engine) if embedder else (None, 0)
-    pixel_edges = _registered(store, files, prints, _open(found, len(files), settings.threshold), on_progress, engine)
+    pixel_edges = _registered(
+        store, files, prints, _undecided_pairs(found, len(files), settings.threshold), on_progress, engine
+    )
     likeness = Likeness(
         prints,
         found.edges,
@@ -163,13 +167,13 @@ def dedup(
     )
 
 
-def _hashes(store: Store, files: dict[str, str], on_progress: OnProgress, engine: Engine) -> tuple[list[np.ndarray], int]:
+def _hashes(store: Store, files: dict[str, str], on_progress: OnProgress, engine: Engine) -> tuple[list[Hashes], int]:
     """Fingerprints of every image, and how many were computed now."""
-    known, computed = _kept(store, files, list(files), phash.METHOD, phash.Hashing(), on_progress, "hash", engine)
+    known, computed = _cached_or_computed(store, files, list(files), phash.METHOD, phash.Hashing(), on_progress, "hash", engine)
     return [np.frombuffer(known[sha256], ">u8").astype(np.uint64) for sha256 in files], computed
 
 
-def _kept(
+def _cached_or_computed(
     store: Store,
     files: dict[str, str],
     images: Sequence[str],
@@ -183,25 +187,27 @@ def _kept(
     known = dict(store.ledger.read("SELECT image_sha256, views FROM image_hashes WHERE method = ?", (method,)))
     missing = [sha256 for sha256 in images if sha256 not in known]
     write = "INSERT INTO image_hashes VALUES (?, ?, ?)"
-    for chunk, found, done in _computed(store, files, missing, _CHUNK, step, engine):
+    for chunk, found, done in _computed_in_chunks(store, files, missing, _CHUNK, step, engine):
         store.ledger.write_now(*((write, (sha256, method, value)) for sha256, value in zip(chunk, found, strict=True)))
         known |= dict(zip(chunk, found, strict=True))
         on_progress(name, done, len(missing))
     return known, len(missing)
 
 
-def _open(found: Found, images: int, threshold: int) -> np.ndarray:
+def _undecided_pairs(found: Found, images: int, threshold: int) -> Indices:
     """(pairs, 2) candidates that the hashes alone have not put into one group."""
     first, second, bits = found.edges
     same = components(images, (first[bits <= threshold], second[bits <= threshold], bits[bits <= threshold]))
-    return found.candidates[same[found.candidates[:, 0]] != same[found.candidates[:, 1]]]
+    pairs = found.candidates
+    left: Indices = pairs[same[pairs[:, 0]] != same[pairs[:, 1]]]
+    return left
 
 
 def _registered(
     store: Store,
     files: dict[str, str],
-    prints: Sequence[np.ndarray],
-    pairs: np.ndarray,
+    prints: Sequence[Hashes],
+    pairs: Indices,
     on_progress: OnProgress,
     engine: Engine,
 ) -> Edges:
@@ -210,7 +216,9 @@ def _registered(
         return NO_EDGES
     names = list(files)
     needed = [names[i] for i in np.unique(pairs)]
-    grey, _ = _kept(store, files, needed, registration.METHOD, registration.Thumbnails(), on_progress, "thumbnails", engine)
+    grey, _ = _cached_or_computed(
+        store, files, needed, registration.METHOD, registration.Thumbnails(), on_progress, "thumbnails", engine
+    )
     distances = []
     for start in range(0, len(pairs), _REGISTERED):
         some = parts(prints, pairs[start : start + _REGISTERED])
@@ -222,21 +230,23 @@ def _registered(
 
 def _embeddings(
     store: Store, files: dict[str, str], embedder: Embedder, on_progress: OnProgress, engine: Engine
-) -> tuple[np.ndarray, int]:
+) -> tuple[NDArray[np.float16], int]:
     """(images, dimensions) float16, and how many were computed now."""
     from data_prep.dedup.embeddings import Embedding
 
     known = dict(store.ledger.read("SELECT image_sha256, vector FROM image_embeddings WHERE model = ?", (embedder.key,)))
     missing = [sha256 for sha256 in files if sha256 not in known]
     write = "INSERT INTO image_embeddings VALUES (?, ?, ?)"
-    for chunk, found, done in _computed(store, files, missing, _BATCH, Embedding(embedder), engine):
+    for chunk, found, done in _computed_in_chunks(store, files, missing, _BATCH, Embedding(embedder), engine):
         store.ledger.write_now(*((write, (sha256, embedder.key, v)) for sha256, v in zip(chunk, found, strict=True)))
         known |= dict(zip(chunk, found, strict=True))
         on_progress("embed", done, len(missing))
-    return np.stack([np.frombuffer(known[sha256], np.float16) for sha256 in files]) if files else np.empty((0, 1)), len(missing)
+    if not files:
+        return np.empty((0, 1), np.float16), 0
+    return np.stack([np.frombuffer(known[sha256], np.float16) for sha256 in files]), len(missing)
 
 
-def _computed(
+def _computed_in_chunks(
     store: Store, files: dict[str, str], missing: Sequence[str], size: int, step: Step, engine: Engine
 ) -> Iterator[tuple[Sequence[str], list[Result], int]]:
     """Images, what the step finds in them, and how many are done."""
@@ -248,7 +258,7 @@ def _computed(
         yield chunk, found, done
 
 
-def _embedding_edges(vectors: np.ndarray, most: float) -> Edges:
+def _embedding_edges(vectors: NDArray[np.float16], most: float) -> Edges:
     forest = Forest(len(vectors))
     for edges in close_vectors(vectors, most):
         forest.add(*edges)
@@ -256,8 +266,8 @@ def _embedding_edges(vectors: np.ndarray, most: float) -> Edges:
 
 
 def _write(store: Store, items: Sequence[Candidate], decision: Decision) -> None:
-    said = {item.id: item.group for item in items}
-    changed = {item_id: group for item_id, group in decision.groups.items() if said[item_id] != group}
+    before = {item.id: item.group for item in items}
+    changed = {item_id: group for item_id, group in decision.groups.items() if before[item_id] != group}
     store.ledger.write_now(
         (
             "UPDATE items SET grp = (SELECT grp FROM source_groups WHERE item_id = items.id) "

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.dedup.pairs import Edges, Forest, close_between, close_hashes, hash_distance
+from data_prep.dedup.pairs import (
+    Bits,
+    Distances,
+    Edges,
+    Forest,
+    Hashes,
+    Indices,
+    Mask,
+    close_between,
+    close_hashes,
+    hash_distance,
+)
 from data_prep.dedup.phash import CENTRE, MIRROR, WINDOWS, wholes
 
 _WIDE = 17
@@ -27,16 +38,16 @@ class Found:
 
     edges: Edges
     """Bits between wholes, mirrored or not: enough edges for every group up to the threshold asked for."""
-    candidates: np.ndarray
+    candidates: Indices
     """(pairs, 2) int64, the lesser number first: one may show a part of the other."""
 
 
 def search(
-    prints: Sequence[np.ndarray],
+    prints: Sequence[Hashes],
     most: int,
     sure: int,
     parts: bool,
-    on_rows: Callable[[int, int], None] = lambda done, all_: None,
+    on_rows: Callable[[int, int], None] = lambda *_: None,
 ) -> Found:
     """Compare all images.
 
@@ -52,14 +63,14 @@ def search(
     if not len(shown):
         return Found(NO_EDGES, np.empty((0, 2), np.int64))
     views = [wholes(prints[i]) for i in shown]
-    hashes, leaders, first, owners = _led(np.concatenate(views), np.repeat(shown, [len(v) for v in views]))
+    hashes, leaders, first, owners = _first_owners(np.concatenate(views), np.repeat(shown, [len(v) for v in views]))
     # Images of one hash are tied to the first of them, which then stands for all.
     forest.add(first, owners, np.zeros(len(owners)))
     windows = _Windows(prints, shown)
-    candidates: list[np.ndarray] = []
+    candidates: list[Indices] = []
     total = len(hashes) * (2 if parts else 1)
 
-    def wanted(i: np.ndarray, j: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    def wanted(i: Indices, j: Indices, bits: Bits) -> Mask:
         found = bits <= most
         rest = np.flatnonzero(~found)
         found[rest] = windows.alike(leaders[i[rest]], leaders[j[rest]])
@@ -80,7 +91,7 @@ def search(
     return Found(forest.edges(most), np.unique(together, axis=0))
 
 
-def _led(hashes: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _first_owners(hashes: Hashes, owners: Indices) -> tuple[Hashes, Indices, Indices, Indices]:
     """Different hashes, sorted, and the first owner of each; then, for every owner, the first owner of its hash."""
     order = np.argsort(hashes, kind="stable")
     unique, first, counts = np.unique(hashes[order], return_index=True, return_counts=True)
@@ -89,31 +100,31 @@ def _led(hashes: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _by_centre(
-    windows: _Windows, shown: np.ndarray, hashes: np.ndarray, leaders: np.ndarray, on_rows: Callable[[int], None]
-) -> Iterator[np.ndarray]:
+    windows: _Windows, shown: Indices, hashes: Hashes, leaders: Indices, on_rows: Callable[[int], None]
+) -> Iterator[Indices]:
     """Pairs of which one is like the centre of the other, which is what a crop is most like."""
-    centres, of_centre, _, _ = _led(windows.of[shown, CENTRE], shown)
+    centres, of_centre, _, _ = _first_owners(windows.of[shown, CENTRE], shown)
 
-    def wanted(i: np.ndarray, j: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    def wanted(i: Indices, j: Indices, _: Bits) -> Mask:
         return windows.alike(leaders[i], of_centre[j])
 
     for i, j, _ in close_between(hashes, centres, _WIDE, on_rows, keep=wanted):
         yield _pairs(leaders[i], of_centre[j])
 
 
-def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def _pairs(first: Indices, second: Indices) -> Indices:
     return np.stack([np.minimum(first, second), np.maximum(first, second)], axis=1)
 
 
 class _Windows:
     """Hashes of the windows by image."""
 
-    def __init__(self, prints: Sequence[np.ndarray], shown: np.ndarray) -> None:
+    def __init__(self, prints: Sequence[Hashes], shown: Indices) -> None:
         self.of = np.zeros((len(prints), len(WINDOWS)), np.uint64)
         for i in shown:
             self.of[i] = prints[i][: len(WINDOWS)]
 
-    def alike(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def alike(self, first: Indices, second: Indices) -> Mask:
         """(pairs,) whether a window of one image is like the other as a whole, mirrored or not."""
         found = np.empty(len(first), bool)
         for start in range(0, len(first), _LOOKED):
@@ -127,14 +138,14 @@ class _Windows:
 class Parts:
     """For each pair, which image is the whole, about where the other lies in it, and whether mirrored: what a registration starts from."""
 
-    whole: np.ndarray
-    part: np.ndarray
-    start: np.ndarray
+    whole: Indices
+    part: Indices
+    start: Distances
     """(pairs, 4), see `phash.WINDOWS`."""
-    mirrored: np.ndarray
+    mirrored: Mask
 
 
-def parts(prints: Sequence[np.ndarray], pairs: np.ndarray) -> Parts:
+def parts(prints: Sequence[Hashes], pairs: Indices) -> Parts:
     """By the closest window of either image.
 
     Args:

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.annotate.pipeline import PassReport, annotate
-from data_prep.config import CONFIGS, NANO, PrepConfig, WorldConfig
+from data_prep.demo.config import DemoConfig, WorldConfig
 from data_prep.demo.simulation.serve import simulated_annotators
 from data_prep.demo.world_source import draw, world_item, world_truth
 from data_prep.demo.world_tars import WorldLabels, tars_origin, write_world_tars
 from data_prep.export import MANIFEST, export_store
 from data_prep.grounding import ground
+from data_prep.provider.budget import NANO
+from data_prep.settings import CONFIGS
 from data_prep.store.store import Store
 from emo_lightning.core.records import Record, read_jsonl, write_jsonl
 
@@ -58,7 +60,7 @@ def prepare_world(
     """
     started = time.monotonic()
     tell = progress or (lambda what, done, total, note: None)
-    prep = PrepConfig.load(config)
+    prep = DemoConfig.load(config)
     world = WorldConfig(seed=seed, label_noise=prep.world.label_noise if prep.world else 0.05)
     out.mkdir(parents=True, exist_ok=True)
     annotated = {split: n for split, n in (("train", train), ("val", val)) if n}

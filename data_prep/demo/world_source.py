@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.config import PrepConfig, WorldConfig
+from data_prep.demo.config import DemoConfig, WorldConfig
 from data_prep.sources.base import Refusal, SourceError, SourceItem
 from emo_lightning.core.records import Record
 
@@ -79,7 +79,7 @@ class WorldSource:
             SourceError: the file has no `world` key.
             ConfigError: the file is wrong.
         """
-        config = PrepConfig.load(path)
+        config = DemoConfig.load(path)
         if config.world is None:
             msg = f"{path}: key 'world' (seed, label_noise, splits) is missing"
             raise SourceError(msg)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.config import WorldConfig
+from data_prep.demo.config import WorldConfig
 from data_prep.demo.world_source import draw
 from data_prep.export import write_shards
 from data_prep.sources.base import SourceError

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.annotate.voting import DistributionVote
 from data_prep.config import LocalAnnotatorConfig, PrepConfig
+from data_prep.emovit.vote import DistributionVote
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
 from data_prep.local_models.checkpoints import CheckpointError, identity
 from data_prep.local_models.decoding import decode, device_of

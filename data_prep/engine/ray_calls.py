@@ -29,11 +29,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from data_prep.config import EndpointConfig, Price
 from data_prep.engine.base import EngineError, MakeAttempts
 from data_prep.engine.ray_ledger import Trace, lent, told
-from data_prep.provider.attempts import Again, Attempts, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.provider.attempts import Attempts
 from data_prep.provider.budget import Budget, Tally
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.failures import Again, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateLimit
 from data_prep.provider.request import Request
 from data_prep.store.ledger import CallState, Ledger

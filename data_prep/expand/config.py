@@ -9,8 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from data_prep.config import ConfigError, EndpointConfig, Price, load_prices, read_yaml, shipped
 from data_prep.provider.budget import NANO
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.prices import Price, load_prices
+from data_prep.settings import ConfigError, read_yaml, shipped
 from emo_lightning.core.records import describe
 
 _PLACES = {"background", "attribute", "subject", "emotion"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from data_prep.sources.addresses import is_public
-from data_prep.sources.download import NotPublic, guarded
+from data_prep.sources.download import NotPublicError, guarded
 from data_prep.sources.images import MAX_BYTES
 
 _GONE = (403, 404, 410)
@@ -62,7 +62,7 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
                     raise FetchError(msg, gone=True)
             return bytes(data)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotPublic):
+        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotPublicError):
             msg = f"{shown}: {parts.hostname} is no public address"
             raise FetchError(msg, gone=True) from None
         msg = f"{shown}: {type(error).__name__}: {error}"

@@ -14,12 +14,12 @@ from data_prep.expand.config import ExpandConfig, ImagePrice
 from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.expand.plan import Plan, Planned
 from data_prep.expand.requests import ImageAttempts, ImageRequest, images_of, keep_bytes, kept_image
-from data_prep.provider.attempts import CallError, Failure, Halt, Stopped
 from data_prep.provider.budget import Budget, Tally
+from data_prep.provider.failures import Failure, Halt, Stopped
 from data_prep.provider.interrupt import halt_on_interrupt
 from data_prep.sources.images import CheckedImage, ImageError, check_image
-from data_prep.store.rows import Item
-from data_prep.store.store import Store, StoreError, item_id
+from data_prep.store.rows import Item, item_id
+from data_prep.store.store import Store, StoreError
 
 _DECLINED = (
     *("moderation", "content_policy", "content policy", "policy_violation", "content_filter", "contentfilter"),
@@ -299,6 +299,3 @@ async def generate(
     if error := halt.fatal or next(iter(errors), None):
         raise error
     return report
-
-
-__all__ = ["CallError", "GenerationReport", "Generator", "generate"]

@@ -16,13 +16,14 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from data_prep.annotate.replies import Reply, strict_schema
-from data_prep.config import EndpointConfig, Price
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
-from data_prep.provider.attempts import Failure
 from data_prep.provider.caller import Caller
 from data_prep.provider.concurrency import ask_many
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.failures import Failure
+from data_prep.provider.prices import Price
+from data_prep.provider.reply_schema import Reply, strict_schema
 from data_prep.provider.request import Request
 from data_prep.stats.graph import Combination, TripletGraph
 from emo_lightning.core.errors import UserError

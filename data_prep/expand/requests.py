@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.annotate.replies import Reply
-from data_prep.config import EndpointConfig, Price
 from data_prep.expand.config import ImagePrice, ImagesConfig
-from data_prep.provider.attempts import Attempts, Halt
+from data_prep.provider.attempts import Attempts
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.completion import cache_key
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.failures import Halt
+from data_prep.provider.prices import Price
+from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request
 from data_prep.store.store import Store
 

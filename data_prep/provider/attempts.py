@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from data_prep.config import EndpointConfig, Price
 from data_prep.provider.allowance import allowances
-from data_prep.provider.budget import NANO, Budget, Tally
+from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.completion import is_completion, never_sent, root_cause, usage_of, without_key
-from data_prep.provider.failures import Again, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.failures import Again, Failure, Halt, NotSent, Stopped
 from data_prep.provider.outage import Outage, in_words
+from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateLimit, retry_after
 from data_prep.provider.request import Request
 from data_prep.provider.statuses import RETRIED, UNKNOWN, is_fatal
@@ -31,8 +32,6 @@ from data_prep.store.ledger import Ledger
 
 if TYPE_CHECKING:
     import openai
-
-__all__ = ["Again", "Attempts", "CallError", "Failure", "Halt", "Stopped", "dollars", "price_reply"]
 
 _GRACE = 1.0
 """Seconds by which the limit of a whole request is above the client's own, which knows whether anything was sent."""
@@ -298,8 +297,3 @@ def price_reply(raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple
     if usage is None:
         return upper or 0, None
     return price.cost(*usage), (usage[0], usage[2])
-
-
-def dollars(nano: int) -> str:
-    """For people."""
-    return f"${nano / NANO:.6f}"

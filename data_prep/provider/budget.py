@@ -104,3 +104,25 @@ class Budget:
                 self._factor[model] = self._factor.get(model, 1.0) * cost / upper
         self._changed.set()
         return over
+
+
+def budget_nano(dollars: str) -> int:
+    """Nano-dollars of a `--budget`.
+
+    Raises:
+        ConfigError: not a positive number of dollars.
+    """
+    # Loaded when used: as above.
+    from decimal import Decimal, InvalidOperation
+
+    from data_prep.settings import ConfigError
+
+    try:
+        value = Decimal(dollars)
+    except InvalidOperation:
+        msg = f"--budget {dollars}: not a number of dollars"
+        raise ConfigError(msg) from None
+    if not value.is_finite() or value <= 0:
+        msg = f"--budget {dollars}: must be more than 0 dollars"
+        raise ConfigError(msg)
+    return int(value * NANO)

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from data_prep.annotate.prompts import INVALID_REPLY
-from data_prep.annotate.replies import InvalidReply, Reply, parse_reply
-from data_prep.config import ConfigError, EndpointConfig, Price
-from data_prep.provider.attempts import Attempts, CallError, Failure, Halt, Stopped
+from data_prep.provider.attempts import Attempts
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.completion import message_of
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.failures import Failure, Halt
+from data_prep.provider.prices import Price
+from data_prep.provider.reply_schema import INVALID_REPLY, InvalidReply, Reply, parse_reply
 from data_prep.provider.request import Picture, Request
+from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
-
-__all__ = ["CallError", "Caller", "Failure", "Picture", "Stopped", "Tally"]
 
 _T = TypeVar("_T", bound=Reply)
 

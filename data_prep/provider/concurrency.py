@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
-from data_prep.provider.attempts import Halt, Stopped
+from data_prep.provider.failures import Halt, Stopped
 from data_prep.provider.interrupt import halt_on_interrupt
 
 _Q = TypeVar("_Q")

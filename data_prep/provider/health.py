@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from data_prep.provider.attempts import Failure
+from data_prep.provider.failures import Failure
 
 PATIENCE = 25
 """Questions in a row that one endpoint may decline or answer off the schema; where it declines half of all, so many are one in 30

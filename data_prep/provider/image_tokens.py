@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from data_prep.settings import Settings
 
 _ENVELOPE = 64
 """Tokens that a provider may add around messages."""
 
 
-class ImageTokens(BaseModel):
+class ImageTokens(Settings):
     """How a model counts the tokens of an image.
 
     `tiles`: OpenAI (the image is fitted into 2048×2048, its shorter side brought down to 768, then cut into tiles of 512 pixels);
     `gemini`: crops of 258 tokens; `patches`: Qwen2.5-VL, a token per 28×28 pixels; `fixed`: the same for every image.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["tiles", "gemini", "patches", "fixed"]
     base: int = Field(default=85, ge=0)

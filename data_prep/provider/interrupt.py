@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 
-from data_prep.provider.attempts import Halt
+from data_prep.provider.failures import Halt
 
 _ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; `kill`, a scheduler or a shutdown; a terminal that was closed (under `nohup` that is ignored, and stays so)."""

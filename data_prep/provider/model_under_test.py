@@ -16,16 +16,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_prep.annotate.pipeline import budget_nano
-from data_prep.annotate.replies import Reply
-from data_prep.config import CONFIGS, ConfigError, EndpointConfig, Price, load_prices, read_yaml
-from data_prep.provider.attempts import Failure
-from data_prep.provider.budget import NANO, Tally
-from data_prep.provider.caller import Caller, Picture
+from data_prep.provider.budget import NANO, Tally, budget_nano
+from data_prep.provider.caller import Caller
 from data_prep.provider.completion import cache_key, message_of
 from data_prep.provider.concurrency import ask_many
+from data_prep.provider.config import EndpointConfig
+from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
-from data_prep.provider.request import Request
+from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.reply_schema import Reply
+from data_prep.provider.request import Picture, Request
+from data_prep.settings import CONFIGS, ConfigError, read_yaml
 from data_prep.store.store import Store
 from emo_lightning.core.records import describe
 

@@ -1,4 +1,4 @@
-"""What models cost: the price table, in integer nano-dollars per token; and how YAML files are read."""
+"""What models cost: the price table, in integer nano-dollars per token."""
 
 from __future__ import annotations
 
@@ -6,17 +6,11 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from data_prep.demo.simulation.config import Settings
 from data_prep.provider.image_tokens import ImageTokens
-from emo_lightning.core.errors import UserError
+from data_prep.settings import ConfigError, Settings, read_yaml
 from emo_lightning.core.records import describe
-
-
-class ConfigError(UserError, ValueError):
-    """A configuration or price table is wrong; the message names the file, the key, what was found and what is allowed."""
 
 
 class Price(Settings):
@@ -90,28 +84,3 @@ def _nano_per_token(usd_per_million: object, where: str) -> int:
         msg = f"{where}: {usd_per_million} must be ≥ 0 with at most 3 decimals (USD per million tokens)"
         raise ConfigError(msg)
     return int(nano)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A mapping from a YAML file.
-
-    Raises:
-        ConfigError: no such file, not YAML, or no mapping.
-    """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        msg = f"{path}: no such file"
-        raise ConfigError(msg) from None
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror}"
-        raise ConfigError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = path if mark is None else f"{path}:{mark.line + 1}"
-        msg = f"{place}: not YAML: {getattr(error, 'problem', None) or error}"
-        raise ConfigError(msg) from None
-    if not isinstance(value, dict):
-        msg = f"{path}: expected a mapping, found {type(value).__name__}"
-        raise ConfigError(msg)
-    return value

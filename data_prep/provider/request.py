@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.annotate.replies import Reply, strict_schema
-from data_prep.config import EndpointConfig, Price
 from data_prep.provider.completion import cache_key
+from data_prep.provider.config import EndpointConfig
 from data_prep.provider.image_tokens import prompt_bound
+from data_prep.provider.prices import Price
+from data_prep.provider.reply_schema import Reply, strict_schema
 
 _MEDIA = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from data_prep.config import EndpointConfig
+from data_prep.provider.config import EndpointConfig
 
 if TYPE_CHECKING:
     import openai

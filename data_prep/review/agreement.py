@@ -21,10 +21,8 @@ from data_prep.review.decisions import (
 )
 from data_prep.review.log import ReviewLog
 from data_prep.review.sample import STATES, Stratum
+from emo_lightning.core.intervals import wilson
 from emo_lightning.core.records import Record
-
-_Z95 = 1.959963984540054
-"""97.5 % point of the normal distribution."""
 
 LABELLED = ("emotion", "intensity")
 """Fields whose final labels are few enough to compare as well as the verdicts."""
@@ -62,16 +60,6 @@ def fleiss_kappa(items: Sequence[Mapping[Hashable, int]]) -> float | None:
     observed = agreement / len(rated)
     expected = math.fsum((share / len(rated)) ** 2 for share in shares.values())
     return None if expected > 1 - 1e-12 else (observed - expected) / (1 - expected)
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % confidence interval of a share (Wilson 1927); (0, 1) without data."""
-    if n == 0:
-        return 0.0, 1.0
-    p, z2 = right / n, _Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def agreement(ratings: Mapping[str, Mapping[str, Hashable]]) -> dict[str, Any]:

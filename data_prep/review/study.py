@@ -15,9 +15,9 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_prep.config import shipped
 from data_prep.review.decisions import reviewed
 from data_prep.review.log import ReviewLog
+from data_prep.settings import shipped
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import Record, describe
 

@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from data_prep.sources.base import Refusal, Refused, Repeat, SourceError
-from data_prep.sources.index_files import as_object, json_records, optional_text, table_rows, text
-from data_prep.sources.labels import category
+from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceError
+from data_prep.sources.index_files import as_object, json_records, optional_text, table_rows, text, unreadable
+from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.tree import shown
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -21,7 +20,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedUrl:
     """One address of a list."""
 
     url: str
@@ -29,11 +28,10 @@ class Listed:
     file: str
     line: int | None
     licence: str | None = None
-    labels: dict[str, Any] = field(default_factory=dict)
-    """As `SourceItem.labels`."""
+    labels: SourceLabels = field(default_factory=SourceLabels)
 
 
-def read_list(path: Path) -> Iterator[Listed | Refusal]:
+def read_list(path: Path) -> Iterator[ListedUrl | Refusal]:
     """Addresses of a list, in its order.
 
     Args:
@@ -42,14 +40,14 @@ def read_list(path: Path) -> Iterator[Listed | Refusal]:
             for and no label; without a query it is what the list says of the image.
 
     Raises:
-        SourceError: no such file, not UTF-8, no CSV, not JSON, or no column `url`.
+        SourceError: no such file, one that cannot be read, not UTF-8, no CSV, not JSON, or no column `url`.
     """
     if not path.is_file():
         msg = f"{path}: no such file"
         raise SourceError(msg)
     seen: set[str] = set()
     for listed in _rows(path):
-        if isinstance(listed, Listed):
+        if isinstance(listed, ListedUrl):
             if listed.url in seen:
                 listed = Repeat(listed.file, listed.line, f"repeated address: {shown(listed.url)}")
             else:
@@ -57,7 +55,7 @@ def read_list(path: Path) -> Iterator[Listed | Refusal]:
         yield listed
 
 
-def _rows(path: Path) -> Iterator[Listed | Refusal]:
+def _rows(path: Path) -> Iterator[ListedUrl | Refusal]:
     match path.suffix.lower():
         case ".csv":
             for place, row in table_rows(path, ("url",)):
@@ -66,7 +64,11 @@ def _rows(path: Path) -> Iterator[Listed | Refusal]:
             for place, _, value in json_records(path):
                 yield place.attempt(_listed, value, place.file, place.line)
         case _:
-            with open(path, "rb") as file:
+            try:
+                file = open(path, "rb")  # noqa: SIM115 - closed below
+            except OSError as error:
+                raise unreadable(path, error) from None
+            with file:
                 for number, raw in enumerate(file, 1):
                     try:
                         line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
@@ -74,18 +76,18 @@ def _rows(path: Path) -> Iterator[Listed | Refusal]:
                             yield _listed({"url": line}, str(path), number)
                     except UnicodeDecodeError:
                         yield Refusal(str(path), number, "not UTF-8")
-                    except Refused as error:
+                    except RefusedError as error:
                         yield Refusal(str(path), number, str(error))
 
 
-def _listed(row: Any, file: str, line: int | None) -> Listed:
-    row = as_object(row, "the row")
+def _listed(value: object, file: str, line: int | None) -> ListedUrl:
+    row = as_object(value, "the row")
     url = normal_url(text(row, "url"))
     emotion, query = optional_text(row, "emotion"), optional_text(row, "query")
-    labels: dict[str, Any] = {}
-    search: dict[str, Any] = {}
+    labels: SourceLabels = {}
+    search: dict[str, object] = {}
     if emotion is not None and query is None:
-        labels |= {"emotion": category(emotion), "emotion_raw": emotion.lower()}
+        labels = {"emotion": category(emotion), "emotion_raw": emotion.lower()}
     if query is not None:
         search["query"] = query
         if emotion is not None:
@@ -95,17 +97,17 @@ def _listed(row: Any, file: str, line: int | None) -> Listed:
     if search:
         # Not under `labels["lineage"]`: that holds what an image was made from, and a found image was made from nothing of ours.
         labels["attributes"] = search
-    return Listed(url, file, line, optional_text(row, "licence"), labels)
+    return ListedUrl(url, file, line, optional_text(row, "licence"), labels)
 
 
-def _lineage(value: Any) -> Any:
+def _lineage(value: object) -> object:
     """An object of a JSON list as it is; in a CSV it may be JSON as text, or a word."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return json.loads(value)
         except ValueError as error:
             msg = f"lineage is not JSON: {error}"
-            raise Refused(msg) from None
+            raise RefusedError(msg) from None
     return value
 
 
@@ -113,29 +115,29 @@ def normal_url(url: str) -> str:
     """An address as it is asked for and stored.
 
     Raises:
-        Refused: not http or https, no host, a user name or password in it, absurdly long, or no address at all.
+        RefusedError: not http or https, no host, a user name or password in it, absurdly long, or no address at all.
     """
     from yarl import URL
 
     if len(url) > _MAX_URL:
         msg = f"address too long: {len(url)} characters, at most {_MAX_URL}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     try:
         parsed = URL(url).with_fragment(None)
         host, _ = parsed.host, parsed.port
     except ValueError as error:
         msg = f"not an address: {shown(url)}: {error}"
-        raise Refused(msg) from None
+        raise RefusedError(msg) from None
     if parsed.scheme not in ("http", "https"):
         msg = f"scheme not allowed: {shown(parsed.scheme or url)}, allowed: http, https"
-        raise Refused(msg)
+        raise RefusedError(msg)
     if not host:
         msg = f"no host: {shown(url)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     if parsed.user is not None or parsed.password is not None:
         # It would stand in every record.
         msg = f"user name or password in the address of {host}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return str(parsed)
 
 

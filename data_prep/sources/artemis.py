@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SOMETHING_ELSE, SourceLabels, category, over_the_eight, shares, top
@@ -75,7 +75,7 @@ def _vote(artworks: dict[tuple[str, str], _Artwork], place: Place, row: dict[str
 def _entry(folder: str, style: str, painting: str, artwork: _Artwork) -> Entry:
     if len(artwork.splits) > 1:
         msg = f"several splits: {shown(sorted(map(str, artwork.splits)))} for {style}/{painting}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     key = key_of(f"{style}/{painting}")
     votes, total = artwork.votes, artwork.votes.total()
     labels: SourceLabels = {"emotion_scores_raw": shares(votes), "votes": total, "captions": artwork.utterances}

@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from emo_lightning.core.errors import UserError
-from emo_lightning.core.records import GroundedObject
+from data_prep.store.items import Refusal, Repeat, SourceItem
+from emo_lightning.core.errors import InputError
 
-
-@dataclass(frozen=True)
-class SourceItem:
-    """One image of a source, as it will be stored."""
-
-    key: str
-    """Unique within the source, the same on every read (e.g. the relative path)."""
-    image: bytes
-    """Encoded image, upright (EXIF orientation already applied)."""
-    extension: str
-    """jpg, png or webp, by the content."""
-    width: int
-    height: int
-    source: str
-    """Name of the source."""
-    split: str | None = None
-    """The source's own split, if it has one."""
-    group: str | None = None
-    """Images of one group stay in one split."""
-    labels: dict[str, Any] = field(default_factory=dict)
-    """What the source itself says (keys: `labels.SourceLabels`); kept in provenance, never shown to an annotator."""
-    regions: tuple[GroundedObject, ...] = ()
-    """Regions that the source ships."""
-    licence: str | None = None
-    origin: str | None = None
-    """Where the image is from, e.g. a path or an address."""
+__all__ = ["Refusal", "RefusedError", "Repeat", "Source", "SourceError", "SourceItem"]
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """One thing in a source that cannot be used, and why."""
+class RefusedError(ValueError):
+    """A signal inside this package: one row or file of a source cannot be used.
 
-    file: str
-    line: int | None
-    """Line of an index file, or None where the file itself is refused."""
-    reason: str
-
-    def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
-        # A file's name may hold anything: it must break neither the line nor the terminal.
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{place}: {self.reason}")
+    It never leaves a source: `Place.attempt` turns it into a `Refusal` with the message as its reason, so that the import goes on
+    with the next row. The kind of reason stands before the first colon of the message.
+    """
 
 
-@dataclass(frozen=True)
-class Repeat(Refusal):
-    """A row that says again what an earlier one said: counted, and nothing is lost by leaving it out."""
-
-
-class Refused(ValueError):
-    """One row or file of a source cannot be used; the message is the reason of a `Refusal`, its kind before the first colon."""
-
-
-class SourceError(UserError, ValueError):
+class SourceError(InputError):
     """The source as a whole cannot be read."""
 
 

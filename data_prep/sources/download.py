@@ -1,6 +1,6 @@
-"""Downloads that trust no server: limits of size, time, redirects and rate; robots.txt is obeyed; private addresses are refused.
+"""Downloads from servers that are not trusted: size, time, redirects and rate are limited; robots.txt is obeyed.
 
-Proxies of the environment are not used: through one, nobody here would know which machine is connected to.
+Private addresses are refused. Proxies of the environment are not used: through one, nobody here would know which machine is connected to.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from data_prep.provider.rate import retry_after
 from data_prep.sources.addresses import IPAddress, is_public, normal_url
-from data_prep.sources.base import Refused, SourceError
+from data_prep.sources.base import RefusedError, SourceError
 from data_prep.sources.hosts import AGENT, LONGEST_WAIT, Host
 from data_prep.sources.images import MAX_BYTES
 from data_prep.sources.tree import shown
@@ -28,7 +28,7 @@ _ATTEMPTS = 4
 _BACK_OFF = 0.5
 """Seconds before the second attempt; doubled each time, with jitter."""
 _REDIRECTS = 5
-_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+_RETRIED_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 _ROBOTS_BYTES = 500 * 1024
 """RFC 9309, section 2.5: at least this much of robots.txt is read."""
 _CHUNK = 2**16
@@ -39,41 +39,46 @@ Accept = Callable[[bytes], str | None]
 Deliver = Callable[[bytes, str], Awaitable[None]]
 
 
-class NotPublic(OSError):
-    """Raised instead of a connection. Always the same text: aiohttp then raises it as it is when a host has several addresses."""
+class NotPublicError(OSError):
+    """A signal to `Downloader`: raised instead of a connection.
+
+    Its text is always the same: aiohttp then raises it as it is when a host has several addresses.
+    """
 
     def __init__(self) -> None:
         super().__init__("address is not public")
 
 
-def guarded(public: Callable[[IPAddress], bool]) -> Callable[[Any], socket.socket]:
+def guarded(public: Callable[[IPAddress], bool]) -> aiohttp.SocketFactoryType:
     """A `socket_factory` of aiohttp that makes no socket to an address that is not public.
 
     It is called with the very address that is connected to next, after every resolution and for every redirect: a name that resolves to
     something else the second time (DNS rebinding) gains nothing.
     """
 
-    def make(addr_info: Any) -> socket.socket:
+    def make(addr_info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = addr_info
         if not public(ipaddress.ip_address(str(address[0]).partition("%")[0])):
-            raise NotPublic
+            raise NotPublicError
         return socket.socket(family, kind, protocol)
 
     return make
 
 
-class _NotPublicRefused(Refused):
-    pass
+class _NotPublicHostError(RefusedError):
+    """The address belongs to a private network."""
 
 
-class _StatusRefused(Refused):
+class _StatusError(RefusedError):
+    """The server answered with a status that another attempt does not change."""
+
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}")
         self.status = status
 
 
-class _Again(Exception):
-    """A later attempt may succeed."""
+class _RetryError(Exception):
+    """A signal to `Downloader._attempts`: a later attempt may succeed."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -119,7 +124,7 @@ class _Limit:
 
     def look(self, body: bytearray) -> None:
         if self.accept is not None and (reason := self.accept(bytes(body[:_HEAD]))):
-            raise Refused(reason)
+            raise RefusedError(reason)
 
 
 class Downloader:
@@ -163,17 +168,17 @@ class Downloader:
                 this returns, so bodies that nobody has taken yet are at most as many as places.
 
         Raises:
-            Refused: it cannot or must not be had; the message says why.
+            RefusedError: it cannot or must not be had; the message says why.
         """
         limit = _Limit(self.limits.max_bytes, accept)
         for _ in range(_REDIRECTS + 1):
-            await self._robots_allow(url)
+            await self._check_robots(url)
             location = await self._attempts(url, limit, deliver)
             if location is None:
                 return
             url = _joined(url, location)
         msg = f"too many redirects, more than {_REDIRECTS}"
-        raise Refused(msg)
+        raise RefusedError(msg)
 
     async def _attempts(self, url: str, limit: _Limit, deliver: Deliver) -> str | None:
         """Deliver the body, or return where it is redirected to."""
@@ -187,15 +192,15 @@ class Downloader:
                         return found
                     await deliver(found, url)
                     return None
-            except _Again as error:
+            except _RetryError as error:
                 if attempt == _ATTEMPTS:
                     msg = f"{error}, {_ATTEMPTS} attempts"
-                    raise Refused(msg) from None
+                    raise RefusedError(msg) from None
                 wait = _BACK_OFF * 2 ** (attempt - 1) * random.uniform(1, 1.5)
                 if error.wait is not None:
                     if error.wait > LONGEST_WAIT:
                         msg = f"{error}, to be asked again in {error.wait:.0f} s"
-                        raise Refused(msg) from None
+                        raise RefusedError(msg) from None
                     wait = max(error.wait, wait)
                     host.pause(error.wait)
                 await asyncio.sleep(wait)
@@ -210,52 +215,52 @@ class Downloader:
             async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
                 if response.status in (301, 302, 303, 307, 308):
                     return response.headers.get("Location", "")
-                if response.status in _AGAIN:
+                if response.status in _RETRIED_STATUSES:
                     headers = {name.lower(): value for name, value in response.headers.items()}
                     msg = f"HTTP {response.status}"
-                    raise _Again(msg, retry_after(headers))
+                    raise _RetryError(msg, retry_after(headers))
                 if response.status != 200:
-                    raise _StatusRefused(response.status)
+                    raise _StatusError(response.status)
                 return await _body(response, limit)
         except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, NotPublic):
+            if isinstance(error.os_error, NotPublicError):
                 msg = "address not public: private, loopback, link-local or reserved"
-                raise _NotPublicRefused(msg) from None
+                raise _NotPublicHostError(msg) from None
             if isinstance(error, aiohttp.ClientConnectorDNSError):
                 msg = f"host not found: {error.host}"
-                raise _Again(msg) from None
+                raise _RetryError(msg) from None
             if isinstance(error, aiohttp.ClientConnectorSSLError):
                 msg = f"TLS fails: {error.os_error}"
-                raise Refused(msg) from None
+                raise RefusedError(msg) from None
             msg = f"no connection: {error.os_error.strerror or error.os_error}"
-            raise _Again(msg) from None
+            raise _RetryError(msg) from None
         except aiohttp.ClientConnectorCertificateError as error:
             msg = f"certificate not valid: {error.certificate_error}"
-            raise Refused(msg) from None
+            raise RefusedError(msg) from None
         except TimeoutError:
             msg = f"timeout: not complete after {self.limits.timeout:g} s"
-            raise Refused(msg) from None
+            raise RefusedError(msg) from None
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
             msg = f"connection lost: {type(error).__name__}"
-            raise _Again(msg) from None
+            raise _RetryError(msg) from None
         except aiohttp.ClientError as error:
             msg = f"broken answer: {type(error).__name__}: {error}"
-            raise Refused(msg) from None
+            raise RefusedError(msg) from None
 
     def _host(self, url: str) -> Host:
         from yarl import URL
 
         return self._hosts.setdefault(str(URL(url).origin()), Host(1 / self.limits.per_host_rate))
 
-    async def _robots_allow(self, url: str) -> None:
+    async def _check_robots(self, url: str) -> None:
         host = self._host(url)
-        async with host.asking:
-            if not host.asked:
-                await self._ask_robots(url, host)
-                host.asked = True
+        async with host.robots_lock:
+            if not host.robots_known:
+                await self._fetch_robots(url, host)
+                host.robots_known = True
         host.check(url)
 
-    async def _ask_robots(self, url: str, host: Host) -> None:
+    async def _fetch_robots(self, url: str, host: Host) -> None:
         """RFC 9309, section 2.3.1: no robots.txt (4xx) allows everything, a server in trouble (5xx, 429, no answer) nothing."""
         from yarl import URL
 
@@ -272,12 +277,12 @@ class Downloader:
                 if location is None:
                     break
                 address = _joined(address, location)
-        except _NotPublicRefused as error:
+        except _NotPublicHostError as error:
             host.refuse(str(error))
-        except _StatusRefused as error:
+        except _StatusError as error:
             if error.status >= 500:
                 host.refuse(f"robots.txt cannot be had: {error}")
-        except Refused as error:
+        except RefusedError as error:
             host.refuse(f"robots.txt cannot be had: {error}")
         else:
             host.obey(text)
@@ -288,24 +293,24 @@ def _joined(url: str, location: str) -> str:
 
     if not location:
         msg = "redirect without an address"
-        raise Refused(msg)
+        raise RefusedError(msg)
     try:
         target = str(URL(url).join(URL(location)))
     except ValueError as error:
         msg = f"redirect to no address: {shown(location)}: {error}"
-        raise Refused(msg) from None
+        raise RefusedError(msg) from None
     try:
         return normal_url(target)
-    except Refused as error:
+    except RefusedError as error:
         msg = f"redirect refused: {error}"
-        raise Refused(msg) from None
+        raise RefusedError(msg) from None
 
 
 async def _body(response: aiohttp.ClientResponse, limit: _Limit) -> bytes:
     """Read what the limit allows, whatever Content-Length promises and however it is compressed."""
     too_large = f"too large: more than {limit.most} bytes"
     if limit.accept is not None and (response.content_length or 0) > limit.most:
-        raise Refused(too_large)
+        raise RefusedError(too_large)
     body = bytearray()
     looked = limit.accept is None
     async for chunk in response.content.iter_chunked(_CHUNK):
@@ -313,7 +318,7 @@ async def _body(response: aiohttp.ClientResponse, limit: _Limit) -> bytes:
         if len(body) > limit.most:
             if limit.accept is None:
                 return bytes(body[: limit.most])
-            raise Refused(too_large)
+            raise RefusedError(too_large)
         if not looked and len(body) >= _HEAD:
             looked = True
             limit.look(body)

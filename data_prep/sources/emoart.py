@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.images import MAX_BYTES
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource, listed_before
@@ -73,8 +72,8 @@ class EmoArtSource(IndexedSource):
             yield Refusal(str(archive), None, f"broken archive: {error}")
 
 
-def _entry(place: Place, row: Any) -> Entry:
-    row = as_object(row, "a record")
+def _entry(place: Place, value: object) -> Entry:
+    row = as_object(value, "a record")
     image = text(row, "image_path")
     name = key_of(image)
     _name(name)
@@ -102,11 +101,11 @@ def _entry(place: Place, row: Any) -> Entry:
     return Entry(place, name, name, labels)
 
 
-def _level(section: dict[str, Any], key: str, allowed: tuple[str, ...]) -> str | None:
+def _level(section: Mapping[str, object], key: str, allowed: tuple[str, ...]) -> str | None:
     word = optional_text(section, key)
     if word is not None and word.lower() not in allowed:
         msg = f"unknown {key} {word!r}; allowed: {', '.join(allowed)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return None if word is None else word.lower()
 
 
@@ -114,7 +113,7 @@ def _name(image: str) -> _Name:
     parts = path_parts(image)
     if len(parts) < 2:
         msg = f"no style: image_path {image!r} is no Images/<Style>/<file>"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return canonical(parts[-2]), canonical(parts[-1])
 
 
@@ -122,17 +121,17 @@ def _member(members: tarfile.TarFile, member: tarfile.TarInfo, style: str, waiti
     parts = path_parts(member.name)
     if not member.isreg():
         msg = "not a regular file"
-        raise Refused(msg)
+        raise RefusedError(msg)
     name = (canonical(parts[-2] if len(parts) > 1 else style), canonical(parts[-1]))
     if name not in waiting and (style, name[1]) in waiting:
         name = (style, name[1])
     if name not in waiting:
         msg = "no annotation: the index does not name it, or names an image on disk or read before"
-        raise Refused(msg)
+        raise RefusedError(msg)
     if member.size > MAX_BYTES:
         del waiting[name]
         msg = f"too large: {member.size} bytes, at most {MAX_BYTES} are read"
-        raise Refused(msg)
+        raise RefusedError(msg)
     data = members.extractfile(member)
     assert data is not None
     image = data.read()

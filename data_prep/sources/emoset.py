@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, json_records, small_json, text
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
@@ -35,16 +34,16 @@ class EmoSetSource(IndexedSource):
                 yield place.attempt(_entry, place, tree, row, split)
 
 
-def _entry(place: Place, tree: Tree, row: Any, split: str) -> Entry:
+def _entry(place: Place, tree: Tree, row: object, split: str) -> Entry:
     if not isinstance(row, list) or len(row) not in (3, 4) or not all(isinstance(cell, str) for cell in row):
         msg = f"bad row: {shown(row)}, expected [emotion, image, annotation] or [emotion, id, image, annotation]"
-        raise Refused(msg)
+        raise RefusedError(msg)
     word, image, annotation_file = row[0], row[-2], row[-1]
     emotion = category(word)
     annotation = small_json(tree.file(annotation_file))
     if "emotion" in annotation and (said := category(text(annotation, "emotion"))) != emotion:
         msg = f"contradiction: the list says {emotion}, {annotation_file} says {said}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     labels: SourceLabels = {"emotion": emotion, "emotion_raw": word.strip().lower()}
     if attributes := {key: annotation[key] for key in ATTRIBUTES if annotation.get(key) is not None}:
         labels["attributes"] = attributes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import EKMAN, SourceLabels, shares, top
@@ -44,7 +44,7 @@ def _entry(place: Place, folder: str, row: dict[str, str]) -> Entry:
     votes = {word: number(row, f"prob. {word}", 0, 1) for word in _VOTES}
     if abs(sum(votes.values()) - 1) > _TOLERANCE:
         msg = f"bad votes: their shares sum to {sum(votes.values()):.3f}, expected 1"
-        raise Refused(msg)
+        raise RefusedError(msg)
     labels: SourceLabels = {
         "emotion_scores_raw": shares(votes),
         "valence": number(row, "valence", 1, 9),

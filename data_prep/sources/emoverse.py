@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from data_prep.sources.base import Refusal, Refused, SourceError
+from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.index_files import Place, as_object, json_records, number, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels, category
@@ -28,6 +28,13 @@ _COLUMNS = {
 """Columns of the Parquet files by the keys of the JSON records."""
 _PARQUET_REQUIRED = ("image", "emotion_category")
 _ROWS = 64
+"""Rows of a Parquet file in memory at once."""
+_TEXTS: tuple[Literal["description", "background", "attribute", "subject"], ...] = (
+    "description",
+    "background",
+    "attribute",
+    "subject",
+)
 
 
 class EmoVerseSource(IndexedSource):
@@ -88,13 +95,13 @@ def _split_of(file: Path) -> str | None:
     return known.pop() if len(known) == 1 else None
 
 
-def _record(place: Place, key: str, value: Any, split: str | None) -> Entry:
+def _record(place: Place, key: str, value: object, split: str | None) -> Entry:
     row = as_object(value, "a record")
     row = {**row, **{new: row[old] for new, old in _OLDER.items() if new not in row and old in row}}
     name = str(row.get("id") or key).strip()
     if not name:
         msg = "key 'id' is missing"
-        raise Refused(msg)
+        raise RefusedError(msg)
     image = text(row, "image_path")
     return Entry(
         place,
@@ -129,29 +136,32 @@ def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
         raise SourceError(msg) from None
 
 
-def _row(place: Place, row: dict[str, Any], split: str | None) -> Entry:
-    row = {_COLUMNS.get(key, key): value for key, value in row.items()}
+def _row(place: Place, cells: Mapping[str, object], split: str | None) -> Entry:
+    row = {_COLUMNS.get(key, key): value for key, value in cells.items()}
     image = row["image"]
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes):
         msg = f"no image: column 'image' is {shown(image)}, expected the encoded bytes"
-        raise Refused(msg)
+        raise RefusedError(msg)
     flat = row.get("bbox") or []
+    if not isinstance(flat, list):
+        msg = f"bad box: bounding_box is {shown(flat)}, expected a list of numbers"
+        raise RefusedError(msg)
     if len(flat) % 4:
         msg = f"bad box: bounding_box has {len(flat)} numbers, expected four by four"
-        raise Refused(msg)
+        raise RefusedError(msg)
     boxes = [dict(zip(("x1", "y1", "x2", "y2"), flat[i : i + 4], strict=True)) for i in range(0, len(flat), 4)]
     path = image.get("path") if isinstance(image, dict) else None
     key = hashlib.sha256(data).hexdigest()
     return Entry(place, key, data, _labels(row), split, boxes=_boxes(boxes), phrase=_phrase(row), origin=path or None)
 
 
-def _labels(row: dict[str, Any]) -> SourceLabels:
+def _labels(row: Mapping[str, object]) -> SourceLabels:
     word = text(row, "emotion")
     labels: SourceLabels = {"emotion": category(word), "emotion_raw": word.lower()}
-    for key in ("description", "background", "attribute", "subject"):
+    for key in _TEXTS:
         if (said := optional_text(row, key)) is not None:
-            labels[key] = said  # type: ignore[literal-required]
+            labels[key] = said
     if row.get("confidence") is not None:
         labels["confidence_raw"] = number(row, "confidence", 0, 100)
     if row.get("DES"):
@@ -160,22 +170,22 @@ def _labels(row: dict[str, Any]) -> SourceLabels:
     return {**labels, "attributes": extra} if extra else labels
 
 
-def _des(value: Any) -> list[float]:
+def _des(value: object) -> list[float]:
     if not isinstance(value, list) or len(value) != DES_DIM:
         msg = f"bad DES: {shown(value)[:60]}, expected {DES_DIM} numbers"
-        raise Refused(msg)
+        raise RefusedError(msg)
     if not all(isinstance(x, int | float) and math.isfinite(x) for x in value):
         msg = "bad DES: not every element is a finite number"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return [float(x) for x in value]
 
 
-def _boxes(value: Any) -> tuple[Box, ...]:
+def _boxes(value: object) -> tuple[Box, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
         msg = f"bad box: bbox is {shown(value)}, expected a list of x1, y1, x2, y2"
-        raise Refused(msg)
+        raise RefusedError(msg)
     boxes = []
     for box in value:
         corners = as_object(box, "a box")
@@ -184,6 +194,6 @@ def _boxes(value: Any) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
-def _phrase(row: dict[str, Any]) -> str:
-    """What the boxes show: the subject with its attribute, as far as they are told."""
+def _phrase(row: Mapping[str, object]) -> str:
+    """What the boxes show: the subject with its attribute, as far as the row names them."""
     return " ".join(str(row[key]).strip() for key in ("attribute", "subject") if row.get(key)).strip()

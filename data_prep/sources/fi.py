@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
@@ -36,30 +36,30 @@ class FISource(IndexedSource):
         if not (tables or emotions):
             msg = "FI"
             raise tree.missing(msg, *(f"{f}/<emotion>/" for f in FOLDERS), "*.csv (emotion,url,disagree,agree)")
-        told: set[str] = set()
+        listed: set[str] = set()
         for name in tables:
             table = tree.index(name)
             assert table is not None
-            yield from self._table(tree, table, folder, told)
+            yield from self._table(tree, table, folder, listed)
         for name in tree.subfolders(folder):
             # The root may hold folders that mean nothing; a folder of images may not.
             if name.lower() not in EMOTIONS and folder == "":
                 continue
             try:
                 emotion = category(name)
-            except Refused as error:
+            except RefusedError as error:
                 yield refused_folder(tree, folder + name, error)
                 continue
             for image in tree.images_in(folder + name):
                 key = f"{emotion}/{key_of(image.removeprefix(f'{folder}{name}/'))}"
-                if key not in told:
+                if key not in listed:
                     yield Entry(Place(str(tree.root / image), None), key, image, {"emotion": emotion, "emotion_raw": emotion})
 
-    def _table(self, tree: Tree, table: Path, folder: str, told: set[str]) -> Iterator[Entry | Refusal]:
+    def _table(self, tree: Tree, table: Path, folder: str, listed: set[str]) -> Iterator[Entry | Refusal]:
         for place, row in table_rows(table, _COLUMNS, names=_COLUMNS):
             entry = row if isinstance(row, Refusal) else place.attempt(_entry, place, tree, folder, row)
             if isinstance(entry, Entry):
-                told.add(entry.key)
+                listed.add(entry.key)
             yield entry
 
 
@@ -82,4 +82,4 @@ def _image(tree: Tree, folder: str, emotion: str, file: str) -> str:
         if tree.has(name):
             return name
     msg = f"no such file: {folder}{emotion}/{file} or {folder}{file}; the release holds addresses, not images"
-    raise Refused(msg)
+    raise RefusedError(msg)

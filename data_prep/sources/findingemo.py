@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, as_object, json_records, number, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import PLUTCHIK, SourceLabels
@@ -67,7 +67,7 @@ def _entry(place: Place, folder: str, row: dict[str, str], addresses: dict[str, 
     word = text(row, "emotion").lower()
     if word not in PLUTCHIK:
         msg = f"unknown emotion {row['emotion']!r}; allowed: {', '.join(PLUTCHIK)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     family, level = PLUTCHIK[word]
     extra = {name: row[name].strip() for name in _EXTRA if row.get(name, "").strip()}
     labels: SourceLabels = {

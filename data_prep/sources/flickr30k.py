@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from data_prep.sources.base import Refusal, Refused
+from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.tree import Tree, key_of, shown
@@ -37,28 +36,28 @@ class Flickr30kSource(IndexedSource):
             yield row if isinstance(row, Refusal) else place.attempt(_entry, place, folder, row)
 
 
-def _entry(place: Place, folder: str, row: dict[str, Any]) -> Entry:
+def _entry(place: Place, folder: str, row: Mapping[str, object]) -> Entry:
     file, captions = text(row, "filename"), row["captions"]
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         msg = f"bad captions: {shown(captions)}, expected a list of sentences"
-        raise Refused(msg)
+        raise RefusedError(msg)
     sentences = [caption.strip() for caption in captions]
     split = split_name(optional_text(row, "split"))
     return Entry(place, key_of(file), folder + file, {"captions": sentences}, split, group=key_of(file))
 
 
-def _csv_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, Any]]]:
+def _csv_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, object]]]:
     for place, row in table_rows(index, ("raw", "split", "filename")):
         if isinstance(row, Refusal):
             yield place, row
             continue
-        captions: Any = row["raw"]
+        captions: object = row["raw"]
         with contextlib.suppress(ValueError):  # `_entry` refuses what is no list
-            captions = json.loads(captions)
+            captions = json.loads(row["raw"])
         yield place, {**row, "captions": captions}
 
 
-def _karpathy_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, Any]]]:
+def _karpathy_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, object]]]:
     for place, _, value in json_records(index, "images"):
         row = place.attempt(as_object, value, "an image")
         if not isinstance(row, Refusal):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, Refused, SourceError, SourceItem
+from data_prep.sources.base import Refusal, RefusedError, SourceError, SourceItem
 from data_prep.sources.tree import OTHER_SUFFIXES, SUFFIXES, encodable, read_image
 
 
@@ -54,7 +54,7 @@ class FolderSource:
             return Refusal(str(file), None, "name is not UTF-8: rename the file or its folder")
         try:
             checked = read_image(file, root)
-        except Refused as error:
+        except RefusedError as error:
             return Refusal(str(file), None, str(error))
         return SourceItem(
             key=key,

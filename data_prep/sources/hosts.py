@@ -1,4 +1,4 @@
-"""Manners towards a server: when it may be asked again, and what its robots.txt allows."""
+"""What one server allows: when it may be asked again, and which addresses its robots.txt permits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from data_prep.sources.base import Refused
+from data_prep.sources.base import RefusedError
 
 if TYPE_CHECKING:
     from protego import Protego
@@ -27,9 +27,10 @@ class Host:
 
     def __init__(self, interval: float) -> None:
         self.interval = interval
-        self.asking = asyncio.Lock()
-        """Held by whoever asks for robots.txt."""
-        self.asked = False
+        self.robots_lock = asyncio.Lock()
+        """Held while robots.txt is fetched."""
+        self.robots_known = False
+        """Whether robots.txt was fetched, or could not be."""
         self._next_turn = 0.0
         self._robots: Protego | None = None
         self._refusal: str | None = None
@@ -66,10 +67,10 @@ class Host:
         """Do nothing where robots.txt allows the address.
 
         Raises:
-            Refused: it does not, or could not be had.
+            RefusedError: it does not, or could not be had.
         """
         if self._refusal is not None:
-            raise Refused(self._refusal)
+            raise RefusedError(self._refusal)
         if self._robots is not None and not self._robots.can_fetch(url, AGENT):
             msg = "forbidden by robots.txt"
-            raise Refused(msg)
+            raise RefusedError(msg)

@@ -22,7 +22,10 @@ _ORIENTATION = 0x0112
 
 
 class ImageError(ValueError):
-    """The bytes are no image that can be stored; the message says why."""
+    """The bytes are no image that can be stored; the message says why.
+
+    Whoever reads the bytes knows where they are from, and turns it into a `Refusal` or a state of the image.
+    """
 
 
 @dataclass(frozen=True)

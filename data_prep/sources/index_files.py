@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
-from data_prep.sources.base import Refusal, Refused, SourceError
+from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.tree import shown
 
 _CHUNK = 2**20
@@ -34,7 +34,7 @@ class Place:
         """What `make` makes of the row, or the refusal at this place."""
         try:
             return make(*args, **kwargs)
-        except Refused as error:
+        except RefusedError as error:
             return Refusal(self.file, self.line, str(error))
 
 
@@ -44,7 +44,10 @@ class _JsonReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.line = 1
-        self._file = open(path, encoding="utf-8-sig")  # noqa: SIM115 - closed by json_records
+        try:
+            self._file = open(path, encoding="utf-8-sig")  # noqa: SIM115 - closed by json_records
+        except OSError as error:
+            raise unreadable(path, error) from None
         self._buffer = ""
         self._at = 0
         self._ended = False
@@ -91,7 +94,7 @@ class _JsonReader:
         self._at += 1
         return char
 
-    def value(self) -> Any:
+    def value(self) -> object:
         """Decode the next value, reading on while it is incomplete."""
         self.peek()
         while True:
@@ -111,7 +114,7 @@ class _JsonReader:
             self._more()
 
 
-def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place, str, Any]]:
+def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place, str, object]]:
     """Elements of a JSON file, one in memory at a time.
 
     Args:
@@ -122,7 +125,7 @@ def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place,
         (place, key, element); the key is "" but for the values of an object.
 
     Raises:
-        SourceError: not JSON, or not of this shape; names the line.
+        SourceError: the file cannot be read, is not JSON, or not of this shape; names the line.
     """
     reader = _JsonReader(path)
     try:
@@ -142,7 +145,7 @@ def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place,
         reader.close()
 
 
-def _elements(reader: _JsonReader) -> Iterator[tuple[Place, str, Any]]:
+def _elements(reader: _JsonReader) -> Iterator[tuple[Place, str, object]]:
     opened = reader.take("[", "{")
     closing = "]" if opened == "[" else "}"
     number = 0
@@ -177,25 +180,29 @@ def _skip_to(reader: _JsonReader, member: str) -> None:
 def _key(reader: _JsonReader) -> str:
     if reader.peek() != '"':
         reader.take('"')
-    key: str = reader.value()
+    key = reader.value()
+    assert isinstance(key, str)
     reader.take(":")
     return key
 
 
-def small_json(path: Path) -> dict[str, Any]:
+def small_json(path: Path) -> dict[str, object]:
     """The object of one small file.
 
     Raises:
-        Refused: more than a mebibyte, not JSON, or no object.
+        RefusedError: it cannot be read, has more than a mebibyte, is not JSON, or is no object.
     """
     if path.stat().st_size > _MAX_SMALL:
         msg = f"too large: {path.name} has {path.stat().st_size} bytes, at most {_MAX_SMALL} are read"
-        raise Refused(msg)
+        raise RefusedError(msg)
     try:
         value = json.loads(path.read_bytes(), parse_constant=lambda _: None)
+    except OSError as error:
+        msg = f"cannot be read: {path.name}: {error.strerror or error}"
+        raise RefusedError(msg) from None
     except (ValueError, RecursionError) as error:
         msg = f"not JSON: {path.name}: {error}"
-        raise Refused(msg) from None
+        raise RefusedError(msg) from None
     return as_object(value, path.name)
 
 
@@ -215,9 +222,13 @@ def table_rows(
         brackets around them; blank lines are skipped.
 
     Raises:
-        SourceError: no UTF-8, no CSV, or a required column is missing.
+        SourceError: the file cannot be read, is not UTF-8 or no CSV, or a required column is missing.
     """
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    try:
+        file = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise unreadable(path, error) from None
+    with file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if delimiter == "\t" else csv.reader(file)
         line = 1
         columns = names
@@ -240,6 +251,11 @@ def table_rows(
         raise SourceError(msg)
 
 
+def unreadable(path: Path, error: OSError) -> SourceError:
+    """The error for an index that is there but cannot be opened."""
+    return SourceError(f"{path}: cannot be read: {error.strerror or error}")
+
+
 def _columns(path: Path, header: list[str], required: tuple[str, ...]) -> tuple[str, ...]:
     columns = tuple(name.strip().strip("[]").strip().lower() for name in header)
     if missing := [name for name in required if name not in columns]:
@@ -249,46 +265,46 @@ def _columns(path: Path, header: list[str], required: tuple[str, ...]) -> tuple[
     return columns
 
 
-def as_object(value: Any, what: str) -> dict[str, Any]:
+def as_object(value: object, what: str) -> dict[str, object]:
     """A JSON object.
 
     Raises:
-        Refused: something else.
+        RefusedError: something else.
     """
     if not isinstance(value, dict):
         msg = f"no JSON object: {what} is {shown(value)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return value
 
 
-def text(row: dict[str, Any], key: str) -> str:
+def text(row: Mapping[str, object], key: str) -> str:
     """A text that must be there.
 
     Raises:
-        Refused: missing, empty or no text.
+        RefusedError: missing, empty or no text.
     """
     value = row.get(key)
     if not isinstance(value, str) or not value.strip():
         msg = f"key {key!r} is {'missing' if value is None else shown(value)}: expected text"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return value.strip()
 
 
-def optional_text(row: dict[str, Any], key: str) -> str | None:
+def optional_text(row: Mapping[str, object], key: str) -> str | None:
     """A text, or None where the key is missing, null or empty.
 
     Raises:
-        Refused: no text.
+        RefusedError: no text.
     """
     value = row.get(key)
     return None if value is None or value == "" else text(row, key)
 
 
-def number(row: dict[str, Any], key: str, low: float, high: float) -> float:
+def number(row: Mapping[str, object], key: str, low: float, high: float) -> float:
     """A number within limits.
 
     Raises:
-        Refused: missing, no number or outside.
+        RefusedError: missing, no number or outside.
     """
     value = row.get(key)
     try:
@@ -298,5 +314,5 @@ def number(row: dict[str, Any], key: str, low: float, high: float) -> float:
     # `not (low <= x <= high)` and nothing shorter: it catches NaN as well.
     if found is None or not low <= found <= high:
         msg = f"{key} is out of range: {'missing' if value is None else shown(value)}, expected {low:g} to {high:g}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return found

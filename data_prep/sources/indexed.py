@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from data_prep.sources.base import Refusal, Refused, Repeat, SourceItem
+from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceItem
 from data_prep.sources.images import CheckedImage
 from data_prep.sources.index_files import Place
 from data_prep.sources.labels import SourceLabels
@@ -90,7 +89,6 @@ class IndexedSource(ABC):
 
     def _item(self, entry: Entry, tree: Tree) -> SourceItem:
         image = tree.image(entry.image) if isinstance(entry.image, str) else checked(entry.image)
-        labels: dict[str, Any] = dict(entry.labels)
         return SourceItem(
             key=entry.key,
             image=image.data,
@@ -100,7 +98,7 @@ class IndexedSource(ABC):
             source=self.name,
             split=entry.split,
             group=None if entry.group is None else f"{self.name}:{entry.group}",
-            labels=labels,
+            labels=dict(entry.labels),
             regions=tuple(_region(entry.phrase, box, image) for box in entry.boxes),
             licence=self.licence,
             origin=entry.origin or entry.key,
@@ -118,24 +116,24 @@ def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:
     x1, y1, x2, y2 = box
     if min(x1, y1) < -BOX_TOLERANCE or x2 > image.width + BOX_TOLERANCE or y2 > image.height + BOX_TOLERANCE:
         msg = f"bad box: {list(box)} leaves the image of {image.width}x{image.height}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     try:
         return GroundedObject(phrase=phrase, bbox=box, score=1.0, primary=True)
     except ValidationError as error:
         msg = f"bad box: {describe(error)}"
-        raise Refused(msg) from None
+        raise RefusedError(msg) from None
 
 
 def split_name(word: str | None) -> str | None:
     """The split that a row names, as this project writes it (train, val, test; others as they are).
 
     Raises:
-        Refused: it cannot be part of a file name.
+        RefusedError: it cannot be part of a file name.
     """
     if word is None or not word.strip():
         return None
     name = _SPLITS.get(word.strip().lower(), word.strip())
     if not name.isidentifier():
         msg = f"bad split: {word!r}, allowed: letters, digits and _"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return name

@@ -7,9 +7,10 @@ equal among the eight leaves the image without a label, so that it is annotated 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from data_prep.sources.base import Refused
+from data_prep.sources.base import RefusedError
+from data_prep.store.items import is_labelled
 from emo_lightning.core.records import EMOTIONS, Emotion, GroundedObject, IntensityLevel, Record, SchemaError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class SourceLabels(TypedDict, total=False):
     """EmoVerse's field of 1–10, which serves confidence in some records and intensity in others: taken as neither."""
     des: list[float]
     """The published emotion embedding (EmoVerse), shape (1024,)."""
-    attributes: dict[str, Any]
+    attributes: dict[str, object]
     """What else the source says, by its own names."""
 
 
@@ -108,24 +109,24 @@ def category(word: str) -> str:
     """One of the eight by its name.
 
     Raises:
-        Refused: it is none of them.
+        RefusedError: it is none of them.
     """
     try:
         return str(Emotion.parse(word))
     except SchemaError as error:
-        raise Refused(str(error)) from None
+        raise RefusedError(str(error)) from None
 
 
 def translate(word: str, table: Mapping[str, Emotion | None]) -> str | None:
     """The equal of a source's word among the eight, None where it has none.
 
     Raises:
-        Refused: the word is not in the table.
+        RefusedError: the word is not in the table.
     """
     key = word.strip().lower()
     if key not in table:
         msg = f"unknown emotion {word!r}; allowed: {', '.join(table)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     found = table[key]
     return None if found is None else str(found)
 
@@ -148,11 +149,6 @@ def over_the_eight(votes: Mapping[str, float]) -> dict[str, float]:
     return shares({str(emotion): votes.get(str(emotion), 0.0) for emotion in EMOTIONS})
 
 
-def is_labelled(labels: Mapping[str, Any]) -> bool:
-    """Whether the source names an emotion of the eight, as a category or as a distribution."""
-    return bool(labels.get("emotion") or labels.get("emotion_scores"))
-
-
 def source_record(item: Item) -> Record | None:
     """An item as its source labels it, for evaluation against the source; nothing of an annotation is in it.
 
@@ -164,23 +160,26 @@ def source_record(item: Item) -> Record | None:
         regions; its split is the source's, or "" where it has none. None where the source gives neither emotion nor intensity nor
         votes over its own categories, which may be compared in its own label space.
     """
-    labels: dict[str, Any] = item.labels
+    labels = item.labels
     if not (is_labelled(labels) or labels.get("intensity_level") or labels.get("emotion_scores_raw")):
         return None
     keys = ("description", "background", "attribute", "subject", "emotion", "emotion_scores", "intensity_level", "des")
-    return Record(
-        id=item.id,
-        source=item.source,
-        width=item.width,
-        height=item.height,
-        sha256=item.sha256,
-        split=item.split or "",
-        objects=[GroundedObject.model_validate(region) for region in item.regions],
-        provenance={
-            "licence": item.licence,
-            "origin": item.origin,
-            "labels_from": "source",
-            "source_labels": {key: value for key, value in labels.items() if key != "des"},
-        },
-        **{key: labels[key] for key in keys if key in labels},
+    provenance = {
+        "licence": item.licence,
+        "origin": item.origin,
+        "labels_from": "source",
+        "source_labels": {key: value for key, value in labels.items() if key != "des"},
+    }
+    return Record.model_validate(
+        {
+            "id": item.id,
+            "source": item.source,
+            "width": item.width,
+            "height": item.height,
+            "sha256": item.sha256,
+            "split": item.split or "",
+            "objects": [GroundedObject.model_validate(region) for region in item.regions],
+            "provenance": provenance,
+            **{key: labels[key] for key in keys if key in labels},
+        }
     )

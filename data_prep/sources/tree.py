@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, Refused, SourceError
+from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.images import MAX_BYTES, CheckedImage, ImageError, check_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -33,7 +33,7 @@ OTHER_SUFFIXES = (
 """Names of images that cannot be read: refused, where other files are ignored, so that nobody misses them in silence."""
 
 
-class NotThere(Refused):
+class NoSuchFileError(RefusedError):
     """The file does not exist."""
 
 
@@ -44,13 +44,18 @@ class Tree:
         root: the folder.
 
     Raises:
-        SourceError: there is no such folder.
+        SourceError: there is no such folder, or it cannot be read.
     """
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             msg = f"{root}: no such folder"
             raise SourceError(msg)
+        try:
+            next(root.iterdir(), None)
+        except OSError as error:
+            msg = f"{root}: cannot be read: {error.strerror or error}"
+            raise SourceError(msg) from None
         self.root = root.resolve()
         self._listings: dict[Path, dict[str, str]] = {}
 
@@ -58,15 +63,15 @@ class Tree:
         """The file that an index calls `name`: backslashes separate too, and any unicode normalisation finds it.
 
         Raises:
-            NotThere: no such file.
-            Refused: absolute, with `..`, a link out of the tree, or no regular file.
+            NoSuchFileError: no such file.
+            RefusedError: absolute, with `..`, a link out of the tree, or no regular file.
         """
         here = self.root
         for part in path_parts(name):
             found = self._child(here, part)
             if found is None:
                 msg = f"no such file: {shown(name)}"
-                raise NotThere(msg)
+                raise NoSuchFileError(msg)
             here = found
         return self._inside(here, name)
 
@@ -74,13 +79,13 @@ class Tree:
         """Whether something is there by this name, usable or not.
 
         Raises:
-            Refused: the path is absolute or has `..`.
+            RefusedError: the path is absolute or has `..`.
         """
         try:
             self.file(name)
-        except NotThere:
+        except NoSuchFileError:
             return False
-        except Refused:
+        except RefusedError:
             path_parts(name)
         return True
 
@@ -88,7 +93,7 @@ class Tree:
         """The image that an index calls `name`, upright.
 
         Raises:
-            Refused: see `file` and `read_image`.
+            RefusedError: see `file` and `read_image`.
         """
         return read_image(self.file(name), self.root)
 
@@ -102,7 +107,7 @@ class Tree:
             if os.path.lexists(self.root / name):
                 try:
                     return self.file(name)
-                except Refused as error:
+                except RefusedError as error:
                     msg = f"{self.root / name}: {error}"
                     raise SourceError(msg) from None
         return None
@@ -156,13 +161,13 @@ class Tree:
             target = path.resolve(strict=True)
         except (OSError, RuntimeError):
             msg = f"broken link: {shown(name)}"
-            raise Refused(msg) from None
+            raise RefusedError(msg) from None
         if not target.is_relative_to(self.root):
             msg = f"link out of the tree, to {target}"
-            raise Refused(msg)
+            raise RefusedError(msg)
         if not target.is_file():
             msg = f"not a regular file: {shown(name)}"
-            raise Refused(msg)
+            raise RefusedError(msg)
         return target
 
 
@@ -170,58 +175,58 @@ def read_image(file: Path, root: Path) -> CheckedImage:
     """Read and check one image file below a root (resolved).
 
     Raises:
-        Refused: a link out of the root, no regular file, too large, unreadable, or no image (see `check_image`).
+        RefusedError: a link out of the root, no regular file, too large, unreadable, or no image (see `check_image`).
     """
     try:
         target = file.resolve(strict=True)
         if not target.is_relative_to(root):
             msg = f"link out of the tree, to {target}"
-            raise Refused(msg)
+            raise RefusedError(msg)
         if not target.is_file():
             msg = "not a regular file"
-            raise Refused(msg)
+            raise RefusedError(msg)
         if (size := target.stat().st_size) > MAX_BYTES:
             msg = f"too large: {size} bytes, at most {MAX_BYTES} are read"
-            raise Refused(msg)
+            raise RefusedError(msg)
         return checked(target.read_bytes())
     except RuntimeError:
         # What pathlib makes of a loop of links up to Python 3.12.
         msg = "link in a circle"
-        raise Refused(msg) from None
+        raise RefusedError(msg) from None
     except OSError as error:
         msg = f"cannot be read: {error.strerror or error}"
-        raise Refused(msg) from None
+        raise RefusedError(msg) from None
 
 
 def checked(data: bytes) -> CheckedImage:
     """`check_image` as importers need it.
 
     Raises:
-        Refused: no image that can be stored.
+        RefusedError: no image that can be stored.
     """
     try:
         return check_image(data)
     except ImageError as error:
-        raise Refused(str(error)) from None
+        raise RefusedError(str(error)) from None
 
 
 def path_parts(name: str) -> list[str]:
     """The parts of a relative path as indexes write it.
 
     Raises:
-        Refused: empty, absolute, with `..` or with control characters.
+        RefusedError: empty, absolute, with `..` or with control characters.
     """
     text = name.strip().replace("\\", "/")
     if text.startswith("/") or re.match(r"[A-Za-z]:", text):
         msg = f"absolute path: {shown(name)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
         msg = f"path with '..': {shown(name)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     if not parts or any(unicodedata.category(c) == "Cc" for c in text):
         msg = f"no path: {shown(name)}"
-        raise Refused(msg)
+        raise RefusedError(msg)
     return parts
 
 
@@ -239,7 +244,7 @@ def key_of(name: str) -> str:
     """A path of an index as a key: the same however it is spelt.
 
     Raises:
-        Refused: see `path_parts`.
+        RefusedError: see `path_parts`.
     """
     return canonical("/".join(path_parts(name)))
 
@@ -249,6 +254,6 @@ def shown(text: object) -> str:
     return repr(text if isinstance(text, str) else str(text))[:160]
 
 
-def refused_folder(tree: Tree, prefix: str, error: Refused) -> Refusal:
+def refused_folder(tree: Tree, prefix: str, error: RefusedError) -> Refusal:
     """A folder that is left out as a whole."""
     return Refusal(str(tree.root / prefix), None, str(error))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from data_prep.sources.addresses import IPAddress, Listed, is_public, read_list
-from data_prep.sources.base import Refusal, Refused, SourceItem
+from data_prep.sources.addresses import IPAddress, ListedUrl, is_public, read_list
+from data_prep.sources.base import Refusal, RefusedError, SourceItem
 from data_prep.sources.download import Downloader, DownloadLimits
 from data_prep.sources.images import MAX_BYTES, ImageError, check_image
 
@@ -22,7 +22,7 @@ _WINDOW = 32
 
 @dataclass(frozen=True)
 class _Fetched:
-    listed: Listed
+    listed: ListedUrl
     body: bytes
     url: str
 
@@ -76,7 +76,7 @@ class UrlSource:
             checked = check_image(fetched.body)
         except ImageError as error:
             return Refusal(listed.file, listed.line, f"{error}: {listed.url}")
-        labels = dict(listed.labels)
+        labels = listed.labels.copy()
         if fetched.url != listed.url:
             labels["attributes"] = {**labels.get("attributes", {}), "redirected_to": fetched.url}
         return SourceItem(
@@ -86,7 +86,7 @@ class UrlSource:
             width=checked.width,
             height=checked.height,
             source=self.name,
-            labels=labels,
+            labels=dict(labels),
             licence=listed.licence or self.licence,
             origin=listed.url,
         )
@@ -95,7 +95,7 @@ class UrlSource:
 class _Downloads:
     """An event loop in a thread of its own; what it fetched waits in a bounded queue until it is asked for."""
 
-    def __init__(self, source: UrlSource, rows: Iterator[Listed | Refusal]) -> None:
+    def __init__(self, source: UrlSource, rows: Iterator[ListedUrl | Refusal]) -> None:
         self._source = source
         self._rows = rows
         self._ready = threading.Event()
@@ -141,13 +141,13 @@ class _Downloads:
         source = self._source
         window = asyncio.Semaphore(_WINDOW * source.limits.concurrency)
 
-        async def download(listed: Listed) -> None:
+        async def download(listed: ListedUrl) -> None:
             async def deliver(body: bytes, url: str) -> None:
                 await self._queue.put(_Fetched(listed, body, url))
 
             try:
                 await downloader.fetch(listed.url, unlike_an_image, deliver)
-            except Refused as error:
+            except RefusedError as error:
                 await self._queue.put(Refusal(listed.file, listed.line, f"{error}: {listed.url}"))
             finally:
                 window.release()

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.annotate.critic import Draft, Judgement, judge
 from data_prep.annotate.replies import CriticReply, EmotionVote, FullAnnotation
-from data_prep.annotate.voting import DistributionVote, Pool, Vote, pool, pooled_intensity
+from data_prep.annotate.voting import Pool, Vote, pool, pooled_intensity
 from data_prep.config import PrepConfig
+from data_prep.emovit.vote import DistributionVote
 from data_prep.grounding import backend_key, cut, missing_regions, store_regions
 from data_prep.store.rows import Item
 from data_prep.store.store import Store

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from data_prep.config import NANO
+from data_prep.provider.budget import NANO
 from data_prep.stats.agreement import Agreement
 from data_prep.stats.distribution import Distribution
 from data_prep.stats.table1 import Table1, table1_text

@@ -24,16 +24,19 @@ from data_prep.annotate.critic import critic_prompt, judge
 from data_prep.annotate.item import ItemPass, Pending, pass_digest
 from data_prep.annotate.prompts import BOX_CRITIC
 from data_prep.annotate.replies import BoxReply, CriticReply
-from data_prep.config import PrepConfig, load_prices
-from data_prep.provider.caller import Caller, Failure, Picture, Stopped
+from data_prep.config import PrepConfig
+from data_prep.provider.caller import Caller
+from data_prep.provider.failures import Failure, Stopped
 from data_prep.provider.interrupt import halt_on_interrupt
-from data_prep.review.agreement import wilson
+from data_prep.provider.prices import load_prices
+from data_prep.provider.request import Picture
 from data_prep.stats.ablations import boxes, final_draft, first_draft, first_judgement, flags, single_annotator
 from data_prep.stats.corruptions import Corruption, corrupt, generator
 from data_prep.stats.references import FIELDS, Reference, Values
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.intervals import wilson
 from emo_lightning.core.records import Box, Record
 
 ARMS = ("full", "no_cross_verification", "no_critic")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from data_prep.store.counters import prepare
+from data_prep.store.tables import LEDGER_VERSION, prepare
 from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Job:
 class GroupWriter:
     """The only writer: takes all jobs that wait, commits them at once, then tells their callers."""
 
-    def __init__(self, path: Path, schema: str, version: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self._jobs: queue.SimpleQueue[tuple[Job, ...] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -99,9 +99,9 @@ class GroupWriter:
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            if self._connection.execute("PRAGMA user_version").fetchone()[0] in (0, version):
-                prepare(self._connection, schema)
-                self._connection.execute(f"PRAGMA user_version = {version}")
+            if self._connection.execute("PRAGMA user_version").fetchone()[0] in (0, LEDGER_VERSION):
+                prepare(self._connection)
+                self._connection.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 

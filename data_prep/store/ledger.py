@@ -12,48 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.dedup.tables import DEDUP_TABLES
-from data_prep.expand.tables import GENERATION_TABLES
-from data_prep.review.tables import REVIEW_TABLES
-from data_prep.store.counters import prepare
 from data_prep.store.group_commit import GroupWriter, Job, LedgerError, reader, told
 from data_prep.store.rows import Item, Outcome
-
-LEDGER_VERSION = 1
+from data_prep.store.tables import LEDGER_VERSION, prepare
 
 _GATHER = 0.002
 """Seconds that a write waits for company before it is committed."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS items (
-    id TEXT PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL, sha256 TEXT NOT NULL, extension TEXT NOT NULL,
-    width INTEGER NOT NULL, height INTEGER NOT NULL, split TEXT, grp TEXT, labels TEXT NOT NULL, regions TEXT NOT NULL,
-    licence TEXT, origin TEXT, UNIQUE (source, key));
-CREATE TABLE IF NOT EXISTS prompts (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS calls (
-    id INTEGER PRIMARY KEY, cache_key TEXT NOT NULL, image_sha256 TEXT NOT NULL, prompt_sha256 TEXT NOT NULL,
-    annotator TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, status INTEGER, raw BLOB, error TEXT,
-    prompt_tokens INTEGER, output_tokens INTEGER, cost_nano INTEGER, started REAL NOT NULL, ended REAL,
-    upper_nano INTEGER, batch INTEGER);
-CREATE INDEX IF NOT EXISTS calls_by_key ON calls (cache_key);
-CREATE TABLE IF NOT EXISTS outcomes (
-    item_id TEXT PRIMARY KEY, state TEXT NOT NULL, config TEXT NOT NULL, revisions INTEGER NOT NULL, record TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS groundings (
-    image_sha256 TEXT NOT NULL, phrase TEXT NOT NULL, backend TEXT NOT NULL, objects TEXT NOT NULL,
-    PRIMARY KEY (image_sha256, phrase, backend)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batches (
-    id INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, endpoint TEXT NOT NULL, base_url TEXT NOT NULL, model TEXT NOT NULL,
-    state TEXT NOT NULL, requests INTEGER NOT NULL, file_id TEXT, remote_id TEXT, remote_status TEXT, started REAL NOT NULL,
-    ended REAL, error TEXT);
-"""
-
-_SCHEMA += REVIEW_TABLES + GENERATION_TABLES
-_SCHEMA += (
-    "CREATE TABLE IF NOT EXISTS local_votes (image_sha256 TEXT NOT NULL, model TEXT NOT NULL, prompt_sha256 TEXT NOT NULL, "
-    "distribution TEXT NOT NULL, PRIMARY KEY (image_sha256, model, prompt_sha256)) WITHOUT ROWID;\n"
-)
-_SCHEMA += "CREATE TABLE IF NOT EXISTS splits (item_id TEXT PRIMARY KEY, split TEXT NOT NULL) WITHOUT ROWID;\n"
-_SCHEMA += DEDUP_TABLES
 
 CallState = Literal["intent", "batched", "reply", "rejected", "unsent", "unknown"]
 """intent: about to be sent; batched: in a batch whose results are not here yet; reply: answered (2xx); rejected: any other HTTP
@@ -69,7 +33,7 @@ class Ledger:
             msg = f"{path}: no ledger there; `emo prep import` makes a store"
             raise LedgerError(msg)
         self.path = path
-        self._writer = GroupWriter(path, _SCHEMA, LEDGER_VERSION) if write else None
+        self._writer = GroupWriter(path) if write else None
         with told(path):
             self._read = sqlite3.connect(path, isolation_level=None) if write else reader(path)
             version = self._read.execute("PRAGMA user_version").fetchone()[0]
@@ -78,7 +42,7 @@ class Ledger:
             raise LedgerError(msg)
         with told(path):
             try:
-                prepare(self._read, _SCHEMA)
+                prepare(self._read)
             except sqlite3.OperationalError as error:
                 msg = f"{path}: made by an older program, and its new tables cannot be added: {error}"
                 raise LedgerError(msg) from None

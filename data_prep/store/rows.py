@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
+
+from data_prep.store.items import SourceItem
 
 
 @dataclass(frozen=True)
 class Item:
-    """One imported image."""
+    """One imported image: what its source said of it, with an id, and the sha256 of its bytes in their place."""
 
     id: str
     source: str
@@ -26,6 +31,30 @@ class Item:
     """`schema.GroundedObject` as JSON."""
     licence: str | None
     origin: str | None
+
+    @classmethod
+    def of(cls, item: SourceItem, sha256: str) -> Item:
+        """The item that an image of a source becomes.
+
+        Args:
+            item: as the source yields it.
+            sha256: of its bytes.
+        """
+        return cls(
+            id=item_id(item.source, item.key),
+            source=item.source,
+            key=item.key,
+            sha256=sha256,
+            extension=item.extension,
+            width=item.width,
+            height=item.height,
+            split=item.split,
+            group=item.group,
+            labels=item.labels,
+            regions=[region.model_dump(mode="json") for region in item.regions],
+            licence=item.licence,
+            origin=item.origin,
+        )
 
     def row(self) -> tuple[Any, ...]:
         """Values in the order of the table."""
@@ -52,3 +81,13 @@ class Outcome:
     """Digest of the pass that decided; another configuration decides again (from cached replies where it can)."""
     revisions: int
     record: str
+
+
+def item_id(source: str, key: str) -> str:
+    """A key for tars: the source's own where that is safe and unique, else a readable part and a hash of the whole."""
+    if re.fullmatch(r"[A-Za-z0-9_-]+", key) and key.startswith(f"{source}-"):
+        return key
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(key).with_suffix("").as_posix()).strip("-")[-40:]
+    digest = hashlib.sha256(f"{source}\0{key}".encode()).hexdigest()[:12]
+    safe_source = re.sub(r"[^A-Za-z0-9_]+", "-", source).strip("-") or "source"
+    return "-".join(part for part in (safe_source, slug, digest) if part)

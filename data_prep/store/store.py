@@ -18,9 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from data_prep.sources.base import Refusal, Repeat, SourceItem
-from data_prep.sources.labels import is_labelled
 from data_prep.store.group_commit import LedgerError, damaged, told
+from data_prep.store.items import Refusal, Repeat, SourceItem, is_labelled
 from data_prep.store.ledger import Ledger
 from data_prep.store.rows import Item
 from emo_lightning.core.errors import UserError
@@ -206,23 +205,7 @@ class Store:
         self.add_image(item.image, item.extension)
         seen[item.key] = sha256
         report.added += 1
-        batch.append(
-            Item(
-                id=item_id(item.source, item.key),
-                source=item.source,
-                key=item.key,
-                sha256=sha256,
-                extension=item.extension,
-                width=item.width,
-                height=item.height,
-                split=item.split,
-                group=item.group,
-                labels=item.labels,
-                regions=[region.model_dump(mode="json") for region in item.regions],
-                licence=item.licence,
-                origin=item.origin,
-            )
-        )
+        batch.append(Item.of(item, sha256))
 
 
 def _image_path(root: Path, sha256: str, extension: str) -> Path:
@@ -245,13 +228,3 @@ def read_image(root: Path, sha256: str, extension: str) -> bytes:
         msg = f"{path}: the content does not have the sha256 of its name"
         raise StoreError(msg)
     return data
-
-
-def item_id(source: str, key: str) -> str:
-    """A key for tars: the source's own where that is safe and unique, else a readable part and a hash of the whole."""
-    if re.fullmatch(r"[A-Za-z0-9_-]+", key) and key.startswith(f"{source}-"):
-        return key
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(key).with_suffix("").as_posix()).strip("-")[-40:]
-    digest = hashlib.sha256(f"{source}\0{key}".encode()).hexdigest()[:12]
-    safe_source = re.sub(r"[^A-Za-z0-9_]+", "-", source).strip("-") or "source"
-    return "-".join(part for part in (safe_source, slug, digest) if part)

@@ -17,8 +17,9 @@ from scipy.stats import binomtest
 
 from emo_lightning.analysis.label_spaces import SPACES, LabelSpace, SpaceName
 from emo_lightning.analysis.scored import probabilities
+from emo_lightning.core.intervals import LEVEL, wilson
 from emo_lightning.core.records import Prediction, Record, SchemaError
-from emo_lightning.metrics.bootstrap import FEWEST, LEVEL, RESAMPLES, difference, draws, interval
+from emo_lightning.metrics.bootstrap import FEWEST, RESAMPLES, difference, draws, interval
 
 
 @dataclass
@@ -202,9 +203,14 @@ def _answers(said: Mapping[str, Prediction], pairs: Sequence[tuple[Record, str]]
 def _row(found: _Answers, truth: Sequence[str], space: LabelSpace) -> dict[str, Any]:
     present = [c for c in space.classes if c in truth]
     labels = np.array(truth)
-    low, high = _wilson(found.right)
+    # Wilson's interval is not nothing where all are right or all wrong, as the bootstrap's would be.
+    bounds = wilson(int(found.right.sum()), len(found.right)) if len(found.right) >= FEWEST else None
     return {
-        "accuracy": {"value": 100 * float(found.right.mean()), "low": low, "high": high},
+        "accuracy": {
+            "value": 100 * float(found.right.mean()),
+            "low": bounds and 100 * bounds[0],
+            "high": bounds and 100 * bounds[1],
+        },
         "macro_recall": 100 * float(np.mean([found.right[labels == c].mean() for c in present])),
         "by": "words" if found.scored is None else "scores",
         "said": 100 * float(found.said.mean()),
@@ -213,14 +219,6 @@ def _row(found: _Answers, truth: Sequence[str], space: LabelSpace) -> dict[str, 
         "unreadable": found.unreadable,
         "predicted": {c: found.classes.count(c) for c in space.classes},
     }
-
-
-def _wilson(right: np.ndarray) -> tuple[float | None, float | None]:
-    """Interval of a share, in percent; not nothing where all are right or all wrong, as the bootstrap's would be."""
-    if len(right) < FEWEST:
-        return None, None
-    found = binomtest(int(right.sum()), len(right)).proportion_ci(LEVEL, method="wilson")
-    return 100 * float(found.low), 100 * float(found.high)
 
 
 def _gain(right: np.ndarray, base: np.ndarray, weights: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:

@@ -20,7 +20,7 @@ from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
 
 Box = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
@@ -144,7 +144,7 @@ def faithfulness(
     Raises:
         SchemaError: the bundle has no probe, the references have no images, or no image can be measured.
     """
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
 
     net = EmotionModel(model) if isinstance(model, str | Path) else model
     if net.probe is None:

@@ -152,12 +152,12 @@ class Table5:
             }
             for i, emotion in enumerate(EMOTIONS)
         }
-        columns = [*map(str, EMOTIONS), NO_EMOTION_TITLE]
+        columns = [*map(str, EMOTIONS), UNREADABLE_TITLE]
         column["confusion"] = {"rows": [*map(str, EMOTIONS)], "columns": columns, "counts": confusion.tolist()}
         return column, replicates
 
 
-NO_EMOTION_TITLE = "no emotion"
+UNREADABLE_TITLE = "no emotion"
 """Last column of the confusion matrix: missing replies, and those without one of the eight emotions."""
 
 

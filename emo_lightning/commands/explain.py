@@ -36,15 +36,14 @@ def main(argv: list[str]) -> int:
     out = args.out or Path(f"{args.image.stem}.explained.png")
     check_output_file(out)
     from emo_lightning.experiment.kinds import quiet
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.overlay import save_overlay
 
     quiet()
-    said = EmotionModel(args.model, args.device).explain(image, args.image.stem, args.max_new_tokens).as_json()
-    save_overlay(image, said, out)
+    explanation = EmotionModel(args.model, args.device).explain(image, args.image.stem, args.max_new_tokens)
+    save_overlay(image, explanation, out)
     # One key a line: an embedding of 1,024 numbers would fill the screen.
-    rows = [
-        f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in (said | {"overlay": str(out)}).items()
-    ]
+    said = explanation.as_json() | {"overlay": str(out)}
+    rows = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in said.items()]
     print("{" + ",\n ".join(rows) + "}")
     return 0

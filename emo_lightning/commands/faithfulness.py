@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness
     from emo_lightning.experiment.kinds import quiet
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
     from emo_lightning.report.console import show_result
     from emo_lightning.report.tables.faithfulness import faithfulness_page
     from emo_lightning.stages.robustness import write_result

@@ -149,7 +149,7 @@ def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]
 
     if (Path(model) / BUNDLE_FILE).is_file():
         bundle = read_bundle(Path(model))
-        return bundle["backbone"], objectives or bundle["questions"]
+        return bundle.backbone, objectives or bundle.questions
     return model, objectives or list(OBJECTIVES)
 
 
@@ -187,7 +187,7 @@ def _remote(args: argparse.Namespace) -> int:
         index = index.take(range(min(args.limit, len(index))))
     files = AnswerFiles(args.out)
     with load("data_prep.provider.model_under_test:Endpoint")(config, args.store, args.budget, args.resend_unknown) as asked:
-        picture = load("data_prep.provider.caller:Picture")
+        picture = load("data_prep.provider.request:Picture")
         requests = endpoint.questions(index, objectives, picture, asked.request, args.blind)
         print(asked.estimate(requests).text())
         if args.estimate:

@@ -1,0 +1,16 @@
+"""What `emo_lightning` and `data_prep` both stand on, without torch and quick to import.
+
+| module | holds |
+|---|---|
+| `records` | the record of one annotated image, its JSON, and the eight emotions |
+| `errors` | the base of every error that a user can mend |
+| `files` | files and folders that are whole or not there; JSON objects |
+| `images` | what an image file is decoded to |
+| `intervals` | the confidence interval of a share |
+| `progress` | progress bars of commands |
+| `colours` | colours and markers of the emotions |
+| `hub` | whether a model can come from the hub |
+| `ranks` | this process among those that a launcher started |
+
+Nothing here imports another part of the project.
+"""

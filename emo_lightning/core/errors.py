@@ -1,12 +1,32 @@
-"""Errors that a user can act on, as one line; anything else with its traceback."""
+"""A user's mistake and a bug of ours are two things, and a command shows them in two ways.
+
+What the user can mend is a `UserError`, or comes from the system or from another library in a form that `user_message` knows: it is
+printed as one line, and the exit code is 2. Everything else is a bug: it keeps its traceback, is followed by a line that says how to
+report it, and the exit code is 1. `--debug` and `EMO_DEBUG=1` show the traceback of both.
+
+`run_guarded` is the one place where a command's exceptions end: `emo`, `emo prep` and the process of a stage call it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
+import select
+import shlex
 import sys
 import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+DEBUG = "EMO_DEBUG"
+"""Environment variable: any value but an empty one or 0 shows tracebacks of user errors too."""
+DEBUG_HELP = "also show the traceback of an error that you can mend (as EMO_DEBUG=1)"
 
 
 class UserError(Exception):
@@ -14,6 +34,9 @@ class UserError(Exception):
 
     The message names the file, line or key, what was found, and what is allowed.
     """
+
+    exit_code = 2
+    """Of the command that it ends."""
 
 
 class InputError(UserError, ValueError):
@@ -24,48 +47,206 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that the user named, or that a stage needs, is not there."""
 
 
-_NAMED_ERRORS = {
-    "StageFailed": "",
-    # Of Lightning: the Trainer was asked for what this machine or strategy cannot do.
-    "MisconfigurationException": "",
-    # Of wandb: no key; no network; a key that is refused.
-    "UsageError": "",
-    "CommError": "W&B does not answer (WANDB_MODE=offline keeps the run on disk, for `wandb sync`): ",
-    "AuthenticationError": "",
+_LIBRARY_ERRORS = {
+    # The Trainer was asked for what this machine or strategy cannot do.
+    ("lightning", "MisconfigurationException"): "",
+    # No key; no network; a key that is refused.
+    ("wandb", "UsageError"): "",
+    ("wandb", "CommError"): "W&B does not answer (WANDB_MODE=offline keeps the run on disk, for `wandb sync`): ",
+    ("wandb", "AuthenticationError"): "",
+    ("torch", "OutOfMemoryError"): "the GPU has too little memory for this; a smaller batch needs less: ",
 }
-"""Errors known by name, as their packages are not imported here, with what to put before their message."""
-_USER_ERRORS = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""(package, class) of errors of other libraries that the user can mend, with what to put before their message.
+
+By name, as their packages are not imported here.
+"""
+_NOT_YET_SORTED = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Taken for the user's until every `raise` is sorted."""
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+_WRONG_PATH = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOTEMPTY,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EBUSY,
+)
+"""What the system says of a path that is missing, forbidden, or of the wrong kind."""
 
 
-def explain_error(error: BaseException, prefix: str = "") -> int:
-    """Print what the user can act on as one line, anything else with its traceback; returns the exit code."""
-    kind = type(error).__name__
-    full = _no_room(error)
-    known = isinstance(error, _USER_ERRORS) or kind in _NAMED_ERRORS or full is not None
-    if not known or os.environ.get("EMO_TRACEBACK"):
+def run_guarded(body: Callable[[], int], command: Sequence[str], prefix: str = "") -> int:
+    """Run a command, explain whatever it raises, and return the exit code.
+
+    Args:
+        body: the command; returns its exit code.
+        command: the words as typed, for a bug's report.
+        prefix: before the message, e.g. the stage.
+
+    Returns:
+        What `body` returns; 2 for what the user can mend, 1 for a bug, 130 where it was interrupted.
+    """
+    try:
+        return body()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            # `emo … | head`: no error of ours.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        return explain_error(error, command, prefix)
+
+
+def explain_error(error: BaseException, command: Sequence[str], prefix: str = "") -> int:
+    """Print an error as `run_guarded` does; returns the exit code.
+
+    Args:
+        error: caught.
+        command: the words as typed.
+        prefix: before the message.
+    """
+    message = user_message(error)
+    if message is None or debugging():
         traceback.print_exception(error)
-    message = str(error)
-    if isinstance(error, FileNotFoundError) and error.filename and error.strerror:
-        message = f"{error.filename}: no such file"
-    if full is not None:
-        message = f"cannot write: {full}; make room, then run the same command again"
-    elif known and message.startswith("Caught ") and "in DataLoader worker process" in message:
-        # PyTorch sends the worker's whole traceback as the message; its last line is "module.Error: what our error said".
-        message = message.strip().splitlines()[-1].partition(": ")[2]
-    message = _NAMED_ERRORS.get(kind, "") + " ".join(message.split())
-    print(f"error: {prefix}{message}", file=sys.stderr)
-    return 2 if known else 1
+    if message is not None:
+        print(f"error: {prefix}{message}", file=sys.stderr)
+        return error.exit_code if isinstance(error, UserError) else 2
+    print(
+        f"error: {prefix}this is a bug in emo-lightning, not a mistake of yours: please report it to its maintainers with the traceback "
+        f"above, the version ({_versions()}) and the command: {shlex.join(command)}",
+        file=sys.stderr,
+    )
+    return 1
 
 
-def _no_room(error: BaseException | None) -> str | None:
-    """What the system says where a file could not be written for want of room (or permission to grow), else None."""
-    while error is not None:
-        number = error.errno if isinstance(error, OSError) else None
+def debugging() -> bool:
+    """Whether every error is to show its traceback."""
+    return os.environ.get(DEBUG, "") not in ("", "0")
+
+
+@contextlib.contextmanager
+def debug_option(words: Sequence[str]) -> Iterator[list[str]]:
+    """The command line without `--debug`, wherever it stands; EMO_DEBUG is set inside, so that child processes have it as well."""
+    rest = [word for word in words if word != "--debug"]
+    if len(rest) == len(words):
+        yield rest
+        return
+    before = os.environ.get(DEBUG)
+    os.environ[DEBUG] = "1"
+    try:
+        yield rest
+    finally:
+        if before is None:
+            del os.environ[DEBUG]
+        else:
+            os.environ[DEBUG] = before
+
+
+def add_debug_option(parser: argparse.ArgumentParser) -> None:
+    """Name `--debug` in a command's help; `debug_option` has taken it away before the command reads its arguments."""
+    import argparse
+
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
+
+
+def user_message(error: BaseException) -> str | None:
+    """What to tell the user on one line, or None if the error is a bug of ours.
+
+    The user can mend a `UserError`; a disk that is full or read-only, and too many open files, wherever they come from; what the system
+    says of a path by name (missing, forbidden, of the wrong kind); and the errors of `_LIBRARY_ERRORS`. An error that a DataLoader's
+    worker or a spawned process has raised counts as what it was there.
+    """
+    error = _as_raised_in_worker(error)
+    message = str(error) if isinstance(error, UserError) else _of_the_system(error) or _of_a_library(error)
+    if message is None and isinstance(error, _NOT_YET_SORTED):
+        message = str(error)
+    return None if message is None else " ".join(message.split())
+
+
+def _of_a_library(error: BaseException) -> str | None:
+    names = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
+    return next((f"{_LIBRARY_ERRORS[name]}{error}" for name in names if name in _LIBRARY_ERRORS), None)
+
+
+def _of_the_system(error: BaseException) -> str | None:
+    """What the operating system has refused."""
+    if isinstance(error, OSError) and error.strerror and error.errno in _WRONG_PATH and error.filename is not None:
+        what = "no such file" if error.errno == errno.ENOENT else error.strerror.lower()
+        other = "" if error.filename2 is None else f" -> {_text(error.filename2)}"
+        return f"{_text(error.filename)}{other}: {what}"
+    at: BaseException | None = error
+    while at is not None:
+        number = at.errno if isinstance(at, OSError) else None
         # safetensors reports the system's number in its text alone.
-        if number is None and (match := re.search(r"\(os error (\d+)\)", str(error))):
+        if number is None and (match := re.search(r"\(os error (\d+)\)", str(at))):
             number = int(match[1])
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            where = getattr(error, "filename", None)
-            return os.strerror(number) + (f" ({where})" if where else "")
-        error = error.__cause__ or error.__context__
+        if number in _DISK_FULL:
+            where = f" ({_text(at.filename)})" if isinstance(at, OSError) and at.filename is not None else ""
+            return f"cannot write: {os.strerror(number)}{where}; make room, then run the same command again"
+        if number in _TOO_MANY_FILES:
+            return f"{os.strerror(number)}: raise the limit (`ulimit -n`), or use fewer workers"
+        at = at.__cause__ or at.__context__
     return None
+
+
+def _text(path: object) -> str:
+    return os.fsdecode(path) if isinstance(path, bytes | str | os.PathLike) else str(path)
+
+
+def _as_raised_in_worker(error: BaseException) -> BaseException:
+    """The error of a DataLoader's worker, or of a spawned process, as it was there.
+
+    PyTorch sends the whole traceback as the message: of an error of the same class if one can be made of a message alone, else of
+    another. Its first line that is not indented is "module.Class: message".
+    """
+    text = str(error)
+    found = re.search(r"(?:Original |following error:\s*)Traceback \(most recent call last\):\n", text)
+    if found is None:
+        return error
+    # What led to the error stands before it, in a traceback of its own.
+    last = text[found.start() :].rpartition("Traceback (most recent call last):\n")[2]
+    lines = last.splitlines()
+    start = next((n for n, line in enumerate(lines) if line and not line.startswith(" ")), None)
+    if start is None:
+        return error
+    name, _, message = "\n".join(lines[start:]).partition(": ")
+    kind = _class_named(name) or type(error)
+    if system := re.fullmatch(r"\[Errno (\d+)\] ([^:]*)(?:: '(.*)')?", message.strip(), re.DOTALL):
+        return OSError(int(system[1]), system[2], system[3])
+    # Not by its constructor, which may take other arguments.
+    original = kind.__new__(kind, message)
+    original.args = (message,)
+    return original
+
+
+def _class_named(name: str) -> type[BaseException] | None:
+    """An exception's class, as a traceback names it, of a module that is loaded here."""
+    module, _, attribute = name.rpartition(".")
+    found = getattr(sys.modules.get(module or "builtins"), attribute, None)
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads our output any more."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    return False
+
+
+def _versions() -> str:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        own = version("emo-lightning")
+    except PackageNotFoundError:
+        own = f"at {Path(__file__).parents[2]}"
+    return f"emo-lightning {own}, Python {platform.python_version()}, {platform.system()}"

@@ -9,12 +9,36 @@ import json
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
+
+__all__ = [
+    "BOX_TOLERANCE",
+    "DES_EXTENSION",
+    "EMOTIONS",
+    "IMAGE_EXTENSIONS",
+    "INTENSITY_LEVELS",
+    "NO_EMOTION",
+    "SCHEMA_VERSION",
+    "Box",
+    "Emotion",
+    "GroundedObject",
+    "IntensityLevel",
+    "Mask",
+    "PredictedObject",
+    "Prediction",
+    "Record",
+    "SchemaError",
+    "Triplet",
+    "describe",
+    "intensity_level",
+    "read_jsonl",
+    "write_jsonl",
+]
 
 SCHEMA_VERSION = 1
 """Written into every manifest; a reader refuses a version it does not know."""
@@ -65,6 +89,9 @@ class Emotion(StrEnum):
 
 
 EMOTIONS: tuple[Emotion, ...] = tuple(Emotion)
+
+NO_EMOTION = -1
+"""Class index of an image without an emotion, where the others have their position in `EMOTIONS`."""
 
 IntensityLevel = Literal["low", "medium", "high"]
 INTENSITY_LEVELS: tuple[IntensityLevel, ...] = ("low", "medium", "high")
@@ -144,7 +171,7 @@ class Record(_Model):
     intensity_level: IntensityLevel | None = None
     objects: list[GroundedObject] = []
     des: list[float] | None = None
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, object] = {}
 
     @field_validator("id")
     @classmethod
@@ -157,7 +184,7 @@ class Record(_Model):
 
     @field_validator("emotion", mode="before")
     @classmethod
-    def _emotion_by_name(cls, value: Any) -> Any:
+    def _emotion_by_name(cls, value: object) -> object:
         return Emotion.parse(value) if isinstance(value, str) else value
 
     @field_validator("emotion_scores")
@@ -252,7 +279,7 @@ class Prediction(BaseModel):
     intensity_level: str | None = None
     objects: list[PredictedObject] = []
     des: list[float] | None = None
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, object] = {}
 
     @classmethod
     def from_json(cls, data: bytes | str, where: str) -> Prediction:

@@ -6,12 +6,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache, collate_features
 from emo_lightning.data.loader import ResumableLoader, check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches
-from emo_lightning.data.supervision import NO_EMOTION
 
 
 class FeatureDataModule(pl.LightningDataModule):

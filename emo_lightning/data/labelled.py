@@ -8,11 +8,12 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import Dataset
 
+from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.loader import check_counts, rank_loader
 from emo_lightning.data.sampler import EpochBatches, Slot
-from emo_lightning.data.supervision import NO_EMOTION, Supervision, collate_supervision
+from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
 
 

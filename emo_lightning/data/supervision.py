@@ -9,10 +9,7 @@ from typing import Any
 
 import torch
 
-from emo_lightning.core.records import EMOTIONS, Record
-
-NO_EMOTION = -1
-"""Class index of a sample without a category."""
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Record
 
 _NO_DISTRIBUTION = (math.nan,) * len(EMOTIONS)
 

@@ -296,6 +296,7 @@ def stage_main(stage: Stage) -> int:
     # Lightning's launcher starts further ranks as `python -m emo_lightning _stage FOLDER`.
     import importlib.util
 
+    command = ["emo", *sys.argv[1:]]
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("emo_lightning.__main__")
     sys.argv = [sys.argv[0], "_stage", str(stage.out)]
     os.environ.setdefault("WANDB_MODE", "offline")
@@ -312,7 +313,7 @@ def stage_main(stage: Stage) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return explain_error(error, f"stage {stage.name!r}: ")
+        return explain_error(error, command, f"stage {stage.name!r}: ")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""DES for images and for whole datasets."""
+"""DES of image files (to a table) and of whole tars (to new tars)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import webdataset
 from rich.progress import track
 
-from emo_lightning.core.files import read_object, write_json
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import read_object, replacing, write_json, write_text
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.records import DES_EXTENSION
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.images import open_image
-from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.inference.bundle import EmotionModel, bundle_fingerprint
+from emo_lightning.data.tar_index import ShardRange, TarIndex
+from emo_lightning.inference.bundle import bundle_fingerprint
+from emo_lightning.inference.model import EmotionModel
 
 MANIFEST = "manifest.json"
 MADE_BY = "embedding.json"
 """Which model's embeddings a folder holds."""
+
+
+class EmbedError(InputError):
+    """Embeddings cannot be written where they were asked for."""
 
 
 def embed_images(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
@@ -58,25 +63,25 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
         device: torch device.
 
     Raises:
-        ValueError: `out` is the folder of the tars or holds embeddings of another model, or two shards have the same name.
+        EmbedError: `out` is the folder of the tars or holds embeddings of another model, or two shards have the same name.
     """
     index = TarIndex.open(list(paths))
     shards = index.shards
     names = [Path(s.path).name for s in shards]
     if len(set(names)) != len(names):
         msg = f"two shards are named {max(names, key=names.count)!r}; embed them into different folders"
-        raise ValueError(msg)
+        raise EmbedError(msg)
     if any(Path(s.path).resolve().parent == out.resolve() for s in shards):
         msg = f"--out {out} is the folder of the tars; choose another"
-        raise ValueError(msg)
+        raise EmbedError(msg)
     out.mkdir(parents=True, exist_ok=True)
     ranks = Ranks.from_environment()
     _check_model(out, model, ranks.rank)
     mine = [s for s in shards[ranks.rank :: ranks.world_size] if not (out / Path(s.path).name).exists()]
-    net = EmotionModel(model, device) if mine else None
-    for shard in mine:
-        assert net is not None
-        _embed_shard(index, shard, out / Path(shard.path).name, net, batch_size)
+    if mine:
+        net = EmotionModel(model, device)
+        for shard in mine:
+            _embed_shard(index, shard, out / Path(shard.path).name, net, batch_size)
     if all((out / name).exists() for name in names):
         _write_manifest(out, shards)
     print(f"{len(mine)} of {len(shards)} shards embedded by rank {ranks.rank}: {out}")
@@ -90,47 +95,44 @@ def _check_model(out: Path, model: Path, rank: int) -> None:
             f"{out} holds embeddings of another model (weights {str(old)[:12]}, of {model} {weights[:12]}); choose another folder, "
             "or remove it"
         )
-        raise ValueError(msg)
-    # Every rank writes the same; a name of its own, since two may do so at once.
-    temporary = out / f"{MADE_BY}.{rank}.tmp"
-    temporary.write_text(json.dumps({"weights": weights}) + "\n", encoding="utf-8")
-    temporary.replace(made_by)
+        raise EmbedError(msg)
+    # Every rank writes the same, and two may do so at once.
+    write_text(made_by, json.dumps({"weights": weights}) + "\n", writer=rank)
 
 
-def _embed_shard(index: TarIndex, shard: Any, target: Path, net: EmotionModel, batch_size: int) -> None:
-    temporary = target.with_name(target.name + ".tmp")
-    try:
-        # Nothing of this machine or moment gets into a member's header: the same input gives the same bytes.
-        with open(temporary, "wb") as stream, webdataset.TarWriter(stream, mtime=0, user="", group="", mode=0o644) as tar:
-            starts = range(shard.start, shard.stop, batch_size)
-            for start in track(starts, description=target.name):
-                rows = range(start, min(start + batch_size, shard.stop))
-                vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
-                for row, vector in zip(rows, vectors, strict=True):
-                    image, extension = index.image_bytes(row)
-                    buffer = io.BytesIO()
-                    np.save(buffer, vector)
-                    # The key holds the folder within the tar, if there is one.
-                    tar.write(
-                        {
-                            "__key__": index.key(row),
-                            extension: image,
-                            "json": index.record_bytes(row),
-                            DES_EXTENSION: buffer.getvalue(),
-                        }
-                    )
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    temporary.replace(target)
+def _embed_shard(index: TarIndex, shard: ShardRange, target: Path, net: EmotionModel, batch_size: int) -> None:
+    # Nothing of this machine or moment gets into a member's header: the same input gives the same bytes.
+    header = {"mtime": 0, "user": "", "group": "", "mode": 0o644}
+    with (
+        replacing(target) as temporary,
+        open(temporary, "wb") as stream,
+        webdataset.TarWriter(stream, **header) as tar,
+    ):
+        starts = range(shard.start, shard.stop, batch_size)
+        for start in track(starts, description=target.name):
+            rows = range(start, min(start + batch_size, shard.stop))
+            vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
+            for row, vector in zip(rows, vectors, strict=True):
+                image, extension = index.image_bytes(row)
+                buffer = io.BytesIO()
+                np.save(buffer, vector)
+                # The key holds the folder within the tar, if there is one.
+                tar.write(
+                    {
+                        "__key__": index.key(row),
+                        extension: image,
+                        "json": index.record_bytes(row),
+                        DES_EXTENSION: buffer.getvalue(),
+                    }
+                )
 
 
-def _write_manifest(out: Path, shards: Sequence[Any]) -> None:
+def _write_manifest(out: Path, shards: Sequence[ShardRange]) -> None:
     """The sources' manifest with the new shards' sizes and hashes; only where the sources have one."""
     sources = {Path(s.path).parent / MANIFEST for s in shards}
     if len(sources) != 1 or not (source := sources.pop()).exists():
         return
-    manifest = json.loads(source.read_text())
+    manifest = read_object(source)
     kept = {Path(s.path).name for s in shards}
     rows = [row for row in manifest["shards"] if row["file"] in kept]
     for row in rows:

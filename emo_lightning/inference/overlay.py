@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from emo_lightning.core.colours import EMOTION_COLOURS
+from emo_lightning.core.files import replacing
 from emo_lightning.core.records import EMOTIONS
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def save_overlay(image: Any, said: dict[str, Any], path: Path) -> None:
+    from emo_lightning.inference.model import Explanation
+
+_BOX = "#d62728"
+_BESIDE_BOX = "white"
+
+
+def save_overlay(image: Image, explanation: Explanation, path: Path) -> None:
     """Draw boxes on the image and, beside it, triplet, emotion distribution and intensity.
 
     Args:
         image: RGB picture in its original size.
-        said: `Explanation.as_json()`.
+        explanation: of `EmotionModel.explain`.
         path: of the PNG.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    from emo_lightning.report.svg import EMOTION_COLOURS
-
-    scores = said["emotion_scores"]
+    said, scores = explanation.prediction, explanation.distribution
     figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     left.imshow(image)
     left.set_axis_off()
-    for item in said["objects"]:
-        x1, y1, x2, y2 = item["bbox"]
-        left.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="white", linewidth=4))
-        left.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor="#d62728", linewidth=2))
+    for region in said.objects:
+        x1, y1, x2, y2 = region.bbox
+        for colour, width in ((_BESIDE_BOX, 4), (_BOX, 2)):
+            left.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width))
         left.text(
             x1,
             y1,
-            f" {item['phrase'] or ''} ",
-            color="white",
-            backgroundcolor="#d62728",
+            f" {region.phrase or ''} ",
+            color=_BESIDE_BOX,
+            backgroundcolor=_BOX,
             fontsize=9,
             va="bottom",
             parse_math=False,
         )
-    triplet = " – ".join(str(said[key] or "?") for key in ("background", "attribute", "subject"))
+    triplet = " – ".join(str(part or "?") for part in (said.background, said.attribute, said.subject))
     # What a model says is no formula, whatever dollar signs are in it.
     left.set_title(triplet, fontsize=11, parse_math=False)
     if scores:
@@ -50,7 +58,7 @@ def save_overlay(image: Any, said: dict[str, Any], path: Path) -> None:
         right.set_xlabel("probability (linear probe on DES)")
     else:
         right.set_axis_off()
-    intensity = "?" if said["intensity"] is None else f"{said['intensity']:g}"
-    right.set_title(f"emotion: {said['emotion'] or '?'}   intensity: {intensity}/10", fontsize=11, parse_math=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=110)
+    intensity = "?" if said.intensity is None else f"{said.intensity:g}"
+    right.set_title(f"emotion: {said.emotion or '?'}   intensity: {intensity}/10", fontsize=11, parse_math=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)

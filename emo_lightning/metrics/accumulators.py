@@ -22,8 +22,8 @@ from emo_lightning.metrics.matching import Array
 Rows = dict[str, dict[str, Array]]
 """`{"paper": {row: (K,)}, "strict": {…}}`, x100, NaN where nothing could be scored."""
 
-NO_EMOTION = len(EMOTIONS)
-"""Column of the confusion matrix for replies without one of the eight emotions, and for missing ones."""
+UNREADABLE = len(EMOTIONS)
+"""Column of the confusion matrix for answers without one of the eight emotions, and for missing ones."""
 
 POSITION = {emotion.value: i for i, emotion in enumerate(EMOTIONS)}
 
@@ -45,7 +45,7 @@ class Batch:
     @cached_property
     def by_emotion(self) -> Array:
         """(images, 8): 1 at the reference's emotion, nothing where it has none."""
-        positions = [POSITION[r.emotion] if r.emotion else NO_EMOTION for r in self.records]
+        positions = [POSITION[r.emotion] if r.emotion else len(EMOTIONS) for r in self.records]
         return np.eye(len(EMOTIONS) + 1)[positions, : len(EMOTIONS)]
 
 

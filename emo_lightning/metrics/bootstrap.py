@@ -13,12 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from emo_lightning.core.intervals import LEVEL
+
 Array = NDArray[np.float64]
 
 RESAMPLES = 1000
-LEVEL = 0.95
-"""Of the intervals."""
-
 FEWEST = 2
 """Images below which there is no interval: one image says nothing of others."""
 

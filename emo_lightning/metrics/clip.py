@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from emo_lightning.models.hub import cache_only
+from emo_lightning.core.hub import cache_only
 
 if TYPE_CHECKING:
     from PIL.Image import Image

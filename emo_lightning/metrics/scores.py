@@ -10,7 +10,7 @@ import numpy as np
 
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Prediction, SchemaError, intensity_level
 from emo_lightning.metrics import matching
-from emo_lightning.metrics.accumulators import NO_EMOTION, POSITION, Batch, Rows, Sums, ratio
+from emo_lightning.metrics.accumulators import POSITION, UNREADABLE, Batch, Rows, Sums, ratio
 from emo_lightning.metrics.boxes import SCORES, box_scores
 from emo_lightning.metrics.matching import Array
 
@@ -94,9 +94,9 @@ class EmotionScores(Sums):
                 row[4] = 1
                 continue
             said = prediction.emotion if prediction else None
-            truth, column = POSITION[record.emotion], POSITION.get((said or "").strip().casefold(), NO_EMOTION)
-            row[:4] = said == record.emotion.value, column == truth, column == NO_EMOTION, 1
-            row[len(self.names) + truth * (NO_EMOTION + 1) + column] = 1
+            truth, column = POSITION[record.emotion], POSITION.get((said or "").strip().casefold(), UNREADABLE)
+            row[:4] = said == record.emotion.value, column == truth, column == UNREADABLE, 1
+            row[len(self.names) + truth * (UNREADABLE + 1) + column] = 1
         return out
 
     def rows(self, sums: Array) -> Rows:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from emo_lightning.core.hub import HubError, cache_only
 from emo_lightning.data.boxes import resized_size
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, part_of
-from emo_lightning.models.hub import HubError, cache_only
 from emo_lightning.models.windows import attend_in_windows
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")

@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 from emo_lightning.analysis.des_space.inputs import DesSet
 from emo_lightning.analysis.des_space.interpolation import Path as Interpolated
 from emo_lightning.analysis.references import References
+from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.report.paper_figures import INK, STYLE, save
-from emo_lightning.report.svg import ARM_COLOURS, EMOTION_COLOURS
+from emo_lightning.report.svg import ARM_COLOURS
 
 _FORMATS = ("svg", "png", "pdf")
 _STYLE: Any = {

@@ -15,9 +15,9 @@ from PIL.Image import Image
 
 from emo_lightning.analysis.mds import Cloud
 from emo_lightning.analysis.references import References
+from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.records import EMOTIONS, Record
-from emo_lightning.report.svg import EMOTION_COLOURS
 
 THUMBNAIL_SIDES = (128, 96, 72, 56, 40)
 """Longest side of the pictures in pixels: the first with which the page stays below its limit."""

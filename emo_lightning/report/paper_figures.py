@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from emo_lightning.analysis.mds import Cloud
+from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.report.svg import ARM_COLOURS, EMOTION_COLOURS, EMOTION_MARKERS
+from emo_lightning.report.svg import ARM_COLOURS
 
 STYLE: Any = {
     "pdf.fonttype": 42,  # text that can be searched and edited, as publishers ask

@@ -17,15 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.records import EMOTIONS, SchemaError
-
-EMOTION_COLOURS: dict[str, str] = dict(
-    zip(EMOTIONS, ("#E69F00", "#56B4E9", "#009E73", "#F0C808", "#D55E00", "#8C6D31", "#5B5BD6", "#CC79A7"), strict=True)
-)
-"""Okabe and Ito's colour-blind-safe set, its black (lost on a dark page) replaced by brown and its blue lightened."""
-
-EMOTION_MARKERS: dict[str, str] = dict(zip(EMOTIONS, "os^DvpX*", strict=True))
-"""A second channel beside colour."""
 
 ARM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0C808", "#D55E00")
 """Of the arms' dashed boxes and curves, in the order of the arms."""

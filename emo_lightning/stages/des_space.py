@@ -147,7 +147,7 @@ def stability_stage(
     from emo_lightning.analysis.des_space.stability import DEFAULT_CHANGES, Change, embedder, stability
     from emo_lightning.analysis.mds import stratified_sample
     from emo_lightning.analysis.references import References
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
     from emo_lightning.report.des_space_figures import draw_stability
     from emo_lightning.report.tables.des_space import stability_page
 

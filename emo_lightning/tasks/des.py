@@ -13,10 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
-from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive

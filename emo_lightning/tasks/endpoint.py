@@ -44,7 +44,7 @@ def questions(
     Args:
         index: the images.
         objectives: what is asked of each.
-        picture: makes a picture of (sha256, extension, read, width, height): `data_prep.provider.caller.Picture`.
+        picture: makes a picture of (sha256, extension, read, width, height): `data_prep.provider.request.Picture`.
         request: makes a request of a picture and a prompt.
         blind: grey in place of every image.
     """

@@ -17,10 +17,9 @@ from torchmetrics import CatMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
-from emo_lightning.core.records import EMOTIONS, Prediction, write_jsonl
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Prediction, write_jsonl
 from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
-from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import OptimConfig, Task, total_steps

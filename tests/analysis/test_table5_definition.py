@@ -234,7 +234,7 @@ def test_breakdown_and_confusion_are_what_their_definitions_say() -> None:
                 assert column[mode][row] == pytest.approx(value, abs=1e-9), (name, mode, row)
 
 
-READ_ONLY = {"emo_lightning.analysis.references", "emo_lightning.models.hub"}
+READ_ONLY = {"emo_lightning.analysis.references", "emo_lightning.core.hub"}
 """Modules that Table 5 imports and that bring data or weights: which ones is no part of how they are scored."""
 
 

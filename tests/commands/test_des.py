@@ -61,7 +61,7 @@ def test_stability_asks_the_real_model(bundle: Path, world_tars: Path, tmp_path:
 def test_another_wording_is_put_back(bundle: Path, world_tars: Path) -> None:
     from emo_lightning.analysis.des_space.stability import embedder
     from emo_lightning.data.chat import prompt
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
 
     model = EmotionModel(bundle, "cpu")
     index = TarIndex.open(str(world_tars))

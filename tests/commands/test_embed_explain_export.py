@@ -14,7 +14,7 @@ import webdataset
 from PIL import Image
 
 from emo_lightning.cli import main
-from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.des import DESHead
 
@@ -161,25 +161,14 @@ def test_explain_writes_json_and_overlay(
 
 
 def test_overlay_draws_what_was_said(tmp_path: Path) -> None:
+    from emo_lightning.inference.model import Explanation
     from emo_lightning.inference.overlay import save_overlay
 
     image = Image.new("RGB", (100, 80), "gray")
-    nothing = {
-        "background": None,
-        "attribute": None,
-        "subject": None,
-        "emotion": None,
-        "intensity": None,
-        "objects": [],
-        "emotion_scores": None,
-    }
-    full = nothing | {
-        "subject": "dog $x^$",
-        "emotion": "$^$",
-        "intensity": 7.0,
-        "objects": [{"bbox": [10, 10, 60, 60], "phrase": "$_^$"}],
-        "emotion_scores": {str(e): 1 / 8 for e in EMOTIONS},
-    }
+    nothing = Explanation(Prediction(id="a"), None, [])
+    region = PredictedObject(bbox=(10, 10, 60, 60), phrase="$_^$")
+    said = Prediction(id="b", subject="dog $x^$", emotion="$^$", intensity=7.0, objects=[region])
+    full = Explanation(said, {str(e): 1 / 8 for e in EMOTIONS}, [])
     save_overlay(image, nothing, tmp_path / "a.png")
     save_overlay(image, full, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()

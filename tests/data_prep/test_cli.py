@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.cli import COMMANDS, main
-from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.prepare import prepare_world
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from emo_lightning.core.records import Record
@@ -36,8 +36,8 @@ def test_help_imports_nothing_heavy() -> None:
     )
 
 
-class _Parsed(Exception):
-    """Arguments were understood; the command goes no further."""
+class _Parsed(BaseException):
+    """Arguments were understood; the command goes no further. No Exception, which the command line would explain."""
 
 
 def _commands_of_the_readme() -> list[str]:
@@ -105,7 +105,7 @@ def test_own_photographs_from_import_to_tars(
     ],
 )
 def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([a.format(tmp=tmp_path) for a in arguments]) == 1
+    assert main([a.format(tmp=tmp_path) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
@@ -136,7 +136,7 @@ def test_world_source_hides_its_truth(tmp_path: Path, write_config) -> None:
 
     with Store(tmp_path / "s", write=False) as store:
         items = list(store.ledger.items())
-    known = store_truth(tmp_path / "s", PrepConfig.load(path))
+    known = store_truth(tmp_path / "s", DemoConfig.load(path))
     assert {r.sha256 for r in known} == {i.sha256 for i in items}
     assert all(isinstance(r, Record) for r in known)
     assert {i.split for i in items} == {"train", "val"}

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_prep.annotate.replies import CriticReply, FullAnnotation, InvalidReply, parse_reply, strict_schema
-from data_prep.config import ConfigError, PrepConfig, load_prices
+from data_prep.annotate.replies import CriticReply, FullAnnotation
+from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
+from data_prep.provider.prices import load_prices
+from data_prep.provider.reply_schema import InvalidReply, parse_reply, strict_schema
 from data_prep.review.study import StudyConfig
+from data_prep.settings import ConfigError
 from tests.data_prep.conftest import ROOT
 
 CONFIGS = sorted(p for p in (ROOT / "configs/prep").glob("*.yaml") if p.name != "prices.yaml" and "expand" not in p.name)
@@ -15,7 +19,7 @@ CONFIGS = sorted(p for p in (ROOT / "configs/prep").glob("*.yaml") if p.name != 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_configuration_loads_and_has_prices(path: Path) -> None:
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     prices = load_prices(config.prices)
     assert {e.model for e in config.endpoints} <= set(prices)
     assert sum(a.weight for a in config.annotators) == pytest.approx(1)
@@ -34,7 +38,7 @@ def test_every_configuration_loads_and_has_prices(path: Path) -> None:
 def test_a_wrong_key_is_one_clear_error(change: dict, message: str, write_config) -> None:
     path = write_config(lambda config: config.update(change))
     with pytest.raises(ConfigError, match=message) as error:
-        PrepConfig.load(path)
+        DemoConfig.load(path)
     assert str(path) in str(error.value)
 
 

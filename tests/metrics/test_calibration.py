@@ -14,9 +14,8 @@ from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from emo_lightning.cli import main
-from emo_lightning.core.records import EMOTIONS, Prediction, read_jsonl, write_jsonl
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Prediction, read_jsonl, write_jsonl
 from emo_lightning.data.features import FeatureCache
-from emo_lightning.data.supervision import NO_EMOTION
 from emo_lightning.metrics.bootstrap import draws
 from emo_lightning.metrics.calibration import (
     _replicates,

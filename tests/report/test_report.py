@@ -14,6 +14,7 @@ import pyarrow.parquet as parquet
 import pytest
 import yaml
 
+from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.records import EMOTIONS, SchemaError, write_jsonl
 from emo_lightning.report.build import build_report
 from emo_lightning.report.page import Page, PageFigure, PageTable, Spread, write_page
@@ -21,7 +22,7 @@ from emo_lightning.report.panel import choose
 from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import RunFolder
 from emo_lightning.report.sections import RunSections
-from emo_lightning.report.svg import EMOTION_COLOURS, EMOTION_MARKERS, overlay_svg, read_losses
+from emo_lightning.report.svg import overlay_svg, read_losses
 from emo_lightning.stages import tables as stages
 from tests.made import book, make_prediction, make_record, write_tar
 

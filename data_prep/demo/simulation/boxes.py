@@ -7,7 +7,7 @@ import random
 import re
 from typing import Any
 
-from data_prep.config import SimulatedModel
+from data_prep.demo.simulation.config import SimulatedModel
 from emo_lightning.core.records import Record
 
 _SHOWN = re.compile(r"^Box, in shares of .*: (\{.*\})$", re.MULTILINE)

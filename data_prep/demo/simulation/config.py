@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class Settings(BaseModel):
-    """A part of a configuration: no other keys, and not to be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from data_prep.settings import Settings
 
 
 class SimulatedModel(Settings):

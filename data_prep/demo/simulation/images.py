@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.config import Price, SimulatedImages, SimulationConfig
+from data_prep.demo.simulation.config import SimulatedImages, SimulationConfig
+from data_prep.provider.prices import Price
 from emo_lightning.core.records import Record, intensity_level
 
 if TYPE_CHECKING:

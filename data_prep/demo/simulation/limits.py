@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 
-from data_prep.config import SimulatedModel
+from data_prep.demo.simulation.config import SimulatedModel
 
 _GRACE = 0.2
 """Seconds in which a request may still arrive that was sent before its sender (on a busy machine) could read the refusal."""

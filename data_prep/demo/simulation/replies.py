@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.config import SimulatedModel, SimulationConfig
 from data_prep.demo.simulation.boxes import box_verdict
+from data_prep.demo.simulation.config import SimulatedModel, SimulationConfig
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Emotion, Record, intensity_level
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.images import drawn_truth
 from data_prep.demo.simulation.replies import Simulation, SimulationError
 from data_prep.demo.simulation.server import SimulationServer, read_request
@@ -119,7 +119,7 @@ def _as_record(truth: WorldSample | Record) -> Record:
     return world_truth(truth)
 
 
-def store_truth(store_root: str | Path, config: PrepConfig) -> list[Record]:
+def store_truth(store_root: str | Path, config: DemoConfig) -> list[Record]:
     """Truth of the world images of a store, drawn again from their keys, and of images that a simulated model drew for it.
 
     Raises:
@@ -148,7 +148,7 @@ def store_truth(store_root: str | Path, config: PrepConfig) -> list[Record]:
     return records
 
 
-def run_server(truth: Iterable[Record], config: PrepConfig, *, port: int, child: bool) -> None:
+def run_server(truth: Iterable[Record], config: DemoConfig, *, port: int, child: bool) -> None:
     """Serve until interrupted (or, as a child, until standard input ends); prints the address first.
 
     Raises:
@@ -179,7 +179,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--child", action="store_true", help="end when standard input does")
     args = parser.parse_args(argv)
-    run_server(read_jsonl(args.truth, Record), PrepConfig.load(args.config), port=args.port, child=args.child)
+    run_server(read_jsonl(args.truth, Record), DemoConfig.load(args.config), port=args.port, child=args.child)
     return 0
 
 

@@ -11,11 +11,12 @@ import json
 from functools import partial
 from typing import Any
 
-from data_prep.config import PrepConfig, load_prices
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.batches import SimulatedBatchApi
 from data_prep.demo.simulation.images import ImageSimulation
 from data_prep.demo.simulation.limits import TokenBucket
 from data_prep.demo.simulation.replies import Simulation, SimulationError
+from data_prep.provider.prices import load_prices
 
 _RETRY_AFTER = "0.05"
 _CHARACTERS = 4
@@ -31,7 +32,7 @@ class SimulationServer:
         config: for the price table.
     """
 
-    def __init__(self, simulation: Simulation, config: PrepConfig) -> None:
+    def __init__(self, simulation: Simulation, config: DemoConfig) -> None:
         self.simulation = simulation
         self.prices = load_prices(config.prices)
         self.bill: dict[str, dict[str, int]] = {}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from data_prep.config import SimulatedModel
+from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.limits import TokenBucket
 from data_prep.provider.allowance import allowances
 from data_prep.provider.rate import RateLimit, retry_after

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.config import BatchConfig, ConfigError, EndpointConfig, Price
-from data_prep.provider.attempts import Attempts, Failure
+from data_prep.provider.attempts import Attempts
 from data_prep.provider.batch import records
 from data_prep.provider.batch.records import Batch, Result
 from data_prep.provider.batch.service import ENDED, BatchService, NotCreated
 from data_prep.provider.batch.spool import Spool, spool_path
 from data_prep.provider.caller import Caller
+from data_prep.provider.config import BatchConfig, EndpointConfig
+from data_prep.provider.failures import Failure
 from data_prep.provider.outage import in_words
+from data_prep.provider.prices import Price
 from data_prep.provider.request import Request
+from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
 
 _WAITING = Failure("batched", "travels in a batch")

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_prep.config import Price
-from data_prep.provider.attempts import CallError, Halt, Stopped
 from data_prep.provider.batch.records import Batch, Result
 from data_prep.provider.completion import never_sent, root_cause, usage_of
+from data_prep.provider.failures import CallError, Halt, Stopped
 from data_prep.provider.outage import in_words
+from data_prep.provider.prices import Price
 from data_prep.provider.rate import retry_after
 from data_prep.provider.statuses import is_fatal
 

@@ -24,7 +24,7 @@ from emo_lightning.data.collate import Collator
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from emo_lightning.inference.bundle import EmotionModel
+    from emo_lightning.inference.model import EmotionModel
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.export import export_store
 from data_prep.export.shards import ExportError
@@ -57,7 +57,7 @@ class Run:
 
         import_toys(root, toys[:1])
         with server(answer) as (url, seen):
-            self.report = run_pass(root, PrepConfig.load(write_config()), url)
+            self.report = run_pass(root, DemoConfig.load(write_config()), url)
         self.prompts: dict[str, list[str]] = {model: [] for model in said}
         for body in seen:
             texts = [part["text"] for part in body["messages"][-1]["content"] if part["type"] == "text"]

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.config import ConfigError, PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.export import export_store
-from data_prep.provider.caller import CallError
 from data_prep.provider.completion import never_sent
+from data_prep.provider.failures import CallError
+from data_prep.settings import ConfigError
 from data_prep.store.store import Store, StoreError
 from emo_lightning.core.records import Record
 from tests.data_prep.serving import calls, completion, good, import_toys, run_pass, send, server
@@ -37,7 +38,7 @@ def noisy(config: dict) -> None:
 
 def test_the_whole_pass_is_paid_once_and_reproducible(tmp_path: Path, toys: list, write_config) -> None:
     path = write_config(noisy)
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     exported = []
     for run, concurrency in (("a", 12), ("b", 1)):
         root = tmp_path / run
@@ -73,7 +74,7 @@ def test_nothing_but_the_image_reaches_a_model(tmp_path: Path, toys: list, write
     path = write_config()
     import_toys(tmp_path / "s", toys)
     with simulated_annotators([r for r, _ in toys], path) as server:
-        run_pass(tmp_path / "s", PrepConfig.load(path), server.base_url)
+        run_pass(tmp_path / "s", DemoConfig.load(path), server.base_url)
     stored = (tmp_path / "s" / "ledger.sqlite").read_bytes()
     assert b"a-key-that-must-not-be-written" not in stored
     with sqlite3.connect(tmp_path / "s" / "ledger.sqlite") as ledger:
@@ -91,7 +92,7 @@ def test_a_new_critic_prompt_costs_no_annotator_call(
     tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_config()
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     import_toys(tmp_path / "s", toys)
     with simulated_annotators([r for r, _ in toys], path) as server:
         run_pass(tmp_path / "s", config.model_copy(update={"max_revisions": 0}), server.base_url)
@@ -110,7 +111,7 @@ def test_a_new_critic_prompt_costs_no_annotator_call(
 
 
 def test_a_connection_lost_after_sending_is_unknown_and_not_sent_again(tmp_path: Path, toys: list, write_config) -> None:
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
     lost = []
 
@@ -141,7 +142,7 @@ def test_a_server_that_is_not_there_ends_the_pass_and_costs_nothing(
         for endpoint in [*config["annotators"], config["critic"]]:
             endpoint["max_attempts"] = 2
 
-    config = PrepConfig.load(write_config(few))
+    config = DemoConfig.load(write_config(few))
     import_toys(tmp_path / "s", toys[:2])
     with pytest.raises(CallError, match=r"cannot connect to http://127\.0\.0\.1:9/v1"):
         run_pass(tmp_path / "s", config, "http://127.0.0.1:9/v1")
@@ -149,7 +150,7 @@ def test_a_server_that_is_not_there_ends_the_pass_and_costs_nothing(
 
 
 def test_rejections_are_retried_each_a_row_and_retry_after_is_obeyed(tmp_path: Path, toys: list, write_config) -> None:
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
     times: list[float] = []
 
@@ -170,7 +171,7 @@ def test_rejections_are_retried_each_a_row_and_retry_after_is_obeyed(tmp_path: P
 
 
 def test_invalid_replies_are_paid_kept_and_asked_again_twice_with_the_error(tmp_path: Path, toys: list, write_config) -> None:
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
 
     def gemini_talks(handler: BaseHTTPRequestHandler, body: dict) -> None:
@@ -189,7 +190,7 @@ def test_invalid_replies_are_paid_kept_and_asked_again_twice_with_the_error(tmp_
 
 
 def test_a_wrong_key_ends_the_pass_with_one_message(tmp_path: Path, toys: list, write_config) -> None:
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys)
     with (
         server(lambda handler, body: send(handler, 401, {"error": "bad key"})) as (url, seen),
@@ -203,12 +204,12 @@ def test_missing_key_and_price_stop_before_the_first_request(
     tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_toys(tmp_path / "s", toys[:1])
-    config = PrepConfig.load(write_config(lambda c: c["critic"].update(model="unheard-of")))
+    config = DemoConfig.load(write_config(lambda c: c["critic"].update(model="unheard-of")))
     with pytest.raises(ConfigError, match="no price for unheard-of"):
         run_pass(tmp_path / "s", config, "http://127.0.0.1:9/v1")
     monkeypatch.delenv(KEY_VARIABLE)
     with pytest.raises(ConfigError, match=KEY_VARIABLE):
-        run_pass(tmp_path / "s", PrepConfig.load(write_config()), "http://127.0.0.1:9/v1")
+        run_pass(tmp_path / "s", DemoConfig.load(write_config()), "http://127.0.0.1:9/v1")
     assert calls(tmp_path / "s") == []
 
 

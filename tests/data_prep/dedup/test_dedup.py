@@ -11,12 +11,12 @@ import pytest
 from PIL import Image, ImageOps
 
 from data_prep.cli import main
-from data_prep.config import PrepConfig
 from data_prep.dedup.groups import Candidate, Likeness, Thresholds, between, decide
 from data_prep.dedup.pairs import Edges, Forest, close_between, close_hashes, close_vectors, components
 from data_prep.dedup.phash import MIRROR, WINDOWS, fingerprint, wholes
 from data_prep.dedup.registration import correlations, thumbnail
 from data_prep.dedup.run import DedupError, DedupSettings, dedup
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.sources import SourceItem
 from data_prep.store.ledger import Ledger
@@ -346,7 +346,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, capsys: pytest.
         (["--priority", "toy,web"], f"priority: no image of source web; sources in {path}: toy"),
         (["--model", str(tmp_path / "none")], "cannot be loaded"),
     ):
-        assert main(["dedup", str(path), *arguments]) == 1
+        assert main(["dedup", str(path), *arguments]) == 2
         assert message in capsys.readouterr().err
     with pytest.raises(DedupError):
         DedupSettings(threshold=-1)
@@ -436,7 +436,9 @@ def twin_id(store: Store) -> str:
     return next(item.id for item in store.ledger.items() if item.key == "twin")
 
 
-def test_a_duplicate_is_not_paid_for(tmp_path: Path, write_config, toys: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_duplicate_is_not_paid_for(
+    tmp_path: Path, write_config: Callable[..., Path], toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     path, root = write_config(), tmp_path / "store"
     (record, data), (other, more) = toys[:2]
@@ -446,7 +448,7 @@ def test_a_duplicate_is_not_paid_for(tmp_path: Path, write_config, toys: list, m
         dedup(store, DedupSettings())
         assert len(store.ledger.duplicates()) == 1
     with simulated_annotators([record, other], path) as server:
-        report = run_pass(root, PrepConfig.load(path), server.base_url)
+        report = run_pass(root, DemoConfig.load(path), server.base_url)
     assert (report.total, report.duplicates, sum(report.outcomes.values())) == (3, 1, 2)
     with Store(root, write=True) as store:
         counts = store.ledger.outcome_counts()

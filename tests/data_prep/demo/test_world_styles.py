@@ -42,7 +42,7 @@ def test_the_command_and_the_stage_write_the_same_tars(tmp_path: Path, capfd: py
     assert len(TarIndex.open(str(tmp_path / "a"))) == 4
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["created_from"]["world"]["style"] == "dusk"
     capfd.readouterr()
-    assert main([*words[:-1], "oil"]) == 1
+    assert main([*words[:-1], "oil"]) == 2
     assert "--style oil: allowed are flat, dusk" in capfd.readouterr().err
     experiment.write_text("name: f\nstages:\n  tars: {run: world_tars, split: dev, count: 4}\n")
     assert main(["run", str(experiment), "--runs", str(tmp_path)]) == 2

@@ -11,7 +11,7 @@ import transformers as t
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data_prep.annotate.prompts import EMOVIT
+from data_prep.config import EMOVIT_QUESTION
 from data_prep.emovit.scorer import ANSWER
 from tests.data_prep.grounding.models import randomise
 
@@ -22,7 +22,7 @@ def language_tokenizer() -> t.PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     special = ["<unk>", "<s>", "</s>", "[PAD]", "<image>"]
-    tokenizer.train_from_iterator([EMOVIT, ANSWER], trainers.BpeTrainer(vocab_size=90, special_tokens=special))
+    tokenizer.train_from_iterator([EMOVIT_QUESTION, ANSWER], trainers.BpeTrainer(vocab_size=90, special_tokens=special))
     return t.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",
@@ -37,7 +37,7 @@ def save_base(folder: Path) -> Path:
     """A tiny InstructBLIP with its processor, as a hub model is stored."""
     torch.manual_seed(0)
     language = language_tokenizer()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(re.findall(r"\w+|[^\w\s]", EMOVIT.lower())))]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(set(re.findall(r"\w+|[^\w\s]", EMOVIT_QUESTION.lower())))]
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(words))
     question = t.BertTokenizer(str(folder / "vocab.txt"))

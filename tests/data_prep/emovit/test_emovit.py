@@ -13,16 +13,18 @@ import transformers as t
 from PIL import Image
 from safetensors.torch import save_file
 
-from data_prep.annotate.prompts import EMOVIT
 from data_prep.annotate.replies import EmotionVote
-from data_prep.annotate.voting import DistributionVote, pool, vote_distribution
+from data_prep.annotate.voting import pool, vote_distribution
 from data_prep.cli import main
-from data_prep.config import ConfigError, PrepConfig
+from data_prep.config import EMOVIT_QUESTION
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.emovit.convert import PROVENANCE, convert
 from data_prep.emovit.scorer import LocalVoter
+from data_prep.emovit.vote import DistributionVote
 from data_prep.emovit.votes import LocalVotes, MissingVote, run_local_votes
 from data_prep.local_models.checkpoints import CheckpointError
+from data_prep.settings import ConfigError
 from data_prep.stats.ablations import first_draft
 from data_prep.store.store import Store
 from emo_lightning.core.records import EMOTIONS, Emotion, Record
@@ -110,7 +112,7 @@ def test_a_partial_checkpoint_takes_the_rest_from_the_base(
     got, of_base = weights(tmp_path / "out"), weights(base)
     for key in tuned:
         assert torch.equal(got[key], (tuned if is_tuned(key) else of_base)[key]), key
-    assert main(command) == 1
+    assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
 
 
@@ -151,7 +153,7 @@ def test_what_does_not_fit_is_named(base: Path, tuned: dict, tmp_path: Path, cha
 
 @pytest.fixture(scope="module")
 def voter(base: Path) -> LocalVoter:
-    return LocalVoter.from_pretrained(str(base), EMOVIT, batch_size=2)
+    return LocalVoter.from_pretrained(str(base), EMOVIT_QUESTION, batch_size=2)
 
 
 @torch.inference_mode()
@@ -182,7 +184,7 @@ def test_an_encoder_decoder_is_refused(voter: LocalVoter) -> None:
     config = t.InstructBlipConfig(text_config={"model_type": "t5"})
     model = type("Model", (), {"config": config})
     with pytest.raises(CheckpointError, match="'t5': EmoViT's is decoder-only"):
-        LocalVoter(model, voter.processor, EMOVIT)
+        LocalVoter(model, voter.processor, EMOVIT_QUESTION)
 
 
 def with_local(base: Path, **changed: object) -> Callable[[dict], None]:
@@ -203,7 +205,7 @@ def test_votes_are_computed_once_and_read_by_the_pass(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = write_config(with_local(base))
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     assert [a.name for a in config.annotators] == ["gpt", "gemini"]
     assert [(a.name, a.weight) for a in config.local] == [("emovit", 0.4)]
     items = [item_of(record, data) for record, data in toys[:7]]
@@ -223,7 +225,7 @@ def test_votes_are_computed_once_and_read_by_the_pass(
         assert (said["annotator"], said["reply"]["emotion"]) == ("emovit", str(vote.vote.emotion))
         assert said["model"].startswith("sha256:")
         json.dumps(said)
-        other = PrepConfig.load(write_config(with_local(base, prompt="Which emotion?")))
+        other = DemoConfig.load(write_config(with_local(base, prompt="Which emotion?")))
         assert votes.digest() != LocalVotes(store.ledger, other).digest()
     assert main(["vote", str(tmp_path / "store"), "--config", str(write_config(with_local(base)))]) == 0
     assert capsys.readouterr().out == "votes: emovit 0 new\n"
@@ -234,8 +236,8 @@ def test_votes_are_computed_once_and_read_by_the_pass(
 def test_a_local_annotator_is_checked_like_the_others(base: Path, write_config: Callable[..., Path], tmp_path: Path) -> None:
     for changed, message in (({"name": "gpt"}, "different names"), ({"wieght": 1}, "wieght"), ({"role": "full"}, "role")):
         with pytest.raises(ConfigError, match=message):
-            PrepConfig.load(write_config(with_local(base, **changed)))
-    config = PrepConfig.load(write_config(with_local(tmp_path / "none")))
+            DemoConfig.load(write_config(with_local(base, **changed)))
+    config = DemoConfig.load(write_config(with_local(tmp_path / "none")))
     with Store(tmp_path / "store", write=True) as store, pytest.raises(CheckpointError, match="none: no such file or folder"):
         LocalVotes(store.ledger, config)
 
@@ -275,7 +277,7 @@ def test_the_pass_weighs_local_votes(
             assert set(said) == {"gpt", "gemini", "emovit"}
             assert len(said["emovit"]["scores"]) == 8
             record = Record.from_json(outcome.record, outcome.item_id)
-            draft = first_draft(record, PrepConfig.load(path))
+            draft = first_draft(record, DemoConfig.load(path))
             assert draft is not None, "Table 3 reads its vote from the record"
             assert sum(draft.pool.support.values()) == pytest.approx(1)
             if not outcome.revisions and not draft.contested:

@@ -11,8 +11,8 @@ import torch
 import transformers as t
 from PIL import Image
 
-from data_prep.annotate.prompts import EMOVIT
 from data_prep.cli import main
+from data_prep.config import EMOVIT_QUESTION
 from data_prep.emovit.scorer import LocalVoter
 from data_prep.store.store import Store
 from emo_lightning.core.records import EMOTIONS
@@ -26,8 +26,8 @@ def test_scores_are_those_of_a_cpu(base: Path, images: list[Image.Image]) -> Non
     # By default convolutions round their factors to 10 bits (TF32); without it only the order of sums differs.
     with torch.backends.cudnn.flags(allow_tf32=False):
         # The voter moves the model.
-        on_cpu = LocalVoter(model, processor, EMOVIT, device="cpu").log_probabilities(images)
-        on_gpu = LocalVoter(model, processor, EMOVIT, device="cuda").log_probabilities(images)
+        on_cpu = LocalVoter(model, processor, EMOVIT_QUESTION, device="cpu").log_probabilities(images)
+        on_gpu = LocalVoter(model, processor, EMOVIT_QUESTION, device="cuda").log_probabilities(images)
     assert on_cpu.std(-1).min() > 0.1, "scores that are all alike would agree by chance"
     assert torch.allclose(on_cpu, on_gpu, rtol=0, atol=1e-3)
 
@@ -47,9 +47,9 @@ def test_the_command_votes_in_bfloat16(
     assert capsys.readouterr().out == "votes: emovit 7 new\n"
     used = torch.cuda.max_memory_allocated()
     assert used > 0, "`device: auto` takes the GPU that is there"
-    voter = LocalVoter.from_pretrained(str(base), EMOVIT, device="cuda")
+    voter = LocalVoter.from_pretrained(str(base), EMOVIT_QUESTION, device="cuda")
     assert voter.model.dtype == torch.bfloat16
-    exact = LocalVoter.from_pretrained(str(base), EMOVIT, device="cpu")
+    exact = LocalVoter.from_pretrained(str(base), EMOVIT_QUESTION, device="cpu")
     with Store(tmp_path / "store", write=False) as store:
         for item in store.ledger.items():
             (row,) = store.ledger.read("SELECT distribution FROM local_votes WHERE image_sha256 = ?", (item.sha256,))

@@ -149,9 +149,9 @@ def test_without_ray_one_line_names_the_extra(
         return real(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", no_ray)
-    assert main(["dedup", str(tmp_path / "s"), "--engine", "ray"]) == 1
+    assert main(["dedup", str(tmp_path / "s"), "--engine", "ray"]) == 2
     assert "pip install 'emo-lightning[ray]'" in capsys.readouterr().err
-    assert main(["dedup", str(tmp_path / "s"), "--ray-address", "somewhere:1"]) == 1
+    assert main(["dedup", str(tmp_path / "s"), "--ray-address", "somewhere:1"]) == 2
     assert "only --engine ray uses a cluster" in capsys.readouterr().err
 
 
@@ -168,7 +168,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", refused)
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    assert main(["dedup", str(tmp_path / "s"), "--engine", "ray", "--ray-address", "h:1"]) == 1
+    assert main(["dedup", str(tmp_path / "s"), "--engine", "ray", "--ray-address", "h:1"]) == 2
     error = capsys.readouterr().err.strip()
     assert "no Ray cluster at h:1" in error
     assert "RAY_AUTH_MODE=token here and on every node" in error

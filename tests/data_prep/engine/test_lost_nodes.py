@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from data_prep.annotate.pipeline import PassReport, annotate
-from data_prep.config import PrepConfig
 from data_prep.dedup.run import DedupSettings, dedup
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.engine import LOCAL, Row, in_batches
 from data_prep.engine.cluster import RayEngine
@@ -54,7 +54,7 @@ def test_a_node_lost_while_it_waits_for_replies(
         import_toys(tmp_path / name, toys)
     path = write_config()
     with simulated_annotators([r for r, _ in toys], path) as sim, Store(tmp_path / "local", write=True) as store:
-        asyncio.run(annotate(store, PrepConfig.load(path).at(sim.base_url, KEY_VARIABLE)))
+        asyncio.run(annotate(store, DemoConfig.load(path).at(sim.base_url, KEY_VARIABLE)))
 
     def lose_it(report: PassReport) -> None:
         # A third of all calls goes through each node: so many outcomes, and its sender was at work.
@@ -63,7 +63,7 @@ def test_a_node_lost_while_it_waits_for_replies(
 
     path = write_config(slow)
     with simulated_annotators([r for r, _ in toys], path) as sim, Store(tmp_path / "ray", write=True) as store:
-        there = PrepConfig.load(path).at(sim.base_url, KEY_VARIABLE)
+        there = DemoConfig.load(path).at(sim.base_url, KEY_VARIABLE)
         first = asyncio.run(annotate(store, there, engine=RayEngine(), on_progress=lose_it))
         states = dict(store.ledger.read("SELECT state, count(*) FROM calls GROUP BY state"))
         unknown = states.get("unknown", 0)

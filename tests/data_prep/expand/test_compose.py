@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 
-from data_prep.config import ConfigError, load_prices
 from data_prep.expand.compose import PARTS, compose, quotas, rarity_weights
 from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.queries import choose, template_query
+from data_prep.provider.prices import load_prices
+from data_prep.settings import ConfigError
 from data_prep.stats.graph import Combination, TripletGraph
 from emo_lightning.core.records import Emotion
 from tests.data_prep.conftest import ROOT, truth

@@ -22,7 +22,7 @@ from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.expand.images import GenerationReport, generate
 from data_prep.expand.plan import make_plan, save_plan
-from data_prep.provider.attempts import CallError
+from data_prep.provider.failures import CallError
 from data_prep.store.store import Store
 from tests.data_prep.conftest import ROOT, picture
 from tests.data_prep.expand.annotated import KEY, annotated_store, images_server, rows, states, write_configs
@@ -141,9 +141,9 @@ def test_what_has_no_triplets_is_one_message(tmp_path: Path, toys: list, capsys:
         ["images", str(tmp_path / "s")],
         ["queries", str(tmp_path / "s"), "--out", str(tmp_path / "q"), "--no-llm"],
     ):
-        assert main(["expand", *command, "--count", "3"]) == 1
+        assert main(["expand", *command, "--count", "3"]) == 2
         assert "emo prep annotate" in capsys.readouterr().err
-    assert main(["expand", "images", str(tmp_path / "s"), "--count", "3", "--budget", "a lot"]) == 1
+    assert main(["expand", "images", str(tmp_path / "s"), "--count", "3", "--budget", "a lot"]) == 2
     assert "--budget a lot" in capsys.readouterr().err
 
 
@@ -292,7 +292,7 @@ def test_generated_images_are_annotated_like_all_others(tmp_path: Path, capsys: 
     """The demo world: import, annotate, expand, annotate. The label is what the annotators say, not what was intended."""
     import yaml
 
-    from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.demo.simulation.serve import store_truth
 
     server, config = write_configs(tmp_path)
@@ -301,14 +301,14 @@ def test_generated_images_are_annotated_like_all_others(tmp_path: Path, capsys: 
     server.write_text(yaml.safe_dump(world))
     root = tmp_path / "world"
     assert main(["import", "world", str(server), "--into", str(root)]) == 0
-    with simulated_annotators(store_truth(root, PrepConfig.load(server)), server) as sim:
+    with simulated_annotators(store_truth(root, DemoConfig.load(server)), server) as sim:
         annotate = ["annotate", str(root), "--config", str(server), "--base-url", sim.base_url]
         assert main(annotate) == 0
         images = ["expand", "images", str(root), "--config", str(config), "--base-url", sim.base_url, "--count", "8"]
         assert main(images) == 0
         bill = sum(row["nano_dollars"] for row in sim.bill().values())
     # A server that starts later knows what the first one drew.
-    with simulated_annotators(store_truth(root, PrepConfig.load(server)), server) as sim:
+    with simulated_annotators(store_truth(root, DemoConfig.load(server)), server) as sim:
         assert main([*annotate[:-1], sim.base_url]) == 0
         bill += sum(row["nano_dollars"] for row in sim.bill().values())
     outcomes = rows(root, "SELECT record FROM outcomes JOIN items ON items.id = item_id WHERE source = 'aigc'")

@@ -12,9 +12,11 @@ from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 
 import data_prep.grounding as grounding
-from data_prep.config import ConfigError, GroundingConfig, PrepConfig
+from data_prep.config import GroundingConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.grounding import Query, RegionGrounder, cut, ground, query_text, rank
 from data_prep.grounding.masks import decode_mask, encode_mask
+from data_prep.settings import ConfigError
 from data_prep.store.store import Store
 from emo_lightning.core.records import GroundedObject, Record
 
@@ -62,7 +64,7 @@ def test_the_cut_keeps_the_primary_one_if_it_keeps_any() -> None:
 def test_a_cut_below_what_is_stored_is_refused(write_config: Callable[..., Path]) -> None:
     path = write_config(lambda config: config["grounding"].update(threshold=0.3, cut=0.2))
     with pytest.raises(ConfigError, match=r"cut 0\.2 is below threshold 0\.3"):
-        PrepConfig.load(path)
+        DemoConfig.load(path)
 
 
 @given(arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans()))

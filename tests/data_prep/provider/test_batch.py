@@ -11,13 +11,14 @@ import openai
 import pytest
 
 from data_prep.cli import main
-from data_prep.config import ConfigError, PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.provider.attempts import CallError
 from data_prep.provider.batch.caller import BatchCaller
 from data_prep.provider.batch.records import open_batches
 from data_prep.provider.batch.service import BatchService
+from data_prep.provider.failures import CallError
 from data_prep.provider.prices import Price
+from data_prep.settings import ConfigError
 from data_prep.store.store import Store
 from tests.data_prep.serving import import_toys, run_pass
 
@@ -47,7 +48,7 @@ def faulty(config: dict) -> None:
 def test_batches_give_the_same_records_for_half_the_money(tmp_path: Path, toys: list, write_config) -> None:
     """With failing lines, expired batches and replies off the schema on the way."""
     path = write_config(faulty)
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     paid = {}
     for mode in (False, True):
         root = tmp_path / str(mode)
@@ -76,7 +77,7 @@ def test_a_batch_whose_creation_is_unknown_is_found_again(
 ) -> None:
     """The process dies after the provider took the batch and before it is written down; another dies before."""
     path = write_config(lambda c: c.update(batches={"poll_seconds": 0.05, "settle_seconds": 0.2}))
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     import_toys(tmp_path / "s", toys[:4])
 
     class Killed(BaseException):
@@ -116,7 +117,7 @@ def test_without_batch_open_batches_are_collected_and_nothing_is_asked_twice(
         config["simulation"]["batches"] = {"seconds": 0.5}
 
     path = write_config(slow)
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     import_toys(tmp_path / "s", toys[:4])
 
     async def interrupted(self: BatchCaller) -> None:
@@ -140,7 +141,7 @@ def test_cancelled_batches_keep_what_they_answered(
     tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config(lambda c: c["simulation"].update(batches={"seconds": 60}))
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     import_toys(tmp_path / "s", toys[:4])
 
     async def interrupted(self: BatchCaller) -> None:
@@ -169,8 +170,8 @@ def test_batch_mode_needs_endpoints_and_prices(tmp_path: Path, toys: list, write
             endpoint["batch"] = False
 
     with pytest.raises(ConfigError, match="batch: true"):
-        run_pass(tmp_path / "s", PrepConfig.load(write_config(none)), "http://127.0.0.1:9/v1", batch=True)
-    changed = PrepConfig.load(write_config(lambda c: c["annotators"][2].update(batch=True)))
+        run_pass(tmp_path / "s", DemoConfig.load(write_config(none)), "http://127.0.0.1:9/v1", batch=True)
+    changed = DemoConfig.load(write_config(lambda c: c["annotators"][2].update(batch=True)))
     with pytest.raises(ConfigError, match="no batch price for sim-emovit"):
         run_pass(tmp_path / "s", changed, "http://127.0.0.1:9/v1", batch=True)
 
@@ -188,7 +189,7 @@ def test_a_batch_is_not_forgotten_when_the_address_changes(
             )
         )
     with pytest.raises(ConfigError, match="open at http://elsewhere/v1"):
-        run_pass(tmp_path / "s", PrepConfig.load(write_config()), "http://127.0.0.1:9/v1")
+        run_pass(tmp_path / "s", DemoConfig.load(write_config()), "http://127.0.0.1:9/v1")
     with sqlite3.connect(tmp_path / "s" / "ledger.sqlite") as ledger:
         assert ledger.execute("SELECT count(*) FROM calls").fetchone() == (0,)
 
@@ -204,7 +205,7 @@ def test_a_batch_that_the_provider_declines_ends_the_pass(
 
     monkeypatch.setattr("data_prep.provider.batch.service.BatchService.upload", no_file)
     with simulated_annotators([r for r, _ in toys], path) as server, pytest.raises(CallError, match="no file file-nowhere"):
-        run_pass(tmp_path / "s", PrepConfig.load(path), server.base_url, batch=True)
+        run_pass(tmp_path / "s", DemoConfig.load(path), server.base_url, batch=True)
     with Store(tmp_path / "s", write=False) as store:
         assert not open_batches(store.ledger)
         assert store.ledger.open_calls() == {}
@@ -261,4 +262,4 @@ def test_a_provider_that_makes_no_batch_for_long_ends_the_pass(tmp_path: Path, t
         simulated_annotators([r for r, _ in toys], path) as server,
         pytest.raises(CallError, match=r"has made no batch for|the Batch API has not answered for"),
     ):
-        run_pass(tmp_path / "s", PrepConfig.load(path), server.base_url, batch=True)
+        run_pass(tmp_path / "s", DemoConfig.load(path), server.base_url, batch=True)

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from data_prep.annotate.estimate import estimate
-from data_prep.annotate.pipeline import budget_nano
 from data_prep.cli import main
-from data_prep.config import ConfigError, PrepConfig, load_prices
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.provider.budget import NANO, Budget
+from data_prep.provider.budget import NANO, Budget, budget_nano
 from data_prep.provider.image_tokens import ImageTokens
+from data_prep.provider.prices import load_prices
+from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
 from data_prep.store.store import Store
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
@@ -78,7 +79,7 @@ def test_a_pass_stops_before_its_budget_and_goes_on_with_a_larger_one(
     for store in (whole, root):
         import_toys(store, toys)
     with simulated_annotators([r for r, _ in toys], path) as sim:
-        run_pass(whole, PrepConfig.load(path), sim.base_url)
+        run_pass(whole, DemoConfig.load(path), sim.base_url)
         with Store(whole, write=False) as store:
             all_of_it = store.ledger.total_cost()
     with simulated_annotators([r for r, _ in toys], path) as sim:
@@ -98,7 +99,7 @@ def test_a_pass_stops_before_its_budget_and_goes_on_with_a_larger_one(
 
 
 def test_the_budget_of_a_store_counts_earlier_runs_and_unknown_outcomes(tmp_path: Path, toys: list, write_config) -> None:
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:6])
 
     def drop_critic(handler: BaseHTTPRequestHandler, body: dict) -> None:
@@ -122,7 +123,7 @@ def test_the_budget_of_a_store_counts_earlier_runs_and_unknown_outcomes(tmp_path
 
 
 def test_a_budget_needs_a_limit_on_every_reply(tmp_path: Path, toys: list, write_config) -> None:
-    config = PrepConfig.load(write_config(lambda c: c["critic"].update(parameters={"temperature": 0})))
+    config = DemoConfig.load(write_config(lambda c: c["critic"].update(parameters={"temperature": 0})))
     import_toys(tmp_path / "s", toys[:1])
     with pytest.raises(ConfigError, match="critic: a budget needs a limit"):
         run_pass(tmp_path / "s", config, "http://127.0.0.1:9/v1", limit_nano=NANO)
@@ -135,7 +136,7 @@ def test_a_budget_needs_a_limit_on_every_reply(tmp_path: Path, toys: list, write
 def test_a_reply_without_usage_is_counted_at_its_bound(
     tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
 
     def silent(handler: BaseHTTPRequestHandler, body: dict) -> None:
@@ -162,7 +163,7 @@ def test_the_estimate_asks_nobody_and_counts_what_the_ledger_has(
     tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config()
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     root = tmp_path / "s"
     import_toys(root, toys[:8])
     assert main(["annotate", str(root), "--config", str(path), "--base-url", "http://127.0.0.1:9/v1", "--estimate"]) == 0
@@ -191,9 +192,9 @@ def test_the_estimate_asks_nobody_and_counts_what_the_ledger_has(
 
 
 def test_an_endpoint_that_wants_a_long_pause_or_has_no_quota_ends_the_pass(tmp_path: Path, toys: list, write_config) -> None:
-    from data_prep.provider.caller import CallError
+    from data_prep.provider.failures import CallError
 
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:3])
 
     def tomorrow(handler: BaseHTTPRequestHandler, body: dict) -> None:
@@ -217,7 +218,7 @@ def test_counters_are_what_the_tables_hold(tmp_path: Path, toys: list, write_con
     root = tmp_path / "s"
     import_toys(root, toys[:6])
     with simulated_annotators([r for r, _ in toys], path) as sim:
-        run_pass(root, PrepConfig.load(path), sim.base_url)
+        run_pass(root, DemoConfig.load(path), sim.base_url)
 
     def held() -> tuple[object, ...]:
         with Store(root, write=False) as store:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from data_prep.annotate.replies import CriticReply, FullAnnotation
-from data_prep.config import PrepConfig, load_prices
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.provider.attempts import Halt
 from data_prep.provider.caller import Caller
 from data_prep.provider.concurrency import ask_many
+from data_prep.provider.failures import Halt
+from data_prep.provider.prices import load_prices
 from data_prep.provider.request import Picture, Request
 from data_prep.store.store import Store
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
@@ -27,7 +28,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_annotator_and_critic_of_one_model_share_its_rate(tmp_path: Path, write_config) -> None:
-    config = PrepConfig.load(write_config(lambda c: c["critic"].update(model="sim-gpt")))
+    config = DemoConfig.load(write_config(lambda c: c["critic"].update(model="sim-gpt")))
     with Store(tmp_path / "s", write=True) as store:
         caller = Caller(store.ledger, load_prices(config.prices), config.endpoints)
         limits = caller.attempts.limits
@@ -43,7 +44,7 @@ def test_a_retry_after_date_is_obeyed_by_every_caller_of_the_model(tmp_path: Pat
         for annotator in config["annotators"]:
             annotator["concurrency"] = 1
 
-    config = PrepConfig.load(write_config(one_at_a_time))
+    config = DemoConfig.load(write_config(one_at_a_time))
     import_toys(tmp_path / "s", toys[:6])
     arrived: list[float] = []
     told: list[float] = []
@@ -69,7 +70,7 @@ def test_an_intent_that_was_not_sent_is_said_to_be_unsent_when_a_pause_comes(tmp
         config["annotators"] = [{**config["annotators"][0], "role": "full", "weight": 1.0, "concurrency": 1}]
         config["preferred"] = config["annotators"][0]["name"]
 
-    config = PrepConfig.load(write_config(one_at_a_time))
+    config = DemoConfig.load(write_config(one_at_a_time))
     import_toys(tmp_path / "s", toys[:4])
     arrived: list[float] = []
 
@@ -114,7 +115,7 @@ def test_many_are_asked_at_once_and_an_error_lets_what_is_in_flight_end() -> Non
 
 
 def test_what_makes_a_question_of_its_own() -> None:
-    from data_prep.config import EndpointConfig
+    from data_prep.provider.config import EndpointConfig
 
     def picture(data: str) -> Picture:
         return Picture(data, "png", bytes, 10, 10)

@@ -14,9 +14,9 @@ import pytest
 
 from data_prep.annotate.pipeline import PassReport
 from data_prep.cli import main
-from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.provider.attempts import CallError, Failure
+from data_prep.provider.failures import CallError, Failure
 from data_prep.provider.health import PATIENCE, Health
 from data_prep.store.store import Store
 from tests.data_prep.conftest import truth
@@ -53,7 +53,7 @@ def outcomes(root: Path) -> int:
 def annotate(root: Path, config: Path, count: int, answer: Callable[[BaseHTTPRequestHandler, dict], None]) -> PassReport:
     import_toys(root, [truth(seed) for seed in range(count)])
     with server(answer) as (url, _):
-        return run_pass(root, PrepConfig.load(config), url)
+        return run_pass(root, DemoConfig.load(config), url)
 
 
 @pytest.mark.parametrize(("bad", "count"), [("sim-gemini", PATIENCE + 10), ("sim-critic", 5)])
@@ -62,7 +62,7 @@ def test_an_endpoint_that_declines_everything_ends_the_pass(tmp_path: Path, conf
         annotate(tmp_path, config, count, by_model(bad, lambda handler: send(handler, 400, REFUSED)))
     assert outcomes(tmp_path) == 0, "not one image was decided without its word"
     with server(lambda handler, body: send(handler, 200, good(body))) as (url, seen):
-        report = run_pass(tmp_path, PrepConfig.load(config), url)
+        report = run_pass(tmp_path, DemoConfig.load(config), url)
     assert report.outcomes == {"valid": count}
     assert any(body["model"] == bad for body in seen)
 
@@ -109,7 +109,7 @@ def test_a_200_that_is_no_completion_costs_nothing_and_is_never_taken_for_the_re
     assert report.pending == {"gave_up": 2}
     assert {cost for state, _, cost, _ in calls(tmp_path) if state == "rejected"} == {0}
     with server(lambda handler, body: send(handler, 200, good(body))) as (url, _):
-        assert run_pass(tmp_path, PrepConfig.load(config), url).outcomes == {"valid": 2}
+        assert run_pass(tmp_path, DemoConfig.load(config), url).outcomes == {"valid": 2}
 
 
 def test_a_key_that_a_server_echoes_is_blotted_out(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_a_key_that_a_server_echoes_is_blotted_out(tmp_path: Path, config: Path,
         send(handler, 401, {"error": {"message": f"bad key {handler.headers['Authorization'].split()[1]}"}})
 
     with server(echo) as (url, _):
-        assert main(["annotate", str(tmp_path), "--config", str(config), "--base-url", url, "--yes"]) == 1
+        assert main(["annotate", str(tmp_path), "--config", str(config), "--base-url", url, "--yes"]) == 2
     said = capsys.readouterr()
     assert "bad key [key]" in said.err
     assert SECRET not in said.out + said.err

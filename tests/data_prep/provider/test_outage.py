@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.demo.simulation.traffic import Clock
 from data_prep.provider import outage
-from data_prep.provider.attempts import CallError
+from data_prep.provider.failures import CallError
 from data_prep.provider.outage import Outage
 from tests.data_prep.conftest import truth
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
@@ -40,7 +41,7 @@ def config(write_config: Callable[..., Path]) -> PrepConfig:
         for endpoint in [*config["annotators"], config["critic"]]:
             endpoint.update(max_attempts=2, concurrency=2, timeout=5)
 
-    return PrepConfig.load(write_config(change))
+    return DemoConfig.load(write_config(change))
 
 
 def drop(handler: BaseHTTPRequestHandler) -> None:

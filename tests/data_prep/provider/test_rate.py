@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from data_prep.config import SimulatedModel
+from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.traffic import Clock, Paced, drive
 from data_prep.provider.allowance import allowances
 from data_prep.provider.rate import RateLimit, retry_after

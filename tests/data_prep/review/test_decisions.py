@@ -268,7 +268,7 @@ BAD_ARGUMENTS = [
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_store(tmp_path / "s", 6, 1)
     for arguments, message in BAD_ARGUMENTS:
-        assert main(["review", *(a.format(tmp=tmp_path) for a in arguments)]) == 1
+        assert main(["review", *(a.format(tmp=tmp_path) for a in arguments)]) == 2
         error = capsys.readouterr().err
         assert message in error
         assert len(error.strip().splitlines()) == 1

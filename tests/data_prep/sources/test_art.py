@@ -18,8 +18,13 @@ from tests.data_prep.conftest import picture
 from tests.data_prep.sources.trees import read, said, write
 
 
-def emoart_row(image: str, emotion: str | None, **changes: Any) -> dict[str, Any]:
-    third = {"emotional_arousal_level": "Low", "emotional_valence": "Positive", "healing_effects": ["rest"], **changes}
+def emoart_row(image: str, emotion: str | None, **changes: object) -> dict[str, Any]:
+    third: dict[str, object] = {
+        "emotional_arousal_level": "Low",
+        "emotional_valence": "Positive",
+        "healing_effects": ["rest"],
+        **changes,
+    }
     if emotion is not None:
         third["dominant_emotion"] = emotion
     return {
@@ -205,7 +210,7 @@ def test_artemis_follows_a_column_of_splits(tmp_path: Path) -> None:
 DES = [0.5] * 1024
 
 
-def record(number: int, emotion: str = "Amusement", **changes: Any) -> dict[str, Any]:
+def record(number: int, emotion: str = "Amusement", **changes: object) -> dict[str, Any]:
     name = f"{emotion}{number:06d}"
     return {
         "id": name,
@@ -266,7 +271,7 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
 
 
-def row(seed: int, **changes: Any) -> dict[str, Any]:
+def row(seed: int, **changes: object) -> dict[str, Any]:
     return {
         "image": {"bytes": picture(seed), "path": None},
         "description": "People laugh.",

@@ -21,7 +21,9 @@ json_values = st.recursive(
 
 @given(values=st.lists(json_values, max_size=6), indent=st.sampled_from([None, 1]), chunk=st.integers(1, 40))
 @settings(max_examples=60, deadline=None)
-def test_any_array_is_read_as_json_reads_it(tmp_path_factory: pytest.TempPathFactory, values, indent, chunk: int) -> None:
+def test_any_array_is_read_as_json_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, values: list[object], indent: int | None, chunk: int
+) -> None:
     path = tmp_path_factory.mktemp("json") / "index.json"
     text = json.dumps(values, indent=indent, ensure_ascii=False)
     path.write_text(text, encoding="utf-8")

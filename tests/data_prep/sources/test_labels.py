@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.sources.base import Refused
+from data_prep.sources.base import RefusedError
 from data_prep.sources.labels import (
     EKMAN,
     EMOART,
@@ -23,7 +23,7 @@ from data_prep.store.rows import Item
 from emo_lightning.core.records import EMOTIONS, Record
 
 
-def item(labels: dict[str, Any], **changes: Any) -> Item:
+def item(labels: dict[str, Any], **changes: object) -> Item:
     values: dict[str, Any] = {
         **{"id": "x-1", "source": "x", "key": "1", "sha256": "0" * 64, "extension": "jpg", "width": 40, "height": 32},
         **{"split": "test", "group": None, "labels": labels, "regions": [], "licence": "CC0-1.0", "origin": "there"},
@@ -45,7 +45,7 @@ def test_maps_hold_what_the_sources_document() -> None:
 def test_words_are_mapped_by_name() -> None:
     assert (category(" Awe "), translate("Calm", EMOART), translate("bored", EMOART)) == ("awe", "contentment", None)
     for word, allowed in (("joy", category), ("amazed", lambda w: translate(w, EMOART)), ("", category)):
-        with pytest.raises(Refused, match=r"unknown emotion .*; allowed: "):
+        with pytest.raises(RefusedError, match=r"unknown emotion .*; allowed: "):
             allowed(word)
 
 

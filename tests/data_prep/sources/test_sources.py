@@ -14,7 +14,8 @@ from PIL import Image, ImageCms
 from data_prep.cli import main
 from data_prep.sources import Refusal, SourceError, SourceItem, open_source
 from data_prep.sources.images import ImageError, check_image
-from data_prep.store.store import Store, item_id
+from data_prep.store.rows import item_id
+from data_prep.store.store import Store
 from tests.data_prep.conftest import picture
 
 
@@ -83,7 +84,7 @@ def test_absurd_images_are_refused(size: tuple[int, int], kind: str, message: st
 
 
 def test_unknown_source_and_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="unknown source 'emoset2'; allowed: folder, world"):
+    with pytest.raises(SourceError, match="unknown source 'emoset2'; allowed: folder, urls"):
         open_source("emoset2")
     with pytest.raises(SourceError, match="no such folder"):
         list(open_source("folder").read(tmp_path / "none"))
@@ -189,5 +190,5 @@ def test_a_store_that_lost_a_file_is_mended_by_importing_again(tmp_path: Path) -
 
 def test_an_import_that_finds_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    assert main(["import", "folder", str(tmp_path / "empty"), "--into", str(tmp_path / "s")]) == 1
+    assert main(["import", "folder", str(tmp_path / "empty"), "--into", str(tmp_path / "s")]) == 2
     assert capsys.readouterr().err == f"emo prep import: {tmp_path / 'empty'}: there is nothing of the source folder in it\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.sources.base import Refused, SourceError
-from data_prep.sources.tree import NotThere, Tree, key_of
+from data_prep.sources.base import RefusedError, SourceError
+from data_prep.sources.tree import NoSuchFileError, Tree, key_of
 from tests.data_prep.conftest import picture
 from tests.data_prep.sources.trees import write
 
@@ -58,7 +58,7 @@ def test_spellings_of_a_path_that_is_there(tree: Tree, name: str) -> None:
     ],
 )
 def test_path_tricks_are_refused(tree: Tree, name: str, reason: str) -> None:
-    with pytest.raises(Refused, match=reason):
+    with pytest.raises(RefusedError, match=reason):
         tree.image(name)
 
 
@@ -72,7 +72,7 @@ def test_either_unicode_form_finds_the_file(tmp_path: Path) -> None:
 
 
 def test_missing_is_told_from_refused(tree: Tree) -> None:
-    with pytest.raises(NotThere):
+    with pytest.raises(NoSuchFileError):
         tree.file("images/b.jpg")
     assert (tree.has("images/a.jpg"), tree.has("out.jpg"), tree.has("images/b.jpg")) == (True, True, False)
 

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from data_prep.cli import main
 from data_prep.sources import Refusal, SourceError, SourceItem
-from data_prep.sources.addresses import Listed, is_public, normal_url, read_list
-from data_prep.sources.base import Refused, Repeat
+from data_prep.sources.addresses import ListedUrl, is_public, normal_url, read_list
+from data_prep.sources.base import RefusedError, Repeat
 from data_prep.sources.download import DownloadLimits
 from data_prep.sources.urls import UrlSource
 from data_prep.store.rows import Item
@@ -268,10 +268,10 @@ def test_lists_say_licence_labels_and_where_they_are_wrong(tmp_path: Path) -> No
         "https://a.org/1.jpg,,,,\nftp://a.org/1,,,,\nhttps://a.org/3,,,joy,\nhttps://me:pw@a.org/4,,,,\nhttps:///5,,,,\n"
     )
     found = list(read_list(rows))
-    assert found[0] == Listed(
+    assert found[0] == ListedUrl(
         "https://a.org/1.jpg", str(rows), 2, "CC0-1.0", {"attributes": {"query": "happy dog", "intended_emotion": "amusement"}}
     )
-    assert isinstance(found[1], Listed)
+    assert isinstance(found[1], ListedUrl)
     assert found[1].labels == {"emotion": "awe", "emotion_raw": "awe"}
     assert isinstance(found[2], Repeat)
     reasons = [(r.line, r.reason.split(":")[0]) for r in found[3:] if isinstance(r, Refusal)]
@@ -280,7 +280,7 @@ def test_lists_say_licence_labels_and_where_they_are_wrong(tmp_path: Path) -> No
     lines = tmp_path / "list.jsonl"
     lines.write_text('{"url": "http://a.org/x", "lineage": {"parents": ["a"]}}\n{"link": "http://a.org"}\n[]\n')
     first, second, third = read_list(lines)
-    assert isinstance(first, Listed)
+    assert isinstance(first, ListedUrl)
     assert first.labels == {"attributes": {"lineage": {"parents": ["a"]}}}
     assert isinstance(second, Refusal)
     assert "key 'url' is missing" in second.reason
@@ -290,7 +290,7 @@ def test_lists_say_licence_labels_and_where_they_are_wrong(tmp_path: Path) -> No
         list(read_list(tmp_path / "x.csv"))
     with pytest.raises(SourceError, match="no such file"):
         list(UrlSource().read(tmp_path / "none.txt"))
-    with pytest.raises(Refused, match="too long"):
+    with pytest.raises(RefusedError, match="too long"):
         normal_url("http://a.org/" + "x" * 5000)
 
 
@@ -300,9 +300,9 @@ def test_the_command_goes_on_where_it_stopped(tmp_path: Path, site: Site, capsys
         "url,licence\n" + "".join(f"{site.url(f'/image/{i}')},CC0-1.0\n" for i in range(6)) + f"{site.url('/no')},\n"
     )
     command = ["import", "urls", str(path), "--into", str(tmp_path / "store"), "--licence", "unknown"]
-    assert main([*command, "--concurrency", "0"]) == 1
+    assert main([*command, "--concurrency", "0"]) == 2
     assert "concurrency is 0, allowed: 1 to 1000" in capsys.readouterr().err
-    assert main([*command, "--per-host-rate", "1000"]) == 1
+    assert main([*command, "--per-host-rate", "1000"]) == 2
     assert "7 × address not public" in capsys.readouterr().out
     command += ["--allow-private", "--per-host-rate", "1000", "--concurrency", "3"]
     assert main(command) == 0

@@ -86,5 +86,5 @@ def test_the_command_reads_tars(tmp_path: Path, toys: list, capsys: pytest.Captu
     assert record.id in graph.combinations[Combination(record.background, record.attribute, record.subject, record.emotion)]
     single = tmp_path / "tars/toy-val-000000.tar"
     assert main(["graph", str(single), "--out", str(tmp_path / "one")]) == 0
-    assert main(["graph", str(tmp_path / "none"), "--out", str(tmp_path / "x")]) == 1
+    assert main(["graph", str(tmp_path / "none"), "--out", str(tmp_path / "x")]) == 2
     assert "neither a store" in capsys.readouterr().err

@@ -111,4 +111,4 @@ def test_the_command_counts_stores_and_tars_alike(tmp_path: Path, toys: list, ca
     assert "| split train |" in text
     assert "no record has the votes of two annotators" in text
     assert summarise([])["table1"]["images"] == 0
-    assert main(["stats", str(tmp_path / "nothing")]) == 1
+    assert main(["stats", str(tmp_path / "nothing")]) == 2

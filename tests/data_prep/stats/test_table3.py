@@ -14,6 +14,7 @@ import pytest
 from data_prep.annotate.pipeline import annotate
 from data_prep.cli import main
 from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.export import write_shards
 from data_prep.grounding import ground
@@ -136,7 +137,7 @@ def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
     tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config(perfect)
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     write_shards([(record, data, "png") for record, data in toys], tmp_path / "truth", "toy")
     arguments = ["table3", str(tmp_path / "s"), "--config", str(path), "--samples", "0", "--reference", str(tmp_path / "truth")]
     with simulated_annotators([record for record, _ in toys], path) as server:
@@ -188,7 +189,7 @@ def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
         config["simulation"]["models"]["sim-critic"]["recall"] = {}
 
     path = write_config(blind)
-    config = PrepConfig.load(path)
+    config = DemoConfig.load(path)
     with simulated_annotators([record for record, _ in toys], path) as server:
         annotated(tmp_path / "s", toys[:12], config, server.base_url)
         base = ["table3", str(tmp_path / "s"), "--config", str(path), "--base-url", server.base_url]
@@ -203,8 +204,8 @@ def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
         assert main([*base, "--samples", "0", "--reference", "none", "--budget", "0.000001", "--json"]) == 3
         assert json.loads(capsys.readouterr().out)["unanswered"] == {"budget": 12 - 7}
         assert server.bill() == bill
-        assert main([*base, "--reference", "reviews"]) == 1
+        assert main([*base, "--reference", "reviews"]) == 2
         assert "nothing is known to be right" in capsys.readouterr().err
         other = write_config(lambda c: (blind(c), c.update(margin=0.1)))
-        assert main(["table3", str(tmp_path / "s"), "--config", str(other), "--reference", "none"]) == 1
+        assert main(["table3", str(tmp_path / "s"), "--config", str(other), "--reference", "none"]) == 2
         assert "nothing was annotated with this configuration" in capsys.readouterr().err

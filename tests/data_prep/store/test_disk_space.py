@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from data_prep.cli import main
-from data_prep.config import PrepConfig
+from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.store import disk_space as room
 from data_prep.store import group_commit
@@ -78,7 +78,7 @@ def test_patience_has_an_end(full: Store, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_replies_outlast_a_transaction_of_somebody_else(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     """A person with the `sqlite3` shell, in the middle of a pass, for longer than SQLite itself waits."""
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:8])
     answered: list[int] = []
     other = sqlite3.connect(tmp_path / "s" / "ledger.sqlite", check_same_thread=False, isolation_level=None)
@@ -104,7 +104,7 @@ def test_nothing_is_sent_while_a_reply_might_find_no_room(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = PrepConfig.load(write_config())
+    config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:6])
     free = [10 * room.LEAST]
     monkeypatch.setattr(room, "_ASLEEP", 0.05)
@@ -157,7 +157,7 @@ def test_a_damaged_ledger_is_one_line(
         data[start : start + length] = b"\xa5" * length
     path.write_bytes(bytes(data))
     name, *rest = command
-    assert main([name, "s", *rest]) == 1
+    assert main([name, "s", *rest]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     assert "s/ledger.sqlite: cannot be used as a ledger: database disk image is malformed; copy it" in error

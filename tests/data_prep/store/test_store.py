@@ -21,7 +21,7 @@ def test_a_mistyped_store_is_an_error_and_not_a_new_store(
 ) -> None:
     for key in ("OPENAI_API_KEY", "GEMINI_API_KEY", "EMOVIT_API_KEY"):
         monkeypatch.setenv(key, "sk-none-at-all")
-    assert main([command, str(tmp_path / "stroe")]) == 1
+    assert main([command, str(tmp_path / "stroe")]) == 2
     said = capsys.readouterr().err
     assert f"{tmp_path / 'stroe'}" in said
     assert said.count("\n") == 1
@@ -35,7 +35,7 @@ def test_a_damaged_ledger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     ledger.write_bytes(ledger.read_bytes()[:3000] if content is None else content)
     for command in ("status", "dedup"):
-        assert main([command, str(tmp_path)]) == 1
+        assert main([command, str(tmp_path)]) == 2
         said = capsys.readouterr().err
         assert f"{ledger}: cannot be used as a ledger: " in said
         assert said.count("\n") == 1
@@ -62,7 +62,7 @@ def test_an_archive_can_be_read_but_promises_nothing_that_must_be_kept(
     assert main(["export", str(archive), str(tmp_path / "tars")]) == 0
     assert {file.name: file.read_bytes() for file in archive.iterdir() if file.is_file()} == before
     capsys.readouterr()
-    assert main(["review", str(archive)]) == 1
+    assert main(["review", str(archive)]) == 2
     assert "cannot be written; decisions could not be kept" in capsys.readouterr().err
 
 

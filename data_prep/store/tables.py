@@ -1,11 +1,86 @@
-"""Counters beside the ledger's tables, kept by triggers: `emo prep status` reads a handful of rows, however large the tables are.
+"""All tables of a ledger, and how a ledger of an older program comes to have them.
 
+Rooms read and write the tables that are theirs (`review` its reviews, `dedup` its hashes …); what the tables are stands here alone.
+
+Counters stand beside the tables, kept by triggers: `emo prep status` reads a handful of rows, however large the tables are.
 A trigger runs in the transaction of the statement that fires it, so a counter is never older or newer than what it counts.
 """
 
 from __future__ import annotations
 
 import sqlite3
+
+LEDGER_VERSION = 1
+"""`user_version` of the file; one that this program does not know is not opened."""
+
+_PASS = """
+CREATE TABLE IF NOT EXISTS items (
+    id TEXT PRIMARY KEY, source TEXT NOT NULL, key TEXT NOT NULL, sha256 TEXT NOT NULL, extension TEXT NOT NULL,
+    width INTEGER NOT NULL, height INTEGER NOT NULL, split TEXT, grp TEXT, labels TEXT NOT NULL, regions TEXT NOT NULL,
+    licence TEXT, origin TEXT, UNIQUE (source, key));
+CREATE TABLE IF NOT EXISTS prompts (sha256 TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    id INTEGER PRIMARY KEY, cache_key TEXT NOT NULL, image_sha256 TEXT NOT NULL, prompt_sha256 TEXT NOT NULL,
+    annotator TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, status INTEGER, raw BLOB, error TEXT,
+    prompt_tokens INTEGER, output_tokens INTEGER, cost_nano INTEGER, started REAL NOT NULL, ended REAL,
+    upper_nano INTEGER, batch INTEGER);
+CREATE INDEX IF NOT EXISTS calls_by_key ON calls (cache_key);
+CREATE TABLE IF NOT EXISTS outcomes (
+    item_id TEXT PRIMARY KEY, state TEXT NOT NULL, config TEXT NOT NULL, revisions INTEGER NOT NULL, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS groundings (
+    image_sha256 TEXT NOT NULL, phrase TEXT NOT NULL, backend TEXT NOT NULL, objects TEXT NOT NULL,
+    PRIMARY KEY (image_sha256, phrase, backend)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, endpoint TEXT NOT NULL, base_url TEXT NOT NULL, model TEXT NOT NULL,
+    state TEXT NOT NULL, requests INTEGER NOT NULL, file_id TEXT, remote_id TEXT, remote_status TEXT, started REAL NOT NULL,
+    ended REAL, error TEXT);
+"""
+"""Items, and the pass over them."""
+
+_REVIEW = """
+CREATE TABLE IF NOT EXISTS reviews (
+    id INTEGER PRIMARY KEY, item_id TEXT NOT NULL, field TEXT NOT NULL, reviewer TEXT NOT NULL, verdict TEXT NOT NULL,
+    shown TEXT NOT NULL, value TEXT, time REAL NOT NULL, undoes INTEGER);
+CREATE INDEX IF NOT EXISTS reviews_by_item ON reviews (item_id);
+CREATE INDEX IF NOT EXISTS reviews_by_reviewer ON reviews (reviewer);
+CREATE TABLE IF NOT EXISTS studies (
+    name TEXT PRIMARY KEY, config TEXT NOT NULL, items TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS study_answers (
+    id INTEGER PRIMARY KEY, study TEXT NOT NULL, participant TEXT NOT NULL, item_id TEXT NOT NULL, grp TEXT NOT NULL,
+    question TEXT NOT NULL, answer INTEGER, time REAL NOT NULL, undoes INTEGER);
+CREATE INDEX IF NOT EXISTS study_answers_by_participant ON study_answers (study, participant);
+"""
+"""Of `review`. Rows are only ever added: to undo a decision is a row of its own. `shown` and `value` are JSON: what was judged, and what it was mended to. `undoes` names the row that a row takes back."""
+
+_GENERATIONS = """
+CREATE TABLE IF NOT EXISTS generations (
+    id INTEGER PRIMARY KEY, seed INTEGER NOT NULL, background TEXT NOT NULL, attribute TEXT NOT NULL, subject TEXT NOT NULL,
+    emotion TEXT NOT NULL, anchor TEXT NOT NULL, lineage TEXT NOT NULL, prompt TEXT NOT NULL, image_seed INTEGER NOT NULL,
+    call_key TEXT, state TEXT, item_id TEXT, error TEXT, UNIQUE (background, attribute, subject));
+"""
+"""Planned images of `expand`. What was sent, answered and paid stands in `calls`, under `call_key`."""
+
+_LOCAL_VOTES = (
+    "CREATE TABLE IF NOT EXISTS local_votes (image_sha256 TEXT NOT NULL, model TEXT NOT NULL, prompt_sha256 TEXT NOT NULL, "
+    "distribution TEXT NOT NULL, PRIMARY KEY (image_sha256, model, prompt_sha256)) WITHOUT ROWID;\n"
+)
+_SPLITS = "CREATE TABLE IF NOT EXISTS splits (item_id TEXT PRIMARY KEY, split TEXT NOT NULL) WITHOUT ROWID;\n"
+
+_DEDUP = """
+CREATE TABLE IF NOT EXISTS duplicates (
+    item_id TEXT PRIMARY KEY, kept_id TEXT NOT NULL, how TEXT NOT NULL, distance REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS image_hashes (
+    image_sha256 TEXT NOT NULL, method TEXT NOT NULL, views BLOB NOT NULL, PRIMARY KEY (image_sha256, method)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS image_embeddings (
+    image_sha256 TEXT NOT NULL, model TEXT NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (image_sha256, model));
+CREATE TABLE IF NOT EXISTS source_groups (item_id TEXT PRIMARY KEY, grp TEXT) WITHOUT ROWID;
+"""
+"""`duplicates`: items to leave out. `image_hashes.views`: what the method gives, 64-bit hashes (big-endian, one after
+the other) or the pixels of a thumbnail. `image_embeddings.vector`:
+float16, of length 1. `source_groups`: what `items.grp` was before dedup wrote its own group there."""
+
+TABLES = _PASS + _REVIEW + _GENERATIONS + _LOCAL_VOTES + _SPLITS + _DEDUP
+"""Of all rooms; `prepare` adds the counters."""
 
 _COLUMNS = (("upper_nano", "INTEGER"), ("batch", "INTEGER"))
 """Columns of `calls` that older ledgers lack."""
@@ -68,22 +143,21 @@ INSERT INTO row_counts SELECT 'outcomes', state, count(*) FROM outcomes GROUP BY
 """
 
 
-def prepare(connection: sqlite3.Connection, schema: str) -> None:
+def prepare(connection: sqlite3.Connection) -> None:
     """Bring a ledger to this program's tables: what is missing is added, and counted once; nothing is changed otherwise.
 
     Args:
         connection: in autocommit mode.
-        schema: `CREATE … IF NOT EXISTS` statements of all tables.
     """
     # REPLACE deletes the old row; without this its delete trigger would not fire and the counters would drift.
     connection.execute("PRAGMA recursive_triggers = ON")
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'call_counts'").fetchone():
         # Statements that find what they create are done without a write lock.
-        connection.executescript(schema)
+        connection.executescript(TABLES)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in _statements(schema):
+        for statement in _statements(TABLES):
             connection.execute(statement)
         there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
         for name, kind in _COLUMNS:

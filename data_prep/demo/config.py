@@ -1,0 +1,30 @@
+"""The configuration of a pass over the demo world: that of a pass, with the keys `world` and `simulation`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from data_prep.config import PrepConfig
+from data_prep.demo.simulation.config import SimulationConfig
+from data_prep.settings import Settings
+
+
+class WorldConfig(Settings):
+    """The demo world as a source: how many images of each split."""
+
+    seed: int = 0
+    label_noise: float = Field(default=0.05, ge=0, le=1)
+    style: Literal["flat", "dusk"] = "flat"
+    """Colours and lines: the same world drawn in another way, for tests out of the domain that was trained on."""
+    splits: dict[str, int] = Field(default={"train": 300, "val": 60})
+
+
+class DemoConfig(PrepConfig):
+    """A pass, and what it is tried on: `configs/prep/world.yaml`. Any configuration of a pass is one of these."""
+
+    world: WorldConfig | None = None
+    """The images, which `emo prep import world` draws."""
+    simulation: SimulationConfig | None = None
+    """Who answers at the endpoints, when `emo prep simulate` serves them."""

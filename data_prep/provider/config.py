@@ -1,0 +1,67 @@
+"""How a paid endpoint is reached and asked: the parts of a configuration that say so."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from pydantic import Field
+
+from data_prep.settings import ConfigError, Settings
+
+
+class EndpointConfig(Settings):
+    """One model behind an OpenAI-compatible chat endpoint."""
+
+    name: str
+    """Name in records and reports."""
+    model: str
+    """Name sent to the endpoint, and the key in the price table."""
+    base_url: str
+    api_key_env: str
+    """Environment variable that holds the key; the key itself is never written anywhere."""
+    parameters: dict[str, Any] = Field(default={})
+    """Sent with every request (`temperature`, `max_completion_tokens`, …); part of the cache key."""
+    concurrency: int = Field(default=8, ge=1)
+    timeout: float = Field(default=120.0, gt=0)
+    """Seconds for one request."""
+    max_attempts: int = Field(default=6, ge=1)
+    """Requests for one reply when the endpoint answers 429 or 5xx, or cannot be connected; none counts while it answers nobody."""
+    max_outage: float = Field(default=6 * 3600.0, ge=0)
+    """Seconds for which an endpoint that answers nobody (no connection, 5xx, 429, no answer in time) is waited for, and the longest
+    pause (Retry-After) that is obeyed; then the pass ends."""
+    batch: bool = False
+    """With `--batch`: ask through the Batch API (needs a `batch` price, and an endpoint that serves /files and /batches)."""
+
+    @property
+    def max_output_tokens(self) -> int | None:
+        """The most tokens of a reply, thinking included; None where `parameters` set no limit."""
+        limits = [self.parameters[k] for k in ("max_completion_tokens", "max_tokens") if k in self.parameters]
+        return min(map(int, limits)) * int(self.parameters.get("n", 1)) if limits else None
+
+    def api_key(self) -> str:
+        """The key from the environment.
+
+        Raises:
+            ConfigError: the variable is not set.
+        """
+        key = os.environ.get(self.api_key_env)
+        if not key:
+            msg = f"{self.name}: environment variable {self.api_key_env} (api_key_env) is not set"
+            raise ConfigError(msg)
+        if not key.isprintable() or not key.isascii() or " " in key:
+            msg = f"{self.name}: environment variable {self.api_key_env} holds white space or other characters of no key"
+            raise ConfigError(msg)
+        return key
+
+
+class BatchConfig(Settings):
+    """Batch mode (`emo prep annotate --batch`)."""
+
+    poll_seconds: float = Field(default=30.0, gt=0)
+    settle_seconds: float = Field(default=60.0, ge=0)
+    """How long after a creation of unknown outcome the provider's list of batches is believed."""
+    max_requests: int = Field(default=50_000, ge=1, le=50_000)
+    """Requests of one batch; the provider's limit. An account with a small queue wants fewer."""
+    max_bytes: int = Field(default=190_000_000, ge=1, le=200_000_000)
+    """Of one file; the provider's limit is 200 MB."""

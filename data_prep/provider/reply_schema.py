@@ -1,0 +1,79 @@
+"""Replies that follow a schema: a pydantic model, its JSON schema in the strict subset that providers share, and the text read back."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from emo_lightning.core.records import SchemaError, describe
+
+INVALID_REPLY = """Your reply {attempt} did not follow the JSON schema: {error}
+Answer again with the JSON object alone."""
+"""What a model is told after a reply off the schema; part of the cache key of the question that follows."""
+
+
+class Reply(BaseModel):
+    """A reply that follows its schema; nothing more, nothing less."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_T = TypeVar("_T", bound=Reply)
+
+# Limits such as `minimum` are refused by some providers; they are checked here, after the reply.
+_KEPT = ("type", "enum")
+
+
+@cache
+def strict_schema(model: type[Reply]) -> dict[str, Any]:
+    """JSON schema for `response_format`: references inlined, every key required, no other key allowed, no limits.
+
+    The same dictionary is returned every time: do not change it.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def convert(node: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" in node:
+            return convert(definitions[node["$ref"].rsplit("/", 1)[1]])
+        out = {key: node[key] for key in _KEPT if key in node}
+        if node.get("type") == "object":
+            out["properties"] = {key: convert(value) for key, value in node["properties"].items()}
+            out["required"] = list(node["properties"])
+            out["additionalProperties"] = False
+        elif node.get("type") == "array":
+            out["items"] = convert(node["items"])
+        return out
+
+    return convert(schema)
+
+
+class InvalidReply(ValueError):
+    """A reply that does not follow its schema; the message is what the model is told."""
+
+
+def parse_reply(model: type[_T], text: str | None) -> _T:
+    """The reply as a typed value.
+
+    Raises:
+        InvalidReply: empty, not JSON, or not by the schema.
+    """
+    if not text:
+        msg = "the reply is empty"
+        raise InvalidReply(msg)
+    try:
+        return model.model_validate_json(_without_fence(text))
+    except ValidationError as error:
+        raise InvalidReply(describe(error)) from None
+    except SchemaError as error:
+        raise InvalidReply(str(error)) from None
+
+
+def _without_fence(text: str) -> str:
+    # Endpoints that ignore `response_format` often wrap the object in a Markdown fence.
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        text = text[text.index("\n") + 1 : -3]
+    return text

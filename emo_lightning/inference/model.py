@@ -1,0 +1,165 @@
+"""A trained emotion model, loaded from its folder: embeddings, emotion distributions, and what it says of an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import EMOTIONS, Prediction, intensity_level
+from emo_lightning.inference.bundle import read_bundle
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+
+class DeviceError(InputError):
+    """The torch device that was asked for cannot be used on this machine."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the model says of one image."""
+
+    prediction: Prediction
+    """Triplet, boxes, emotion and intensity as the language model said them."""
+    distribution: dict[str, float] | None
+    """Emotion -> probability, of the probe on DES; None without a probe."""
+    des: list[float]
+    """The embedding, des_dim numbers."""
+
+    def as_json(self) -> dict[str, object]:
+        """The record's keys; `emotion` is as said, `emotion_scores` is the probe's distribution."""
+        said = self.prediction.model_dump(mode="json")
+        intensity = self.prediction.intensity
+        level = intensity_level(intensity) if intensity is not None and 1 <= intensity <= 10 else None
+        confidence = max(self.distribution.values()) if self.distribution else None
+        return said | {"emotion_scores": self.distribution, "confidence": confidence, "intensity_level": level, "des": self.des}
+
+
+class EmotionModel:
+    """Backbone, DES head and probe, loaded; all frozen.
+
+    Args:
+        folder: of an experiment's `model` stage (it holds `emo.json`).
+        device: torch device; None takes a GPU where there is one (the local rank's).
+
+    Raises:
+        SchemaError: no `emo.json`, or one with other keys.
+        DeviceError: the device cannot be used.
+
+    Example:
+        >>> from PIL import Image
+        >>> from emo_lightning import EmotionModel
+        >>> model = EmotionModel("runs/demo/model", device="cpu")
+        >>> photo = Image.open("photo.jpg")
+        >>> des = model.embed([photo])
+        >>> des.shape == (1, model.des_dim)
+        True
+        >>> probabilities = model.distribution(des)
+        >>> tuple(probabilities.shape)
+        (1, 8)
+        >>> explanation = model.explain(photo, "photo")
+        >>> explanation.prediction.id
+        'photo'
+    """
+
+    def __init__(self, folder: str | Path, device: str | None = None) -> None:
+        from emo_lightning.data.collate import Collator
+        from emo_lightning.models import DESHead, LinearProbes
+        from emo_lightning.models.backbone import BackboneConfig, load_backbone
+
+        self.bundle = read_bundle(Path(folder))
+        self.device = _usable_device(device)
+        backbone = load_backbone(BackboneConfig(self.bundle.backbone, tuning="frozen"))
+        self.backbone = backbone.requires_grad_(False).eval().to(self.device)
+        self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
+        self.probe = LinearProbes.from_pretrained(self.bundle.probe).to(self.device) if self.bundle.probe else None
+        self.collate = Collator(backbone.processor, backbone.model_type, answers=False)
+
+    @property
+    def des_dim(self) -> int:
+        """Numbers of an embedding."""
+        return self.head.des_dim
+
+    def _batch(self, images: Sequence[Image.Image], objective_name: str) -> dict[str, Any]:
+        """The same question about each image, on the device."""
+        from emo_lightning.data.chat import objective
+        from emo_lightning.data.collate import Question
+
+        keys = objective(objective_name).keys
+        batch = self.collate([Question(str(i), image.convert("RGB"), keys) for i, image in enumerate(images)])
+        return {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
+
+    def embed(self, images: Sequence[Image.Image]) -> Tensor:
+        """DES of N images (paper section 3.3): (N, des_dim) float32 on the CPU."""
+        import torch
+
+        batch = self._batch(images, self.bundle.features)
+        with torch.no_grad():
+            hidden = self.backbone.hidden_states(batch, self.head.num_layers)
+            return self.head(hidden, batch["attention_mask"]).float().cpu()
+
+    def distribution(self, des: Tensor) -> Tensor | None:
+        """Emotion probabilities of the probe, (N, 8) on the CPU in the order of `EMOTIONS`; None without a probe.
+
+        Args:
+            des: (N, des_dim), as `embed` gives them.
+        """
+        import torch
+
+        if self.probe is None:
+            return None
+        with torch.no_grad():
+            return self.probe(des.to(self.device))[0].softmax(-1).cpu()
+
+    def explain(self, image: Image.Image, name: str, max_new_tokens: int = 256) -> Explanation:
+        """Ask the model everything about one image.
+
+        Args:
+            image: any mode and size.
+            name: id of the prediction.
+            max_new_tokens: of one answer.
+        """
+        from emo_lightning.data.chat import merge_predictions, parse_reply
+
+        parts = []
+        for question in self.bundle.questions:
+            batch = self._batch([image], question)
+            (answer,) = self.backbone.generate(batch, max_new_tokens)
+            parts.append(
+                parse_reply(
+                    answer,
+                    id=name,
+                    original=batch["original_size"][0],
+                    resized=batch["resized_size"][0],
+                    codec=self.collate.codec,
+                )
+            )
+        des = self.embed([image])
+        scores = self.distribution(des)
+        named = None if scores is None else {str(e): round(float(s), 6) for e, s in zip(EMOTIONS, scores[0], strict=True)}
+        return Explanation(merge_predictions(parts), named, [float(x) for x in des[0]])
+
+
+def _usable_device(name: str | None) -> torch.device:
+    """The device itself, with its index.
+
+    Raises:
+        DeviceError: torch cannot put a tensor on it.
+    """
+    import torch
+
+    if name is None:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    # torch without CUDA raises AssertionError.
+    except (RuntimeError, AssertionError) as error:
+        msg = f"device {name!r} cannot be used: {str(error).splitlines()[0]}"
+        raise DeviceError(msg) from None
