@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from emo_lightning.data.batches import ChatBatch, ModelInputs
 from emo_lightning.data.collate import model_inputs
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach
@@ -53,11 +54,11 @@ class Backbone(nn.Module):
         """H of the paper: width of the language model."""
         return int(self.base.config.text_config.hidden_size)
 
-    def last_hidden_state(self, batch: dict[str, Any]) -> Tensor:
+    def last_hidden_state(self, batch: ModelInputs) -> Tensor:
         """Hidden states after the final norm, (B, T, H); the language-model head is not run."""
         return self.base.model(**model_inputs(batch), use_cache=False).last_hidden_state
 
-    def answer_loss(self, batch: dict[str, Any], soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
+    def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
         """Equation 1 on a batch with labels: (sum of -log p over supervised tokens, how many they are).
 
         One method from inputs to loss: a sharded model gathers its weights around it, the language-model head's among them.
@@ -74,7 +75,7 @@ class Backbone(nn.Module):
         return total, count
 
     @torch.no_grad()
-    def emotion_scores(self, batch: dict[str, Any], words: EmotionWords) -> tuple[Tensor, Tensor]:
+    def emotion_scores(self, batch: ModelInputs, words: EmotionWords) -> tuple[Tensor, Tensor]:
         """What the model would say next if its answer began with the key of the emotion.
 
         Args:
@@ -88,17 +89,18 @@ class Backbone(nn.Module):
         inputs = model_inputs(batch)
         ids = inputs["input_ids"]
         begun = torch.tensor(words.before, device=ids.device).expand(len(ids), -1)
-        longer = {
+        longer: ModelInputs = {
+            **inputs,
             "input_ids": torch.cat([ids, begun], 1),
             "attention_mask": torch.cat([inputs["attention_mask"], torch.ones_like(begun)], 1),
             "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(begun)], 1),
         }
-        hidden = self.last_hidden_state({**inputs, **longer})
+        hidden = self.last_hidden_state(longer)
         logits = self.base.lm_head(hidden[:, -1]).float()
         eight = logits[:, list(words.first)]
         return eight.softmax(-1), (eight.logsumexp(-1) - logits.logsumexp(-1)).exp()
 
-    def hidden_states(self, batch: dict[str, Any], num_layers: int = 4) -> Tensor:
+    def hidden_states(self, batch: ModelInputs, num_layers: int = 4) -> Tensor:
         """The last layers' hidden states, (num_layers, B, T, H), shallow to deep; no other layer is kept (section 3.3).
 
         Equal to `hidden_states[-num_layers:]` of transformers: the last one is after the final norm.
@@ -123,7 +125,7 @@ class Backbone(nn.Module):
         return torch.stack([*kept, last])
 
     @torch.no_grad()
-    def generate(self, batch: dict[str, Any], max_new_tokens: int) -> list[str]:
+    def generate(self, batch: ModelInputs, max_new_tokens: int) -> list[str]:
         """Greedy replies, one a row; the batch must be padded on the left and end at the generation prompt."""
         inputs = model_inputs(batch)
         out = self.base.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from emo_lightning.data.batches import ModelInputs
 from emo_lightning.data.collate import model_inputs
 from emo_lightning.models.backbone import Backbone
 
 
 @torch.no_grad()
-def answer_states(backbone: Backbone, batch: dict[str, Any], num_layers: int, max_new_tokens: int) -> tuple[Tensor, Tensor]:
+def answer_states(backbone: Backbone, batch: ModelInputs, num_layers: int, max_new_tokens: int) -> tuple[Tensor, Tensor]:
     """Hidden states at the tokens of the model's own answer, which has seen image and question; no annotation takes part.
 
     The answer is read again whole, as a prompt is, so that the states do not depend on how generation cached them.
@@ -34,7 +33,7 @@ def answer_states(backbone: Backbone, batch: dict[str, Any], num_layers: int, ma
     is_end = torch.isin(answer, torch.tensor(ends, device=answer.device))
     # What follows the first end mark is padding.
     mask = (is_end.cumsum(1) - is_end.long()) == 0
-    extended = {
+    extended: ModelInputs = {
         **inputs,
         "input_ids": whole,
         "attention_mask": torch.cat([inputs["attention_mask"], mask.to(inputs["attention_mask"].dtype)], 1),

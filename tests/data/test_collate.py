@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from emo_lightning.data.chat import OBJECTIVES
 from emo_lightning.data.collate import IGNORE, MODEL_INPUTS, CollateError, Collator, Question, model_inputs
 from emo_lightning.data.conversations import ConversationDataModule, ConversationDataset
-from emo_lightning.data.questions import QuestionDataset, _AskAll
+from emo_lightning.data.questions import QuestionCollator, QuestionDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 
@@ -56,7 +56,7 @@ def test_questions_for_predictions_carry_no_record(processor: Any, index: TarInd
     dataset = QuestionDataset(index, [3, 5])
     row, question = dataset[Slot(1, False)]
     assert (row, question.record, question.keys) == (5, None, ())
-    batch = _AskAll(Collator(processor, "qwen2_5_vl", answers=False), ["attributes", "emotion"])([dataset[Slot(0, False)]])
+    batch = QuestionCollator(Collator(processor, "qwen2_5_vl", answers=False), ["attributes", "emotion"])([dataset[Slot(0, False)]])
     assert batch["rows"] == [3]
     assert set(batch["inputs"]) == {"attributes", "emotion"}
 
