@@ -37,10 +37,10 @@ def main(argv: list[str]) -> int:
         # What a killed run has left there would be taken for part of this model.
         shutil.rmtree(temporary)
     from emo_lightning.experiment.advice import silence_advice
-    from emo_lightning.models.backbone import BackboneConfig, load_backbone
+    from emo_lightning.models.backbone import BackboneConfig, load_frozen
 
     silence_advice()
-    backbone = load_backbone(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))
+    backbone = load_frozen(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))
     processor = backbone.processor
     backbone.merged().save_pretrained(temporary)
     processor.save_pretrained(temporary)
