@@ -111,7 +111,8 @@ def summary_line(predictions: Iterable[Prediction]) -> str:
     """How many predictions, and how many of them have something that could not be read or no reply at all."""
     total = unreadable = silent = 0
     for prediction in predictions:
-        replies = prediction.provenance.get("replies", [])
+        found = prediction.provenance.get("replies", [])
+        replies = [reply for reply in found if isinstance(reply, dict)] if isinstance(found, list) else []
         total += 1
         unreadable += any("problems" in reply and reply.get("reply") is not None for reply in replies)
         silent += any(reply.get("reply") is None for reply in replies)
