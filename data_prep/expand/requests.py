@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 from data_prep.expand.config import ImagePrice, ImagesConfig
 from data_prep.provider.attempts import Attempts
@@ -25,6 +25,14 @@ from data_prep.store.store import Store
 PATH = "/images/generations"
 NO_PICTURE = Picture("", "", bytes)
 _KEPT = "sha256:"
+
+
+class ImageEntry(TypedDict, total=False):
+    """One image of a reply: its bytes in base64, or the address where it lies."""
+
+    b64_json: str
+    url: str
+    revised_prompt: str
 
 
 @dataclass(frozen=True)
@@ -48,11 +56,11 @@ class ImageRequest(Request):
         """Under which the image is kept; the address of the endpoint is not part of it."""
         return cache_key("", self.text, {}, self.endpoint.model, {"path": PATH})
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, object]:
         """The JSON body."""
         endpoint = self.endpoint
         assert isinstance(endpoint, ImagesConfig)
-        body: dict[str, Any] = {"model": endpoint.model, "prompt": self.prompt, **endpoint.parameters}
+        body: dict[str, object] = {"model": endpoint.model, "prompt": self.prompt, **endpoint.parameters}
         if endpoint.size is not None:
             body["size"] = endpoint.size
         if endpoint.seed_parameter is not None:
@@ -70,7 +78,7 @@ class ImageAttempts(Attempts):
 
     path = PATH
     # Whatever a 200 holds, an image may have been made: it is not asked for again.
-    answers = staticmethod(lambda raw: True)
+    answers = staticmethod(lambda raw: True)  # noqa: ARG005 - `Attempts` names it
 
     def __init__(
         self, store: Store, prices: Mapping[str, Price], endpoint: ImagesConfig, budget: Budget, tally: Tally, halt: Halt
@@ -78,9 +86,7 @@ class ImageAttempts(Attempts):
         super().__init__(store.ledger, prices, [endpoint], budget, tally, halt)
         self.store = store
 
-    async def _received(
-        self, endpoint: EndpointConfig, raw: bytes, upper: int | None
-    ) -> tuple[bytes, int, tuple[int, int] | None]:
+    async def _received(self, endpoint: EndpointConfig, raw: bytes, _: int | None) -> tuple[bytes, int, tuple[int, int] | None]:
         price = self.prices[endpoint.model]
         assert isinstance(price, ImagePrice)
         images, usage = images_of(raw), image_usage(raw)
@@ -89,11 +95,12 @@ class ImageAttempts(Attempts):
         return kept, price.charge(len(images), usage), usage or ((0, 0) if not price.by_tokens else None)
 
 
-def images_of(raw: bytes) -> list[dict[str, Any]]:
+def images_of(raw: bytes) -> list[ImageEntry]:
     """Entries of a reply that carry an image (`b64_json`) or its address (`url`)."""
     try:
         data = json.loads(raw)["data"]
-        return [entry for entry in data if isinstance(entry, dict) and (entry.get("b64_json") or entry.get("url"))]
+        found = [entry for entry in data if isinstance(entry, dict) and (entry.get("b64_json") or entry.get("url"))]
+        return cast("list[ImageEntry]", found)
     except (ValueError, KeyError, TypeError):
         return []
 
@@ -108,8 +115,10 @@ def image_usage(raw: bytes) -> tuple[int, int] | None:
 
 
 def keep_images(store: Store, raw: bytes) -> bytes:
-    """Write the images of a reply to the store under their sha256, whatever they hold, and return the reply with
-    `sha256:DIGEST.EXTENSION` in their place. What is no base64 stays as it is.
+    """Write the images of a reply to the store under their sha256, whatever they hold.
+
+    Returns:
+        The reply with `sha256:DIGEST.EXTENSION` in the place of each image. What is no base64 stays as it is.
     """
     entries = [e for e in images_of(raw) if e.get("b64_json")]
     if not entries:
@@ -140,7 +149,7 @@ def keep_bytes(store: Store, data: bytes) -> str:
     return f"{sha256}.{extension}"
 
 
-def kept_image(entry: dict[str, Any]) -> tuple[str, str] | None:
+def kept_image(entry: ImageEntry) -> tuple[str, str] | None:
     """(sha256, extension) of an entry that `keep_images` wrote, or None."""
     name = str(entry.get("b64_json") or "")
     if not name.startswith(_KEPT):
