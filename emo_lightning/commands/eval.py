@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
     """Run `emo eval`."""
     args = parser().parse_args(argv)
     from emo_lightning.analysis.references import arm_names
-    from emo_lightning.analysis.table5 import MODES, in_modes
+    from emo_lightning.analysis.table5 import in_modes
+    from emo_lightning.analysis.table5_rows import MODES
     from emo_lightning.report.console import show, table5_tables
     from emo_lightning.report.table5_details import emotion_tables, paired_tables
     from emo_lightning.stages.tables import score

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-Array = NDArray[np.float64]
+from emo_lightning.metrics.arrays import Array, Flags
+
 Pair = tuple[int, int]
 
 
@@ -31,7 +31,7 @@ def as_boxes(boxes: Sequence[Sequence[float]] | Array) -> Array:
     return array
 
 
-def valid(boxes: Array) -> NDArray[np.bool_]:
+def valid(boxes: Array) -> Flags:
     """Shape (…, N): finite, x1 < x2 and y1 < y2."""
     finite = np.isfinite(boxes).all(axis=-1)
     return finite & (boxes[..., 0] < boxes[..., 2]) & (boxes[..., 1] < boxes[..., 3])

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from emo_lightning.analysis.baselines import TEXT_ONLY
-from emo_lightning.analysis.table5 import MODES, ROWS
+from emo_lightning.analysis.table5_rows import MODES, ROWS
 from emo_lightning.core.files import write_bytes
 from emo_lightning.report import svg as figures
 from emo_lightning.report.page import MISSING, Cell, Spread, cell_text, with_minus

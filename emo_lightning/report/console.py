@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from emo_lightning.analysis.table5 import MODES, ROWS, Mode
+from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, short_definition
 from emo_lightning.analysis.table6 import METRICS, SETS
 from emo_lightning.report.page import Page, cell_text
 from emo_lightning.report.terminal import fitted
@@ -24,7 +24,7 @@ def table5_tables(result: Mapping[str, Any], modes: Sequence[Mode] = MODES) -> l
     columns = {**result["arms"], **result["baselines"]}
     for mode in modes:
         title = f"Table 5, {mode} mode, split {result['split']}, {result['references']} images (x100)"
-        about = f"Baselines come from {result['baseline_source']}. Definition {result['definition'][:12]}."
+        about = f"Baselines come from {result['baseline_source']}. Definition {short_definition(result['definition'])}."
         if boot := result.get("bootstrap"):
             about += (
                 f" In brackets: {boot['level']:.0%} interval, {boot['resamples']} resamples over images, seed {boot['seed']}."

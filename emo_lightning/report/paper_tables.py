@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from emo_lightning.analysis.table5 import MODES, ROWS
+from emo_lightning.analysis.table5_rows import MODES, ROWS, short_definition
 from emo_lightning.analysis.table6 import METRICS, SETS
 from emo_lightning.report.page import Cell, Spread
 from emo_lightning.report.provenance import Provenance
@@ -34,7 +34,7 @@ def table5_tables(stage: str, found: Mapping[str, Any], source: Provenance) -> l
         note = f"Times 100. Split {found['split']}, {found['references']} images."
         if any(isinstance(cell, Spread) and cell.low is not None for row in rows for cell in row):
             note += " In brackets: 95 % intervals over images."
-        note += f" Definition {found['definition'][:12]}."
+        note += f" Definition {short_definition(found['definition'])}."
         grey = f"answers that never look at the image, from {found['baseline_source']}." if found["baselines"] else ""
         tables.append(
             ReportTable(

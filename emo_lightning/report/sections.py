@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from emo_lightning.analysis.table5 import definition_hash
+from emo_lightning.analysis.table5_rows import definition
 from emo_lightning.report import paper_tables
 from emo_lightning.report import svg as figures
 from emo_lightning.report.examples import right_and_wrong
@@ -143,7 +143,7 @@ class RunSections:
                 self.run.note(f"{name}, {arm}, of {found['references']} images: {listed}")
             if one := _one_answer(column["confusion"]):
                 self.run.note(f"{name}, {arm} says one emotion of nearly all images: {one}")
-        if found["definition"] != definition_hash():
+        if found["definition"] != definition():
             self.run.note(f"{name} was scored by another version of the definitions than the installed one")
         for baseline, reason in (found.get("omitted") or {}).items():
             self.run.note(f"{name}: the baseline {baseline!r} was left out: {reason}")

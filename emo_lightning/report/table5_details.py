@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from emo_lightning.analysis.table5 import MODES, ROWS, Mode
+from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode
 
 
 def paired_tables(result: Mapping[str, Any], modes: Sequence[Mode] = MODES) -> list[Table]:

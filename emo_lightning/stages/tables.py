@@ -78,8 +78,8 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
 
     Args:
         out: the stage's directory.
-        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs `probe/`
-            and `des.parquet`, and is left out, with a note, where they are missing.
+        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs
+            `predictions.jsonl` and `des.parquet`, and is left out, with a note, where they are missing.
         resamples: of the bootstrap behind the intervals of differences.
         seed: of bootstrap and permutation.
     """
@@ -93,9 +93,9 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
     if not probes:
         msg = "probes: no arm is named"
         raise SchemaError(msg)
-    result = table6(probes)
-    result["paired"] = paired_tests(probes, resamples=resamples, seed=seed)
-    page = paired_page(result["paired"])
+    paired = paired_tests(probes, resamples=resamples, seed=seed)
+    result = {**table6(probes), "paired": paired}
+    page = paired_page(paired)
     write_json(out / "table6.json", result)
     write_page(out, page)
     show([*table6_tables(result), *page_tables(page)])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from emo_lightning.analysis.table5 import MODES, ROWS
+from emo_lightning.analysis.table5_rows import MODES, ROWS
 from emo_lightning.report.build import build_report
 from emo_lightning.report.page import Spread, cell_text, with_minus
 from emo_lightning.report.paper_tables import table5_tables
