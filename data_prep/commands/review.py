@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_prep.commands.console import new_parser
 
 if TYPE_CHECKING:
     from data_prep.review.log import ReviewLog
+    from data_prep.review.messages import ReviewReport, StudyRow
     from data_prep.review.server import Session
+    from data_prep.review.session import ReviewSession
+    from data_prep.store.store import Store
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,27 +70,26 @@ def main(argv: list[str]) -> int:
             return _export(args, store, log)
         if args.report:
             return _report(args, log)
-        session, what = _session(args, store, log)
-        return _serve(session, args.port, what)
+        if args.study:
+            from data_prep.review.study import StudyConfig
+            from data_prep.review.study_session import StudySession
+
+            study = StudySession(store, log, StudyConfig.load(args.study), args.reviewer)
+            what = f"study {study.config.name}: {len(study.items)} images, {len(study.config.groups)} groups"
+            return _serve(study, args.port, what)
+        review = _review_session(args, store, log)
+        human = sum(review.states[i] == "human" for i in review.queue)
+        what = f"{len(review.queue)} of {len(review.states)} records, {human} of them from the human queue"
+        return _serve(review, args.port, f"{what}; reviewer {review.reviewer}")
 
 
-def _session(args: argparse.Namespace, store: Any, log: ReviewLog) -> tuple[Any, str]:
+def _review_session(args: argparse.Namespace, store: Store, log: ReviewLog) -> ReviewSession:
     from data_prep.review.sample import parse_states
-    from data_prep.review.session import ReviewSession, StudySession
+    from data_prep.review.session import ReviewSession
 
-    if args.study:
-        from data_prep.review.study import StudyConfig
-
-        study = StudySession(store, log, StudyConfig.load(args.study), args.reviewer)
-        return study, f"study {study.config.name}: {len(study.items)} images, {len(study.config.groups)} groups"
     reviewer = args.reviewer or ("second" if args.second else "first")
     states = parse_states(args.states)
-    review = ReviewSession(store, log, reviewer, states=states, sample=args.sample or None, seed=args.seed, second=args.second)
-    human = sum(review.states[i] == "human" for i in review.queue)
-    return (
-        review,
-        f"{len(review.queue)} of {len(review.states)} records, {human} of them from the human queue; reviewer {reviewer}",
-    )
+    return ReviewSession(store, log, reviewer, states=states, sample=args.sample or None, seed=args.seed, second=args.second)
 
 
 def _serve(session: Session, port: int, what: str) -> int:
@@ -123,7 +125,7 @@ def _report(args: argparse.Namespace, log: ReviewLog) -> int:
     return 0
 
 
-def _table4_text(table: dict[str, dict[str, Any]]) -> str:
+def _table4_text(table: dict[str, dict[str, StudyRow | None]]) -> str:
     names = {"arousal": "Emotion arousal", "emotion": "CES acc.", "context": "Anno. acc."}
     width = max(len("Dataset"), *map(len, table))
     lines = [f"{'Dataset':<{width}}" + "".join(f"  {names[q]:>22}" for q in names) + "  participants"]
@@ -134,13 +136,13 @@ def _table4_text(table: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*lines, "percent, with 95 % intervals over participants (none with one participant)"])
 
 
-def _interval(cell: dict[str, Any] | None) -> str:
+def _interval(cell: StudyRow | None) -> str:
     if cell is None or cell["mean"] is None:
         return "-"
     return f"{cell['mean']:.2f}" + (f" [{cell['low']:.1f}, {cell['high']:.1f}]" if cell["low"] is not None else "")
 
 
-def _report_text(found: dict[str, Any]) -> str:
+def _report_text(found: ReviewReport) -> str:
     if not found["reviewers"]:
         return "nobody has reviewed yet"
     lines = [f"{name}: {row['decisions']} decisions on {row['items']} records" for name, row in found["reviewers"].items()]
@@ -155,20 +157,26 @@ def _report_text(found: dict[str, Any]) -> str:
         for field, row in rows.items():
             if row["n"]:
                 of = f"{row['right']}/{row['n']}"
-                low, high, weighted = 100 * row["low"], 100 * row["high"], 100 * row["weighted"]
-                lines.append(f"  {field:<12} {of:>9}  {100 * row['accuracy']:6.2f}  {low:5.1f} – {high:5.1f}  {weighted:8.2f}")
+                interval = f"{100 * row['low']:5.1f} – {100 * row['high']:5.1f}"
+                accuracy, weighted = _percent(row["accuracy"]), _percent(row["weighted"])
+                lines.append(f"  {field:<12} {of:>9}  {accuracy:>6}  {interval}  {weighted:>8}")
     lines += ["", f"agreement of reviewers\n  {'field':<16} {'n':>5}  {'alike':>6}  kappa"]
     rated = {field: row for field, row in found["agreement"].items() if row["n"]}
-    for field, row in rated.items():
-        kappa = "not defined (one answer throughout)" if row["kappa"] is None else f"{row['kappa']:.3f} ({row['kind'].title()})"
-        lines.append(f"  {field:<16} {row['n']:>5}  {100 * row['observed']:6.2f}  {kappa}")
+    for field, agreement in rated.items():
+        value, kind = agreement["kappa"], str(agreement["kind"]).title()
+        kappa = "not defined (one answer throughout)" if value is None else f"{value:.3f} ({kind})"
+        lines.append(f"  {field:<16} {agreement['n']:>5}  {_percent(agreement['observed']):>6}  {kappa}")
     return "\n".join(lines if rated else [*lines, "  no record has two reviewers; see --second"])
 
 
-def _export(args: argparse.Namespace, store: Any, log: ReviewLog) -> int:
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f}"
+
+
+def _export(args: argparse.Namespace, store: Store, log: ReviewLog) -> int:
     from data_prep.review.label_studio import write_tasks
 
-    session, _ = _session(argparse.Namespace(**{**vars(args), "study": None}), store, log)
+    session = _review_session(args, store, log)
     config = write_tasks(session, args.label_studio_export, embed=args.images == "data", with_reviews=args.with_reviews)
     print(f"{args.label_studio_export}: {len(session.queue)} tasks; labelling config {config}")
     if args.images == "local":
@@ -179,7 +187,7 @@ def _export(args: argparse.Namespace, store: Any, log: ReviewLog) -> int:
 
 
 def _import(args: argparse.Namespace, log: ReviewLog) -> int:
-    from data_prep.review.label_studio import read_annotations
+    from data_prep.review.label_studio_import import read_annotations
 
     counts = read_annotations(log, args.label_studio_import, args.reviewer)
     print(f"{args.label_studio_import}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from data_prep.review.decisions import (
     FIELDS,
@@ -20,9 +20,12 @@ from data_prep.review.decisions import (
     standing,
 )
 from data_prep.review.log import ReviewLog
+from data_prep.review.messages import Accuracy, RaterAgreement, ReviewReport
 from data_prep.review.sample import STATES, Stratum
 from emo_lightning.core.intervals import wilson
 from emo_lightning.core.records import Record
+
+_Category = TypeVar("_Category", bound=Hashable)
 
 LABELLED = ("emotion", "intensity")
 """Fields whose final labels are few enough to compare as well as the verdicts."""
@@ -40,7 +43,7 @@ def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
     return None if expected == n * n else (observed - expected) / (n * n - expected)
 
 
-def fleiss_kappa(items: Sequence[Mapping[Hashable, int]]) -> float | None:
+def fleiss_kappa(items: Sequence[Mapping[_Category, int]]) -> float | None:
     """Fleiss' κ of many raters (Fleiss 1971); None where it is not defined.
 
     Args:
@@ -51,18 +54,18 @@ def fleiss_kappa(items: Sequence[Mapping[Hashable, int]]) -> float | None:
     if not rated:
         return None
     agreement = 0.0
-    shares: Counter[Hashable] = Counter()
+    shares: dict[_Category, float] = defaultdict(float)
     for item in rated:
         raters = sum(item.values())
         agreement += sum(n * (n - 1) for n in item.values()) / (raters * (raters - 1))
         for category, n in item.items():
-            shares[category] += n / raters  # type: ignore[assignment]
+            shares[category] += n / raters
     observed = agreement / len(rated)
     expected = math.fsum((share / len(rated)) ** 2 for share in shares.values())
     return None if expected > 1 - 1e-12 else (observed - expected) / (1 - expected)
 
 
-def agreement(ratings: Mapping[str, Mapping[str, Hashable]]) -> dict[str, Any]:
+def agreement(ratings: Mapping[str, Mapping[str, Hashable]]) -> RaterAgreement:
     """Agreement over {item: {reviewer: category}}: Cohen's κ for two reviewers, Fleiss' for more, over items that ≥ 2 rated."""
     shared = {item: given for item, given in ratings.items() if len(given) > 1}
     names = sorted({name for given in shared.values() for name in given})
@@ -83,7 +86,7 @@ def agreement(ratings: Mapping[str, Mapping[str, Hashable]]) -> dict[str, Any]:
     }
 
 
-def report(log: ReviewLog) -> dict[str, Any]:
+def report(log: ReviewLog) -> ReviewReport:
     """Everything that the reviews of a store say.
 
     Returns:
@@ -107,17 +110,7 @@ def report(log: ReviewLog) -> dict[str, Any]:
         stratum = (item.source, outcome.state, str(record.emotion or ""))
         decided.append((stratum, _with_whole(decide(record, of_item))))
         outcomes.setdefault(outcome.state, Counter())[reviewed(outcome, of_item).state] += 1
-        for name in {row.reviewer for row in of_item}:
-            own = {row.field: row.verdict for row in of_item if row.reviewer == name}
-            if (discards := own.get(RECORD) == "wrong") or set(REQUIRED) <= set(own):
-                ratings.setdefault(RECORD, {}).setdefault(item_id, {})[name] = not discards
-        for row in of_item:
-            if row.field in FIELDS and not is_stale(record, row):
-                given = ratings.setdefault(row.field, {}).setdefault(item_id, {})
-                given[row.reviewer] = row.verdict == "right"
-                if row.field in LABELLED:
-                    label = ratings.setdefault(f"{row.field} label", {}).setdefault(item_id, {})
-                    label[row.reviewer] = final_value(row)
+        _add_ratings(ratings, record, of_item)
     sizes = Counter((source, state, emotion) for _, source, state, emotion in log.strata(STATES)) if decided else Counter()
     names = sorted({row.reviewer for row in rows})
     return {
@@ -141,6 +134,21 @@ def report(log: ReviewLog) -> dict[str, Any]:
     }
 
 
+def _add_ratings(ratings: dict[str, dict[str, dict[str, Hashable]]], record: Record, reviews: Sequence[Review]) -> None:
+    """Add what each reviewer said of a record: {field: {item: {reviewer: category}}}."""
+    for name in {row.reviewer for row in reviews}:
+        own = {row.field: row.verdict for row in reviews if row.reviewer == name}
+        if (discards := own.get(RECORD) == "wrong") or set(REQUIRED) <= set(own):
+            ratings.setdefault(RECORD, {}).setdefault(record.id, {})[name] = not discards
+    for row in reviews:
+        if row.field in FIELDS and not is_stale(record, row):
+            ratings.setdefault(row.field, {}).setdefault(record.id, {})[row.reviewer] = row.verdict == "right"
+            if row.field in LABELLED:
+                label = final_value(row)
+                assert label is None or isinstance(label, str)
+                ratings.setdefault(f"{row.field} label", {}).setdefault(record.id, {})[row.reviewer] = label
+
+
 def _with_whole(decisions: dict[str, Decision]) -> dict[str, Decision]:
     """Decisions with one about the whole record, where it is finished: a discarded record has no field to count as wrong."""
     if RECORD not in decisions and not set(REQUIRED) <= set(decisions):
@@ -149,7 +157,7 @@ def _with_whole(decisions: dict[str, Decision]) -> dict[str, Decision]:
     return {**decisions, RECORD: Decision("right" if right else "wrong", None, None, {})}
 
 
-def _accuracy(field: str, decided: list[tuple[Stratum, dict[str, Decision]]], sizes: Counter[Stratum]) -> dict[str, Any]:
+def _accuracy(field: str, decided: list[tuple[Stratum, dict[str, Decision]]], sizes: Counter[Stratum]) -> Accuracy:
     strata: dict[Stratum, list[bool]] = {}
     for stratum, decisions in decided:
         if field in decisions:

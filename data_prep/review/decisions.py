@@ -6,18 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record, SchemaError, describe, intensity_level
 
 if TYPE_CHECKING:
+    from data_prep.review.messages import RegionJSON
     from data_prep.store.rows import Outcome
 
 REQUIRED = ("emotion", "description", "background", "attribute", "subject", "intensity")
 """A record that a human made valid has all of these."""
+TEXTS = ("description", "background", "attribute", "subject")
 FIELDS = (*REQUIRED, "objects")
 """What is judged, each on its own; the intensity by its level alone (as the critic does), the boxes as a set."""
 RECORD = "record"
@@ -29,7 +31,7 @@ MAX_TEXT = 4000
 """Characters of a mended text."""
 
 
-class ReviewError(UserError, ValueError):
+class ReviewError(InputError):
     """A decision cannot be taken as it is; the message names the item, the field, what was found and what is allowed."""
 
 
@@ -41,9 +43,9 @@ class Review:
     field: str
     reviewer: str
     verdict: Verdict
-    shown: Any
+    shown: object
     """The value that was judged, as JSON (see `shown_value`)."""
-    value: Any = None
+    value: object = None
     """The value it was mended to: text, an emotion, an intensity 1–10, or a list of `GroundedObject` as JSON."""
     time: float = 0.0
     """Seconds since 1970."""
@@ -57,13 +59,18 @@ class Decision:
     """What the reviewers together decided about a field."""
 
     verdict: Verdict
-    value: Any
-    shown: Any
+    value: object
+    shown: object
     votes: dict[str, int]
     """Reviewers by verdict."""
 
 
-def shown_value(record: Record, field: str) -> Any:
+def as_verdict(text: object) -> Verdict | None:
+    """The verdict of that name; None where there is none that a reviewer may give."""
+    return next((verdict for verdict in VERDICTS if verdict == text), None)
+
+
+def shown_value(record: Record, field: str) -> object:
     """The value of a field that is judged, as JSON; for the intensity its level, for the boxes all objects."""
     if field == "intensity":
         return intensity_level(record.intensity) if record.intensity is not None else record.intensity_level
@@ -72,10 +79,22 @@ def shown_value(record: Record, field: str) -> Any:
     if field not in FIELDS:
         msg = f"{record.id}: unknown field {field!r}; allowed: {', '.join((*FIELDS, RECORD))}"
         raise ReviewError(msg)
-    return record.model_dump(mode="json", include={field})[field]
+    return field_json(record, field)
 
 
-def mended(record: Record, field: str, value: Any) -> Record:
+def field_json(record: Record, field: str) -> object:
+    """A field of a record as JSON."""
+    value: object = record.model_dump(mode="json", include={field})[field]
+    return value
+
+
+def regions_of(record: Record) -> list[RegionJSON]:
+    """The objects of a record as JSON."""
+    regions: list[RegionJSON] = record.model_dump(mode="json", include={"objects"})["objects"]
+    return regions
+
+
+def mended(record: Record, field: str, value: object) -> Record:
     """The record with one field mended.
 
     A mended emotion takes the machines' distribution and confidence with it: they speak of another emotion (the votes stay in
@@ -87,32 +106,37 @@ def mended(record: Record, field: str, value: Any) -> Record:
     if field not in FIELDS:
         msg = f"{record.id}: field {field!r} cannot be mended; allowed: {', '.join(FIELDS)}"
         raise ReviewError(msg)
-    if field in ("description", "background", "attribute", "subject"):
-        if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
-            msg = f"{record.id}: {field} must be text of 1–{MAX_TEXT} characters, found {str(value)[:80]!r}"
-            raise ReviewError(msg)
-        value = value.strip()
-    elif field == "emotion" and not isinstance(value, str):
-        msg = f"{record.id}: emotion must be one of the eight, found {value!r}"
-        raise ReviewError(msg)
-    elif field == "intensity" and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10):
-        msg = f"{record.id}: intensity must be a whole number 1–10, found {value!r}"
-        raise ReviewError(msg)
-    changes: dict[str, Any] = {field: value}
-    if field == "emotion":
-        changes |= {"emotion_scores": None, "confidence": None}
-    elif field == "intensity":
-        changes["intensity_level"] = intensity_level(value)
-    elif field == "subject":
-        changes["objects"] = [o for o in record.objects if o.phrase == value]
     try:
-        return Record.model_validate({**record.model_dump(), **changes})
+        return Record.model_validate({**record.model_dump(), **_changes(record, field, value)})
     except ValidationError as error:
         msg = f"{record.id}: {describe(error)}"
         raise ReviewError(msg) from None
     except SchemaError as error:
         msg = f"{record.id}: {field}: {error}"
         raise ReviewError(msg) from None
+
+
+def _changes(record: Record, field: str, value: object) -> dict[str, object]:
+    """What mending a field changes in a record, by field."""
+    if field in TEXTS:
+        if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+            msg = f"{record.id}: {field} must be text of 1–{MAX_TEXT} characters, found {str(value)[:80]!r}"
+            raise ReviewError(msg)
+        text = value.strip()
+        if field == "subject":
+            return {field: text, "objects": [o for o in record.objects if o.phrase == text]}
+        return {field: text}
+    if field == "emotion":
+        if not isinstance(value, str):
+            msg = f"{record.id}: emotion must be one of the eight, found {value!r}"
+            raise ReviewError(msg)
+        return {field: value, "emotion_scores": None, "confidence": None}
+    if field == "intensity":
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 10:
+            msg = f"{record.id}: intensity must be a whole number 1–10, found {value!r}"
+            raise ReviewError(msg)
+        return {field: value, "intensity_level": intensity_level(value)}
+    return {field: value}
 
 
 def standing(reviews: Iterable[Review]) -> list[Review]:
@@ -128,11 +152,13 @@ def standing(reviews: Iterable[Review]) -> list[Review]:
     return list(last.values())
 
 
-def final_value(review: Review) -> Any:
+def final_value(review: Review) -> object:
     """What the field should say by this reviewer, in the terms of `shown_value`; None where it is only wrong."""
     if review.verdict == "right":
         return review.shown
     if review.verdict == "mended" and review.field == "intensity":
+        # `mended` has let nothing else pass.
+        assert isinstance(review.value, int)
         return intensity_level(review.value)
     return review.value
 
@@ -208,12 +234,13 @@ def apply_reviews(record: Record, reviews: Iterable[Review]) -> Record:
             result = result.model_copy(update={"objects": [] if decision.verdict == "wrong" else record.objects})
     state = decided_state(str(record.provenance.get("outcome", "valid")), result, decisions)
     reviewers = {r.reviewer for r in standing(rows) if r.item_id == record.id}
-    human: dict[str, Any] = {"outcome": state, "reviewers": len(reviewers), "fields": {}}
+    fields: dict[str, dict[str, object]] = {}
     for field, decision in decisions.items():
-        row: dict[str, Any] = {"verdict": decision.verdict, "votes": decision.votes}
+        row: dict[str, object] = {"verdict": decision.verdict, "votes": decision.votes}
         if decision.verdict == "mended" and field != "objects":
             row["was"] = decision.shown
-        human["fields"][field] = row
+        fields[field] = row
+    human = {"outcome": state, "reviewers": len(reviewers), "fields": fields}
     return result.model_copy(update={"provenance": {**record.provenance, "outcome": state, "human": human}})
 
 

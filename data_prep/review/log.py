@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from data_prep.review.decisions import Review, ReviewError, reviewed
+from data_prep.review.messages import RegionJSON
 from data_prep.store.group_commit import LedgerError, reader, writable
 from data_prep.store.ledger import Ledger
 from data_prep.store.rows import Item, Outcome
@@ -76,12 +77,12 @@ class ReviewLog:
         with self._lock:
             self._db.close()
 
-    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
-    def write(self, statements: Iterable[tuple[str, Sequence[Any]]]) -> list[int]:
+    def write(self, statements: Iterable[tuple[str, Sequence[object]]]) -> list[int]:
         """Run statements in one transaction, on disk when this returns; the row ids that they inserted."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
@@ -154,13 +155,13 @@ class ReviewLog:
         for row in self.query("SELECT * FROM items WHERE source = coalesce(?, source) ORDER BY id", (source,)):
             yield Item.from_row(row)
 
-    def candidates(self, image_sha256: str) -> list[dict[str, Any]]:
+    def candidates(self, image_sha256: str) -> list[RegionJSON]:
         """Everything that grounding ever found in an image (`GroundedObject` as JSON), whatever the phrase and backend."""
         rows = self.query("SELECT objects FROM groundings WHERE image_sha256 = ? ORDER BY phrase, backend", (image_sha256,))
         return [candidate for (objects,) in rows for candidate in json.loads(objects)]
 
 
-def _row(review: Review) -> tuple[Any, ...]:
+def _row(review: Review) -> tuple[object, ...]:
     value = None if review.value is None else json.dumps(review.value, ensure_ascii=False)
     shown = json.dumps(review.shown, ensure_ascii=False)
     return review.item_id, review.field, review.reviewer, review.verdict, shown, value, review.time, review.undoes

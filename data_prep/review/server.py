@@ -10,19 +10,22 @@ import hmac
 import json
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 from data_prep.review.decisions import ReviewError
-from data_prep.review.session import Route
+from data_prep.review.messages import Route
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import SchemaError
+
+if TYPE_CHECKING:
+    import socket
 
 PAGE = Path(__file__).with_name("page")
 MAX_BODY = 4 * 2**20
@@ -83,7 +86,7 @@ class PageServer(ThreadingHTTPServer):
         """What one opens; whoever knows it can review."""
         return f"http://{self.host}/{self.token}/"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """A browser that closes a connection early is no error of ours; anything else keeps its traceback."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
@@ -103,7 +106,9 @@ def serving(session: Session, port: int = 0) -> Iterator[PageServer]:
         server.server_close()
 
 
-class _Refused(Exception):
+class _RejectedError(Exception):
+    """A signal to `_Handler._answer`: the request is not from our page, or asks for nothing that is here."""
+
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -118,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         return "emo-prep-review"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *_: object) -> None:
         # Request lines hold the secret.
         return
 
@@ -128,10 +133,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self._post)
 
-    def _answer(self, serve: Any) -> None:
+    def _answer(self, serve: Callable[[str], tuple[str, bytes]]) -> None:
         try:
             kind, body = serve(self._path())
-        except _Refused as error:
+        except _RejectedError as error:
             # The rest of a refused request is not read, so the connection cannot go on.
             self.close_connection = True
             self._send(error.status, "application/json", _json({"error": str(error)}))
@@ -149,15 +154,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _path(self) -> str:
         """The path below the secret, after everything that tells our page from others."""
         if self.headers.get_all("Host") != [self.server.host]:
-            raise _Refused(HTTPStatus.MISDIRECTED_REQUEST, f"this is {self.server.host} alone")
+            raise _RejectedError(HTTPStatus.MISDIRECTED_REQUEST, f"this is {self.server.host} alone")
         if self.headers.get("Origin") not in (None, f"http://{self.server.host}"):
-            raise _Refused(HTTPStatus.FORBIDDEN, "no other origin")
+            raise _RejectedError(HTTPStatus.FORBIDDEN, "no other origin")
         # `none`: typed or opened from outside of any page; without the header: not a browser of today.
         if self.headers.get("Sec-Fetch-Site") not in (None, "none", "same-origin"):
-            raise _Refused(HTTPStatus.FORBIDDEN, "no other site")
+            raise _RejectedError(HTTPStatus.FORBIDDEN, "no other site")
         token, _, path = urlsplit(self.path).path.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.NOT_FOUND, "open the address that `emo prep review` printed")
+            raise _RejectedError(HTTPStatus.NOT_FOUND, "open the address that `emo prep review` printed")
         return unquote(path)
 
     def _get(self, path: str) -> tuple[str, bytes]:
@@ -168,19 +173,19 @@ class _Handler(BaseHTTPRequestHandler):
         files = {file.name: file for file in PAGE.iterdir() if file.suffix in _TYPES}
         file = files.get(path or "index.html")
         if file is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, f"{path}: no such file")
+            raise _RejectedError(HTTPStatus.NOT_FOUND, f"{path}: no such file")
         return f"{_TYPES[file.suffix]}; charset=utf-8", file.read_bytes()
 
     def _post(self, path: str) -> tuple[str, bytes]:
         route = self.server.session.routes.get(path.removeprefix("api/"))
         if not path.startswith("api/") or route is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, f"{path}: nothing to ask there")
+            raise _RejectedError(HTTPStatus.NOT_FOUND, f"{path}: nothing to ask there")
         # Forms of other pages cannot send this type without asking first.
         if self.headers.get_content_type() != "application/json":
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+            raise _RejectedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY:
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY}")
+            raise _RejectedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY}")
         try:
             request = json.loads(self.rfile.read(int(length)))
         except ValueError:
@@ -201,5 +206,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def _json(value: Mapping[str, object]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()

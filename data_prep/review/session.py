@@ -1,4 +1,4 @@
-"""What the review page asks for and says, as JSON values; no HTTP here. One session: one reviewer, one sample."""
+"""The inspection of records on the review page, as JSON objects in and out; no HTTP here. One session: one reviewer, one sample."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
-from data_prep.review import decisions as rules
-from data_prep.review.decisions import FIELDS, RECORD, REQUIRED, Review, ReviewError, shown_value, standing
+from data_prep.review.decisions import (
+    FIELDS,
+    RECORD,
+    REQUIRED,
+    VERDICTS,
+    Review,
+    ReviewError,
+    field_json,
+    is_stale,
+    mended,
+    regions_of,
+    shown_value,
+    standing,
+)
 from data_prep.review.log import ReviewLog
+from data_prep.review.messages import RegionJSON, Request, ReviewOverview, Route, ShownDecision, ShownItem, Undone
 from data_prep.review.sample import STATES, stratified_sample
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.records import EMOTIONS, Record
 
-Route = Callable[[dict[str, Any]], dict[str, Any]]
 
-
-def check_name(name: Any, what: str) -> str:
+def check_name(name: object, what: str) -> str:
     """A reviewer's or participant's name.
 
     Raises:
@@ -77,7 +88,7 @@ class ReviewSession:
         self._write = threading.Lock()
         self.routes: dict[str, Route] = {"session": self.overview, "item": self.item, "decide": self.decide, "undo": self.undo}
 
-    def overview(self, _: dict[str, Any]) -> dict[str, Any]:
+    def overview(self, _: Request) -> ReviewOverview:
         """The queue, and which of it this reviewer has finished."""
         rows: dict[str, list[Review]] = {}
         for row in standing(self.log.reviews(reviewer=self.reviewer)):
@@ -92,15 +103,15 @@ class ReviewSession:
             "done": done,
         }
 
-    def item(self, request: dict[str, Any]) -> dict[str, Any]:
+    def item(self, request: Request) -> ShownItem:
         """One record as the pass left it, what grounding found in its image, and this reviewer's own decisions."""
         item, record = self.record(request.get("id"))
         own = standing(self.log.reviews(item_id=item.id, reviewer=self.reviewer))
         value = record.model_dump(mode="json", exclude={"des", "id", "source", "split", "sha256"})
-        decisions = {
+        decisions: dict[str, ShownDecision] = {
             row.field: {"verdict": row.verdict, "value": row.value}
             for row in own
-            if row.field in FIELDS and not rules.is_stale(record, row)
+            if row.field in FIELDS and not is_stale(record, row)
         }
         return {
             "id": item.id,
@@ -113,7 +124,7 @@ class ReviewSession:
             "done": self._done(record, own),
         }
 
-    def decide(self, request: dict[str, Any]) -> dict[str, Any]:
+    def decide(self, request: Request) -> ShownItem:
         """Save decisions of one moment about one record (all or none), then as `item`."""
         item, record = self.record(request.get("id"))
         if request.get("digest") != _digest(record):
@@ -128,7 +139,7 @@ class ReviewSession:
             self.log.add([self._checked(record, one, now) for one in given])
         return self.item(request)
 
-    def undo(self, _: dict[str, Any]) -> dict[str, Any]:
+    def undo(self, _: Request) -> Undone:
         """Take back the last thing that this reviewer did in this sample; null if there is nothing left."""
         with self._write:
             taken = self.log.undo(self.reviewer)
@@ -141,7 +152,7 @@ class ReviewSession:
         item, _ = self.record(key)
         return self.store.image(item.sha256, item.extension), item.extension
 
-    def record(self, item_id: Any) -> tuple[Item, Record]:
+    def record(self, item_id: object) -> tuple[Item, Record]:
         """An item of the sample and its record as the pass left it.
 
         Raises:
@@ -153,12 +164,12 @@ class ReviewSession:
         item, outcome = self.log.outcome(item_id)
         return item, Record.from_json(outcome.record, f"outcome of {item_id}")
 
-    def _checked(self, record: Record, one: Any, now: float) -> Review:
+    def _checked(self, record: Record, given: object, now: float) -> Review:
         field, verdict, value = (
-            (one.get(key) for key in ("field", "verdict", "value")) if isinstance(one, dict) else (None,) * 3
+            (given.get(key) for key in ("field", "verdict", "value")) if isinstance(given, dict) else (None,) * 3
         )
-        if field not in (*FIELDS, RECORD) or verdict not in rules.VERDICTS:
-            msg = f"{record.id}: decision {one!r}; allowed fields: {', '.join((*FIELDS, RECORD))}, verdicts: {', '.join(rules.VERDICTS)}"
+        if field not in (*FIELDS, RECORD) or verdict not in VERDICTS:
+            msg = f"{record.id}: decision {given!r}; allowed fields: {', '.join((*FIELDS, RECORD))}, verdicts: {', '.join(VERDICTS)}"
             raise ReviewError(msg)
         shown = shown_value(record, field)
         if field == RECORD:
@@ -166,7 +177,7 @@ class ReviewSession:
                 msg = f"{record.id}: a whole record is right or wrong, found 'mended'"
                 raise ReviewError(msg)
         elif verdict == "mended":
-            value = rules.mended(record, field, value).model_dump(mode="json", include={field})[field]
+            value = field_json(mended(record, field, value), field)
         elif shown is None:
             msg = f"{record.id}: {field} has no value that could be {verdict}; mend it"
             raise ReviewError(msg)
@@ -174,14 +185,16 @@ class ReviewSession:
 
     @staticmethod
     def _done(record: Record, own: list[Review]) -> bool:
-        decided = {row.field for row in own if not rules.is_stale(record, row)}
+        decided = {row.field for row in own if not is_stale(record, row)}
         # Where nothing was grounded there are no boxes to judge (they may still be drawn).
         wanted = set(REQUIRED) | ({"objects"} if record.objects else set())
         return _discarded(own) or wanted <= decided
 
-    def _candidates(self, item: Item, record: Record) -> list[dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {}
-        for candidate in [*shown_value(record, "objects"), *self.log.candidates(item.sha256), *item.regions]:
+    def _candidates(self, item: Item, record: Record) -> list[RegionJSON]:
+        # The ledger keeps what a source ships as JSON of the same shape.
+        shipped = cast("list[RegionJSON]", item.regions)
+        found: dict[str, RegionJSON] = {}
+        for candidate in [*regions_of(record), *self.log.candidates(item.sha256), *shipped]:
             found.setdefault(json.dumps(candidate["bbox"]), candidate)
         return list(found.values())
 
@@ -200,92 +213,3 @@ def _finished(log: ReviewLog) -> list[Review]:
     for row in standing(log.reviews()):
         rows.setdefault((row.item_id, row.reviewer), []).append(row)
     return [own[0] for own in rows.values() if _discarded(own) or set(REQUIRED) <= {row.field for row in own}]
-
-
-class StudySession:
-    """The user study: one participant at a time says who they are (or `participant` does) and answers in an order of their own."""
-
-    mode = "study"
-
-    def __init__(self, store: Store, log: ReviewLog, config: Any, participant: str | None = None) -> None:
-        from data_prep.review import study
-
-        self.store, self.log, self.config, self._study = store, log, config, study
-        self.participant = check_name(participant, "--reviewer") if participant is not None else None
-        self.items = study.open_study(log, config)
-        self._keys = {self._key(item.item_id): item.item_id for item in self.items}
-        self._sizes = {item_id: size for item_id, *size in log.query("SELECT id, width, height FROM items")}
-        self._write = threading.Lock()
-        self.routes: dict[str, Route] = {
-            "session": self.overview,
-            "order": self.order,
-            "answer": self.answer,
-            "undo": self.undo,
-        }
-
-    def overview(self, _: dict[str, Any]) -> dict[str, Any]:
-        """What the start page needs; datasets are not named, so that nobody answers for a name."""
-        return {
-            "mode": self.mode,
-            "participant": self.participant,
-            "points": self.config.points,
-            "questions": self._study.QUESTIONS,
-            "count": len(self.items),
-        }
-
-    def order(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Everything that one participant is asked, in their order, with what they answered so far."""
-        who, order = self._order(request)
-        given = self._study.answers(self.log, self.config.name, who)
-        rows = []
-        for item in order:
-            keys = {question: (who, item.group, item.item_id, question) for question in item.questions}
-            rows.append(
-                {
-                    "image": self._key(item.item_id),
-                    "size": self._sizes.get(item.item_id, [4, 3]),
-                    "emotion": item.emotion,
-                    "context": item.context,
-                    "questions": list(item.questions),
-                    "answers": {question: given[key][1] for question, key in keys.items() if key in given},
-                }
-            )
-        return {"participant": who, "items": rows}
-
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Save one answer to the image at `position` of the participant's order."""
-        who, order = self._order(request)
-        position = request.get("position")
-        if not isinstance(position, int) or not 0 <= position < len(order):
-            msg = f"position {position!r}; allowed: 0–{len(order) - 1}"
-            raise ReviewError(msg)
-        with self._write:
-            self._study.add_answer(self.log, self.config, who, order[position], request.get("question"), request.get("answer"))
-        return {"saved": True}
-
-    def undo(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Take back the participant's last answer; its position, or null."""
-        who, order = self._order(request)
-        with self._write:
-            taken = self._study.undo_answer(self.log, self.config, who)
-        positions = [i for i, item in enumerate(order) if (item.group, item.item_id) == taken]
-        return {"undone": positions[0] if positions else None}
-
-    def image(self, key: str) -> tuple[bytes, str]:
-        """Bytes and extension of an image of the study."""
-        if key not in self._keys:
-            msg = f"{key!r} is not in this study"
-            raise ReviewError(msg)
-        for sha256, extension in self.log.query("SELECT sha256, extension FROM items WHERE id = ?", (self._keys[key],)):
-            return self.store.image(sha256, extension), extension
-        msg = f"{key!r} is no longer in the store"
-        raise ReviewError(msg)
-
-    def _order(self, request: dict[str, Any]) -> tuple[str, list[Any]]:
-        who = self.participant or check_name(request.get("participant"), "participant")
-        return who, self._study.study_order(self.config, self.items, who)
-
-    @staticmethod
-    def _key(item_id: str) -> str:
-        # An id often begins with the name of its dataset.
-        return hashlib.sha256(item_id.encode()).hexdigest()[:24]

@@ -10,15 +10,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_prep.review.decisions import reviewed
+from data_prep.review.decisions import Review, reviewed
 from data_prep.review.log import ReviewLog
+from data_prep.review.messages import StudyRow
 from data_prep.settings import shipped
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record, describe
 
 QUESTIONS = {
@@ -29,7 +30,7 @@ QUESTIONS = {
 """By name, in the order asked; `context` only in groups that have such an annotation."""
 
 
-class StudyError(UserError, ValueError):
+class StudyError(InputError):
     """A study cannot be run as configured; the message names the file or study, the key, what was found and what is allowed."""
 
 
@@ -81,6 +82,9 @@ class StudyConfig(_Config):
             value = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             msg = f"{path}: no such file"
+            raise StudyError(msg) from None
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"{path}: cannot be read: {error}"
             raise StudyError(msg) from None
         except yaml.YAMLError as error:
             msg = f"{path}: not YAML: {' '.join(str(error).split())}"
@@ -146,7 +150,7 @@ def _annotated(log: ReviewLog, group: GroupConfig) -> list[StudyItem]:
         found = [(i.id, i.labels.get(group.emotion), i.labels.get(group.context or "")) for i in log.items(group.source)]
     else:
         found = []
-        reviews: dict[str, list[Any]] = {}
+        reviews: dict[str, list[Review]] = {}
         for row in log.reviews():
             reviews.setdefault(row.item_id, []).append(row)
         for item, outcome in log.outcomes(group.source):
@@ -189,13 +193,15 @@ def answers(log: ReviewLog, study: str, participant: str | None = None) -> dict[
     return found
 
 
-def add_answer(log: ReviewLog, config: StudyConfig, participant: str, item: StudyItem, question: Any, answer: Any) -> None:
+def add_answer(
+    log: ReviewLog, config: StudyConfig, participant: str, item: StudyItem, question: object, answer: object
+) -> None:
     """Add one answer, 1–`points`.
 
     Raises:
         StudyError: the question is not asked of this image, or the answer is not on the scale.
     """
-    if question not in item.questions:
+    if not isinstance(question, str) or question not in item.questions:
         msg = f"{item.item_id}: question {question!r}; allowed: {', '.join(item.questions)}"
         raise StudyError(msg)
     if not isinstance(answer, int) or isinstance(answer, bool) or not 1 <= answer <= config.points:
@@ -222,7 +228,7 @@ def _insert(log: ReviewLog, study: str, key: Key, answer: int | None, undoes: in
     log.write([(sql, (study, *key, answer, time.time(), undoes))])
 
 
-def table4(log: ReviewLog, config: StudyConfig) -> dict[str, dict[str, Any]]:
+def table4(log: ReviewLog, config: StudyConfig) -> dict[str, dict[str, StudyRow | None]]:
     """Table 4: {group: {question: row}}, null where the question is not asked.
 
     A row has `mean` in percent (yes = 100; on a longer scale 1 = 0 and `points` = 100), `low` and `high` (95 % interval), and the
@@ -248,17 +254,23 @@ def table4(log: ReviewLog, config: StudyConfig) -> dict[str, dict[str, Any]]:
     }
 
 
-def _row(by_participant: dict[str, list[float]], images: int) -> dict[str, Any]:
+def _row(by_participant: dict[str, list[float]], images: int) -> StudyRow:
     given = [value for values in by_participant.values() for value in values]
-    row: dict[str, Any] = {"mean": None, "low": None, "high": None}
-    if given:
-        row["mean"] = math.fsum(given) / len(given)
-    if len(by_participant) > 1:
+    mean = math.fsum(given) / len(given) if given else None
+    low = high = None
+    if mean is not None and len(by_participant) > 1:
         from scipy.stats import t
 
         means = [math.fsum(values) / len(values) for values in by_participant.values()]
         centre = math.fsum(means) / len(means)
         deviation = math.sqrt(math.fsum((m - centre) ** 2 for m in means) / (len(means) - 1) / len(means))
         half = float(t.ppf(0.975, len(means) - 1)) * deviation
-        row |= {"low": max(0.0, row["mean"] - half), "high": min(100.0, row["mean"] + half)}
-    return {**row, "answers": len(given), "participants": len(by_participant), "images": images}
+        low, high = max(0.0, mean - half), min(100.0, mean + half)
+    return {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "answers": len(given),
+        "participants": len(by_participant),
+        "images": images,
+    }

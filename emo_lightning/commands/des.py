@@ -74,11 +74,11 @@ def _verb(
 def main(argv: list[str]) -> int:
     """Run `emo des`."""
     args = parser().parse_args(argv)
-    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.stages import des_space as stages
 
     if args.verb == "stability":
-        quiet()
+        silence_advice()
     given, out, references, seed = _named(args.inputs), args.out, args.references, args.seed
     match args.verb:
         case "retrieval":

@@ -45,10 +45,10 @@ def main(argv: list[str]) -> int:
     if args.batch_size < 1:
         msg = f"--batch-size {args.batch_size}: expected at least 1"
         raise ValueError(msg)
-    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.embed import embed_images, embed_tars
 
-    quiet()
+    silence_advice()
     if tars:
         embed_tars(tars, args.out, args.model, args.batch_size, args.device)
     else:

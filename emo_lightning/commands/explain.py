@@ -35,11 +35,11 @@ def main(argv: list[str]) -> int:
     image = open_image(args.image)
     out = args.out or Path(f"{args.image.stem}.explained.png")
     check_output_file(out)
-    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.overlay import save_overlay
 
-    quiet()
+    silence_advice()
     explanation = EmotionModel(args.model, args.device).explain(image, args.image.stem, args.max_new_tokens)
     save_overlay(image, explanation, out)
     # One key a line: an embedding of 1,024 numbers would fill the screen.

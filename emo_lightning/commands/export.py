@@ -36,11 +36,11 @@ def main(argv: list[str]) -> int:
     if temporary.exists():
         # What a killed run has left there would be taken for part of this model.
         shutil.rmtree(temporary)
-    from emo_lightning.experiment.kinds import quiet
-    from emo_lightning.models.backbone import BackboneConfig, load_backbone
+    from emo_lightning.experiment.advice import silence_advice
+    from emo_lightning.models.backbone import BackboneConfig, load_frozen
 
-    quiet()
-    backbone = load_backbone(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))
+    silence_advice()
+    backbone = load_frozen(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))
     processor = backbone.processor
     backbone.merged().save_pretrained(temporary)
     processor.save_pretrained(temporary)

@@ -45,13 +45,13 @@ def main(argv: list[str]) -> int:
     """Run `emo faithfulness`."""
     args = parser().parse_args(argv)
     from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness
-    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.report.console import show_result
     from emo_lightning.report.tables.faithfulness import faithfulness_page
     from emo_lightning.stages.robustness import write_result
 
-    quiet()
+    silence_advice()
     if (args.limit is not None and args.limit < 1) or args.batch_size < 1:
         msg = f"--limit {args.limit}, --batch-size {args.batch_size}: expected at least 1"
         raise ValueError(msg)

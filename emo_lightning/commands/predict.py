@@ -111,11 +111,11 @@ def _local(args: argparse.Namespace) -> int:
     from lightning.pytorch import Trainer
 
     from emo_lightning.data.questions import QuestionDataModule
-    from emo_lightning.experiment.kinds import quiet
+    from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.models.backbone import BackboneConfig
     from emo_lightning.tasks.inference import PredictTask
 
-    quiet()
+    silence_advice()
     path, objectives = _backbone(args.inputs[0], args.objectives)
     config = BackboneConfig(
         path,

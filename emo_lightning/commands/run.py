@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
 
     experiment = load_experiment(path, overrides, name=own.get("name"), runs=own.get("runs", "runs"))  # type: ignore[arg-type]
     if own.get("print_config"):
-        from emo_lightning.experiment.kinds import check
+        from emo_lightning.experiment.arguments import check
 
         for stage in experiment.stages:
             check(stage)

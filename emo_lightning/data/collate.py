@@ -1,11 +1,11 @@
-"""Images and questions -> the tensors that Qwen2.5-VL takes. Nothing here depends on what else is in the batch."""
+"""Images and questions -> the tensors that a backbone takes. Nothing here depends on what else is in the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -13,12 +13,10 @@ from torch import Tensor
 
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import EMOTIONS, Record
-from emo_lightning.data.boxes import codec_for
-from emo_lightning.data.chat import Size, answer, prompt
+from emo_lightning.data.batches import ChatBatch
+from emo_lightning.data.chat import answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+from emo_lightning.models.families import Processor, Size, family_of
 
 IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
@@ -51,19 +49,19 @@ class Question:
 class Collator:
     """Callable that turns questions into one padded batch.
 
-    With `answers`, the target follows the prompt, labels are set on the answer and its `<|im_end|>` alone, and padding is on the
+    With `answers`, the target follows the prompt, labels are set on the answer and its end mark alone, and padding is on the
     right; without, the batch ends at the generation prompt and padding is on the left, so that all rows end together.
 
     Args:
         processor: of the backbone (`Backbone.processor`), with the pixel limits set.
-        model_type: of the backbone's config; it decides the coordinates of boxes.
+        model_type: of the backbone's config; its family decides the inputs and the coordinates of boxes.
         answers: append targets (training) or not (generation, features).
         max_length: tokens; a longer sample is an error, never cut (a cut run of image tokens misaligns the image).
         padding_side: None takes the side described above.
         distributions: with `answers`, also say where each answer names its emotion, and the annotated distribution over the eight.
     """
 
-    processor: ProcessorMixin
+    processor: Processor
     model_type: str
     answers: bool
     max_length: int = 4096
@@ -72,12 +70,11 @@ class Collator:
     _prompt_ids: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.codec = codec_for(self.model_type)
-        self.tokenizer = self.processor.tokenizer  # type: ignore[attr-defined]
-        self.image_token = int(self.processor.image_token_id)  # type: ignore[attr-defined]
-        self.merge = self.processor.image_processor.merge_size  # type: ignore[attr-defined]
-        self.patch = self.processor.image_processor.patch_size  # type: ignore[attr-defined]
-        self.end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.family = family_of(self.model_type)
+        self.codec = self.family.codec
+        self.tokenizer = self.processor.tokenizer
+        self.image_token = self.family.image_token_id(self.processor)
+        self.end = self.family.end_of_turn_id(self.processor)
         self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -88,56 +85,52 @@ class Collator:
         self.__dict__.update(state)
         self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
 
-    def __call__(self, questions: Sequence[Question]) -> dict[str, Any]:
-        """Batch of B questions, T tokens after padding, P image patches in all.
-
-        Returns:
-            input_ids, attention_mask, mm_token_type_ids (B, T); pixel_values (P, patch_dim); image_grid_thw (B, 3) in patches;
-            with answers also labels (B, T). Beside them `key`, `original_size`, `resized_size` ((width, height) each) as lists
-            and `filler` (B,) bool. With `distributions` also emotion_at (B,), the place of the emotion's first token, -1 without
-            one; emotion_first (B, 8), that token for each of `EMOTIONS`; emotion_target (B, 8), their distribution.
+    def __call__(self, questions: Sequence[Question]) -> ChatBatch:
+        """One padded batch; with answers it has `labels`, with `distributions` also `emotion_at`, `_first` and `_target`.
 
         Raises:
             CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
         """
-        vision = self.processor.image_processor([q.image for q in questions], return_tensors="pt")  # type: ignore[attr-defined]
-        grids = vision["image_grid_thw"]
+        vision = self.family.vision_inputs(self.processor, [q.image for q in questions])
         rows: list[list[int]] = []
         labels: list[list[int]] = []
-        sizes: list[Size] = []
-        for question, grid in zip(questions, grids.tolist(), strict=True):
-            resized = (grid[2] * self.patch, grid[1] * self.patch)
-            sizes.append(resized)
-            asked = self._expand(self._prompt_ids(question.keys), grid)
+        for question, resized, image_tokens in zip(questions, vision.sizes, vision.tokens, strict=True):
+            asked = self._expand(self._prompt_ids(question.keys), image_tokens)
             target = self._target(question, resized) if self.answers else []
             if len(asked) + len(target) > self.max_length:
                 msg = (
-                    f"sample {question.key!r} has {len(asked) + len(target)} tokens ({grid[1] * grid[2] // self.merge**2} of the image); "
+                    f"sample {question.key!r} has {len(asked) + len(target)} tokens ({image_tokens} of the image); "
                     f"allowed: data.max_length={self.max_length}. Lower the backbone's max_pixels or raise max_length"
                 )
                 raise CollateError(msg)
             rows.append(asked + target)
             labels.append([IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target))
-        batch = self._pad(rows, labels)
-        batch["pixel_values"], batch["image_grid_thw"] = vision["pixel_values"], grids
-        batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
-        batch["key"] = [q.key for q in questions]
-        batch["original_size"] = [q.image.size for q in questions]
-        batch["resized_size"] = sizes
-        batch["filler"] = torch.tensor([q.filler for q in questions])
-        if self.answers and self.distributions:
-            batch |= self._distributions(questions, sizes, batch)
-        return batch
+        input_ids = self._pad(rows, self.tokenizer.pad_token_id)
+        batch: ChatBatch = {
+            "input_ids": input_ids,
+            "attention_mask": self._pad([[1] * len(row) for row in rows], 0),
+            "key": [q.key for q in questions],
+            "original_size": [q.image.size for q in questions],
+            "resized_size": vision.sizes,
+            "filler": torch.tensor([q.filler for q in questions]),
+        }
+        if self.answers:
+            batch["labels"] = self._pad(labels, IGNORE)
+            if self.distributions:
+                self._add_distributions(batch, questions)
+        # A TypedDict cannot say "and what the family needs".
+        return cast(ChatBatch, {**batch, **vision.tensors, **self.family.position_inputs(input_ids, self.image_token)})
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
         chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
-    def _expand(self, ids: list[int], grid: list[int]) -> list[int]:
-        """Repeat the one image token of the template for each merged patch."""
+    def _expand(self, ids: list[int], image_tokens: int) -> list[int]:
+        """Repeat the one image token of the template as often as the image asks for."""
         at = ids.index(self.image_token)
-        return ids[:at] + [self.image_token] * (grid[0] * grid[1] * grid[2] // self.merge**2) + ids[at + 1 :]
+        return ids[:at] + [self.image_token] * image_tokens + ids[at + 1 :]
 
     def _target(self, question: Question, resized: Size) -> list[int]:
         if question.record is None:
@@ -150,10 +143,10 @@ class Collator:
             raise CollateError(msg)
         return [*ids, self.end]
 
-    def _distributions(self, questions: Sequence[Question], sizes: Sequence[Size], batch: dict[str, Any]) -> dict[str, Tensor]:
+    def _add_distributions(self, batch: ChatBatch, questions: Sequence[Question]) -> None:
         places, tokens, targets = [], [], []
         supervised = batch["labels"] != IGNORE
-        for row, (question, resized) in enumerate(zip(questions, sizes, strict=True)):
+        for row, (question, resized) in enumerate(zip(questions, batch["resized_size"], strict=True)):
             record, keys = question.record, question.keys
             distribution = record.emotion_distribution() if record is not None and "emotion" in keys else None
             if record is None or distribution is None or question.filler:
@@ -167,41 +160,13 @@ class Collator:
             places.append(int(supervised[row].nonzero()[0, 0]) + len(words.before))
             tokens.append(list(words.first))
             targets.append(distribution)
-        return {
-            "emotion_at": torch.tensor(places),
-            "emotion_first": torch.tensor(tokens),
-            "emotion_target": torch.tensor(targets, dtype=torch.float32),
-        }
+        batch["emotion_at"] = torch.tensor(places)
+        batch["emotion_first"] = torch.tensor(tokens)
+        batch["emotion_target"] = torch.tensor(targets, dtype=torch.float32)
 
-    def _pad(self, rows: list[list[int]], labels: list[list[int]]) -> dict[str, Any]:
+    def _pad(self, rows: list[list[int]], value: int) -> Tensor:
+        """(B, T) int64: `value` fills the shorter rows, on the side that was asked for."""
         width = max(len(row) for row in rows)
-        side = self.padding_side or ("right" if self.answers else "left")
-        pad_id = self.tokenizer.pad_token_id
-
-        def padded(row: list[int], value: int) -> list[int]:
-            fill = [value] * (width - len(row))
-            return row + fill if side == "right" else fill + row
-
-        batch: dict[str, Any] = {
-            "input_ids": torch.tensor([padded(row, pad_id) for row in rows]),
-            "attention_mask": torch.tensor([padded([1] * len(row), 0) for row in rows]),
-        }
-        if self.answers:
-            batch["labels"] = torch.tensor([padded(row, IGNORE) for row in labels])
-        return batch
-
-
-MODEL_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
-
-
-def model_inputs(batch: dict[str, Any]) -> dict[str, Tensor]:
-    """The part of a batch that the model takes.
-
-    Raises:
-        KeyError: a part is missing. Without `mm_token_type_ids` transformers falls back to 1-D positions in silence.
-    """
-    missing = [name for name in MODEL_INPUTS if name not in batch]
-    if missing:
-        msg = f"batch lacks {', '.join(missing)}; a Qwen2.5-VL batch needs {', '.join(MODEL_INPUTS)}"
-        raise KeyError(msg)
-    return {name: batch[name] for name in MODEL_INPUTS}
+        right = (self.padding_side or ("right" if self.answers else "left")) == "right"
+        fills = [[value] * (width - len(row)) for row in rows]
+        return torch.tensor([row + fill if right else fill + row for row, fill in zip(rows, fills, strict=True)])

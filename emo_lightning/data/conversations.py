@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import Dataset
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.loader import check_counts, rank_loader
-from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.loader import SlotDataset, check_counts
+from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.protocols import LearnsAnswers
+from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 
 
-class ConversationDataset(Dataset[Question]):
+class ConversationDataset(SlotDataset[Question]):
     """One question per image; which objective it serves is a pure function of (seed, epoch, row).
 
     Args:
         index: the images and their records.
         objectives: name -> weight; an image that lacks the labels of the chosen one is asked another that it has labels for.
         seed: of the choice.
+
+    Raises:
+        InputError: no weight is above 0, or one is below.
     """
 
     def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int) -> None:
@@ -33,7 +37,7 @@ class ConversationDataset(Dataset[Question]):
         weights = np.array(list(objectives.values()), dtype=float)
         if not len(weights) or (weights < 0).any() or weights.sum() <= 0:
             msg = f"data.objectives={objectives}: weights must be 0 or more, and one above 0"
-            raise ValueError(msg)
+            raise InputError(msg)
         self.weights = weights / weights.sum()
         self.seed = seed
 
@@ -41,9 +45,9 @@ class ConversationDataset(Dataset[Question]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> Question:
-        record = self.index.record(slot.index)
+        record, image = self.index.sample(slot.index)
         keys = self._choose(slot, [o.available(record) for o in self.objectives])
-        return Question(record.id, self.index.image(slot.index), keys, record, slot.filler)
+        return Question(record.id, image, keys, record, slot.filler)
 
     def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         weights = np.array([w if keys else 0.0 for w, keys in zip(self.weights, available, strict=True)])
@@ -53,7 +57,7 @@ class ConversationDataset(Dataset[Question]):
         return available[int(np.searchsorted(np.cumsum(weights / weights.sum()), draw, side="right"))]
 
 
-class ConversationDataModule(LightningDataModule):
+class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     """Loaders for `SFTTask`.
 
     Args:
@@ -69,6 +73,8 @@ class ConversationDataModule(LightningDataModule):
         seed: of the order and of the choice of objectives.
     """
 
+    task_type = LearnsAnswers
+
     def __init__(
         self,
         train: list[str],
@@ -81,27 +87,23 @@ class ConversationDataModule(LightningDataModule):
         limit: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.train, self.val, self.objectives = train, val, objectives
-        check_counts(
-            batch_size=batch_size,
-            val_batch_size=val_batch_size,
-            num_workers=num_workers,
-            max_length=max_length,
-            limit=limit,
-            seed=seed,
-        )
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
-        self.num_workers, self.max_length, self.limit, self.seed = num_workers, max_length, limit, seed
+        super().__init__(batch_size, num_workers, seed)
+        check_counts(val_batch_size=val_batch_size, max_length=max_length, limit=limit)
+        self.paths, self.objectives = {"train": train, "val": val}, objectives
+        self.val_batch_size, self.max_length, self.limit = val_batch_size or batch_size, max_length, limit
         self._datasets: dict[str, ConversationDataset] = {}
         self.skipped: dict[str, int] = {}
         self._labels: dict[str, Counter[str]] = {}
 
-    def dataset(self, split: str) -> ConversationDataset:
-        """`train` or `val`, opened once; records without any label that is asked for are left out and counted in `skipped`."""
-        if split not in self._datasets:
-            whole = TarIndex.open(self.train if split == "train" else self.val)
-            asked: list[Objective] = [objective(name) for name in self.objectives]
+    def dataset(self, name: str) -> ConversationDataset:
+        """`train` or `val`, opened once; records without any label that is asked for are left out and counted in `skipped`.
+
+        Raises:
+            InputError: no record of the set has a label that is asked for.
+        """
+        if name not in self._datasets:
+            whole = TarIndex.open(self.paths[name])
+            asked: list[Objective] = [objective(wanted) for wanted in self.objectives]
             labels: list[list[str]] = []
 
             def usable(record: Record) -> bool:
@@ -111,82 +113,66 @@ class ConversationDataModule(LightningDataModule):
                 return bool(objectives)
 
             index = whole.select(usable)
-            self.skipped[split] = len(whole) - len(index)
+            self.skipped[name] = len(whole) - len(index)
             if not len(index):
-                msg = f"data.{split}: none of {len(whole)} records has labels for {', '.join(self.objectives)}"
-                raise ValueError(msg)
-            if split == "train" and self.limit is not None:
+                msg = f"data.{name}: none of {len(whole)} records has labels for {', '.join(self.objectives)}"
+                raise InputError(msg)
+            if name == "train" and self.limit is not None:
                 index = index.take(range(min(self.limit, len(index))))
-            self._labels[split] = Counter(name for names in labels[: len(index)] for name in names)
-            self._datasets[split] = ConversationDataset(index, self.objectives, self.seed)
-        return self._datasets[split]
+            self._labels[name] = Counter(label for found in labels[: len(index)] for label in found)
+            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed)
+        return self._datasets[name]
 
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step; rank 0 says what is skipped."""
-        for split in ("train", "val"):
-            self.dataset(split)
-            if self.skipped[split] and self.trainer is not None and self.trainer.is_global_zero:
-                print(f"{split}: {self.skipped[split]} records have no label for {', '.join(self.objectives)} and are skipped")
+        super().setup(stage)
+        for name in self.paths:
+            self.dataset(name)
+            if self.skipped[name] and self.trainer is not None and self.trainer.is_global_zero:
+                print(f"{name}: {self.skipped[name]} records have no label for {', '.join(self.objectives)} and are skipped")
         if self.trainer is not None and self.trainer.is_global_zero:
-            for remark in self.summary()["remarks"]:
+            for remark in self.remarks():
                 print(remark)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """What is trained on, as JSON: `images`, `skipped` and `labels` (objective or `emotion_scores` -> records that have them),
         each by split, and `remarks`: switches that these records leave without effect.
         """
+        return {
+            "images": {name: len(dataset) for name, dataset in self._datasets.items()},
+            "skipped": dict(self.skipped),
+            "labels": {
+                name: {label: found[label] for label in (*self.objectives, "emotion_scores")}
+                for name, found in self._labels.items()
+            },
+            "remarks": self.remarks(),
+        }
+
+    def remarks(self) -> list[str]:
+        """What was asked for and these records leave without effect."""
         labels = self._labels["train"]
         remarks = [
             f"train: no record has a label for the objective {name!r}: its share goes to the others"
             for name, weight in self.objectives.items()
             if weight > 0 and not labels[name]
         ]
-        task = self.trainer.lightning_module if self.trainer is not None else None
-        if getattr(task, "wants_distributions", False) and not labels["emotion_scores"]:
+        if self.trainer is not None and self.task.wants_distributions() and not labels["emotion_scores"]:
             remarks.append(
                 "train: no record has emotion_scores: soft labels are hard ones, a distribution loss has one word to aim at"
             )
-        return {
-            "images": {split: len(dataset) for split, dataset in self._datasets.items()},
-            "skipped": dict(self.skipped),
-            "labels": {
-                split: {name: found[name] for name in (*self.objectives, "emotion_scores")}
-                for split, found in self._labels.items()
-            },
-            "remarks": remarks,
-        }
+        return remarks
 
-    def train_batches(self, world_size: int) -> int:
-        """Micro-batches per rank and epoch."""
-        return len(EpochBatches(len(self.dataset("train")), self.batch_size, seed=self.seed, world_size=world_size))
+    def rows_per_step(self, name: str, world_size: int) -> int:
+        """`batch_size`, or `val_batch_size` for validation."""
+        return self.batch_size if name == "train" else self.val_batch_size
 
-    def _loader(self, split: str) -> Any:
-        training = split == "train"
-        task: Any = self.trainer.lightning_module if self.trainer is not None else None
-        return rank_loader(
-            self.trainer,
-            self.dataset(split),
-            self.batch_size if training else self.val_batch_size,
-            seed=self.seed,
-            shuffle=training,
-            num_workers=self.num_workers,
-            collate_fn=self.collator(task),
-        )
-
-    def collator(self, task: Any) -> Collator:
+    def collate(self, name: str) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
+        inputs = self.task.backbone_inputs()
         return Collator(
-            task.net.processor,
-            task.net.model_type,
+            inputs.processor,
+            inputs.model_type,
             answers=True,
             max_length=self.max_length,
-            distributions=getattr(task, "wants_distributions", False),
+            distributions=self.task.wants_distributions(),
         )
-
-    def train_dataloader(self) -> Any:
-        """Shuffled, sized, resumable."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Any:
-        """In order."""
-        return self._loader("val")

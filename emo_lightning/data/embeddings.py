@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from emo_lightning.core.files import replacing
 from emo_lightning.core.records import Emotion
+from emo_lightning.data.batches import EmbeddingBatch
+from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
@@ -101,8 +101,8 @@ class EmbeddingTable:
             raise ValueError(msg) from None
 
 
-class EmbeddingDataset(Dataset[Any]):
-    """Embeddings and labels in memory, indexed by whole batches of the sampler's `Slot`s.
+class EmbeddingDataset(SlotDataset[Slot]):
+    """Embeddings and labels in memory. A sample is its place alone: `collate` takes a batch of rows out of the tensors at once.
 
     Args:
         keys: n record ids.
@@ -117,9 +117,17 @@ class EmbeddingDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitems__(self, slots: Sequence[Slot]) -> dict[str, Any]:
-        """A batch: `des` (B, des_dim) and `collate_supervision`'s keys. The DataLoader asks for it in place of single samples."""
+    def __getitem__(self, slot: Slot) -> Slot:
+        return slot
+
+    def collate(self, slots: Sequence[Slot]) -> EmbeddingBatch:
+        """The batch of B places."""
         rows = torch.tensor([slot.index for slot in slots])
-        columns = {name: column[rows] for name, column in self._columns.items() if isinstance(column, Tensor)}
-        filler = torch.tensor([slot.filler for slot in slots])
-        return {"des": self.des[rows], **columns, "filler": filler, "key": [self.keys[slot.index] for slot in slots]}
+        return {
+            "des": self.des[rows],
+            "target": self._columns["target"][rows],
+            "emotion": self._columns["emotion"][rows],
+            "intensity": self._columns["intensity"][rows],
+            "filler": torch.tensor([slot.filler for slot in slots]),
+            "key": [self.keys[slot.index] for slot in slots],
+        }

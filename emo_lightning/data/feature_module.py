@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
-import lightning.pytorch as pl
-
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import NO_EMOTION
+from emo_lightning.data.batches import EmbeddingBatch, FeatureBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_parts import FeatureError
-from emo_lightning.data.features import FeatureCache, collate_features
-from emo_lightning.data.loader import ResumableLoader, check_counts, rank_loader
-from emo_lightning.data.sampler import EpochBatches
+from emo_lightning.data.features import FeatureCache, FeatureSample, collate_features
+from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.protocols import ReadsFeatures
 
 
-class FeatureDataModule(pl.LightningDataModule):
+class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch | EmbeddingBatch]):
     """Cached hidden states of a train, a validation and any number of evaluation sets.
 
     Validation and evaluation sets are read in key order, each sample once over all ranks (`filler` rows count nowhere).
@@ -30,6 +31,8 @@ class FeatureDataModule(pl.LightningDataModule):
         seed: of the training order.
     """
 
+    task_type = ReadsFeatures
+
     def __init__(
         self,
         train: str,
@@ -40,21 +43,18 @@ class FeatureDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers, seed)
         extra = extra or {}
         if taken := sorted({"train", "val", "test"} & extra.keys()):
             msg = f"data.extra has the names {taken}, which are taken; use others"
-            raise ValueError(msg)
+            raise InputError(msg)
         self.paths = {"train": train, "val": val, **({"test": test} if test is not None else {}), **extra}
         self.evaluation_sets = [name for name in self.paths if name not in ("train", "val")]
-        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.caches: dict[str, FeatureCache] = {}
-        self.embeddings: dict[str, EmbeddingDataset] = {}
-        """In-memory embeddings that stand in for the caches of the same name: a task with a frozen DES head sets them."""
 
     def setup(self, stage: str) -> None:
         """Open the caches that `stage` needs and check that they fit together."""
+        super().setup(stage)
         names = {"fit": ["train", "val"], "validate": ["val"]}.get(stage, self.evaluation_sets)
         for name in names:
             if name not in self.caches:
@@ -64,7 +64,7 @@ class FeatureDataModule(pl.LightningDataModule):
             msg = f"the caches differ in (num_layers, hidden_size): {shapes}; extract all with one backbone"
             raise FeatureError(msg)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """What is trained on, as JSON: `images` of the two splits."""
         return {"images": {name: len(self.caches[name]) for name in ("train", "val")}}
 
@@ -79,55 +79,48 @@ class FeatureDataModule(pl.LightningDataModule):
         return self.shape(next(iter(self.caches)))[1]
 
     def require_labels(self, name: str) -> None:
-        """Raise a ValueError if no sample of an open cache has an emotion category."""
+        """Raise an InputError if no sample of an open cache has an emotion category."""
         cache = self.caches[name]
         if all(cache.labels(row).emotion == NO_EMOTION for row in range(len(cache))):
             msg = f"no sample of the set {name!r} ({self.paths[name]}) has an emotion label"
-            raise ValueError(msg)
+            raise InputError(msg)
 
-    def train_batches(self, world_size: int) -> int:
-        """Training steps per epoch on each rank."""
-        return len(
-            EpochBatches(len(self.caches["train"]), self._rows("train", world_size), seed=self.seed, world_size=world_size)
-        )
+    @property
+    def embeddings(self) -> Mapping[str, EmbeddingDataset]:
+        """Sets that the task has embedded, which are read in place of the caches of these names."""
+        return {} if self.trainer is None else self.task.embeddings()
 
-    def _rows(self, name: str, world_size: int) -> int:
-        """Samples per rank and step."""
+    def dataset(self, name: str) -> FeatureCache:
+        """The open cache `name`."""
+        return self.caches[name]
+
+    def collate(self, name: str) -> Callable[[list[FeatureSample]], FeatureBatch]:
+        """Padded on the right."""
+        return collate_features
+
+    def rows_per_step(self, name: str, world_size: int) -> int:
+        """`batch_size`, or this rank's share of all embeddings in memory."""
         return -(-len(self.embeddings[name]) // world_size) if name in self.embeddings else self.batch_size
 
-    def train_dataloader(self) -> ResumableLoader:
-        """Shuffled."""
-        return self.loader("train", shuffle=True)
+    def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[FeatureBatch | EmbeddingBatch]:
+        """Batches of one set for this rank: its embeddings where the task has them, in the cache's order, else its features."""
+        if name not in self.embeddings:
+            return self.feature_loader(name, shuffle=shuffle)
+        dataset = self.embeddings[name]
+        rows = self.rows_per_step(name, self.world_size)
+        return self.rank_loader(dataset, dataset.collate, rows, shuffle=False, num_workers=0)
 
-    def val_dataloader(self) -> ResumableLoader:
-        """In key order."""
-        return self.loader("val")
+    def feature_loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[FeatureBatch]:
+        """Cached features of one set for this rank."""
+        return self.rank_loader(self.dataset(name), collate_features, self.batch_size, shuffle=shuffle)
 
-    def test_dataloader(self) -> list[ResumableLoader]:
+    def test_dataloader(self) -> list[ResumableLoader[FeatureBatch | EmbeddingBatch]]:
         """One loader per name in `evaluation_sets`.
 
         Raises:
-            ValueError: neither `test` nor `extra` is configured.
+            InputError: neither `test` nor `extra` is configured.
         """
         if not self.evaluation_sets:
             msg = "there is nothing to test on; set data.test or data.extra"
-            raise ValueError(msg)
+            raise InputError(msg)
         return [self.loader(name) for name in self.evaluation_sets]
-
-    def loader(self, name: str, shuffle: bool = False) -> ResumableLoader:
-        """Batches of one set for this rank."""
-        rows = self._rows(name, self.trainer.world_size if self.trainer is not None else 1)
-        if name in self.embeddings:
-            # It gives batches as they are.
-            return rank_loader(
-                self.trainer, self.embeddings[name], rows, seed=self.seed, shuffle=False, collate_fn=lambda batch: batch
-            )
-        return rank_loader(
-            self.trainer,
-            self.caches[name],
-            rows,
-            seed=self.seed,
-            shuffle=shuffle,
-            num_workers=self.num_workers,
-            collate_fn=collate_features,
-        )

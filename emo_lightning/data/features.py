@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from emo_lightning.core.files import replacing, write_text
+from emo_lightning.data.batches import FeatureBatch
 from emo_lightning.data.feature_parts import (
     FORMAT_VERSION,
     FeatureError,
@@ -32,6 +32,7 @@ from emo_lightning.data.feature_parts import (
     read_header,
     read_index,
 )
+from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
@@ -146,7 +147,9 @@ class FeatureWriter:
             # Tokens first: one sample is one contiguous stretch of the file.
             "hidden": torch.cat([sample.hidden.transpose(0, 1) for sample in samples]).contiguous(),
             "offsets": lengths.cumsum(0),
-            **{name: labels[name] for name in ("target", "emotion", "intensity")},
+            "target": labels["target"],
+            "emotion": labels["emotion"],
+            "intensity": labels["intensity"],
         }
         header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"]}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
@@ -171,7 +174,7 @@ class FeatureWriter:
             self.flush()
 
 
-class FeatureCache(Dataset[FeatureSample]):
+class FeatureCache(SlotDataset[FeatureSample]):
     """All ranks' samples, ordered by key, memory-mapped; indexed by int or by the sampler's `Slot`.
 
     Args:
@@ -240,12 +243,8 @@ class FeatureCache(Dataset[FeatureSample]):
         return self._open[part]
 
 
-def collate_features(samples: Sequence[FeatureSample]) -> dict[str, Any]:
-    """Pad on the right.
-
-    Returns:
-        `hidden_states` (num_layers, B, T, hidden) in the cache's dtype, `mask` (B, T) bool, and `collate_supervision`'s keys.
-    """
+def collate_features(samples: Sequence[FeatureSample]) -> FeatureBatch:
+    """Pad on the right."""
     layers, _, width = samples[0].hidden.shape
     longest = max(sample.hidden.shape[1] for sample in samples)
     hidden = samples[0].hidden.new_zeros(layers, len(samples), longest, width)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import Dataset
-
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import NO_EMOTION
+from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.loader import check_counts, rank_loader
-from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.loader import SlotDataset, check_counts
+from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.protocols import ReadsImages
+from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
 
+LabelledSample = tuple[Question, Supervision]
 
-class LabelledDataset(Dataset[tuple[Question, Supervision]]):
+
+class LabelledDataset(SlotDataset[LabelledSample]):
     """(question, labels) of every image, ordered by id as a feature cache is: the same seed gives the same batches."""
 
     def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
@@ -27,25 +29,30 @@ class LabelledDataset(Dataset[tuple[Question, Supervision]]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, slot: Slot) -> tuple[Question, Supervision]:
-        record = self.index.record(slot.index)
+    def __getitem__(self, slot: Slot) -> LabelledSample:
+        record, image = self.index.sample(slot.index)
         # Without the record: at this prompt nothing of the annotation may reach the model.
-        return Question(record.id, self.index.image(slot.index), self.keys, filler=slot.filler), Supervision.of(record)
+        return Question(record.id, image, self.keys, filler=slot.filler), Supervision.of(record)
 
 
-class _Collate:
+class LabelledCollator:
     """Model inputs of the questions, and `collate_supervision`'s keys."""
 
     def __init__(self, collator: Collator) -> None:
         self.collator = collator
 
-    def __call__(self, samples: Sequence[tuple[Question, Supervision]]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[LabelledSample]) -> LabelledBatch:
         questions = [question for question, _ in samples]
         labels = collate_supervision([q.key for q in questions], [s for _, s in samples], [q.filler for q in questions])
-        return {**self.collator(questions), **labels}
+        return {
+            **self.collator(questions),
+            "target": labels["target"],
+            "emotion": labels["emotion"],
+            "intensity": labels["intensity"],
+        }
 
 
-class LabelledDataModule(LightningDataModule):
+class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatch]):
     """Loaders for `DESTask` with `model.backbone` (online mode).
 
     Args:
@@ -58,6 +65,8 @@ class LabelledDataModule(LightningDataModule):
         seed: of the order.
     """
 
+    task_type = ReadsImages
+
     def __init__(
         self,
         train: list[str],
@@ -68,61 +77,34 @@ class LabelledDataModule(LightningDataModule):
         max_length: int = 4096,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        check_counts(batch_size=batch_size, num_workers=num_workers, max_length=max_length, seed=seed)
+        super().__init__(batch_size, num_workers, seed)
+        check_counts(max_length=max_length)
         self.paths = {"train": train, "val": val}
-        self.objective, self.batch_size, self.num_workers = objective, batch_size, num_workers
-        self.max_length, self.seed = max_length, seed
+        self.objective, self.max_length = objective, max_length
         self._datasets: dict[str, LabelledDataset] = {}
 
-    def dataset(self, split: str) -> LabelledDataset:
+    def dataset(self, name: str) -> LabelledDataset:
         """`train` or `val`, opened once."""
-        if split not in self._datasets:
-            self._datasets[split] = LabelledDataset(TarIndex.open(self.paths[split]), objective(self.objective).keys)
-        return self._datasets[split]
+        if name not in self._datasets:
+            self._datasets[name] = LabelledDataset(TarIndex.open(self.paths[name]), objective(self.objective).keys)
+        return self._datasets[name]
 
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step."""
-        for split in self.paths:
-            self.dataset(split)
+        super().setup(stage)
+        for name in self.paths:
+            self.dataset(name)
 
     def require_labels(self, name: str) -> None:
-        """Raise a ValueError if no image of a set has an emotion category."""
+        """Raise an InputError if no image of a set has an emotion category."""
         index = self.dataset(name).index
         if all(Supervision.of(index.record(row)).emotion == NO_EMOTION for row in range(len(index))):
             msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
-            raise ValueError(msg)
+            raise InputError(msg)
 
-    def train_batches(self, world_size: int) -> int:
-        """Training steps per epoch on each rank."""
-        return len(EpochBatches(len(self.dataset("train")), self.batch_size, seed=self.seed, world_size=world_size))
-
-    def _loader(self, split: str) -> Any:
-        if self.trainer is None:
-            msg = "loaders are made by the Trainer"
-            raise RuntimeError(msg)
-        net: Any = self.trainer.lightning_module.backbone
-        if net is None:
-            msg = "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
-            raise ValueError(msg)
-        # Padded as a cached batch is, so that dropout of the head draws the same for the same place.
-        collate = _Collate(
-            Collator(net.processor, net.model_type, answers=False, max_length=self.max_length, padding_side="right")
+    def collate(self, name: str) -> Callable[[list[LabelledSample]], LabelledBatch]:
+        """Padded as a cached batch is, so that dropout of the head draws the same for the same place."""
+        inputs = self.task.backbone_inputs()
+        return LabelledCollator(
+            Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length, padding_side="right")
         )
-        return rank_loader(
-            self.trainer,
-            self.dataset(split),
-            self.batch_size,
-            seed=self.seed,
-            shuffle=split == "train",
-            num_workers=self.num_workers,
-            collate_fn=collate,
-        )
-
-    def train_dataloader(self) -> Any:
-        """Shuffled, sized, resumable."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Any:
-        """In order of ids."""
-        return self._loader("val")

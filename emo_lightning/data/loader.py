@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Generic, TypedDict, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.data.sampler import EpochBatches, Slot
+
+SampleT_co = TypeVar("SampleT_co", covariant=True)
+SampleT = TypeVar("SampleT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
+class SlotDataset(Dataset[SampleT_co]):
+    """A map dataset of known length, indexed by the sampler's `Slot`."""
+
+    def __len__(self) -> int:
+        """Samples in it."""
+        raise NotImplementedError
+
+    def __getitem__(self, slot: Slot) -> SampleT_co:
+        """One sample; a `filler` is marked as such in what is given."""
+        raise NotImplementedError
+
+
+class LoaderState(TypedDict):
+    """A place in training, and what the plan of the epoch depends on."""
+
+    epoch: int
+    position: int
+    size: int
+    batch_size: int
+    world_size: int
+    seed: int
+    shuffle: bool
 
 
 def check_counts(**found: int | None) -> None:
@@ -18,16 +47,16 @@ def check_counts(**found: int | None) -> None:
         **found: key -> value; None means "not set". `num_workers` and `seed` may be 0, all others are at least 1.
 
     Raises:
-        ValueError: names the key, the value and what is allowed.
+        InputError: names the key, the value and what is allowed.
     """
     for name, value in found.items():
         least = 0 if name in ("num_workers", "seed") else 1
         if value is not None and value < least:
             msg = f"data.{name}: found {value}; expected at least {least}"
-            raise ValueError(msg)
+            raise InputError(msg)
 
 
-class _FromStep:
+class _StepBatches:
     """The batch sampler that the DataLoader sees: the epoch's batches from a given step on."""
 
     def __init__(self, batches: EpochBatches) -> None:
@@ -41,7 +70,7 @@ class _FromStep:
         return len(self.batches)
 
 
-class ResumableLoader(DataLoader[Any]):
+class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
     """Batches of a map dataset (indexed by `Slot`) in the order of an `EpochBatches`, with Lightning's loader state.
 
     `state_dict` counts the batches handed to the loop, not those that workers have fetched ahead; it is the same on all
@@ -56,28 +85,33 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Dataset[SampleT],
         batches: EpochBatches,
         *,
+        collate_fn: Callable[[list[SampleT]], BatchT_co],
         num_workers: int = 0,
-        collate_fn: Callable[[list[Any]], Any] | None = None,
-        **options: Any,
+        persistent_workers: bool = False,
+        prefetch_factor: int | None = None,
     ) -> None:
-        """Args:
-        dataset: `dataset[Slot]` gives one sample.
-        batches: order, batch size and rank.
-        num_workers: processes that fetch ahead; 0 fetches in this one.
-        collate_fn: list of samples to batch.
-        **options: further keywords of `DataLoader`, but not those that choose samples (`shuffle`, `sampler` …).
+        """Make a loader; nothing is fetched yet.
+
+        Args:
+            dataset: `dataset[Slot]` gives one sample.
+            batches: plan of the epochs, batch size and rank.
+            collate_fn: list of samples to batch.
+            num_workers: processes that fetch ahead; 0 fetches in this one.
+            persistent_workers: keep these processes from one epoch to the next.
+            prefetch_factor: batches that each of them fetches ahead; None is PyTorch's own.
         """
-        self._from_step = _FromStep(batches)
+        self._from_step = _StepBatches(batches)
         super().__init__(
             dataset,
             batch_sampler=self._from_step,
             num_workers=num_workers,
             collate_fn=collate_fn,
             generator=torch.Generator(),
-            **options,
+            persistent_workers=persistent_workers,
+            prefetch_factor=prefetch_factor,
         )
         self.batches = batches
         # Lightning looks for `set_epoch` here, and under DDP replaces what is not a DistributedSampler.
@@ -85,10 +119,10 @@ class ResumableLoader(DataLoader[Any]):
         self._position = 0
         self._resume: tuple[int, int] | None = None
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[BatchT_co]:  # type: ignore[override]  # a plain iterator: Lightning asks for no more
         return self._run()
 
-    def _run(self) -> Iterator[Any]:
+    def _run(self) -> Iterator[BatchT_co]:
         epoch = self.batches.epoch
         start = self._resume[1] if self._resume is not None and self._resume[0] == epoch else 0
         self._resume = None
@@ -98,60 +132,40 @@ class ResumableLoader(DataLoader[Any]):
         self.generator.manual_seed((self.batches.seed * 1_000_003 + epoch) % 2**63)
         for batch in super().__iter__():
             self._position += 1
-            yield batch
+            # What `collate_fn` gave.
+            yield cast(BatchT_co, batch)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration. Lightning does this by itself."""
         self.batches.set_epoch(epoch)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LoaderState:
         """Epoch and batches handed out in it, and what the order depends on."""
         # Until the first batch after a load, the place is the loaded one.
         epoch, position = self._resume if self._resume is not None else (self.batches.epoch, self._position)
-        return {"epoch": epoch, "position": position, **self._order_state()}
+        batches = self.batches
+        return {
+            "epoch": epoch,
+            "position": position,
+            "size": batches.size,
+            "batch_size": batches.batch_size,
+            "world_size": batches.world_size,
+            "seed": batches.seed,
+            "shuffle": batches.shuffle,
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: LoaderState) -> None:
         """Go on at a saved place.
 
         Raises:
-            ValueError: the saved order is another one: size, batch size, world size, seed or shuffling differ.
+            InputError: the saved plan is another one: size, batch size, world size, seed or shuffling differ.
         """
-        for key, value in self._order_state().items():
-            if state_dict.get(key) != value:
+        for key, value in self.state_dict().items():
+            if key not in ("epoch", "position") and state_dict.get(key) != value:
                 msg = (
                     f"the checkpoint's loader state has {key} {state_dict.get(key)!r}, this run has {value!r}: a mid-epoch "
                     "position means nothing in another order; use the same value, or start from an epoch's end"
                 )
-                raise ValueError(msg)
+                raise InputError(msg)
         self._resume = (int(state_dict["epoch"]), int(state_dict["position"]))
         self.batches.set_epoch(self._resume[0])
-
-    def _order_state(self) -> dict[str, Any]:
-        names = ("size", "batch_size", "world_size", "seed", "shuffle")
-        return {name: getattr(self.batches, name) for name in names}
-
-
-def rank_loader(
-    trainer: Any,
-    dataset: Any,
-    batch_size: int,
-    *,
-    seed: int,
-    shuffle: bool,
-    collate_fn: Callable[[list[Any]], Any],
-    num_workers: int = 0,
-) -> ResumableLoader:
-    """This rank's share of a dataset.
-
-    Args:
-        trainer: tells rank and world size; None is one process alone.
-        dataset: `dataset[Slot]` gives one sample.
-        batch_size: samples per rank and step.
-        seed: of the order.
-        shuffle: False keeps the dataset's order.
-        collate_fn: list of samples to batch.
-        num_workers: processes that fetch ahead.
-    """
-    rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
-    batches = EpochBatches(len(dataset), batch_size, seed=seed, rank=rank, world_size=world_size, shuffle=shuffle)
-    return ResumableLoader(dataset, batches, num_workers=num_workers, collate_fn=collate_fn)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import Dataset
-
-from emo_lightning.data.loader import rank_loader
-from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.batches import PairBatch
+from emo_lightning.data.loader import SlotDataset
+from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.protocols import PairSample, ReadsPairs
+from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 
 
-class PairDataset(Dataset[tuple[Any, str, bool]]):
+class PairDataset(SlotDataset[PairSample]):
     """(image, description, filler) of every record that has a description."""
 
     def __init__(self, index: TarIndex) -> None:
@@ -21,11 +21,12 @@ class PairDataset(Dataset[tuple[Any, str, bool]]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, slot: Slot) -> tuple[Any, str, bool]:
-        return self.index.image(slot.index), str(self.index.record(slot.index).description), slot.filler
+    def __getitem__(self, slot: Slot) -> PairSample:
+        record, image = self.index.sample(slot.index)
+        return image, str(record.description), slot.filler
 
 
-class PairDataModule(LightningDataModule):
+class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
     """Loaders for `CLIPTask`.
 
     Args:
@@ -36,38 +37,20 @@ class PairDataModule(LightningDataModule):
         seed: of the order.
     """
 
+    task_type = ReadsPairs
+
     def __init__(self, train: list[str], val: list[str], batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:
-        super().__init__()
-        self.train, self.val, self.batch_size, self.num_workers, self.seed = train, val, batch_size, num_workers, seed
+        super().__init__(batch_size, num_workers, seed)
+        self.paths = {"train": train, "val": val}
         self._datasets: dict[str, PairDataset] = {}
 
-    def dataset(self, split: str) -> PairDataset:
+    def dataset(self, name: str) -> PairDataset:
         """`train` or `val`, opened once."""
-        if split not in self._datasets:
-            index = TarIndex.open(self.train if split == "train" else self.val).select(lambda record: bool(record.description))
-            self._datasets[split] = PairDataset(index)
-        return self._datasets[split]
+        if name not in self._datasets:
+            index = TarIndex.open(self.paths[name]).select(lambda record: bool(record.description))
+            self._datasets[name] = PairDataset(index)
+        return self._datasets[name]
 
-    def train_batches(self, world_size: int) -> int:
-        """Micro-batches per rank and epoch."""
-        return len(EpochBatches(len(self.dataset("train")), self.batch_size, seed=self.seed, world_size=world_size))
-
-    def _loader(self, split: str) -> Any:
-        task: Any = self.trainer.lightning_module if self.trainer is not None else None
-        return rank_loader(
-            self.trainer,
-            self.dataset(split),
-            self.batch_size,
-            seed=self.seed,
-            shuffle=split == "train",
-            num_workers=self.num_workers,
-            collate_fn=task.collate,
-        )
-
-    def train_dataloader(self) -> Any:
-        """Shuffled, sized, resumable."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Any:
-        """In order."""
-        return self._loader("val")
+    def collate(self, name: str) -> Callable[[list[PairSample]], PairBatch]:
+        """The task's, which has the CLIP's processor."""
+        return self.task.collate

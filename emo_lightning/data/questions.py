@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import Dataset
-
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
-from emo_lightning.data.boxes import resized_size
+from emo_lightning.data.batches import QuestionBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import grey
-from emo_lightning.data.loader import check_counts, rank_loader
+from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
+from emo_lightning.data.module import DataModule
+from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.models.families import family_of
+
+RowQuestion = tuple[int, Question]
+"""A row of the index, and its image."""
 
 
-class QuestionDataset(Dataset[tuple[int, Question]]):
+class QuestionDataset(SlotDataset[RowQuestion]):
     """(row, image) pairs of an index; the question is put by the collator. `blind`: grey of the image's size in its place."""
 
     def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False) -> None:
@@ -27,20 +30,20 @@ class QuestionDataset(Dataset[tuple[int, Question]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, slot: Slot) -> tuple[int, Question]:
+    def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
-        image = self.index.image(row)
-        return row, Question(self.index.record(row).id, grey(image.size) if self.blind else image, (), filler=slot.filler)
+        record, image = self.index.sample(row)
+        return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=slot.filler)
 
 
-class _AskAll:
+class QuestionCollator:
     """Collates the same images once per objective."""
 
     def __init__(self, collator: Collator, objectives: Sequence[str]) -> None:
         self.collator = collator
         self.keys = {name: objective(name).keys for name in objectives}
 
-    def __call__(self, samples: Sequence[tuple[int, Question]]) -> dict[str, Any]:
+    def __call__(self, samples: Sequence[RowQuestion]) -> QuestionBatch:
         rows = [row for row, _ in samples]
         asked = {
             name: self.collator([Question(q.key, q.image, keys, filler=q.filler) for _, q in samples])
@@ -49,7 +52,7 @@ class _AskAll:
         return {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
 
 
-class QuestionDataModule(LightningDataModule):
+class QuestionDataModule(DataModule[AsksQuestions]):
     """Loaders for `PredictTask` and `FeatureTask`; every image once over all ranks, in order.
 
     Args:
@@ -62,6 +65,8 @@ class QuestionDataModule(LightningDataModule):
         blind: show grey in place of every image: what the model says without looking (a text-only baseline).
     """
 
+    task_type = AsksQuestions
+
     def __init__(
         self,
         sets: dict[str, list[str]],
@@ -72,18 +77,16 @@ class QuestionDataModule(LightningDataModule):
         limit: int | None = None,
         blind: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, num_workers)
         if not sets or not objectives:
             msg = f"data.sets={sets}, data.objectives={objectives}: expected at least one of each"
-            raise ValueError(msg)
+            raise InputError(msg)
         for name in objectives:
             objective(name)
-        check_counts(batch_size=batch_size, num_workers=num_workers, max_length=max_length, limit=limit)
-        self.sets, self.objectives, self.batch_size = sets, objectives, batch_size
-        self.num_workers, self.max_length, self.limit, self.blind = num_workers, max_length, limit, blind
+        check_counts(max_length=max_length, limit=limit)
+        self.sets, self.objectives = sets, objectives
+        self.max_length, self.limit, self.blind = max_length, limit, blind
         self._indices: dict[str, TarIndex] = {}
-        self.done: dict[str, Collection[str]] = {}
-        """Ids per set that a resumed run need not repeat; the task fills it in `setup`."""
         self.pending: list[str] = []
         """Sets with images left, in the order of the loaders."""
 
@@ -100,50 +103,32 @@ class QuestionDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step."""
+        super().setup(stage)
         for name in self.sets:
             self.index(name)
 
-    def test_dataloader(self) -> list[Any]:
+    def test_dataloader(self) -> list[ResumableLoader[QuestionBatch]]:
         """One loader for each set that has images left."""
-        trainer = self.trainer
-        if trainer is None:
-            msg = "loaders are made by the Trainer"
-            raise RuntimeError(msg)
-        task: Any = trainer.lightning_module
         rows = {name: self.rows_left(name) for name in self.sets}
         self.pending = [name for name in self.sets if rows[name]]
-        return [self._loader(trainer, task, name, rows[name]) for name in self.pending]
+        return [self._loader(name, rows[name]) for name in self.pending]
 
     def rows_left(self, name: str) -> list[int]:
-        """Rows of the set's index whose ids are not in `done`."""
-        index, done = self.index(name), self.done.get(name, ())
+        """Rows of the set's index whose ids are not among those that the task has done."""
+        index, done = self.index(name), self.task.done(name)
         return [row for row in range(len(index)) if not done or index.record(row).id not in done]
 
-    def _loader(self, trainer: Any, task: Any, name: str, rows: list[int]) -> Any:
-        net, index = task.net, self.index(name)
-        collate = _AskAll(Collator(net.processor, net.model_type, answers=False, max_length=self.max_length), self.objectives)
-        if getattr(task, "by_length", False):
-            # Longest first: where memory does not suffice, that shows in the first batch.
-            rows = sorted(rows, key=lambda row: -_area(net.processor.image_processor, index.record(row)))
-        return rank_loader(
-            trainer,
-            QuestionDataset(index, rows, self.blind),
-            self.batch_size,
-            seed=0,
-            shuffle=False,
-            num_workers=self.num_workers,
-            collate_fn=collate,
-        )
+    def _loader(self, name: str, rows: list[int]) -> ResumableLoader[QuestionBatch]:
+        inputs, index = self.task.backbone_inputs(), self.index(name)
+        collator = Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length)
+        if self.task.longest_first():
+            # Where memory does not suffice, that shows in the first batch.
+            rows = sorted(rows, key=lambda row: -_area(inputs, index.record(row)))
+        dataset = QuestionDataset(index, rows, self.blind)
+        return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
 
 
-def _area(processor: Any, record: Record) -> int:
+def _area(inputs: BackboneInputs, record: Record) -> int:
     """Pixels that the model sees, which its tokens are proportional to; the prompt is the same for all."""
-    size = dict(processor.size)
-    width, height = resized_size(
-        record.width,
-        record.height,
-        factor=processor.patch_size * processor.merge_size,
-        min_pixels=size["shortest_edge"],
-        max_pixels=size["longest_edge"],
-    )
+    width, height = family_of(inputs.model_type).resized_size(inputs.processor, (record.width, record.height))
     return width * height

@@ -85,7 +85,7 @@ class EpochBatches(DistributedSampler[list[Slot]]):
         rest = self.size - full * whole
         return tuple(full * whole + rest * (step - full + k) // uneven for k in (0, 1))  # type: ignore[return-value]
 
-    def __iter__(self) -> Iterator[list[Slot]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[list[Slot]]:
         return self.from_step(0)
 
     def from_step(self, start: int) -> Iterator[list[Slot]]:

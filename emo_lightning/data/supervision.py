@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Record
+from emo_lightning.data.batches import LabelBatch
 
 _NO_DISTRIBUTION = (math.nan,) * len(EMOTIONS)
 
@@ -57,13 +57,8 @@ class Supervision:
         )
 
 
-def collate_supervision(keys: Sequence[str], labels: Sequence[Supervision], fillers: Sequence[bool]) -> dict[str, Any]:
-    """The label part of a batch.
-
-    Returns:
-        `target` (B, 8) float, rows of NaN without a label; `emotion` (B,) int, -1 without; `intensity` (B,) float, NaN without;
-        `filler` (B,) bool, True for a repeated sample that only keeps ranks in step; `key` list of str.
-    """
+def collate_supervision(keys: Sequence[str], labels: Sequence[Supervision], fillers: Sequence[bool]) -> LabelBatch:
+    """The label part of a batch of B = `len(keys)` images."""
     return {
         "target": torch.tensor([list(label.distribution) for label in labels], dtype=torch.float32),
         "emotion": torch.tensor([label.emotion for label in labels], dtype=torch.int64),

@@ -151,6 +151,14 @@ class TarIndex:
         Raises:
             ShardError: other bytes than the record's, not decodable, or of another size than the record says.
         """
+        return self.sample(row)[1]
+
+    def sample(self, row: int) -> tuple[Record, Image.Image]:
+        """The record and its image (see `record` and `image`); the JSON is read and checked once.
+
+        Raises:
+            ShardError: as `record` and `image`.
+        """
         record = self.record(row)
         data, extension = self._image_bytes(row, record)
         where = self.where(row, extension)
@@ -164,7 +172,7 @@ class TarIndex:
         if image.size != (record.width, record.height):
             msg = f"{where}: image is {image.width}x{image.height}, its record says {record.width}x{record.height}"
             raise ShardError(msg)
-        return image
+        return record, image
 
     def des(self, row: int) -> np.ndarray | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.

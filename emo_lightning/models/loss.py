@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
 
 
@@ -30,9 +31,7 @@ def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module) -> tuple
     return total + 0.0 * hidden.sum().float(), torch.count_nonzero(supervised)
 
 
-def emotion_terms(
-    hidden: Tensor, batch: dict[str, Tensor], lm_head: nn.Module, *, soft: bool, distribution_weight: float
-) -> Tensor:
+def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft: bool, distribution_weight: float) -> Tensor:
     """What is added to the sum of `supervised_loss` for answers that name an emotion with a known distribution q.
 
     `soft` replaces the cross-entropy at the emotion's first token by the one against q, over the whole vocabulary: the mean of the

@@ -99,8 +99,8 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
         return load_experiment(sweep.program, [(key, as_text(value))]).stages
     stages = base.stages
     # Here with what is near; `load_experiment` would leave a stage's own key to the check of its arguments.
-    own = any(stage.name == head and rest and _takes(stage.kind, rest) for stage in stages)
-    wide = any(_takes(stage.kind, key) for stage in stages)
+    own = any(stage.name == head and rest and _has_argument(stage.kind, rest) for stage in stages)
+    wide = any(_has_argument(stage.kind, key) for stage in stages)
     named = any(stage.name == head for stage in stages)
     if not (own or (wide and (not named or head in _WIDE))):
         near = list(_all_keys(stages))
@@ -109,11 +109,11 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
             f"{', '.join(stage.name for stage in stages)}, or an argument of the stages (emo run {sweep.program} --print_config)"
         )
         raise ExperimentError(msg)
-    return load_experiment(sweep.program, [(key, as_text(value))], takes=_takes).stages
+    return load_experiment(sweep.program, [(key, as_text(value))], has_argument=_has_argument).stages
 
 
-def _takes(kind: str, key: str) -> bool:
-    """As `stages.takes`, read from the source: the parsers would load torch."""
+def _has_argument(kind: str, key: str) -> bool:
+    """As `experiment.arguments.has_argument`, read from the source: the parsers would load torch."""
     return at(arguments(kind), key) is not None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from emo_lightning.experiment.kinds import Call, Fit, kind
+from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.sweep.argument_types import Anything, Choice, Group, Many, Scalar, Type, Union
 
 _SCALARS = {"int": "int", "float": "float", "str": "str", "bool": "bool", "None": "null", "Path": "str", "PathLike": "str"}
@@ -28,11 +28,11 @@ def arguments(name: str) -> Group:
     Raises:
         ExperimentError: there is no such kind.
     """
-    found = kind(name)
+    found = find_kind(name)
     match found:
-        case Call():
+        case FunctionKind():
             return _callable(found.target, {"out"})
-        case Fit():
+        case TrainerKind():
             return Group(
                 {
                     "seed_everything": Union((Scalar("bool"), Scalar("int"))),

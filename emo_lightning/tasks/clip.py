@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from emo_lightning.data.batches import PairBatch
+from emo_lightning.data.protocols import PairSample
 from emo_lightning.tasks.base import OptimConfig, Task
 
 
@@ -28,13 +29,13 @@ class CLIPTask(Task):
         self.clip = CLIPModel.from_pretrained(path).train()
         self.processor = AutoProcessor.from_pretrained(path)
 
-    def collate(self, samples: Sequence[tuple[Any, str, bool]]) -> dict[str, Any]:
-        """Model inputs and `filler` (B,)."""
+    def collate(self, samples: Sequence[PairSample]) -> PairBatch:
+        """For the data module (`ReadsPairs`): model inputs and fillers."""
         images, texts, fillers = zip(*samples, strict=True)
         inputs = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt", padding=True, truncation=True))
         return {"inputs": inputs, "filler": torch.tensor(fillers)}
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: PairBatch, stage: str) -> tuple[Tensor, Tensor]:
         count = (~batch["filler"]).sum()
         loss = self.clip(**batch["inputs"], return_loss=True).loss
         return loss * count, count

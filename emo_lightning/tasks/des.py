@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -13,10 +14,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
+from emo_lightning.data.batches import FeatureBatch, LabelledBatch
+from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
-from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.data.protocols import BackboneInputs
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive
 from emo_lightning.tasks.base import OptimConfig, Task
@@ -30,7 +35,7 @@ class FeatureSource(Protocol):
 
     hidden_size: int
 
-    def hidden_states(self, batch: dict[str, Tensor], num_layers: int) -> Tensor:
+    def hidden_states(self, batch: Mapping[str, object], num_layers: int) -> Tensor:
         """(num_layers, batch, tokens, hidden); index -1 is the last layer."""
         ...
 
@@ -123,8 +128,7 @@ class DESTask(Task):
             raise ValueError(msg)
         if self.backbone_config is not None and self.backbone is None:
             # Not as configured for fine-tuning: a fresh adapter on a frozen backbone would be noise to carry along.
-            tuning: Any = "qlora" if self.backbone_config.tuning == "qlora" else "frozen"
-            self.backbone = load_backbone(replace(self.backbone_config, tuning=tuning))
+            self.backbone = load_frozen(self.backbone_config)
         if self.backbone is not None:
             self.backbone.requires_grad_(False).eval()
         hidden_size = self.head_args.hidden_size
@@ -142,6 +146,22 @@ class DESTask(Task):
             if self.intensity_weight:
                 self.intensity = nn.Linear(self.head.des_dim, 1)
 
+    def backbone_inputs(self) -> BackboneInputs:
+        """For a data module of images (`ReadsImages`).
+
+        Raises:
+            InputError: there is no backbone.
+        """
+        if self.backbone is None:
+            msg = "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
+            raise InputError(msg)
+        net = cast(Backbone, self.backbone)  # what `configure_model` has loaded
+        return BackboneInputs(net.processor, net.model_type)
+
+    def embeddings(self) -> dict[str, EmbeddingDataset]:
+        """For a data module of features (`ReadsFeatures`): none, the head learns on the features themselves."""
+        return {}
+
     def train(self, mode: bool = True) -> Self:
         """As `nn.Module.train`, but the frozen backbone stays in eval mode."""
         super().train(mode)
@@ -149,7 +169,7 @@ class DESTask(Task):
             self.backbone.eval()
         return self
 
-    def forward(self, batch: dict[str, Any]) -> Tensor:
+    def forward(self, batch: FeatureBatch | LabelledBatch) -> Tensor:
         """DES of a batch, (batch, des_dim): cached (`hidden_states`, `mask`) or, with a backbone, model inputs."""
         layers = self.head.num_layers
         if "hidden_states" in batch:
@@ -173,7 +193,7 @@ class DESTask(Task):
             for name in ("train", "val"):
                 data.require_labels(name)
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: FeatureBatch | LabelledBatch, stage: str) -> tuple[Tensor, Tensor]:
         """(sum of the loss over images with a label, how many they are)."""
         des = self(batch)
         counted = ~batch["filler"]

@@ -17,15 +17,16 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from emo_lightning.core.records import EMOTIONS, Prediction
-from emo_lightning.data.boxes import codec_for
+from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.features import FeatureWriter
+from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.supervision import Supervision
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.fingerprints import weights_fingerprint
-from emo_lightning.models.generated_states import answer_states
+from emo_lightning.models.generated_states import generated_states
 from emo_lightning.tasks.prediction_files import AnswerFiles, counts_line, of_record
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -36,15 +37,14 @@ class _Frozen(LightningModule):
 
     def __init__(self, backbone: BackboneConfig, out: str | None) -> None:
         super().__init__()
-        backbone.tuning = "qlora" if backbone.tuning == "qlora" else "frozen"
-        self.backbone_config = backbone
+        self.backbone_config = backbone.frozen()
         self.backbone: Backbone | None = None
         self.out = out
 
     def configure_model(self) -> None:
         """Load the backbone, once, on every rank."""
         if self.backbone is None:
-            self.backbone = load_backbone(self.backbone_config).requires_grad_(False).eval()
+            self.backbone = load_frozen(self.backbone_config)
 
     @property
     def net(self) -> Backbone:
@@ -53,6 +53,10 @@ class _Frozen(LightningModule):
             msg = "the backbone is loaded in configure_model, which the Trainer has not called yet"
             raise RuntimeError(msg)
         return self.backbone
+
+    def backbone_inputs(self) -> BackboneInputs:
+        """For the data module (`AsksQuestions`)."""
+        return BackboneInputs(self.net.processor, self.net.model_type)
 
     @property
     def folder(self) -> Path:
@@ -83,9 +87,6 @@ class PredictTask(_Frozen):
             its largest as `confidence`; needs the objective `emotion`.
     """
 
-    by_length = True
-    """Tells the data module to sort by length."""
-
     def __init__(
         self,
         backbone: BackboneConfig,
@@ -100,6 +101,15 @@ class PredictTask(_Frozen):
             raise ValueError(msg)
         self.max_new_tokens, self.file, self.emotion_scores = max_new_tokens, file, emotion_scores
         self._left = 0
+        self._done: dict[str, set[str]] = {}
+
+    def longest_first(self) -> bool:
+        """Yes: the rows of a batch are then about equally long."""
+        return True
+
+    def done(self, name: str) -> set[str]:
+        """Ids of the set `name` that are answered already."""
+        return self._done[name]
 
     @property
     def answers(self) -> AnswerFiles:
@@ -135,8 +145,8 @@ class PredictTask(_Frozen):
             index = self.data.index(name)
             keys = [(r.id, r.sha256) for r in map(index.record, range(len(index)))]
             # An image that has changed under its id is asked again.
-            self.data.done[name] = {key[0] for key in keys if key in answered}
-            self._left += len(keys) - len(self.data.done[name])
+            self._done[name] = {key[0] for key in keys if key in answered}
+            self._left += len(keys) - len(self._done[name])
         if answered and self.trainer.is_global_zero:
             print(f"{len(answered)} images are answered already, {self._left} are left")
         if not self._left:
@@ -148,12 +158,12 @@ class PredictTask(_Frozen):
         if self._left:
             super().configure_model()
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: QuestionBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of images: all its questions."""
         name = self.data.pending[dataloader_idx]
         replies: dict[str, list[str]] = {o: self.net.generate(b, self.max_new_tokens) for o, b in batch["inputs"].items()}
         sizes = next(iter(batch["inputs"].values()))
-        codec = codec_for(self.net.model_type)
+        codec = self.net.family.codec
         scores = self._emotion_scores(batch["inputs"]) if self.emotion_scores else None
         predictions = []
         for i, row in enumerate(batch["rows"]):
@@ -169,7 +179,7 @@ class PredictTask(_Frozen):
             predictions.append(prediction if scores is None else with_scores(prediction, *scores[i]))
         self.answers.append(self.global_rank, predictions)
 
-    def _emotion_scores(self, inputs: dict[str, Any]) -> list[tuple[list[float], float]]:
+    def _emotion_scores(self, inputs: dict[str, ChatBatch]) -> list[tuple[list[float], float]]:
         """For each row: the distribution over the eight, and the share of all probability that they hold."""
         words = EmotionWords.of_question(self.net.processor.tokenizer)
         scores, share = self.net.emotion_scores(inputs["emotion"], words)
@@ -220,6 +230,14 @@ class FeatureTask(_Frozen):
         self.num_layers, self.cache_dtype = num_layers, getattr(torch, dtype)
         self.writers: dict[str, FeatureWriter] = {}
 
+    def longest_first(self) -> bool:
+        """No: the order of the tars is the order of the cache's parts."""
+        return False
+
+    def done(self, name: str) -> set[str]:
+        """Ids of the set `name` that the cache holds already."""
+        return self.writers[name].done
+
     def setup(self, stage: str) -> None:
         """Open the caches and find what they already hold."""
         # The Trainer calls `configure_model` after `setup`, but the caches need the backbone's width and pixel limits.
@@ -238,7 +256,6 @@ class FeatureTask(_Frozen):
                 rank=self.global_rank,
                 world_size=self.trainer.world_size,
             )
-            self.data.done[name] = self.writers[name].done
         if not any(self.data.rows_left(name) for name in self.data.sets):
             # Without an image the Trainer starts no loop that would end.
             self.on_test_end()
@@ -256,7 +273,7 @@ class FeatureTask(_Frozen):
             parts += [self.source, self.max_new_tokens]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: QuestionBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of images."""
         name = self.data.pending[dataloader_idx]
         (inputs,) = batch["inputs"].values()
@@ -268,13 +285,13 @@ class FeatureTask(_Frozen):
                 )
 
     @torch.no_grad()
-    def _states(self, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _states(self, inputs: ChatBatch) -> tuple[Tensor, Tensor]:
         """(num_layers, B, T, H), and which tokens count, (B, T) bool."""
         match self.source:
             case "prompt":
                 return self.net.hidden_states(inputs, self.num_layers), inputs["attention_mask"].bool()
             case "generated":
-                return answer_states(self.net, inputs, self.num_layers, self.max_new_tokens)
+                return generated_states(self.net, inputs, self.num_layers, self.max_new_tokens)
             case _:
                 msg = f"model.source={self.source!r}; allowed: prompt, generated"
                 raise ValueError(msg)

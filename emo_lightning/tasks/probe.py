@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Prediction, write_jsonl
+from emo_lightning.data.batches import EmbeddingBatch
 from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.models.des import DESHead
@@ -97,14 +98,12 @@ class ProbeTask(Task):
 
     def setup(self, stage: str) -> None:
         """Compute the DES that `stage` needs, and from the training set's the statistics of the probes."""
-        self.data.embeddings.clear()
         head = DESHead.from_pretrained(self.des_head).requires_grad_(False).to(self.device)
         if "probes" not in self._modules:
             self.probes = LinearProbes(head.des_dim, CLASSES, self.grid)
         for name in {"fit": ["train", "val"], "validate": ["val"]}.get(stage, self.data.evaluation_sets):
             if name not in self.embedded:
                 self.embedded[name] = self._embed(name, head)
-            self.data.embeddings[name] = self.embedded[name]
             self.data.require_labels(name)
         if stage == "fit":
             labelled = torch.tensor([label.emotion != NO_EMOTION for label in self.embedded["train"].labels])
@@ -113,9 +112,9 @@ class ProbeTask(Task):
             # Not registered: they hold nothing that a checkpoint should.
             self.test_metrics = {name: _metrics().to(self.device) for name in self.data.evaluation_sets}
 
-    def teardown(self, stage: str) -> None:
-        """Give the data module its caches back: another task may use it with another head."""
-        self.data.embeddings.clear()
+    def embeddings(self) -> dict[str, EmbeddingDataset]:
+        """For the data module (`ReadsFeatures`): what stands in for the caches."""
+        return self.embedded
 
     @torch.no_grad()
     def _embed(self, name: str, head: DESHead) -> EmbeddingDataset:
@@ -128,7 +127,7 @@ class ProbeTask(Task):
             raise ValueError(msg)
         row_of = {key: row for row, key in enumerate(cache.keys)}
         des = torch.zeros(len(cache), head.des_dim)
-        for batch in self.data.loader(name):
+        for batch in self.data.feature_loader(name):
             hidden = batch["hidden_states"][-head.num_layers :].to(self.device)
             embedded = head(hidden, batch["mask"].to(self.device)).float().cpu()
             counted = ~batch["filler"]
@@ -143,15 +142,15 @@ class ProbeTask(Task):
         """Logits of all probes: (batch, des_dim) to (grid, batch, classes)."""
         return self.probes(des)
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: EmbeddingBatch, batch_idx: int) -> None:
         """One validation batch."""
         self._step(batch, "val")
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: EmbeddingBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of an evaluation set."""
         self._step(batch, self.data.evaluation_sets[dataloader_idx])
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: EmbeddingBatch, stage: str) -> tuple[Tensor, Tensor]:
         """(sum of the cross-entropy over labelled images and over the grid, how many images they are)."""
         counted = ~batch["filler"] & (batch["emotion"] != NO_EMOTION)
         target = batch["emotion"][counted]

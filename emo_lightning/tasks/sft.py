@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone, part_of
+from emo_lightning.data.protocols import BackboneInputs
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.sharding import gather_trained, shard
 from emo_lightning.tasks.base import OptimConfig, Task
 
@@ -58,7 +59,7 @@ class SFTTask(Task):
             if self.device_mesh is not None:
                 shard(self.backbone, self.device_mesh)
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+    def on_before_batch_transfer(self, batch: ChatBatch, dataloader_idx: int) -> ChatBatch:
         """Check the batch while it is on the CPU."""
         check_batch(batch, self.net)
         return batch
@@ -71,12 +72,15 @@ class SFTTask(Task):
             raise RuntimeError(msg)
         return self.backbone
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: ChatBatch, stage: str) -> tuple[Tensor, Tensor]:
         if stage != "train":
             return self.net.answer_loss(batch)
         return self.net.answer_loss(batch, soft=self.soft_labels, distribution_weight=self.distribution_weight)
 
-    @property
+    def backbone_inputs(self) -> BackboneInputs:
+        """For the data module (`LearnsAnswers`)."""
+        return BackboneInputs(self.net.processor, self.net.model_type)
+
     def wants_distributions(self) -> bool:
         """Whether training batches must say where the emotion's word stands."""
         return self.soft_labels or self.distribution_weight > 0
@@ -86,7 +90,7 @@ class SFTTask(Task):
         rates = {"vision": self.optim.vision_lr, "merger": self.optim.merger_lr, "language": None}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                own = rates[part_of(name)]
+                own = rates[self.net.part_of(name)]
                 yield self.optim.lr if own is None else own, name, parameter
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -119,31 +123,17 @@ class SFTTask(Task):
             self.net.save(Path(self.trainer.default_root_dir), weights)
 
 
-def check_batch(batch: dict[str, Any], backbone: Backbone) -> None:
+def check_batch(batch: ChatBatch, backbone: Backbone) -> None:
     """Refuse a batch on which the model would train wrongly in silence.
 
     Raises:
-        ValueError: `mm_token_type_ids` missing (positions would be 1-D), image tokens that do not match the image, or a batch with
-            nothing supervised.
+        ValueError: image tokens that do not match the image or have no positions, or a batch with nothing supervised.
     """
-    if "mm_token_type_ids" not in batch:
-        msg = "batch lacks 'mm_token_type_ids': without it Qwen2.5-VL uses 1-D positions for images; pass the collator's batch"
-        raise ValueError(msg)
-    merge = backbone.processor.image_processor.merge_size
-    expected = int((batch["image_grid_thw"].prod(-1) // merge**2).sum())
-    image_token = backbone.processor.image_token_id
-    for name, found in (
-        ("input_ids", int((batch["input_ids"] == image_token).sum())),
-        ("mm_token_type_ids", int((batch["mm_token_type_ids"] == 1).sum())),
-    ):
-        if found != expected:
-            msg = f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?"
-            raise ValueError(msg)
+    backbone.family.check_images(backbone.processor, batch)
     if "labels" in batch:
         supervised = (batch["labels"][:, 1:] != IGNORE).any(dim=1)
-        real = ~batch["filler"] if "filler" in batch else torch.ones_like(supervised)
+        real = ~batch["filler"]
         if not bool(supervised[real].all()):
             row = int((real & ~supervised).nonzero()[0, 0])
-            key = batch.get("key", [row] * (row + 1))[row]
-            msg = f"sample {key!r} has zero supervised tokens: every label is {IGNORE}"
+            msg = f"sample {batch['key'][row]!r} has zero supervised tokens: every label is {IGNORE}"
             raise ValueError(msg)

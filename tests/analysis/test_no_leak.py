@@ -15,7 +15,7 @@ import torch
 from emo_lightning.cli import main
 from emo_lightning.core.records import EMOTIONS, GroundedObject, Record, intensity_level
 from emo_lightning.data.features import FeatureCache
-from emo_lightning.data.labelled import LabelledDataset, _Collate
+from emo_lightning.data.labelled import LabelledCollator, LabelledDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from tests.data_prep.serving import completion, send, server
@@ -141,7 +141,7 @@ def test_online_features(pair: tuple[str, str], tiny_qwen: Path) -> None:
     batches: list[dict[str, Any]] = []
     for tars in pair:
         dataset = LabelledDataset(TarIndex.open(tars), ("emotion", "intensity"))
-        collate = _Collate(Collator(net.processor, net.model_type, answers=False, padding_side="right"))
+        collate = LabelledCollator(Collator(net.processor, net.model_type, answers=False, padding_side="right"))
         batches.append(collate([dataset[Slot(row, False)] for row in range(8)]))
     true, false = batches
     labels = {"target", "emotion", "intensity"}

@@ -143,13 +143,13 @@ def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, c
 
 
 def test_resized_coordinates(tars: str) -> None:
-    from emo_lightning.data.boxes import resized_size
     from emo_lightning.data.declared_boxes import DeclaredBoxes
+    from emo_lightning.models.families.resize import resized_size
 
     codec = DeclaredBoxes("resized", min_pixels=784, max_pixels=7056)
     original = (151, 121)
     frame = codec.frame(original)
-    assert frame == resized_size(*original, min_pixels=784, max_pixels=7056) != original
+    assert frame == resized_size(*original, factor=28, min_pixels=784, max_pixels=7056) != original
     box = (20.0, 30.0, 90.0, 100.0)
     assert codec.decode(codec.encode(box, original, frame), original, frame) == pytest.approx(box, abs=1)
     for wrong in ({"boxes": "percent"}, {"boxes": "pixels", "order": "xywh"}):

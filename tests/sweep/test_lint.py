@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
+from emo_lightning.experiment.arguments import check, has_argument, parser_of
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import KINDS, check, parser_of, takes
+from emo_lightning.experiment.kinds import KINDS
 from emo_lightning.experiment.resolve import ROOT
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.sweep.argument_types import at, keys, problems
@@ -234,7 +235,7 @@ def test_source_and_parser_know_the_same_keys(name: str) -> None:
         if "." in action.dest and not action.dest.endswith(".help"):
             assert at(read, action.dest) is not None, action.dest
     ours = [key for key in keys(read) if key.split(".")[0] in ("model", "data", "trainer") and "." in key]
-    assert [key for key in ours if not takes(name, key) and not _group(name, key)] == []
+    assert [key for key in ours if not has_argument(name, key) and not _group(name, key)] == []
 
 
 def _group(name: str, key: str) -> bool:

@@ -325,16 +325,16 @@ class Dropping(ConversationDataModule):
 
     lost = "mm_token_type_ids"
 
-    def collator(self, task: Any) -> Any:
-        collate = super().collator(task)
+    def collate(self, name: str) -> Any:
+        collate = super().collate(name)
         return lambda questions: {k: v for k, v in collate(questions).items() if k != self.lost}
 
 
 class Cutting(Dropping):
     """Cuts every sequence, as truncation to a length would."""
 
-    def collator(self, task: Any) -> Any:
-        collate = ConversationDataModule.collator(self, task)
+    def collate(self, name: str) -> Any:
+        collate = ConversationDataModule.collate(self, name)
         names = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
         return lambda questions: {k: v[:, 8:] if k in names else v for k, v in collate(questions).items()}
 
@@ -342,8 +342,8 @@ class Cutting(Dropping):
 class Unsupervised(Dropping):
     """Has no target."""
 
-    def collator(self, task: Any) -> Any:
-        collate = ConversationDataModule.collator(self, task)
+    def collate(self, name: str) -> Any:
+        collate = ConversationDataModule.collate(self, name)
         return lambda questions: {k: torch.full_like(v, IGNORE) if k == "labels" else v for k, v in collate(questions).items()}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.review.decisions import REQUIRED
 from data_prep.review.log import ReviewLog, reviewed_outcomes
+from data_prep.review.messages import ShownItem
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
 from emo_lightning.core.records import GroundedObject, Record
@@ -43,7 +45,7 @@ def make_store(root: Path, count: int = 12, human: int = 4) -> Path:
     return root
 
 
-def decide(session: ReviewSession, item: str, *decisions: tuple) -> dict:
+def decide(session: ReviewSession, item: str, *decisions: tuple[object, ...]) -> ShownItem:
     """Send decisions as the page does: (field, verdict[, value])."""
     shown = session.item({"id": item})
     rows = [dict(zip(("field", "verdict", "value"), one, strict=False)) for one in decisions]
@@ -55,12 +57,12 @@ def records(store: Store) -> dict[str, tuple[str, Record]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path):
+def store(tmp_path: Path) -> Iterator[Store]:
     with Store(make_store(tmp_path / "s"), write=False) as opened:
         yield opened
 
 
 @pytest.fixture
-def log(store: Store):
+def log(store: Store) -> Iterator[ReviewLog]:
     with ReviewLog(store.ledger.path, write=True) as opened:
         yield opened

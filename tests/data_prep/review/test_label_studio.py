@@ -6,15 +6,17 @@ import base64
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as xml
+from xml.etree import ElementTree
 
 import pytest
 
 from data_prep.cli import main
 from data_prep.review.decisions import FIELDS, REQUIRED, Review, ReviewError, standing
-from data_prep.review.label_studio import labelling_config, read_annotations, write_tasks
+from data_prep.review.label_studio import labelling_config, write_tasks
+from data_prep.review.label_studio_import import read_annotations
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
@@ -79,8 +81,8 @@ def submitted(task: dict[str, Any], **verdicts: str) -> dict[str, Any]:
     return {**copy.deepcopy(task), "id": 11, "annotations": [annotation]}
 
 
-def exported(store: Store, log: ReviewLog, path: Path, **options: Any) -> dict[str, dict[str, Any]]:
-    write_tasks(ReviewSession(store, log, "ada", sample=None), path, **options)
+def exported(store: Store, log: ReviewLog, path: Path, *, with_reviews: bool = False) -> dict[str, dict[str, Any]]:
+    write_tasks(ReviewSession(store, log, "ada", sample=None), path, with_reviews=with_reviews)
     return {task["data"]["item"]: task for task in json.loads(path.read_text())}
 
 
@@ -137,7 +139,7 @@ def test_a_moved_box_is_the_annotators_own(store: Store, log: ReviewLog, tmp_pat
 
 
 def test_config_names_what_tasks_and_results_name(store: Store, log: ReviewLog, tmp_path: Path) -> None:
-    config = xml.fromstring(labelling_config())
+    config = ElementTree.fromstring(labelling_config())
     controls = {node.get("name"): node for node in config.iter() if node.get("toName") == "image"}
     used = {node.get("value")[1:] for node in config.iter("Image")} | {
         word.strip("$") for node in config.iter("Header") for word in node.get("value", "").split() if word.startswith("$")
@@ -181,7 +183,7 @@ def test_a_bad_file_adds_nothing(store: Store, log: ReviewLog, tmp_path: Path) -
     tasks = exported(store, log, path)
     good = submitted(tasks["toy-0005"], emotion="right")
 
-    def broken(change: Any) -> dict[str, Any]:
+    def broken(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         task = submitted(tasks["toy-0006"], emotion="mended")
         change(task)
         return task
@@ -189,7 +191,7 @@ def test_a_bad_file_adds_nothing(store: Store, log: ReviewLog, tmp_path: Path) -
     def part(task: dict[str, Any], name: str) -> dict[str, Any]:
         return next(p for p in task["annotations"][0]["result"] if p["from_name"] == name)
 
-    cases = [
+    cases: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         (lambda t: t["data"].pop("item"), "task 2: key 'item' is missing"),
         (lambda t: t["data"].update(item="nobody"), "task 2: 'nobody': no item of that name"),
         (

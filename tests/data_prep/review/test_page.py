@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -17,11 +17,15 @@ from pycocotools import mask as coco
 
 from data_prep.review.log import ReviewLog
 from data_prep.review.server import serving
-from data_prep.review.session import ReviewSession, StudySession
+from data_prep.review.session import ReviewSession
 from data_prep.review.study import StudyConfig, open_study, table4
+from data_prep.review.study_session import StudySession
 from data_prep.store.store import Store
 from tests.data_prep.review.conftest import records
 from tests.data_prep.review.test_study import GROUPS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -31,7 +35,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     with sync_api.sync_playwright() as playwright:
         # Root in a container has no user namespaces to make a sandbox of.
         flags = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -41,7 +45,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
+def page(browser: Browser) -> Iterator[Page]:
     """A page that fails its test on any error, refused resource, or request to elsewhere."""
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened = context.new_page()
@@ -58,13 +62,13 @@ def page(browser: Any) -> Iterator[Any]:
     assert problems == []
 
 
-def press(page: Any, *keys: str) -> None:
+def press(page: Page, *keys: str) -> None:
     """Keys one after the other, faster than any reviewer: those that come while a decision is being saved must wait."""
     for key in keys:
         page.keyboard.press(key)
 
 
-def until(page: Any, condition: Callable[[], bool]) -> None:
+def until(page: Page, condition: Callable[[], bool]) -> None:
     """Wait for something that shows outside of the page's own elements (its policy forbids evaluating strings)."""
     for _ in range(2400):
         if condition():
@@ -73,26 +77,26 @@ def until(page: Any, condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came about")
 
 
-def left(page: Any, item: str) -> None:
+def left(page: Page, item: str) -> None:
     """Wait until the page shows another record."""
     until(page, lambda: not page.url.endswith(f"#{item}"))
 
 
-def progress(page: Any, count: int) -> None:
+def progress(page: Page, count: int) -> None:
     """Wait until so many records are finished."""
     sync_api.expect(page.locator("#progress")).to_have_text(re.compile(f"^{count} of"), timeout=60_000)
 
 
-def current(page: Any) -> str:
+def current(page: Page) -> str:
     return page.locator('[aria-current="true"]').get_attribute("data-field")
 
 
-def open_at(page: Any, url: str, item: str) -> None:
+def open_at(page: Page, url: str, item: str) -> None:
     page.goto(f"{url}#{item}")
     page.wait_for_selector(".field")
 
 
-def test_a_whole_record_by_keyboard_reload_and_the_next(page: Any, store: Store, log: ReviewLog) -> None:
+def test_a_whole_record_by_keyboard_reload_and_the_next(page: Page, store: Store, log: ReviewLog) -> None:
     session = ReviewSession(store, log, "ada", sample=None)
     before = records(store)["toy-0005"][1]
     with serving(session) as server:
@@ -137,7 +141,7 @@ def test_a_whole_record_by_keyboard_reload_and_the_next(page: Any, store: Store,
     assert drawn.phrase == before.subject
 
 
-def test_rest_is_right_discard_and_undo(page: Any, store: Store, log: ReviewLog) -> None:
+def test_rest_is_right_discard_and_undo(page: Page, store: Store, log: ReviewLog) -> None:
     session = ReviewSession(store, log, "ada", sample=None)
     with serving(session) as server:
         page.goto(server.url)
@@ -168,7 +172,7 @@ def test_rest_is_right_discard_and_undo(page: Any, store: Store, log: ReviewLog)
     assert states.count("human") + states.count("valid") + states.count("discarded") == 12
 
 
-def test_a_second_reviewer_sees_the_record_and_not_the_first_ones_mind(page: Any, store: Store, log: ReviewLog) -> None:
+def test_a_second_reviewer_sees_the_record_and_not_the_first_ones_mind(page: Page, store: Store, log: ReviewLog) -> None:
     with serving(ReviewSession(store, log, "ada", sample=None)) as server:
         open_at(page, server.url, "toy-0005")
         press(page, "m", "7", "Enter", "a")
@@ -183,7 +187,7 @@ def test_a_second_reviewer_sees_the_record_and_not_the_first_ones_mind(page: Any
     assert {r.reviewer for r in log.reviews()} == {"ada", "ben"}
 
 
-def test_boxes_by_mouse(page: Any, store: Store, log: ReviewLog) -> None:
+def test_boxes_by_mouse(page: Page, store: Store, log: ReviewLog) -> None:
     with serving(ReviewSession(store, log, "ada", sample=None)) as server:
         open_at(page, server.url, "toy-0005")
         press(page, "ArrowUp", "m")
@@ -198,7 +202,7 @@ def test_boxes_by_mouse(page: Any, store: Store, log: ReviewLog) -> None:
     assert drawn.bbox == pytest.approx((10, 8, 30, 16), abs=0.1)
 
 
-def test_masks_are_decoded_as_pycocotools_does(page: Any, store: Store, log: ReviewLog) -> None:
+def test_masks_are_decoded_as_pycocotools_does(page: Page, store: Store, log: ReviewLog) -> None:
     rng = np.random.default_rng(0)
     masks = [
         (rng.random((h, w)) < p).astype(np.uint8)
@@ -214,7 +218,7 @@ def test_masks_are_decoded_as_pycocotools_does(page: Any, store: Store, log: Rev
             assert found == mask.ravel().tolist()
 
 
-def test_a_mask_has_an_edge_and_goes_with_its_record(page: Any, store: Store, log: ReviewLog) -> None:
+def test_a_mask_has_an_edge_and_goes_with_its_record(page: Page, store: Store, log: ReviewLog) -> None:
     mask = np.zeros((32, 40), dtype=np.uint8)
     mask[8:24, 10:30] = 1
     code = coco.encode(np.asfortranarray(mask))
@@ -248,7 +252,7 @@ def test_a_mask_has_an_edge_and_goes_with_its_record(page: Any, store: Store, lo
         assert page.evaluate(script, [0.5]) == [0]
 
 
-def test_what_is_worked_on_stays_in_sight(browser: Any, store: Store, log: ReviewLog) -> None:
+def test_what_is_worked_on_stays_in_sight(browser: Browser, store: Store, log: ReviewLog) -> None:
     def visible(selector: str) -> bool:
         box = page.locator(selector).bounding_box()
         stage, bar = (page.locator(s).bounding_box() for s in (".stage", ".panel .move"))
@@ -270,7 +274,7 @@ def test_what_is_worked_on_stays_in_sight(browser: Any, store: Store, log: Revie
     context.close()
 
 
-def test_what_cannot_be_saved_is_said(page: Any, store: Store, log: ReviewLog) -> None:
+def test_what_cannot_be_saved_is_said(page: Page, store: Store, log: ReviewLog) -> None:
     session = ReviewSession(store, log, "ada", sample=None)
     with serving(session) as server:
         open_at(page, server.url, "toy-0005")
@@ -282,7 +286,7 @@ def test_what_cannot_be_saved_is_said(page: Any, store: Store, log: ReviewLog) -
         assert log.reviews() == []
 
 
-def test_the_study_by_keyboard(page: Any, store: Store, log: ReviewLog, tmp_path: Path) -> None:
+def test_the_study_by_keyboard(page: Page, store: Store, log: ReviewLog, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({"name": "t", "groups": GROUPS}))
     study = StudyConfig.load(path)

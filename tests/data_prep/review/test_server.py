@@ -33,7 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageServer]:
         yield running
 
 
-def send(server: PageServer, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None):
+def send(
+    server: PageServer, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
+) -> tuple[int, dict[str, str], bytes]:
     """One raw request; `path` below the secret unless it begins with a slash."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
     try:

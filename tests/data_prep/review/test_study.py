@@ -14,8 +14,8 @@ from scipy import stats
 from data_prep.cli import main
 from data_prep.review.decisions import ReviewError
 from data_prep.review.log import ReviewLog
-from data_prep.review.session import StudySession
 from data_prep.review.study import StudyConfig, StudyError, open_study, table4
+from data_prep.review.study_session import StudySession
 from data_prep.settings import CONFIGS
 from data_prep.store.store import Store
 from tests.data_prep.review.conftest import make_store

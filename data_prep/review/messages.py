@@ -1,0 +1,177 @@
+"""The JSON that the review page, Label Studio and the reports exchange: a type for every object, whose keys are its fields.
+
+What comes from outside is a `Request`: nothing of it is believed before it was checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NotRequired, TypedDict
+
+Request = Mapping[str, object]
+"""A JSON object that somebody sent."""
+
+Route = Callable[[Request], Mapping[str, object]]
+"""Answers `POST api/NAME`: a JSON object in, a JSON object out."""
+
+
+class MaskJSON(TypedDict):
+    """`records.Mask`."""
+
+    size: list[int]
+    counts: str
+
+
+class RegionJSON(TypedDict):
+    """`records.GroundedObject`."""
+
+    phrase: str
+    bbox: list[float]
+    score: float
+    mask: MaskJSON | None
+    primary: bool
+
+
+class QueueEntry(TypedDict):
+    """One record of a sample."""
+
+    id: str
+    state: str
+
+
+class ReviewOverview(TypedDict):
+    """Answer of `api/session` in a review."""
+
+    mode: str
+    reviewer: str
+    emotions: list[str]
+    fields: list[str]
+    queue: list[QueueEntry]
+    done: list[str]
+    """Ids of the records that this reviewer has finished."""
+
+
+class ShownDecision(TypedDict):
+    """What this reviewer has said of a field."""
+
+    verdict: str
+    value: object
+
+
+class ShownItem(TypedDict):
+    """Answer of `api/item` and `api/decide`."""
+
+    id: str
+    state: str
+    record: dict[str, object]
+    digest: str
+    """Of the record as shown; a decision names it."""
+    candidates: list[RegionJSON]
+    """Boxes that grounding or the source ever gave for the image."""
+    decisions: dict[str, ShownDecision]
+    discarded: bool
+    done: bool
+
+
+class Undone(TypedDict):
+    """Answer of `api/undo` in a review."""
+
+    undone: str | None
+    """The item; null where nothing was left."""
+    fields: NotRequired[list[str]]
+
+
+class StudyOverview(TypedDict):
+    """Answer of `api/session` in a user study; it does not name the data sets."""
+
+    mode: str
+    participant: str | None
+    points: int
+    questions: dict[str, str]
+    count: int
+
+
+class StudyImage(TypedDict):
+    """One image of a participant's order."""
+
+    image: str
+    size: list[int]
+    """Width and height."""
+    emotion: str
+    context: str | None
+    questions: list[str]
+    answers: dict[str, int]
+    """By question, as far as they were given."""
+
+
+class StudyOrder(TypedDict):
+    """Answer of `api/order`."""
+
+    participant: str
+    items: list[StudyImage]
+
+
+class Saved(TypedDict):
+    """Answer of `api/answer`."""
+
+    saved: bool
+
+
+class StudyUndone(TypedDict):
+    """Answer of `api/undo` in a user study."""
+
+    undone: int | None
+    """Position in the order; null where nothing was left."""
+
+
+class StudyRow(TypedDict):
+    """One cell of Table 4."""
+
+    mean: float | None
+    """Percent."""
+    low: float | None
+    high: float | None
+    """The 95 % interval, percent; null with fewer than two participants."""
+    answers: int
+    participants: int
+    images: int
+
+
+class RaterAgreement(TypedDict):
+    """How far reviewers agree about a field."""
+
+    reviewers: int
+    n: int
+    """Items that at least two of them rated."""
+    observed: float | None
+    kappa: float | None
+    kind: Literal["cohen", "fleiss"] | None
+
+
+class Accuracy(TypedDict):
+    """How often a field of the records is right, by the reviewers' word."""
+
+    n: int
+    right: int
+    accuracy: float | None
+    low: float
+    high: float
+    """The 95 % interval."""
+    weighted: float | None
+    """By the sizes of the strata (source × emotion) in the store."""
+
+
+class ReviewerCounts(TypedDict):
+    """What one reviewer has done."""
+
+    items: int
+    decisions: int
+
+
+class ReviewReport(TypedDict):
+    """Everything that the reviews of a store say; see `agreement.report`."""
+
+    reviewers: dict[str, ReviewerCounts]
+    outcomes: dict[str, dict[str, int]]
+    accuracy: dict[str, dict[str, Accuracy]]
+    agreement: dict[str, RaterAgreement]

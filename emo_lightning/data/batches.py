@@ -1,0 +1,106 @@
+"""What the loaders give and the tasks take: one TypedDict for each kind of batch, with the shape of every tensor.
+
+B is the number of rows (images, or questions), T the number of tokens after padding, 
+H the width of the backbone, L the number of layers that are kept, E the number of emotions (eight).
+"""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict, final
+
+from torch import Tensor
+
+from emo_lightning.models.families import Size
+
+
+class ChatBatch(TypedDict):
+    """Questions about images, and in training their answers (`Collator`).
+
+    Beside these keys it holds the other inputs of the backbone (pictures, positions), which differ between families and are taken
+    out by `Family.model_inputs` alone.
+    """
+
+    input_ids: Tensor
+    """(B, T) int64: prompt, image tokens, and in training the answer."""
+    attention_mask: Tensor
+    """(B, T) int64: 1 at real tokens, 0 at padding."""
+    key: list[str]
+    """B ids of records."""
+    original_size: list[Size]
+    """B sizes of the images as they are stored."""
+    resized_size: list[Size]
+    """B sizes of the images as the model sees them."""
+    filler: Tensor
+    """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
+    labels: NotRequired[Tensor]
+    """(B, T) int64, with answers: token ids at the answer and its end, `IGNORE` elsewhere."""
+    emotion_at: NotRequired[Tensor]
+    """(B,) int64, with distributions: the place of the emotion's first token, -1 without one."""
+    emotion_first: NotRequired[Tensor]
+    """(B, E) int64, with distributions: that token for each of `EMOTIONS`."""
+    emotion_target: NotRequired[Tensor]
+    """(B, E) float32, with distributions: what the annotators said; zeros where `emotion_at` is -1."""
+
+
+class QuestionBatch(TypedDict):
+    """The same images asked several questions (`QuestionDataModule`)."""
+
+    rows: list[int]
+    """B rows of the set's index."""
+    inputs: dict[str, ChatBatch]
+    """Objective -> the questions, padded on the left; no answers."""
+    filler: list[bool]
+    """B values."""
+
+
+class LabelBatch(TypedDict):
+    """What the DES head and the probe learn from (`collate_supervision`)."""
+
+    target: Tensor
+    """(B, E) float32: distribution over `EMOTIONS`; a row of NaN without a label."""
+    emotion: Tensor
+    """(B,) int64: 0–7, `NO_EMOTION` without a category."""
+    intensity: Tensor
+    """(B,) float32: 1–10, NaN without one."""
+    filler: Tensor
+    """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
+    key: list[str]
+    """B ids of records."""
+
+
+@final
+class FeatureBatch(LabelBatch):
+    """Hidden states from a feature cache (`collate_features`)."""
+
+    hidden_states: Tensor
+    """(L, B, T, H) in the cache's dtype, padded on the right; index -1 is the last layer."""
+    mask: Tensor
+    """(B, T) bool: real tokens."""
+
+
+class EmbeddingBatch(LabelBatch):
+    """Emotion embeddings that are in memory (`EmbeddingDataset`)."""
+
+    des: Tensor
+    """(B, des_dim) float32."""
+
+
+@final
+class LabelledBatch(ChatBatch):
+    """Questions without answers, with labels beside them (`LabelledDataModule`): the model sees nothing of the labels."""
+
+    target: Tensor
+    """As in `LabelBatch`."""
+    emotion: Tensor
+    """As in `LabelBatch`."""
+    intensity: Tensor
+    """As in `LabelBatch`."""
+
+
+class PairBatch(TypedDict):
+    """Images and their descriptions as a CLIP takes them (`PairDataModule`)."""
+
+    inputs: dict[str, Tensor]
+    """What the CLIP's processor gives for B images and B texts."""
+    filler: Tensor
+    """(B,) bool: a repeated sample that only keeps ranks in step."""

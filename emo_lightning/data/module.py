@@ -1,0 +1,127 @@
+"""What the five data modules share: the check of their task, this rank's loaders, and the size of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Generic, TypeVar, cast
+
+from lightning.pytorch import LightningDataModule
+
+from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
+from emo_lightning.data.sampler import EpochBatches
+
+TaskT = TypeVar("TaskT")
+SampleT = TypeVar("SampleT")
+BatchT = TypeVar("BatchT")
+
+
+class DataModule(LightningDataModule, Generic[TaskT]):
+    """Loaders for a task of one type.
+
+    Args:
+        batch_size: samples per rank and step.
+        num_workers: processes that read ahead; 0 reads in the main process.
+        seed: of the order.
+    """
+
+    task_type: ClassVar[type]
+    """The protocol of `data/protocols.py` that the task must follow."""
+
+    def __init__(self, batch_size: int, num_workers: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+
+    @property
+    def task(self) -> TaskT:
+        """The task that the Trainer runs.
+
+        Raises:
+            TypeError: it has not the methods that this data module calls.
+            RuntimeError: there is no Trainer yet.
+        """
+        if self.trainer is None:
+            msg = "loaders are made by the Trainer"
+            raise RuntimeError(msg)
+        task = self.trainer.lightning_module
+        if not isinstance(task, self.task_type):
+            names = {name for base in self.task_type.__mro__ for name in vars(base) if not name.startswith("_")}
+            lacks = ", ".join(sorted(name for name in names if not hasattr(type(task), name)))
+            msg = (
+                f"{type(self).__name__} needs a task that is a {self.task_type.__name__}; {type(task).__name__} has no {lacks}"
+            )
+            raise TypeError(msg)
+        # `task_type` is TaskT's own class, which a class variable cannot say.
+        return cast(TaskT, task)
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that share the data."""
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    def setup(self, stage: str) -> None:
+        """Refuse a task that this module cannot serve, before anything is opened."""
+        if self.trainer is not None:
+            _ = self.task
+
+    def summary(self) -> dict[str, object]:
+        """What is trained on, as JSON for `training.json`; nothing by default."""
+        return {}
+
+    def rank_loader(
+        self,
+        dataset: SlotDataset[SampleT],
+        collate: Callable[[list[SampleT]], BatchT],
+        batch_size: int,
+        *,
+        shuffle: bool,
+        num_workers: int | None = None,
+    ) -> ResumableLoader[BatchT]:
+        """This rank's share of a dataset.
+
+        Args:
+            dataset: `dataset[Slot]` gives one sample.
+            collate: list of samples to batch.
+            batch_size: samples per rank and step.
+            shuffle: False keeps the dataset's order.
+            num_workers: processes that fetch ahead; None takes the module's own.
+        """
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        batches = EpochBatches(len(dataset), batch_size, seed=self.seed, rank=rank, world_size=self.world_size, shuffle=shuffle)
+        workers = self.num_workers if num_workers is None else num_workers
+        return ResumableLoader(dataset, batches, num_workers=workers, collate_fn=collate)
+
+
+class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
+    """A training and a validation set: `train` is shuffled anew in each epoch, all others keep their order."""
+
+    def dataset(self, name: str) -> SlotDataset[SampleT]:
+        """The set `name`, opened once."""
+        raise NotImplementedError
+
+    def collate(self, name: str) -> Callable[[list[SampleT]], BatchT]:
+        """How samples of the set `name` become a batch."""
+        raise NotImplementedError
+
+    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (subclasses use it)
+        """Samples per rank and step of the set `name`."""
+        return self.batch_size
+
+    def train_batches(self, world_size: int) -> int:
+        """Micro-batches per rank and epoch, without making a loader."""
+        rows = self.rows_per_step("train", world_size)
+        return len(EpochBatches(len(self.dataset("train")), rows, seed=self.seed, world_size=world_size))
+
+    def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[BatchT]:
+        """Batches of one set for this rank."""
+        return self.rank_loader(
+            self.dataset(name), self.collate(name), self.rows_per_step(name, self.world_size), shuffle=shuffle
+        )
+
+    def train_dataloader(self) -> ResumableLoader[BatchT]:
+        """Shuffled, sized, resumable."""
+        return self.loader("train", shuffle=True)
+
+    def val_dataloader(self) -> ResumableLoader[BatchT]:
+        """In order."""
+        return self.loader("val")

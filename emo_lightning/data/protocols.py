@@ -1,0 +1,82 @@
+"""What a data module must know of the task that reads from it.
+
+The task offers it by these methods; the data module checks at `setup` that they are there, asks when it makes its loaders, and
+is written to by nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from PIL import Image
+
+from emo_lightning.data.batches import PairBatch
+from emo_lightning.data.embeddings import EmbeddingDataset
+from emo_lightning.models.families import Processor
+
+PairSample = tuple[Image.Image, str, bool]
+"""(image, description, filler)."""
+
+
+@dataclass(frozen=True)
+class BackboneInputs:
+    """What decides how images and questions become the inputs of a backbone.
+
+    Args:
+        processor: of the backbone, with the pixel limits set.
+        model_type: of the backbone's config; it decides the coordinates of boxes.
+    """
+
+    processor: Processor
+    model_type: str
+
+
+@runtime_checkable
+class ReadsImages(Protocol):
+    """A task whose backbone reads images and questions (`LabelledDataModule`)."""
+
+    def backbone_inputs(self) -> BackboneInputs:
+        """Of the loaded backbone; asked after `configure_model`."""
+        ...
+
+
+@runtime_checkable
+class LearnsAnswers(ReadsImages, Protocol):
+    """A task that learns to answer (`ConversationDataModule`)."""
+
+    def wants_distributions(self) -> bool:
+        """Whether batches must say where each answer names its emotion, and the annotated distribution over the eight."""
+        ...
+
+
+@runtime_checkable
+class AsksQuestions(ReadsImages, Protocol):
+    """A task that takes every image once (`QuestionDataModule`)."""
+
+    def longest_first(self) -> bool:
+        """Whether images with many tokens come first, so that the rows of a batch are about equally long."""
+        ...
+
+    def done(self, name: str) -> Collection[str]:
+        """Ids of the set `name` that a resumed run need not repeat; final after the task's own `setup`."""
+        ...
+
+
+@runtime_checkable
+class ReadsPairs(Protocol):
+    """A task that learns from images and their descriptions (`PairDataModule`)."""
+
+    def collate(self, samples: Sequence[PairSample]) -> PairBatch:
+        """One padded batch."""
+        ...
+
+
+@runtime_checkable
+class ReadsFeatures(Protocol):
+    """A task that reads cached features (`FeatureDataModule`)."""
+
+    def embeddings(self) -> Mapping[str, EmbeddingDataset]:
+        """Sets that the task has embedded: they are read from memory, as one batch, in place of the caches of these names."""
+        ...
