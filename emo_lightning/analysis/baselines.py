@@ -56,6 +56,9 @@ class ConstantAnswer:
     inapplicable: tuple[str, ...] = ()
 
     def __init__(self, records: Sequence[Record], center: Literal["mean", "median"]) -> None:
+        if center not in ("mean", "median"):
+            msg = f"center={center!r}; allowed: 'mean', 'median'"
+            raise ValueError(msg)
         self.emotion = _most_common(sorted((r.emotion for r in records if r.emotion), key=EMOTIONS.index))
         self.description = _most_common(r.description for r in records if r.description)
         intensities = [r.intensity for r in records if r.intensity]

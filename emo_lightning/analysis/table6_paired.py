@@ -106,7 +106,8 @@ class ArmPredictions:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """(seeds, N)."""
-        return self.predicted == self.truth
+        same: NDArray[np.bool_] = self.predicted == self.truth
+        return same
 
 
 _OneSeed = tuple[list[str], NDArray[np.int64], NDArray[np.int64]]

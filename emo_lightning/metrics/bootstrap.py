@@ -63,7 +63,8 @@ def draws(ids: Sequence[str], resamples: int, seed: int) -> Array:
     rows = [hashlib.shake_128(f"{seed}\0{identity}".encode()).digest(2 * resamples) for identity in ids]
     # Little-endian whatever the machine, so that values agree between machines.
     levels = np.frombuffer(b"".join(rows), dtype="<u2").reshape(len(ids), resamples)
-    return _COUNTS[levels].astype(np.float64)
+    counts: Array = _COUNTS[levels].astype(np.float64)
+    return counts
 
 
 def interval(replicates: Array, images: int) -> list[float] | None:

@@ -81,7 +81,8 @@ class ClipScorer:
             msg = f"clip={name!r} lacks weights: {sorted(info['missing_keys'])[:5]}"
             raise ClipError(msg)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model.to(device), tokenizer, image_processor, batch_size)
+        # torch's own `to`: the types of transformers' wrapper take a model alone.
+        return cls(torch.nn.Module.to(model, device), tokenizer, image_processor, batch_size)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:

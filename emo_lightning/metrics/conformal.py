@@ -138,7 +138,8 @@ def _scores(predicted: Array, score: Score) -> Array:
             return 1 - p
         case "aps":
             # Of each label: the probability of all that are at least as probable, itself among them.
-            return (p[:, None, :] * (p[:, None, :] >= p[:, :, None])).sum(2)
+            mass: Array = (p[:, None, :] * (p[:, None, :] >= p[:, :, None])).sum(2)
+            return mass
         case _:
             msg = f"conformal score {score!r}; allowed: lac, aps"
             raise ValueError(msg)

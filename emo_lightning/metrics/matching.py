@@ -60,7 +60,8 @@ def intersection(a: Array, b: Array) -> Array:
     """Areas of overlap, shape (…, N, M), pixels²; 0 where a box is invalid."""
     a_safe, b_safe = _safe(a), _safe(b)
     sides = np.clip(np.minimum(*_pairs(a_safe, b_safe, _HIGH)) - np.maximum(*_pairs(a_safe, b_safe, _LOW)), 0, None)
-    return sides[..., 0] * sides[..., 1]
+    areas: Array = sides[..., 0] * sides[..., 1]
+    return areas
 
 
 def iou_matrix(a: Array, b: Array) -> Array:
