@@ -32,7 +32,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from emo_lightning.data.collate import IGNORE, model_inputs
+from emo_lightning.data.collate import IGNORE
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.tiny import QWEN_SPECIAL_TOKENS, TinyQwen, build_processor, build_qwen, build_tokenizer
 from emo_lightning.tasks.base import OptimConfig
@@ -217,7 +217,7 @@ def as_transformers(backbone: Backbone) -> Iterator[None]:
 def peer_loss(backbone: Backbone, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """transformers' own loss over full logits, as a sum."""
     count = (batch["labels"][:, 1:] != IGNORE).sum()
-    return backbone.base(**model_inputs(batch), labels=batch["labels"], use_cache=False).loss * count, count
+    return backbone.base(**backbone.family.model_inputs(batch), labels=batch["labels"], use_cache=False).loss * count, count
 
 
 def peer_features(backbone: Backbone, inputs: dict[str, Any]) -> Tensor:
@@ -346,7 +346,7 @@ def share_of_peak(flops_per_second: float, device: str) -> float | None:
 def measure_features(backbone: Backbone, batch: dict[str, Any], rounds: int, device: str) -> dict[str, Any]:
     """Forward passes of both kinds in turn."""
     backbone.eval()
-    inputs = {k: v.to(device) for k, v in model_inputs(batch).items()}
+    inputs = {k: v.to(device) for k, v in backbone.family.model_inputs(batch).items()}
     where = torch.device(device)
     kinds: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: backbone.hidden_states(inputs),

@@ -75,7 +75,7 @@ def bundle(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Backbone, DES head and probe, all random."""
     import torch
 
-    from emo_lightning.inference.bundle import bundle_stage
+    from emo_lightning.inference.bundle import Bundle, write_bundle
     from emo_lightning.models import DESHead, LinearProbes
 
     folder = tmp_path_factory.mktemp("bundle")
@@ -88,5 +88,8 @@ def bundle(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             parameter.normal_()
     probe.save_pretrained(folder / "probe")
     (folder / "model").mkdir()
-    bundle_stage(folder / "model", str(adapter), folder / "head", folder / "probe")
+    write_bundle(
+        folder / "model",
+        Bundle(str(adapter), str(folder / "head"), str(folder / "probe"), "emotion", ["attributes", "emotion"]),
+    )
     return folder / "model"

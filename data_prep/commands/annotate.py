@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_prep.commands.console import add_engine_arguments, new_parser
 from data_prep.provider.budget import NANO
 from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from data_prep.annotate.pipeline import PassReport
     from data_prep.config import PrepConfig
     from data_prep.engine import Engine
@@ -112,7 +114,7 @@ def main(argv: list[str]) -> int:
     return LEFT if report.pending else 0
 
 
-def _vote(store: Store, config: PrepConfig, bars: Any, engine: Engine) -> None:
+def _vote(store: Store, config: PrepConfig, bars: Progress, engine: Engine) -> None:
     """Local annotators first: their votes cost nothing, and the pass reads them from the ledger."""
     if not config.local:
         return
@@ -151,7 +153,7 @@ def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.
 class _Progress:
     """Cost, rate and time left: a bar on a terminal, a line a minute elsewhere."""
 
-    def __init__(self, bars: Any, total: int) -> None:
+    def __init__(self, bars: Progress, total: int) -> None:
         self._bars, self._total = bars, total
         self._task = bars.add_task("annotate", total=total)
         self._next = time.monotonic() + _LOG_SECONDS

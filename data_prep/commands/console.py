@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data_prep.export import Manifest
 
 from emo_lightning.core.errors import add_debug_option
 
@@ -32,12 +35,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def print_manifest(out: str, manifest: dict[str, Any]) -> None:
+def print_manifest(out: str, manifest: Manifest) -> None:
     """Shards and images by split, and what was left out."""
     counts = ", ".join(f"{split} {n}" for split, n in manifest["counts"].items())
     print(f"{out}: {len(manifest['shards'])} shards ({counts})")
-    shares = manifest["created_from"].get("splits", {})
-    if empty := [split for split, share in shares.items() if share > 0 and split not in manifest["counts"]]:
+    shares = manifest["created_from"].get("splits")
+    if isinstance(shares, dict) and (
+        empty := [split for split, share in shares.items() if share > 0 and split not in manifest["counts"]]
+    ):
         print(
             f"no image in {' and '.join(empty)}: sources name their own splits, and few images do not fill a small share "
             "(key `splits` of --config)"

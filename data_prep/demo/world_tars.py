@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from data_prep.demo.config import WorldConfig
 from data_prep.demo.world_source import draw
-from data_prep.export import write_shards
+from data_prep.export import Manifest, write_shards
 from data_prep.sources.base import SourceError
 from emo_lightning.core.records import Record
 
@@ -17,7 +17,7 @@ WorldLabels = Literal["truth", "neutral"]
 
 def write_world_tars(
     out: str | Path, world: WorldConfig, splits: dict[str, int], labels: WorldLabels, *, samples_per_shard: int = 1000
-) -> dict[str, Any]:
+) -> Manifest:
     """Write `world-SPLIT-{000000..}.tar` for the first images of each split, and the manifest.
 
     Args:

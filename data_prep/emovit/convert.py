@@ -150,7 +150,7 @@ def convert(checkpoint: str | Path, base: str, out: str | Path, *, dtype: str = 
         raise CheckpointError(msg)
     state = to_transformers_names(read_state(checkpoint), str(checkpoint))
     made_of = {"checkpoint": identity(str(checkpoint)), "base": identity(base)}
-    model = complete(InstructBlipForConditionalGeneration, base, dtype=dtype)
+    model = complete(InstructBlipForConditionalGeneration.from_pretrained, base, dtype=dtype)
     supplied = check_parts(state, model.state_dict(), str(checkpoint))
     model.load_state_dict(state, strict=False)
     processor = pretrained(InstructBlipProcessor.from_pretrained, base)

@@ -63,7 +63,7 @@ class LocalVoter:
             CheckpointError: no such model, or it leaves weights unset.
         """
         dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-        model = complete(InstructBlipForConditionalGeneration, name, dtype=dtype)
+        model = complete(InstructBlipForConditionalGeneration.from_pretrained, name, dtype=dtype)
         return cls(model, pretrained(InstructBlipProcessor.from_pretrained, name), prompt, device=device, batch_size=batch_size)
 
     def _answers(self) -> tuple[list[int], list[list[int]]]:

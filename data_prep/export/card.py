@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import yaml
 
+from data_prep.export.manifest import Manifest
 from data_prep.stats.distribution import Distribution
 
 MARK = "<!-- written by emo prep export -->"
@@ -19,11 +20,11 @@ _HUB_LICENCES = {
 """Licences that the Hub knows by these names."""
 
 
-def dataset_card(manifest: dict[str, Any]) -> str:
+def dataset_card(manifest: Manifest) -> str:
     """README.md of an export.
 
     Args:
-        manifest: with `name`, `counts`, `label_counts`, `contents`, `excluded`, `created_from`.
+        manifest: of the export; its shards are not looked at.
 
     Returns:
         Text that is the same for the same manifest: it holds no date, path or machine.
@@ -32,12 +33,12 @@ def dataset_card(manifest: dict[str, Any]) -> str:
     return "\n".join(["---", head + "---", MARK, "", *_body(manifest)]) + "\n"
 
 
-def _front_matter(manifest: dict[str, Any]) -> dict[str, Any]:
+def _front_matter(manifest: Manifest) -> dict[str, object]:
     name, counts, contents = manifest["name"], manifest["counts"], manifest["contents"]
     total = sum(counts.values())
     licences = [licence.lower() for licence in contents["licence"]]
     known = all(licence in _HUB_LICENCES for licence in licences)
-    licence = (
+    licence: dict[str, object] = (
         {"license": licences if len(licences) > 1 else licences[0]}
         if known
         else {"license": "other", "license_name": "per-image", "license_link": "README.md"}
@@ -65,7 +66,7 @@ def _front_matter(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _body(manifest: dict[str, Any]) -> list[str]:
+def _body(manifest: Manifest) -> list[str]:
     contents, origin = manifest["contents"], manifest["created_from"]
     lines = [
         f"# {manifest['name']}",
@@ -101,7 +102,7 @@ def _body(manifest: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _emotion_table(manifest: dict[str, Any]) -> list[str]:
+def _emotion_table(manifest: Manifest) -> list[str]:
     splits = list(manifest["counts"])
     by_split = {split: Distribution.of(manifest["label_counts"].get(split, {})) for split in splits}
     everything = Distribution.of({e: sum(d.counts[e] for d in by_split.values()) for e in Distribution.of({}).counts})
@@ -117,7 +118,7 @@ def _emotion_table(manifest: dict[str, Any]) -> list[str]:
     return [*lines, "", balance]
 
 
-def _annotation(models: dict[str, int], origin: dict[str, Any]) -> list[str]:
+def _annotation(models: dict[str, int], origin: Mapping[str, object]) -> list[str]:
     if origin.get("labels") == "source":
         return [
             "The labels are those of the sources; nothing was annotated. `json.provenance.source_labels` has them as given."

@@ -7,7 +7,8 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data_prep.export.shards import MANIFEST, ExportError
+from data_prep.export.manifest import MANIFEST
+from data_prep.export.shards import ExportError
 from emo_lightning.core.records import Record
 
 
@@ -75,6 +76,6 @@ def _of_tar(path: Path) -> Iterator[Record]:
     except FileNotFoundError:
         msg = f"{path}: the manifest lists it, and it is not there"
         raise ExportError(msg) from None
-    except tarfile.TarError as error:
-        msg = f"{path}: not a tar: {error}"
+    except (tarfile.TarError, OSError) as error:
+        msg = f"{path}: not a tar that can be read: {error}"
         raise ExportError(msg) from None

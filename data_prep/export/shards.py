@@ -9,19 +9,17 @@ import os
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from data_prep.export.card import MARK, dataset_card
-from emo_lightning.core.errors import UserError
+from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRow
+from data_prep.store.provenance import annotator_replies
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
 
-MANIFEST = "manifest.json"
-CARD = "README.md"
 
-
-class ExportError(UserError, ValueError):
+class ExportError(InputError):
     """The tars cannot be written as asked."""
 
 
@@ -33,7 +31,7 @@ class _Shards:
         self.stem = f"{name}-{split}"
         self.split = split
         self.limit = samples_per_shard
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[ShardRow] = []
         self.count = 0
         self._tar: tarfile.TarFile | None = None
 
@@ -63,8 +61,8 @@ class _Shards:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             # The manifest vouches for it: it must be on the disk before the manifest is.
             os.fsync(file.fileno())
-        row = {"file": path.name, "split": self.split, "count": self.count, "sha256": digest, "bytes": path.stat().st_size}
-        self.rows.append(row)
+        size = path.stat().st_size
+        self.rows.append({"file": path.name, "split": self.split, "count": self.count, "sha256": digest, "bytes": size})
         self.count = 0
 
     def abandon(self) -> None:
@@ -79,9 +77,9 @@ def write_shards(
     name: str,
     samples_per_shard: int = 1000,
     *,
-    created_from: dict[str, Any] | None = None,
-    excluded: dict[str, int] | None = None,
-) -> dict[str, Any]:
+    created_from: Mapping[str, object] | None = None,
+    excluded: Mapping[str, int] | None = None,
+) -> Manifest:
     """Write `NAME-SPLIT-{000000..}.tar` per split of the records, the dataset card `README.md`, and `manifest.json` last.
 
     Everything is written to a hidden folder in `out` first and renamed when it is whole: an export that breaks off (full disk,
@@ -113,17 +111,23 @@ def write_shards(
     staging.mkdir()
     splits: dict[str, _Shards] = {}
     try:
-        facts = _write_records(records_with_images, staging, name, samples_per_shard, splits)
+        labels, contents = _write_records(records_with_images, staging, name, samples_per_shard, splits)
         if not splits:
             left_out = ", ".join(f"{reason} {n}" for reason, n in sorted((excluded or {}).items()))
             raise ExportError(f"{out}: there is no record to export" + (f"; left out: {left_out}" if left_out else ""))
         rows = [row for split in sorted(splits) for row in splits[split].rows]
-        manifest = {
+        manifest: Manifest = {
             "schema_version": SCHEMA_VERSION,
             "name": name,
             "shards": rows,
             "counts": {split: sum(r["count"] for r in splits[split].rows) for split in sorted(splits)},
-            **{key: {part: dict(sorted(n.items())) for part, n in sorted(of.items())} for key, of in facts.items()},
+            "label_counts": {split: dict(sorted(n.items())) for split, n in sorted(labels.items())},
+            "contents": {
+                "source": dict(sorted(contents["source"].items())),
+                "licence": dict(sorted(contents["licence"].items())),
+                "extension": dict(sorted(contents["extension"].items())),
+                "model": dict(sorted(contents["model"].items())),
+            },
             "excluded": dict(sorted((excluded or {}).items())),
             "created_from": created_from or {},
         }
@@ -139,8 +143,8 @@ def write_shards(
 
 def _write_records(
     records: Iterable[tuple[Record, bytes, str]], staging: Path, name: str, limit: int, splits: dict[str, _Shards]
-) -> dict[str, dict[str, Counter[str]]]:
-    """Write all records; returns counts by manifest key and part (split, or `all`)."""
+) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+    """Write all records; returns images by split and emotion, and by each key of `Contents`."""
     labels: dict[str, Counter[str]] = {}
     total: dict[str, Counter[str]] = {"source": Counter(), "licence": Counter(), "extension": Counter(), "model": Counter()}
     keys: set[str] = set()
@@ -155,14 +159,10 @@ def _write_records(
         total["source"][record.source] += 1
         total["licence"][str(record.provenance.get("licence") or UNKNOWN)] += 1
         total["extension"][extension] += 1
-        total["model"].update({str(said["model"]) for said in record.provenance.get("said", []) if said.get("model")})
+        total["model"].update({row["model"] for row in annotator_replies(record) if row.get("model")})
     for shards in splits.values():
         shards.finish()
-    return {"label_counts": labels, "contents": total}
-
-
-UNKNOWN = "unknown"
-"""Licence of images of which none is known."""
+    return labels, total
 
 
 def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None:

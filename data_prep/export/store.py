@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from data_prep.config import SplitConfig
-from data_prep.export.shards import UNKNOWN, ExportError, write_shards
+from data_prep.export.manifest import UNKNOWN, Manifest
+from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.review.log import reviewed_outcomes
 from data_prep.sources.labels import source_record
@@ -72,7 +73,7 @@ def export_store(
     selection: Selection | None = None,
     labels: Labels = "annotations",
     resplit: bool = False,
-) -> dict[str, Any]:
+) -> Manifest:
     """Export a store; what stays behind is counted in the manifest.
 
     Duplicates stay behind, and of the outcomes (as humans left them) all but the valid ones. Splits are those of the source, else
@@ -119,7 +120,7 @@ def export_store(
         if item.id not in seen:
             excluded["duplicate" if item.id in duplicates else "pending"] += 1
     assignment = assign_for_good(store.ledger.path, items, emotions, shares, forget=resplit)
-    created_from: dict[str, Any] = {"outcomes_sha256": digest.hexdigest(), "splits": shares.model_dump(), "labels": labels}
+    created_from: dict[str, object] = {"outcomes_sha256": digest.hexdigest(), "splits": shares.model_dump(), "labels": labels}
     if selection.as_json():
         created_from["selection"] = selection.as_json()
     if assignment.moved:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from data_prep.config import GroundingConfig
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
@@ -18,6 +18,9 @@ from data_prep.review.log import reviewed_outcomes
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.records import GroundedObject, Record
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = [
     "Grounder",
@@ -80,7 +83,7 @@ def backend_key(config: GroundingConfig) -> Callable[[Item], str]:
         # Regions come with the item: equal images of two sources may have different ones.
         return lambda item: f"regions:{_digest(item.regions)}@{config.threshold}"
     key = _models_key(config)
-    return lambda item: key
+    return lambda _: key
 
 
 def _models_key(config: GroundingConfig) -> str:
@@ -103,11 +106,11 @@ class Grounding(Step):
         self._config = config.model_copy(update={name: value and portable(value) for name, value in names.items()})
         self._key = key
 
-    def prepare(self, data: bytes) -> Any:
+    def prepare(self, data: bytes) -> Image.Image:
         """RGB."""
         return decode(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[Image.Image]], list[Result]]:
         """See `Step.load`; results are JSON lists of `schema.GroundedObject`.
 
         Raises:
@@ -118,7 +121,7 @@ class Grounding(Step):
             raise GroundingError(msg)
         grounder = make_grounder(self._config)
 
-        def compute(rows: Sequence[Row], images: Sequence[Any]) -> list[Result]:
+        def compute(rows: Sequence[Row], images: Sequence[Image.Image]) -> list[Result]:
             found = grounder.ground([Query(image, row.given) for row, image in zip(rows, images, strict=True)])
             return [_as_json(objects) for objects in found]
 
@@ -255,7 +258,7 @@ def _regions(item: Item) -> list[GroundedObject]:
     return [GroundedObject.model_validate(region) for region in item.regions]
 
 
-def _digest(regions: list[dict[str, Any]]) -> str:
+def _digest(regions: Sequence[Mapping[str, object]]) -> str:
     return hashlib.sha256(json.dumps(regions, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from transformers import AutoConfig, BertModel
 
 
-class CompatibleBert(BertModel):
+# transformers gives its `__init_subclass__` no types.
+class CompatibleBert(BertModel):  # type: ignore[no-untyped-call]
     """A BERT with the three methods that groundingdino-py takes over from it, built without weights of its own.
 
     Its weights are in the `.pth` of the detector; only the configuration is read here.
     """
 
     @classmethod
-    def from_pretrained(cls, name: str, *args: Any, **kwargs: Any) -> CompatibleBert:  # type: ignore[override]
+    def from_pretrained(cls, name: str, *_: object, **_options: object) -> CompatibleBert:  # type: ignore[override]
         """The architecture that `name` (hub name or folder) configures, with random weights."""
         return cls(AutoConfig.from_pretrained(name))
 
-    def get_extended_attention_mask(self, attention_mask: torch.Tensor, *_: Any) -> torch.Tensor:
+    def get_extended_attention_mask(self, attention_mask: torch.Tensor, *_: object) -> torch.Tensor:
         """Additive mask, shape (batch, 1, tokens or 1, tokens): 0 where attention may go, the smallest number elsewhere."""
         mask = attention_mask[:, None] if attention_mask.dim() == 3 else attention_mask[:, None, None]
         return self.invert_attention_mask(mask)
@@ -30,7 +30,7 @@ class CompatibleBert(BertModel):
         """1 → 0, 0 → the smallest number."""
         return (1.0 - mask.to(self.dtype)) * torch.finfo(self.dtype).min
 
-    def get_head_mask(self, head_mask: None, layers: int) -> list[None]:
+    def get_head_mask(self, _: None, layers: int) -> list[None]:
         """No head is masked."""
         return [None] * layers
 

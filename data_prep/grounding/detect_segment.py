@@ -10,11 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
 
 from data_prep.grounding.base import STORED_FROM, GroundingError, Query, query_text, rank
 from data_prep.grounding.masks import encode_mask
@@ -22,6 +23,7 @@ from emo_lightning.core.records import GroundedObject, Mask
 
 if TYPE_CHECKING:
     from PIL import Image
+    from transformers.image_processing_utils import BaseImageProcessor
 
 _BOXES = 32
 """Boxes that go through the mask decoder together."""
@@ -37,7 +39,7 @@ class Detector(ABC):
         device: of the network.
     """
 
-    def __init__(self, image_processor: Any, device: str) -> None:
+    def __init__(self, image_processor: BaseImageProcessor, device: str) -> None:
         self.image_processor = image_processor
         self.device = device
 
@@ -50,20 +52,20 @@ class Detector(ABC):
             shape (batch, queries, 4).
         """
 
-    def company(self, text: str) -> Hashable:
-        """Texts with equal values may go through the network together."""
+    def batch_key(self, text: str) -> Hashable:  # noqa: ARG002 - a backend may need it
+        """Texts with equal keys may go through the network together."""
         return None
 
     def detect(self, images: Sequence[Image.Image], texts: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Logits (queries, tokens) and boxes (queries, 4) as of `forward`, for each image, float32 on the CPU.
 
         Only images of one size after resizing go through the network together: the backbone does not mask padding, so with
-        padding the result for an image would depend on its company.
+        padding the result for an image would depend on the others of its batch.
         """
         groups: dict[Hashable, list[tuple[int, torch.Tensor]]] = defaultdict(list)
         for i, image in enumerate(images):
             pixels = self.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
-            groups[tuple(pixels.shape), self.company(texts[i])].append((i, pixels))
+            groups[tuple(pixels.shape), self.batch_key(texts[i])].append((i, pixels))
         found: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for group in groups.values():
             stacked = torch.stack([pixels for _, pixels in group]).to(self.device)
@@ -83,7 +85,7 @@ class Segmenter(ABC):
 
     mask_threshold = 0.0
 
-    def __init__(self, image_processor: Any, device: str) -> None:
+    def __init__(self, image_processor: BaseImageProcessor, device: str) -> None:
         self.image_processor = image_processor
         self.device = device
 
@@ -103,7 +105,7 @@ class Segmenter(ABC):
             Mask logits, shape (n, proposals, 4h, 4w), and the rating of each, shape (n, proposals).
         """
 
-    def segment(self, images: Sequence[Image.Image], boxes: Sequence[np.ndarray]) -> list[list[Mask]]:
+    def segment(self, images: Sequence[Image.Image], boxes: Sequence[NDArray[np.float64]]) -> list[list[Mask]]:
         """One mask per box: of the proposals the one that the network rates best.
 
         Args:
@@ -118,7 +120,7 @@ class Segmenter(ABC):
             resized = tuple(int(x) for x in prepared[i]["reshaped_input_sizes"][0])
             scale = np.array([resized[1] / width, resized[0] / height] * 2)
             scaled = torch.as_tensor(boxes[i] * scale, dtype=torch.float32, device=self.device)
-            logits = torch.cat([self._best(embeddings[i : i + 1], part) for part in scaled.split(_BOXES)])
+            logits = torch.cat([self._best(embeddings[i : i + 1], part) for part in torch.split(scaled, _BOXES)])
             side = prepared[i]["pixel_values"].shape[-2:]
             masks.append(self._draw(logits, (int(side[0]), int(side[1])), (resized[0], resized[1]), (height, width)))
         return masks
@@ -134,9 +136,9 @@ class Segmenter(ABC):
     ) -> list[Mask]:
         """Logits at the scale of the padded square, cut to the image, at the scale of the image; all sizes (height, width)."""
         drawn = []
-        for part in logits.float().split(_DRAWN):
-            square = F.interpolate(part, padded, mode="bilinear", align_corners=False)
-            whole = F.interpolate(square[..., : resized[0], : resized[1]], size, mode="bilinear", align_corners=False)
+        for part in torch.split(logits.float(), _DRAWN):
+            square = interpolate(part, padded, mode="bilinear", align_corners=False)
+            whole = interpolate(square[..., : resized[0], : resized[1]], size, mode="bilinear", align_corners=False)
             drawn += [encode_mask(mask) for mask in (whole[:, 0] > self.mask_threshold).cpu().numpy()]
         return drawn
 
@@ -192,7 +194,7 @@ class ModelGrounder:
 
 def candidates_of(
     logits: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int], threshold: float
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Candidates with score ≥ `threshold`, cut at the edges of the image; those without area inside it are dropped.
 
     Args:

@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, GroundingDinoImageProcessorPil, SamImageProcessorPil
@@ -21,6 +21,11 @@ from transformers import AutoConfig, AutoTokenizer, GroundingDinoImageProcessorP
 from data_prep.grounding.base import STORED_FROM, GroundingError
 from data_prep.grounding.detect_segment import Detector, ModelGrounder, Segmenter
 from data_prep.local_models.checkpoints import CheckpointError, fill, pretrained, read_state
+
+if TYPE_CHECKING:
+    from groundingdino.models.GroundingDINO.groundingdino import GroundingDINO
+    from segment_anything.modeling import Sam
+    from transformers.image_processing_utils import BaseImageProcessor
 
 _NO_WEIGHTS = (
     # Label embedding of the denoising training; nothing reads it at inference.
@@ -83,11 +88,11 @@ class OriginalDetector(Detector):
         image_processor: default: shorter side 800, longer side at most 1333, as in the authors' inference.
     """
 
-    def __init__(self, model: Any, device: str = "cpu", image_processor: Any = None) -> None:
+    def __init__(self, model: GroundingDINO, device: str = "cpu", image_processor: BaseImageProcessor | None = None) -> None:
         super().__init__(image_processor or GroundingDinoImageProcessorPil(), device)
         self.model = model.to(device).eval()
 
-    def company(self, text: str) -> int:
+    def batch_key(self, text: str) -> int:
         """Number of tokens: in a batch of unlike texts the package gives some attention heads the mask of another text."""
         return len(self.model.tokenizer(text)["input_ids"])
 
@@ -105,7 +110,7 @@ class OriginalSegmenter(Segmenter):
         device: moved there.
     """
 
-    def __init__(self, model: Any, device: str = "cpu") -> None:
+    def __init__(self, model: Sam, device: str = "cpu") -> None:
         side = model.image_encoder.img_size
         super().__init__(SamImageProcessorPil(size={"longest_edge": side}, pad_size={"height": side, "width": side}), device)
         self.model = model.to(device).eval()
@@ -113,21 +118,23 @@ class OriginalSegmenter(Segmenter):
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `Segmenter.encode`."""
-        return self.model.image_encoder(pixels)
+        embeddings: torch.Tensor = self.model.image_encoder(pixels)
+        return embeddings
 
     def decode(self, embedding: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Segmenter.decode`."""
         sparse, dense = self.model.prompt_encoder(points=None, boxes=boxes, masks=None)
-        return self.model.mask_decoder(
+        proposals: tuple[torch.Tensor, torch.Tensor] = self.model.mask_decoder(
             image_embeddings=embedding,
             image_pe=self.model.prompt_encoder.get_dense_pe(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
             multimask_output=True,
         )
+        return proposals
 
 
-def build_dino(shape: DinoArchitecture, text_encoder: str) -> torch.nn.Module:
+def build_dino(shape: DinoArchitecture, text_encoder: str) -> GroundingDINO:
     """An unfilled Grounding DINO of groundingdino-py.
 
     Args:
@@ -208,7 +215,7 @@ def build_dino(shape: DinoArchitecture, text_encoder: str) -> torch.nn.Module:
         )
 
 
-def build_sam(shape: SamArchitecture) -> torch.nn.Module:
+def build_sam(shape: SamArchitecture) -> Sam:
     """An unfilled SAM of segment-anything.
 
     Raises:
@@ -269,7 +276,8 @@ def load(
         text_encoder: hub name or folder with tokenizer and configuration of BERT; its weights are in the `.pth`.
         device: for both.
         threshold: candidates with a lower score are dropped.
-        dino, sam: architectures other than the published ones.
+        dino: architecture of the detector, where it is none of the published ones.
+        sam: architecture of the segmenter, likewise.
 
     Raises:
         CheckpointError: no such file; keys are missing, unknown or of another shape; no such text encoder.
@@ -288,7 +296,15 @@ def load(
     return ModelGrounder(found, OriginalSegmenter(mask_network, device), threshold)
 
 
-def _recognised(state: Mapping[str, torch.Tensor], key: str, axis: int, known: Mapping[str, Any], where: str) -> Any:
+class _Architecture(Protocol):
+    @property
+    def embed_dim(self) -> int: ...
+
+
+_A = TypeVar("_A", bound=_Architecture)
+
+
+def _recognised(state: Mapping[str, torch.Tensor], key: str, axis: int, known: Mapping[str, _A], where: str) -> _A:
     """The published architecture whose width is that of `key`."""
     if key not in state:
         msg = f"{where}: key {key!r} is missing; is this the right kind of checkpoint? It has {sorted(state)[:3]}, …"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer, SamModel
@@ -11,19 +11,31 @@ from data_prep.grounding.base import STORED_FROM
 from data_prep.grounding.detect_segment import Detector, ModelGrounder, Segmenter
 from data_prep.local_models.checkpoints import complete, pretrained
 
+if TYPE_CHECKING:
+    from transformers import GroundingDinoForObjectDetection, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
+
 
 class TransformersDetector(Detector):
     """A Grounding DINO of transformers.
 
     Args:
         model: `GroundingDinoForObjectDetection`.
-        image_processor, tokenizer: of the same checkpoint.
+        image_processor: of the same checkpoint.
+        tokenizer: of the same checkpoint.
         device: moved there.
     """
 
-    def __init__(self, model: Any, image_processor: Any, tokenizer: Any, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: GroundingDinoForObjectDetection,
+        image_processor: BaseImageProcessor,
+        tokenizer: PreTrainedTokenizerBase,
+        device: str = "cpu",
+    ) -> None:
         super().__init__(image_processor, device)
-        self.model = model.to(device).eval()
+        # transformers wraps `to`, and its type is lost.
+        self.model = model.to(device).eval()  # type: ignore[arg-type]
         self.tokenizer = tokenizer
 
     def forward(self, pixels: torch.Tensor, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,9 +54,10 @@ class TransformersSegmenter(Segmenter):
         device: moved there.
     """
 
-    def __init__(self, model: Any, image_processor: Any, device: str = "cpu") -> None:
+    def __init__(self, model: SamModel, image_processor: BaseImageProcessor, device: str = "cpu") -> None:
         super().__init__(image_processor, device)
-        self.model = model.to(device).eval()
+        # transformers wraps `to`, and its type is lost.
+        self.model = model.to(device).eval()  # type: ignore[arg-type]
         # SAM was trained with 1e-5 here; transformers' configurations say 1e-6, and masks differ by some pixels.
         for module in self.model.mask_decoder.transformer.modules():
             if isinstance(module, torch.nn.LayerNorm):
@@ -52,7 +65,8 @@ class TransformersSegmenter(Segmenter):
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `Segmenter.encode`."""
-        return self.model.get_image_embeddings(pixels)
+        embeddings: torch.Tensor = self.model.get_image_embeddings(pixels)
+        return embeddings
 
     def decode(self, embedding: torch.Tensor, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Segmenter.decode`."""
@@ -67,7 +81,7 @@ def load(detector: str, segmenter: str | None, *, device: str = "cpu", threshold
         CheckpointError: no such model, or a checkpoint that leaves weights unset; they would be random, silently.
     """
     found = TransformersDetector(
-        complete(AutoModelForZeroShotObjectDetection, detector),
+        complete(AutoModelForZeroShotObjectDetection.from_pretrained, detector),
         pretrained(AutoImageProcessor.from_pretrained, detector, backend="pil"),
         pretrained(AutoTokenizer.from_pretrained, detector),
         device,
@@ -75,6 +89,8 @@ def load(detector: str, segmenter: str | None, *, device: str = "cpu", threshold
     if segmenter is None:
         return ModelGrounder(found, None, threshold)
     sam = TransformersSegmenter(
-        complete(SamModel, segmenter), pretrained(AutoImageProcessor.from_pretrained, segmenter, backend="pil"), device
+        complete(SamModel.from_pretrained, segmenter),
+        pretrained(AutoImageProcessor.from_pretrained, segmenter, backend="pil"),
+        device,
     )
     return ModelGrounder(found, sam, threshold)

@@ -6,7 +6,7 @@ import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from emo_lightning.core.errors import UserError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _CONTENT = {".safetensors", ".bin", ".json", ".txt", ".model"}
 """What of a model folder decides its outputs: weights, configuration, tokenizer."""
+
+_T = TypeVar("_T")
 
 _SHOWN = 3
 """Keys shown of each kind of problem; all are counted."""
@@ -78,7 +80,7 @@ def identity(name: str) -> str:
     return f"{model}@{commit}"
 
 
-def pretrained(load: Callable[..., Any], name: str, **arguments: Any) -> Any:
+def pretrained(load: Callable[..., _T], name: str, **arguments: object) -> _T:
     """`load(name, **arguments)` of a `from_pretrained`, at the revision that `name@revision` asks for.
 
     Raises:
@@ -92,13 +94,17 @@ def pretrained(load: Callable[..., Any], name: str, **arguments: Any) -> Any:
         raise CheckpointError(msg) from error
 
 
-def complete(model_class: Any, name: str, **arguments: Any) -> Any:
-    """`model_class.from_pretrained` that leaves no weight at its random start.
+def complete(load: Callable[..., _T], name: str, **arguments: object) -> _T:
+    """As `pretrained`, for the `from_pretrained` of a model: no weight is left at its random start.
 
     Raises:
         CheckpointError: there is no such model, or it does not fill the class; names keys.
     """
-    model, info = pretrained(model_class.from_pretrained, name, output_loading_info=True, **arguments)
+    # With `output_loading_info` transformers gives a pair, which its types do not say.
+    loaded: object = pretrained(load, name, output_loading_info=True, **arguments)
+    assert isinstance(loaded, tuple)
+    model: _T
+    model, info = loaded
     _refuse(name, {"missing keys": info.get("missing_keys", ()), "mismatched keys": info.get("mismatched_keys", ())})
     return model
 
@@ -119,7 +125,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            value: Any = load_file(path)
+            value: object = load_file(path)
         else:
             value = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -168,7 +174,7 @@ def fill(model: torch.nn.Module, state: Mapping[str, torch.Tensor], where: str, 
     model.load_state_dict(kept)
 
 
-def _refuse(where: str, problems: Mapping[str, Iterable[Any]]) -> None:
+def _refuse(where: str, problems: Mapping[str, Iterable[object]]) -> None:
     parts = []
     for kind, keys in problems.items():
         if shown := sorted(map(str, keys)):

@@ -11,6 +11,7 @@ from data_prep.annotate.voting import Pool, Vote, pool, pooled_intensity
 from data_prep.config import PrepConfig
 from data_prep.emovit.vote import DistributionVote
 from data_prep.grounding import backend_key, cut, missing_regions, store_regions
+from data_prep.store.provenance import annotator_replies, critic_replies, pool_summary
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.records import Box, Emotion, GroundedObject, Record
@@ -20,14 +21,14 @@ def first_draft(record: Record, config: PrepConfig) -> Draft | None:
     """The cross-verified annotation before the critic saw it ("w/o critic"); None if no annotator gave a whole one."""
     full: dict[str, FullAnnotation] = {}
     votes: dict[str, Vote] = {}
-    for said in record.provenance.get("said", []):
-        reply = said.get("reply")
-        if said["round"] == 0 and isinstance(reply, dict):
-            name = said["annotator"]
+    for row in annotator_replies(record):
+        reply = row.get("reply")
+        if row["round"] == 0 and isinstance(reply, dict):
+            name = row["annotator"]
             if "description" in reply:
                 votes[name] = full[name] = FullAnnotation.model_validate(reply)
-            elif "scores" in reply:
-                votes[name] = DistributionVote({Emotion(e): p for e, p in reply["scores"].items()})
+            elif isinstance(scores := reply.get("scores"), dict):
+                votes[name] = DistributionVote({Emotion(e): p for e, p in scores.items()})
             else:
                 votes[name] = EmotionVote.model_validate(reply)
     if not full:
@@ -48,7 +49,7 @@ def first_draft(record: Record, config: PrepConfig) -> Draft | None:
 
 def first_judgement(record: Record, draft: Draft) -> Judgement | None:
     """What the critic said of the first draft; None if it gave no valid reply."""
-    rounds = record.provenance.get("critic") or []
+    rounds = critic_replies(record)
     if not rounds:
         return None
     return judge(draft, CriticReply.model_validate({key: value for key, value in rounds[0].items() if key != "verdict"}))
@@ -61,7 +62,8 @@ def final_draft(record: Record, margin: float) -> Draft | None:
     shares = record.emotion_distribution() or []
     scores = dict(zip(type(record.emotion), shares, strict=True))
     first, second = sorted(shares, reverse=True)[:2]
-    agreement = float((record.provenance.get("pool") or {}).get("agreement", 1.0))
+    summary = pool_summary(record)
+    agreement = 1.0 if summary is None else float(summary.get("agreement", 1.0))
     pooled = Pool(scores, record.emotion, scores[record.emotion], first - second, {record.emotion: agreement})
     return Draft(
         record.description,

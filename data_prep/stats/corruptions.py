@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from data_prep.annotate.critic import Draft
 from data_prep.stats.graph import normalise
@@ -51,24 +50,23 @@ def corrupt(
         draft: as it should be.
         box: as it should be; needed for `box`.
         size: (width, height) of the image, pixels.
-        donors: records whose words and descriptions are lent.
+        donors: records whose words and descriptions are taken.
         rng: see `generator`.
     """
-    make: Any = {"emotion": _emotion, "description": _description, "triplet": _triplet, "intensity": _intensity}
     wanted = rng.choice((1, 2))
     for severity in (wanted, 3 - wanted):
         if field == "box":
             moved = _moved(box, size, severity, rng) if box is not None else None
             found = None if moved is None else Corruption(field, severity, draft, moved)
         else:
-            changed = make[field](draft, donors, severity, rng)
+            changed = _CHANGES[field](draft, donors, severity, rng)
             found = None if changed is None else Corruption(field, severity, changed, box)
         if found is not None:
             return found
     return None
 
 
-def _emotion(draft: Draft, donors: Sequence[Record], severity: int, rng: random.Random) -> Draft:
+def _emotion(draft: Draft, _: Sequence[Record], severity: int, rng: random.Random) -> Draft:
     right = draft.pool.emotion
     alike = severity == 1
     other = rng.choice([e for e in EMOTIONS if e is not right and ((e in _PLEASANT) == (right in _PLEASANT)) == alike])
@@ -88,20 +86,36 @@ def _description(draft: Draft, donors: Sequence[Record], severity: int, rng: ran
 
 
 def _triplet(draft: Draft, donors: Sequence[Record], severity: int, rng: random.Random) -> Draft | None:
-    changes: dict[str, Any] = {}
+    changes: dict[str, str] = {}
     for key in rng.sample(_TRIPLET, severity):
         for _ in range(_TRIES):
             word = getattr(rng.choice(donors), key)
             if word and normalise(word) != normalise(getattr(draft, key)):
                 changes[key] = word
                 break
-    return replace(draft, **changes) if len(changes) == severity else None
+    if len(changes) != severity:
+        return None
+    return replace(
+        draft,
+        background=changes.get("background", draft.background),
+        attribute=changes.get("attribute", draft.attribute),
+        subject=changes.get("subject", draft.subject),
+    )
 
 
-def _intensity(draft: Draft, donors: Sequence[Record], severity: int, rng: random.Random) -> Draft | None:
+def _intensity(draft: Draft, _: Sequence[Record], severity: int, rng: random.Random) -> Draft | None:
     level = INTENSITY_LEVELS.index(intensity_level(draft.intensity))
     away = [name for i, name in enumerate(INTENSITY_LEVELS) if abs(i - level) == severity]
     return replace(draft, intensity=rng.choice(_OF_LEVEL[rng.choice(away)])) if away else None
+
+
+_CHANGES: dict[str, Callable[[Draft, Sequence[Record], int, random.Random], Draft | None]] = {
+    "emotion": _emotion,
+    "description": _description,
+    "triplet": _triplet,
+    "intensity": _intensity,
+}
+"""How each field is made wrong: (draft, donors, severity, randomness) to the changed draft; None where it cannot be."""
 
 
 def _moved(box: Box, size: tuple[int, int], severity: int, rng: random.Random) -> Box | None:

@@ -6,9 +6,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from emo_lightning.core.records import EMOTIONS
+
+
+class DistributionJSON(TypedDict):
+    """See `Distribution`."""
+
+    images: int
+    counts: dict[str, int]
+    shares: dict[str, float]
+    """Percent."""
+    delta_points: float
+    sigma_points2: float
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,7 @@ class Distribution:
         mean = math.fsum(shares) / len(shares)
         return math.fsum((s - mean) ** 2 for s in shares) / len(shares)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> DistributionJSON:
         """Counts, shares, Δ and σ."""
         return {
             "images": self.total,

@@ -8,15 +8,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from emo_lightning.core.errors import UserError
-from emo_lightning.core.records import Emotion, Record
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import replacing
+from emo_lightning.core.records import Emotion, Record, SchemaError
 
 if TYPE_CHECKING:
     import networkx
@@ -30,7 +31,7 @@ TABLES = ("triplets.parquet", "nodes.parquet", "edges.parquet")
 _ARTICLE = re.compile(r"^(a|an|the) (?=\S)")
 
 
-class GraphError(UserError, ValueError):
+class GraphError(InputError):
     """A graph cannot be built or read."""
 
 
@@ -42,7 +43,7 @@ class Node(NamedTuple):
 
     @property
     def id(self) -> str:
-        """`kind:text`"""
+        """`kind:text`."""
         return f"{self.kind}:{self.text}"
 
 
@@ -139,19 +140,17 @@ class TripletGraph:
         """Write the graph for networkx, Gephi or Cytoscape: the same bytes for the same graph."""
         import networkx
 
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        # The writer of the standard library: the one over lxml depends on what else is installed.
-        networkx.write_graphml_xml(self.to_networkx(), temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            # The writer of the standard library: the one over lxml depends on what else is installed.
+            networkx.write_graphml_xml(self.to_networkx(), temporary)
 
     def write_parquet(self, folder: str | Path) -> None:
-        """Write `triplets.parquet` (background, attribute, subject, emotion, count, ids), `nodes.parquet` (kind, text, count)
-        and `edges.parquet` (kind and text of both nodes, count).
+        """Write three tables.
+
+        `triplets.parquet` has background, attribute, subject, emotion, count and ids; `nodes.parquet` kind, text and count;
+        `edges.parquet` kind and text of both nodes, and count.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         triplets = [
             {**c._asdict(), "emotion": c.emotion and str(c.emotion), "count": len(ids), "ids": list(ids)}
             for c, ids in self.combinations.items()
@@ -180,7 +179,7 @@ class TripletGraph:
         except FileNotFoundError:
             msg = f"{path}: no such file; `emo prep graph STORE --out DIR` writes it"
             raise GraphError(msg) from None
-        except (pyarrow.ArrowException, KeyError) as error:
+        except (pyarrow.ArrowException, KeyError, OSError) as error:
             msg = f"{path}: not a table of triplets: {error}"
             raise GraphError(msg) from None
         found: dict[Combination, list[str]] = {}
@@ -188,7 +187,11 @@ class TripletGraph:
             if None in (row["background"], row["attribute"], row["subject"], row["ids"]):
                 msg = f"{path}: row {number} lacks a value: {row}"
                 raise GraphError(msg)
-            emotion = Emotion.parse(row["emotion"]) if row["emotion"] is not None else None
+            try:
+                emotion = Emotion.parse(row["emotion"]) if row["emotion"] is not None else None
+            except SchemaError as error:
+                msg = f"{path}: row {number}: {error}"
+                raise GraphError(msg) from None
             found.setdefault(Combination(row["background"], row["attribute"], row["subject"], emotion), []).extend(row["ids"])
         return cls._sorted(found, 0)
 
@@ -197,7 +200,7 @@ def _order(node: Node) -> tuple[int, str]:
     return KINDS.index(node.kind), node.text
 
 
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -213,7 +216,7 @@ def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
             "count": pyarrow.int64(),
         },
     }[path.name]
-    temporary = path.with_name(path.name + ".tmp")
     # An empty graph has the same columns as a full one.
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, pyarrow.schema(list(columns.items()))), temporary)
-    temporary.replace(path)
+    table = pyarrow.Table.from_pylist(rows, pyarrow.schema(list(columns.items())))
+    with replacing(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary)

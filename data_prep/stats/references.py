@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from data_prep.annotate.critic import Draft
 from data_prep.review.decisions import Review, apply_reviews, decide
@@ -55,8 +55,8 @@ class Values:
 class Reference:
     """Accepted and rejected values by row."""
 
-    accepted: Mapping[str, tuple[Any, ...]]
-    rejected: Mapping[str, tuple[Any, ...]]
+    accepted: Mapping[str, tuple[object, ...]]
+    rejected: Mapping[str, tuple[object, ...]]
     complete: bool
     """Every right value is accepted: another one is wrong. Else another wording may be right as well, and is not judged."""
 
@@ -64,7 +64,7 @@ class Reference:
     def of_truth(cls, truth: Record) -> Reference:
         """From a record in which everything is right (a second right description may stand in its provenance)."""
         values = Values.of_record(truth)
-        accepted: dict[str, tuple[Any, ...]] = {f: (getattr(values, f),) for f in FIELDS if getattr(values, f) is not None}
+        accepted: dict[str, tuple[object, ...]] = {f: (getattr(values, f),) for f in FIELDS if getattr(values, f) is not None}
         neutral = truth.provenance.get("neutral_description")
         if neutral and "description" in accepted:
             accepted["description"] += (neutral,)
@@ -76,8 +76,8 @@ class Reference:
         rows = list(reviews)
         decisions = decide(record, rows)
         after, before = Values.of_record(apply_reviews(record, rows)), Values.of_record(record)
-        accepted: dict[str, tuple[Any, ...]] = {}
-        rejected: dict[str, tuple[Any, ...]] = {}
+        accepted: dict[str, tuple[object, ...]] = {}
+        rejected: dict[str, tuple[object, ...]] = {}
         parts = {"emotion": ("emotion",), "description": ("description",), "triplet": _TRIPLET, "intensity": ("intensity",)}
         for field, needed in {**parts, "box": ("objects",)}.items():
             verdicts = {decisions[part].verdict for part in needed if part in decisions}
@@ -89,14 +89,17 @@ class Reference:
                     rejected[field] = (getattr(before, field),)
         return cls(_comparable_all(accepted), _comparable_all(rejected), complete=False)
 
-    def right(self, field: str, value: Any) -> bool | None:
+    def right(self, field: str, value: object) -> bool | None:
         """Whether a value is right; None where that is not known.
 
         A missing value is wrong where a right one is known. Texts are compared without case, blanks and leading articles.
         """
         accepted = self.accepted.get(field, ())
         if field == "box":
-            if value is not None and any(box is not None and iou(value, box) >= SAME_BOX for box in accepted):
+            # The row decides the type, see `Values`.
+            box = cast("Box | None", value)
+            boxes = cast("tuple[Box | None, ...]", accepted)
+            if box is not None and any(other is not None and iou(box, other) >= SAME_BOX for other in boxes):
                 return True
             return False if accepted or value in self.rejected.get(field, ()) else None
         value = _comparable(value)
@@ -108,11 +111,11 @@ class Reference:
         return False if decided else None
 
 
-def _comparable_all(values: Mapping[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+def _comparable_all(values: Mapping[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
     return {field: options if field == "box" else tuple(map(_comparable, options)) for field, options in values.items()}
 
 
-def _comparable(value: Any) -> Any:
+def _comparable(value: object) -> object:
     if isinstance(value, tuple):
         return tuple(_comparable(part) for part in value)
     return normalise(value) if isinstance(value, str) else value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal, TypedDict
 
+from data_prep.store.provenance import annotator_replies, source_labels
 from emo_lightning.core.records import Record
 
 _TYPES = {
@@ -25,8 +26,33 @@ _TYPES = {
 
 _ORDER = ("Social", "Artistic")
 
-ANNOTATIONS = ("description", "word_level", "category_confidence", "subject_level")
+ANNOTATIONS: tuple[Literal["description", "word_level", "category_confidence", "subject_level"], ...] = (
+    "description",
+    "word_level",
+    "category_confidence",
+    "subject_level",
+)
 """The last four columns."""
+_TEXT_COLUMNS: tuple[Literal["label_source", "tasks", "image_type", "category"], ...] = (
+    "label_source",
+    "tasks",
+    "image_type",
+    "category",
+)
+
+
+class Table1Row(TypedDict):
+    """The columns of the paper's table; the last four in percent of the images."""
+
+    images: int
+    label_source: str
+    tasks: str
+    image_type: str
+    category: str
+    description: float
+    word_level: float
+    category_confidence: float
+    subject_level: float
 
 
 @dataclass
@@ -40,15 +66,14 @@ class Table1:
 
     def add(self, record: Record) -> None:
         """Count one record."""
-        provenance = record.provenance
         self.images += 1
         self.sources[record.source] += 1
-        human = provenance.get("human") or (provenance.get("source_labels") or {}).get("emotion")
+        human = record.provenance.get("human") or source_labels(record).get("emotion")
         found = {
             "category": record.emotion is not None,
             "des": record.des is not None,
             "human": bool(human),
-            "llm": bool(provenance.get("said")),
+            "llm": bool(annotator_replies(record)),
             "description": bool(record.description),
             "word_level": record.triplet is not None,
             "category_confidence": record.confidence is not None,
@@ -56,7 +81,7 @@ class Table1:
         }
         self.have.update(key for key, there in found.items() if there)
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> Table1Row:
         """The columns of the table; the last four with the share of images that have the annotation, in percent.
 
         R (recognition) needs categories, G (generation) descriptions. A source that the paper's table does not know stands under
@@ -73,15 +98,22 @@ class Table1:
             "tasks": "&".join(tasks) or "–",
             "image_type": "&".join(types) or "–",
             "category": "&".join(category) or "–",
-            **{key: round(100 * self.have[key] / self.images, 2) if self.images else 0.0 for key in ANNOTATIONS},
+            "description": self._share("description"),
+            "word_level": self._share("word_level"),
+            "category_confidence": self._share("category_confidence"),
+            "subject_level": self._share("subject_level"),
         }
 
+    def _share(self, annotation: str) -> float:
+        """Images that have an annotation, percent."""
+        return round(100 * self.have[annotation] / self.images, 2) if self.images else 0.0
 
-def table1_text(name: str, row: dict[str, Any]) -> str:
+
+def table1_text(name: str, row: Table1Row) -> str:
     """The row as Markdown: ✓ from half of the images on, with the share that has the annotation."""
     head = ("Dataset", "#Image", "Label Source", "Tasks", "Image Type", "Category")
     columns = ("Description", "Word-level Anno.", "Category Conf.", "Subject-level Anno.")
-    cells = [name, f"{row['images']:,}", *(row[key] for key in ("label_source", "tasks", "image_type", "category"))]
+    cells = [name, f"{row['images']:,}", *(row[key] for key in _TEXT_COLUMNS)]
     cells += [f"{'✓' if row[key] >= 50 else '×'} ({row[key]:.1f} %)" for key in ANNOTATIONS]
     lines = [(*head, *columns), ("---",) * len(cells), cells]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

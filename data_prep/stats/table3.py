@@ -6,7 +6,7 @@ its revisions) about the preferred annotator alone, through the ledger, so once.
 annotator as in the full pass: it differs in emotion and intensity.
 
 Right half: one field is made wrong, and the critic asked. Boxes are not cross-verified, and the critic of the pass does not see
-them; as the paper gives it figures for boxes, it is asked about the box in a prompt of its own. (A second run of the grounder
+them; as the paper gives it rates for boxes, it is asked about the box in a prompt of its own. (A second run of the grounder
 would flag every moved box by construction, and say nothing.)
 """
 
@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from data_prep.annotate.critic import critic_prompt, judge
 from data_prep.annotate.item import ItemPass, Pending, pass_digest
@@ -29,22 +29,51 @@ from data_prep.provider.caller import Caller
 from data_prep.provider.failures import Failure, Stopped
 from data_prep.provider.interrupt import halt_on_interrupt
 from data_prep.provider.prices import load_prices
+from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture
 from data_prep.stats.ablations import boxes, final_draft, first_draft, first_judgement, flags, single_annotator
 from data_prep.stats.corruptions import Corruption, corrupt, generator
 from data_prep.stats.references import FIELDS, Reference, Values
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.intervals import wilson
 from emo_lightning.core.records import Box, Record
+
+_Reply = TypeVar("_Reply", bound=Reply)
 
 ARMS = ("full", "no_cross_verification", "no_critic")
 COLUMNS = (*ARMS, "preserve", "recall")
 
 
-class Table3Error(UserError, ValueError):
+class Table3Error(InputError):
     """The table cannot be computed."""
+
+
+class Rate(TypedDict):
+    """One cell of the table."""
+
+    n: int
+    hits: int
+    percent: float | None
+    low: float | None
+    high: float | None
+    """The 95 % interval of Wilson, percent; null without trials, as `percent`."""
+
+
+class Table3JSON(TypedDict):
+    """The keys of `table3.json`."""
+
+    images: int
+    rows: dict[str, dict[str, Rate]]
+    """By row and column; besides `COLUMNS`, `recall_1` and `recall_2` by severity."""
+    published: dict[str, int]
+    """Images that each arm would publish."""
+    rightness_unknown: dict[str, int]
+    unanswered: dict[str, int]
+    requests: int
+    cached: int
+    nano_dollars: int
 
 
 @dataclass
@@ -77,7 +106,7 @@ class Table3:
             else:
                 self.trials[arm][row].append(right)
 
-    def rate(self, column: str, row: str) -> dict[str, Any]:
+    def rate(self, column: str, row: str) -> Rate:
         """n, hits, percent, and the 95 % interval of Wilson (percent); nulls without trials."""
         outcomes = self.trials.get(column, {}).get(row, [])
         if not outcomes:
@@ -91,7 +120,7 @@ class Table3:
             "high": round(100 * high, 2),
         }
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Table3JSON:
         """All rates, and how they came about."""
         return {
             "images": self.images,
@@ -262,7 +291,7 @@ class _Run:
         reply = await self._ask(case, box_prompt(case.record, box), BoxReply)
         return None if reply is None else bool(reply.box_verdict == "revisable")
 
-    async def _ask(self, case: _Case, prompt: str, kind: type[Any]) -> Any:
+    async def _ask(self, case: _Case, prompt: str, kind: type[_Reply]) -> _Reply | None:
         item, critic = case.item, self.config.critic
         picture = Picture(
             item.sha256, item.extension, partial(self.store.image, item.sha256, item.extension), item.width, item.height
@@ -274,8 +303,9 @@ class _Run:
         return answer
 
 
-def _value(made: Corruption) -> Any:
-    return getattr(Values.of_draft(made.draft, made.box), made.field)
+def _value(made: Corruption) -> object:
+    value: object = getattr(Values.of_draft(made.draft, made.box), made.field)
+    return value
 
 
 def box_prompt(record: Record, box: Box) -> str:

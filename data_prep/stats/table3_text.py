@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from data_prep.stats.table3 import COLUMNS
+from data_prep.stats.table3 import COLUMNS, Rate, Table3JSON
 
 _NAMES = {
     "emotion": "Emotion category",
@@ -15,10 +13,10 @@ _NAMES = {
 }
 
 
-def as_text(table: dict[str, Any]) -> str:
+def as_text(table: Table3JSON) -> str:
     """The table as Markdown: percent with the 95 % interval (Wilson) and the number of cases."""
 
-    def cell(rate: dict[str, Any]) -> str:
+    def cell(rate: Rate) -> str:
         return f"{rate['percent']:.2f} [{rate['low']:.1f}, {rate['high']:.1f}] n={rate['n']}" if rate["n"] else "—"
 
     heads = (
@@ -38,7 +36,10 @@ def as_text(table: dict[str, Any]) -> str:
     ]
     published = ", ".join(f"{arm.replace('_', ' ')} {n}" for arm, n in table["published"].items())
     lines += ["", f"{table['images']} images; published by each arm: {published or 'not known without references'}"]
-    for key, text in (("rightness_unknown", "values of unknown rightness, left out"), ("unanswered", "left out")):
-        if table[key]:
-            lines.append(f"{text}: " + ", ".join(f"{name} {n}" for name, n in table[key].items()))
+    for text, counts in (
+        ("values of unknown rightness, left out", table["rightness_unknown"]),
+        ("left out", table["unanswered"]),
+    ):
+        if counts:
+            lines.append(f"{text}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 def main(argv: list[str]) -> int:
     """Run the stage whose resolved config stands in the folder."""
-    from emo_lightning.experiment.runner import stage_from_folder, stage_main
+    from emo_lightning.experiment.processes import run_stage
+    from emo_lightning.experiment.status import stage_from_folder
 
-    return stage_main(stage_from_folder(argv[0]))
+    return run_stage(stage_from_folder(argv[0]))

@@ -1,6 +1,6 @@
 """What the loaders give and the tasks take: one TypedDict for each kind of batch, with the shape of every tensor.
 
-B is the number of rows (images, or questions), T the number of tokens after padding, P the number of image patches in all rows,
+B is the number of rows (images, or questions), T the number of tokens after padding, 
 H the width of the backbone, L the number of layers that are kept, E the number of emotions (eight).
 """
 
@@ -10,28 +10,20 @@ from typing import NotRequired, TypedDict, final
 
 from torch import Tensor
 
-Size = tuple[int, int]
-"""(width, height) in pixels, the order of PIL."""
+from emo_lightning.models.families import Size
 
 
-class ModelInputs(TypedDict):
-    """What a Qwen2.5-VL takes, and nothing else."""
+class ChatBatch(TypedDict):
+    """Questions about images, and in training their answers (`Collator`).
+
+    Beside these keys it holds the other inputs of the backbone (pictures, positions), which differ between families and are taken
+    out by `Family.model_inputs` alone.
+    """
 
     input_ids: Tensor
     """(B, T) int64: prompt, image tokens, and in training the answer."""
     attention_mask: Tensor
     """(B, T) int64: 1 at real tokens, 0 at padding."""
-    mm_token_type_ids: Tensor
-    """(B, T) int64: 1 at image tokens. Without it transformers falls back to 1-D positions in silence."""
-    pixel_values: Tensor
-    """(P, patch_dim) float: the patches of all images, one image after the other."""
-    image_grid_thw: Tensor
-    """(B, 3) int64: frames, rows and columns of patches of each image."""
-
-
-class ChatBatch(ModelInputs):
-    """Questions about images, and in training their answers (`Collator`)."""
-
     key: list[str]
     """B ids of records."""
     original_size: list[Size]

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Record
 
 if TYPE_CHECKING:
-    from emo_lightning.data.batches import Size
-    from emo_lightning.data.boxes import BoxCodec
+    from emo_lightning.models.families import BoxCodec, Size
 
 KEY_GUIDE: dict[str, str] = {
     "bbox_2d": "a list of boxes [x1, y1, x2, y2] around the subject, in pixels",

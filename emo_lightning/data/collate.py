@@ -1,11 +1,11 @@
-"""Images and questions -> the tensors that Qwen2.5-VL takes. Nothing here depends on what else is in the batch."""
+"""Images and questions -> the tensors that a backbone takes. Nothing here depends on what else is in the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -13,13 +13,10 @@ from torch import Tensor
 
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import EMOTIONS, Record
-from emo_lightning.data.batches import ChatBatch, ModelInputs, Size
-from emo_lightning.data.boxes import codec_for
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+from emo_lightning.models.families import Processor, Size, family_of
 
 IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
@@ -52,19 +49,19 @@ class Question:
 class Collator:
     """Callable that turns questions into one padded batch.
 
-    With `answers`, the target follows the prompt, labels are set on the answer and its `<|im_end|>` alone, and padding is on the
+    With `answers`, the target follows the prompt, labels are set on the answer and its end mark alone, and padding is on the
     right; without, the batch ends at the generation prompt and padding is on the left, so that all rows end together.
 
     Args:
         processor: of the backbone (`Backbone.processor`), with the pixel limits set.
-        model_type: of the backbone's config; it decides the coordinates of boxes.
+        model_type: of the backbone's config; its family decides the inputs and the coordinates of boxes.
         answers: append targets (training) or not (generation, features).
         max_length: tokens; a longer sample is an error, never cut (a cut run of image tokens misaligns the image).
         padding_side: None takes the side described above.
         distributions: with `answers`, also say where each answer names its emotion, and the annotated distribution over the eight.
     """
 
-    processor: ProcessorMixin
+    processor: Processor
     model_type: str
     answers: bool
     max_length: int = 4096
@@ -73,12 +70,11 @@ class Collator:
     _prompt_ids: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.codec = codec_for(self.model_type)
+        self.family = family_of(self.model_type)
+        self.codec = self.family.codec
         self.tokenizer = self.processor.tokenizer
-        self.image_token = int(self.processor.image_token_id)  # type: ignore[attr-defined]  # of the family's own class
-        self.merge = self.processor.image_processor.merge_size
-        self.patch = self.processor.image_processor.patch_size
-        self.end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.image_token = self.family.image_token_id(self.processor)
+        self.end = self.family.end_of_turn_id(self.processor)
         self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,19 +91,15 @@ class Collator:
         Raises:
             CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
         """
-        vision = self.processor.image_processor([q.image for q in questions], return_tensors="pt")
-        grids = vision["image_grid_thw"]
+        vision = self.family.vision_inputs(self.processor, [q.image for q in questions])
         rows: list[list[int]] = []
         labels: list[list[int]] = []
-        sizes: list[Size] = []
-        for question, grid in zip(questions, grids.tolist(), strict=True):
-            resized = (grid[2] * self.patch, grid[1] * self.patch)
-            sizes.append(resized)
-            asked = self._expand(self._prompt_ids(question.keys), grid)
+        for question, resized, image_tokens in zip(questions, vision.sizes, vision.tokens, strict=True):
+            asked = self._expand(self._prompt_ids(question.keys), image_tokens)
             target = self._target(question, resized) if self.answers else []
             if len(asked) + len(target) > self.max_length:
                 msg = (
-                    f"sample {question.key!r} has {len(asked) + len(target)} tokens ({grid[1] * grid[2] // self.merge**2} of the image); "
+                    f"sample {question.key!r} has {len(asked) + len(target)} tokens ({image_tokens} of the image); "
                     f"allowed: data.max_length={self.max_length}. Lower the backbone's max_pixels or raise max_length"
                 )
                 raise CollateError(msg)
@@ -117,19 +109,17 @@ class Collator:
         batch: ChatBatch = {
             "input_ids": input_ids,
             "attention_mask": self._pad([[1] * len(row) for row in rows], 0),
-            "mm_token_type_ids": (input_ids == self.image_token).long(),
-            "pixel_values": vision["pixel_values"],
-            "image_grid_thw": grids,
             "key": [q.key for q in questions],
             "original_size": [q.image.size for q in questions],
-            "resized_size": sizes,
+            "resized_size": vision.sizes,
             "filler": torch.tensor([q.filler for q in questions]),
         }
         if self.answers:
             batch["labels"] = self._pad(labels, IGNORE)
             if self.distributions:
                 self._add_distributions(batch, questions)
-        return batch
+        # A TypedDict cannot say "and what the family needs".
+        return cast(ChatBatch, {**batch, **vision.tensors, **self.family.position_inputs(input_ids, self.image_token)})
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
         chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
@@ -137,10 +127,10 @@ class Collator:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _expand(self, ids: list[int], grid: list[int]) -> list[int]:
-        """Repeat the one image token of the template for each merged patch."""
+    def _expand(self, ids: list[int], image_tokens: int) -> list[int]:
+        """Repeat the one image token of the template as often as the image asks for."""
         at = ids.index(self.image_token)
-        return ids[:at] + [self.image_token] * (grid[0] * grid[1] * grid[2] // self.merge**2) + ids[at + 1 :]
+        return ids[:at] + [self.image_token] * image_tokens + ids[at + 1 :]
 
     def _target(self, question: Question, resized: Size) -> list[int]:
         if question.record is None:
@@ -180,25 +170,3 @@ class Collator:
         right = (self.padding_side or ("right" if self.answers else "left")) == "right"
         fills = [[value] * (width - len(row)) for row in rows]
         return torch.tensor([row + fill if right else fill + row for row, fill in zip(rows, fills, strict=True)])
-
-
-MODEL_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
-
-
-def model_inputs(batch: ModelInputs) -> ModelInputs:
-    """The part of a batch that the model takes.
-
-    Raises:
-        KeyError: a part is missing. Without `mm_token_type_ids` transformers falls back to 1-D positions in silence.
-    """
-    missing = [name for name in MODEL_INPUTS if name not in batch]
-    if missing:
-        msg = f"batch lacks {', '.join(missing)}; a Qwen2.5-VL batch needs {', '.join(MODEL_INPUTS)}"
-        raise KeyError(msg)
-    return {
-        "input_ids": batch["input_ids"],
-        "attention_mask": batch["attention_mask"],
-        "mm_token_type_ids": batch["mm_token_type_ids"],
-        "pixel_values": batch["pixel_values"],
-        "image_grid_thw": batch["image_grid_thw"],
-    }

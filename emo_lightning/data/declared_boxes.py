@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Box
-from emo_lightning.data.boxes import AbsolutePixels, BoxCodec, Relative1000, Size, resized_size
+from emo_lightning.models.families import AbsolutePixels, BoxCodec, Relative1000, Size
+from emo_lightning.models.families.resize import resized_size
+
+FACTOR = 28
+"""Patch size × merge size of the servers that speak in `resized` coordinates, in pixels."""
 
 
 class DeclaredBoxes:
@@ -14,16 +19,17 @@ class DeclaredBoxes:
     Args:
         boxes: `pixels` of the image as sent, `resized`: of Qwen2.5-VL's resized image, `thousandths` of the image.
         order: `xyxy` or `yxyx`, of the four numbers.
-        min_pixels, max_pixels: of the server's image processor, for `resized`.
+        min_pixels: lower limit of the server's image processor, for `resized`.
+        max_pixels: upper limit of it.
 
     Raises:
-        ValueError: an unknown kind or order.
+        InputError: an unknown kind or order.
     """
 
     def __init__(self, boxes: str, order: str = "xyxy", min_pixels: int = 3136, max_pixels: int = 12845056) -> None:
         if order not in ("xyxy", "yxyx"):
             msg = f"order={order!r}; allowed: xyxy, yxyx"
-            raise ValueError(msg)
+            raise InputError(msg)
         self.boxes, self.turned, self.limits = boxes, order == "yxyx", (min_pixels, max_pixels)
         self._codec: BoxCodec
         match boxes:
@@ -33,13 +39,13 @@ class DeclaredBoxes:
                 self._codec = Relative1000()
             case _:
                 msg = f"boxes={boxes!r}; allowed: pixels, resized, thousandths"
-                raise ValueError(msg)
+                raise InputError(msg)
 
     def frame(self, original: Size) -> Size:
         """The (width, height) that the numbers refer to."""
         if self.boxes != "resized":
             return original
-        return resized_size(*original, min_pixels=self.limits[0], max_pixels=self.limits[1])
+        return resized_size(*original, factor=FACTOR, min_pixels=self.limits[0], max_pixels=self.limits[1])
 
     def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
         """See `BoxCodec.encode`."""

@@ -8,7 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.images import to_rgb
-from emo_lightning.data.boxes import MAX_ASPECT_RATIO
+from emo_lightning.models.families import strictest_aspect_ratio
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -26,8 +26,9 @@ def open_image(path: str | Path) -> Image.Image:
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
         msg = f"{path}: not an image that can be decoded: {error}"
         raise InputError(msg) from None
-    if max(picture.size) > MAX_ASPECT_RATIO * min(picture.size):
-        msg = f"{path}: {picture.width}x{picture.height}: aspect ratio above {MAX_ASPECT_RATIO}, which Qwen-VL refuses"
+    limit = strictest_aspect_ratio()
+    if max(picture.size) > limit * min(picture.size):
+        msg = f"{path}: {picture.width}x{picture.height}: aspect ratio above {limit:g}, which the backbone refuses"
         raise InputError(msg)
     return picture
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
-
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+from emo_lightning.models.families import Processor
 
 PairSample = tuple[Image.Image, str, bool]
 """(image, description, filler)."""
@@ -31,7 +29,7 @@ class BackboneInputs:
         model_type: of the backbone's config; it decides the coordinates of boxes.
     """
 
-    processor: ProcessorMixin
+    processor: Processor
     model_type: str
 
 

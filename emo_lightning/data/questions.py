@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
 from emo_lightning.data.batches import QuestionBatch
-from emo_lightning.data.boxes import resized_size
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import grey
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.module import DataModule
-from emo_lightning.data.protocols import AsksQuestions
+from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
+from emo_lightning.models.families import family_of
 
 RowQuestion = tuple[int, Question]
 """A row of the index, and its image."""
@@ -127,20 +123,12 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         collator = Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length)
         if self.task.longest_first():
             # Where memory does not suffice, that shows in the first batch.
-            rows = sorted(rows, key=lambda row: -_area(inputs.processor, index.record(row)))
+            rows = sorted(rows, key=lambda row: -_area(inputs, index.record(row)))
         dataset = QuestionDataset(index, rows, self.blind)
         return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
 
 
-def _area(processor: ProcessorMixin, record: Record) -> int:
+def _area(inputs: BackboneInputs, record: Record) -> int:
     """Pixels that the model sees, which its tokens are proportional to; the prompt is the same for all."""
-    images = processor.image_processor
-    size = dict(images.size)
-    width, height = resized_size(
-        record.width,
-        record.height,
-        factor=images.patch_size * images.merge_size,
-        min_pixels=size["shortest_edge"],
-        max_pixels=size["longest_edge"],
-    )
+    width, height = family_of(inputs.model_type).resized_size(inputs.processor, (record.width, record.height))
     return width * height

@@ -10,14 +10,14 @@ from typing import Any
 
 import yaml
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = next((place for place in (_PACKAGE.parent, _PACKAGE / "shipped") if (place / "configs").is_dir()), _PACKAGE.parent)
 """Where `configs/` and `experiments/` stand: the checkout, or what a wheel brings."""
 
 
-class ExperimentError(UserError, ValueError):
+class ExperimentError(InputError):
     """The experiment cannot run as asked; the message names the file, stage or key and what is allowed."""
 
 
@@ -40,7 +40,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_value(text: str) -> Any:
+def parse_value(text: str) -> object:
     """A value of the command line, as it would stand in a file; what is not YAML is text."""
     try:
         return yaml.load(text, _Loader)
@@ -48,12 +48,12 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def shipped() -> list[Path]:
+def shipped_experiments() -> list[Path]:
     """The experiments that come with the package."""
     return sorted((ROOT / "experiments").glob("*.yaml"))
 
 
-def located(path: str | Path, beside: Path = Path()) -> Path:
+def find_file(path: str | Path, beside: Path = Path()) -> Path:
     """The file as named, else the one of that name that is shipped (`experiments/table6.yaml` from any directory)."""
     here, ours = beside / path, ROOT / path
     return ours if ours.is_file() and not here.exists() else here
@@ -66,7 +66,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ExperimentError: missing, not YAML, a key that stands twice, or no mapping; names the file and the line.
     """
     if not path.is_file():
-        near = sorted(map(str, path.parent.glob("*.yaml"))) or [str(p.relative_to(ROOT)) for p in shipped()]
+        near = sorted(map(str, path.parent.glob("*.yaml"))) or [str(p.relative_to(ROOT)) for p in shipped_experiments()]
         raise ExperimentError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
     try:
         # Merge keys are resolved in `flatten_mapping`, after the check for keys that stand twice.
@@ -98,8 +98,8 @@ def read_experiment(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         msg = f"{path}: 'vars' holds {type(tree['vars']).__name__}; expected a mapping of names to values"
         raise ExperimentError(msg)
     merged: dict[str, Any] = {}
-    for parent in as_list(path, "extends", tree.pop("extends", None)):
-        later = read_experiment(located(parent, path.parent), (*above, path.resolve()))
+    for parent in file_names(path, "extends", tree.pop("extends", None)):
+        later = read_experiment(find_file(parent, path.parent), (*above, path.resolve()))
         # A stage that two parents share, like the report, runs where the later one has it.
         order = [*(merged.get("stages") or {}), *(later.get("stages") or {})]
         merged = merge(merged, later)
@@ -108,7 +108,7 @@ def read_experiment(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(merged, tree)
 
 
-def as_list(path: Path, key: str, value: Any) -> list[str]:
+def file_names(path: Path, key: str, value: object) -> list[str]:
     """File names that may be written as one, several or none."""
     names = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

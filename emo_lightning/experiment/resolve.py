@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,17 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from emo_lightning.experiment.arguments import has_argument
 from emo_lightning.experiment.files import (
     ROOT,
     ExperimentError,
-    as_list,
-    located,
+    file_names,
+    find_file,
     merge,
     parse_value,
     read_experiment,
     read_yaml,
 )
-from emo_lightning.experiment.kinds import takes
 from emo_lightning.experiment.stage import Stage
 
 _STAGE_KEYS = ("run", "defaults", "foreach", "title")
@@ -38,13 +38,18 @@ _STAGE_KEYS = ("run", "defaults", "foreach", "title")
 
 @dataclass
 class Experiment:
-    """A resolved experiment: name, run folder and stages in order."""
+    """A resolved experiment."""
 
     name: str
+    """Of the run."""
     dir: Path
+    """The run's folder, `RUNS/NAME`."""
     stages: list[Stage]
+    """In order."""
     source: str
-    overrides: dict[str, Any] = field(default_factory=dict)
+    """Its YAML file."""
+    overrides: dict[str, str] = field(default_factory=dict)
+    """Dotted key -> YAML text, of the command line."""
 
     def as_yaml(self) -> str:
         """Everything, resolved."""
@@ -58,7 +63,6 @@ def load_experiment(
     *,
     name: str | None = None,
     runs: str | Path = "runs",
-    takes: Callable[[str, str], bool] = takes,
 ) -> Experiment:
     """Read, merge, override and resolve an experiment; nothing is run and nothing heavy is imported.
 
@@ -68,12 +72,11 @@ def load_experiment(
             `trainer.devices`, every stage whose kind takes it.
         name: of the run; default is the experiment's own.
         runs: folder of all runs.
-        takes: whether a kind of stage has an argument at a dotted key.
 
     Raises:
         ExperimentError: names the file and the key.
     """
-    path = located(path)
+    path = find_file(path)
     tree = read_experiment(path)
     unknown = set(tree) - {"name", "vars", "stages", "description"}
     if unknown or not tree.get("stages"):
@@ -88,7 +91,7 @@ def load_experiment(
     stages = dict(_expanded(path, tree["stages"]))
     merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
     variables = copy.deepcopy(tree.get("vars") or {})
-    _apply_overrides(overrides, variables, merged, takes)
+    _apply_overrides(overrides, variables, merged)
     places = {stage: str(run_dir / stage) for stage in merged}
     resolved = [
         _resolve(
@@ -104,7 +107,7 @@ def load_experiment(
     return Experiment(run_name, run_dir, resolved, str(path), dict(overrides))
 
 
-def _expanded(path: Path, stages: Any) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
+def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
     """Stages after `foreach`: the product of its lists, names filled in from `{key}`."""
     if not isinstance(stages, dict):
         msg = f"{path}: 'stages' must map names to stages"
@@ -133,7 +136,7 @@ def _expanded(path: Path, stages: Any) -> Iterable[tuple[str, tuple[dict[str, An
 
 def _with_defaults(path: Path, stage: str, body: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
-    for name in as_list(path, f"stage {stage!r}: defaults", body.get("defaults")):
+    for name in file_names(path, f"stage {stage!r}: defaults", body.get("defaults")):
         file = ROOT / "configs" / name
         if not file.is_file():
             msg = f"{path}: stage {stage!r}: defaults name {name!r}, but there is no configs/{name}"
@@ -146,20 +149,19 @@ def _apply_overrides(
     overrides: Sequence[tuple[str, str]],
     variables: dict[str, Any],
     stages: dict[str, dict[str, Any]],
-    takes: Callable[[str, str], bool],
 ) -> None:
     for key, text in overrides:
         value = parse_value(text)
         head, _, rest = key.partition(".")
         if head == "vars" and rest:
-            _refuse_new_variable(key, variables)
+            _check_variable_exists(key, variables)
             _put(variables, rest, value, key)
             continue
         named = bool(head in stages and rest)
         # A stage may be called `model`: `--model.optim.lr` still means the argument of that name in every stage that has it.
         wide = not named or head in ("model", "data", "trainer")
-        targets = [stage for stage, body in stages.items() if takes(str(body["run"]), key)] if wide else []
-        if named and (not targets or takes(str(stages[head]["run"]), rest)):
+        targets = [stage for stage, body in stages.items() if has_argument(str(body["run"]), key)] if wide else []
+        if named and (not targets or has_argument(str(stages[head]["run"]), rest)):
             _put(stages[head], rest, value, key)
         else:
             if not targets:
@@ -172,9 +174,9 @@ def _apply_overrides(
                 _put(stages[stage], key, value, key)
 
 
-def _refuse_new_variable(key: str, variables: dict[str, Any]) -> None:
+def _check_variable_exists(key: str, variables: dict[str, Any]) -> None:
     """No stage would read it: what a misspelt one sets would go unnoticed."""
-    place: Any = variables
+    place: object = variables
     at = "vars"
     for part in key.split(".")[1:]:
         if not isinstance(place, dict) or not (place or at == "vars"):
@@ -186,7 +188,7 @@ def _refuse_new_variable(key: str, variables: dict[str, Any]) -> None:
         place, at = place[part], f"{at}.{part}"
 
 
-def _put(tree: dict[str, Any], dotted: str, value: Any, option: str) -> None:
+def _put(tree: dict[str, Any], dotted: str, value: object, option: str) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         if isinstance(text := tree.get(parent), str) and "${" in text:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_WHERE_NOT_WHAT = (
+_PLACEMENT_KEYS = (
     "devices",
     "num_nodes",
     "strategy",
@@ -23,38 +23,35 @@ _WHERE_NOT_WHAT = (
 
 @dataclass
 class Stage:
-    """One resolved stage.
-
-    Args:
-        name: its folder below the run.
-        kind: key of `emo_lightning.experiment.kinds.KINDS`.
-        title: what it does, for the terminal.
-        config: arguments, plain values, nothing left to interpolate.
-        out: its folder.
-    """
+    """One resolved stage."""
 
     name: str
+    """Its folder below the run."""
     kind: str
+    """Key of `emo_lightning.experiment.kinds.KINDS`."""
     title: str
+    """What it does, for the terminal."""
     config: dict[str, Any]
+    """Arguments: plain values, nothing left to interpolate."""
     out: Path
+    """Its folder."""
 
     @property
     def digest(self) -> str:
         """sha256 over what the stage computes, without where it runs."""
         return hashlib.sha256(
-            json.dumps([self.kind, what_it_computes(self.config)], sort_keys=True, default=str).encode()
+            json.dumps([self.kind, computed_settings(self.config)], sort_keys=True, default=str).encode()
         ).hexdigest()
 
 
-def what_it_computes(value: Any) -> Any:
+def computed_settings(value: object) -> object:
     """A config without the keys that only say where it runs."""
     if isinstance(value, dict):
-        return {k: what_it_computes(v) for k, v in value.items() if k not in _WHERE_NOT_WHAT}
-    return [what_it_computes(v) for v in value] if isinstance(value, list) else value
+        return {k: computed_settings(v) for k, v in value.items() if k not in _PLACEMENT_KEYS}
+    return [computed_settings(v) for v in value] if isinstance(value, list) else value
 
 
-def first_difference(old: Any, new: Any, at: str = "") -> str | None:
+def first_difference(old: object, new: object, at: str = "") -> str | None:
     """The first key in which two configs differ, with both values, or None."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(set(old) | set(new), key=str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from emo_lightning.core.files import read_object, write_json
@@ -29,33 +29,16 @@ class Bundle:
     """Objectives that `emo explain` asks."""
 
 
-def bundle_stage(
-    out: Path,
-    backbone: str,
-    head: Path,
-    probe: Path | None = None,
-    features: str = "emotion",
-    questions: list[str] | None = None,
-) -> None:
-    """Stage: write `OUT/emo.json`, which `emo embed` and `emo explain` take as `--model OUT`.
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write `FOLDER/emo.json`; paths that exist are written relative to it, so that a run directory can be moved as a whole."""
 
-    Args:
-        out: the stage's directory.
-        backbone: adapter or model folder, or hub id.
-        head: folder of the DES head that was trained on it.
-        probe: folder of a linear probe on that DES, for the emotion distribution.
-        features: objective at whose prompt the hidden states were taken.
-        questions: objectives that `emo explain` asks.
-    """
+    def place(path: str) -> str:
+        # A hub id stays as it is.
+        return os.path.relpath(path, folder) if Path(path).exists() else path
 
-    def place(path: str | Path) -> str:
-        # Relative, so that a run directory can be moved as a whole; a hub id stays as it is.
-        return os.path.relpath(path, out) if Path(path).exists() else str(path)
-
-    bundle = Bundle(
-        place(backbone), place(head), place(probe) if probe else None, features, questions or ["attributes", "emotion"]
-    )
-    write_json(out / BUNDLE_FILE, asdict(bundle))
+    probe = place(bundle.probe) if bundle.probe else None
+    placed = replace(bundle, backbone=place(bundle.backbone), head=place(bundle.head), probe=probe)
+    write_json(folder / BUNDLE_FILE, asdict(placed))
 
 
 def read_bundle(folder: Path) -> Bundle:

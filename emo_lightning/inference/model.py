@@ -72,12 +72,12 @@ class EmotionModel:
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         from emo_lightning.data.collate import Collator
         from emo_lightning.models import DESHead, LinearProbes
-        from emo_lightning.models.backbone import BackboneConfig, load_backbone
+        from emo_lightning.models.backbone import BackboneConfig, load_frozen
 
         self.bundle = read_bundle(Path(folder))
         self.device = _usable_device(device)
-        backbone = load_backbone(BackboneConfig(self.bundle.backbone, tuning="frozen"))
-        self.backbone = backbone.requires_grad_(False).eval().to(self.device)
+        backbone = load_frozen(BackboneConfig(self.bundle.backbone, tuning="frozen"))
+        self.backbone = backbone.to(self.device)
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         self.probe = LinearProbes.from_pretrained(self.bundle.probe).to(self.device) if self.bundle.probe else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False)

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch import nn
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.families import PARTS, Family
 
-from emo_lightning.models.backbone_config import PARTS, BackboneConfig, BackboneError, LoRA, Part, part_of
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"
 
-_LORA_TARGETS: dict[Part, str] = {
-    "vision": r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
-    "merger": r".*visual\.merger\.mlp\.(0|2)",
-    "language": r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)",
-}
+def attach(
+    model: PreTrainedModel, family: Family, config: BackboneConfig, adapter: Path | None, base_path: str
+) -> PreTrainedModel | PeftModel:
+    """Freeze by part and put adapters on a loaded (or meta-device) model.
 
+    Args:
+        model: as transformers loads it; changed in place.
+        family: that it is of.
+        config: what learns.
+        adapter: folder of an adapter to go on from.
+        base_path: where the model was found, for the adapter's own config.
 
-def attach(model: nn.Module, config: BackboneConfig, adapter: Path | None, base_path: str) -> nn.Module:
-    """Freeze by part and put adapters on a loaded (or meta-device) model; returns it, wrapped by peft where adapters are used."""
+    Returns:
+        The model, wrapped by peft where adapters are used.
+
+    Raises:
+        BackboneError: the adapter does not fit, or nothing trains.
+    """
     if adapter is not None and config.tuning == "full":
         # peft would freeze the base and train the adapter alone, in silence.
         msg = (
@@ -29,22 +41,23 @@ def attach(model: nn.Module, config: BackboneConfig, adapter: Path | None, base_
         )
         raise BackboneError(msg)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(config.tuning == "full" and config.trains(part_of(name)) and parameter.is_floating_point())
+        parameter.requires_grad_(config.tuning == "full" and config.trains(family.part_of(name)) and parameter.is_floating_point())
+    adapted: PreTrainedModel | PeftModel = model
     if adapter is not None:
-        model = _restore_adapter(model, config, adapter, base_path)
+        adapted = _restore_adapter(model, family, config, adapter, base_path)
     elif config.tuning in ("lora", "qlora"):
-        model = _new_adapter(model, config, base_path)
-    if config.tuning != "frozen" and not any(p.requires_grad for p in model.parameters()):
+        adapted = _new_adapter(model, family, config, base_path)
+    if config.tuning != "frozen" and not any(p.requires_grad for p in adapted.parameters()):
         msg = f"tuning={config.tuning} but nothing trains: set one of train_vision, train_merger, train_language to true"
         raise BackboneError(msg)
-    return model
+    return adapted
 
 
-def _new_adapter(model: nn.Module, config: BackboneConfig, base_path: str) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+def _new_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig, base_path: str) -> PeftModel:
+    from peft import LoraConfig
 
     lora = config.lora or LoRA()
-    targets = lora.targets or "|".join(f"({_LORA_TARGETS[part]})" for part in PARTS if config.trains(part))
+    targets = lora.targets or "|".join(f"({family.lora_targets[part]})" for part in PARTS if config.trains(part))
     if not targets:
         msg = f"tuning={config.tuning} but no part trains: set train_vision, train_merger or train_language to true"
         raise BackboneError(msg)
@@ -60,18 +73,28 @@ def _new_adapter(model: nn.Module, config: BackboneConfig, base_path: str) -> nn
         base_model_name_or_path=base_path,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, peft_config, adapter_name=ADAPTER_NAME)
+    return _wrapped(model, peft_config)
 
 
-def _restore_adapter(model: nn.Module, config: BackboneConfig, folder: Path, base_path: str) -> nn.Module:
-    from peft import LoraConfig, get_peft_model, load_peft_weights, set_peft_model_state_dict
+def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    from peft import PeftModel, get_peft_model
+
+    wrapped = get_peft_model(model, config, adapter_name=ADAPTER_NAME)
+    # It gives another class for adapters of mixed types alone.
+    assert isinstance(wrapped, PeftModel)
+    return wrapped
+
+
+def _restore_adapter(
+    model: PreTrainedModel, family: Family, config: BackboneConfig, folder: Path, base_path: str
+) -> PeftModel:
+    from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 
     peft_config = LoraConfig.from_pretrained(str(folder))
     peft_config.inference_mode = config.tuning == "frozen"
     # Where the base was found now, for the adapter that is saved after training.
     peft_config.base_model_name_or_path = base_path
-    wrapped = get_peft_model(model, peft_config, adapter_name=ADAPTER_NAME)
-    result: Any  # peft's annotation is not a type.
+    wrapped = _wrapped(model, peft_config)
     try:
         result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
     except RuntimeError as error:
@@ -91,6 +114,6 @@ def _restore_adapter(model: nn.Module, config: BackboneConfig, folder: Path, bas
         )
         raise BackboneError(msg)
     for name, parameter in wrapped.named_parameters():
-        if not config.trains(part_of(name)):
+        if not config.trains(family.part_of(name)):
             parameter.requires_grad_(False)
     return wrapped

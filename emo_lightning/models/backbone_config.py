@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
+from emo_lightning.models.families import Part
 
-Part = Literal["vision", "merger", "language"]
-PARTS: tuple[Part, ...] = ("vision", "merger", "language")
+Tuning = Literal["full", "lora", "qlora", "frozen"]
 
 
-class BackboneError(UserError, ValueError):
+class BackboneError(InputError):
     """The backbone cannot be used as configured; the message names the path or key and what is allowed."""
 
 
 @dataclass
 class LoRA:
-    """Low-rank adaptation (peft).
-
-    Args:
-        rank: of the update.
-        alpha: scale; the update is multiplied by alpha / rank.
-        dropout: on the adapter's input, active in training only.
-        targets: regular expression on module names; None takes all linear layers of the parts that train.
-    """
+    """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685), by peft."""
 
     rank: int = 16
+    """Rank of the update."""
     alpha: int = 32
+    """Scale; the update is multiplied by alpha / rank."""
     dropout: float = 0.05
+    """Dropout on the adapter's input, active in training only."""
     targets: str | None = None
+    """Regular expression on module names; null takes all linear layers of the parts that train."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0:
@@ -42,50 +39,43 @@ class LoRA:
 
 @dataclass
 class BackboneConfig:
-    """Which model, and which of its parts learn.
-
-    Args:
-        path: Hugging Face id, model folder, or adapter folder (its base model is read from `adapter_config.json`).
-        tuning: `full` trains the parts' own weights, `lora` adapters on them, `qlora` adapters on a 4-bit NF4 language model,
-            `frozen` nothing.
-        train_vision: the vision tower learns.
-        train_merger: the merger between vision tower and language model learns.
-        train_language: the language model learns.
-        lora: for `lora` and `qlora`; ignored where `path` is an adapter, which brings its own. Which of its parts learn is decided
-            above all the same.
-        min_pixels: an image with fewer is enlarged; None keeps the processor's limit.
-        max_pixels: an image with more is reduced; None keeps the processor's limit.
-        dtype: of the weights; `auto` takes the checkpoint's.
-        attention: transformers' attention implementation.
-        gradient_checkpointing: recompute activations in the backward pass (non-reentrant).
-    """
+    """Which model, and which of its parts learn."""
 
     path: str
-    tuning: Literal["full", "lora", "qlora", "frozen"] = "lora"
+    """Hugging Face id, model folder, or adapter folder (its base model is read from `adapter_config.json`)."""
+    tuning: Tuning = "lora"
+    """`full` trains the parts' own weights, `lora` adapters on them, `qlora` adapters on a 4-bit NF4 language model, `frozen` nothing."""
     train_vision: bool = False
+    """The vision tower learns."""
     train_merger: bool = True
+    """The merger between vision tower and language model learns."""
     train_language: bool = True
+    """The language model learns."""
     lora: LoRA | None = None
+    """For `lora` and `qlora`; ignored where `path` is an adapter, which brings its own. The keys above decide all the same which of
+    its parts learn."""
     min_pixels: int | None = None
+    """An image with fewer pixels is enlarged; null keeps the processor's limit."""
     max_pixels: int | None = None
+    """An image with more pixels is reduced; null keeps the processor's limit."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the weights; `auto` takes the checkpoint's."""
     attention: str = "sdpa"
+    """Transformers' attention implementation."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass (non-reentrant)."""
 
     def __post_init__(self) -> None:
-        for name in ("min_pixels", "max_pixels"):
-            value = getattr(self, name)
+        for name, value in (("min_pixels", self.min_pixels), ("max_pixels", self.max_pixels)):
             if value is not None and value < 1:
                 msg = f"backbone.{name}: found {value}; expected at least 1"
                 raise BackboneError(msg)
 
     def trains(self, part: Part) -> bool:
         """Whether this part learns."""
-        return self.tuning != "frozen" and bool(getattr(self, f"train_{part}"))
+        wanted = {"vision": self.train_vision, "merger": self.train_merger, "language": self.train_language}
+        return self.tuning != "frozen" and wanted[part]
 
-
-def part_of(parameter_name: str) -> Part:
-    """The part of the model that a parameter belongs to, by its name."""
-    if ".visual.merger." in f".{parameter_name}":
-        return "merger"
-    return "vision" if ".visual." in f".{parameter_name}" else "language"
+    def frozen(self) -> BackboneConfig:
+        """The same model with nothing to learn: no fresh adapter is put on it; 4 bits stay 4 bits."""
+        return replace(self, tuning="qlora" if self.tuning == "qlora" else "frozen")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from emo_lightning.core.hub import HubError, cache_only
-from emo_lightning.data.boxes import resized_size
-from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, part_of
-from emo_lightning.models.windows import attend_in_windows
+from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
+from emo_lightning.models.families import Family, FamilyError, Processor, family_of
+from emo_lightning.models.families.base import PixelLimits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """Where a processor's pixel limits stand: since transformers 5, and before."""
@@ -50,22 +53,31 @@ def _base_of(base: str, adapter: Path) -> str:
     return found
 
 
-def load_model(config: BackboneConfig, path: str) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Family]:
+    """The model of a folder or hub id, and the family that it is of.
+
+    Args:
+        config: type of the weights, attention, and whether the language model is quantised.
+        path: the base model, as `locate` gives it.
+
+    Raises:
+        BackboneError: no such model, of no family that is supported, or 4-bit weights did not get where they belong.
+    """
+    from transformers import AutoConfig, BitsAndBytesConfig
 
     try:
         local = cache_only(path)
-        kind = AutoConfig.from_pretrained(path, local_files_only=local).model_type
+        family = family_of(AutoConfig.from_pretrained(path, local_files_only=local).model_type)
     except HubError as error:
         msg = f"backbone {error}"
+        raise BackboneError(msg) from None
+    except FamilyError as error:
+        msg = f"backbone {path!r}: {error}"
         raise BackboneError(msg) from None
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {reason}"
         raise BackboneError(msg) from None
-    if kind != "qwen2_5_vl":
-        msg = f"backbone {path!r} is a {kind!r} model; allowed: the qwen2_5_vl family"
-        raise BackboneError(msg)
     quantization = None
     if config.tuning == "qlora":
         quantization = BitsAndBytesConfig(
@@ -73,60 +85,55 @@ def load_model(config: BackboneConfig, path: str) -> nn.Module:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
-            llm_int8_skip_modules=["model.visual", "lm_head"],
+            llm_int8_skip_modules=list(family.unquantised),
         )
-    model = AutoModelForImageTextToText.from_pretrained(
+    model = family.model_class().from_pretrained(
         path, dtype=config.dtype, attn_implementation=config.attention, quantization_config=quantization, local_files_only=local
     )
     if quantization is not None:
-        _check_quantization(model)
-    if config.attention == "sdpa":
-        attend_in_windows(model.model.visual)
-    return model
+        _check_quantization(model, family)
+    family.prepare(model, config.attention)
+    return model, family
 
 
-def _check_quantization(model: nn.Module) -> None:
+def _check_quantization(model: nn.Module, family: Family) -> None:
     from bitsandbytes.nn import Linear4bit
 
     wrong = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
-        and name != "lm_head"
-        and isinstance(module, Linear4bit) != (part_of(f"{name}.weight") == "language")
+        and name != family.lm_head
+        and isinstance(module, Linear4bit) != (family.part_of(name) == "language")
     ]
     if wrong:
         msg = f"qlora: {len(wrong)} linear layers are not quantised as intended (4-bit language model, plain vision), first: {wrong[0]}"
         raise BackboneError(msg)
 
 
-def load_processor(config: BackboneConfig, path: str) -> Any:
+def load_processor(config: BackboneConfig, path: str, family: Family) -> Processor:
+    """The processor of a folder or hub id, with the configured pixel limits, tried on two images.
+
+    Raises:
+        BackboneError: the limits contradict each other, or do not take effect.
+    """
     from PIL import Image
     from transformers import AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
-    images = processor.image_processor
-    size = dict(images.size)
-    # Limits given at call time are ignored by current processors: they have to be set on it.
-    size["shortest_edge"] = config.min_pixels or size["shortest_edge"]
-    size["longest_edge"] = config.max_pixels or size["longest_edge"]
-    if size["shortest_edge"] > size["longest_edge"]:
-        msg = f"min_pixels={size['shortest_edge']} is above max_pixels={size['longest_edge']}"
+    processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
+    lowest, highest = family.pixel_limits(processor)
+    limits = PixelLimits(config.min_pixels or lowest, config.max_pixels or highest)
+    if limits.lowest > limits.highest:
+        msg = f"min_pixels={limits.lowest} is above max_pixels={limits.highest}"
         raise BackboneError(msg)
-    images.size = type(images.size)(**size) if not isinstance(images.size, dict) else size
-    for probe in ((16, 12), (1234, 777)):
-        grid = images([Image.new("RGB", probe)], return_tensors="pt")["image_grid_thw"][0]
-        seen = (int(grid[2]) * images.patch_size, int(grid[1]) * images.patch_size)
-        expected = resized_size(
-            *probe,
-            factor=images.patch_size * images.merge_size,
-            min_pixels=size["shortest_edge"],
-            max_pixels=size["longest_edge"],
-        )
+    family.set_pixel_limits(processor, limits)
+    probes = ((16, 12), (1234, 777))
+    for probe, expected in [(probe, family.resized_size(processor, probe)) for probe in probes]:
+        (seen,) = family.vision_inputs(processor, [Image.new("RGB", probe)]).sizes
         if seen != expected:
             msg = (
                 f"pixel limits are ignored: an image of {probe[0]}x{probe[1]} becomes {seen[0]}x{seen[1]}, "
-                f"expected {expected[0]}x{expected[1]} for min_pixels={size['shortest_edge']}, max_pixels={size['longest_edge']}"
+                f"expected {expected[0]}x{expected[1]} for min_pixels={limits.lowest}, max_pixels={limits.highest}"
             )
             raise BackboneError(msg)
     return processor

@@ -7,15 +7,18 @@ that of DDP: gradients are averaged over ranks in the weights' own type.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.backbone_config import BackboneError
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
-def shard(backbone: Backbone, mesh: Any) -> None:
+
+def shard(backbone: Backbone, mesh: DeviceMesh) -> None:
     """Shard a loaded backbone in place; every rank calls it with the same weights.
 
     Args:
@@ -34,8 +37,7 @@ def shard(backbone: Backbone, mesh: Any) -> None:
         msg = f"trainer.strategy: tensor_parallel_size={mesh['tensor_parallel'].size()}; allowed: 1, as ranks read different samples"
         raise BackboneError(msg)
     ranks = mesh["data_parallel"]
-    inner = backbone.base.model
-    for layer in [*inner.visual.blocks, *inner.language_model.layers]:
+    for layer in backbone.family.units(backbone.base):
         fully_shard(layer, mesh=ranks)
     fully_shard(backbone, mesh=ranks)
     for method in ("answer_loss", "generate"):
@@ -58,9 +60,8 @@ def gather_trained(backbone: Backbone) -> dict[str, Tensor] | None:
         return None
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    adapters = hasattr(backbone.model, "peft_config")
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=adapters)
-    weights: dict[str, Any] = get_model_state_dict(backbone.model, options=options)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=backbone.adapted)
+    weights = get_model_state_dict(backbone.model, options=options)
     # Without the tied head, which is the embedding under a second name.
     once = {name for name, _ in (*backbone.model.named_parameters(), *backbone.model.named_buffers())}
-    return {name: weight for name, weight in weights.items() if name in once}
+    return {name: weight for name, weight in weights.items() if name in once and isinstance(weight, Tensor)}

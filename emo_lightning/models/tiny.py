@@ -327,30 +327,3 @@ def words_of(tars: Sequence[str]) -> list[str]:
         for text in (record.description, record.background, record.attribute, record.subject):
             words.update(re.findall(r"[^\W\d]+", text or ""))
     return sorted(words)
-
-
-def tiny_qwen_stage(
-    out: Path, tars: list[str], sizes: TinyQwen | None = None, max_pixels: int = 112 * 112, seed: int = 0
-) -> None:
-    """Stage: a randomly initialised Qwen2.5-VL in `OUT/model`, its tokenizer made for the words of these tars.
-
-    Args:
-        out: the stage's directory.
-        tars: whose texts the vocabulary comes from.
-        sizes: of the model.
-        max_pixels: pixel limit of the image processor.
-        seed: of the weights.
-    """
-    words = words_of(tars)
-    build_qwen(out / "model", [*words, *(f" {word}" for word in words)], sizes or TinyQwen(), max_pixels=max_pixels, seed=seed)
-
-
-def tiny_clip_stage(out: Path, tars: list[str], seed: int = 0) -> None:
-    """Stage: a randomly initialised CLIP in `OUT/model`, its tokenizer made for the words of these tars.
-
-    Args:
-        out: the stage's directory.
-        tars: whose texts the vocabulary comes from.
-        seed: of the weights.
-    """
-    build_clip(out / "model", words_of(tars), seed=seed)

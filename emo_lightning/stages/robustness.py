@@ -37,12 +37,13 @@ def calibration_stage(
     """
     from emo_lightning.analysis.calibration import trust
     from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.report.terminal import show_page
 
     _named("predictions", predictions)
     _named("sets", sets)
     said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
     records = {name: _records(paths) for name, paths in sets.items()}
-    _print(write_calibration(out, trust(said, records, fit, alpha, score, bins, seed)))
+    show_page(write_calibration(out, trust(said, records, fit, alpha, score, bins, seed)))
 
 
 def write_calibration(out: Path, result: dict[str, Any]) -> Page:
@@ -71,14 +72,6 @@ def write_result(out: Path, name: str, result: dict[str, Any], page: Page) -> Pa
     return page
 
 
-def _print(page: Page) -> None:
-    from emo_lightning.report.console import page_tables, show
-
-    show(page_tables(page))
-    for note in page.notes:
-        print(note)
-
-
 def cross_dataset_stage(
     out: Path,
     predictions: dict[str, Path],
@@ -102,6 +95,7 @@ def cross_dataset_stage(
     from emo_lightning.analysis.cross_dataset import cross_dataset
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.report.tables.cross_dataset import cross_page
+    from emo_lightning.report.terminal import show_page
 
     _named("predictions", predictions)
     _named("sets", sets)
@@ -109,7 +103,7 @@ def cross_dataset_stage(
     records = {name: (_records(one.references), one.space) for name, one in sets.items()}
     trained = {record.sha256 for record in _records(trained_on)} if trained_on else set()
     result = cross_dataset(said, records, base, in_domain, seed, trained)
-    _print(write_result(out, "cross_dataset", result, cross_page(result)))
+    show_page(write_result(out, "cross_dataset", result, cross_page(result)))
 
 
 def faithfulness_stage(
@@ -140,10 +134,11 @@ def faithfulness_stage(
     """
     from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness
     from emo_lightning.report.tables.faithfulness import faithfulness_page
+    from emo_lightning.report.terminal import show_page
 
     plan = MaskPlan(mask, draws, max_overlap, seed)
     result = faithfulness(model, references, boxes, plan, limit, batch_size)
-    _print(write_result(out, "faithfulness", result, faithfulness_page(result)))
+    show_page(write_result(out, "faithfulness", result, faithfulness_page(result)))
 
 
 def _named(key: str, values: dict[str, Any]) -> None:

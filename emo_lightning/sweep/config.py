@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
-from emo_lightning.experiment.files import located, shipped
+from emo_lightning.experiment.files import find_file, shipped_experiments
 from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
 from emo_lightning.sweep.values import Values
 
@@ -84,7 +84,7 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
     Raises:
         SweepError: there is no file, or it holds no YAML mapping.
     """
-    path = located(path)
+    path = find_file(path)
     raw = _narrowed(_read(path), given or {})
     problems = [
         f"unknown key {key!r}{suggestion(key, _KEYS)}; allowed: {', '.join(_KEYS)}"
@@ -167,14 +167,14 @@ def _program(raw: dict[str, Any], path: Path, problems: list[str]) -> Path | Non
         return None
     found = locate(named)
     if found is None:
-        near = [f"experiments/{p.name}" for p in shipped()]
+        near = [f"experiments/{p.name}" for p in shipped_experiments()]
         problems.append(f"program: no such file {named!r}{suggestion(named, near)}; there are: {', '.join(near)}")
     return found
 
 
 def locate(program: str) -> Path | None:
     """The experiment's file, looked for from the working directory and from where this package stands."""
-    found = located(program)
+    found = find_file(program)
     return found if found.is_file() else None
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from emo_lightning.experiment.kinds import check
+from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
@@ -15,12 +16,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
-from emo_lightning.data.batches import FeatureBatch, LabelledBatch, ModelInputs
+from emo_lightning.data.batches import FeatureBatch, LabelledBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.protocols import BackboneInputs
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive
 from emo_lightning.tasks.base import OptimConfig, Task
@@ -34,7 +35,7 @@ class FeatureSource(Protocol):
 
     hidden_size: int
 
-    def hidden_states(self, batch: ModelInputs, num_layers: int) -> Tensor:
+    def hidden_states(self, batch: Mapping[str, object], num_layers: int) -> Tensor:
         """(num_layers, batch, tokens, hidden); index -1 is the last layer."""
         ...
 
@@ -127,8 +128,7 @@ class DESTask(Task):
             raise ValueError(msg)
         if self.backbone_config is not None and self.backbone is None:
             # Not as configured for fine-tuning: a fresh adapter on a frozen backbone would be noise to carry along.
-            tuning: Any = "qlora" if self.backbone_config.tuning == "qlora" else "frozen"
-            self.backbone = load_backbone(replace(self.backbone_config, tuning=tuning))
+            self.backbone = load_frozen(self.backbone_config)
         if self.backbone is not None:
             self.backbone.requires_grad_(False).eval()
         hidden_size = self.head_args.hidden_size

@@ -18,16 +18,15 @@ from torch import Tensor
 
 from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
-from emo_lightning.data.boxes import codec_for
 from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.supervision import Supervision
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.fingerprints import weights_fingerprint
-from emo_lightning.models.generated_states import answer_states
+from emo_lightning.models.generated_states import generated_states
 from emo_lightning.tasks.prediction_files import AnswerFiles, counts_line, of_record
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -38,15 +37,14 @@ class _Frozen(LightningModule):
 
     def __init__(self, backbone: BackboneConfig, out: str | None) -> None:
         super().__init__()
-        backbone.tuning = "qlora" if backbone.tuning == "qlora" else "frozen"
-        self.backbone_config = backbone
+        self.backbone_config = backbone.frozen()
         self.backbone: Backbone | None = None
         self.out = out
 
     def configure_model(self) -> None:
         """Load the backbone, once, on every rank."""
         if self.backbone is None:
-            self.backbone = load_backbone(self.backbone_config).requires_grad_(False).eval()
+            self.backbone = load_frozen(self.backbone_config)
 
     @property
     def net(self) -> Backbone:
@@ -165,7 +163,7 @@ class PredictTask(_Frozen):
         name = self.data.pending[dataloader_idx]
         replies: dict[str, list[str]] = {o: self.net.generate(b, self.max_new_tokens) for o, b in batch["inputs"].items()}
         sizes = next(iter(batch["inputs"].values()))
-        codec = codec_for(self.net.model_type)
+        codec = self.net.family.codec
         scores = self._emotion_scores(batch["inputs"]) if self.emotion_scores else None
         predictions = []
         for i, row in enumerate(batch["rows"]):
@@ -293,7 +291,7 @@ class FeatureTask(_Frozen):
             case "prompt":
                 return self.net.hidden_states(inputs, self.num_layers), inputs["attention_mask"].bool()
             case "generated":
-                return answer_states(self.net, inputs, self.num_layers, self.max_new_tokens)
+                return generated_states(self.net, inputs, self.num_layers, self.max_new_tokens)
             case _:
                 msg = f"model.source={self.source!r}; allowed: prompt, generated"
                 raise ValueError(msg)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
 from emo_lightning.data.protocols import BackboneInputs
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone, part_of
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.sharding import gather_trained, shard
 from emo_lightning.tasks.base import OptimConfig, Task
 
@@ -90,7 +90,7 @@ class SFTTask(Task):
         rates = {"vision": self.optim.vision_lr, "merger": self.optim.merger_lr, "language": None}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                own = rates[part_of(name)]
+                own = rates[self.net.part_of(name)]
                 yield self.optim.lr if own is None else own, name, parameter
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -127,22 +127,9 @@ def check_batch(batch: ChatBatch, backbone: Backbone) -> None:
     """Refuse a batch on which the model would train wrongly in silence.
 
     Raises:
-        ValueError: `mm_token_type_ids` missing (positions would be 1-D), image tokens that do not match the image, or a batch with
-            nothing supervised.
+        ValueError: image tokens that do not match the image or have no positions, or a batch with nothing supervised.
     """
-    if "mm_token_type_ids" not in batch:
-        msg = "batch lacks 'mm_token_type_ids': without it Qwen2.5-VL uses 1-D positions for images; pass the collator's batch"
-        raise ValueError(msg)
-    merge = backbone.processor.image_processor.merge_size
-    expected = int((batch["image_grid_thw"].prod(-1) // merge**2).sum())
-    image_token = backbone.processor.image_token_id
-    for name, found in (
-        ("input_ids", int((batch["input_ids"] == image_token).sum())),
-        ("mm_token_type_ids", int((batch["mm_token_type_ids"] == 1).sum())),
-    ):
-        if found != expected:
-            msg = f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?"
-            raise ValueError(msg)
+    backbone.family.check_images(backbone.processor, batch)
     if "labels" in batch:
         supervised = (batch["labels"][:, 1:] != IGNORE).any(dim=1)
         real = ~batch["filler"]

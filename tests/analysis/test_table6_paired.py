@@ -17,7 +17,7 @@ from emo_lightning.core.records import EMOTIONS, SchemaError
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.report.page import read_page
-from emo_lightning.report.tables.table6_paired import paired_page
+from emo_lightning.report.tables.table6 import paired_page
 from emo_lightning.stages import tables as stages
 
 ROOT = Path(__file__).parents[2]

@@ -177,7 +177,7 @@ def test_overlay_draws_what_was_said(tmp_path: Path) -> None:
 def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path, world_tars: Path, tmp_path: Path) -> None:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 
-    from emo_lightning.data.collate import Collator, Question, model_inputs
+    from emo_lightning.data.collate import Collator, Question
     from emo_lightning.models.backbone import BackboneConfig, load_backbone
 
     out = tmp_path / "merged"
@@ -194,9 +194,9 @@ def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path
         [Question(str(i), index.image(i), ("emotion",)) for i in range(3)]
     )
     with torch.no_grad():
-        found = plain(**model_inputs(batch)).logits
-        expected = adapted.base(**model_inputs(batch)).logits
-        base = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**model_inputs(batch)).logits
+        found = plain(**adapted.family.model_inputs(batch)).logits
+        expected = adapted.base(**adapted.family.model_inputs(batch)).logits
+        base = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**adapted.family.model_inputs(batch)).logits
     assert torch.allclose(found, expected, atol=1e-4)
     assert not torch.allclose(found, base, atol=1e-2)
     # An export is never overwritten.

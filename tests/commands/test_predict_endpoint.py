@@ -143,13 +143,13 @@ def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, c
 
 
 def test_resized_coordinates(tars: str) -> None:
-    from emo_lightning.data.boxes import resized_size
     from emo_lightning.data.declared_boxes import DeclaredBoxes
+    from emo_lightning.models.families.resize import resized_size
 
     codec = DeclaredBoxes("resized", min_pixels=784, max_pixels=7056)
     original = (151, 121)
     frame = codec.frame(original)
-    assert frame == resized_size(*original, min_pixels=784, max_pixels=7056) != original
+    assert frame == resized_size(*original, factor=28, min_pixels=784, max_pixels=7056) != original
     box = (20.0, 30.0, 90.0, 100.0)
     assert codec.decode(codec.encode(box, original, frame), original, frame) == pytest.approx(box, abs=1)
     for wrong in ({"boxes": "percent"}, {"boxes": "pixels", "order": "xywh"}):
@@ -199,6 +199,6 @@ def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypa
 
 def test_asking_an_endpoint_needs_no_torch() -> None:
     """A machine that only asks need not wait for it: it costs 8 of 10 seconds of the start."""
-    code = "import sys, emo_lightning.commands.predict, emo_lightning.tasks.endpoint, emo_lightning.tasks.prediction_files, data_prep.provider.model_under_test"
+    code = "import sys, emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files, data_prep.provider.model_under_test"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

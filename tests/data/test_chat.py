@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emo_lightning.core.records import EMOTIONS, GroundedObject, Record
-from emo_lightning.data.boxes import AbsolutePixels, Relative1000, codec_for
 from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, answer, merge_predictions, objective, parse_reply, prompt
+from emo_lightning.models.families import AbsolutePixels, Relative1000, family_of
 
-CODEC = codec_for("qwen2_5_vl")
+CODEC = family_of("qwen2_5_vl").codec
 TEXT = st.text(min_size=1, max_size=40)
 
 

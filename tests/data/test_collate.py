@@ -11,11 +11,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from emo_lightning.data.chat import OBJECTIVES
-from emo_lightning.data.collate import IGNORE, MODEL_INPUTS, CollateError, Collator, Question, model_inputs
+from emo_lightning.data.collate import IGNORE, CollateError, Collator, Question
 from emo_lightning.data.conversations import ConversationDataModule, ConversationDataset
 from emo_lightning.data.questions import QuestionCollator, QuestionDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_no_leak_at_inference(processor: Any, index: TarIndex) -> None:
     first, other = index.record(0), next(r for r in map(index.record, range(1, 24)) if r.emotion is not index.record(0).emotion)
     batches = [collate([Question("a", image, keys, record)]) for record in (first, other, None)]
     for batch in batches[1:]:
-        assert all(torch.equal(batch[name], batches[0][name]) for name in MODEL_INPUTS)
+        assert all(torch.equal(batch[name], batches[0][name]) for name in QWEN2_5_VL.inputs)
     assert "labels" not in batches[0]
 
 
@@ -56,7 +57,9 @@ def test_questions_for_predictions_carry_no_record(processor: Any, index: TarInd
     dataset = QuestionDataset(index, [3, 5])
     row, question = dataset[Slot(1, False)]
     assert (row, question.record, question.keys) == (5, None, ())
-    batch = QuestionCollator(Collator(processor, "qwen2_5_vl", answers=False), ["attributes", "emotion"])([dataset[Slot(0, False)]])
+    batch = QuestionCollator(Collator(processor, "qwen2_5_vl", answers=False), ["attributes", "emotion"])(
+        [dataset[Slot(0, False)]]
+    )
     assert batch["rows"] == [3]
     assert set(batch["inputs"]) == {"attributes", "emotion"}
 
@@ -97,7 +100,7 @@ def test_samples_without_an_answer_are_errors(processor: Any, index: TarIndex) -
 
 def test_a_part_of_the_model_input_that_is_missing_is_named() -> None:
     with pytest.raises(KeyError, match="batch lacks mm_token_type_ids, pixel_values"):
-        model_inputs({"input_ids": 0, "attention_mask": 0, "image_grid_thw": 0})
+        QWEN2_5_VL.model_inputs({"input_ids": 0, "attention_mask": 0, "image_grid_thw": 0})
 
 
 # Mixing rounds
@@ -160,7 +163,7 @@ def test_collator_travels_to_workers(processor: Any, index: TarIndex, answers: b
     questions = [dataset[Slot(i, False)] for i in range(2)]
     here = collate(questions)
     there = pickle.loads(pickle.dumps(collate))(questions)
-    assert all(torch.equal(here[name], there[name]) for name in MODEL_INPUTS)
+    assert all(torch.equal(here[name], there[name]) for name in QWEN2_5_VL.inputs)
     loader = DataLoader(
         dataset,
         batch_sampler=[[Slot(0, False), Slot(1, False)]],
@@ -169,4 +172,4 @@ def test_collator_travels_to_workers(processor: Any, index: TarIndex, answers: b
         multiprocessing_context="fork",
     )
     (worked,) = list(loader)
-    assert all(torch.equal(here[name], worked[name]) for name in MODEL_INPUTS)
+    assert all(torch.equal(here[name], worked[name]) for name in QWEN2_5_VL.inputs)

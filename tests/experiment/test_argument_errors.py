@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
 
-from emo_lightning.experiment.argument_errors import plain
+from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
+from emo_lightning.experiment.arguments import check, parser_of
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import check
 from emo_lightning.experiment.stage import Stage
+from emo_lightning.models.backbone_config import BackboneConfig
 
 SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
 CASES = [
@@ -28,34 +32,34 @@ CASES = [
     ("data.batchsize", 8, "unknown key data.batchsize; did you mean batch_size"),
     ("data.train", "a.tar", "data.train: found a.tar; allowed: a list"),
     ("data.train", None, "key data.train is missing"),
-    ("data.objectives", {"emotion": "many"}, "data.objectives: found many; allowed: a number"),
+    ("data.objectives", {"emotion": "many"}, "data.objectives.emotion: found many; allowed: a number"),
     ("trainer.precision", "bf17", "trainer.precision: found bf17; allowed: "),
     (
         "trainer.callbacks",
         [{"class_path": SAVER, "init_args": {"dirpat": "x"}}],
-        "trainer.callbacks: ModelCheckpoint has no argument 'dirpat'; did you mean dirpath? allowed: auto_insert_metric_name, ",
+        "trainer.callbacks[0]: ModelCheckpoint has no argument 'dirpat'; did you mean dirpath? allowed: auto_insert_metric_name, ",
     ),
     (
         "trainer.callbacks",
         [{"class_path": SAVER, "init_args": {"save_top_k": "many"}}],
-        "trainer.callbacks.save_top_k: found many; allowed: a whole number",
+        "trainer.callbacks[0].save_top_k: found many; allowed: a whole number",
     ),
     (
         "trainer.callbacks",
         [{"class_path": SAVER[:-1]}],
-        f"trainer.callbacks: there is no '{SAVER[:-1]}'; did you mean ModelCheckpoint",
+        f"trainer.callbacks[0]: there is no '{SAVER[:-1]}'; did you mean ModelCheckpoint",
     ),
     (
         "trainer.callbacks",
         [{"class_pat": SAVER}],
-        "trainer.callbacks: found 'class_pat'; expected class_path, and init_args, of a Callback",
+        "trainer.callbacks[0]: found 'class_pat'; expected class_path, and init_args, of a Callback",
     ),
     ("modl", {"backbone": 1}, "unknown key modl; did you mean model? allowed: data, model, seed_everything, trainer"),
 ]
 
 
 @pytest.mark.parametrize(("key", "value", "message"), CASES, ids=[f"{key}={value}" for key, value, _ in CASES])
-def test_wrong_arguments(key: str, value: Any, message: str) -> None:
+def test_wrong_arguments(key: str, value: object, message: str) -> None:
     config: dict[str, Any] = {
         "model": {"backbone": {"path": "m"}},
         "data": {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},
@@ -78,5 +82,77 @@ def test_wrong_arguments(key: str, value: Any, message: str) -> None:
     assert "Union" not in found
 
 
-def test_a_text_of_a_new_form_stays_as_it_is() -> None:
-    assert plain("Something  else\n happened", []) == "Something else happened"
+def test_values_of_a_function() -> None:
+    stage = Stage(
+        "t", "table5", "t", {"predictions": {"a": "x.jsonl"}, "references": ["r"], "resamples": "many"}, Path("nowhere")
+    )
+    with pytest.raises(ExperimentError, match=r"stage 't' \(table5\): resamples: found many; allowed: a whole number$"):
+        check(stage)
+    stage.config["resamples"] = 10
+    stage.config["seeds"] = 1
+    with pytest.raises(ExperimentError, match=r"unknown key seeds; did you mean seed\? allowed: against, clip, "):
+        check(stage)
+
+
+def test_what_the_walk_does_not_find_is_said_as_jsonargparse_says_it() -> None:
+    assert explain_arguments(ArgumentParser(), {}, TypeError("Validation failed: Something  else\n happened")) == [
+        "Something else happened"
+    ]
+
+
+# What we use of jsonargparse beside its interface
+
+WHICH = f"jsonargparse {version('jsonargparse')}: emo_lightning/experiment/argument_errors.py was written with 4.53.0"
+
+
+def a_function(number: int, names: list[str], backbone: BackboneConfig, free: dict[str, float] | None = None) -> None:
+    """With each form of argument."""
+
+
+@pytest.fixture
+def parser() -> ArgumentParser:
+    found = ArgumentParser(exit_on_error=False)
+    found.add_function_arguments(a_function, as_group=False)
+    return found
+
+
+def test_a_parsers_actions_hold_their_types(parser: ArgumentParser) -> None:
+    hints = type_hints(parser)
+    assert hints.get("number") is int, f"{WHICH}: ActionTypeHint._typehint is no longer the annotation"
+    assert hints.get("names") == list[str], f"{WHICH}: of a list"
+    assert hints.get("free") == dict[str, float] | None, f"{WHICH}: of an optional mapping"
+    assert "backbone.tuning" in hints, f"{WHICH}: a dataclass is no longer spread into its fields"
+    assert not {"backbone", "help", "backbone.lora.help"} & set(hints), f"{WHICH}: groups and help are taken for arguments"
+
+
+def test_a_parsers_actions_say_what_is_required(parser: ArgumentParser) -> None:
+    required = {action.dest for action in parser._actions if action.required}
+    assert required == {"number", "names", "backbone.path"}, f"{WHICH}: Action.required"
+
+
+@pytest.mark.parametrize("name", ["sft", "features", "des", "probe", "table5", "mds"])
+def test_every_argument_has_a_type(name: str) -> None:
+    untyped = [
+        action.dest
+        for action in parser_of(name)._actions
+        if action.dest not in type_hints(parser_of(name))
+        and not action.dest.endswith("help")
+        and type(action).__name__ != "_ActionConfigLoad"
+    ]
+    assert untyped == [], f"{WHICH}: another class of action"
+
+
+@pytest.mark.parametrize(
+    ("values", "prose"),
+    [
+        ({"number": "x", "names": [], "backbone": {"path": "m"}}, 'Parser key "number"'),
+        ({"names": [], "backbone": {"path": "m"}}, "the following arguments are required: number"),
+        ({"number": 1, "names": [], "backbone": {"path": "m"}, "more": 1}, "Option 'more' is not accepted"),
+    ],
+)
+def test_what_jsonargparse_refuses_we_explain(parser: ArgumentParser, values: dict[str, Any], prose: str) -> None:
+    """Its own words are shown where the walk finds nothing; here it finds what is wrong."""
+    with pytest.raises(ArgumentError) as caught:
+        parser.parse_object(values)
+    assert prose in str(caught.value), f"{WHICH}: it says {caught.value}"
+    assert prose not in "".join(explain_arguments(parser, values, caught.value))

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
+from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import check
 from emo_lightning.experiment.resolve import ROOT, Experiment, load_experiment
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))

@@ -77,7 +77,7 @@ def main_output(path: Path) -> str:
     return yaml.safe_dump(found)
 
 
-def book(stage: Path) -> dict[str, Any]:
+def status_of(stage: Path) -> dict[str, Any]:
     """What the runner noted of a stage."""
     return json.loads((stage / "stage.json").read_text())
 
@@ -105,7 +105,7 @@ def test_round1_logs_to_wandb_offline(emo_run: Run, tiny_qwen: Path, monkeypatch
     assert list(stage.glob("wandb/offline-run-*")), "the run is on disk, ready for `wandb sync`"
     assert len(list(stage.glob("wandb/offline-run-*/files/media/images/**/*.png"))) > 0
     assert (stage / "logs" / "version_0" / "metrics.csv").exists()
-    noted = book(stage)
+    noted = status_of(stage)
     assert (noted["status"], noted["kind"], len(noted["config_sha256"])) == ("complete", "sft", 64)
     assert yaml.safe_load((stage / "config.yaml").read_text())["run"] == "sft"
     assert yaml.safe_load((run / "experiment.yaml").read_text())["stages"]["round1"]["data"]["batch_size"] == 2
@@ -349,23 +349,23 @@ def test_terminated_is_interrupted_with_its_stage(small: Callable[..., Path], tm
     assert "interrupted; the same command goes on from what is finished" in error
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
-    assert book(tmp_path / "runs/small/tune")["status"] == "failed"
+    assert status_of(tmp_path / "runs/small/tune")["status"] == "failed"
 
 
 def test_experiment_for_many_gpus_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning would start them all."""
-    from emo_lightning.experiment.resolve import runner
+    from emo_lightning.experiment.processes import check_process_count
 
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     stages = {s.name: s for s in load_experiment(ROOT / "experiments/emoverse.yaml", [("vars.devices", "3000")]).stages}
     with pytest.raises(
         ExperimentError, match=r"stage 'round1': trainer.devices: found 3000, .* no GPU .*allowed: auto, or 1 to"
     ):
-        runner._refuse_swarm(stages["round1"])
-    runner._refuse_swarm(stages["table6"])
-    runner._refuse_swarm(stages["probe-base-0"])
+        check_process_count(stages["round1"])
+    check_process_count(stages["table6"])
+    check_process_count(stages["probe-base-0"])
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
-    runner._refuse_swarm(stages["round1"])
+    check_process_count(stages["round1"])
 
 
 def test_failed_stage_resumes_and_complete_ones_are_skipped(
@@ -384,15 +384,15 @@ def test_failed_stage_resumes_and_complete_ones_are_skipped(
     error = capfd.readouterr().err
     assert "power cut" in error
     assert "stage 'tune' ended with exit code 1" in error
-    assert book(tmp_path / "runs/small/tune")["status"] == "failed"
-    noted = shlex.split(book(tmp_path / "runs/small/tune")["command"])
+    assert status_of(tmp_path / "runs/small/tune")["status"] == "failed"
+    noted = shlex.split(status_of(tmp_path / "runs/small/tune")["command"])
     assert noted == ["emo", *sys.argv[1:]]
-    first = book(tmp_path / "runs/small/init")
+    first = status_of(tmp_path / "runs/small/init")
     flag.unlink()
     assert main(command) == 0
     assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
-    assert book(tmp_path / "runs/small/tune")["status"] == "complete"
-    assert book(tmp_path / "runs/small/init") == first
+    assert status_of(tmp_path / "runs/small/tune")["status"] == "complete"
+    assert status_of(tmp_path / "runs/small/init") == first
     assert weights(tmp_path / "runs/small/tune/adapter")
     # Where it runs may change; nothing is done again.
     capfd.readouterr()
@@ -466,7 +466,7 @@ def test_launched_by_lightning(strategy: str, small: Callable[..., Path], tmp_pa
     out = launched([*command, "--trainer.devices", "2", "--trainer.strategy", strategy], tmp_path)
     assert "MEMBER: 2/2" in out
     assert out.count("init — ") == 1
-    assert book(tmp_path / "runs/small/tune")["status"] == "complete"
+    assert status_of(tmp_path / "runs/small/tune")["status"] == "complete"
     assert weights(tmp_path / "runs/small/tune/adapter")
     assert (tmp_path / "runs/small/tune/checkpoints/last.ckpt").is_file()
 
@@ -474,7 +474,7 @@ def test_launched_by_lightning(strategy: str, small: Callable[..., Path], tmp_pa
 def runs_on_two_ranks_and_on_one(out: str, run: Path) -> None:
     """What is expected of `small(alone=True, devices=2)` under a launcher of two processes."""
     assert "MEMBER: 2/2" in out
-    assert {book(run / s)["status"] for s in ("init", "tune", "head")} == {"complete"}
+    assert {status_of(run / s)["status"] for s in ("init", "tune", "head")} == {"complete"}
     assert weights(run / "tune/adapter")
     assert weights(run / "head/adapter")
     # A second process in the folder of a stage on one device would count `last` up.

@@ -17,12 +17,13 @@ from torch import nn
 
 from benchmarks.sft_3b import published_3b
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question, model_inputs
+from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.conversations import ConversationDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes
 from emo_lightning.models.backbone import PARTS, Backbone, BackboneConfig, BackboneError, LoRA, Part, attach, load_backbone
+from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.models.tiny import TinyQwen, build_qwen
 
@@ -59,7 +60,7 @@ def test_hidden_states_equal_those_of_transformers(world_tars: Path, tiny_qwen: 
     backbone = frozen(tiny_qwen)
     batch = asked(backbone, world_tars, range(3))
     with torch.no_grad():
-        expected = backbone.base.model(**model_inputs(batch), output_hidden_states=True).hidden_states[-layers:]
+        expected = backbone.base.model(**backbone.family.model_inputs(batch), output_hidden_states=True).hidden_states[-layers:]
         found = backbone.hidden_states(batch, layers)
     assert found.shape == (layers, 3, batch["input_ids"].shape[1], 64)
     assert float((found - torch.stack(expected)).abs().max()) < 1e-6
@@ -182,10 +183,10 @@ def test_lora_on_the_real_3b(parts: tuple[Part, ...], rank: int, modules: int, t
         "meta", tuning="lora", lora=LoRA(rank=rank, alpha=2 * rank), **{f"train_{p}": p in parts for p in PARTS}
     )
     with torch.device("meta"):
-        model = attach(meta_3b(), config, None, "Qwen/Qwen2.5-VL-3B-Instruct")
+        model = attach(meta_3b(), QWEN2_5_VL, config, None, "Qwen/Qwen2.5-VL-3B-Instruct")
     adapted = {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
     assert len(adapted) == modules
-    counts = Backbone(model, None, config).counts()
+    counts = Backbone(model, QWEN2_5_VL, None, config).counts()
     assert counts["trainable"] == trainable
     assert counts["total"] == 3_754_622_976 + trainable
     assert {p for p in PARTS if counts[f"trainable/{p}"]} == set(parts)
@@ -194,7 +195,7 @@ def test_lora_on_the_real_3b(parts: tuple[Part, ...], rank: int, modules: int, t
 def test_full_tuning_of_the_real_3b() -> None:
     """The authors' release: vision frozen. Tied embeddings count once: 3,754,622,976 parameters in all."""
     config = BackboneConfig("meta", tuning="full", train_vision=False, train_merger=True, train_language=True)
-    counts = Backbone(attach(meta_3b(), config, None, "meta"), None, config).counts()
+    counts = Backbone(attach(meta_3b(), QWEN2_5_VL, config, None, "meta"), QWEN2_5_VL, None, config).counts()
     assert counts["total"] == 3_754_622_976
     assert (counts["vision"], counts["merger"], counts["language"]) == (631_975_680, 36_708_608, 3_085_938_688)
     assert counts["trainable/vision"] == 0
@@ -340,7 +341,7 @@ def test_other_families_are_errors(tmp_path: Path) -> None:
 
     for config, name in ((CLIPConfig(), "clip"), (Qwen2VLConfig(), "qwen2_vl")):
         config.save_pretrained(tmp_path / name)
-        with pytest.raises(BackboneError, match=f"is a '{name}' model; allowed: the qwen2_5_vl family"):
+        with pytest.raises(BackboneError, match=f"model_type '{name}' is not supported; allowed: qwen2_5_vl"):
             load_backbone(BackboneConfig(str(tmp_path / name)))
 
 

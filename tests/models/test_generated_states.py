@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question, model_inputs
+from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
-from emo_lightning.models.generated_states import answer_states
+from emo_lightning.models.generated_states import generated_states
 
 LAYERS, LONGEST = 3, 6
 
@@ -68,7 +68,7 @@ def test_states_are_those_of_the_answer_read_as_one_text(backbone: Backbone, wor
     first = greedy(backbone, batch)
     backbone.base.generation_config.eos_token_id = sorted({first[0][1], *backbone.base.generation_config.eos_token_id})
     answers = greedy(backbone, batch)
-    states, mask = answer_states(backbone, batch, LAYERS, LONGEST)
+    states, mask = generated_states(backbone, batch, LAYERS, LONGEST)
     assert states.shape[:2] == (LAYERS, 4)
     assert len({len(answer) for answer in answers}) > 1, "padding behind an answer is not tried"
     assert mask.sum(1).tolist() == [len(answer) for answer in answers]
@@ -85,12 +85,12 @@ def test_states_are_those_of_the_answer_read_as_one_text(backbone: Backbone, wor
             row,
         )
         with torch.no_grad():
-            expected = backbone.hidden_states(model_inputs(one), LAYERS)[:, 0, -len(answer) :]
+            expected = backbone.hidden_states(backbone.family.model_inputs(one), LAYERS)[:, 0, -len(answer) :]
         torch.testing.assert_close(states[:, row, mask[row]], expected, atol=1e-5, rtol=1e-4)
 
 
 def test_an_image_is_the_same_alone_and_in_a_batch(backbone: Backbone, world_tars: Path) -> None:
-    together, mask = answer_states(backbone, batch_of(backbone, world_tars, range(3)), LAYERS, LONGEST)
+    together, mask = generated_states(backbone, batch_of(backbone, world_tars, range(3)), LAYERS, LONGEST)
     for row in range(3):
-        alone, own = answer_states(backbone, batch_of(backbone, world_tars, [row]), LAYERS, LONGEST)
+        alone, own = generated_states(backbone, batch_of(backbone, world_tars, [row]), LAYERS, LONGEST)
         torch.testing.assert_close(alone[:, 0, own[0]], together[:, row, mask[row]], atol=1e-5, rtol=1e-4)

@@ -1,61 +1,20 @@
 """Between boxes in pixels of the original image and the four numbers that stand in the chat.
 
 Qwen2.5-VL speaks in absolute pixels of the *resized* image that it sees; its relatives in thousandths of the image.
-Which one a backbone uses is chosen by its `model_type` (`codec_for`).
+Which one a backbone uses, its family says (`Family.codec`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 from emo_lightning.core.records import Box
 
 Size = tuple[int, int]
 """`(width, height)` in pixels, the order of PIL."""
-
-MAX_ASPECT_RATIO = 200
-"""Longer side over shorter side that the Qwen image processors accept."""
-
-
-def resized_size(width: int, height: int, *, factor: int = 28, min_pixels: int, max_pixels: int) -> Size:
-    """Size to which the Qwen-VL image processors resize: multiples of `factor`, area within the limits, aspect ratio kept.
-
-    Equal to `smart_resize` of transformers' `qwen2_vl`, without the import of torch.
-
-    Args:
-        width, height: of the original image, pixels.
-        factor: patch size × merge size (14 × 2 for Qwen2.5-VL).
-        min_pixels, max_pixels: limits of the area (the processor's `shortest_edge` and `longest_edge`).
-
-    Returns:
-        `(width, height)` of the resized image.
-
-    Raises:
-        ValueError: empty image, impossible limits, or an aspect ratio above 200.
-    """
-    if min(width, height) < 1:
-        msg = f"image of {width}x{height} pixels is empty"
-        raise ValueError(msg)
-    if not 0 < min_pixels <= max_pixels:
-        msg = f"min_pixels {min_pixels} and max_pixels {max_pixels}: expected 0 < min_pixels <= max_pixels"
-        raise ValueError(msg)
-    if max(width, height) / min(width, height) > MAX_ASPECT_RATIO:
-        msg = f"image of {width}x{height}: aspect ratio above {MAX_ASPECT_RATIO}, which Qwen-VL refuses"
-        raise ValueError(msg)
-    # Python's round (half to even), as the original: a half-up rounding would differ at odd multiples of factor / 2.
-    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
-    if new_height * new_width > max_pixels:
-        shrink = math.sqrt((height * width) / max_pixels)
-        new_height = max(factor, math.floor(height / shrink / factor) * factor)
-        new_width = max(factor, math.floor(width / shrink / factor) * factor)
-    elif new_height * new_width < min_pixels:
-        grow = math.sqrt(min_pixels / (height * width))
-        new_height = math.ceil(height * grow / factor) * factor
-        new_width = math.ceil(width * grow / factor) * factor
-    return new_width, new_height
-
 
 class BoxCodec(Protocol):
     """How a family of models writes a box. Boxes are `(x1, y1, x2, y2)`; sizes are `(width, height)`."""
@@ -79,6 +38,7 @@ class BoxCodec(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class AbsolutePixels:
     """Whole pixels of the resized image (Qwen2.5-VL)."""
 
@@ -91,10 +51,11 @@ class AbsolutePixels:
         return _decode(box, original_size, resized_size)
 
 
+@dataclass(frozen=True)
 class Relative1000:
     """Thousandths of the image's width and height (Qwen2-VL, Qwen3-VL); the resized size plays no part."""
 
-    FRAME: Size = (1000, 1000)
+    FRAME: ClassVar[Size] = (1000, 1000)
 
     def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
         """See `BoxCodec.encode`."""
@@ -103,26 +64,6 @@ class Relative1000:
     def decode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> Box:
         """See `BoxCodec.decode`."""
         return _decode(box, original_size, self.FRAME)
-
-
-_CODECS: dict[str, type[AbsolutePixels] | type[Relative1000]] = {
-    "qwen2_5_vl": AbsolutePixels,
-    "qwen2_vl": Relative1000,
-    "qwen3_vl": Relative1000,
-}
-
-
-def codec_for(model_type: str) -> BoxCodec:
-    """The codec of a backbone, by the `model_type` of its Hugging Face configuration.
-
-    Raises:
-        ValueError: no codec is known for it.
-    """
-    try:
-        return _CODECS[model_type]()
-    except KeyError:
-        msg = f"no box codec for model_type {model_type!r}; allowed: {', '.join(sorted(_CODECS))}"
-        raise ValueError(msg) from None
 
 
 def _encode(box: Sequence[float], original: Size, frame: Size) -> tuple[int, int, int, int]:

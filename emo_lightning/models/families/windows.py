@@ -6,11 +6,9 @@ windows, so a batch of eight makes 3,584 calls of 64 patches each, and the GPU w
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 # transformers hands the windows' boundaries to implementations with "flash" in their name, and to no others.
 NAME = "windowed_flash_sdpa"
@@ -27,7 +25,7 @@ def windowed_attention(
     max_length_q: int,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, None]:
     """Attention within windows, in the form that transformers' registry of attention functions asks for.
 
@@ -41,6 +39,7 @@ def windowed_attention(
         max_length_q: patches of the largest window.
         scaling: of the products; None is d^-0.5.
         dropout: on the weights.
+        **_: what else transformers hands to every implementation.
 
     Returns:
         (1, patches, heads, d) and None for the weights.
@@ -59,12 +58,12 @@ def windowed_attention(
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scaling: float | None) -> Tensor:
-    """(windows, longest, heads, d)"""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling).transpose(1, 2)
+    """Attention of queries, keys and values (windows, heads, longest, d); gives (windows, longest, heads, d)."""
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling).transpose(1, 2)
 
 
 def attend_in_windows(visual: nn.Module) -> None:
-    """Switch the vision tower of a Qwen2.5-VL (`model.visual`) to `windowed_attention`."""
+    """Switch a vision tower to `windowed_attention`."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, windowed_attention)

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from emo_lightning.data.boxes import AbsolutePixels, Relative1000, codec_for, resized_size
+from emo_lightning.models.families import AbsolutePixels, Relative1000
+from emo_lightning.models.families.resize import resized_size
 
 TRIALS = 16_000
 """Of these at least 10,000 can be used; slender images are refused."""
@@ -84,14 +85,6 @@ def test_decode_clamps_and_keeps_the_order():
     assert Relative1000().decode([0, 500, 1000, 1200], (200, 100), (280, 140)) == (0.0, 50.0, 200.0, 100.0)
 
 
-def test_codec_by_model_type():
-    assert isinstance(codec_for("qwen2_5_vl"), AbsolutePixels)
-    assert isinstance(codec_for("qwen2_vl"), Relative1000)
-    assert isinstance(codec_for("qwen3_vl"), Relative1000)
-    with pytest.raises(ValueError, match=r"'llava'; allowed: qwen2_5_vl, qwen2_vl, qwen3_vl"):
-        codec_for("llava")
-
-
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="turned"):
         AbsolutePixels().encode([5, 0, 1, 9], (10, 10), (28, 28))
@@ -100,6 +93,6 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="four finite numbers"):
         AbsolutePixels().decode([1, 2, 3, math.nan], (10, 10), (28, 28))
     with pytest.raises(ValueError, match="min_pixels 10 and max_pixels 5"):
-        resized_size(10, 10, min_pixels=10, max_pixels=5)
+        resized_size(10, 10, factor=28, min_pixels=10, max_pixels=5)
     with pytest.raises(ValueError, match="empty"):
-        resized_size(0, 10, min_pixels=10, max_pixels=500)
+        resized_size(0, 10, factor=28, min_pixels=10, max_pixels=500)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
-from emo_lightning.models.windows import attend_in_windows
+from emo_lightning.models.families.windows import attend_in_windows
 
 LAYERS = 3
 

@@ -1,0 +1,47 @@
+"""`manifest.json` of an export, by its keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+
+UNKNOWN = "unknown"
+"""Licence of images of which none is known."""
+
+
+class ShardRow(TypedDict):
+    """One tar."""
+
+    file: str
+    split: str
+    count: int
+    sha256: str
+    bytes: int
+
+
+class Contents(TypedDict):
+    """Images by what they are and who annotated them."""
+
+    source: dict[str, int]
+    licence: dict[str, int]
+    extension: dict[str, int]
+    model: dict[str, int]
+
+
+class Manifest(TypedDict):
+    """What an export holds, and what it was made of; the same input gives the same manifest."""
+
+    schema_version: int
+    name: str
+    shards: list[ShardRow]
+    counts: dict[str, int]
+    """Images by split."""
+    label_counts: dict[str, dict[str, int]]
+    """Images by split and emotion."""
+    contents: Contents
+    excluded: dict[str, int]
+    """What was left out, by reason."""
+    created_from: Mapping[str, object]

@@ -1,0 +1,100 @@
+"""What a stage's YAML may say: parsed by jsonargparse against the signatures of its function or classes, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
+from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.stage import Stage
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+PARSER_MODE = "omegaconf+"
+"""Interpolation as jsonargparse does it after overrides; plain `omegaconf` keeps values that an override has made stale."""
+
+TRAINER_DEFAULTS = {
+    # Our batch samplers already give every rank its share, each sample exactly once.
+    "use_distributed_sampler": False,
+}
+
+
+@cache
+def parser_of(name: str) -> ArgumentParser:
+    """The jsonargparse parser of a kind's arguments.
+
+    Raises:
+        ExperimentError: there is no such kind.
+    """
+    kind = find_kind(name)
+    if isinstance(kind, FunctionKind):
+        from jsonargparse import ArgumentParser
+
+        parser = ArgumentParser(prog=name, exit_on_error=False)
+        parser.add_function_arguments(kind.function(), as_group=False, skip={"out"})
+        return parser
+    return _trainer_parser(kind)
+
+
+def _trainer_parser(kind: TrainerKind) -> ArgumentParser:
+    """The parser that LightningCLI makes for these two classes, without a command line."""
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    parser = LightningArgumentParser(parser_mode=PARSER_MODE, exit_on_error=False)
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
+    parser.add_lightning_class_args(kind.task_class(), "model")
+    parser.add_lightning_class_args(kind.data_class(), "data")
+    return parser
+
+
+def has_argument(name: str, key: str) -> bool:
+    """Whether a kind has an argument at this dotted key (or one above it that takes free content)."""
+    arguments = {action.dest for action in parser_of(name)._actions}
+    return any(key == dest or (key.startswith(dest + ".") and dest.count(".") >= 1) for dest in arguments)
+
+
+def argument_keys(name: str) -> list[str]:
+    """Dotted keys of every argument that a kind takes, in the order of its signatures."""
+    return [key for key in type_hints(parser_of(name)) if key != "config"]
+
+
+def problems(stage: Stage) -> list[str]:
+    """Everything that is wrong with a stage's arguments: a line each, with the key, what was found, and what is allowed."""
+    parser = parser_of(stage.kind)
+    if isinstance(find_kind(stage.kind), TrainerKind):
+        # jsonargparse passes over anything else without a word.
+        found = {section: stage.config.get(section, {}) for section in ("trainer", "model", "data")}
+        if wrong := [
+            f"{key}: found {value!r}; expected a mapping of keys" for key, value in found.items() if not isinstance(value, dict)
+        ]:
+            return wrong
+    try:
+        parser.parse_object(copy.deepcopy(stage.config))
+    except Exception as error:
+        return explain_arguments(parser, stage.config, error)
+    return []
+
+
+def check(stage: Stage) -> None:
+    """Parse a stage's arguments without running it.
+
+    Raises:
+        ExperimentError: names the stage, the key, what was found, and what is allowed.
+    """
+    if found := problems(stage):
+        msg = f"stage {stage.name!r} ({stage.kind}): {found[0]}"
+        raise ExperimentError(msg)
+
+
+def parsed(stage: Stage) -> dict[str, Any]:
+    """The arguments of a stage that is a function, as its signature has them."""
+    parser = parser_of(stage.kind)
+    arguments: dict[str, Any] = vars(parser.instantiate_classes(parser.parse_object(copy.deepcopy(stage.config))))
+    return arguments

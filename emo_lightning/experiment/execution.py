@@ -1,0 +1,77 @@
+"""Runs one checked stage in this process: calls its function, or has Lightning's Trainer fit or test its classes."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from emo_lightning.experiment.advice import silence_advice
+from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
+from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.stage import Stage
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """What every data module of ours can say (`emo_lightning.data.module`)."""
+
+    def summary(self) -> dict[str, object]:
+        """What is trained on, as JSON."""
+
+
+def execute(stage: Stage) -> None:
+    """Run a stage in this process."""
+    kind = find_kind(stage.kind)
+    stage.out.mkdir(parents=True, exist_ok=True)
+    silence_advice()
+    if isinstance(kind, FunctionKind):
+        kind.function()(out=stage.out, **parsed(stage))
+        return
+    cli = _lightning_cli(kind, stage)
+    last = stage.out / "checkpoints" / "last.ckpt"
+    for verb in kind.verbs:
+        match verb:
+            case "fit":
+                # Our own checkpoint from this run directory: it also holds loop states, which weights_only refuses.
+                cli.trainer.fit(
+                    cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=False
+                )
+                _write_training(stage, cli)
+            case "test":
+                cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+
+
+def _lightning_cli(kind: TrainerKind, stage: Stage) -> LightningCLI:
+    from lightning.pytorch.cli import LightningCLI
+
+    trainer = {**stage.config.get("trainer", {}), "default_root_dir": str(stage.out)}
+    if trainer.get("strategy") == "fsdp":
+        # Lightning's own is FSDP1, which clips no gradients by norm.
+        trainer["strategy"] = {"class_path": "emo_lightning.tasks.fsdp.ShardedStrategy"} if kind.divisible else "ddp"
+    return LightningCLI(
+        kind.task_class(),
+        kind.data_class(),
+        run=False,
+        args={**copy.deepcopy(stage.config), "trainer": trainer},
+        save_config_callback=None,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        parser_kwargs={"parser_mode": PARSER_MODE, "exit_on_error": False},
+        trainer_defaults=TRAINER_DEFAULTS,
+    )
+
+
+def _write_training(stage: Stage, cli: LightningCLI) -> None:
+    """Rank 0 writes `training.json`: what a reader of the run's report must know of a training beside its settings."""
+    if not cli.trainer.is_global_zero:
+        return
+    from emo_lightning.core.files import write_json
+
+    trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
+    seed = cli.config.get("seed_everything")
+    found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
+    assert isinstance(cli.datamodule, Summarised)
+    write_json(stage.out / "training.json", {**found, **cli.datamodule.summary()})

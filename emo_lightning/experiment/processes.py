@@ -1,0 +1,183 @@
+"""The process of a stage: how it is started, what it is given, and how it ends.
+
+Each stage has a process of its own because Lightning's `ddp` launcher starts the other ranks by running the same command again:
+in one process they would repeat every earlier stage.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from datetime import datetime
+
+from emo_lightning.core.errors import UserError, explain_error
+from emo_lightning.core.ranks import Ranks
+from emo_lightning.experiment.execution import execute
+from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.kinds import FunctionKind, find_kind
+from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.status import read_status
+
+_LAUNCHER_VARIABLES = {
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+}
+"""By these Lightning sees that it is one of several processes."""
+
+
+class StageFailedError(UserError, RuntimeError):
+    """A stage ended with an error, which its process has printed."""
+
+    @classmethod
+    def from_exit_code(cls, stage: Stage, code: int) -> StageFailedError:
+        """The error for a stage whose process has ended so; a negative code is the signal that killed it."""
+        how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+        how += " (is there enough memory?)" if code == -signal.SIGKILL else ""
+        error = cls(f"stage {stage.name!r} {how}; its files are in {stage.out}, the same command goes on there")
+        # What was a bug there is a bug here.
+        error.exit_code = 1 if code == 1 else 2
+        return error
+
+
+def check_process_count(stage: Stage) -> None:
+    """Refuse more processes than a CPU can bear.
+
+    On a CPU Lightning starts as many as it is told: an experiment for 8 GPUs would fill a laptop with 8 copies of the model.
+
+    Raises:
+        ExperimentError: says how many are allowed.
+    """
+    import torch
+
+    trainer = stage.config.get("trainer", {})
+    devices, accelerator = trainer.get("devices"), trainer.get("accelerator", "auto")
+    if accelerator not in ("auto", "cpu") or (accelerator == "auto" and torch.accelerator.is_available()):
+        return
+    cores = os.cpu_count() or 1
+    # A few processes on fewer cores are slow and harmless.
+    most = max(cores, 4)
+    if str(devices).isdigit() and int(devices) > most:
+        msg = (
+            f"stage {stage.name!r}: trainer.devices: found {devices}, but this machine has no GPU for it and {cores} CPU cores; "
+            f"allowed: auto, or 1 to {most}"
+        )
+        raise ExperimentError(msg)
+
+
+def runs_on_one_rank(stage: Stage) -> bool:
+    """A stage that is one function, or a Trainer on one device: started on every rank, each would take itself for the first."""
+    trainer = stage.config.get("trainer", {})
+    one_device = trainer.get("devices") == 1 and trainer.get("num_nodes", 1) == 1
+    return isinstance(find_kind(stage.kind), FunctionKind) or one_device
+
+
+def wait_for_rank_zero(stage: Stage, since: float) -> None:
+    """Ranks above zero have nothing to do in a stage that runs on one rank: wait until it is done.
+
+    Raises:
+        StageFailedError: on rank 0.
+    """
+    while True:
+        status = read_status(stage)
+        fresh = bool(status) and datetime.fromisoformat(status["started"]).timestamp() > since - 60
+        if fresh and status["status"] == "complete":
+            return
+        if fresh and status["status"] == "failed":
+            msg = f"stage {stage.name!r} failed on rank 0"
+            raise StageFailedError(msg)
+        time.sleep(1)
+
+
+def run_in_process(stage: Stage, number: int, ranks: Ranks) -> int:
+    """Run a stage in a forked process: heavy imports are paid once, state is shared with no other stage.
+
+    Args:
+        stage: to run.
+        number: of it in its experiment.
+        ranks: what the launcher says about this process.
+
+    Returns:
+        The exit code; a negative one is the signal that killed it, 130 that it was interrupted.
+    """
+    # A fork of a process that uses CUDA (a notebook, say) cannot use it.
+    in_use = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
+    context = multiprocessing.get_context("spawn") if in_use else multiprocessing.get_context("fork")
+    process = context.Process(target=_stage_process, args=(stage, number, ranks), name=stage.name)
+    process.start()
+
+    def terminated(*_: object) -> None:
+        # Unlike Ctrl-C of a terminal it comes to this process alone, and the stage would go on by itself.
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        process.join()
+    except KeyboardInterrupt:
+        # The child has it as well, and saves its checkpoint first.
+        process.join(60)
+        process.kill()
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return int(process.exitcode or 0)
+
+
+def _stage_process(stage: Stage, number: int, ranks: Ranks) -> None:
+    if "torch" in sys.modules:
+        import torch
+
+        # A fork leaves torch's thread pool without its threads, and the first use makes a new one, which is not safe from several
+        # threads at once ("Invalid thread pool!"): transformers loads weights in threads. So make it here.
+        torch.set_num_threads(torch.get_num_threads())
+    if ranks.world_size > 1 and runs_on_one_rank(stage):
+        for name in [n for n in os.environ if n in _LAUNCHER_VARIABLES or n.startswith("TORCHELASTIC_")]:
+            del os.environ[name]
+    elif ranks.world_size > 1:
+        # torchrun's store still holds the addresses of the stage before: each stage meets at a port of its own.
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+        # As Lightning chooses it under SLURM.
+        port = os.environ.get("MASTER_PORT") or int(os.environ.get("SLURM_JOB_ID", "0")[-4:]) + 15_000
+        os.environ["MASTER_PORT"] = str(int(port) + number)
+    sys.exit(run_stage(stage))
+
+
+def run_stage(stage: Stage) -> int:
+    """Run one stage in this process, and explain what it raises; returns the exit code."""
+    command = ["emo", *sys.argv[1:]]
+    # Lightning's launcher starts further ranks as `python -m emo_lightning _stage FOLDER`.
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("emo_lightning.__main__")
+    sys.argv = [sys.argv[0], "_stage", str(stage.out)]
+    os.environ.setdefault("WANDB_MODE", "offline")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # Seconds; its own 90 are long to wait for "no network".
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
+    temporary = stage.out / ".tmp"
+    temporary.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(temporary)
+    try:
+        execute(stage)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return explain_error(error, command, f"stage {stage.name!r}: ")
+    return 0

@@ -1,0 +1,228 @@
+"""What a family of backbones is: everything that the rest of the project must not know of Qwen2.5-VL and its relatives.
+
+A new family is one file in this folder and one line in the registry (`emo_lightning.models.families`). Where it differs from a
+family that is there in facts alone, `dataclasses.replace` of that family's object is enough; where it differs in how pictures or
+positions are computed, a subclass overrides the methods concerned.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.models.families.boxes import BoxCodec, Size
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from PIL import Image
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Part = Literal["vision", "merger", "language"]
+PARTS: tuple[Part, ...] = ("vision", "merger", "language")
+"""What may learn or stay frozen: the vision tower, what joins it to the language model, and the language model."""
+
+
+class FamilyError(InputError):
+    """A model of a family that this project does not know, or a picture that the family refuses."""
+
+
+class ImageProcessor(Protocol):
+    """The part of transformers' image processors that is used here."""
+
+    size: Mapping[str, int]
+    patch_size: int
+    merge_size: int
+
+    def __call__(self, images: Sequence[Image.Image], *, return_tensors: str) -> Mapping[str, Tensor]:
+        """Pixel tensors of pictures, and where each begins."""
+        ...
+
+
+class Processor(Protocol):
+    """The part of transformers' `ProcessorMixin` that is used here; its own attributes are set at run time and have no types."""
+
+    image_processor: ImageProcessor
+    tokenizer: PreTrainedTokenizerBase
+
+    def apply_chat_template(self, conversation: list[dict[str, object]], *, tokenize: bool, add_generation_prompt: bool) -> str:
+        """The conversation as text with its special tokens."""
+        ...
+
+    def batch_decode(self, sequences: Tensor, *, skip_special_tokens: bool) -> list[str]:
+        """Token ids (B, T) as texts."""
+        ...
+
+    def save_pretrained(self, save_directory: str | Path) -> object:
+        """Write it into a folder."""
+        ...
+
+
+class PixelLimits(NamedTuple):
+    """Smallest and largest area, in pixels, that an image is resized to."""
+
+    lowest: int
+    highest: int
+
+
+class VisionInputs(NamedTuple):
+    """The pictures of a batch as the model takes them.
+
+    Args:
+        tensors: inputs of the model that stand for pictures, by their names.
+        sizes: (width, height) of each picture after resizing.
+        tokens: how many tokens each picture takes in its sequence.
+    """
+
+    tensors: dict[str, Tensor]
+    sizes: list[Size]
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """One family of vision-language models, by the `model_type` of its Hugging Face configuration.
+
+    Module paths are those of the model as transformers loads it, without adapters.
+    """
+
+    model_type: str
+    """`model_type` in `config.json`: the key of the registry."""
+    title: str
+    """Its name in messages."""
+    body: str
+    """Path of the model without its language-model head; its output has `last_hidden_state`, after the final norm."""
+    lm_head: str
+    """Path of the linear layer from hidden states to the vocabulary."""
+    vision_tower: str
+    """Path of the vision tower, mergers included."""
+    vision_blocks: str
+    """Path of the vision tower's list of blocks."""
+    decoder_layers: str
+    """Path of the language model's list of layers, of which the DES head reads the last ones."""
+    mergers: tuple[str, ...]
+    """Paths of what joins the vision tower to the language model."""
+    lora_targets: Mapping[Part, str]
+    """Regular expressions on module names: the linear layers of each part that get an adapter."""
+    unquantised: tuple[str, ...]
+    """Paths that stay as they are where the language model is loaded in 4 bits."""
+    codec: BoxCodec
+    """How a box stands in the chat."""
+    max_aspect_ratio: float
+    """Longer side over shorter side that its image processor accepts."""
+    image_token: str
+    """The token that stands for a piece of a picture; the chat template writes it once a picture."""
+    end_of_turn: str
+    """The token that ends an answer."""
+    special_tokens: tuple[str, ...]
+    """All of its chat's special tokens, in the order of their ids."""
+    inputs: tuple[str, ...]
+    """What the model must be given. A name that is missing here would be missing in silence: transformers has defaults for most."""
+
+    @abstractmethod
+    def model_class(self) -> type[PreTrainedModel]:
+        """The class whose `from_pretrained` loads it."""
+
+    @abstractmethod
+    def prepare(self, model: PreTrainedModel, attention: str) -> None:
+        """What is done to a model that has just been loaded.
+
+        Args:
+            model: changed in place.
+            attention: transformers' attention implementation that was asked for.
+        """
+
+    @abstractmethod
+    def pixel_limits(self, processor: Processor) -> PixelLimits:
+        """The limits of a processor."""
+
+    @abstractmethod
+    def set_pixel_limits(self, processor: Processor, limits: PixelLimits) -> None:
+        """Set them; limits that are given to a call are ignored by some processors."""
+
+    @abstractmethod
+    def resized_size(self, processor: Processor, original: Size) -> Size:
+        """(width, height) to which the processor resizes an image of that (width, height), computed without any image."""
+
+    @abstractmethod
+    def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
+        """RGB pictures as inputs of the model."""
+
+    @abstractmethod
+    def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
+        """What the model needs beside the tokens (B, T) to give them positions: inputs of the same shape, by their names."""
+
+    @abstractmethod
+    def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Model inputs with text tokens appended.
+
+        Args:
+            inputs: of the model, (B, T) each where they are of tokens; padded on the left.
+            ids: (B, N).
+            mask: (B, N), which of them count.
+        """
+
+    @abstractmethod
+    def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
+        """Refuse a batch whose image tokens do not match its pictures: the model would mix them up, in silence.
+
+        Raises:
+            ValueError: names the key.
+        """
+
+    def image_token_id(self, processor: Processor) -> int:
+        """Id of `image_token`."""
+        return _token_id(processor, self.image_token)
+
+    def end_of_turn_id(self, processor: Processor) -> int:
+        """Id of `end_of_turn`."""
+        return _token_id(processor, self.end_of_turn)
+
+    def model_inputs(self, batch: Mapping[str, object]) -> dict[str, Tensor]:
+        """The part of a batch that the model takes.
+
+        Raises:
+            KeyError: an input is missing.
+        """
+        from torch import Tensor
+
+        missing = [name for name in self.inputs if name not in batch]
+        if missing:
+            msg = f"batch lacks {', '.join(missing)}; a {self.title} batch needs {', '.join(self.inputs)}"
+            raise KeyError(msg)
+        found = {name: batch[name] for name in self.inputs}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def part_of(self, name: str) -> Part:
+        """The part that a parameter or module belongs to, by its name, whatever it is wrapped in."""
+        if any(self._within(name, path) for path in self.mergers):
+            return "merger"
+        return "vision" if self._within(name, self.vision_tower) else "language"
+
+    def _within(self, name: str, path: str) -> bool:
+        return f".{path}." in f".{name}."
+
+    def module(self, model: PreTrainedModel, path: str) -> torch.nn.Module:
+        """The module at one of this family's paths."""
+        return model.get_submodule(path)
+
+    def layers(self, model: PreTrainedModel) -> list[torch.nn.Module]:
+        """The language model's layers, shallow to deep."""
+        return list(model.get_submodule(self.decoder_layers).children())
+
+    def units(self, model: PreTrainedModel) -> Iterable[torch.nn.Module]:
+        """What fully sharded training gathers one at a time: blocks of the vision tower, then layers of the language model."""
+        return [*model.get_submodule(self.vision_blocks).children(), *self.layers(model)]
+
+
+def _token_id(processor: Processor, token: str) -> int:
+    found = processor.tokenizer.convert_tokens_to_ids(token)
+    if not isinstance(found, int):
+        msg = f"the tokenizer has no token {token!r}"
+        raise FamilyError(msg)
+    return found

@@ -1,0 +1,137 @@
+"""Qwen2.5-VL: boxes in absolute pixels of the resized image, a vision tower with windows, three-axis rotary positions (M-RoPE)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from emo_lightning.models.families.base import Family, PixelLimits, Processor, VisionInputs
+from emo_lightning.models.families.boxes import AbsolutePixels, Size
+from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Qwen25VL(Family):
+    """Its pictures are grids of patches, merged `merge_size` × `merge_size` to a token.
+
+    Positions of image tokens are (time, row, column) and computed by transformers from `mm_token_type_ids` (1 at image tokens, 0 at
+    text) and `image_grid_thw`. Without the former it falls back to 1-D positions in silence.
+    """
+
+    def model_class(self) -> type[PreTrainedModel]:
+        """See `Family.model_class`."""
+        from transformers import Qwen2_5_VLForConditionalGeneration
+
+        return Qwen2_5_VLForConditionalGeneration
+
+    def prepare(self, model: PreTrainedModel, attention: str) -> None:
+        """All windows of the vision tower at once, where transformers' `sdpa` would take one at a time."""
+        from emo_lightning.models.families.windows import attend_in_windows
+
+        if attention == "sdpa":
+            attend_in_windows(self.module(model, self.vision_tower))
+
+    def pixel_limits(self, processor: Processor) -> PixelLimits:
+        """See `Family.pixel_limits`."""
+        size = dict(processor.image_processor.size)
+        return PixelLimits(size["shortest_edge"], size["longest_edge"])
+
+    def set_pixel_limits(self, processor: Processor, limits: PixelLimits) -> None:
+        """See `Family.set_pixel_limits`."""
+        images = processor.image_processor
+        size = {**dict(images.size), "shortest_edge": limits.lowest, "longest_edge": limits.highest}
+        # A class of transformers' own, or a plain dict before there was one.
+        images.size = size if isinstance(images.size, dict) else type(images.size)(**size)
+
+    def resized_size(self, processor: Processor, original: Size) -> Size:
+        """See `Family.resized_size`."""
+        limits, images = self.pixel_limits(processor), processor.image_processor
+        factor = images.patch_size * images.merge_size
+        return resized_size(*original, factor=factor, min_pixels=limits.lowest, max_pixels=limits.highest)
+
+    def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
+        """`pixel_values` (P, patch_dim) of P patches in all; `image_grid_thw` (B, 3), in patches."""
+        patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
+        vision = processor.image_processor(images, return_tensors="pt")
+        tensors = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
+        grids: list[list[int]] = tensors["image_grid_thw"].tolist()
+        sizes = [(columns * patch, rows * patch) for _, rows, columns in grids]
+        return VisionInputs(tensors, sizes, [frames * rows * columns // merge**2 for frames, rows, columns in grids])
+
+    def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
+        """`mm_token_type_ids` (B, T)."""
+        return {"mm_token_type_ids": (input_ids == image_token_id).long()}
+
+    def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """See `Family.extended`."""
+        import torch
+
+        before = inputs["attention_mask"]
+        return {
+            **inputs,
+            "input_ids": torch.cat([inputs["input_ids"], ids], 1),
+            "attention_mask": torch.cat([before, mask.to(before.dtype)], 1),
+            "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(ids)], 1),
+        }
+
+    def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
+        """See `Family.check_images`."""
+        if "mm_token_type_ids" not in batch:
+            msg = (
+                f"batch lacks 'mm_token_type_ids': without it {self.title} uses 1-D positions for images; pass the collator's batch"
+            )
+            raise ValueError(msg)
+        inputs = self.model_inputs(batch)
+        expected = int((inputs["image_grid_thw"].prod(-1) // processor.image_processor.merge_size**2).sum())
+        for name, found in (
+            ("input_ids", int((inputs["input_ids"] == self.image_token_id(processor)).sum())),
+            ("mm_token_type_ids", int((inputs["mm_token_type_ids"] == 1).sum())),
+        ):
+            if found != expected:
+                msg = f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?"
+                raise ValueError(msg)
+
+
+QWEN2_5_VL = Qwen25VL(
+    model_type="qwen2_5_vl",
+    title="Qwen2.5-VL",
+    body="model",
+    lm_head="lm_head",
+    vision_tower="model.visual",
+    vision_blocks="model.visual.blocks",
+    decoder_layers="model.language_model.layers",
+    mergers=("model.visual.merger",),
+    lora_targets={
+        "vision": r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
+        "merger": r".*visual\.merger\.mlp\.(0|2)",
+        "language": r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)",
+    },
+    unquantised=("model.visual", "lm_head"),
+    codec=AbsolutePixels(),
+    max_aspect_ratio=MAX_ASPECT_RATIO,
+    image_token="<|image_pad|>",
+    end_of_turn="<|im_end|>",
+    special_tokens=(
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|object_ref_start|>",
+        "<|object_ref_end|>",
+        "<|box_start|>",
+        "<|box_end|>",
+        "<|quad_start|>",
+        "<|quad_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|vision_pad|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ),
+    inputs=("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"),
+)
