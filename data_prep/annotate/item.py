@@ -19,6 +19,7 @@ from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.health import Health
+from data_prep.provider.registry import DEFAULT
 from data_prep.provider.reply_schema import INVALID_REPLY
 from data_prep.provider.request import Picture
 from data_prep.store.rows import Item, Outcome
@@ -48,7 +49,11 @@ def pass_digest(config: PrepConfig, local: Sequence[Any] = ()) -> str:
         local: `LocalVotes.digest()`.
     """
     ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
-    parts: list[Any] = [e.model_dump(mode="json", exclude=ignored) for e in config.endpoints]
+    parts: list[Any] = [
+        # An endpoint that speaks the usual API has the digest of before there was another one.
+        e.model_dump(mode="json", exclude=ignored | ({"provider"} if e.provider == DEFAULT else set()))
+        for e in config.endpoints
+    ]
     parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
     parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, INVALID_REPLY]
     # Where there is none, digests are what they were before local annotators existed.

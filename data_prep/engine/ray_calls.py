@@ -25,8 +25,9 @@ import copy
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, cast
 
 from data_prep.engine.base import EngineError, MakeAttempts
@@ -36,7 +37,8 @@ from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Again, CallError, Failure, Halt, NotSent, Stopped
 from data_prep.provider.prices import Price
-from data_prep.provider.rate import RateLimit
+from data_prep.provider.rate import RateObserver
+from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.request import Request
 from data_prep.store.ledger import CallState, Ledger
 
@@ -56,22 +58,36 @@ class Delivery:
     result: bytes | Failure | Again | None
     cost: int | None
     tally: Tally
-    heard: list[tuple[str, tuple[Any, ...]]]
-    """Calls of the methods of the driver's `RateLimit`."""
+    rate_limit_calls: list[Callable[[RateObserver], None]]
+    """What the driver's `RateLimit` is to be told."""
     fatal: str = ""
     """Why the pass cannot go on; there is no result then."""
 
 
-class Heard:
-    """Stands for a rate limit that is elsewhere: notes what it would have been told."""
+class RateRecorder:
+    """Stands for a `RateLimit` that is with the driver: writes down what that is to be told."""
+
+    paused = False
+    """The driver has looked."""
 
     def __init__(self) -> None:
-        self.notes: list[tuple[str, tuple[Any, ...]]] = []
+        self.told: list[Callable[[RateObserver], None]] = []
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return lambda *arguments: self.notes.append((name, arguments))
+    def pause(self, seconds: float) -> None:
+        """See `RateLimit`."""
+        self.told.append(methodcaller("pause", seconds))
+
+    def replied(self, ticket: float) -> None:
+        """See `RateLimit`."""
+        self.told.append(methodcaller("replied", ticket))
+
+    def update(self, ticket: float, left: Sequence[ReportedBucket]) -> None:
+        """See `RateLimit`."""
+        self.told.append(methodcaller("update", ticket, left))
+
+    def refused(self, ticket: float, retry_after: float | None) -> None:
+        """See `RateLimit`."""
+        self.told.append(methodcaller("refused", ticket, retry_after))
 
 
 class SendersLedger:
@@ -99,12 +115,12 @@ class _OneByOne(Attempts):
         """Send once, with counts of its own."""
         mine = copy.copy(self)
         mine.tally, mine.halt = Tally(), Halt()
-        heard = Heard()
+        recorder = RateRecorder()
         try:
-            result, cost = await mine._send(request, key, upper, cast(RateLimit, heard), ticket)
+            result, cost = await mine._send(request, key, upper, recorder, ticket)
         except CallError as error:
-            return Delivery(None, 0, mine.tally, heard.notes, str(error))
-        return Delivery(result, cost, mine.tally, heard.notes)
+            return Delivery(None, 0, mine.tally, recorder.told, str(error))
+        return Delivery(result, cost, mine.tally, recorder.told)
 
 
 class Sender:
@@ -172,7 +188,7 @@ class RayAttempts(Attempts):
 
         self._actor = actor
         self._settings = dict(prices), list(endpoints)
-        self._keys = {e.api_key_env: e.api_key() for e in endpoints}
+        self._keys_by_variable = {e.api_key_env: e.api_key() for e in endpoints}
         self._numbers = itertools.count(1)
         self._images: OrderedDict[str, Any] = OrderedDict()
         self._together = sum(e.concurrency for e in endpoints)
@@ -190,7 +206,7 @@ class RayAttempts(Attempts):
         )
         number = next(self._numbers)
         actor = kind.remote(self._actor, number, *self._settings)
-        return _Hired(number, actor, actor.open.remote(self._keys))
+        return _Hired(number, actor, actor.open.remote(self._keys_by_variable))
 
     async def close(self) -> None:
         """End the senders, which have nothing in flight, and close the connections."""
@@ -200,7 +216,7 @@ class RayAttempts(Attempts):
             ray.kill(hired.actor)
         await super().close()
 
-    async def _send(self, request: Request, key: str, upper: int | None, limit: RateLimit, ticket: float) -> _Sent:
+    async def _send(self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float) -> _Sent:
         """See `Attempts`."""
         # Each sender counts its own requests; the endpoint's `concurrency` is that of all of them.
         async with self._slots[request.endpoint.name]:
@@ -210,7 +226,7 @@ class RayAttempts(Attempts):
                 raise NotSent
             return await self._sent(request, key, upper, limit, ticket)
 
-    async def _sent(self, request: Request, key: str, upper: int | None, limit: RateLimit, ticket: float) -> _Sent:
+    async def _sent(self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float) -> _Sent:
         from ray.exceptions import RayActorError, RayTaskError
 
         hired = self._senders[next(self._turn) % len(self._senders)]
@@ -230,8 +246,8 @@ class RayAttempts(Attempts):
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         self._count(delivery.tally)
-        for name, arguments in delivery.heard:
-            getattr(limit, name)(*arguments)
+        for call in delivery.rate_limit_calls:
+            call(limit)
         if delivery.result is None:
             raise self.halt.fail(delivery.fatal)
         return delivery.result, delivery.cost

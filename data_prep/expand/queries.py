@@ -17,6 +17,7 @@ from pydantic import Field
 
 from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
+from data_prep.provider.base import Turn
 from data_prep.provider.caller import Caller
 from data_prep.provider.concurrency import ask_many
 from data_prep.provider.config import EndpointConfig
@@ -134,9 +135,9 @@ def template_query(combination: Combination) -> str:
 class TextRequest(Request):
     """A question without an image."""
 
-    def content(self) -> str:
+    def first_turn(self) -> Turn:
         """The question."""
-        return self.prompt
+        return Turn("user", (self.prompt,))
 
     def upper_nano(self, price: Price) -> int | None:
         """The most that the request can cost; None where nothing limits its output."""

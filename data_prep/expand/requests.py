@@ -13,13 +13,14 @@ from typing import TypedDict, cast
 
 from data_prep.expand.config import ImagePrice, ImagesConfig
 from data_prep.provider.attempts import Attempts
+from data_prep.provider.base import Completion, Provider, Question, Turn
 from data_prep.provider.budget import Budget, Tally
-from data_prep.provider.completion import cache_key
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Halt
+from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import Reply
-from data_prep.provider.request import Picture, Request
+from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.store.store import Store
 
 PATH = "/images/generations"
@@ -33,6 +34,27 @@ class ImageEntry(TypedDict, total=False):
     b64_json: str
     url: str
     revised_prompt: str
+
+
+class ImagesProvider(OpenAIProvider):
+    """`POST {base_url}/images/generations`, as OpenAI serves it and others do."""
+
+    def path(self, model: str) -> str:
+        """See `Provider`."""
+        del model
+        return PATH
+
+    def body(self, question: Question) -> dict[str, object]:
+        """See `Provider`."""
+        return {"model": question.model, "prompt": question.turns[0].parts[0], **question.parameters}
+
+    def read(self, raw: bytes) -> Completion:
+        """Whatever a 200 holds, an image may have been made: it is not asked for again."""
+        del raw
+        return Completion()
+
+
+IMAGES = ImagesProvider()
 
 
 @dataclass(frozen=True)
@@ -49,23 +71,23 @@ class ImageRequest(Request):
     @property
     def text(self) -> str:
         """The whole body, as the ledger keeps it."""
-        return json.dumps(self.body(), ensure_ascii=False, sort_keys=True)
+        return json.dumps(IMAGES.body(self.question()), ensure_ascii=False, sort_keys=True)
 
     @property
     def key(self) -> str:
         """Under which the image is kept; the address of the endpoint is not part of it."""
         return cache_key("", self.text, {}, self.endpoint.model, {"path": PATH})
 
-    def body(self) -> dict[str, object]:
-        """The JSON body."""
+    def question(self) -> Question:
+        """The text, and size and seed among the parameters."""
         endpoint = self.endpoint
         assert isinstance(endpoint, ImagesConfig)
-        body: dict[str, object] = {"model": endpoint.model, "prompt": self.prompt, **endpoint.parameters}
+        parameters = dict(endpoint.parameters)
         if endpoint.size is not None:
-            body["size"] = endpoint.size
+            parameters["size"] = endpoint.size
         if endpoint.seed_parameter is not None:
-            body[endpoint.seed_parameter] = self.image_seed
-        return body
+            parameters[endpoint.seed_parameter] = self.image_seed
+        return Question(endpoint.model, (Turn("user", (self.prompt,)),), None, parameters)
 
     def upper_nano(self, price: Price) -> int | None:
         """The most that the image can cost."""
@@ -76,15 +98,16 @@ class ImageRequest(Request):
 class ImageAttempts(Attempts):
     """As `Attempts`, for images: their bytes go to the store before the reply goes to the ledger."""
 
-    path = PATH
-    # Whatever a 200 holds, an image may have been made: it is not asked for again.
-    answers = staticmethod(lambda raw: True)  # noqa: ARG005 - `Attempts` names it
-
     def __init__(
         self, store: Store, prices: Mapping[str, Price], endpoint: ImagesConfig, budget: Budget, tally: Tally, halt: Halt
     ) -> None:
         super().__init__(store.ledger, prices, [endpoint], budget, tally, halt)
         self.store = store
+
+    def provider(self, endpoint: EndpointConfig) -> Provider:
+        """See `Attempts`."""
+        del endpoint
+        return IMAGES
 
     async def _received(self, endpoint: EndpointConfig, raw: bytes, _: int | None) -> tuple[bytes, int, tuple[int, int] | None]:
         price = self.prices[endpoint.model]

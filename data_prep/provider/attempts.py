@@ -1,6 +1,6 @@
 """Attempts: sending one request until there is a reply or a reason to stop. Each attempt is a row of the ledger before it is sent.
 
-The `openai` client does the talking, its own retries off, since each attempt may cost money. What is done after a failure:
+The endpoint's `Provider` does the talking and retries nothing, since each attempt may cost money. What is done after a failure:
 a refusal for the rate (429) and a failure that the server itself reports (5xx) are tried again; a connection that was lost after
 sending is not, nor is a request to which a gateway had no answer in time, since it may have been answered and billed. An endpoint
 that answers nobody is waited for (`outage`).
@@ -13,25 +13,22 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
-from data_prep.provider.allowance import allowances
+from data_prep.provider.base import Provider
 from data_prep.provider.budget import Budget, Tally
-from data_prep.provider.completion import is_completion, never_sent, root_cause, usage_of, without_key
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Again, Failure, Halt, NotSent, Stopped
 from data_prep.provider.outage import Outage, in_words
 from data_prep.provider.prices import Price
-from data_prep.provider.rate import RateLimit, retry_after
+from data_prep.provider.rate import RateLimit, RateObserver, retry_after
+from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
-from data_prep.provider.statuses import RETRIED, UNKNOWN, is_fatal
-from data_prep.provider.transport import connect, post
+from data_prep.provider.statuses import RETRIED, UNKNOWN
+from data_prep.provider.transport import HttpAnswer, TransportError, without_key
 from data_prep.store.disk_space import Room
 from data_prep.store.ledger import Ledger
-
-if TYPE_CHECKING:
-    import openai
 
 _GRACE = 1.0
 """Seconds by which the limit of a whole request is above the client's own, which knows whether anything was sent."""
@@ -54,12 +51,9 @@ class Attempts:
         ConfigError: a key is missing.
     """
 
-    path = "/chat/completions"
     spare = 0.25
     """Requests that may be open beside those that are on their way, as a share of `concurrency`: their intent or their reply is
     being written to disk meanwhile, so that no connection waits for that."""
-    answers = staticmethod(is_completion)
-    """Whether the body of a 200 is an answer at all; another one is kept, but never taken for the reply."""
 
     def __init__(
         self,
@@ -71,7 +65,8 @@ class Attempts:
         halt: Halt,
     ) -> None:
         self.ledger, self.prices, self.budget, self.tally, self.halt = ledger, prices, budget, tally, halt
-        self.clients = {e.name: connect(e) for e in endpoints}
+        self._api_keys = {e.name: e.api_key() for e in endpoints}
+        self.connections = {e.name: self.provider(e).connect(e.base_url, self._api_keys[e.name], e.timeout) for e in endpoints}
         self._slots = {e.name: asyncio.Semaphore(e.concurrency) for e in endpoints}
         # Requests on disk that have not ended: those on their way, and a few whose intent or reply is being written meanwhile.
         self._open = {e.name: asyncio.Semaphore(self.at_once(e)) for e in endpoints}
@@ -92,10 +87,14 @@ class Attempts:
         """
         return endpoint.concurrency + math.ceil(self.spare * endpoint.concurrency)
 
+    def provider(self, endpoint: EndpointConfig) -> Provider:
+        """Who speaks the endpoint's API."""
+        return PROVIDERS[endpoint.provider]
+
     async def close(self) -> None:
         """Close the connections."""
-        for client in self.clients.values():
-            await client.close()
+        for connection in self.connections.values():
+            await connection.close()
 
     async def run(self, request: Request, key: str) -> bytes | Failure:
         """The raw body of a reply, paid for now.
@@ -175,7 +174,7 @@ class Attempts:
             return result
 
     async def _send(
-        self, request: Request, key: str, upper: int | None, limit: RateLimit, ticket: float
+        self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float
     ) -> tuple[bytes | Failure | Again, int | None]:
         """Send once; what came of it, and what it cost (None: not known).
 
@@ -183,74 +182,66 @@ class Attempts:
             NotSent: a pause was asked for while the intent was written.
             Stopped: the pass stopped meanwhile.
         """
-        import openai
-
         endpoint, ledger = request.endpoint, self.ledger
-        client = self.clients[endpoint.name]
         # Reading and encoding an image would hold up every other request.
-        body = await asyncio.to_thread(request.body)
+        body = await asyncio.to_thread(self._body, request)
         call = await ledger.begin_call(**request.intent(key, upper))
         try:
             # Held while the request is on its way and no longer: another one may be sent while its reply is written.
             async with self._slots[endpoint.name]:
-                if self.halt() or limit.held():
+                if self.halt() or limit.paused:
                     raise Stopped if self.halt() else NotSent
                 self.tally.requests += 1
-                raw = await self._post(client, endpoint, body, limit, ticket)
+                answer = await self._post(endpoint, body, limit, ticket)
         except (Stopped, NotSent):
             await ledger.end_call(call, "unsent", ended=time.time(), error="stopped before it was sent", cost_nano=0)
             raise
-        except openai.APIStatusError as error:
-            status, said = error.status_code, without_key(error.response.content, client.api_key)
-            self.tally.statuses[status] += 1
-            if status in UNKNOWN:
-                return await self._unknown(call, f"HTTP {status}"), None
-            await ledger.end_call(call, "rejected", ended=time.time(), status=status, raw=said, cost_nano=0)
-            return self._judge(endpoint, status, said, error.response.headers), 0
-        except openai.APIConnectionError as error:
-            cause = root_cause(error)
-            if not never_sent(error):
-                return await self._unknown(call, cause), None
-            await ledger.end_call(call, "unsent", ended=time.time(), error=cause, cost_nano=0)
-            return Again(cause, unsent=True), 0
+        except TransportError as error:
+            if error.sent:
+                return await self._unknown(call, str(error)), None
+            await ledger.end_call(call, "unsent", ended=time.time(), error=str(error), cost_nano=0)
+            return Again(str(error), unsent=True), 0
         except TimeoutError:
             # The client's own limit begins anew with every byte that arrives.
             return await self._unknown(call, f"no whole answer within {endpoint.timeout:g} s"), None
-        return await self._keep(endpoint, call, without_key(raw, client.api_key), upper)
+        answer = replace(answer, body=without_key(answer.body, self._api_keys[endpoint.name]))
+        if 200 <= answer.status < 300:
+            return await self._keep(endpoint, call, answer.body, upper)
+        self.tally.statuses[answer.status] += 1
+        if answer.status in UNKNOWN:
+            return await self._unknown(call, f"HTTP {answer.status}"), None
+        await ledger.end_call(call, "rejected", ended=time.time(), status=answer.status, raw=answer.body, cost_nano=0)
+        return self._judge(endpoint, answer), 0
+
+    def _body(self, request: Request) -> Mapping[str, object]:
+        return self.provider(request.endpoint).body(request.question())
 
     async def _post(
-        self, client: openai.AsyncOpenAI, endpoint: EndpointConfig, body: dict[str, Any], limit: RateLimit, ticket: float
-    ) -> bytes:
+        self, endpoint: EndpointConfig, body: Mapping[str, object], limit: RateObserver, ticket: float
+    ) -> HttpAnswer:
         """Send, and tell the rate limit what its provider says, before anybody else may send."""
-        import openai
-
-        try:
-            async with asyncio.timeout(endpoint.timeout + _GRACE):
-                raw, headers = await post(client, self.path, body)
-        except openai.APIStatusError as error:
-            said = error.response.headers
-            if is_fatal(error.status_code, error.response.content):
-                # What is said of it comes when it is written down; nothing more is sent meanwhile.
-                self.halt.asked = True
-            if left := allowances(said):
-                limit.told(ticket, left)
-            wait = retry_after(said)
-            if error.status_code == 429:
-                limit.refused(ticket, wait)
-            elif error.status_code not in RETRIED:
-                limit.replied(ticket)
-            elif wait is not None:
-                limit.pause(wait)
-            raise
-        if left := allowances(headers):
-            limit.told(ticket, left)
-        limit.replied(ticket)
-        return raw
+        provider = self.provider(endpoint)
+        async with asyncio.timeout(endpoint.timeout + _GRACE):
+            answer = await self.connections[endpoint.name].post(provider.path(endpoint.model), body)
+        accepted = 200 <= answer.status < 300
+        if not accepted and provider.is_fatal(answer.status, answer.body):
+            # What is said of it comes when it is written down; nothing more is sent meanwhile.
+            self.halt.asked = True
+        if left := provider.reported_buckets(answer.headers):
+            limit.update(ticket, left)
+        wait = retry_after(answer.headers)
+        if answer.status == 429:
+            limit.refused(ticket, wait)
+        elif accepted or answer.status not in RETRIED:
+            limit.replied(ticket)
+        elif wait is not None:
+            limit.pause(wait)
+        return answer
 
     async def _keep(self, endpoint: EndpointConfig, call: int, raw: bytes, upper: int | None) -> tuple[bytes | Again, int]:
         """Write what a 200 brought."""
         ledger = self.ledger
-        if not self.answers(raw):
+        if self.provider(endpoint).read(raw) is None:
             await ledger.end_call(call, "rejected", ended=time.time(), status=200, raw=raw, cost_nano=0)
             return Again(f"HTTP 200 with no answer in it: {raw[:300].decode('utf-8', 'replace')}"), 0
         kept, cost, tokens = await self._received(endpoint, raw, upper)
@@ -268,17 +259,17 @@ class Attempts:
         self, endpoint: EndpointConfig, raw: bytes, upper: int | None
     ) -> tuple[bytes, int, tuple[int, int] | None]:
         """What the ledger keeps of a reply, its cost in nano-dollars, and its tokens (None: it names none)."""
-        return raw, *price_reply(raw, self.prices[endpoint.model], upper)
+        return raw, *price_reply(self.provider(endpoint), raw, self.prices[endpoint.model], upper)
 
-    def _judge(self, endpoint: EndpointConfig, status: int, raw: bytes, headers: Mapping[str, str]) -> Failure | Again:
-        said = raw[:300].decode("utf-8", "replace")
+    def _judge(self, endpoint: EndpointConfig, answer: HttpAnswer) -> Failure | Again:
+        status, said = answer.status, answer.shown()
         where = f"{endpoint.name}: {endpoint.base_url}"
-        if is_fatal(status, raw):
+        if self.provider(endpoint).is_fatal(status, answer.body):
             msg = f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}"
             raise self.halt.fail(msg)
         if status not in RETRIED:
             return Failure("refused", f"HTTP {status}: {said}")
-        wait = retry_after(headers)
+        wait = retry_after(answer.headers)
         if wait is not None and wait > endpoint.max_outage:
             msg = (
                 f"{where} asks to come again in {wait:.0f} s (HTTP {status}: {said}); "
@@ -288,12 +279,13 @@ class Attempts:
         return Again(f"HTTP {status}: {said}", wait)
 
 
-def price_reply(raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:
+def price_reply(provider: Provider, raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:
     """Nano-dollars of a reply and its (prompt, output) tokens.
 
     A reply that names no usage is counted at the bound of its request, so that a budget holds; its tokens are None.
     """
-    usage = usage_of(raw)
-    if usage is None:
+    completion = provider.read(raw)
+    if completion is None or completion.usage is None:
         return upper or 0, None
-    return price.cost(*usage), (usage[0], usage[2])
+    usage = completion.usage
+    return price.cost(usage.prompt, usage.cached, usage.output), (usage.prompt, usage.output)

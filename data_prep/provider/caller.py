@@ -12,13 +12,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from data_prep.provider.attempts import Attempts
+from data_prep.provider.base import Completion
 from data_prep.provider.budget import Budget, Tally
-from data_prep.provider.completion import message_of
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure, Halt
 from data_prep.provider.prices import Price
+from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.reply_schema import INVALID_REPLY, InvalidReply, Reply, parse_reply
-from data_prep.provider.request import Picture, Request
+from data_prep.provider.request import LaterTurn, Picture, Request
 from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
 
@@ -91,7 +92,7 @@ class Caller:
             raw = await self._paid_once(request, key)
             if isinstance(raw, Failure):
                 return raw, key
-            message = message_of(raw)
+            message = self.read(request.endpoint, raw)
             if message.refusal:
                 return Failure("refused", message.refusal), key
             try:
@@ -101,12 +102,17 @@ class Caller:
                 self.tally.invalid += 1
             # Only the last bad reply is shown again: a growing conversation would grow the bill. The number makes a second try
             # a new question even where the model repeats itself.
-            turns = (
+            turns: tuple[LaterTurn, ...] = (
                 {"role": "assistant", "content": (message.text or "")[:_SHOWN_AGAIN]},
                 {"role": "user", "content": INVALID_REPLY.format(attempt=attempt, error=error)},
             )
             request = replace(request, turns=turns)
         return Failure("invalid", error), key
+
+    @staticmethod
+    def read(endpoint: EndpointConfig, raw: bytes) -> Completion:
+        """What a reply says; a body that is none counts as an empty text (it was paid all the same)."""
+        return PROVIDERS[endpoint.provider].read(raw) or Completion()
 
     async def _paid_once(self, request: Request, key: str) -> bytes | Failure:
         if (raw := self.ledger.cached_reply(key)) is not None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from data_prep.provider.registry import DEFAULT, PROVIDERS
 from data_prep.settings import ConfigError, Settings
 
 
 class EndpointConfig(Settings):
-    """One model behind an OpenAI-compatible chat endpoint."""
+    """One model behind a paid endpoint."""
 
     name: str
     """Name in records and reports."""
+    provider: str = DEFAULT
+    """The API that the endpoint speaks, one of `registry.PROVIDERS`: `openai` for OpenAI and whatever is compatible with it."""
     model: str
     """Name sent to the endpoint, and the key in the price table."""
     base_url: str
@@ -33,11 +36,18 @@ class EndpointConfig(Settings):
     batch: bool = False
     """With `--batch`: ask through the Batch API (needs a `batch` price, and an endpoint that serves /files and /batches)."""
 
+    @field_validator("provider")
+    @classmethod
+    def _known(cls, provider: str) -> str:
+        if provider not in PROVIDERS:
+            msg = f"unknown provider {provider!r}; allowed: {', '.join(PROVIDERS)}"
+            raise ValueError(msg)
+        return provider
+
     @property
     def max_output_tokens(self) -> int | None:
         """The most tokens of a reply, thinking included; None where `parameters` set no limit."""
-        limits = [self.parameters[k] for k in ("max_completion_tokens", "max_tokens") if k in self.parameters]
-        return min(map(int, limits)) * int(self.parameters.get("n", 1)) if limits else None
+        return PROVIDERS[self.provider].max_output_tokens(self.parameters)
 
     def api_key(self) -> str:
         """The key from the environment.

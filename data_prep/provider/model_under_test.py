@@ -16,16 +16,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_prep.provider.base import Question, Turn
 from data_prep.provider.budget import NANO, Tally, budget_nano
 from data_prep.provider.caller import Caller
-from data_prep.provider.completion import cache_key, message_of
 from data_prep.provider.concurrency import ask_many
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.prices import Price, load_prices
 from data_prep.provider.reply_schema import Reply
-from data_prep.provider.request import Picture, Request
+from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.settings import CONFIGS, ConfigError, read_yaml
 from data_prep.store.store import Store
 from emo_lightning.core.records import describe
@@ -107,15 +107,13 @@ class FreeRequest(Request):
     def key(self) -> str:
         """As `Request.key`, with the revision in the schema's place."""
         schema = {"revision": self.revision} if self.revision else {}
-        return cache_key(self.picture.sha256, self.text, schema, self.endpoint.model, self.endpoint.parameters)
+        e = self.endpoint
+        return cache_key(self.picture.sha256, self.text, schema, e.model, e.parameters, e.provider)
 
-    def body(self) -> dict[str, Any]:
-        """The JSON body of a chat completion; reads the image."""
-        content = [
-            {"type": "image_url", "image_url": {"url": self.picture.data_uri()}},
-            {"type": "text", "text": self.prompt},
-        ]
-        return {"model": self.endpoint.model, "messages": [{"role": "user", "content": content}], **self.endpoint.parameters}
+    def question(self) -> Question:
+        """What a provider puts into its own words; reads the image."""
+        turn = Turn("user", (self.picture.image(), self.prompt))
+        return Question(self.endpoint.model, (turn,), None, self.endpoint.parameters)
 
     def upper_nano(self, price: Price) -> int | None:
         """The most that the request can cost; None where nothing limits its output."""
@@ -136,7 +134,7 @@ class FreeCaller(Caller):
         raw = await self._paid_once(request, request.key)
         if isinstance(raw, Failure):
             return raw
-        message = message_of(raw)
+        message = self.read(request.endpoint, raw)
         return Failure("refused", message.refusal) if message.refusal else message.text or ""
 
 

@@ -13,10 +13,11 @@ import math
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from typing import Protocol
 
-from data_prep.provider.allowance import Allowance, Mirror
+from data_prep.provider.rate_headers import BucketEstimate, ReportedBucket
 
 _DECREASE = 0.95
 _SEARCH = 0.7
@@ -50,6 +51,31 @@ _ASLEEP = 0.5
 """Seconds after which a waiting caller looks whether to stop."""
 
 
+class RateObserver(Protocol):
+    """Who is told what becomes of a request: a `RateLimit`, or who tells one of another process."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing may be sent now."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """See `RateLimit`."""
+        ...
+
+    def replied(self, ticket: float) -> None:
+        """See `RateLimit`."""
+        ...
+
+    def update(self, ticket: float, left: Sequence[ReportedBucket]) -> None:
+        """See `RateLimit`."""
+        ...
+
+    def refused(self, ticket: float, retry_after: float | None) -> None:
+        """See `RateLimit`."""
+        ...
+
+
 class RateLimit:
     """The rate of one (base_url, model), shared by all that ask it.
 
@@ -77,14 +103,14 @@ class RateLimit:
         self._idle = 0.0
         """Seconds of pauses since the mark."""
         self._recent: deque[float] = deque(maxlen=_RECENT)
-        self._mirrors: dict[str, Mirror] = {}
+        self._buckets: dict[str, BucketEstimate] = {}
         """What the provider's headers say is left, by kind."""
         self._tickets: list[float] = []
         """Of requests since the last one whose answer said so."""
-        self._seen = self._told_at = -math.inf
+        self._seen = self._updated = -math.inf
         self._round_trip = math.inf
         """Seconds, of the quickest of late."""
-        self._trust = 1.0
+        self._header_share = 1.0
         """Share of the rate that the headers name."""
         self._low = self._top = 0.0
         """What it was lowered to, and what it comes back to in a cycle."""
@@ -98,18 +124,14 @@ class RateLimit:
     def delay(self, now: float) -> float:
         """Seconds until the next request may be sent."""
         left = max(self._paused_until, self._next) - now
-        if not self._mirrors or now - self._told_at > _STALE:
+        if not self._buckets or now - self._updated > _STALE:
             return left
-        return max(left, *(mirror.wait(now, len(self._tickets)) for mirror in self._mirrors.values()))
+        return max(left, *(bucket.wait(now, len(self._tickets)) for bucket in self._buckets.values()))
 
     @property
     def paused(self) -> bool:
         """Whether a Retry-After still runs."""
         return self._clock() < self._paused_until
-
-    def held(self) -> bool:
-        """As `paused`."""
-        return self.paused
 
     def take(self, now: float) -> float:
         """A request is sent now; returns its ticket for `refused`."""
@@ -166,8 +188,8 @@ class RateLimit:
             past = (self._regained / self._cycle - 1) ** 3
             self.rate = max(self.rate, self._top + (self._top - self._low) * past)
 
-    def told(self, ticket: float, left: Iterable[Allowance]) -> None:
-        """An answer said what is left (`allowance.allowances`).
+    def update(self, ticket: float, left: Sequence[ReportedBucket]) -> None:
+        """An answer said what is left (`Provider.reported_buckets`).
 
         Args:
             ticket: what `wait` returned for its request.
@@ -177,13 +199,13 @@ class RateLimit:
             return
         sent = bisect_right(self._tickets, ticket)
         del self._tickets[:sent]
-        for told in left:
-            self._mirrors.setdefault(told.kind, Mirror()).update(told, ticket, sent)
-        self._seen, self._told_at = ticket, self._clock()
-        rates = [rate for mirror in self._mirrors.values() if (rate := mirror.per_second) is not None]
+        for reported in left:
+            self._buckets.setdefault(reported.kind, BucketEstimate()).update(reported, ticket, sent)
+        self._seen, self._updated = ticket, self._clock()
+        rates = [rate for bucket in self._buckets.values() if (rate := bucket.per_second) is not None]
         if rates:
             # Named, it needs not be found again step by step; refusals show how far it is to be believed.
-            self.rate = max(self.rate, self._trust * min(rates))
+            self.rate = max(self.rate, self._header_share * min(rates))
 
     def refused(self, ticket: float, retry_after: float | None) -> None:
         """A request was answered with 429.
@@ -199,7 +221,7 @@ class RateLimit:
             self.pause(retry_after or 0.0)
             return
         counted = self._accepted
-        self._trust = max(_SEARCH, _DECREASE * self._trust)
+        self._header_share = max(_SEARCH, _DECREASE * self._header_share)
         before = self.rate
         # A stalled request says nothing of the way.
         round_trip = min(now - ticket, 2 * self._round_trip)

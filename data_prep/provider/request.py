@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypedDict
 
-from data_prep.provider.completion import cache_key
+from data_prep.provider.base import Image, Question, ReplySchema, Turn
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.image_tokens import prompt_bound
 from data_prep.provider.prices import Price
+from data_prep.provider.registry import DEFAULT
 from data_prep.provider.reply_schema import Reply, strict_schema
+
+
+class Intent(TypedDict):
+    """Arguments of `Ledger.begin_call`."""
+
+    cache_key: str
+    image_sha256: str
+    prompt_sha256: str
+    prompt: str
+    annotator: str
+    model: str
+    started: float
+    upper_nano: int | None
+
 
 _MEDIA = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
@@ -30,9 +44,16 @@ class Picture:
     height: int | None = None
     """Pixels, where known: a bound on the cost of an image of unknown size is that of a very large one."""
 
-    def data_uri(self) -> str:
-        """`data:image/…;base64,…`"""
-        return f"data:{_MEDIA[self.extension]};base64,{base64.b64encode(self.read()).decode()}"
+    def image(self) -> Image:
+        """Read now."""
+        return Image(_MEDIA[self.extension], self.read())
+
+
+class LaterTurn(TypedDict):
+    """A message after the first question; part of the cache key as it stands."""
+
+    role: Literal["user", "assistant"]
+    content: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +63,7 @@ class Request:
     endpoint: EndpointConfig
     picture: Picture
     prompt: str
-    turns: tuple[dict[str, Any], ...]
+    turns: tuple[LaterTurn, ...]
     """Messages after the first: a reply off the schema, and what was wrong with it."""
     reply: type[Reply]
 
@@ -54,33 +75,26 @@ class Request:
     @property
     def key(self) -> str:
         """Under which a reply is kept: the address of the endpoint is not part of it, nor whether a batch carried it."""
-        schema = strict_schema(self.reply)
-        return cache_key(self.picture.sha256, self.text, schema, self.endpoint.model, self.endpoint.parameters)
+        e = self.endpoint
+        return cache_key(self.picture.sha256, self.text, strict_schema(self.reply), e.model, e.parameters, e.provider)
 
     @property
     def prompt_sha256(self) -> str:
         """Digest of `text`."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
-    def body(self) -> dict[str, Any]:
-        """The JSON body of a chat completion; reads the image."""
-        schema = {"name": self.reply.__name__, "strict": True, "schema": strict_schema(self.reply)}
-        return {
-            "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": self.content()}, *self.turns],
-            "response_format": {"type": "json_schema", "json_schema": schema},
-            **self.endpoint.parameters,
-        }
+    def question(self) -> Question:
+        """What a provider puts into its own words; reads the image."""
+        later = (Turn(turn["role"], (turn["content"],)) for turn in self.turns)
+        schema = ReplySchema(self.reply.__name__, strict_schema(self.reply))
+        return Question(self.endpoint.model, (self.first_turn(), *later), schema, self.endpoint.parameters)
 
-    def content(self) -> Any:
-        """The first message: the prompt and the image."""
-        return [
-            {"type": "text", "text": self.prompt},
-            {"type": "image_url", "image_url": {"url": self.picture.data_uri()}},
-        ]
+    def first_turn(self) -> Turn:
+        """The prompt and the image."""
+        return Turn("user", (self.prompt, self.picture.image()))
 
-    def intent(self, key: str, upper_nano: int | None) -> dict[str, Any]:
-        """What the ledger writes down before the request is sent: arguments of `Ledger.begin_call`."""
+    def intent(self, key: str, upper_nano: int | None) -> Intent:
+        """What the ledger writes down before the request is sent."""
         return {
             "cache_key": key,
             "image_sha256": self.picture.sha256,
@@ -97,3 +111,19 @@ class Request:
         texts = len(self.text.encode()) + len(json.dumps(strict_schema(self.reply)))
         image = price.image.count(self.picture.width, self.picture.height)
         return price.bound(prompt_bound(texts, image), self.endpoint.max_output_tokens)
+
+
+def cache_key(
+    image_sha256: str,
+    prompt: str,
+    schema: Mapping[str, object],
+    model: str,
+    parameters: Mapping[str, object],
+    provider: str = DEFAULT,
+) -> str:
+    """sha256 over all that decides a reply; the address of the endpoint is not part of it."""
+    parts: list[object] = [image_sha256, prompt, schema, model, parameters]
+    if provider != DEFAULT:
+        # The raw reply is read by the provider that wrote it: the same model by another API is another question.
+        parts.append(provider)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -35,8 +35,8 @@ _NAMES: dict[object, str] = {
 _ABSENT = object()
 
 
-def explain_arguments(parser: ArgumentParser, values: Mapping[str, object], error: Exception) -> str:
-    """The first thing that is wrong with the values that a parser has refused.
+def explain_arguments(parser: ArgumentParser, values: Mapping[str, object], error: Exception) -> list[str]:
+    """Everything that is wrong with the values that a parser has refused.
 
     Args:
         parser: of jsonargparse.
@@ -44,9 +44,9 @@ def explain_arguments(parser: ArgumentParser, values: Mapping[str, object], erro
         error: the parser's own.
 
     Returns:
-        One line; the parser's own text where the walk finds nothing.
+        A line each, at least one; the parser's own text where the walk finds nothing.
     """
-    return next(_problems(parser, values), " ".join(str(error).removeprefix("Validation failed: ").split()))
+    return list(_problems(parser, values)) or [" ".join(str(error).removeprefix("Validation failed: ").split())]
 
 
 def type_hints(parser: ArgumentParser) -> dict[str, object]:

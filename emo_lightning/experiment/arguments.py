@@ -6,7 +6,7 @@ import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from emo_lightning.experiment.argument_errors import explain_arguments
+from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage
@@ -60,25 +60,37 @@ def has_argument(name: str, key: str) -> bool:
     return any(key == dest or (key.startswith(dest + ".") and dest.count(".") >= 1) for dest in arguments)
 
 
+def argument_keys(name: str) -> list[str]:
+    """Dotted keys of every argument that a kind takes, in the order of its signatures."""
+    return [key for key in type_hints(parser_of(name)) if key != "config"]
+
+
+def problems(stage: Stage) -> list[str]:
+    """Everything that is wrong with a stage's arguments: a line each, with the key, what was found, and what is allowed."""
+    parser = parser_of(stage.kind)
+    if isinstance(find_kind(stage.kind), TrainerKind):
+        # jsonargparse passes over anything else without a word.
+        found = {section: stage.config.get(section, {}) for section in ("trainer", "model", "data")}
+        if wrong := [
+            f"{key}: found {value!r}; expected a mapping of keys" for key, value in found.items() if not isinstance(value, dict)
+        ]:
+            return wrong
+    try:
+        parser.parse_object(copy.deepcopy(stage.config))
+    except Exception as error:
+        return explain_arguments(parser, stage.config, error)
+    return []
+
+
 def check(stage: Stage) -> None:
     """Parse a stage's arguments without running it.
 
     Raises:
         ExperimentError: names the stage, the key, what was found, and what is allowed.
     """
-    parser = parser_of(stage.kind)
-    where = f"stage {stage.name!r} ({stage.kind})"
-    if isinstance(find_kind(stage.kind), TrainerKind):
-        for section in ("trainer", "model", "data"):
-            # jsonargparse passes over anything else without a word.
-            if not isinstance(stage.config.get(section, {}), dict):
-                msg = f"{where}: {section}: found {stage.config[section]!r}; expected a mapping of keys"
-                raise ExperimentError(msg)
-    try:
-        parser.parse_object(copy.deepcopy(stage.config))
-    except Exception as error:
-        msg = f"{where}: {explain_arguments(parser, stage.config, error)}"
-        raise ExperimentError(msg) from error
+    if found := problems(stage):
+        msg = f"stage {stage.name!r} ({stage.kind}): {found[0]}"
+        raise ExperimentError(msg)
 
 
 def parsed(stage: Stage) -> dict[str, Any]:

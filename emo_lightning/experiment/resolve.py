@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,6 @@ def load_experiment(
     *,
     name: str | None = None,
     runs: str | Path = "runs",
-    has_argument: Callable[[str, str], bool] = has_argument,
 ) -> Experiment:
     """Read, merge, override and resolve an experiment; nothing is run and nothing heavy is imported.
 
@@ -73,7 +72,6 @@ def load_experiment(
             `trainer.devices`, every stage whose kind takes it.
         name: of the run; default is the experiment's own.
         runs: folder of all runs.
-        has_argument: whether a kind of stage has an argument at a dotted key.
 
     Raises:
         ExperimentError: names the file and the key.
@@ -93,7 +91,7 @@ def load_experiment(
     stages = dict(_expanded(path, tree["stages"]))
     merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
     variables = copy.deepcopy(tree.get("vars") or {})
-    _apply_overrides(overrides, variables, merged, has_argument)
+    _apply_overrides(overrides, variables, merged)
     places = {stage: str(run_dir / stage) for stage in merged}
     resolved = [
         _resolve(
@@ -151,7 +149,6 @@ def _apply_overrides(
     overrides: Sequence[tuple[str, str]],
     variables: dict[str, Any],
     stages: dict[str, dict[str, Any]],
-    has_argument: Callable[[str, str], bool],
 ) -> None:
     for key, text in overrides:
         value = parse_value(text)

@@ -1,4 +1,4 @@
-"""Whether a sweep's parameters and metric are what its experiment takes and writes: no network, no torch, nothing is run."""
+"""Whether a sweep's parameters and metric are what its experiment takes and writes: no network, nothing is run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emo_lightning.experiment.arguments import argument_keys, has_argument, problems
 from emo_lightning.experiment.files import ExperimentError, read_experiment
 from emo_lightning.experiment.resolve import Experiment, load_experiment
 from emo_lightning.experiment.stage import Stage
-from emo_lightning.sweep.argument_types import at, keys, problems
 from emo_lightning.sweep.config import Sweep, beside, read_sweep
 from emo_lightning.sweep.metrics import promised
 from emo_lightning.sweep.parameters import Parameter, suggestion
-from emo_lightning.sweep.signatures import arguments
 from emo_lightning.sweep.values import Values, as_text
 
 _WIDE = ("model", "data", "trainer")
@@ -52,7 +51,7 @@ def lint(path: str | Path, fixed: Values | None = None) -> tuple[Sweep | None, l
 
 
 def _wrong(stage: Stage) -> list[str]:
-    return [f"stage {stage.name!r} ({stage.kind}): {text}" for text in problems(arguments(stage.kind), stage.config)]
+    return [f"stage {stage.name!r} ({stage.kind}): {text}" for text in problems(stage)]
 
 
 def _parameter(sweep: Sweep, base: Experiment, parameter: Parameter, before: list[str]) -> list[str]:
@@ -99,8 +98,8 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
         return load_experiment(sweep.program, [(key, as_text(value))]).stages
     stages = base.stages
     # Here with what is near; `load_experiment` would leave a stage's own key to the check of its arguments.
-    own = any(stage.name == head and rest and _has_argument(stage.kind, rest) for stage in stages)
-    wide = any(_has_argument(stage.kind, key) for stage in stages)
+    own = any(stage.name == head and rest and has_argument(stage.kind, rest) for stage in stages)
+    wide = any(has_argument(stage.kind, key) for stage in stages)
     named = any(stage.name == head for stage in stages)
     if not (own or (wide and (not named or head in _WIDE))):
         near = list(_all_keys(stages))
@@ -109,17 +108,12 @@ def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]
             f"{', '.join(stage.name for stage in stages)}, or an argument of the stages (emo run {sweep.program} --print_config)"
         )
         raise ExperimentError(msg)
-    return load_experiment(sweep.program, [(key, as_text(value))], has_argument=_has_argument).stages
-
-
-def _has_argument(kind: str, key: str) -> bool:
-    """As `experiment.arguments.has_argument`, read from the source: the parsers would load torch."""
-    return at(arguments(kind), key) is not None
+    return load_experiment(sweep.program, [(key, as_text(value))]).stages
 
 
 def _all_keys(stages: list[Stage]) -> Iterator[str]:
     for stage in stages:
-        for key in keys(arguments(stage.kind)):
+        for key in argument_keys(stage.kind):
             yield key
             yield f"{stage.name}.{key}"
 

@@ -57,7 +57,9 @@ def test_questions_for_predictions_carry_no_record(processor: Any, index: TarInd
     dataset = QuestionDataset(index, [3, 5])
     row, question = dataset[Slot(1, False)]
     assert (row, question.record, question.keys) == (5, None, ())
-    batch = QuestionCollator(Collator(processor, "qwen2_5_vl", answers=False), ["attributes", "emotion"])([dataset[Slot(0, False)]])
+    batch = QuestionCollator(Collator(processor, "qwen2_5_vl", answers=False), ["attributes", "emotion"])(
+        [dataset[Slot(0, False)]]
+    )
     assert batch["rows"] == [3]
     assert set(batch["inputs"]) == {"attributes", "emotion"}
 

@@ -95,9 +95,9 @@ def test_values_of_a_function() -> None:
 
 
 def test_what_the_walk_does_not_find_is_said_as_jsonargparse_says_it() -> None:
-    assert explain_arguments(ArgumentParser(), {}, TypeError("Validation failed: Something  else\n happened")) == (
+    assert explain_arguments(ArgumentParser(), {}, TypeError("Validation failed: Something  else\n happened")) == [
         "Something else happened"
-    )
+    ]
 
 
 # What we use of jsonargparse beside its interface
@@ -155,4 +155,4 @@ def test_what_jsonargparse_refuses_we_explain(parser: ArgumentParser, values: di
     with pytest.raises(ArgumentError) as caught:
         parser.parse_object(values)
     assert prose in str(caught.value), f"{WHICH}: it says {caught.value}"
-    assert prose not in explain_arguments(parser, values, caught.value)
+    assert prose not in "".join(explain_arguments(parser, values, caught.value))

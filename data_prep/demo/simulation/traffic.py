@@ -10,11 +10,11 @@ import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.limits import TokenBucket
-from data_prep.provider.allowance import allowances
+from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.rate import RateLimit, retry_after
 
 
@@ -107,7 +107,7 @@ def drive(
         return began + clock.now
 
     limit, bucket = controller(clock), TokenBucket(model, clock, date)
-    tell: Any = getattr(limit, "told", None)
+    headers_of = OpenAIProvider().reported_buckets
     events: list[tuple[float, int, float, str | None, str | None]] = []
     idle, taken, refused = clients, 0, 0
     way = round_trip / 2
@@ -133,8 +133,8 @@ def drive(
             idle += 1
             late = clock.now > warm_up
             lines = dict(line.split(": ") for line in (headers or "").lower().splitlines())
-            if tell and (left_over := allowances(lines)):
-                tell(ticket, left_over)
+            if isinstance(limit, RateLimit) and (left_over := headers_of(lines)):
+                limit.update(ticket, left_over)
             if what == "reply":
                 limit.replied(ticket)
                 taken += late

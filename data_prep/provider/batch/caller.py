@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from data_prep.provider.attempts import Attempts
+from data_prep.provider.base import ENDED, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.records import Batch, Result
-from data_prep.provider.batch.service import ENDED, BatchService, NotCreated
+from data_prep.provider.batch.service import BatchService, NotCreated
 from data_prep.provider.batch.spool import Spool, spool_path
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import BatchConfig, EndpointConfig
@@ -67,10 +67,18 @@ class BatchCaller(Caller):
     ) -> None:
         super().__init__(ledger, prices, endpoints, resend_unknown=resend_unknown, limit_nano=limit_nano, attempts=attempts)
         self._folder, self._settings, self._new = folder, settings, new
-        by_url = {
-            e.base_url: BatchService(self.attempts.clients[e.name], e.base_url, self.halt, e.max_outage) for e in endpoints
-        }
-        self._services = by_url
+        self._services: dict[str, BatchService] = {}
+        """By address; of the endpoints whose provider has a Batch API."""
+        without = []
+        for e in endpoints:
+            provider = self.attempts.provider(e)
+            if (api := provider.batches(self.attempts.connections[e.name])) is not None:
+                self._services[e.base_url] = BatchService(api, provider, e.base_url, self.halt, e.max_outage)
+            elif e.batch and new:
+                without.append(f"{e.name} ({e.provider})")
+        if without:
+            msg = f"--batch: the provider of {', '.join(without)} has no Batch API here; set `batch: false`"
+            raise ConfigError(msg)
         self._open: dict[str, _Open] = {}
         self._locks = {e.name: asyncio.Lock() for e in endpoints}
         self._most = {e.name: settings.max_requests for e in endpoints}
@@ -130,7 +138,8 @@ class BatchCaller(Caller):
 
     async def _add(self, request: Request, key: str, upper: int | None) -> None:
         await self.attempts.room.wait(self.halt)
-        endpoint, line = request.endpoint, Spool.line(request, key)
+        endpoint = request.endpoint
+        line = self._services[endpoint.base_url].api.line(request.question(), key)
         current = self._open.get(endpoint.name)
         if current and (
             current.spool.requests >= self._most[endpoint.name] or current.spool.bytes + len(line) > self._settings.max_bytes
@@ -181,7 +190,7 @@ class BatchCaller(Caller):
         else:
             await self._created(current.row, self._names[name].base_url, remote)
 
-    async def _created(self, row: int, base_url: str, remote: Any) -> None:
+    async def _created(self, row: int, base_url: str, remote: RemoteBatch) -> None:
         await records.mark_created(self.ledger, row, remote.id, remote.status)
         self._not_taken.pop(base_url, None)
 
@@ -237,28 +246,26 @@ class BatchCaller(Caller):
             await self._services[batch.base_url].cancel(batch.remote_id)
         return len(waiting)
 
-    async def _take(self, batch: Batch, remote: Any) -> None:
+    async def _take(self, batch: Batch, remote: RemoteBatch) -> None:
         service, price = self._services[batch.base_url], self.prices[batch.model].batch
         assert price is not None, "checked at the start"
-        for file_id in (remote.output_file_id, remote.error_file_id):
+        for file_id in remote.files:
             results, garbled = await service.results(file_id, price)
             self.tally.garbled += garbled
             await records.write_results(self.ledger, batch.id, results)
             for result in results:
                 self._note(result)
-        errors = [f"{e.code}: {e.message}" for e in (remote.errors.data or [])] if remote.errors else []
-        why = "; ".join([remote.status, *errors])[:500]
+        why = "; ".join([remote.status, *remote.errors])[:500]
         # A completed batch has answered everything: a request that it does not mention may have been billed.
         await records.end_batch(self.ledger, batch.id, "unknown" if remote.status == "completed" else "unsent", why)
         spool_path(self._folder, batch.token).unlink(missing_ok=True)
         if remote.status == "failed":
-            await self._refused(batch, errors)
+            await self._refused(batch, remote)
 
-    async def _refused(self, batch: Batch, errors: list[str]) -> None:
+    async def _refused(self, batch: Batch, remote: RemoteBatch) -> None:
         """A batch was not taken. Too large for the account's queue: smaller ones, later; anything else ends the pass."""
-        too_large = any(e.startswith("token_limit_exceeded") for e in errors)
-        if not too_large or (batch.requests <= 1 and not self.open()):
-            msg = f"{batch.endpoint}: {batch.base_url} refuses a batch: {'; '.join(errors) or 'no reason given'}"
+        if not remote.too_large or (batch.requests <= 1 and not self.open()):
+            msg = f"{batch.endpoint}: {batch.base_url} refuses a batch: {'; '.join(remote.errors) or 'no reason given'}"
             raise self.halt.fail(msg)
         if not self.open():
             self._most[batch.endpoint] = max(1, batch.requests // 2)

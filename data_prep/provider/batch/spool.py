@@ -1,14 +1,11 @@
-"""Requests on their way into a batch: a file of JSON lines in the store, within the provider's limits."""
+"""Requests on their way into a batch: a file in the store, a line each, within the provider's limits."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from pathlib import Path
 from typing import IO
-
-from data_prep.provider.request import Request
 
 
 class Spool:
@@ -25,12 +22,6 @@ class Spool:
         self.requests = 0
         self.bytes = 0
         self._file: IO[bytes] = self.path.open("wb")
-
-    @staticmethod
-    def line(request: Request, key: str) -> bytes:
-        """One request as the provider wants it; its `custom_id` is the cache key."""
-        value = {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": request.body()}
-        return json.dumps(value, ensure_ascii=False).encode() + b"\n"
 
     def add(self, line: bytes) -> None:
         """Append a line."""

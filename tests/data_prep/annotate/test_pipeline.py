@@ -17,8 +17,8 @@ import pytest
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.export import export_store
-from data_prep.provider.completion import never_sent
 from data_prep.provider.failures import CallError
+from data_prep.provider.transport import never_sent
 from data_prep.settings import ConfigError
 from data_prep.store.store import Store, StoreError
 from emo_lightning.core.records import Record

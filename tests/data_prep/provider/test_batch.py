@@ -13,10 +13,13 @@ import pytest
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.provider.base import BatchLine
 from data_prep.provider.batch.caller import BatchCaller
 from data_prep.provider.batch.records import open_batches
 from data_prep.provider.batch.service import BatchService
-from data_prep.provider.failures import CallError
+from data_prep.provider.failures import CallError, Halt
+from data_prep.provider.openai import OpenAIProvider
+from data_prep.provider.openai_batches import read_results
 from data_prep.provider.prices import Price
 from data_prep.settings import ConfigError
 from data_prep.store.store import Store
@@ -211,15 +214,15 @@ def test_a_batch_that_the_provider_declines_ends_the_pass(
         assert store.ledger.open_calls() == {}
 
 
-def test_a_garbled_line_of_a_result_file_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_garbled_line_of_a_result_file_hides_no_other() -> None:
     whole = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"usage": {"prompt_tokens": 10, "completion_tokens": 2}}}}'
     garbled = [whole[:40], b"[1]", b'{"response": null}', b'{"custom_id": "b", "response": {"status_code": "no"}}']
-    service = BatchService(None, "http://x", lambda: False, 1.0)  # type: ignore[arg-type]
 
-    async def content(call: object) -> SimpleNamespace:
-        return SimpleNamespace(content=b"\n".join([garbled[0], whole, *garbled[1:], b""]))
+    async def results(file_id: str) -> tuple[list[BatchLine], int]:
+        return read_results(b"\n".join([garbled[0], whole, *garbled[1:], b""]))
 
-    monkeypatch.setattr(service, "_free", content)
+    api = SimpleNamespace(results=results)
+    service = BatchService(api, OpenAIProvider(), "http://x", Halt(), 1.0)  # type: ignore[arg-type]
     results, unread = asyncio.run(service.results("file", Price(input=3, cached_input=1, output=5)))
     assert ([(r.key, r.state, r.cost_nano) for r in results], unread) == ([("a", "reply", 40)], 4)
 

@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.traffic import Clock, Paced, drive
-from data_prep.provider.allowance import allowances
+from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.rate import RateLimit, retry_after
 
 
@@ -69,7 +69,7 @@ def test_where_the_bucket_holds_one_request_nobody_can_do_much_better() -> None:
 
 
 def test_headers_keep_a_client_from_being_refused_at_all() -> None:
-    left = allowances(
+    left = OpenAIProvider().reported_buckets(
         {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m0s"}
     )
     assert [(a.kind, a.rate) for a in left] == [("requests", 1.0)]
@@ -77,7 +77,7 @@ def test_headers_keep_a_client_from_being_refused_at_all() -> None:
     limit = RateLimit(clock)
     ticket = limit.take(clock.now)
     assert limit.delay(clock.now) <= 0
-    limit.told(ticket, left)
+    limit.update(ticket, left)
     assert limit.delay(clock.now) == pytest.approx(2.0), "one for the request, one for the margin"
     clock.now = 2.5
     assert limit.delay(clock.now) <= 0
@@ -88,7 +88,9 @@ def test_headers_keep_a_client_from_being_refused_at_all() -> None:
 @pytest.mark.parametrize("reset", ["soon", "", "5", "1s5"])
 def test_headers_that_name_no_duration_are_left_aside(reset: str) -> None:
     prefix = "x-ratelimit-"
-    assert not allowances({f"{prefix}limit-tokens": "9", f"{prefix}remaining-tokens": "0", f"{prefix}reset-tokens": reset})
+    assert not OpenAIProvider().reported_buckets(
+        {f"{prefix}limit-tokens": "9", f"{prefix}remaining-tokens": "0", f"{prefix}reset-tokens": reset}
+    )
 
 
 def test_a_limit_that_falls_and_rises_is_followed() -> None:

@@ -1,0 +1,204 @@
+"""What a provider is: everything that depends on whose paid API is asked, behind one interface.
+
+The rest of this room (cache keys, ledger, budget, rate, outages, batches) knows `Provider` alone. One that speaks another API is a
+file with a subclass and a line in `registry.PROVIDERS`; `data_prep.provider` says how.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
+
+from data_prep.provider.rate_headers import ReportedBucket
+from data_prep.provider.transport import Connection, HttpConnection
+
+FATAL = (401, 402, 403, 404)
+"""HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
+MOST_TOKENS = 10**9
+"""Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An encoded image in a question."""
+
+    media_type: str
+    """`image/png`, …"""
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one side says: texts and images, in order."""
+
+    role: Literal["user", "assistant"]
+    parts: tuple[str | Image, ...]
+
+
+@dataclass(frozen=True)
+class ReplySchema:
+    """The JSON schema that a reply has to follow (strict: every key required, no other key allowed)."""
+
+    name: str
+    schema: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a model, in no provider's words."""
+
+    model: str
+    turns: tuple[Turn, ...]
+    schema: ReplySchema | None
+    """None for free text."""
+    parameters: Mapping[str, object]
+    """As the configuration has them, in the provider's own names."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that a reply was billed for."""
+
+    prompt: int
+    cached: int
+    """Of the prompt."""
+    output: int
+    """Thinking included."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the body of a reply says."""
+
+    text: str | None = None
+    refusal: str | None = None
+    """Why the model declines."""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    """None where it names none that can be true: the reply counts as the most that its request can cost."""
+
+
+@dataclass(frozen=True)
+class RemoteBatch:
+    """A batch as the provider shows it."""
+
+    id: str
+    status: str
+    """`completed`, `expired`, `cancelled`, `failed` (see `ENDED`); anything else: it is worked on."""
+    files: tuple[str, ...] = ()
+    """Ids of the files with results."""
+    errors: tuple[str, ...] = ()
+    """`code: message`, of a batch that failed."""
+    too_large: bool = False
+    """It failed because the account's queue is full: a smaller or a later one may pass."""
+
+
+ENDED = ("completed", "expired", "cancelled", "failed")
+"""Statuses of a `RemoteBatch` that changes no more."""
+
+
+@dataclass(frozen=True)
+class BatchLine:
+    """What came of one request of a batch."""
+
+    key: str
+    """Our name for it, as given to `BatchApi.line`."""
+    status: int | None = None
+    """HTTP status; None where it was never executed."""
+    body: bytes | None = None
+    error: str | None = None
+
+
+class BatchApi(Protocol):
+    """Batches of one account; every call is free, only a batch costs.
+
+    Every method may raise `TransportError` (no answer) and `HttpStatusError` (a status other than 2xx); `batch.service` decides
+    what to do then.
+    """
+
+    def line(self, question: Question, key: str) -> bytes:
+        """One request in a file for `upload`, line break included; `key` names it in the results."""
+        ...
+
+    async def upload(self, path: Path) -> str:
+        """Upload a file of requests; returns its id."""
+        ...
+
+    async def create(self, file_id: str, token: str) -> RemoteBatch:
+        """Create a batch that carries our token."""
+        ...
+
+    async def find(self, file_id: str, token: str) -> RemoteBatch | None:
+        """The batch that carries our token, None where there is none."""
+        ...
+
+    async def retrieve(self, batch_id: str) -> RemoteBatch:
+        """The batch as it is now."""
+        ...
+
+    async def cancel(self, batch_id: str) -> None:
+        """Ask for its end."""
+        ...
+
+    async def results(self, file_id: str) -> tuple[list[BatchLine], int]:
+        """What a file of results says, and how many of its lines cannot be read."""
+        ...
+
+
+class Provider(ABC):
+    """One paid API. It holds no state: one object serves all endpoints that speak it."""
+
+    name: ClassVar[str]
+    """Of the key `provider` of an endpoint."""
+
+    @abstractmethod
+    def path(self, model: str) -> str:
+        """Where questions are posted, below `base_url`."""
+
+    @abstractmethod
+    def headers(self, api_key: str) -> Mapping[str, str]:
+        """HTTP headers that carry the key, and the version of the API where it wants one."""
+
+    @abstractmethod
+    def body(self, question: Question) -> dict[str, object]:
+        """The JSON body of a question."""
+
+    @abstractmethod
+    def read(self, raw: bytes) -> Completion | None:
+        """The body of an answer with status 200. It raises nothing, whatever the bytes are.
+
+        Returns:
+            None where it certainly is no reply and was not billed: the page of a proxy, an error under status 200. Where it may be
+            one that was cut off, an empty `Completion`.
+        """
+
+    @abstractmethod
+    def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
+        """The most tokens of a reply that the parameters allow, thinking included; None where they set no limit."""
+
+    def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
+        """A connection to an endpoint: JSON over HTTP with `headers`, unless a provider has a client of its own."""
+        return HttpConnection(base_url, self.headers(api_key), timeout)
+
+    def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
+        """What an answer's headers say is left of the rate limits; without them the rate is found from refusals (429) alone."""
+        del headers
+        return []
+
+    def is_fatal(self, status: int, raw: bytes) -> bool:
+        """Whether no request of this account, or to this model, can be answered: the pass ends.
+
+        Args:
+            status: other than 200.
+            raw: the body.
+        """
+        del raw
+        return status in FATAL
+
+    def batches(self, connection: Connection) -> BatchApi | None:
+        """Its Batch API; None where it has none."""
+        del connection
+        return None

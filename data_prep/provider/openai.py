@@ -1,0 +1,184 @@
+"""OpenAI-compatible chat completions: OpenAI itself, Gemini's and others' compatible endpoints, vLLM and other servers."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from data_prep.provider.base import FATAL, MOST_TOKENS, BatchApi, Completion, Image, Provider, Question, Turn, Usage
+from data_prep.provider.openai_batches import OpenAIBatches
+from data_prep.provider.rate_headers import ReportedBucket
+from data_prep.provider.transport import Connection, HttpAnswer, TransportError, http_client
+
+if TYPE_CHECKING:
+    import openai
+
+_FATAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+"""The account has no money: said with a 429 or a 400."""
+_KINDS = ("requests", "tokens")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class OpenAIProvider(Provider):
+    """`POST {base_url}/chat/completions`, and the Batch API beside it."""
+
+    name = "openai"
+
+    def path(self, model: str) -> str:
+        """See `Provider`."""
+        del model
+        return "/chat/completions"
+
+    def headers(self, api_key: str) -> Mapping[str, str]:
+        """See `Provider`."""
+        return {"Authorization": f"Bearer {api_key}"}
+
+    def body(self, question: Question) -> dict[str, object]:
+        """See `Provider`."""
+        body: dict[str, object] = {"model": question.model, "messages": [_message(turn) for turn in question.turns]}
+        if question.schema is not None:
+            schema = {"name": question.schema.name, "strict": True, "schema": question.schema.schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return body | dict(question.parameters)
+
+    def read(self, raw: bytes) -> Completion | None:
+        """See `Provider`."""
+        if not raw.lstrip().startswith(b"{"):
+            return None
+        try:
+            found = json.loads(raw)
+        except (ValueError, RecursionError):
+            return Completion()
+        if found.keys().isdisjoint(("choices", "usage")):
+            return None
+        text, refusal, finish_reason = _message_of(found)
+        return Completion(text, refusal, finish_reason, _usage_of(found))
+
+    def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
+        """See `Provider`."""
+        limits = [parameters[key] for key in ("max_completion_tokens", "max_tokens") if key in parameters]
+        return min(map(_whole, limits)) * _whole(parameters.get("n", 1)) if limits else None
+
+    def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
+        """See `Provider`: the `openai` client, its own retries off."""
+        return OpenAIConnection(base_url, api_key, timeout)
+
+    def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
+        """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`.
+
+        Returns:
+            The buckets that are named whole; what is no number or no duration (`1s`, `6m0s`, `120ms`) counts as not named.
+        """
+        found = []
+        for kind in _KINDS:
+            values = [headers.get(f"x-ratelimit-{part}-{kind}") for part in ("limit", "remaining", "reset")]
+            try:
+                limit, remaining, reset = float(values[0] or ""), float(values[1] or ""), _duration(values[2] or "")
+            except ValueError:
+                continue
+            if 0 <= remaining <= limit < float("inf"):
+                found.append(ReportedBucket(kind, limit, remaining, reset))
+        return found
+
+    def is_fatal(self, status: int, raw: bytes) -> bool:
+        """See `Provider`."""
+        return status in FATAL or (status in (400, 429) and _code(raw) in _FATAL_CODES)
+
+    def batches(self, connection: Connection) -> BatchApi | None:
+        """See `Provider`."""
+        return OpenAIBatches(connection.client, self) if isinstance(connection, OpenAIConnection) else None
+
+
+class OpenAIConnection:
+    """The `openai` client as we use it: its own retries off, the raw body out.
+
+    Args:
+        base_url, api_key: of the endpoint.
+        timeout: seconds between two bytes.
+    """
+
+    def __init__(self, base_url: str, api_key: str, timeout: float) -> None:
+        import openai
+
+        self.client: openai.AsyncOpenAI = openai.AsyncOpenAI(
+            api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http_client(timeout)
+        )
+
+    async def post(self, path: str, body: Mapping[str, object]) -> HttpAnswer:
+        """See `Connection`. Typed objects would cost as much time as all the rest."""
+        import httpx2
+        import openai
+
+        try:
+            answer = await self.client.post(path, cast_to=httpx2.Response, body=body)
+        except openai.APIStatusError as error:
+            answer = error.response
+        except openai.APIConnectionError as error:
+            raise TransportError(error) from None
+        return HttpAnswer(answer.status_code, answer.content, answer.headers)
+
+    async def close(self) -> None:
+        """See `Connection`."""
+        await self.client.close()
+
+
+def _message(turn: Turn) -> dict[str, object]:
+    match turn.parts:
+        case (str() as text,):
+            return {"role": turn.role, "content": text}
+        case parts:
+            return {"role": turn.role, "content": [_part(part) for part in parts]}
+
+
+def _part(part: str | Image) -> dict[str, object]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    uri = f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+    return {"type": "image_url", "image_url": {"url": uri}}
+
+
+def _message_of(found: dict[str, object]) -> tuple[str | None, str | None, str | None]:
+    """(text, refusal, finish reason) of a chat completion; None where there is no such thing in it."""
+    try:
+        choice = found["choices"][0]  # type: ignore[index]  # whatever it is, a wrong shape is caught
+        message, reason = choice["message"], choice.get("finish_reason")
+        if reason == "content_filter":
+            return None, "content filter", reason
+        return message.get("content"), message.get("refusal"), reason
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return None, None, None
+
+
+def _usage_of(found: dict[str, object]) -> Usage | None:
+    try:
+        usage: dict[str, object] = found["usage"]  # type: ignore[assignment]  # whatever it is, a wrong shape is caught
+        prompt, output = _whole(usage["prompt_tokens"]), _whole(usage["completion_tokens"])
+        cached = _whole((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)  # type: ignore[attr-defined]
+        # Gemini's endpoint leaves thinking tokens out of `completion_tokens` but bills them: the total has them.
+        output = max(output, _whole(usage.get("total_tokens") or 0) - prompt)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return None
+    if not (0 <= prompt <= MOST_TOKENS and 0 <= output <= MOST_TOKENS and cached >= 0):
+        return None
+    return Usage(prompt, min(cached, prompt), output)
+
+
+def _whole(value: object) -> int:
+    return int(value)  # type: ignore[call-overload, no-any-return]  # what is no number is a TypeError, which is caught
+
+
+def _code(raw: bytes) -> str | None:
+    try:
+        return str(json.loads(raw)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _duration(text: str) -> float:
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+    if not parts or "".join(map("".join, parts)) != text:
+        raise ValueError(text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
