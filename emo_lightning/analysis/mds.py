@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Cloud:
+class MdsMap:
     """A sample of embeddings laid out in two dimensions."""
 
     coords: NDArray[np.float64]
@@ -51,7 +51,7 @@ def stratified_sample(labels: Sequence[str], size: int, seed: int) -> NDArray[np
     return np.sort(np.concatenate(chosen))
 
 
-def emotion_cloud(
+def mds_map(
     vectors: NDArray[Any],
     labels: Sequence[str],
     ids: Sequence[str] | None = None,
@@ -59,7 +59,7 @@ def emotion_cloud(
     seed: int = 0,
     max_points: int = 2000,
     k: int = 10,
-) -> Cloud:
+) -> MdsMap:
     """Lay a seeded, stratified sample out with SMACOF from a classical-MDS start.
 
     Args:
@@ -111,7 +111,7 @@ def emotion_cloud(
     coords = layout.fit_transform(target)
     drawn = pairwise_distances(coords)
     k = min(k, len(sample) - 1)
-    return Cloud(
+    return MdsMap(
         coords=coords - coords.mean(axis=0),
         labels=kept,
         ids=[names[i] for i in chosen],
@@ -125,19 +125,19 @@ def emotion_cloud(
     )
 
 
-def turned_towards(cloud: Cloud, other: Cloud) -> Cloud:
-    """The cloud rotated and mirrored so that its images lie as near as may be to where another cloud has the same ones.
+def turned_towards(layout: MdsMap, other: MdsMap) -> MdsMap:
+    """The layout rotated and mirrored so that its images lie as near as may be to where another layout has the same ones.
 
     MDS knows distances alone: without this, two arms that agree may look like opposites. All figures of merit stay what they are.
 
     Args:
-        cloud: of the same images, in the same order, as `other`.
+        layout: of the same images, in the same order, as `other`.
         other: is left as it is.
     """
     from scipy.linalg import orthogonal_procrustes
 
-    turn, _ = orthogonal_procrustes(cloud.coords, other.coords)
-    return replace(cloud, coords=cloud.coords @ turn)
+    turn, _ = orthogonal_procrustes(layout.coords, other.coords)
+    return replace(layout, coords=layout.coords @ turn)
 
 
 def knn_purity(distances: NDArray[np.float64], labels: Sequence[str], k: int) -> float:

@@ -1,9 +1,11 @@
-"""`emo calibrate`: are a model's probabilities what they say, and how many emotions hold the true one nine times in ten."""
+"""`emo calibrate`: whether a model's probabilities mean what they say."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from emo_lightning.commands.arguments import new_parser
 
 EXAMPLE = """examples:
   emo calibrate runs/demo/probe-attribute/predictions.jsonl 'runs/demo/world/reference/*.tar' --fit 'runs/demo/world/tars/*-val-*.tar'
@@ -11,31 +13,39 @@ EXAMPLE = """examples:
 """
 
 
+ABOUT = """\
+Check whether a model's probabilities of the emotions mean what they say: calibration error (ECE), Brier score, log loss and AUROC of
+the confidence. With --fit also: the same after temperature scaling, and conformal sets with the coverage that they reach.
+The predictions need `emotion_scores`: a `probe` stage writes them, and so does `emo predict --emotion-scores`."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        "emo calibrate",
-        description="ECE, Brier, log loss and AUROC of confidence, before and after a temperature fitted on validation; conformal "
-        "sets with measured coverage; distances to annotated distributions. Predictions need emotion_scores: a probe stage writes "
-        "them, `predict` with model.emotion_scores: true.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.jsonl", help="with emotion_scores")
-    parser.add_argument("references", nargs="+", metavar="REFERENCES", help="records as .jsonl, or tars; tested split by split")
+    parser = new_parser("calibrate", ABOUT, EXAMPLE)
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.jsonl", help="predictions with emotion_scores")
     parser.add_argument(
-        "--fit", nargs="+", metavar="REFS", help="validation records, for temperature and sets (default: neither is fitted)"
+        "references", nargs="+", metavar="REFERENCES", help="records as .jsonl, or tars; each split is tested by itself"
     )
-    parser.add_argument("--alpha", type=float, default=0.1, help="share of sets that may miss (default: 0.1)")
+    parser.add_argument(
+        "--fit",
+        nargs="+",
+        metavar="REFS",
+        help="validation records; temperature and conformal sets are fitted on them (default: neither is fitted)",
+    )
+    parser.add_argument(
+        "--alpha", type=float, default=0.1, help="share of conformal sets that may miss the true emotion (default: 0.1)"
+    )
     parser.add_argument(
         "--score",
         choices=("lac", "aps"),
         default="lac",
-        help="lac: smallest sets; aps: sets that grow with doubt (default: lac)",
+        help="of the conformal sets; lac: the smallest sets; aps: sets that grow with the model's doubt (default: lac)",
     )
-    parser.add_argument("--bins", type=int, default=15, help="of the calibration error (default: 15)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write calibration.json, page.json and reliability.svg there")
+    parser.add_argument("--bins", type=int, default=15, help="number of bins of the calibration error (default: 15)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="also write calibration.json, page.json and reliability.svg to this folder"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
@@ -43,15 +53,15 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo calibrate`."""
     args = parser().parse_args(argv)
-    from emo_lightning.analysis.calibration import trust
+    from emo_lightning.analysis.calibration import measure_calibration
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.core.records import Record
-    from emo_lightning.report.console import show_result
     from emo_lightning.report.tables.calibration import calibration_page
+    from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_calibration
 
-    said = {args.predictions.stem: read_predictions(args.predictions)}
+    predictions = {args.predictions.stem: read_predictions(args.predictions)}
     sets: dict[str, list[Record]] = {}
     for record in References.load(args.references).records:
         sets.setdefault(record.split or "all", []).append(record)
@@ -59,7 +69,7 @@ def main(argv: list[str]) -> int:
     if args.fit:
         fit = "(fit)"
         sets = {fit: References.load(args.fit).records, **sets}
-    result = trust(said, sets, fit, args.alpha, args.score, args.bins, args.seed)
+    result = measure_calibration(predictions, sets, fit, args.alpha, args.score, args.bins, args.seed)
     if args.out:
         write_calibration(args.out, result)
     show_result(result, calibration_page(result), as_json=args.json)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from emo_lightning.commands import run
+from emo_lightning.core.errors import DEBUG_HELP
 from emo_lightning.experiment.files import ROOT
 
-HELP = """usage: emo demo [--fast] [--KEY VALUE …]
+HELP = f"""usage: emo demo [--fast] [--KEY VALUE …]
 
-Draws a small world, has it annotated by simulated annotators over HTTP, trains a tiny Qwen2.5-VL in two rounds, the DES head and
-linear probes, and ends with Tables 5 and 6 and runs/demo/report.html. Interrupt it anywhere; run it again and it goes on.
+Shows the whole of this package on a small drawn world whose truth is known: draws it, has simulated annotators label it over HTTP,
+trains a tiny Qwen2.5-VL in two rounds, the DES head and linear probes, and ends with Tables 5 and 6 and the page runs/demo/report.html.
+Interrupt it at any time; the same command goes on.
 
-  --fast          two minutes instead of ten, with poorer figures (runs/demo-fast)
-  --vars.seed N   another world; every option of `emo run` is understood
+  --fast            two minutes instead of ten, with poorer results (runs/demo-fast)
+  --vars.seed N     another world; all options of `emo run` work here
+  --debug           {DEBUG_HELP}
 
 example: emo demo --fast"""
 

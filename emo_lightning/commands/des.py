@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from emo_lightning.commands.arguments import new_parser
+from emo_lightning.core.errors import InputError, add_debug_option
+
 EXAMPLE = """examples:
   emo des retrieval runs/demo/probe-*/des.parquet --references 'runs/demo/world/reference/*.tar' --out runs/retrieval
   emo des distance ours=des.parquet --references emotion6/*.tar --out distance
@@ -15,41 +18,55 @@ EXAMPLE = """examples:
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        "emo des", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    parser = new_parser("des", "Measure what the emotion embedding (DES) can do.", EXAMPLE)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="MEASUREMENT")
     for name, text in (
-        ("retrieval", "recall@k by emotion, triplet and its elements"),
-        ("distance", "embedding distance against emotion distributions and intensities: rank correlation"),
-        ("interpolate", "paths between emotions: monotonicity, progress, smoothness"),
+        ("retrieval", "Do neighbours share the emotion, the triplet and its elements? (recall@k)"),
+        ("distance", "Are images that people felt alike about close together? (rank correlation)"),
+        ("interpolate", "Do paths between two emotions change step by step? (monotonicity, progress, smoothness)"),
     ):
         verb = _verb(
-            verbs, name, text, "ARM=DES", "des.parquet, or tars with {key}.des.npy; several are compared on the same images"
+            verbs, name, text, "[ARM=]DES", "des.parquet, or tars with {key}.des.npy; several are compared on the same images"
         )
-        verb.add_argument("--metric", choices=("cosine", "euclidean"), default="cosine", help="(default: cosine)")
+        verb.add_argument(
+            "--metric",
+            choices=("cosine", "euclidean"),
+            default="cosine",
+            help="how far apart two embeddings are (default: cosine)",
+        )
         match name:
             case "retrieval":
                 verb.add_argument(
-                    "--k", type=int, nargs="+", default=[1, 5, 10], help="neighbours that count (default: 1 5 10)"
+                    "--k", type=int, nargs="+", default=[1, 5, 10], help="numbers of neighbours to look at (default: 1 5 10)"
                 )
             case "distance":
                 verb.add_argument(
-                    "--max-images", type=int, default=1000, help="sample; pairs grow with its square (default: 1000)"
+                    "--max-images",
+                    type=int,
+                    default=1000,
+                    help="sample so many images; the pairs grow with its square (default: 1000)",
                 )
             case _:
                 verb.add_argument("--per-pair", type=int, default=10, help="paths per pair of emotions (default: 10)")
                 verb.add_argument("--steps", type=int, default=11, help="points on a path (default: 11)")
-                verb.add_argument("--k", type=int, default=10, help="neighbours that read a point (default: 10)")
-    verb = _verb(verbs, "stability", "what crop, JPEG, resolution and wording do", "ARM=MODEL", "folder with emo.json")
+                verb.add_argument(
+                    "--k", type=int, default=10, help="neighbours that say what emotion a point has (default: 10)"
+                )
+    verb = _verb(
+        verbs,
+        "stability",
+        "Does the embedding stay where it is when the image is cropped, compressed or scaled, or the prompt is worded otherwise?",
+        "[ARM=]MODEL",
+        "folder with emo.json",
+    )
     verb.add_argument(
         "--changes",
         nargs="+",
         metavar="CHANGE",
         help="crop=SHARE, jpeg=QUALITY, resize=SHARE, 'prompt=TEXT with {keys}' (default: some of each)",
     )
-    verb.add_argument("--k", type=int, default=10, help="neighbours compared (default: 10)")
-    verb.add_argument("--max-images", type=int, default=200, help="sample (default: 200)")
+    verb.add_argument("--k", type=int, default=10, help="neighbours that are compared (default: 10)")
+    verb.add_argument("--max-images", type=int, default=200, help="sample so many images (default: 200)")
     verb.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
     verb.add_argument("--device", help="torch device (default: a GPU where there is one)")
     return parser
@@ -62,12 +79,13 @@ def _verb(
     verb = verbs.add_parser(
         name, help=text, description=text, epilog=f"example:\n{example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verb.add_argument("inputs", nargs="+", metavar=meta, help=f"{what}; without ARM= it is named after its folder")
+    add_debug_option(verb)
+    verb.add_argument("inputs", nargs="+", metavar=meta, help=f"{what}; without ARM= an arm is named after its folder")
     verb.add_argument(
         "--references", nargs="+", required=True, metavar="REFS", help="records as .jsonl, or tars (files, folders, globs)"
     )
-    verb.add_argument("--out", type=Path, required=True, help="folder for JSON, tables and figures")
-    verb.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    verb.add_argument("--out", type=Path, required=True, help="folder to write: JSON, tables and figures")
+    verb.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     return verb
 
 
@@ -91,9 +109,6 @@ def main(argv: list[str]) -> int:
             stages.stability_stage(
                 out, given, references, args.changes, args.k, args.max_images, args.batch_size, args.device, seed
             )
-        case verb:
-            msg = f"unknown verb {verb!r}"
-            raise ValueError(msg)
     return 0
 
 
@@ -101,7 +116,7 @@ def _named(inputs: list[str]) -> dict[str, Path]:
     """Arm -> path; `ARM=PATH`, or the name of the folder that a file is in, or of the folder itself.
 
     Raises:
-        ValueError: two arms have the same name.
+        InputError: two arms have the same name.
     """
     named: dict[str, Path] = {}
     for text in inputs:
@@ -110,6 +125,6 @@ def _named(inputs: list[str]) -> dict[str, Path]:
         name = arm if equals else (path.absolute().parent.name if path.suffix else path.absolute().name)
         if name in named:
             msg = f"two inputs are called {name!r}: {named[name]} and {path}; name them, e.g. first={named[name]}"
-            raise ValueError(msg)
+            raise InputError(msg)
         named[name] = path
     return named

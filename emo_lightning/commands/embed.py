@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from emo_lightning.commands.explain import DEFAULT_MODEL
-from emo_lightning.commands.outputs import check_output_file
+from emo_lightning.commands.arguments import DEFAULT_MODEL, check_at_least, check_output_file, new_parser
+from emo_lightning.core.errors import InputError
 
 EXAMPLE = """examples:
   emo embed *.jpg --out des.parquet
-  torchrun --nproc-per-node 8 -m emo_lightning embed data/*.tar --out data-des    (shared among the ranks; resumes by shard)
+  torchrun --nproc-per-node 8 -m emo_lightning embed data/*.tar --out data-des    (the ranks share the tars)
 """
+
+
+ABOUT = """\
+Compute the emotion embedding (DES) of images. Image files go into one .parquet table. Tars are copied with a member {key}.des.npy
+for every image; tars that are finished are not made again."""
 
 
 def main(argv: list[str]) -> int:
     """Embed images into parquet, or tars into tars."""
-    parser = argparse.ArgumentParser(
-        prog="emo embed",
-        description="The emotion embedding (DES) of images, or of every image in tars.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("embed", ABOUT, EXAMPLE)
     parser.add_argument("inputs", nargs="+", help="image files, or tars (files, folders, globs); not both")
     parser.add_argument(
         "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
@@ -33,18 +32,16 @@ def main(argv: list[str]) -> int:
     tars = [i for i in args.inputs if i.endswith(".tar") or Path(i).is_dir()]
     if tars and len(tars) != len(args.inputs):
         msg = f"inputs hold {len(tars)} tars and {len(args.inputs) - len(tars)} other files; give one kind"
-        raise ValueError(msg)
+        raise InputError(msg)
     if not tars and args.out.suffix != ".parquet":
         msg = f"--out {args.out}: images go to a .parquet file"
-        raise ValueError(msg)
+        raise InputError(msg)
     if not tars:
         check_output_file(args.out)
     if tars and args.out.is_file():
         msg = f"--out {args.out}: is a file; tars go to a folder"
-        raise ValueError(msg)
-    if args.batch_size < 1:
-        msg = f"--batch-size {args.batch_size}: expected at least 1"
-        raise ValueError(msg)
+        raise InputError(msg)
+    check_at_least("--batch-size", args.batch_size)
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.embed import embed_images, embed_tars
 

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from emo_lightning.commands.arguments import new_parser
+
 EXAMPLE = """examples:
   emo eval runs/demo/predict-base/predictions.jsonl runs/demo/world/reference --mode strict
   emo eval ours.jsonl 'data/test-*.tar' --against theirs.jsonl --by-emotion
@@ -13,13 +15,18 @@ EXAMPLE = """examples:
 """
 
 
+ABOUT = """\
+Score a predictions file as Table 5 does, in the paper's way and in a stricter one. With --against compare two files image by image."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        "emo eval", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("eval", ABOUT, EXAMPLE)
     parser.add_argument(
-        "predictions", type=Path, metavar="PREDICTIONS.jsonl", help="one JSON object per image, values as the model said them"
+        "predictions",
+        type=Path,
+        metavar="PREDICTIONS.jsonl",
+        help="one JSON object for each image, as `emo predict` writes them",
     )
     parser.add_argument(
         "references",
@@ -27,23 +34,28 @@ def parser() -> argparse.ArgumentParser:
         metavar="REFERENCES",
         help="records as .jsonl, or tars (files, folders, globs); only tars have images",
     )
-    parser.add_argument("--mode", choices=("paper", "strict"), help="one mode alone (default: both)")
+    parser.add_argument("--mode", choices=("paper", "strict"), help="score in this way only (default: both)")
     parser.add_argument(
-        "--against", type=Path, metavar="OTHER.jsonl", help="a second predictions file: differences on the same images"
+        "--against",
+        type=Path,
+        metavar="OTHER.jsonl",
+        help="a second predictions file; prints the differences on the same images",
     )
     parser.add_argument(
-        "--train", nargs="+", metavar="REFS", help="records that the baselines come from (default: the references)"
+        "--train", nargs="+", metavar="REFS", help="records from which the baselines are made (default: the references)"
     )
-    parser.add_argument("--clip", metavar="MODEL", help="CLIP folder or hub id; without it the CLIP rows are not computed")
-    parser.add_argument("--by-emotion", action="store_true", help="print the breakdown by emotion and the confusion matrix")
+    parser.add_argument("--clip", metavar="MODEL", help="CLIP folder or hub id (default: the CLIP rows are left out)")
+    parser.add_argument("--by-emotion", action="store_true", help="also print the scores by emotion and the confusion matrix")
     parser.add_argument(
         "--resamples",
         type=int,
         default=1000,
         metavar="N",
-        help="bootstrap over images, for 95 %% intervals; 0: none (default: 1000)",
+        help="bootstrap resamples for the 95 %% intervals; 0 leaves them out (default: 1000)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of the shuffled labels (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="random seed of the bootstrap and of the shuffled labels (default: 0)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser
 
@@ -52,9 +64,10 @@ def main(argv: list[str]) -> int:
     """Run `emo eval`."""
     args = parser().parse_args(argv)
     from emo_lightning.analysis.references import arm_names
-    from emo_lightning.analysis.table5 import MODES, in_modes
-    from emo_lightning.report.console import show, table5_tables
-    from emo_lightning.report.table5_details import emotion_tables, paired_tables
+    from emo_lightning.analysis.table5 import in_modes
+    from emo_lightning.analysis.table5_rows import MODES
+    from emo_lightning.report.tables.table5 import table5_page
+    from emo_lightning.report.terminal import show_page
     from emo_lightning.stages.tables import score
 
     files = [args.predictions, *([args.against] if args.against else [])]
@@ -73,10 +86,7 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(in_modes(result, modes), ensure_ascii=False, indent=1, allow_nan=False))
         return 0
-    show(table5_tables(result, modes))
-    show(paired_tables(result, modes))
-    if args.by_emotion:
-        show(emotion_tables(result, modes))
+    show_page(table5_page(result, modes, by_emotion=args.by_emotion))
     for arm, column in result["arms"].items():
         counts = [f"{value} {name.replace('_', ' ')}" for name, value in column["counts"].items() if value]
         print(f"{arm}: {', '.join(counts)}")

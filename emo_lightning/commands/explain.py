@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
-from emo_lightning.commands.outputs import check_output_file
+from emo_lightning.commands.arguments import DEFAULT_MODEL, check_at_least, check_output_file, new_parser
 
-DEFAULT_MODEL = "runs/demo/model"
+ABOUT = """\
+Show what a model sees in one image: what it describes, the triplet (background, attribute, subject) with boxes, the emotion, the
+probabilities of all emotions and the intensity. Prints JSON and writes a picture with the boxes drawn in."""
 
 
 def main(argv: list[str]) -> int:
     """Print JSON and write the overlay."""
-    parser = argparse.ArgumentParser(
-        prog="emo explain",
-        description="Triplet, boxes, emotion distribution and intensity of one image: JSON and an overlay picture.",
-        epilog="example: emo explain photo.jpg --model runs/demo/model --out photo.explained.png",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("image", type=Path)
+    example = "example: emo explain photo.jpg --model runs/demo/model --out photo.explained.png"
+    parser = new_parser("explain", ABOUT, example)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     parser.add_argument(
         "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
     )
-    parser.add_argument("--out", type=Path, help="overlay PNG (default: IMAGE.explained.png in the current folder)")
+    parser.add_argument("--out", type=Path, help="picture to write, PNG (default: IMAGE.explained.png in the current folder)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="of one reply (default: 256)")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="tokens that one answer may have (default: 256)")
     args = parser.parse_args(argv)
-    if args.max_new_tokens < 1:
-        msg = f"--max-new-tokens {args.max_new_tokens}: expected at least 1"
-        raise ValueError(msg)
+    check_at_least("--max-new-tokens", args.max_new_tokens)
     from emo_lightning.data.images import open_image
 
     image = open_image(args.image)

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
-from emo_lightning.commands.outputs import check_output_file
+from emo_lightning.commands.arguments import check_output_file, new_parser
+from emo_lightning.core.errors import InputError, MissingFileError
 
 
 def main(argv: list[str]) -> int:
     """Merge and save."""
-    parser = argparse.ArgumentParser(
-        prog="emo export",
-        description="Fold a PEFT adapter into its base model and write a plain transformers folder.",
-        epilog="example: emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("adapter", type=Path, help="adapter folder of a run")
-    parser.add_argument("--merge", action="store_true", required=True, help="fold the adapter into the weights")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    about = "Merge a LoRA adapter into its base model and write the result as a folder that transformers and vLLM load."
+    example = "example: emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse"
+    parser = new_parser("export", about, example)
+    parser.add_argument("adapter", type=Path, metavar="ADAPTER", help="adapter folder of a run")
+    parser.add_argument("--merge", action="store_true", required=True, help="merge the adapter into the weights (required)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be empty or missing")
     parser.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights (default: auto)"
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the weights that are written; auto: as the base model has them (default: auto)",
     )
     args = parser.parse_args(argv)
     if not (args.adapter / "adapter_config.json").is_file():
         msg = f"{args.adapter}: no adapter_config.json there; expected the adapter folder of a run"
-        raise ValueError(msg)
+        raise MissingFileError(msg)
     if args.out.is_file() or (args.out.exists() and any(args.out.iterdir())):
         msg = f"--out {args.out} is not an empty folder; choose another"
-        raise ValueError(msg)
+        raise InputError(msg)
     temporary = args.out.with_name(f".{args.out.name}.unfinished")
     if not args.out.exists():
         check_output_file(args.out)

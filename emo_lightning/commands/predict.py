@@ -5,21 +5,26 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-HELP = """\
+from emo_lightning.commands.arguments import check_at_least, new_parser
+from emo_lightning.core.errors import InputError
+
+USAGE = """\
 emo predict MODEL TARS… --out predictions.jsonl
        emo predict --endpoint CONFIG.yaml TARS… --out predictions.jsonl
        emo predict --base-url URL --model NAME --api-key-env VARIABLE TARS… --out predictions.jsonl"""
 
-EXAMPLE = """\
-MODEL is an adapter folder, a merged or other Qwen2.5-VL folder, a Hugging Face id, or a folder with emo.json (an experiment's `model`
-stage). What was answered is never asked again: run the same command after an interrupt. Answers of an endpoint are kept in a ledger
-and paid once. Exit status: 0 done, 2 error, 3 the budget was reached, 130 interrupted.
+ABOUT = """\
+Ask a model about images and write its answers to a predictions file, which `emo eval` scores. MODEL is an adapter folder, a folder of
+Qwen2.5-VL (merged or not), a Hugging Face id, or a folder with emo.json (of an experiment's `model` stage). A model may also stand
+behind an OpenAI-compatible endpoint.
 
+What is answered is not asked again: after an interrupt run the same command. Answers of an endpoint are kept in a ledger, so each is
+paid once. Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 130 interrupted."""
+
+EXAMPLES = """\
 examples:
   emo predict runs/demo/model runs/demo/world/reference --out demo.jsonl
   emo predict Qwen/Qwen2.5-VL-3B-Instruct 'data/test-*.tar' --out base.jsonl --max-pixels 200704
@@ -34,36 +39,35 @@ boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels
 
 OBJECTIVES = ("attributes", "emotion")
 STORE = Path("runs/answers")
-BUDGET_REACHED = 3
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        "emo predict", usage=HELP, description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("predict", ABOUT, EXAMPLES, USAGE)
     parser.add_argument("inputs", nargs="+", metavar="MODEL TARS", help="the model, then tars, folders of tars, globs")
     parser.add_argument("--out", type=Path, required=True, help="predictions file, .jsonl")
     parser.add_argument("--objectives", nargs="+", help=f"what is asked (default: {' '.join(OBJECTIVES)}, or the bundle's)")
     parser.add_argument("--limit", type=int, help="only the first so many images")
     parser.add_argument(
-        "--blind", action="store_true", help="show grey instead of the images: what the model says without looking"
+        "--blind", action="store_true", help="show grey instead of the images, to see what the model says without looking"
     )
     local = parser.add_argument_group("a model on this machine")
     local.add_argument("--batch-size", type=int, default=16, help="images at a time on each device (default: 16)")
-    local.add_argument("--max-new-tokens", type=int, default=256, help="of one reply (default: 256)")
+    local.add_argument("--max-new-tokens", type=int, default=256, help="tokens that one answer may have (default: 256)")
     local.add_argument("--min-pixels", type=int, help="an image with fewer is enlarged (default: the processor's)")
     local.add_argument("--max-pixels", type=int, help="an image with more is reduced (default: the processor's)")
-    local.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights")
-    local.add_argument("--qlora", action="store_true", help="language model in 4 bits")
+    local.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights (default: auto)"
+    )
+    local.add_argument("--qlora", action="store_true", help="load the language model in 4 bits")
     local.add_argument("--emotion-scores", action="store_true", help="also write the distribution over the eight emotions")
     local.add_argument("--accelerator", default="auto", help="cpu, gpu, … (default: auto)")
     local.add_argument("--devices", default="auto", help="how many (default: all GPUs, or one CPU process)")
-    local.add_argument("--num-workers", type=int, default=0, help="processes that read ahead")
+    local.add_argument("--num-workers", type=int, default=0, help="processes that read images ahead (default: 0)")
     remote = parser.add_argument_group("a model behind an OpenAI-compatible endpoint")
     remote.add_argument("--endpoint", type=Path, metavar="CONFIG.yaml", help="the endpoint, instead of the next three")
     remote.add_argument("--base-url", help="e.g. https://api.openai.com/v1")
-    remote.add_argument("--model", help="name that the endpoint knows")
+    remote.add_argument("--model", help="name of the model at the endpoint")
     remote.add_argument("--api-key-env", metavar="VARIABLE", help="environment variable that holds the key")
     remote.add_argument(
         "--price", nargs=2, metavar=("IN", "OUT"), help="USD per million tokens, for a model without a row in prices.yaml"
@@ -72,9 +76,11 @@ def parser() -> argparse.ArgumentParser:
         "--boxes", choices=("pixels", "resized", "thousandths"), help="coordinates of the model's boxes (default: pixels)"
     )
     remote.add_argument("--store", type=Path, default=STORE, help=f"folder of the ledger (default: {STORE})")
-    remote.add_argument("--budget", metavar="USD", help="stop before this is passed, all runs on the store together")
-    remote.add_argument("--estimate", action="store_true", help="print what it can cost at most, and stop")
-    remote.add_argument("--resend-unknown", action="store_true", help="send again what may have been answered (and paid)")
+    remote.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")
+    remote.add_argument("--estimate", action="store_true", help="print the most that it can cost, and stop")
+    remote.add_argument(
+        "--resend-unknown", action="store_true", help="send again what may have been answered (and paid) before"
+    )
     return parser
 
 
@@ -83,27 +89,24 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.out.suffix != ".jsonl":
         msg = f"--out {args.out}: a predictions file ends in .jsonl"
-        raise ValueError(msg)
-    if args.batch_size < 1 or args.max_new_tokens < 1 or (args.limit is not None and args.limit < 1):
-        msg = "--batch-size, --max-new-tokens and --limit: expected 1 or more"
-        raise ValueError(msg)
+        raise InputError(msg)
+    check_at_least("--batch-size", args.batch_size)
+    check_at_least("--max-new-tokens", args.max_new_tokens)
+    check_at_least("--limit", args.limit)
     three = {"--base-url": args.base_url, "--model": args.model, "--api-key-env": args.api_key_env}
     if args.endpoint and any(three.values()):
         msg = f"--endpoint names the endpoint; {next(k for k, v in three.items() if v)} does not go with it"
-        raise ValueError(msg)
+        raise InputError(msg)
     if args.endpoint or any(three.values()):
         if not args.endpoint and (missing := [k for k, v in three.items() if not v]):
             msg = f"an endpoint needs --base-url, --model and --api-key-env; {missing[0]} is missing"
-            raise ValueError(msg)
-        from emo_lightning.experiment.kinds import load
+            raise InputError(msg)
+        from emo_lightning.commands.endpoint import predict_at_endpoint
 
-        try:
-            return _remote(args)
-        except load("emo_lightning.core.errors:UserError") as error:
-            raise ValueError(str(error)) from error
+        return predict_at_endpoint(args, args.objectives or list(OBJECTIVES))
     if len(args.inputs) < 2:
         msg = f"expected MODEL and TARS, found {args.inputs[0]!r} alone (see: emo predict --help)"
-        raise ValueError(msg)
+        raise InputError(msg)
     return _local(args)
 
 
@@ -153,96 +156,33 @@ def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]
     return model, objectives or list(OBJECTIVES)
 
 
-def _launched(args: argparse.Namespace) -> dict[str, Any]:
+class _Launch(TypedDict, total=False):
+    """Arguments of the Trainer."""
+
+    accelerator: str
+    devices: int | str
+    num_nodes: int
+    strategy: str
+
+
+def _launched(args: argparse.Namespace) -> _Launch:
     """Devices and strategy: what torchrun or SLURM has started, or what was asked for."""
     env = os.environ
     if "LOCAL_WORLD_SIZE" in env and "RANK" in env:
         here = int(env["LOCAL_WORLD_SIZE"])
-        started = {"devices": here, "num_nodes": int(env["WORLD_SIZE"]) // here}
+        nodes = int(env["WORLD_SIZE"]) // here
     elif int(env.get("SLURM_NTASKS", "1")) > 1:
         nodes = int(env.get("SLURM_JOB_NUM_NODES", env.get("SLURM_NNODES", "1")))
-        started = {"devices": int(env["SLURM_NTASKS"]) // nodes, "num_nodes": nodes}
+        here = int(env["SLURM_NTASKS"]) // nodes
     else:
+        if args.devices != "auto" and not args.devices.isdigit():
+            msg = f"--devices {args.devices}: expected auto or a number"
+            raise InputError(msg)
         devices = args.devices if args.devices == "auto" else int(args.devices)
         return {
             "accelerator": args.accelerator,
             "devices": devices,
             "strategy": "ddp" if devices not in ("auto", 1) else "auto",
         }
-    several = started["devices"] * started["num_nodes"] > 1
-    return {"accelerator": args.accelerator, **started, "strategy": "ddp" if several else "auto"}
-
-
-def _remote(args: argparse.Namespace) -> int:
-    from emo_lightning.data.tar_index import TarIndex
-    from emo_lightning.experiment.kinds import load
-    from emo_lightning.tasks import endpoint
-    from emo_lightning.tasks.prediction_files import AnswerFiles, counts_line, of_record
-
-    # The factory owns the ledger; it is reached by name, as for stages.
-    config = _config(args, load("data_prep.provider.model_under_test:UnderTest"))
-    objectives = args.objectives or list(OBJECTIVES)
-    index = TarIndex.open(args.inputs)
-    if args.limit is not None:
-        index = index.take(range(min(args.limit, len(index))))
-    files = AnswerFiles(args.out)
-    with load("data_prep.provider.model_under_test:Endpoint")(config, args.store, args.budget, args.resend_unknown) as asked:
-        picture = load("data_prep.provider.request:Picture")
-        requests = endpoint.questions(index, objectives, picture, asked.request, args.blind)
-        print(asked.estimate(requests).text())
-        if args.estimate:
-            return 0
-        files.begin(endpoint.about(config, objectives, args.blind))
-        with _bar(len(requests)) as advance:
-            answers = asked.ask(requests, advance)
-    tally = answers.tally
-    print(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / 1e9:.6f}")
-    if answers.stopped:
-        left = len(requests) - len(answers.replies)
-        print(
-            f"{'the budget was reached' if answers.by_budget else 'stopped'}: {left} questions are left; the same command goes on"
-        )
-        return BUDGET_REACHED if answers.by_budget else 130
-    found = endpoint.predictions(index, objectives, answers.replies, config)
-    files.append(0, [of_record(prediction, record) for prediction, record in found])
-    print(f"{counts_line(files.finish())}: {args.out}")
-    for kind, count in _missing(answers.replies).items():
-        print(f"no reply ({kind}): {count} questions, counted as wrong{_advice(kind)}")
-    return 0
-
-
-def _config(args: argparse.Namespace, kind: Any) -> Any:
-    changed = {"boxes": args.boxes} if args.boxes else {}
-    if args.endpoint:
-        return kind.load(args.endpoint).model_copy(update=changed)
-    given = {"base_url": args.base_url, "model": args.model, "api_key_env": args.api_key_env, **changed}
-    if args.price:
-        given["price"] = {"input": args.price[0], "output": args.price[1]}
-    return kind.of(given, "command line")
-
-
-def _missing(replies: dict[int, Any]) -> dict[str, int]:
-    """Failures by kind."""
-    from collections import Counter
-
-    return dict(sorted(Counter(reply.kind for reply in replies.values() if not isinstance(reply, str)).items()))
-
-
-def _advice(kind: str) -> str:
-    match kind:
-        case "refused":
-            return ""
-        case "unknown":
-            return "; --resend-unknown asks them again (they may be paid twice)"
-        case _:
-            return "; the same command asks them again"
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[Any], None]]:
-    """A progress bar on a terminal; `advance(tally)` after each reply."""
-    from emo_lightning.core.progress import progress_bars
-
-    with progress_bars() as bars:
-        task = bars.add_task("ask", total=total)
-        yield lambda tally: bars.update(task, advance=1, description=f"ask: ${tally.cost_nano / 1e9:.4f}")
+    strategy = "ddp" if here * nodes > 1 else "auto"
+    return {"accelerator": args.accelerator, "devices": here, "num_nodes": nodes, "strategy": strategy}

@@ -5,19 +5,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from emo_lightning.commands.arguments import new_parser
+from emo_lightning.core.errors import InputError
+
 EXAMPLE = """examples:
   emo report runs/demo
   emo report runs/demo --out demo.html --wandb
-  emo report runs/monday runs/tuesday        one page, tables side by side
+  emo report runs/monday runs/tuesday        (one page, tables side by side)
 """
+
+
+ABOUT = """\
+Write one HTML page about one or several finished runs, which needs no other file, and every table on it as Markdown, LaTeX and CSV."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(
-        "emo report", description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = new_parser("report", ABOUT, EXAMPLE)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run directory, runs/NAME; several are set side by side"
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory, runs/NAME; several are compared")
     parser.add_argument(
         "--out",
         type=Path,
@@ -25,12 +32,16 @@ def parser() -> argparse.ArgumentParser:
         help="where to write; tables go to FILE_tables/ (default: RUN/report.html, or report-A-B.html beside the first of several)",
     )
     parser.add_argument(
-        "--samples", type=int, default=4, metavar="N", help="images shown of right and of wrong answers each (default 4)"
+        "--samples",
+        type=int,
+        default=4,
+        metavar="N",
+        help="show so many images with right answers, and so many with wrong ones (default: 4)",
     )
     parser.add_argument(
         "--wandb", action="store_true", help="also log tables, images and an artifact to W&B (offline unless WANDB_MODE=online)"
     )
-    parser.add_argument("--project", metavar="NAME", help="of W&B (default: emo-lightning)")
+    parser.add_argument("--project", metavar="NAME", help="W&B project (default: emo-lightning)")
     return parser
 
 
@@ -39,10 +50,10 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     if args.out and args.out.suffix.lower() not in (".html", ".htm"):
         msg = f"--out {args.out}: expected a file that ends in .html; tables go beside it"
-        raise ValueError(msg)
+        raise InputError(msg)
     if args.project and not args.wandb:
         msg = "--project is W&B's: give --wandb too"
-        raise ValueError(msg)
+        raise InputError(msg)
     from emo_lightning.report.build import build_report, default_out
 
     report = build_report(args.runs, args.out or default_out(args.runs), args.samples)

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-HELP = """usage: lightning run EXPERIMENT.yaml [--key value …]      (the same as: emo run …)
+from dataclasses import dataclass, field
 
-Runs the stages of an experiment into runs/NAME/STAGE/. A finished stage is skipped, a half-finished one resumes.
+from emo_lightning.core.errors import DEBUG_HELP, InputError
+
+HELP = f"""usage: lightning run EXPERIMENT.yaml [--key value …]      (the same as: emo run …)
+
+Runs the stages of an experiment. Each writes its files to runs/NAME/STAGE/. A finished stage is skipped, an unfinished one goes on.
 
   --name NAME           run directory below --runs (default: the experiment's name)
   --runs DIR            folder of all runs (default: runs)
-  --only STAGE          run just this stage
-  --print_config        show the resolved config and stop
+  --only STAGE          run this stage only
+  --print_config        print the resolved experiment, and run nothing
   --vars.NAME VALUE     set a variable of the experiment
-  --STAGE.KEY VALUE     override a key of one stage, e.g. --round1.model.optim.lr 1e-4
-  --KEY VALUE           override a key in every stage that takes it, e.g. --trainer.devices 2 --trainer.strategy ddp
+  --STAGE.KEY VALUE     set a key of one stage, e.g. --round1.model.optim.lr 1e-4
+  --KEY VALUE           set a key of every stage that has it, e.g. --trainer.devices 2 --trainer.strategy ddp
+  --debug               {DEBUG_HELP}
 
-example: lightning run experiments/round1.yaml --vars.train 'data/train-{000000..000099}.tar' --trainer.devices 8
-torchrun and srun start it unchanged: torchrun --nproc-per-node 8 $(which lightning) run experiments/emoverse.yaml"""
+Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted.
+
+example: lightning run experiments/round1.yaml --vars.train 'data/train-{{000000..000099}}.tar' --trainer.devices 8
+torchrun and srun start it as it is: torchrun --nproc-per-node 8 $(which lightning) run experiments/emoverse.yaml"""
 
 
-def parse(argv: list[str]) -> tuple[str, list[tuple[str, str]], dict[str, str | bool]]:
-    """Split the command line into (experiment, overrides, own options).
+@dataclass
+class CommandLine:
+    """What was typed, by where it goes."""
+
+    experiment: str
+    """File, or name of one that is shipped."""
+    name: str | None = None
+    """Of the run."""
+    runs: str = "runs"
+    """Folder of all runs."""
+    only: str | None = None
+    """Stage to run."""
+    print_config: bool = False
+    """Whether to print the resolved experiment instead of running it."""
+    overrides: list[tuple[str, str]] = field(default_factory=list)
+    """(dotted key, YAML text)."""
+
+
+def parse(argv: list[str]) -> CommandLine:
+    """Split the command line.
 
     Raises:
-        ValueError: no experiment, an option without a value, or a stray word.
+        InputError: no experiment, an option without a value, or a stray word.
     """
-    own: dict[str, str | bool] = {}
-    overrides: list[tuple[str, str]] = []
+    found = CommandLine("")
     paths: list[str] = []
     words = iter(argv)
     for word in words:
@@ -34,21 +58,22 @@ def parse(argv: list[str]) -> tuple[str, list[tuple[str, str]], dict[str, str | 
             continue
         key, equals, value = word[2:].partition("=")
         if key in ("print_config", "print-config"):
-            own["print_config"] = True
+            found.print_config = True
             continue
         if not equals:
             value = next(words, "--")
             if value.startswith("--"):
                 msg = f"--{key} needs a value"
-                raise ValueError(msg)
+                raise InputError(msg)
         if key in ("name", "runs", "only"):
-            own[key] = value
+            setattr(found, key, value)
         else:
-            overrides.append((key, value))
+            found.overrides.append((key, value))
     if len(paths) != 1:
         msg = f"expected one experiment file, found {len(paths)}: {' '.join(paths) or 'none'} (see: lightning run --help)"
-        raise ValueError(msg)
-    return paths[0], overrides, own
+        raise InputError(msg)
+    found.experiment = paths[0]
+    return found
 
 
 def main(argv: list[str]) -> int:
@@ -56,11 +81,11 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0
-    path, overrides, own = parse(argv)
+    given = parse(argv)
     from emo_lightning.experiment.resolve import load_experiment
 
-    experiment = load_experiment(path, overrides, name=own.get("name"), runs=own.get("runs", "runs"))  # type: ignore[arg-type]
-    if own.get("print_config"):
+    experiment = load_experiment(given.experiment, given.overrides, name=given.name, runs=given.runs)
+    if given.print_config:
         from emo_lightning.experiment.arguments import check
 
         for stage in experiment.stages:
@@ -69,5 +94,5 @@ def main(argv: list[str]) -> int:
         return 0
     from emo_lightning.experiment.runner import run_experiment
 
-    run_experiment(experiment, only=own.get("only"))  # type: ignore[arg-type]
+    run_experiment(experiment, only=given.only)
     return 0

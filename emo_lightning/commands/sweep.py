@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-HELP = """usage: emo sweep SWEEP.yaml [--local] [OPTIONS] [--KEY VALUE …]
+from emo_lightning.core.errors import DEBUG_HELP, InputError
 
-Runs an experiment once for each choice of the sweep's parameters. The file is W&B's own format; its parameters are keys of `emo run`.
-Without --local it is registered on W&B and an agent works on it here; more agents anywhere: wandb agent ENTITY/PROJECT/ID.
+if TYPE_CHECKING:
+    from emo_lightning.sweep.config import Sweep
+    from emo_lightning.sweep.values import Values
 
-  --check               say what is wrong with the file, and run nothing (no network; exit code 2 if anything is)
-  --local               run it here without a server: grid, random, or bayes (which needs Optuna: pip install 'emo-lightning[sweep]').
-                        Finished runs are not run again, a killed one goes on. Ends in runs/NAME/results.{md,json,png}
-  --jobs N              runs at a time (default 1); they share the cores, and the GPUs that CUDA_VISIBLE_DEVICES lists
-  --count N             runs in all; with W&B, of this agent (default: the file's run_cap, or a grid's end)
-  --seed N              of random and bayes, with --local (default 0)
-  --max-failures N      with --local: start no more after so many failures in a row (default 3)
+HELP = f"""usage: emo sweep SWEEP.yaml [--local] [OPTIONS] [--KEY VALUE …]
+
+Runs an experiment once for each choice of the sweep's parameters. The file has W&B's own format; its parameters are keys of `emo run`.
+Without --local the sweep is registered on W&B, and an agent works on it here. Start more agents anywhere: wandb agent ENTITY/PROJECT/ID.
+
+  --check               say what is wrong with the file, and run nothing (needs no network; exit status 2 if anything is wrong)
+  --local               run it here without a server, by grid, random or bayes (bayes needs Optuna: pip install 'emo-lightning[sweep]').
+                        Finished runs are not run again, a killed one goes on. Results: runs/NAME/results.{{md,json,png}}
+  --jobs N              runs at a time (default: 1); they share the cores, and the GPUs that CUDA_VISIBLE_DEVICES lists
+  --count N             runs in all; with W&B, runs of this agent (default: the file's run_cap, or the end of the grid)
+  --seed N              with --local: random seed of random and bayes (default: 0)
+  --max-failures N      with --local: start no more after so many failures in a row (default: 3)
   --runs DIR            with --local: folder of all runs (default: runs)
   --name NAME           with --local: the sweep's folder below --runs (default: the file's `name`)
   --project, --entity   of W&B
-  --KEY VALUE           the same value for every run, e.g. --vars.features runs/demo/features-attribute; for a key that the sweep varies a
-                        list, which takes the place of the file's: --des.model.head.num_layers '[1, 2, 4]'
+  --KEY VALUE           the same value for every run, e.g. --vars.features runs/demo/features-attribute. A list replaces the file's values
+                        of a key that the sweep varies: --des.model.head.num_layers '[1, 2, 4]'
+  --debug               {DEBUG_HELP}
+
+Exit status: 0 done, 1 a run failed (or a bug of ours), 2 something that you can mend, 130 interrupted.
 
 example: emo sweep experiments/sweeps/fusion.yaml --local --vars.features runs/demo/features-attribute"""
 
@@ -28,50 +40,73 @@ _NUMBERS = {"jobs": 1, "count": 1, "seed": 0, "max-failures": 1}
 """Option -> the least that it may be."""
 _WORDS = ("runs", "name", "project", "entity")
 _FLAGS = ("check", "local")
+_LOCAL_ONLY = ("jobs", "seed", "max-failures", "runs", "name")
+_REMOTE_ONLY = ("project", "entity")
 
 
-def parse(argv: list[str]) -> tuple[list[str], dict[str, Any], dict[str, str]]:
-    """Split the command line into (files, own options, fixed values of the runs).
+@dataclass
+class _CommandLine:
+    """What was typed, by where it goes."""
+
+    files: list[str] = field(default_factory=list)
+    flags: set[str] = field(default_factory=set)
+    numbers: dict[str, int] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+    """Values of every run: key of `emo run` -> YAML text."""
+
+    def refuse(self, names: tuple[str, ...], why: str) -> None:
+        """Refuse options that mean nothing here.
+
+        Raises:
+            InputError: one was given.
+        """
+        for name in names:
+            if name in self.numbers or name in self.words:
+                msg = f"--{name} {why}"
+                raise InputError(msg)
+
+
+def parse(argv: list[str]) -> _CommandLine:
+    """Split the command line.
 
     Raises:
-        ValueError: an option without a value, or a number that is none.
+        InputError: an option without a value, or a number that is none.
     """
-    files: list[str] = []
-    own: dict[str, Any] = {}
-    fixed: dict[str, str] = {}
+    found = _CommandLine()
     words = iter(argv)
     for word in words:
         if not word.startswith("--"):
-            files.append(word)
+            found.files.append(word)
             continue
         key, equals, value = word[2:].partition("=")
         if key in _FLAGS:
-            own[key] = True
+            found.flags.add(key)
             continue
         if not equals:
             value = next(words, "--")
             if value.startswith("--"):
                 msg = f"--{key} needs a value (see: emo sweep --help)"
-                raise ValueError(msg)
+                raise InputError(msg)
         if key in _NUMBERS:
-            own[key] = _number(key, value)
+            found.numbers[key] = _number(key, value)
         elif key in _WORDS:
-            own[key] = value
+            found.words[key] = value
         elif "." not in key:
             from emo_lightning.sweep.parameters import suggestion
 
             known = (*_FLAGS, *_NUMBERS, *_WORDS)
             msg = f"--{key}: no such option{suggestion(key, known)}; allowed: {', '.join(known)}, or a dotted key of `emo run`"
-            raise ValueError(msg)
+            raise InputError(msg)
         else:
-            fixed[key] = value
-    return files, own, fixed
+            found.fixed[key] = value
+    return found
 
 
 def _number(key: str, text: str) -> int:
     if not text.lstrip("-").isdigit() or int(text) < _NUMBERS[key]:
         msg = f"--{key} is {text!r}; expected a whole number, at least {_NUMBERS[key]}"
-        raise ValueError(msg)
+        raise InputError(msg)
     return int(text)
 
 
@@ -84,68 +119,67 @@ def main(argv: list[str]) -> int:
         from emo_lightning.sweep.remote import trial
 
         return trial(argv[1:])
-    files, own, texts = parse(argv)
-    if not files or (len(files) > 1 and not own.get("check")):
+    given = parse(argv)
+    files, checking = given.files, "check" in given.flags
+    if not files or (len(files) > 1 and not checking):
         msg = f"expected one sweep file, found {len(files)}: {' '.join(files) or 'none'} (see: emo sweep --help)"
-        raise ValueError(msg)
-    import yaml
-
-    fixed = {key: yaml.safe_load(text) for key, text in texts.items()}
-    faults = sum([_check(file, fixed, bool(own.get("check"))) for file in files])
-    if faults or own.get("check"):
+        raise InputError(msg)
+    fixed = _fixed_values(given.fixed)
+    faults = sum([_check(file, fixed, checking) for file in files])
+    if faults or checking:
         return 2 if faults else 0
     from emo_lightning.sweep.config import beside, load_sweep
 
     sweep = load_sweep(files[0], fixed)
     fixed = beside(sweep, fixed)
-    if own.get("local"):
-        return _local(sweep, own, fixed)
-    _refuse(own, ("jobs", "seed", "max-failures", "runs", "name"))
+    if "local" in given.flags:
+        given.refuse(_REMOTE_ONLY, "is W&B's; it means nothing with --local")
+        return _local(sweep, given, fixed)
+    given.refuse(_LOCAL_ONLY, "belongs to --local; on W&B the file and the server decide")
     from emo_lightning.sweep.remote import run_on_wandb
 
-    run_on_wandb(sweep, project=own.get("project"), entity=own.get("entity"), count=own.get("count"), fixed=fixed)
+    words = given.words
+    run_on_wandb(sweep, project=words.get("project"), entity=words.get("entity"), count=given.numbers.get("count"), fixed=fixed)
     return 0
 
 
-def _check(file: str, fixed: dict[str, Any], said: bool) -> int:
-    """Print what is wrong with a file; returns how much that is."""
-    import sys
+def _fixed_values(texts: dict[str, str]) -> Values:
+    import yaml
 
+    fixed = {}
+    for key, text in texts.items():
+        try:
+            fixed[key] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            msg = f"--{key} {text}: not YAML: {' '.join(str(error).split())}"
+            raise InputError(msg) from None
+    return fixed
+
+
+def _check(file: str, fixed: Values, say_so: bool) -> int:
+    """Print what is wrong with a file; returns how much that is."""
     from emo_lightning.sweep.lint import lint
 
     _, problems = lint(file, fixed)
     for problem in problems:
         print(f"error: {file}: {problem}", file=sys.stderr)
-    if said and not problems:
+    if say_so and not problems:
         print(f"{file}: no fault found")
     return len(problems)
 
 
-def _refuse(own: dict[str, Any], names: tuple[str, ...]) -> None:
-    for name in names:
-        if name in own:
-            msg = f"--{name} belongs to --local; on W&B the file and the server decide"
-            raise ValueError(msg)
-
-
-def _local(sweep: Any, own: dict[str, Any], fixed: dict[str, Any]) -> int:
-    from pathlib import Path
-
+def _local(sweep: Sweep, given: _CommandLine, fixed: Values) -> int:
     from emo_lightning.cli import main as emo
     from emo_lightning.sweep.local import Outcome, Settings, console, run_local
     from emo_lightning.sweep.results import show_results, write_results
 
-    _refuse_remote = [name for name in ("project", "entity") if name in own]
-    if _refuse_remote:
-        msg = f"--{_refuse_remote[0]} is W&B's; it means nothing with --local"
-        raise ValueError(msg)
     settings = Settings(
-        Path(own.get("runs", "runs")),
-        own.get("name", sweep.name),
-        own.get("jobs", 1),
-        own.get("count"),
-        own.get("seed", 0),
-        own.get("max-failures", 3),
+        Path(given.words.get("runs", "runs")),
+        given.words.get("name", sweep.name),
+        given.numbers.get("jobs", 1),
+        given.numbers.get("count"),
+        given.numbers.get("seed", 0),
+        given.numbers.get("max-failures", 3),
         fixed,
     )
     outcome = Outcome()

@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL.Image import Image
 
-from emo_lightning.analysis.mds import Cloud
+from emo_lightning.analysis.mds import MdsMap
 from emo_lightning.analysis.references import References
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.records import EMOTIONS, Record
+from emo_lightning.report.html import environment
 
 THUMBNAIL_SIDES = (128, 96, 72, 56, 40)
 """Longest side of the pictures in pixels: the first with which the page stays below its limit."""
@@ -25,14 +25,14 @@ THUMBNAIL_SIDES = (128, 96, 72, 56, 40)
 _QUALITY = 72
 
 
-def write_cloud_page(
-    out: Path, clouds: Mapping[str, Cloud], references: References | None, megabytes: float = 6.0, title: str = "Emotion cloud"
+def write_mds_page(
+    out: Path, maps: Mapping[str, MdsMap], references: References | None, megabytes: float = 6.0, title: str = "Emotion cloud"
 ) -> dict[str, int]:
     """Write the page.
 
     Args:
         out: the .html file.
-        clouds: arm -> layout; all of the same images, in the same order.
+        maps: arm -> layout; all of the same images, in the same order.
         references: records and, from tars, images; None leaves id and emotion alone.
         megabytes: that the pictures may take in all, as base64; they are made smaller, and at last left out.
         title: of the page.
@@ -46,10 +46,10 @@ def write_cloud_page(
     if megabytes < 0:
         msg = f"megabytes={megabytes}; expected at least 0"
         raise ValueError(msg)
-    first = next(iter(clouds.values()))
-    for arm, cloud in clouds.items():
-        if cloud.ids != first.ids or cloud.labels != first.labels:
-            msg = f"arm {arm!r} shows other images than {next(iter(clouds))!r}; a page shows the same in all"
+    first = next(iter(maps.values()))
+    for arm, layout in maps.items():
+        if layout.ids != first.ids or layout.labels != first.labels:
+            msg = f"arm {arm!r} shows other images than {next(iter(maps))!r}; a page shows the same in all"
             raise ValueError(msg)
     rows = {} if references is None else {record.id: i for i, record in enumerate(references.records)}
     points = []
@@ -65,22 +65,16 @@ def write_cloud_page(
     data = {
         "emotions": [{"name": name, "colour": EMOTION_COLOURS.get(name, "#888888")} for name in names],
         "points": points,
-        "arms": [{"name": arm, "xy": _unit(cloud)} for arm, cloud in clouds.items()],
+        "arms": [{"name": arm, "xy": _unit(layout)} for arm, layout in maps.items()],
     }
-    environment = Environment(
-        loader=PackageLoader("emo_lightning.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # No value can end the script element: the one character that could is written as JSON's escape.
     script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     page = (
-        environment.get_template("cloud.html.j2")
+        environment()
+        .get_template("mds.html.j2")
         .render(
             title=title,
-            arms=[(arm, cloud.summary()) for arm, cloud in clouds.items()],
+            arms=[(arm, layout.summary()) for arm, layout in maps.items()],
             data=Markup(script),
             with_images=sum(bool(p) for p in pictures),
             points=len(points),
@@ -110,11 +104,11 @@ def _described(record: Record | None) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _unit(cloud: Cloud) -> list[list[float]]:
+def _unit(layout: MdsMap) -> list[list[float]]:
     """(N, 2) within the unit square around its middle, one scale for both axes, y downwards as on a screen."""
-    low, high = cloud.coords.min(axis=0), cloud.coords.max(axis=0)
+    low, high = layout.coords.min(axis=0), layout.coords.max(axis=0)
     reach = float((high - low).max()) or 1.0
-    placed = (cloud.coords - (low + high) / 2) / reach + 0.5
+    placed = (layout.coords - (low + high) / 2) / reach + 0.5
     return [[round(float(x), 4), round(1 - float(y), 4)] for x, y in placed]
 
 

@@ -1,26 +1,29 @@
 """What any stage may leave for the report: `page.json`, tables and figures without knowledge of what they mean.
 
     {"title": "Calibration", "text": "…", "notes": ["3 predictions had no scores"],
-     "tables": [{"title": "ECE", "columns": ["arm", "ECE ↓"], "rows": [["base", {"value": 4.1, "low": 3.0, "high": 5.5}]],
-                 "note": "15 bins", "digits": 2}],
+     "tables": [{"key": "calibration-ece", "title": "ECE", "columns": ["arm", "ECE ↓"], "column_keys": ["arm", "ece"],
+                 "rows": [["base", {"value": 4.1, "low": 3.0, "high": 5.5}]], "note": "15 bins", "digits": 2}],
      "figures": [{"title": "Reliability", "file": "reliability.svg", "note": "…"}]}
 
 A cell is a text, a number, null (not computed), or an object with `value` and either `low` and `high` (an interval) or `std`.
-Files stand beside `page.json`.
+Of a table `columns` and `rows` are needed. Without keys, as in files made before 0.2.0, they follow from the titles. The other
+keys are the fields of `table.Table`. A figure's file stands beside `page.json`.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeAlias
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
 
 from emo_lightning.core.files import write_json
 from emo_lightning.core.records import SchemaError
+from emo_lightning.report.table import Cell, Column, Spread, Table, numbered, slug
 
 PAGE = "page.json"
 """Its name in a stage's folder."""
@@ -29,37 +32,9 @@ FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpe
 """What a figure may be. An .html file must be whole in itself; it is shown in a sandboxed frame that may run its scripts."""
 
 
-@dataclass(frozen=True)
-class Spread:
-    """A number with its interval, or with its standard deviation."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    std: float | None = None
-
-
-Cell: TypeAlias = str | int | float | Spread | None
-
-MISSING = "–"
-"""What stands where a cell is null."""
-
-
-@dataclass
-class PageTable:
-    """A table; the first column names its rows."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[Cell]]
-    note: str = ""
-    digits: int = 2
-    """Behind the decimal point, of every number that is not whole."""
-
-
 @dataclass
 class PageFigure:
-    """A picture beside `page.json`."""
+    """A drawing beside `page.json`."""
 
     title: str
     file: str
@@ -72,7 +47,7 @@ class Page:
 
     title: str
     text: str = ""
-    tables: list[PageTable] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
     figures: list[PageFigure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was skipped or could not be computed; stands on top of the report."""
@@ -82,19 +57,28 @@ def write_page(out: Path, page: Page) -> None:
     """Write `out/page.json`; a number that is not finite becomes null, and a note counts them.
 
     Raises:
-        SchemaError: a row has not as many cells as there are columns, or a figure's file is missing or of no known type.
+        SchemaError: a row has not as many cells as there are columns, two columns or rows have one key, or a figure's file is
+            missing or of no known type.
     """
     path = Path(out) / PAGE
-    lost = [0]
-    value = _plain(page, lost)
-    if lost[0]:
-        value["notes"].append(f"{page.title}: {lost[0]} figures are not finite (NaN or infinite) and are not shown")
-    _parse(path, value)
+    found: dict[str, object] = {
+        "title": page.title,
+        "text": page.text,
+        "tables": [_table_json(table) for table in page.tables],
+        "figures": [{"title": f.title, "file": f.file, "note": f.note} for f in page.figures],
+        "notes": page.notes,
+    }
+    if lost := sum(_not_finite(cell) for table in page.tables for row in table.rows for cell in row):
+        found["notes"] = [
+            *page.notes,
+            f"{page.title}: {lost} figures are not finite (NaN or infinite) and are not shown",
+        ]
+    _parse(path, json.dumps(found, allow_nan=False))
     for figure in page.figures:
         if not (Path(out) / figure.file).is_file():
             msg = f"{path}: figure {figure.title!r} names {figure.file!r}, which is not there"
             raise SchemaError(msg)
-    write_json(path, value)
+    write_json(path, found)
 
 
 def read_page(path: Path) -> Page:
@@ -103,143 +87,229 @@ def read_page(path: Path) -> Page:
     Raises:
         SchemaError: names the file, the key, what was found and what is allowed.
     """
+    return _parse(Path(path), Path(path).read_bytes())
+
+
+def _parse(path: Path, data: str | bytes) -> Page:
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: not JSON: {error}"
+        found = _PageFile.model_validate_json(data)
+    except ValidationError as error:
+        msg = f"{path}: {_problem(error)}"
         raise SchemaError(msg) from None
-    return _parse(Path(path), found)
+    figures = [PageFigure(f.title, f.file, f.note or "") for f in found.figures]
+    return Page(found.title, found.text, [t.table(found.title) for t in found.tables], figures, found.notes)
 
 
-def cell_text(cell: Cell, digits: int = 2) -> str:
-    """`36.60`, `36.60 [33.10, 40.25]`, `73.74 ± 0.52`, a text as it is, or a dash for null."""
-    match cell:
-        case None | Spread(value=None):
-            return MISSING
-        case str():
-            return cell
-        case int():
-            return f"{cell:,}"
-        case float():
-            return _fixed(cell, digits)
-        case Spread(value=value, low=low, high=high, std=std):
-            assert value is not None  # The first case has taken it.
-            about = f" ± {std:.{digits}f}" if std is not None else ""
-            if low is not None and high is not None:
-                about += f" [{_fixed(low, digits)}, {_fixed(high, digits)}]"
-            return f"{_fixed(value, digits)}{about}"
+def _cell(found: object) -> Cell:
+    """A cell of the file; a truth value is a word to the reader."""
+    match found:
+        case bool():
+            return "yes" if found else "no"
+        case None | str() | int():
+            return found
+        case float() if math.isfinite(found):
+            return found
+        case dict():
+            try:
+                interval = _SpreadFile.model_validate(found)
+            except ValidationError as error:
+                said = _problem(error).removeprefix("the file: ")
+                raise ValueError(f".{said.removeprefix('key ')}" if said.startswith("key ") else said) from None
+            return Spread(interval.value, interval.low, interval.high, interval.std)
         case _:
-            msg = f"cell {cell!r}; expected a text, a number, Spread or None"
-            raise TypeError(msg)
+            msg = f"found {found!r}; expected a finite number, a text, null or an object with 'value'"
+            raise ValueError(msg)
 
 
-def with_minus(text: str) -> str:
-    """A minus sign instead of the hyphen before a figure, for readers; programs read the hyphen."""
-    return re.sub(r"(?<![\w.])-(?=[\d.])", "−", text)
-
-
-def _fixed(value: float, digits: int) -> str:
-    """Never `-0.00`."""
-    text = f"{value:.{digits}f}"
-    return text if text.strip("-0.") else text.removeprefix("-")
-
-
-def _plain(value: Any, lost: list[int]) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        given = asdict(value)
-        if isinstance(value, Spread):
-            given = {k: v for k, v in given.items() if k == "value" or v is not None}
-        return {k: _plain(getattr(value, k), lost) for k in given}
-    if isinstance(value, list | tuple):
-        return [_plain(v, lost) for v in value]
-    if isinstance(value, str | int) or value is None:
-        return value
-    number = float(value)  # numpy's floats too
-    if not math.isfinite(number):
-        lost[0] += 1
-        return None
-    return number
-
-
-def _parse(path: Path, found: Any) -> Page:
-    body = _object(path, "", found, {"title"}, {"text", "tables", "figures", "notes"})
-    tables = [_table(path, f"tables[{n}]", t) for n, t in enumerate(_list(path, "tables", body.get("tables", [])))]
-    figures = [_figure(path, f"figures[{n}]", f) for n, f in enumerate(_list(path, "figures", body.get("figures", [])))]
-    notes = [_text(path, f"notes[{n}]", note) for n, note in enumerate(_list(path, "notes", body.get("notes", [])))]
-    return Page(_text(path, "title", body["title"]), _text(path, "text", body.get("text", "")), tables, figures, notes)
-
-
-def _table(path: Path, at: str, found: Any) -> PageTable:
-    body = _object(path, at, found, {"columns", "rows"}, {"title", "note", "digits"})
-    columns = [_text(path, f"{at}.columns", c) for c in _list(path, f"{at}.columns", body["columns"])]
-    rows = []
-    for n, row in enumerate(_list(path, f"{at}.rows", body["rows"])):
-        cells = [_cell(path, f"{at}.rows[{n}]", cell) for cell in _list(path, f"{at}.rows[{n}]", row)]
-        if len(cells) != len(columns):
-            msg = f"{path}: key {at}.rows[{n}]: {len(cells)} cells; expected {len(columns)}, one per column"
-            raise SchemaError(msg)
-        rows.append(cells)
-    digits = body.get("digits", 2)
-    if isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits <= 10:
-        msg = f"{path}: key {at}.digits: found {digits!r}; expected a whole number from 0 to 10"
-        raise SchemaError(msg)
-    title, note = (_text(path, f"{at}.{k}", body.get(k) or "") for k in ("title", "note"))
-    return PageTable(title, columns, rows, note, digits)
-
-
-def _figure(path: Path, at: str, found: Any) -> PageFigure:
-    body = _object(path, at, found, {"title", "file"}, {"note"})
-    file = _text(path, f"{at}.file", body["file"])
-    inside = PurePosixPath(file)
-    if inside.is_absolute() or ".." in inside.parts or inside.suffix.lower() not in FIGURE_TYPES:
-        msg = f"{path}: key {at}.file: found {file!r}; expected a file beside it that ends in {', '.join(FIGURE_TYPES)}"
-        raise SchemaError(msg)
-    return PageFigure(_text(path, f"{at}.title", body["title"]), file, _text(path, f"{at}.note", body.get("note") or ""))
-
-
-def _cell(path: Path, at: str, found: Any) -> Cell:
-    if found is None or isinstance(found, str):
+def _number(found: object) -> int | float | None:
+    if found is None or (isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)):
         return found
-    if isinstance(found, bool):
-        return "yes" if found else "no"
-    if isinstance(found, dict):
-        body = _object(path, at, found, {"value"}, {"low", "high", "std"})
-        return Spread(**{key: _number(path, f"{at}.{key}", value) for key, value in body.items()})
-    return _number(path, at, found)
+    msg = f"found {found!r}; expected a finite number or null"
+    raise ValueError(msg)
 
 
-def _number(path: Path, at: str, found: Any) -> Any:
-    if found is None:
-        return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
-        msg = f"{path}: key {at}: found {found!r}; expected a finite number, a text, null or an object with 'value'"
-        raise SchemaError(msg)
-    return found
+_Number = Annotated[int | float | None, PlainValidator(_number)]
 
 
-def _text(path: Path, at: str, found: Any) -> str:
-    if not isinstance(found, str):
-        msg = f"{path}: key {at}: found {found!r}; expected a text"
-        raise SchemaError(msg)
-    return found
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _list(path: Path, at: str, found: Any) -> Sequence[Any]:
-    if not isinstance(found, list):
-        msg = f"{path}: key {at}: found {type(found).__name__}; expected a list"
-        raise SchemaError(msg)
-    return found
+class _SpreadFile(_File):
+    value: _Number
+    low: _Number = None
+    high: _Number = None
+    std: _Number = None
 
 
-def _object(path: Path, at: str, found: Any, needed: set[str], allowed: set[str]) -> Mapping[str, Any]:
-    where = f"key {at}" if at else "the file"
-    if not isinstance(found, dict):
-        msg = f"{path}: {where}: found {type(found).__name__}; expected an object"
-        raise SchemaError(msg)
-    if missing := sorted(needed - set(found)):
-        msg = f"{path}: {where}: key {missing[0]!r} is missing; expected {', '.join(sorted(needed | allowed))}"
-        raise SchemaError(msg)
-    if unknown := sorted(set(found) - needed - allowed):
-        msg = f"{path}: {where}: unknown key {unknown[0]!r}; allowed: {', '.join(sorted(needed | allowed))}"
-        raise SchemaError(msg)
-    return found
+class _TableFile(_File):
+    columns: list[str]
+    rows: list[list[Annotated[Cell, PlainValidator(_cell)]]]
+    title: str | None = None
+    note: str | None = None
+    digits: Annotated[int, Field(ge=0, le=10)] = 2
+    key: str | None = None
+    column_keys: list[str] | None = None
+    row_keys: list[str] | None = None
+    best: set[tuple[int, int]] = set()
+    lower_is_better: set[str] = set()
+    quiet: set[int] = set()
+    quiet_note: str = ""
+    groups: list[tuple[str, int]] = []
+    arms_across: bool = False
+    shade: list[tuple[int, int, float]] = []
+    folded: bool = False
+
+    @field_validator("rows")
+    @classmethod
+    def _one_cell_per_column(cls, rows: list[list[Cell]], info: ValidationInfo) -> list[list[Cell]]:
+        count = len(info.data.get("columns", ()))
+        for n, row in enumerate(rows):
+            if len(row) != count and "columns" in info.data:
+                msg = f"[{n}]: {len(row)} cells; expected {count}, one per column"
+                raise ValueError(msg)
+        return rows
+
+    @field_validator("column_keys", "row_keys")
+    @classmethod
+    def _one_key_each(cls, keys: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        named = "columns" if info.field_name == "column_keys" else "rows"
+        if keys is not None and named in info.data and len(set(keys)) != len(info.data[named]):
+            msg = f": {len(set(keys))} keys that differ; expected {len(info.data[named])}, one for each of {named}"
+            raise ValueError(msg)
+        return keys
+
+    def table(self, page_title: str) -> Table:
+        title = self.title or page_title
+        keys = self.column_keys or numbered(self.columns)
+        return Table(
+            self.key or slug(title),
+            title,
+            [Column(key, text, n in self.quiet) for n, (key, text) in enumerate(zip(keys, self.columns, strict=True))],
+            self.rows,
+            self.note or "",
+            self.digits,
+            row_keys=self.row_keys or [],
+            best=self.best,
+            lower_is_better=self.lower_is_better,
+            quiet_note=self.quiet_note,
+            groups=self.groups,
+            arms_across=self.arms_across,
+            shade={(n, m): by for n, m, by in self.shade},
+            folded=self.folded,
+        )
+
+
+class _FigureFile(_File):
+    title: str
+    file: str
+    note: str | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _beside_the_page(cls, file: str) -> str:
+        inside = PurePosixPath(file)
+        if inside.is_absolute() or ".." in inside.parts or inside.suffix.lower() not in FIGURE_TYPES:
+            msg = f": found {file!r}; expected a file beside it that ends in {', '.join(FIGURE_TYPES)}"
+            raise ValueError(msg)
+        return file
+
+
+class _PageFile(_File):
+    title: str
+    text: str = ""
+    tables: list[_TableFile] = []
+    figures: list[_FigureFile] = []
+    notes: list[str] = []
+
+
+_EXPECTED = {
+    "string_type": "a text",
+    "list_type": "a list",
+    "bool_type": "true or false",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "finite_number": "a finite number",
+    "float_type": "a finite number",
+    "int_type": "a whole number",
+}
+"""Kinds of pydantic's errors -> what is allowed, in the words of the other messages."""
+
+
+def _problem(error: ValidationError) -> str:
+    """The first problem in one line: key, what was found, what is allowed; an unknown key comes before what is missing for it."""
+    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    kind, loc, found = first["type"], first["loc"], first["input"]
+    if kind == "json_invalid":
+        return f"not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+    if kind in ("extra_forbidden", "missing"):
+        model: type[_File] = (
+            {"tables": _TableFile, "figures": _FigureFile}.get(str(loc[0]), _PageFile) if len(loc) > 1 else _PageFile
+        )
+        model = _SpreadFile if error.title == _SpreadFile.__name__ else model
+        allowed = ", ".join(sorted(model.model_fields))
+        where = f"key {_dotted(loc[:-1])}" if len(loc) > 1 else "the file"
+        if kind == "missing":
+            return f"{where}: key {loc[-1]!r} is missing; expected {allowed}"
+        return f"{where}: unknown key {loc[-1]!r}; allowed: {allowed}"
+    where = f"key {_dotted(loc)}" if loc else "the file"
+    if kind == "value_error":
+        said = str(first["ctx"]["error"])
+        return where + (said if said.startswith((":", "[", ".")) else f": {said}")
+    if loc and loc[-1] == "digits":
+        return f"{where}: found {found!r}; expected a whole number from 0 to 10"
+    shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
+    shown = type(found).__name__ if kind in ("list_type", "model_type") else shown
+    return f"{where}: found {shown}; expected {_EXPECTED.get(kind, first['msg'])}"
+
+
+def _dotted(loc: Iterable[int | str]) -> str:
+    """`tables[0].rows[0]`."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
+    return "".join(parts).removeprefix(".")
+
+
+def _table_json(table: Table) -> dict[str, object]:
+    found: dict[str, object] = {
+        "key": table.key,
+        "title": table.title,
+        "columns": [column.title for column in table.columns],
+        "rows": [[_cell_json(cell) for cell in row] for row in table.rows],
+        "note": table.note,
+        "digits": table.digits,
+    }
+    if table.column_keys != numbered([column.title for column in table.columns]):
+        found["column_keys"] = table.column_keys
+    if table.row_keys != numbered([str(row[0]) for row in table.rows]):
+        found["row_keys"] = table.row_keys
+    more: dict[str, object] = {
+        "best": sorted(table.best),
+        "lower_is_better": sorted(table.lower_is_better),
+        "quiet": sorted(table.quiet),
+        "quiet_note": table.quiet_note,
+        "groups": table.groups,
+        "arms_across": table.arms_across,
+        "shade": [(n, m, by) for (n, m), by in table.shade.items()],
+        "folded": table.folded,
+    }
+    return found | {key: value for key, value in more.items() if value}
+
+
+def _cell_json(cell: Cell) -> object:
+    if isinstance(cell, Spread):
+        given = {"value": cell.value, "low": cell.low, "high": cell.high, "std": cell.std}
+        return {key: _number_json(value) for key, value in given.items() if key == "value" or value is not None}
+    return cell if isinstance(cell, str) else _number_json(cell)
+
+
+def _number_json(value: float | None) -> float | int | None:
+    """Numpy's numbers too; null for one that is not finite."""
+    if value is None or isinstance(value, int):
+        return value
+    return float(value) if math.isfinite(value) else None
+
+
+def _not_finite(cell: Cell) -> int:
+    """How many of a cell's numbers are not finite."""
+    numbers = (cell.value, cell.low, cell.high, cell.std) if isinstance(cell, Spread) else (cell,)
+    return sum(not isinstance(n, str) and n is not None and not math.isfinite(n) for n in numbers)

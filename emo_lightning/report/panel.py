@@ -5,16 +5,35 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from emo_lightning.analysis.references import References
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes, write_json
 from emo_lightning.core.records import Prediction, Record
+from emo_lightning.report.pictures import Answer, AnsweredImage
 
 LONG_SIDE = 480
 """Pictures are stored at most this large, pixels."""
+
+
+class PanelItem(AnsweredImage):
+    """An image of a panel."""
+
+    image: str
+    """Its file, relative to the stage's folder."""
+
+
+class Panel(TypedDict):
+    """What `panel.json` holds."""
+
+    arms: list[str]
+    seed: int
+    of: int
+    """Images that the panel's were drawn from."""
+    items: list[PanelItem]
 
 
 def choose(records: Sequence[Record], count: int, seed: int) -> list[int]:
@@ -31,19 +50,19 @@ def choose(records: Sequence[Record], count: int, seed: int) -> list[int]:
 
 def write_panel(
     out: Path, arms: Mapping[str, Mapping[str, Prediction]], references: References, count: int, seed: int
-) -> dict[str, Any]:
+) -> Panel:
     """Write `panel.json` and `panel/N.jpg` below `out`, and `panel/N.png`, `panel/N.pdf` with everything said; returns `panel.json`.
 
     Raises:
         SchemaError: the references hold no images.
-        ValueError: count < 1.
+        InputError: count < 1.
     """
     from emo_lightning.report.paper_figures import draw_comparison
 
     if count < 1:
         msg = f"count={count}; expected at least 1"
-        raise ValueError(msg)
-    items = []
+        raise InputError(msg)
+    items: list[PanelItem] = []
     for n, i in enumerate(choose(references.records, count, seed)):
         record, picture = references.records[i], references.image(i).convert("RGB")
         picture.thumbnail((LONG_SIDE, LONG_SIDE))
@@ -51,24 +70,29 @@ def write_panel(
         picture.save(buffer, "JPEG", quality=88)
         name = f"panel/{n:02d}.jpg"
         write_bytes(out / name, buffer.getvalue())
-        item = {
-            "id": record.id,
-            "image": name,
-            "size": [record.width, record.height],
-            "split": record.split,
-            "truth": _answer(record),
-            "predictions": {arm: _answer(predictions.get(record.id)) for arm, predictions in arms.items()},
-        }
+        item = PanelItem(
+            id=record.id,
+            image=name,
+            size=[record.width, record.height],
+            split=record.split,
+            truth=answer_of(record),
+            predictions=answers_to(record, arms),
+        )
         items.append(item)
         draw_comparison(picture, item, list(arms), out / "panel" / f"{n:02d}")
-    panel = {"arms": list(arms), "seed": seed, "of": len(references), "items": items}
+    panel = Panel(arms=list(arms), seed=seed, of=len(references), items=items)
     write_json(out / "panel.json", panel)
     return panel
 
 
-def _answer(item: Record | Prediction | None) -> dict[str, Any] | None:
-    if item is None:
-        return None
+def answers_to(record: Record, arms: Mapping[str, Mapping[str, Prediction]]) -> dict[str, Answer | None]:
+    """Every arm's answer, None where there is none."""
+    said = {arm: predictions.get(record.id) for arm, predictions in arms.items()}
+    return {arm: answer_of(one) if one else None for arm, one in said.items()}
+
+
+def answer_of(item: Record | Prediction) -> Answer:
+    """The fields of a record or a prediction that a reader looks at; numbers that JSON does not have are left out."""
     objects = item.primary_objects if isinstance(item, Record) else item.objects
     boxes = [list(o.bbox) for o in objects]
     return {

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from emo_lightning.analysis.mds import Cloud
+from emo_lightning.analysis.mds import MdsMap
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.records import EMOTIONS
@@ -83,27 +83,27 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf")) ->
     return files
 
 
-def draw_clouds(clouds: Mapping[str, Cloud], stem: Path) -> list[Path]:
+def draw_mds_maps(maps: Mapping[str, MdsMap], stem: Path) -> list[Path]:
     """Figure 6: the arms beside each other, the same images in the same colours, with the figures of merit below each.
 
     Args:
-        clouds: arm -> its layout.
+        maps: arm -> its layout.
         stem: path without suffix.
     """
-    columns = min(3, len(clouds))
-    rows = -(-len(clouds) // columns)
+    columns = min(3, len(maps))
+    rows = -(-len(maps) // columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.7 * columns, 3.1 * rows + 0.5), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        present = {label for cloud in clouds.values() for label in cloud.labels}
+        present = {label for layout in maps.values() for label in layout.labels}
         names = [str(e) for e in EMOTIONS if e in present] + sorted(present - set(EMOTIONS))
-        for axes, (arm, cloud) in zip(grid.flat, clouds.items(), strict=False):
-            _scatter(axes, cloud.coords, cloud.labels, names)
+        for axes, (arm, layout) in zip(grid.flat, maps.items(), strict=False):
+            _scatter(axes, layout.coords, layout.labels, names)
             axes.set_title(arm, fontsize=11, parse_math=False)
             # The empty line keeps the legend away.
-            merit = f"{_merit(cloud)}\n"
+            merit = f"{_merit(layout)}\n"
             axes.text(0.5, -0.02, merit, transform=axes.transAxes, ha="center", va="top", fontsize=7.5, linespacing=1.4)
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(
@@ -133,12 +133,12 @@ def _scatter(axes: Axes, coords: NDArray[Any], labels: Sequence[str], names: Seq
     axes.set_aspect("equal")
 
 
-def _merit(cloud: Cloud) -> str:
-    silhouette = "–" if cloud.silhouette_des is None else f"{cloud.silhouette_des:.3f} (2-D {cloud.silhouette_2d:.3f})"
+def _merit(layout: MdsMap) -> str:
+    silhouette = "–" if layout.silhouette_des is None else f"{layout.silhouette_des:.3f} (2-D {layout.silhouette_2d:.3f})"
     return (
         (
-            f"{len(cloud.ids)} images, stress-1 {cloud.stress:.3f}\nsilhouette {silhouette}\n"
-            f"{cloud.k}-NN purity {cloud.knn_purity_des:.3f} (2-D {cloud.knn_purity_2d:.3f})"
+            f"{len(layout.ids)} images, stress-1 {layout.stress:.3f}\nsilhouette {silhouette}\n"
+            f"{layout.k}-NN purity {layout.knn_purity_des:.3f} (2-D {layout.knn_purity_2d:.3f})"
         )
         .replace(" -", " −")
         .replace("D -", "D −")

@@ -7,19 +7,53 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from markupsafe import Markup
 
-from emo_lightning.report import svg as figures
-from emo_lightning.report.page import FIGURE_TYPES
+from emo_lightning.report.page import FIGURE_TYPES, PageFigure
 from emo_lightning.report.provenance import Provenance
+from emo_lightning.report.svg import overlay_svg
 
 FRAME_LIMIT = 8_000_000
 """Bytes of an .html figure that are taken into the page."""
 
 WIDE = 400
 """Points up to which a drawing shares a line with others."""
+
+
+class Answer(TypedDict):
+    """What a model says of an image, or what is true of it."""
+
+    description: str | None
+    background: str | None
+    attribute: str | None
+    subject: str | None
+    emotion: str | None
+    intensity: float | None
+    boxes: list[list[float]]
+    """(x1, y1, x2, y2), pixels of the original image."""
+
+
+class AnsweredImage(TypedDict):
+    """An image by name, with the truth and every arm's answer."""
+
+    id: str
+    size: list[int]
+    """Width and height of the original image."""
+    split: str | None
+    truth: Answer
+    predictions: dict[str, Answer | None]
+    """Arm -> its answer, None where there is none."""
+
+
+class Picture(AnsweredImage):
+    """The same with the image itself."""
+
+    image: bytes
+    """JPEG, perhaps made smaller."""
+    svg: Markup
+    """The image under its boxes."""
 
 
 @dataclass
@@ -69,7 +103,7 @@ def is_wide(file: Path) -> bool:
             return True
         case ".svg":
             box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', file.read_text(encoding="utf-8")[:5000])
-            return bool(box) and float(box[1]) > WIDE  # type: ignore[index]
+            return box is not None and float(box[1]) > WIDE
         case _:
             from PIL import Image
 
@@ -77,9 +111,27 @@ def is_wide(file: Path) -> bool:
                 return image.width > 2 * WIDE
 
 
-def with_boxes(item: dict[str, Any], arms: Sequence[str]) -> dict[str, Any]:
-    """An item of a panel, `image` being JPEG bytes, with `svg`: the picture under the true and the predicted boxes."""
-    said = item["predictions"]
-    boxes = {arm: (said[arm] or {}).get("boxes", []) for arm in arms}
-    svg = figures.overlay_svg(item["image"], "image/jpeg", tuple(item["size"]), item["truth"]["boxes"], boxes)
-    return {**item, "svg": Markup(svg)}
+def drawn_figure(file: Path, figure: PageFigure, source: Provenance) -> Figure:
+    """A figure of a `page.json` as part of the page; errors as `embedded`."""
+    return Figure(figure.title, embedded(file, figure.title), source, figure.note, wide=is_wide(file))
+
+
+def with_boxes(item: AnsweredImage, image: bytes, arms: Sequence[str]) -> Picture:
+    """An image with its answers, under the true and the predicted boxes.
+
+    Args:
+        item: the truth and the answers.
+        image: JPEG.
+        arms: whose boxes are drawn, in the order of their colours.
+    """
+    boxes = {arm: said.get("boxes", []) if (said := item["predictions"][arm]) else [] for arm in arms}
+    svg = overlay_svg(image, "image/jpeg", item["size"], item["truth"]["boxes"], boxes)
+    return Picture(
+        id=item["id"],
+        size=item["size"],
+        split=item["split"],
+        truth=item["truth"],
+        predictions=item["predictions"],
+        image=image,
+        svg=Markup(svg),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,25 @@ class Provenance:
         }
 
 
+def source_lines(source: Provenance) -> Mapping[str, str]:
+    """Name -> value of everything that a source says."""
+    data = "; ".join(f"{d.path} {'sha256 ' + d.sha256 if d.sha256 else d.problem}" for d in source.data)
+    return {
+        "run": source.run,
+        "stage": source.stage,
+        "command": source.command or "unknown",
+        "commit": source.commit or "unknown",
+        "config sha256": source.config_sha256 or "unknown",
+        "started": source.started or "unknown",
+        "data": data or "unknown",
+    }
+
+
+def source_texts(sources: Iterable[Provenance]) -> list[str]:
+    """A line for each source with everything that it says."""
+    return [", ".join(f"{key} {value}" for key, value in source_lines(source).items()) for source in sources]
+
+
 class Sources:
     """Answers, for every stage of a run, what its figures came from; through the stages that it was made from."""
 
@@ -88,7 +107,7 @@ class Sources:
             self._data[stage.name] = tuple(dict.fromkeys([*map(self._file, made), *self.behind(stage.settings, stage)]))
         return self._data[stage.name]
 
-    def behind(self, settings: Any, stage: Stage | None = None) -> tuple[Data, ...]:
+    def behind(self, settings: object, stage: Stage | None = None) -> tuple[Data, ...]:
         """The data sets behind every path in (a part of) a stage's settings."""
         found: dict[str, Data] = {}
         for text in _texts(settings):
@@ -138,7 +157,7 @@ def _holds_tars(path: Path) -> bool:
     return path.is_dir() and ((path / MANIFEST).is_file() or any(path.glob("*.tar")))
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: object) -> Iterator[str]:
     """Every text in a config that may be a path."""
     if isinstance(value, str):
         if "/" in value or value.endswith((".tar", ".jsonl", ".parquet")):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from emo_lightning.core.errors import MissingFileError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import SchemaError
 
@@ -49,14 +50,14 @@ class RunFolder:
         name: how the page calls the run; default is the directory's name.
 
     Raises:
-        FileNotFoundError: `path` is no directory.
+        MissingFileError: `path` is no directory.
     """
 
     def __init__(self, path: Path, outputs: set[str], name: str | None = None) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
             msg = f"{path}: no such run directory"
-            raise FileNotFoundError(msg)
+            raise MissingFileError(msg)
         self.name = name or self.path.resolve().name
         self.notes: list[str] = []
         self.home = self._home()

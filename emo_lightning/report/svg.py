@@ -85,7 +85,7 @@ def loss_svg(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], titl
         return _inline(figure, f"Loss curves of {title}")
 
 
-def cloud_svg(coords: NDArray[Any], labels: Sequence[str], title: str) -> str:
+def mds_svg(coords: NDArray[Any], labels: Sequence[str], title: str) -> str:
     """MDS scatter, one colour and marker per emotion, equal scale on both axes.
 
     Args:
@@ -147,7 +147,7 @@ def reliability_svg(arms: Mapping[str, Any]) -> str:
 def overlay_svg(
     image: bytes,
     media_type: str,
-    size: tuple[int, int],
+    size: Sequence[int],
     true: Sequence[Sequence[float]],
     predicted: Mapping[str, Sequence[Any]],
 ) -> str:

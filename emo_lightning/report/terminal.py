@@ -1,13 +1,19 @@
-"""Tables that fit the terminal and lose nothing: words wrap, figures do not, and what is too wide goes on in a second table."""
+"""Tables in the terminal, which fit it and lose nothing: words wrap, numbers do not, and what is too wide goes on in a second table."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
+from rich import table as rich_table
+from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 from rich.text import Text
+
+from emo_lightning.report.page import Page
+from emo_lightning.report.table import Table, cell_text
 
 _FRAME = 3
 """Characters that a column takes beside its text: two of padding and a line; one more line ends the table."""
@@ -17,10 +23,48 @@ _PIECES = re.compile(r"\[[^\]]*\]|-?[^\s\-/]+[\-/]?(?: [↑↓]| ± \S+)?|\S")
 from its word."""
 
 
-def fitted(table: Table, width: int) -> list[Table]:
+def show(tables: Sequence[Table], console: Console | None = None) -> None:
+    """Print tables one under the other; one that is wider than the terminal goes on in another."""
+    console = console or Console()
+    for table in tables:
+        drawn = drawn_by_rich(table)
+        parts = fitted(drawn, console.width)
+        for part in parts:
+            console.print(part)
+        if len(parts) > 1 and drawn.caption:
+            console.print(drawn.caption, style="table.caption", highlight=False)
+
+
+def show_page(page: Page) -> None:
+    """Print a page's tables, and its notes a line each."""
+    show(page.tables)
+    for note in page.notes:
+        print(note)
+
+
+def show_result(result: Mapping[str, object], page: Page, *, as_json: bool) -> None:
+    """Print what a command found: all of it as JSON, or the page's tables and notes."""
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        show_page(page)
+
+
+def drawn_by_rich(table: Table) -> rich_table.Table:
+    """The table as rich draws it: what the page sets flush left or grey, and everything that stands below."""
+    out = rich_table.Table(title=escape(table.title), caption=escape(table.remark) or None)
+    for m, (heading, column) in enumerate(zip(table.headings, table.columns, strict=True)):
+        side: Literal["left", "right"] = "left" if m == 0 or m in table.words else "right"
+        out.add_column(escape(heading), justify=side, style="dim" if column.quiet else "")
+    for row in table.rows:
+        out.add_row(*(escape(cell_text(cell, table.digits)) for cell in row))
+    return out
+
+
+def fitted(table: rich_table.Table, width: int) -> list[rich_table.Table]:
     """The table with columns of fixed width, or several, without a caption, that all begin with the columns that name the rows.
 
-    Rich cuts words and numbers to an ellipsis where a table has more columns than room.
+    Rich cuts words and numbers to an ellipsis where a table has more columns than there is width for.
 
     Args:
         table: of plain strings with markup, drawn with rich's default box.
@@ -47,12 +91,12 @@ def _parts(least: Sequence[int], width: int, naming: int) -> list[list[int]]:
     if sum(least[:naming]) + naming * _FRAME > width // 2:
         naming = 1
     head = list(range(naming))
-    room = width - 1 - sum(least[n] + _FRAME for n in head)
-    parts, left = [list(head)], room
+    space = width - 1 - sum(least[n] + _FRAME for n in head)
+    parts, left = [list(head)], space
     for n, wanted in enumerate(least[naming:], naming):
         if wanted + _FRAME > left and len(parts[-1]) > naming:
             parts.append(list(head))
-            left = room
+            left = space
         parts[-1].append(n)
         left -= wanted + _FRAME
     return parts
@@ -69,10 +113,10 @@ def _widths(part: Sequence[int], least: Sequence[int], ideal: Sequence[int], wid
     return widths
 
 
-def _part(table: Table, part: Sequence[int], widths: dict[int, int], number: int, count: int) -> Table:
+def _part(table: rich_table.Table, part: Sequence[int], widths: dict[int, int], number: int, count: int) -> rich_table.Table:
     title = f"{table.title} ({number + 1} of {count})" if count > 1 and table.title else table.title
-    out = Table(title=title, caption=table.caption if count == 1 else None)
-    columns: list[Column] = [table.columns[n] for n in part]
+    out = rich_table.Table(title=title, caption=table.caption if count == 1 else None)
+    columns: list[rich_table.Column] = [table.columns[n] for n in part]
     for n, column in zip(part, columns, strict=True):
         out.add_column(_wrapped(column.header, widths[n]), justify=column.justify, style=column.style, width=widths[n])
     for row in zip(*(column._cells for column in columns), strict=True):

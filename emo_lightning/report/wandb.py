@@ -7,11 +7,17 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from emo_lightning.report.build import Report
+from emo_lightning.report.csv import flat_rows
+from emo_lightning.report.examples import Examples
+from emo_lightning.report.kinds import Pictures
+from emo_lightning.report.pictures import Answer, Picture
 from emo_lightning.report.sections import RunSections
-from emo_lightning.report.table_files import flat_rows
+
+if TYPE_CHECKING:
+    import wandb
 
 PROJECT = "emo-lightning"
 
@@ -63,22 +69,26 @@ def log_report(report: Report, folder: Path, project: str = PROJECT) -> Path:
         return Path(run.dir).parent
 
 
-def _pictures(run: RunSections) -> Iterator[tuple[str, Any]]:
+def _pictures(run: RunSections) -> Iterator[tuple[str, wandb.Image]]:
     """Images with true and predicted boxes: the panel, and what was answered rightly and wrongly."""
-    for key, lists in (("panel", ["items"]), ("answers", ["right", "wrong"])):
-        section = run.section(key)
-        for stage, found in (section.extra if section else {}).items():
-            for name in lists:
-                for n, item in enumerate(found[name]):
+    for section in run.sections:
+        for stage, found in section.details.items():
+            lists: dict[str, list[Picture]] = {}
+            if isinstance(found, Pictures):
+                lists = {"items": found.items}
+            elif isinstance(found, Examples):
+                lists = {"right": found.right, "wrong": found.wrong}
+            for name, items in lists.items():
+                for n, item in enumerate(items):
                     # A key each: under one key W&B wants images of one size.
-                    yield f"images/{stage}/{name}/{n:02d}", _image(item, found["arms"])
+                    yield f"images/{stage}/{name}/{n:02d}", _image(item)
 
 
-def _image(item: dict[str, Any], arms: list[str]) -> Any:
+def _image(item: Picture) -> wandb.Image:
     import wandb
     from PIL import Image
 
-    said = {"true": item["truth"], **{arm: item["predictions"][arm] for arm in arms}}
+    said: dict[str, Answer | None] = {"true": item["truth"], **item["predictions"]}
     labels = dict(enumerate(said))
     width, height = item["size"]
     boxes = {}
@@ -90,16 +100,17 @@ def _image(item: dict[str, Any], arms: list[str]) -> Any:
                 "class_id": number,
                 "box_caption": f"{name}: {answer['subject'] or '–'}",
             }
-            for x1, y1, x2, y2 in (answer or {}).get("boxes", [])
+            for x1, y1, x2, y2 in (answer["boxes"] if answer else [])
+            if answer
         ]
         if data:
             boxes[name] = {"box_data": data, "class_labels": labels}
-    words = [f"{name}: {(answer or {}).get('emotion') or 'no emotion'}" for name, answer in said.items()]
+    words = [f"{name}: {(answer and answer['emotion']) or 'no emotion'}" for name, answer in said.items()]
     caption = f"{item['id']} · {' · '.join(words)}"
     return wandb.Image(Image.open(io.BytesIO(item["image"])), caption=caption, boxes=boxes or None)
 
 
-def _drawings(run: RunSections) -> Iterator[tuple[str, Any]]:
+def _drawings(run: RunSections) -> Iterator[tuple[str, wandb.Html]]:
     import wandb
 
     for section in run.sections:

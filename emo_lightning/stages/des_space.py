@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from emo_lightning.core.records import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from emo_lightning.report.page import Page
 
 
@@ -181,16 +179,10 @@ def _load(embeddings: dict[str, Path], references: Any, metric: str) -> dict[str
 
 def _write(out: Path, name: str, result: dict[str, Any], page: Page) -> None:
     from emo_lightning.core.files import write_json
-    from emo_lightning.report.console import page_tables, show
     from emo_lightning.report.page import write_page
+    from emo_lightning.report.terminal import show_page
 
     write_json(out / f"{name}.json", {"arms": result})
     write_page(out, page)
-    show(page_tables(page))
-    _print_notes(page.notes)
+    show_page(page)
     print(f"{name}: {out / f'{name}.json'}")
-
-
-def _print_notes(notes: Sequence[str]) -> None:
-    for note in notes:
-        print(f"note: {note}")

@@ -23,7 +23,7 @@ def calibration_stage(
     bins: int = 15,
     seed: int = 0,
 ) -> None:
-    """Calibration, temperature, conformal sets and distances to annotated distributions: `calibration.json` (see `trust.trust`).
+    """Calibration, temperature, conformal sets and distances to annotated distributions: `calibration.json`.
 
     Args:
         out: the stage's directory; also gets `reliability.svg`.
@@ -35,18 +35,19 @@ def calibration_stage(
         bins: of the calibration error.
         seed: of the bootstrap.
     """
-    from emo_lightning.analysis.calibration import trust
+    from emo_lightning.analysis.calibration import measure_calibration
     from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.report.terminal import show_page
 
     _named("predictions", predictions)
     _named("sets", sets)
     said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
     records = {name: _records(paths) for name, paths in sets.items()}
-    _print(write_calibration(out, trust(said, records, fit, alpha, score, bins, seed)))
+    show_page(write_calibration(out, measure_calibration(said, records, fit, alpha, score, bins, seed)))
 
 
 def write_calibration(out: Path, result: dict[str, Any]) -> Page:
-    """Write `calibration.json`, `reliability.svg` and `page.json` for what `trust.trust` returned; returns the page."""
+    """Write `calibration.json`, `reliability.svg` and `page.json` of a calibration; returns the page."""
     from emo_lightning.core.files import write_bytes
     from emo_lightning.report.page import PageFigure
     from emo_lightning.report.svg import reliability_svg
@@ -69,14 +70,6 @@ def write_result(out: Path, name: str, result: dict[str, Any], page: Page) -> Pa
     write_json(out / f"{name}.json", result)
     write_page(out, page)
     return page
-
-
-def _print(page: Page) -> None:
-    from emo_lightning.report.console import page_tables, show
-
-    show(page_tables(page))
-    for note in page.notes:
-        print(note)
 
 
 def cross_dataset_stage(
@@ -102,6 +95,7 @@ def cross_dataset_stage(
     from emo_lightning.analysis.cross_dataset import cross_dataset
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.report.tables.cross_dataset import cross_page
+    from emo_lightning.report.terminal import show_page
 
     _named("predictions", predictions)
     _named("sets", sets)
@@ -109,7 +103,7 @@ def cross_dataset_stage(
     records = {name: (_records(one.references), one.space) for name, one in sets.items()}
     trained = {record.sha256 for record in _records(trained_on)} if trained_on else set()
     result = cross_dataset(said, records, base, in_domain, seed, trained)
-    _print(write_result(out, "cross_dataset", result, cross_page(result)))
+    show_page(write_result(out, "cross_dataset", result, cross_page(result)))
 
 
 def faithfulness_stage(
@@ -140,10 +134,11 @@ def faithfulness_stage(
     """
     from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness
     from emo_lightning.report.tables.faithfulness import faithfulness_page
+    from emo_lightning.report.terminal import show_page
 
     plan = MaskPlan(mask, draws, max_overlap, seed)
     result = faithfulness(model, references, boxes, plan, limit, batch_size)
-    _print(write_result(out, "faithfulness", result, faithfulness_page(result)))
+    show_page(write_result(out, "faithfulness", result, faithfulness_page(result)))
 
 
 def _named(key: str, values: dict[str, Any]) -> None:

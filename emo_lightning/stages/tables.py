@@ -13,6 +13,7 @@ from emo_lightning.core.records import Prediction, SchemaError
 
 if TYPE_CHECKING:
     from emo_lightning.analysis.references import References
+    from emo_lightning.analysis.table5_result import Table5Result
 
 
 def table5_stage(
@@ -40,13 +41,13 @@ def table5_stage(
         seed: of the bootstrap and of the shuffled labels.
     """
     from emo_lightning.core.files import write_json
-    from emo_lightning.report.console import show, table5_tables
-    from emo_lightning.report.table5_details import paired_tables
+    from emo_lightning.report.tables.table5 import table5_page
+    from emo_lightning.report.terminal import show_page
 
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
-    result = scored | {"remarks": remarks or []}
+    result = {**scored, "remarks": remarks or []}
     write_json(out / "table5.json", result)
-    show([*table5_tables(result), *paired_tables(result)])
+    show_page(table5_page(result))
 
 
 def score(
@@ -58,7 +59,7 @@ def score(
     against: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Table5Result:
     """Load everything and compute Table 5; arguments as `table5_stage`."""
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.table5 import table5
@@ -78,27 +79,28 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
 
     Args:
         out: the stage's directory.
-        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs `probe/`
-            and `des.parquet`, and is left out, with a note, where they are missing.
+        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs
+            `predictions.jsonl` and `des.parquet`, and is left out, with a note, where they are missing.
         resamples: of the bootstrap behind the intervals of differences.
         seed: of bootstrap and permutation.
     """
     from emo_lightning.analysis.table6 import table6
     from emo_lightning.analysis.table6_paired import paired_tests
     from emo_lightning.core.files import write_json
-    from emo_lightning.report.console import page_tables, show, table6_tables
     from emo_lightning.report.page import write_page
-    from emo_lightning.report.tables.table6_paired import paired_page
+    from emo_lightning.report.tables.table6 import paired_page, table6_tables
+    from emo_lightning.report.terminal import show, show_page
 
     if not probes:
         msg = "probes: no arm is named"
         raise SchemaError(msg)
-    result = table6(probes)
-    result["paired"] = paired_tests(probes, resamples=resamples, seed=seed)
-    page = paired_page(result["paired"])
+    paired = paired_tests(probes, resamples=resamples, seed=seed)
+    result = {**table6(probes), "paired": paired}
+    page = paired_page(paired)
     write_json(out / "table6.json", result)
     write_page(out, page)
-    show([*table6_tables(result), *page_tables(page)])
+    show(table6_tables(result))
+    show_page(page)
 
 
 def mds_stage(
@@ -127,13 +129,14 @@ def mds_stage(
     """
     import numpy as np
 
-    from emo_lightning.analysis.mds import Cloud, emotion_cloud, turned_towards
+    from emo_lightning.analysis.mds import MdsMap, mds_map, turned_towards
     from emo_lightning.analysis.references import References
     from emo_lightning.core.files import write_json, write_npz
-    from emo_lightning.report.console import cloud_table, show
-    from emo_lightning.report.mds_page import write_cloud_page
+    from emo_lightning.report.mds_page import write_mds_page
     from emo_lightning.report.page import Page, PageFigure, write_page
-    from emo_lightning.report.paper_figures import draw_clouds
+    from emo_lightning.report.paper_figures import draw_mds_maps
+    from emo_lightning.report.tables.mds import mds_tables
+    from emo_lightning.report.terminal import show
 
     if not embeddings:
         msg = "embeddings: no arm is named"
@@ -141,22 +144,20 @@ def mds_stage(
     truth = References.load(references) if references else None
     read = {arm: _read_des(Path(path)) for arm, path in embeddings.items()}
     kept = _in_all_arms({arm: dict(zip(ids, labels, strict=True)) for arm, (_, labels, ids, *_) in read.items()})
-    clouds: dict[str, Cloud] = {}
+    maps: dict[str, MdsMap] = {}
     arms: dict[str, Any] = {}
     arrays: dict[str, Any] = {}
     for n, (arm, (vectors, labels, ids, splits, dropped)) in enumerate(read.items()):
         rows = [i for i, name in enumerate(ids) if name in kept]
-        cloud = emotion_cloud(
-            vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points
-        )
-        if clouds:
-            cloud = turned_towards(cloud, list(clouds.values())[-1])
-        clouds[arm] = cloud
+        layout = mds_map(vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points)
+        if maps:
+            layout = turned_towards(layout, list(maps.values())[-1])
+        maps[arm] = layout
         left_out = {"without_emotion": dropped, "not_in_all_arms": len(ids) - len(rows)}
-        arms[arm] = {**cloud.summary(), "splits": splits, **left_out, "seed": seed, "dim": vectors.shape[1]}
-        arrays |= {f"coords_{n}": cloud.coords, f"labels_{n}": np.array(cloud.labels), f"ids_{n}": np.array(cloud.ids)}
-    shown = write_cloud_page(out / "mds.html", clouds, truth, megabytes)
-    draw_clouds(clouds, out / "mds")
+        arms[arm] = {**layout.summary(), "splits": splits, **left_out, "seed": seed, "dim": vectors.shape[1]}
+        arrays |= {f"coords_{n}": layout.coords, f"labels_{n}": np.array(layout.labels), f"ids_{n}": np.array(layout.ids)}
+    shown = write_mds_page(out / "mds.html", maps, truth, megabytes)
+    draw_mds_maps(maps, out / "mds")
     write_npz(out / "mds.npz", arrays)
     notes = [f"MDS, {a}: {v['not_in_all_arms']} images that not all arms have" for a, v in arms.items() if v["not_in_all_arms"]]
     if truth is not None and shown["with_record"] < shown["points"]:
@@ -166,7 +167,7 @@ def mds_stage(
     write_json(out / "mds.json", {"arms": arms, "max_points": max_points, "page": shown})
     figure = PageFigure("The emotion cloud, to explore", "mds.html", "Point at, tap or walk to an image; for print: mds.pdf.")
     write_page(out, Page("The emotion cloud", figures=[figure], notes=notes))
-    show([cloud_table(arms)])
+    show(mds_tables({"arms": arms}))
     for note in notes:
         print(note)
     print(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")

@@ -94,7 +94,7 @@ def test_what_is_looked_at_is_found(make_tar: Any, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_command_on_a_bundle(
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     world_tars: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -122,7 +122,7 @@ def test_the_command_on_a_bundle(
 
 
 def test_bad_input_is_one_clear_line(
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     world_tars: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -152,7 +152,7 @@ def test_online_features(pair: tuple[str, str], tiny_qwen: Path) -> None:
 
 def test_embeddings_and_explanations(
     pair: tuple[str, str],
-    bundle: Path,  # noqa: F811
+    bundle: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

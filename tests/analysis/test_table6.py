@@ -4,25 +4,12 @@ import json
 import statistics
 from pathlib import Path
 
-import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from emo_lightning.analysis.table6 import METRICS, classification_scores, table6
+from emo_lightning.analysis.table6 import METRICS, table6
 from emo_lightning.core.records import SchemaError
-from emo_lightning.report.console import mean_std, table6_tables
-
-
-def test_scores_agree_with_sklearn() -> None:
-    truth, said = np.random.default_rng(0).integers(0, 8, (2, 200))
-    got = classification_scores(truth.tolist(), said.tolist())
-    macro = precision_recall_fscore_support(truth, said, average="macro")[:3]
-    assert [got[k] for k in METRICS] == pytest.approx([100 * v for v in (accuracy_score(truth, said), *macro)], abs=1e-4)
-
-
-def test_shapes_must_agree() -> None:
-    with pytest.raises(ValueError, match="same"):
-        classification_scores([1, 2], [1])
+from emo_lightning.report.table import cell_text
+from emo_lightning.report.tables.table6 import table6_tables
 
 
 def probe(folder: Path, value: float, *sets: str) -> Path:
@@ -39,8 +26,10 @@ def test_mean_and_std_over_seeds(tmp_path: Path) -> None:
     assert result["arms"]["ours"]["test"]["f1"]["std"] is None
     assert "heldout" not in result["arms"]["ours"]
     assert result["seeds"] == {"base": 3, "ours": 1}
-    assert mean_std(summary) == "63.00 ± 3.61"
-    assert [table.row_count for table in table6_tables(result)] == [2, 1]
+    test, heldout = table6_tables(result)
+    assert (test.key, heldout.key) == ("table6-test", "table6-heldout")
+    assert cell_text(test.cell("base", "accuracy")) == "63.00 ± 3.61"
+    assert [len(table.rows) for table in (test, heldout)] == [2, 1]
 
 
 def test_a_run_without_metrics(tmp_path: Path) -> None:

@@ -199,6 +199,6 @@ def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypa
 
 def test_asking_an_endpoint_needs_no_torch() -> None:
     """A machine that only asks need not wait for it: it costs 8 of 10 seconds of the start."""
-    code = "import sys, emo_lightning.commands.predict, emo_lightning.tasks.endpoint, emo_lightning.tasks.prediction_files, data_prep.provider.model_under_test"
+    code = "import sys, emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files, data_prep.provider.model_under_test"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

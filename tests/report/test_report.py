@@ -6,7 +6,6 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +16,14 @@ import yaml
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.records import EMOTIONS, SchemaError, write_jsonl
 from emo_lightning.report.build import build_report
-from emo_lightning.report.page import Page, PageFigure, PageTable, Spread, write_page
+from emo_lightning.report.examples import Examples
+from emo_lightning.report.page import Page, PageFigure, read_page, write_page
 from emo_lightning.report.panel import choose
 from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import RunFolder
 from emo_lightning.report.sections import RunSections
 from emo_lightning.report.svg import overlay_svg, read_losses
+from emo_lightning.report.table import Cell, Column, Spread, Table, columns
 from emo_lightning.stages import tables as stages
 from tests.made import book, make_prediction, make_record, write_tar
 
@@ -69,9 +70,9 @@ def run(finished_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_run, tmp_path / "runs" / finished_run.name))
 
 
-def page(runs: Path | list[Path], out: Path, **options: Any) -> str:
+def page(runs: Path | list[Path], out: Path) -> str:
     """Text of the report over these runs."""
-    return read(build_report(runs, out, **options).html)
+    return read(build_report(runs, out).html)
 
 
 def test_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +123,7 @@ def test_every_table_and_figure_says_what_it_came_from(run: Path) -> None:
         assert expected in about[1]
 
 
-def test_a_cloud_to_explore_takes_the_place_of_the_still_one(run: Path) -> None:
+def test_a_map_to_explore_takes_the_place_of_the_still_one(run: Path) -> None:
     book(run / "mds", "mds", {})
     html = build_report(run, run / "report.html").html.read_text()
     section = html[html.index('<h2 id="mds">') : html.index('<h2 id="panel">')]
@@ -137,14 +138,17 @@ def test_a_cloud_to_explore_takes_the_place_of_the_still_one(run: Path) -> None:
 def test_right_and_wrong_answers_are_those_of_the_scorer(run: Path) -> None:
     found = RunSections(run, samples=3).section("answers")
     assert found
-    chosen = found.extra["table5"]
+    chosen = found.details["table5"]
+    assert isinstance(chosen, Examples)
     table5 = json.loads((run / "table5" / "table5.json").read_text())
-    assert 100 * chosen["rights"] / chosen["of"] == pytest.approx(table5["arms"]["ours"]["strict"]["emotion_acc"])
-    for sort in ("right", "wrong"):
-        assert len(chosen[sort]) == 3
-        for item in chosen[sort]:
-            assert (item["predictions"]["ours"]["emotion"] == item["truth"]["emotion"]) == (sort == "right")
-            assert len(item["truth"]["boxes"]) == len(item["predictions"]["ours"]["boxes"]) == 1
+    assert 100 * chosen.rights / chosen.of == pytest.approx(table5["arms"]["ours"]["strict"]["emotion_acc"])
+    for sort, items in (("right", chosen.right), ("wrong", chosen.wrong)):
+        assert len(items) == 3
+        for item in items:
+            answer = item["predictions"]["ours"]
+            assert answer
+            assert (answer["emotion"] == item["truth"]["emotion"]) == (sort == "right")
+            assert len(item["truth"]["boxes"]) == len(answer["boxes"]) == 1
 
 
 def test_two_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_a_stage_of_unknown_kind_is_shown(run: Path) -> None:
     (stage / "active.svg").write_text("<svg><script>alert(1)</script></svg>")
     (stage / "whole.html").write_text("<!doctype html><script>1</script>")
     names = ("drawing.svg", "active.svg", "whole.html")
-    table = PageTable("ECE", ["arm", "ECE ↓"], [["base", Spread(4.125, 3.0, 5.5)], ["ours", float("nan")]], "15 bins")
+    table = Table("ece", "ECE", columns("arm", "ECE ↓"), [["base", Spread(4.125, 3.0, 5.5)], ["ours", float("nan")]], "15 bins")
     write_page(stage, Page("Calibration", "How sure it is.", [table], [PageFigure(n, n) for n in names], ["3 had no scores"]))
     report = build_report(run, run / "report.html")
     html, text = report.html.read_text(), read(report.html)
@@ -201,6 +205,76 @@ def test_pages_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
         assert expected in page(tmp_path, tmp_path / "report.html"), expected
     with pytest.raises(SchemaError, match="which is not there"):
         write_page(tmp_path / "a", Page("t", figures=[PageFigure("f", "gone.svg")]))
+
+
+def test_a_page_keeps_all_of_a_table(tmp_path: Path) -> None:
+    shown = [Column("arm", "arm"), Column("ece", "ECE ↓"), Column("floor", "ECE ↓", quiet=True)]
+    rows: list[list[Cell]] = [["base", Spread(4.1, 3.0, 5.5), None], ["ours", Spread(3.0, std=0.5), 7]]
+    table = Table(
+        "calibration-ece",
+        "ECE",
+        shown,
+        rows,
+        "15 bins",
+        3,
+        row_keys=["base/test", "ours/test"],
+        best={(1, 1)},
+        lower_is_better={"base/test"},
+        quiet_note="nobody looked.",
+        groups=[("", 1), ("test", 2)],
+        arms_across=True,
+        shade={(0, 1): 0.5},
+        folded=True,
+    )
+    write_page(tmp_path, Page("Calibration", tables=[table]))
+    assert read_page(tmp_path / "page.json").tables == [table]
+
+
+def test_a_page_without_keys_still_opens(tmp_path: Path) -> None:
+    """As they were written before 0.2.0."""
+    body = {"title": "Paths", "tables": [{"columns": ["arm", "chance", "chance"], "rows": [["a", 1, True], ["a", 2, None]]}]}
+    (tmp_path / "page.json").write_text(json.dumps(body))
+    (table,) = read_page(tmp_path / "page.json").tables
+    assert (table.key, table.title, table.column_keys) == ("paths", "Paths", ["arm", "chance", "chance-2"])
+    assert (table.row_keys, table.rows[0]) == (["a", "a-2"], ["a", 1, "yes"])
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("[]", "the file: found list; expected an object"),
+        ("{", "not JSON: EOF while parsing"),
+        ('{"text": "t"}', "the file: key 'title' is missing; expected figures, notes, tables, text, title"),
+        ('{"title": "t", "tables": 3}', "key tables: found int; expected a list"),
+        ('{"title": "t", "tables": [{"columns": [1], "rows": []}]}', "key tables[0].columns[0]: found 1; expected a text"),
+        ('{"title": "t", "tables": [{"columns": ["x"], "row": []}]}', "key tables[0]: unknown key 'row'; allowed: arms_across"),
+        (
+            '{"title": "t", "tables": [{"columns": [], "rows": [], "digits": 11}]}',
+            "key tables[0].digits: found 11; expected a whole number from 0 to 10",
+        ),
+        (
+            '{"title": "t", "tables": [{"columns": ["x"], "rows": [[NaN]]}]}',
+            "key tables[0].rows[0][0]: found nan; expected a finite number, a text, null or an object with 'value'",
+        ),
+        (
+            '{"title": "t", "tables": [{"columns": ["x"], "rows": [[{"value": 1, "low": "a"}]]}]}',
+            "key tables[0].rows[0][0].low: found 'a'; expected a finite number or null",
+        ),
+        (
+            '{"title": "t", "tables": [{"columns": ["x"], "rows": [[{"valu": 1}]]}]}',
+            "key tables[0].rows[0][0]: unknown key 'valu'; allowed: high, low, std, value",
+        ),
+        (
+            '{"title": "t", "tables": [{"columns": ["x", "x"], "rows": [], "column_keys": ["a", "a"]}]}',
+            "key tables[0].column_keys: 1 keys that differ; expected 2, one for each of columns",
+        ),
+    ],
+)
+def test_a_page_says_which_key_is_wrong(body: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "page.json").write_text(body)
+    with pytest.raises(SchemaError) as error:
+        read_page(tmp_path / "page.json")
+    assert str(error.value).startswith(f"{tmp_path / 'page.json'}: {expected}")
 
 
 def test_empty_run(tmp_path: Path) -> None:
@@ -341,7 +415,7 @@ def test_what_was_trained_is_said(run: Path) -> None:
     }
     (run / "sft" / "training.json").write_text(json.dumps(found))
     report = build_report(run, run / "report.html")
-    table = next(t for t in report.tables if t.title == "What was trained")
+    table = next(t for t in report.tables if t.key == "training")
     assert table.rows == [["sft", 90, 10, "emotion 90, emotion scores 0", 11, 24, 1234, "7"]]
     assert "stage 'sft': train: no record has emotion_scores" in report.notes
     assert "stage 'sft': 5 train records without a label that was asked for were skipped" in report.notes

@@ -5,28 +5,35 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from emo_lightning.analysis.table5 import MODES, ROWS
+from emo_lightning.analysis.table5_rows import MODES, ROWS
+from emo_lightning.core.errors import InputError
 from emo_lightning.report.build import build_report
-from emo_lightning.report.page import Spread, cell_text, with_minus
-from emo_lightning.report.paper_tables import table5_tables
+from emo_lightning.report.csv import as_csv
+from emo_lightning.report.latex import latex
+from emo_lightning.report.markdown import markdown
 from emo_lightning.report.provenance import Data, Provenance
-from emo_lightning.report.table import ReportTable, plain_tables, side_by_side, with_unique_names
-from emo_lightning.report.table_files import as_csv, latex, markdown, write_tables
+from emo_lightning.report.side_by_side import side_by_side
+from emo_lightning.report.table import Cell, Column, Spread, Table, cell_text, columns, with_minus, with_unique_names
+from emo_lightning.report.table_files import write_tables
+from emo_lightning.report.tables.objects import object_tables
+from emo_lightning.report.tables.table5 import table5_tables
 
 SOURCE = Provenance(
     "demo", "table5", "emo demo --fast", "abc1234", "f" * 64, "2026-01-01", (Data("d/manifest.json", "e" * 64),)
 )
 
 
-def table(**fields: object) -> ReportTable:
+def table(**fields: object) -> Table:
     """A small table with everything that may go wrong in a file."""
-    given = {
+    given: dict[str, object] = {
+        "key": "t",
         "title": "A & B, 50 %",
-        "columns": ["arm_name", "IoU ↑", "note | x"],
+        "columns": columns("arm_name", "IoU ↑", "note | x"),
         "rows": [
             ["[base]", Spread(36.60123, 34.0, 39.5), "50 % {x}\\y"],
             ["ours", Spread(73.5, std=0.5), None],
@@ -37,7 +44,7 @@ def table(**fields: object) -> ReportTable:
         "sources": [SOURCE],
         "best": {(1, 1)},
     }
-    return ReportTable(**{**given, **fields})  # type: ignore[arg-type]
+    return Table(**{**given, **fields})  # type: ignore[arg-type]  # the tests name fields of Table
 
 
 def test_markdown() -> None:
@@ -83,13 +90,13 @@ def test_latex_is_booktabs_and_holds_no_bare_special_character() -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_compiles_and_stays_on_the_page(finished_run: Path, tmp_path: Path) -> None:
     wide = table(
-        columns=[f"column {n}" for n in range(14)],
+        columns=columns(*(f"column {n}" for n in range(14))),
         rows=[["a", *[Spread(-12.345, -33.0, 39.5)] * 13]],
         name="wide",
         best={(0, 2)},
     )
     worded = table(
-        columns=["set", "map"],
+        columns=columns("set", "map"),
         rows=[["x", "amusement, awe, contentment = joy; the rest by name; " * 4]],
         name="worded",
         best=set(),
@@ -137,7 +144,7 @@ def test_tables_of_an_older_report_do_not_stay(tmp_path: Path) -> None:
     }
     assert "- nothing" in (folder / "all.md").read_text()
     (folder / "mine.xlsx").write_text("")
-    with pytest.raises(FileExistsError, match=r"mine\.xlsx"):
+    with pytest.raises(InputError, match=r"mine\.xlsx"):
         write_tables(folder, [], "t")
     assert (folder / "new-1.csv").exists()
     assert not list(tmp_path.glob("*.tmp"))
@@ -158,7 +165,7 @@ def test_table5_marks_the_best_arm_and_never_a_baseline() -> None:
         "baseline_source": "x",
         "definition": "d" * 64,
     }
-    paper, strict = table5_tables("table5", found, SOURCE)
+    paper, strict = table5_tables(found)
     assert paper.best == {(n, 2) for n in range(len(paper.rows))}
     failures = next(n for n, row in enumerate(strict.rows) if row[0] == "Parse failures ↓")
     assert (failures, 1) in strict.best
@@ -167,15 +174,37 @@ def test_table5_marks_the_best_arm_and_never_a_baseline() -> None:
 
 
 def test_side_by_side_joins_what_differs() -> None:
-    one = ReportTable("T", ["arm", "x", "only one"], [["base", 1.0, 5.0], ["gone", 2.0, 5.0]], sources=[SOURCE])
-    two = ReportTable("T", ["arm", "x", "y"], [["base", 4.0, 7.0], ["new", 3.0, 8.0]], sources=[SOURCE])
-    lone = ReportTable("U", ["arm", "x"], [["base", 1.0]], sources=[SOURCE])
+    one = Table("t", "T", columns("arm", "x", "only one"), [["base", 1.0, 5.0], ["gone", 2.0, 5.0]], sources=[SOURCE])
+    two = Table("t", "T", columns("arm", "x", "y"), [["base", 4.0, 7.0], ["new", 3.0, 8.0]], sources=[SOURCE])
+    lone = Table("u", "T", columns("arm", "x"), [["base", 1.0]], sources=[SOURCE])
     joined, change = side_by_side([("A", [one, lone]), ("B", [two])])
-    assert joined.columns == ["arm", "Run", "x", "only one", "y"]
+    assert [column.title for column in joined.columns] == ["arm", "Run", "x", "only one", "y"]
     assert joined.rows[:2] == [["base", "A", 1.0, 5.0, None], ["base", "B", 4.0, None, 7.0]]
     assert change.rows == [["base", "B", "+3.00", None]]
     assert len(joined.sources) == len(change.sources) == 2
     assert len(side_by_side([("A", [one]), ("B", [one])])) == 1, "no table of changes where nothing changed"
+
+
+def test_side_by_side_goes_by_keys() -> None:
+    """Titles may be worded anew; rows and columns of one name are told apart, and a row is compared with its own."""
+    rows: list[list[Cell]] = [["base", "test", 1.0, 9.0], ["base", "dusk", 5.0, 9.0]]
+    shown = columns("arm", "set", ("x", "ECE"), ("chance", "ECE"))
+    one = Table(
+        "calibration-ece", "T, 24 images", shown, rows, "15 bins", row_keys=["base/test", "base/dusk"], sources=[SOURCE]
+    )
+    other = replace(one, title="T, 30 images", rows=[["base", "test", 1.5, 9.0], ["base", "dusk", 5.0, 9.0]])
+    joined, change = side_by_side([("A", [one]), ("B", [other])])
+    assert joined.note == "A: T, 24 images. 15 bins B: T, 30 images. 15 bins"
+    assert joined.column_keys == ["arm", "run", "set", "x", "chance"]
+    assert change.rows == [["base", "B", "test", "+0.50", "+0.00"], ["base", "B", "dusk", "+0.00", "+0.00"]]
+    assert side_by_side([("A", [one]), ("B", [replace(one, key="other")])]) == []
+
+
+def test_cells_are_found_by_keys() -> None:
+    one = Table("t", "T", columns("arm", ("ece", "ECE ↓")), [["base", 1.0], ["base", 2.0]])
+    assert [one.cell("base", "ece"), one.cell("base-2", "ece")] == [1.0, 2.0]
+    with pytest.raises(KeyError, match="no column 'ECE ↓'; found arm, ece"):
+        one.cell("base", "ECE ↓")
 
 
 def test_any_object_becomes_tables() -> None:
@@ -186,23 +215,26 @@ def test_any_object_becomes_tables() -> None:
         "none": {},
         "kept": {"yes": True},
     }
-    flat, bill, kept = plain_tables("world", found, SOURCE)
+    flat, bill, kept = object_tables("world", found)
     assert flat.rows == [["images", 24], ["share", "0.123457"]]
-    assert (bill.columns, bill.rows) == (["", "replies", "cost"], [["a", 1, None], ["b", None, 2]])
+    assert (bill.headings, bill.rows) == (["", "replies", "cost"], [["a", 1, None], ["b", None, 2]])
     assert kept.rows == [["yes", "yes"]]
     assert kept.title == "Kept"
 
 
 def test_money_is_shown_in_dollars() -> None:
     found = {"cost_usd": 13.0, "cost_nano": 13_000_000_000, "bill": {"gpt": {"nano_dollars": 4_408_670_000}}}
-    flat, bill = plain_tables("world", found, SOURCE)
+    flat, bill = object_tables("world", found)
     assert flat.rows == [["cost usd", "13"]]
-    assert (bill.columns, bill.rows) == (["", "US dollars"], [["gpt", "4.4087"]])
+    assert (bill.headings, bill.rows) == (["", "US dollars"], [["gpt", "4.4087"]])
 
 
 def test_columns_of_words_stand_left_and_figures_right() -> None:
-    one = ReportTable(
-        "T", ["arm", "set", "x", "Δ", "empty"], [["a", "test", -1.0, "+1.25", None], ["b", None, 2.0, "-0.5 %", None]]
+    one = Table(
+        "t",
+        "T",
+        columns("arm", "set", "x", "Δ", "empty"),
+        [["a", "test", -1.0, "+1.25", None], ["b", None, 2.0, "-0.5 %", None]],
     )
     assert one.words == {1}
     assert r"\begin{tabular}{llrrr}" in latex(one)
@@ -216,7 +248,8 @@ def test_columns_of_words_stand_left_and_figures_right() -> None:
 
 
 def test_what_is_grey_on_the_page_is_named_in_files() -> None:
-    one = table(quiet={1, 2}, quiet_note="they never look")
+    grey = [Column("arm", "arm_name"), Column("iou", "IoU ↑", quiet=True), Column("x", "note | x", quiet=True)]
+    one = table(columns=grey, quiet_note="they never look")
     assert one.remark == "a < b Grey: they never look"
     assert "IoU $\\uparrow$, note \\textbar{} x: they never look" in latex(one)
     assert "Grey" not in latex(one) + markdown(one)

@@ -6,24 +6,20 @@ import re
 
 import pytest
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from emo_lightning.report.console import show
-from emo_lightning.report.terminal import fitted
+from emo_lightning.report.table import Cell, Spread, Table, columns
+from emo_lightning.report.terminal import fitted, show
 
 COLUMNS = ("Metric", "predict-attribute", "predict-ces", "constant, mean box", "no emotion")
-ROWS = (
-    ("BBox IoU ↑", "48.02\n\\[46.5, 49.5]", "43.61 ± 2.51", "49.68 \\[48.4, 51.0]", "-3.1"),
-    ("Intensity kappa ↑", "not computed", "–", "joy = amusement, awe, contentment; anger by name", "1,234"),
-)
+ROWS: list[list[Cell]] = [
+    ["BBox IoU ↑", Spread(48.02, 46.5, 49.5), Spread(43.61, std=2.51), Spread(49.68, 48.4, 51.0), -3.1],
+    ["Intensity kappa ↑", "not computed", None, "joy = amusement, awe, contentment; anger by name", 1234],
+]
 
 
 def printed(width: int) -> list[str]:
-    table = Table(title="Table 5", caption="what it means")
-    for n, name in enumerate(COLUMNS):
-        table.add_column(name, justify="right" if n else "left")
-    for row in ROWS:
-        table.add_row(*row)
+    table = Table("t", "Table 5", columns(*COLUMNS), ROWS, "what it means")
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - closed with the process
     show([table], console)
     return console.export_text().splitlines()
@@ -35,12 +31,12 @@ def test_nothing_is_cut(width: int) -> None:
     text = "\n".join(lines)
     assert max(map(len, lines)) <= width
     assert "…" not in text
-    for whole in ("[46.5, 49.5]", "[48.4, 51.0]", "43.61 ± 2.51", "1,234", "-3.1", "contentment;", "attribute", "48.02"):
+    for whole in ("[46.50, 49.50]", "[48.40, 51.00]", "43.61 ± 2.51", "1,234", "-3.10", "contentment;", "attribute", "48.02"):
         assert whole in text, whole
     words = set(re.findall(r"[^\s│┃]+", text))
-    assert {word for row in (COLUMNS, *ROWS) for cell in row for word in re.findall(r"[a-z]{4,}", cell)} <= {
-        part for word in words for part in re.findall(r"[a-z]{4,}", word)
-    }
+    assert {
+        word for row in (COLUMNS, *ROWS) for cell in row if isinstance(cell, str) for word in re.findall(r"[a-z]{4,}", cell)
+    } <= {part for word in words for part in re.findall(r"[a-z]{4,}", word)}
 
 
 def test_what_is_too_wide_goes_on_in_another_table_with_the_same_rows() -> None:
@@ -54,7 +50,7 @@ def test_what_is_too_wide_goes_on_in_another_table_with_the_same_rows() -> None:
 
 
 def test_a_table_that_goes_on_names_its_rows_by_as_many_columns_as_it_takes() -> None:
-    table = Table()
+    table = RichTable()
     for name in ("arm", "set", "accuracy", "confidence", "calibration"):
         table.add_column(name)
     for arm in ("base", "hard"):

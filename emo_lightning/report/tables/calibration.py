@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.metrics.bootstrap import FEW
 from emo_lightning.metrics.calibration import TEMPERATURES
 from emo_lightning.metrics.distributions import MEASURES
-from emo_lightning.report.page import Cell, Page, PageTable, Spread
+from emo_lightning.report.page import Page
+from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
 CALIBRATION_COLUMNS = {
     "accuracy": "accuracy ↑",
@@ -23,8 +23,8 @@ _WITH_INTERVAL = ("ece", "brier", "auroc")
 """Shown with it; the JSON holds all."""
 
 
-def calibration_page(result: Mapping[str, Any]) -> Page:
-    """What `trust` returned, as tables for the terminal and the report."""
+def calibration_page(result: Result) -> Page:
+    """What `measure_calibration` returned, as tables for the terminal and the report."""
     arms = result["arms"]
     page = Page(
         "Calibration and conformal sets",
@@ -33,18 +33,21 @@ def calibration_page(result: Mapping[str, Any]) -> Page:
         notes=_notes(result),
     )
     rows: list[list[Cell]] = []
+    keys: list[str] = []
     for arm, name, found in _each(arms):
-        for temperature, scores in (
-            (1.0, found["calibration"]),
-            (arms[arm]["fit"] and arms[arm]["fit"]["temperature"], found["scaled"]),
+        for which, temperature, scores in (
+            ("predicted", 1.0, found["calibration"]),
+            ("scaled", arms[arm]["fit"] and arms[arm]["fit"]["temperature"], found["scaled"]),
         ):
             if scores is not None:
                 cells = [Spread(**scores[k]) if k in _WITH_INTERVAL else scores[k]["value"] for k in CALIBRATION_COLUMNS]
                 rows.append([arm, name, found["images"], temperature, *cells])
+                keys.append(f"{arm}/{name}/{which}")
     note = f"T divides the log-probabilities; at T = 1 they are as predicted. {result['bins']} bins. "
     note += f"T of the other rows was fitted on the set {result['fit']}. " if result["fit"] else ""
     note += "Intervals of ECE lie high: a resample is noisier in every bin than the images are."
-    page.tables.append(PageTable("Calibration", ["arm", "set", "images", "T", *CALIBRATION_COLUMNS.values()], rows, note))
+    shown = columns("arm", "set", "images", ("temperature", "T"), *CALIBRATION_COLUMNS.items())
+    page.tables.append(Table("calibration-ece", "Calibration", shown, rows, note, row_keys=keys))
     if result["fit"]:
         page.tables += _conformal_tables(result)
     rows = [
@@ -53,17 +56,23 @@ def calibration_page(result: Mapping[str, Any]) -> Page:
         if found["distribution"]
     ]
     if rows:
-        columns = ["arm", "set", "images", *(f"{m.title} {'↓' if m.lower_is_better else '↑'}" for m in MEASURES)]
+        measures = [(m.key, f"{m.title} {'↓' if m.lower_is_better else '↑'}") for m in MEASURES]
         page.tables.append(
-            PageTable(
-                "Distance to the annotated distributions", columns, rows, "Means over images with 95 % bootstrap intervals.", 3
+            Table(
+                "calibration-distances",
+                "Distance to the annotated distributions",
+                columns("arm", "set", "images", *measures),
+                rows,
+                "Means over images with 95 % bootstrap intervals.",
+                digits=3,
+                row_keys=[f"{row[0]}/{row[1]}" for row in rows],
             )
         )
     return page
 
 
-def _conformal_tables(result: Mapping[str, Any]) -> list[PageTable]:
-    aim = f"{100 * (1 - result['alpha']):g} %"
+def _conformal_tables(result: Result) -> list[Table]:
+    aim = f"{100 * (1 - result['alpha']):g}"
     whole: list[list[Cell]] = []
     emotions: list[list[Cell]] = []
     for name, found in next(iter(result["arms"].values()))["sets"].items():
@@ -74,28 +83,35 @@ def _conformal_tables(result: Mapping[str, Any]) -> list[PageTable]:
         whole.append([arm, name, c["images"], Spread(c["coverage"], c["low"], c["high"]), c["size"], sizes])
         emotions.append([arm, name, *(c["emotions"][str(e)]["coverage"] for e in EMOTIONS)])
     note = (
-        f"Split conformal sets, score {result['score']}, aimed at {aim}, fitted on the set {result['fit']}. The aim is guaranteed on "
+        f"Split conformal sets, score {result['score']}, aimed at {aim} %, fitted on the set {result['fit']}. The aim is guaranteed on "
         "images like that set's, on average over them; elsewhere coverage is only what is measured here. Exact binomial intervals."
     )
     return [
-        PageTable(
-            f"Sets of emotions, {aim}", ["arm", "set", "images", "coverage", "emotions a set", "sets by size"], whole, note
+        Table(
+            f"conformal-sets/{aim}",
+            f"Sets of emotions, {aim} %",
+            columns("arm", "set", "images", "coverage", ("size", "emotions a set"), ("sizes", "sets by size")),
+            whole,
+            note,
+            row_keys=[f"{row[0]}/{row[1]}" for row in whole],
         ),
-        PageTable(
-            f"Coverage by true emotion, {aim}",
-            ["arm", "set", *(str(e) for e in EMOTIONS)],
+        Table(
+            f"conformal-coverage/{aim}",
+            f"Coverage by true emotion, {aim} %",
+            columns("arm", "set", *(str(e) for e in EMOTIONS)),
             emotions,
             "The first rows: how many images stand behind a figure.",
-            1,
+            digits=1,
+            row_keys=[f"{row[0]}/{row[1]}" for row in emotions],
         ),
     ]
 
 
-def _each(arms: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
+def _each(arms: Result) -> list[tuple[str, str, Result]]:
     return [(arm, name, found) for arm, body in arms.items() for name, found in body["sets"].items()]
 
 
-def _notes(result: Mapping[str, Any]) -> list[str]:
+def _notes(result: Result) -> list[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for arm, name, about in _each(result["arms"]):
         for text in _remarks(about):
@@ -106,7 +122,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     return [f"{', '.join(arms)}, {name}: {text}" for (name, text), arms in found.items()]
 
 
-def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(found: Result) -> Iterator[str]:
     """What is to be said of one arm on one set."""
     for reason, count in found["skipped"].items():
         yield f"{count} references {reason} are left out"
@@ -122,7 +138,7 @@ def _remarks(found: Mapping[str, Any]) -> Iterator[str]:
         yield from found["distribution"]["remarks"]
 
 
-def _remarks_on_fit(fit: Mapping[str, Any], alpha: float) -> Iterator[str]:
+def _remarks_on_fit(fit: Result, alpha: float) -> Iterator[str]:
     if not 1.01 * TEMPERATURES[0] < fit["temperature"] < 0.99 * TEMPERATURES[1]:
         yield "the temperature is at the end of its range: these probabilities say nothing of this validation set"
     if fit["threshold"] is None:

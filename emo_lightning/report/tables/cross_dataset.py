@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from emo_lightning.metrics.bootstrap import FEW
-from emo_lightning.report.page import Cell, Page, PageTable, Spread
+from emo_lightning.report.page import Page
+from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
 
-def cross_page(result: Mapping[str, Any]) -> Page:
+def cross_page(result: Result) -> Page:
     """What `cross_dataset` returned, as tables for the terminal and the report."""
     sets, arms, base = result["sets"], result["arms"], result["base"]
     inside = result["in_domain"]
     titles = [f"{name}{' (in domain)' if name == inside else ''}, n={about['images']:,}" for name, about in sets.items()]
+    shown = list(zip(sets, titles, strict=True))
     accuracy: list[list[Cell]] = [["most frequent class", *(about["chance"] for about in sets.values()), None, None]]
     accuracy += [
         [arm, *(Spread(**rows[name]["accuracy"]) for name in sets), _spread(result["collapse"].get(arm)), _worst(result, arm)]
@@ -33,32 +34,36 @@ def cross_page(result: Mapping[str, Any]) -> Page:
         f"Every arm on every set, and what its training gained or lost against the untuned {base}. Every arm is one model: intervals "
         "are over images, and how much another training would change is not in them.",
         [
-            PageTable(
+            Table(
+                "cross-dataset-accuracy",
                 "Accuracy (%)",
-                ["arm", *titles, "collapse", "worst set"],
+                columns("arm", *shown, "collapse", ("worst", "worst set")),
                 accuracy,
                 "By the class that holds most of the predicted distribution; Wilson's 95 % intervals. Collapse: accuracy out of the "
                 f"domain minus the {base}'s on the same images, mean over those sets (without those of intensity), in points, with its "
                 "95 % bootstrap interval; below zero the training has cost more than it gave.",
                 1,
             ),
-            PageTable(
+            Table(
+                "cross-dataset-gain",
                 f"Against the untuned {base} (points)",
-                ["arm", *titles],
+                columns("arm", *shown),
                 gain,
                 "Paired on the same images; 95 % bootstrap intervals.",
                 1,
             ),
-            PageTable(
+            Table(
+                "cross-dataset-words",
                 "By the words alone (%)",
-                ["arm", *(x for n in titles for x in (n, "unreadable"))],
+                columns("arm", *(x for name, title in shown for x in ((name, title), (f"{name}-unreadable", "unreadable")))),
                 said,
                 "What the arm said, by name; an answer that is no class of the set counts as wrong.",
                 1,
             ),
-            PageTable(
+            Table(
+                "cross-dataset-label-spaces",
                 "Label spaces",
-                ["set", "space", "images", "without a class", "trained on", "map"],
+                columns("set", "space", "images", ("without_class", "without a class"), ("trained_on", "trained on"), "map"),
                 maps,
                 "Images without a class in the space, and images that were trained on, are left out.",
             ),
@@ -67,21 +72,21 @@ def cross_page(result: Mapping[str, Any]) -> Page:
     )
 
 
-def _worst(result: Mapping[str, Any], arm: str) -> str | None:
+def _worst(result: Result, arm: str) -> str | None:
     """`emotion6 -15.0`."""
     name = result["worst"].get(arm)
     return None if name is None else f"{name} {result['arms'][arm][name]['gain']['difference']:+.1f}"
 
 
-def _spread(gain: Mapping[str, Any] | None) -> Spread | None:
+def _spread(gain: Result | None) -> Spread | None:
     if gain is None:
         return None
     low, high = gain["interval"] or (None, None)
     return Spread(gain["difference"], low, high)
 
 
-def _warnings(result: Mapping[str, Any]) -> Iterator[str]:
-    """What must be read before any figure."""
+def _warnings(result: Result) -> Iterator[str]:
+    """What must be read before any number."""
     for arm, name in result["collapsed"]:
         (low, high), own = result["arms"][arm][name]["gain"]["interval"], result["arms"][arm][name]
         yield (
@@ -95,7 +100,7 @@ def _warnings(result: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_sets(result: Mapping[str, Any]) -> Iterator[str]:
+def _of_sets(result: Result) -> Iterator[str]:
     for name, about in result["sets"].items():
         if about["trained_on"]:
             yield f"{name}: {about['trained_on']} images that were trained on are left out"
@@ -109,7 +114,7 @@ def _of_sets(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: all {about['images']} images are of one class"
 
 
-def _of_answers(result: Mapping[str, Any]) -> Iterator[str]:
+def _of_answers(result: Result) -> Iterator[str]:
     found: dict[tuple[str, str], list[str]] = {}
     for name, about in result["sets"].items():
         for arm, rows in result["arms"].items():
@@ -118,7 +123,7 @@ def _of_answers(result: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{', '.join(arms)}, {name}: {text}" for (name, text), arms in found.items())
 
 
-def _remarks(row: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[str]:
+def _remarks(row: Result, about: Result) -> Iterator[str]:
     """What is to be said of one arm on one set."""
     if row["missing"]:
         yield f"{row['missing']} images without a prediction count as wrong"

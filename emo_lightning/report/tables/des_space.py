@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from emo_lightning.analysis.des_space.inputs import DesSet, notes_of
-from emo_lightning.report.page import Cell, Page, PageFigure, PageTable, Spread
+from emo_lightning.report.page import Page, PageFigure
+from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
-Result = Mapping[str, Mapping[str, Any]]
+Arms = Mapping[str, Result]
 """Arm -> what the measurement returned."""
 
 
-def retrieval_page(result: Result, arms: Mapping[str, DesSet]) -> Page:
-    """One table per kind of figure; what no query could be made of is noted."""
+def retrieval_page(result: Arms, arms: Mapping[str, DesSet]) -> Page:
+    """One table per measure; what no query could be made of is noted."""
     first = next(iter(result.values()))
     page = Page(
         "Retrieval by DES",
@@ -28,11 +28,17 @@ def retrieval_page(result: Result, arms: Mapping[str, DesSet]) -> Page:
         rows: list[list[Cell]] = []
         for target, found in first["targets"].items():
             for k in map(str, first["ks"]) if found["queries"] else ():
-                figures = [_percent(arm["targets"][target][kind][k]) for arm in result.values()]
-                rows.append([f"{target} @{k}", *figures, 100 * found[kind][k]["chance"], found["queries"]])
-        columns = ["same", *result, "chance", "queries"]
+                values = [_percent(arm["targets"][target][kind][k]) for arm in result.values()]
+                rows.append([f"{target} @{k}", *values, 100 * found[kind][k]["chance"], found["queries"]])
         page.tables.append(
-            PageTable(f"{kind}@k, percent", columns, rows, f"{meaning}; 95 % bootstrap interval over queries.", 1)
+            Table(
+                f"retrieval-{kind}",
+                f"{kind}@k, percent",
+                columns("same", *result, "chance", "queries"),
+                rows,
+                f"{meaning}; 95 % bootstrap interval over queries.",
+                digits=1,
+            )
         )
     for target, found in first["targets"].items():
         if found["without_relevant"] or found["without_label"]:
@@ -42,7 +48,7 @@ def retrieval_page(result: Result, arms: Mapping[str, DesSet]) -> Page:
     return page
 
 
-def _by_emotion(result: Result) -> list[PageTable]:
+def _by_emotion(result: Arms) -> list[Table]:
     first = next(iter(result.values()))
     split = first["targets"].get("emotion", {}).get("by_emotion")
     if not split:
@@ -51,10 +57,11 @@ def _by_emotion(result: Result) -> list[PageTable]:
     rows: list[list[Cell]] = [
         [emotion, *(100 * arm["targets"]["emotion"]["by_emotion"][emotion][k] for arm in result.values())] for emotion in split
     ]
-    return [PageTable(f"recall@{k} by emotion, percent", ["emotion", *result], rows, digits=1)]
+    title = f"recall@{k} by emotion, percent"
+    return [Table(f"retrieval-recall-by-emotion/{k}", title, columns("emotion", *result), rows, digits=1)]
 
 
-def distance_page(result: Result, arms: Mapping[str, DesSet], drawn: bool) -> Page:
+def distance_page(result: Arms, arms: Mapping[str, DesSet], drawn: bool) -> Page:
     """Rank correlations, and why there is none where there is none."""
     page = Page(
         "Affective distance in DES",
@@ -78,9 +85,16 @@ def distance_page(result: Result, arms: Mapping[str, DesSet], drawn: bool) -> Pa
                 )
         if rows:
             page.tables.append(
-                PageTable(
+                Table(
+                    f"affective-distance-{part}",
                     title,
-                    ["arm", "images", "ρ", "p", "ρ within an emotion", "ρ of the category alone"],
+                    columns(
+                        *("arm", "images"),
+                        ("rho", "ρ"),
+                        "p",
+                        ("within_emotion_rho", "ρ within an emotion"),
+                        ("category_rho", "ρ of the category alone"),
+                    ),
                     rows,
                     "95 % bootstrap interval over images; p: Mantel's permutation test, two-sided. The last column has no embedding in it: "
                     "it is what knowing whether two images have the same emotion gives.",
@@ -96,8 +110,8 @@ def distance_page(result: Result, arms: Mapping[str, DesSet], drawn: bool) -> Pa
     return page
 
 
-def interpolation_page(result: Result, arms: Mapping[str, DesSet], drawn: bool, strips: list[str]) -> Page:
-    """The three figures beside chance."""
+def interpolation_page(result: Arms, arms: Mapping[str, DesSet], drawn: bool, strips: list[str]) -> Page:
+    """The three measures beside chance."""
     page = Page(
         "Interpolation in DES",
         "Straight paths between two images of different emotions, read by the real images near each point. Monotonicity: net change of mood "
@@ -111,11 +125,8 @@ def interpolation_page(result: Result, arms: Mapping[str, DesSet], drawn: bool, 
             continue
         cells: list[Cell] = [arm, found["paths"]]
         for name in ("monotonicity", "progress", "largest_step"):
-            figure = found[name]
-            cells += [
-                None if figure["value"] is None else Spread(figure["value"], figure["low"], figure["high"]),
-                figure["chance"],
-            ]
+            one = found[name]
+            cells += [None if one["value"] is None else Spread(one["value"], one["low"], one["high"]), one["chance"]]
         rows.append(cells)
         if found["unmoved"]:
             page.notes.append(
@@ -126,9 +137,10 @@ def interpolation_page(result: Result, arms: Mapping[str, DesSet], drawn: bool, 
                 f"interpolation, {arm}: {found['too_alike']} pairs of ends left out, as their moods hardly differ"
             )
     if rows:
-        columns = ["arm", "paths", "monotonicity", "chance", "progress", "chance", "largest step", "chance"]
+        measures = {"monotonicity": "monotonicity", "progress": "progress", "largest_step": "largest step"}
+        shown = columns("arm", "paths", *(x for m, title in measures.items() for x in ((m, title), (f"{m}-chance", "chance"))))
         note = "95 % bootstrap interval over paths. Chance: the same paths with moods dealt to the images at random."
-        page.tables.append(PageTable("Paths between emotions", columns, rows, note))
+        page.tables.append(Table("interpolation", "Paths between emotions", shown, rows, note))
     if drawn:
         page.figures.append(
             PageFigure("Mean way, and monotonicity by pair", "interpolation.svg", "For print: interpolation.pdf.")
@@ -139,7 +151,7 @@ def interpolation_page(result: Result, arms: Mapping[str, DesSet], drawn: bool, 
     return page
 
 
-def stability_page(result: Result) -> Page:
+def stability_page(result: Arms) -> Page:
     """One table per arm."""
     first = next(iter(result.values()))
     page = Page(
@@ -160,9 +172,16 @@ def stability_page(result: Result) -> Page:
             for row in found["changes"]
         ]
         page.tables.append(
-            PageTable(
+            Table(
+                f"stability/{arm}",
                 f"Stability, {arm}",
-                ["change", "cosine", "5th percentile", "place", f"same {found['k']} neighbours", "same emotion"],
+                columns(
+                    *("change", "cosine"),
+                    ("cosine_p5", "5th percentile"),
+                    "place",
+                    ("overlap", f"same {found['k']} neighbours"),
+                    ("same_emotion", "same emotion"),
+                ),
                 rows,
                 f"{first['images']} images; cosine between different images {found['other_cosine']:.3f}; neighbours shared by chance "
                 f"{found['overlap_chance']:.3f}; 95 % bootstrap intervals over images. Emotion: of the probe.",
@@ -172,9 +191,9 @@ def stability_page(result: Result) -> Page:
     return page
 
 
-def _percent(figure: Mapping[str, float]) -> Spread:
-    return Spread(100 * figure["value"], 100 * figure["low"], 100 * figure["high"])
+def _percent(share: Mapping[str, float]) -> Spread:
+    return Spread(100 * share["value"], 100 * share["low"], 100 * share["high"])
 
 
-def _spread(figure: Mapping[str, float]) -> Spread:
-    return Spread(figure["value"], figure["low"], figure["high"])
+def _spread(found: Mapping[str, float]) -> Spread:
+    return Spread(found["value"], found["low"], found["high"])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from emo_lightning.metrics.bootstrap import FEW
-from emo_lightning.report.page import Cell, Page, PageTable, Spread
+from emo_lightning.report.page import Page
+from emo_lightning.report.table import Cell, Result, Spread, Table, columns
 
 
-def faithfulness_page(result: Mapping[str, Any]) -> Page:
+def faithfulness_page(result: Result) -> Page:
     """What `faithfulness` returned, as a table for the terminal and the report."""
     rows: list[list[Cell]] = []
     for name, s in {"all": result["summary"], **result["emotions"]}.items():
@@ -17,15 +15,15 @@ def faithfulness_page(result: Mapping[str, Any]) -> Page:
         p = None if surplus["p"] is None else f"{surplus['p']:.2g}"
         spread = Spread(surplus["value"], surplus["low"], surplus["high"])
         rows.append([name, s["images"], s["grounded"], s["random"], spread, p, s["larger"]])
-    columns = [
-        "emotion seen",
+    shown = columns(
+        ("emotion", "emotion seen"),
         "images",
-        "fall, grounded box",
-        "fall, random boxes",
-        "surplus ↑",
+        ("grounded", "fall, grounded box"),
+        ("random", "fall, random boxes"),
+        ("surplus", "surplus ↑"),
         "p",
-        "grounded counts more (%)",
-    ]
+        ("larger", "grounded counts more (%)"),
+    )
     how = {"mean": "painted in the image's mean colour", "blur": "blurred"}[result["mask"]]
     note = (
         f"Fall of the probability of the emotion that the model sees in the whole image, in points, when a box is {how}. Random: mean "
@@ -39,4 +37,5 @@ def faithfulness_page(result: Mapping[str, Any]) -> Page:
     if few:
         notes.append(f"{', '.join(few)}: fewer than {FEW} images, for which the intervals of the bootstrap are too narrow")
     text = f"Does the emotion hang on the region that its words point at? Boxes: {result['boxes']}."
-    return Page("Word-to-region faithfulness", text, [PageTable("Masked regions", columns, rows, note)], notes=notes)
+    table = Table("faithfulness", "Masked regions", shown, rows, note)
+    return Page("Word-to-region faithfulness", text, [table], notes=notes)

@@ -1,14 +1,43 @@
-"""The paired differences between the arms of Table 6, as tables."""
+"""Table 6: a linear probe on frozen embeddings, arms down; and the differences between the arms on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from emo_lightning.analysis.table6 import METRICS, SETS
+from emo_lightning.report.page import Page
+from emo_lightning.report.table import Cell, Result, Spread, Table, best_of, columns
 
-from emo_lightning.report.page import Cell, Page, PageTable, Spread
+SET_TITLES = {"test": "combinations seen in training", "heldout": "combinations never trained on"}
 
 
-def paired_page(paired: Mapping[str, Any]) -> Page:
+def table6_tables(result: Result) -> list[Table]:
+    """One table per set that was measured: arms down, metrics across, mean ± standard deviation over seeds."""
+    tables = []
+    for name in SETS:
+        arms = {arm: sets[name] for arm, sets in result["arms"].items() if name in sets}
+        if not arms:
+            continue
+        rows: list[list[Cell]] = [
+            [arm, *(_mean(metrics[key]) for key in METRICS), result["seeds"][arm]] for arm, metrics in arms.items()
+        ]
+        tables.append(
+            Table(
+                f"table6-{name}",
+                f"Table 6, {name}",
+                columns(("arm", "Training setting"), *METRICS.items(), ("seeds", "Seeds")),
+                rows,
+                f"{SET_TITLES[name].capitalize()}. Percent, macro-averaged, mean ± standard deviation over seeds.",
+                best={(n, m) for m in range(1, 1 + len(METRICS)) for n in best_of([row[m] for row in rows])},
+                name=name,
+            )
+        )
+    return tables
+
+
+def _mean(summary: Result) -> Cell:
+    return Spread(summary["mean"], std=summary["std"]) if summary["std"] is not None else summary["mean"]
+
+
+def paired_page(paired: Result) -> Page:
     """What `paired_tests` found, as tables; a note where there is nothing to compare."""
     page = Page(
         "Table 6: differences between arms",
@@ -31,9 +60,15 @@ def paired_page(paired: Mapping[str, Any]) -> Page:
         exact = all(pair["exact"] for pair in pairs)
         test = "McNemar's exact test" if exact else f"sign-flip permutation over images, {paired['flips']} exchanges"
         page.tables.append(
-            PageTable(
+            Table(
+                f"table6-paired/{name}",
                 f"Paired differences, {name}, {found['images']} images",
-                ["arms", *(f"{titles[m]}, {overs[o]}" for m, o in shown), "better", "worse", "p", "p (Holm)"],
+                columns(
+                    "arms",
+                    *((f"{m}-{o}", f"{titles[m]}, {overs[o]}") for m, o in shown),
+                    *("better", "worse", "p"),
+                    ("p_holm", "p (Holm)"),
+                ),
                 rows,
                 f"{paired['level']} % percentile intervals of {paired['resamples']} bootstrap resamples. p: of the accuracy, {test}; "
                 f"Holm over the pairs. Better, worse: images that the second arm's seeds get right more, less often.",

@@ -1,0 +1,206 @@
+"""What the report shows of the kinds of stages that it knows: one entry of `KINDS` each. All others show their `page.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+import numpy as np
+from markupsafe import Markup
+
+from emo_lightning.analysis.table5_rows import definition
+from emo_lightning.report.pictures import Figure, Picture, with_boxes
+from emo_lightning.report.provenance import Provenance, Sources
+from emo_lightning.report.run_folder import Stage
+from emo_lightning.report.svg import mds_svg
+from emo_lightning.report.table import Result, Table, of_stage
+from emo_lightning.report.tables.mds import mds_tables
+from emo_lightning.report.tables.objects import object_tables
+from emo_lightning.report.tables.table5 import detail_tables, paired_tables, table5_tables
+from emo_lightning.report.tables.table6 import table6_tables
+
+if TYPE_CHECKING:
+    from emo_lightning.report.panel import Panel
+
+_ONE_ANSWER = 0.75
+"""Share of the images from which on an answer is one that is given whatever they show."""
+
+
+@dataclass(frozen=True)
+class Table5Details:
+    """What the page says below Table 5."""
+
+    remarks: list[str]
+    baselines: dict[str, object]
+    """Baseline -> what it answers."""
+    definition: str
+    references: str
+    """Which images it was scored on, in words."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images under their boxes, with everything that was said of them."""
+
+    arms: list[str]
+    seed: int
+    of: int
+    items: list[Picture]
+    source: Provenance
+
+
+@dataclass
+class Shown:
+    """What one stage puts into the section of its kind."""
+
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is missing, or must be read before any number; stands on top of the report."""
+    details: Table5Details | Pictures | None = None
+    """What only the template of this section knows."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A stage with the JSON that it wrote."""
+
+    stage: Stage
+    found: Result
+    sources: Sources
+
+    def placed(self, tables: Sequence[Table]) -> list[Table]:
+        """The tables, with the stage in their files' names and as their source."""
+        return of_stage(tables, self.stage.name, self.sources.of(self.stage))
+
+
+Show: TypeAlias = Callable[[StageResult], Shown]
+
+Place: TypeAlias = Literal["first", "pictures", "last"]
+"""Of a section: before the pages that other stages wrote, behind them among the pictures, or at the end."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the report shows one kind of stage."""
+
+    file: str
+    """What the page reads of the stage."""
+    short: str
+    """How a note calls it where a run has no such stage."""
+    key: str
+    """Of its section: the anchor on the page."""
+    title: str
+    show: Show
+    text: str = ""
+    with_page: bool = False
+    """Whether the `page.json` of such a stage stands under the same heading, and not under one of its own."""
+    place: Place = "first"
+
+
+def only_tables(build: Callable[[Result], Sequence[Table]]) -> Show:
+    """Show what `build` makes of the stage's JSON, and nothing else."""
+    return lambda result: Shown(result.placed(build(result.found)))
+
+
+def _table5(result: StageResult) -> Shown:
+    found, stage = result.found, result.stage
+    hashes = [d.sha256[:12] for d in result.sources.behind(stage.settings.get("references")) if d.sha256]
+    details = Table5Details(
+        found.get("remarks", []),
+        {name: column["answer"] for name, column in found["baselines"].items() if column.get("answer")},
+        found["definition"],
+        f"{found['references']} images, split {found['split']}, data {', '.join(hashes) or 'unknown'}",
+    )
+    tables = [*table5_tables(found), *paired_tables(found), *detail_tables(found)]
+    return Shown(result.placed(tables), notes=_table5_notes(stage.name, found), details=details)
+
+
+def _table5_notes(stage: str, found: Result) -> list[str]:
+    name, notes = f"stage {stage!r}", []
+    if not found["clip"]:
+        notes.append(f"{name}: CLIP rows were not computed, no CLIP model was given")
+    elif found["clip_truncated"]:
+        notes.append(f"{name}: {found['clip_truncated']} descriptions were cut to CLIP's text length")
+    for arm, column in found["arms"].items():
+        counts = {k.replace("_", " "): v for k, v in column["counts"].items() if v and k != "references"}
+        if counts:
+            listed = ", ".join(f"{v} {k}" for k, v in counts.items())
+            notes.append(f"{name}, {arm}, of {found['references']} images: {listed}")
+        if one := _one_answer(column["confusion"]):
+            notes.append(f"{name}, {arm} says one emotion of nearly all images: {one}")
+    if found["definition"] != definition():
+        notes.append(f"{name} was scored by another version of the definitions than the installed one")
+    for baseline, reason in (found.get("omitted") or {}).items():
+        notes.append(f"{name}: the baseline {baseline!r} was left out: {reason}")
+    if found["references"] < 2:
+        notes.append(f"{name}: {found['references']} image alone was scored; its figures say nothing of others")
+    return notes
+
+
+def _one_answer(confusion: Result) -> str | None:
+    """The emotion that an arm gives most images whatever they show, in words; None where its answers vary."""
+    counts = np.array(confusion["counts"])  # (annotated, said)
+    said, images = counts.sum(0), int(counts.sum())
+    # The last column is no emotion.
+    most = int(said[:-1].argmax())
+    if said[most] < _ONE_ANSWER * max(images, 1) or counts[most].sum() >= _ONE_ANSWER * images:
+        return None
+    return f"{confusion['columns'][most]}, {said[most]} of {images} (annotated so: {counts[most].sum()})"
+
+
+def _table6(result: StageResult) -> Shown:
+    shown = Shown(result.placed(table6_tables(result.found)))
+    name = f"stage {result.stage.name!r}"
+    if not shown.tables:
+        shown.notes.append(f"{name} measured no set")
+    if single := [arm for arm, seeds in result.found["seeds"].items() if seeds == 1]:
+        shown.notes.append(f"{name}: one seed for {', '.join(single)}, so no deviation is known")
+    return shown
+
+
+def _mds(result: StageResult) -> Shown:
+    shown = Shown(result.placed(mds_tables(result.found)))
+    with np.load(result.stage.path / "mds.npz", allow_pickle=False) as points:
+        for n, (arm, found) in enumerate(result.found["arms"].items()):
+            labels = points[f"labels_{n}"].tolist()
+            drawing = Markup(mds_svg(points[f"coords_{n}"], labels, arm))
+            shown.figures.append(Figure(arm, drawing, result.sources.of(result.stage)))
+            name = f"stage {result.stage.name!r}, {arm}"
+            if found["without_emotion"]:
+                shown.notes.append(f"{name}: {found['without_emotion']} embeddings have no emotion")
+            if len(set(labels)) < 2:
+                only = f"every embedding is labelled {labels[0]!r}" if labels else "there is no embedding"
+                shown.notes.append(f"{name}: {only}; silhouette and purity say nothing")
+    return shown
+
+
+def _panel(result: StageResult) -> Shown:
+    panel = cast("Panel", result.found)  # As `panel.write_panel` wrote it; of a damaged one a note is made.
+    items = [with_boxes(item, (result.stage.path / item["image"]).read_bytes(), panel["arms"]) for item in panel["items"]]
+    source = result.sources.of(result.stage)
+    return Shown(details=Pictures(panel["arms"], panel["seed"], panel["of"], items, source))
+
+
+def _prep(result: StageResult) -> Shown:
+    return Shown(result.placed(object_tables(result.stage.name, result.found)))
+
+
+KINDS: dict[str, Kind] = {
+    "table5": Kind("table5.json", "Table 5", "table5", "Table 5: what the model says of an image", _table5),
+    "table6": Kind("table6.json", "Table 6", "table6", "Table 6: a linear probe on frozen embeddings", _table6),
+    "mds": Kind(
+        "mds.json",
+        "MDS",
+        "mds",
+        "The emotion cloud",
+        _mds,
+        "Metric MDS of the embeddings. Stress 0 is a faithful picture. Purity is the share of the nearest neighbours with a "
+        "point's own emotion, silhouette lies between −1 and 1; both in the embedding (DES) and in the picture (2-D).",
+        with_page=True,
+    ),
+    "panel": Kind("panel.json", "image panel", "panel", "Images: predicted and true", _panel, place="pictures"),
+    "prep": Kind("prep.json", "dataset statistics", "data", "Dataset and annotation", _prep, place="last"),
+}
+"""Kind of stage -> how it is shown; of one place, in the page's order."""

@@ -1,0 +1,31 @@
+"""A table as Markdown, to paste."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from emo_lightning.report.provenance import source_texts
+from emo_lightning.report.table import Table, cell_text
+
+
+def markdown(table: Table) -> str:
+    """A GitHub table with its title, note and sources; the best numbers bold."""
+    head = table.headings
+    sides = ["---" if m == 0 or m in table.words else "---:" for m in range(len(head))]
+    lines = [f"### {escaped(table.title)}", "", _line(map(escaped, head)), _line(sides)]
+    for n, row in enumerate(table.rows):
+        cells = [escaped(cell_text(cell, table.digits)) for cell in row]
+        lines.append(_line(f"**{c}**" if (n, m) in table.best else c for m, c in enumerate(cells)))
+    lines += ["", escaped(table.remark_without_grey), ""] if table.remark_without_grey else [""]
+    return "\n".join([*lines, *(f"- source: {escaped(text)}" for text in source_texts(table.sources)), ""])
+
+
+def escaped(text: str) -> str:
+    """The text in one line, without a character that Markdown reads as its own."""
+    for char in "\\`*_|<>[]":
+        text = text.replace(char, "\\" + char)
+    return " ".join(text.split())
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
