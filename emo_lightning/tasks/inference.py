@@ -18,7 +18,7 @@ from torch import Tensor
 
 from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
-from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
+from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.protocols import BackboneInputs
@@ -172,7 +172,7 @@ class PredictTask(_Frozen):
             record = self.data.record(name, row)
             original, resized = sizes["original_size"][i], sizes["resized_size"][i]
             parts = [
-                parse_reply(texts[i], id=record.id, original=original, resized=resized, codec=codec)
+                parse_answer(texts[i], id=record.id, original=original, resized=resized, codec=codec)
                 for texts in replies.values()
             ]
             prediction = of_record(merge_predictions(parts), record)
