@@ -17,7 +17,7 @@ from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
-from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
+from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
 from emo_lightning.data.images import grey
 from emo_lightning.data.tar_index import TarIndex
@@ -145,7 +145,7 @@ def predictions(
         for number in range(row * len(objectives), (row + 1) * len(objectives)):
             reply = replies[number]
             if isinstance(reply, str):
-                parts.append(parse_reply(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec))
+                parts.append(parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec))
             else:
                 why: dict[str, object] = {"reply": None, "problems": [f"no reply ({reply.kind}): {reply.message}"]}
                 parts.append(Prediction(id=record.id, width=record.width, height=record.height, provenance=why))

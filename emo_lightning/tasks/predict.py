@@ -9,7 +9,7 @@ from typing_extensions import override
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
-from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
+from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
@@ -121,7 +121,7 @@ class PredictTask(FrozenTask):
             record = self.data.record(name, row)
             original, resized = sizes["original_size"][i], sizes["resized_size"][i]
             parts = [
-                parse_reply(texts[i], id=record.id, original=original, resized=resized, codec=codec)
+                parse_answer(texts[i], id=record.id, original=original, resized=resized, codec=codec)
                 for texts in answers
             ]
             prediction = with_image_identity(merge_predictions(parts), record)

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from emo_lightning.core.records import GroundedObject, PredictedObject
-from emo_lightning.data.chat import objective, parse_reply
+from emo_lightning.data.chat import objective, parse_answer
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
@@ -65,7 +65,7 @@ class SampleLogger(Callback):
             batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])
             moved = move_data_to_device(batch, task.device)
             for i, answer in enumerate(task.net.generate(moved, self.max_new_tokens)):
-                said = parse_reply(
+                said = parse_answer(
                     answer,
                     id=questions[i].key,
                     original=batch["original_size"][i],

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from emo_lightning.core.records import GroundedObject
-from emo_lightning.data.chat import objective, parse_reply
+from emo_lightning.data.chat import objective, parse_answer
 from emo_lightning.data.collate import IGNORE, Collator, Question
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
@@ -113,7 +113,7 @@ def test_a_new_family_is_one_object_in_the_registry(toy: Path, tiny_qwen: Path, 
     sides = (record.width, record.height) * 2
     for spoken, box in zip(sorted(json.loads(text)["bbox_2d"]), boxes, strict=True):
         assert spoken == pytest.approx([1000 * x / side for x, side in zip(box, sides, strict=True)], abs=1)
-    read = parse_reply(
+    read = parse_answer(
         text, id=record.id, original=batch["original_size"][0], resized=batch["resized_size"][0], codec=collate.codec
     )
     found = sorted(o.bbox for o in read.objects)
