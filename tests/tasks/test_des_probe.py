@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
@@ -22,6 +23,7 @@ from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.des import DESHead
+from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
@@ -229,6 +231,53 @@ def test_micro_batches_equal_one_batch(caches, tmp_path):
         trainer_of(folder, 1, accumulate_grad_batches=accumulate, precision="64-true").fit(task, datamodule=data)
         outcomes.append(weights(folder))
     same(*outcomes, atol=1e-6, rtol=1e-5)
+
+
+def test_a_new_loss_is_one_function_and_one_entry(
+    caches: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here: an embedding should be short, and its readout should give the class's number."""
+
+    def short(inputs: LossInputs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        assert inputs.readout is not None
+        assert inputs.readout.shape == (len(inputs.des), 3)
+        size = inputs.des.square().sum(-1) + inputs.readout.square().sum(-1)
+        return torch.where(inputs.counted, size, 0).sum(), None
+
+    monkeypatch.setitem(DES_LOSSES, "short", DESLoss(short, readout=3))
+    lengths = []
+    for name, losses in (("without", None), ("with", {"short": 0.1})):
+        task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), losses=losses)
+        trainer_of(tmp_path / name, 2).fit(task, datamodule=data_of(caches))
+        cache = FeatureCache(caches["val"])
+        batch = collate_features([cache[i] for i in range(len(cache))])
+        head = DESHead.from_pretrained(tmp_path / name / "head")
+        lengths.append(float(head(batch["hidden_states"], batch["mask"]).detach().norm(dim=-1).mean()))
+    assert lengths[1] < 0.8 * lengths[0]
+    # Not part of the head that is kept, but of a checkpoint.
+    assert "short.weight" in task.state_dict()
+    assert not any("short" in key for key in weights(tmp_path / "with"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ({"ordinal": 1.0}, r"model\.losses: found 'ordinal'; allowed: none"),
+        ({"contrastive": 1.0}, r"'contrastive' has a key of its own; set model\.contrastive_weight"),
+        ({"intensity": 1.0}, r"'intensity' has a key of its own; set model\.intensity_weight"),
+    ],
+)
+def test_a_loss_that_there_is_not_is_refused(losses: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DESTask(losses=losses)
+
+
+def test_a_negative_weight_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DES_LOSSES, "short", DESLoss(lambda inputs: (inputs.des.sum(), None)))
+    with pytest.raises(InputError, match=r"model\.losses\.short is -1; expected at least 0"):
+        DESTask(losses={"short": -1})
+    with pytest.raises(InputError, match=r"model\.contrastive_weight is -1"):
+        DESTask(contrastive_weight=-1)
 
 
 class ToyBackbone(nn.Module):
