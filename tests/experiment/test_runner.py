@@ -45,7 +45,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> Path:
     """Model folder of a random CLIP."""
-    from emo_lightning.models.tiny import build_clip, words_of
+    from emo_lightning.models.tiny import words_of
+    from emo_lightning.models.tiny_clip import build_clip
 
     return build_clip(tmp_path_factory.mktemp("clip") / "model", words_of([str(world_tars)]))
 

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.precision import DoublePrecision
 from safetensors.torch import load_file
 
+from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone
 from emo_lightning.models.sharding import is_sharded, shard
 from emo_lightning.tasks.base import OptimConfig
@@ -73,7 +74,8 @@ def two_ranks(tars: Path, model: Path, out: Path) -> None:
     fit(tars, model, out / "full", 2, "fsdp", FULL)
     try:
         run = trainer(out, max_steps=1, devices=2, strategy=ShardedStrategy())
-        run.fit(DESTask(DESHeadArgs(hidden_size=8)), datamodule=data(tars))
+        images = LabelledDataModule([str(tars / "*-train-*.tar")], [str(tars / "*-val-*.tar")])
+        run.fit(DESTask(DESHeadArgs(hidden_size=8)), datamodule=images)
     except ValueError as error:
         (out / "refused.txt").write_text(str(error))
 

@@ -326,16 +326,16 @@ class Dropping(ConversationDataModule):
 
     lost = "mm_token_type_ids"
 
-    def collate(self, name: str) -> Any:
-        collate = super().collate(name)
+    def collate_fn(self) -> Any:
+        collate = super().collate_fn()
         return lambda questions: {k: v for k, v in collate(questions).items() if k != self.lost}
 
 
 class Cutting(Dropping):
     """Cuts every sequence, as truncation to a length would."""
 
-    def collate(self, name: str) -> Any:
-        collate = ConversationDataModule.collate(self, name)
+    def collate_fn(self) -> Any:
+        collate = ConversationDataModule.collate_fn(self)
         names = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
         return lambda questions: {k: v[:, 8:] if k in names else v for k, v in collate(questions).items()}
 
@@ -343,8 +343,8 @@ class Cutting(Dropping):
 class Unsupervised(Dropping):
     """Has no target."""
 
-    def collate(self, name: str) -> Any:
-        collate = ConversationDataModule.collate(self, name)
+    def collate_fn(self) -> Any:
+        collate = ConversationDataModule.collate_fn(self)
         return lambda questions: {k: torch.full_like(v, IGNORE) if k == "labels" else v for k, v in collate(questions).items()}
 
 

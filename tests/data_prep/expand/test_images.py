@@ -120,7 +120,9 @@ def test_the_budget_is_never_passed_and_counts_what_is_unknown(tmp_path: Path, r
         assert sim.bill()["sim-images"]["nano_dollars"] == 10 * PRICE
 
 
-def test_a_dry_run_writes_nothing_and_shows_the_plan(root: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+def test_a_dry_run_writes_nothing_and_shows_the_plan(
+    root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(KEY)
     before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
     arguments = ["expand", "images", str(root), "--count", "40", "--dry-run", "--config", "configs/prep/expand_world.yaml"]
