@@ -6,7 +6,6 @@ The texts are written by a chat model, each paid once, or by a template.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,14 +19,15 @@ from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
 from data_prep.provider.base import Turn
 from data_prep.provider.caller import Caller
-from data_prep.provider.concurrency import ask_many
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import Reply, strict_schema
 from data_prep.provider.request import Request
+from data_prep.provider.workers import ask_all
 from data_prep.stats.graph import Combination, TripletGraph
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import write_text
 
 _R = TypeVar("_R", bound=Reply)
 
@@ -51,7 +51,7 @@ Subject: {subject}
 The picture should make people feel: {emotion}"""
 
 
-class QueryError(UserError, ValueError):
+class QueryError(InputError):
     """Queries cannot be written."""
 
 
@@ -154,7 +154,7 @@ class TextCaller(Caller):
 
         Raises:
             CallError: the endpoint can answer no request at all.
-            Stopped: the run is stopping, or its budget is spent.
+            PassStoppedError: the run is stopping, or its budget is spent.
         """
         request = TextRequest(endpoint, NO_PICTURE, prompt, (), reply)
         return (await self.ask_request(request, reply, max_invalid=max_invalid))[0]
@@ -196,9 +196,9 @@ async def written_queries(
         if on_progress:
             on_progress()
 
-    await ask_many(caller.halt, combinations, ask, caller.attempts.at_once(endpoint))
+    await ask_all(caller.stop, combinations, ask, caller.attempts.at_once(endpoint))
     report = _report(graph, combinations, texts, endpoint.model)
-    report.failed, report.stopped, report.by_budget = failed, caller.halt.asked, caller.halt.by_budget
+    report.failed, report.stopped, report.by_budget = failed, caller.stop.is_requested(), caller.stop.by_budget
     return report
 
 
@@ -221,17 +221,13 @@ def _report(
 
 
 def write_queries(path: str | Path, queries: Sequence[Query]) -> None:
-    """One JSON object per line, to a temporary name, then renamed.
+    """One JSON object per line; the file is whole or not there.
 
     Raises:
         QueryError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(query.to_json() + "\n" for query in queries), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "".join(query.to_json() + "\n" for query in queries))
     except OSError as error:
         msg = f"{path}: cannot be written: {error.strerror or error}"
         raise QueryError(msg) from None
