@@ -25,10 +25,10 @@ from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.demo.world import World
 from data_prep.provider.caller import Caller
-from data_prep.provider.concurrency import ask_many
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.prices import load_prices
 from data_prep.provider.request import Picture, Request
+from data_prep.provider.workers import ask_all
 from data_prep.settings import CONFIGS
 from data_prep.store.store import Store
 
@@ -54,7 +54,7 @@ async def ours(store: Store, config: PrepConfig, requests: list[Request]) -> flo
         await caller.ask(request.endpoint, request.picture, request.prompt, FullAnnotation, max_invalid=0)
 
     began = time.perf_counter()
-    await ask_many(caller.halt, requests, ask, caller.attempts.at_once(config.annotators[0]))
+    await ask_all(caller.stop, requests, ask, caller.attempts.at_once(config.annotators[0]))
     elapsed = time.perf_counter() - began
     await caller.close()
     return len(requests) / elapsed

@@ -26,7 +26,7 @@ from data_prep.store.rows import Item, Outcome
 from emo_lightning.core.records import Record, intensity_level
 
 
-class Pending(Exception):
+class ItemPendingError(Exception):
     """This item cannot be finished now; a later run may."""
 
     def __init__(self, kind: str) -> None:
@@ -94,7 +94,7 @@ class ItemPass:
         """The outcome of the item.
 
         Raises:
-            Pending: an outcome needs replies that cannot be had in this run.
+            ItemPendingError: an outcome needs replies that cannot be had in this run.
         """
         await _all(*(self._first(a) for a in self.config.annotators))
         self.said.sort(key=lambda row: row["annotator"])
@@ -128,11 +128,11 @@ class ItemPass:
     async def _ask(self, endpoint: EndpointConfig, prompt: str, reply: type[Any], revision: int) -> Any:
         answer, key = await self.caller.ask(endpoint, self.picture, prompt, reply, max_invalid=self.config.max_invalid)
         if why := self.health.see(endpoint.name, key, answer):
-            raise self.caller.halt.fail(why)
+            raise self.caller.stop.fail(why)
         row: dict[str, Any] = {"annotator": endpoint.name, "model": endpoint.model, "round": revision, "call": key[:16]}
         if isinstance(answer, Failure):
             if not answer.final:
-                raise Pending(answer.kind)
+                raise ItemPendingError(answer.kind)
             row["failed"] = f"{answer.kind}: {answer.message}"[:300]
             answer = None
         elif endpoint is not self.config.critic:

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from data_prep.annotate.item import ItemPass, Pending, pass_digest
+from data_prep.annotate.item import ItemPass, ItemPendingError, pass_digest
 from data_prep.config import PrepConfig
 from data_prep.emovit.votes import LocalVotes
 from data_prep.engine import LOCAL, Engine
 from data_prep.provider.budget import Tally
 from data_prep.provider.caller import Caller
-from data_prep.provider.failures import Stopped
+from data_prep.provider.failures import PassStoppedError
 from data_prep.provider.health import Health
-from data_prep.provider.interrupt import halt_on_interrupt
+from data_prep.provider.interrupt import stop_on_interrupt
 from data_prep.provider.prices import load_prices
 from data_prep.store.rows import Item, Outcome
 from data_prep.store.store import Store
@@ -117,7 +117,7 @@ async def _annotate(
     else:
         caller = Caller(store.ledger, prices, config.endpoints, **options)
     run.begin(caller)
-    with halt_on_interrupt(caller.halt):
+    with stop_on_interrupt(caller.stop):
         try:
             if batches:
                 await batches.recover()
@@ -126,13 +126,13 @@ async def _annotate(
                 while batches.open():
                     await batches.collect()
             else:
-                while await run.sweep() and not caller.halt():
+                while await run.sweep() and not caller.stop.is_requested():
                     if batches:
                         await batches.submit()
                         run.show()
                         await batches.collect()
             await run.settle()
-        except Stopped:
+        except PassStoppedError:
             pass
         finally:
             await caller.close()
@@ -193,7 +193,7 @@ class _Run:
     async def _work(self, queue: Iterator[Item]) -> None:
         caller, report = self._caller, self.report
         for item in queue:
-            if caller.halt():
+            if caller.stop.is_requested():
                 self._todo.append(item)
                 return
             try:
@@ -202,15 +202,15 @@ class _Run:
                 outcome = await decision.run()
                 self._held.append((decision, outcome))
                 await self.write(in_doubt=False)
-            except Stopped:
+            except PassStoppedError:
                 self._todo.append(item)
                 return
-            except Pending as pending:
+            except ItemPendingError as pending:
                 report.pending[pending.kind] += 1
                 self._todo.append(item)
             except Exception as error:
                 # The other workers finish what is in flight, so that nothing paid is lost; then the pass ends with this error.
-                caller.halt.asked = True
+                caller.stop.request()
                 self._errors.append(error)
                 return
             self.show()
@@ -230,10 +230,10 @@ class _Run:
 
     async def settle(self) -> None:
         """What is still in doubt when all items were gone through: written, unless an endpoint was of no use at all."""
-        halt = self._caller.halt
-        if not halt() and (why := self.report.health.verdict()):
-            halt.fail(why)
-        if halt.fatal is None:
+        stop = self._caller.stop
+        if not stop.is_requested() and (why := self.report.health.verdict()):
+            stop.fail(why)
+        if stop.error is None:
             await self.write(in_doubt=True)
 
     def show(self) -> None:
@@ -244,11 +244,11 @@ class _Run:
 
     def end(self) -> PassReport:
         """The report; raises what ended the pass."""
-        report, halt = self.report, self._caller.halt
+        report, stop = self.report, self._caller.stop
         report.seconds = time.monotonic() - self._started
         report.open_batches = _open_batches(self.store)
-        report.stopped_by_budget = halt.by_budget or report.pending["budget"] > 0
-        report.stopped = halt.asked or report.stopped_by_budget
-        if error := halt.fatal or next(iter(self._errors), None):
+        report.stopped_by_budget = stop.by_budget or report.pending["budget"] > 0
+        report.stopped = stop.is_requested() or report.stopped_by_budget
+        if error := stop.error or next(iter(self._errors), None):
             raise error
         return report

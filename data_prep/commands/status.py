@@ -14,14 +14,14 @@ def main(argv: list[str]) -> int:
     from pathlib import Path
 
     from data_prep.provider.budget import NANO
-    from data_prep.store.group_commit import told
+    from data_prep.store.group_commit import ledger_errors
 
     # Not `Store`: this command answers at once, however large the store is, and loads nothing that it does not need.
     from data_prep.store.ledger import Ledger
 
     ledger = Ledger(Path(args.store) / "ledger.sqlite", write=False)
     query = "SELECT endpoint, remote_status, requests, remote_id FROM batches WHERE state != 'ended' ORDER BY id"
-    with told(ledger.path):
+    with ledger_errors(ledger.path):
         outcomes, calls, cost, waiting = ledger.outcome_counts(), ledger.call_totals(), ledger.total_cost(), ledger.open_calls()
         batches = ledger.read(query)
     ledger.close()

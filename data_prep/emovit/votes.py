@@ -21,7 +21,7 @@ from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import EMOTIONS, Emotion
 
 
-class MissingVote(UserError, RuntimeError):
+class MissingVoteError(UserError, RuntimeError):
     """A local model has not voted on an image yet."""
 
 
@@ -68,7 +68,7 @@ class LocalVotes:
         """One vote per local annotator, in the order of the configuration.
 
         Raises:
-            MissingVote: a model has not voted; `run_local_votes` fills the table.
+            MissingVoteError: a model has not voted; `run_local_votes` fills the table.
         """
         votes = []
         for voter, model, prompt in self._voters:
@@ -76,7 +76,7 @@ class LocalVotes:
             rows = self._ledger.read(query, (item.sha256, model, prompt))
             if not rows:
                 msg = f"{item.id}: {voter.name} has not voted; `emo prep vote` lets it"
-                raise MissingVote(msg)
+                raise MissingVoteError(msg)
             scores = {Emotion(name): p for name, p in json.loads(rows[0][0]).items()}
             votes.append(LocalVote(voter.name, model, voter.weight, DistributionVote(scores)))
         return votes

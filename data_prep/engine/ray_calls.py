@@ -31,11 +31,11 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, cast
 
 from data_prep.engine.base import EngineError, MakeAttempts
-from data_prep.engine.ray_ledger import Trace, lent, told
+from data_prep.engine.ray_ledger import Trace, actor_result, ledger_in_actor
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
-from data_prep.provider.failures import Again, CallError, Failure, Halt, NotSent, Stopped
+from data_prep.provider.failures import CallError, Failure, NotSentError, PassStoppedError, Retry, StopSignal
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateObserver
 from data_prep.provider.rate_headers import ReportedBucket
@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 _IMAGES = 256
 """Images kept in the object store, for an item asks several models about one image."""
 _NEWEST = "SELECT coalesce(max(id), 0) FROM calls WHERE cache_key = ?"
-_Sent = tuple["bytes | Failure | Again", "int | None"]
+_Sent = tuple["bytes | Failure | Retry", "int | None"]
 
 
 @dataclass(frozen=True)
 class Delivery:
     """What came of one request, and what the driver has to be told."""
 
-    result: bytes | Failure | Again | None
+    result: bytes | Failure | Retry | None
     cost: int | None
     tally: Tally
     rate_limit_calls: list[Callable[[RateObserver], None]]
@@ -71,23 +71,23 @@ class RateRecorder:
     """The driver has looked."""
 
     def __init__(self) -> None:
-        self.told: list[Callable[[RateObserver], None]] = []
+        self.calls: list[Callable[[RateObserver], None]] = []
 
     def pause(self, seconds: float) -> None:
         """See `RateLimit`."""
-        self.told.append(methodcaller("pause", seconds))
+        self.calls.append(methodcaller("pause", seconds))
 
     def replied(self, ticket: float) -> None:
         """See `RateLimit`."""
-        self.told.append(methodcaller("replied", ticket))
+        self.calls.append(methodcaller("replied", ticket))
 
     def update(self, ticket: float, left: Sequence[ReportedBucket]) -> None:
         """See `RateLimit`."""
-        self.told.append(methodcaller("update", ticket, left))
+        self.calls.append(methodcaller("update", ticket, left))
 
     def refused(self, ticket: float, retry_after: float | None) -> None:
         """See `RateLimit`."""
-        self.told.append(methodcaller("refused", ticket, retry_after))
+        self.calls.append(methodcaller("refused", ticket, retry_after))
 
 
 class SendersLedger:
@@ -103,24 +103,24 @@ class SendersLedger:
 
     async def begin_call(self, **intent: Any) -> int:
         """See `Ledger.begin_call`."""
-        return int(await told(self._actor.begin_call.remote(self._sender, intent)))
+        return int(await actor_result(self._actor.begin_call.remote(self._sender, intent)))
 
     async def end_call(self, call_id: int, state: CallState, **what: Any) -> None:
         """See `Ledger.end_call`."""
-        await told(self._actor.end_call.remote(call_id, state, what))
+        await actor_result(self._actor.end_call.remote(call_id, state, what))
 
 
-class _OneByOne(Attempts):
+class _SingleAttempts(Attempts):
     async def one(self, request: Request, key: str, upper: int | None, ticket: float) -> Delivery:
         """Send once, with counts of its own."""
         mine = copy.copy(self)
-        mine.tally, mine.halt = Tally(), Halt()
+        mine.tally, mine.stop = Tally(), StopSignal()
         recorder = RateRecorder()
         try:
             result, cost = await mine._send(request, key, upper, recorder, ticket)
         except CallError as error:
-            return Delivery(None, 0, mine.tally, recorder.told, str(error))
-        return Delivery(result, cost, mine.tally, recorder.told)
+            return Delivery(None, 0, mine.tally, recorder.calls, str(error))
+        return Delivery(result, cost, mine.tally, recorder.calls)
 
 
 class Sender:
@@ -136,12 +136,12 @@ class Sender:
     def __init__(self, ledger: Any, number: int, prices: Mapping[str, Price], endpoints: list[EndpointConfig]) -> None:
         self._ledger = cast(Ledger, SendersLedger(ledger, number))
         self._prices, self._endpoints = prices, endpoints
-        self._attempts: _OneByOne | None = None
+        self._attempts: _SingleAttempts | None = None
 
     async def open(self, keys: dict[str, str]) -> None:
         """Take the keys, by environment variable."""
         os.environ.update(keys)
-        self._attempts = _OneByOne(self._ledger, self._prices, self._endpoints, Budget(), Tally(), Halt())
+        self._attempts = _SingleAttempts(self._ledger, self._prices, self._endpoints, Budget(), Tally(), StopSignal())
 
     async def send(self, request: Request, image: bytes, key: str, upper: int | None, ticket: float) -> Delivery:
         """Intent to the ledger, request, reply to the ledger; only then it returns.
@@ -155,7 +155,7 @@ class Sender:
 
 
 @dataclass
-class _Hired:
+class _SenderHandle:
     number: int
     actor: Any
     ready: Any
@@ -167,7 +167,7 @@ class RayAttempts(Attempts):
 
     Args:
         actor: handle of the `LedgerActor`.
-        ledger, prices, endpoints, budget, tally, halt: see `Attempts`.
+        ledger, prices, endpoints, budget, tally, stop: see `Attempts`.
     """
 
     # An actor writes and sends in one: what waits for the disk cannot be told from what is on its way.
@@ -181,9 +181,9 @@ class RayAttempts(Attempts):
         endpoints: list[EndpointConfig],
         budget: Budget,
         tally: Tally,
-        halt: Halt,
+        stop: StopSignal,
     ) -> None:
-        super().__init__(ledger, prices, endpoints, budget, tally, halt)
+        super().__init__(ledger, prices, endpoints, budget, tally, stop)
         import ray
 
         self._actor = actor
@@ -192,10 +192,10 @@ class RayAttempts(Attempts):
         self._numbers = itertools.count(1)
         self._images: OrderedDict[str, Any] = OrderedDict()
         self._together = sum(e.concurrency for e in endpoints)
-        self._senders = [self._hire(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+        self._senders = [self._start_sender(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
         self._turn = itertools.count()
 
-    def _hire(self, node: str | None) -> _Hired:
+    def _start_sender(self, node: str | None) -> _SenderHandle:
         """A sender on a node, or, where that is gone, on another."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -206,50 +206,50 @@ class RayAttempts(Attempts):
         )
         number = next(self._numbers)
         actor = kind.remote(self._actor, number, *self._settings)
-        return _Hired(number, actor, actor.open.remote(self._keys_by_variable))
+        return _SenderHandle(number, actor, actor.open.remote(self._keys_by_variable))
 
     async def close(self) -> None:
         """End the senders, which have nothing in flight, and close the connections."""
         import ray
 
-        for hired in self._senders:
-            ray.kill(hired.actor)
+        for sender in self._senders:
+            ray.kill(sender.actor)
         await super().close()
 
     async def _send(self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float) -> _Sent:
         """See `Attempts`."""
         # Each sender counts its own requests; the endpoint's `concurrency` is that of all of them.
         async with self._slots[request.endpoint.name]:
-            if self.halt():
-                raise Stopped
+            if self.stop.is_requested():
+                raise PassStoppedError
             if limit.paused:
-                raise NotSent
+                raise NotSentError
             return await self._sent(request, key, upper, limit, ticket)
 
     async def _sent(self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float) -> _Sent:
         from ray.exceptions import RayActorError, RayTaskError
 
-        hired = self._senders[next(self._turn) % len(self._senders)]
+        sender = self._senders[next(self._turn) % len(self._senders)]
         bare = replace(request, picture=replace(request.picture, read=_elsewhere))
         before = int(self.ledger.read(_NEWEST, (key,))[0][0])
         image = self._image(request)
         try:
-            await asyncio.shield(asyncio.wrap_future(hired.ready.future()))
-            delivery: Delivery = await hired.actor.send.remote(bare, image, key, upper, ticket)
+            await asyncio.shield(asyncio.wrap_future(sender.ready.future()))
+            delivery: Delivery = await sender.actor.send.remote(bare, image, key, upper, ticket)
         except RayActorError as error:
             if error.actor_init_failed:
                 msg = f"a sender cannot start on its node: {str(error).strip().splitlines()[-1]}"
                 raise EngineError(msg) from None
-            self._replace(hired)
+            self._replace(sender)
             why = f"its sender was lost: {str(error).strip().splitlines()[0]}"[:300]
-            return self._after_loss(await told(self._actor.lose.remote(hired.number, key, before, why)), why)
+            return self._after_loss(await actor_result(self._actor.lose.remote(sender.number, key, before, why)), why)
         except RayTaskError as error:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         self._count(delivery.tally)
         for call in delivery.rate_limit_calls:
             call(limit)
         if delivery.result is None:
-            raise self.halt.fail(delivery.fatal)
+            raise self.stop.fail(delivery.fatal)
         return delivery.result, delivery.cost
 
     def _image(self, request: Request) -> Any:
@@ -262,20 +262,20 @@ class RayAttempts(Attempts):
                 self._images.popitem(last=False)
         return self._images[sha256]
 
-    def _replace(self, hired: _Hired) -> None:
+    def _replace(self, sender: _SenderHandle) -> None:
         """Hire another sender, once for each that is lost."""
         import ray
 
         for place, current in enumerate(self._senders):
-            if current is hired:
+            if current is sender:
                 # It may only be out of reach: then it must not go on.
-                ray.kill(hired.actor)
-                self._senders[place] = self._hire(None)
+                ray.kill(sender.actor)
+                self._senders[place] = self._start_sender(None)
 
     def _after_loss(self, trace: Trace | None, why: str) -> _Sent:
         """What the ledger knows of a call whose sender was lost."""
         if trace is None:
-            return Again(why, wait=0.0), 0
+            return Retry(why, wait=0.0), 0
         self.tally.requests += 1
         match trace.state:
             case "reply" if trace.raw is not None:
@@ -287,7 +287,7 @@ class RayAttempts(Attempts):
             case _:
                 # Rejected, or no connection came about: written down, with what it cost.
                 self.tally.cost_nano += trace.cost_nano or 0
-                return Again(why), trace.cost_nano or 0
+                return Retry(why), trace.cost_nano or 0
 
     def _count(self, more: Tally) -> None:
         for field in fields(Tally):
@@ -302,5 +302,5 @@ def _elsewhere() -> bytes:
 @contextlib.contextmanager
 def senders(store: Store) -> Iterator[MakeAttempts]:
     """See `Engine.paid`: lends the ledger to an actor, and sends through actors."""
-    with lent(store) as actor:
+    with ledger_in_actor(store) as actor:
         yield lambda *arguments: RayAttempts(actor, *arguments)

@@ -129,22 +129,22 @@ class RemoteLedger(Ledger):
 
     async def write(self, *statements: tuple[str, Sequence[Any]]) -> None:
         """See `Ledger.write`."""
-        await told(self._actor.write.remote(statements))
+        await actor_result(self._actor.write.remote(statements))
 
     def write_now(self, *statements: tuple[str, Sequence[Any]]) -> None:
         """See `Ledger.write_now`."""
-        told_now(self._actor.write.remote(statements))
+        actor_result_now(self._actor.write.remote(statements))
 
     async def begin_call(self, **intent: Any) -> int:
         """See `Ledger.begin_call`; the actor gives the number, since senders begin calls too."""
-        return int(await told(self._actor.begin_call.remote(DRIVER, intent)))
+        return int(await actor_result(self._actor.begin_call.remote(DRIVER, intent)))
 
 
 DRIVER = 0
 """The driver's number among the senders."""
 
 
-async def told(reference: Awaitable[Any]) -> Any:
+async def actor_result(reference: Awaitable[Any]) -> Any:
     """What an actor answers; its errors are raised as they were there.
 
     Raises:
@@ -156,21 +156,21 @@ async def told(reference: Awaitable[Any]) -> Any:
     try:
         return await reference
     except (RayTaskError, RayActorError) as error:
-        raise _ours(error) from None
+        raise _original_error(error) from None
 
 
-def told_now(reference: Any) -> Any:
-    """As `told`, outside of asyncio."""
+def actor_result_now(reference: Any) -> Any:
+    """As `actor_result`, outside of asyncio."""
     import ray
     from ray.exceptions import RayActorError, RayTaskError
 
     try:
         return ray.get(reference)
     except (RayTaskError, RayActorError) as error:
-        raise _ours(error) from None
+        raise _original_error(error) from None
 
 
-def _ours(error: Any) -> Exception:
+def _original_error(error: Any) -> Exception:
     from ray.exceptions import RayActorError
 
     if isinstance(error, RayActorError):
@@ -182,7 +182,7 @@ def _ours(error: Any) -> Exception:
 
 
 @contextlib.contextmanager
-def lent(store: Store) -> Iterator[Any]:
+def ledger_in_actor(store: Store) -> Iterator[Any]:
     """Have an actor on this node write the ledger of a store; `store.ledger` is a `RemoteLedger` meanwhile. Yields its handle.
 
     Args:
@@ -202,7 +202,7 @@ def lent(store: Store) -> Iterator[Any]:
     store.unlock()
     actor = kind.remote(str(store.root.resolve()))
     try:
-        told_now(actor.open.remote())
+        actor_result_now(actor.open.remote())
         store.ledger = RemoteLedger(path, actor)
         yield actor
     finally:
@@ -210,13 +210,13 @@ def lent(store: Store) -> Iterator[Any]:
             store.ledger.close()
         # Where it has ended by itself, nothing waits and its lock is gone.
         with contextlib.suppress(LedgerError):
-            told_now(actor.close.remote())
+            actor_result_now(actor.close.remote())
         ray.kill(actor)
-        _regained(store)
+        _take_lock_back(store)
         store.ledger = Ledger(path, write=True)
 
 
-def _regained(store: Store) -> None:
+def _take_lock_back(store: Store) -> None:
     """Take the lock back; a process that is being ended may hold it for a moment."""
     from data_prep.store.store import StoreError
 

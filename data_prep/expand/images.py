@@ -15,8 +15,8 @@ from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.expand.plan import Plan, Planned
 from data_prep.expand.requests import ImageAttempts, ImageRequest, images_of, keep_bytes, kept_image
 from data_prep.provider.budget import Budget, Tally
-from data_prep.provider.failures import Failure, Halt, Stopped
-from data_prep.provider.interrupt import halt_on_interrupt
+from data_prep.provider.failures import Failure, PassStoppedError, StopSignal
+from data_prep.provider.interrupt import stop_on_interrupt
 from data_prep.sources.images import CheckedImage, ImageError, check_image
 from data_prep.store.rows import Item, item_id
 from data_prep.store.store import Store, StoreError
@@ -90,10 +90,10 @@ class Generator:
     ) -> None:
         ledger = store.ledger
         self.store, self.ledger, self.config = store, ledger, config
-        self.tally, self.halt = Tally(), Halt()
+        self.tally, self.stop = Tally(), StopSignal()
         held = sum(upper for state, (_, upper, _) in ledger.open_calls().items() if state in ("unknown", "batched"))
         budget = Budget(limit_nano, ledger.total_cost(), held)
-        self.attempts = ImageAttempts(store, {config.images.model: price}, config.images, budget, self.tally, self.halt)
+        self.attempts = ImageAttempts(store, {config.images.model: price}, config.images, budget, self.tally, self.stop)
         self._resend_unknown = resend_unknown
         self._mistakes = 0
 
@@ -103,7 +103,7 @@ class Generator:
         Raises:
             _Open: it stays open.
             CallError: the endpoint can answer nothing at all.
-            Stopped: the run is stopping.
+            PassStoppedError: the run is stopping.
         """
         try:
             key, raw = await self._reply(row)
@@ -140,7 +140,7 @@ class Generator:
             return _Closed("refused", failure.message)
         self._mistakes += 1
         if self._mistakes >= _MISTAKES:
-            return self.halt.fail(
+            return self.stop.fail(
                 f"{self.config.images.name}: {self._mistakes} requests without an image between them were rejected, "
                 f"and not for their content; the last: {failure.message}"
             )
@@ -266,24 +266,24 @@ async def generate(
     started = time.monotonic()
     recovered = store.ledger.recover()
     generator = Generator(store, config, price, limit_nano=limit_nano, resend_unknown=resend_unknown)
-    halt = generator.halt
+    stop = generator.stop
     report = GenerationReport(planned=len(plan.rows), recovered=recovered, tally=generator.tally)
     report.before.update(row.state for row in plan.rows if row.state is not None)
     errors: list[Exception] = []
 
     async def worker(queue: Iterator[Planned]) -> None:
         for row in queue:
-            if halt():
+            if stop.is_requested():
                 return
             try:
                 report.done[await generator.make(row)] += 1
-            except Stopped:
+            except PassStoppedError:
                 return
             except _Open as left:
                 report.open[left.kind] += 1
             except Exception as error:
                 # The other workers finish what is in flight; then the run ends with this error.
-                halt.asked = True
+                stop.request()
                 errors.append(error)
                 return
             report.seconds = time.monotonic() - started
@@ -291,11 +291,11 @@ async def generate(
                 on_progress(report)
 
     queue = iter([row for row in plan.rows if row.state is None])
-    with halt_on_interrupt(halt):
+    with stop_on_interrupt(stop):
         await asyncio.gather(*(worker(queue) for _ in range(config.images.concurrency)))
     await generator.attempts.close()
     report.seconds = time.monotonic() - started
-    report.stopped, report.by_budget = halt.asked, halt.by_budget
-    if error := halt.fatal or next(iter(errors), None):
+    report.stopped, report.by_budget = stop.is_requested(), stop.by_budget
+    if error := stop.error or next(iter(errors), None):
         raise error
     return report

@@ -20,12 +20,12 @@ from data_prep.expand.compose import emotion_counts, quotas, rarity_weights
 from data_prep.expand.requests import NO_PICTURE
 from data_prep.provider.base import Turn
 from data_prep.provider.caller import Caller
-from data_prep.provider.concurrency import ask_many
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import Reply, strict_schema
 from data_prep.provider.request import Request
+from data_prep.provider.workers import ask_all
 from data_prep.stats.graph import Combination, TripletGraph
 from emo_lightning.core.errors import UserError
 
@@ -154,7 +154,7 @@ class TextCaller(Caller):
 
         Raises:
             CallError: the endpoint can answer no request at all.
-            Stopped: the run is stopping, or its budget is spent.
+            PassStoppedError: the run is stopping, or its budget is spent.
         """
         request = TextRequest(endpoint, NO_PICTURE, prompt, (), reply)
         return (await self.ask_request(request, reply, max_invalid=max_invalid))[0]
@@ -196,9 +196,9 @@ async def written_queries(
         if on_progress:
             on_progress()
 
-    await ask_many(caller.halt, combinations, ask, caller.attempts.at_once(endpoint))
+    await ask_all(caller.stop, combinations, ask, caller.attempts.at_once(endpoint))
     report = _report(graph, combinations, texts, endpoint.model)
-    report.failed, report.stopped, report.by_budget = failed, caller.halt.asked, caller.halt.by_budget
+    report.failed, report.stopped, report.by_budget = failed, caller.stop.is_requested(), caller.stop.by_budget
     return report
 
 

@@ -16,7 +16,7 @@ from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import Completion, Provider, Question, Turn
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
-from data_prep.provider.failures import Halt
+from data_prep.provider.failures import StopSignal
 from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import Reply
@@ -91,9 +91,9 @@ class ImageAttempts(Attempts):
     """As `Attempts`, for images: their bytes go to the store before the reply goes to the ledger."""
 
     def __init__(
-        self, store: Store, prices: Mapping[str, Price], endpoint: ImagesConfig, budget: Budget, tally: Tally, halt: Halt
+        self, store: Store, prices: Mapping[str, Price], endpoint: ImagesConfig, budget: Budget, tally: Tally, stop: StopSignal
     ) -> None:
-        super().__init__(store.ledger, prices, [endpoint], budget, tally, halt)
+        super().__init__(store.ledger, prices, [endpoint], budget, tally, stop)
         self.store = store
 
     def provider(self, endpoint: EndpointConfig) -> Provider:

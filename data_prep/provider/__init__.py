@@ -9,7 +9,7 @@ The way of a question:
    that the request can cost must fit, see `prices` and `image_tokens`), `outage` (an endpoint that answers nobody) and room on the disk;
    writes the intent to the ledger; sends; writes the raw answer and its cost. Each attempt is a row of the ledger.
 4. `batch` does the same through a Batch API: questions are collected in files, and replies come hours later, at half the price.
-5. `health` stops a pass whose endpoint gives nothing of use; `concurrency` and `interrupt` run many questions at a time and end in order.
+5. `health` stops a pass whose endpoint gives nothing of use; `workers` and `interrupt` run many questions at a time and end in order.
 
 What depends on the provider stands behind `base.Provider`: where to post, which headers carry the key, the JSON of a question, how
 an answer is read (text, refusal, tokens), what the headers say of the rate, which errors are final, and the Batch API if there is one.

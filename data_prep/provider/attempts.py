@@ -19,7 +19,7 @@ from functools import cached_property
 from data_prep.provider.base import Provider
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
-from data_prep.provider.failures import Again, Failure, Halt, NotSent, Stopped
+from data_prep.provider.failures import Failure, NotSentError, PassStoppedError, Retry, StopSignal
 from data_prep.provider.outage import Outage, in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateLimit, RateObserver, retry_after
@@ -27,7 +27,7 @@ from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
 from data_prep.provider.statuses import RETRIED, UNKNOWN
 from data_prep.provider.transport import HttpAnswer, TransportError, without_key
-from data_prep.store.disk_space import Room
+from data_prep.store.disk_space import DiskSpace
 from data_prep.store.ledger import Ledger
 
 _GRACE = 1.0
@@ -45,7 +45,7 @@ class Attempts:
         endpoints: all that will be asked; the keys are read from the environment here.
         budget: what may be spent.
         tally: counts.
-        halt: looked at before everything is sent.
+        stop: looked at before everything is sent.
 
     Raises:
         ConfigError: a key is missing.
@@ -62,9 +62,9 @@ class Attempts:
         endpoints: list[EndpointConfig],
         budget: Budget,
         tally: Tally,
-        halt: Halt,
+        stop: StopSignal,
     ) -> None:
-        self.ledger, self.prices, self.budget, self.tally, self.halt = ledger, prices, budget, tally, halt
+        self.ledger, self.prices, self.budget, self.tally, self.stop = ledger, prices, budget, tally, stop
         self._api_keys = {e.name: e.api_key() for e in endpoints}
         self.connections = {e.name: self.provider(e).connect(e.base_url, self._api_keys[e.name], e.timeout) for e in endpoints}
         self._slots = {e.name: asyncio.Semaphore(e.concurrency) for e in endpoints}
@@ -77,13 +77,14 @@ class Attempts:
         self._random = random.Random()
 
     @cached_property
-    def room(self) -> Room:
+    def disk_space(self) -> DiskSpace:
         """On the disk of the ledger, where that is on this machine."""
-        return Room(self.ledger.path)
+        return DiskSpace(self.ledger.path)
 
     def at_once(self, endpoint: EndpointConfig) -> int:
-        """The most requests of an endpoint that are on disk without an end: what a kill may leave unknown. So many callers at a
-        time keep the endpoint busy.
+        """The most requests of an endpoint that are on disk without an end: what a kill may leave unknown.
+
+        So many callers at a time keep the endpoint busy.
         """
         return endpoint.concurrency + math.ceil(self.spare * endpoint.concurrency)
 
@@ -101,7 +102,7 @@ class Attempts:
 
         Raises:
             CallError: the endpoint can answer no request at all.
-            Stopped: the pass is stopping, or its budget is spent.
+            PassStoppedError: the pass is stopping, or its budget is spent.
         """
         endpoint = request.endpoint
         outage = self.outages[endpoint.base_url, endpoint.model]
@@ -118,22 +119,22 @@ class Attempts:
                 await self._back_off(tried - 1)
         if not outage.connected:
             msg = f"{endpoint.name}: cannot connect to {endpoint.base_url}: {result.problem}"
-            raise self.halt.fail(msg)
+            raise self.stop.fail(msg)
         return Failure("gave_up", f"{endpoint.max_attempts} attempts, last: {result.problem}")
 
     async def _back_off(self, attempt: int) -> None:
         end = time.monotonic() + min(_BACK_OFF, 0.5 * 2 ** max(0, attempt)) * self._random.uniform(0.5, 1.0)
-        while (left := end - time.monotonic()) > 0 and not self.halt():
+        while (left := end - time.monotonic()) > 0 and not self.stop.is_requested():
             await asyncio.sleep(min(left, 0.5))
 
-    async def _attempt(self, request: Request, key: str) -> bytes | Failure | Again:
+    async def _attempt(self, request: Request, key: str) -> bytes | Failure | Retry:
         """Send once, as soon as it may be sent; the endpoint's `Outage` is told what came of it."""
         endpoint = request.endpoint
         outage, limit = self.outages[endpoint.base_url, endpoint.model], self.limits[endpoint.base_url, endpoint.model]
-        await outage.turn(self.halt)
+        await outage.turn(self.stop.is_requested)
         result = await self._in_time(request, key)
         match result:
-            case Again(problem=problem, unsent=unsent):
+            case Retry(problem=problem, unsent=unsent):
                 outage.failed(key, problem, limit.rate, connected=not unsent)
             case Failure(kind="unknown", message=problem):
                 outage.failed(key, problem, limit.rate, connected=True, costly=True)
@@ -143,31 +144,32 @@ class Attempts:
                 pass
         if outage.lasting and outage.seconds > endpoint.max_outage:
             msg = f"{outage.why()}; that is more than max_outage ({in_words(endpoint.max_outage)})"
-            raise self.halt.fail(msg)
+            raise self.stop.fail(msg)
         return result
 
-    async def _in_time(self, request: Request, key: str) -> bytes | Failure | Again:
+    async def _in_time(self, request: Request, key: str) -> bytes | Failure | Retry:
         """Send once, when rate and budget permit it."""
         model = request.endpoint.model
         limit = self.limits[request.endpoint.base_url, model]
         bound = request.upper_nano(self.prices[model])
         while True:
-            await self.room.wait(self.halt)
-            ticket = await limit.wait(self.halt)
-            if self.halt():
-                raise Stopped
+            await self.disk_space.wait(self.stop.is_requested)
+            ticket = await limit.wait(self.stop.is_requested)
+            if self.stop.is_requested():
+                raise PassStoppedError
             upper = self.budget.scaled(model, bound or 0)
-            if not await self.budget.reserve(upper, self.halt):
-                if not self.halt():
-                    self.halt.by_budget = self.halt.asked = True
-                raise Stopped
+            if not await self.budget.reserve(upper, self.stop.is_requested):
+                if not self.stop.is_requested():
+                    self.stop.by_budget = True
+                    self.stop.request()
+                raise PassStoppedError
             cost: int | None = 0
             try:
-                await limit.pause_over(self.halt)
-                if self.halt():
-                    raise Stopped
+                await limit.pause_over(self.stop.is_requested)
+                if self.stop.is_requested():
+                    raise PassStoppedError
                 result, cost = await self._send(request, key, None if bound is None else upper, limit, ticket)
-            except NotSent:
+            except NotSentError:
                 continue
             finally:
                 self.tally.over_bound += self.budget.settle(model, upper, cost)
@@ -175,12 +177,12 @@ class Attempts:
 
     async def _send(
         self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float
-    ) -> tuple[bytes | Failure | Again, int | None]:
+    ) -> tuple[bytes | Failure | Retry, int | None]:
         """Send once; what came of it, and what it cost (None: not known).
 
         Raises:
-            NotSent: a pause was asked for while the intent was written.
-            Stopped: the pass stopped meanwhile.
+            NotSentError: a pause was asked for while the intent was written.
+            PassStoppedError: the pass stopped meanwhile.
         """
         endpoint, ledger = request.endpoint, self.ledger
         # Reading and encoding an image would hold up every other request.
@@ -189,18 +191,18 @@ class Attempts:
         try:
             # Held while the request is on its way and no longer: another one may be sent while its reply is written.
             async with self._slots[endpoint.name]:
-                if self.halt() or limit.paused:
-                    raise Stopped if self.halt() else NotSent
+                if self.stop.is_requested() or limit.paused:
+                    raise PassStoppedError if self.stop.is_requested() else NotSentError
                 self.tally.requests += 1
                 answer = await self._post(endpoint, body, limit, ticket)
-        except (Stopped, NotSent):
+        except (PassStoppedError, NotSentError):
             await ledger.end_call(call, "unsent", ended=time.time(), error="stopped before it was sent", cost_nano=0)
             raise
         except TransportError as error:
             if error.sent:
                 return await self._unknown(call, str(error)), None
             await ledger.end_call(call, "unsent", ended=time.time(), error=str(error), cost_nano=0)
-            return Again(str(error), unsent=True), 0
+            return Retry(str(error), unsent=True), 0
         except TimeoutError:
             # The client's own limit begins anew with every byte that arrives.
             return await self._unknown(call, f"no whole answer within {endpoint.timeout:g} s"), None
@@ -226,7 +228,7 @@ class Attempts:
         accepted = 200 <= answer.status < 300
         if not accepted and provider.is_fatal(answer.status, answer.body):
             # What is said of it comes when it is written down; nothing more is sent meanwhile.
-            self.halt.asked = True
+            self.stop.request()
         if left := provider.reported_buckets(answer.headers):
             limit.update(ticket, left)
         wait = retry_after(answer.headers)
@@ -238,12 +240,12 @@ class Attempts:
             limit.pause(wait)
         return answer
 
-    async def _keep(self, endpoint: EndpointConfig, call: int, raw: bytes, upper: int | None) -> tuple[bytes | Again, int]:
+    async def _keep(self, endpoint: EndpointConfig, call: int, raw: bytes, upper: int | None) -> tuple[bytes | Retry, int]:
         """Write what a 200 brought."""
         ledger = self.ledger
         if self.provider(endpoint).read(raw) is None:
             await ledger.end_call(call, "rejected", ended=time.time(), status=200, raw=raw, cost_nano=0)
-            return Again(f"HTTP 200 with no answer in it: {raw[:300].decode('utf-8', 'replace')}"), 0
+            return Retry(f"HTTP 200 with no answer in it: {raw[:300].decode('utf-8', 'replace')}"), 0
         kept, cost, tokens = await self._received(endpoint, raw, upper)
         await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost)
         self.tally.cost_nano += cost
@@ -261,12 +263,12 @@ class Attempts:
         """What the ledger keeps of a reply, its cost in nano-dollars, and its tokens (None: it names none)."""
         return raw, *price_reply(self.provider(endpoint), raw, self.prices[endpoint.model], upper)
 
-    def _judge(self, endpoint: EndpointConfig, answer: HttpAnswer) -> Failure | Again:
+    def _judge(self, endpoint: EndpointConfig, answer: HttpAnswer) -> Failure | Retry:
         status, said = answer.status, answer.shown()
         where = f"{endpoint.name}: {endpoint.base_url}"
         if self.provider(endpoint).is_fatal(status, answer.body):
             msg = f"{where} answers HTTP {status} for model {endpoint.model!r}: {said}"
-            raise self.halt.fail(msg)
+            raise self.stop.fail(msg)
         if status not in RETRIED:
             return Failure("refused", f"HTTP {status}: {said}")
         wait = retry_after(answer.headers)
@@ -275,8 +277,8 @@ class Attempts:
                 f"{where} asks to come again in {wait:.0f} s (HTTP {status}: {said}); "
                 f"that is more than max_outage ({in_words(endpoint.max_outage)})"
             )
-            raise self.halt.fail(msg)
-        return Again(f"HTTP {status}: {said}", wait)
+            raise self.stop.fail(msg)
+        return Retry(f"HTTP {status}: {said}", wait)
 
 
 def price_reply(provider: Provider, raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:

@@ -74,15 +74,15 @@ class Budget:
         self.held += upper
         self.in_flight += 1
 
-    async def reserve(self, upper: int, halted: Callable[[], bool]) -> bool:
+    async def reserve(self, upper: int, stopped: Callable[[], bool]) -> bool:
         """Hold a bound as soon as it fits; False where it never will (nothing is in flight that could give money back).
 
         Args:
             upper: nano-dollars.
-            halted: whether to stop waiting.
+            stopped: whether to stop waiting.
         """
         while not self.fits(upper):
-            if self.in_flight == 0 or halted():
+            if self.in_flight == 0 or stopped():
                 return False
             self._changed.clear()
             await self._changed.wait()

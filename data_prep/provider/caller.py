@@ -15,10 +15,10 @@ from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import Completion
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
-from data_prep.provider.failures import Failure, Halt
+from data_prep.provider.failures import Failure, StopSignal
 from data_prep.provider.prices import Price
 from data_prep.provider.registry import PROVIDERS
-from data_prep.provider.reply_schema import INVALID_REPLY, InvalidReply, Reply, parse_reply
+from data_prep.provider.reply_schema import INVALID_REPLY, InvalidReplyError, Reply, parse_reply
 from data_prep.provider.request import LaterTurn, Picture, Request
 from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
@@ -58,10 +58,10 @@ class Caller:
         self.ledger = ledger
         self.prices = prices
         self.tally = Tally()
-        self.halt = Halt()
+        self.stop = StopSignal()
         held = sum(upper for _, upper, _ in ledger.open_calls().values())
         self.budget = Budget(limit_nano, ledger.total_cost(), held)
-        self.attempts = attempts(ledger, prices, endpoints, self.budget, self.tally, self.halt)
+        self.attempts = attempts(ledger, prices, endpoints, self.budget, self.tally, self.stop)
         self._resend_unknown = resend_unknown
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
 
@@ -79,7 +79,7 @@ class Caller:
 
         Raises:
             CallError: the endpoint can answer no request at all.
-            Stopped: the pass is stopping.
+            PassStoppedError: the pass is stopping.
         """
         return await self.ask_request(Request(endpoint, picture, prompt, (), reply), reply, max_invalid=max_invalid)
 
@@ -97,7 +97,7 @@ class Caller:
                 return Failure("refused", message.refusal), key
             try:
                 return parse_reply(reply, message.text), key
-            except InvalidReply as problem:
+            except InvalidReplyError as problem:
                 error = str(problem)
                 self.tally.invalid += 1
             # Only the last bad reply is shown again: a growing conversation would grow the bill. The number makes a second try

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from emo_lightning.core.errors import UserError
 
 
-class Stopped(Exception):
-    """The pass was asked to stop; nothing was sent."""
+class PassStoppedError(Exception):
+    """A signal inside the factory: the pass was asked to stop, and nothing was sent. No command sees it."""
 
 
-class NotSent(Exception):
-    """It was not sent, and may be later."""
+class NotSentError(Exception):
+    """A signal inside this room: a request was not sent, and may be later."""
 
 
 class CallError(UserError, RuntimeError):
@@ -37,32 +37,37 @@ class Failure:
         return self.kind in ("invalid", "refused")
 
 
-@dataclass
-class Halt:
+class StopSignal:
     """Whether a pass stops, and why."""
 
-    asked: bool = False
-    """Nothing more is sent; what is in flight is waited for."""
-    fatal: CallError | None = None
-    """Why the pass cannot go on."""
-    by_budget: bool = False
-    """The next request would not have fitted the budget."""
+    def __init__(self) -> None:
+        self.error: CallError | None = None
+        """Why the pass cannot go on."""
+        self.by_budget = False
+        """The next request would not have fitted the budget."""
+        self._requested = False
 
-    def __call__(self) -> bool:
-        return self.asked
+    def request(self) -> None:
+        """Nothing more is sent from now on; what is in flight is waited for."""
+        self._requested = True
+
+    def is_requested(self) -> bool:
+        """Whether nothing more is sent."""
+        return self._requested
 
     def fail(self, message: str) -> CallError:
-        """Stop because of an error; the first one is kept."""
-        self.asked = True
-        self.fatal = self.fatal or CallError(message)
-        return self.fatal
+        """Stop because of an error; the first one is kept, and returned."""
+        self.request()
+        self.error = self.error or CallError(message)
+        return self.error
 
 
 @dataclass(frozen=True)
-class Again:
+class Retry:
     """The attempt failed in a way that costs nothing; try again."""
 
     problem: str
     wait: float | None = None
     """Seconds that the server asks for; None: our own back-off."""
     unsent: bool = False
+    """Nothing of it arrived."""

@@ -19,13 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from data_prep.provider.base import Question, Turn
 from data_prep.provider.budget import NANO, Tally, budget_nano
 from data_prep.provider.caller import Caller
-from data_prep.provider.concurrency import ask_many
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.prices import Price, load_prices
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
+from data_prep.provider.workers import ask_all
 from data_prep.settings import CONFIGS, ConfigError, read_yaml
 from data_prep.store.store import Store
 from emo_lightning.core.records import describe
@@ -129,7 +129,7 @@ class FreeCaller(Caller):
 
         Raises:
             CallError: the endpoint can answer no request at all.
-            Stopped: the pass is stopping, or its budget is spent.
+            PassStoppedError: the pass is stopping, or its budget is spent.
         """
         raw = await self._paid_once(request, request.key)
         if isinstance(raw, Failure):
@@ -236,8 +236,8 @@ class Endpoint:
                 on_progress(caller.tally)
 
         try:
-            await ask_many(caller.halt, enumerate(requests), ask, caller.attempts.at_once(self.config))
+            await ask_all(caller.stop, enumerate(requests), ask, caller.attempts.at_once(self.config))
         finally:
             await caller.close()
-        answers.stopped, answers.by_budget = caller.halt.asked, caller.halt.by_budget
+        answers.stopped, answers.by_budget = caller.stop.is_requested(), caller.stop.by_budget
         return answers

@@ -91,13 +91,13 @@ class Outage:
         self._costly = self._costly or costly
         self._last = " ".join(problem.split())[:200]
 
-    async def turn(self, halted: Callable[[], bool]) -> None:
+    async def turn(self, stopped: Callable[[], bool]) -> None:
         """Wait until a request may be sent: at once, but in an outage one after the other, ever more slowly.
 
         Args:
-            halted: looked at now and then; the wait ends early where it says so.
+            stopped: looked at now and then; the wait ends early where it says so.
         """
-        while self.lasting and not halted():
+        while self.lasting and not stopped():
             now = self._clock()
             if now >= self._next:
                 self._next, self._gap = now + self._gap, min(2 * self._gap, _GAPS[1])

@@ -146,22 +146,22 @@ class RateLimit:
             self._next = max(self._next, now - _CATCH_UP) + 1 / self.rate
         return now
 
-    async def wait(self, halted: Callable[[], bool]) -> float:
+    async def wait(self, stopped: Callable[[], bool]) -> float:
         """Wait for permission to send one request; returns its ticket.
 
         Args:
-            halted: looked at now and then; the wait ends early where it says so.
+            stopped: looked at now and then; the wait ends early where it says so.
         """
         if not self._turn.locked() and self.delay(self._clock()) <= 0:
             return self.take(self._clock())
         async with self._turn:
-            while (left := self.delay(self._clock())) > 0 and not halted():
+            while (left := self.delay(self._clock())) > 0 and not stopped():
                 await self._sleep(min(left, _ASLEEP))
             return self.take(self._clock())
 
-    async def pause_over(self, halted: Callable[[], bool]) -> None:
+    async def pause_over(self, stopped: Callable[[], bool]) -> None:
         """Wait until no Retry-After runs (one may have arrived since the ticket was given)."""
-        while (left := self._paused_until - self._clock()) > 0 and not halted():
+        while (left := self._paused_until - self._clock()) > 0 and not stopped():
             await self._sleep(min(left, _ASLEEP))
 
     def pause(self, seconds: float) -> None:

@@ -50,7 +50,7 @@ def strict_schema(model: type[Reply]) -> dict[str, Any]:
     return convert(schema)
 
 
-class InvalidReply(ValueError):
+class InvalidReplyError(ValueError):
     """A reply that does not follow its schema; the message is what the model is told."""
 
 
@@ -58,17 +58,17 @@ def parse_reply(model: type[_T], text: str | None) -> _T:
     """The reply as a typed value.
 
     Raises:
-        InvalidReply: empty, not JSON, or not by the schema.
+        InvalidReplyError: empty, not JSON, or not by the schema.
     """
     if not text:
         msg = "the reply is empty"
-        raise InvalidReply(msg)
+        raise InvalidReplyError(msg)
     try:
         return model.model_validate_json(_without_fence(text))
     except ValidationError as error:
-        raise InvalidReply(describe(error)) from None
+        raise InvalidReplyError(describe(error)) from None
     except SchemaError as error:
-        raise InvalidReply(str(error)) from None
+        raise InvalidReplyError(str(error)) from None
 
 
 def _without_fence(text: str) -> str:

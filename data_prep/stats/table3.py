@@ -21,13 +21,13 @@ from functools import partial
 from typing import TypedDict, TypeVar
 
 from data_prep.annotate.critic import critic_prompt, judge
-from data_prep.annotate.item import ItemPass, Pending, pass_digest
+from data_prep.annotate.item import ItemPass, ItemPendingError, pass_digest
 from data_prep.annotate.prompts import BOX_CRITIC
 from data_prep.annotate.replies import BoxReply, CriticReply
 from data_prep.config import PrepConfig
 from data_prep.provider.caller import Caller
-from data_prep.provider.failures import Failure, Stopped
-from data_prep.provider.interrupt import halt_on_interrupt
+from data_prep.provider.failures import Failure, PassStoppedError
+from data_prep.provider.interrupt import stop_on_interrupt
 from data_prep.provider.prices import load_prices
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture
@@ -183,15 +183,17 @@ async def table3(
     preferred = next(a for a in config.annotators if a.name == config.preferred)
     caller = Caller(store.ledger, load_prices(config.prices), [preferred, config.critic], limit_nano=limit_nano)
     run = _Run(result, store, config, caller, seed, donors)
-    with halt_on_interrupt(caller.halt):
+    with stop_on_interrupt(caller.stop):
         done = await asyncio.gather(*(run.case(case) for case in cases), return_exceptions=True)
     await caller.close()
     result.requests, result.cached, result.cost_nano = caller.tally.requests, caller.tally.cached, caller.tally.cost_nano
-    if error := caller.halt.fatal or next((e for e in done if e is not None and not isinstance(e, Stopped)), None):
+    if error := caller.stop.error or next((e for e in done if e is not None and not isinstance(e, PassStoppedError)), None):
         raise error
-    if caller.halt.asked:
+    if caller.stop.is_requested():
         # Images of which nothing more was asked; a run without the limit asks for the rest alone.
-        result.unanswered["budget" if caller.halt.by_budget else "stopped"] += sum(isinstance(e, Stopped) for e in done)
+        result.unanswered["budget" if caller.stop.by_budget else "stopped"] += sum(
+            isinstance(e, PassStoppedError) for e in done
+        )
     return result
 
 
@@ -253,7 +255,7 @@ class _Run:
             outcome = await ItemPass(
                 self.alone, "", self.caller, item, partial(self.store.image, item.sha256, item.extension)
             ).run()
-        except Pending as pending:
+        except ItemPendingError as pending:
             self.result.unanswered[pending.kind] += 1
             return
         if outcome.state == "valid":

@@ -1,4 +1,4 @@
-"""Room on the disk before money is spent: a reply that is paid for must find a place, also where the program has to end just then."""
+"""Space on the disk before money is spent: a reply that is paid for must find a place, also where the program has to end just then."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ASLEEP = 0.5
 log = logging.getLogger(__name__)
 
 
-class Room:
+class DiskSpace:
     """The disk of a ledger.
 
     Args:
@@ -30,16 +30,16 @@ class Room:
         self._path = path
         self._none_since: float | None = None
 
-    async def wait(self, halted: Callable[[], bool]) -> None:
+    async def wait(self, stopped: Callable[[], bool]) -> None:
         """Return at once where there is room, else as soon as there is.
 
         Args:
-            halted: the wait ends early where it says so.
+            stopped: the wait ends early where it says so.
 
         Raises:
             LedgerError: there was none for hours.
         """
-        while (free := shutil.disk_usage(self._path.parent).free) < LEAST and not halted():
+        while (free := shutil.disk_usage(self._path.parent).free) < LEAST and not stopped():
             now = time.monotonic()
             none = f"{self._path}: only {free // 2**20} MB are free on its disk"
             if self._none_since is None:

@@ -37,7 +37,7 @@ class LedgerError(UserError, RuntimeError):
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def ledger_errors(path: Path) -> Iterator[None]:
     """What SQLite says against a file, as one line that names it.
 
     Raises:
@@ -95,7 +95,7 @@ class GroupWriter:
         self._path = path
         self._jobs: queue.SimpleQueue[tuple[Job, ...] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        with told(path):
+        with ledger_errors(path):
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.store.group_commit import GroupWriter, Job, LedgerError, reader, told
+from data_prep.store.group_commit import GroupWriter, Job, LedgerError, ledger_errors, reader
 from data_prep.store.rows import Item, Outcome
 from data_prep.store.tables import LEDGER_VERSION, prepare
 
@@ -34,13 +34,13 @@ class Ledger:
             raise LedgerError(msg)
         self.path = path
         self._writer = GroupWriter(path) if write else None
-        with told(path):
+        with ledger_errors(path):
             self._read = sqlite3.connect(path, isolation_level=None) if write else reader(path)
             version = self._read.execute("PRAGMA user_version").fetchone()[0]
         if version != LEDGER_VERSION:
             msg = f"{path}: ledger version {version}, this program knows {LEDGER_VERSION}"
             raise LedgerError(msg)
-        with told(path):
+        with ledger_errors(path):
             try:
                 prepare(self._read)
             except sqlite3.OperationalError as error:

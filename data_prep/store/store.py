@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from data_prep.store.group_commit import LedgerError, damaged, told
+from data_prep.store.group_commit import LedgerError, damaged, ledger_errors
 from data_prep.store.items import Refusal, Repeat, SourceItem, is_labelled
 from data_prep.store.ledger import Ledger
 from data_prep.store.rows import Item
@@ -101,7 +101,7 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
         if value is not None and damaged(value):
-            with told(self.ledger.path):
+            with ledger_errors(self.ledger.path):
                 raise value
 
     def close(self) -> None:

@@ -1,20 +1,29 @@
-"""Answers that do not look at the image: what a figure of Table 5 is worth is its distance from these."""
+"""Answers that do not look at the image: what a value of Table 5 is worth is its distance from these."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Record
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+    from sklearn.pipeline import Pipeline
 
 MEAN_BOX = "constant, mean box"
 MEDIAN_BOX = "constant, median box"
 SHUFFLED = "shuffled labels"
 TEXT_ONLY = "text-only"
+
+
+class BaselineError(InputError):
+    """These records do not allow a baseline; the table says so in its place."""
 
 
 class Baseline(Protocol):
@@ -29,7 +38,7 @@ class Baseline(Protocol):
         """One answer per record."""
         ...
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What it answers, for the page."""
         ...
 
@@ -46,7 +55,7 @@ class ConstantAnswer:
 
     inapplicable: tuple[str, ...] = ()
 
-    def __init__(self, records: Sequence[Record], center: str) -> None:
+    def __init__(self, records: Sequence[Record], center: Literal["mean", "median"]) -> None:
         if center not in ("mean", "median"):
             msg = f"center={center!r}; allowed: 'mean', 'median'"
             raise ValueError(msg)
@@ -72,7 +81,7 @@ class ConstantAnswer:
         """As `Baseline.answers`."""
         return [self(record) for record in records]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """The constants themselves, for the page."""
         box = None if self.box is None else [round(float(v), 4) for v in self.box]
         return {"emotion": self.emotion, "intensity": self.intensity, "description": self.description, "relative_box": box}
@@ -82,8 +91,11 @@ class ShuffledLabels:
     """The whole annotation of another image, drawn by chance: the labels' distribution is right, the image plays no part.
 
     Args:
-        records: where the annotations come from; at least two.
+        records: where the annotations come from.
         seed: which annotation an image gets follows from it and the image's id.
+
+    Raises:
+        BaselineError: fewer than two images.
     """
 
     inapplicable: tuple[str, ...] = ()
@@ -91,7 +103,7 @@ class ShuffledLabels:
     def __init__(self, records: Sequence[Record], seed: int = 0) -> None:
         if len({record.id for record in records}) < 2:
             msg = "shuffled labels need annotations of two images"
-            raise ValueError(msg)
+            raise BaselineError(msg)
         self.records, self.seed = records, seed
 
     def answers(self, records: Sequence[Record]) -> list[Prediction]:
@@ -114,7 +126,7 @@ class ShuffledLabels:
             objects=[PredictedObject(bbox=box) for box in boxes],
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """As `Baseline.describe`."""
         return {"answer": "the annotation of another image, drawn by chance", "images": len(self.records), "seed": self.seed}
 
@@ -129,7 +141,7 @@ class TextOnly:
         records: to learn from.
 
     Raises:
-        ValueError: fewer than two emotions among the records that have a description.
+        BaselineError: fewer than two emotions among the records that have a description.
     """
 
     inapplicable = ("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_image_text")
@@ -139,7 +151,7 @@ class TextOnly:
         from sklearn.linear_model import LogisticRegression, Ridge
         from sklearn.pipeline import make_pipeline
 
-        def fitted(model: Any, pairs: list[tuple[str, Any]]) -> Any:
+        def fitted(model: BaseEstimator, pairs: Sequence[tuple[str, object]]) -> Pipeline:
             words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+", max_features=50_000)
             return make_pipeline(words, model).fit([text for text, _ in pairs], [label for _, label in pairs])
 
@@ -147,25 +159,27 @@ class TextOnly:
         rated = [(r.description, r.intensity) for r in records if r.description and r.intensity]
         if len({label for _, label in named}) < 2:
             msg = "the training set has fewer than two emotions among its records with a description"
-            raise ValueError(msg)
+            raise BaselineError(msg)
         self.emotion = fitted(LogisticRegression(max_iter=300), named)
         self.intensity = fitted(Ridge(), rated) if rated else None
         self.learned = {"emotion": len(named), "intensity": len(rated)}
 
     def answers(self, records: Sequence[Record]) -> list[Prediction]:
         """As `Baseline.answers`; a record without a description gets no emotion and no intensity."""
-        said: list[dict[str, Any]] = [{} for _ in records]
         described = [i for i, record in enumerate(records) if record.description]
         texts = [str(records[i].description) for i in described]
+        emotions: dict[int, str] = {}
+        intensities: dict[int, float] = {}
         if texts:
-            for i, emotion in zip(described, self.emotion.predict(texts), strict=True):
-                said[i]["emotion"] = str(emotion)
+            emotions = {i: str(emotion) for i, emotion in zip(described, self.emotion.predict(texts), strict=True)}
             if self.intensity is not None:
-                for i, value in zip(described, self.intensity.predict(texts), strict=True):
-                    said[i]["intensity"] = float(np.clip(np.floor(value + 0.5), 1, 10))
-        return [Prediction(id=record.id, **fields) for record, fields in zip(records, said, strict=True)]
+                rated = np.clip(np.floor(self.intensity.predict(texts) + 0.5), 1, 10)
+                intensities = {i: float(value) for i, value in zip(described, rated, strict=True)}
+        return [
+            Prediction(id=record.id, emotion=emotions.get(i), intensity=intensities.get(i)) for i, record in enumerate(records)
+        ]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """As `Baseline.describe`."""
         return {"answer": "a linear model over the words of the reference's own description", "learned_from": self.learned}
 
@@ -185,14 +199,14 @@ def all_baselines(
     omitted: dict[str, str] = {}
     try:
         found[SHUFFLED] = ShuffledLabels(source, seed)
-    except ValueError as error:
+    except BaselineError as error:
         omitted[SHUFFLED] = str(error)
     try:
         if train is None:
             msg = "it learns from a training set, and none was given"
-            raise ValueError(msg)
+            raise BaselineError(msg)
         found[TEXT_ONLY] = TextOnly(train)
-    except ValueError as error:
+    except BaselineError as error:
         omitted[TEXT_ONLY] = str(error)
     return found, omitted
 

@@ -22,7 +22,7 @@ from emo_lightning.metrics.conformal import Conformal, Score, measured
 from emo_lightning.metrics.distributions import distribution_measures
 
 
-def trust(
+def measure_calibration(
     predictions: Mapping[str, Mapping[str, Prediction]],
     sets: Mapping[str, Sequence[Record]],
     fit: str | None = "val",

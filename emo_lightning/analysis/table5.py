@@ -1,48 +1,41 @@
 """Table 5 (paper section 4.3.1): boxes, text, emotion and intensity of predictions against references, in two modes.
 
 `paper` scores as the authors do, which flatters: it looks only at boxes that found a partner. `strict` charges for every box
-too many or too few and for every reply that cannot be read. Both stand side by side, with answers that never looked at the
+too many or too few and for every answer that cannot be read. Both stand side by side, with answers that never looked at the
 image beside them. In both modes a reference without a prediction counts as wrong, and as unparsable. Intervals, and differences
 between models on the same images, come from a bootstrap over images (`bootstrap`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from emo_lightning.analysis import baselines, table5_rows
+from emo_lightning.analysis import baselines
 from emo_lightning.analysis.references import References
-from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, Row
-from emo_lightning.core import records as schema
+from emo_lightning.analysis.table5_result import (
+    BaselineColumn,
+    ByEmotion,
+    Column,
+    Paired,
+    ScoredColumn,
+    Table5Result,
+    Values,
+)
+from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
+from emo_lightning.core.intervals import LEVEL
 from emo_lightning.core.records import EMOTIONS, Prediction, Record, SchemaError
-from emo_lightning.metrics import accumulators as sums
-from emo_lightning.metrics import bootstrap, clip, matching
-from emo_lightning.metrics import boxes as box_scores
-from emo_lightning.metrics import scores as metrics
-from emo_lightning.metrics.accumulators import Batch, Sums
+from emo_lightning.metrics import bootstrap
+from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
+from emo_lightning.metrics.arrays import Array, Classes
+from emo_lightning.metrics.bootstrap import Difference
 from emo_lightning.metrics.clip import ClipScorer, cosine01
 from emo_lightning.metrics.scores import BoxScores, ClipScores, Coverage, EmotionScores, IntensityScores
 
-__all__ = ["MODES", "ROWS", "Mode", "Row", "Table5", "compare", "definition_hash", "in_modes", "table5"]
-
-Array = bootstrap.Array
-
-DEFINED_BY = (baselines, bootstrap, box_scores, clip, matching, metrics, schema, sums, table5_rows)
-"""The modules that decide a figure, beside this one."""
-
-
-def definition_hash() -> str:
-    """sha256 over the source of all modules that decide a figure: equal hashes, comparable figures."""
-    digest = hashlib.sha256()
-    for path in [*(str(module.__file__) for module in DEFINED_BY), __file__]:
-        digest.update(Path(path).read_text(encoding="utf-8").encode())
-    return digest.hexdigest()
+Replicates = dict[Mode, dict[str, Array]]
+"""Each row's value in each resample, (resamples,), NaN where nothing could be scored."""
 
 
 class Table5:
@@ -61,7 +54,7 @@ class Table5:
         self.clip = ClipScores(resamples)
 
     @property
-    def metrics(self) -> tuple[Sums, ...]:
+    def metrics(self) -> tuple[Accumulator, ...]:
         """The torchmetrics, e.g. for `.to(device)` or `merge_state`."""
         return (*self.per_image, self.clip)
 
@@ -75,7 +68,7 @@ class Table5:
         """Add a batch.
 
         Args:
-            predictions: one per record, None where there is no reply.
+            predictions: one per record, None where there is no answer.
             records: the references.
             image_features: (len(records), dim), unit norm, from `ClipScorer.images`; None where there are no images.
             draws: `bootstrap.draws` of the records, where they are at hand already.
@@ -110,55 +103,49 @@ class Table5:
             by_image[said] = cosine01(self.scorer.texts([texts[i] for i in said]), image_features[said])
         self.clip.update(batch, by_text, by_image)
 
-    def compute(self) -> dict[str, Any]:
-        """The column, JSON-ready.
+    def compute(self) -> Column:
+        """The column over all images of all ranks, JSON-ready."""
+        return self.with_replicates()[0]
 
-        Returns:
-            `paper` and `strict`: row -> x100 or None, in the order of `ROWS`; `intervals` (95 %, the same keys, `[low, high]` or
-            None; absent without resamples) and `support` (images behind each row); `counts`; `by_emotion`: emotion of the
-            reference -> `images`, `precision`, `recall`, `f1` and both modes; `confusion`: `rows`, `columns`, `counts`.
-        """
-        return self._computed()[0]
-
-    def replicates(self) -> dict[Mode, dict[str, Array]]:
-        """Each row's figure in each resample, `{mode: {row: (resamples,)}}`, NaN where nothing could be scored."""
-        return self._computed()[1]
-
-    def _computed(self) -> tuple[dict[str, Any], dict[Mode, dict[str, Array]]]:
+    def with_replicates(self) -> tuple[Column, Replicates]:
+        """The column, and its values in each resample."""
         parts = [metric.compute() for metric in self.metrics]
         support = {row: n for part in parts for row, n in part["support"].items()}
         point, emotions, replicates = (
-            {
-                mode: {row.key: merged[row.key] for row in ROWS[mode]}
-                for mode in MODES
-                for merged in [_merged(parts, what, mode)]
-            }
-            for what in ("point", "emotions", "replicates")
+            _in_order(rows)
+            for rows in (
+                [part["point"] for part in parts],
+                [part["emotions"] for part in parts],
+                [part["replicates"] for part in parts],
+            )
         )
-        column: dict[str, Any] = {m: {row: _number(value[0]) for row, value in point[m].items()} for m in MODES}
-        column["counts"] = {key: value for part in parts for key, value in part["counts"].items()}
-        column["support"] = {mode: {row: support[row] for row in point[mode]} for mode in MODES}
+        scored: ScoredColumn = {
+            "paper": _values(point["paper"], 0),
+            "strict": _values(point["strict"], 0),
+            "counts": {key: value for part in parts for key, value in part["counts"].items()},
+            "support": {mode: {row: support[row] for row in point[mode]} for mode in MODES},
+        }
         if self.resamples:
-            column["intervals"] = {
+            scored["intervals"] = {
                 mode: {row: bootstrap.interval(value, support[row]) for row, value in replicates[mode].items()}
                 for mode in MODES
             }
-        confusion = next(part for part, metric in zip(parts, self.metrics, strict=True) if metric is self.emotion)["cells"]
-        confusion = confusion.reshape(len(EMOTIONS), -1)
-        column["by_emotion"] = {
-            str(emotion): {
-                **_retrieval(confusion, i),
-                **{mode: {row: _number(v[i]) for row, v in emotions[mode].items()} for mode in MODES},
-            }
-            for i, emotion in enumerate(EMOTIONS)
+        cells = next(part for part, metric in zip(parts, self.metrics, strict=True) if metric is self.emotion)["cells"]
+        confusion = cells.reshape(len(EMOTIONS), -1)
+        column: Column = {
+            **scored,
+            "by_emotion": {str(emotion): _by_emotion(confusion, emotions, i) for i, emotion in enumerate(EMOTIONS)},
+            "confusion": {
+                "rows": [*map(str, EMOTIONS)],
+                "columns": [*map(str, EMOTIONS), UNREADABLE_TITLE],
+                "counts": confusion.tolist(),
+            },
         }
-        columns = [*map(str, EMOTIONS), UNREADABLE_TITLE]
-        column["confusion"] = {"rows": [*map(str, EMOTIONS)], "columns": columns, "counts": confusion.tolist()}
         return column, replicates
 
 
 UNREADABLE_TITLE = "no emotion"
-"""Last column of the confusion matrix: missing replies, and those without one of the eight emotions."""
+"""Last column of the confusion matrix: missing answers, and those without one of the eight emotions."""
 
 
 def table5(
@@ -171,7 +158,7 @@ def table5(
     against: str | None = None,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Table5Result:
     """Score several sets of predictions and the baselines in one pass over the references.
 
     Args:
@@ -184,11 +171,6 @@ def table5(
         resamples: of the bootstrap over images; 0 gives no intervals.
         seed: of the bootstrap and of the shuffled labels.
 
-    Returns:
-        JSON-ready: `arms` and `baselines` (name -> column, see `Table5.compute`; a baseline has `answer` and `inapplicable` too),
-        `omitted` (baseline -> why), `paired` (see `compare`), `bootstrap`, `split`, `references`, `definition`,
-        `baseline_source`, `clip`, `clip_truncated`.
-
     Raises:
         SchemaError: `against` is no arm, or resamples are negative.
     """
@@ -198,8 +180,8 @@ def table5(
     if resamples < 0:
         msg = f"resamples: {resamples}; expected 0 or more"
         raise SchemaError(msg)
-    floors, omitted = baselines.all_baselines(references.records, train.records if train else None, seed)
-    columns = {name: Table5(scorer, resamples, seed) for name in (*arms, *floors)}
+    unseeing, omitted = baselines.all_baselines(references.records, train.records if train else None, seed)
+    columns = {name: Table5(scorer, resamples, seed) for name in (*arms, *unseeing)}
     size = batch_size or (32 if scorer is not None and references.has_images else 1024)
     for start in range(0, len(references), size):
         records = references.records[start : start + size]
@@ -209,60 +191,56 @@ def table5(
         draws = bootstrap.draws([r.id for r in records], resamples, seed)
         for name, predictions in arms.items():
             columns[name].update([predictions.get(r.id) for r in records], records, features, draws)
-        for name, floor in floors.items():
-            columns[name].update(floor.answers(records), records, features, draws)
+        for name, baseline in unseeing.items():
+            columns[name].update(baseline.answers(records), records, features, draws)
     return {
         "arms": {name: columns[name].compute() for name in arms},
-        "baselines": {name: _floor(columns[name].compute(), floor) for name, floor in floors.items()},
+        "baselines": {name: _baseline_column(columns[name].compute(), baseline) for name, baseline in unseeing.items()},
         "omitted": omitted,
         "paired": None if against is None else compare({name: columns[name] for name in arms}, against),
-        "bootstrap": {"resamples": resamples, "seed": seed, "level": bootstrap.LEVEL, "unit": "image"} if resamples else None,
+        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL, "unit": "image"} if resamples else None,
         "baseline_source": f"{len(train)} records of the training set" if train else "the references themselves",
         "split": references.splits,
         "references": len(references),
         "clip": scorer is not None,
         "clip_truncated": scorer.truncated if scorer else None,
-        "definition": definition_hash(),
+        "definition": definition(),
     }
 
 
-def compare(columns: Mapping[str, Table5], against: str) -> dict[str, Any]:
+def compare(columns: Mapping[str, Table5], against: str) -> Paired:
     """Differences of every column to one of them, on the same images.
 
     Args:
         columns: by arm, with the same resamples, seed and references.
         against: the arm that is subtracted.
-
-    Returns:
-        `{"against": arm, "arms": {other: {mode: {row: bootstrap.difference(…) or None}}}}`; positive: the other scores higher.
     """
-    base, base_replicates = columns[against]._computed()
-    arms: dict[str, Any] = {}
-    for name, column in columns.items():
-        if name == against:
+    base = columns[against].with_replicates()
+    others = {name: column.with_replicates() for name, column in columns.items() if name != against}
+    return {
+        "against": against,
+        "arms": {name: {mode: _differences(other, base, mode) for mode in MODES} for name, other in others.items()},
+    }
+
+
+def _differences(other: tuple[Column, Replicates], base: tuple[Column, Replicates], mode: Mode) -> dict[str, Difference | None]:
+    """Row -> the other minus the base, None where one of them has no value."""
+    values, base_values = other[0][mode], base[0][mode]
+    found: dict[str, Difference | None] = {}
+    for row, value in values.items():
+        subtracted = base_values[row]
+        if value is None or subtracted is None:
+            found[row] = None
             continue
-        own, replicates = column._computed()
-        arms[name] = {
-            mode: {
-                row: None
-                if own[mode][row] is None or base[mode][row] is None
-                else bootstrap.difference(
-                    own[mode][row],
-                    base[mode][row],
-                    (replicates[mode][row], base_replicates[mode][row]),
-                    own["support"][mode][row],
-                )
-                for row in own[mode]
-            }
-            for mode in MODES
-        }
-    return {"against": against, "arms": arms}
+        replicates = (other[1][mode][row], base[1][mode][row])
+        found[row] = bootstrap.difference(value, subtracted, replicates, other[0]["support"][mode][row])
+    return found
 
 
-def in_modes(result: Mapping[str, Any], modes: Sequence[Mode]) -> dict[str, Any]:
-    """What `table5` returned with the figures of these modes alone."""
+def in_modes(result: Table5Result, modes: Sequence[Mode]) -> dict[str, object]:
+    """What `table5` returned with the values of these modes alone."""
 
-    def kept(value: Any) -> Any:
+    def kept(value: object) -> object:
         if not isinstance(value, dict):
             return value
         return {key: kept(inner) for key, inner in value.items() if key not in MODES or key in modes}
@@ -271,35 +249,46 @@ def in_modes(result: Mapping[str, Any], modes: Sequence[Mode]) -> dict[str, Any]
     paired = result["paired"]
     return {
         **result,
-        **{part: {name: kept(column) for name, column in result[part].items()} for part in ("arms", "baselines")},
+        "arms": {name: kept(column) for name, column in result["arms"].items()},
+        "baselines": {name: kept(column) for name, column in result["baselines"].items()},
         "paired": paired and {**paired, "arms": {name: kept(rows) for name, rows in paired["arms"].items()}},
     }
 
 
-def _merged(parts: Sequence[dict[str, Any]], what: str, mode: Mode) -> dict[str, Array]:
-    return {row: values for part in parts for row, values in part[what][mode].items()}
+def _in_order(parts: Sequence[Rows]) -> dict[Mode, dict[str, Array]]:
+    """The rows of all metrics, in the order of the table."""
+    merged = {mode: {row: values for part in parts for row, values in part[mode].items()} for mode in MODES}
+    return {mode: {row.key: merged[mode][row.key] for row in ROWS[mode]} for mode in MODES}
 
 
-def _floor(column: dict[str, Any], floor: baselines.Baseline) -> dict[str, Any]:
-    """A baseline's column: rows that it has no answer to are not computed, rather than 0."""
-    for per_mode in (column[mode] for mode in MODES):
-        per_mode.update({row: None for row in floor.inapplicable if row in per_mode})
-    for per_mode in column.get("intervals", {}).values():
-        per_mode.update({row: None for row in floor.inapplicable if row in per_mode})
-    kept = {key: value for key, value in column.items() if key not in ("by_emotion", "confusion")}
-    return {**kept, "answer": floor.describe(), "inapplicable": list(floor.inapplicable)}
+def _baseline_column(column: Column, baseline: baselines.Baseline) -> BaselineColumn:
+    """Rows that a baseline has no answer to are not computed, rather than 0."""
+    none: dict[str, None] = dict.fromkeys(baseline.inapplicable)
+    scored: ScoredColumn = {
+        "paper": column["paper"] | {row: None for row in none if row in column["paper"]},
+        "strict": column["strict"] | {row: None for row in none if row in column["strict"]},
+        "counts": column["counts"],
+        "support": column["support"],
+    }
+    if "intervals" in column:
+        scored["intervals"] = {
+            mode: rows | {row: None for row in none if row in rows} for mode, rows in column["intervals"].items()
+        }
+    return {**scored, "answer": baseline.describe(), "inapplicable": list(baseline.inapplicable)}
 
 
-def _retrieval(confusion: Array, emotion: int) -> dict[str, Any]:
-    """Images of an emotion, and how well it is found, x100."""
+def _by_emotion(confusion: Classes, values: Replicates, emotion: int) -> ByEmotion:
+    """Images of an emotion, how well it is found, and every row on them alone."""
     images, said, right = int(confusion[emotion].sum()), int(confusion[:, emotion].sum()), int(confusion[emotion, emotion])
     return {
         "images": images,
         "precision": 100 * right / said if said else None,
         "recall": 100 * right / images if images else None,
         "f1": 200 * right / (images + said) if images + said else None,
+        "paper": _values(values["paper"], emotion),
+        "strict": _values(values["strict"], emotion),
     }
 
 
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _values(rows: Mapping[str, Array], at: int) -> Values:
+    return {row: float(values[at]) if np.isfinite(values[at]) else None for row, values in rows.items()}

@@ -1,11 +1,33 @@
-"""The rows of Table 5 in each mode, and what each of them means."""
+"""The rows of Table 5 in each mode, what each of them means, and the version of their definitions."""
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
 
 Mode = Literal["paper", "strict"]
 MODES: tuple[Mode, ...] = ("paper", "strict")
+
+
+DEFINITION_VERSIONS = {"boxes": 1, "clip": 1, "emotion": 1, "intensity": 1, "baselines": 1, "bootstrap": 1}
+"""Part of the table -> version of how it is scored. A change that may change a value raises it, by hand.
+
+`tests/analysis/test_table5_versions.py` holds values of every part, and fails when one changes under the same version.
+"""
+
+
+def definition() -> str:
+    """The versions in one line, as `table5.json` holds them: equal lines, comparable values."""
+    return ", ".join(f"{part} {version}" for part, version in DEFINITION_VERSIONS.items())
+
+
+def short_definition(text: str) -> str:
+    """How a table shows a definition: a hash over source files, which runs before version 0.2.0 have, is cut.
+
+    Args:
+        text: `definition` of a `table5.json`.
+    """
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
 
 
 class Row(NamedTuple):
@@ -31,7 +53,7 @@ ROWS: dict[Mode, tuple[Row, ...]] = {
         ),
         Row("f1", "F1", "per image: F1 of area precision and area recall of each IoU-matched pair, mean over pairs; none: 0"),
         Row("clip_score", "CLIP Score", _CLIP_TEXT),
-        Row("emotion_acc", "Emotion Acc", "the reply is exactly the label"),
+        Row("emotion_acc", "Emotion Acc", "the answer is exactly the label"),
         Row("intensity_acc", "Intensity Acc", _CLOSENESS),
     ),
     "strict": (
@@ -46,8 +68,8 @@ ROWS: dict[Mode, tuple[Row, ...]] = {
         ),
         Row("clip_score", "CLIP Score", _CLIP_TEXT),
         Row("clip_image_text", "CLIP image–text", "CLIP similarity of predicted description and image, (cos+1)/2"),
-        Row("emotion_acc", "Emotion Acc", "the reply is the label, case and outer blanks aside"),
-        Row("parse_failure", "Parse failures", "replies without one of the eight emotions", lower_is_better=True),
+        Row("emotion_acc", "Emotion Acc", "the answer is the label, case and outer blanks aside"),
+        Row("parse_failure", "Parse failures", "answers without one of the eight emotions", lower_is_better=True),
         Row("intensity_acc", "Intensity Acc", _CLOSENESS),
         Row("intensity_level_acc", "Intensity level Acc", "low 1–3, medium 4–7, high 8–10; no level: wrong"),
         Row(

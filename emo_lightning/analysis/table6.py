@@ -5,18 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TypedDict
 
-import torch
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
-
+from emo_lightning.core.errors import MissingFileError
 from emo_lightning.core.files import read_object
-from emo_lightning.core.records import EMOTIONS, SchemaError
+from emo_lightning.core.records import SchemaError
 
 METRICS = {"accuracy": "Acc.", "precision": "Precision", "recall": "Recall", "f1": "F1"}
 """Key in `metrics.json` -> title, in the paper's order."""
@@ -25,46 +18,33 @@ SETS = ("test", "heldout")
 """Prefixes in `metrics.json`: combinations that were trained on, and combinations that never were."""
 
 
-def classification_scores(
-    y_true: Sequence[int] | torch.Tensor, y_pred: Sequence[int] | torch.Tensor, num_classes: int = len(EMOTIONS)
-) -> dict[str, float]:
-    """Accuracy (over samples) and macro-averaged precision, recall, F1, all in percent.
+class Summary(TypedDict):
+    """A metric over the seeds of an arm, in percent."""
 
-    A class that occurs neither in the truth nor among the predictions is left out of the macro average.
-
-    Args:
-        y_true: (N,) class indices, order of `EMOTIONS`.
-        y_pred: (N,) likewise.
-        num_classes: the eight, unless told otherwise.
-    """
-    truth, said = torch.as_tensor(y_true), torch.as_tensor(y_pred)
-    if truth.shape != said.shape or truth.ndim != 1 or not len(truth):
-        msg = f"y_true has shape {tuple(truth.shape)}, y_pred {tuple(said.shape)}; expected the same (N,), N > 0"
-        raise ValueError(msg)
-    average: Literal["macro"] = "macro"
-    return {
-        "accuracy": 100 * multiclass_accuracy(said, truth, num_classes, average="micro").item(),
-        "precision": 100 * multiclass_precision(said, truth, num_classes, average=average).item(),
-        "recall": 100 * multiclass_recall(said, truth, num_classes, average=average).item(),
-        "f1": 100 * multiclass_f1_score(said, truth, num_classes, average=average).item(),
-    }
+    mean: float
+    std: float | None
+    """Sample standard deviation; None for one seed."""
+    values: list[float]
 
 
-def table6(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+class Table6(TypedDict):
+    """Arm -> set -> metric; a set that no seed of the arm has is left out."""
+
+    arms: dict[str, dict[str, dict[str, Summary]]]
+    seeds: dict[str, int]
+
+
+def table6(runs: Mapping[str, Sequence[Path]]) -> Table6:
     """Mean and standard deviation over the seeds of each arm.
 
     Args:
         runs: arm -> probe folders, each with a `metrics.json` of `test/accuracy` … (percent), and `heldout/…` where measured.
 
-    Returns:
-        `{"arms": {arm: {"test": {metric: {"mean", "std", "values"}}, "heldout": …}}, "seeds": {arm: n}}`; std is the sample
-        standard deviation, None for one seed; a set that no seed of the arm has is left out.
-
     Raises:
-        FileNotFoundError: no `metrics.json` there.
+        MissingFileError: no `metrics.json` there.
         SchemaError: an arm has no run, or a file lacks a key that it must have.
     """
-    arms: dict[str, Any] = {}
+    arms: dict[str, dict[str, dict[str, Summary]]] = {}
     for arm, folders in runs.items():
         if not folders:
             msg = f"Table 6: arm {arm!r} names no probe run"
@@ -78,14 +58,14 @@ def table6(runs: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     return {"arms": arms, "seeds": {arm: len(folders) for arm, folders in runs.items()}}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     if not path.is_file():
         msg = f"{path}: no such file; Table 6 needs the metrics.json of every probe run"
-        raise FileNotFoundError(msg)
+        raise MissingFileError(msg)
     return read_object(path)
 
 
-def _value(path: Path, found: Mapping[str, Any], key: str) -> float:
+def _value(path: Path, found: Mapping[str, object], key: str) -> float:
     value = found.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         msg = f"{path}: key {key!r}: found {value!r}; expected a number in percent"
@@ -93,6 +73,6 @@ def _value(path: Path, found: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-def _summary(values: list[float]) -> dict[str, Any]:
+def _summary(values: list[float]) -> Summary:
     std = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": std, "values": values}

@@ -8,22 +8,22 @@ seeds are drawn with replacement on their own). p: per image, the seeds' mean co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.table6 import SETS
+from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import read_object
-from emo_lightning.core.records import EMOTIONS, SchemaError
+from emo_lightning.core.intervals import LEVEL
+from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, SchemaError, read_jsonl
 
 CLASSES = len(EMOTIONS)
-LEVEL = 95
-"""Percent of the intervals."""
 
 FLIPS = 9999
 """Random exchanges behind a p-value that is not exact; the smallest p is 1e-4."""
@@ -32,86 +32,167 @@ _CHUNK = 1 << 22
 """Resampled images held at a time."""
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What the probes of one arm say of one evaluation set; images without an emotion are left out.
+PREDICTIONS, EMBEDDINGS, METRICS = "predictions.jsonl", "des.parquet", "metrics.json"
+"""What a probe stage writes and the test reads: what its probe says, the true emotions, and the accuracy that it reported."""
 
-    Args:
-        ids: N image ids, sorted.
-        truth: (N,) class indices, order of `EMOTIONS`.
-        said: (seeds, N) class indices.
-    """
+
+class MetricDifference(TypedDict):
+    """A metric of the second arm minus that of the first, in points, with two intervals [low, high]."""
+
+    difference: float
+    images: list[float]
+    seeds_and_images: list[float] | None
+    """None with one seed on both sides."""
+
+
+class Comparison(TypedDict):
+    """Two arms on the same images."""
+
+    accuracy: MetricDifference
+    f1: MetricDifference
+    p: float
+    """Of the accuracy."""
+    exact: bool
+    """Whether `p` is McNemar's exact one."""
+    better: int
+    """Images on which the second arm's seeds are right more often."""
+    worse: int
+
+
+class Pair(Comparison):
+    """A comparison with its arms' names."""
+
+    a: str
+    b: str
+    p_holm: float
+    """`p` adjusted over the pairs of the set (Holm 1979)."""
+
+
+class PairedSet(TypedDict):
+    """All pairs of arms on one set."""
+
+    images: int
+    pairs: list[Pair]
+
+
+class PairedTests(TypedDict):
+    """All pairs of arms on every set that all arms have."""
+
+    resamples: int
+    flips: int
+    level: int
+    """Percent of the intervals."""
+    seed: int
+    sets: dict[str, PairedSet]
+
+
+class Skipped(TypedDict):
+    """Why there is no paired test."""
+
+    skipped: str
+
+
+@dataclass(frozen=True)
+class ArmPredictions:
+    """What the probes of one arm say of one evaluation set; images without an emotion are left out."""
 
     ids: list[str]
+    """N image ids, sorted."""
     truth: NDArray[np.int64]
-    said: NDArray[np.int64]
+    """(N,) class indices, order of `EMOTIONS`."""
+    predicted: NDArray[np.int64]
+    """(seeds, N) class indices."""
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """(seeds, N)."""
-        return self.said == self.truth
+        same: NDArray[np.bool_] = self.predicted == self.truth
+        return same
 
 
-def read_answers(folders: Sequence[Path]) -> dict[str, Answers]:
-    """Predictions of an arm's probes, computed again from their weights and the embeddings beside them.
+_OneSeed = tuple[list[str], NDArray[np.int64], NDArray[np.int64]]
+"""(ids, truth, predicted) of one probe on one set."""
+
+
+def read_arm(folders: Sequence[Path]) -> dict[str, ArmPredictions]:
+    """Set -> what the probes of an arm predicted, as their stages wrote it.
 
     Args:
-        folders: one probe stage per seed, with `des.parquet`, `probe/` and `metrics.json`.
+        folders: one probe stage per seed, with `predictions.jsonl`, `des.parquet` and `metrics.json`.
 
     Raises:
-        FileNotFoundError: one of the three is missing.
+        MissingFileError: one of the three is missing.
         SchemaError: seeds were evaluated on different images, or the files of a folder do not belong together.
     """
-    sets: dict[str, list[tuple[list[str], NDArray[np.int64], NDArray[np.int64]]]] = {}
+    sets: dict[str, list[_OneSeed]] = {}
     for folder in folders:
         for name, found in _read_folder(Path(folder)).items():
             sets.setdefault(name, []).append(found)
-    answers = {}
+    arm = {}
     for name, seeds in sets.items():
         ids, truth, _ = seeds[0]
         if len(seeds) < len(folders) or any(i != ids or (t != truth).any() for i, t, _ in seeds):
             msg = f"{folders[0]}: set {name!r} is not the same images with the same emotions in all of the arm's seeds"
             raise SchemaError(msg)
-        answers[name] = Answers(ids, truth, np.stack([said for _, _, said in seeds]))
-    return answers
+        arm[name] = ArmPredictions(ids, truth, np.stack([predicted for _, _, predicted in seeds]))
+    return arm
 
 
-def _read_folder(folder: Path) -> dict[str, tuple[list[str], NDArray[np.int64], NDArray[np.int64]]]:
-    import torch
-
-    from emo_lightning.data.embeddings import EmbeddingTable
-    from emo_lightning.models.probe import LinearProbes
-
-    for name in ("des.parquet", "probe/config.json", "metrics.json"):
+def _read_folder(folder: Path) -> dict[str, _OneSeed]:
+    for name in (EMBEDDINGS, PREDICTIONS, METRICS):
         if not (folder / name).is_file():
             msg = f"{folder / name}: no such file; the paired test needs what a probe stage writes"
-            raise FileNotFoundError(msg)
-    table = EmbeddingTable.read(folder / "des.parquet")
-    if not np.isfinite(table.des).all():
-        name = table.id[int(np.flatnonzero(~np.isfinite(table.des).all(axis=1))[0])]
-        msg = f"{folder / 'des.parquet'}: the embedding of {name!r} holds a value that is not finite"
-        raise SchemaError(msg)
-    probe = LinearProbes.from_pretrained(folder / "probe")
-    with torch.no_grad():
-        said = probe(torch.tensor(table.des))[0].argmax(-1).numpy()
-    metrics = read_object(folder / "metrics.json")
+            raise MissingFileError(msg)
+    predicted = _read_predictions(folder / PREDICTIONS)
+    metrics = read_object(folder / METRICS)
     found = {}
-    for name in dict.fromkeys(table.split):
-        rows = [i for i, (s, e) in enumerate(zip(table.split, table.emotion, strict=True)) if s == name and e is not None]
-        rows.sort(key=lambda i: table.id[i])
-        truth = np.array([EMOTIONS.index(table.emotion[i]) for i in rows], dtype=np.int64)  # type: ignore[arg-type]
-        reported, again = metrics.get(f"{name}/accuracy"), 100 * float((said[rows] == truth).mean()) if rows else 0.0
-        # One image may tip over between devices; more means that the files are not of one run.
-        if reported is not None and abs(again - reported) > 100 / max(len(rows), 1) + 0.1:
-            msg = (
-                f"{folder}: probe/ on des.parquet has an accuracy of {again:.2f} on {name!r}, metrics.json says {reported:.2f}"
-            )
+    for name, emotions in _read_truth(folder / EMBEDDINGS).items():
+        if without := next((i for i in emotions if (name, i) not in predicted), None):
+            msg = f"{folder / PREDICTIONS}: no prediction of {without!r} in the set {name!r}, which {EMBEDDINGS} has"
             raise SchemaError(msg)
-        found[name] = ([table.id[i] for i in rows], truth, said[rows].astype(np.int64))
+        ids = sorted(emotions)
+        truth = np.array([emotions[i] for i in ids], dtype=np.int64)
+        said = np.array([predicted[name, i] for i in ids], dtype=np.int64)
+        reported, counted = metrics.get(f"{name}/accuracy"), 100 * float((said == truth).mean()) if ids else 0.0
+        # One image may tip over between batches of unequal size; more means that the files are not of one run.
+        if reported is not None and abs(counted - reported) > 100 / max(len(ids), 1) + 0.1:
+            msg = f"{folder}: {PREDICTIONS} has an accuracy of {counted:.2f} on {name!r}, {METRICS} says {reported:.2f}"
+            raise SchemaError(msg)
+        found[name] = (ids, truth, said)
     return found
 
 
-def paired_tests(runs: Mapping[str, Sequence[Path]], *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+def _read_predictions(path: Path) -> dict[tuple[str | None, str], int]:
+    """(set, id) -> class index."""
+    predicted: dict[tuple[str | None, str], int] = {}
+    position = {str(emotion): emotion.position for emotion in EMOTIONS}
+    for prediction in read_jsonl(path, Prediction):
+        if prediction.confidence is None or not np.isfinite(prediction.confidence) or prediction.emotion not in position:
+            msg = f"{path}: the prediction of {prediction.id!r} has no emotion of the eight with a finite confidence"
+            raise SchemaError(msg)
+        predicted[prediction.split, prediction.id] = position[prediction.emotion]
+    return predicted
+
+
+def _read_truth(path: Path) -> dict[str, dict[str, int]]:
+    """Set -> id -> class index, of the images with an emotion; sets in the order of the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        columns = parquet.read_table(path, columns=["id", "emotion", "split"]).to_pydict()
+    except (pa.ArrowInvalid, KeyError) as error:
+        msg = f"{path}: not a table with the columns id, emotion, split: {error}"
+        raise SchemaError(msg) from None
+    found: dict[str, dict[str, int]] = {}
+    for name, emotion, split in zip(columns["id"], columns["emotion"], columns["split"], strict=True):
+        own = found.setdefault(split, {})
+        if emotion is not None:
+            own[name] = Emotion.parse(emotion).position
+    return found
+
+
+def paired_tests(runs: Mapping[str, Sequence[Path]], *, resamples: int = 2000, seed: int = 0) -> PairedTests | Skipped:
     """Every pair of arms, on every set that all arms have.
 
     Args:
@@ -120,79 +201,97 @@ def paired_tests(runs: Mapping[str, Sequence[Path]], *, resamples: int = 2000, s
         seed: of bootstrap and permutation.
 
     Returns:
-        `{"resamples", "flips", "level", "seed", "sets": {set: {"images", "pairs": [`compare`'s result with `a`, `b`, `p_holm`]}}}`;
-        `p_holm` is adjusted over the pairs of that set (Holm 1979). `{"skipped": reason}` where a folder lacks what is needed.
+        Why there is none, where a folder lacks what is needed or one arm stands alone.
 
     Raises:
         SchemaError: arms were evaluated on different images.
+        InputError: too few resamples.
     """
     if resamples < 100:
         msg = f"resamples={resamples}; expected at least 100"
-        raise ValueError(msg)
+        raise InputError(msg)
     if len(runs) < 2:
         return {"skipped": "one arm alone has nothing to be compared with"}
     try:
-        arms = {arm: read_answers(folders) for arm, folders in runs.items()}
-    except FileNotFoundError as error:
+        arms = {arm: read_arm(folders) for arm, folders in runs.items()}
+    except MissingFileError as error:
         return {"skipped": str(error)}
-    first = next(iter(arms))
-    sets = {}
-    for name in [s for s in SETS if all(s in answers for answers in arms.values())]:
-        for arm, answers in arms.items():
-            if answers[name].ids != arms[first][name].ids or (answers[name].truth != arms[first][name].truth).any():
-                msg = (
-                    f"Table 6: arms {first!r} ({len(arms[first][name].ids)} images) and {arm!r} ({len(answers[name].ids)}) were "
-                    f"evaluated on different images of {name!r}, or with different emotions; they cannot be compared"
-                )
-                raise SchemaError(msg)
-        if not arms[first][name].ids:
-            continue
-        pairs = [
-            {"a": a, "b": b, **compare(arms[a][name], arms[b][name], resamples=resamples, seed=seed)}
-            for a, b in combinations(arms, 2)
-        ]
-        for pair, adjusted in zip(pairs, holm([pair["p"] for pair in pairs]), strict=True):
-            pair["p_holm"] = adjusted
-        sets[name] = {"images": len(arms[first][name].ids), "pairs": pairs}
-    return {"resamples": resamples, "flips": FLIPS, "level": LEVEL, "seed": seed, "sets": sets}
+    sets: dict[str, PairedSet] = {}
+    for name in [s for s in SETS if all(s in found for found in arms.values())]:
+        _check_alike(name, arms)
+        if images := len(next(iter(arms.values()))[name].ids):
+            compared = [
+                (a, b, compare(arms[a][name], arms[b][name], resamples=resamples, seed=seed)) for a, b in combinations(arms, 2)
+            ]
+            adjusted = holm([found["p"] for _, _, found in compared])
+            pairs: list[Pair] = [
+                {"a": a, "b": b, **found, "p_holm": p} for (a, b, found), p in zip(compared, adjusted, strict=True)
+            ]
+            sets[name] = {"images": images, "pairs": pairs}
+    return {"resamples": resamples, "flips": FLIPS, "level": round(100 * LEVEL), "seed": seed, "sets": sets}
 
 
-def compare(a: Answers, b: Answers, *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """Two arms on the same images.
+def _check_alike(name: str, arms: Mapping[str, Mapping[str, ArmPredictions]]) -> None:
+    """Refuse arms that were evaluated on different images of a set."""
+    first, *others = arms
+    one = arms[first][name]
+    for arm in others:
+        other = arms[arm][name]
+        if other.ids != one.ids or (other.truth != one.truth).any():
+            msg = (
+                f"Table 6: arms {first!r} ({len(one.ids)} images) and {arm!r} ({len(other.ids)}) were "
+                f"evaluated on different images of {name!r}, or with different emotions; they cannot be compared"
+            )
+            raise SchemaError(msg)
 
-    Returns:
-        `accuracy` and `f1`, each `{"difference", "images": [low, high], "seeds_and_images": [low, high] | None}` in points (b − a;
-        None with one seed on both sides); `p` of the accuracy, `exact` whether it is McNemar's exact one; `better`, `worse`:
-        images on which b's seeds are right more, less often than a's.
-    """
+
+def compare(a: ArmPredictions, b: ArmPredictions, *, resamples: int = 2000, seed: int = 0) -> Comparison:
+    """Two arms on the same images; every difference is b − a."""
     rng = np.random.default_rng(seed)
-    draws: dict[str, list[NDArray[np.float64]]] = {"accuracy": [], "f1": []}
-    codes = [[_one_hot(side.truth * CLASSES + row) for row in side.said] for side in (a, b)]
+    codes = [[_one_hot(arm.truth * CLASSES + row) for row in arm.predicted] for arm in (a, b)]
+    accuracies: list[NDArray[np.float64]] = []
+    f1s: list[NDArray[np.float64]] = []
     for weights in _bootstrap(len(a.ids), resamples, rng):
-        tables = [np.stack([weights @ code for code in side]) for side in codes]  # (seeds, chunk, 64)
-        for name, statistic in (("accuracy", _accuracy), ("f1", _macro_f1)):
-            draws[name].append(np.concatenate([statistic(t) for t in tables]))  # (seeds of a, then of b; chunk)
-    whole = [np.stack([code.sum(axis=0) for code in side]) for side in codes]
-    picks = [rng.integers(len(side), size=(len(side), resamples)) for side in codes]
-    result: dict[str, Any] = {}
-    for name, statistic in (("accuracy", _accuracy), ("f1", _macro_f1)):
-        of_a, of_b = np.split(np.concatenate(draws[name], axis=1), [len(codes[0])])
-        both = [np.take_along_axis(side, pick, axis=0).mean(axis=0) for side, pick in zip((of_a, of_b), picks, strict=True)]
-        several = max(len(side) for side in codes) > 1
-        result[name] = {
-            "difference": 100 * float(statistic(whole[1]).mean() - statistic(whole[0]).mean()),
-            "images": _interval(of_b.mean(axis=0) - of_a.mean(axis=0)),
-            "seeds_and_images": _interval(both[1] - both[0]) if several else None,
-        }
+        tables = [np.stack([weights @ code for code in arm]) for arm in codes]  # (seeds, chunk, 64)
+        # (seeds of a, then of b; chunk)
+        accuracies.append(np.concatenate([_accuracy(table) for table in tables]))
+        f1s.append(np.concatenate([_macro_f1(table) for table in tables]))
+    whole = [np.stack([code.sum(axis=0) for code in arm]) for arm in codes]
+    picks = [rng.integers(len(arm), size=(len(arm), resamples)) for arm in codes]
     gain = b.correct.mean(axis=0) - a.correct.mean(axis=0)
-    exact = len(a.said) == len(b.said) == 1
+    exact = len(a.predicted) == len(b.predicted) == 1
     better, worse = int((gain > 1e-9).sum()), int((gain < -1e-9).sum())
     return {
-        **result,
+        "accuracy": _difference(_accuracy, whole, np.concatenate(accuracies, axis=1), picks),
+        "f1": _difference(_macro_f1, whole, np.concatenate(f1s, axis=1), picks),
         "p": _mcnemar(better, worse) if exact else _sign_flip(gain, rng),
         "exact": exact,
         "better": better,
         "worse": worse,
+    }
+
+
+def _difference(
+    metric: Callable[[NDArray[np.float32]], NDArray[np.float64]],
+    whole: Sequence[NDArray[np.float32]],
+    replicates: NDArray[np.float64],
+    picks: Sequence[NDArray[np.int64]],
+) -> MetricDifference:
+    """One metric of two arms.
+
+    Args:
+        metric: confusion counts to values.
+        whole: of each arm, the counts of each seed on all images, (seeds, 64).
+        replicates: (seeds of a, then of b; resamples) the metric in each resample of the images.
+        picks: of each arm, which seed stands in the place of which, (seeds, resamples).
+    """
+    of_a, of_b = np.split(replicates, [len(whole[0])])
+    both = [np.take_along_axis(arm, pick, axis=0).mean(axis=0) for arm, pick in zip((of_a, of_b), picks, strict=True)]
+    several = max(len(arm) for arm in whole) > 1
+    return {
+        "difference": 100 * float(metric(whole[1]).mean() - metric(whole[0]).mean()),
+        "images": _interval(of_b.mean(axis=0) - of_a.mean(axis=0)),
+        "seeds_and_images": _interval(both[1] - both[0]) if several else None,
     }
 
 
@@ -208,7 +307,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _one_hot(code: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(N,) codes truth × 8 + said to (N, 64); float32 counts exactly to 16 million."""
+    """(N,) codes truth × 8 + predicted to (N, 64); float32 counts exactly to 16 million."""
     return np.eye(CLASSES * CLASSES, dtype=np.float32)[code]
 
 
@@ -224,7 +323,8 @@ def _bootstrap(images: int, resamples: int, rng: np.random.Generator) -> Iterato
 def _accuracy(tables: NDArray[np.float32]) -> NDArray[np.float64]:
     """(…, 64) confusion counts to (…)."""
     square = tables.reshape(*tables.shape[:-1], CLASSES, CLASSES).astype(np.float64)
-    return np.trace(square, axis1=-2, axis2=-1) / square.sum(axis=(-2, -1))
+    shares: NDArray[np.float64] = np.trace(square, axis1=-2, axis2=-1) / square.sum(axis=(-2, -1))
+    return shares
 
 
 def _macro_f1(tables: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -232,11 +332,12 @@ def _macro_f1(tables: NDArray[np.float32]) -> NDArray[np.float64]:
     square = tables.reshape(*tables.shape[:-1], CLASSES, CLASSES).astype(np.float64)
     hits = np.diagonal(square, axis1=-2, axis2=-1)
     total = square.sum(axis=-1) + square.sum(axis=-2)
-    return (2 * hits / np.maximum(total, 1)).sum(axis=-1) / (total > 0).sum(axis=-1)
+    means: NDArray[np.float64] = (2 * hits / np.maximum(total, 1)).sum(axis=-1) / (total > 0).sum(axis=-1)
+    return means
 
 
 def _interval(values: NDArray[np.float64]) -> list[float]:
-    tail = (100 - LEVEL) / 2
+    tail = (100 - 100 * LEVEL) / 2
     return [100 * float(v) for v in np.percentile(values, (tail, 100 - tail))]
 
 

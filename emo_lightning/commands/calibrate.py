@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Run `emo calibrate`."""
     args = parser().parse_args(argv)
-    from emo_lightning.analysis.calibration import trust
+    from emo_lightning.analysis.calibration import measure_calibration
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.core.records import Record
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     if args.fit:
         fit = "(fit)"
         sets = {fit: References.load(args.fit).records, **sets}
-    result = trust(predictions, sets, fit, args.alpha, args.score, args.bins, args.seed)
+    result = measure_calibration(predictions, sets, fit, args.alpha, args.score, args.bins, args.seed)
     if args.out:
         write_calibration(args.out, result)
     show_result(result, calibration_page(result), as_json=args.json)

@@ -64,7 +64,8 @@ def main(argv: list[str]) -> int:
     """Run `emo eval`."""
     args = parser().parse_args(argv)
     from emo_lightning.analysis.references import arm_names
-    from emo_lightning.analysis.table5 import MODES, in_modes
+    from emo_lightning.analysis.table5 import in_modes
+    from emo_lightning.analysis.table5_rows import MODES
     from emo_lightning.report.tables.table5 import table5_page
     from emo_lightning.report.terminal import show_page
     from emo_lightning.stages.tables import score

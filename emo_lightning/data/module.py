@@ -45,8 +45,8 @@ class DataModule(LightningDataModule, Generic[TaskT]):
             raise RuntimeError(msg)
         task = self.trainer.lightning_module
         if not isinstance(task, self.task_type):
-            names = {name for base in self.task_type.__mro__ for name in vars(base) if not name.startswith("_")}
-            lacks = ", ".join(sorted(name for name in names if not hasattr(type(task), name)))
+            methods = {name for base in self.task_type.__mro__ for name in vars(base) if not name.startswith("_")}
+            lacks = ", ".join(sorted(methods.difference(dir(type(task)))))
             msg = (
                 f"{type(self).__name__} needs a task that is a {self.task_type.__name__}; {type(task).__name__} has no {lacks}"
             )

@@ -21,7 +21,7 @@ from PIL import Image
 from emo_lightning.core.images import to_rgb
 from emo_lightning.core.records import DES_EXTENSION, IMAGE_EXTENSIONS, Record, SchemaError
 from emo_lightning.data.shard_list import Shard, check_listed, list_shards
-from emo_lightning.data.stores import ByteStore, open_store
+from emo_lightning.data.stores import ByteStore, StoreError, open_store
 from emo_lightning.data.tar_scan import ShardError, scan_tar
 
 __all__ = ["ShardError", "ShardRange", "TarIndex"]
@@ -71,7 +71,7 @@ class TarIndex:
 
         Args:
             paths: tar files, folders (those of `manifest.json`, else all `*.tar`), globs, `name-{000000..000003}.tar`, or
-                URLs of a registered store.
+                URLs that fsspec reads.
             verify: also compare every shard's sha256 and count with the `manifest.json` beside it (reads every byte).
             check_sha256: compare an image's bytes with its record whenever they are read.
 
@@ -265,7 +265,7 @@ def _open(url: str) -> ByteStore:
     except OSError as error:
         msg = f"{url}: cannot be read: {error.strerror or error}"
         raise ShardError(msg) from error
-    except ValueError as error:
+    except StoreError as error:
         raise ShardError(str(error)) from error
 
 

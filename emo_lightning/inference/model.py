@@ -103,7 +103,8 @@ class EmotionModel:
         batch = self._batch(images, self.bundle.features)
         with torch.no_grad():
             hidden = self.backbone.hidden_states(batch, self.head.num_layers)
-            return self.head(hidden, batch["attention_mask"]).float().cpu()
+            des: Tensor = self.head(hidden, batch["attention_mask"])
+            return des.float().cpu()
 
     def distribution(self, des: Tensor) -> Tensor | None:
         """Emotion probabilities of the probe, (N, 8) on the CPU in the order of `EMOTIONS`; None without a probe.
@@ -116,7 +117,8 @@ class EmotionModel:
         if self.probe is None:
             return None
         with torch.no_grad():
-            return self.probe(des.to(self.device))[0].softmax(-1).cpu()
+            logits: Tensor = self.probe(des.to(self.device))[0]  # of the only probe that a saved one has
+            return logits.softmax(-1).cpu()
 
     def explain(self, image: Image.Image, name: str, max_new_tokens: int = 256) -> Explanation:
         """Ask the model everything about one image.

@@ -1,0 +1,11 @@
+"""Values of arrays: how good boxes, emotions, intensities, texts and probabilities are. No files, no tables, no report.
+
+| module | gives |
+|---|---|
+| `classification` | accuracy, macro precision, recall and F1 |
+| `matching`, `boxes` | overlap of boxes, one-to-one matchings, and the scores of whole images |
+| `accumulators`, `scores` | the metrics of Table 5 as torchmetrics over exact sums |
+| `clip` | similarity of texts and images by CLIP |
+| `calibration`, `conformal`, `distributions` | what predicted probabilities are worth |
+| `bootstrap` | intervals and paired differences over images |
+"""

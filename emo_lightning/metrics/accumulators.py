@@ -1,7 +1,7 @@
-"""Sums that add up exactly over ranks: what all metrics of Table 5 are made of.
+"""Totals that add up exactly over ranks: what all metrics of Table 5 are made of.
 
-Every image adds a row of amounts (its scores and counts) to three sums: over all images, over those of each emotion, and over each
-bootstrap resample. All figures are functions of such a sum, so the table, its breakdown and its intervals come from one place.
+Every image adds a row of amounts (its scores and counts) to three totals: over all images, over those of each emotion, and over each
+bootstrap resample. All values are functions of such a total, so the table, its breakdown and its intervals come from one place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from emo_lightning.core.records import EMOTIONS, Prediction, Record
-from emo_lightning.metrics.matching import Array
+from emo_lightning.metrics.arrays import Array, Classes
 
 Rows = dict[str, dict[str, Array]]
 """`{"paper": {row: (K,)}, "strict": {…}}`, x100, NaN where nothing could be scored."""
@@ -49,8 +49,24 @@ class Batch:
         return np.eye(len(EMOTIONS) + 1)[positions, : len(EMOTIONS)]
 
 
-class Sums(Metric):
-    """Float64 sums of named amounts, over all images, by emotion and by resample.
+class Computed(TypedDict):
+    """What `Accumulator.compute` gives."""
+
+    point: Rows
+    """One value a row."""
+    emotions: Rows
+    """Eight, one for each emotion of the references."""
+    replicates: Rows
+    """One for each resample."""
+    counts: dict[str, int]
+    cells: Classes
+    """The flattened confusion matrix."""
+    support: dict[str, int]
+    """Row -> images behind it."""
+
+
+class Accumulator(Metric):
+    """Float64 totals of named amounts, over all images, by emotion and by resample.
 
     Args:
         resamples: of the bootstrap; the batches' `draws` must have as many.
@@ -66,8 +82,8 @@ class Sums(Metric):
     emotions: Tensor
     replicates: Tensor
 
-    def __init__(self, resamples: int = 0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, resamples: int = 0) -> None:
+        super().__init__()
         for state, rows in (("total", 1), ("emotions", len(EMOTIONS)), ("replicates", resamples)):
             zeros = torch.zeros(rows, len(self.names) + self.cells, dtype=torch.float64)
             self.add_state(state, zeros, dist_reduce_fx="sum")
@@ -80,16 +96,16 @@ class Sums(Metric):
         """What each image adds, (images, names + cells)."""
         raise NotImplementedError
 
-    def rows(self, sums: Array) -> Rows:
-        """The figures of K sums, (K, names + cells)."""
+    def rows(self, totals: Array) -> Rows:
+        """The values of K totals, (K, names + cells)."""
         raise NotImplementedError
 
     def counts(self, total: Array) -> dict[str, int]:
-        """What else was counted, from the sum over all images, (names + cells,)."""
-        return {}
+        """What else was counted, from the total over all images, (names + cells,)."""
+        raise NotImplementedError
 
-    def compute(self) -> dict[str, Any]:
-        """`point`, `emotions` and `replicates` (`Rows` each), `counts`, `support` (row -> images, per emotion too) and `cells`."""
+    def compute(self) -> Computed:
+        """Everything that was accumulated, over all ranks."""
         total, emotions, replicates = (s.cpu().numpy() for s in (self.total, self.emotions, self.replicates))
         at = {row: self.names.index(name) for row, name in self.support.items()}
         return {
@@ -115,11 +131,11 @@ class Sums(Metric):
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.total.device)
 
-    def _of(self, sums: Array, name: str) -> Array:
-        return sums[:, self.names.index(name)]
+    def _of(self, totals: Array, name: str) -> Array:
+        return totals[:, self.names.index(name)]
 
-    def _percent(self, sums: Array, part: str, whole: str) -> Array:
-        return ratio(100 * self._of(sums, part), self._of(sums, whole))
+    def _percent(self, totals: Array, part: str, whole: str) -> Array:
+        return ratio(100 * self._of(totals, part), self._of(totals, whole))
 
     def _count(self, total: Array, name: str) -> int:
         return round(float(total[self.names.index(name)]))
@@ -127,4 +143,5 @@ class Sums(Metric):
 
 def ratio(part: Array, whole: Array) -> Array:
     """Part / whole, NaN where whole is 0."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    shares: Array = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return shares

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.intervals import LEVEL
-
-Array = NDArray[np.float64]
+from emo_lightning.metrics.arrays import Array
 
 RESAMPLES = 1000
 FEWEST = 2
@@ -27,7 +27,25 @@ FEW = 10
 _STEPS = 2**16
 
 _TIE = 1e-9
-"""Figures (x100) that differ by less are equal: rounding of sums is far below, a difference that means anything far above."""
+"""Values (x100) that differ by less are equal: rounding of sums is far below, a difference that means anything far above."""
+
+
+class Estimate(TypedDict):
+    """A value with the ends of its interval; None where there is none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Difference(TypedDict):
+    """Two values compared on the same images."""
+
+    difference: float
+    interval: list[float] | None
+    """[low, high]."""
+    p: float | None
+    """Two-sided."""
 
 
 def _counts_by_level() -> NDArray[np.uint8]:
@@ -43,9 +61,10 @@ _COUNTS = _counts_by_level()
 def draws(ids: Sequence[str], resamples: int, seed: int) -> Array:
     """How often each image counts in each resample, (len(ids), resamples); equal for equal (id, seed) everywhere."""
     rows = [hashlib.shake_128(f"{seed}\0{identity}".encode()).digest(2 * resamples) for identity in ids]
-    # Little-endian whatever the machine, so that figures agree between machines.
+    # Little-endian whatever the machine, so that values agree between machines.
     levels = np.frombuffer(b"".join(rows), dtype="<u2").reshape(len(ids), resamples)
-    return _COUNTS[levels].astype(np.float64)
+    counts: Array = _COUNTS[levels].astype(np.float64)
+    return counts
 
 
 def interval(replicates: Array, images: int) -> list[float] | None:
@@ -53,7 +72,7 @@ def interval(replicates: Array, images: int) -> list[float] | None:
 
     Args:
         replicates: (resamples,), NaN where a resample holds nothing to score.
-        images: behind the figure.
+        images: behind the value.
 
     Returns:
         None where there are no resamples or fewer than `FEWEST` images.
@@ -65,13 +84,26 @@ def interval(replicates: Array, images: int) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def difference(a: float, b: float, replicates: tuple[Array, Array], images: int) -> dict[str, object]:
+def mean_estimate(values: Array, weights: Array) -> Estimate:
+    """Mean over images with its interval.
+
+    Args:
+        values: (images,), one at least.
+        weights: (images, resamples) of `draws`.
+    """
+    with np.errstate(invalid="ignore"):
+        low, high = interval((values @ weights) / weights.sum(0), len(values)) or (None, None)
+    return {"value": float(values.mean()), "low": low, "high": high}
+
+
+def difference(a: float, b: float, replicates: tuple[Array, Array], images: int) -> Difference:
     """`a − b` over the same images: `difference`, its `interval`, and `p`.
 
     Args:
-        a, b: the two figures.
+        a: the first value.
+        b: the second, which is subtracted.
         replicates: of both, from the same resamples.
-        images: behind the figures.
+        images: behind the values.
 
     Returns:
         `p` is two-sided: twice the smaller share of resamples on either side of no difference, (count + 1) / (resamples + 1), at

@@ -1,4 +1,4 @@
-"""Scores of predicted boxes against true ones for many images at once; both modes of Table 5 (see `table5.ROWS`)."""
+"""Scores of predicted boxes against true ones for many images at once; both modes of Table 5 (see `analysis.table5_rows.ROWS`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from emo_lightning.metrics import matching
-from emo_lightning.metrics.matching import Array, Pair
+from emo_lightning.metrics.arrays import Array
+from emo_lightning.metrics.matching import Pair
 
 IOU_THRESHOLD = 0.5
 """Strict F1: a matched pair is a hit from this IoU on."""

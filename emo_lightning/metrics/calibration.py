@@ -7,6 +7,7 @@ width, and one temperature, fitted on validation by maximum likelihood, that div
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from torchmetrics.functional.classification import binary_auroc
 
-from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
+from emo_lightning.core.errors import InputError
+from emo_lightning.metrics.arrays import Array, Classes, Flags
+from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, interval
 
 BINS = 15
 """Of the calibration error and of the reliability diagram, as in Guo et al."""
@@ -26,8 +29,23 @@ TEMPERATURES = (0.05, 20.0)
 """Between these the temperature is sought."""
 
 
-def calibration_scores(predicted: np.ndarray, truth: np.ndarray, bins: int = BINS) -> dict[str, float | None]:
-    """Figures of one set.
+class TemperatureError(InputError):
+    """No temperature can be fitted on these images."""
+
+
+class Bin(TypedDict):
+    """One bin of a reliability diagram; all in percent but the count."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    """Mean over its images."""
+    accuracy: float
+
+
+def calibration_scores(predicted: Array, truth: Classes, bins: int = BINS) -> dict[str, float | None]:
+    """Scores of one set.
 
     Args:
         predicted: (N, C), rows sum to 1.
@@ -60,8 +78,8 @@ def calibration_scores(predicted: np.ndarray, truth: np.ndarray, bins: int = BIN
 
 
 def with_intervals(
-    ids: Sequence[str], predicted: np.ndarray, truth: np.ndarray, bins: int = BINS, seed: int = 0
-) -> dict[str, dict[str, float | None]]:
+    ids: Sequence[str], predicted: Array, truth: Classes, bins: int = BINS, seed: int = 0
+) -> dict[str, Estimate]:
     """`calibration_scores` with 95 % intervals of the bootstrap over images (`bootstrap.draws`).
 
     Args:
@@ -76,21 +94,22 @@ def with_intervals(
     """
     p, y = _checked(predicted, truth)
     replicates = _replicates(p, y, bins, draws(ids, RESAMPLES, seed))
-    found: dict[str, dict[str, float | None]] = {}
+    found: dict[str, Estimate] = {}
     for key, value in calibration_scores(p, y, bins).items():
         low, high = (interval(replicates[key], len(y)) if value is not None else None) or (None, None)
         found[key] = {"value": value, "low": low, "high": high}
     return found
 
 
-def _replicates(p: np.ndarray, y: np.ndarray, bins: int, weights: np.ndarray) -> dict[str, np.ndarray]:
+def _replicates(p: Array, y: Classes, bins: int, weights: Array) -> dict[str, Array]:
     """`calibration_scores` of each resample, (R,) each; an image counts as often as `weights` (N, R) says."""
     confidence, right = p.max(1), p.argmax(1) == y
     total = weights.sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
 
-        def mean(values: np.ndarray) -> np.ndarray:
-            return (values @ weights) / total
+        def mean(values: Array) -> Array:
+            means: Array = (values @ weights) / total
+            return means
 
         gaps = np.zeros((bins, len(y)))
         gaps[_bin_of(confidence, bins), np.arange(len(y))] = confidence - right
@@ -104,7 +123,7 @@ def _replicates(p: np.ndarray, y: np.ndarray, bins: int, weights: np.ndarray) ->
         }
 
 
-def _weighted_auroc(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _weighted_auroc(confidence: Array, right: Flags, weights: Array) -> Array:
     """Share of pairs (right, wrong) in which the right one is the surer; ties count half. NaN without a pair."""
     order = np.argsort(confidence, kind="stable")
     starts = np.flatnonzero(np.diff(confidence[order], prepend=-1.0))
@@ -112,24 +131,26 @@ def _weighted_auroc(confidence: np.ndarray, right: np.ndarray, weights: np.ndarr
     surer = np.add.reduceat(kept * right[order][:, None], starts)
     wrong = np.add.reduceat(kept * ~right[order][:, None], starts)
     pairs = (surer * (wrong.cumsum(0) - wrong / 2)).sum(0)
-    return pairs / (surer.sum(0) * wrong.sum(0))
+    shares: Array = pairs / (surer.sum(0) * wrong.sum(0))
+    return shares
 
 
-def _bin_of(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Bin of each confidence: ]0, 1/bins], ]1/bins, 2/bins] …"""
+def _bin_of(confidence: Array, bins: int) -> Classes:
+    """Bin of each confidence: ]0, 1/bins], ]1/bins, 2/bins] and so on."""
     return np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence, side="left") - 1, 0, bins - 1)
 
 
-def fit_temperature(predicted: np.ndarray, truth: np.ndarray) -> float:
+def fit_temperature(predicted: Array, truth: Classes) -> float:
     """The temperature that minimises the log loss; above 1 where the model is too sure of itself.
 
     Raises:
-        ValueError: no image, or all of one class, where the best temperature is one without meaning.
+        TemperatureError: all images are of one class, where the best temperature is one without meaning.
+        ValueError: no image.
     """
     p, y = _checked(predicted, truth)
     if len(np.unique(y)) < 2:
         msg = f"all {len(y)} validation images are of one emotion: no temperature can be fitted"
-        raise ValueError(msg)
+        raise TemperatureError(msg)
     logits = np.log(np.maximum(p, FLOOR))
 
     def loss(log_temperature: float) -> float:
@@ -139,13 +160,14 @@ def fit_temperature(predicted: np.ndarray, truth: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x))
 
 
-def at_temperature(predicted: np.ndarray, temperature: float) -> np.ndarray:
+def at_temperature(predicted: Array, temperature: float) -> Array:
     """(N, C) probabilities with their logarithms divided by the temperature; the order of the classes stays."""
-    return softmax(np.log(np.maximum(predicted, FLOOR)) / temperature, axis=1)
+    scaled: Array = softmax(np.log(np.maximum(predicted, FLOOR)) / temperature, axis=1)
+    return scaled
 
 
-def reliability(predicted: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
-    """Bins that hold an image: `low`, `high`, `count`, mean `confidence` and `accuracy`, all in percent but the count."""
+def reliability(predicted: Array, truth: Classes, bins: int = BINS) -> list[Bin]:
+    """The bins that hold an image, in order."""
     p, y = _checked(predicted, truth)
     confidence, right = p.max(1), p.argmax(1) == y
     place = _bin_of(confidence, bins)
@@ -162,7 +184,7 @@ def reliability(predicted: np.ndarray, truth: np.ndarray, bins: int = BINS) -> l
     ]
 
 
-def _checked(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked(predicted: Array, truth: Classes) -> tuple[Array, Classes]:
     p, y = np.asarray(predicted, dtype=float), np.asarray(truth)
     if p.ndim != 2 or y.shape != (len(p),) or not len(p):
         msg = f"predicted has shape {p.shape}, truth {y.shape}; expected (N, C) and (N,), N > 0"

@@ -3,29 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.hub import cache_only
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from transformers import CLIPModel, CLIPTextConfig, PreTrainedTokenizerBase
+    from transformers.image_processing_utils import BaseImageProcessor
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+class ClipError(InputError):
+    """A folder or id holds no CLIP model that can be used."""
 
 
 class ClipScorer:
     """A CLIP model in eval mode with its tokenizer and image processor; embeddings are float32, unit norm, on the CPU.
 
     Text embeddings are kept per unique text. Texts longer than the text tower are cut and counted in `truncated`.
+
+    Args:
+        model: the two towers.
+        tokenizer: of the text tower.
+        image_processor: of the image tower.
+        batch_size: texts or images at a time.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, image_processor: Any, batch_size: int = 32) -> None:
-        self.model = model.eval()
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: BaseImageProcessor,
+        batch_size: int = 32,
+    ) -> None:
+        self.model = model.eval()  # type: ignore[no-untyped-call]  # transformers' own, without types
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.batch_size = batch_size
-        self.max_tokens = int(model.config.text_config.max_position_embeddings)
+        # transformers fills in the text tower's config, whatever the type of the attribute says.
+        self.max_tokens = int(cast("CLIPTextConfig", model.config.text_config).max_position_embeddings)
         self.truncated = 0
         self._texts: dict[str, Tensor] = {}
 
@@ -34,25 +55,34 @@ class ClipScorer:
         """From a folder or a hub id.
 
         Raises:
-            ValueError: not a CLIP checkpoint, or weights are missing in it.
-            HubError, OSError: the folder or id does not exist.
+            ClipError: not a CLIP checkpoint, or weights are missing in it.
+            HubError: neither a folder nor an id that the hub or its cache has.
         """
         from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
 
-        local: dict[str, Any] = {"local_files_only": cache_only(name)}
-        config = AutoConfig.from_pretrained(name, **local)
-        if config.model_type != "clip":
-            msg = f"clip={name!r} holds a model of type {config.model_type!r}; expected 'clip' (transformers' CLIPModel)"
-            raise ValueError(msg)
-        loaded: Any = CLIPModel.from_pretrained(name, output_loading_info=True, **local)
-        model, info = loaded
+        cached = cache_only(name)
+        try:
+            config = AutoConfig.from_pretrained(name, local_files_only=cached)
+            if config.model_type != "clip":
+                msg = f"clip={name!r} holds a model of type {config.model_type!r}; expected 'clip' (transformers' CLIPModel)"
+                raise ClipError(msg)
+            model, info = cast(
+                "tuple[CLIPModel, dict[str, list[str]]]",  # as output_loading_info makes it
+                CLIPModel.from_pretrained(name, output_loading_info=True, local_files_only=cached),
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=cached)
+            image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=cached)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            # What transformers says runs over several lines.
+            msg = f"clip={name!r} cannot be loaded: {' '.join(str(error).split())}"
+            raise ClipError(msg) from None
         if info["missing_keys"]:
             # transformers would fill these with noise and only warn.
             msg = f"clip={name!r} lacks weights: {sorted(info['missing_keys'])[:5]}"
-            raise ValueError(msg)
+            raise ClipError(msg)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        tokenizer = AutoTokenizer.from_pretrained(name, **local)
-        return cls(model.to(device), tokenizer, AutoImageProcessor.from_pretrained(name, **local), batch_size)
+        # torch's own `to`: the types of transformers' wrapper take a model alone.
+        return cls(torch.nn.Module.to(model, device), tokenizer, image_processor, batch_size)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -90,7 +120,10 @@ def cosine01(first: Tensor, second: Tensor) -> list[float]:
     return ((first.double() * second.double()).sum(dim=1).clamp(-1, 1) + 1).div(2).tolist()
 
 
-def _unit(output: Any) -> Tensor:
+def _unit(output: Tensor | BaseModelOutputWithPooling) -> Tensor:
     # transformers < 5 returns the tensor, >= 5 an output object that holds it.
     features = output if isinstance(output, Tensor) else output.pooler_output
+    if features is None:
+        msg = "CLIP gave no pooled features"
+        raise RuntimeError(msg)
     return torch.nn.functional.normalize(features.float(), dim=-1).cpu()

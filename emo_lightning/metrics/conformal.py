@@ -10,14 +10,41 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from scipy.stats import binomtest
 
+from emo_lightning.core.intervals import LEVEL
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.metrics.arrays import Array, Classes, Flags
 
 Score = Literal["lac", "aps"]
+
+
+class EmotionCoverage(TypedDict):
+    """Sets of the images of one emotion; None without an image."""
+
+    images: int
+    coverage: float | None
+    """Percent."""
+    size: float | None
+
+
+class Coverage(TypedDict):
+    """What sets are worth on labelled images."""
+
+    images: int
+    coverage: float
+    """Percent of the sets that hold the true emotion."""
+    low: float
+    """Of the exact 95 % interval (Clopper–Pearson) of `coverage`, percent."""
+    high: float
+    size: float
+    """Mean number of emotions in a set."""
+    sizes: dict[str, int]
+    """Number of emotions -> sets of it."""
+    emotions: dict[str, EmotionCoverage]
 
 
 @dataclass(frozen=True)
@@ -37,7 +64,7 @@ class Conformal:
     images: int
 
     @classmethod
-    def fit(cls, predicted: np.ndarray, truth: np.ndarray, alpha: float = 0.1, score: Score = "lac") -> Conformal:
+    def fit(cls, predicted: Array, truth: Classes, alpha: float = 0.1, score: Score = "lac") -> Conformal:
         """From a calibration set that the model was not trained on.
 
         The threshold is the ceil((n + 1)(1 - alpha))-th smallest score; if that is beyond n, every set is the whole.
@@ -62,23 +89,19 @@ class Conformal:
         threshold = float(scores[rank - 1]) if rank <= len(scores) else math.inf
         return cls(score, alpha, threshold, len(scores))
 
-    def sets(self, predicted: np.ndarray) -> np.ndarray:
+    def sets(self, predicted: Array) -> Flags:
         """(N, C) bool: the labels of each set. The most probable label is always in it, so that no set is empty."""
         inside = _scores(predicted, self.score) <= self.threshold + 1e-12
         inside[np.arange(len(predicted)), np.asarray(predicted).argmax(1)] = True
         return inside
 
 
-def measured(sets: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
-    """What sets are worth on labelled images.
+def measured(sets: Flags, truth: Classes) -> Coverage:
+    """Coverage and size of sets.
 
     Args:
         sets: (N, 8) bool.
         truth: (N,) class indices.
-
-    Returns:
-        `images`; `coverage` with its exact 95 % interval `low`, `high` (Clopper–Pearson), in percent; `size`, the mean number of
-        emotions; `sizes`, number -> sets of it; `emotions`, emotion -> `images`, `coverage` (None without one), `size`.
 
     Raises:
         ValueError: no image.
@@ -87,9 +110,9 @@ def measured(sets: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         msg = "no labelled image to measure coverage on"
         raise ValueError(msg)
     hit = sets[np.arange(len(truth)), truth]
-    interval = binomtest(int(hit.sum()), len(hit)).proportion_ci()
+    interval = binomtest(int(hit.sum()), len(hit)).proportion_ci(LEVEL)
     size = sets.sum(1)
-    emotions = {}
+    emotions: dict[str, EmotionCoverage] = {}
     for emotion in EMOTIONS:
         own = truth == emotion.position
         emotions[str(emotion)] = {
@@ -108,14 +131,15 @@ def measured(sets: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _scores(predicted: np.ndarray, score: Score) -> np.ndarray:
+def _scores(predicted: Array, score: Score) -> Array:
     p = np.asarray(predicted, dtype=float)
     match score:
         case "lac":
             return 1 - p
         case "aps":
             # Of each label: the probability of all that are at least as probable, itself among them.
-            return (p[:, None, :] * (p[:, None, :] >= p[:, :, None])).sum(2)
+            mass: Array = (p[:, None, :] * (p[:, None, :] >= p[:, :, None])).sum(2)
+            return mass
         case _:
             msg = f"conformal score {score!r}; allowed: lac, aps"
             raise ValueError(msg)

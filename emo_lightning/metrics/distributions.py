@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import rel_entr
 
+from emo_lightning.metrics.arrays import Array
+
 FLOOR = 1e-6
 """Smallest predicted probability in KL, which is infinite at zero; predictions are floored and scaled to sum 1 for it alone."""
 
@@ -35,7 +37,7 @@ MEASURES = (
 )
 
 
-def distribution_measures(predicted: np.ndarray, annotated: np.ndarray) -> dict[str, np.ndarray]:
+def distribution_measures(predicted: Array, annotated: Array) -> dict[str, Array]:
     """All measures of each image.
 
     Args:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-Array = NDArray[np.float64]
+from emo_lightning.metrics.arrays import Array, Flags
+
 Pair = tuple[int, int]
 
 
@@ -31,7 +31,7 @@ def as_boxes(boxes: Sequence[Sequence[float]] | Array) -> Array:
     return array
 
 
-def valid(boxes: Array) -> NDArray[np.bool_]:
+def valid(boxes: Array) -> Flags:
     """Shape (…, N): finite, x1 < x2 and y1 < y2."""
     finite = np.isfinite(boxes).all(axis=-1)
     return finite & (boxes[..., 0] < boxes[..., 2]) & (boxes[..., 1] < boxes[..., 3])
@@ -60,7 +60,8 @@ def intersection(a: Array, b: Array) -> Array:
     """Areas of overlap, shape (…, N, M), pixels²; 0 where a box is invalid."""
     a_safe, b_safe = _safe(a), _safe(b)
     sides = np.clip(np.minimum(*_pairs(a_safe, b_safe, _HIGH)) - np.maximum(*_pairs(a_safe, b_safe, _LOW)), 0, None)
-    return sides[..., 0] * sides[..., 1]
+    areas: Array = sides[..., 0] * sides[..., 1]
+    return areas
 
 
 def iou_matrix(a: Array, b: Array) -> Array:

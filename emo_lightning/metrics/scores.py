@@ -1,4 +1,7 @@
-"""The metrics of Table 5, both modes at once, as torchmetrics over exact sums. What each figure means is in `table5.ROWS`."""
+"""The metrics of Table 5 (paper section 4.3.1), both modes at once, as torchmetrics over exact totals.
+
+What each row means is in `analysis.table5_rows.ROWS`. A change that may change a value has to raise the version of its definition there.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,25 @@ import numpy as np
 
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Prediction, SchemaError, intensity_level
 from emo_lightning.metrics import matching
-from emo_lightning.metrics.accumulators import POSITION, UNREADABLE, Batch, Rows, Sums, ratio
+from emo_lightning.metrics.accumulators import POSITION, UNREADABLE, Accumulator, Batch, Rows, ratio
+from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.boxes import SCORES, box_scores
-from emo_lightning.metrics.matching import Array
 
 SCALE = 10
 """Intensity runs over 1–10."""
 
 
-class Coverage(Sums):
+class Coverage(Accumulator):
     """How many references there are, and how many of them have no prediction."""
 
     names = ("references", "missing")
 
     def amounts(self, batch: Batch) -> Array:
-        """As `Sums.amounts`."""
+        """As `Accumulator.amounts`."""
         return np.array([(1.0, prediction is None) for prediction in batch.predictions], dtype=np.float64).reshape(-1, 2)
 
-    def rows(self, sums: Array) -> Rows:
-        """No figure."""
+    def rows(self, totals: Array) -> Rows:  # noqa: ARG002 - no row of the table
+        """No row."""
         return {"paper": {}, "strict": {}}
 
     def counts(self, total: Array) -> dict[str, int]:
@@ -36,14 +39,14 @@ class Coverage(Sums):
         return {"references": self._count(total, "references"), "missing_predictions": self._count(total, "missing")}
 
 
-class BoxScores(Sums):
+class BoxScores(Accumulator):
     """BBox IoU, BBox Center Dist and F1 of the predicted objects against the regions of the subject."""
 
     names = (*SCORES, "predicted", "expected", "images", "unannotated", "degenerate")
     support: ClassVar[Mapping[str, str]] = dict.fromkeys(("bbox_iou", "bbox_center_dist", "f1"), "images")
 
     def amounts(self, batch: Batch) -> Array:
-        """As `Sums.amounts`; images whose reference has no box are counted, not scored."""
+        """As `Accumulator.amounts`; images whose reference has no box are counted, not scored."""
         out = np.zeros((len(batch.records), len(self.names)))
         truths = [matching.as_boxes([o.bbox for o in r.primary_objects]) for r in batch.records]
         scored = [i for i, truth in enumerate(truths) if len(truth)]
@@ -55,31 +58,31 @@ class BoxScores(Sums):
             out[scored] = np.concatenate([box_scores(said, truth), np.array(counts, dtype=np.float64)], axis=1)
         return out
 
-    def rows(self, sums: Array) -> Rows:
+    def rows(self, totals: Array) -> Rows:
         """`bbox_iou`, `bbox_center_dist` and `f1` in both modes."""
-        boxes = self._of(sums, "predicted") + self._of(sums, "expected")
+        boxes = self._of(totals, "predicted") + self._of(totals, "expected")
         return {
             "paper": {
-                "bbox_iou": self._percent(sums, "iou_paper", "images"),
-                "bbox_center_dist": self._percent(sums, "center_paper", "images"),
-                "f1": self._percent(sums, "f1_paper", "images"),
+                "bbox_iou": self._percent(totals, "iou_paper", "images"),
+                "bbox_center_dist": self._percent(totals, "center_paper", "images"),
+                "f1": self._percent(totals, "f1_paper", "images"),
             },
             "strict": {
-                "bbox_iou": self._percent(sums, "iou_strict", "images"),
-                "bbox_center_dist": self._percent(sums, "center_strict", "images"),
-                "f1": ratio(200 * self._of(sums, "hits"), boxes),
+                "bbox_iou": self._percent(totals, "iou_strict", "images"),
+                "bbox_center_dist": self._percent(totals, "center_strict", "images"),
+                "f1": ratio(200 * self._of(totals, "hits"), boxes),
             },
         }
 
     def counts(self, total: Array) -> dict[str, int]:
-        """As `Sums.counts`."""
+        """As `Accumulator.counts`."""
         return {
             "references_without_box": self._count(total, "unannotated"),
             "degenerate_boxes": self._count(total, "degenerate"),
         }
 
 
-class EmotionScores(Sums):
+class EmotionScores(Accumulator):
     """Emotion accuracy: exact string (paper), case-folded name with the parse-failure rate (strict); the confusion matrix."""
 
     names = ("exact", "folded", "unparsable", "images", "unannotated")
@@ -87,7 +90,7 @@ class EmotionScores(Sums):
     support: ClassVar[Mapping[str, str]] = dict.fromkeys(("emotion_acc", "parse_failure"), "images")
 
     def amounts(self, batch: Batch) -> Array:
-        """As `Sums.amounts`."""
+        """As `Accumulator.amounts`."""
         out = np.zeros((len(batch.records), len(self.names) + self.cells))
         for row, prediction, record in zip(out, batch.predictions, batch.records, strict=True):
             if record.emotion is None:
@@ -99,25 +102,25 @@ class EmotionScores(Sums):
             row[len(self.names) + truth * (UNREADABLE + 1) + column] = 1
         return out
 
-    def rows(self, sums: Array) -> Rows:
+    def rows(self, totals: Array) -> Rows:
         """`emotion_acc` in both modes, `parse_failure` in strict."""
         return {
-            "paper": {"emotion_acc": self._percent(sums, "exact", "images")},
+            "paper": {"emotion_acc": self._percent(totals, "exact", "images")},
             "strict": {
-                "emotion_acc": self._percent(sums, "folded", "images"),
-                "parse_failure": self._percent(sums, "unparsable", "images"),
+                "emotion_acc": self._percent(totals, "folded", "images"),
+                "parse_failure": self._percent(totals, "unparsable", "images"),
             },
         }
 
     def counts(self, total: Array) -> dict[str, int]:
-        """As `Sums.counts`."""
+        """As `Accumulator.counts`."""
         return {
             "references_without_emotion": self._count(total, "unannotated"),
             "unparsable_emotions": self._count(total, "unparsable"),
         }
 
 
-class IntensityScores(Sums):
+class IntensityScores(Accumulator):
     """Closeness 1 − |Δ|/10 (paper and strict), three-level accuracy and quadratic-weighted kappa (strict)."""
 
     names = ("closeness", "images", "levels_right", "levels", "unparsable", "unannotated")
@@ -129,7 +132,7 @@ class IntensityScores(Sums):
     }
 
     def amounts(self, batch: Batch) -> Array:
-        """As `Sums.amounts`; a reference may have an intensity, a level, both or none."""
+        """As `Accumulator.amounts`; a reference may have an intensity, a level, both or none."""
         out = np.zeros((len(batch.records), len(self.names) + self.cells))
         for row, prediction, record in zip(out, batch.predictions, batch.records, strict=True):
             said = prediction.intensity if prediction else None
@@ -150,28 +153,28 @@ class IntensityScores(Sums):
             row[len(self.names) + (record.intensity - 1) * SCALE + rating - 1] = 1
         return out
 
-    def rows(self, sums: Array) -> Rows:
+    def rows(self, totals: Array) -> Rows:
         """`intensity_acc` in both modes; `intensity_level_acc` and `intensity_kappa` in strict."""
-        closeness = self._percent(sums, "closeness", "images")
-        confusion = sums[:, len(self.names) :].reshape(-1, SCALE, SCALE)
+        closeness = self._percent(totals, "closeness", "images")
+        confusion = totals[:, len(self.names) :].reshape(-1, SCALE, SCALE)
         return {
             "paper": {"intensity_acc": closeness},
             "strict": {
                 "intensity_acc": closeness,
-                "intensity_level_acc": self._percent(sums, "levels_right", "levels"),
+                "intensity_level_acc": self._percent(totals, "levels_right", "levels"),
                 "intensity_kappa": 100 * quadratic_kappas(confusion),
             },
         }
 
     def counts(self, total: Array) -> dict[str, int]:
-        """As `Sums.counts`."""
+        """As `Accumulator.counts`."""
         return {
             "references_without_intensity": self._count(total, "unannotated"),
             "unparsable_intensities": self._count(total, "unparsable"),
         }
 
 
-class ClipScores(Sums):
+class ClipScores(Accumulator):
     """(cos + 1)/2 of description against description, and of description against the image."""
 
     names = ("text", "texts", "image", "images", "unannotated")
@@ -181,7 +184,7 @@ class ClipScores(Sums):
         """Add scores already computed (0 for a prediction without description).
 
         Args:
-            batch: as `Sums.update`.
+            batch: as `Accumulator.update`.
             text_scores: (images,), NaN where the reference has no description; None adds nothing.
             image_scores: (images,); None where there are no images.
         """
@@ -193,16 +196,16 @@ class ClipScores(Sums):
             out[:, 2], out[:, 3] = image_scores, 1
         self._add(out, batch)
 
-    def rows(self, sums: Array) -> Rows:
+    def rows(self, totals: Array) -> Rows:
         """`clip_score` in both modes, `clip_image_text` in strict."""
-        text = self._percent(sums, "text", "texts")
+        text = self._percent(totals, "text", "texts")
         return {
             "paper": {"clip_score": text},
-            "strict": {"clip_score": text, "clip_image_text": self._percent(sums, "image", "images")},
+            "strict": {"clip_score": text, "clip_image_text": self._percent(totals, "image", "images")},
         }
 
     def counts(self, total: Array) -> dict[str, int]:
-        """As `Sums.counts`."""
+        """As `Accumulator.counts`."""
         seen = self._count(total, "texts") + self._count(total, "unannotated")
         return {"references_without_description": self._count(total, "unannotated")} if seen else {}
 
@@ -219,7 +222,7 @@ def quadratic_kappas(confusions: Array) -> Array:
     total = confusions.sum(axis=(1, 2))
     grid = np.arange(confusions.shape[-1])
     weights = (grid[:, None] - grid[None, :]) ** 2.0
-    # Σ w·(row sums ⊗ column sums) without building the outer products.
+    # Σ w·(row totals ⊗ column totals) without building the outer products.
     chance = np.einsum("nr,rc,nc->n", confusions.sum(axis=2), weights, confusions.sum(axis=1))
     observed = np.einsum("nrc,rc->n", confusions, weights) * total
     return 1 - ratio(observed, chance)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import numpy as np
 from markupsafe import Markup
 
-from emo_lightning.analysis.table5 import definition_hash
+from emo_lightning.analysis.table5_rows import definition
 from emo_lightning.report.pictures import Figure, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import Stage
@@ -130,7 +130,7 @@ def _table5_notes(stage: str, found: Result) -> list[str]:
             notes.append(f"{name}, {arm}, of {found['references']} images: {listed}")
         if one := _one_answer(column["confusion"]):
             notes.append(f"{name}, {arm} says one emotion of nearly all images: {one}")
-    if found["definition"] != definition_hash():
+    if found["definition"] != definition():
         notes.append(f"{name} was scored by another version of the definitions than the installed one")
     for baseline, reason in (found.get("omitted") or {}).items():
         notes.append(f"{name}: the baseline {baseline!r} was left out: {reason}")

@@ -23,7 +23,7 @@ def calibration_stage(
     bins: int = 15,
     seed: int = 0,
 ) -> None:
-    """Calibration, temperature, conformal sets and distances to annotated distributions: `calibration.json` (see `trust.trust`).
+    """Calibration, temperature, conformal sets and distances to annotated distributions: `calibration.json`.
 
     Args:
         out: the stage's directory; also gets `reliability.svg`.
@@ -35,7 +35,7 @@ def calibration_stage(
         bins: of the calibration error.
         seed: of the bootstrap.
     """
-    from emo_lightning.analysis.calibration import trust
+    from emo_lightning.analysis.calibration import measure_calibration
     from emo_lightning.analysis.scored import read_predictions
     from emo_lightning.report.terminal import show_page
 
@@ -43,11 +43,11 @@ def calibration_stage(
     _named("sets", sets)
     said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
     records = {name: _records(paths) for name, paths in sets.items()}
-    show_page(write_calibration(out, trust(said, records, fit, alpha, score, bins, seed)))
+    show_page(write_calibration(out, measure_calibration(said, records, fit, alpha, score, bins, seed)))
 
 
 def write_calibration(out: Path, result: dict[str, Any]) -> Page:
-    """Write `calibration.json`, `reliability.svg` and `page.json` for what `trust.trust` returned; returns the page."""
+    """Write `calibration.json`, `reliability.svg` and `page.json` of a calibration; returns the page."""
     from emo_lightning.core.files import write_bytes
     from emo_lightning.report.page import PageFigure
     from emo_lightning.report.svg import reliability_svg

@@ -13,6 +13,7 @@ from emo_lightning.core.records import Prediction, SchemaError
 
 if TYPE_CHECKING:
     from emo_lightning.analysis.references import References
+    from emo_lightning.analysis.table5_result import Table5Result
 
 
 def table5_stage(
@@ -44,7 +45,7 @@ def table5_stage(
     from emo_lightning.report.terminal import show_page
 
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
-    result = scored | {"remarks": remarks or []}
+    result = {**scored, "remarks": remarks or []}
     write_json(out / "table5.json", result)
     show_page(table5_page(result))
 
@@ -58,7 +59,7 @@ def score(
     against: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Table5Result:
     """Load everything and compute Table 5; arguments as `table5_stage`."""
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.table5 import table5
@@ -78,8 +79,8 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
 
     Args:
         out: the stage's directory.
-        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs `probe/`
-            and `des.parquet`, and is left out, with a note, where they are missing.
+        probes: arm -> directories of its probe stages, one per seed, each with `metrics.json`; the paired test also needs
+            `predictions.jsonl` and `des.parquet`, and is left out, with a note, where they are missing.
         resamples: of the bootstrap behind the intervals of differences.
         seed: of bootstrap and permutation.
     """
@@ -93,9 +94,9 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
     if not probes:
         msg = "probes: no arm is named"
         raise SchemaError(msg)
-    result = table6(probes)
-    result["paired"] = paired_tests(probes, resamples=resamples, seed=seed)
-    page = paired_page(result["paired"])
+    paired = paired_tests(probes, resamples=resamples, seed=seed)
+    result = {**table6(probes), "paired": paired}
+    page = paired_page(paired)
     write_json(out / "table6.json", result)
     write_page(out, page)
     show(table6_tables(result))
@@ -148,9 +149,7 @@ def mds_stage(
     arrays: dict[str, Any] = {}
     for n, (arm, (vectors, labels, ids, splits, dropped)) in enumerate(read.items()):
         rows = [i for i, name in enumerate(ids) if name in kept]
-        layout = mds_map(
-            vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points
-        )
+        layout = mds_map(vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points)
         if maps:
             layout = turned_towards(layout, list(maps.values())[-1])
         maps[arm] = layout

@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import CatMetric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassPrecision, MulticlassRecall
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Prediction, write_jsonl
 from emo_lightning.data.batches import EmbeddingBatch
 from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
+from emo_lightning.metrics.classification import classification_metrics, classification_scores
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import OptimConfig, Task, total_steps
@@ -110,7 +109,7 @@ class ProbeTask(Task):
             self.probes.fit_statistics(self.embedded["train"].des[labelled].split(STATISTICS_ROWS))
         if stage == "test":
             # Not registered: they hold nothing that a checkpoint should.
-            self.test_metrics = {name: _metrics().to(self.device) for name in self.data.evaluation_sets}
+            self.test_metrics = {name: classification_metrics().to(self.device) for name in self.data.evaluation_sets}
 
     def embeddings(self) -> dict[str, EmbeddingDataset]:
         """For the data module (`ReadsFeatures`): what stands in for the caches."""
@@ -185,15 +184,13 @@ class ProbeTask(Task):
         if not bool(losses[best].isfinite()):
             msg = f"all probes of the grid {self.grid} diverge; take lower learning_rates"
             raise ValueError(msg)
-        column = predicted[:, best]
-        accuracy = 100 * multiclass_accuracy(column, target, CLASSES, average="micro")
-        f1 = 100 * multiclass_f1_score(column, target, CLASSES, average="macro")
+        scores = classification_scores(predicted[:, best], target)
         if not self.trainer.sanity_checking:
             self.chosen.fill_(best)
-            self.validation.copy_(torch.stack([losses[best].to(accuracy), accuracy, f1]))
+            self.validation.copy_(torch.tensor([float(losses[best]), scores["accuracy"], scores["f1"]]))
         self.log("val/loss", losses[best].float())
-        self.log("val/accuracy", accuracy, prog_bar=True)
-        self.log("val/f1", f1)
+        self.log("val/accuracy", scores["accuracy"], prog_bar=True)
+        self.log("val/f1", scores["f1"])
 
     def on_test_start(self) -> None:
         """Refuse probes that were never trained."""
@@ -268,14 +265,3 @@ def embedding_table(dataset: EmbeddingDataset, split: str) -> EmbeddingTable:
     """The rows of a dataset as columns of `des.parquet`."""
     emotions = [None if label.emotion == NO_EMOTION else EMOTIONS[label.emotion].value for label in dataset.labels]
     return EmbeddingTable(list(dataset.keys), list(emotions), [split] * len(dataset), dataset.des.numpy())
-
-
-def _metrics() -> MetricCollection:
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(CLASSES, average="micro"),
-            "precision": MulticlassPrecision(CLASSES, average="macro"),
-            "recall": MulticlassRecall(CLASSES, average="macro"),
-            "f1": MulticlassF1Score(CLASSES, average="macro"),
-        }
-    )

@@ -5,20 +5,16 @@ Boxes are matched by trying all matchings; kappa comes from the two marginal dis
 
 from __future__ import annotations
 
-import ast
 import itertools
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from emo_lightning.analysis import table5
-from emo_lightning.analysis.table5 import MODES, ROWS, Table5, definition_hash
+from emo_lightning.analysis.table5 import Table5
+from emo_lightning.analysis.table5_rows import MODES, ROWS
 from emo_lightning.core.records import EMOTIONS, Prediction, Record
-from emo_lightning.metrics import matching
 from tests.made import make_prediction, make_record
 
 NAMES = [e.value for e in EMOTIONS]
@@ -232,33 +228,3 @@ def test_breakdown_and_confusion_are_what_their_definitions_say() -> None:
         for mode in MODES:
             for row, value in expected[mode].items():
                 assert column[mode][row] == pytest.approx(value, abs=1e-9), (name, mode, row)
-
-
-READ_ONLY = {"emo_lightning.analysis.references", "emo_lightning.core.hub"}
-"""Modules that Table 5 imports and that bring data or weights: which ones is no part of how they are scored."""
-
-
-def test_the_hash_covers_every_module_that_scores() -> None:
-    """Followed from import to import, so that a module added later cannot be forgotten."""
-    found, open_modules = set(), [table5.__name__]
-    while open_modules:
-        name = open_modules.pop()
-        found.add(name)
-        for node in ast.walk(ast.parse(Path(str(sys.modules[name].__file__)).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("emo_lightning"):
-                for imported in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                    file = getattr(sys.modules.get(str(imported)), "__file__", None) or "__init__.py"
-                    if not file.endswith("__init__.py") and imported not in found | READ_ONLY:
-                        open_modules.append(str(imported))
-    assert found == {module.__name__ for module in table5.DEFINED_BY} | {table5.__name__}
-
-
-def test_another_definition_is_another_hash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    before = definition_hash()
-    assert before == definition_hash()
-    source, copy = Path(str(matching.__file__)).read_text(encoding="utf-8"), tmp_path / "copy.py"
-    monkeypatch.setattr(matching, "__file__", str(copy))
-    copy.write_text(source, encoding="utf-8")
-    assert definition_hash() == before  # wherever the package lies
-    copy.write_text(source.replace("<= 0", "< 0"), encoding="utf-8")
-    assert definition_hash() != before

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from emo_lightning.analysis.table6 import METRICS
-from emo_lightning.analysis.table6_paired import Answers, compare, holm, paired_tests, read_answers
-from emo_lightning.core.records import EMOTIONS, SchemaError
+from emo_lightning.analysis.table6_paired import ArmPredictions, compare, holm, paired_tests, read_arm
+from emo_lightning.core.records import EMOTIONS, Prediction, SchemaError, read_jsonl, write_jsonl
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.report.page import read_page
@@ -23,11 +23,11 @@ from emo_lightning.stages import tables as stages
 ROOT = Path(__file__).parents[2]
 
 
-def answers(truth: np.ndarray, *accuracies: float, seed: int = 0) -> Answers:
+def answers(truth: np.ndarray, *accuracies: float, seed: int = 0) -> ArmPredictions:
     """Seeds that are right that often, on images of the same difficulty for all."""
     rng = np.random.default_rng(seed)
     said = [np.where(rng.random(len(truth)) < a, truth, (truth + rng.integers(1, 8, len(truth))) % 8) for a in accuracies]
-    return Answers([f"i{n:05}" for n in range(len(truth))], truth, np.stack(said))
+    return ArmPredictions([f"i{n:05}" for n in range(len(truth))], truth, np.stack(said))
 
 
 TRUTH = np.random.default_rng(7).integers(0, 8, 400)
@@ -40,8 +40,8 @@ def test_one_seed_is_mcnemar_and_differences_are_those_of_sklearn() -> None:
     only_b, only_a = int((right & ~left).sum()), int((left & ~right).sum())
     assert (found["better"], found["worse"], found["exact"]) == (only_b, only_a, True)
     assert found["p"] == binomtest(only_b, only_b + only_a, 0.5).pvalue
-    accuracy = accuracy_score(TRUTH, b.said[0]) - accuracy_score(TRUTH, a.said[0])
-    f1 = f1_score(TRUTH, b.said[0], average="macro") - f1_score(TRUTH, a.said[0], average="macro")
+    accuracy = accuracy_score(TRUTH, b.predicted[0]) - accuracy_score(TRUTH, a.predicted[0])
+    f1 = f1_score(TRUTH, b.predicted[0], average="macro") - f1_score(TRUTH, a.predicted[0], average="macro")
     assert found["accuracy"]["difference"] == pytest.approx(100 * accuracy, abs=1e-6)
     assert found["f1"]["difference"] == pytest.approx(100 * f1, abs=1e-6)
     assert found["accuracy"]["seeds_and_images"] is None
@@ -50,7 +50,7 @@ def test_one_seed_is_mcnemar_and_differences_are_those_of_sklearn() -> None:
 def test_permutation_agrees_with_mcnemar_where_both_exist() -> None:
     """The same seed three times has the same discordant images: the random exchanges must find the exact p."""
     a, b = answers(TRUTH, 0.5, seed=1), answers(TRUTH, 0.58, seed=2)
-    thrice = [Answers(x.ids, x.truth, np.repeat(x.said, 3, axis=0)) for x in (a, b)]
+    thrice = [ArmPredictions(x.ids, x.truth, np.repeat(x.predicted, 3, axis=0)) for x in (a, b)]
     found = compare(*thrice)
     assert not found["exact"]
     assert found["p"] == pytest.approx(compare(a, b)["p"], abs=0.02)
@@ -95,8 +95,15 @@ def probe_folder(folder: Path, seed: int = 0, images: int = 60, ids: str = "i") 
     torch.manual_seed(seed)
     with torch.no_grad():
         probe.probes[0].weight.copy_(torch.eye(8, 12) + 0.4 * torch.randn(8, 12))
-        right = (probe(torch.from_numpy(des))[0].argmax(-1).numpy() == truth).reshape(2, -1).mean(axis=1) * 100
-    probe.save_pretrained(folder / "probe")
+        said = probe(torch.from_numpy(des))[0].argmax(-1).numpy()
+    right = (said == truth).reshape(2, -1).mean(axis=1) * 100
+    write_jsonl(
+        folder / "predictions.jsonl",
+        [
+            Prediction(id=i, split=split, emotion=EMOTIONS[s], confidence=0.5)
+            for i, split, s in zip(table.id, table.split, said, strict=True)
+        ],
+    )
     sets = zip(("test", "heldout"), right, strict=True)
     (folder / "metrics.json").write_text(json.dumps({f"{s}/{m}": float(v) for s, v in sets for m in METRICS}))
     return folder
@@ -121,20 +128,23 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     ):
         paired_tests({"a": [a], "b": [b]})
     assert paired_tests({"a": [a]}) == {"skipped": "one arm alone has nothing to be compared with"}
-    (b / "probe" / "config.json").unlink()
+    (b / "predictions.jsonl").unlink()
     skipped = paired_tests({"a": [a], "b": [b]})
-    assert "probe/config.json: no such file" in skipped["skipped"]
+    assert "skipped" in skipped
+    assert "predictions.jsonl: no such file" in skipped["skipped"]
     assert "no paired test" in paired_page(skipped).notes[0]
     metrics = json.loads((a / "metrics.json").read_text())
     (a / "metrics.json").write_text(json.dumps(metrics | {"test/accuracy": 5.0}))
     with pytest.raises(SchemaError, match=r"on 'test', metrics\.json says 5\.00"):
-        read_answers([a])
-    table = EmbeddingTable.read(a / "des.parquet")
-    table.des = table.des.copy()
-    table.des[4, 2] = np.nan
-    table.write(a / "des.parquet")
-    with pytest.raises(SchemaError, match="'i4' holds a value that is not finite"):
-        read_answers([a])
+        read_arm([a])
+    (a / "metrics.json").write_text(json.dumps(metrics))
+    said = list(read_jsonl(a / "predictions.jsonl", Prediction))
+    write_jsonl(a / "predictions.jsonl", [said[0].model_copy(update={"confidence": np.nan}), *said[1:]])
+    with pytest.raises(SchemaError, match="prediction of 'i0' has no emotion of the eight with a finite confidence"):
+        read_arm([a])
+    write_jsonl(a / "predictions.jsonl", said[1:])
+    with pytest.raises(SchemaError, match="no prediction of 'i0' in the set 'test'"):
+        read_arm([a])
 
 
 def test_probe_agrees_with_logistic_regression(tmp_path: Path) -> None:
@@ -192,3 +202,12 @@ def test_probe_agrees_with_logistic_regression(tmp_path: Path) -> None:
     loss = log_loss(sets["val"][1], chosen.predict_proba(sets["val"][0]), labels=range(8))
     assert abs(float(task.validation[0]) - loss) < 2e-3
     assert abs(ours - theirs) <= 0.5, f"ours {ours:.2f}, scikit-learn {theirs:.2f}"
+
+    # What the stage wrote is what its probe says of its embeddings.
+    arm, table = read_arm([tmp_path])["test"], EmbeddingTable.read(tmp_path / "des.parquet")
+    with torch.no_grad():
+        again = LinearProbes.from_pretrained(tmp_path / "probe")(torch.tensor(table.des))[0].argmax(-1).numpy()
+    order = sorted(range(len(table)), key=lambda i: table.id[i])
+    assert arm.ids == [table.id[i] for i in order]
+    assert (arm.predicted == again[order]).all()
+    assert 100 * arm.correct.mean() == pytest.approx(ours, abs=1e-4)

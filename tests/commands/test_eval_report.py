@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from emo_lightning import cli
-from emo_lightning.analysis.table5 import MODES
+from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.commands import eval as eval_command
 from emo_lightning.commands import report as report_command
 from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl

@@ -1,4 +1,4 @@
-"""Shards behind HTTP ranges: a store of two members is all that a remote place needs, in forked workers as well."""
+"""Shards behind HTTP ranges give what local ones give, in forked workers as well."""
 
 from __future__ import annotations
 
@@ -9,54 +9,51 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from torch.utils.data import DataLoader
 
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import EpochBatches
-from emo_lightning.data.stores import register_store
-
-
-class HTTPStore:
-    """One object behind a server that answers ranges; each read is a request of its own, so processes share nothing."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        with urlopen(Request(url, method="HEAD"), timeout=10) as reply:
-            self.size = int(reply.headers["Content-Length"])
-
-    def read(self, offset: int, length: int) -> bytes:
-        """See `ByteStore.read`."""
-        last = min(offset + length, self.size) - 1
-        if last < offset:
-            return b""
-        with urlopen(Request(self.url, headers={"Range": f"bytes={offset}-{last}"}), timeout=10) as reply:
-            return reply.read()
+from emo_lightning.data.stores import RemoteStore, StoreError
 
 
 class Ranges(BaseHTTPRequestHandler):
-    """Serves a folder's files whole (HEAD) and by range (GET)."""
+    """Serves a folder's files: their size (HEAD), and ranges of them (GET); below `/whole/` it passes over the range."""
 
-    def __init__(self, folder: Path, *args: Any) -> None:
+    def __init__(self, folder: Path, *args: object) -> None:
         self.folder = folder
-        super().__init__(*args)
+        super().__init__(*args)  # type: ignore[arg-type]
 
     def do_HEAD(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str((self.folder / self.path[1:]).stat().st_size))
-        self.end_headers()
+        if (data := self._file()) is not None:
+            self._answer(200, len(data))
 
     def do_GET(self) -> None:
-        first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())  # type: ignore[union-attr]
-        data = (self.folder / self.path[1:]).read_bytes()[first : last + 1]
-        self.send_response(206)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        if (data := self._file()) is None:
+            return
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+        if wanted is None or self.path.startswith("/whole/"):
+            self._answer(200, len(data))
+            self.wfile.write(data)
+        else:
+            part = data[int(wanted[1]) : int(wanted[2]) + 1]
+            self._answer(206, len(part))
+            self.wfile.write(part)
 
-    def log_message(self, *_: Any) -> None:
+    def _file(self) -> bytes | None:
+        path = self.folder / self.path.removeprefix("/whole").lstrip("/")
+        if path.exists():
+            return path.read_bytes()
+        self.send_error(404)
+        return None
+
+    def _answer(self, status: int, length: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
         pass
 
 
@@ -73,7 +70,6 @@ def address(world_tars: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_remote_shards_give_what_local_ones_give(address: str, workers: int, world_tars: Path) -> None:
-    register_store("http", HTTPStore)
     samples = {}
     for place in (str(world_tars), address):
         source = ConversationDataModule(
@@ -91,3 +87,11 @@ def test_remote_shards_give_what_local_ones_give(address: str, workers: int, wor
     for a, b in zip(local, remote, strict=True):
         assert (a.key, a.keys, a.record) == (b.key, b.keys, b.record)
         assert a.image.tobytes() == b.image.tobytes()
+
+
+def test_a_server_that_cannot_serve_shards_is_named(address: str) -> None:
+    with pytest.raises(StoreError, match=rf"^{address}/no\.tar: cannot be read: no such file$"):
+        RemoteStore(f"{address}/no.tar")
+    store = RemoteStore(f"{address}/whole/world-val-000000.tar")
+    with pytest.raises(StoreError, match=r"asked for bytes 512 to 1024, got \d+ bytes: the place does not answer ranges"):
+        store.read(512, 512)

@@ -9,7 +9,7 @@ from data_prep.annotate.replies import CriticReply, FullAnnotation
 from data_prep.config import PrepConfig
 from data_prep.demo.config import DemoConfig
 from data_prep.provider.prices import load_prices
-from data_prep.provider.reply_schema import InvalidReply, parse_reply, strict_schema
+from data_prep.provider.reply_schema import InvalidReplyError, parse_reply, strict_schema
 from data_prep.review.study import StudyConfig
 from data_prep.settings import ConfigError
 from tests.data_prep.conftest import ROOT
@@ -99,5 +99,5 @@ GOOD = '{"emotion":"Awe","confidence":0.5,"description":"d","background":"b","at
 def test_replies_are_checked_here_too() -> None:
     assert parse_reply(FullAnnotation, f"```json\n{GOOD}\n```").emotion == "awe"
     for bad in (None, "", "{", GOOD.replace("Awe", "joy"), GOOD.replace("3}", "11}"), GOOD.replace('"d"', '""')):
-        with pytest.raises(InvalidReply):
+        with pytest.raises(InvalidReplyError):
             parse_reply(FullAnnotation, bad)

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from emo_lightning.analysis.references import References
-from emo_lightning.analysis.table5 import MODES, Table5, in_modes, table5
+from emo_lightning.analysis.table5 import Table5, in_modes, table5
+from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.core.records import EMOTIONS, Prediction, Record, SchemaError
 from emo_lightning.metrics import bootstrap
 from tests.made import make_prediction, make_record

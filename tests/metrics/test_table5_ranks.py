@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from emo_lightning.analysis.table5 import MODES, Table5, compare
+from emo_lightning.analysis.table5 import Table5, compare
+from emo_lightning.analysis.table5_rows import MODES
 from tests.metrics.test_bootstrap import sample
 
 SHARES = {1: [(0, 41)], 2: [(0, 30), (30, 41)], 3: [(0, 3), (3, 41), (41, 41)]}

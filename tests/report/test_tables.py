@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from emo_lightning.analysis.table5 import MODES, ROWS
+from emo_lightning.analysis.table5_rows import MODES, ROWS
 from emo_lightning.core.errors import InputError
 from emo_lightning.report.build import build_report
 from emo_lightning.report.csv import as_csv

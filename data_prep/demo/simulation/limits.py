@@ -55,7 +55,7 @@ class TokenBucket:
         self._model = model
         self._clock = clock
         self._date = date
-        self._told_at = self._told_until = -math.inf
+        self._pause_began = self._pause_ends = -math.inf
         limits = (
             ("requests", model.requests_per_second, model.burst),
             ("tokens", model.tokens_per_second, model.token_burst),
@@ -69,7 +69,7 @@ class TokenBucket:
         if not self._buckets:
             return None
         now = self._clock()
-        self.early += self._told_at + _GRACE < now < self._told_until
+        self.early += self._pause_began + _GRACE < now < self._pause_ends
         costs = [1.0 if bucket.kind == "requests" else tokens for bucket in self._buckets]
         wait = 0.0
         for bucket, cost in zip(self._buckets, costs, strict=True):
@@ -99,6 +99,6 @@ class TokenBucket:
                 wait, header = until - today, f"Retry-After: {formatdate(until, usegmt=True)}\r\n"
             case _:
                 return ""
-        if now + wait > self._told_until:
-            self._told_at, self._told_until = now, now + wait
+        if now + wait > self._pause_ends:
+            self._pause_began, self._pause_ends = now, now + wait
         return header

@@ -13,7 +13,7 @@ from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import ENDED, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.records import Batch, Result
-from data_prep.provider.batch.service import BatchService, NotCreated
+from data_prep.provider.batch.service import BatchNotCreatedError, BatchService
 from data_prep.provider.batch.spool import Spool, spool_path
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import BatchConfig, EndpointConfig
@@ -73,7 +73,7 @@ class BatchCaller(Caller):
         for e in endpoints:
             provider = self.attempts.provider(e)
             if (api := provider.batches(self.attempts.connections[e.name])) is not None:
-                self._services[e.base_url] = BatchService(api, provider, e.base_url, self.halt, e.max_outage)
+                self._services[e.base_url] = BatchService(api, provider, e.base_url, self.stop, e.max_outage)
             elif e.batch and new:
                 without.append(f"{e.name} ({e.provider})")
         if without:
@@ -137,7 +137,7 @@ class BatchCaller(Caller):
         return _WAITING
 
     async def _add(self, request: Request, key: str, upper: int | None) -> None:
-        await self.attempts.room.wait(self.halt)
+        await self.attempts.disk_space.wait(self.stop.is_requested)
         endpoint = request.endpoint
         line = self._services[endpoint.base_url].api.line(request.question(), key)
         current = self._open.get(endpoint.name)
@@ -180,10 +180,10 @@ class BatchCaller(Caller):
         await records.mark_creating(self.ledger, current.row, spool.requests, file_id)
         try:
             remote = await service.create(file_id, spool.token)
-        except NotCreated as error:
+        except BatchNotCreatedError as error:
             await self._drop(current.row, spool.token, str(error))
             msg = f"{name}: the batch was not created: {error}"
-            raise self.halt.fail(msg) from None
+            raise self.stop.fail(msg) from None
         if remote is None:
             batch = next(b for b in records.open_batches(self.ledger) if b.id == current.row)
             await self._settle(batch)
@@ -203,7 +203,7 @@ class BatchCaller(Caller):
             silent = time.monotonic() - self._not_taken.setdefault(batch.base_url, time.monotonic())
             if silent > self._services[batch.base_url].patience:
                 msg = f"{batch.endpoint}: {batch.base_url} has made no batch for {in_words(silent)}"
-                raise self.halt.fail(msg)
+                raise self.stop.fail(msg)
         else:
             await self._created(batch.id, batch.base_url, found)
 
@@ -219,7 +219,7 @@ class BatchCaller(Caller):
         """Wait until at least one batch has ended, and take its replies over.
 
         Raises:
-            Stopped: the pass was asked to stop; the batches go on.
+            PassStoppedError: the pass was asked to stop; the batches go on.
             CallError: the provider refuses every batch.
         """
         while waiting := self.open():
@@ -266,7 +266,7 @@ class BatchCaller(Caller):
         """A batch was not taken. Too large for the account's queue: smaller ones, later; anything else ends the pass."""
         if not remote.too_large or (batch.requests <= 1 and not self.open()):
             msg = f"{batch.endpoint}: {batch.base_url} refuses a batch: {'; '.join(remote.errors) or 'no reason given'}"
-            raise self.halt.fail(msg)
+            raise self.stop.fail(msg)
         if not self.open():
             self._most[batch.endpoint] = max(1, batch.requests // 2)
         await self._services[batch.base_url].sleep(self._settings.poll_seconds)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from data_prep.provider.base import BatchApi, BatchLine, Provider, RemoteBatch
 from data_prep.provider.batch.records import Batch, Result
-from data_prep.provider.failures import CallError, Halt, Stopped
+from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import retry_after
@@ -21,7 +21,7 @@ _PAUSE = 1.0
 _T = TypeVar("_T")
 
 
-class NotCreated(Exception):
+class BatchNotCreatedError(Exception):
     """The provider declined to create a batch."""
 
 
@@ -32,15 +32,15 @@ class BatchService:
         api: of the account.
         provider: reads its replies.
         base_url: for messages.
-        halt: looked at while waiting.
+        stop: looked at while waiting.
         patience: seconds for which an endpoint that does not answer is asked again: a network may be away for a while.
     """
 
-    def __init__(self, api: BatchApi, provider: Provider, base_url: str, halt: Halt, patience: float) -> None:
+    def __init__(self, api: BatchApi, provider: Provider, base_url: str, stop: StopSignal, patience: float) -> None:
         self.api = api
         self._provider = provider
         self._base_url = base_url
-        self._halt = halt
+        self._stop = stop
         self.patience = patience
 
     async def upload(self, path: Path) -> str:
@@ -51,7 +51,7 @@ class BatchService:
         """Create a batch, once. None where it is not known whether it was.
 
         Raises:
-            NotCreated: the provider declined (4xx).
+            BatchNotCreatedError: the provider declined (4xx).
         """
 
         async def send() -> RemoteBatch | None:
@@ -61,7 +61,7 @@ class BatchService:
                 if self._busy(error):
                     raise
                 if error.answer.status < 500:
-                    raise NotCreated(str(error)) from None
+                    raise BatchNotCreatedError(str(error)) from None
                 return None
             except TransportError as error:
                 if not error.sent:
@@ -121,12 +121,12 @@ class BatchService:
         """Wait.
 
         Raises:
-            Stopped: the pass was asked to stop.
+            PassStoppedError: the pass was asked to stop.
         """
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if self._halt():
-                raise Stopped
+            if self._stop.is_requested():
+                raise PassStoppedError
             await asyncio.sleep(min(left, 0.5))
 
     async def _free(self, call: Callable[[], Awaitable[_T]]) -> _T:

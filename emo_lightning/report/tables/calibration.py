@@ -24,7 +24,7 @@ _WITH_INTERVAL = ("ece", "brier", "auroc")
 
 
 def calibration_page(result: Result) -> Page:
-    """What `trust` returned, as tables for the terminal and the report."""
+    """What `measure_calibration` returned, as tables for the terminal and the report."""
     arms = result["arms"]
     page = Page(
         "Calibration and conformal sets",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode
+from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, short_definition
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Column, Result, Spread, Table, best_of, columns, spread
 
@@ -53,7 +53,7 @@ def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
                     [
                         f"Times 100. Split {result['split']}, {result['references']} images.",
                         *(["In brackets: 95 % intervals over images."] if bounded else []),
-                        f"Definition {result['definition'][:12]}.",
+                        f"Definition {short_definition(result['definition'])}.",
                     ]
                 ),
                 row_keys=[row.key for row in ROWS[mode]],

@@ -22,7 +22,7 @@ from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.emovit.convert import PROVENANCE, convert
 from data_prep.emovit.scorer import LocalVoter
 from data_prep.emovit.vote import DistributionVote
-from data_prep.emovit.votes import LocalVotes, MissingVote, run_local_votes
+from data_prep.emovit.votes import LocalVotes, MissingVoteError, run_local_votes
 from data_prep.local_models.checkpoints import CheckpointError
 from data_prep.settings import ConfigError
 from data_prep.stats.ablations import first_draft
@@ -213,7 +213,7 @@ def test_votes_are_computed_once_and_read_by_the_pass(
         store.import_items(items)
         votes = LocalVotes(store.ledger, config)
         first = next(store.ledger.items())
-        with pytest.raises(MissingVote, match=r"toy-0000: emovit has not voted; `emo prep vote`"):
+        with pytest.raises(MissingVoteError, match=r"toy-0000: emovit has not voted; `emo prep vote`"):
             votes.of(first)
         batches: list[int] = []
         assert run_local_votes(store, config, batches.append) == {"emovit": 7}

@@ -114,10 +114,10 @@ def test_a_node_lost_while_a_model_computes(cluster: Any, doomed: Callable[[], N
 def test_the_ledger_is_lent_with_its_lock_and_comes_back(cluster: Any, tmp_path: Path) -> None:
     import ray
 
-    from data_prep.engine.ray_ledger import lent
+    from data_prep.engine.ray_ledger import ledger_in_actor
 
     with Store(tmp_path / "s", write=True) as store:
-        with lent(store) as actor:
+        with ledger_in_actor(store) as actor:
             with pytest.raises(StoreError, match="another program"):
                 Store(tmp_path / "s", write=True)
             store.ledger.write_now(("INSERT INTO prompts VALUES ('a', 'b')", ()))

@@ -17,7 +17,7 @@ from data_prep.provider.base import BatchLine
 from data_prep.provider.batch.caller import BatchCaller
 from data_prep.provider.batch.records import open_batches
 from data_prep.provider.batch.service import BatchService
-from data_prep.provider.failures import CallError, Halt
+from data_prep.provider.failures import CallError, StopSignal
 from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.openai_batches import read_results
 from data_prep.provider.prices import Price
@@ -124,7 +124,7 @@ def test_without_batch_open_batches_are_collected_and_nothing_is_asked_twice(
     import_toys(tmp_path / "s", toys[:4])
 
     async def interrupted(self: BatchCaller) -> None:
-        self.halt.asked = True
+        self.stop.request()
 
     with simulated_annotators([r for r, _ in toys], path) as server:
         with monkeypatch.context() as patch:
@@ -148,7 +148,7 @@ def test_cancelled_batches_keep_what_they_answered(
     import_toys(tmp_path / "s", toys[:4])
 
     async def interrupted(self: BatchCaller) -> None:
-        self.halt.asked = True
+        self.stop.request()
 
     with simulated_annotators([r for r, _ in toys], path) as server:
         with monkeypatch.context() as patch:
@@ -222,7 +222,7 @@ def test_a_garbled_line_of_a_result_file_hides_no_other() -> None:
         return read_results(b"\n".join([garbled[0], whole, *garbled[1:], b""]))
 
     api = SimpleNamespace(results=results)
-    service = BatchService(api, OpenAIProvider(), "http://x", Halt(), 1.0)  # type: ignore[arg-type]
+    service = BatchService(api, OpenAIProvider(), "http://x", StopSignal(), 1.0)  # type: ignore[arg-type]
     results, unread = asyncio.run(service.results("file", Price(input=3, cached_input=1, output=5)))
     assert ([(r.key, r.state, r.cost_nano) for r in results], unread) == ([("a", "reply", 40)], 4)
 

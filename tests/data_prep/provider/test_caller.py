@@ -14,10 +14,10 @@ from data_prep.annotate.replies import CriticReply, FullAnnotation
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.provider.caller import Caller
-from data_prep.provider.concurrency import ask_many
-from data_prep.provider.failures import Halt
+from data_prep.provider.failures import StopSignal
 from data_prep.provider.prices import load_prices
 from data_prep.provider.request import Picture, Request
+from data_prep.provider.workers import ask_all
 from data_prep.store.store import Store
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
 
@@ -94,7 +94,7 @@ def test_an_intent_that_was_not_sent_is_said_to_be_unsent_when_a_pause_comes(tmp
 
 
 def test_many_are_asked_at_once_and_an_error_lets_what_is_in_flight_end() -> None:
-    halt, ended, most, running = Halt(), [], 0, 0
+    stop, ended, most, running = StopSignal(), [], 0, 0
 
     async def ask(question: int) -> None:
         nonlocal most, running
@@ -107,9 +107,9 @@ def test_many_are_asked_at_once_and_an_error_lets_what_is_in_flight_end() -> Non
         ended.append(question)
 
     with pytest.raises(ValueError, match="four"):
-        asyncio.run(ask_many(halt, range(100), ask, 3))
+        asyncio.run(ask_all(stop, range(100), ask, 3))
     assert most == 3
-    assert halt.asked
+    assert stop.is_requested()
     assert {0, 1, 2, 3} <= set(ended)
     assert len(ended) <= 6
 

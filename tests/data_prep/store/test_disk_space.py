@@ -17,8 +17,7 @@ import pytest
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.store import disk_space as room
-from data_prep.store import group_commit
+from data_prep.store import disk_space, group_commit
 from data_prep.store.group_commit import LedgerError
 from data_prep.store.store import Store
 from tests.data_prep.serving import calls, good, import_toys, run_pass, send, server
@@ -106,19 +105,19 @@ def test_nothing_is_sent_while_a_reply_might_find_no_room(
 ) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:6])
-    free = [10 * room.LEAST]
-    monkeypatch.setattr(room, "_ASLEEP", 0.05)
+    free = [10 * disk_space.LEAST]
+    monkeypatch.setattr(disk_space, "_ASLEEP", 0.05)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[0]))
     asked: list[float] = []
 
     def make_room() -> None:
         asked.append(0.0)
-        free[0] = 10 * room.LEAST
+        free[0] = 10 * disk_space.LEAST
 
     def answer(handler, body: dict) -> None:
         asked.append(1.0)
         if sum(asked) == 5:
-            free[0] = room.LEAST - 1
+            free[0] = disk_space.LEAST - 1
             threading.Timer(1.0, make_room).start()
         send(handler, 200, good(body))
 
@@ -127,10 +126,10 @@ def test_nothing_is_sent_while_a_reply_might_find_no_room(
     assert report.outcomes["valid"] == 6
     assert asked.index(0.0) <= 5 + 3 * 15, "no more than was on its way"
     assert sum("MB are free on its disk; nothing is sent" in r.getMessage() for r in caplog.records) == 1
-    monkeypatch.setattr(room, "PATIENCE", 0.1)
+    monkeypatch.setattr(disk_space, "PATIENCE", 0.1)
     free[0] = 0
     with pytest.raises(LedgerError, match="only 0 MB are free"):
-        asyncio.run(room.Room(tmp_path / "s" / "ledger.sqlite").wait(lambda: False))
+        asyncio.run(disk_space.DiskSpace(tmp_path / "s" / "ledger.sqlite").wait(lambda: False))
 
 
 @pytest.mark.parametrize("command", [["status"], ["stats", "--out", "stats"], ["export", "tars"], ["annotate", "--estimate"]])

@@ -6,21 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
-from data_prep.provider.failures import Halt, Stopped
-from data_prep.provider.interrupt import halt_on_interrupt
+from data_prep.provider.failures import PassStoppedError, StopSignal
+from data_prep.provider.interrupt import stop_on_interrupt
 
 _Q = TypeVar("_Q")
 
 
-async def ask_many(halt: Halt, questions: Iterable[_Q], ask: Callable[[_Q], Awaitable[None]], at_once: int) -> None:
+async def ask_all(stop: StopSignal, questions: Iterable[_Q], ask: Callable[[_Q], Awaitable[None]], at_once: int) -> None:
     """Ask every question; one that stops, or fails, ends the asking, and what is in flight is waited for, since it is paid for.
 
-    Ctrl-C does the same (`halt_on_interrupt`).
+    Ctrl-C does the same (`stop_on_interrupt`).
 
     Args:
-        halt: of the pass; afterwards it says whether and why not everything was asked.
+        stop: of the pass; afterwards it says whether and why not everything was asked.
         questions: taken one after another, when a worker is free.
-        ask: asks one and keeps the answer; `Stopped` is no error.
+        ask: asks one and keeps the answer; `PassStoppedError` is no error.
         at_once: workers.
 
     Raises:
@@ -31,19 +31,19 @@ async def ask_many(halt: Halt, questions: Iterable[_Q], ask: Callable[[_Q], Awai
 
     async def worker(queue: Iterator[_Q]) -> None:
         for question in queue:
-            if halt():
+            if stop.is_requested():
                 return
             try:
                 await ask(question)
-            except Stopped:
+            except PassStoppedError:
                 return
             except Exception as error:
-                halt.asked = True
+                stop.request()
                 errors.append(error)
                 return
 
     queue = iter(questions)
-    with halt_on_interrupt(halt):
+    with stop_on_interrupt(stop):
         await asyncio.gather(*(worker(queue) for _ in range(at_once)))
-    if error := halt.fatal or next(iter(errors), None):
+    if error := stop.error or next(iter(errors), None):
         raise error

@@ -1,0 +1,95 @@
+"""What Table 5 computes, as it stands in `table5.json`."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from emo_lightning.analysis.table5_rows import Mode
+from emo_lightning.metrics.bootstrap import Difference
+
+Values = dict[str, float | None]
+"""Row -> x100, None where it was not computed or nothing could be scored; in the order of `ROWS`."""
+
+
+class ByEmotion(TypedDict):
+    """The images of one emotion, and how well it is found, x100."""
+
+    images: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    paper: Values
+    strict: Values
+
+
+class Confusion(TypedDict):
+    """Counts of images, true emotions down, said ones across."""
+
+    rows: list[str]
+    columns: list[str]
+    counts: list[list[int]]
+
+
+class ScoredColumn(TypedDict):
+    """One column of the table."""
+
+    paper: Values
+    strict: Values
+    counts: dict[str, int]
+    """What was missing or could not be read, and how often."""
+    support: dict[Mode, dict[str, int]]
+    """Row -> images behind it."""
+    intervals: NotRequired[dict[Mode, dict[str, list[float] | None]]]
+    """Row -> [low, high] at 95 %; without resamples there are none."""
+
+
+class Column(ScoredColumn):
+    """The column of an arm."""
+
+    by_emotion: dict[str, ByEmotion]
+    confusion: Confusion
+
+
+class BaselineColumn(ScoredColumn):
+    """The column of a baseline."""
+
+    answer: dict[str, object]
+    """What it answers, for the page."""
+    inapplicable: list[str]
+    """Rows that it has no answer to."""
+
+
+class Paired(TypedDict):
+    """Differences of all arms to one of them, on the same images; positive: the other scores higher."""
+
+    against: str
+    arms: dict[str, dict[Mode, dict[str, Difference | None]]]
+
+
+class Resamples(TypedDict):
+    """The bootstrap behind the intervals."""
+
+    resamples: int
+    seed: int
+    level: float
+    unit: str
+
+
+class Table5Result(TypedDict):
+    """The whole table, JSON-ready."""
+
+    arms: dict[str, Column]
+    baselines: dict[str, BaselineColumn]
+    omitted: dict[str, str]
+    """Baseline -> why it could not be computed."""
+    paired: Paired | None
+    bootstrap: Resamples | None
+    baseline_source: str
+    split: str
+    references: int
+    clip: bool
+    """Whether the rows of CLIP were computed."""
+    clip_truncated: int | None
+    """Texts that were cut to CLIP's length."""
+    definition: str
+    """`table5_rows.definition` of the version that scored it."""
