@@ -115,8 +115,9 @@ class ImagePrice(Price):
 
 
 def image_price(path: str | Path, model: str) -> ImagePrice:
-    """The price of a model from the key `images` of a price table: a number (USD per image), or a mapping with `most` (USD per
-    image) and `input`, `output` (USD per million tokens).
+    """The price of a model from the key `images` of a price table.
+
+    A row is a number (USD per image), or a mapping with `most` (USD per image) and `input`, `output` (USD per million tokens).
 
     Raises:
         ConfigError: the table or the row is missing or wrong, or a price is finer than a nano-dollar.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from emo_lightning.core.fingerprints import file_sha256
 from emo_lightning.report.run_folder import RunFolder, Stage
 
 MANIFEST = "manifest.json"
@@ -147,8 +147,7 @@ class Sources:
 
     def _file(self, path: Path) -> Data:
         if path not in self._digests:
-            with open(path, "rb") as file:
-                self._digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+            self._digests[path] = file_sha256(path)
         return Data(self.run.shown(path), self._digests[path])
 
 
