@@ -34,7 +34,8 @@ from torch import Tensor
 
 from emo_lightning.data.collate import IGNORE
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
-from emo_lightning.models.tiny import QWEN_SPECIAL_TOKENS, TinyQwen, build_processor, build_qwen, build_tokenizer
+from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
+from emo_lightning.models.tiny import TinyQwen, build_processor, build_qwen, build_tokenizer
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 
@@ -104,7 +105,7 @@ def build(folder: Path, tiny: bool, device: str) -> Path:
     tokenizer = build_tokenizer(["dog"], vocabulary=900, max_number=168)
     names = {"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"}
     names |= {f"vision_{end}_token_id": f"<|vision_{end}|>" for end in ("start", "end")}
-    assert set(names.values()) <= set(QWEN_SPECIAL_TOKENS)
+    assert set(names.values()) <= set(QWEN2_5_VL.special_tokens)
     for key, token in names.items():
         setattr(config, key, tokenizer.convert_tokens_to_ids(token))
     torch.manual_seed(0)
@@ -130,7 +131,7 @@ def synthetic(backbone: Backbone, batch: int, side: int) -> dict[str, Any]:
     lengths[0] = ANSWER[1]
     width = PROMPT + tokens + ANSWER[1]
     # Past the special tokens, so that none of them appears by chance.
-    ids = torch.randint(len(QWEN_SPECIAL_TOKENS), len(processor.tokenizer), (batch, width), generator=generator)
+    ids = torch.randint(len(QWEN2_5_VL.special_tokens), len(processor.tokenizer), (batch, width), generator=generator)
     half = PROMPT // 2
     ids[:, half : half + tokens] = processor.image_token_id
     ids[:, half - 1] = processor.tokenizer.convert_tokens_to_ids("<|vision_start|>")

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from data_prep.expand.config import ExpandConfig, ImagePrice
 from data_prep.expand.fetch import FetchError, fetch_image
@@ -49,16 +48,16 @@ class GenerationReport:
     tally: Tally = field(default_factory=Tally)
 
 
-class _Open(Exception):
-    """The row stays open; `kind` says why."""
+class _LeftOpenError(Exception):
+    """A signal to `generate`: the row stays open for another run; `kind` says why."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
-class _Closed(Exception):
-    """The row ends without an image: refused, invalid or lost."""
+class _ClosedError(Exception):
+    """A signal to `Generator.make`: the row ends without an image: refused, invalid or lost."""
 
     def __init__(self, state: str, message: str) -> None:
         super().__init__(message)
@@ -101,14 +100,14 @@ class Generator:
         """Bring one row to its end; returns its state.
 
         Raises:
-            _Open: it stays open.
+            _LeftOpenError: it stays open.
             CallError: the endpoint can answer nothing at all.
             PassStoppedError: the run is stopping.
         """
         try:
             key, raw = await self._reply(row)
             image, sha256, revised = await self._image(raw)
-        except _Closed as end:
+        except _ClosedError as end:
             await self._close(row, end.state, None, str(end))
             return end.state
         item = self._item(row, key, image, sha256, revised)
@@ -122,8 +121,8 @@ class Generator:
             return row.call_key, raw
         # Looked up under the key that was sent, so that another model or size in the configuration does not send it again.
         if row.call_key is not None and not self._resend_unknown and self.ledger.is_open(row.call_key, "unknown"):
-            msg = "unknown"
-            raise _Open(msg, "sent before, outcome unknown")
+            kind = "unknown"
+            raise _LeftOpenError(kind, "sent before, outcome unknown")
         request = ImageRequest.of(self.config.images, row.prompt, row.image_seed)
         key = request.key
         if key != row.call_key:
@@ -135,16 +134,16 @@ class Generator:
 
     def _judged(self, failure: Failure) -> Exception:
         if failure.kind != "refused":
-            return _Open(failure.kind, failure.message)
+            return _LeftOpenError(failure.kind, failure.message)
         if any(word in failure.message.lower() for word in _DECLINED):
-            return _Closed("refused", failure.message)
+            return _ClosedError("refused", failure.message)
         self._mistakes += 1
         if self._mistakes >= _MISTAKES:
             return self.stop.fail(
                 f"{self.config.images.name}: {self._mistakes} requests without an image between them were rejected, "
                 f"and not for their content; the last: {failure.message}"
             )
-        return _Open("rejected", failure.message)
+        return _LeftOpenError("rejected", failure.message)
 
     async def _image(self, raw: bytes) -> tuple[CheckedImage, str, str | None]:
         """The image of a reply, its sha256 as kept, and the prompt as the endpoint revised it."""
@@ -152,13 +151,13 @@ class Generator:
         if not entries:
             said = raw[:300].decode("utf-8", "replace")
             declined = any(word in said.lower() for word in _DECLINED)
-            raise _Closed("refused" if declined else "invalid", f"no image in the reply: {said}")
+            raise _ClosedError("refused" if declined else "invalid", f"no image in the reply: {said}")
         entry = entries[0]
         if entry.get("b64_json"):
             name = kept_image(entry)
             if name is None:
-                msg = "invalid"
-                raise _Closed(msg, "the image is not base64")
+                kind = "invalid"
+                raise _ClosedError(kind, "the image is not base64")
             data = await asyncio.to_thread(self.store.image, *name)
         else:
             data = await self._fetched(str(entry["url"]))
@@ -166,8 +165,8 @@ class Generator:
         try:
             image = await asyncio.to_thread(check_image, data)
         except ImageError as error:
-            msg = "invalid"
-            raise _Closed(msg, str(error)) from None
+            kind = "invalid"
+            raise _ClosedError(kind, str(error)) from None
         sha256 = await asyncio.to_thread(self.store.add_image, image.data, image.extension)
         return image, sha256, entry.get("revised_prompt")
 
@@ -177,10 +176,10 @@ class Generator:
             data = await fetch_image(url, base_url=endpoint.base_url, timeout=endpoint.timeout)
         except FetchError as error:
             if error.gone:
-                msg = "lost"
-                raise _Closed(msg, str(error)) from None
-            msg = "no_download"
-            raise _Open(msg, str(error)) from None
+                kind = "lost"
+                raise _ClosedError(kind, str(error)) from None
+            kind = "no_download"
+            raise _LeftOpenError(kind, str(error)) from None
         await asyncio.to_thread(keep_bytes, self.store, data)
         return data
 
@@ -192,7 +191,7 @@ class Generator:
             (key,),
         )[0]
         sent = json.loads(text)
-        lineage: dict[str, Any] = {
+        lineage: dict[str, object] = {
             **row.lineage,
             "triplet": {"background": row.background, "attribute": row.attribute, "subject": row.subject},
             "intended_emotion": row.emotion,
@@ -229,7 +228,7 @@ class Generator:
         )
 
     async def _close(self, row: Planned, state: str, item: Item | None, error: str | None) -> None:
-        statements: list[tuple[str, tuple[Any, ...]]] = []
+        statements: list[tuple[str, tuple[object, ...]]] = []
         if item is not None:
             marks = ",".join("?" * len(item.row()))
             statements.append((f"INSERT OR IGNORE INTO items VALUES ({marks})", item.row()))
@@ -256,7 +255,8 @@ async def generate(
         plan: of `make_plan`.
         config: of the expansion.
         price: of the image model.
-        limit_nano, resend_unknown: see `Generator`.
+        limit_nano: see `Generator`.
+        resend_unknown: see `Generator`.
         on_progress: called after every image.
 
     Raises:
@@ -279,7 +279,7 @@ async def generate(
                 report.done[await generator.make(row)] += 1
             except PassStoppedError:
                 return
-            except _Open as left:
+            except _LeftOpenError as left:
                 report.open[left.kind] += 1
             except Exception as error:
                 # The other workers finish what is in flight; then the run ends with this error.

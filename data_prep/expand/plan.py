@@ -1,5 +1,7 @@
-"""The plan of an expansion: which compositions are to become images. It is written down before the first request, so that a run
-that is interrupted goes on with the same images whatever the data set has become meanwhile.
+"""The plan of an expansion: which compositions are to become images.
+
+It is written down before the first request, so that a run that was interrupted goes on with the same images, whatever the data set
+has become meanwhile.
 """
 
 from __future__ import annotations
@@ -8,9 +10,9 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict
 
 from data_prep.expand.compose import PARTS, Composition, Triple, compose
 from data_prep.expand.config import ExpandConfig
@@ -20,6 +22,23 @@ from emo_lightning.core.records import EMOTIONS, Emotion, Record
 
 _PARENTS = 8
 """Parents named in the lineage of an image, the anchor first; all are counted."""
+
+
+class Replacement(TypedDict("_Words", {"from": str, "to": str})):
+    """A word of the parent, and what stands in its place."""
+
+
+class Lineage(TypedDict):
+    """Where a composition comes from, as it stands in the label `lineage` of its image."""
+
+    parents: list[str]
+    """Ids of records that show the parent triplet, the anchor first; at most `_PARENTS`."""
+    parents_total: int
+    parent_triplet: dict[str, str]
+    replaced: dict[str, Replacement]
+    """By kind of word."""
+    novel_edges: list[str]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class Planned:
     emotion: str
     anchor: str
     """The item whose split the image shares: the first that shows the parent triplet."""
-    lineage: dict[str, Any]
+    lineage: Lineage
     prompt: str
     image_seed: int
     call_key: str | None = None
@@ -44,12 +63,12 @@ class Planned:
     item_id: str | None = None
     error: str | None = None
 
-    def row(self) -> tuple[Any, ...]:
+    def row(self) -> tuple[object, ...]:
         """Values in the order of the table."""
         return tuple(json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in vars(self).values())
 
     @classmethod
-    def from_row(cls, row: tuple[Any, ...]) -> Planned:
+    def from_row(cls, row: Sequence[Any]) -> Planned:
         """The inverse of `row`."""
         values = dict(zip((f.name for f in fields(cls)), row, strict=True))
         return cls(**{**values, "lineage": json.loads(values["lineage"])})
@@ -76,7 +95,7 @@ class Plan:
 
 def valid_records(ledger: Ledger) -> Iterator[Record]:
     """Records whose outcome is valid, without what a graph does not need."""
-    rest: dict[str, Any] = {"provenance": {}, "objects": [], "description": None, "emotion_scores": None, "des": None}
+    rest: dict[str, object] = {"provenance": {}, "objects": [], "description": None, "emotion_scores": None, "des": None}
     for item, outcome in ledger.outcomes():
         if outcome.state == "valid":
             yield Record.from_json(outcome.record, f"outcome of {item.id}").model_copy(update=rest)
@@ -137,8 +156,9 @@ def save_plan(ledger: Ledger, plan: Plan) -> None:
 
 
 def _parents(seeds: TripletGraph) -> dict[Triple, list[str]]:
-    """Records of each triplet, whatever their emotion, sorted: the first is the anchor of all images made from the triplet, so
-    that these stay in one split.
+    """Records of each triplet, whatever their emotion, sorted.
+
+    The first is the anchor of all images made from the triplet, so that these stay in one split.
     """
     parents: dict[Triple, list[str]] = {}
     for combination, ids in seeds.combinations.items():
@@ -149,7 +169,7 @@ def _parents(seeds: TripletGraph) -> dict[Triple, list[str]]:
 def _planned(id_: int, seed: int, composition: Composition, parents: list[str], config: ExpandConfig) -> Planned:
     target, parent = composition.combination, composition.parent
     words = {part: getattr(target, part) for part in PARTS}
-    lineage = {
+    lineage: Lineage = {
         "parents": parents[:_PARENTS],
         "parents_total": len(parents),
         "parent_triplet": {part: getattr(parent, part) for part in PARTS},
@@ -172,8 +192,11 @@ def _planned(id_: int, seed: int, composition: Composition, parents: list[str], 
 
 
 def plan_table(plan: Plan) -> list[tuple[str, int, int, int, float, float]]:
-    """Per emotion: valid images, images of this plan imported before, images to come, share now, share if every image that comes is
-    valid and evokes what was intended (shares in percent).
+    """The plan by emotion.
+
+    Returns:
+        (emotion, valid images, images of this plan imported before, images to come, share now, share if every image that comes is
+        valid and evokes what was intended); shares in percent.
     """
     added = plan.added
     total = sum(plan.before.values())

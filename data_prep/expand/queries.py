@@ -6,7 +6,6 @@ The texts are written by a chat model, each paid once, or by a template.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,7 +26,8 @@ from data_prep.provider.reply_schema import Reply, strict_schema
 from data_prep.provider.request import Request
 from data_prep.provider.workers import ask_all
 from data_prep.stats.graph import Combination, TripletGraph
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import write_text
 
 _R = TypeVar("_R", bound=Reply)
 
@@ -51,7 +51,7 @@ Subject: {subject}
 The picture should make people feel: {emotion}"""
 
 
-class QueryError(UserError, ValueError):
+class QueryError(InputError):
     """Queries cannot be written."""
 
 
@@ -221,17 +221,13 @@ def _report(
 
 
 def write_queries(path: str | Path, queries: Sequence[Query]) -> None:
-    """One JSON object per line, to a temporary name, then renamed.
+    """One JSON object per line; the file is whole or not there.
 
     Raises:
         QueryError: the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(query.to_json() + "\n" for query in queries), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, "".join(query.to_json() + "\n" for query in queries))
     except OSError as error:
         msg = f"{path}: cannot be written: {error.strerror or error}"
         raise QueryError(msg) from None

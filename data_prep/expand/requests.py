@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 from data_prep.expand.config import ImagePrice, ImagesConfig
 from data_prep.provider.attempts import Attempts
@@ -26,6 +26,14 @@ from data_prep.store.store import Store
 PATH = "/images/generations"
 NO_PICTURE = Picture("", "", bytes)
 _KEPT = "sha256:"
+
+
+class ImageEntry(TypedDict, total=False):
+    """One image of a reply: its bytes in base64, or the address where it lies."""
+
+    b64_json: str
+    url: str
+    revised_prompt: str
 
 
 class ImagesProvider(OpenAIProvider):
@@ -101,9 +109,7 @@ class ImageAttempts(Attempts):
         del endpoint
         return IMAGES
 
-    async def _received(
-        self, endpoint: EndpointConfig, raw: bytes, upper: int | None
-    ) -> tuple[bytes, int, tuple[int, int] | None]:
+    async def _received(self, endpoint: EndpointConfig, raw: bytes, _: int | None) -> tuple[bytes, int, tuple[int, int] | None]:
         price = self.prices[endpoint.model]
         assert isinstance(price, ImagePrice)
         images, usage = images_of(raw), image_usage(raw)
@@ -112,11 +118,12 @@ class ImageAttempts(Attempts):
         return kept, price.charge(len(images), usage), usage or ((0, 0) if not price.by_tokens else None)
 
 
-def images_of(raw: bytes) -> list[dict[str, Any]]:
+def images_of(raw: bytes) -> list[ImageEntry]:
     """Entries of a reply that carry an image (`b64_json`) or its address (`url`)."""
     try:
         data = json.loads(raw)["data"]
-        return [entry for entry in data if isinstance(entry, dict) and (entry.get("b64_json") or entry.get("url"))]
+        found = [entry for entry in data if isinstance(entry, dict) and (entry.get("b64_json") or entry.get("url"))]
+        return cast("list[ImageEntry]", found)
     except (ValueError, KeyError, TypeError):
         return []
 
@@ -131,8 +138,10 @@ def image_usage(raw: bytes) -> tuple[int, int] | None:
 
 
 def keep_images(store: Store, raw: bytes) -> bytes:
-    """Write the images of a reply to the store under their sha256, whatever they hold, and return the reply with
-    `sha256:DIGEST.EXTENSION` in their place. What is no base64 stays as it is.
+    """Write the images of a reply to the store under their sha256, whatever they hold.
+
+    Returns:
+        The reply with `sha256:DIGEST.EXTENSION` in the place of each image. What is no base64 stays as it is.
     """
     entries = [e for e in images_of(raw) if e.get("b64_json")]
     if not entries:
@@ -163,7 +172,7 @@ def keep_bytes(store: Store, data: bytes) -> str:
     return f"{sha256}.{extension}"
 
 
-def kept_image(entry: dict[str, Any]) -> tuple[str, str] | None:
+def kept_image(entry: ImageEntry) -> tuple[str, str] | None:
     """(sha256, extension) of an entry that `keep_images` wrote, or None."""
     name = str(entry.get("b64_json") or "")
     if not name.startswith(_KEPT):

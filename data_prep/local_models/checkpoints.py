@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.fingerprints import file_sha256, listing
 
 if TYPE_CHECKING:
     import torch
@@ -24,20 +25,6 @@ _SHOWN = 3
 
 class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be used; the message names the file and the keys."""
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal.
-
-    Raises:
-        CheckpointError: no such file.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, IsADirectoryError):
-        msg = f"{path}: no such file"
-        raise CheckpointError(msg) from None
 
 
 def split_revision(name: str) -> tuple[str, str | None]:
@@ -58,10 +45,8 @@ def identity(name: str) -> str:
     if path.is_file():
         return f"sha256:{file_sha256(path)}"
     if path.is_dir():
-        digest = hashlib.sha256()
-        for part in sorted(p for p in path.iterdir() if p.suffix in _CONTENT):
-            digest.update(f"{part.name}\0{file_sha256(part)}\n".encode())
-        return f"sha256:{digest.hexdigest()}"
+        lines = listing(sorted(p for p in path.iterdir() if p.suffix in _CONTENT), separator="\0")
+        return f"sha256:{hashlib.sha256(lines).hexdigest()}"
     if path.suffix or name.startswith(("/", ".", "~")) or name.count("/") > 1:
         msg = f"{name}: no such file or folder"
         raise CheckpointError(msg)

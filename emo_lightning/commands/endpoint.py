@@ -17,11 +17,11 @@ from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
-from emo_lightning.data.chat import merge_predictions, objective, parse_reply, prompt
+from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
 from emo_lightning.data.images import grey
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.tasks.prediction_files import AnswerFiles, counts_line, of_record
+from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
 
 BUDGET_REACHED = 3
 """Exit status."""
@@ -38,7 +38,7 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
     index = TarIndex.open(args.inputs)
     if args.limit is not None:
         index = index.take(range(min(args.limit, len(index))))
-    files = AnswerFiles(args.out)
+    files = PredictionFiles(args.out)
     with Endpoint(config, args.store, args.budget, args.resend_unknown) as endpoint:
         requests = questions(index, objectives, endpoint.request, args.blind)
         print(endpoint.estimate(requests).text())
@@ -55,8 +55,8 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
         print(f"{why}: {left} questions are left; the same command goes on")
         return BUDGET_REACHED if answers.by_budget else 130
     found = predictions(index, objectives, answers.replies, config)
-    files.append(0, [of_record(prediction, record) for prediction, record in found])
-    print(f"{counts_line(files.finish())}: {args.out}")
+    files.append(0, [with_image_identity(prediction, record) for prediction, record in found])
+    print(f"{summary_line(files.finish())}: {args.out}")
     missing = Counter(reply.kind for reply in answers.replies.values() if isinstance(reply, Failure))
     for kind, count in sorted(missing.items()):
         print(f"no reply ({kind}): {count} questions, counted as wrong{_advice(kind)}")
@@ -92,7 +92,7 @@ def _progress(total: int) -> Iterator[Callable[[Tally], None]]:
 
 
 def about(config: UnderTest, objectives: Sequence[str], blind: bool) -> dict[str, Any]:
-    """What decides the answers (`AnswerFiles.begin`).
+    """What decides the answers (`PredictionFiles.begin`).
 
     Args:
         config: the model and its endpoint.
@@ -145,7 +145,7 @@ def predictions(
         for number in range(row * len(objectives), (row + 1) * len(objectives)):
             reply = replies[number]
             if isinstance(reply, str):
-                parts.append(parse_reply(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec))
+                parts.append(parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec))
             else:
                 why: dict[str, object] = {"reply": None, "problems": [f"no reply ({reply.kind}): {reply.message}"]}
                 parts.append(Prediction(id=record.id, width=record.width, height=record.height, provenance=why))

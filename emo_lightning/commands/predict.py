@@ -116,7 +116,7 @@ def _local(args: argparse.Namespace) -> int:
     from emo_lightning.data.questions import QuestionDataModule
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.models.backbone import BackboneConfig
-    from emo_lightning.tasks.inference import PredictTask
+    from emo_lightning.tasks.predict import PredictTask
 
     silence_advice()
     path, objectives = _backbone(args.inputs[0], args.objectives)

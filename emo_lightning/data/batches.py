@@ -1,6 +1,6 @@
 """What the loaders give and the tasks take: one TypedDict for each kind of batch, with the shape of every tensor.
 
-B is the number of rows (images, or questions), T the number of tokens after padding, 
+B is the number of rows (images, or questions), T the number of tokens after padding,
 H the width of the backbone, L the number of layers that are kept, E the number of emotions (eight).
 """
 

@@ -10,9 +10,10 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeGuard
 
-from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Record
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import EMOTIONS, Box, PredictedObject, Prediction, Record
 
 if TYPE_CHECKING:
     from emo_lightning.models.families import BoxCodec, Size
@@ -57,31 +58,32 @@ OBJECTIVES: dict[str, Objective] = {
 }
 """`attributes` is round 1, `emotion` is round 2; `explain` asks all at once; the last three make a neutral base."""
 
-_VALUES: dict[str, Callable[[Record], Any]] = {
+_VALUES: dict[str, Callable[[Record], object]] = {
     "description": lambda r: r.description,
     "background": lambda r: r.background,
     "attribute": lambda r: r.attribute,
     "subject": lambda r: r.subject,
-    # Largest first: an order that can be seen in the image, not in the annotation.
-    "bbox_2d": lambda r: sorted((o.bbox for o in r.primary_objects), key=_area, reverse=True) or None,
+    "bbox_2d": lambda r: _subject_boxes(r) or None,
     "emotion": lambda r: r.emotion,
     "intensity": lambda r: r.intensity,
 }
 
 
-def _area(box: tuple[float, float, float, float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
+def _subject_boxes(record: Record) -> list[Box]:
+    """Largest first: an order that can be seen in the image, not in the annotation."""
+    boxes = [o.bbox for o in record.primary_objects]
+    return sorted(boxes, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), reverse=True)
 
 
 def objective(name: str) -> Objective:
     """The objective of that name.
 
     Raises:
-        ValueError: unknown name; lists the known ones.
+        InputError: unknown name; lists the known ones.
     """
     if name not in OBJECTIVES:
         msg = f"unknown objective {name!r}; allowed: {', '.join(OBJECTIVES)}"
-        raise ValueError(msg)
+        raise InputError(msg)
     return OBJECTIVES[name]
 
 
@@ -100,46 +102,58 @@ def answer(keys: tuple[str, ...], record: Record, codec: BoxCodec, resized: Size
         resized: (width, height) that the model sees.
     """
     values = {key: _VALUES[key](record) for key in keys}
-    if boxes := values.get("bbox_2d"):
-        values["bbox_2d"] = [codec.encode(box, (record.width, record.height), resized) for box in boxes]
+    if values.get("bbox_2d"):
+        values["bbox_2d"] = [codec.encode(box, (record.width, record.height), resized) for box in _subject_boxes(record)]
     return json.dumps(values, ensure_ascii=False)
 
 
-def parse_reply(reply: str, *, id: str, original: Size, resized: Size, codec: BoxCodec) -> Prediction:
-    """Turn a reply into a prediction; whatever cannot be read stays None, and the raw reply is kept in `provenance`.
+def parse_answer(text: str, *, id: str, original: Size, resized: Size, codec: BoxCodec) -> Prediction:
+    """What a model answered, as a prediction; whatever cannot be read stays None.
 
-    Accepts a JSON object, alone or in a ``` fence, and boxes flat or nested. Boxes come back in original-image pixels.
-    `provenance` gets `reply`, and `problems`: what was not readable.
+    Accepts a JSON object, alone or in a ``` fence, and boxes flat or nested.
+
+    Args:
+        text: the answer.
+        id: of the record.
+        original: (width, height) of the image, in whose pixels boxes come back.
+        resized: (width, height) that the model saw.
+        codec: coordinate convention of the model.
+
+    Returns:
+        The prediction; its `provenance` has `reply`, the text as it came, and `problems`: what was not readable.
     """
     problems: list[str] = []
-    value = _json_object(reply, problems)
-    fields: dict[str, Any] = {}
+    found = _json_object(text, problems)
+    phrases: dict[str, str] = {}
     for key in ("description", "background", "attribute", "subject", "emotion"):
-        if key in value:
-            if isinstance(value[key], str):
-                # Half of a surrogate pair, which JSON can escape, is no text that a file can hold.
-                fields[key] = value[key].encode("utf-8", "replace").decode()
-            else:
-                problems.append(f"{key} is {type(value[key]).__name__}, not a string")
-    if "intensity" in value:
-        if _is_number(value["intensity"]):
-            fields["intensity"] = float(value["intensity"])
+        value = found.get(key)
+        if isinstance(value, str):
+            # Half of a surrogate pair, which JSON can escape, is no text that a file can hold.
+            phrases[key] = value.encode("utf-8", "replace").decode()
+        elif key in found:
+            problems.append(f"{key} is {type(value).__name__}, not a string")
+    numbers: dict[str, float] = {}
+    if "intensity" in found:
+        if _is_number(value := found["intensity"]):
+            numbers["intensity"] = float(value)
         else:
-            problems.append(f"intensity is {str(value['intensity'])[:60]!r}, not a number")
+            problems.append(f"intensity is {str(value)[:60]!r}, not a number")
     objects = []
-    for box in _boxes(value.get("bbox_2d"), problems):
+    for box in _boxes(found.get("bbox_2d"), problems):
         decoded = codec.decode(box, original, resized)
         if decoded[0] < decoded[2] and decoded[1] < decoded[3]:
-            objects.append(PredictedObject(phrase=fields.get("subject"), bbox=decoded))
+            objects.append(PredictedObject(phrase=phrases.get("subject"), bbox=decoded))
         else:
             problems.append(f"box {box} is empty or turned")
-    provenance = {"reply": reply} | ({"problems": problems} if problems else {})
     width, height = original
-    return Prediction(id=id, width=width, height=height, objects=objects, provenance=provenance, **fields)
+    provenance: dict[str, object] = {"reply": text, "problems": problems} if problems else {"reply": text}
+    return Prediction.model_validate(
+        {"id": id, "width": width, "height": height, "objects": objects, "provenance": provenance, **phrases, **numbers}
+    )
 
 
 def merge_predictions(parts: list[Prediction]) -> Prediction:
-    """One prediction from the replies to several questions about one image; the first that has a value gives it."""
+    """One prediction from the answers to several questions about one image; the first that has a value gives it."""
     merged = parts[0].model_dump()
     merged["provenance"] = {"replies": [part.provenance for part in parts]}
     for part in parts[1:]:
@@ -149,11 +163,10 @@ def merge_predictions(parts: list[Prediction]) -> Prediction:
     return Prediction.model_validate(merged)
 
 
-def _json_object(reply: str, problems: list[str]) -> dict[str, Any]:
-    fenced = re.search(r"```(?:json)?\s*(.*?)```", reply, re.DOTALL)
-    text = fenced.group(1) if fenced else reply
+def _json_object(text: str, problems: list[str]) -> dict[str, object]:
+    fenced = re.search(r"```(?:json)?\s*(.*?)```", text, re.DOTALL)
     try:
-        value = json.loads(text)
+        value = json.loads(fenced.group(1) if fenced else text)
     # A model that loops can write numbers too long, or lists too deep, for the parser.
     except (ValueError, RecursionError) as error:
         problems.append(f"not JSON: {error}")
@@ -164,7 +177,7 @@ def _json_object(reply: str, problems: list[str]) -> dict[str, Any]:
     return value
 
 
-def _boxes(value: Any, problems: list[str]) -> list[list[float]]:
+def _boxes(value: object, problems: list[str]) -> list[list[float]]:
     if value is None:
         return []
     nested = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
@@ -177,6 +190,6 @@ def _boxes(value: Any, problems: list[str]) -> list[list[float]]:
     return boxes
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     """A JSON number of a size that means something here: JSON as Python reads it also has NaN, Infinity and numbers without end."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6

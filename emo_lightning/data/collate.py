@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import answer, prompt
@@ -22,7 +22,7 @@ IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
 
 
-class CollateError(UserError, ValueError):
+class CollateError(InputError):
     """A sample cannot become model input as configured; the message names the sample and what to change."""
 
 
@@ -67,7 +67,7 @@ class Collator:
     max_length: int = 4096
     padding_side: str | None = None
     distributions: bool = False
-    _prompt_ids: Any = field(default=None, init=False, repr=False)
+    _prompt_ids: Callable[[tuple[str, ...]], list[int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.family = family_of(self.model_type)
@@ -77,11 +77,11 @@ class Collator:
         self.end = self.family.end_of_turn_id(self.processor)
         self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # The cache holds a bound method, which does not travel to worker processes.
         return self.__dict__ | {"_prompt_ids": None}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
 
@@ -122,7 +122,9 @@ class Collator:
         return cast(ChatBatch, {**batch, **vision.tensors, **self.family.position_inputs(input_ids, self.image_token)})
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
-        chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
+        chat: list[dict[str, object]] = [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}
+        ]
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids

@@ -135,8 +135,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 print(remark)
 
     def summary(self) -> dict[str, object]:
-        """What is trained on, as JSON: `images`, `skipped` and `labels` (objective or `emotion_scores` -> records that have them),
-        each by split, and `remarks`: switches that these records leave without effect.
+        """What is trained on, as JSON.
+
+        Returns:
+            `images`, `skipped` and `labels` (objective or `emotion_scores` -> records that have them), each by split, and `remarks`.
         """
         return {
             "images": {name: len(dataset) for name, dataset in self._datasets.items()},
@@ -162,11 +164,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             )
         return remarks
 
-    def rows_per_step(self, name: str, world_size: int) -> int:
+    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (the base class's)
         """`batch_size`, or `val_batch_size` for validation."""
         return self.batch_size if name == "train" else self.val_batch_size
 
-    def collate(self, name: str) -> Callable[[list[Question]], ChatBatch]:
+    def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
         inputs = self.task.backbone_inputs()
         return Collator(

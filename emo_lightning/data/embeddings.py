@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import replacing
 from emo_lightning.core.records import Emotion
 from emo_lightning.data.batches import EmbeddingBatch
@@ -40,7 +42,7 @@ class EmbeddingTable:
     id: list[str]
     emotion: list[str | None]
     split: list[str]
-    des: np.ndarray
+    des: NDArray[np.float32]
 
     def __post_init__(self) -> None:
         self.des = np.asarray(self.des, dtype=np.float32)
@@ -78,27 +80,35 @@ class EmbeddingTable:
         """Read what `write` wrote, or any parquet with the same columns.
 
         Raises:
-            ValueError: not parquet, a column is missing, rows of `des` differ in length, or an emotion is unknown.
+            MissingFileError: no such file.
+            InputError: not parquet, a column is missing or of another type, rows of `des` differ in length, or an emotion is
+                unknown.
         """
         try:
             table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
+        except FileNotFoundError:
+            msg = f"{path}: no such file"
+            raise MissingFileError(msg) from None
+        except (pa.ArrowException, OSError) as error:
             msg = f"{path}: not a parquet file: {error}"
-            raise ValueError(msg) from None
+            raise InputError(msg) from None
         if missing := [name for name in SCHEMA.names if name not in table.column_names]:
             msg = f"{path}: columns missing: {missing}; found {table.column_names}"
-            raise ValueError(msg)
+            raise InputError(msg)
+        if not pa.types.is_list(table.schema.field("des").type) and not pa.types.is_large_list(table.schema.field("des").type):
+            msg = f"{path}: column 'des' is of type {table.schema.field('des').type}; expected lists of floats"
+            raise InputError(msg)
         widths = pc.unique(pc.list_value_length(table["des"])).to_pylist()
         if len(widths) != 1 or widths[0] is None:
             msg = f"{path}: column 'des' has rows of {widths} values; expected one length and no nulls"
-            raise ValueError(msg)
+            raise InputError(msg)
         flat = pc.list_flatten(table["des"]).cast(pa.float32()).combine_chunks()
         des = flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, widths[0])
         try:
             return cls(table["id"].to_pylist(), table["emotion"].to_pylist(), table["split"].to_pylist(), des)
         except ValueError as error:
             msg = f"{path}: {error}"
-            raise ValueError(msg) from None
+            raise InputError(msg) from None
 
 
 class EmbeddingDataset(SlotDataset[Slot]):

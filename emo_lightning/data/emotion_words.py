@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-class EmotionWordsError(UserError, ValueError):
+
+class EmotionWordsError(InputError):
     """The tokenizer does not tell the eight words apart by one token."""
 
 
@@ -32,7 +35,7 @@ class EmotionWords:
     first: tuple[int, ...]
 
     @classmethod
-    def of_answers(cls, tokenizer: Any, answers: Sequence[str]) -> EmotionWords:
+    def of_answers(cls, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> EmotionWords:
         """From eight answers that differ in nothing but the emotion, in the order of `EMOTIONS`.
 
         Raises:
@@ -51,6 +54,6 @@ class EmotionWords:
         return cls(tuple(rows[0][:shared]), first)
 
     @classmethod
-    def of_question(cls, tokenizer: Any) -> EmotionWords:
+    def of_question(cls, tokenizer: PreTrainedTokenizerBase) -> EmotionWords:
         """For an answer whose first key is the emotion, as objective `emotion` asks for it."""
         return cls.of_answers(tokenizer, [json.dumps({"emotion": str(e), "intensity": 5}) for e in EMOTIONS])

@@ -94,7 +94,7 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch
         """The open cache `name`."""
         return self.caches[name]
 
-    def collate(self, name: str) -> Callable[[list[FeatureSample]], FeatureBatch]:
+    def collate_fn(self) -> Callable[[list[FeatureSample]], FeatureBatch]:
         """Padded on the right."""
         return collate_features
 

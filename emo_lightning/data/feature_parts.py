@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypedDict
 
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 
 FORMAT_VERSION = 1
 
 
-class FeatureError(UserError, ValueError):
+class FeatureError(InputError):
     """A feature cache is incomplete, damaged, or not the expected one; the message names the file."""
 
 
@@ -43,8 +44,44 @@ def index_name(rank: int) -> str:
     return f"index-{rank:05}.json"
 
 
-def open_part(path: Path) -> Any:
-    """Map a part; raises `FeatureError` if it is damaged."""
+class Slices(Protocol):
+    """A tensor on disk, of which stretches are read."""
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        """Rows of it."""
+        ...
+
+
+class PartFile(Protocol):
+    """A mapped safetensors file; the package's own class has no types."""
+
+    def __enter__(self) -> Self:
+        """As a context manager it closes itself."""
+        ...
+
+    def __exit__(self, kind: object, error: object, traceback: object, /) -> None:
+        """See `__enter__`."""
+        ...
+
+    def metadata(self) -> dict[str, str] | None:
+        """What stands in the header beside the tensors."""
+        ...
+
+    def get_tensor(self, name: str) -> Tensor:
+        """A whole tensor."""
+        ...
+
+    def get_slice(self, name: str) -> Slices:
+        """A tensor to be read in stretches."""
+        ...
+
+
+def open_part(path: Path) -> PartFile:
+    """Map a part.
+
+    Raises:
+        FeatureError: it is damaged or cannot be read.
+    """
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -59,24 +96,55 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
     if text is None:
         msg = f"{path}: not a feature part: its header has no key 'features'"
         raise FeatureError(msg)
-    header = json.loads(text)
-    if header["version"] != FORMAT_VERSION:
-        msg = f"{path}: version is {header['version']!r}; this program reads {FORMAT_VERSION}"
-        raise FeatureError(msg)
-    return FeatureSpec(*(header[name] for name in ("fingerprint", "num_layers", "hidden_size", "dtype"))), header["keys"]
-
-
-def read_index(path: Path) -> dict[str, Any]:
-    """Keys rank, world_size, parts."""
+    header = _versioned(path, text)
     try:
-        index = json.loads(path.read_bytes())
+        spec = FeatureSpec(*(header[name] for name in ("fingerprint", "num_layers", "hidden_size", "dtype")))
+        return spec, list(header["keys"])
+    except (KeyError, TypeError) as error:
+        msg = f"{path}: not the header of a feature part: {error}"
+        raise FeatureError(msg) from None
+
+
+class PartIndex(TypedDict):
+    """A rank's mark of completion."""
+
+    version: int
+    rank: int
+    world_size: int
+    parts: list[str]
+
+
+def read_index(path: Path) -> PartIndex:
+    """A rank's mark of completion.
+
+    Raises:
+        FeatureError: not JSON, of another version, or without one of the keys.
+    """
+    found = _versioned(path, path.read_bytes())
+    try:
+        return {
+            "version": FORMAT_VERSION,
+            "rank": int(found["rank"]),
+            "world_size": int(found["world_size"]),
+            "parts": list(found["parts"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{path}: not the index of a feature cache: {error}"
+        raise FeatureError(msg) from None
+
+
+def _versioned(path: Path, text: str | bytes) -> dict[str, Any]:
+    """A JSON object of our version."""
+    try:
+        found = json.loads(text)
     except ValueError as error:
         msg = f"{path}: not JSON: {error}"
         raise FeatureError(msg) from None
-    if index.get("version") != FORMAT_VERSION:
-        msg = f"{path}: version is {index.get('version')!r}; this program reads {FORMAT_VERSION}"
+    version = found.get("version") if isinstance(found, dict) else None
+    if not isinstance(found, dict) or version != FORMAT_VERSION:
+        msg = f"{path}: version is {version!r}; this program reads {FORMAT_VERSION}"
         raise FeatureError(msg)
-    return index
+    return found
 
 
 def complete_parts(directory: Path) -> list[str]:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -26,6 +25,8 @@ from emo_lightning.data.feature_parts import (
     FORMAT_VERSION,
     FeatureError,
     FeatureSpec,
+    PartFile,
+    PartIndex,
     complete_parts,
     index_name,
     open_part,
@@ -161,7 +162,7 @@ class FeatureWriter:
     def close(self) -> None:
         """Write the last part and the rank's index: its share is complete."""
         self.flush()
-        index = {"version": FORMAT_VERSION, "rank": self.rank, "world_size": self.world_size, "parts": self.parts}
+        index: PartIndex = {"version": FORMAT_VERSION, "rank": self.rank, "world_size": self.world_size, "parts": self.parts}
         write_text(self.directory / index_name(self.rank), json.dumps(index), fsync=True)
 
     def __enter__(self) -> FeatureWriter:
@@ -206,7 +207,7 @@ class FeatureCache(SlotDataset[FeatureSample]):
                 raise FeatureError(msg)
         self.keys = [key for key, _, _ in rows]
         self._places = torch.tensor([(part, row) for _, part, row in rows])
-        self._open: OrderedDict[int, tuple[Any, dict[str, Tensor]]] = OrderedDict()
+        self._open: OrderedDict[int, tuple[PartFile, dict[str, Tensor]]] = OrderedDict()
         self._process = os.getpid()
 
     def __len__(self) -> int:
@@ -226,11 +227,11 @@ class FeatureCache(SlotDataset[FeatureSample]):
         small = self._part(part)[1]
         return Supervision(small["target"][row].tolist(), int(small["emotion"][row]), float(small["intensity"][row]))
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # Mapped files do not travel to worker processes; each opens its own.
         return self.__dict__ | {"_open": OrderedDict()}
 
-    def _part(self, part: int) -> tuple[Any, dict[str, Tensor]]:
+    def _part(self, part: int) -> tuple[PartFile, dict[str, Tensor]]:
         if self._process != os.getpid():  # forked
             self._open, self._process = OrderedDict(), os.getpid()
         if part not in self._open:

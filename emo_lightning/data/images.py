@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.images import to_rgb
 from emo_lightning.models.families import strictest_aspect_ratio
 
@@ -15,14 +15,15 @@ def open_image(path: str | Path) -> Image.Image:
     """The picture in RGB, turned as its EXIF says.
 
     Raises:
-        InputError: missing, no image, broken, absurdly large or long; names the file.
+        MissingFileError: no such file.
+        InputError: no image, broken, absurdly large or long; names the file.
     """
     try:
         with Image.open(path) as image:
             picture = to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         msg = f"{path}: no such file"
-        raise InputError(msg) from None
+        raise MissingFileError(msg) from None
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
         msg = f"{path}: not an image that can be decoded: {error}"
         raise InputError(msg) from None

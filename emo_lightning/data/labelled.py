@@ -42,6 +42,7 @@ class LabelledCollator:
         self.collator = collator
 
     def __call__(self, samples: Sequence[LabelledSample]) -> LabelledBatch:
+        """One padded batch."""
         questions = [question for question, _ in samples]
         labels = collate_supervision([q.key for q in questions], [s for _, s in samples], [q.filler for q in questions])
         return {
@@ -102,7 +103,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
             msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
             raise InputError(msg)
 
-    def collate(self, name: str) -> Callable[[list[LabelledSample]], LabelledBatch]:
+    def collate_fn(self) -> Callable[[list[LabelledSample]], LabelledBatch]:
         """Padded as a cached batch is, so that dropout of the head draws the same for the same place."""
         inputs = self.task.backbone_inputs()
         return LabelledCollator(

@@ -59,7 +59,7 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         """Number of processes that share the data."""
         return 1 if self.trainer is None else self.trainer.world_size
 
-    def setup(self, stage: str) -> None:
+    def setup(self, stage: str) -> None:  # noqa: ARG002 (Lightning's)
         """Refuse a task that this module cannot serve, before anything is opened."""
         if self.trainer is not None:
             _ = self.task
@@ -99,8 +99,8 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
         """The set `name`, opened once."""
         raise NotImplementedError
 
-    def collate(self, name: str) -> Callable[[list[SampleT]], BatchT]:
-        """How samples of the set `name` become a batch."""
+    def collate_fn(self) -> Callable[[list[SampleT]], BatchT]:
+        """What makes a batch of samples; asked for each loader."""
         raise NotImplementedError
 
     def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (subclasses use it)
@@ -115,7 +115,7 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
     def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[BatchT]:
         """Batches of one set for this rank."""
         return self.rank_loader(
-            self.dataset(name), self.collate(name), self.rows_per_step(name, self.world_size), shuffle=shuffle
+            self.dataset(name), self.collate_fn(), self.rows_per_step(name, self.world_size), shuffle=shuffle
         )
 
     def train_dataloader(self) -> ResumableLoader[BatchT]:

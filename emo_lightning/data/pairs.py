@@ -51,6 +51,6 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
             self._datasets[name] = PairDataset(index)
         return self._datasets[name]
 
-    def collate(self, name: str) -> Callable[[list[PairSample]], PairBatch]:
+    def collate_fn(self) -> Callable[[list[PairSample]], PairBatch]:
         """The task's, which has the CLIP's processor."""
         return self.task.collate

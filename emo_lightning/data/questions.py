@@ -44,6 +44,7 @@ class QuestionCollator:
         self.keys = {name: objective(name).keys for name in objectives}
 
     def __call__(self, samples: Sequence[RowQuestion]) -> QuestionBatch:
+        """One padded batch for each objective."""
         rows = [row for row, _ in samples]
         asked = {
             name: self.collator([Question(q.key, q.image, keys, filler=q.filler) for _, q in samples])

@@ -1,4 +1,4 @@
-"""Which sample goes where: the order of an epoch as a pure function of (seed, epoch, step, world size)."""
+"""Which sample goes where: the plan of an epoch, a pure function of (seed, epoch, step, world size)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DistributedSampler
+
+from emo_lightning.core.errors import InputError
 
 
 class Slot(NamedTuple):
@@ -32,7 +35,9 @@ class EpochBatches(DistributedSampler[list[Slot]]):
     def __init__(
         self, size: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1, shuffle: bool = True
     ) -> None:
-        """Args:
+        """Plan the epochs; nothing is drawn yet.
+
+        Args:
             size: samples in the dataset.
             batch_size: samples per rank and step.
             seed: of the order; the epoch is mixed in.
@@ -41,17 +46,18 @@ class EpochBatches(DistributedSampler[list[Slot]]):
             shuffle: False keeps the dataset's order.
 
         Raises:
-            ValueError: nothing to sample, or a number out of range.
+            InputError: nothing to sample, or a batch size or seed out of range.
+            ValueError: a rank out of range.
         """
         if size < 1:
             msg = f"size {size}: there are no samples to make batches of (empty dataset or selection?)"
-            raise ValueError(msg)
+            raise InputError(msg)
         if batch_size < 1:
             msg = f"batch_size {batch_size}: expected at least 1"
-            raise ValueError(msg)
+            raise InputError(msg)
         if seed < 0:
             msg = f"seed {seed}: expected 0 or more"
-            raise ValueError(msg)
+            raise InputError(msg)
         if not 0 <= rank < world_size:
             msg = f"rank {rank} of world_size {world_size}: expected 0 <= rank < world_size"
             raise ValueError(msg)
@@ -66,17 +72,17 @@ class EpochBatches(DistributedSampler[list[Slot]]):
         return self.steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of `epoch`; takes effect at the next `iter`."""
+        """Choose the plan of `epoch`; takes effect at the next `iter`."""
         self.epoch = epoch
 
-    def order(self, epoch: int) -> np.ndarray:
-        """All rows in the order of `epoch`, shape (size,), int64; the same on every rank."""
+    def plan(self, epoch: int) -> NDArray[np.int64]:
+        """All rows in the order of `epoch`, shape (size,); the same on every rank."""
         if not self.shuffle:
             return np.arange(self.size)
         return np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.size)
 
     def bounds(self, step: int) -> tuple[int, int]:
-        """Half-open range of positions in the order that all ranks together take in `step`."""
+        """Half-open range of positions in the plan that all ranks together take in `step`."""
         whole = self.batch_size * self.world_size
         uneven = 0 if self.size % whole == 0 else min(2, self.steps)
         full = self.steps - uneven
@@ -91,13 +97,13 @@ class EpochBatches(DistributedSampler[list[Slot]]):
     def from_step(self, start: int) -> Iterator[list[Slot]]:
         """This rank's batches of the present epoch from step `start` on."""
         # Bound now, not at the first `next`: workers fetch ahead, and the epoch may be set for the next pass meanwhile.
-        return self._batches(self.order(self.epoch), self.epoch, start)
+        return self._batches(self.plan(self.epoch), self.epoch, start)
 
-    def _batches(self, order: np.ndarray, epoch: int, start: int) -> Iterator[list[Slot]]:
+    def _batches(self, plan: NDArray[np.int64], epoch: int, start: int) -> Iterator[list[Slot]]:
         for step in range(start, self.steps):
             first, last = self.bounds(step)
             low, high = (first + (last - first) * (self.rank + k) // self.world_size for k in (0, 1))
             if low == high:
-                yield [Slot(int(order[self.rank % self.size]), True, epoch)]
+                yield [Slot(int(plan[self.rank % self.size]), True, epoch)]
             else:
-                yield [Slot(int(index), False, epoch) for index in order[low:high]]
+                yield [Slot(int(index), False, epoch) for index in plan[low:high]]

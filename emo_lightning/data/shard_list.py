@@ -24,7 +24,7 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Listed:
+class ManifestEntry:
     """What a manifest says of one shard; None where it does not say."""
 
     count: int | None
@@ -36,7 +36,7 @@ class Shard(NamedTuple):
     """A shard to open, and its manifest entry where it came by way of a manifest."""
 
     url: str
-    listed: Listed | None = None
+    entry: ManifestEntry | None = None
 
 
 def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = False) -> list[Shard]:
@@ -45,6 +45,7 @@ def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = Fals
     A folder with a `manifest.json` holds the shards that it lists; other tars beside them are passed over with a warning.
 
     Args:
+        paths: one or several of them.
         verify: look for a manifest beside single files, too, and require it.
 
     Raises:
@@ -61,7 +62,7 @@ def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = Fals
             msg = f"{shard.url}: the shard is listed twice"
             raise ShardError(msg)
         seen.add(shard.url)
-    return [shard if shard.listed else _beside(shard) for shard in shards] if verify else shards
+    return [shard if shard.entry else _beside(shard) for shard in shards] if verify else shards
 
 
 def _braces(text: str) -> Iterator[str]:
@@ -122,7 +123,7 @@ def _beside(shard: Shard) -> Shard:
     return Shard(shard.url, entry)
 
 
-def read_manifest(path: Path) -> dict[str, Listed]:
+def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     """The shards of a manifest by file name, in its order.
 
     Raises:
@@ -141,18 +142,18 @@ def read_manifest(path: Path) -> dict[str, Listed]:
     if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("file"), str) for e in entries):
         msg = f"{path}: key 'shards': expected a list of objects with 'file', 'count', 'bytes' and 'sha256'"
         raise ShardError(msg)
-    return {e["file"]: Listed(e.get("count"), e.get("bytes"), e.get("sha256")) for e in entries}
+    return {e["file"]: ManifestEntry(e.get("count"), e.get("bytes"), e.get("sha256")) for e in entries}
 
 
-def check_listed(shard: Shard, store: ByteStore, count: int, *, verify: bool) -> None:
+def check_entry(shard: Shard, store: ByteStore, count: int, *, verify: bool) -> None:
     """Hold a shard against its manifest entry: length and count always, sha256 (reads every byte) with `verify`.
 
     Raises:
         ShardError: they differ, or `verify` and the manifest names no sha256.
     """
-    if shard.listed is None:
+    if shard.entry is None:
         return
-    for what, expected, found in (("bytes", shard.listed.bytes, store.size), ("samples", shard.listed.count, count)):
+    for what, expected, found in (("bytes", shard.entry.bytes, store.size), ("samples", shard.entry.count, count)):
         if expected is not None and expected != found:
             msg = f"{shard.url}: has {found} {what}, its {MANIFEST} says {expected}"
             raise ShardError(msg)
@@ -161,6 +162,6 @@ def check_listed(shard: Shard, store: ByteStore, count: int, *, verify: bool) ->
     digest = hashlib.sha256()
     for offset in range(0, store.size, _CHUNK):
         digest.update(store.read(offset, _CHUNK))
-    if digest.hexdigest() != shard.listed.sha256:
-        msg = f"{shard.url}: sha256 is {digest.hexdigest()}, its {MANIFEST} says {shard.listed.sha256}"
+    if digest.hexdigest() != shard.entry.sha256:
+        msg = f"{shard.url}: sha256 is {digest.hexdigest()}, its {MANIFEST} says {shard.entry.sha256}"
         raise ShardError(msg)

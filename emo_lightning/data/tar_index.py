@@ -1,7 +1,6 @@
 """WebDataset tars as a random-access table: an index of byte offsets, and reading that refuses what it cannot trust.
 
-A sample is `{key}.json` + one image + optionally `{key}.des.npy`, grouped as webdataset does: the key is the member's
-name up to the first dot of its last part, and the members of a key stand together.
+What a sample is stands in `tar_rows`.
 """
 
 from __future__ import annotations
@@ -9,32 +8,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from emo_lightning.core.images import to_rgb
-from emo_lightning.core.records import DES_EXTENSION, IMAGE_EXTENSIONS, Record, SchemaError
-from emo_lightning.data.shard_list import Shard, check_listed, list_shards
+from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
+from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import ByteStore, StoreError, open_store
-from emo_lightning.data.tar_scan import ShardError, scan_tar
+from emo_lightning.data.tar_rows import IMAGES, ROW, group_samples
+from emo_lightning.data.tar_scan import ShardError
 
 __all__ = ["ShardError", "ShardRange", "TarIndex"]
 
-_IMAGES = (*IMAGE_EXTENSIONS, "jpeg")
-_META = re.compile(r"__[^/]*__($|/)")
-"""Names that webdataset passes over."""
 _MAX_OPEN = 256
 """Shards kept open at once, well below the usual limit of 1,024 descriptors."""
-
-_PARTS = ("image", "json", "des")
-_ROW = np.dtype([("shard", "i4"), ("format", "i1")] + [(f"{part}_{n}", "i8") for part in _PARTS for n in "ol"])
-"""One sample: its shard, the image's extension (index into `_IMAGES`), offset and length of each part (0, 0: none)."""
 
 
 class ShardRange(NamedTuple):
@@ -55,7 +48,9 @@ class _Opened(NamedTuple):
 class TarIndex:
     """Samples of one or more tars by row number; picklable, and safe to use in forked and spawned workers."""
 
-    def __init__(self, shards: list[_Opened], keys: list[str], rows: np.ndarray, ignored: int, check_sha256: bool) -> None:
+    def __init__(
+        self, shards: list[_Opened], keys: list[str], rows: NDArray[np.void], ignored: int, check_sha256: bool
+    ) -> None:
         """Use `TarIndex.open`."""
         self._shards = shards
         self._keys = keys
@@ -85,8 +80,8 @@ class TarIndex:
         ignored = 0
         for shard in list_shards(paths, verify=verify):
             store = _open(shard.url)
-            samples, other = _group(store, shard, len(shards))
-            check_listed(shard, store, len(samples), verify=verify)
+            samples, other = group_samples(store, shard, len(shards))
+            check_entry(shard, store, len(samples), verify=verify)
             for key in samples:
                 if key in home:
                     msg = f"{shard.url}: key {key!r} stands in {home[key]} already; keys must be unique"
@@ -96,12 +91,12 @@ class TarIndex:
             keys += samples
             rows += samples.values()
             ignored += other
-        return cls(shards, keys, np.array(rows, dtype=_ROW), ignored, check_sha256)
+        return cls(shards, keys, np.array(rows, dtype=ROW), ignored, check_sha256)
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_stores": {}}
 
     def key(self, row: int) -> str:
@@ -142,7 +137,7 @@ class TarIndex:
 
     def image_extension(self, row: int) -> str:
         """Of the image member, `jpg`, `png` or `webp` (`jpeg` is `jpg`); nothing is read."""
-        extension = _IMAGES[self._rows[row]["format"]]
+        extension = IMAGES[self._rows[row]["format"]]
         return "jpg" if extension == "jpeg" else extension
 
     def image(self, row: int) -> Image.Image:
@@ -174,7 +169,7 @@ class TarIndex:
             raise ShardError(msg)
         return record, image
 
-    def des(self, row: int) -> np.ndarray | None:
+    def des(self, row: int) -> NDArray[np.float32] | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.
 
         Raises:
@@ -192,13 +187,14 @@ class TarIndex:
         if array.ndim != 1 or array.dtype.kind != "f" or not np.isfinite(array).all():
             msg = f"{where}: {array.dtype} array of shape {array.shape}; expected finite floats of shape (des_dim,)"
             raise ShardError(msg)
-        return array.astype(np.float32)
+        des: NDArray[np.float32] = array.astype(np.float32)
+        return des
 
     def select(self, predicate: Callable[[Record], bool]) -> Self:
         """The rows whose record fulfils `predicate`, in order; reads every JSON once."""
         return self.take([row for row in range(len(self)) if predicate(self.record(row))])
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> Self:
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
         """The given rows, in the given order; the shards themselves are shared, not scanned again."""
         chosen = np.asarray(rows, dtype=np.int64)
         keys = [self._keys[row] for row in chosen]
@@ -224,12 +220,12 @@ class TarIndex:
         order = np.unique(self._rows["shard"], return_inverse=True)[1].astype("<i4")
         digest.update(order.tobytes())
         digest.update(json.dumps(self._keys).encode())
-        for field in sorted(set(_ROW.fields or ()) - {"shard"}):
+        for field in sorted(set(ROW.fields or ()) - {"shard"}):
             digest.update(self._rows[field].astype("<i8").tobytes())
         return digest.hexdigest()
 
     def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:
-        extension = _IMAGES[self._rows[row]["format"]]
+        extension = IMAGES[self._rows[row]["format"]]
         data = self._read(row, "image", extension)
         if self.check_sha256 and record is not None and (found := hashlib.sha256(data).hexdigest()) != record.sha256:
             msg = f"{self.where(row, extension)}: sha256 of the bytes is {found}, the record says {record.sha256}"
@@ -267,58 +263,3 @@ def _open(url: str) -> ByteStore:
         raise ShardError(msg) from error
     except StoreError as error:
         raise ShardError(str(error)) from error
-
-
-def split_name(name: str) -> tuple[str, str] | None:
-    """`("a/b", "des.npy")` of `a/b.des.npy`; None for names that webdataset passes over (no extension, hidden, meta)."""
-    folder, slash, base = name.rpartition("/")
-    stem, dot, extension = base.partition(".")
-    if not stem or not dot or _META.match(name):
-        return None
-    return folder + slash + stem, extension.lower()
-
-
-def _group(store: ByteStore, shard: Shard, number: int) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Rows (as `_ROW`) by key in order, and how many members were passed over."""
-    samples: dict[str, tuple[int, ...]] = {}
-    ignored = 0
-    key = ""
-    parts: dict[str, tuple[int, int, str]] = {}  # offset, length, extension
-    for member in scan_tar(store, shard.url):
-        name = split_name(member.name)
-        part = None if name is None else _part(name[1])
-        if name is None or part is None:
-            ignored += 1
-            continue
-        if name[0] != key and parts:
-            samples[key] = _row(shard.url, number, key, parts)
-            parts = {}
-        key = name[0]
-        if key in samples:
-            msg = f"{shard.url}: byte {member.header}: key {key!r} comes again after other keys"
-            raise ShardError(msg)
-        if part in parts:
-            msg = f"{shard.url}: byte {member.header}: key {key!r} has two members for {part}: {parts[part][2]!r}, {name[1]!r}"
-            raise ShardError(msg)
-        parts[part] = (member.offset, member.size, name[1])
-    if parts:
-        samples[key] = _row(shard.url, number, key, parts)
-    if not samples:
-        msg = f"{shard.url}: the tar holds no samples ({ignored} other members)"
-        raise ShardError(msg)
-    return samples, ignored
-
-
-def _part(extension: str) -> str | None:
-    if extension in _IMAGES:
-        return "image"
-    return {"json": "json", DES_EXTENSION: "des"}.get(extension)
-
-
-def _row(url: str, number: int, key: str, parts: dict[str, tuple[int, int, str]]) -> tuple[int, ...]:
-    for part, allowed in (("json", "json"), ("image", ", ".join(_IMAGES))):
-        if part not in parts:
-            msg = f"{url}: key {key!r} has no {part} member ({allowed}); found {[p[2] for p in parts.values()]}"
-            raise ShardError(msg)
-    image, record, des = parts["image"], parts["json"], parts.get("des", (0, 0, ""))
-    return (number, _IMAGES.index(image[2]), *image[:2], *record[:2], *des[:2])

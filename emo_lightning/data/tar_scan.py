@@ -10,7 +10,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import InputError
 from emo_lightning.data.stores import ByteStore
 
 BLOCK = 512
@@ -21,7 +21,7 @@ _EXTENSIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfil
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd", b"PK": "zip"}
 
 
-class ShardError(UserError, ValueError):
+class ShardError(InputError):
     """A shard cannot be trusted; the message names the file, the byte or member, and what was found."""
 
 
@@ -126,7 +126,7 @@ def _check_end(store: ByteStore, name: str, position: int) -> None:
 
 
 def _pax_records(data: bytes, name: str, offset: int) -> dict[str, str]:
-    """Records `LENGTH KEY=VALUE\\n`, LENGTH counting itself (POSIX.1-2001 pax)."""
+    r"""Records `LENGTH KEY=VALUE\n`, LENGTH counting itself (POSIX.1-2001 pax)."""
     records: dict[str, str] = {}
     position = 0
     while position < len(data):

@@ -90,10 +90,10 @@ KINDS: dict[str, Kind] = {
         "emo_lightning.tasks.sft:SFTTask", "emo_lightning.data.conversations:ConversationDataModule", divisible=True
     ),
     "predict": TrainerKind(
-        "emo_lightning.tasks.inference:PredictTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)
+        "emo_lightning.tasks.predict:PredictTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)
     ),
     "features": TrainerKind(
-        "emo_lightning.tasks.inference:FeatureTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)
+        "emo_lightning.tasks.features:FeatureTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)
     ),
     "des": TrainerKind("emo_lightning.tasks.des:DESTask", "emo_lightning.data.feature_module:FeatureDataModule"),
     "des_online": TrainerKind("emo_lightning.tasks.des:DESTask", "emo_lightning.data.labelled:LabelledDataModule"),

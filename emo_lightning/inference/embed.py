@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from rich.progress import track
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, replacing, write_json, write_text
+from emo_lightning.core.fingerprints import file_sha256
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.records import DES_EXTENSION
 from emo_lightning.data.embeddings import EmbeddingTable
@@ -136,8 +136,7 @@ def _write_manifest(out: Path, shards: Sequence[ShardRange]) -> None:
     kept = {Path(s.path).name for s in shards}
     rows = [row for row in manifest["shards"] if row["file"] in kept]
     for row in rows:
-        with open(out / row["file"], "rb") as stream:
-            row["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        row["sha256"] = file_sha256(out / row["file"])
         row["bytes"] = (out / row["file"]).stat().st_size
     splits = {row["split"] for row in rows}
     counts = {split: sum(row["count"] for row in rows if row["split"] == split) for split in sorted(splits)}

@@ -128,14 +128,14 @@ class EmotionModel:
             name: id of the prediction.
             max_new_tokens: of one answer.
         """
-        from emo_lightning.data.chat import merge_predictions, parse_reply
+        from emo_lightning.data.chat import merge_predictions, parse_answer
 
         parts = []
         for question in self.bundle.questions:
             batch = self._batch([image], question)
             (answer,) = self.backbone.generate(batch, max_new_tokens)
             parts.append(
-                parse_reply(
+                parse_answer(
                     answer,
                     id=name,
                     original=batch["original_size"][0],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import PARTS, Family
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
+    from torch.nn.modules.module import _IncompatibleKeys
     from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"
@@ -96,7 +97,7 @@ def _restore_adapter(
     peft_config.base_model_name_or_path = base_path
     wrapped = _wrapped(model, peft_config)
     try:
-        result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
+        loaded = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
     except RuntimeError as error:
         wrong = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [str(error)]
         msg = (
@@ -105,6 +106,7 @@ def _restore_adapter(
         )
         raise BackboneError(msg) from None
     # peft loads what fits and goes on: the model would then run untrained.
+    result = cast("_IncompatibleKeys", loaded)  # peft's annotation is not a type
     missing = [key for key in result.missing_keys if "lora_" in key]
     if missing or result.unexpected_keys:
         first = (missing or result.unexpected_keys)[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor, locate
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraModel, PeftModel
     from transformers import PreTrainedModel
 
 __all__ = ["PARTS", "Backbone", "BackboneConfig", "BackboneError", "LoRA", "Part", "attach", "load_backbone", "load_frozen"]
@@ -151,8 +151,7 @@ class Backbone(nn.Module):
     def answer_tokens(self, batch: Mapping[str, object], max_new_tokens: int) -> Tensor:
         """Greedy answers (B, A), A at most `max_new_tokens`; the batch must be padded on the left and end at the generation prompt."""
         inputs = self.family.model_inputs(batch)
-        # The stub of transformers' mixin asks for a class of its own.
-        out: Tensor = self.base.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
+        out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
         return out[:, inputs["input_ids"].shape[1] :]
 
     def generate(self, batch: Mapping[str, object], max_new_tokens: int) -> list[str]:
@@ -189,16 +188,14 @@ class Backbone(nn.Module):
             weights: whole tensors by their names in `model`, where its own are shards; None takes its own.
         """
         target = folder / ("adapter" if self.adapted else "model")
-        self.model.save_pretrained(target, state_dict=weights)
+        self.model.save_pretrained(str(target), state_dict=weights)
         self.processor.save_pretrained(target)
         return target
 
     def merged(self) -> PreTrainedModel:
         """Transformers' plain model with the adapter folded into its weights (in place)."""
-        if not self.adapted:
-            return self.base
-        merged: PreTrainedModel = self.model.merge_and_unload()
-        return merged
+        # peft gives the methods of its tuners by `__getattr__`, which has no types.
+        return cast("PreTrainedModel", cast("LoraModel", self.model).merge_and_unload()) if self.adapted else self.base
 
 
 def load_backbone(config: BackboneConfig) -> Backbone:
@@ -232,4 +229,16 @@ def load_frozen(config: BackboneConfig) -> Backbone:
 
 def _unwrapped(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """The model inside a `PeftModel`, or the model."""
-    return cast("PeftModel", model).get_base_model() if hasattr(model, "peft_config") else cast("PreTrainedModel", model)
+    return cast("PreTrainedModel", cast("PeftModel", model).get_base_model() if hasattr(model, "peft_config") else model)
+
+
+class _Generative(Protocol):
+    """The method of transformers' `GenerationMixin`, whose own annotation leaves open what comes out."""
+
+    def generate(self, **inputs: object) -> Tensor:
+        """(B, T + A) token ids."""
+        ...
+
+
+def _generative(model: PreTrainedModel) -> _Generative:
+    return cast("_Generative", model)  # every family's class mixes `GenerationMixin` in

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Literal, Self, TypedDict, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.models.weights import load_weights, read_config, save_network
 
 Fusion = Literal["both", "self", "cross", "none"]
 Pooling = Literal["weighted", "mean"]
 
 RMS_EPSILON = 1e-6
+
+
+class DESHeadConfig(TypedDict):
+    """Arguments of `DESHead`, as they stand in its `config.json`."""
+
+    hidden_size: int
+    num_layers: int
+    des_dim: int
+    num_heads: int
+    dropout: float
+    fusion: Fusion
+    pooling: Pooling
 
 
 class MaskedAttention(nn.Module):
@@ -48,7 +61,7 @@ class MaskedAttention(nn.Module):
             projected.view(batch, tokens, self.num_heads, -1).transpose(1, 2)
             for projected in (self.query(source), self.key(memory), self.value(memory))
         )
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
         return attended.transpose(1, 2).reshape(batch, tokens, dim)
 
 
@@ -67,7 +80,7 @@ class DESHead(nn.Module):
         pooling: average over real tokens with learned weights, or the plain mean.
 
     Raises:
-        ValueError: an argument is out of range; the message names it.
+        InputError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -91,16 +104,16 @@ class DESHead(nn.Module):
         }.items():
             if value < 1:
                 msg = f"{name} is {value}; expected at least 1"
-                raise ValueError(msg)
+                raise InputError(msg)
         if des_dim % num_heads:
             msg = f"num_heads is {num_heads}; expected a divisor of des_dim {des_dim}"
-            raise ValueError(msg)
+            raise InputError(msg)
         if fusion not in get_args(Fusion):
             msg = f"fusion is {fusion!r}; allowed: {', '.join(get_args(Fusion))}"
-            raise ValueError(msg)
+            raise InputError(msg)
         if pooling not in get_args(Pooling):
             msg = f"pooling is {pooling!r}; allowed: {', '.join(get_args(Pooling))}"
-            raise ValueError(msg)
+            raise InputError(msg)
         self.hidden_size, self.num_layers, self.des_dim, self.num_heads = hidden_size, num_layers, des_dim, num_heads
         self.fusion, self.pooling = fusion, pooling
         # alpha of eq. 2 before the softmax; index -1 is the last layer, as in transformers' `hidden_states`.
@@ -144,13 +157,15 @@ class DESHead(nn.Module):
         # a norm the sum would weigh layers by their scale and not by alpha.
         hidden = hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + RMS_EPSILON)
         summed = torch.einsum("l,lbth->bth", self.layer_logits.softmax(0), hidden)
-        return self.project_out(self.dropout(F.gelu(self.project_in(summed))))
+        projected: Tensor = self.project_out(self.dropout(functional.gelu(self.project_in(summed))))
+        return projected
 
     def token_weights(self, fused: Tensor, mask: Tensor) -> Tensor:
         """Weights of the average over tokens, (batch, tokens): 0 at padding, each row sums to 1."""
         if self.pool_score is None:
             return mask / mask.sum(-1, keepdim=True).to(fused.dtype)
-        return self.pool_score(fused).squeeze(-1).masked_fill(~mask, -torch.inf).softmax(-1)
+        scores: Tensor = self.pool_score(fused)
+        return scores.squeeze(-1).masked_fill(~mask, -torch.inf).softmax(-1)
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a folder."""
@@ -161,8 +176,8 @@ class DESHead(nn.Module):
         """Read a folder of `save_pretrained`; the head is in eval mode.
 
         Raises:
-            FileNotFoundError: a file is missing.
-            ValueError: unknown config keys, tensors missing, unexpected or of another shape.
+            MissingFileError: a file is missing.
+            InputError: unknown config keys, tensors missing, unexpected or of another shape.
         """
         allowed = set(inspect.signature(cls).parameters)
         head = cls(**read_config(directory, cls.__name__, allowed))
@@ -170,7 +185,7 @@ class DESHead(nn.Module):
         return head.eval()
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> DESHeadConfig:
         """The constructor's arguments."""
         return {
             "hidden_size": self.hidden_size,

@@ -1,10 +1,17 @@
-"""Objectives that train the DES head. All return sums, so that a caller can average over several batches and ranks."""
+"""Losses that train the DES head. All give sums, so that a caller can average over several batches and ranks.
+
+To add one, write a function from `LossInputs` to its sum and enter it in `DES_LOSSES`; `model.losses: {NAME: WEIGHT}` of the stage
+kinds `des` and `des_online` then switches it on.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 INTENSITY_LOWEST, INTENSITY_HIGHEST = 1.0, 10.0
 
@@ -23,11 +30,11 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> tuple
     labelled = counted & ~target.isnan().any(-1)
     # where, not a product: 0 * NaN is NaN.
     target = torch.where(labelled[:, None], target.to(logits.dtype), 0)
-    return F.cross_entropy(logits, target, reduction="sum"), labelled
+    return functional.cross_entropy(logits, target, reduction="sum"), labelled
 
 
 def intensity_squared_error(predicted: Tensor, intensity: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error of intensity, mapped from 1–10 to 0–1.
+    """Squared error of intensity, mapped from 1–10 (paper section 3.1.2) to 0–1.
 
     Args:
         predicted: (batch,), on the 0–1 scale.
@@ -56,7 +63,7 @@ def supervised_contrastive(embeddings: Tensor, labels: Tensor, counted: Tensor, 
         The sum over anchors: rows with another row of their class in the batch.
     """
     present = counted & (labels >= 0)
-    unit = F.normalize(embeddings, dim=-1)
+    unit = functional.normalize(embeddings, dim=-1)
     others = present[None, :] & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     positives = others & (labels[:, None] == labels[None, :])
     # The diagonal stands in for rows without any other, so that no softmax is empty; such rows are no anchors.
@@ -66,3 +73,61 @@ def supervised_contrastive(embeddings: Tensor, labels: Tensor, counted: Tensor, 
     anchors = present & (count > 0)
     mean = torch.where(positives, log_probability, 0).sum(-1) / count.clamp(min=1)
     return -torch.where(anchors, mean, 0).sum()
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a loss may look at: the B images of one micro-batch."""
+
+    des: Tensor
+    """(B, des_dim), with gradient."""
+    readout: Tensor | None
+    """(B, width), with gradient: the loss's own linear layer on the DES; None where it asks for none (`DESLoss.readout`)."""
+    target: Tensor
+    """(B, 8) distribution over `EMOTIONS`; rows of NaN without a label."""
+    emotion: Tensor
+    """(B,) class index, `NO_EMOTION` without one."""
+    intensity: Tensor
+    """(B,) 1–10, NaN without one."""
+    counted: Tensor
+    """(B,) bool; a False row is a repeated image and counts nowhere."""
+    temperature: float
+    """Of losses that compare images (`model.contrastive_temperature`)."""
+
+
+LossFunction = Callable[[LossInputs], tuple[Tensor, Tensor | None]]
+"""Gives the sum of the loss over images, and (B,) bool, which of them have a label for it. None in place of the latter adds no image
+to those that the sum is divided by."""
+
+
+@dataclass(frozen=True)
+class DESLoss:
+    """One entry of `DES_LOSSES`."""
+
+    compute: LossFunction
+    """The loss itself."""
+    readout: int = 0
+    """Width of a linear layer on the DES that is trained with the loss and thrown away after; 0 needs none."""
+    compares_images: bool = False
+    """Each image is compared with the others: the loss sees the images of all ranks, and is left out of `val/loss`, as it depends on
+    how batches are cut."""
+
+
+def intensity_loss(inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
+    """`intensity_squared_error` of the readout."""
+    if inputs.readout is None:
+        msg = "the intensity loss needs a readout"
+        raise ValueError(msg)
+    return intensity_squared_error(inputs.readout.squeeze(-1), inputs.intensity, inputs.counted)
+
+
+def contrastive_loss(inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
+    """`supervised_contrastive` of the embeddings."""
+    return supervised_contrastive(inputs.des, inputs.emotion, inputs.counted, inputs.temperature), None
+
+
+DES_LOSSES: dict[str, DESLoss] = {
+    "intensity": DESLoss(intensity_loss, readout=1),
+    "contrastive": DESLoss(contrastive_loss, compares_images=True),
+}
+"""Losses beside the cross-entropy, by name; they are added in this order."""

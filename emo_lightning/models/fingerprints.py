@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from emo_lightning.core.fingerprints import listing
 from emo_lightning.models.pretrained import PROCESSOR_FILES, locate
 
 _KINDS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", *PROCESSOR_FILES)
@@ -27,7 +28,5 @@ def weights_fingerprint(path: str) -> str:
         if not folder.is_dir():
             digest.update(f"id {place}".encode())
             continue
-        for file in sorted({file for kind in _KINDS for file in folder.glob(kind)}):
-            with open(file, "rb") as stream:
-                digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        digest.update(listing(sorted({file for kind in _KINDS for file in folder.glob(kind)})))
     return digest.hexdigest()

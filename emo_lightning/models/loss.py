@@ -1,13 +1,18 @@
-"""The loss of equation 1, on the answer's tokens alone, and what turns its hard emotion label into a distribution."""
+"""The loss of equation 1 (paper section 3.3), on the answer's tokens alone, and what turns its hard emotion label into a distribution."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
+
+if TYPE_CHECKING:
+    from emo_lightning.data.batches import ChatBatch
 
 
 def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module) -> tuple[Tensor, Tensor]:
@@ -26,7 +31,7 @@ def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module) -> tuple
     targets = labels[:, 1:]
     supervised = targets != IGNORE
     logits = lm_head(hidden[:, :-1][supervised])
-    total = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+    total = functional.cross_entropy(logits.float(), targets[supervised], reduction="sum")
     # An empty selection still has to reach every parameter, or ranks that wait for its gradient hang.
     return total + 0.0 * hidden.sum().float(), torch.count_nonzero(supervised)
 
@@ -51,7 +56,7 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
     rows = (batch["emotion_at"] > 0).nonzero()[:, 0]
     at = batch["emotion_at"][rows]
     # Position t is predicted from t-1.
-    logits = lm_head(hidden[rows, at - 1]).float()
+    logits: Tensor = lm_head(hidden[rows, at - 1]).float()
     first, target = batch["emotion_first"][rows], batch["emotion_target"][rows].to(logits)
     total = logits.sum() * 0.0
     if soft:
@@ -60,5 +65,5 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
         total = total + hard - (target * log_p.gather(1, first)).sum()
     if distribution_weight:
         log_eight = logits.gather(1, first).log_softmax(-1)
-        total = total + distribution_weight * F.kl_div(log_eight, target, reduction="sum")
+        total = total + distribution_weight * functional.kl_div(log_eight, target, reduction="sum")
     return total

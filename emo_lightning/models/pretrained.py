@@ -97,7 +97,7 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
 
 
 def _check_quantization(model: nn.Module, family: Family) -> None:
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     wrong = [
         name

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.models.weights import load_weights, read_config, save_network
 
 # Directions whose spread is below this share of the widest one's are treated as if they had it: float32 carries no more.
@@ -35,7 +36,7 @@ class LinearProbes(nn.Module):
         grid: one (learning rate, weight decay) per probe.
 
     Raises:
-        ValueError: the grid is empty or has a negative value.
+        InputError: the grid is empty or has a negative value.
     """
 
     count: Tensor
@@ -48,10 +49,10 @@ class LinearProbes(nn.Module):
         super().__init__()
         if not grid:
             msg = "grid is empty; expected at least one (learning rate, weight decay)"
-            raise ValueError(msg)
+            raise InputError(msg)
         if wrong := [point for point in grid if point[0] <= 0 or point[1] < 0]:
             msg = f"grid holds {wrong}; expected learning rates > 0 and weight decays >= 0"
-            raise ValueError(msg)
+            raise InputError(msg)
         self.des_dim, self.num_classes = des_dim, num_classes
         self.grid = [(float(rate), float(decay)) for rate, decay in grid]
         self.probes = nn.ModuleList(nn.Linear(des_dim, num_classes) for _ in self.grid)
@@ -76,7 +77,7 @@ class LinearProbes(nn.Module):
             batches: (n, des_dim) each, together every training sample once.
 
         Raises:
-            ValueError: there is no sample, or a value is not finite.
+            InputError: there is no sample, or a value is not finite.
         """
         count = 0
         mean = torch.zeros(self.des_dim, dtype=torch.float64)
@@ -93,10 +94,10 @@ class LinearProbes(nn.Module):
             count = total
         if not count:
             msg = "no training embedding to take statistics from"
-            raise ValueError(msg)
+            raise InputError(msg)
         if not bool(mean.isfinite().all()):
             msg = "a training embedding is not finite"
-            raise ValueError(msg)
+            raise InputError(msg)
         covariance = deviations / count
         std = covariance.diagonal().sqrt()
         # A spread that is rounding noise of float32 carries nothing; dividing by it would blow the noise up.
@@ -154,12 +155,13 @@ class LinearProbes(nn.Module):
         # One product for all: weight (grid * classes, des_dim).
         weight = torch.cat([linear.weight for linear in linears])
         bias = torch.cat([linear.bias for linear in linears])
-        return F.linear(self.standardise(des), weight, bias).unflatten(-1, (len(self.grid), -1)).transpose(0, 1)
+        logits: Tensor = functional.linear(self.standardise(des), weight, bias).unflatten(-1, (len(self.grid), -1))
+        return logits.transpose(0, 1)
 
     def _linears(self) -> list[nn.Linear]:
         return [probe for probe in self.probes if isinstance(probe, nn.Linear)]
 
-    def parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, object]]:
         """For an optimiser without weight decay of its own: one group per probe with its learning rate."""
         return [
             {"params": list(probe.parameters()), "lr": rate} for (rate, _), probe in zip(self.grid, self.probes, strict=True)

@@ -1,6 +1,6 @@
-"""Small models in the true architectures, made from nothing: a Qwen2.5-VL and a CLIP for the demo world and for tests.
+"""A small Qwen2.5-VL in the true architecture, made from nothing, for the demo world and for tests.
 
-Both are ordinary folders that `transformers` loads; only their sizes and their tokenizer differ from the published ones.
+It is an ordinary folder that `transformers` loads; only its sizes and its tokenizer differ from the published ones.
 """
 
 from __future__ import annotations
@@ -10,34 +10,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.chat import KEY_GUIDE, prompt
+from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-QWEN_SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+    from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -57,41 +41,38 @@ NUMBER_FORMS = ("{}", " {}", ", {}")
 
 @dataclass
 class TinyQwen:
-    """Sizes of a small Qwen2.5-VL.
-
-    Args:
-        hidden_size: width of the language model; the DES has half of it.
-        layers: decoder layers, at least four (the DES head reads the last four).
-        heads: attention heads; half as many key-value heads.
-        vision_hidden: width of the vision tower.
-        vision_layers: blocks of the vision tower, all with full attention.
-        patch: side of a patch, pixels; two by two of them make an image token.
-        vocabulary: size at which the tokenizer stops merging; it ends earlier where every word and number is a single token.
-        max_number: whole numbers up to this one are single tokens: coordinates of boxes.
-        init: standard deviation of initial weights; Qwen's 0.02 is made for widths of thousands.
-        word_init: the same of the embeddings. A token that training never shows is pushed down by every answer, and Adam makes that drift
-            large: with 0.06 such tokens ended at a cosine of 0.93 to each other, and a later round could not tell them apart.
-        position_init: standard deviation of the initial query and key biases of the language model. A bias times a bias, rotated, is a
-            preference of a head for a relative position whatever the content; starting from none, no head had found one after
-            600 steps, and boxes had the right size at any place (experiments/LOG.md).
-        vision_position_init: the same in the vision tower.
-        rope_theta: base of the rotary positions. Width has the lowest frequencies of M-RoPE: with Qwen's 1e6, columns of a picture
-            of five tokens would differ by a thousandth of a radian, and no box could be read off.
-    """
+    """Sizes of a small Qwen2.5-VL."""
 
     hidden_size: int = 128
+    """Width of the language model; the DES has half of it."""
     layers: int = 5
+    """Decoder layers, at least four (the DES head reads the last four)."""
     heads: int = 4
+    """Attention heads; half as many key-value heads."""
     vision_hidden: int = 96
+    """Width of the vision tower."""
     vision_layers: int = 3
+    """Blocks of the vision tower, all with full attention."""
     patch: int = 14
+    """Side of a patch, pixels; two by two of them make an image token."""
     vocabulary: int = 4000
+    """Size at which the tokenizer stops merging; it ends earlier where every word and number is a single token."""
     max_number: int = 168
+    """Whole numbers up to this one are single tokens: coordinates of boxes."""
     init: float = 0.06
+    """Standard deviation of initial weights; Qwen's 0.02 is made for widths of thousands."""
     word_init: float = 0.15
+    """The same of the embeddings. A token that training never shows is pushed down by every answer, and Adam makes that drift large:
+    with 0.06 such tokens ended at a cosine of 0.93 to each other, and a later round could not tell them apart."""
     position_init: float = 3.0
+    """Standard deviation of the initial query and key biases of the language model. A bias times a bias, rotated, is a preference of a
+    head for a relative position whatever the content; starting from none, no head had found one after 600 steps, and boxes had the
+    right size at any place (experiments/LOG.md)."""
     vision_position_init: float = 1.0
+    """The same in the vision tower."""
     rope_theta: float = 2.0
+    """Base of the rotary positions. Width has the lowest frequencies of M-RoPE: with Qwen's 1e6, columns of a picture of five tokens
+    would differ by a thousandth of a radian, and no box could be read off."""
 
 
 def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -> PreTrainedTokenizerFast:
@@ -114,7 +95,7 @@ def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -
         vocab_size=vocabulary,
         min_frequency=1,
         show_progress=False,
-        special_tokens=list(QWEN_SPECIAL_TOKENS),
+        special_tokens=list(QWEN2_5_VL.special_tokens),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     known = sorted(set(words))
@@ -128,7 +109,7 @@ def build_tokenizer(words: Iterable[str], *, vocabulary: int, max_number: int) -
         pad_token="<|endoftext|>",
         model_max_length=32768,
         extra_special_tokens={"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"},
-        additional_special_tokens=list(QWEN_SPECIAL_TOKENS),
+        additional_special_tokens=list(QWEN2_5_VL.special_tokens),
         chat_template=CHATML,
         clean_up_tokenization_spaces=False,
     )
@@ -167,7 +148,7 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     tokenizer = build_tokenizer(words, vocabulary=sizes.vocabulary, max_number=sizes.max_number)
-    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN_SPECIAL_TOKENS}
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN2_5_VL.special_tokens}
     head_dim = sizes.hidden_size // sizes.heads
     config = Qwen2_5_VLConfig(
         text_config={
@@ -222,7 +203,7 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     return folder
 
 
-def build_processor(tokenizer: PreTrainedTokenizerFast, limits: dict[str, int], patch: int) -> Any:
+def build_processor(tokenizer: PreTrainedTokenizerFast, limits: dict[str, int], patch: int) -> Qwen2_5_VLProcessor:
     """A `Qwen2_5_VLProcessor` around a tokenizer of `build_tokenizer`; limits are its `shortest_edge` and `longest_edge`, in pixels."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor
     from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
@@ -246,8 +227,14 @@ def _start_positions(model: nn.Module, sizes: TinyQwen) -> None:
 
 @torch.no_grad()
 def _start_words(embedding: Tensor, tokenizer: PreTrainedTokenizerFast, sizes: TinyQwen) -> None:
-    """Set words apart, and give numbers waves of their value: a coordinate then starts as a neighbour of the next one, and what is learned
-    of one number is learned of those around it. Embedding: (vocabulary, hidden).
+    """Set words apart, and give numbers waves of their value.
+
+    A coordinate then starts as a neighbour of the next one, and what is learned of one number is learned of those around it.
+
+    Args:
+        embedding: (vocabulary, hidden), filled in place.
+        tokenizer: says which rows are numbers.
+        sizes: spread of the rows, and the largest number.
     """
     embedding.normal_(0, sizes.word_init)
     periods = torch.logspace(math.log10(4), math.log10(200), sizes.hidden_size // 2)
@@ -259,61 +246,6 @@ def _start_words(embedding: Tensor, tokenizer: PreTrainedTokenizerFast, sizes: T
                 angle = 2 * math.pi * number / periods
                 wave = torch.cat([angle.sin(), angle.cos()]) * math.sqrt(2) * sizes.word_init
                 embedding[ids[0]] = offset + wave
-
-
-def build_clip(folder: str | Path, words: Sequence[str], *, seed: int = 0, image_size: int = 64, width: int = 96) -> Path:
-    """Write a randomly initialised CLIP with tokenizer and image processor to a folder.
-
-    Args:
-        folder: where to.
-        words: words that become single tokens.
-        seed: of the weights.
-        image_size: square input, pixels.
-        width: hidden and projection width of both towers.
-    """
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(["<pad>", "<unk>", "<s>", "</s>", *sorted(set(words))])}, "<unk>")
-    )
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>", model_max_length=64
-    )
-    config = CLIPConfig(
-        text_config={
-            "vocab_size": len(fast),
-            "hidden_size": width,
-            "intermediate_size": 2 * width,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 64,
-            "bos_token_id": 2,
-            "eos_token_id": 3,
-            "pad_token_id": 0,
-        },
-        vision_config={
-            "hidden_size": width,
-            "intermediate_size": 2 * width,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": image_size,
-            "patch_size": 8,
-        },
-        projection_dim=width,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = CLIPModel(config)
-    size = {"height": image_size, "width": image_size}
-    # No crop: a subject at the border belongs to the picture.
-    image_processor = CLIPImageProcessor(size=size, do_center_crop=False, crop_size=size)
-    folder = Path(folder)
-    model.save_pretrained(folder)
-    CLIPProcessor(image_processor=image_processor, tokenizer=fast).save_pretrained(folder)
-    return folder
 
 
 def words_of(tars: Sequence[str]) -> list[str]:

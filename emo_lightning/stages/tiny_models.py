@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emo_lightning.models.tiny import TinyQwen, build_clip, build_qwen, words_of
+from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
+from emo_lightning.models.tiny_clip import build_clip
 
 
 def tiny_qwen_stage(

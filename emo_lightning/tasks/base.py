@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -15,45 +15,55 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
+from typing_extensions import override
+
+from emo_lightning.core.errors import InputError, UserError
+
+BatchT = TypeVar("BatchT")
+"""One of the batches in `data/batches.py`."""
+
+
+class TrainingError(UserError, RuntimeError):
+    """A training cannot go on as it is configured; the message names what does not fit."""
 
 
 @dataclass
 class OptimConfig:
-    """AdamW and its schedule.
-
-    Args:
-        lr: peak learning rate.
-        vision_lr: peak for the vision tower; None takes `lr`.
-        merger_lr: peak for the merger; None takes `lr`.
-        weight_decay: on matrices; vectors (norms, biases) get none.
-        betas: of AdamW.
-        schedule: after the warm-up.
-        warmup: share of all steps in which the rate rises linearly from zero.
-        final: rate at the end as a share of the peak.
-    """
+    """AdamW and its schedule."""
 
     lr: float = 1e-4
+    """Peak learning rate."""
     vision_lr: float | None = None
+    """Peak for the vision tower; null takes `lr`."""
     merger_lr: float | None = None
+    """Peak for the merger; null takes `lr`."""
     weight_decay: float = 0.01
+    """On matrices; vectors (norms, biases) get none."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """Of AdamW."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Of the rate after the warm-up."""
     warmup: float = 0.03
+    """Share of all steps in which the rate rises linearly from zero."""
     final: float = 0.0
+    """Rate at the end as a share of the peak."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "vision_lr", "merger_lr", "weight_decay"):
-            value = getattr(self, name)
+        rates = {"lr": self.lr, "vision_lr": self.vision_lr, "merger_lr": self.merger_lr, "weight_decay": self.weight_decay}
+        for name, value in rates.items():
             if value is not None and not 0 <= value < math.inf:
                 msg = f"optim.{name}: found {value}; expected 0 or more"
-                raise ValueError(msg)
-        for name in ("warmup", "final"):
-            if not 0 <= getattr(self, name) <= 1:
-                msg = f"optim.{name}: found {getattr(self, name)}; expected a share, 0 to 1"
-                raise ValueError(msg)
+                raise InputError(msg)
+        for name, share in {"warmup": self.warmup, "final": self.final}.items():
+            if not 0 <= share <= 1:
+                msg = f"optim.{name}: found {share}; expected a share, 0 to 1"
+                raise InputError(msg)
         if not all(0 <= beta < 1 for beta in self.betas):
             msg = f"optim.betas: found {list(self.betas)}; expected two numbers from 0 to below 1"
-            raise ValueError(msg)
+            raise InputError(msg)
+        if self.schedule not in ("cosine", "linear", "constant"):
+            msg = f"optim.schedule={self.schedule!r}; allowed: cosine, linear, constant"
+            raise InputError(msg)
 
     def factor(self, step: int, total: int) -> float:
         """Learning rate at an optimiser step as a share of the peak."""
@@ -68,10 +78,16 @@ class OptimConfig:
                 shape = 1 - done
             case "constant":
                 shape = 1.0
-            case _:
-                msg = f"optim.schedule={self.schedule!r}; allowed: cosine, linear, constant"
-                raise ValueError(msg)
         return self.final + (1 - self.final) * shape
+
+
+@runtime_checkable
+class CountsBatches(Protocol):
+    """A data module that knows the length of an epoch without making a loader."""
+
+    def train_batches(self, world_size: int) -> int:
+        """Micro-batches per rank and epoch."""
+        ...
 
 
 def total_steps(trainer: Trainer) -> int:
@@ -79,7 +95,11 @@ def total_steps(trainer: Trainer) -> int:
 
     `Trainer.estimated_stepping_batches` would build it before a checkpoint is restored, and its place in the epoch would be lost.
     """
-    batches = trainer.datamodule.train_batches(trainer.world_size)  # type: ignore[attr-defined]
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, CountsBatches):
+        msg = f"{type(data).__name__} has no method train_batches, which the schedule needs"
+        raise TypeError(msg)
+    batches = data.train_batches(trainer.world_size)
     limit = trainer.limit_train_batches
     if limit is not None:
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
@@ -91,11 +111,11 @@ def total_steps(trainer: Trainer) -> int:
         bounds.append(trainer.max_steps)
     if not bounds:
         msg = "trainer.max_epochs and trainer.max_steps are both unlimited; the schedule needs one of them"
-        raise ValueError(msg)
+        raise InputError(msg)
     return max(1, min(bounds))
 
 
-class Task(LightningModule):
+class Task(LightningModule, Generic[BatchT]):
     """A LightningModule whose loss is a *sum* over supervised items, averaged exactly before each optimiser step.
 
     `_step` of a subclass returns (sum of losses, number of items). Gradients of the sum are accumulated over micro-batches and
@@ -112,10 +132,12 @@ class Task(LightningModule):
         self._items: Tensor | None = None
         self.val_loss = MeanMetric()
 
-    def _step(self, batch: Any, stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: BatchT, stage: str) -> tuple[Tensor, Tensor]:
+        """(sum of losses, number of items) of one micro-batch of `train` or `val`."""
         raise NotImplementedError
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    @override
+    def training_step(self, batch: BatchT, batch_idx: int) -> Tensor:
         """One micro-batch; returns the loss that Lightning differentiates (a sum, see the class)."""
         total, count = self._step(batch, "train")
         self._items = count.detach() if self._items is None else self._items + count.detach()
@@ -124,7 +146,8 @@ class Task(LightningModule):
         # Lightning divides by the number of micro-batches and DDP by the number of ranks: both are undone here.
         return total * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    @override
+    def validation_step(self, batch: BatchT, batch_idx: int) -> None:
         """One batch of the validation set."""
         total, count = self._step(batch, "val")
         self.val_loss.update(total / count.clamp(min=1), count)
@@ -137,7 +160,8 @@ class Task(LightningModule):
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    @override
+    def on_train_batch_start(self, batch: BatchT, batch_idx: int) -> None:
         """Seed dropout by the place in training, so that a resumed run draws what the uninterrupted one drew."""
         place = (self.current_epoch * 1_000_003 + batch_idx) * 4099 + self.global_rank
         torch.manual_seed((self.seed * 7_368_787 + place) % 2**63)
@@ -163,7 +187,7 @@ class Task(LightningModule):
                 f"{len(silent)} parameters should train and got no gradient in the first step, first: {silent[0]}. "
                 "Freeze the part they belong to, or check gradient checkpointing and the loss weights"
             )
-            raise RuntimeError(msg)
+            raise TrainingError(msg)
 
     def grouped_parameters(self) -> Iterable[tuple[float, str, nn.Parameter]]:
         """(peak learning rate, name, parameter) of what trains; subclasses give parts their own rates."""
@@ -188,3 +212,16 @@ class Task(LightningModule):
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}
+
+
+def weights_of(checkpoint: dict[str, object]) -> dict[str, Tensor]:
+    """The weights in a Lightning checkpoint, by name; what is deleted from them is deleted from the checkpoint.
+
+    Raises:
+        TypeError: it is no checkpoint of a LightningModule.
+    """
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict):
+        msg = f"checkpoint: found {type(state).__name__} under 'state_dict'; expected a dict"
+        raise TypeError(msg)
+    return state

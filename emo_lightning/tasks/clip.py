@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.protocols import PairSample
 from emo_lightning.tasks.base import OptimConfig, Task
 
 
-class CLIPTask(Task):
+class CLIPTask(Task[PairBatch]):
     """CLIP's own loss over the pairs of a rank's batch; writes `model/`.
 
     Args:
@@ -35,6 +36,7 @@ class CLIPTask(Task):
         inputs = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt", padding=True, truncation=True))
         return {"inputs": inputs, "filler": torch.tensor(fillers)}
 
+    @override
     def _step(self, batch: PairBatch, stage: str) -> tuple[Tensor, Tensor]:
         count = (~batch["filler"]).sum()
         loss = self.clip(**batch["inputs"], return_loss=True).loss

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Self
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -23,52 +23,42 @@ from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
-from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive
-from emo_lightning.tasks.base import OptimConfig, Task
-from emo_lightning.tasks.ranks import rows_of_all_ranks, world_size
+from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
+from emo_lightning.tasks.base import OptimConfig, Task, TrainingError, weights_of
+from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size
+
+if TYPE_CHECKING:
+    from torch.nn.modules.module import _IncompatibleKeys
 
 HEAD_FOLDER = "head"
 
 
-class FeatureSource(Protocol):
-    """What the online mode needs of a backbone."""
-
-    hidden_size: int
-
-    def hidden_states(self, batch: Mapping[str, object], num_layers: int) -> Tensor:
-        """(num_layers, batch, tokens, hidden); index -1 is the last layer."""
-        ...
-
-
 @dataclass
 class DESHeadArgs:
-    """Arguments of `DESHead`.
-
-    Args:
-        hidden_size: width of the backbone; null takes it from the feature cache or the backbone.
-        num_layers: how many of the backbone's last layers are summed.
-        des_dim: width of the embedding; null is half of hidden_size.
-        num_heads: attention heads.
-        dropout: probability between the two projection layers.
-        fusion: attention parts that are on (both, self, cross, none).
-        pooling: learned token weights (weighted) or the plain mean.
-    """
+    """Shape of the `DESHead`."""
 
     hidden_size: int | None = None
+    """Width of the backbone; null takes it from the feature cache or the backbone."""
     num_layers: int = 4
+    """How many of the backbone's last layers are summed."""
     des_dim: int | None = None
+    """Width of the embedding; null is half of hidden_size."""
     num_heads: int = 1
+    """Attention heads."""
     dropout: float = 0.1
+    """Probability between the two projection layers."""
     fusion: Fusion = "both"
+    """Attention parts that are on (both, self, cross, none)."""
     pooling: Pooling = "weighted"
+    """Learned token weights (weighted) or the plain mean."""
 
 
-class DESTask(Task):
+class DESTask(Task[FeatureBatch | LabelledBatch]):
     """Trains a `DESHead` through a temporary linear classifier; the backbone stays frozen.
 
-    Loss of an image = cross-entropy against its emotion distribution + contrastive_weight · supervised contrastive
-    + intensity_weight · squared error of intensity on a 0–1 scale; a label it lacks adds nothing. It is averaged exactly over
-    the labelled images of all micro-batches and ranks; fillers count nowhere. The contrastive term compares the images of one
+    Loss of an image = cross-entropy against its emotion distribution + weight · each other loss of `DES_LOSSES` that has one
+    (supervised contrastive; squared error of intensity on a 0–1 scale); a label that it lacks adds nothing. It is averaged exactly
+    over the labelled images of all micro-batches and ranks; fillers count nowhere. A loss that compares images sees those of one
     micro-batch on all ranks. `val/loss` leaves it out, as it depends on how batches are cut.
 
     At the end of the fit the head with the best monitored checkpoint (else the last one) is written to `out`/head.
@@ -79,6 +69,7 @@ class DESTask(Task):
         contrastive_weight: weight of the supervised contrastive term; 0 switches it off.
         contrastive_temperature: its temperature.
         intensity_weight: weight of the intensity term; 0 switches it off.
+        losses: further losses of `DES_LOSSES`, name -> weight.
         backbone: computes hidden states from model inputs (online mode), frozen; null reads cached features.
         out: folder that gets head/; null is the trainer's default_root_dir.
         seed: of the initial weights and of dropout.
@@ -86,7 +77,6 @@ class DESTask(Task):
 
     head: DESHead
     classifier: nn.Linear
-    intensity: nn.Linear
 
     def __init__(
         self,
@@ -95,23 +85,20 @@ class DESTask(Task):
         contrastive_weight: float = 0.0,
         contrastive_temperature: float = 0.1,
         intensity_weight: float = 0.0,
+        losses: dict[str, float] | None = None,
         backbone: BackboneConfig | None = None,
         out: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(optim or OptimConfig(lr=1e-3), seed)
-        for name, value in {"contrastive_weight": contrastive_weight, "intensity_weight": intensity_weight}.items():
-            if value < 0:
-                msg = f"model.{name} is {value}; expected at least 0"
-                raise ValueError(msg)
+        self.loss_weights = _loss_weights({"contrastive": contrastive_weight, "intensity": intensity_weight}, losses or {})
         if contrastive_temperature <= 0:
             msg = f"model.contrastive_temperature is {contrastive_temperature}; expected more than 0"
-            raise ValueError(msg)
+            raise InputError(msg)
+        self.contrastive_temperature = contrastive_temperature
         self.head_args = head or DESHeadArgs()
-        self.contrastive_weight, self.contrastive_temperature = contrastive_weight, contrastive_temperature
-        self.intensity_weight = intensity_weight
         self.backbone_config = backbone
-        self.backbone: nn.Module | None = None
+        self.backbone: Backbone | None = None
         self.out = out
         self.val_accuracy = MulticlassAccuracy(len(EMOTIONS), average="micro")
 
@@ -125,26 +112,31 @@ class DESTask(Task):
                 f"model.backbone={self.backbone_config.path!r} would compute what the feature cache {data.paths['train']!r} holds; "
                 "leave it null, or use the kind `des_online` with tars"
             )
-            raise ValueError(msg)
+            raise InputError(msg)
         if self.backbone_config is not None and self.backbone is None:
             # Not as configured for fine-tuning: a fresh adapter on a frozen backbone would be noise to carry along.
             self.backbone = load_frozen(self.backbone_config)
         if self.backbone is not None:
             self.backbone.requires_grad_(False).eval()
-        hidden_size = self.head_args.hidden_size
-        if hidden_size is None:
-            source = self.backbone if self.backbone is not None else data
-            hidden_size = getattr(source, "hidden_size", None)
-        if hidden_size is None:
-            msg = "model.head.hidden_size is null, and neither a backbone nor the data module tells it; set it"
-            raise ValueError(msg)
+        hidden_size = self._hidden_size(data)
         # Own random state, the CPU's: heads on different backbones of one width start from the same weights, on any device.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(self.seed)
             self.head = DESHead(**{**asdict(self.head_args), "hidden_size": hidden_size})
             self.classifier = nn.Linear(self.head.des_dim, len(EMOTIONS))
-            if self.intensity_weight:
-                self.intensity = nn.Linear(self.head.des_dim, 1)
+            for name in self.loss_weights:
+                if width := DES_LOSSES[name].readout:
+                    self.add_module(name, nn.Linear(self.head.des_dim, width))
+
+    def _hidden_size(self, data: object) -> int:
+        if self.head_args.hidden_size is not None:
+            return self.head_args.hidden_size
+        if self.backbone is not None:
+            return self.backbone.hidden_size
+        if isinstance(data, FeatureDataModule):
+            return data.hidden_size
+        msg = "model.head.hidden_size is null, and neither a backbone nor the data module tells it; set it"
+        raise InputError(msg)
 
     def backbone_inputs(self) -> BackboneInputs:
         """For a data module of images (`ReadsImages`).
@@ -155,8 +147,7 @@ class DESTask(Task):
         if self.backbone is None:
             msg = "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
             raise InputError(msg)
-        net = cast(Backbone, self.backbone)  # what `configure_model` has loaded
-        return BackboneInputs(net.processor, net.model_type)
+        return BackboneInputs(self.backbone.processor, self.backbone.model_type)
 
     def embeddings(self) -> dict[str, EmbeddingDataset]:
         """For a data module of features (`ReadsFeatures`): none, the head learns on the features themselves."""
@@ -176,15 +167,19 @@ class DESTask(Task):
             hidden, mask = batch["hidden_states"], batch["mask"]
             if len(hidden) < layers:
                 msg = f"the feature cache has {len(hidden)} layers; model.head.num_layers is {layers}"
-                raise ValueError(msg)
-            return self.head(hidden[-layers:], mask)
+                raise InputError(msg)
+            return self._embedded(hidden[-layers:], mask)
         if self.backbone is None:
             msg = "the batch has no key 'hidden_states'; use a feature cache, or set model.backbone"
-            raise ValueError(msg)
+            raise InputError(msg)
         # no_grad and not inference_mode: inference tensors cannot be saved for the head's backward.
         with torch.no_grad():
-            hidden = cast(FeatureSource, self.backbone).hidden_states(batch, layers)
-        return self.head(hidden, batch["attention_mask"])
+            hidden = self.backbone.hidden_states(batch, layers)
+        return self._embedded(hidden, batch["attention_mask"])
+
+    def _embedded(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        des: Tensor = self.head(hidden, mask)
+        return des
 
     def on_fit_start(self) -> None:
         """Refuse sets without a label, before the first step."""
@@ -199,51 +194,48 @@ class DESTask(Task):
         counted = ~batch["filler"]
         logits = self.classifier(des)
         total, labelled = soft_cross_entropy(logits, batch["target"], counted)
-        if self.intensity_weight:
-            error, has_intensity = intensity_squared_error(self.intensity(des).squeeze(-1), batch["intensity"], counted)
-            total, labelled = total + self.intensity_weight * error, labelled | has_intensity
-        if stage == "train" and self.contrastive_weight:
-            total = total + self.contrastive_weight * self._contrastive(des, batch["emotion"], counted)
+        for name, weight in self.loss_weights.items():
+            loss = DES_LOSSES[name]
+            if loss.compares_images and stage != "train":
+                continue
+            readout = self.get_submodule(name)(des) if loss.readout else None
+            inputs = LossInputs(
+                des, readout, batch["target"], batch["emotion"], batch["intensity"], counted, self.contrastive_temperature
+            )
+            value, has_label = _over_all_ranks(loss, inputs) if loss.compares_images else loss.compute(inputs)
+            total = total + weight * value
+            labelled = labelled if has_label is None else labelled | has_label
         if stage == "val":
             known = counted & (batch["emotion"] != NO_EMOTION)
             self.val_accuracy.update(logits[known], batch["emotion"][known])
         return total, labelled.sum()
 
-    def _contrastive(self, des: Tensor, emotion: Tensor, counted: Tensor) -> Tensor:
-        """This rank's share of the sum over the anchors of all ranks.
-
-        Its gradients, summed over ranks, are those of the whole: each rank differentiates the whole by its own rows.
-        """
-        des, emotion, counted = (rows_of_all_ranks(tensor) for tensor in (des, emotion, counted))
-        whole = supervised_contrastive(des, emotion, counted, self.contrastive_temperature)
-        return whole - whole.detach() * (1 - 1 / world_size())
-
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` and `val/accuracy` (percent), exact over ranks.
 
         Raises:
-            ValueError: the validation set has no label.
+            InputError: the validation set has no label.
         """
         if self.val_loss.compute().isnan() and not float(self.val_loss.weight):
             msg = "no validation image has an emotion label; validate on labelled images"
-            raise ValueError(msg)
+            raise InputError(msg)
         super().on_validation_epoch_end()
         self.log("val/accuracy", 100 * self.val_accuracy.compute(), prog_bar=True)
         self.val_accuracy.reset()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Leave the frozen backbone out of the checkpoint."""
-        state = checkpoint["state_dict"]
+        state = weights_of(checkpoint)
         for name in [name for name in state if name.startswith("backbone.")]:
             del state[name]
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False) -> _IncompatibleKeys:
         """Strict but for the frozen backbone, which checkpoints do not hold."""
-        result = super().load_state_dict(state_dict, strict=False, assign=assign)
+        result: _IncompatibleKeys = super().load_state_dict(state_dict, strict=False, assign=assign)
         missing = [name for name in result.missing_keys if not name.startswith("backbone.")]
         if strict and (missing or result.unexpected_keys):
             msg = f"checkpoint does not fit: tensors missing {missing}, unexpected {result.unexpected_keys}"
-            raise RuntimeError(msg)
+            raise TrainingError(msg)
         return result
 
     def on_fit_end(self) -> None:
@@ -257,6 +249,54 @@ class DESTask(Task):
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         head.save_pretrained(folder)
         rank_zero_info(f"DES head written to {folder} (weights: {best or 'last step'})")
+
+
+def _loss_weights(own: dict[str, float], further: dict[str, float]) -> dict[str, float]:
+    """Weights of the losses that are on, in the order of `DES_LOSSES`.
+
+    Args:
+        own: of the losses that have a key of their own, `model.NAME_weight`.
+        further: `model.losses`.
+
+    Raises:
+        InputError: a negative weight, an unknown loss, or one that has a key of its own.
+    """
+    for name, weight in further.items():
+        if name in own:
+            msg = f"model.losses: {name!r} has a key of its own; set model.{name}_weight"
+            raise InputError(msg)
+        if name not in DES_LOSSES:
+            allowed = sorted(DES_LOSSES.keys() - own.keys())
+            msg = f"model.losses: found {name!r}; allowed: {', '.join(allowed) or 'none'}"
+            raise InputError(msg)
+        if weight < 0:
+            msg = f"model.losses.{name} is {weight}; expected at least 0"
+            raise InputError(msg)
+    for name, weight in own.items():
+        if weight < 0:
+            msg = f"model.{name}_weight is {weight}; expected at least 0"
+            raise InputError(msg)
+    weights = own | further
+    return {name: weights[name] for name in DES_LOSSES if weights.get(name)}
+
+
+def _over_all_ranks(loss: DESLoss, inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
+    """This rank's share of a loss over the images of all ranks.
+
+    Its gradients, summed over ranks, are those of the whole: each rank differentiates the whole by its own rows.
+    """
+    whole, _ = loss.compute(
+        LossInputs(
+            rows_of_all_ranks(inputs.des),
+            None if inputs.readout is None else rows_of_all_ranks(inputs.readout),
+            rows_of_all_ranks(inputs.target),
+            rows_of_all_ranks(inputs.emotion),
+            rows_of_all_ranks(inputs.intensity),
+            rows_of_all_ranks(inputs.counted),
+            inputs.temperature,
+        )
+    )
+    return whole - whole.detach() * (1 - 1 / world_size()), None
 
 
 def best_checkpoint(trainer: pl.Trainer) -> str | None:

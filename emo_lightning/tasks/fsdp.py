@@ -21,6 +21,9 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from emo_lightning.core.errors import InputError
+from emo_lightning.tasks.base import TrainingError
+
 
 class ShardedStrategy(ModelParallelStrategy):
     """FSDP2 on CPU (gloo) and GPU (nccl), for a task that shards its networks in `configure_model`.
@@ -46,7 +49,7 @@ class ShardedStrategy(ModelParallelStrategy):
         """As Lightning's.
 
         Raises:
-            ValueError: something that trains is not sharded, so that ranks would drift apart in silence.
+            InputError: something that trains is not sharded, so that ranks would drift apart in silence.
         """
         assert self.model is not None
         whole = [name for name, p in self.model.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
@@ -55,7 +58,7 @@ class ShardedStrategy(ModelParallelStrategy):
                 f"trainer.strategy=fsdp: {type(self.model).__name__} does not shard {len(whole)} of its parameters, first: {whole[0]}; "
                 "use trainer.strategy=ddp"
             )
-            raise ValueError(msg)
+            raise InputError(msg)
         super().setup(trainer)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
@@ -69,7 +72,7 @@ class ShardedStrategy(ModelParallelStrategy):
         assert self.model is not None
         plain = _plain(optimizer)
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        state: dict[str, Any] = get_optimizer_state_dict(self.model, plain, options=options)  # type: ignore[assignment]
+        state: dict[str, Any] = get_optimizer_state_dict(self.model, plain, options=options)
         if not state:
             return {}
         number = {name: i for i, name in enumerate(_names(self.model, plain))}
@@ -80,7 +83,7 @@ class ShardedStrategy(ModelParallelStrategy):
             ],
         }
 
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
         """Give each rank its shards of the weights and of the optimiser's state; returns the checkpoint."""
         assert self.model is not None
         path = Path(self.broadcast(checkpoint_path))
@@ -114,7 +117,7 @@ def _named(state: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     if sum(len(group["params"]) for group in state["param_groups"]) != len(names):
         found = sum(len(group["params"]) for group in state["param_groups"])
         msg = f"checkpoint does not fit this model: its optimiser has {found} parameters, this one {len(names)}"
-        raise RuntimeError(msg)
+        raise TrainingError(msg)
     return {
         "state": {names[number]: value for number, value in numbers.items()},
         "param_groups": [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from emo_lightning.core.records import Prediction, Record, SchemaError, read_jsonl, write_jsonl
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import read_object, write_json
+from emo_lightning.core.records import Prediction, Record, read_jsonl, write_jsonl
 
 
-class AnswerFiles:
+class PredictionFiles:
     """`OUT.jsonl` in the making.
 
     Every rank appends whole lines to `OUT.jsonl.parts/RANK.jsonl`; a last line without its end is the mark of a kill and is asked
@@ -25,20 +26,17 @@ class AnswerFiles:
         self.folder = out.with_name(out.name + ".parts")
         self.about_file = out.with_name(out.name.removesuffix(".jsonl") + ".about.json")
 
-    def begin(self, about: dict[str, Any]) -> None:
+    def begin(self, about: Mapping[str, object]) -> None:
         """Start or go on: gather what is there. For one rank alone, before the others read.
 
         Args:
             about: what decides the answers; keys that begin with `_` are kept as a note and not compared.
 
         Raises:
-            SchemaError: what is there was answered by another model, or to other questions.
+            InputError: what is there was answered by another model, or to other questions.
         """
-        self.out.parent.mkdir(parents=True, exist_ok=True)
         self._check(about)
-        temporary = self.about_file.with_name(self.about_file.name + ".tmp")
-        temporary.write_text(json.dumps(about, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.about_file)
+        write_json(self.about_file, dict(about))
         self.folder.mkdir(exist_ok=True)
         parts = sorted(self.folder.glob("[0-9]*.jsonl"))
         if parts:
@@ -49,24 +47,20 @@ class AnswerFiles:
         for part in parts:
             part.unlink()
 
-    def _check(self, about: dict[str, Any]) -> None:
+    def _check(self, about: Mapping[str, object]) -> None:
         if not self.about_file.exists():
             if self.out.exists():
                 msg = f"{self.out} exists, and nothing says who made it; choose another name, or remove it"
-                raise SchemaError(msg)
+                raise InputError(msg)
             return
-        try:
-            old = json.loads(self.about_file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            msg = f"{self.about_file}: not JSON: {error}"
-            raise SchemaError(msg) from None
+        old = read_object(self.about_file)
         for key in sorted({*old, *about}):
             if not key.startswith("_") and old.get(key) != about.get(key):
                 msg = (
                     f"{self.out} was begun with {key} {_short(old.get(key))}, now it is {_short(about.get(key))}; choose another name, "
                     f"or remove {self.out}, {self.about_file.name} and {self.folder.name}"
                 )
-                raise SchemaError(msg)
+                raise InputError(msg)
 
     @property
     def _kept(self) -> Path:
@@ -103,21 +97,22 @@ def _whole_lines(part: Path) -> Iterable[Prediction]:
         yield Prediction.from_json(line, f"{part}:{number}")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def of_record(prediction: Prediction, record: Record) -> Prediction:
+def with_image_identity(prediction: Prediction, record: Record) -> Prediction:
     """The prediction with what names its image."""
     return prediction.model_copy(update={"source": record.source, "split": record.split, "sha256": record.sha256})
 
 
-def counts_line(predictions: Iterable[Prediction]) -> str:
+def summary_line(predictions: Iterable[Prediction]) -> str:
     """How many predictions, and how many of them have something that could not be read or no reply at all."""
     total = unreadable = silent = 0
     for prediction in predictions:
-        replies = prediction.provenance.get("replies", [])
+        found = prediction.provenance.get("replies", [])
+        replies = [reply for reply in found if isinstance(reply, dict)] if isinstance(found, list) else []
         total += 1
         unreadable += any("problems" in reply and reply.get("reply") is not None for reply in replies)
         silent += any(reply.get("reply") is None for reply in replies)

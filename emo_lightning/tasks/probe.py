@@ -6,15 +6,18 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn import functional
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import CatMetric, MetricCollection
+from typing_extensions import override
 
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import write_text
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Prediction, write_jsonl
 from emo_lightning.data.batches import EmbeddingBatch
 from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
@@ -23,7 +26,7 @@ from emo_lightning.metrics.classification import classification_metrics, classif
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import OptimConfig, Task, total_steps
-from emo_lightning.tasks.ranks import sum_over_ranks, world_size
+from emo_lightning.tasks.collectives import sum_over_ranks, world_size
 
 PROBE_FOLDER = "probe"
 METRICS_FILE = "metrics.json"
@@ -34,7 +37,7 @@ CLASSES = len(EMOTIONS)
 STATISTICS_ROWS = 65_536
 
 
-class ProbeTask(Task):
+class ProbeTask(Task[EmbeddingBatch]):
     """Trains a grid of linear probes at once, chooses one on validation, reports it on the evaluation sets.
 
     The DES of every set is computed once, shared among the ranks, before the first step; the probes then train in memory, on all
@@ -123,7 +126,7 @@ class ProbeTask(Task):
                 f"{cache.directory} has {cache.spec.num_layers} layers of width {cache.spec.hidden_size}; the DES head "
                 f"{self.des_head} needs {head.num_layers} of width {head.hidden_size}"
             )
-            raise ValueError(msg)
+            raise InputError(msg)
         row_of = {key: row for row, key in enumerate(cache.keys)}
         des = torch.zeros(len(cache), head.des_dim)
         for batch in self.data.feature_loader(name):
@@ -139,12 +142,15 @@ class ProbeTask(Task):
 
     def forward(self, des: Tensor) -> Tensor:
         """Logits of all probes: (batch, des_dim) to (grid, batch, classes)."""
-        return self.probes(des)
+        logits: Tensor = self.probes(des)
+        return logits
 
+    @override
     def validation_step(self, batch: EmbeddingBatch, batch_idx: int) -> None:
         """One validation batch."""
         self._step(batch, "val")
 
+    @override
     def test_step(self, batch: EmbeddingBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of an evaluation set."""
         self._step(batch, self.data.evaluation_sets[dataloader_idx])
@@ -155,7 +161,7 @@ class ProbeTask(Task):
         target = batch["emotion"][counted]
         logits = self(batch["des"])[:, counted]  # (grid, labelled, classes)
         # (grid, labelled). The probes share no parameter: the gradient of the sum over the grid gives each its own.
-        losses = F.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits)), reduction="none").unflatten(
+        losses = functional.cross_entropy(logits.flatten(0, 1), target.repeat(len(logits)), reduction="none").unflatten(
             0, (len(logits), -1)
         )
         match stage:
@@ -173,7 +179,7 @@ class ProbeTask(Task):
         """Choose the probe; log its cross-entropy, accuracy and macro-F1 (percent).
 
         Raises:
-            ValueError: every probe has diverged.
+            InputError: every probe has diverged.
         """
         losses = self.val_losses.compute().view(-1, len(self.grid)).double().mean(0)
         predicted = self.val_predicted.compute().long().view(-1, len(self.grid))
@@ -183,7 +189,7 @@ class ProbeTask(Task):
         best = int(losses.nan_to_num(nan=math.inf).argmin())
         if not bool(losses[best].isfinite()):
             msg = f"all probes of the grid {self.grid} diverge; take lower learning_rates"
-            raise ValueError(msg)
+            raise InputError(msg)
         scores = classification_scores(predicted[:, best], target)
         if not self.trainer.sanity_checking:
             self.chosen.fill_(best)
@@ -196,7 +202,7 @@ class ProbeTask(Task):
         """Refuse probes that were never trained."""
         if int(self.chosen) < 0 or not self.probes.fitted:
             msg = "no probe has been chosen: fit first, or give the checkpoint of a fit (ckpt_path)"
-            raise ValueError(msg)
+            raise InputError(msg)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics; write the results (rank 0)."""
@@ -208,7 +214,7 @@ class ProbeTask(Task):
         self.log_dict(results)
         loss, accuracy, f1 = self.validation.tolist()
         rate, decay = self.grid[int(self.chosen)]
-        report = {
+        report: dict[str, object] = {
             **results,
             "val/loss": loss,
             "val/accuracy": accuracy,
@@ -218,17 +224,14 @@ class ProbeTask(Task):
         if self.trainer.is_global_zero:
             self._write(report)
 
-    def _write(self, report: dict[str, Any]) -> None:
+    def _write(self, report: dict[str, object]) -> None:
         out = Path(self.out or self.trainer.default_root_dir)
-        out.mkdir(parents=True, exist_ok=True)
         probe = self.probes.select(int(self.chosen))
         probe.save_pretrained(out / PROBE_FOLDER)
         write_jsonl(out / PREDICTIONS_FILE, self._predictions(probe))
         tables = [embedding_table(self.embedded[name], name) for name in self.data.evaluation_sets]
         EmbeddingTable.concatenate(tables).write(out / TABLE_FILE)
-        temporary = out / f"{METRICS_FILE}.tmp"
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        temporary.replace(out / METRICS_FILE)
+        write_text(out / METRICS_FILE, json.dumps(report, indent=2) + "\n")
 
     @torch.no_grad()
     def _predictions(self, probe: LinearProbes) -> Iterator[Prediction]:
@@ -253,7 +256,7 @@ class ProbeTask(Task):
         super().on_before_optimizer_step(optimizer)
         self.probes.finish_gradients()
 
-    def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with Nesterov's momentum and a learning rate per probe; warm-up and cosine over the whole fit."""
         optimizer = torch.optim.SGD(self.probes.parameter_groups(), momentum=self.momentum, nesterov=self.momentum > 0)
         total = total_steps(self.trainer)

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
-import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
 from emo_lightning.core.records import GroundedObject, PredictedObject
-from emo_lightning.data.chat import objective, parse_reply
+from emo_lightning.data.chat import objective, parse_answer
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
-from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.sharding import is_sharded
+from emo_lightning.tasks.sft import SFTTask
+
+
+class BoxGroup(TypedDict):
+    """Boxes of one kind, as W&B takes them."""
+
+    box_data: list[dict[str, object]]
+    """Each with `position` in pixels, `class_id` and `box_caption`."""
+    class_labels: dict[int, str]
+    """Names of the kinds."""
 
 
 class SampleLogger(Callback):
@@ -32,34 +42,37 @@ class SampleLogger(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Generate and log; without a W&B logger there is nowhere to show a picture, and nothing is generated."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
-        if not loggers or not isinstance(net := getattr(pl_module, "net", None), Backbone):
+        data = getattr(trainer, "datamodule", None)
+        if not loggers or not isinstance(pl_module, SFTTask) or not isinstance(data, ConversationDataModule):
             return
         # Where every rank holds a part of the weights, all have to take part, with the same questions.
-        if not trainer.is_global_zero and not is_sharded(net):
+        if not trainer.is_global_zero and not is_sharded(pl_module.net):
             return
-        images, captions, boxes = self._samples(trainer, pl_module)
+        images, captions, boxes = self._samples(pl_module, data)
         for logger in loggers if trainer.is_global_zero else []:
             logger.log_image("val/samples", images, step=trainer.global_step, caption=captions, boxes=boxes)
 
-    def _samples(self, trainer: Trainer, task: Any) -> tuple[list[Any], list[str], list[Any]]:
-        data = trainer.datamodule.dataset("val")  # type: ignore[attr-defined]
-        names = list(trainer.datamodule.objectives)  # type: ignore[attr-defined]
+    def _samples(
+        self, task: SFTTask, module: ConversationDataModule
+    ) -> tuple[list[Image.Image], list[str], list[dict[str, BoxGroup]]]:
+        """Pictures of one size, what was said of each, and its boxes."""
+        data = module.dataset("val")
         collate = Collator(task.net.processor, task.net.model_type, answers=False)
         questions = [data[Slot(row, False)] for row in range(min(self.count, len(data)))]
         captions = ["" for _ in questions]
         found: list[list[PredictedObject]] = [[] for _ in questions]
-        for name in names:
+        for name in module.objectives:
             batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])
-            moved = {k: v.to(task.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-            for i, reply in enumerate(task.net.generate(moved, self.max_new_tokens)):
-                said = parse_reply(
-                    reply,
+            moved = move_data_to_device(batch, task.device)
+            for i, answer in enumerate(task.net.generate(moved, self.max_new_tokens)):
+                said = parse_answer(
+                    answer,
                     id=questions[i].key,
                     original=batch["original_size"][i],
                     resized=batch["resized_size"][i],
                     codec=collate.codec,
                 )
-                captions[i] += f"{name}: {reply}\n"
+                captions[i] += f"{name}: {answer}\n"
                 found[i] += said.objects
         true = [q.record.primary_objects if q.record is not None else [] for q in questions]
         return (
@@ -78,12 +91,12 @@ def _same_size(images: Sequence[Image.Image]) -> list[Image.Image]:
     return padded
 
 
-def _boxes(predicted: Sequence[PredictedObject], annotated: Sequence[GroundedObject]) -> dict[str, Any]:
+def _boxes(predicted: Sequence[PredictedObject], annotated: Sequence[GroundedObject]) -> dict[str, BoxGroup]:
     """W&B's box format, in pixels of the image: what was predicted and what is annotated, each where there is any."""
     labels = {0: "predicted", 1: "annotated"}
 
-    def group(items: Sequence[PredictedObject | GroundedObject], label: int) -> dict[str, Any]:
-        rows = [
+    def group(items: Sequence[PredictedObject | GroundedObject], label: int) -> BoxGroup:
+        rows: list[dict[str, object]] = [
             {
                 "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, o.bbox), strict=True)),
                 "class_id": label,

@@ -1,25 +1,30 @@
-"""Supervised fine-tuning of Qwen2.5-VL: both rounds of section 3.3, and the neutral base of the demo world.
+"""Supervised fine-tuning of the backbone: both rounds of section 3.3, and the neutral base of the demo world.
 
 A round is a YAML: it chooses the objectives (`data.objectives`) and where to start (`model.backbone.path`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
+from typing_extensions import override
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.sharding import gather_trained, shard
-from emo_lightning.tasks.base import OptimConfig, Task
+from emo_lightning.tasks.base import OptimConfig, Task, TrainingError, weights_of
+
+if TYPE_CHECKING:
+    from torch.nn.modules.module import _IncompatibleKeys
 
 
-class SFTTask(Task):
+class SFTTask(Task[ChatBatch]):
     """Cross-entropy on the answer's tokens (equation 1).
 
     Fine-tuning on hard emotion words costs a model what it knew of other data sets: `soft_labels`, `distribution_weight` and a
@@ -44,7 +49,7 @@ class SFTTask(Task):
         super().__init__(optim, seed)
         if distribution_weight < 0:
             msg = f"model.distribution_weight is {distribution_weight}; expected at least 0"
-            raise ValueError(msg)
+            raise InputError(msg)
         self.soft_labels, self.distribution_weight = soft_labels, distribution_weight
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
@@ -59,6 +64,7 @@ class SFTTask(Task):
             if self.device_mesh is not None:
                 shard(self.backbone, self.device_mesh)
 
+    @override
     def on_before_batch_transfer(self, batch: ChatBatch, dataloader_idx: int) -> ChatBatch:
         """Check the batch while it is on the CPU."""
         check_batch(batch, self.net)
@@ -93,28 +99,31 @@ class SFTTask(Task):
                 own = rates[self.net.part_of(name)]
                 yield self.optim.lr if own is None else own, name, parameter
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep only what trains: a checkpoint of a LoRA run on 3B is megabytes, the base is where it came from."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         if trainable:
-            checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trainable}
+            checkpoint["state_dict"] = {k: v for k, v in weights_of(checkpoint).items() if k in trainable}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Refuse a checkpoint that lacks something that trains, or holds something unknown."""
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
-        lost = trainable - checkpoint["state_dict"].keys()
-        foreign = checkpoint["state_dict"].keys() - {name for name, _ in self.named_parameters()}
+        found = weights_of(checkpoint).keys()
+        lost = trainable - found
+        foreign = found - {name for name, _ in self.named_parameters()}
         if lost or foreign:
             first = sorted(lost or foreign)[0]
             msg = (
                 f"checkpoint does not fit this model: {len(lost)} trained weights missing, {len(foreign)} unknown, first: {first}. "
                 "Was model.backbone changed since it was written?"
             )
-            raise RuntimeError(msg)
+            raise TrainingError(msg)
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+    @override
+    def load_state_dict(self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False) -> _IncompatibleKeys:
         """Not strict: what is frozen (4-bit weights among it) was loaded with the backbone, the rest has been checked."""
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
+        result: _IncompatibleKeys = super().load_state_dict(state_dict, strict=False, assign=assign)
+        return result
 
     def on_fit_end(self) -> None:
         """Write the adapter (or the model) where the next stage looks for it."""

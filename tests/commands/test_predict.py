@@ -15,7 +15,7 @@ import pytest
 from emo_lightning.cli import main
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.models.backbone import Backbone
-from emo_lightning.tasks.prediction_files import AnswerFiles
+from emo_lightning.tasks.prediction_files import PredictionFiles
 
 TOKENS = "12"
 
@@ -93,7 +93,7 @@ def test_a_killed_pass_goes_on_by_sample(whole: Path, adapter: Path, world_tars:
 
 @pytest.mark.parametrize("step", ["gathered", "part gone", "written"])
 def test_a_kill_between_any_two_steps_of_the_end_loses_nothing(step: str, tmp_path: Path) -> None:
-    files = AnswerFiles(tmp_path / "p.jsonl")
+    files = PredictionFiles(tmp_path / "p.jsonl")
     files.begin({"model": "m"})
     files.append(0, [Prediction(id="b")])
     files.append(1, [Prediction(id="a")])
@@ -104,7 +104,7 @@ def test_a_kill_between_any_two_steps_of_the_end_loses_nothing(step: str, tmp_pa
             (files.folder / "00000.jsonl").unlink()
     else:
         shutil.copy(files.folder / "00000.jsonl", files.out)
-    again = AnswerFiles(tmp_path / "p.jsonl")
+    again = PredictionFiles(tmp_path / "p.jsonl")
     again.begin({"model": "m"})
     assert {p.id for p in again.answered()} == {"a", "b"}
     assert [p.id for p in again.finish()] == ["a", "b"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emo_lightning.core.records import EMOTIONS, GroundedObject, Record
-from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, answer, merge_predictions, objective, parse_reply, prompt
+from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, answer, merge_predictions, objective, parse_answer, prompt
 from emo_lightning.models.families import AbsolutePixels, Relative1000, family_of
 
 CODEC = family_of("qwen2_5_vl").codec
@@ -48,7 +48,7 @@ def records(draw: st.DrawFn) -> Record:
 
 def parsed(reply: str, **kwargs: Any) -> Any:
     """A prediction of an image that is seen in half its size."""
-    return parse_reply(reply, **({"id": "r", "original": (200, 100), "resized": (100, 50), "codec": CODEC} | kwargs))
+    return parse_answer(reply, **({"id": "r", "original": (200, 100), "resized": (100, 50), "codec": CODEC} | kwargs))
 
 
 @settings(max_examples=150, deadline=None)
@@ -58,7 +58,7 @@ def test_a_perfect_reply_gives_the_labels_back(record: Record, columns: int, row
     keys = OBJECTIVES["explain"].available(record)
     text = answer(keys, record, codec, resized)
     assert list(json.loads(text)) == list(keys)
-    said = parse_reply(text, id=record.id, original=(record.width, record.height), resized=resized, codec=codec)
+    said = parse_answer(text, id=record.id, original=(record.width, record.height), resized=resized, codec=codec)
     for key in ("description", "background", "attribute", "subject", "emotion", "intensity"):
         assert getattr(said, key) == getattr(record, key)
     assert "problems" not in said.provenance

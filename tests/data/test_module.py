@@ -15,7 +15,8 @@ from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.tasks.clip import CLIPTask
 from emo_lightning.tasks.des import DESTask
-from emo_lightning.tasks.inference import FeatureTask, PredictTask
+from emo_lightning.tasks.features import FeatureTask
+from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.probe import ProbeTask
 from emo_lightning.tasks.sft import SFTTask
 

@@ -42,10 +42,10 @@ def test_last_two_global_batches_share_evenly():
 
 def test_order_depends_on_seed_and_epoch_alone():
     assert _epoch(40, 3, 2, seed=5, epoch=7) == _epoch(40, 3, 2, seed=5, epoch=7)
-    orders = {tuple(EpochBatches(40, 3, seed=seed).order(epoch)) for seed in range(3) for epoch in range(3)}
+    orders = {tuple(EpochBatches(40, 3, seed=seed).plan(epoch)) for seed in range(3) for epoch in range(3)}
     assert len(orders) == 9
     one, two = EpochBatches(40, 3, seed=5), EpochBatches(40, 4, seed=5, rank=1, world_size=2)
-    assert (one.order(2) == two.order(2)).all()
+    assert (one.plan(2) == two.plan(2)).all()
 
 
 def test_ranks_together_take_what_one_process_takes():

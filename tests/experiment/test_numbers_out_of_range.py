@@ -12,7 +12,7 @@ from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.tasks.base import OptimConfig
-from emo_lightning.tasks.inference import PredictTask
+from emo_lightning.tasks.predict import PredictTask
 
 MODULES: dict[Any, dict[str, Any]] = {
     ConversationDataModule: {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},

@@ -25,8 +25,8 @@ from emo_lightning.models.des import DESHead
 from emo_lightning.models.tiny import TinyQwen, build_qwen
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
-from emo_lightning.tasks.inference import FeatureTask
 from emo_lightning.tasks.probe import ProbeTask
 from emo_lightning.tasks.sft import SFTTask
 from tests.models.test_backbone import asked

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.precision import DoublePrecision
 from safetensors.torch import load_file
 
+from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone
 from emo_lightning.models.sharding import is_sharded, shard
 from emo_lightning.tasks.base import OptimConfig
@@ -23,6 +24,7 @@ from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
 from emo_lightning.tasks.sample_logger import SampleLogger
 from emo_lightning.tasks.sft import SFTTask
+from tests.patience import PATIENCE
 from tests.tasks.test_sft import data, trainer
 
 STEPS = 3
@@ -72,7 +74,8 @@ def two_ranks(tars: Path, model: Path, out: Path) -> None:
     fit(tars, model, out / "full", 2, "fsdp", FULL)
     try:
         run = trainer(out, max_steps=1, devices=2, strategy=ShardedStrategy())
-        run.fit(DESTask(DESHeadArgs(hidden_size=8)), datamodule=data(tars))
+        images = LabelledDataModule([str(tars / "*-train-*.tar")], [str(tars / "*-val-*.tar")])
+        run.fit(DESTask(DESHeadArgs(hidden_size=8)), datamodule=images)
     except ValueError as error:
         (out / "refused.txt").write_text(str(error))
 
@@ -102,7 +105,7 @@ def test_two_sharded_ranks_equal_one_process(world_tars: Path, tiny_qwen: Path, 
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

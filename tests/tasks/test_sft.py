@@ -23,6 +23,7 @@ from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch
+from tests.patience import PATIENCE
 
 
 def data(tars: Path, **kwargs: Any) -> ConversationDataModule:
@@ -203,7 +204,7 @@ def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) 
     for devices in (1, 2):
         command = [sys.executable, str(script), str(world_tars), str(tiny_qwen), str(tmp_path), str(devices)]
         done = subprocess.run(
-            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=600, check=False
+            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")
@@ -325,16 +326,16 @@ class Dropping(ConversationDataModule):
 
     lost = "mm_token_type_ids"
 
-    def collate(self, name: str) -> Any:
-        collate = super().collate(name)
+    def collate_fn(self) -> Any:
+        collate = super().collate_fn()
         return lambda questions: {k: v for k, v in collate(questions).items() if k != self.lost}
 
 
 class Cutting(Dropping):
     """Cuts every sequence, as truncation to a length would."""
 
-    def collate(self, name: str) -> Any:
-        collate = ConversationDataModule.collate(self, name)
+    def collate_fn(self) -> Any:
+        collate = ConversationDataModule.collate_fn(self)
         names = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
         return lambda questions: {k: v[:, 8:] if k in names else v for k, v in collate(questions).items()}
 
@@ -342,8 +343,8 @@ class Cutting(Dropping):
 class Unsupervised(Dropping):
     """Has no target."""
 
-    def collate(self, name: str) -> Any:
-        collate = ConversationDataModule.collate(self, name)
+    def collate_fn(self) -> Any:
+        collate = ConversationDataModule.collate_fn(self)
         return lambda questions: {k: torch.full_like(v, IGNORE) if k == "labels" else v for k, v in collate(questions).items()}
 
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from typing_extensions import override
+
 from emo_lightning.core.records import Box
 
 Size = tuple[int, int]
@@ -39,28 +41,32 @@ class BoxCodec(Protocol):
 
 
 @dataclass(frozen=True)
-class AbsolutePixels:
+class AbsolutePixels(BoxCodec):
     """Whole pixels of the resized image (Qwen2.5-VL)."""
 
+    @override
     def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
         """See `BoxCodec.encode`."""
         return _encode(box, original_size, resized_size)
 
+    @override
     def decode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> Box:
         """See `BoxCodec.decode`."""
         return _decode(box, original_size, resized_size)
 
 
 @dataclass(frozen=True)
-class Relative1000:
+class Relative1000(BoxCodec):
     """Thousandths of the image's width and height (Qwen2-VL, Qwen3-VL); the resized size plays no part."""
 
     FRAME: ClassVar[Size] = (1000, 1000)
 
+    @override
     def encode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> tuple[int, int, int, int]:
         """See `BoxCodec.encode`."""
         return _encode(box, original_size, self.FRAME)
 
+    @override
     def decode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> Box:
         """See `BoxCodec.decode`."""
         return _decode(box, original_size, self.FRAME)

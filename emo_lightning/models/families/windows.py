@@ -15,11 +15,10 @@ NAME = "windowed_flash_sdpa"
 
 
 def windowed_attention(
-    module: nn.Module,
+    _module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
     *,
     cu_seq_lens_q: Tensor,
     max_length_q: int,
@@ -30,16 +29,15 @@ def windowed_attention(
     """Attention within windows, in the form that transformers' registry of attention functions asks for.
 
     Args:
-        module: unused.
+        _module: unused.
         query: (1, heads, patches, d); `key` and `value` likewise.
         key: see `query`.
         value: see `query`.
-        attention_mask: None; what may be attended to is said by the boundaries.
         cu_seq_lens_q: (windows + 1,), where each window begins, and the number of patches.
         max_length_q: patches of the largest window.
         scaling: of the products; None is d^-0.5.
         dropout: on the weights.
-        **_: what else transformers hands to every implementation.
+        **_: what else transformers hands to every implementation; the mask is None, as the boundaries say what may be attended to.
 
     Returns:
         (1, patches, heads, d) and None for the weights.

@@ -67,12 +67,12 @@ def images_server(answer: Callable[[str, dict[str, Any]], Reply | None]) -> Iter
     seen: list[dict[str, Any]] = []
 
     class Answering(Handler):
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
             body = self.json()
             seen.append(body)
             self.reply(answer(self.path, body))
 
-        def do_GET(self) -> None:
+        def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
             self.reply(answer(self.path, {}))
 
         def reply(self, reply: Reply | None) -> None:

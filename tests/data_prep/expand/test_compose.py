@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def graph() -> TripletGraph:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
-def test_every_configuration_loads_and_has_prices(path) -> None:
+def test_every_configuration_loads_and_has_prices(path: Path) -> None:
     config = ExpandConfig.load(path)
     assert image_price(config.prices, config.images.model).per_image > 0
     assert config.queries is not None
@@ -45,7 +46,7 @@ def test_every_configuration_loads_and_has_prices(path) -> None:
         ("edgy: any", "edgy"),
     ],
 )
-def test_a_wrong_key_is_one_clear_error(tmp_path, text: str, message: str) -> None:
+def test_a_wrong_key_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("images: {name: i, model: m, base_url: u, api_key_env: K}\n" + text)
     with pytest.raises(ConfigError, match=message) as error:
@@ -53,7 +54,7 @@ def test_a_wrong_key_is_one_clear_error(tmp_path, text: str, message: str) -> No
     assert str(path) in str(error.value)
 
 
-def test_image_prices_are_whole_nano_dollars(tmp_path) -> None:
+def test_image_prices_are_whole_nano_dollars(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text("images: {flat: 0.03, tokens: {most: 0.25, input: 5, output: 40}, fine: 0.0000000001, wrong: {most: 1}}")
     assert image_price(path, "flat").charge(1, None) == 30_000_000

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from data_prep.cli import main
 from data_prep.demo.simulation.serve import simulated_annotators
 from data_prep.store.store import Store
-from tests.data_prep.expand.annotated import KEY, images_server, rows, states, write_configs
+from tests.data_prep.expand.annotated import KEY, Reply, images_server, rows, states, write_configs
 
 COUNT = 9
 
@@ -21,7 +24,9 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_template_queries_are_the_same_every_time_and_cost_nothing(tmp_path: Path, root: Path, monkeypatch) -> None:
+def test_template_queries_are_the_same_every_time_and_cost_nothing(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(KEY)
     for name in ("a", "b"):
         assert expand(root, tmp_path / name, "--no-llm") == 0
@@ -56,11 +61,13 @@ def completion(text: str | None, refusal: str | None = None) -> dict:
     return {"choices": [{"message": {"content": text, "refusal": refusal}, "finish_reason": "stop"}], "usage": usage}
 
 
-def test_bad_replies_refusals_and_lost_connections_are_counted(tmp_path: Path, root: Path, capsys) -> None:
+def test_bad_replies_refusals_and_lost_connections_are_counted(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _, config = write_configs(tmp_path)
     first: list[str] = []
 
-    def answer(path: str, body: dict):
+    def answer(_: str, body: dict[str, Any]) -> Reply | None:
         prompt = body["messages"][0]["content"]
         assert isinstance(prompt, str), "no image is sent"
         if prompt not in first:
@@ -89,7 +96,9 @@ def test_bad_replies_refusals_and_lost_connections_are_counted(tmp_path: Path, r
     assert f"{COUNT - 5} triplets gave a query that another one gave already" in out
 
 
-def test_the_budget_stops_before_it_is_passed(tmp_path: Path, root: Path, toys: list, capsys) -> None:
+def test_the_budget_stops_before_it_is_passed(
+    tmp_path: Path, root: Path, toys: list, capsys: pytest.CaptureFixture[str]
+) -> None:
     server, config = write_configs(tmp_path)
     with simulated_annotators([r for r, _ in toys], server) as sim:
         assert expand(root, tmp_path / "q", "--config", str(config), "--base-url", sim.base_url, "--budget", "0.00025") == 0

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_smaller_export_leaves_no_stale_shard(tmp_path: Path, toys: list) -> N
 
 
 def test_an_export_that_breaks_off_leaves_the_one_before_as_it_was(tmp_path: Path, toys: list) -> None:
-    def breaks():
+    def breaks() -> Iterator[tuple[Record, bytes, str]]:
         yield from samples(toys)[:9]
         raise OSError(28, "No space left on device")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_transformers_itself_is_not_changed(paths: dict[str, Path]) -> None:
     assert not hasattr(BertModel, "get_extended_attention_mask")
 
 
-def changed(source: Path, target: Path, change) -> str:
+def changed(source: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> str:
     state = torch.load(source, weights_only=True)
     state = state.get("model", state)
     change(state)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,7 +135,7 @@ def perfect(config: dict) -> None:
 
 
 def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
-    tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config(perfect)
     config = DemoConfig.load(path)
@@ -182,7 +183,7 @@ def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
 
 
 def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
-    tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def blind(config: dict) -> None:
         perfect(config)

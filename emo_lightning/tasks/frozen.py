@@ -1,0 +1,64 @@
+"""What the tasks with a frozen backbone share.
+
+They run as `Trainer.test`, so that devices, DDP, torchrun and SLURM work as in training (`Trainer.predict` would rebuild our
+loaders and lose their exact share of samples per rank).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import LightningModule
+
+from emo_lightning.data.protocols import BackboneInputs
+from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+
+
+class FrozenTask(LightningModule):
+    """A backbone that learns nothing and reads questions about images (`QuestionDataModule`).
+
+    Args:
+        backbone: which model; how it would train does not matter (`BackboneConfig.frozen`).
+        out: folder for the results; None is the trainer's default_root_dir.
+    """
+
+    def __init__(self, backbone: BackboneConfig, out: str | None) -> None:
+        super().__init__()
+        self.backbone_config = backbone.frozen()
+        self.backbone: Backbone | None = None
+        self.out = out
+
+    def configure_model(self) -> None:
+        """Load the backbone, once, on every rank."""
+        if self.backbone is None:
+            self.backbone = load_frozen(self.backbone_config)
+
+    @property
+    def net(self) -> Backbone:
+        """The backbone, loaded."""
+        if self.backbone is None:
+            msg = "the backbone is loaded in configure_model, which the Trainer has not called yet"
+            raise RuntimeError(msg)
+        return self.backbone
+
+    def backbone_inputs(self) -> BackboneInputs:
+        """For the data module (`AsksQuestions`)."""
+        return BackboneInputs(self.net.processor, self.net.model_type)
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return Path(self.out or self.trainer.default_root_dir)
+
+    @property
+    def data(self) -> QuestionDataModule:
+        """The trainer's data module."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, QuestionDataModule):
+            msg = f"{type(self).__name__} needs a QuestionDataModule, got {type(data).__name__}"
+            raise TypeError(msg)
+        return data
+
+    def configure_optimizers(self) -> None:
+        """Nothing trains."""

@@ -1,0 +1,151 @@
+"""A frozen backbone answers questions about images, into a predictions file; an interrupted pass goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import EMOTIONS, Prediction
+from emo_lightning.data.batches import ChatBatch, QuestionBatch
+from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
+from emo_lightning.data.emotion_words import EmotionWords
+from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.fingerprints import weights_fingerprint
+from emo_lightning.tasks.frozen import FrozenTask
+from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
+
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+class PredictTask(FrozenTask):
+    """Greedy answers to every objective, one prediction per image; writes `predictions.jsonl` (all sets, ordered by id).
+
+    What an interrupted pass has answered is not asked again, by any number of ranks. Images with many tokens come first, so that the
+    rows of a batch are about equally long.
+
+    Args:
+        backbone: model or adapter under test.
+        max_new_tokens: of one answer; an answer that is cut there is unparsable, and counts as such.
+        out: folder for the results; null is the trainer's default_root_dir.
+        file: name of the predictions file in it.
+        emotion_scores: also write the model's own distribution over the eight, at the place where its answer names the emotion, and
+            its largest as `confidence`; needs the objective `emotion`.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        max_new_tokens: int = 256,
+        out: str | None = None,
+        file: str = PREDICTIONS_FILE,
+        emotion_scores: bool = False,
+    ) -> None:
+        super().__init__(backbone, out)
+        if max_new_tokens < 1:
+            msg = f"model.max_new_tokens: found {max_new_tokens}; expected at least 1"
+            raise InputError(msg)
+        self.max_new_tokens, self.file, self.emotion_scores = max_new_tokens, file, emotion_scores
+        self._left = 0
+        self._done: dict[str, set[str]] = {}
+
+    def longest_first(self) -> bool:
+        """Yes: the rows of a batch are then about equally long."""
+        return True
+
+    def done(self, name: str) -> set[str]:
+        """Ids of the set `name` that are answered already."""
+        return self._done[name]
+
+    @property
+    def files(self) -> PredictionFiles:
+        """The file and its parts."""
+        return PredictionFiles(self.folder / self.file)
+
+    def about(self) -> dict[str, object]:
+        """What decides the answers."""
+        config = self.backbone_config
+        return {
+            "_model": config.path,
+            "weights": weights_fingerprint(config.path),
+            "tuning": config.tuning,
+            "dtype": config.dtype,
+            "pixels": [config.min_pixels, config.max_pixels],
+            "max_new_tokens": self.max_new_tokens,
+            "prompts": {name: prompt(objective(name).keys) for name in self.data.objectives},
+            "blind": self.data.blind,
+            "emotion_scores": self.emotion_scores,
+        }
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Find what an interrupted run has already answered."""
+        if self.emotion_scores and "emotion" not in self.data.objectives:
+            msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
+            raise InputError(msg)
+        if self.trainer.is_global_zero:
+            self.files.begin(self.about())
+        self.trainer.strategy.barrier()
+        answered = {(p.id, p.sha256) for p in self.files.answered()}
+        self._left = 0
+        for name in self.data.sets:
+            index = self.data.index(name)
+            keys = [(r.id, r.sha256) for r in map(index.record, range(len(index)))]
+            # An image that has changed under its id is asked again.
+            self._done[name] = {key[0] for key in keys if key in answered}
+            self._left += len(keys) - len(self._done[name])
+        if answered and self.trainer.is_global_zero:
+            print(f"{len(answered)} images are answered already, {self._left} are left")
+        if not self._left:
+            # Without an image the Trainer starts no loop that would end.
+            self._finish()
+
+    def configure_model(self) -> None:
+        """Load the backbone, unless there is nothing to ask it."""
+        if self._left:
+            super().configure_model()
+
+    @override
+    def test_step(self, batch: QuestionBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """One batch of images: all its questions."""
+        name = self.data.pending[dataloader_idx]
+        answers = [self.net.generate(inputs, self.max_new_tokens) for inputs in batch["inputs"].values()]
+        sizes = next(iter(batch["inputs"].values()))
+        codec = self.net.family.codec
+        scores = self._emotion_scores(batch["inputs"]) if self.emotion_scores else None
+        predictions = []
+        for i, row in enumerate(batch["rows"]):
+            if batch["filler"][i]:
+                continue
+            record = self.data.record(name, row)
+            original, resized = sizes["original_size"][i], sizes["resized_size"][i]
+            parts = [
+                parse_answer(texts[i], id=record.id, original=original, resized=resized, codec=codec)
+                for texts in answers
+            ]
+            prediction = with_image_identity(merge_predictions(parts), record)
+            predictions.append(prediction if scores is None else add_emotion_scores(prediction, *scores[i]))
+        self.files.append(self.global_rank, predictions)
+
+    def _emotion_scores(self, inputs: dict[str, ChatBatch]) -> list[tuple[list[float], float]]:
+        """For each row: the distribution over the eight, and the share of all probability that they hold."""
+        words = EmotionWords.of_question(self.net.processor.tokenizer)
+        scores, share = self.net.emotion_scores(inputs["emotion"], words)
+        return list(zip(scores.tolist(), share.tolist(), strict=True))
+
+    def on_test_end(self) -> None:
+        """Rank 0 writes the one file and removes the parts."""
+        self._finish()
+
+    def _finish(self) -> None:
+        self.trainer.strategy.barrier()
+        if self.trainer.is_global_zero:
+            print(f"{summary_line(self.files.finish())}: {self.files.out}")
+
+
+def add_emotion_scores(prediction: Prediction, scores: Sequence[float], share: float) -> Prediction:
+    """The prediction with the model's distribution over `EMOTIONS`; the share of probability that it stands for goes to `provenance`."""
+    named = {str(emotion): score for emotion, score in zip(EMOTIONS, scores, strict=True)}
+    provenance = {**prediction.provenance, "emotion_scores": {"share_of_vocabulary": share}}
+    return prediction.model_copy(update={"emotion_scores": named, "confidence": max(scores), "provenance": provenance})
