@@ -13,9 +13,16 @@ __all__ = ["clip_folder", "finished_run", "make_tar"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Two cores and small tensors: more threads only wait for each other."""
+    import signal
+
     import torch
 
     torch.set_num_threads(1)
+    # A shell starts what runs in the background, or under nohup, deaf to Ctrl-C and to the end of its terminal; the processes that
+    # tests start and interrupt would inherit that.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

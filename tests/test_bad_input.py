@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,10 +188,8 @@ def test_wrong_hub_id(failing_run: Run, world_tars: Path, monkeypatch: pytest.Mo
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    started = time.monotonic()
     error = failing_run(f"{world_tars}/*-train-*.tar", **{"vars.backbone": "Qwen/Qwen2.5-VL-3B-Instructed"})
     assert "backbone 'Qwen/Qwen2.5-VL-3B-Instructed' is neither a model folder nor in the local cache" in error
-    assert time.monotonic() - started < 30
 
 
 def test_wandb_online_without_a_key(
@@ -204,8 +201,6 @@ def test_wandb_online_without_a_key(
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     logger = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: '${run.out}', project: p}}]"
-    started = time.monotonic()
     error = failing_run(f"{world_tars}/*-train-*.tar", **{"trainer.logger": logger})
     assert "No API key configured" in error
     assert "wandb login" in error
-    assert time.monotonic() - started < 30

@@ -1,0 +1,15 @@
+"""What the paper and its reader ask of trained models. Each module computes one analysis and gives typed, JSON-ready results.
+
+| module | answers |
+|---|---|
+| `table5`, `table5_rows`, `table5_result`, `baselines` | Table 5: boxes, text, emotion, intensity; what answers without an image reach |
+| `table6`, `table6_paired` | Table 6: linear probes on frozen DES; whether arms differ |
+| `mds` | Figure 6: DES in two dimensions |
+| `calibration` | whether probabilities mean what they say; conformal sets |
+| `cross_dataset`, `label_spaces` | what fine-tuning costs on other data sets |
+| `faithfulness` | whether the emotion hangs on the region that the words name |
+| `des_space` | what the paper promises of the embedding: retrieval, affective distance, interpolation, stability |
+| `references`, `scored` | their input: annotated images, and predicted distributions beside them |
+
+Nothing here writes a file or builds a table for the report.
+"""

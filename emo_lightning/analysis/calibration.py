@@ -1,25 +1,103 @@
-"""What a model's probabilities are worth: calibration, temperature, conformal sets and distances, for each arm and each set."""
+"""Calibration: whether the probabilities of each arm mean what they say on each set.
+
+Calibration scores before and after a temperature, conformal sets, and distances to annotated distributions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
 from emo_lightning.analysis.label_spaces import PARTIAL_SOURCES
 from emo_lightning.analysis.scored import Scored
 from emo_lightning.core.records import Prediction, Record, SchemaError
-from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
+from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, mean_estimate
 from emo_lightning.metrics.calibration import (
     BINS,
+    Bin,
+    TemperatureError,
     at_temperature,
     fit_temperature,
     reliability,
     with_intervals,
 )
-from emo_lightning.metrics.conformal import Conformal, Score, measured
+from emo_lightning.metrics.conformal import Conformal, Coverage, Score, measured
 from emo_lightning.metrics.distributions import distribution_measures
+
+
+class Fit(TypedDict):
+    """What was fitted for one arm."""
+
+    images: int
+    temperature: float
+    threshold: float | None
+    """Of the conformal sets; None: infinite, every set is the whole."""
+
+
+class Distances(TypedDict):
+    """Mean distance to annotated distributions, by the keys of `metrics.distributions.MEASURES`."""
+
+    images: int
+    kl: Estimate
+    js: Estimate
+    chebyshev: Estimate
+    clark: Estimate
+    canberra: Estimate
+    cosine: Estimate
+    intersection: Estimate
+    remarks: list[str]
+    """What makes a distance to these annotations say less."""
+
+
+class SetCalibration(TypedDict):
+    """One arm on one set."""
+
+    images: int
+    skipped: dict[str, int]
+    """Reason -> references that were left out."""
+    single_class: bool
+    """All images are of one emotion."""
+    calibration: dict[str, Estimate]
+    """As `metrics.calibration.with_intervals`, of the probabilities as they are."""
+    scaled: dict[str, Estimate] | None
+    """The same after the temperature; None where nothing was fitted."""
+    reliability: list[Bin]
+    conformal: Coverage | None
+    distribution: Distances | None
+    """None where no image has an annotated distribution."""
+
+
+class ArmCalibration(TypedDict):
+    """One arm."""
+
+    fit: Fit | None
+    sets: dict[str, SetCalibration]
+
+
+class Calibration(TypedDict):
+    """`calibration.json`: every arm on every set that was not fitted on, and the settings."""
+
+    arms: dict[str, ArmCalibration]
+    fit: str | None
+    alpha: float
+    score: Score
+    bins: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What was fitted for one arm, to be used on its other sets."""
+
+    temperature: float
+    conformal: Conformal
+
+    def as_json(self) -> Fit:
+        threshold = self.conformal.threshold if np.isfinite(self.conformal.threshold) else None
+        return {"images": self.conformal.images, "temperature": self.temperature, "threshold": threshold}
 
 
 def measure_calibration(
@@ -30,8 +108,8 @@ def measure_calibration(
     score: Score = "lac",
     bins: int = BINS,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Everything, as JSON.
+) -> Calibration:
+    """Measure every arm on every set but the one that is fitted on.
 
     Args:
         predictions: arm -> predictions by id, with `emotion_scores`.
@@ -41,12 +119,6 @@ def measure_calibration(
         score: kind of conformal score.
         bins: of the calibration error.
         seed: of the bootstrap.
-
-    Returns:
-        `arms`: arm -> `fit` (`images`, `temperature`, `threshold` (None: infinite), or None), and `sets`: name -> `images`,
-        `skipped`, `calibration` and `scaled` (after temperature; None without) as `with_intervals`, `reliability`, `conformal` as
-        `measured` or None, `distribution` (key of `MEASURES` -> mean with interval; `images`, `remarks`) or
-        None.
 
     Raises:
         SchemaError: no set is left, `fit` is no set or shares images with another, or an arm has no labelled image with scores in a
@@ -64,11 +136,11 @@ def measure_calibration(
         raise SchemaError(msg)
     if fit is not None:
         _refuse_shared(fit, {name: sets[name] for name in tested}, sets[fit])
-    arms = {}
+    arms: dict[str, ArmCalibration] = {}
     for arm, said in predictions.items():
         fitted = _fit(arm, said, fit, sets[fit], alpha, score) if fit is not None else None
         arms[arm] = {
-            "fit": fitted and {k: v for k, v in fitted.items() if k != "conformal"},
+            "fit": None if fitted is None else fitted.as_json(),
             "sets": {name: _set(arm, name, said, sets[name], fitted, bins, seed) for name in tested},
         }
     return {"arms": arms, "fit": fit, "alpha": alpha, "score": score, "bins": bins, "seed": seed}
@@ -98,18 +170,14 @@ def _labelled(arm: str, name: str, said: Mapping[str, Prediction], records: Sequ
     return scored, labelled
 
 
-def _fit(
-    arm: str, said: Mapping[str, Prediction], name: str, records: Sequence[Record], alpha: float, score: Score
-) -> dict[str, Any]:
+def _fit(arm: str, said: Mapping[str, Prediction], name: str, records: Sequence[Record], alpha: float, score: Score) -> _Fitted:
     _, known = _labelled(arm, name, said, records)
     try:
         temperature = fit_temperature(known.predicted, known.truth)
-    except ValueError as error:
+    except TemperatureError as error:
         msg = f"arm {arm!r}, set {name!r}: {error}"
         raise SchemaError(msg) from None
-    conformal = Conformal.fit(known.predicted, known.truth, alpha, score)
-    threshold = conformal.threshold if np.isfinite(conformal.threshold) else None
-    return {"images": len(known), "temperature": temperature, "threshold": threshold, "conformal": conformal}
+    return _Fitted(temperature, Conformal.fit(known.predicted, known.truth, alpha, score))
 
 
 def _set(
@@ -117,20 +185,20 @@ def _set(
     name: str,
     said: Mapping[str, Prediction],
     records: Sequence[Record],
-    fitted: dict[str, Any] | None,
+    fitted: _Fitted | None,
     bins: int,
     seed: int,
-) -> dict[str, Any]:
+) -> SetCalibration:
     scored, known = _labelled(arm, name, said, records)
     skipped = dict(scored.skipped)
     if without := len(scored) - len(known):
         skipped["without an emotion"] = without
     scaled = conformal = None
     if fitted is not None:
-        cooled = at_temperature(known.predicted, fitted["temperature"])
+        cooled = at_temperature(known.predicted, fitted.temperature)
         scaled = with_intervals(known.ids, cooled, known.truth, bins, seed)
         # From the probabilities as they are: both fits use the same images, and a set that was tuned twice is guaranteed nothing.
-        conformal = measured(fitted["conformal"].sets(known.predicted), known.truth)
+        conformal = measured(fitted.conformal.sets(known.predicted), known.truth)
     return {
         "images": len(known),
         "skipped": skipped,
@@ -143,16 +211,23 @@ def _set(
     }
 
 
-def _distances(scored: Scored, records: Sequence[Record], seed: int) -> dict[str, Any] | None:
+def _distances(scored: Scored, records: Sequence[Record], seed: int) -> Distances | None:
     rows = np.flatnonzero(np.isfinite(scored.annotated).all(1))
     if not len(rows):
         return None
     known = scored.take(rows)
     weights = draws(known.ids, RESAMPLES, seed)
-    found: dict[str, Any] = {"images": len(known)}
-    for key, values in distribution_measures(known.predicted, known.annotated).items():
-        with np.errstate(invalid="ignore"):
-            low, high = interval((values @ weights) / weights.sum(0), len(known)) or (None, None)
-        found[key] = {"value": float(values.mean()), "low": low, "high": high}
+    measures = distribution_measures(known.predicted, known.annotated)
+    means = {key: mean_estimate(values, weights) for key, values in measures.items()}
     sources = {record.source for record in records if record.emotion_scores is not None}
-    return found | {"remarks": [PARTIAL_SOURCES[source] for source in sorted(sources & PARTIAL_SOURCES.keys())]}
+    return {
+        "images": len(known),
+        "kl": means["kl"],
+        "js": means["js"],
+        "chebyshev": means["chebyshev"],
+        "clark": means["clark"],
+        "canberra": means["canberra"],
+        "cosine": means["cosine"],
+        "intersection": means["intersection"],
+        "remarks": [PARTIAL_SOURCES[source] for source in sorted(sources & PARTIAL_SOURCES.keys())],
+    }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from scipy.stats import binomtest
@@ -19,31 +19,94 @@ from emo_lightning.analysis.label_spaces import SPACES, LabelSpace, SpaceName
 from emo_lightning.analysis.scored import probabilities
 from emo_lightning.core.intervals import LEVEL, wilson
 from emo_lightning.core.records import Prediction, Record, SchemaError
-from emo_lightning.metrics.bootstrap import FEWEST, RESAMPLES, difference, draws, interval
+from emo_lightning.metrics.arrays import Array, Flags
+from emo_lightning.metrics.bootstrap import FEWEST, RESAMPLES, Difference, Estimate, difference, draws, interval
 
 
 @dataclass
 class TestSet:
-    """A data set to test on.
-
-    Args:
-        references: .jsonl files of records, or tars (files, folders, globs); `emo prep export --labels source` makes them.
-        space: label space in which its answers are compared (eight, ekman, polarity, intensity).
-    """
+    """A data set to test on."""
 
     references: list[str]
+    """.jsonl files of records, or tars (files, folders, globs); `emo prep export --labels source` makes them."""
     space: SpaceName = "eight"
+    """Label space in which its answers are compared (eight, ekman, polarity, intensity)."""
 
 
 TestSet.__test__ = False  # type: ignore[attr-defined]  # it is no test case of pytest
 
 
+class AboutSet(TypedDict):
+    """One data set."""
+
+    space: SpaceName
+    map: str
+    """The label space in words."""
+    images: int
+    without_class: int
+    """References that the label space has no class for, left out."""
+    classes: dict[str, int]
+    """Class -> images."""
+    chance: float
+    """Share of the most frequent class, percent."""
+    trained_on: int
+    """Images that an arm was trained on, left out."""
+
+
+class SetScores(TypedDict):
+    """One arm on one data set, in percent."""
+
+    accuracy: Estimate
+    """With Wilson's interval."""
+    macro_recall: float
+    by: str
+    """What counts: "scores" or "words"."""
+    said: float
+    """Accuracy by the words alone."""
+    missing: int
+    unscored: int
+    unreadable: int
+    predicted: dict[str, int]
+    """Class -> images."""
+    gain: NotRequired[Difference]
+    """Over the base, in points, with the p of McNemar's exact test; the base has none."""
+
+
+class Collapse(TypedDict):
+    """Mean gain over the sets out of the domain."""
+
+    difference: float
+    interval: list[float] | None
+
+
+class CrossDataset(TypedDict):
+    """`cross_dataset.json`."""
+
+    sets: dict[str, AboutSet]
+    arms: dict[str, dict[str, SetScores]]
+    """Arm -> set -> scores."""
+    base: str
+    in_domain: str
+    collapse: dict[str, Collapse]
+    """Arm -> mean gain over the sets out of the domain, those of intensity left out where there are others."""
+    worst: dict[str, str]
+    """Arm -> the one of them with the least gain."""
+    collapsed: list[list[str]]
+    """[arm, set] of every gain out of the domain whose whole interval lies below zero with p < 0.05. That is not corrected for their
+    number: a warning too many costs less than one too few."""
+    alike: list[list[str]]
+    """Arms that answered every image alike."""
+    seed: int
+
+
 @dataclass(frozen=True)
-class _Answers:
-    scored: np.ndarray | None
-    """(N,) bool: right by the most probable class; None where no prediction has a distribution, or the space needs words."""
-    said: np.ndarray
-    """(N,) bool: right by the words."""
+class _Correctness:
+    """Which images of a set an arm has right."""
+
+    scored: Flags | None
+    """(N,): right by the most probable class; None where no prediction has a distribution, or the space needs words."""
+    said: Flags
+    """(N,): right by the words."""
     classes: list[str | None]
     """What counts: by the distribution where there is one, else by the words."""
     missing: int
@@ -51,7 +114,8 @@ class _Answers:
     unreadable: int
 
     @property
-    def right(self) -> np.ndarray:
+    def right(self) -> Flags:
+        """(N,): by what counts."""
         return self.said if self.scored is None else self.scored
 
 
@@ -62,7 +126,7 @@ def cross_dataset(
     in_domain: str,
     seed: int = 0,
     trained: Set[str] = frozenset(),
-) -> dict[str, Any]:
+) -> CrossDataset:
     """The whole table.
 
     An image counts as answered by the class that has most of the predicted distribution, where the arm has distributions on this
@@ -76,16 +140,6 @@ def cross_dataset(
         seed: of the bootstrap; arms meet the same resamples, so that differences are paired.
         trained: sha256 of the images that an arm was trained on.
 
-    Returns:
-        `sets`: name -> `space`, `map`, `images`, `without_class`, `trained_on` (both left out), `classes` (class -> images),
-        `chance` (share of the most frequent class, percent); `arms`: arm -> set -> `accuracy` and `macro_recall` (percent, accuracy
-        with Wilson's `low`, `high`), `said` (accuracy by the words alone), `missing`, `unscored`, `unreadable`, `predicted`
-        (class -> images) and, but for the base, `gain` over the base (`difference` in points, its `interval` by the bootstrap, `p`
-        of McNemar's exact test); `collapse`: arm -> mean gain over the sets out of the domain, those of intensity left out where
-        there are others (`difference`, `interval`); `worst`: arm -> the set of them with the least gain; `collapsed`: [arm, set] of
-        every gain out of the domain whose whole interval lies below zero with p < 0.05, not corrected for their number: a warning
-        too many costs less than one too few; `alike`: lists of arms that answered every image alike.
-
     Raises:
         SchemaError: an unknown base or set, or a set without an image that has a class; names it.
     """
@@ -93,9 +147,9 @@ def cross_dataset(
         if name not in known:
             msg = f"{what}: {name!r} is unknown; allowed: {', '.join(known) or 'none is named'}"
             raise SchemaError(msg)
-    about: dict[str, Any] = {}
-    arms: dict[str, dict[str, Any]] = {arm: {} for arm in predictions}
-    gaps: dict[str, dict[str, np.ndarray]] = {arm: {} for arm in predictions if arm != base}
+    about: dict[str, AboutSet] = {}
+    arms: dict[str, dict[str, SetScores]] = {arm: {} for arm in predictions}
+    gaps: dict[str, dict[str, Array]] = {arm: {} for arm in predictions if arm != base}
     for name, (records, space_name) in sets.items():
         space = SPACES[space_name]
         unseen = [record for record in records if record.sha256 not in trained]
@@ -105,53 +159,52 @@ def cross_dataset(
             msg = f"set {name!r}: none of {len(records)} references{seen} has a class in the label space {space_name!r}"
             raise SchemaError(msg)
         truth = [label for _, label in pairs]
-        about[name] = _about(space, len(unseen), truth) | {"trained_on": len(records) - len(unseen)}
+        about[name] = _about(space, len(records), len(unseen), truth)
         weights = draws([record.id for record, _ in pairs], RESAMPLES, seed)
-        answers = {arm: _answers(said, pairs, space) for arm, said in predictions.items()}
-        for arm, found in answers.items():
+        correctness = {arm: _correctness(said, pairs, space) for arm, said in predictions.items()}
+        for arm, found in correctness.items():
             arms[arm][name] = _row(found, truth, space)
             if arm != base:
-                arms[arm][name]["gain"], gaps[arm][name] = _gain(found.right, answers[base].right, weights)
+                arms[arm][name]["gain"], gaps[arm][name] = _gain(found.right, correctness[base].right, weights)
+    outside = _gains_outside(about, arms, base, in_domain)
+    # Levels of intensity are no emotions: a gain there must not make up for a loss here.
+    felt = [name for name in about if name != in_domain and about[name]["space"] != "intensity"] or [
+        name for name in about if name != in_domain
+    ]
     return {
         "sets": about,
         "arms": arms,
         "base": base,
         "in_domain": in_domain,
-        **_collapse(about, arms, gaps, base, in_domain),
+        "collapse": {arm: _collapse(gains, gaps[arm], felt, about) for arm, gains in outside.items()},
+        "worst": {arm: min(felt, key=lambda name: gains[name]["difference"]) for arm, gains in outside.items()},
+        "collapsed": [[arm, name] for arm, gains in outside.items() for name in gains if _surely_below(gains[name])],
         "alike": _alike(predictions),
         "seed": seed,
     }
 
 
-def _collapse(
-    sets: Mapping[str, Any],
-    arms: Mapping[str, dict[str, Any]],
-    gaps: Mapping[str, Mapping[str, np.ndarray]],
-    base: str,
-    in_domain: str,
-) -> dict[str, Any]:
-    """`collapse`, `worst` and `collapsed` of `cross_dataset`."""
+def _gains_outside(
+    sets: Mapping[str, AboutSet], arms: Mapping[str, Mapping[str, SetScores]], base: str, in_domain: str
+) -> dict[str, dict[str, Difference]]:
+    """Arm -> set out of the domain -> gain over the base; empty where there is no such set."""
     outside = [name for name in sets if name != in_domain]
-    # Levels of intensity are no emotions: a gain there must not make up for a loss here.
-    felt = [name for name in outside if sets[name]["space"] != "intensity"] or outside
-    gains = {arm: {n: rows[n]["gain"] for n in outside} for arm, rows in arms.items() if arm != base and outside}
-    fewest = min((sets[n]["images"] for n in felt), default=0)
+    return {arm: {name: rows[name]["gain"] for name in outside} for arm, rows in arms.items() if arm != base and outside}
+
+
+def _collapse(
+    gains: Mapping[str, Difference], gaps: Mapping[str, Array], felt: Sequence[str], sets: Mapping[str, AboutSet]
+) -> Collapse:
+    fewest = min(sets[name]["images"] for name in felt)
     return {
-        "collapse": {
-            arm: {
-                "difference": sum(found[n]["difference"] for n in felt) / len(felt),
-                "interval": interval(np.mean([gaps[arm][n] for n in felt], axis=0), fewest),
-            }
-            for arm, found in gains.items()
-        },
-        "worst": {arm: min(felt, key=lambda n: found[n]["difference"]) for arm, found in gains.items()},
-        "collapsed": [
-            [arm, n]
-            for arm, found in gains.items()
-            for n in outside
-            if found[n]["interval"] and found[n]["interval"][1] < 0 and found[n]["p"] < 1 - LEVEL
-        ],
+        "difference": sum(gains[name]["difference"] for name in felt) / len(felt),
+        "interval": interval(np.mean([gaps[name] for name in felt], axis=0), fewest),
     }
+
+
+def _surely_below(gain: Difference) -> bool:
+    """The whole interval lies below zero, and p says so too."""
+    return bool(gain["interval"] and gain["interval"][1] < 0 and gain["p"] is not None and gain["p"] < 1 - LEVEL)
 
 
 def _alike(predictions: Mapping[str, Mapping[str, Prediction]]) -> list[list[str]]:
@@ -165,19 +218,20 @@ def _alike(predictions: Mapping[str, Mapping[str, Prediction]]) -> list[list[str
     return [arms for arms in groups.values() if len(arms) > 1]
 
 
-def _about(space: LabelSpace, references: int, truth: Sequence[str]) -> dict[str, Any]:
+def _about(space: LabelSpace, references: int, unseen: int, truth: Sequence[str]) -> AboutSet:
     counts = {c: truth.count(c) for c in space.classes}
     return {
         "space": space.name,
         "map": space.about,
         "images": len(truth),
-        "without_class": references - len(truth),
+        "without_class": unseen - len(truth),
         "classes": counts,
         "chance": 100 * max(counts.values()) / len(truth),
+        "trained_on": references - unseen,
     }
 
 
-def _answers(said: Mapping[str, Prediction], pairs: Sequence[tuple[Record, str]], space: LabelSpace) -> _Answers:
+def _correctness(said: Mapping[str, Prediction], pairs: Sequence[tuple[Record, str]], space: LabelSpace) -> _Correctness:
     words: list[str | None] = []
     scored: list[str | None] = []
     missing = 0
@@ -190,7 +244,7 @@ def _answers(said: Mapping[str, Prediction], pairs: Sequence[tuple[Record, str]]
     truth = [label for _, label in pairs]
     has_scores = any(c is not None for c in scored)
     hit = np.array([c == t for c, t in zip(scored, truth, strict=True)]) if has_scores else None
-    return _Answers(
+    return _Correctness(
         hit,
         np.array([c == t for c, t in zip(words, truth, strict=True)]),
         scored if has_scores else words,
@@ -200,7 +254,7 @@ def _answers(said: Mapping[str, Prediction], pairs: Sequence[tuple[Record, str]]
     )
 
 
-def _row(found: _Answers, truth: Sequence[str], space: LabelSpace) -> dict[str, Any]:
+def _row(found: _Correctness, truth: Sequence[str], space: LabelSpace) -> SetScores:
     present = [c for c in space.classes if c in truth]
     labels = np.array(truth)
     # Wilson's interval is not nothing where all are right or all wrong, as the bootstrap's would be.
@@ -221,7 +275,7 @@ def _row(found: _Answers, truth: Sequence[str], space: LabelSpace) -> dict[str, 
     }
 
 
-def _gain(right: np.ndarray, base: np.ndarray, weights: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+def _gain(right: Flags, base: Flags, weights: Array) -> tuple[Difference, Array]:
     """(difference in points with its interval and the p of McNemar's exact test, its replicates (R,))."""
     pair = (_accuracies(right, weights), _accuracies(base, weights))
     found = difference(100 * float(right.mean()), 100 * float(base.mean()), pair, len(right))
@@ -231,7 +285,8 @@ def _gain(right: np.ndarray, base: np.ndarray, weights: np.ndarray) -> tuple[dic
     return found, pair[0] - pair[1]
 
 
-def _accuracies(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _accuracies(right: Flags, weights: Array) -> Array:
     """Percent in each resample, (R,)."""
     with np.errstate(invalid="ignore"):
-        return 100 * (right @ weights) / weights.sum(0)
+        percent: Array = 100 * (right @ weights) / weights.sum(0)
+    return percent

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 import numpy as np
 
-from emo_lightning.core.records import EMOTIONS, SchemaError
-from emo_lightning.metrics.bootstrap import RESAMPLES, draws, interval
+from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, SchemaError
+from emo_lightning.metrics.bootstrap import RESAMPLES, draws, mean_estimate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from emo_lightning.inference.model import EmotionModel
+    from torch import Tensor
 
 Box = tuple[int, int, int, int]
 """(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
@@ -32,29 +31,100 @@ BLUR = 0.25
 """Radius of the blur as a share of the box's shorter side."""
 
 
+Mask = Literal["mean", "blur"]
+
+
+class ProbedModel(Protocol):
+    """The part of `inference.model.EmotionModel` that is measured."""
+
+    @property
+    def probe(self) -> object | None:
+        """None where the model gives no probabilities."""
+        ...
+
+    def embed(self, images: Sequence[Image]) -> Tensor:
+        """(N, des_dim)."""
+        ...
+
+    def distribution(self, des: Tensor) -> Tensor | None:
+        """(N, 8)."""
+        ...
+
+
 @dataclass(frozen=True)
 class MaskPlan:
     """How regions are masked.
-
-    Args:
-        mask: `mean` paints the image's mean colour, `blur` blurs.
-        draws: random boxes per image.
-        max_overlap: most intersection over union of a random box with the grounded one.
-        seed: of the random boxes and of the bootstrap.
 
     Raises:
         SchemaError: draws below 1, or max_overlap not from 0 to 1.
     """
 
-    mask: Literal["mean", "blur"] = "mean"
+    mask: Mask = "mean"
+    """`mean` paints the image's mean colour, `blur` blurs."""
     draws: int = 8
+    """Random boxes per image."""
     max_overlap: float = 0.3
+    """Most intersection over union of a random box with the grounded one."""
     seed: int = 0
+    """Of the random boxes and of the bootstrap."""
 
     def __post_init__(self) -> None:
         if self.draws < 1 or not 0 <= self.max_overlap < 1:
             msg = f"draws is {self.draws}, max_overlap is {self.max_overlap}; expected at least 1, and from 0 to below 1"
             raise SchemaError(msg)
+
+
+class Surplus(TypedDict):
+    """Mean of grounded minus random, in points, with its interval and p of Wilcoxon's signed-rank test."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p: float | None
+
+
+class Summary(TypedDict):
+    """Several images."""
+
+    images: int
+    grounded: float
+    """Mean fall of the probability when the grounded box is masked, in points."""
+    random: float
+    """The same for the random boxes."""
+    surplus: Surplus
+    larger: float
+    """Share of images in which the grounded box counts for more, percent."""
+
+
+class Measured(TypedDict):
+    """One image."""
+
+    id: str
+    words: str
+    emotion: str
+    """That the model sees in the whole image."""
+    probability: float
+    """Of it, percent."""
+    grounded: float
+    """Its fall, in points, when the grounded box is masked."""
+    random: float
+    """Its mean fall under the random boxes."""
+
+
+class Faithfulness(TypedDict):
+    """`faithfulness.json`."""
+
+    summary: Summary
+    emotions: dict[str, Summary]
+    skipped: dict[str, int]
+    """Reason -> images."""
+    rows: list[Measured]
+    mask: Mask
+    draws: int
+    max_overlap: float
+    seed: int
+    boxes: str
+    """Whose boxes were masked: "predicted" or "annotated"."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +136,7 @@ class _Case:
     controls: list[Box]
 
 
-def masked(image: Image, box: Box, how: Literal["mean", "blur"]) -> Image:
+def masked(image: Image, box: Box, how: Mask) -> Image:
     """A copy of an RGB image with one box painted in the image's mean colour, or blurred."""
     from PIL import Image as Pictures
     from PIL import ImageFilter, ImageStat
@@ -118,13 +188,13 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def faithfulness(
-    model: Path | EmotionModel,
+    model: Path | ProbedModel,
     references: Sequence[str],
     boxes: Path | None,
     plan: MaskPlan,
     limit: int | None = None,
     batch_size: int = 16,
-) -> dict[str, Any]:
+) -> Faithfulness:
     """Measure a bundle on tars.
 
     Args:
@@ -135,18 +205,12 @@ def faithfulness(
         limit: only the first so many references.
         batch_size: images at a time.
 
-    Returns:
-        `summary` and `emotions` (emotion -> summary): `images`, `grounded` and `random` (mean fall of the probability, points),
-        `surplus` (their difference with `low`, `high`, `p`), `larger` (share of images in which the grounded box counts for
-        more, percent); `skipped`: reason -> images; `rows`: one per image with `id`, `words`, `emotion`, `probability`,
-        `grounded`, `random`; and the settings.
-
     Raises:
         SchemaError: the bundle has no probe, the references have no images, or no image can be measured.
     """
     from emo_lightning.inference.model import EmotionModel
 
-    net = EmotionModel(model) if isinstance(model, str | Path) else model
+    net: ProbedModel = EmotionModel(model) if isinstance(model, str | Path) else model
     if net.probe is None:
         msg = "the bundle has no probe, which gives the emotion's probability: set `probe` in its bundle stage"
         raise SchemaError(msg)
@@ -181,8 +245,7 @@ def _cases(
         raise SchemaError(msg)
     said = load_predictions(boxes, truth) if boxes else None
     for row, record in enumerate(truth.records[:limit]):
-        source: Any = record if said is None else said.get(record.id)
-        objects = [] if source is None else source.objects if said is not None else record.primary_objects
+        objects = record.primary_objects if said is None else _predicted(said, record.id)
         image = truth.image(row)
         usable = [(o, b) for o in objects if (b := _whole(o.bbox, image.size)) is not None]
         if not usable:
@@ -198,6 +261,10 @@ def _cases(
         yield _Case(record.id, chosen.phrase or "", image, box, controls)
 
 
+def _predicted(said: Mapping[str, Prediction], identity: str) -> Sequence[PredictedObject]:
+    return said[identity].objects if identity in said else []
+
+
 def _whole(box: Sequence[float], size: tuple[int, int]) -> Box | None:
     """Whole pixels within the image, or None where nothing is left."""
     if not np.isfinite(box).all():
@@ -207,12 +274,14 @@ def _whole(box: Sequence[float], size: tuple[int, int]) -> Box | None:
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def _measure(net: EmotionModel, case: _Case, plan: MaskPlan, batch_size: int) -> dict[str, Any]:
+def _measure(net: ProbedModel, case: _Case, plan: MaskPlan, batch_size: int) -> Measured:
     images = [case.image, *(masked(case.image, box, plan.mask) for box in (case.box, *case.controls))]
     found = []
     for start in range(0, len(images), batch_size):
         scores = net.distribution(net.embed(images[start : start + batch_size]))
-        assert scores is not None  # `faithfulness` has refused a bundle without a probe
+        if scores is None:
+            msg = "a model without a probe, which `faithfulness` should have refused"
+            raise RuntimeError(msg)
         found.append(scores.double().numpy())
     p = np.concatenate(found)  # (2 + draws, 8)
     top = int(p[0].argmax())
@@ -229,20 +298,17 @@ def _measure(net: EmotionModel, case: _Case, plan: MaskPlan, batch_size: int) ->
     }
 
 
-def _summary(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
+def _summary(rows: Sequence[Measured], seed: int) -> Summary:
     from scipy.stats import wilcoxon
 
-    grounded, control = (np.array([r[key] for r in rows]) for key in ("grounded", "random"))
+    grounded, control = np.array([r["grounded"] for r in rows]), np.array([r["random"] for r in rows])
     surplus = grounded - control
-    weights = draws([r["id"] for r in rows], RESAMPLES, seed)
-    with np.errstate(invalid="ignore"):
-        low, high = interval((surplus @ weights) / weights.sum(0), len(rows)) or (None, None)
     # Signed ranks need a difference; one image says nothing.
     p = float(wilcoxon(surplus).pvalue) if len(rows) > 1 and surplus.any() else None
     return {
         "images": len(rows),
         "grounded": float(grounded.mean()),
         "random": float(control.mean()),
-        "surplus": {"value": float(surplus.mean()), "low": low, "high": high, "p": p},
+        "surplus": {**mean_estimate(surplus, draws([r["id"] for r in rows], RESAMPLES, seed)), "p": p},
         "larger": 100 * float((surplus > 0).mean()),
     }

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Emotion, Prediction, Record, SchemaError, intensity_level
+from emo_lightning.metrics.arrays import Array
 
 SpaceName = Literal["eight", "ekman", "polarity", "intensity"]
 
@@ -31,28 +30,25 @@ PARTIAL_SOURCES = {
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """One set of classes.
-
-    Args:
-        name: as written in an experiment.
-        classes: in a fixed order.
-        of_emotion: emotion -> class; empty for intensity, which has nothing to do with them.
-        reference: the class of a reference, None where it has none.
-        about: the map in words.
-    """
+    """One set of classes."""
 
     name: SpaceName
+    """As written in an experiment."""
     classes: tuple[str, ...]
+    """In a fixed order."""
     of_emotion: Mapping[Emotion, str]
+    """Emotion -> class; empty for intensity, which has nothing to do with them."""
     reference: Callable[[Record], str | None]
+    """The class of a reference, None where it has none."""
     about: str
+    """The map in words."""
 
-    def from_scores(self, scores: np.ndarray) -> str:
+    def from_scores(self, scores: Array) -> str:
         """The most probable class of a distribution (8,) over `EMOTIONS`."""
-        sums = dict.fromkeys(self.classes, 0.0)
+        totals = dict.fromkeys(self.classes, 0.0)
         for emotion, value in zip(EMOTIONS, scores, strict=True):
-            sums[self.of_emotion[emotion]] += float(value)
-        return max(sums, key=sums.__getitem__)
+            totals[self.of_emotion[emotion]] += float(value)
+        return max(totals, key=totals.__getitem__)
 
     def from_words(self, prediction: Prediction) -> str | None:
         """The class of what a model said in words, None where it said nothing that is one."""
@@ -65,7 +61,7 @@ class LabelSpace:
             return None
 
 
-def _source_labels(record: Record) -> Mapping[str, Any]:
+def _source_labels(record: Record) -> Mapping[str, object]:
     found = record.provenance.get("source_labels")
     return found if isinstance(found, Mapping) else {}
 

@@ -1,13 +1,32 @@
-"""The emotion cloud (paper Figure 6): DES in two dimensions by metric MDS, with figures that say how much of it to believe."""
+"""The emotion cloud (paper Figure 6): DES in two dimensions by metric MDS, with values that say how much of it to believe."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from emo_lightning.core.errors import InputError
+
+
+class MdsSummary(TypedDict):
+    """How much of a map to believe; the fields of `MdsMap` of these names."""
+
+    points: int
+    stress: float
+    silhouette_des: float | None
+    silhouette_2d: float | None
+    knn_purity_des: float
+    knn_purity_2d: float
+    k: int
+    available: int
+
+
+class MdsError(InputError):
+    """These embeddings cannot be laid out."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +49,18 @@ class MdsMap:
     available: int
     """Embeddings before the sample."""
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> MdsSummary:
         """Everything but the points."""
-        names = ("stress", "silhouette_des", "silhouette_2d", "knn_purity_des", "knn_purity_2d", "k", "available")
-        return {"points": len(self.ids), **{name: getattr(self, name) for name in names}}
+        return {
+            "points": len(self.ids),
+            "stress": self.stress,
+            "silhouette_des": self.silhouette_des,
+            "silhouette_2d": self.silhouette_2d,
+            "knn_purity_des": self.knn_purity_des,
+            "knn_purity_2d": self.knn_purity_2d,
+            "k": self.k,
+            "available": self.available,
+        }
 
 
 def stratified_sample(labels: Sequence[str], size: int, seed: int) -> NDArray[np.intp]:
@@ -52,7 +79,7 @@ def stratified_sample(labels: Sequence[str], size: int, seed: int) -> NDArray[np
 
 
 def mds_map(
-    vectors: NDArray[Any],
+    vectors: NDArray[np.floating],
     labels: Sequence[str],
     ids: Sequence[str] | None = None,
     *,
@@ -71,7 +98,8 @@ def mds_map(
         k: neighbours for the purity; fewer where there are fewer points.
 
     Raises:
-        ValueError: shapes differ, fewer than three points, a value that is not finite, or all vectors equal.
+        MdsError: fewer than three points, a value that is not finite, or all vectors equal.
+        ValueError: shapes differ.
     """
     from sklearn.manifold import MDS
     from sklearn.metrics import pairwise_distances
@@ -83,11 +111,11 @@ def mds_map(
         raise ValueError(msg)
     if len(vectors) < 3:
         msg = f"MDS: {len(vectors)} embeddings; expected at least 3"
-        raise ValueError(msg)
+        raise MdsError(msg)
     if not np.isfinite(vectors).all():
         first = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
         msg = f"MDS: the embedding of {names[first]!r} holds a value that is not finite"
-        raise ValueError(msg)
+        raise MdsError(msg)
     chosen = stratified_sample(labels, max_points, seed)
     sample, kept = vectors[chosen], [labels[i] for i in chosen]
     target = pairwise_distances(sample)
@@ -96,7 +124,7 @@ def mds_map(
     np.fill_diagonal(target, 0)
     if not np.ptp(sample, axis=0).any():
         msg = "MDS: all embeddings are equal; there is nothing to lay out"
-        raise ValueError(msg)
+        raise MdsError(msg)
     # max_iter and eps: from a classical start SMACOF moves little; these settle the third digit of the stress.
     layout = MDS(
         2,
@@ -128,7 +156,7 @@ def mds_map(
 def turned_towards(layout: MdsMap, other: MdsMap) -> MdsMap:
     """The layout rotated and mirrored so that its images lie as near as may be to where another layout has the same ones.
 
-    MDS knows distances alone: without this, two arms that agree may look like opposites. All figures of merit stay what they are.
+    MDS knows distances alone: without this, two arms that agree may look like opposites. All values of merit stay what they are.
 
     Args:
         layout: of the same images, in the same order, as `other`.

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 
 class References:
-    """Records with unique ids, in file order, and their images where they come from tars."""
+    """Records with unique ids, in file order, and their images where they come from tars.
+
+    Args:
+        records: what is true of each image.
+        index: the tars, row by row as the records; None where there are no images.
+
+    Raises:
+        SchemaError: no record, or a repeated id.
+    """
 
     def __init__(self, records: Sequence[Record], index: TarIndex | None = None) -> None:
         self.records = list(records)
@@ -39,7 +47,7 @@ class References:
 
         Raises:
             SchemaError: no record, a repeated id, JSON lines mixed with tars, or an invalid line.
-            FileNotFoundError: a file is missing.
+            MissingFileError: a file is missing.
         """
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         lines = [p for p in given if str(p).endswith(".jsonl")]
@@ -83,7 +91,7 @@ def by_id(path: str | Path) -> dict[str, Prediction]:
 
     Raises:
         SchemaError: an id occurs twice.
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
     """
     predictions: dict[str, Prediction] = {}
     for prediction in read_jsonl(path, Prediction):
@@ -99,7 +107,7 @@ def load_predictions(path: str | Path, references: References) -> dict[str, Pred
 
     Raises:
         SchemaError: an id occurs twice or is not among the references.
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
     """
     predictions = by_id(path)
     known = {record.id for record in references.records}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emo_lightning.analysis.references import by_id
-from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, SchemaError
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Emotion, Prediction, Record, SchemaError
+from emo_lightning.metrics.arrays import Array, Classes
 
 CLASSES = len(EMOTIONS)
 SUM_TOLERANCE = 1e-2
@@ -21,7 +23,7 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 
     Raises:
         SchemaError: an id occurs twice, or there is no prediction.
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
     """
     found = by_id(path)
     if not found:
@@ -30,7 +32,7 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
     return found
 
 
-def probabilities(prediction: Prediction) -> np.ndarray | None:
+def probabilities(prediction: Prediction) -> Array | None:
     """The predicted distribution (8,) in the order of `EMOTIONS`, scaled to sum 1; None where there is none that can be used.
 
     Unusable is: null, a negative or not finite value, a sum away from 1. Emotions that are not named have probability 0.
@@ -46,26 +48,24 @@ def probabilities(prediction: Prediction) -> np.ndarray | None:
     total = vector.sum()
     if not np.isfinite(vector).all() or vector.min() < 0 or abs(total - 1) > SUM_TOLERANCE:
         return None
-    return vector / total
+    scaled: Array = vector / total
+    return scaled
 
 
 @dataclass
 class Scored:
-    """Images with a usable predicted distribution.
-
-    Args:
-        ids: N record ids.
-        predicted: (N, 8), rows sum to 1.
-        truth: (N,) class index, -1 without a category.
-        annotated: (N, 8) annotated distribution, NaN rows where the record has no `emotion_scores`.
-        skipped: reason -> how many references were left out.
-    """
+    """Images with a usable predicted distribution."""
 
     ids: list[str]
-    predicted: np.ndarray
-    truth: np.ndarray
-    annotated: np.ndarray
+    """N record ids."""
+    predicted: Array
+    """(N, 8), rows sum to 1."""
+    truth: Classes
+    """(N,), `NO_EMOTION` without a category."""
+    annotated: Array
+    """(N, 8) annotated distribution, NaN rows where the record has no `emotion_scores`."""
     skipped: dict[str, int] = field(default_factory=dict)
+    """Reason -> how many references were left out."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,7 +99,7 @@ class Scored:
                 continue
             ids.append(record.id)
             rows.append(vector)
-            truth.append(-1 if record.emotion is None else record.emotion.position)
+            truth.append(NO_EMOTION if record.emotion is None else record.emotion.position)
             known = record.emotion_distribution() if record.emotion_scores is not None else None
             annotated.append([np.nan] * CLASSES if known is None else known)
         shape = (len(ids), CLASSES)
@@ -111,11 +111,10 @@ class Scored:
             {k: v for k, v in skipped.items() if v},
         )
 
-    def take(self, rows: np.ndarray | Sequence[int]) -> Scored:
+    def take(self, rows: NDArray[np.intp]) -> Scored:
         """Some rows, without the counts of what was skipped."""
-        rows = np.asarray(rows)
         return Scored([self.ids[i] for i in rows], self.predicted[rows], self.truth[rows], self.annotated[rows])
 
     def labelled(self) -> Scored:
         """The rows with a category."""
-        return self.take(np.flatnonzero(self.truth >= 0))
+        return self.take(np.flatnonzero(self.truth != NO_EMOTION))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from emo_lightning.commands.arguments import check_output_file, new_parser
 from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.files import atomic_folder
 
 
 def main(argv: list[str]) -> int:
@@ -30,22 +30,16 @@ def main(argv: list[str]) -> int:
     if args.out.is_file() or (args.out.exists() and any(args.out.iterdir())):
         msg = f"--out {args.out} is not an empty folder; choose another"
         raise InputError(msg)
-    temporary = args.out.with_name(f".{args.out.name}.unfinished")
     if not args.out.exists():
         check_output_file(args.out)
-    if temporary.exists():
-        # What a killed run has left there would be taken for part of this model.
-        shutil.rmtree(temporary)
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.models.backbone import BackboneConfig, load_frozen
 
     silence_advice()
     backbone = load_frozen(BackboneConfig(str(args.adapter), tuning="frozen", dtype=args.dtype))
     processor = backbone.processor
-    backbone.merged().save_pretrained(temporary)
-    processor.save_pretrained(temporary)
-    if args.out.exists():
-        args.out.rmdir()
-    temporary.rename(args.out)
+    with atomic_folder(args.out) as temporary:
+        backbone.merged().save_pretrained(temporary)
+        processor.save_pretrained(temporary)
     print(f"merged model: {args.out}")
     return 0

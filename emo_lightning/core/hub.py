@@ -25,6 +25,7 @@ def cache_only(path: str) -> bool:
     if Path(path).exists():
         return False
     import ssl
+    from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
@@ -45,6 +46,8 @@ def cache_only(path: str) -> bool:
             reason = f"{constants.ENDPOINT} does not answer ({error.reason})"
         except TimeoutError:
             reason = f"{constants.ENDPOINT} does not answer within {_TIMEOUT:g} s"
+        except (OSError, HTTPException) as error:
+            reason = f"{constants.ENDPOINT} does not answer ({error})"
     try:
         cached = isinstance(try_to_load_from_cache(path, "config.json"), str)
     except HFValidationError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emo_lightning.core.records import SchemaError
 
 if TYPE_CHECKING:
+    from emo_lightning.analysis.des_space.inputs import DesSet
+    from emo_lightning.analysis.references import References
     from emo_lightning.report.page import Page
 
 
@@ -31,13 +34,14 @@ def retrieval_stage(
         targets: of emotion, triplet, background, attribute, subject; default all.
         seed: of the intervals' bootstrap.
     """
+    from emo_lightning.analysis.des_space.inputs import as_metric
     from emo_lightning.analysis.des_space.retrieval import TARGETS, retrieval
     from emo_lightning.report.des_space_figures import draw_retrieval
     from emo_lightning.report.tables.des_space import retrieval_page
 
     ks, targets = sorted(set(ks or (1, 5, 10))), list(targets or TARGETS)
     arms = _load(embeddings, references, metric)
-    result = {arm: retrieval(found, ks, metric, targets, seed) for arm, found in arms.items()}  # type: ignore[arg-type]
+    result = {arm: retrieval(found, ks, as_metric(metric), targets, seed) for arm, found in arms.items()}
     draw_retrieval(result, out / "retrieval")
     _write(out, "retrieval", result, retrieval_page(result, arms))
 
@@ -63,13 +67,13 @@ def distance_stage(
         seed: of sample, test and interval.
     """
     from emo_lightning.analysis.des_space.distance import affective_distance
+    from emo_lightning.analysis.des_space.inputs import as_metric
     from emo_lightning.report.des_space_figures import draw_distance
     from emo_lightning.report.tables.des_space import distance_page
 
     arms = _load(embeddings, references, metric)
     result = {
-        arm: affective_distance(found, metric, max_images, permutations, seed=seed)  # type: ignore[arg-type]
-        for arm, found in arms.items()
+        arm: affective_distance(found, as_metric(metric), max_images, permutations, seed=seed) for arm, found in arms.items()
     }
     drawn = draw_distance(result, out / "distance")
     _write(out, "distance", result, distance_page(result, arms, drawn))
@@ -99,6 +103,7 @@ def interpolation_stage(
         seed: of the paths' ends.
         strips: paths of the last arm that are drawn as images.
     """
+    from emo_lightning.analysis.des_space.inputs import as_metric
     from emo_lightning.analysis.des_space.interpolation import interpolation
     from emo_lightning.analysis.references import References
     from emo_lightning.report.des_space_figures import draw_interpolation, draw_strips
@@ -106,7 +111,7 @@ def interpolation_stage(
 
     truth = References.load(references)
     arms = _load(embeddings, truth, metric)
-    found = {arm: interpolation(des, metric, per_pair, steps, k, seed) for arm, des in arms.items()}  # type: ignore[arg-type]
+    found = {arm: interpolation(des, as_metric(metric), per_pair, steps, k, seed) for arm, des in arms.items()}
     result = {arm: summary for arm, (summary, _) in found.items()}
     drawn = draw_interpolation(result, out / "interpolation")
     arm = list(arms)[-1]
@@ -169,15 +174,15 @@ def stability_stage(
     _write(out, "stability", result, stability_page(result))
 
 
-def _load(embeddings: dict[str, Path], references: Any, metric: str) -> dict[str, Any]:
-    from emo_lightning.analysis.des_space.inputs import load_arms
+def _load(embeddings: dict[str, Path], references: References | list[str], metric: str) -> dict[str, DesSet]:
+    from emo_lightning.analysis.des_space.inputs import as_metric, load_arms
     from emo_lightning.analysis.references import References
 
     truth = references if isinstance(references, References) else References.load(references)
-    return load_arms(embeddings, truth, metric)  # type: ignore[arg-type]
+    return load_arms(embeddings, truth, as_metric(metric))
 
 
-def _write(out: Path, name: str, result: dict[str, Any], page: Page) -> None:
+def _write(out: Path, name: str, result: Mapping[str, object], page: Page) -> None:
     from emo_lightning.core.files import write_json
     from emo_lightning.report.page import write_page
     from emo_lightning.report.terminal import show_page

@@ -1,16 +1,20 @@
-"""Stages that say how far a model can be trusted: calibration, other data sets, word-to-region faithfulness.
+"""Stages of robustness: calibration, other data sets, word-to-region faithfulness.
 
 Each writes a JSON of its name and a `page.json`, and prints the same tables.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from emo_lightning.analysis.cross_dataset import TestSet
 from emo_lightning.core.records import Record, SchemaError
 from emo_lightning.report.page import Page
+
+if TYPE_CHECKING:
+    from emo_lightning.analysis.calibration import Calibration
 
 
 def calibration_stage(
@@ -46,7 +50,7 @@ def calibration_stage(
     show_page(write_calibration(out, measure_calibration(said, records, fit, alpha, score, bins, seed)))
 
 
-def write_calibration(out: Path, result: dict[str, Any]) -> Page:
+def write_calibration(out: Path, result: Calibration) -> Page:
     """Write `calibration.json`, `reliability.svg` and `page.json` of a calibration; returns the page."""
     from emo_lightning.core.files import write_bytes
     from emo_lightning.report.page import PageFigure
@@ -62,7 +66,7 @@ def write_calibration(out: Path, result: dict[str, Any]) -> Page:
     return write_result(out, "calibration", result, page)
 
 
-def write_result(out: Path, name: str, result: dict[str, Any], page: Page) -> Page:
+def write_result(out: Path, name: str, result: Mapping[str, object], page: Page) -> Page:
     """Write `NAME.json` and `page.json`; returns the page."""
     from emo_lightning.core.files import write_json
     from emo_lightning.report.page import write_page
@@ -141,7 +145,7 @@ def faithfulness_stage(
     show_page(write_result(out, "faithfulness", result, faithfulness_page(result)))
 
 
-def _named(key: str, values: dict[str, Any]) -> None:
+def _named(key: str, values: Mapping[str, object]) -> None:
     if not values:
         msg = f"{key}: none is named"
         raise SchemaError(msg)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from emo_lightning.core.files import write_json
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.metrics import usable
@@ -52,14 +53,9 @@ class Run:
     def save(self, folder: Path) -> None:
         """Write the record into the run's directory."""
         path = folder / self.name / RECORD_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
         # JSON has no NaN.
         figures = {k: v if v is not None and math.isfinite(v) else None for k, v in self.figures.items()}
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(
-            json.dumps(asdict(self) | {"figures": figures}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        temporary.replace(path)
+        write_json(path, asdict(self) | {"figures": figures}, indent=2)
 
     def finish(self, code: int, figures: dict[str, float], metric: str, error: str) -> None:
         """Note how it ended: without a finite metric it failed, whatever its exit code."""

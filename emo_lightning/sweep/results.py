@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from emo_lightning.core.files import replacing, write_text
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.local import Outcome, Settings
 from emo_lightning.sweep.records import Run, labels
@@ -194,9 +195,7 @@ def _markdown(sweep: Sweep, settings: Settings, outcome: Outcome, ranked: Sequen
 
 
 def _write(path: Path, text: str) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
     return path
 
 
@@ -229,6 +228,5 @@ def _plot(sweep: Sweep, outcome: Outcome, ranked: Sequence[Setting], path: Path)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.tick_params(axis="y", length=0, labelsize=9)
-    temporary = path.with_name(path.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=150)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -18,6 +18,7 @@ from emo_lightning.core.records import SCHEMA_VERSION, Record
 from emo_lightning.data import tar_index as module
 from emo_lightning.data.stores import LocalStore, RemoteStore
 from emo_lightning.data.tar_index import ShardError, TarIndex
+from tests.patience import PATIENCE
 
 
 def picture(number: int, extension: str = "png", size: tuple[int, int] | None = None) -> bytes:
@@ -176,7 +177,7 @@ def test_pickled_and_read_in_other_processes(folder, method):
     processes = [context.Process(target=_child, args=(index, queue)) for _ in range(2)]
     for process in processes:
         process.start()
-    assert [queue.get(timeout=60) for _ in processes] == [expected, expected]
+    assert [queue.get(timeout=PATIENCE) for _ in processes] == [expected, expected]
     for process in processes:
         process.join()
 

@@ -23,6 +23,7 @@ import yaml
 from emo_lightning.cli import main
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.resolve import ROOT, load_experiment
+from tests.patience import PATIENCE
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 SHORT = {
@@ -338,12 +339,12 @@ def test_terminated_is_interrupted_with_its_stage(small: Callable[..., Path], tm
     command = [sys.executable, "-m", "emo_lightning", "run", str(path), "--runs", "runs", "--only", "tune"]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as run:
         try:
-            until = time.monotonic() + 240
+            until = time.monotonic() + PATIENCE
             while not (started.exists() and started.read_text()) and time.monotonic() < until:
                 assert run.poll() is None, run.communicate()[1]
                 time.sleep(0.1)
             run.terminate()
-            error = run.communicate(timeout=120)[1]
+            error = run.communicate(timeout=PATIENCE)[1]
         finally:
             run.kill()
     assert run.returncode == 130, error
@@ -454,7 +455,7 @@ def free_port() -> int:
 
 def launched(command: list[str], cwd: Path) -> str:
     """Output of a command that must succeed."""
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr
 
@@ -515,7 +516,7 @@ def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        outputs = [task.communicate(timeout=300)[0] for task in tasks]
+        outputs = [task.communicate(timeout=PATIENCE)[0] for task in tasks]
     finally:
         for task in tasks:
             task.kill()

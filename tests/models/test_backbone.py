@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
+import socketserver
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -319,14 +320,21 @@ def test_unknown_id_is_one_error_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     """With a hub that cannot be reached the client would retry each file for half a minute."""
     from huggingface_hub import constants
 
-    # A port that refuses: nothing leaves this machine.
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    started = time.monotonic()
-    with pytest.raises(
-        BackboneError, match=r"'nobody/no-such-model' is neither a model folder nor in the local cache, and http"
-    ):
-        load_backbone(BackboneConfig("nobody/no-such-model"))
-    assert time.monotonic() - started < 8
+    connections = []
+
+    class HangsUp(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            connections.append(self.client_address)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), HangsUp) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(
+            BackboneError, match=r"'nobody/no-such-model' is neither a model folder nor in the local cache, and http"
+        ):
+            load_backbone(BackboneConfig("nobody/no-such-model"))
+        server.shutdown()
+    assert len(connections) == 1, "asked once, not once for every file and again"
 
 
 def test_offline_switch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

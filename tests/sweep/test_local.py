@@ -24,6 +24,7 @@ from emo_lightning.sweep.config import COMMAND, load_sweep
 from emo_lightning.sweep.local import Outcome
 from emo_lightning.sweep.records import Run, read_run
 from emo_lightning.sweep.results import settings_of, summary
+from tests.patience import PATIENCE
 
 PROGRAM = {
     "name": "small",
@@ -154,10 +155,10 @@ def next_run(folder: Path, start: str) -> Path:
 
 
 def wait_for(condition: Any, process: Any = None) -> None:
-    """Until it holds, at most a minute and a half."""
-    until = time.time() + 90
+    """Until it holds."""
+    until = time.monotonic() + PATIENCE
     while not condition():
-        assert time.time() < until
+        assert time.monotonic() < until
         assert process is None or process.is_alive()
         time.sleep(0.1)
 

@@ -32,6 +32,7 @@ from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.probe import ProbeTask
+from tests.patience import PATIENCE
 
 LAYERS, HIDDEN = 4, 16
 
@@ -431,7 +432,7 @@ def test_two_ranks_equal_one(caches: dict[str, str], tmp_path: Path) -> None:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if world == 2 else []
         command = [sys.executable, *launcher, str(script), str(out), caches["train"], caches["val"], str(world)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         table = EmbeddingTable.read(out / "probe" / "des.parquet")
         metrics = json.loads((out / "probe" / "metrics.json").read_text())

@@ -24,6 +24,7 @@ from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
 from emo_lightning.tasks.sample_logger import SampleLogger
 from emo_lightning.tasks.sft import SFTTask
+from tests.patience import PATIENCE
 from tests.tasks.test_sft import data, trainer
 
 STEPS = 3
@@ -104,7 +105,7 @@ def test_two_sharded_ranks_equal_one_process(world_tars: Path, tiny_qwen: Path, 
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

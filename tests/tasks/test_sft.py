@@ -25,6 +25,7 @@ from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch
+from tests.patience import PATIENCE
 
 
 def data(tars: Path, **kwargs: Any) -> ConversationDataModule:
@@ -207,7 +208,7 @@ def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) 
     for devices in (1, 2):
         command = [sys.executable, str(script), str(world_tars), str(tiny_qwen), str(tmp_path), str(devices)]
         done = subprocess.run(
-            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=600, check=False
+            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=PATIENCE, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")

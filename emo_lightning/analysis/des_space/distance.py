@@ -10,7 +10,7 @@ nothing.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,47 @@ from numpy.typing import NDArray
 from emo_lightning.analysis.des_space.inputs import DesSet, Metric, pair_distances
 from emo_lightning.analysis.mds import stratified_sample
 
+Matrix = NDArray[np.float64]
+
 LEAST = 4
 """Images below which a rank correlation of distances says nothing."""
 
-Matrix = NDArray[np.float64]
+
+class Correlation(TypedDict):
+    """Rank correlation of embedding distance with one affective distance, over pairs of images."""
+
+    images: int
+    pairs: int
+    rho: float
+    low: float
+    high: float
+    p: float
+    """Mantel's."""
+    category_rho: float | None
+    """What the category alone would reach."""
+    within_emotion_rho: float | None
+    within_emotion_pairs: int
+    bins: list[list[float]]
+    """[mean affective distance, mean embedding distance over the mean of all pairs], by deciles."""
+    one_hot: NotRequired[float]
+    """Share of the distributions that are a single category; of distributions alone."""
+
+
+class Uncorrelated(TypedDict):
+    """Why there is no correlation."""
+
+    images: int
+    reason: str
+    one_hot: NotRequired[float]
+
+
+class AffectiveDistance(TypedDict):
+    """One arm."""
+
+    images: int
+    metric: Metric
+    distribution: Correlation | Uncorrelated
+    intensity: Correlation | Uncorrelated
 
 
 def affective_distance(
@@ -31,7 +68,7 @@ def affective_distance(
     permutations: int = 499,
     resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> AffectiveDistance:
     """Rank correlation of embedding distance with affective distance.
 
     Args:
@@ -41,26 +78,19 @@ def affective_distance(
         permutations: of Mantel's test; the smallest p is 1 / (permutations + 1).
         resamples: of the bootstrap.
         seed: of sample, permutations and bootstrap.
-
-    Returns:
-        `{"images", "metric", "distribution": part, "intensity": part}`; a part is `{"images", "pairs", "rho", "low", "high", "p",
-        "category_rho", "within_emotion_rho", "within_emotion_pairs", "one_hot", "bins": [[mean affective distance, mean embedding
-        distance over its mean]]}`, or `{"images", "reason"}` where it cannot be computed. `one_hot` (of `distribution` alone) is
-        the share of distributions that are a single category.
     """
-    result: dict[str, Any] = {"images": len(found), "metric": metric}
     given = found.distributions
     labelled = np.flatnonzero(np.isfinite(given).all(axis=1))
     chosen = _sample(found, labelled, max_images, seed)
     affect = _jensen_shannon(given[chosen])
-    result["distribution"] = _part(found, chosen, affect, metric, permutations, resamples, seed, "emotion_scores")
+    distribution = _part(found, chosen, affect, metric, permutations, resamples, seed, "emotion_scores")
     if len(chosen):
-        result["distribution"]["one_hot"] = float((given[chosen].max(axis=1) > 1 - 1e-6).mean())
+        distribution["one_hot"] = float((given[chosen].max(axis=1) > 1 - 1e-6).mean())
     felt = found.intensities
     chosen = _sample(found, np.flatnonzero(np.isfinite(felt)), max_images, seed)
     affect = abs(felt[chosen][:, None] - felt[chosen][None])
-    result["intensity"] = _part(found, chosen, affect, metric, permutations, resamples, seed, "intensity")
-    return result
+    intensity = _part(found, chosen, affect, metric, permutations, resamples, seed, "intensity")
+    return {"images": len(found), "metric": metric, "distribution": distribution, "intensity": intensity}
 
 
 def _sample(found: DesSet, rows: NDArray[np.intp], size: int, seed: int) -> NDArray[np.intp]:
@@ -73,7 +103,8 @@ def _jensen_shannon(rows: Matrix) -> Matrix:
     if len(rows) < 2:
         return np.zeros((len(rows), len(rows)))
     # scipy takes the natural logarithm: the square root of log 2 makes it base 2, and rounding may leave a tiny NaN for equal rows.
-    return squareform(np.nan_to_num(pdist(rows, "jensenshannon")) / np.sqrt(np.log(2)))
+    distances: Matrix = squareform(np.nan_to_num(pdist(rows, "jensenshannon")) / np.sqrt(np.log(2)))
+    return distances
 
 
 def _part(
@@ -85,7 +116,7 @@ def _part(
     resamples: int,
     seed: int,
     key: str,
-) -> dict[str, Any]:
+) -> Correlation | Uncorrelated:
     if len(rows) < LEAST:
         return {"images": len(rows), "reason": f"{len(rows)} of {len(found)} images have {key!r}; expected at least {LEAST}"}
     upper = np.triu_indices(len(rows), 1)
@@ -159,11 +190,11 @@ def _interval(x: Matrix, y: Matrix, resamples: int, rng: np.random.Generator) ->
     size = len(x)
     off = ~np.eye(size, dtype=bool)
     x, y = (x - x[off].mean()) / x[off].std(), (y - y[off].mean()) / y[off].std()
-    sums = [np.where(off, m, 0) for m in (np.ones_like(x), x, y, x * y, x * x, y * y)]
+    terms = [np.where(off, m, 0) for m in (np.ones_like(x), x, y, x * y, x * x, y * y)]
     values = []
     for start in range(0, resamples, 250):
         drawn = rng.multinomial(size, np.full(size, 1 / size), size=min(250, resamples - start)).astype(np.float64)
-        n, sx, sy, sxy, sxx, syy = (((drawn @ m) * drawn).sum(axis=1) for m in sums)
+        n, sx, sy, sxy, sxx, syy = (((drawn @ m) * drawn).sum(axis=1) for m in terms)
         with np.errstate(invalid="ignore", divide="ignore"):
             values.append((sxy - sx * sy / n) / np.sqrt((sxx - sx**2 / n) * (syy - sy**2 / n)))
     low, high = np.nanpercentile(np.concatenate(values), (2.5, 97.5))

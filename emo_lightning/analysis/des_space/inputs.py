@@ -5,31 +5,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.references import References
+from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.intervals import LEVEL
 from emo_lightning.core.records import EMOTIONS, Record, SchemaError
 
 Metric: TypeAlias = Literal["cosine", "euclidean"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
+def as_metric(name: str) -> Metric:
+    """A metric by its name.
+
+    Raises:
+        InputError: it is none of `METRICS`.
+    """
+    for metric in METRICS:
+        if name == metric:
+            return metric
+    msg = f"metric {name!r}; allowed: {', '.join(METRICS)}"
+    raise InputError(msg)
+
+
+class MeanInterval(NamedTuple):
+    """A mean with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class DesSet:
-    """Embeddings of N images with their records.
-
-    Args:
-        vectors: (N, des_dim), finite.
-        records: N, in order of id.
-        left_out: reason -> images.
-    """
+    """Embeddings of N images with their records."""
 
     vectors: NDArray[np.float64]
+    """(N, des_dim), finite."""
     records: list[Record]
+    """N, in order of id."""
     left_out: dict[str, int]
+    """Reason -> images."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -75,14 +95,11 @@ def load_arms(embeddings: Mapping[str, Path], references: References, metric: Me
 
     Raises:
         SchemaError: a file has no row, or no image of the references; arms share no image; an embedding is not finite or is zero.
-        FileNotFoundError: a file is missing.
+        MissingFileError: a file is missing.
     """
     if not embeddings:
         msg = "embeddings: no arm is named"
         raise SchemaError(msg)
-    if metric not in METRICS:
-        msg = f"metric {metric!r}; allowed: {', '.join(METRICS)}"
-        raise ValueError(msg)
     records = {record.id: record for record in references.records}
     found = {arm: _read(Path(path)) for arm, path in embeddings.items()}
     common = set(records)
@@ -115,7 +132,7 @@ def _read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
 
         if not path.is_file():
             msg = f"{path}: no such file; expected .parquet with the columns id, emotion, split, des"
-            raise FileNotFoundError(msg)
+            raise MissingFileError(msg)
         table = EmbeddingTable.read(path) if _rows(path) else None
         if table is None:
             msg = f"{path}: holds no row"
@@ -186,7 +203,7 @@ def nearest(vectors: NDArray[np.float64], k: int, metric: Metric) -> NDArray[np.
     return np.asarray(index.kneighbors(return_distance=False))
 
 
-def mean_interval(values: NDArray[np.float64], seed: int, resamples: int = 2000) -> tuple[float, float, float]:
+def mean_interval(values: NDArray[np.float64], seed: int, resamples: int = 2000) -> MeanInterval:
     """Mean over items with its 95 % percentile interval by bootstrap over them.
 
     Raises:
@@ -201,8 +218,9 @@ def mean_interval(values: NDArray[np.float64], seed: int, resamples: int = 2000)
         values[rng.integers(len(values), size=(min(step, resamples - start), len(values)))].mean(axis=1)
         for start in range(0, resamples, step)
     ]
-    low, high = np.percentile(np.concatenate(means), (2.5, 97.5))
-    return float(values.mean()), float(low), float(high)
+    tail = (100 - 100 * LEVEL) / 2
+    low, high = np.percentile(np.concatenate(means), (tail, 100 - tail))
+    return MeanInterval(float(values.mean()), float(low), float(high))
 
 
 def notes_of(arms: Mapping[str, DesSet], what: str) -> list[str]:

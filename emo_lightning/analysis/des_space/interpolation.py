@@ -9,20 +9,21 @@ So the path is read by real images: q(t) is the mean emotion distribution of the
     largest step   = max |s(t+1) − s(t)| / Σ |s(t+1) − s(t)|  1/(steps − 1) is the smoothest, 1 is a single jump
 
 p_a, p_b are the ends' own distributions. A path on which the neighbours' mood never changes has no M; such paths are counted. Beside
-every figure stands what the same paths give when the moods are dealt to the images at random.
+every value stands what the same paths give when the moods are dealt to the images at random.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.des_space.inputs import DesSet, Metric, mean_interval
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
 
 Array = NDArray[np.float64]
@@ -31,29 +32,71 @@ APART = 0.05
 """Least ‖p_b − p_a‖²: between images of nearly the same mood a position means nothing."""
 
 
+class PathMean(TypedDict):
+    """A mean over paths with its 95 % interval, and the same where moods are dealt at random; None without a path that has it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    chance: float | None
+
+
+class Interpolation(TypedDict):
+    """One arm."""
+
+    images: int
+    metric: Metric
+    paths: int
+    unmoved: int
+    """Paths on which the neighbours' mood never changes."""
+    too_alike: int
+    """Paths that were not drawn, as their ends feel nearly the same."""
+    soft: float
+    """Share of the images with a distribution of their own."""
+    steps: int
+    k: int
+    left_out: dict[str, int]
+    monotonicity: PathMean
+    progress: PathMean
+    largest_step: PathMean
+    pairs: dict[str, float]
+    """"a-b" -> mean monotonicity."""
+    mean_position: list[float]
+    """s(t)."""
+
+
+class NoPath(TypedDict):
+    """Why no path can be drawn."""
+
+    images: int
+    reason: str
+
+
 @dataclass(frozen=True)
 class Path:
-    """One path.
-
-    Args:
-        a: row of the first image.
-        b: row of the last.
-        nearest: (steps,) the row nearest to each point.
-        moods: (steps, 8) mean distribution of the neighbours.
-        position: (steps,) s(t).
-    """
+    """One path."""
 
     a: int
+    """Row of the first image."""
     b: int
+    """Row of the last."""
     nearest: NDArray[np.intp]
+    """(steps,) the row nearest to each point."""
     moods: Array
+    """(steps, 8) mean distribution of the neighbours."""
     position: Array
+    """(steps,) s(t)."""
 
     @property
     def monotonicity(self) -> float | None:
         """−1 to 1; None where the position never changes."""
         moved = abs(np.diff(self.position)).sum()
         return float((self.position[-1] - self.position[0]) / moved) if moved > 1e-9 else None
+
+    @property
+    def progress(self) -> float:
+        """How much of the way the neighbours go."""
+        return float(self.position[-1] - self.position[0])
 
     @property
     def largest_step(self) -> float | None:
@@ -64,7 +107,7 @@ class Path:
 
 def interpolation(
     found: DesSet, metric: Metric = "cosine", per_pair: int = 10, steps: int = 11, k: int = 10, seed: int = 0
-) -> tuple[dict[str, Any], list[Path]]:
+) -> tuple[Interpolation | NoPath, list[Path]]:
     """Paths between images of different emotions.
 
     Args:
@@ -76,16 +119,14 @@ def interpolation(
         seed: of the ends and of the random moods.
 
     Returns:
-        ({"images", "metric", "paths", "unmoved", "too_alike", "soft", "monotonicity": {"value", "low", "high", "chance"}, "progress": …,
-        "largest_step": …, "pairs": {"a-b": mean monotonicity}, "mean_position": [s(t)], "steps", "k"} or {"images", "reason"} where
-        no path can be drawn; the paths). `soft` is the share of images with a distribution of their own.
+        What the paths say, or why there is none; and the paths.
 
     Raises:
-        ValueError: steps < 3, or per_pair or k < 1.
+        InputError: steps < 3, or per_pair or k < 1.
     """
     if steps < 3 or per_pair < 1 or k < 1:
         msg = f"steps={steps}, per_pair={per_pair}, k={k}; expected steps ≥ 3, per_pair ≥ 1, k ≥ 1"
-        raise ValueError(msg)
+        raise InputError(msg)
     found = found.take([i for i, e in enumerate(found.emotions) if e is not None], "without an emotion")
     emotions = found.emotions
     kinds = sorted({e for e in emotions if e is not None})
@@ -104,7 +145,7 @@ def interpolation(
     dealt = moods[rng.permutation(len(moods))]
     # The ends keep their own moods: only what the neighbours say is dealt at random.
     chance = list(draw_paths(found.vectors, dealt, ends, steps, k, metric, moods))
-    summary = {
+    summary: Interpolation = {
         "images": len(found),
         "metric": metric,
         "paths": len(paths),
@@ -114,7 +155,9 @@ def interpolation(
         "steps": steps,
         "k": k,
         "left_out": found.left_out,
-        **_figures(paths, chance, seed),
+        "monotonicity": _mean([p.monotonicity for p in paths], [p.monotonicity for p in chance], seed),
+        "progress": _mean([p.progress for p in paths], [p.progress for p in chance], seed),
+        "largest_step": _mean([p.largest_step for p in paths], [p.largest_step for p in chance], seed),
         "pairs": _by_pair(paths, emotions),
         "mean_position": [float(v) for v in np.mean([p.position for p in paths], axis=0)],
     }
@@ -168,29 +211,19 @@ def draw_paths(
         yield Path(a, b, kept[:, 0], mood, (mood - own[a]) @ direction / (direction @ direction))
 
 
-def _figures(paths: list[Path], chance: list[Path], seed: int) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for name in ("monotonicity", "progress", "largest_step"):
-        values, random = (np.array([v for p in group if (v := _value(p, name)) is not None]) for group in (paths, chance))
-        if not len(values):
-            result[name] = {"value": None, "low": None, "high": None, "chance": None}
-            continue
-        value, low, high = mean_interval(values, seed)
-        result[name] = {"value": value, "low": low, "high": high, "chance": float(random.mean()) if len(random) else None}
-    return result
+def _mean(given: Sequence[float | None], random: Sequence[float | None], seed: int) -> PathMean:
+    """Over the paths that have the value.
 
-
-def _value(path: Path, name: str) -> float | None:
-    match name:
-        case "monotonicity":
-            return path.monotonicity
-        case "largest_step":
-            return path.largest_step
-        case "progress":
-            return float(path.position[-1] - path.position[0])
-        case _:
-            msg = f"{name!r}; allowed: monotonicity, largest_step, progress"
-            raise ValueError(msg)
+    Args:
+        given: of each path.
+        random: of the same paths where moods are dealt at random.
+        seed: of the interval's bootstrap.
+    """
+    values, chance = (np.array([v for v in group if v is not None]) for group in (given, random))
+    if not len(values):
+        return {"value": None, "low": None, "high": None, "chance": None}
+    value, low, high = mean_interval(values, seed)
+    return {"value": value, "low": low, "high": high, "chance": float(chance.mean()) if len(chance) else None}
 
 
 def _by_pair(paths: list[Path], emotions: list[str | None]) -> dict[str, float]:

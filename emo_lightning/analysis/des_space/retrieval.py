@@ -8,13 +8,46 @@ for which no other image is relevant are left out and counted. Chance is exact: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.des_space.inputs import DesSet, Metric, mean_interval, nearest
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
+
+
+class Share(TypedDict):
+    """A mean share over queries, 0–1, with its 95 % interval and what chance would give."""
+
+    value: float
+    low: float
+    high: float
+    chance: float
+
+
+class Target(TypedDict):
+    """Retrieval by one target; without a query there is nothing but the counts."""
+
+    queries: int
+    without_relevant: int
+    without_label: int
+    recall: NotRequired[dict[str, Share]]
+    """k -> recall@k."""
+    precision: NotRequired[dict[str, Share]]
+    by_emotion: NotRequired[dict[str, dict[str, float]]]
+    """Emotion -> k -> recall@k; of the target `emotion` alone."""
+
+
+class Retrieval(TypedDict):
+    """One arm."""
+
+    images: int
+    metric: Metric
+    ks: list[int]
+    targets: dict[str, Target]
+
 
 TARGETS = ("emotion", "triplet", "background", "attribute", "subject")
 """What makes an image relevant."""
@@ -31,12 +64,12 @@ def labels_of(found: DesSet, target: str) -> list[str | None]:
             return [None if (text := getattr(r, target)) is None else text.strip().lower() for r in found.records]
         case _:
             msg = f"target {target!r}; allowed: {', '.join(TARGETS)}"
-            raise ValueError(msg)
+            raise InputError(msg)
 
 
 def retrieval(
     found: DesSet, ks: Sequence[int] = (1, 5, 10), metric: Metric = "cosine", targets: Sequence[str] = TARGETS, seed: int = 0
-) -> dict[str, Any]:
+) -> Retrieval:
     """Recall and precision at each k, by each target.
 
     Args:
@@ -46,23 +79,18 @@ def retrieval(
         targets: of `TARGETS`.
         seed: of the intervals' bootstrap over queries.
 
-    Returns:
-        `{"images", "metric", "ks", "targets": {target: {"queries", "without_relevant", "without_label", "recall": {k: {"value",
-        "low", "high", "chance"}}, "precision": …, "by_emotion": {emotion: {k: recall}}}}}`; shares 0–1; a target without any
-        query has `queries` 0 and nothing more; `by_emotion` only of target emotion.
-
     Raises:
-        ValueError: a k is out of range.
+        InputError: a k is out of range.
     """
     neighbours = nearest(found.vectors, max(ks), metric) if len(found) > max(ks) else None
     if neighbours is None or min(ks) < 1:
         msg = f"retrieval: k={max(ks)} with {len(found)} images; expected 1 ≤ k < images"
-        raise ValueError(msg)
+        raise InputError(msg)
     result = {target: _one(labels_of(found, target), neighbours, ks, seed, target == "emotion") for target in targets}
     return {"images": len(found), "metric": metric, "ks": list(ks), "targets": result}
 
 
-def _one(labels: list[str | None], neighbours: NDArray[np.intp], ks: Sequence[int], seed: int, split: bool) -> dict[str, Any]:
+def _one(labels: list[str | None], neighbours: NDArray[np.intp], ks: Sequence[int], seed: int, split: bool) -> Target:
     from scipy.stats import hypergeom
 
     names = np.array([name if name is not None else "" for name in labels])
@@ -70,29 +98,32 @@ def _one(labels: list[str | None], neighbours: NDArray[np.intp], ks: Sequence[in
     _, groups, sizes = np.unique(names, return_inverse=True, return_counts=True)
     relevant = np.where(known, sizes[groups] - 1, 0)
     queries = np.flatnonzero(known & (relevant > 0))
-    counts = {
+    result: Target = {
         "queries": len(queries),
         "without_relevant": int((known & (relevant == 0)).sum()),
         "without_label": int((~known).sum()),
     }
     if not len(queries):
-        return counts
+        return result
     hits = (names[neighbours[queries]] == names[queries, None]) & known[neighbours[queries]]  # (queries, k)
     others, few = len(labels) - 1, relevant[queries]
-    recall, precision = {}, {}
+    recall: dict[str, Share] = {}
+    precision: dict[str, Share] = {}
     for k in ks:
         at_least_one = hits[:, :k].any(axis=1).astype(np.float64)
-        chance = float(hypergeom.sf(0, others, few, k).mean())
-        recall[str(k)] = _figure(at_least_one, chance, seed)
-        precision[str(k)] = _figure(hits[:, :k].mean(axis=1), float((few / others).mean()), seed)
+        recall[str(k)] = _share(at_least_one, float(hypergeom.sf(0, others, few, k).mean()), seed)
+        precision[str(k)] = _share(hits[:, :k].mean(axis=1), float((few / others).mean()), seed)
+    result |= {"recall": recall, "precision": precision}
     by_emotion = {
         str(e): {str(k): float(hits[rows][:, :k].any(axis=1).mean()) for k in ks}
         for e in EMOTIONS
         if split and (rows := names[queries] == str(e)).any()
     }
-    return {**counts, "recall": recall, "precision": precision, **({"by_emotion": by_emotion} if by_emotion else {})}
+    if by_emotion:
+        result["by_emotion"] = by_emotion
+    return result
 
 
-def _figure(values: NDArray[np.float64], chance: float, seed: int) -> dict[str, float]:
+def _share(values: NDArray[np.float64], chance: float, seed: int) -> Share:
     value, low, high = mean_interval(values, seed)
     return {"value": value, "low": low, "high": high, "chance": chance}

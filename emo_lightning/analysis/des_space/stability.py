@@ -11,12 +11,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.des_space.inputs import mean_interval
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import SchemaError
 from emo_lightning.data.chat import prompt
 from emo_lightning.data.collate import Collator
@@ -45,24 +46,57 @@ Embed: TypeAlias = "Callable[[Sequence[Image], str | None], tuple[Array, NDArray
 """(images, wording or None) -> (embeddings (N, des_dim), the probe's classes (N,) or None)."""
 
 
+class MeanShare(TypedDict):
+    """A mean over images with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ChangeEffect(TypedDict):
+    """What one change does."""
+
+    change: str
+    kind: str
+    cosine: MeanShare
+    """Between the embedding of the changed image and of the image itself."""
+    cosine_p5: float
+    """Its 5th percentile."""
+    place: float | None
+    """(cosine − other_cosine) / (1 − other_cosine); None where all images look alike."""
+    overlap: MeanShare
+    """Share of the neighbours that are the same."""
+    same_emotion: MeanShare | None
+    """None without a probe."""
+
+
+class Stability(TypedDict):
+    """One arm."""
+
+    images: int
+    k: int
+    other_cosine: float
+    """Mean cosine between different images."""
+    overlap_chance: float
+    changes: list[ChangeEffect]
+
+
 @dataclass(frozen=True)
 class Change:
-    """A change that should not matter.
-
-    Args:
-        kind: crop, jpeg, resize or prompt.
-        value: a share, a quality, or a wording.
-    """
+    """A change that should not matter."""
 
     kind: str
+    """crop, jpeg, resize or prompt."""
     value: float | str
+    """A share, a quality, or a wording."""
 
     @classmethod
     def parse(cls, text: str) -> Change:
         """From `kind=value`.
 
         Raises:
-            ValueError: names the text and what is allowed.
+            InputError: names the text and what is allowed.
         """
         kind, equals, value = text.partition("=")
         match kind:
@@ -80,7 +114,7 @@ class Change:
             f"change {text!r}; allowed: crop=SHARE and resize=SHARE with 0 < SHARE ≤ 1, jpeg=QUALITY with a whole number 1–100, "
             "prompt=TEXT with {keys} in it"
         )
-        raise ValueError(msg)
+        raise InputError(msg)
 
     @property
     def name(self) -> str:
@@ -98,7 +132,7 @@ class Change:
 
     def apply(self, image: Image) -> Image:
         """The changed image, RGB; a change of wording leaves it alone."""
-        from PIL import Image as images
+        import PIL.Image
 
         if isinstance(self.value, str):
             return image
@@ -106,11 +140,11 @@ class Change:
         if self.kind == "jpeg":
             buffer = io.BytesIO()
             image.convert("RGB").save(buffer, "JPEG", quality=int(self.value))
-            with images.open(buffer) as opened:
+            with PIL.Image.open(buffer) as opened:
                 return opened.convert("RGB")
         wide, high = max(1, round(width * self.value)), max(1, round(height * self.value))
         if self.kind == "resize":
-            return image.resize((wide, high), images.Resampling.BICUBIC)
+            return image.resize((wide, high), PIL.Image.Resampling.BICUBIC)
         left, top = (width - wide) // 2, (height - high) // 2
         return image.crop((left, top, left + wide, top + high))
 
@@ -128,7 +162,7 @@ class _Reworded(Collator):
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
         explained = prompt(keys).partition(": ")[2]
         text = self.wording.replace("{keys}", explained)
-        chat: list[Any] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+        chat: list[dict[str, object]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
         full = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return list(self.tokenizer(full, add_special_tokens=False)["input_ids"])
 
@@ -153,7 +187,7 @@ def embedder(model: EmotionModel, batch_size: int) -> Embed:
 
 def stability(
     embed: Embed, images: Sequence[Image], changes: Sequence[str] = DEFAULT_CHANGES, k: int = 10, seed: int = 0
-) -> dict[str, Any]:
+) -> Stability:
     """Measure every change.
 
     Args:
@@ -163,19 +197,14 @@ def stability(
         k: neighbours; fewer where there are fewer images.
         seed: of the intervals' bootstrap over images.
 
-    Returns:
-        `{"images", "k", "other_cosine", "overlap_chance", "changes": [{"change", "kind", "cosine": {"value", "low", "high"}, "cosine_p5",
-        "place", "overlap": {…}, "same_emotion": {…} | None}]}`; `place` is (cosine − other_cosine) / (1 − other_cosine), None where
-        all images look alike; `same_emotion` None without a probe.
-
     Raises:
         SchemaError: fewer than 3 images, or an embedding that is not finite or all zeros (names the change).
-        ValueError: a change that cannot be read, or k < 1.
+        InputError: a change that cannot be read, or k < 1.
     """
     parsed = [Change.parse(text) for text in changes]
     if not parsed or k < 1:
         msg = f"k={k} and {len(parsed)} changes; expected at least 1 of each"
-        raise ValueError(msg)
+        raise InputError(msg)
     if len(images) < 3:
         msg = f"stability: {len(images)} images; expected at least 3, as neighbours are compared"
         raise SchemaError(msg)
@@ -186,7 +215,7 @@ def stability(
     before = _nearest(among, k)
     off = ~np.eye(len(own), dtype=bool)
     other = float(among[off].mean())
-    rows = []
+    rows: list[ChangeEffect] = []
     for change in parsed:
         vectors, said = embed([change.apply(image) for image in images], change.wording)
         moved = _unit(vectors, change.name)
@@ -198,11 +227,11 @@ def stability(
             {
                 "change": change.name,
                 "kind": change.kind,
-                "cosine": _figure(cosine, seed),
+                "cosine": _mean(cosine, seed),
                 "cosine_p5": float(np.percentile(cosine, 5)),
                 "place": float((cosine.mean() - other) / (1 - other)) if other < 1 - 1e-9 else None,
-                "overlap": _figure(overlap, seed),
-                "same_emotion": None if same is None else _figure(same, seed),
+                "overlap": _mean(overlap, seed),
+                "same_emotion": None if same is None else _mean(same, seed),
             }
         )
     return {"images": len(images), "k": k, "other_cosine": other, "overlap_chance": k / (len(images) - 1), "changes": rows}
@@ -214,7 +243,8 @@ def _unit(vectors: Array, change: str) -> Array:
     if len(bad):
         msg = f"stability, {change}: the embedding of image {bad[0]} is {'all zeros' if norms[bad[0]] == 0 else 'not finite'}"
         raise SchemaError(msg)
-    return vectors / norms[:, None]
+    unit: Array = vectors / norms[:, None]
+    return unit
 
 
 def _nearest(cosines: Array, k: int) -> NDArray[np.intp]:
@@ -224,6 +254,6 @@ def _nearest(cosines: Array, k: int) -> NDArray[np.intp]:
     return np.argsort(others, axis=1, kind="stable")[:, :k]
 
 
-def _figure(values: Array, seed: int) -> dict[str, float]:
+def _mean(values: Array, seed: int) -> MeanShare:
     value, low, high = mean_interval(values, seed)
     return {"value": value, "low": low, "high": high}

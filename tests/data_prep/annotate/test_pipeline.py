@@ -23,6 +23,7 @@ from data_prep.settings import ConfigError
 from data_prep.store.store import Store, StoreError
 from emo_lightning.core.records import Record
 from tests.data_prep.serving import calls, completion, good, import_toys, run_pass, send, server
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -259,11 +260,11 @@ def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_conf
         for sent in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
             before = replies()
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ, text=True)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while replies() < before + 10 and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             process.send_signal(sent)
-            out, _ = process.communicate(timeout=60)
+            out, _ = process.communicate(timeout=PATIENCE)
             assert process.returncode == (-9 if sent is signal.SIGKILL else 130), out
         # The interrupted runs waited for what they had sent.
         assert all(state != "intent" for state, *_ in calls(root))

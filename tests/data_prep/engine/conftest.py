@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from data_prep.engine import Result, Row, Step
+from tests.patience import PATIENCE
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _STORE = 80 * 2**20
@@ -47,7 +48,7 @@ def _patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
     """A node that starts is given up after 30 seconds, which a busy machine takes; asked like this, it has ten minutes."""
 
     def ask(*arguments: Any) -> Any:
-        end = time.monotonic() + 600
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 return get_node(*arguments)
@@ -76,7 +77,7 @@ def doomed(cluster: Any) -> Iterator[Any]:
     kill()
 
 
-class Where(Step):
+class Where(Step[int]):
     """Which node computed a row, and what its batch looked like; slow as a model is, and kept by a process as one is.
 
     Args:
@@ -98,7 +99,7 @@ class Where(Step):
         (self._folder / str(os.getpid())).touch()
 
         def compute(rows: Sequence[Row], sizes: Sequence[Any]) -> list[Result]:
-            end = time.monotonic() + 60
+            end = time.monotonic() + PATIENCE
             while len(list(self._folder.iterdir())) < self._processes and time.monotonic() < end:
                 time.sleep(0.02)
             time.sleep(0.1)

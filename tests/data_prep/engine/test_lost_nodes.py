@@ -35,7 +35,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def slow(config: dict) -> None:
     for model in config["simulation"]["models"].values():
-        model["latency"] = 0.8
+        # So long that a sender has calls in flight at any instant, however late the machine is.
+        model["latency"] = 2.0
     for endpoint in [*config["annotators"], config["critic"]]:
         endpoint["concurrency"] = _IN_FLIGHT // 4
 

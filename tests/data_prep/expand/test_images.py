@@ -26,6 +26,7 @@ from data_prep.provider.failures import CallError
 from data_prep.store.store import Store
 from tests.data_prep.conftest import ROOT, picture
 from tests.data_prep.expand.annotated import KEY, annotated_store, images_server, rows, states, write_configs
+from tests.patience import PATIENCE
 
 PRICE = 30_000_000
 """Nano-dollars of an image of `sim-images`."""
@@ -159,7 +160,7 @@ def test_kill_9_in_mid_run_loses_no_image_and_buys_none_twice(tmp_path: Path, ro
         command = [sys.executable, "-c", program, *arguments]
         for kill_at in (5,):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while sim.bill().get("sim-images", {}).get("replies", 0) < kill_at and time.monotonic() < deadline:
                 assert process.poll() is None, "it ended before it could be killed"
                 time.sleep(0.002)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -200,7 +199,6 @@ def test_an_endpoint_that_wants_a_long_pause_or_has_no_quota_ends_the_pass(tmp_p
     def tomorrow(handler: BaseHTTPRequestHandler, body: dict) -> None:
         send(handler, 429, {"error": {"message": "daily limit"}}, Retry_After="86400")
 
-    began = time.monotonic()
     with server(tomorrow) as (url, _), pytest.raises(CallError, match="come again in 86400 s"):
         run_pass(tmp_path / "s", config, url)
     with (
@@ -208,7 +206,6 @@ def test_an_endpoint_that_wants_a_long_pause_or_has_no_quota_ends_the_pass(tmp_p
         pytest.raises(CallError, match="insufficient_quota"),
     ):
         run_pass(tmp_path / "s", config, url)
-    assert time.monotonic() - began < 20
     assert {state for state, *_ in calls(tmp_path / "s")} == {"rejected"}
 
 

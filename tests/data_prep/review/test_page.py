@@ -23,6 +23,7 @@ from data_prep.review.study_session import StudySession
 from data_prep.store.store import Store
 from tests.data_prep.review.conftest import records
 from tests.data_prep.review.test_study import GROUPS
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -84,7 +85,7 @@ def left(page: Page, item: str) -> None:
 
 def progress(page: Page, count: int) -> None:
     """Wait until so many records are finished."""
-    sync_api.expect(page.locator("#progress")).to_have_text(re.compile(f"^{count} of"), timeout=60_000)
+    sync_api.expect(page.locator("#progress")).to_have_text(re.compile(f"^{count} of"), timeout=1000 * PATIENCE)
 
 
 def current(page: Page) -> str:
@@ -159,7 +160,7 @@ def test_rest_is_right_discard_and_undo(page: Page, store: Store, log: ReviewLog
         open_at(page, server.url, "toy-0000")
         page.wait_for_selector(".why.gone")
         press(page, "x")
-        sync_api.expect(page.locator(".why")).to_have_count(0, timeout=60_000)
+        sync_api.expect(page.locator(".why")).to_have_count(0, timeout=1000 * PATIENCE)
         press(page, "u", "u")
         progress(page, 1)
         page.keyboard.press("?")

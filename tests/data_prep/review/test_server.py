@@ -20,6 +20,7 @@ from data_prep.review.server import MAX_BODY, PAGE, PageServer, serving
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
 from tests.data_prep.review.conftest import make_store
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def send(
     server: PageServer, method: str, path: str, headers: dict[str, str] | None = None, body: bytes | None = None
 ) -> tuple[int, dict[str, str], bytes]:
     """One raw request; `path` below the secret unless it begins with a slash."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=PATIENCE)
     try:
         connection.putrequest(method, path if path.startswith("/") else f"/{server.token}/{path}", skip_host=True)
         sent = {"Host": server.host, **({"Content-Length": str(len(body))} if body is not None else {}), **(headers or {})}
@@ -174,6 +175,6 @@ def test_the_command_prints_an_address_that_works_and_shows_nothing_of_the_envir
         assert str(tmp_path).encode() not in seen
     finally:
         process.send_signal(signal.SIGINT)
-        _out, error = process.communicate(timeout=20)
+        _out, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert error == ""

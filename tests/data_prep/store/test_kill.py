@@ -14,6 +14,7 @@ import pytest
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.store.store import Store
 from tests.data_prep.serving import import_toys
+from tests.patience import PATIENCE
 
 PROGRAM = "import sys; from data_prep.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -41,7 +42,7 @@ def test_kill_in_batch_mode_pays_nothing_twice(
         command = [sys.executable, "-c", PROGRAM, *arguments]
         for batches in (1, 2):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + PATIENCE
             while len(states()) < batches and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
