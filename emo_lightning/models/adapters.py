@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from emo_lightning.core.hub import loading
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import PARTS, Family
 
@@ -92,13 +93,15 @@ def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
 def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig, folder: Path, base_path: str) -> PeftModel:
     from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 
-    peft_config = LoraConfig.from_pretrained(str(folder))
+    with loading(f"adapter {folder}", BackboneError):
+        peft_config = LoraConfig.from_pretrained(str(folder))
+        weights = load_peft_weights(str(folder), device="cpu")
     peft_config.inference_mode = config.tuning == "frozen"
     # Where the base was found now, for the adapter that is saved after training.
     peft_config.base_model_name_or_path = base_path
     wrapped = _wrapped(model, peft_config)
     try:
-        loaded = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
+        loaded = set_peft_model_state_dict(wrapped, weights, adapter_name=ADAPTER_NAME)
     except RuntimeError as error:
         wrong = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [str(error)]
         msg = (

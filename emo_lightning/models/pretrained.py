@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from emo_lightning.core.hub import HubError, cache_only
+from emo_lightning.core.files import read_object
+from emo_lightning.core.hub import HubError, cache_only, loading
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import Family, FamilyError, Processor, family_of
 from emo_lightning.models.families.base import PixelLimits
@@ -26,7 +26,7 @@ def locate(path: str) -> tuple[str, Path | None]:
     path = str(Path(path).expanduser()) if path.startswith("~") else path
     adapter_config = Path(path) / "adapter_config.json"
     if adapter_config.exists():
-        base = json.loads(adapter_config.read_text()).get("base_model_name_or_path")
+        base = read_object(adapter_config).get("base_model_name_or_path")
         if not base:
             msg = f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model"
             raise BackboneError(msg)
@@ -87,9 +87,14 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
             bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
             llm_int8_skip_modules=list(family.unquantised),
         )
-    model = family.model_class().from_pretrained(
-        path, dtype=config.dtype, attn_implementation=config.attention, quantization_config=quantization, local_files_only=local
-    )
+    with loading(f"backbone {path!r}", BackboneError):
+        model = family.model_class().from_pretrained(
+            path,
+            dtype=config.dtype,
+            attn_implementation=config.attention,
+            quantization_config=quantization,
+            local_files_only=local,
+        )
     if quantization is not None:
         _check_quantization(model, family)
     family.prepare(model, config.attention)
@@ -120,7 +125,8 @@ def load_processor(config: BackboneConfig, path: str, family: Family) -> Process
     from PIL import Image
     from transformers import AutoProcessor
 
-    processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
+    with loading(f"processor of backbone {path!r}", BackboneError):
+        processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
     lowest, highest = family.pixel_limits(processor)
     limits = PixelLimits(config.min_pixels or lowest, config.max_pixels or highest)
     if limits.lowest > limits.highest:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import Prediction, SchemaError
 
 if TYPE_CHECKING:
@@ -249,12 +250,17 @@ def _arms(predictions: Mapping[str, Path], references: References) -> dict[str, 
 def _read_des(path: Path) -> tuple[Any, list[str], list[str], dict[str, int], int]:
     """Sorted by id, so that files in another order give the same picture."""
     import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     if not path.is_file():
         msg = f"{path}: no such file; expected .parquet with the columns id, emotion, split, des"
-        raise FileNotFoundError(msg)
-    table = parquet.read_table(path)
+        raise MissingFileError(msg)
+    try:
+        table = parquet.read_table(path)
+    except pa.ArrowException as error:
+        msg = f"{path}: not a parquet file: {error}"
+        raise InputError(msg) from None
     if missing := {"id", "emotion", "split", "des"} - set(table.column_names):
         msg = f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(table.column_names)}"
         raise SchemaError(msg)

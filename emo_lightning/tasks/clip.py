@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.hub import loading
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.protocols import PairSample
 from emo_lightning.tasks.base import OptimConfig, Task
@@ -27,8 +29,9 @@ class CLIPTask(Task[PairBatch]):
         super().__init__(optim, seed)
         from transformers import AutoProcessor, CLIPModel
 
-        self.clip = CLIPModel.from_pretrained(path).train()
-        self.processor = AutoProcessor.from_pretrained(path)
+        with loading(f"model.path: CLIP {path!r}", InputError):
+            self.clip = CLIPModel.from_pretrained(path).train()
+            self.processor = AutoProcessor.from_pretrained(path)
 
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """For the data module (`ReadsPairs`): model inputs and fillers."""
