@@ -7,7 +7,15 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from data_prep.commands.console import add_engine_arguments, new_parser
+from data_prep.commands.console import (
+    add_base_url_argument,
+    add_budget_argument,
+    add_config_argument,
+    add_engine_arguments,
+    add_resend_argument,
+    add_store_argument,
+    new_parser,
+)
 from data_prep.provider.budget import NANO
 from emo_lightning.core.progress import progress_bars
 
@@ -32,30 +40,34 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = new_parser(
         "annotate",
-        "Annotate, cross-verify, criticise and ground what has no outcome yet. An estimate is printed first; on a terminal it is "
-        "confirmed, elsewhere (cron, a job) the pass starts at once. Exit status: 0 done, 2 error, 3 the budget was reached, "
-        "4 images are left for another run (an endpoint gave up, a call's outcome is unknown), 130 interrupted.",
+        "Annotate every image that has no outcome yet: several models annotate it, their votes are pooled, a critic checks the result, "
+        "and the subject is grounded in the image. Replies are kept and paid once: an interrupted run goes on with the same command.\n\n"
+        "An estimate of the cost is printed first. On a terminal you confirm it; elsewhere (cron, a job) the pass starts at once.\n\n"
+        "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 4 images are left for another "
+        "run (an endpoint gave up, or the outcome of a call is unknown), 130 interrupted.",
         "emo prep annotate store --config configs/prep/default.yaml --budget 50",
     )
-    parser.add_argument("store")
+    add_store_argument(parser)
+    add_config_argument(parser, CONFIGS / "default.yaml")
+    add_base_url_argument(parser)
+    add_budget_argument(parser)
     parser.add_argument(
-        "--config", default=CONFIGS / "default.yaml", help="YAML of the pass (default: our configs/prep/default.yaml)"
+        "--estimate", action="store_true", help="print how many requests are left and what they will cost, then stop"
     )
-    parser.add_argument("--base-url", help="send everything to this endpoint instead, e.g. that of `emo prep simulate`")
+    parser.add_argument("--yes", action="store_true", help="start without asking for confirmation")
     parser.add_argument(
-        "--budget", metavar="USD", help="stop before this store has cost more than that, all runs and unknown outcomes included"
-    )
-    parser.add_argument("--estimate", action="store_true", help="print what is left to ask and what it will cost, then stop")
-    parser.add_argument("--yes", action="store_true", help="do not ask before the first request")
-    parser.add_argument("--batch", action="store_true", help="ask endpoints with `batch: true` through the Batch API")
-    parser.add_argument(
-        "--cancel-batches", action="store_true", help="end open batches, keep what they have answered (it is paid), then stop"
+        "--batch",
+        action="store_true",
+        help="send the requests of endpoints with `batch: true` through the provider's Batch API",
     )
     parser.add_argument(
-        "--resend-unknown", action="store_true", help="send calls of unknown outcome again; they may be paid twice"
+        "--cancel-batches",
+        action="store_true",
+        help="cancel open batches, keep the replies that they already have (they are paid), then stop",
     )
-    parser.add_argument("--no-ground", action="store_true", help="leave out grounding")
-    parser.add_argument("--check", action="store_true", help="check configuration, prices and keys, then stop")
+    add_resend_argument(parser)
+    parser.add_argument("--no-ground", action="store_true", help="do not look for boxes and masks of the subjects")
+    parser.add_argument("--check", action="store_true", help="check the configuration, the prices and the API keys, then stop")
     add_engine_arguments(parser)
     return parser
 

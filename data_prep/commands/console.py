@@ -1,8 +1,11 @@
-"""What the commands share on the terminal: parsers with an example, progress, the manifest in one line."""
+"""What the commands share on the terminal: parsers with an example, arguments of several commands, the manifest in one line."""
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,10 +15,16 @@ from emo_lightning.core.errors import add_debug_option
 
 
 def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
-    """The parser of `emo prep NAME`, with an example below its help."""
+    """The parser of `emo prep NAME`, with examples below its help.
+
+    Args:
+        name: of the command.
+        text: what it does; paragraphs and lists are wrapped to the terminal, a list's lines begin with blanks.
+        example: one command, or several lines.
+    """
     parser = argparse.ArgumentParser(
         prog=f"emo prep {name}",
-        description=text,
+        description=wrapped(text),
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -23,15 +32,66 @@ def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
     return parser
 
 
+def wrapped(text: str) -> str:
+    """Each line of a text broken at the terminal's width; lines that begin with a blank stay whole."""
+    width = max(40, shutil.get_terminal_size().columns - 2)
+    return "\n".join(line if line.startswith(" ") else textwrap.fill(line, width) for line in text.splitlines())
+
+
+def add_store_argument(parser: argparse.ArgumentParser) -> None:
+    """The store that a command works on."""
+    parser.add_argument("store", help="directory of the store, as `emo prep import` made it")
+
+
+def add_config_argument(parser: argparse.ArgumentParser, default: Path, what: str = "YAML of the pass") -> None:
+    """`--config`, with one of the configurations that come with the package as its default."""
+    parser.add_argument("--config", default=default, help=f"{what} (default: configs/prep/{default.name} of this package)")
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def add_base_url_argument(parser: argparse.ArgumentParser) -> None:
+    """`--base-url`."""
+    parser.add_argument(
+        "--base-url",
+        metavar="URL",
+        help="send every request to this endpoint instead of the configured ones, e.g. to that of `emo prep simulate`",
+    )
+
+
+def add_budget_argument(parser: argparse.ArgumentParser) -> None:
+    """`--budget`."""
+    parser.add_argument(
+        "--budget",
+        metavar="USD",
+        help="stop before this store has cost more; all earlier runs count, and so do calls of unknown outcome",
+    )
+
+
+def add_resend_argument(parser: argparse.ArgumentParser) -> None:
+    """`--resend-unknown`."""
+    parser.add_argument(
+        "--resend-unknown",
+        action="store_true",
+        help="send calls of unknown outcome again; the provider may bill them twice",
+    )
+
+
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """`--engine` and `--ray-address`, for every command that computes or pays."""
     parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="ray: the same steps on a Ray cluster (extra `ray`)"
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="where the work is done: on this machine, or on a Ray cluster (needs the extra `ray`) (default: local)",
     )
     parser.add_argument(
         "--ray-address",
         metavar="HOST:PORT",
-        help="of the cluster; without it RAY_ADDRESS counts, and where that is not set a cluster of this machine alone is started",
+        help="address of the Ray cluster (default: RAY_ADDRESS; where that is not set, a cluster of this machine alone is started)",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data_prep.commands.console import add_engine_arguments, new_parser
+from data_prep.commands.console import add_engine_arguments, add_store_argument, new_parser
 from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -18,29 +18,55 @@ def main(argv: list[str]) -> int:
     """Find images that show the same, and keep one of each."""
     parser = new_parser(
         "dedup",
-        "Find images that show the same (equal bytes, a perceptual hash over all pairs, the pixels of what may be a crop, embeddings\n"
-        "where a model is given) and keep one of each; the others are neither annotated nor exported. What is merely alike stays in one\n"
-        "split. Nothing is deleted: another run with other settings gives what it would have given at first.",
+        "Find images that show the same, and keep one of each; the others are neither annotated nor exported. All pairs are compared: by "
+        "their bytes, by a perceptual hash, by their pixels where one may be a crop of the other, and by embeddings where --model is "
+        "given. Images that are merely similar are kept, but in one split.\n\n"
+        "Nothing is deleted: a run with other settings replaces the result of an earlier one.",
         "emo prep dedup store --priority emoset,artemis,urls",
     )
-    parser.add_argument("store")
-    parser.add_argument("--threshold", type=int, default=6, help="bits of 64 up to which images are duplicates (default: 6)")
-    parser.add_argument("--near", type=int, help="bits up to which images stay in one split (default: threshold + 4)")
+    add_store_argument(parser)
+    parser.add_argument(
+        "--threshold",
+        type=int,
+        default=6,
+        metavar="BITS",
+        help="two images are duplicates if at most so many of the 64 bits of their hashes differ (default: 6)",
+    )
+    parser.add_argument(
+        "--near", type=int, metavar="BITS", help="they stay in one split if at most so many differ (default: threshold + 4)"
+    )
     parser.add_argument("--no-crops", action="store_true", help="do not look for images that show a part of another")
     parser.add_argument(
         "--correlation",
         type=float,
         default=0.88,
-        help="of a crop's pixels with its place, from which on duplicates (default: 0.88)",
+        metavar="R",
+        help="a crop is a duplicate if its pixels correlate at least so well with the part that it shows, 0–1 (default: 0.88)",
     )
-    parser.add_argument("--near-correlation", type=float, help="from which on in one split (default: correlation − 0.08)")
     parser.add_argument(
-        "--model", help="also compare embeddings of this transformers model (name or folder), e.g. DINOv2 or CLIP"
+        "--near-correlation", type=float, metavar="R", help="it stays in one split from this on (default: correlation − 0.08)"
     )
-    parser.add_argument("--cosine", type=float, default=0.97, help="of embeddings, from which on duplicates (default: 0.97)")
-    parser.add_argument("--near-cosine", type=float, help="from which on in one split (default: cosine − 0.04)")
-    parser.add_argument("--priority", default="", help="sources whose images are kept, foremost first, separated by commas")
-    parser.add_argument("--json", action="store_true", help="for programs; names every item that is left out")
+    parser.add_argument(
+        "--model",
+        help="also compare embeddings of this model of transformers (hub name or folder), e.g. a DINOv2 or a CLIP",
+    )
+    parser.add_argument(
+        "--cosine",
+        type=float,
+        default=0.97,
+        metavar="C",
+        help="two images are duplicates if the cosine of their embeddings is at least this, 0–1 (default: 0.97)",
+    )
+    parser.add_argument(
+        "--near-cosine", type=float, metavar="C", help="they stay in one split from this on (default: cosine − 0.04)"
+    )
+    parser.add_argument(
+        "--priority",
+        default="",
+        metavar="A,B",
+        help="sources whose images are kept, the most important first (default: none; then the largest image is kept)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs; it names every item that is left out")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
     import json

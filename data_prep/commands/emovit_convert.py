@@ -9,17 +9,20 @@ def main(argv: list[str]) -> int:
     """EmoViT's checkpoint → a folder that a local annotator loads."""
     parser = new_parser(
         "emovit-convert",
-        "Put EmoViT's weights (LAVIS names) into its base model, InstructBLIP. Every key of the file must land.",
+        "Make of EmoViT's checkpoint a folder that a local annotator loads (see `emo prep vote`). The weights, which have the names of "
+        "LAVIS, are put into the base model, InstructBLIP; it is an error if a key of the file has no place there.",
         "emo prep emovit-convert model_weights1.pth --base Salesforce/instructblip-vicuna-7b --out emovit",
     )
-    parser.add_argument("checkpoint", help=".pth or .safetensors")
-    parser.add_argument("--base", required=True, help="InstructBLIP that it was tuned from: hub name, name@revision or folder")
-    parser.add_argument("--out", required=True, help="folder to write; it must not exist")
+    parser.add_argument("checkpoint", help="EmoViT's weights, .pth or .safetensors")
+    parser.add_argument(
+        "--base", required=True, help="the InstructBLIP that it was tuned from: hub name, name@revision or folder"
+    )
+    parser.add_argument("--out", required=True, help="folder to write; it must not exist yet")
     parser.add_argument(
         "--dtype",
         default="auto",
         choices=("auto", "float32", "bfloat16", "float16"),
-        help="of the weights (default: the base's)",
+        help="number format of the weights (default: that of the base model)",
     )
     args = parser.parse_args(argv)
     from data_prep.emovit.convert import convert

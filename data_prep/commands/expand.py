@@ -6,7 +6,15 @@ import argparse
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from data_prep.commands.console import new_parser
+from data_prep.commands.console import (
+    add_base_url_argument,
+    add_budget_argument,
+    add_config_argument,
+    add_resend_argument,
+    add_store_argument,
+    new_parser,
+    wrapped,
+)
 from data_prep.provider.budget import NANO
 from data_prep.settings import CONFIGS, ConfigError
 from emo_lightning.core.errors import add_debug_option
@@ -18,6 +26,15 @@ if TYPE_CHECKING:
     from data_prep.expand.plan import Plan, Planned
     from data_prep.expand.queries import QueryReport
 
+_QUERIES = (
+    "Write search queries, one for each triplet, as JSON lines. With a `url` added to a line, `emo prep import urls` reads it. A chat "
+    "model writes the texts; each is paid once."
+)
+_IMAGES = (
+    "Have an image model draw new combinations of known triplets, and import the images into the store. They carry no label: annotate "
+    "them like all others. What is planned is written down first, so that an interrupted run goes on with the same command.\n\n"
+    "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted."
+)
 _SHOWN = 3
 """Prompts or queries shown of a plan."""
 
@@ -38,39 +55,41 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    text = "Search queries and generated images from the triplets of a store, rare emotions first."
+    text = (
+        "Make a data set grow from its own triplets, rare emotions first: `queries` writes texts for an image search, `images` has an "
+        "image model draw new combinations."
+    )
     examples = {
         "queries": "emo prep expand queries store --out queries.jsonl --count 500",
         "images": "emo prep expand images store --count 1000 --dry-run",
     }
     parser = new_parser("expand", text, "\n  ".join(examples.values()))
     what = parser.add_subparsers(dest="what", required=True, metavar="{queries,images}")
-    queries = what.add_parser("queries", help="write search queries as JSON lines", description="Write search queries.")
+    queries = what.add_parser("queries", help="write search queries as JSON lines", description=wrapped(_QUERIES))
     images = what.add_parser(
         "images",
         help="generate images of new compositions into the store",
-        description="Generate images of new compositions into the store. They carry no label: annotate them like all others.",
+        description=wrapped(_IMAGES),
     )
     for name, command in (("queries", queries), ("images", images)):
-        command.epilog = f"example: {examples[name]}"
+        command.epilog = f"example:\n  {examples[name]}"
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
         add_debug_option(command)
-        command.add_argument("store")
-        command.add_argument("--config", default=CONFIGS / "expand.yaml", help="YAML (default: our configs/prep/expand.yaml)")
-        command.add_argument("--seed", type=int, default=0, help="of what is drawn (default: 0)")
-        command.add_argument("--base-url", help="send everything to this endpoint instead, e.g. that of `emo prep simulate`")
-        command.add_argument(
-            "--budget",
-            metavar="USD",
-            help="stop before the store has cost more than this, everything spent on it before included",
-        )
-        command.add_argument(
-            "--resend-unknown", action="store_true", help="send calls of unknown outcome again; they may be paid twice"
-        )
-    queries.add_argument("--out", required=True, help="file to write")
-    queries.add_argument("--count", type=int, required=True, help="queries wanted")
-    queries.add_argument("--no-llm", action="store_true", help="by a template: no model, no cost, the same every time")
-    images.add_argument("--count", type=int, required=True, help="images of this seed in all, those of earlier runs included")
-    images.add_argument("--dry-run", action="store_true", help="show the plan and its cost, then stop; nothing is written")
+        add_store_argument(command)
+        add_config_argument(command, CONFIGS / "expand.yaml", "YAML of the expansion")
+        command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of what is drawn (default: 0)")
+        add_base_url_argument(command)
+        add_budget_argument(command)
+        add_resend_argument(command)
+    queries.add_argument("--out", required=True, metavar="FILE", help="file to write, JSON lines")
+    queries.add_argument("--count", type=int, required=True, metavar="N", help="number of queries")
+    queries.add_argument(
+        "--no-llm", action="store_true", help="fill a template instead of asking a model: free, and the same every time"
+    )
+    images.add_argument(
+        "--count", type=int, required=True, metavar="N", help="number of images of this seed, those of earlier runs included"
+    )
+    images.add_argument("--dry-run", action="store_true", help="print the plan and its cost, then stop; nothing is written")
     return parser
 
 

@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import new_parser, print_manifest
+from data_prep.commands.console import add_store_argument, new_parser, print_manifest
 
 
 def main(argv: list[str]) -> int:
     """Write WebDataset tars, a dataset card and a manifest."""
     parser = new_parser(
         "export",
-        "Write WebDataset tars, a dataset card (README.md) and a manifest. Splits are even per emotion, keep groups whole, and stay "
-        "as they are when images are added.",
+        "Write the valid records of a store and their images as WebDataset tars, with a dataset card (README.md) and a manifest. An image "
+        "keeps the split that its source gives. The others are assigned to splits evenly per emotion; images that belong together stay "
+        "together, and nothing moves when images are added later.",
         "emo prep export store tars --name mine\n  emo prep export store open --licences CC-BY-4.0,CC0-1.0\n"
         "  emo prep export store references --labels source --sources emoset",
     )
-    parser.add_argument("store")
+    add_store_argument(parser)
     parser.add_argument("out", help="directory of the tars")
     parser.add_argument("--name", default="emo", help="first part of the shard names (default: emo)")
-    parser.add_argument("--samples-per-shard", type=int, default=1000, help="images in one tar (default: 1000)")
-    parser.add_argument("--config", help="YAML whose `splits` are used for images without a split (default: 0.9, 0.05, 0.05)")
-    parser.add_argument("--licences", type=_names, default=(), metavar="A,B", help="only images of these (`unknown`: of none)")
-    parser.add_argument("--exclude-licences", type=_names, default=(), metavar="A,B", help="no images of these")
-    parser.add_argument("--sources", type=_names, default=(), metavar="A,B", help="only images of these")
     parser.add_argument(
-        "--labels", choices=("annotations", "source"), default="annotations", help="source: the source's own, for evaluation"
+        "--samples-per-shard", type=int, default=1000, metavar="N", help="most images in one tar (default: 1000)"
     )
-    parser.add_argument("--resplit", action="store_true", help="forget the splits that earlier exports gave, and split anew")
+    parser.add_argument(
+        "--config", help="YAML of the pass; its key `splits` has the shares of train, val and test (default: 0.9, 0.05, 0.05)"
+    )
+    parser.add_argument(
+        "--licences",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="only images with these licences (`unknown`: without one)",
+    )
+    parser.add_argument("--exclude-licences", type=_names, default=(), metavar="A,B", help="no images with these licences")
+    parser.add_argument("--sources", type=_names, default=(), metavar="A,B", help="only images of these sources")
+    parser.add_argument(
+        "--labels",
+        choices=("annotations", "source"),
+        default="annotations",
+        help="what the records say: our annotations, or what the sources themselves say, to evaluate a model against "
+        "(default: annotations)",
+    )
+    parser.add_argument(
+        "--resplit", action="store_true", help="forget the splits that earlier exports assigned, and assign them anew"
+    )
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig
     from data_prep.export import Selection, export_store

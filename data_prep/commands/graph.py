@@ -9,12 +9,13 @@ def main(argv: list[str]) -> int:
     """Write the triplet graph as GraphML and Parquet."""
     parser = new_parser(
         "graph",
-        "Write the graph of backgrounds, attributes, subjects and emotions, with how many images show each and each two together: "
-        "GraphML (networkx, Gephi, Cytoscape) and Parquet (nodes, edges, triplets with the ids of their images).",
+        "Write the graph of backgrounds, attributes, subjects and emotions. A node has the number of images that show it, an edge the "
+        "number that show both of its nodes. Four files: triplets.graphml (for networkx, Gephi, Cytoscape), and nodes.parquet, "
+        "edges.parquet and triplets.parquet (with the ids of the images).",
         "emo prep graph store --out graph",
     )
     parser.add_argument("records", nargs="+", metavar="STORE|TARS", help="stores, tars, or folders of tars")
-    parser.add_argument("--out", required=True, help="directory of the four files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="directory of the four files")
     args = parser.parse_args(argv)
     from pathlib import Path
 

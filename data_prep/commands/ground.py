@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import add_engine_arguments, new_parser
+from data_prep.commands.console import add_config_argument, add_engine_arguments, add_store_argument, new_parser
 from data_prep.settings import CONFIGS
 from emo_lightning.core.progress import progress_bars
 
@@ -11,15 +11,14 @@ def main(argv: list[str]) -> int:
     """Boxes and masks for the subjects of all valid records."""
     parser = new_parser(
         "ground",
-        "Boxes and masks for the subjects of all valid records. What was found before is not computed again.",
+        "Find boxes and masks for the subjects of all valid records, by the models of the configuration's key `grounding`. No API is "
+        "asked, so this runs on a machine with a GPU and no keys. What was found before is not computed again.",
         "emo prep ground store --config configs/prep/default.yaml --device cuda --batch-size 32",
     )
-    parser.add_argument("store")
-    parser.add_argument(
-        "--config", default=CONFIGS / "default.yaml", help="YAML of the pass (default: our configs/prep/default.yaml)"
-    )
-    parser.add_argument("--device", help="instead of the configured one: cpu, cuda, cuda:1, …")
-    parser.add_argument("--batch-size", type=int, help="instead of the configured one")
+    add_store_argument(parser)
+    add_config_argument(parser, CONFIGS / "default.yaml")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the configured one)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: the configured one)")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig

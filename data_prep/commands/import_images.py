@@ -24,17 +24,18 @@ def main(argv: list[str]) -> int:
     """Take images into a store."""
     parser = new_parser(
         "import",
-        "Take images into a store; what is there already stays as it is. Sources, and what has to lie in PATH:\n" + _sources(),
+        "Take images into a store. Each image is decoded and checked; what cannot be used is refused with its reason, and the rest goes "
+        "on. What is in the store already stays as it is.\n\nSources, and what has to lie in PATH:\n" + _sources(),
         "emo prep import folder ~/photos --into store --licence CC-BY-4.0\n"
         "  emo prep import emoset ~/EmoSet-118K --into store --refusals refused.jsonl",
     )
     parser.add_argument("source", metavar="SOURCE", help=f"one of {', '.join(_NAMES)}")
-    parser.add_argument("path", metavar="PATH", help="the folder, the list of addresses for urls, or a YAML file for world")
-    parser.add_argument("--into", required=True, metavar="STORE", help="directory of the store, made if missing")
-    parser.add_argument("--name", help="source name in the records (folder, urls)")
-    parser.add_argument("--licence", help="licence of all images")
+    parser.add_argument("path", metavar="PATH", help="a folder; for urls the list of addresses, for world a YAML file")
+    parser.add_argument("--into", required=True, metavar="STORE", help="directory of the store; made if it is missing")
+    parser.add_argument("--name", help="name of the source in the records; only for folder and urls (default: folder, urls)")
+    parser.add_argument("--licence", help="licence of all images, e.g. CC-BY-4.0")
     parser.add_argument(
-        "--refusals", metavar="FILE", help="write every refusal to this file: JSON lines with file, line, reason"
+        "--refusals", metavar="FILE", help="write every refusal to this file, as JSON lines with file, line and reason"
     )
     from data_prep.sources.urls import UrlSource, add_download_arguments, download_limits
 

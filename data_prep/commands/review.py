@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from data_prep.commands.console import new_parser
+from data_prep.commands.console import add_store_argument, new_parser
 
 if TYPE_CHECKING:
     from data_prep.review.log import ReviewLog
@@ -18,38 +18,54 @@ if TYPE_CHECKING:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "review",
-        "Inspect records on a page of this machine, run the user study, report agreement, exchange with Label Studio.",
+        "Look at records on a page that this machine serves, and say of each field whether it is right; every decision is saved at once, "
+        "and an export follows it. --report prints how often the records are right and how far reviewers agree, --study runs the user "
+        "study of Table 4, and records can go through Label Studio instead of our page.",
         "emo prep review store --sample 200 --reviewer ada\n  emo prep review store --second --reviewer ben\n"
         "  emo prep review store --report\n  emo prep review store --study configs/prep/study/table4.yaml",
     )
-    parser.add_argument("store")
-    parser.add_argument("--port", type=int, default=0, help="on 127.0.0.1; 0 takes a free one (default: 0)")
+    add_store_argument(parser)
+    parser.add_argument("--port", type=int, default=0, help="port of the page on 127.0.0.1; 0 takes a free one (default: 0)")
     parser.add_argument(
-        "--sample", type=int, default=200, help="records, stratified by emotion, source and outcome; 0 takes all (default: 200)"
+        "--sample",
+        type=int,
+        default=200,
+        metavar="N",
+        help="number of records to look at, stratified by emotion, source and outcome; 0 takes all (default: 200)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sample (default: 0)")
     parser.add_argument(
-        "--states", default="human,valid", help="outcomes to look at: human, valid, discarded (default: human,valid)"
+        "--states",
+        default="human,valid",
+        metavar="A,B",
+        help="outcomes to look at, of human, valid and discarded (default: human,valid)",
     )
-    parser.add_argument("--reviewer", help="your name in the ledger (default: first, with --second: second)")
-    parser.add_argument("--second", action="store_true", help="look, blind, at what another reviewer has finished")
+    parser.add_argument("--reviewer", metavar="NAME", help="your name in the ledger (default: first; with --second: second)")
     parser.add_argument(
-        "--study", metavar="CONFIG", help="YAML of a user study (Table 4): serve it, or report it with --report"
+        "--second",
+        action="store_true",
+        help="look at what another reviewer has finished, without seeing what they said, to measure agreement",
+    )
+    parser.add_argument(
+        "--study", metavar="CONFIG", help="YAML of a user study (Table 4): serve it, or with --report print its result"
     )
     parser.add_argument("--report", action="store_true", help="print accuracy and agreement (with --study: Table 4), then stop")
-    parser.add_argument("--json", action="store_true", help="the report for programs")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON, for programs")
     studio = parser.add_argument_group("Label Studio")
     studio.add_argument(
-        "--label-studio-export", metavar="FILE", help="write the sample as tasks; FILE.xml is the labelling config"
+        "--label-studio-export",
+        metavar="FILE",
+        help="write the sample as tasks, and the labelling configuration beside them as FILE.xml",
     )
     studio.add_argument(
         "--images",
         choices=("local", "data"),
         default="local",
-        help="local: paths below the store, for LOCAL_FILES_DOCUMENT_ROOT=STORE; data: inside the file (default: local)",
+        help="where the tasks have the images: `local`, as files below the store, for a Label Studio with "
+        "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=STORE; `data`, inside the file (default: local)",
     )
-    studio.add_argument("--with-reviews", action="store_true", help="export the decisions of --reviewer as annotations too")
-    studio.add_argument("--label-studio-import", metavar="FILE", help="take over annotations of tasks that were exported here")
+    studio.add_argument("--with-reviews", action="store_true", help="also export the decisions of --reviewer, as annotations")
+    studio.add_argument("--label-studio-import", metavar="FILE", help="read annotations of tasks that this command exported")
     return parser
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import new_parser
+from data_prep.commands.console import add_json_argument, new_parser
 
 
 def main(argv: list[str]) -> int:
     """Print the statistics of stores or tars."""
     parser = new_parser(
         "stats",
-        "Statistics of stores or tars: the row of Table 1, the balance of emotions (Figure 5), agreement of the annotators, revisions, "
-        "licences, and for stores outcomes and cost. (Table 3: `emo prep table3`; Table 4: `emo prep review STORE --study CONFIG --report`.)",
+        "Print the statistics of stores or tars: the row of Table 1, the balance of the emotions (Figure 5), agreement of the annotators, "
+        "revisions and licences; for stores also outcomes and cost.\n\n"
+        "Table 3 is printed by `emo prep table3`, Table 4 by `emo prep review STORE --study CONFIG --report`.",
         "emo prep stats store --out statistics",
     )
     parser.add_argument("records", nargs="+", metavar="STORE|TARS", help="stores, tars, or folders of tars")
-    parser.add_argument("--name", help="of the data set, in Table 1 (default: that of the first store or folder)")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--out", help="also write stats.json, stats.md, figure5.png and figure5.pdf there")
+    parser.add_argument("--name", help="name of the data set in Table 1 (default: that of the first store or folder)")
+    add_json_argument(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", help="also write stats.json, stats.md, figure5.png and figure5.pdf into this directory"
+    )
     args = parser.parse_args(argv)
     import json
     from pathlib import Path
@@ -26,6 +29,7 @@ def main(argv: list[str]) -> int:
     from data_prep.stats.distribution import draw
     from data_prep.stats.summary import as_text, figure_rows, spending, summarise
     from data_prep.store.store import Store
+    from emo_lightning.core.files import write_json, write_text
 
     stats = summarise(read_records(args.records))
     stats["stores"] = {}
@@ -39,7 +43,7 @@ def main(argv: list[str]) -> int:
     if args.out:
         out = Path(args.out)
         draw(figure_rows(stats), out)
-        (out / "stats.json").write_text(json.dumps(stats, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (out / "stats.md").write_text(text + "\n", encoding="utf-8")
+        write_json(out / "stats.json", stats)
+        write_text(out / "stats.md", text + "\n")
     print(json.dumps(stats, ensure_ascii=False) if args.json else text)
     return 0

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import new_parser
+from data_prep.commands.console import add_json_argument, add_store_argument, new_parser
 
 
 def main(argv: list[str]) -> int:
     """What is in a store: outcomes, calls, cost."""
-    parser = new_parser("status", "What is in a store: outcomes, calls, cost.", "emo prep status store --json")
-    parser.add_argument("store")
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser = new_parser(
+        "status",
+        "Print what is in a store: images by outcome, calls by annotator and state, open batches, and cost. It answers at once, also while "
+        "a pass runs.",
+        "emo prep status store",
+    )
+    add_store_argument(parser)
+    add_json_argument(parser)
     args = parser.parse_args(argv)
     from pathlib import Path
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data_prep.commands.annotate import BUDGET_REACHED
-from data_prep.commands.console import new_parser
+from data_prep.commands.console import (
+    add_base_url_argument,
+    add_budget_argument,
+    add_config_argument,
+    add_json_argument,
+    add_store_argument,
+    new_parser,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,26 +29,32 @@ def main(argv: list[str]) -> int:
 
     parser = new_parser(
         "table3",
-        "Table 3 on a sample of an annotated store: accuracy with and without cross-verification and critic, what the critic keeps of "
-        "right annotations and notices of wrong ones. Replies that the store has are used; the critic's new ones are bought once "
-        "(about eight for each image). Exit status: 0 done, 2 error, 3 the budget was reached, 130 interrupted.",
+        "Print Table 3 on a sample of an annotated store: accuracy with and without cross-verification and critic, how many right "
+        "annotations the critic keeps, and how many wrong ones it notices. Replies that the store has are used; the critic is asked about "
+        "eight more questions for each image, each paid once.\n\n"
+        "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 130 interrupted.",
         "emo prep table3 store --config configs/prep/default.yaml --samples 200 --budget 5",
     )
-    parser.add_argument("store")
-    parser.add_argument("--config", default=CONFIGS / "default.yaml", help="YAML of the pass that annotated the store")
-    parser.add_argument("--base-url", help="send everything to this endpoint instead, e.g. that of `emo prep simulate`")
-    parser.add_argument("--samples", type=int, default=200, help="images, chosen by the seed; 0 takes all (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample and of the corruptions (default: 0)")
+    add_store_argument(parser)
+    add_config_argument(parser, CONFIGS / "default.yaml", "YAML of the pass that annotated the store")
+    add_base_url_argument(parser)
+    parser.add_argument(
+        "--samples", type=int, default=200, metavar="N", help="number of images, chosen by the seed; 0 takes all (default: 200)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of the sample and of the wrong annotations (default: 0)"
+    )
     parser.add_argument(
         "--reference",
         default="auto",
         metavar="KIND|PATH",
-        help="what is right: `truth` (the drawn world's own), `reviews` (of `emo prep review`), tars or a store of records that are "
-        "right, or `none`: recall alone. auto: truth if the configuration has a world, else reviews (default: auto)",
+        help="what counts as right: `truth` (of the drawn world), `reviews` (by `emo prep review`), a path (tars or a store of records "
+        "that are right), or `none` (then only recall is computed); `auto` is truth if the configuration has a world, else reviews "
+        "(default: auto)",
     )
-    parser.add_argument("--budget", metavar="USD", help="stop before this store has cost more than that, all runs included")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--out", help="also write table3.json and table3.md into this directory")
+    add_budget_argument(parser)
+    add_json_argument(parser)
+    parser.add_argument("--out", metavar="DIR", help="also write table3.json and table3.md into this directory")
     args = parser.parse_args(argv)
     if args.samples < 0:
         parser.error(f"--samples {args.samples}: allowed are whole numbers from 0 (all)")
@@ -54,6 +67,7 @@ def main(argv: list[str]) -> int:
     from data_prep.stats.table3 import table3
     from data_prep.stats.table3_text import as_text
     from data_prep.store.store import Store
+    from emo_lightning.core.files import write_text
 
     config = DemoConfig.load(args.config)
     if args.base_url:
@@ -65,9 +79,8 @@ def main(argv: list[str]) -> int:
     text = as_text(found)
     if args.out:
         out = Path(args.out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "table3.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (out / "table3.md").write_text(text + "\n", encoding="utf-8")
+        write_text(out / "table3.json", json.dumps(found, indent=1) + "\n")
+        write_text(out / "table3.md", text + "\n")
     print(json.dumps(found) if args.json else text)
     if not args.json:
         cost = f"${found['nano_dollars'] / NANO:.6f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import add_engine_arguments, new_parser
+from data_prep.commands.console import add_config_argument, add_engine_arguments, add_store_argument, new_parser
 from data_prep.settings import CONFIGS
 from emo_lightning.core.progress import progress_bars
 
@@ -11,13 +11,12 @@ def main(argv: list[str]) -> int:
     """Let the local annotators vote on all images."""
     parser = new_parser(
         "vote",
-        "Let the local annotators (backend: local, e.g. EmoViT) vote on all images. A vote is computed once.",
+        "Let the local annotators of the configuration (`backend: local`, e.g. EmoViT) vote on the emotion of all images. No API is asked, "
+        "so this runs on a machine with a GPU and no keys. Each vote is computed once; `emo prep annotate` then counts it.",
         "emo prep vote store --config my-pass.yaml",
     )
-    parser.add_argument("store")
-    parser.add_argument(
-        "--config", default=CONFIGS / "default.yaml", help="YAML of the pass (default: our configs/prep/default.yaml)"
-    )
+    add_store_argument(parser)
+    add_config_argument(parser, CONFIGS / "default.yaml")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig

@@ -9,17 +9,20 @@ def main(argv: list[str]) -> int:
     """Write reference tars of the demo world, with its known truth."""
     parser = new_parser(
         "world",
-        "Write reference tars of the demo world, with its known truth.",
+        "Write reference tars of the drawn demo world, of which everything is known: the images need no annotation.",
         "emo prep world tars/test --split test --count 300 --labels truth",
     )
     parser.add_argument("out", help="directory of the tars")
-    parser.add_argument("--split", required=True, help="pretrain, train, val, test or heldout")
-    parser.add_argument("--count", type=int, required=True, help="number of images")
+    parser.add_argument("--split", required=True, help="split of the world: pretrain, train, val, test or heldout")
+    parser.add_argument("--count", type=int, required=True, metavar="N", help="number of images")
     parser.add_argument(
-        "--labels", choices=("truth", "neutral"), default="truth", help="neutral: caption, triplet and boxes, no emotion"
+        "--labels",
+        choices=("truth", "neutral"),
+        default="truth",
+        help="truth: everything; neutral: caption, triplet and boxes, but no emotion (default: truth)",
     )
-    parser.add_argument("--style", default="flat", help="colours and lines: flat or dusk (default: flat)")
-    parser.add_argument("--seed", type=int, default=0, help="of the world (default: 0)")
+    parser.add_argument("--style", default="flat", help="style of the drawings: flat or dusk (default: flat)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the world (default: 0)")
     args = parser.parse_args(argv)
     from data_prep.demo.config import WorldConfig
     from data_prep.demo.world import SPLITS

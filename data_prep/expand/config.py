@@ -38,19 +38,20 @@ class ExpandConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: ImagesConfig
+    """Image model that draws new combinations."""
     queries: EndpointConfig | None = None
     """Chat model that writes search queries; None: only `--no-llm`."""
     max_invalid: int = Field(default=2, ge=0)
-    """How often a query that does not follow the schema is asked again, with the error."""
+    """How often a query is asked for again, with the error, where the reply did not follow the schema."""
     temperature: float = Field(default=1.0, gt=0)
     """Weight of an emotion = (its images)^(-1/temperature): 1 is inverse frequency, larger is nearer to even."""
     two_elements: float = Field(default=0.5, ge=0, le=1)
     """Share of compositions with two elements replaced, the others with one."""
     edges: Literal["any", "seen"] = "any"
-    """seen: only compositions all of whose pairs (also each word with the emotion) stand in the data; any: new pairs are named in
-    the lineage."""
+    """seen: keep only compositions whose pairs of words, and of a word and the emotion, all occur in the data. any: keep all; the
+    lineage names the new pairs."""
     prompt: str = "A photograph of a {attribute} {subject}; setting: {background}; mood: {emotion}. No text in the picture."
-    """Of an image; places: background, attribute, subject, emotion."""
+    """Prompt for one image; its places are background, attribute, subject and (optional) emotion."""
     source: str = Field(default="aigc", pattern=r"^[A-Za-z0-9_-]+$")
     """Source name of the images in the records."""
     prices: Path = Path("prices.yaml")

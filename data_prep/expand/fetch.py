@@ -14,7 +14,7 @@ _CHUNK = 2**16
 
 
 class FetchError(Exception):
-    """The image cannot be had from its address; `gone` where another try is of no use."""
+    """A signal to `images.Generator`: the image cannot be had from its address; `gone` where another try is of no use."""
 
     def __init__(self, message: str, *, gone: bool) -> None:
         super().__init__(message)

@@ -46,6 +46,7 @@ class GroupConfig(_Config):
     source: str | None = None
     """Source name of the images in the store; null takes all of them."""
     images: int = Field(default=50, ge=1)
+    """How many are shown."""
     annotations: Literal["source", "record"] = "source"
     """source: what the dataset itself says (labels kept at import); record: what the pass made of it (valid records alone)."""
     emotion: str = "emotion"
@@ -58,10 +59,13 @@ class StudyConfig(_Config):
     """A whole study."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    """Of the study in the ledger: letters, digits, _ and -."""
     seed: int = 0
+    """Decides which images are chosen, and the order in which each participant sees them."""
     points: int = Field(default=2, ge=2, le=7)
     """2: no or yes; more: a scale from 1 (not at all) to `points` (entirely)."""
     groups: list[GroupConfig] = Field(min_length=1)
+    """Rows of the table, each with another name."""
 
     @model_validator(mode="after")
     def _names(self) -> Self:

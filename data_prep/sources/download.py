@@ -100,6 +100,7 @@ class DownloadLimits:
     timeout: float = 30.0
     """Seconds for one request, from connecting to the last byte."""
     max_bytes: int = MAX_BYTES
+    """Of one image."""
     allow_private: bool = False
     """Connect to private, loopback, link-local and reserved addresses too."""
 

@@ -175,19 +175,32 @@ def add_download_arguments(parser: argparse.ArgumentParser) -> None:
     standard = DownloadLimits()
     options = parser.add_argument_group("urls")
     options.add_argument(
-        "--allow-private", action="store_true", help="connect to private, loopback and link-local addresses too"
+        "--allow-private", action="store_true", help="also connect to private, loopback and link-local addresses"
     )
     options.add_argument(
-        "--concurrency", type=int, default=standard.concurrency, help="downloads at once (default: %(default)s)"
+        "--concurrency",
+        type=int,
+        default=standard.concurrency,
+        metavar="N",
+        help="downloads at the same time (default: %(default)s)",
     )
     options.add_argument(
         "--per-host-rate",
         type=float,
         default=standard.per_host_rate,
-        help="requests per second to a host (default: %(default)s)",
+        metavar="RATE",
+        help="most requests per second to one host (default: %(default)s)",
     )
-    options.add_argument("--timeout", type=float, default=standard.timeout, help="seconds for one image (default: %(default)s)")
-    options.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="size of one image (default: %(default)s)")
+    options.add_argument(
+        "--timeout",
+        type=float,
+        default=standard.timeout,
+        metavar="SECONDS",
+        help="longest wait for one image (default: %(default)s)",
+    )
+    options.add_argument(
+        "--max-bytes", type=int, default=MAX_BYTES, metavar="BYTES", help="largest image that is taken (default: %(default)s)"
+    )
 
 
 def download_limits(args: argparse.Namespace) -> DownloadLimits:

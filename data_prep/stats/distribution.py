@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from emo_lightning.core.files import replacing
 from emo_lightning.core.records import EMOTIONS
 
 
@@ -108,13 +109,14 @@ def draw(rows: Sequence[tuple[str, Distribution]], out: Path) -> list[Path]:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside upper center", ncols=8, frameon=False, fontsize=8, handlelength=1, columnspacing=1)
-    out.mkdir(parents=True, exist_ok=True)
     files = []
     for name, canvas, metadata in (
         ("figure5.png", FigureCanvasAgg, {"Software": None}),
         ("figure5.pdf", FigureCanvasPdf, {"CreationDate": None, "Producer": None, "Creator": None}),
     ):
         # The backends are named, so that no display is looked for; a date would make two files differ.
-        canvas(figure).print_figure(out / name, dpi=160, metadata=metadata, bbox_inches="tight")
+        with replacing(out / name) as temporary:
+            kind = name.rpartition(".")[2]
+            canvas(figure).print_figure(temporary, dpi=160, format=kind, metadata=metadata, bbox_inches="tight")
         files.append(out / name)
     return files

@@ -109,7 +109,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _comparability(runs: Sequence[RunSections]) -> list[str]:
-    """Why figures that stand side by side may not be compared."""
+    """Why numbers that stand side by side may not be compared."""
     notes = []
     found: dict[str, dict[str, set[str]]] = {"definition": {}, "references": {}}
     for run in runs:
@@ -119,10 +119,10 @@ def _comparability(runs: Sequence[RunSections]) -> list[str]:
                 found["definition"].setdefault(details.definition, set()).add(run.run.name)
                 found["references"].setdefault(details.references, set()).add(run.run.name)
     if len(found["definition"]) > 1:
-        notes.append("Table 5 of these runs was scored by different versions of the definitions: the figures do not compare")
+        notes.append("Table 5 of these runs was scored by different versions of the definitions: the numbers do not compare")
     if len(found["references"]) > 1:
         sets = "; ".join(f"{', '.join(sorted(names))}: {what}" for what, names in found["references"].items())
-        notes.append(f"Table 5 of these runs was scored on different images ({sets}): the figures do not compare")
+        notes.append(f"Table 5 of these runs was scored on different images ({sets}): the numbers do not compare")
     return notes
 
 

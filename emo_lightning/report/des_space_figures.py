@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -18,6 +18,7 @@ from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.report.paper_figures import INK, STYLE, save
 from emo_lightning.report.svg import ARM_COLOURS
+from emo_lightning.report.table import Result
 
 _FORMATS = ("svg", "png", "pdf")
 _STYLE: Any = {
@@ -26,11 +27,11 @@ _STYLE: Any = {
 }
 _MARKERS = "osD^vP"
 
-Result = Mapping[str, Mapping[str, Any]]
+Arms: TypeAlias = Mapping[str, Result]
 """Arm -> what the measurement returned."""
 
 
-def draw_retrieval(result: Result, stem: Path) -> None:
+def draw_retrieval(result: Arms, stem: Path) -> None:
     """Recall over k, one plot per target; chance dashed."""
     targets = [
         t for t in next(iter(result.values()))["targets"] if any(arm["targets"][t]["queries"] for arm in result.values())
@@ -46,12 +47,12 @@ def draw_retrieval(result: Result, stem: Path) -> None:
             _say(grid[0], "no image has another relevant one")
         for axes, target in zip(grid, targets, strict=False):
             for i, (arm, found) in enumerate(result.items()):
-                figures = found["targets"][target].get("recall")
-                if not figures:
+                recall = found["targets"][target].get("recall")
+                if not recall:
                     continue
-                ks = [int(k) for k in figures]
+                ks = [int(k) for k in recall]
                 values, lows, highs, chance = (
-                    np.array([100 * f[n] for f in figures.values()]) for n in ("value", "low", "high", "chance")
+                    np.array([100 * at_k[n] for at_k in recall.values()]) for n in ("value", "low", "high", "chance")
                 )
                 shift = np.array(ks) * (1 + 0.03 * i)  # so that intervals do not cover each other
                 axes.errorbar(
@@ -79,7 +80,7 @@ def draw_retrieval(result: Result, stem: Path) -> None:
         save(figure, stem, _FORMATS)
 
 
-def draw_distance(result: Result, stem: Path) -> bool:
+def draw_distance(result: Arms, stem: Path) -> bool:
     """Embedding distance over deciles of affective distance; returns whether there was anything to draw."""
     parts = {"distribution": "Jensen–Shannon distance of emotions", "intensity": "difference of intensity"}
     shown = [p for p in parts if any("bins" in arm[p] for arm in result.values())]
@@ -102,7 +103,7 @@ def draw_distance(result: Result, stem: Path) -> bool:
     return True
 
 
-def draw_interpolation(result: Result, stem: Path) -> bool:
+def draw_interpolation(result: Arms, stem: Path) -> bool:
     """The mean way from a to b, and monotonicity by pair of emotions; returns whether there was anything to draw."""
     arms = {arm: found for arm, found in result.items() if "pairs" in found}
     if not arms:
@@ -194,7 +195,7 @@ def draw_strips(found: DesSet, paths: Sequence[Interpolated], references: Refere
         save(figure, stem)
 
 
-def draw_stability(result: Result, stem: Path) -> None:
+def draw_stability(result: Arms, stem: Path) -> None:
     """Cosine and neighbour overlap for every change; other images and chance dashed."""
     names = [row["change"] for row in next(iter(result.values()))["changes"]]
     with matplotlib.rc_context(_STYLE):

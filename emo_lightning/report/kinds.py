@@ -135,7 +135,7 @@ def _table5_notes(stage: str, found: Result) -> list[str]:
     for baseline, reason in (found.get("omitted") or {}).items():
         notes.append(f"{name}: the baseline {baseline!r} was left out: {reason}")
     if found["references"] < 2:
-        notes.append(f"{name}: {found['references']} image alone was scored; its figures say nothing of others")
+        notes.append(f"{name}: {found['references']} image alone was scored; its numbers say nothing of others")
     return notes
 
 

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 from PIL.Image import Image
@@ -15,6 +14,7 @@ from PIL.Image import Image
 from emo_lightning.analysis.mds import MdsMap
 from emo_lightning.analysis.references import References
 from emo_lightning.core.colours import EMOTION_COLOURS
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.report.html import environment
@@ -41,11 +41,12 @@ def write_mds_page(
         `points`, `with_record`, `with_image`, `thumbnail_side` (0: none), `bytes`.
 
     Raises:
-        ValueError: the arms show different images, or `megabytes` is negative.
+        InputError: `megabytes` is negative.
+        ValueError: the arms show different images.
     """
     if megabytes < 0:
         msg = f"megabytes={megabytes}; expected at least 0"
-        raise ValueError(msg)
+        raise InputError(msg)
     first = next(iter(maps.values()))
     for arm, layout in maps.items():
         if layout.ids != first.ids or layout.labels != first.labels:
@@ -91,7 +92,7 @@ def write_mds_page(
     }
 
 
-def _described(record: Record | None) -> dict[str, Any]:
+def _described(record: Record | None) -> dict[str, object]:
     if record is None:
         return {}
     found = {

@@ -14,22 +14,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Annotated
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError
 
 from emo_lightning.core.files import write_json
 from emo_lightning.core.records import SchemaError
-from emo_lightning.report.table import Cell, Column, Spread, Table, numbered, slug
+from emo_lightning.report.page_file import PageFile, problem
+from emo_lightning.report.table import Cell, Spread, Table, numbered
 
 PAGE = "page.json"
 """Its name in a stage's folder."""
-
-FIGURE_TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp", ".html": "text/html"}
-"""What a figure may be. An .html file must be whole in itself; it is shown in a sandboxed frame that may run its scripts."""
 
 
 @dataclass
@@ -71,7 +67,7 @@ def write_page(out: Path, page: Page) -> None:
     if lost := sum(_not_finite(cell) for table in page.tables for row in table.rows for cell in row):
         found["notes"] = [
             *page.notes,
-            f"{page.title}: {lost} figures are not finite (NaN or infinite) and are not shown",
+            f"{page.title}: {lost} numbers are not finite (NaN or infinite) and are not shown",
         ]
     _parse(path, json.dumps(found, allow_nan=False))
     for figure in page.figures:
@@ -92,181 +88,12 @@ def read_page(path: Path) -> Page:
 
 def _parse(path: Path, data: str | bytes) -> Page:
     try:
-        found = _PageFile.model_validate_json(data)
+        found = PageFile.model_validate_json(data)
     except ValidationError as error:
-        msg = f"{path}: {_problem(error)}"
+        msg = f"{path}: {problem(error)}"
         raise SchemaError(msg) from None
     figures = [PageFigure(f.title, f.file, f.note or "") for f in found.figures]
     return Page(found.title, found.text, [t.table(found.title) for t in found.tables], figures, found.notes)
-
-
-def _cell(found: object) -> Cell:
-    """A cell of the file; a truth value is a word to the reader."""
-    match found:
-        case bool():
-            return "yes" if found else "no"
-        case None | str() | int():
-            return found
-        case float() if math.isfinite(found):
-            return found
-        case dict():
-            try:
-                interval = _SpreadFile.model_validate(found)
-            except ValidationError as error:
-                said = _problem(error).removeprefix("the file: ")
-                raise ValueError(f".{said.removeprefix('key ')}" if said.startswith("key ") else said) from None
-            return Spread(interval.value, interval.low, interval.high, interval.std)
-        case _:
-            msg = f"found {found!r}; expected a finite number, a text, null or an object with 'value'"
-            raise ValueError(msg)
-
-
-def _number(found: object) -> int | float | None:
-    if found is None or (isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)):
-        return found
-    msg = f"found {found!r}; expected a finite number or null"
-    raise ValueError(msg)
-
-
-_Number = Annotated[int | float | None, PlainValidator(_number)]
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class _SpreadFile(_File):
-    value: _Number
-    low: _Number = None
-    high: _Number = None
-    std: _Number = None
-
-
-class _TableFile(_File):
-    columns: list[str]
-    rows: list[list[Annotated[Cell, PlainValidator(_cell)]]]
-    title: str | None = None
-    note: str | None = None
-    digits: Annotated[int, Field(ge=0, le=10)] = 2
-    key: str | None = None
-    column_keys: list[str] | None = None
-    row_keys: list[str] | None = None
-    best: set[tuple[int, int]] = set()
-    lower_is_better: set[str] = set()
-    quiet: set[int] = set()
-    quiet_note: str = ""
-    groups: list[tuple[str, int]] = []
-    arms_across: bool = False
-    shade: list[tuple[int, int, float]] = []
-    folded: bool = False
-
-    @field_validator("rows")
-    @classmethod
-    def _one_cell_per_column(cls, rows: list[list[Cell]], info: ValidationInfo) -> list[list[Cell]]:
-        count = len(info.data.get("columns", ()))
-        for n, row in enumerate(rows):
-            if len(row) != count and "columns" in info.data:
-                msg = f"[{n}]: {len(row)} cells; expected {count}, one per column"
-                raise ValueError(msg)
-        return rows
-
-    @field_validator("column_keys", "row_keys")
-    @classmethod
-    def _one_key_each(cls, keys: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        named = "columns" if info.field_name == "column_keys" else "rows"
-        if keys is not None and named in info.data and len(set(keys)) != len(info.data[named]):
-            msg = f": {len(set(keys))} keys that differ; expected {len(info.data[named])}, one for each of {named}"
-            raise ValueError(msg)
-        return keys
-
-    def table(self, page_title: str) -> Table:
-        title = self.title or page_title
-        keys = self.column_keys or numbered(self.columns)
-        return Table(
-            self.key or slug(title),
-            title,
-            [Column(key, text, n in self.quiet) for n, (key, text) in enumerate(zip(keys, self.columns, strict=True))],
-            self.rows,
-            self.note or "",
-            self.digits,
-            row_keys=self.row_keys or [],
-            best=self.best,
-            lower_is_better=self.lower_is_better,
-            quiet_note=self.quiet_note,
-            groups=self.groups,
-            arms_across=self.arms_across,
-            shade={(n, m): by for n, m, by in self.shade},
-            folded=self.folded,
-        )
-
-
-class _FigureFile(_File):
-    title: str
-    file: str
-    note: str | None = None
-
-    @field_validator("file")
-    @classmethod
-    def _beside_the_page(cls, file: str) -> str:
-        inside = PurePosixPath(file)
-        if inside.is_absolute() or ".." in inside.parts or inside.suffix.lower() not in FIGURE_TYPES:
-            msg = f": found {file!r}; expected a file beside it that ends in {', '.join(FIGURE_TYPES)}"
-            raise ValueError(msg)
-        return file
-
-
-class _PageFile(_File):
-    title: str
-    text: str = ""
-    tables: list[_TableFile] = []
-    figures: list[_FigureFile] = []
-    notes: list[str] = []
-
-
-_EXPECTED = {
-    "string_type": "a text",
-    "list_type": "a list",
-    "bool_type": "true or false",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "finite_number": "a finite number",
-    "float_type": "a finite number",
-    "int_type": "a whole number",
-}
-"""Kinds of pydantic's errors -> what is allowed, in the words of the other messages."""
-
-
-def _problem(error: ValidationError) -> str:
-    """The first problem in one line: key, what was found, what is allowed; an unknown key comes before what is missing for it."""
-    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-    kind, loc, found = first["type"], first["loc"], first["input"]
-    if kind == "json_invalid":
-        return f"not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
-    if kind in ("extra_forbidden", "missing"):
-        model: type[_File] = (
-            {"tables": _TableFile, "figures": _FigureFile}.get(str(loc[0]), _PageFile) if len(loc) > 1 else _PageFile
-        )
-        model = _SpreadFile if error.title == _SpreadFile.__name__ else model
-        allowed = ", ".join(sorted(model.model_fields))
-        where = f"key {_dotted(loc[:-1])}" if len(loc) > 1 else "the file"
-        if kind == "missing":
-            return f"{where}: key {loc[-1]!r} is missing; expected {allowed}"
-        return f"{where}: unknown key {loc[-1]!r}; allowed: {allowed}"
-    where = f"key {_dotted(loc)}" if loc else "the file"
-    if kind == "value_error":
-        said = str(first["ctx"]["error"])
-        return where + (said if said.startswith((":", "[", ".")) else f": {said}")
-    if loc and loc[-1] == "digits":
-        return f"{where}: found {found!r}; expected a whole number from 0 to 10"
-    shown = repr(found) if isinstance(found, str | int | float | None) else type(found).__name__
-    shown = type(found).__name__ if kind in ("list_type", "model_type") else shown
-    return f"{where}: found {shown}; expected {_EXPECTED.get(kind, first['msg'])}"
-
-
-def _dotted(loc: Iterable[int | str]) -> str:
-    """`tables[0].rows[0]`."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
-    return "".join(parts).removeprefix(".")
 
 
 def _table_json(table: Table) -> dict[str, object]:

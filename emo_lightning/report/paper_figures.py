@@ -22,6 +22,7 @@ from emo_lightning.analysis.mds import MdsMap
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.report.pictures import Answer, AnsweredImage
 from emo_lightning.report.svg import ARM_COLOURS
 
 STYLE: Any = {
@@ -120,7 +121,7 @@ def draw_mds_maps(maps: Mapping[str, MdsMap], stem: Path) -> list[Path]:
         return save(figure, stem)
 
 
-def _scatter(axes: Axes, coords: NDArray[Any], labels: Sequence[str], names: Sequence[str]) -> None:
+def _scatter(axes: Axes, coords: NDArray[np.floating], labels: Sequence[str], names: Sequence[str]) -> None:
     given = np.asarray(labels)
     size = float(np.clip(3000 / max(len(given), 1), 3, 14))
     for name in names:
@@ -145,7 +146,7 @@ def _merit(layout: MdsMap) -> str:
     )
 
 
-def draw_comparison(image: Image, item: Mapping[str, Any], arms: Sequence[str], stem: Path) -> list[Path]:
+def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem: Path) -> list[Path]:
     """Figure 7: one image, the truth and every arm beside each other: boxes, triplet, emotion, intensity.
 
     Args:
@@ -154,7 +155,7 @@ def draw_comparison(image: Image, item: Mapping[str, Any], arms: Sequence[str], 
         arms: in the order of the columns.
         stem: path without suffix.
     """
-    answers = [("annotation", item["truth"], INK)]
+    answers: list[tuple[str, Answer | None, str]] = [("annotation", item["truth"], INK)]
     answers += [(arm, item["predictions"].get(arm), ARM_COLOURS[i % len(ARM_COLOURS)]) for i, arm in enumerate(arms)]
     width, height = item["size"]
     # The panel's own shape, within reason, so that neither a tall nor a wide image is lost in white.
@@ -166,11 +167,13 @@ def draw_comparison(image: Image, item: Mapping[str, Any], arms: Sequence[str], 
             axes.imshow(image, extent=(0, width, height, 0))
             axes.set_axis_off()
             axes.set_title(name, fontsize=10, color=colour if colour == INK else "black", parse_math=False)
-            for x1, y1, x2, y2 in (answer or {}).get("boxes", []):
+            for x1, y1, x2, y2 in answer.get("boxes", []) if answer else []:
                 if x1 < x2 and y1 < y2:
-                    place = {"xy": (x1, y1), "width": x2 - x1, "height": y2 - y1, "fill": False, "clip_on": True}
-                    axes.add_patch(Rectangle(**place, edgecolor="white", linewidth=3.2))
-                    axes.add_patch(Rectangle(**place, edgecolor="black" if colour == INK else colour, linewidth=1.6))
+                    # A white line beneath keeps every colour visible on every picture.
+                    for edge, thick in (("white", 3.2), ("black" if colour == INK else colour, 1.6)):
+                        axes.add_patch(
+                            Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, clip_on=True, edgecolor=edge, linewidth=thick)
+                        )
             axes.set_xlim(0, width)
             axes.set_ylim(height, 0)
             head, words, right = _words(answer, item["truth"])
@@ -192,7 +195,7 @@ def draw_comparison(image: Image, item: Mapping[str, Any], arms: Sequence[str], 
         return save(figure, stem)
 
 
-def _words(answer: Mapping[str, Any] | None, truth: Mapping[str, Any]) -> tuple[str, list[str], bool | None]:
+def _words(answer: Answer | None, truth: Answer) -> tuple[str, list[str], bool | None]:
     """(emotion and intensity, background, attribute and subject, whether the emotion is right)."""
     if not answer:
         return "no reply", [], False

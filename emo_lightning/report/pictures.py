@@ -11,7 +11,9 @@ from typing import TypedDict
 
 from markupsafe import Markup
 
-from emo_lightning.report.page import FIGURE_TYPES, PageFigure
+from emo_lightning.core.errors import InputError
+from emo_lightning.report.page import PageFigure
+from emo_lightning.report.page_file import FIGURE_TYPES
 from emo_lightning.report.provenance import Provenance
 from emo_lightning.report.svg import overlay_svg
 
@@ -72,7 +74,7 @@ def embedded(file: Path, title: str) -> Markup:
     """A picture as part of the page: an SVG in the page's own ink where it holds nothing active, else data of an image.
 
     Raises:
-        ValueError: an .html file larger than `FRAME_LIMIT`.
+        InputError: an .html file larger than `FRAME_LIMIT`.
         FileNotFoundError: not there.
     """
     data = file.read_bytes()
@@ -80,7 +82,7 @@ def embedded(file: Path, title: str) -> Markup:
     if kind == "text/html":
         if len(data) > FRAME_LIMIT:
             msg = f"{len(data)} bytes; the page takes in at most {FRAME_LIMIT}. Open the file itself"
-            raise ValueError(msg)
+            raise InputError(msg)
         # Its scripts run in a frame of its own, without access to the page.
         return Markup('<iframe sandbox="allow-scripts" loading="lazy" title="{}" srcdoc="{}"></iframe>').format(
             title, data.decode()

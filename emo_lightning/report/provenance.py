@@ -1,11 +1,10 @@
-"""Where a figure came from: command, commit, config hash, and the manifests of the tars behind it."""
+"""Where a number or a drawing came from: command, commit, config hash, and the manifests of the tars behind it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from emo_lightning.core.fingerprints import file_sha256
 from emo_lightning.report.run_folder import RunFolder, Stage
@@ -26,7 +25,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything needed to make a figure again."""
+    """Everything needed to make it again."""
 
     run: str
     stage: str
@@ -44,7 +43,7 @@ class Provenance:
         more = f" and {len(hashes) - 3} more" if len(hashes) > 3 else ""
         return " · ".join([*parts, f"data {', '.join(hashes[:3]) or 'unknown'}{more}"])
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Flat, JSON-ready; what is unknown is null."""
         return {
             "run": self.run,
@@ -77,7 +76,7 @@ def source_texts(sources: Iterable[Provenance]) -> list[str]:
 
 
 class Sources:
-    """Answers, for every stage of a run, what its figures came from; through the stages that it was made from."""
+    """Answers, for every stage of a run, what its numbers came from; through the stages that it was made from."""
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import yaml
 
@@ -19,6 +19,9 @@ COMPLETE = "complete"
 STATUS = {"running": "was interrupted, or is still running", "failed": "failed"}
 """What the page says of a stage that is not complete."""
 
+Settings: TypeAlias = dict[str, Any]
+"""What a stage's JSON or YAML holds: an object of whatever the stage has written."""
+
 _T = TypeVar("_T")
 
 
@@ -28,11 +31,11 @@ class Stage:
 
     name: str
     path: Path
-    info: dict[str, Any] = field(default_factory=dict)
+    info: Settings = field(default_factory=dict)
     """`stage.json`."""
     config: str | None = None
     """`config.yaml` as it stands there."""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
     """`config.yaml`, parsed."""
 
     @property
@@ -81,7 +84,7 @@ class RunFolder:
             self.note(f"{self.shown(path)} could not be shown: {reason}")
             return None
 
-    def read_object(self, path: Path) -> dict[str, Any]:
+    def read_object(self, path: Path) -> Settings:
         """A JSON object; numbers that are not finite become None, and a note counts them.
 
         Raises:
@@ -140,7 +143,7 @@ class RunFolder:
         return stage
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _yaml(path: Path) -> Settings:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

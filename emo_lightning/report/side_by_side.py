@@ -121,7 +121,7 @@ def _change(same: Runs) -> Table | None:
         f"{base.title}, change from {base_run}",
         [base.columns[0], *columns(("run", "Run")), *kept],
         rows,
-        "A difference of two figures, without an interval: whether it is more than chance, `emo eval A --against B` says.",
+        "A difference of two numbers, without an interval: whether it is more than chance, `emo eval A --against B` says.",
         base.digits,
         name=f"change-{base.title}",
         sources=[source for _, table in same for source in table.sources],

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.records import EMOTIONS, SchemaError
+from emo_lightning.report.table import Result
 
 ARM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0C808", "#D55E00")
 """Of the arms' dashed boxes and curves, in the order of the arms."""
@@ -85,7 +86,7 @@ def loss_svg(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], titl
         return _inline(figure, f"Loss curves of {title}")
 
 
-def mds_svg(coords: NDArray[Any], labels: Sequence[str], title: str) -> str:
+def mds_svg(coords: NDArray[np.floating], labels: Sequence[str], title: str) -> str:
     """MDS scatter, one colour and marker per emotion, equal scale on both axes.
 
     Args:
@@ -107,9 +108,10 @@ def mds_svg(coords: NDArray[Any], labels: Sequence[str], title: str) -> str:
         return _inline(figure, f"MDS of the emotion embeddings of {title}")
 
 
-def reliability_svg(arms: Mapping[str, Any]) -> str:
-    """Accuracy over confidence, a panel per arm and a colour per set; points grow with the images of their bin, lines join bins of
-    at least five.
+def reliability_svg(arms: Mapping[str, Result]) -> str:
+    """Accuracy over confidence, a panel per arm and a colour per set.
+
+    Points grow with the images of their bin; lines join bins of at least five.
 
     Args:
         arms: arm -> `sets`: name -> `reliability`: bins with `confidence`, `accuracy` (percent) and `count`.
@@ -149,7 +151,7 @@ def overlay_svg(
     media_type: str,
     size: Sequence[int],
     true: Sequence[Sequence[float]],
-    predicted: Mapping[str, Sequence[Any]],
+    predicted: Mapping[str, Sequence[Sequence[float]]],
 ) -> str:
     """An image with its true boxes solid and every arm's predicted boxes dashed.
 

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +22,9 @@ from emo_lightning.report.panel import write_panel
 from emo_lightning.report.paper_figures import draw_comparison
 from emo_lightning.stages import tables as stages
 from tests.made import make_prediction, make_record
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -101,7 +104,7 @@ def test_arms_show_the_same_images(inputs: tuple[dict[str, Path], str], tmp_path
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     sync_api = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
@@ -113,15 +116,15 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("width", [1360, 390])
-def test_in_a_browser(browser: Any, width: int, inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
+def test_in_a_browser(browser: Browser, width: int, inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
     arms, tar = inputs
     stages.mds_stage(tmp_path / "out", arms, references=[tar])
     context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=width < 640, offline=True)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-    page.on("request", lambda request: request.url.startswith(("file:", "data:")) or problems.append(request.url))
+    page.on("console", lambda message: problems.extend([message.text] if message.type == "error" else []))
+    page.on("request", lambda request: problems.extend([] if request.url.startswith(("file:", "data:")) else [request.url]))
     page.goto((tmp_path / "out/mds.html").as_uri())
     assert page.locator("svg.plot .p").count() == 2 * COUNT
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
@@ -129,6 +132,7 @@ def test_in_a_browser(browser: Any, width: int, inputs: tuple[dict[str, Path], s
     mark = page.locator("svg.plot").nth(1).locator(".p").nth(7)
     mark.scroll_into_view_if_needed()
     box = mark.bounding_box()
+    assert box
     at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     if width < 640:
         page.touchscreen.tap(*at)

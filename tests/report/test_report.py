@@ -85,7 +85,7 @@ def test_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "Intensity kappa",
         "constant, mean box",
         "50.00",
-        "Figure 6 in figures",
+        "Figure 6 in numbers",
         "24 of 24",
         "<b>cat</b>",
         "a dog <on> the beach",
@@ -164,7 +164,7 @@ def test_two_runs_stand_side_by_side(run: Path, tmp_path: Path) -> None:
     (other / "table5" / "table5.json").write_text(json.dumps(table5))
     (other / "table6" / "table6.json").unlink()
     text = page([run, other], tmp_path / "both.html")
-    assert "different versions of the definitions: the figures do not compare" in text
+    assert "different versions of the definitions: the numbers do not compare" in text
     assert "other: stage 'table6' is complete but has no table6.json" in text
     assert "Table 6, test, side by side" not in text
     with pytest.raises(ValueError, match="each once"):
@@ -182,7 +182,7 @@ def test_a_stage_of_unknown_kind_is_shown(run: Path) -> None:
     write_page(stage, Page("Calibration", "How sure it is.", [table], [PageFigure(n, n) for n in names], ["3 had no scores"]))
     report = build_report(run, run / "report.html")
     html, text = report.html.read_text(), read(report.html)
-    for expected in ("Calibration", "How sure it is.", "15 bins", "inside", "3 had no scores", "1 figures are not finite"):
+    for expected in ("Calibration", "How sure it is.", "15 bins", "inside", "3 had no scores", "1 numbers are not finite"):
         assert expected in text, expected
     assert '4.12 <span class="about">[3.00, 5.50]</span>' in html
     assert "<script" not in html, "what is active stays in an image or a frame"
@@ -295,7 +295,9 @@ def test_nan_one_image_and_one_emotion_are_said(finished_run: Path, tmp_path: Pa
     with np.load(run / "mds" / "mds.npz") as points:
         np.savez(run / "mds" / "mds.npz", **{**points, "labels_0": np.array(["fear"] * len(points["labels_0"]))})
     (run / "table6").mkdir()
-    mean = {m: {"mean": float("nan"), "std": None, "values": []} for m in ("accuracy", "precision", "recall", "f1")}
+    mean: dict[str, object] = {
+        m: {"mean": float("nan"), "std": None, "values": []} for m in ("accuracy", "precision", "recall", "f1")
+    }
     (run / "table6" / "table6.json").write_text(json.dumps({"arms": {"ours": {"test": mean}}, "seeds": {"ours": 1}}))
     text = page(run, run / "report.html")
     for expected in (

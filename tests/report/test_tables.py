@@ -152,7 +152,7 @@ def test_tables_of_an_older_report_do_not_stay(tmp_path: Path) -> None:
 
 def column(value: float | None, interval: list[float] | None = None) -> dict[str, object]:
     """A column of Table 5 with one value everywhere."""
-    modes = {mode: {row.key: value for row in ROWS[mode]} for mode in MODES}
+    modes: dict[str, object] = {mode: {row.key: value for row in ROWS[mode]} for mode in MODES}
     return {**modes, "intervals": {mode: {row.key: interval for row in ROWS[mode]} for mode in MODES}}
 
 

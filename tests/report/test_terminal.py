@@ -54,8 +54,8 @@ def test_a_table_that_goes_on_names_its_rows_by_as_many_columns_as_it_takes() ->
     for name in ("arm", "set", "accuracy", "confidence", "calibration"):
         table.add_column(name)
     for arm in ("base", "hard"):
-        for part in ("test", "dusk"):
-            table.add_row(arm, part, "12.34", "23.45", "34.56")
+        for name in ("test", "dusk"):
+            table.add_row(arm, name, "12.34", "23.45", "34.56")
     parts = fitted(table, 40)
     assert len(parts) > 1
     for part in parts:

@@ -58,7 +58,7 @@ def written(folder: Path, kind: str) -> list[Any]:
     found = []
     wait_for_the_end(folder)
     for data in entries(next(folder.glob("run-*.wandb")).read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == kind:
             found.append(getattr(record, kind))
@@ -69,7 +69,7 @@ def wait_for_the_end(folder: Path) -> None:
     """W&B's own process writes the last block of the file a moment after the run is finished."""
     for _ in range(100):
         *_, last = entries(next(folder.glob("run-*.wandb")).read_bytes())
-        record = wandb_internal_pb2.Record()
+        record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it at run time
         record.ParseFromString(last)
         if record.WhichOneof("record_type") == "exit":
             return

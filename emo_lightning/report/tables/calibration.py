@@ -100,7 +100,7 @@ def _conformal_tables(result: Result) -> list[Table]:
             f"Coverage by true emotion, {aim} %",
             columns("arm", "set", *(str(e) for e in EMOTIONS)),
             emotions,
-            "The first rows: how many images stand behind a figure.",
+            "The first rows: how many images stand behind a number.",
             digits=1,
             row_keys=[f"{row[0]}/{row[1]}" for row in emotions],
         ),

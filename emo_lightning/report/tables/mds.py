@@ -17,4 +17,4 @@ def mds_tables(result: Result) -> list[Table]:
     titles = ("Stress-1 ↓", "Silhouette, DES ↑", "Silhouette, 2-D ↑", f"{k}-NN purity, DES ↑", f"{k}-NN purity, 2-D ↑")
     shown = columns(("arm", "Training setting"), ("images", "Images"), ("splits", "Splits"), *zip(_MERITS, titles, strict=True))
     best = {(n, m) for m in range(3, 8) for n in best_of([row[m] for row in rows], m == 3)}
-    return [Table("mds-merits", "Figure 6 in figures", shown, rows, digits=3, best=best, name="merits")]
+    return [Table("mds-merits", "Figure 6 in numbers", shown, rows, digits=3, best=best, name="merits")]
