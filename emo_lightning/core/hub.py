@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from emo_lightning.core.errors import UserError
@@ -58,28 +56,3 @@ def cache_only(path: str) -> bool:
         msg = f"{path!r} is neither a model folder nor in the local cache, and {reason}"
         raise HubError(msg)
     return True
-
-
-@contextmanager
-def loading(what: str, error: type[UserError]) -> Iterator[None]:
-    """Around what transformers or peft load: their complaint about a folder, a file or an id becomes an error that the user can mend.
-
-    Args:
-        what: is loaded, for the message.
-        error: to raise.
-
-    Raises:
-        UserError: of the given class; what the operating system refuses passes as it is.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, ValueError, ImportError, SafetensorError) as caught:
-        if isinstance(caught, OSError) and caught.errno is not None:
-            raise
-        lines = str(caught).strip().splitlines() or [type(caught).__name__]
-        msg = f"{what} cannot be loaded: {lines[0]}"
-        raise error(msg) from caught

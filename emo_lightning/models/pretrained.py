@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from emo_lightning.core.files import read_object
-from emo_lightning.core.hub import HubError, cache_only, loading
+from emo_lightning.core.hub import HubError, cache_only
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import Family, FamilyError, Processor, family_of
 from emo_lightning.models.families.base import PixelLimits
@@ -75,8 +76,7 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
         msg = f"backbone {path!r}: {error}"
         raise BackboneError(msg) from None
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {reason}"
+        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {_first_line(error)}"
         raise BackboneError(msg) from None
     quantization = None
     if config.tuning == "qlora":
@@ -87,7 +87,7 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
             bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
             llm_int8_skip_modules=list(family.unquantised),
         )
-    with loading(f"backbone {path!r}", BackboneError):
+    try:
         model = family.model_class().from_pretrained(
             path,
             dtype=config.dtype,
@@ -95,10 +95,19 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
             quantization_config=quantization,
             local_files_only=local,
         )
+    # ImportError and ValueError: an attention whose package is missing, or that the model does not have.
+    except (OSError, SafetensorError, ImportError, ValueError) as error:
+        msg = f"backbone {path!r} cannot be loaded with attention={config.attention!r}, dtype={config.dtype!r}: {_first_line(error)}"
+        raise BackboneError(msg) from error
     if quantization is not None:
         _check_quantization(model, family)
     family.prepare(model, config.attention)
     return model, family
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says went wrong, without its advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_quantization(model: nn.Module, family: Family) -> None:
@@ -125,8 +134,11 @@ def load_processor(config: BackboneConfig, path: str, family: Family) -> Process
     from PIL import Image
     from transformers import AutoProcessor
 
-    with loading(f"processor of backbone {path!r}", BackboneError):
+    try:
         processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
+    except (OSError, ValueError) as error:
+        msg = f"backbone {path!r}: its processor cannot be read: {_first_line(error)}"
+        raise BackboneError(msg) from error
     lowest, highest = family.pixel_limits(processor)
     limits = PixelLimits(config.min_pixels or lowest, config.max_pixels or highest)
     if limits.lowest > limits.highest:

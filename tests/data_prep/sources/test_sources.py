@@ -191,4 +191,4 @@ def test_a_store_that_lost_a_file_is_mended_by_importing_again(tmp_path: Path) -
 def test_an_import_that_finds_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     assert main(["import", "folder", str(tmp_path / "empty"), "--into", str(tmp_path / "s")]) == 2
-    assert capsys.readouterr().err == f"emo prep import: {tmp_path / 'empty'}: there is nothing of the source folder in it\n"
+    assert capsys.readouterr().err == f"error: {tmp_path / 'empty'}: there is nothing of the source folder in it\n"
