@@ -95,9 +95,12 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
             quantization_config=quantization,
             local_files_only=local,
         )
-    # ImportError and ValueError: an attention whose package is missing, or that the model does not have.
-    except (OSError, SafetensorError, ImportError, ValueError) as error:
-        msg = f"backbone {path!r} cannot be loaded with attention={config.attention!r}, dtype={config.dtype!r}: {_first_line(error)}"
+    except (OSError, SafetensorError) as error:
+        msg = f"backbone {path!r}: its weights cannot be read: {_first_line(error)}"
+        raise BackboneError(msg) from error
+    except (ImportError, ValueError) as error:
+        # Its package is missing, or the model does not have it.
+        msg = f"backbone {path!r} cannot be loaded with attention={config.attention!r}: {_first_line(error)}"
         raise BackboneError(msg) from error
     if quantization is not None:
         _check_quantization(model, family)
