@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -24,6 +24,7 @@ class AnnotatorConfig(EndpointConfig):
     """An annotator: `full` describes and votes, `emotion` only votes (EmoViT)."""
 
     role: Literal["full", "emotion"] = "full"
+    """What it is asked for."""
     weight: float = Field(gt=0)
     """Weight of its vote in the pool (paper section 3.2; EmoViT carries the most)."""
 
@@ -32,8 +33,11 @@ class LocalAnnotatorConfig(Settings):
     """An annotator that runs on this machine (`backend: local`): EmoViT, which votes on emotion alone."""
 
     name: str
+    """Name in records and reports."""
     backend: Literal["local"]
+    """Tells it from the annotators behind endpoints."""
     role: Literal["emotion"] = "emotion"
+    """It votes, and describes nothing."""
     path: str
     """Folder of `emo prep emovit-convert`, or hub name of an InstructBLIP."""
     weight: float = Field(gt=0)
@@ -78,8 +82,11 @@ class SplitConfig(Settings):
     """Shares for images whose source names no split; whole groups go together."""
 
     train: float = 0.9
+    """Share of images to train on."""
     val: float = 0.05
+    """Share of images to choose by."""
     test: float = 0.05
+    """Share of images to judge by."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> SplitConfig:
@@ -99,6 +106,7 @@ class PrepConfig(Settings):
     preferred: str
     """The full annotator whose description and triplet are taken; another one only where it gave no valid reply."""
     critic: EndpointConfig
+    """Who judges every annotation."""
     margin: float = Field(default=0.2, ge=0, le=0.5)
     """Pooled emotions closer than this (first − second) are decided by the critic."""
     max_revisions: int = Field(default=3, ge=0)
@@ -106,16 +114,18 @@ class PrepConfig(Settings):
     max_invalid: int = Field(default=2, ge=0)
     """How often a reply that does not follow the schema is asked again, with the validation error."""
     grounding: GroundingConfig = GroundingConfig()
+    """How phrases become boxes and masks."""
     splits: SplitConfig = SplitConfig()
+    """Of images whose source names no split."""
     batches: BatchConfig = BatchConfig()
+    """With `--batch`."""
     prices: Path = Path("prices.yaml")
     """Price table; relative to this file."""
 
     @model_validator(mode="before")
     @classmethod
-    def _local_apart(cls, value: Any) -> Any:
-        rows = value.get("annotators") if isinstance(value, dict) else None
-        if not isinstance(rows, list):
+    def _local_apart(cls, value: object) -> object:
+        if not isinstance(value, dict) or not isinstance(rows := value.get("annotators"), list):
             return value
         local = [row for row in rows if isinstance(row, dict) and row.get("backend") == "local"]
         rest = [row for row in rows if row not in local]

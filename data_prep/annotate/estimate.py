@@ -154,8 +154,7 @@ def _line(
     requests = round((len(todo) - cached) * requests_per_item)
     rounds = 1 if role == "emotion" else 1 + config.max_revisions
     bound = [
-        _bare(endpoint, item, role, config).upper_nano(price.model_copy(update={"image": full_price.image}))
-        for item in todo[:_IMAGES]
+        _bare(endpoint, item, role).upper_nano(price.model_copy(update={"image": full_price.image})) for item in todo[:_IMAGES]
     ]
     known = [b for b in bound if b is not None]
     most = (
@@ -192,7 +191,7 @@ def _typical(
     return _PER_ITEM[role], len(words) // 4 + image, min(_OUTPUT[role], endpoint.max_output_tokens or _OUTPUT[role])
 
 
-def _bare(endpoint: EndpointConfig, item: Item, role: str, config: PrepConfig) -> Request:
+def _bare(endpoint: EndpointConfig, item: Item, role: str) -> Request:
     """A request of about the largest size: a critic's or a revision's prompt shows an annotation as well."""
     replies: dict[str, type[Reply]] = {"full": FullAnnotation, "emotion": EmotionVote, "critic": CriticReply}
     words = {"full": prompts.ANNOTATE + prompts.REVISE, "emotion": prompts.EMOTION_ONLY, "critic": prompts.CRITIC}[role]

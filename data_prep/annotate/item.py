@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.annotate import prompts
 from data_prep.annotate.annotators import asked_again, first_prompt, revision_prompt
@@ -14,20 +14,23 @@ from data_prep.annotate.critic import Draft, Judgement, critic_prompt, judge, me
 from data_prep.annotate.replies import CriticReply, FullAnnotation
 from data_prep.annotate.voting import Vote, decided, pool, pooled_intensity
 from data_prep.config import AnnotatorConfig, PrepConfig
+from data_prep.emovit.vote import SaidRow
 from data_prep.emovit.votes import LocalVote
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.health import Health
 from data_prep.provider.registry import DEFAULT
-from data_prep.provider.reply_schema import INVALID_REPLY
+from data_prep.provider.reply_schema import INVALID_REPLY, Reply
 from data_prep.provider.request import Picture
 from data_prep.store.rows import Item, Outcome
 from emo_lightning.core.records import Record, intensity_level
 
+_R = TypeVar("_R", bound=Reply)
+
 
 class ItemPendingError(Exception):
-    """This item cannot be finished now; a later run may."""
+    """A signal inside the factory: this item cannot be finished now, and a later run may; `kind` is that of the `Failure`."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -41,7 +44,7 @@ async def _all(*calls: Awaitable[None]) -> None:
             raise result
 
 
-def pass_digest(config: PrepConfig, local: Sequence[Any] = ()) -> str:
+def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
     """Digest of all that decides an outcome; addresses, keys and concurrency do not.
 
     Args:
@@ -49,7 +52,7 @@ def pass_digest(config: PrepConfig, local: Sequence[Any] = ()) -> str:
         local: `LocalVotes.digest()`.
     """
     ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
-    parts: list[Any] = [
+    parts: list[object] = [
         # An endpoint that speaks the usual API has the digest of before there was another one.
         e.model_dump(mode="json", exclude=ignored | ({"provider"} if e.provider == DEFAULT else set()))
         for e in config.endpoints
@@ -81,14 +84,14 @@ class ItemPass:
         self.item = item
         self.picture = Picture(item.sha256, item.extension, read, item.width, item.height)
         self.weights = {a.name: a.weight for a in config.annotators}
-        self.said: list[dict[str, Any]] = []
-        self.rounds: list[dict[str, Any]] = []
+        self.said: list[SaidRow] = []
+        self.rounds: list[dict[str, object]] = []
         self.full: dict[str, FullAnnotation] = {}
         self.votes: dict[str, Vote] = {}
         for vote in local:
             self.votes[vote.annotator] = vote.vote
             self.weights[vote.annotator] = vote.weight
-            self.said.append(vote.said())
+            self.said.append(vote.said_row())
 
     async def run(self) -> Outcome:
         """The outcome of the item.
@@ -125,17 +128,18 @@ class ItemPass:
         """Whether an endpoint that gave this item nothing has given nothing to any item since."""
         return any("failed" in row and self.health.doubtful(row["annotator"]) for row in self.said)
 
-    async def _ask(self, endpoint: EndpointConfig, prompt: str, reply: type[Any], revision: int) -> Any:
+    async def _ask(self, endpoint: EndpointConfig, prompt: str, reply: type[_R], revision: int) -> _R | None:
         answer, key = await self.caller.ask(endpoint, self.picture, prompt, reply, max_invalid=self.config.max_invalid)
         if why := self.health.see(endpoint.name, key, answer):
             raise self.caller.stop.fail(why)
-        row: dict[str, Any] = {"annotator": endpoint.name, "model": endpoint.model, "round": revision, "call": key[:16]}
+        row: SaidRow = {"annotator": endpoint.name, "model": endpoint.model, "round": revision, "call": key[:16]}
         if isinstance(answer, Failure):
             if not answer.final:
                 raise ItemPendingError(answer.kind)
             row["failed"] = f"{answer.kind}: {answer.message}"[:300]
-            answer = None
-        elif endpoint is not self.config.critic:
+            self.said.append(row)
+            return None
+        if endpoint is not self.config.critic:
             row["reply"] = answer.model_dump(mode="json")
         self.said.append(row)
         return answer
@@ -176,7 +180,7 @@ class ItemPass:
         item = self.item
         # Rounds are concurrent: the order in which replies came must not show in the record.
         self.said.sort(key=lambda row: (row["round"], row["annotator"]))
-        provenance: dict[str, Any] = {
+        provenance: dict[str, object] = {
             "licence": item.licence,
             "origin": item.origin,
             # An embedding of a thousand numbers stays in the ledger.
@@ -188,6 +192,7 @@ class ItemPass:
         }
         if reason:
             provenance["reason"] = reason
+        # `Any`: each goes to a field of a record of its own type, which pydantic checks.
         fields: dict[str, Any] = {}
         if draft is not None:
             pooled = draft.pool

@@ -12,14 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from data_prep.annotate.item import ItemPass, ItemPendingError, pass_digest
 from data_prep.config import PrepConfig
 from data_prep.emovit.votes import LocalVotes
 from data_prep.engine import LOCAL, Engine
 from data_prep.provider.budget import Tally
-from data_prep.provider.caller import Caller
+from data_prep.provider.caller import Caller, CallerOptions
 from data_prep.provider.failures import PassStoppedError
 from data_prep.provider.health import Health
 from data_prep.provider.interrupt import stop_on_interrupt
@@ -85,14 +84,14 @@ async def annotate(
         CallError: an endpoint answers nothing at all; what was received is in the ledger.
     """
     with engine.paid(store) as attempts:
-        options = {"resend_unknown": resend_unknown, "limit_nano": limit_nano, "attempts": attempts}
+        options: CallerOptions = {"resend_unknown": resend_unknown, "limit_nano": limit_nano, "attempts": attempts}
         return await _annotate(store, config, options, batch, cancel_batches, on_progress)
 
 
 async def _annotate(
     store: Store,
     config: PrepConfig,
-    options: dict[str, Any],
+    options: CallerOptions,
     batch: bool,
     cancel_batches: bool,
     on_progress: Callable[[PassReport], None] | None,

@@ -108,7 +108,7 @@ class Embedder:
         return hidden.mean(1) if hidden.ndim == 3 else hidden.mean((2, 3))
 
 
-class Embedding(Step):
+class Embedding(Step["Image.Image"]):
     """The vectors of an embedder that is loaded here; another process loads the same one again.
 
     Args:

@@ -164,7 +164,7 @@ def _plain(lines: Grey) -> int:
     return count if max(1, _LEAST_BORDER * len(lines)) <= count <= most else 0
 
 
-class Hashing(Step):
+class Hashing(Step[bytes]):
     """`fingerprint` of every image."""
 
     resident = False

@@ -134,7 +134,7 @@ def _cosine(a: Floats, b: Floats) -> Floats:
     return found
 
 
-class Thumbnails(Step):
+class Thumbnails(Step[bytes]):
     """`thumbnail` of every image."""
 
     resident = False

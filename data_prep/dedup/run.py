@@ -13,7 +13,7 @@ from data_prep.dedup import phash, registration
 from data_prep.dedup.groups import Candidate, Decision, Likeness, Thresholds, decide
 from data_prep.dedup.pairs import Edges, Forest, Hashes, Indices, close_vectors, components
 from data_prep.dedup.search import NO_EDGES, Found, parts, search
-from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches
+from data_prep.engine import LOCAL, Engine, Prepared, Result, Row, Step, in_batches
 from data_prep.store.store import Store
 from data_prep.store.tables import COUNT_DUPLICATES
 from emo_lightning.core.errors import InputError
@@ -178,7 +178,7 @@ def _cached_or_computed(
     files: dict[str, str],
     images: Sequence[str],
     method: str,
-    step: Step,
+    step: Step[Prepared],
     on_progress: OnProgress,
     name: str,
     engine: Engine,
@@ -247,7 +247,7 @@ def _embeddings(
 
 
 def _computed_in_chunks(
-    store: Store, files: dict[str, str], missing: Sequence[str], size: int, step: Step, engine: Engine
+    store: Store, files: dict[str, str], missing: Sequence[str], size: int, step: Step[Prepared], engine: Engine
 ) -> Iterator[tuple[Sequence[str], list[Result], int]]:
     """Images, what the step finds in them, and how many are done."""
     chunks = in_batches(missing, size)

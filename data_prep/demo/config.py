@@ -15,10 +15,13 @@ class WorldConfig(Settings):
     """The demo world as a source: how many images of each split."""
 
     seed: int = 0
+    """Decides every image, and which combinations are held out."""
     label_noise: float = Field(default=0.05, ge=0, le=1)
+    """How often the label of the simulated human is wrong."""
     style: Literal["flat", "dusk"] = "flat"
     """Colours and lines: the same world drawn in another way, for tests out of the domain that was trained on."""
     splits: dict[str, int] = Field(default={"train": 300, "val": 60})
+    """Images by split."""
 
 
 class DemoConfig(PrepConfig):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,10 @@ from data_prep.export import MANIFEST, export_store
 from data_prep.grounding import ground
 from data_prep.provider.budget import NANO
 from data_prep.settings import CONFIGS
+from data_prep.store.items import SourceItem
 from data_prep.store.store import Store
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import Record, read_jsonl, write_jsonl
 
 Progress = Callable[[str, int, int, str], None]
@@ -46,7 +48,11 @@ def prepare_world(
     Args:
         out: directory.
         seed: of the world; label noise and everything else come from `config`.
-        train, val, test, heldout, pretrain: images per split (0 leaves one out).
+        train: images of this split; 0 leaves a split out.
+        val: as `train`.
+        test: as `train`.
+        heldout: as `train`.
+        pretrain: as `train`.
         config: YAML with `world` and `simulation` keys (`configs/prep/world.yaml`).
         progress: told what is happening.
 
@@ -59,13 +65,12 @@ def prepare_world(
         LedgerError, StoreError, CallError: see there.
     """
     started = time.monotonic()
-    tell = progress or (lambda what, done, total, note: None)
+    tell = progress or _silent
     prep = DemoConfig.load(config)
     world = WorldConfig(seed=seed, label_noise=prep.world.label_noise if prep.world else 0.05)
     out.mkdir(parents=True, exist_ok=True)
     annotated = {split: n for split, n in (("train", train), ("val", val)) if n}
     truth = _import(out, world, annotated, tell)
-    bill: dict[str, Any] = {}
     with Store(out / "store", write=True) as store, simulated_annotators(truth, config) as server:
         at_server = prep.at(server.base_url, prep.critic.api_key_env)
         total = len(truth)
@@ -88,8 +93,12 @@ def prepare_world(
     _reference(out / "neutral", world, {"pretrain": pretrain, "val": val if pretrain else 0}, "neutral", tell)
     result["paths"] = {name: str(out / name) for name in ("store", "tars", "reference", "neutral")}
     result["seconds"] = round(time.monotonic() - started, 1)
-    (out / "prep.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_json(out / "prep.json", result)
     return result
+
+
+def _silent(_what: str, _done: int, _total: int, _note: str) -> None:
+    """No progress."""
 
 
 def _import(out: Path, world: WorldConfig, splits: dict[str, int], tell: Progress) -> list[Record]:
@@ -102,7 +111,7 @@ def _import(out: Path, world: WorldConfig, splits: dict[str, int], tell: Progres
     truth = []
     with Store(out / "store", write=True) as store:
 
-        def items() -> Iterable[Any]:
+        def items() -> Iterable[SourceItem]:
             for sample in draw(world, splits):
                 truth.append(world_truth(sample))
                 tell("draw", len(truth), sum(splits.values()), sample.split)
@@ -111,7 +120,7 @@ def _import(out: Path, world: WorldConfig, splits: dict[str, int], tell: Progres
         changed = store.import_items(items()).changed
     if changed:
         msg = f"{out / 'store'}: {changed} images are there already with other content; was it made with another seed?"
-        raise ValueError(msg)
+        raise InputError(msg)
     write_jsonl(path, truth)
     return truth
 
@@ -125,12 +134,12 @@ def _reference(out: Path, world: WorldConfig, splits: dict[str, int], labels: Wo
     tell(f"draw {', '.join(wanted)}", sum(wanted.values()), sum(wanted.values()), labels)
 
 
-def _complete(out: Path, origin: dict[str, Any]) -> bool:
+def _complete(out: Path, origin: Mapping[str, object]) -> bool:
     manifest = out / MANIFEST
-    return manifest.exists() and json.loads(manifest.read_text(encoding="utf-8"))["created_from"] == origin
+    return manifest.exists() and read_object(manifest).get("created_from") == origin
 
 
-def _summary(store: Store, truth: list[Record], report: PassReport) -> dict[str, Any]:
+def _summary(store: Store, truth: list[Record], report: PassReport) -> dict[str, object]:
     known = {record.id: record for record in truth}
     right: Counter[str] = Counter()
     valid = revised = 0
@@ -189,7 +198,7 @@ def world_stage(
         pretrain: images with neutral captions.
         config: the factory's configuration; null is configs/prep/world.yaml.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -199,7 +208,7 @@ def world_stage(
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns) as bars:
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
 
         def tell(what: str, done: int, total: int, note: str) -> None:
             if what not in tasks:

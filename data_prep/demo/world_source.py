@@ -64,8 +64,8 @@ def world_item(sample: WorldSample) -> SourceItem:
         split=sample.split,
         labels={"emotion": str(sample.human_emotion)},
         regions=tuple(truth.objects),
-        licence=truth.provenance.get("licence"),
-        origin=truth.provenance.get("origin"),
+        licence=str(truth.provenance["licence"]),
+        origin=str(truth.provenance["origin"]),
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import ValidationError
 
 from data_prep.demo.config import WorldConfig
 from data_prep.demo.world_source import draw
 from data_prep.export import Manifest, write_shards
 from data_prep.sources.base import SourceError
-from emo_lightning.core.records import Record
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import Record, describe
 
 WorldLabels = Literal["truth", "neutral"]
 
@@ -41,7 +44,7 @@ def write_world_tars(
     return write_shards(records(), out, "world", samples_per_shard, created_from=tars_origin(world, splits, labels))
 
 
-def tars_origin(world: WorldConfig, splits: dict[str, int], labels: WorldLabels) -> dict[str, Any]:
+def tars_origin(world: WorldConfig, splits: dict[str, int], labels: WorldLabels) -> dict[str, object]:
     """What `manifest.json` says of such tars: equal origin, equal bytes."""
     about = {"seed": world.seed, "label_noise": world.label_noise, "splits": splits, "labels": labels}
     # Tars of the first style say nothing of it: those that were made before there was another stay complete.
@@ -73,6 +76,9 @@ def world_tars_stage(
     if split not in SPLITS or count < 1:
         msg = f"split {split!r}, count {count}: allowed are {', '.join(SPLITS)} and counts from 1"
         raise SourceError(msg)
-    world = WorldConfig(seed=seed, label_noise=label_noise, style=style)
+    try:
+        world = WorldConfig(seed=seed, label_noise=label_noise, style=style)
+    except ValidationError as error:
+        raise InputError(describe(error)) from None
     manifest = write_world_tars(out, world, {split: count}, labels)
     print(f"{count} images of split {split} in style {style}: {len(manifest['shards'])} tars in {out}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.local_models.checkpoints import CheckpointError, complete, identity, pretrained, read_state
+from emo_lightning.core.files import atomic_folder, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +54,18 @@ _TUNED = ("query_tokens", "qformer.")
 """What EmoViT tunes: without it a file is no EmoViT."""
 
 
+class _MadeOf(TypedDict):
+    checkpoint: str
+    base: str
+
+
+class Conversion(_MadeOf):
+    """What `emovit.json` says: identities of checkpoint and base, how many keys landed, which parts the base supplied."""
+
+    keys: int
+    from_base: list[str]
+
+
 def to_transformers_names(state: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.Tensor]:
     """LAVIS names → those of `InstructBlipForConditionalGeneration`; q and v biases of the vision tower are joined.
 
@@ -93,7 +104,7 @@ def _part(key: str) -> str | None:
     return max((part for part in _PARTS if key.startswith(part)), key=len, default=None)
 
 
-def check_parts(state: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> list[str]:
+def check_parts(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], where: str) -> list[str]:
     """Every key must land with its shape, and only whole parts may be missing.
 
     Args:
@@ -127,7 +138,7 @@ def check_parts(state: Mapping[str, Any], wanted: Mapping[str, Any], where: str)
     return sorted({part for key in wanted if (part := _part(key)) is not None and part not in held})
 
 
-def convert(checkpoint: str | Path, base: str, out: str | Path, *, dtype: str = "auto") -> dict[str, Any]:
+def convert(checkpoint: str | Path, base: str, out: str | Path, *, dtype: str = "auto") -> Conversion:
     """Write `out`: the base model with the checkpoint's weights in it, its processor, and `emovit.json`.
 
     Args:
@@ -149,19 +160,14 @@ def convert(checkpoint: str | Path, base: str, out: str | Path, *, dtype: str = 
         msg = f"{out}: exists already; choose another folder or remove it"
         raise CheckpointError(msg)
     state = to_transformers_names(read_state(checkpoint), str(checkpoint))
-    made_of = {"checkpoint": identity(str(checkpoint)), "base": identity(base)}
+    made_of: _MadeOf = {"checkpoint": identity(str(checkpoint)), "base": identity(base)}
     model = complete(InstructBlipForConditionalGeneration.from_pretrained, base, dtype=dtype)
     supplied = check_parts(state, model.state_dict(), str(checkpoint))
     model.load_state_dict(state, strict=False)
     processor = pretrained(InstructBlipProcessor.from_pretrained, base)
-    report = {**made_of, "keys": len(state), "from_base": supplied}
-    temporary = out.with_name(out.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    report: Conversion = {**made_of, "keys": len(state), "from_base": supplied}
+    with atomic_folder(out) as temporary:
         model.save_pretrained(temporary)
         processor.save_pretrained(temporary)
-        (temporary / PROVENANCE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_json(temporary / PROVENANCE, report)
     return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from transformers import AddedToken, InstructBlipForConditionalGeneration, InstructBlipProcessor
@@ -36,9 +36,17 @@ class LocalVoter:
         CheckpointError: the language model has an encoder, or the checkpoint names no image token.
     """
 
-    def __init__(self, model: Any, processor: Any, prompt: str, *, device: str = "cpu", batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        model: InstructBlipForConditionalGeneration,
+        processor: InstructBlipProcessor,
+        prompt: str,
+        *,
+        device: str = "cpu",
+        batch_size: int = 8,
+    ) -> None:
         if not model.config.use_decoder_only_language_model:
-            msg = f"language model {model.config.text_config.model_type!r}: EmoViT's is decoder-only (Vicuna)"
+            msg = f"language model {getattr(model.config.text_config, 'model_type', None)!r}: EmoViT's is decoder-only (Vicuna)"
             raise CheckpointError(msg)
         if model.config.image_token_id is None:
             msg = "the configuration of the checkpoint has no image_token_index; take a newer base model"
@@ -48,7 +56,7 @@ class LocalVoter:
         if isinstance(processor.image_token, str):
             # A tokenizer that names its image token gives a string where the processor wants a token.
             processor.image_token = AddedToken(processor.image_token, normalized=False, special=True)
-        self.model = model.to(device).eval()
+        self.model = model.to(device).eval()  # type: ignore[arg-type]  # transformers' decorator hides `self`
         self.processor = processor
         self.prompt = prompt
         self.device = device

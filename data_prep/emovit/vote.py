@@ -1,11 +1,25 @@
-"""The vote of a model on this machine."""
+"""The vote of a model on this machine, and how votes stand in a record."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NotRequired, TypedDict
 
 from emo_lightning.core.records import EMOTIONS, Emotion
+
+
+class SaidRow(TypedDict):
+    """A row of `provenance.said` in a record: what one annotator, or the critic, gave in one round."""
+
+    annotator: str
+    model: str
+    round: int
+    call: NotRequired[str]
+    """First digits of the cache key of a paid call."""
+    reply: NotRequired[dict[str, object]]
+    failed: NotRequired[str]
+    """Why there is no reply."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from data_prep.config import LocalAnnotatorConfig, PrepConfig
-from data_prep.emovit.vote import DistributionVote
+from data_prep.emovit.vote import DistributionVote, SaidRow
 from data_prep.engine import LOCAL, Engine, Result, Row, Step, in_batches, portable
 from data_prep.local_models.checkpoints import CheckpointError, identity
 from data_prep.local_models.decoding import decode, device_of
@@ -19,6 +19,9 @@ from data_prep.store.rows import Item
 from data_prep.store.store import Store
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import EMOTIONS, Emotion
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class MissingVoteError(UserError, RuntimeError):
@@ -35,9 +38,9 @@ class LocalVote:
     weight: float
     vote: DistributionVote
 
-    def said(self) -> dict[str, Any]:
+    def said_row(self) -> SaidRow:
         """The row for `provenance.said`, beside those of the paid annotators."""
-        reply = {
+        reply: dict[str, object] = {
             "emotion": str(self.vote.emotion),
             "confidence": round(self.vote.confidence, 6),
             "scores": {str(e): round(p, 6) for e, p in self.vote.scores.items()},
@@ -60,7 +63,7 @@ class LocalVotes:
         self._ledger = ledger
         self._voters = [(voter, identity(voter.path), _prompt_key(voter)) for voter in config.local]
 
-    def digest(self) -> list[Any]:
+    def digest(self) -> list[list[object]]:
         """What an outcome depends on, for the digest of the pass."""
         return [[voter.name, voter.weight, model, prompt] for voter, model, prompt in self._voters]
 
@@ -82,7 +85,7 @@ class LocalVotes:
         return votes
 
 
-class Voting(Step):
+class Voting(Step["Image.Image"]):
     """The votes of one local annotator.
 
     Args:
@@ -94,11 +97,11 @@ class Voting(Step):
         self._voter = voter.model_copy(update={"path": portable(voter.path)})
         self._model = model
 
-    def prepare(self, data: bytes) -> Any:
+    def prepare(self, data: bytes) -> Image.Image:
         """RGB."""
         return decode(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[Image.Image]], list[Result]]:
         """See `Step.load`; results are JSON objects, probabilities by emotion.
 
         Raises:
@@ -113,7 +116,11 @@ class Voting(Step):
         scorer = LocalVoter.from_pretrained(
             voter.path, voter.prompt, device=device_of(voter.device), batch_size=voter.batch_size
         )
-        return lambda rows, images: [json.dumps({str(e): vote[e] for e in EMOTIONS}) for vote in scorer.vote(images)]
+
+        def votes(_: Sequence[Row], images: Sequence[Image.Image]) -> list[Result]:
+            return [json.dumps({str(e): vote[e] for e in EMOTIONS}) for vote in scorer.vote(images)]
+
+        return votes
 
 
 def run_local_votes(

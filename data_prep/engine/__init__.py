@@ -13,7 +13,7 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 
-from data_prep.engine.base import Engine, EngineError, Result, Row, Step, in_batches, portable
+from data_prep.engine.base import Engine, EngineError, Prepared, Result, Row, Step, in_batches, portable
 from data_prep.engine.local import LOCAL, LocalEngine
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "LocalEngine",
+    "Prepared",
     "Result",
     "Row",
     "Step",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 from emo_lightning.core.errors import UserError
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from data_prep.store.store import Store
 
 _T = TypeVar("_T")
+Prepared = TypeVar("Prepared")
+"""An image as a step wants it: decoded, or bytes as they are."""
 
 MakeAttempts = Callable[..., "Attempts"]
 """Called as the class `Attempts` is."""
@@ -38,18 +40,18 @@ class Row:
     """E.g. a phrase to find."""
 
 
-class Step(ABC):
+class Step(ABC, Generic[Prepared]):
     """A pure function of images. It is sent to other processes, so it holds names and settings, never a loaded model."""
 
     resident: ClassVar[bool] = True
     """Whether `load` brings something large into memory, so that a process is better kept for many batches."""
 
     @abstractmethod
-    def prepare(self, data: bytes) -> Any:
+    def prepare(self, data: bytes) -> Prepared:
         """One encoded image, made ready; several run at once in threads."""
 
     @abstractmethod
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[Prepared]], list[Result]]:
         """Load what is needed, once in a process; returns the function of a batch: rows and their prepared images to results.
 
         Raises:
@@ -60,7 +62,7 @@ class Step(ABC):
 class Engine(Protocol):
     """See `data_prep.engine`."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step[Prepared]) -> Iterator[list[Result]]:
         """The results of each batch, in the order of the batches; nothing is loaded where there are none.
 
         Args:

@@ -13,9 +13,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from data_prep.engine.base import EngineError, MakeAttempts, Result, Row, Step
+from data_prep.engine.base import EngineError, MakeAttempts, Prepared, Result, Row, Step
 
 if TYPE_CHECKING:
     from data_prep.store.store import Store
@@ -42,9 +42,9 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    dashboard = False if address == "local" else None
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=dashboard)
     except (ConnectionError, RuntimeError, ValueError) as error:
         # Ray's own message names the address alone, also where the cluster answered that a token is missing.
         token = (
@@ -64,7 +64,7 @@ def connected(address: str | None) -> Iterator[None]:
 class RayEngine:
     """The cluster that this process is connected to."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step[Prepared]) -> Iterator[list[Result]]:
         """See `Engine.map`.
 
         Raises:

@@ -6,9 +6,9 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from data_prep.engine.base import Engine, MakeAttempts, Result, Row, Step
+from data_prep.engine.base import Engine, MakeAttempts, Prepared, Result, Row, Step
 from data_prep.provider.attempts import Attempts
 
 if TYPE_CHECKING:
@@ -21,18 +21,18 @@ _THREADS = max(4, os.cpu_count() or 1)
 class LocalEngine:
     """This machine."""
 
-    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step) -> Iterator[list[Result]]:
+    def map(self, store: Store, batches: Sequence[Sequence[Row]], step: Step[Prepared]) -> Iterator[list[Result]]:
         """See `Engine.map`; at most two batches of images are in memory."""
         if not batches:
             return
         compute = step.load()
 
-        def ready(row: Row) -> Any:
+        def ready(row: Row) -> Prepared:
             return step.prepare(store.image(row.sha256, row.extension))
 
         with ThreadPoolExecutor(_THREADS) as threads:
 
-            def start(number: int) -> list[Future[Any]]:
+            def start(number: int) -> list[Future[Prepared]]:
                 return [threads.submit(ready, row) for row in batches[number]] if number < len(batches) else []
 
             ahead = start(0)
@@ -43,6 +43,7 @@ class LocalEngine:
 
     def paid(self, store: Store) -> contextlib.AbstractContextManager[MakeAttempts]:
         """See `Engine.paid`: this process sends, and writes its own ledger."""
+        del store
         return contextlib.nullcontext(Attempts)
 
 

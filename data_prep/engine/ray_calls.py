@@ -28,10 +28,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol, Unpack, cast
 
 from data_prep.engine.base import EngineError, MakeAttempts
-from data_prep.engine.ray_ledger import Trace, actor_result, ledger_in_actor
+from data_prep.engine.ray_handles import Reference, RemoteMethod, cluster_nodes, end_actor, start_actor
+from data_prep.engine.ray_ledger import CallTrace, LedgerHandle, actor_result, ledger_in_actor
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
@@ -40,7 +41,7 @@ from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateObserver
 from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.request import Request
-from data_prep.store.ledger import CallState, Ledger
+from data_prep.store.ledger import CallEnd, CallIntent, CallState, Ledger
 
 if TYPE_CHECKING:
     from data_prep.store.store import Store
@@ -98,14 +99,14 @@ class SendersLedger:
         sender: its number.
     """
 
-    def __init__(self, actor: Any, sender: int) -> None:
+    def __init__(self, actor: LedgerHandle, sender: int) -> None:
         self._actor, self._sender = actor, sender
 
-    async def begin_call(self, **intent: Any) -> int:
+    async def begin_call(self, **intent: Unpack[CallIntent]) -> int:
         """See `Ledger.begin_call`."""
-        return int(await actor_result(self._actor.begin_call.remote(self._sender, intent)))
+        return await actor_result(self._actor.begin_call.remote(self._sender, intent))
 
-    async def end_call(self, call_id: int, state: CallState, **what: Any) -> None:
+    async def end_call(self, call_id: int, state: CallState, **what: Unpack[CallEnd]) -> None:
         """See `Ledger.end_call`."""
         await actor_result(self._actor.end_call.remote(call_id, state, what))
 
@@ -133,7 +134,8 @@ class Sender:
         endpoints: all that will be asked.
     """
 
-    def __init__(self, ledger: Any, number: int, prices: Mapping[str, Price], endpoints: list[EndpointConfig]) -> None:
+    def __init__(self, ledger: LedgerHandle, number: int, prices: Mapping[str, Price], endpoints: list[EndpointConfig]) -> None:
+        # Of a ledger it begins and ends calls, and nothing else.
         self._ledger = cast(Ledger, SendersLedger(ledger, number))
         self._prices, self._endpoints = prices, endpoints
         self._attempts: _SingleAttempts | None = None
@@ -154,11 +156,18 @@ class Sender:
         return await self._attempts.one(replace(request, picture=picture), key, upper, ticket)
 
 
+class SenderHandle(Protocol):
+    """A `Sender`, from another process."""
+
+    open: RemoteMethod[[dict[str, str]], None]
+    send: RemoteMethod[[Request, Reference[bytes], str, int | None, float], Delivery]
+
+
 @dataclass
-class _SenderHandle:
+class _RunningSender:
     number: int
-    actor: Any
-    ready: Any
+    actor: SenderHandle
+    ready: Reference[None]
     """Done when it has its keys."""
 
 
@@ -167,7 +176,12 @@ class RayAttempts(Attempts):
 
     Args:
         actor: handle of the `LedgerActor`.
-        ledger, prices, endpoints, budget, tally, stop: see `Attempts`.
+        ledger: see `Attempts`, as all that follow.
+        prices: by model.
+        endpoints: all that will be asked.
+        budget: what may be spent.
+        tally: counts.
+        stop: looked at before everything is sent.
     """
 
     # An actor writes and sends in one: what waits for the disk cannot be told from what is on its way.
@@ -175,7 +189,7 @@ class RayAttempts(Attempts):
 
     def __init__(
         self,
-        actor: Any,
+        actor: LedgerHandle,
         ledger: Ledger,
         prices: Mapping[str, Price],
         endpoints: list[EndpointConfig],
@@ -184,36 +198,39 @@ class RayAttempts(Attempts):
         stop: StopSignal,
     ) -> None:
         super().__init__(ledger, prices, endpoints, budget, tally, stop)
-        import ray
 
         self._actor = actor
         self._settings = dict(prices), list(endpoints)
         self._keys_by_variable = {e.api_key_env: e.api_key() for e in endpoints}
         self._numbers = itertools.count(1)
-        self._images: OrderedDict[str, Any] = OrderedDict()
+        self._images: OrderedDict[str, Reference[bytes]] = OrderedDict()
         self._together = sum(e.concurrency for e in endpoints)
-        self._senders = [self._start_sender(node["NodeID"]) for node in ray.nodes() if node["Alive"]]
+        self._senders = [self._start_sender(node["NodeID"]) for node in cluster_nodes() if node["Alive"]]
         self._turn = itertools.count()
 
-    def _start_sender(self, node: str | None) -> _SenderHandle:
+    def _start_sender(self, node: str | None) -> _RunningSender:
         """A sender on a node, or, where that is gone, on another."""
-        import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         where = NodeAffinitySchedulingStrategy(node, soft=True) if node else "SPREAD"
-        kind: Any = ray.remote(Sender).options(
-            num_cpus=0, max_restarts=0, max_task_retries=0, max_concurrency=self._together, scheduling_strategy=where
-        )
         number = next(self._numbers)
-        actor = kind.remote(self._actor, number, *self._settings)
-        return _SenderHandle(number, actor, actor.open.remote(self._keys_by_variable))
+        handle = start_actor(
+            Sender,
+            *(self._actor, number, *self._settings),
+            num_cpus=0,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=self._together,
+            scheduling_strategy=where,
+        )
+        # Ray gives a handle without types.
+        actor = cast(SenderHandle, handle)
+        return _RunningSender(number, actor, actor.open.remote(self._keys_by_variable))
 
     async def close(self) -> None:
         """End the senders, which have nothing in flight, and close the connections."""
-        import ray
-
         for sender in self._senders:
-            ray.kill(sender.actor)
+            end_actor(sender.actor)
         await super().close()
 
     async def _send(self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float) -> _Sent:
@@ -235,7 +252,7 @@ class RayAttempts(Attempts):
         image = self._image(request)
         try:
             await asyncio.shield(asyncio.wrap_future(sender.ready.future()))
-            delivery: Delivery = await sender.actor.send.remote(bare, image, key, upper, ticket)
+            delivery = await sender.actor.send.remote(bare, image, key, upper, ticket)
         except RayActorError as error:
             if error.actor_init_failed:
                 msg = f"a sender cannot start on its node: {str(error).strip().splitlines()[-1]}"
@@ -252,7 +269,7 @@ class RayAttempts(Attempts):
             raise self.stop.fail(delivery.fatal)
         return delivery.result, delivery.cost
 
-    def _image(self, request: Request) -> Any:
+    def _image(self, request: Request) -> Reference[bytes]:
         import ray
 
         sha256 = request.picture.sha256
@@ -262,17 +279,15 @@ class RayAttempts(Attempts):
                 self._images.popitem(last=False)
         return self._images[sha256]
 
-    def _replace(self, sender: _SenderHandle) -> None:
-        """Hire another sender, once for each that is lost."""
-        import ray
-
+    def _replace(self, sender: _RunningSender) -> None:
+        """Start another sender, once for each that is lost."""
         for place, current in enumerate(self._senders):
             if current is sender:
                 # It may only be out of reach: then it must not go on.
-                ray.kill(sender.actor)
+                end_actor(sender.actor)
                 self._senders[place] = self._start_sender(None)
 
-    def _after_loss(self, trace: Trace | None, why: str) -> _Sent:
+    def _after_loss(self, trace: CallTrace | None, why: str) -> _Sent:
         """What the ledger knows of a call whose sender was lost."""
         if trace is None:
             return Retry(why, wait=0.0), 0

@@ -12,15 +12,17 @@ import time
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeVar, Unpack, cast
 
-from data_prep.store.group_commit import LedgerError
-from data_prep.store.ledger import CallState, Ledger
+from data_prep.engine.ray_handles import Reference, RemoteMethod, end_actor, result_now, start_actor
+from data_prep.store.group_commit import LedgerError, Statement
+from data_prep.store.ledger import CallEnd, CallIntent, CallState, Ledger
 from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     from data_prep.store.store import Store
 
+_T = TypeVar("_T")
 _TOGETHER = 10_000
 """Messages that the actor works on at once: each of them only waits for the disk."""
 _REGAIN = 60.0
@@ -28,7 +30,7 @@ _REGAIN = 60.0
 
 
 @dataclass(frozen=True)
-class Trace:
+class CallTrace:
     """What the ledger knows of a request whose sender was lost."""
 
     state: CallState
@@ -71,11 +73,11 @@ class LedgerActor:
             raise LedgerError(msg)
         return self._store.ledger
 
-    async def write(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    async def write(self, statements: Sequence[Statement]) -> None:
         """See `Ledger.write`."""
         await self._ledger.write(*statements)
 
-    async def begin_call(self, sender: int, intent: dict[str, Any]) -> int:
+    async def begin_call(self, sender: int, intent: CallIntent) -> int:
         """See `Ledger.begin_call`; a sender that counts as lost may not send.
 
         Raises:
@@ -86,11 +88,11 @@ class LedgerActor:
             raise LedgerError(msg)
         return await self._ledger.begin_call(**intent)
 
-    async def end_call(self, call: int, state: CallState, what: dict[str, Any]) -> None:
+    async def end_call(self, call: int, state: CallState, what: CallEnd) -> None:
         """See `Ledger.end_call`; also from a sender that counts as lost: a reply that was received is kept."""
         await self._ledger.end_call(call, state, **what)
 
-    async def lose(self, sender: int, cache_key: str, after: int, why: str) -> Trace | None:
+    async def lose(self, sender: int, cache_key: str, after: int, why: str) -> CallTrace | None:
         """A sender was lost: it sends no more, and the call that it was working on is settled.
 
         Args:
@@ -111,8 +113,19 @@ class LedgerActor:
         if state == "intent":
             update = "UPDATE calls SET state = 'unknown', error = ? WHERE id = ? AND state = 'intent'"
             await self._ledger.write((update, (why, call)))
-            return Trace("unknown")
-        return Trace(state, raw, cost)
+            return CallTrace("unknown")
+        return CallTrace(state, raw, cost)
+
+
+class LedgerHandle(Protocol):
+    """A `LedgerActor`, from another process."""
+
+    open: RemoteMethod[[], None]
+    close: RemoteMethod[[], None]
+    write: RemoteMethod[[Sequence[Statement]], None]
+    begin_call: RemoteMethod[[int, CallIntent], int]
+    end_call: RemoteMethod[[int, CallState, CallEnd], None]
+    lose: RemoteMethod[[int, str, int, str], CallTrace | None]
 
 
 class RemoteLedger(Ledger):
@@ -123,28 +136,28 @@ class RemoteLedger(Ledger):
         actor: handle of a `LedgerActor`.
     """
 
-    def __init__(self, path: Path, actor: Any) -> None:
+    def __init__(self, path: Path, actor: LedgerHandle) -> None:
         super().__init__(path, write=False)
         self._actor = actor
 
-    async def write(self, *statements: tuple[str, Sequence[Any]]) -> None:
+    async def write(self, *statements: Statement) -> None:
         """See `Ledger.write`."""
         await actor_result(self._actor.write.remote(statements))
 
-    def write_now(self, *statements: tuple[str, Sequence[Any]]) -> None:
+    def write_now(self, *statements: Statement) -> None:
         """See `Ledger.write_now`."""
         actor_result_now(self._actor.write.remote(statements))
 
-    async def begin_call(self, **intent: Any) -> int:
+    async def begin_call(self, **intent: Unpack[CallIntent]) -> int:
         """See `Ledger.begin_call`; the actor gives the number, since senders begin calls too."""
-        return int(await actor_result(self._actor.begin_call.remote(DRIVER, intent)))
+        return await actor_result(self._actor.begin_call.remote(DRIVER, intent))
 
 
 DRIVER = 0
 """The driver's number among the senders."""
 
 
-async def actor_result(reference: Awaitable[Any]) -> Any:
+async def actor_result(reference: Awaitable[_T]) -> _T:
     """What an actor answers; its errors are raised as they were there.
 
     Raises:
@@ -159,18 +172,17 @@ async def actor_result(reference: Awaitable[Any]) -> Any:
         raise _original_error(error) from None
 
 
-def actor_result_now(reference: Any) -> Any:
+def actor_result_now(reference: Reference[_T]) -> _T:
     """As `actor_result`, outside of asyncio."""
-    import ray
     from ray.exceptions import RayActorError, RayTaskError
 
     try:
-        return ray.get(reference)
+        return result_now(reference)
     except (RayTaskError, RayActorError) as error:
         raise _original_error(error) from None
 
 
-def _original_error(error: Any) -> Exception:
+def _original_error(error: Exception) -> Exception:
     from ray.exceptions import RayActorError
 
     if isinstance(error, RayActorError):
@@ -182,7 +194,7 @@ def _original_error(error: Any) -> Exception:
 
 
 @contextlib.contextmanager
-def ledger_in_actor(store: Store) -> Iterator[Any]:
+def ledger_in_actor(store: Store) -> Iterator[LedgerHandle]:
     """Have an actor on this node write the ledger of a store; `store.ledger` is a `RemoteLedger` meanwhile. Yields its handle.
 
     Args:
@@ -196,11 +208,12 @@ def ledger_in_actor(store: Store) -> Iterator[Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    kind: Any = ray.remote(LedgerActor).options(num_cpus=0, max_restarts=0, scheduling_strategy=here, max_concurrency=_TOGETHER)
     path = store.ledger.path
     store.ledger.close()
     store.unlock()
-    actor = kind.remote(str(store.root.resolve()))
+    options = {"num_cpus": 0, "max_restarts": 0, "scheduling_strategy": here, "max_concurrency": _TOGETHER}
+    # Ray gives a handle without types.
+    actor = cast(LedgerHandle, start_actor(LedgerActor, str(store.root.resolve()), **options))
     try:
         actor_result_now(actor.open.remote())
         store.ledger = RemoteLedger(path, actor)
@@ -211,7 +224,7 @@ def ledger_in_actor(store: Store) -> Iterator[Any]:
         # Where it has ended by itself, nothing waits and its lock is gone.
         with contextlib.suppress(LedgerError):
             actor_result_now(actor.close.remote())
-        ray.kill(actor)
+        end_actor(actor)
         _take_lock_back(store)
         store.ledger = Ledger(path, write=True)
 

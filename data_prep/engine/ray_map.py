@@ -12,14 +12,16 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from data_prep.engine.base import EngineError, Result, Row, Step
+from data_prep.engine.base import EngineError, Prepared, Result, Row, Step
+from data_prep.engine.ray_handles import cluster_nodes
 from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
 
+_Found = TypeVar("_Found")
 _THREADS = 4
 _READERS = 4
 """Processes that read images where the store lies. They take no core from the steps, so that Ray, unasked, would start one for every
@@ -28,7 +30,7 @@ _INDEX, _DATA = "batch", "data"
 """Columns: the number of the batch, and what there is of it, pickled."""
 
 
-def results(root: Path, batches: Sequence[Sequence[Row]], step: Step) -> Iterator[list[Result]]:
+def results(root: Path, batches: Sequence[Sequence[Row]], step: Step[Prepared]) -> Iterator[list[Result]]:
     """Results batch by batch, in order.
 
     Args:
@@ -50,6 +52,7 @@ def results(root: Path, batches: Sequence[Sequence[Row]], step: Step) -> Iterato
     rows = [{_INDEX: number, _DATA: pickle.dumps(list(batch))} for number, batch in enumerate(batches)]
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     # Blocks of one row: a batch is written down as soon as it is there, and a lost node costs no more than it was working on.
+    # `Any`: what Ray says of its batches fits no function that takes a table of Arrow.
     data: Any = ray.data.from_items(rows, override_num_blocks=len(rows))
     one: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     data = data.map_batches(
@@ -78,7 +81,7 @@ def _readers(batches: int) -> int:
     return min(_READERS, os.cpu_count() or 1, batches)
 
 
-def _devices(batches: int) -> dict[str, Any]:
+def _devices(batches: int) -> dict[str, float]:
     """How many processes keep a model, and what each takes.
 
     A process for each GPU, else for each node. Half a core is asked for, so that the process of a lost node finds a place on a cluster
@@ -87,35 +90,40 @@ def _devices(batches: int) -> dict[str, Any]:
     """
     import ray
 
-    if gpus := int(ray.cluster_resources().get("GPU", 0)):
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's own; it has no types
+    if gpus := int(resources.get("GPU", 0)):
         return {"concurrency": min(gpus, batches), "num_gpus": 1}
-    return {"concurrency": min(sum(node["Alive"] for node in ray.nodes()), batches), "num_cpus": 0.5}
+    return {"concurrency": min(sum(node["Alive"] for node in cluster_nodes()), batches), "num_cpus": 0.5}
 
 
 def read(table: pyarrow.Table, root: Path) -> pyarrow.Table:
     """A batch of rows to the same with their images; runs where the store lies."""
     from data_prep.store.store import read_image
 
-    return _answered(table, lambda rows: [(row, read_image(root, row.sha256, row.extension)) for row in rows])
+    def with_images(rows: list[Row]) -> list[tuple[Row, bytes]]:
+        return [(row, read_image(root, row.sha256, row.extension)) for row in rows]
+
+    return _answered(table, with_images)
 
 
-def compute(table: pyarrow.Table, step: Step) -> pyarrow.Table:
+def compute(table: pyarrow.Table, step: Step[Prepared]) -> pyarrow.Table:
     """A batch with images to its results, for a step that loads nothing."""
     return Worker(step)(table)
 
 
-class Worker:
+class Worker(Generic[Prepared]):
     """Batches with images to batches of results; loads the step when it is first needed.
 
     Args:
         step: computed here.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step[Prepared]) -> None:
         self._step = step
-        self._compute: Callable[[Sequence[Row], Sequence[Any]], list[Result]] | None = None
+        self._compute: Callable[[Sequence[Row], Sequence[Prepared]], list[Result]] | None = None
 
     def __call__(self, table: pyarrow.Table) -> pyarrow.Table:
+        """One batch."""
         return _answered(table, self._results)
 
     def _results(self, found: list[tuple[Row, bytes]] | str) -> list[Result] | str:
@@ -128,10 +136,11 @@ class Worker:
         return self._compute([row for row, _ in found], prepared)
 
 
-def _answered(table: pyarrow.Table, work: Callable[[Any], Any]) -> pyarrow.Table:
+def _answered(table: pyarrow.Table, work: Callable[[_Found], object]) -> pyarrow.Table:
     """A table of one batch with what `work` makes of it; an error that speaks to the user travels as its text."""
     import pyarrow
 
+    found: object
     try:
         found = work(pickle.loads(table[_DATA][0].as_py()))
     except UserError as error:

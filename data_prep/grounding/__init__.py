@@ -93,7 +93,7 @@ def _models_key(config: GroundingConfig) -> str:
     return f"{config.backend}:{'+'.join(parts)}@{config.threshold}"
 
 
-class Grounding(Step):
+class Grounding(Step["Image.Image"]):
     """The regions of phrases in images, by the models of a configuration.
 
     Args:

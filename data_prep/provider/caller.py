@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import Completion
@@ -27,6 +27,14 @@ _T = TypeVar("_T", bound=Reply)
 
 _SHOWN_AGAIN = 10_000
 """Characters of a bad reply that are sent back with what is wrong: an endless one would cost as much again."""
+
+
+class CallerOptions(TypedDict):
+    """Keyword arguments of every `Caller`."""
+
+    resend_unknown: bool
+    limit_nano: int | None
+    attempts: Callable[..., Attempts]
 
 
 class Caller:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -21,11 +20,13 @@ class EndpointConfig(Settings):
     model: str
     """Name sent to the endpoint, and the key in the price table."""
     base_url: str
+    """Address of the API; the provider adds the path of a question."""
     api_key_env: str
     """Environment variable that holds the key; the key itself is never written anywhere."""
-    parameters: dict[str, Any] = Field(default={})
+    parameters: dict[str, object] = Field(default={})
     """Sent with every request (`temperature`, `max_completion_tokens`, …); part of the cache key."""
     concurrency: int = Field(default=8, ge=1)
+    """Requests on their way at the same time."""
     timeout: float = Field(default=120.0, gt=0)
     """Seconds for one request."""
     max_attempts: int = Field(default=6, ge=1)
@@ -69,6 +70,7 @@ class BatchConfig(Settings):
     """Batch mode (`emo prep annotate --batch`)."""
 
     poll_seconds: float = Field(default=30.0, gt=0)
+    """Between two looks at open batches."""
     settle_seconds: float = Field(default=60.0, ge=0)
     """How long after a creation of unknown outcome the provider's list of batches is believed."""
     max_requests: int = Field(default=50_000, ge=1, le=50_000)

@@ -34,7 +34,8 @@ class ImageTokens(Settings):
         """The most tokens that an image can cost; of an unknown size, the most that any image can.
 
         Args:
-            width, height: pixels.
+            width: pixels, None where it is not known.
+            height: pixels, None where it is not known.
         """
         largest = (2048, 768) if self.kind == "tiles" else (10_000, 10_000)
         w, h = (width, height) if width and height else largest

@@ -1,4 +1,4 @@
-"""A model under test behind an OpenAI-compatible endpoint: free-text questions about images, through the ledger, each paid once.
+"""A model under test behind a paid endpoint: free-text questions about images, through the ledger, each paid once.
 
 Nothing is asked again because its reply is badly formed: that is what is being tested. How a question reads and what a reply means
 is the affair of the caller.
@@ -7,14 +7,14 @@ is the affair of the caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from data_prep.provider.base import Question, Turn
 from data_prep.provider.budget import NANO, Tally, budget_nano
@@ -26,18 +26,20 @@ from data_prep.provider.prices import Price, load_prices
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.provider.workers import ask_all
-from data_prep.settings import CONFIGS, ConfigError, read_yaml
+from data_prep.settings import CONFIGS, ConfigError, Settings, read_yaml
 from data_prep.store.store import Store
 from emo_lightning.core.records import describe
 
 
-class OwnPrice(BaseModel):
+class OwnPrice(Settings):
     """USD per million tokens, for a model that the price table does not have (own hardware: 0 and 0)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     input: Decimal = Field(ge=0)
+    """Of the prompt."""
     output: Decimal = Field(ge=0)
+    """Of the reply."""
     image: ImageTokens = ImageTokens(kind="patches")
+    """How images are counted."""
 
     def price(self) -> Price:
         """In nano-dollars per token."""
@@ -48,7 +50,8 @@ class OwnPrice(BaseModel):
 class UnderTest(EndpointConfig):
     """One model behind an endpoint, as `emo predict --endpoint` reads it."""
 
-    parameters: dict[str, Any] = Field(default_factory=lambda: {"temperature": 0, "max_tokens": 600})
+    parameters: dict[str, object] = Field(default={"temperature": 0, "max_tokens": 600})
+    """Sent with every request."""
     revision: str = ""
     """Part of what a reply is kept under: change it when other weights are served under the same model name."""
     prices: Path = CONFIGS / "prices.yaml"
@@ -60,12 +63,13 @@ class UnderTest(EndpointConfig):
     order: Literal["xyxy", "yxyx"] = "xyxy"
     """Of the four numbers; Gemini's own is `yxyx`."""
     min_pixels: int = Field(default=3136, ge=1)
+    """Of the server's image processor, for `resized`."""
     max_pixels: int = Field(default=12845056, ge=1)
-    """Limits of the server's image processor, for `resized`."""
+    """As `min_pixels`."""
 
     @model_validator(mode="before")
     @classmethod
-    def _named_by_model(cls, value: Any) -> Any:
+    def _named_by_model(cls, value: object) -> object:
         return {"name": value["model"], **value} if isinstance(value, dict) and "model" in value else value
 
     @classmethod
@@ -79,7 +83,7 @@ class UnderTest(EndpointConfig):
         return cls.of(read_yaml(path), str(path), path.parent)
 
     @classmethod
-    def of(cls, value: dict[str, Any], where: str, folder: Path = Path()) -> UnderTest:
+    def of(cls, value: Mapping[str, object], where: str, folder: Path = Path()) -> UnderTest:
         """From a mapping; `where` names it in errors, `prices` is relative to `folder`.
 
         Raises:
@@ -188,7 +192,7 @@ class Endpoint:
         self.store = self._stack.enter_context(Store(self._root, write=True))
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
     def request(self, picture: Picture, prompt: str) -> FreeRequest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,8 +16,11 @@ class Price(Settings):
     """What one model costs, in integer nano-dollars per token."""
 
     input: int
+    """Of the prompt."""
     cached_input: int
+    """Of what of the prompt the provider had cached."""
     output: int
+    """Of the reply, thinking included."""
     batch: Price | None = None
     """Through the Batch API."""
     image: ImageTokens = ImageTokens(kind="tiles", base=2833, tile=5667)
@@ -57,21 +59,19 @@ def _price(row: object, where: str) -> Price:
     if not isinstance(row, dict):
         msg = f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}"
         raise ConfigError(msg)
-    extra: dict[str, Any] = {}
-    if "batch" in row:
-        extra["batch"] = _price(row["batch"], f"{where}.batch")
-    if "image" in row:
-        try:
-            extra["image"] = ImageTokens.model_validate(row["image"])
-        except ValidationError as error:
-            msg = f"{where}.image: {describe(error)}"
-            raise ConfigError(msg) from None
-    money = {key: value for key, value in row.items() if key not in extra}
+    batch = _price(row["batch"], f"{where}.batch") if "batch" in row else None
+    try:
+        image = ImageTokens.model_validate(row["image"]) if "image" in row else None
+    except ValidationError as error:
+        msg = f"{where}.image: {describe(error)}"
+        raise ConfigError(msg) from None
+    money = {key: value for key, value in row.items() if key not in ("batch", "image")}
     if not {"input", "output"} <= set(money) <= {"input", "cached_input", "output"}:
         msg = f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}"
         raise ConfigError(msg)
     nano = {key: _nano_per_token(value, f"{where}.{key}") for key, value in money.items()}
-    return Price(**{"cached_input": nano["input"], **nano, **extra})
+    price = Price(input=nano["input"], cached_input=nano.get("cached_input", nano["input"]), output=nano["output"], batch=batch)
+    return price if image is None else price.model_copy(update={"image": image})
 
 
 def _nano_per_token(usd_per_million: object, where: str) -> int:

@@ -27,7 +27,7 @@ _KEPT = ("type", "enum")
 
 
 @cache
-def strict_schema(model: type[Reply]) -> dict[str, Any]:
+def strict_schema(model: type[Reply]) -> dict[str, object]:
     """JSON schema for `response_format`: references inlined, every key required, no other key allowed, no limits.
 
     The same dictionary is returned every time: do not change it.
@@ -35,10 +35,11 @@ def strict_schema(model: type[Reply]) -> dict[str, Any]:
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
 
-    def convert(node: dict[str, Any]) -> dict[str, Any]:
+    # `Any`: a JSON schema as pydantic writes it.
+    def convert(node: dict[str, Any]) -> dict[str, object]:
         if "$ref" in node:
             return convert(definitions[node["$ref"].rsplit("/", 1)[1]])
-        out = {key: node[key] for key in _KEPT if key in node}
+        out: dict[str, object] = {key: node[key] for key in _KEPT if key in node}
         if node.get("type") == "object":
             out["properties"] = {key: convert(value) for key, value in node["properties"].items()}
             out["required"] = list(node["properties"])

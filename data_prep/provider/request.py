@@ -15,20 +15,7 @@ from data_prep.provider.image_tokens import prompt_bound
 from data_prep.provider.prices import Price
 from data_prep.provider.registry import DEFAULT
 from data_prep.provider.reply_schema import Reply, strict_schema
-
-
-class Intent(TypedDict):
-    """Arguments of `Ledger.begin_call`."""
-
-    cache_key: str
-    image_sha256: str
-    prompt_sha256: str
-    prompt: str
-    annotator: str
-    model: str
-    started: float
-    upper_nano: int | None
-
+from data_prep.store.ledger import CallIntent
 
 _MEDIA = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
@@ -93,7 +80,7 @@ class Request:
         """The prompt and the image."""
         return Turn("user", (self.prompt, self.picture.image()))
 
-    def intent(self, key: str, upper_nano: int | None) -> Intent:
+    def intent(self, key: str, upper_nano: int | None, batch: int | None = None) -> CallIntent:
         """What the ledger writes down before the request is sent."""
         return {
             "cache_key": key,
@@ -104,6 +91,7 @@ class Request:
             "model": self.endpoint.model,
             "started": time.time(),
             "upper_nano": upper_nano,
+            "batch": batch,
         }
 
     def upper_nano(self, price: Price) -> int | None:

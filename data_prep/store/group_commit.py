@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
 from data_prep.store.tables import LEDGER_VERSION, prepare
@@ -20,8 +20,12 @@ from emo_lightning.core.errors import UserError
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
 
+SqlValue: TypeAlias = "str | bytes | int | float | None"
+Statement: TypeAlias = "tuple[str, Sequence[SqlValue]]"
+"""SQL, and the values of its question marks."""
 PATIENCE = 6 * 3600.0
 """Seconds for which a ledger that cannot be written is tried again: what waits to be written has been paid."""
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -83,8 +87,8 @@ def reader(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
 class Job:
     """Statements of one transaction, and whom to tell when it is on disk (a future of `loop`, or of a thread)."""
 
-    statements: tuple[tuple[str, Sequence[Any]], ...]
-    done: Any
+    statements: tuple[Statement, ...]
+    done: asyncio.Future[None] | Future[None]
     loop: asyncio.AbstractEventLoop | None
 
 
@@ -183,7 +187,7 @@ class GroupWriter:
             self._connection.execute("ROLLBACK")
 
 
-def _tell(waiting: list[Any], error: Exception | None) -> None:
+def _tell(waiting: Sequence[asyncio.Future[None] | Future[None]], error: Exception | None) -> None:
     for done in waiting:
         if done.done():
             continue

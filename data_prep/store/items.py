@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from emo_lightning.core.records import GroundedObject
@@ -28,7 +28,7 @@ class SourceItem:
     """The source's own split, if it has one."""
     group: str | None = None
     """Images of one group stay in one split."""
-    labels: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, object] = field(default_factory=dict)
     """What the source itself says (keys: `sources.labels.SourceLabels`); kept in provenance, never shown to an annotator."""
     regions: tuple[GroundedObject, ...] = ()
     """Regions that the source ships."""

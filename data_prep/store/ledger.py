@@ -10,9 +10,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
-from data_prep.store.group_commit import GroupWriter, Job, LedgerError, ledger_errors, reader
+from data_prep.store.group_commit import GroupWriter, Job, LedgerError, SqlValue, Statement, ledger_errors, reader
 from data_prep.store.rows import Item, Outcome
 from data_prep.store.tables import LEDGER_VERSION, prepare
 
@@ -23,6 +23,31 @@ CallState = Literal["intent", "batched", "reply", "rejected", "unsent", "unknown
 """intent: about to be sent; batched: in a batch whose results are not here yet; reply: answered (2xx); rejected: any other HTTP
 status; unsent: no connection came about, the pass stopped before it was sent, or its batch was never created; unknown: sent, and
 what came of it is not known."""
+
+
+class CallIntent(TypedDict):
+    """Arguments of `Ledger.begin_call`, for those who send them to another process."""
+
+    cache_key: str
+    image_sha256: str
+    prompt_sha256: str
+    prompt: str
+    annotator: str
+    model: str
+    started: float
+    upper_nano: NotRequired[int | None]
+    batch: NotRequired[int | None]
+
+
+class CallEnd(TypedDict):
+    """Arguments of `Ledger.end_call`, for those who send them to another process."""
+
+    ended: float
+    status: NotRequired[int | None]
+    raw: NotRequired[bytes | None]
+    error: NotRequired[str | None]
+    tokens: NotRequired[tuple[int, int] | None]
+    cost_nano: NotRequired[int | None]
 
 
 class Ledger:
@@ -56,7 +81,7 @@ class Ledger:
             self._writer.close()
         self._read.close()
 
-    async def write(self, *statements: tuple[str, Sequence[Any]]) -> None:
+    async def write(self, *statements: Statement) -> None:
         """Run statements in one transaction; returns when they are on disk."""
         if self._writer is None:
             msg = f"{self.path}: opened for reading"
@@ -76,7 +101,7 @@ class Ledger:
         waiting, self._waiting = self._waiting, []
         self._submit(*waiting)
 
-    def write_now(self, *statements: tuple[str, Sequence[Any]]) -> None:
+    def write_now(self, *statements: Statement) -> None:
         """As `write`, outside of asyncio."""
         from concurrent.futures import Future
 
@@ -120,7 +145,7 @@ class Ledger:
         count = self._read.execute("SELECT count(*) FROM calls WHERE state = 'intent'").fetchone()[0]
         if count:
             self.write_now(("UPDATE calls SET state = 'unknown', error = 'process ended' WHERE state = 'intent'", ()))
-        return count
+        return int(count)
 
     def cached_reply(self, cache_key: str) -> bytes | None:
         """The raw body of the reply to this very request, if it was ever received."""
@@ -151,8 +176,11 @@ class Ledger:
 
         Args:
             cache_key: what a later request must have to be answered by this call's reply.
-            image_sha256, prompt_sha256, prompt: what is asked.
-            annotator, model: who is asked.
+            image_sha256: of the image that is asked about.
+            prompt_sha256: of `prompt`.
+            prompt: what is asked.
+            annotator: who is asked, by name.
+            model: of the endpoint.
             started: seconds since the epoch.
             upper_nano: the most that the call can cost; None where nothing limits it.
             batch: row of `batches` that the request travels in; the call is `batched` then.
@@ -217,7 +245,7 @@ class Ledger:
         )
         return {state: (calls, upper, unbounded) for state, calls, upper, unbounded in self._read.execute(query)}
 
-    def read(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def read(self, query: str, values: Sequence[SqlValue] = ()) -> list[tuple[Any, ...]]:
         """Rows of a SELECT, for rooms that keep tables of their own here."""
         return self._read.execute(query, values).fetchall()
 

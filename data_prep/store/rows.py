@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from data_prep.store.group_commit import SqlValue
 from data_prep.store.items import SourceItem
 
 
@@ -26,8 +27,8 @@ class Item:
     height: int
     split: str | None
     group: str | None
-    labels: dict[str, Any]
-    regions: list[dict[str, Any]]
+    labels: dict[str, object]
+    regions: list[dict[str, object]]
     """`schema.GroundedObject` as JSON."""
     licence: str | None
     origin: str | None
@@ -56,7 +57,7 @@ class Item:
             origin=item.origin,
         )
 
-    def row(self) -> tuple[Any, ...]:
+    def row(self) -> tuple[SqlValue, ...]:
         """Values in the order of the table."""
         return (
             *(self.id, self.source, self.key, self.sha256, self.extension, self.width, self.height, self.split, self.group),

@@ -23,6 +23,7 @@ from data_prep.store.items import Refusal, Repeat, SourceItem, is_labelled
 from data_prep.store.ledger import Ledger
 from data_prep.store.rows import Item
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.files import write_bytes
 
 _BATCH = 256
 """Items per transaction of an import."""
@@ -151,13 +152,7 @@ class Store:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.image_path(sha256, extension)
         if not path.exists() or path.stat().st_size != len(data):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                temporary.write_bytes(data)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_bytes(path, data, writer=os.getpid())
         return sha256
 
     def import_items(

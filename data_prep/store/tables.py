@@ -50,7 +50,10 @@ CREATE TABLE IF NOT EXISTS study_answers (
     question TEXT NOT NULL, answer INTEGER, time REAL NOT NULL, undoes INTEGER);
 CREATE INDEX IF NOT EXISTS study_answers_by_participant ON study_answers (study, participant);
 """
-"""Of `review`. Rows are only ever added: to undo a decision is a row of its own. `shown` and `value` are JSON: what was judged, and what it was mended to. `undoes` names the row that a row takes back."""
+"""Of `review`. Rows are only ever added: to undo a decision is a row of its own.
+
+`shown` and `value` are JSON: what was judged, and what it was mended to. `undoes` names the row that a row takes back.
+"""
 
 _GENERATIONS = """
 CREATE TABLE IF NOT EXISTS generations (

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ADAPTER_NAME = "default"
 
+
 def attach(
     model: PreTrainedModel, family: Family, config: BackboneConfig, adapter: Path | None, base_path: str
 ) -> PreTrainedModel | PeftModel:
@@ -42,7 +43,9 @@ def attach(
         )
         raise BackboneError(msg)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(config.tuning == "full" and config.trains(family.part_of(name)) and parameter.is_floating_point())
+        parameter.requires_grad_(
+            config.tuning == "full" and config.trains(family.part_of(name)) and parameter.is_floating_point()
+        )
     adapted: PreTrainedModel | PeftModel = model
     if adapter is not None:
         adapted = _restore_adapter(model, family, config, adapter, base_path)
@@ -86,9 +89,7 @@ def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     return wrapped
 
 
-def _restore_adapter(
-    model: PreTrainedModel, family: Family, config: BackboneConfig, folder: Path, base_path: str
-) -> PeftModel:
+def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig, folder: Path, base_path: str) -> PeftModel:
     from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 
     peft_config = LoraConfig.from_pretrained(str(folder))

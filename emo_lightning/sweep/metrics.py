@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.experiment.stage import Stage
 
-_BOOKS = {"stage.json", "page.json"}
-"""JSON in a stage's folder that holds no results."""
+_PAGE = "page.json"
+_BOOKS = {"stage.json", _PAGE}
+"""JSON in a stage's folder that is not read as results; a page is, where a stage wrote nothing else."""
 
 _LOGGED = {
     "des": ("val/loss", "val/accuracy", "train/loss"),
@@ -41,7 +43,8 @@ def promised(stage: Stage) -> tuple[list[str], bool]:
 def figures(run: Path) -> dict[str, float]:
     """All figures of a run directory: numbers of the stages' JSON files, and the last value of each column that was logged.
 
-    A list in a JSON is left out (a curve or a matrix is no figure to order runs by). Values may be NaN.
+    A list in a JSON is left out (a curve or a matrix is no figure to order runs by). Of a stage that wrote a `page.json` and no
+    other result, the numbers of its tables are taken, as TABLE/ROW/COLUMN by their keys. Values may be NaN.
 
     Raises:
         ValueError: a stage's file cannot be read; names it.
@@ -50,9 +53,11 @@ def figures(run: Path) -> dict[str, float]:
     for stage in sorted(path.parent for path in run.glob("*/stage.json")):
         for path in sorted(stage.glob("logs/version_*/metrics.csv"), key=_version):
             found |= {f"{stage.name}/{name}": value for name, value in _last_logged(path).items()}
-        for path in sorted(stage.glob("*.json")):
-            if path.name not in _BOOKS:
-                found |= {f"{stage.name}/{name}": value for name, value in _leaves(_json(path))}
+        results = [path for path in sorted(stage.glob("*.json")) if path.name not in _BOOKS]
+        for path in results:
+            found |= {f"{stage.name}/{name}": value for name, value in _leaves(_json(path))}
+        if not results and (stage / _PAGE).is_file():
+            found |= {f"{stage.name}/{name}": value for name, value in _of_page(stage / _PAGE)}
     return found
 
 
@@ -75,6 +80,25 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield from _leaves(below, f"{prefix}{key}/")
     elif isinstance(tree, int | float) and not isinstance(tree, bool):
         yield prefix.rstrip("/"), float(tree)
+
+
+def _of_page(path: Path) -> Iterator[tuple[str, float]]:
+    """TABLE/ROW/COLUMN and number of every cell that holds one; of tables with keys alone (see `report.page`)."""
+    page = _json(path)
+    try:
+        for table in page["tables"]:
+            if "key" not in table:
+                continue
+            rows = table.get("row_keys") or [str(row[0]) for row in table["rows"]]
+            columns = table.get("column_keys") or table["columns"]
+            for row_key, row in zip(rows, table["rows"], strict=True):
+                for column, cell in zip(columns, row, strict=True):
+                    value = cell["value"] if isinstance(cell, dict) else cell
+                    if isinstance(value, int | float) and not isinstance(value, bool):
+                        yield f"{table['key']}/{row_key}/{column}", float(value)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        msg = f"{path}: is no page with tables: {error!r}"
+        raise InputError(msg) from None
 
 
 def _last_logged(path: Path) -> dict[str, float]:

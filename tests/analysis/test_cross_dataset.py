@@ -49,7 +49,7 @@ def test_ekman_adds_the_four_joys_and_leaves_surprise_out() -> None:
     assert space.from_words(make_prediction("a", emotion=" Awe ")) == "joy"
     assert space.from_words(make_prediction("a", emotion="joyful")) is None
 
-    def emotion6(word: str | None, **fields: Any) -> Record:
+    def emotion6(word: str | None, **fields: object) -> Record:
         labels = {"emotion_scores_raw": {"joy": 0.5}} | ({} if word is None else {"emotion_raw": word})
         return make_record("a", source="emotion6", provenance={"source_labels": labels}, **fields)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 from PIL import Image
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import spearmanr
@@ -27,11 +28,11 @@ from tests.made import make_record
 MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
 
 
-def des_set(vectors: Any, **fields: Sequence[Any]) -> DesSet:
+def des_set(vectors: ArrayLike, **fields: Sequence[Any]) -> DesSet:
     """Images i00, i01, …; each field is one value per image."""
-    vectors = np.asarray(vectors, dtype=float)
-    records = [make_record(f"i{n:03}", **{key: values[n] for key, values in fields.items()}) for n in range(len(vectors))]
-    return DesSet(vectors, records, {})
+    rows = np.asarray(vectors, dtype=float)
+    records = [make_record(f"i{n:03}", **{key: values[n] for key, values in fields.items()}) for n in range(len(rows))]
+    return DesSet(rows, records, {})
 
 
 def moods(count: int, seed: int = 0) -> list[dict[str, float]]:
@@ -237,7 +238,7 @@ def test_stability_of_too_little() -> None:
 # Files
 
 
-def table(path: Path, ids: Sequence[str], vectors: Any) -> Path:
+def table(path: Path, ids: Sequence[str], vectors: ArrayLike) -> Path:
     EmbeddingTable(list(ids), [None] * len(ids), ["test"] * len(ids), np.asarray(vectors)).write(path)
     return path
 

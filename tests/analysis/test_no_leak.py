@@ -18,7 +18,7 @@ from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledCollator, LabelledDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from tests.data_prep.serving import completion, send, server
+from tests.data_prep.serving import Handler, completion, send, server
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 LABELS = (
@@ -119,7 +119,7 @@ def test_questions_to_an_endpoint(pair: tuple[str, str], tmp_path: Path, monkeyp
     said: list[bytes] = []
     for n, tars in enumerate(pair):
 
-        def answer(handler: Any, body: dict[str, Any]) -> None:
+        def answer(handler: Handler, body: dict[str, Any]) -> None:
             send(handler, 200, completion('{"emotion": "awe", "intensity": 4}'))
 
         with server(answer) as (url, seen):

@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
-from emo_lightning.analysis.table6 import METRICS
 from emo_lightning.analysis.probe_predictions import ArmPredictions, read_arm
+from emo_lightning.analysis.table6 import METRICS
 from emo_lightning.analysis.table6_paired import compare, holm, paired_tests
 from emo_lightning.core.records import EMOTIONS, Prediction, SchemaError, read_jsonl, write_jsonl
 from emo_lightning.data.embeddings import EmbeddingTable

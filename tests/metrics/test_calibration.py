@@ -164,7 +164,7 @@ def test_what_is_no_distribution_is_refused(predicted: list[Any], match: str) ->
 # The command
 
 
-def scored(identity: str, row: np.ndarray) -> Any:
+def scored(identity: str, row: np.ndarray) -> Prediction:
     return make_prediction(identity, emotion_scores={str(e): float(x) for e, x in zip(EMOTIONS, row, strict=True)})
 
 

@@ -24,6 +24,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes
 from emo_lightning.models.backbone import PARTS, Backbone, BackboneConfig, BackboneError, LoRA, Part, attach, load_backbone
+from emo_lightning.models.backbone_config import Tuning
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.models.tiny import TinyQwen, build_qwen
@@ -132,7 +133,7 @@ def test_frozen_trains_nothing(tiny_qwen: Path) -> None:
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_nothing_to_train_is_an_error(tiny_qwen: Path, tuning: Any) -> None:
+def test_nothing_to_train_is_an_error(tiny_qwen: Path, tuning: Tuning) -> None:
     nothing = {f"train_{p}": False for p in PARTS}
     with pytest.raises(BackboneError, match=f"tuning={tuning} but .*train_vision"):
         load_backbone(BackboneConfig(str(tiny_qwen), tuning=tuning, **nothing))
@@ -380,7 +381,7 @@ def test_processor_that_ignores_its_limits_is_an_error(tiny_qwen: Path, monkeypa
     class Deaf(Qwen2VLImageProcessor):
         """Keeps its own limits, as processors did with limits that were given at call time."""
 
-        def __call__(self, images: Any, **kwargs: Any) -> Any:
+        def __call__(self, images: list[Image.Image], **kwargs: object) -> object:
             self.size = type(self.size)(shortest_edge=3136, longest_edge=28 * 28 * 1280)
             return super().__call__(images, **kwargs)
 

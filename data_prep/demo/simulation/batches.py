@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs
 
 from data_prep.demo.simulation.config import SimulatedBatches
 
-Answer = Callable[[bytes], tuple[int, dict[str, Any]]]
+Answer = Callable[[bytes], tuple[int, Mapping[str, object]]]
 """Body of a chat request to (status, body of the answer); what it answers, it charges."""
 _MOST = 50_000
 
@@ -26,10 +26,10 @@ class _Batch:
     status: str = "in_progress"
     output: str | None = None
     errors: str | None = None
-    problem: dict[str, Any] | None = None
+    problem: dict[str, str] | None = None
     counts: dict[str, int] = field(default_factory=lambda: {"total": 0, "completed": 0, "failed": 0})
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         return {
             "id": self.id,
             "object": "batch",
@@ -63,7 +63,7 @@ class SimulatedBatchApi:
         self._failed_once: set[str] = set()
         self._asked = 0
 
-    def route(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[str, dict[str, Any] | bytes]:
+    def route(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[str, Mapping[str, object] | bytes]:
         """Status line and answer of a request below /v1/files or /v1/batches."""
         self.advance()
         path, _, query = path.partition("?")
@@ -92,7 +92,7 @@ class SimulatedBatchApi:
         self._files[name], self._kept[name] = content, time.time()
         return name
 
-    def _file(self, name: str) -> dict[str, Any]:
+    def _file(self, name: str) -> dict[str, object]:
         return {
             "id": name,
             "object": "file",
@@ -103,7 +103,7 @@ class SimulatedBatchApi:
             "status": "processed",
         }
 
-    def _create(self, asked: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    def _create(self, asked: dict[str, Any]) -> tuple[str, Mapping[str, object]]:
         file = asked["input_file_id"]
         if file not in self._files:
             return "400 Bad Request", {"error": {"message": f"no file {file}", "type": "simulation"}}
@@ -121,7 +121,7 @@ class SimulatedBatchApi:
         self._batches[batch.id] = batch
         return ("503 Service Unavailable", error) if fault < 1 else ("200 OK", batch.json())
 
-    def _list(self, query: dict[str, list[str]]) -> dict[str, Any]:
+    def _list(self, query: dict[str, list[str]]) -> dict[str, object]:
         newest = [b.json() for b in reversed(self._batches.values())]
         after = query.get("after", [""])[0]
         start = next((i + 1 for i, b in enumerate(newest) if b["id"] == after), 0)
@@ -136,18 +136,19 @@ class SimulatedBatchApi:
                 self._process(batch, "expired" if expired else "completed", 0.5 if expired else 1.0)
 
     def _process(self, batch: _Batch, status: str, share: float) -> None:
-        output: list[dict[str, Any]] = []
-        errors: list[dict[str, Any]] = []
+        output: list[dict[str, object]] = []
+        errors: list[dict[str, object]] = []
         lines = self._files[batch.file].splitlines()
         for number, line in enumerate(lines):
             asked = json.loads(line)
-            row: dict[str, Any] = {"id": f"{batch.id}-{number}", "custom_id": asked["custom_id"], "error": None}
+            row: dict[str, object] = {"id": f"{batch.id}-{number}", "custom_id": asked["custom_id"], "error": None}
             if number >= len(lines) * share:
                 row |= {"response": None, "error": {"code": f"batch_{status}", "message": "not executed"}}
                 errors.append(row)
                 continue
             body = json.dumps(asked["body"]).encode()
-            code, answer = 500, {"error": {"message": "simulated failure", "type": "simulation"}}
+            code = 500
+            answer: Mapping[str, object] = {"error": {"message": "simulated failure", "type": "simulation"}}
             if not self._fails(body):
                 code, answer = self._answer(body)
             row["response"] = {"status_code": code, "request_id": row["id"], "body": answer}
@@ -164,7 +165,7 @@ class SimulatedBatchApi:
         return True
 
 
-def _lines(rows: list[dict[str, Any]]) -> bytes:
+def _lines(rows: list[dict[str, object]]) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 

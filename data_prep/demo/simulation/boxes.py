@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from typing import Any
 
 from data_prep.demo.simulation.config import SimulatedModel
 from emo_lightning.core.records import Record
@@ -15,7 +14,7 @@ _SHOWN = re.compile(r"^Box, in shares of .*: (\{.*\})$", re.MULTILINE)
 _SAME = 0.5
 
 
-def box_verdict(model: SimulatedModel, truth: Record, prompt: str, rng: random.Random) -> dict[str, Any] | None:
+def box_verdict(model: SimulatedModel, truth: Record, prompt: str, rng: random.Random) -> dict[str, object] | None:
     """The reply about a box; None if the prompt shows none."""
     shown = _SHOWN.search(prompt)
     if shown is None:

@@ -13,11 +13,13 @@ class SimulatedModel(Settings):
     """Error rates of one simulated annotator or critic."""
 
     role: Literal["full", "emotion", "critic"]
+    """What it is asked for."""
     emotion_error: float = Field(default=0.0, ge=0, le=1)
     """Chance to name a neighbouring emotion (drawn from the rest of the true distribution)."""
     word_error: float = Field(default=0.0, ge=0, le=1)
     """Chance for each element of the triplet to be another one of the world."""
     description: Literal["affective", "neutral"] = "affective"
+    """Which of the two captions of the world it writes."""
     description_error: float = Field(default=0.0, ge=0, le=1)
     """Chance to describe another image."""
     intensity_noise: float = Field(default=0.0, ge=0)
@@ -40,9 +42,9 @@ class SimulatedModel(Settings):
     """Answers say what is left (`x-ratelimit-limit-requests`, `-remaining-`, `-reset-`, and the same for tokens)."""
     retry_after: Literal["milliseconds", "seconds", "date", "none"] = "milliseconds"
     """How a 429 says when to come again."""
-    recall: dict[str, float] = {}
+    recall: dict[str, float] = Field(default={})
     """Critic: chance to flag a wrong field, by field (emotion, description, triplet, intensity)."""
-    false_alarm: dict[str, float] = {}
+    false_alarm: dict[str, float] = Field(default={})
     """Critic: chance to flag a right field, by field."""
     discard: float = Field(default=0.0, ge=0, le=1)
     """Critic: chance to discard an annotation in which description, triplet and emotion are all wrong."""
@@ -78,9 +80,12 @@ class SimulationConfig(Settings):
     """The simulated annotators, by model name."""
 
     seed: int = 0
+    """Of every error, which depends on it and on the request alone."""
     models: dict[str, SimulatedModel]
+    """Annotators and critics, by model name."""
     batches: SimulatedBatches = SimulatedBatches()
-    images: dict[str, SimulatedImages] = {}
+    """Their Batch API."""
+    images: dict[str, SimulatedImages] = Field(default={})
     """Image models (`POST /v1/images/generations`), by model name."""
     writers: tuple[str, ...] = ()
     """Models that write search queries for `emo prep expand queries`."""

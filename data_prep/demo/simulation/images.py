@@ -12,9 +12,9 @@ import io
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_prep.demo.simulation.config import SimulatedImages, SimulationConfig
 from data_prep.provider.prices import Price
@@ -23,7 +23,7 @@ from emo_lightning.core.records import Record, intensity_level
 if TYPE_CHECKING:
     from data_prep.expand.config import ImagePrice
 
-Answer = tuple[str, str, dict[str, Any]]
+Answer = tuple[str, str, Mapping[str, object]]
 """Status line, further header lines, JSON body."""
 
 _ELEMENT = re.compile(r"^(Background|Attribute|Subject): (.*)$", re.MULTILINE)
@@ -148,12 +148,12 @@ class ImageSimulation:
         return "200 OK", "", {"object": "chat.completion", "model": model, "choices": choices, "usage": usage}
 
 
-def request_digest(request: dict[str, Any]) -> str:
+def request_digest(request: Mapping[str, object]) -> str:
     """sha256 of a request, however its JSON was written."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
-def drawn_truth(labels: dict[str, Any], config: SimulationConfig) -> Record | None:
+def drawn_truth(labels: Mapping[str, object], config: SimulationConfig) -> Record | None:
     """Truth of an image of a store that a simulated model drew from the demo world, drawn again from its lineage; else None.
 
     Args:
@@ -219,5 +219,5 @@ def draw_world(prompt: str, seed: str) -> tuple[bytes, Record] | None:
     return data, record
 
 
-def _error(message: str, code: str) -> dict[str, Any]:
+def _error(message: str, code: str) -> dict[str, object]:
     return {"error": {"message": message, "type": "simulation", "code": code}}

@@ -8,7 +8,6 @@ import random
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from data_prep.demo.simulation.boxes import box_verdict
 from data_prep.demo.simulation.config import SimulatedModel, SimulationConfig
@@ -99,14 +98,14 @@ class Simulation:
         # About four characters a token; 255 for a small image, as GPT-4o counts one tile.
         return SimulatedReply(text, 255 + len(prompt) // 4, max(1, len(text) // 4))
 
-    def _vote(self, model: SimulatedModel, truth: Record, rng: random.Random) -> dict[str, Any]:
+    def _vote(self, model: SimulatedModel, truth: Record, rng: random.Random) -> dict[str, object]:
         emotion = _required(truth).emotion
         assert emotion is not None
         if rng.random() < model.emotion_error:
             return {"emotion": str(_neighbour(truth, rng)), "confidence": round(rng.uniform(0.35, 0.75), 2)}
         return {"emotion": str(emotion), "confidence": round(rng.uniform(0.55, 0.95), 2)}
 
-    def _full(self, model: SimulatedModel, truth: Record, rng: random.Random) -> dict[str, Any]:
+    def _full(self, model: SimulatedModel, truth: Record, rng: random.Random) -> dict[str, object]:
         described = truth
         if rng.random() < model.description_error:
             described = self.truth[rng.choice(self._hashes)]
@@ -123,7 +122,7 @@ class Simulation:
             "intensity": min(10, max(1, noisy)),
         }
 
-    def _critic(self, model: SimulatedModel, truth: Record, prompt: str, rng: random.Random) -> dict[str, Any]:
+    def _critic(self, model: SimulatedModel, truth: Record, prompt: str, rng: random.Random) -> dict[str, object]:
         shown = _SHOWN.search(prompt)
         if shown is None and (verdict := box_verdict(model, truth, prompt, rng)) is not None:
             return verdict

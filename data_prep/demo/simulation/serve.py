@@ -20,7 +20,7 @@ import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.images import drawn_truth
@@ -55,15 +55,18 @@ class Simulated:
 
     def bill(self) -> dict[str, dict[str, int]]:
         """What the server says it answered and charged, by model."""
-        return self._get("/bill")
+        bill: dict[str, dict[str, int]] = json.loads(self._get("/bill"))
+        return bill
 
     def receipts(self) -> dict[str, int]:
         """What it charged for each answer (nano-dollars), by the answer's id."""
-        return self._get("/receipts")
+        receipts: dict[str, int] = json.loads(self._get("/receipts"))
+        return receipts
 
-    def _get(self, path: str) -> Any:
+    def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self.base_url.removesuffix("/v1") + path) as response:
-            return json.load(response)
+            found: bytes = response.read()
+            return found
 
 
 @contextlib.contextmanager

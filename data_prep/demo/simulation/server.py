@@ -8,6 +8,7 @@ import binascii
 import contextlib
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -73,7 +74,7 @@ class SimulationServer:
 
     def _route(
         self, method: str, path: str, headers: dict[str, str], body: bytes
-    ) -> tuple[str, str, dict[str, Any] | bytes, float]:
+    ) -> tuple[str, str, Mapping[str, object] | bytes, float]:
         """Status line, more header lines, answer, and seconds before it is sent."""
         if (method, path) == ("GET", "/bill"):
             self._batches.advance()
@@ -99,7 +100,7 @@ class SimulationServer:
             return "400 Bad Request", "", said, 0.0
         return "200 OK", self._buckets[model].state(), said, self.simulation.model(model).latency
 
-    def _complete(self, body: bytes, *, batch: bool = False) -> tuple[int, dict[str, Any]]:
+    def _complete(self, body: bytes, *, batch: bool = False) -> tuple[int, Mapping[str, object]]:
         """Answer a chat request and charge for it."""
         try:
             model, sha256, prompt = read_request(body)
@@ -171,7 +172,7 @@ def read_request(body: bytes) -> tuple[str, str, str]:
         images: list[str] = []
         texts: list[str] = []
         for message in messages:
-            content: Any = message["content"]
+            content = message["content"]
             parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
             for part in parts:
                 if part["type"] == "text":
@@ -190,5 +191,5 @@ def read_request(body: bytes) -> tuple[str, str, str]:
     return model, hashlib.sha256(data).hexdigest(), "\n".join(texts)
 
 
-def _error(message: str) -> dict[str, Any]:
+def _error(message: str) -> dict[str, object]:
     return {"error": {"message": message, "type": "simulation"}}

@@ -24,16 +24,28 @@ class Clock:
     now = 0.0
 
     def __call__(self) -> float:
+        """Seconds."""
         return self.now
 
 
 class Controller(Protocol):
     """What decides when a request is sent: `RateLimit`, or a peer."""
 
-    def delay(self, now: float) -> float: ...
-    def take(self, now: float) -> float: ...
-    def replied(self, ticket: float | None = None) -> None: ...
-    def refused(self, ticket: float, retry_after: float | None) -> None: ...
+    def delay(self, now: float) -> float:
+        """Seconds until the next request."""
+        ...
+
+    def take(self, now: float) -> float:
+        """A request is sent; its ticket."""
+        ...
+
+    def replied(self, ticket: float | None = None) -> None:
+        """It was answered."""
+        ...
+
+    def refused(self, ticket: float, retry_after: float | None) -> None:
+        """It was refused (429)."""
+        ...
 
 
 class Paced:
@@ -57,6 +69,7 @@ class Paced:
 
     def refused(self, ticket: float, retry_after: float | None) -> None:
         """Nothing is sent before the pause is over."""
+        del ticket
         self._paused_until = max(self._paused_until, self._clock.now + (retry_after or 0.0))
 
 

@@ -20,6 +20,8 @@ def draw_backdrop(background: str, size: tuple[int, int], style: Style, rng: ran
     Args:
         background: one of `affect.BACKGROUNDS`.
         size: (width, height) in pixels.
+        style: its palette.
+        rng: of hues, horizon and clutter.
 
     Returns:
         The RGB image, and the horizon as a share of the height (the ground is below it).

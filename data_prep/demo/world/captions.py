@@ -94,6 +94,7 @@ def neutral_caption(triplet: TripletKey, position: float, scale: float, distract
         position: centre of the subject, 0 (left) to 1 (right).
         scale: frame of the subject as a share of the shorter side.
         distractors: phrases of at most two other things.
+        rng: chooses among the wordings.
     """
     background, attribute, subject = triplet
     others = ""

@@ -77,7 +77,7 @@ def draw_scene(triplet: TripletKey, style: Style, rng: random.Random) -> Scene:
     primary = _place_primary(subject, attribute, scale, size, horizon, style, rng)
     distractors = _place_distractors(primary, subject, size, style, rng)
 
-    _behind(image, primary, attribute, horizon, rng)
+    _behind(image, primary, attribute, rng)
     for item in [d for d in distractors if not d.front] + [primary] + [d for d in distractors if d.front]:
         image.paste(item.sprite, item.corner, item.sprite)
     image = _in_front(image, primary, attribute, rng)
@@ -159,7 +159,7 @@ def _fits(item: _Placed, primary: _Placed, placed: list[_Placed], hidden: np.nda
 # --- atmosphere --------------------------------------------------------------------------------------------------------
 
 
-def _behind(image: Image.Image, primary: _Placed, attribute: str, horizon: float, rng: random.Random) -> None:
+def _behind(image: Image.Image, primary: _Placed, attribute: str, rng: random.Random) -> None:
     """Draws in place what lies behind the primary: its shadow, a halo, lines of a jump, a puddle."""
     (x, y), side = primary.corner, primary.sprite.width
     height = image.height

@@ -139,7 +139,7 @@ class World:
         for index in range(start, start + count):
             yield self.sample(split, index)
 
-    def _latent(self, truth: Affect, triplet: TripletKey) -> dict[str, Any]:
+    def _latent(self, truth: Affect, triplet: TripletKey) -> dict[str, object]:
         pleasure, arousal, dominance = truth.latent
         return {
             "pleasure": pleasure,

@@ -151,7 +151,7 @@ class BatchCaller(Caller):
             row = await records.open_batch(self.ledger, spool.token, endpoint.name, endpoint.base_url, endpoint.model)
             current = self._open[endpoint.name] = _Open(spool, row)
         current.spool.add(line)
-        await self.ledger.begin_call(**request.intent(key, upper), batch=current.row)
+        await self.ledger.begin_call(**request.intent(key, upper, current.row))
         self.tally.requests += 1
         self.tally.batched += 1
 

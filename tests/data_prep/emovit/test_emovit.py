@@ -221,7 +221,7 @@ def test_votes_are_computed_once_and_read_by_the_pass(
         (vote,) = votes.of(first)
         image = Image.open(store.image_path(first.sha256, first.extension)).convert("RGB")
         assert dict(vote.vote.scores) == pytest.approx(voter.vote([image])[0], abs=1e-6)
-        said = vote.said()
+        said = vote.said_row()
         assert (said["annotator"], said["reply"]["emotion"]) == ("emovit", str(vote.vote.emotion))
         assert said["model"].startswith("sha256:")
         json.dumps(said)

@@ -77,7 +77,7 @@ def doomed(cluster: Any) -> Iterator[Any]:
     kill()
 
 
-class Where(Step):
+class Where(Step[int]):
     """Which node computed a row, and what its batch looked like; slow as a model is, and kept by a process as one is.
 
     Args:

@@ -81,7 +81,7 @@ def test_both_engines_find_the_same_duplicates(cluster: Any, store: Store, tmp_p
     assert len(found[0][1]) == 3
 
 
-class Refusing(Step):
+class Refusing(Step[int]):
     """A model that is another one on the workers."""
 
     # The same path as that of a large model, without a process that is started for it.
@@ -180,10 +180,10 @@ def test_the_local_engine_loads_nothing_for_nothing(store: Store) -> None:
     assert os.environ.get("RAY_USAGE_STATS_ENABLED") == "0"
 
 
-class Together(Step):
+class Together(Step[list[Any]]):
     """Several steps as one, so that a worker starts, and loads torch, once."""
 
-    def __init__(self, *steps: Step) -> None:
+    def __init__(self, *steps: Step[Any]) -> None:
         self._steps = steps
 
     def prepare(self, data: bytes) -> list[Any]:
