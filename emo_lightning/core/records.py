@@ -165,9 +165,9 @@ class Record(_Model):
     attribute: str | None = None
     subject: str | None = None
     emotion: Emotion | None = None
-    emotion_scores: dict[Emotion, float] | None = Field(None, description="distribution over the eight")
-    confidence: float | None = Field(None, ge=0, le=1, description="how clear the category is")
-    intensity: int | None = Field(None, ge=1, le=10)
+    emotion_scores: dict[Emotion, float] | None = Field(default=None, description="distribution over the eight")
+    confidence: float | None = Field(default=None, ge=0, le=1, description="how clear the category is")
+    intensity: int | None = Field(default=None, ge=1, le=10)
     intensity_level: IntensityLevel | None = None
     objects: list[GroundedObject] = []
     des: list[float] | None = None

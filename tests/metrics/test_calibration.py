@@ -198,7 +198,7 @@ def test_the_command_writes_and_prints(files: dict[str, Path], tmp_path: Path, c
     assert test["scaled"]["ece"]["value"] < test["calibration"]["ece"]["value"]
     assert test["distribution"]["images"] == test["images"] == test["conformal"]["images"] == 300
     page = read_page(tmp_path / "out" / "page.json")
-    assert page.tables[0].title == "Calibration"
+    assert page.tables[0].key == "calibration-ece"
     assert "<svg" in (tmp_path / "out" / "reliability.svg").read_text()
     assert main(words) == 0
     assert "Coverage by true emotion" in capsys.readouterr().out
