@@ -46,7 +46,9 @@ def inputs(tmp_path: Path, make_tar: MakeTar) -> tuple[dict[str, Path], str]:
     for seed, arm in enumerate(("base", "<ours>")):
         des = np.random.default_rng(seed).normal(size=(COUNT, 6)) + 2 * np.eye(6)[np.arange(COUNT) % 6]
         path = tmp_path / f"{seed}.parquet"
-        EmbeddingTable([r.id for r in records], [str(r.emotion) for r in records], ["test"] * COUNT, des).write(path)
+        EmbeddingTable(
+            [r.id for r in records], [str(r.emotion) for r in records], ["test"] * COUNT, des.astype("float32")
+        ).write(path)
         arms[arm] = path
     return arms, str(tar)
 

@@ -17,13 +17,14 @@ from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
 from emo_lightning.core.records import EMOTIONS, SchemaError, write_jsonl
 from emo_lightning.report.build import build_report
 from emo_lightning.report.examples import Examples
+from emo_lightning.report.kinds import KINDS, Kind
 from emo_lightning.report.page import Page, PageFigure, read_page, write_page
 from emo_lightning.report.panel import choose
 from emo_lightning.report.provenance import Sources
 from emo_lightning.report.run_folder import RunFolder
 from emo_lightning.report.sections import RunSections
 from emo_lightning.report.svg import overlay_svg, read_losses
-from emo_lightning.report.table import Cell, Column, Spread, Table, columns
+from emo_lightning.report.table import Cell, Column, Result, Spread, Table, columns
 from emo_lightning.stages import tables as stages
 from tests.made import book, make_prediction, make_record, write_tar
 
@@ -190,6 +191,22 @@ def test_a_stage_of_unknown_kind_is_shown(run: Path) -> None:
     assert (run / "report_tables" / "calibration-ece.csv").read_text().splitlines()[
         0
     ] == "arm,ECE ↓,ECE ↓ low,ECE ↓ high,sources"
+
+
+def test_a_new_table_is_one_builder_and_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `emo_lightning.report` says."""
+
+    def table9_tables(found: Result) -> list[Table]:
+        return [Table("table9", "Table 9", columns("arm", "value"), [[arm, value] for arm, value in found.items()])]
+
+    monkeypatch.setitem(KINDS, "table9", Kind("table9.json", "Table 9", "table9", "Table 9: why not", table9_tables))
+    (run / "nine").mkdir()
+    (run / "nine" / "table9.json").write_text('{"base": 1.5, "ours": 2.5}')
+    report = build_report(run, run / "report.html")
+    text = read(report.html)
+    assert "Table 9: why not" in text
+    assert next(table for table in report.tables if table.key == "table9").cell("ours", "value") == 2.5
+    assert (report.tables_dir / "nine-table-9.tex").is_file()
 
 
 def test_pages_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
