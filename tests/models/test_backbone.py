@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmarks.sft_3b import published_3b
+from emo_lightning.core.errors import InputError
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.conversations import ConversationDataset
@@ -277,6 +278,28 @@ def test_parts_of_an_adapter_train_as_configured(tiny_qwen: Path, tmp_path: Path
     for part in PARTS:
         counts = load_backbone(BackboneConfig(str(whole), tuning="lora", **only(part))).counts()
         assert counts["trainable"] == counts[f"trainable/{part}"] > 0
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_adapter_is_named(adapter: Path, tmp_path: Path, name: str) -> None:
+    broken = copied(adapter, tmp_path / "adapter")
+    (broken / name).write_bytes(b"{ not this")
+    with pytest.raises(InputError, match=r"adapter"):
+        load_backbone(BackboneConfig(str(broken), tuning="frozen"))
+    (broken / name).unlink()
+    with pytest.raises(InputError, match=r"adapter"):
+        load_backbone(BackboneConfig(str(broken), tuning="frozen"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("model.safetensors", "its weights cannot be read"), ("processor_config.json", "its processor cannot be read")],
+)
+def test_a_damaged_model_is_named(tiny_qwen: Path, tmp_path: Path, name: str, message: str) -> None:
+    shutil.copytree(tiny_qwen, tmp_path / "model")
+    (tmp_path / "model" / name).write_bytes(b"{ not this")
+    with pytest.raises(BackboneError, match=rf"backbone .*model': {message}"):
+        load_backbone(BackboneConfig(str(tmp_path / "model"), tuning="frozen"))
 
 
 def test_full_tuning_of_an_adapter_is_an_error(adapter: Path) -> None:
