@@ -141,6 +141,7 @@ def synthetic(backbone: Backbone, batch: int, side: int) -> dict[str, Any]:
         "input_ids": ids,
         "attention_mask": real.long(),
         "mm_token_type_ids": (ids == processor.image_token_id).long(),
+        "filler": torch.zeros(batch, dtype=torch.bool),
         "pixel_values": vision["pixel_values"],
         "image_grid_thw": vision["image_grid_thw"],
         "labels": ids.masked_fill(~real | (place < PROMPT + tokens), IGNORE),

@@ -78,17 +78,3 @@ def test_schema_is_the_records_under_their_public_name() -> None:
         if not name.startswith("_") and getattr(value, "__module__", "") == records.__name__
     }
     assert defined <= set(records.__all__)
-
-
-def test_the_example_of_the_model_runs(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import Image
-
-    from emo_lightning.inference.model import EmotionModel
-
-    (tmp_path / "runs" / "demo").mkdir(parents=True)
-    (tmp_path / "runs" / "demo" / "model").symlink_to(bundle)
-    Image.new("RGB", (90, 60), "orange").save(tmp_path / "photo.jpg")
-    monkeypatch.chdir(tmp_path)
-    example = doctest.DocTestParser().get_doctest(str(EmotionModel.__doc__), {}, "EmotionModel", None, None)
-    done = doctest.DocTestRunner().run(example)
-    assert (done.attempted > 6, done.failed) == (True, 0)

@@ -3,8 +3,8 @@
 | module | answers |
 |---|---|
 | `table5`, `table5_rows`, `table5_result`, `baselines` | Table 5: boxes, text, emotion, intensity; what answers without an image reach |
-| `table6`, `table6_paired` | Table 6: linear probes on frozen DES; whether arms differ |
-| `mds` | Figure 6: DES in two dimensions |
+| `table6`, `table6_paired`, `probe_predictions` | Table 6: linear probes on frozen DES; whether arms differ |
+| `mds`, `mds_arms` | Figure 6: DES in two dimensions |
 | `calibration` | whether probabilities mean what they say; conformal sets |
 | `cross_dataset`, `label_spaces` | what fine-tuning costs on other data sets |
 | `faithfulness` | whether the emotion hangs on the region that the words name |

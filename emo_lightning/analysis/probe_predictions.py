@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emo_lightning.core.errors import MissingFileError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, SchemaError, read_jsonl
+from emo_lightning.data.embeddings import EmbeddingTable
 
 PREDICTIONS, EMBEDDINGS, METRICS = "predictions.jsonl", "des.parquet", "metrics.json"
 """What a probe stage writes and the test reads: what its probe says, the true emotions, and the accuracy that it reported."""
@@ -101,16 +102,9 @@ def _read_predictions(path: Path) -> dict[tuple[str | None, str], int]:
 
 def _read_truth(path: Path) -> dict[str, dict[str, int]]:
     """Set -> id -> class index, of the images with an emotion; sets in the order of the file."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        columns = parquet.read_table(path, columns=["id", "emotion", "split"]).to_pydict()
-    except (pa.ArrowInvalid, KeyError) as error:
-        msg = f"{path}: not a table with the columns id, emotion, split: {error}"
-        raise SchemaError(msg) from None
+    table = EmbeddingTable.read(path)
     found: dict[str, dict[str, int]] = {}
-    for name, emotion, split in zip(columns["id"], columns["emotion"], columns["split"], strict=True):
+    for name, emotion, split in zip(table.id, table.emotion, table.split, strict=True):
         own = found.setdefault(split, {})
         if emotion is not None:
             own[name] = Emotion.parse(emotion).position

@@ -13,7 +13,7 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import replacing
 
 __all__ = [
@@ -165,9 +165,9 @@ class Record(_Model):
     attribute: str | None = None
     subject: str | None = None
     emotion: Emotion | None = None
-    emotion_scores: dict[Emotion, float] | None = Field(None, description="distribution over the eight")
-    confidence: float | None = Field(None, ge=0, le=1, description="how clear the category is")
-    intensity: int | None = Field(None, ge=1, le=10)
+    emotion_scores: dict[Emotion, float] | None = Field(default=None, description="distribution over the eight")
+    confidence: float | None = Field(default=None, ge=0, le=1, description="how clear the category is")
+    intensity: int | None = Field(default=None, ge=1, le=10)
     intensity_level: IntensityLevel | None = None
     objects: list[GroundedObject] = []
     des: list[float] | None = None
@@ -259,7 +259,7 @@ class PredictedObject(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What a model said of one image: strings as given, None where missing or unparsable, raw reply in `provenance`."""
+    """What a model said of one image: strings as given, None where missing or unparsable, raw answer in `provenance`."""
 
     model_config = ConfigDict(extra="ignore")
     id: str
@@ -324,9 +324,18 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
     """Records or predictions of a JSON-lines file, in order; blank lines are skipped.
 
     Raises:
-        SchemaError: names the file, the line and the key.
+        MissingFileError: no such file.
+        SchemaError: it cannot be read, or a line is no record; names the file, the line and the key.
     """
-    with open(path, "rb") as lines:
+    try:
+        lines = open(path, "rb")  # noqa: SIM115 - closed by the `with` below; what reading raises is not caught here
+    except FileNotFoundError:
+        msg = f"{path}: no such file"
+        raise MissingFileError(msg) from None
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}"
+        raise SchemaError(msg) from None
+    with lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield model.from_json(line, f"{path}:{number}")

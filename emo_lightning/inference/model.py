@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Prediction, intensity_level
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor
+
+    from emo_lightning.data.batches import ChatBatch
 
 
 class DeviceError(InputError):
@@ -87,14 +89,17 @@ class EmotionModel:
         """Numbers of an embedding."""
         return self.head.des_dim
 
-    def _batch(self, images: Sequence[Image.Image], objective_name: str) -> dict[str, Any]:
+    def _batch(self, images: Sequence[Image.Image], objective_name: str) -> ChatBatch:
         """The same question about each image, on the device."""
+        import torch
+
         from emo_lightning.data.chat import objective
         from emo_lightning.data.collate import Question
 
         keys = objective(objective_name).keys
         batch = self.collate([Question(str(i), image.convert("RGB"), keys) for i, image in enumerate(images)])
-        return {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
+        moved = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        return cast("ChatBatch", moved)  # the same keys with the same kinds of values
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
         """DES of N images (paper section 3.3): (N, des_dim) float32 on the CPU."""

@@ -33,7 +33,7 @@ class Batch:
     """What is scored together.
 
     Args:
-        predictions: one per record; None is a reference without a reply.
+        predictions: one per record; None is a reference without an answer.
         records: the references.
         draws: how often each image counts in each resample, (images, resamples), from `bootstrap.draws`.
     """

@@ -41,7 +41,7 @@ class ClipScorer:
         image_processor: BaseImageProcessor,
         batch_size: int = 32,
     ) -> None:
-        self.model = model.eval()  # type: ignore[no-untyped-call]  # transformers' own, without types
+        self.model = model.eval()
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.batch_size = batch_size
@@ -71,7 +71,7 @@ class ClipScorer:
                 CLIPModel.from_pretrained(name, output_loading_info=True, local_files_only=cached),
             )
             tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=cached)
-            image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=cached)  # type: ignore[no-untyped-call]
+            image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=cached)
         except OSError as error:
             # What transformers says runs over several lines.
             msg = f"clip={name!r} cannot be loaded: {' '.join(str(error).split())}"

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from safetensors import SafetensorError
+
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import PARTS, Family
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"
+
 
 def attach(
     model: PreTrainedModel, family: Family, config: BackboneConfig, adapter: Path | None, base_path: str
@@ -42,7 +45,9 @@ def attach(
         )
         raise BackboneError(msg)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(config.tuning == "full" and config.trains(family.part_of(name)) and parameter.is_floating_point())
+        parameter.requires_grad_(
+            config.tuning == "full" and config.trains(family.part_of(name)) and parameter.is_floating_point()
+        )
     adapted: PreTrainedModel | PeftModel = model
     if adapter is not None:
         adapted = _restore_adapter(model, family, config, adapter, base_path)
@@ -86,18 +91,21 @@ def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
     return wrapped
 
 
-def _restore_adapter(
-    model: PreTrainedModel, family: Family, config: BackboneConfig, folder: Path, base_path: str
-) -> PeftModel:
+def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig, folder: Path, base_path: str) -> PeftModel:
     from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 
-    peft_config = LoraConfig.from_pretrained(str(folder))
+    try:
+        peft_config = LoraConfig.from_pretrained(str(folder))
+        weights = load_peft_weights(str(folder), device="cpu")
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        msg = f"adapter {folder} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        raise BackboneError(msg) from error
     peft_config.inference_mode = config.tuning == "frozen"
     # Where the base was found now, for the adapter that is saved after training.
     peft_config.base_model_name_or_path = base_path
     wrapped = _wrapped(model, peft_config)
     try:
-        loaded = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"), adapter_name=ADAPTER_NAME)
+        loaded = set_peft_model_state_dict(wrapped, weights, adapter_name=ADAPTER_NAME)
     except RuntimeError as error:
         wrong = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [str(error)]
         msg = (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from emo_lightning.core.files import read_object
 from emo_lightning.core.hub import HubError, cache_only
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import Family, FamilyError, Processor, family_of
@@ -26,7 +27,7 @@ def locate(path: str) -> tuple[str, Path | None]:
     path = str(Path(path).expanduser()) if path.startswith("~") else path
     adapter_config = Path(path) / "adapter_config.json"
     if adapter_config.exists():
-        base = json.loads(adapter_config.read_text()).get("base_model_name_or_path")
+        base = read_object(adapter_config).get("base_model_name_or_path")
         if not base:
             msg = f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model"
             raise BackboneError(msg)
@@ -75,8 +76,7 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
         msg = f"backbone {path!r}: {error}"
         raise BackboneError(msg) from None
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {reason}"
+        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {_first_line(error)}"
         raise BackboneError(msg) from None
     quantization = None
     if config.tuning == "qlora":
@@ -87,13 +87,26 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
             bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
             llm_int8_skip_modules=list(family.unquantised),
         )
-    model = family.model_class().from_pretrained(
-        path, dtype=config.dtype, attn_implementation=config.attention, quantization_config=quantization, local_files_only=local
-    )
+    try:
+        model = family.model_class().from_pretrained(
+            path,
+            dtype=config.dtype,
+            attn_implementation=config.attention,
+            quantization_config=quantization,
+            local_files_only=local,
+        )
+    except (OSError, SafetensorError) as error:
+        msg = f"backbone {path!r}: its weights cannot be read: {_first_line(error)}"
+        raise BackboneError(msg) from error
     if quantization is not None:
         _check_quantization(model, family)
     family.prepare(model, config.attention)
     return model, family
+
+
+def _first_line(error: Exception) -> str:
+    """What a library says went wrong, without its advice."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _check_quantization(model: nn.Module, family: Family) -> None:
@@ -120,7 +133,11 @@ def load_processor(config: BackboneConfig, path: str, family: Family) -> Process
     from PIL import Image
     from transformers import AutoProcessor
 
-    processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
+    try:
+        processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
+    except (OSError, ValueError) as error:
+        msg = f"backbone {path!r}: its processor cannot be read: {_first_line(error)}"
+        raise BackboneError(msg) from error
     lowest, highest = family.pixel_limits(processor)
     limits = PixelLimits(config.min_pixels or lowest, config.max_pixels or highest)
     if limits.lowest > limits.highest:

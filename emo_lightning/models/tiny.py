@@ -148,7 +148,8 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     tokenizer = build_tokenizer(words, vocabulary=sizes.vocabulary, max_number=sizes.max_number)
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in QWEN2_5_VL.special_tokens}
+    vocabulary = tokenizer.get_vocab()
+    ids = {token: vocabulary[token] for token in QWEN2_5_VL.special_tokens}
     head_dim = sizes.hidden_size // sizes.heads
     config = Qwen2_5_VLConfig(
         text_config={

@@ -15,5 +15,5 @@ How to add a table: write a function that makes `Table`s of the stage's result i
 
 - call `write_page(out, Page(title, tables=...))` in the stage: nothing else is needed; or
 - for a table of the paper, with a heading of its own, add one line to `kinds.KINDS`:
-  `"table9": Kind("table9.json", "Table 9", "table9", "Table 9: …", only_tables(table9_tables))`.
+  `"table9": Kind("table9.json", "Table 9", "table9", "Table 9: …", table9_tables)`.
 """

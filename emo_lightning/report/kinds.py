@@ -75,8 +75,6 @@ class StageResult:
         return of_stage(tables, self.stage.name, self.sources.of(self.stage))
 
 
-Show: TypeAlias = Callable[[StageResult], Shown]
-
 Place: TypeAlias = Literal["first", "pictures", "last"]
 """Of a section: before the pages that other stages wrote, behind them among the pictures, or at the end."""
 
@@ -92,29 +90,37 @@ class Kind:
     key: str
     """Of its section: the anchor on the page."""
     title: str
-    show: Show
+    tables: Callable[[Result], Sequence[Table]] | None = None
+    """Makes the tables of the stage's JSON."""
+    more: Callable[[StageResult, Shown], None] | None = None
+    """Adds what is more than tables of the JSON alone."""
     text: str = ""
     with_page: bool = False
     """Whether the `page.json` of such a stage stands under the same heading, and not under one of its own."""
     place: Place = "first"
 
+    def show(self, result: StageResult) -> Shown:
+        """What a stage of this kind puts into the section."""
+        shown = Shown(result.placed(self.tables(result.found)) if self.tables else [])
+        if self.more:
+            self.more(result, shown)
+        return shown
 
-def only_tables(build: Callable[[Result], Sequence[Table]]) -> Show:
-    """Show what `build` makes of the stage's JSON, and nothing else."""
-    return lambda result: Shown(result.placed(build(result.found)))
+
+def _table5_tables(found: Result) -> list[Table]:
+    return [*table5_tables(found), *paired_tables(found), *detail_tables(found)]
 
 
-def _table5(result: StageResult) -> Shown:
+def _more_of_table5(result: StageResult, shown: Shown) -> None:
     found, stage = result.found, result.stage
     hashes = [d.sha256[:12] for d in result.sources.behind(stage.settings.get("references")) if d.sha256]
-    details = Table5Details(
+    shown.details = Table5Details(
         found.get("remarks", []),
         {name: column["answer"] for name, column in found["baselines"].items() if column.get("answer")},
         found["definition"],
         f"{found['references']} images, split {found['split']}, data {', '.join(hashes) or 'unknown'}",
     )
-    tables = [*table5_tables(found), *paired_tables(found), *detail_tables(found)]
-    return Shown(result.placed(tables), notes=_table5_notes(stage.name, found), details=details)
+    shown.notes += _table5_notes(stage.name, found)
 
 
 def _table5_notes(stage: str, found: Result) -> list[str]:
@@ -150,18 +156,15 @@ def _one_answer(confusion: Result) -> str | None:
     return f"{confusion['columns'][most]}, {said[most]} of {images} (annotated so: {counts[most].sum()})"
 
 
-def _table6(result: StageResult) -> Shown:
-    shown = Shown(result.placed(table6_tables(result.found)))
+def _more_of_table6(result: StageResult, shown: Shown) -> None:
     name = f"stage {result.stage.name!r}"
     if not shown.tables:
         shown.notes.append(f"{name} measured no set")
     if single := [arm for arm, seeds in result.found["seeds"].items() if seeds == 1]:
         shown.notes.append(f"{name}: one seed for {', '.join(single)}, so no deviation is known")
-    return shown
 
 
-def _mds(result: StageResult) -> Shown:
-    shown = Shown(result.placed(mds_tables(result.found)))
+def _more_of_mds(result: StageResult, shown: Shown) -> None:
     with np.load(result.stage.path / "mds.npz", allow_pickle=False) as points:
         for n, (arm, found) in enumerate(result.found["arms"].items()):
             labels = points[f"labels_{n}"].tolist()
@@ -173,34 +176,38 @@ def _mds(result: StageResult) -> Shown:
             if len(set(labels)) < 2:
                 only = f"every embedding is labelled {labels[0]!r}" if labels else "there is no embedding"
                 shown.notes.append(f"{name}: {only}; silhouette and purity say nothing")
-    return shown
 
 
-def _panel(result: StageResult) -> Shown:
+def _more_of_panel(result: StageResult, shown: Shown) -> None:
     panel = cast("Panel", result.found)  # As `panel.write_panel` wrote it; of a damaged one a note is made.
     items = [with_boxes(item, (result.stage.path / item["image"]).read_bytes(), panel["arms"]) for item in panel["items"]]
     source = result.sources.of(result.stage)
-    return Shown(details=Pictures(panel["arms"], panel["seed"], panel["of"], items, source))
+    shown.details = Pictures(panel["arms"], panel["seed"], panel["of"], items, source)
 
 
-def _prep(result: StageResult) -> Shown:
-    return Shown(result.placed(object_tables(result.stage.name, result.found)))
+def _more_of_prep(result: StageResult, shown: Shown) -> None:
+    shown.tables += result.placed(object_tables(result.stage.name, result.found))
 
 
 KINDS: dict[str, Kind] = {
-    "table5": Kind("table5.json", "Table 5", "table5", "Table 5: what the model says of an image", _table5),
-    "table6": Kind("table6.json", "Table 6", "table6", "Table 6: a linear probe on frozen embeddings", _table6),
+    "table5": Kind(
+        "table5.json", "Table 5", "table5", "Table 5: what the model says of an image", _table5_tables, _more_of_table5
+    ),
+    "table6": Kind(
+        "table6.json", "Table 6", "table6", "Table 6: a linear probe on frozen embeddings", table6_tables, _more_of_table6
+    ),
     "mds": Kind(
         "mds.json",
         "MDS",
         "mds",
         "The emotion cloud",
-        _mds,
+        mds_tables,
+        _more_of_mds,
         "Metric MDS of the embeddings. Stress 0 is a faithful picture. Purity is the share of the nearest neighbours with a "
         "point's own emotion, silhouette lies between −1 and 1; both in the embedding (DES) and in the picture (2-D).",
         with_page=True,
     ),
-    "panel": Kind("panel.json", "image panel", "panel", "Images: predicted and true", _panel, place="pictures"),
-    "prep": Kind("prep.json", "dataset statistics", "data", "Dataset and annotation", _prep, place="last"),
+    "panel": Kind("panel.json", "image panel", "panel", "Images: predicted and true", more=_more_of_panel, place="pictures"),
+    "prep": Kind("prep.json", "dataset statistics", "data", "Dataset and annotation", more=_more_of_prep, place="last"),
 }
 """Kind of stage -> how it is shown; of one place, in the page's order."""

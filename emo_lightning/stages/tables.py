@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emo_lightning.core.records import Prediction, SchemaError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from emo_lightning.analysis.references import References
     from emo_lightning.analysis.table5_result import Table5Result
 
@@ -111,10 +113,11 @@ def mds_stage(
     references: list[str] | None = None,
     megabytes: float = 6.0,
 ) -> None:
-    """Figure 6: lay each arm's embeddings out in two dimensions, the same images in the same colours, each arm turned towards the one
-    before it.
+    """Figure 6: lay each arm's embeddings out in two dimensions, the same images in the same colours.
 
-    Writes `mds.json` (figures of merit), `mds.npz` (points), `mds.html` (to explore; one file, no requests), `mds.png` and `mds.pdf`
+    Each arm is turned towards the one before it.
+
+    Writes `mds.json` (how much to believe), `mds.npz` (points), `mds.html` (to explore; one file, no requests), `mds.png` and `mds.pdf`
     (for print) and `page.json`. `mds.npz` holds, for the n-th arm of `mds.json`, `coords_n` (N, 2), `labels_n` and `ids_n`.
 
     Args:
@@ -129,7 +132,7 @@ def mds_stage(
     """
     import numpy as np
 
-    from emo_lightning.analysis.mds import MdsMap, mds_map, turned_towards
+    from emo_lightning.analysis.mds_arms import map_arms
     from emo_lightning.analysis.references import References
     from emo_lightning.core.files import write_json, write_npz
     from emo_lightning.report.mds_page import write_mds_page
@@ -138,26 +141,15 @@ def mds_stage(
     from emo_lightning.report.tables.mds import mds_tables
     from emo_lightning.report.terminal import show
 
-    if not embeddings:
-        msg = "embeddings: no arm is named"
-        raise SchemaError(msg)
     truth = References.load(references) if references else None
-    read = {arm: _read_des(Path(path)) for arm, path in embeddings.items()}
-    kept = _in_all_arms({arm: dict(zip(ids, labels, strict=True)) for arm, (_, labels, ids, *_) in read.items()})
-    maps: dict[str, MdsMap] = {}
-    arms: dict[str, Any] = {}
-    arrays: dict[str, Any] = {}
-    for n, (arm, (vectors, labels, ids, splits, dropped)) in enumerate(read.items()):
-        rows = [i for i, name in enumerate(ids) if name in kept]
-        layout = mds_map(vectors[rows], [labels[i] for i in rows], [ids[i] for i in rows], seed=seed, max_points=max_points)
-        if maps:
-            layout = turned_towards(layout, list(maps.values())[-1])
-        maps[arm] = layout
-        left_out = {"without_emotion": dropped, "not_in_all_arms": len(ids) - len(rows)}
-        arms[arm] = {**layout.summary(), "splits": splits, **left_out, "seed": seed, "dim": vectors.shape[1]}
-        arrays |= {f"coords_{n}": layout.coords, f"labels_{n}": np.array(layout.labels), f"ids_{n}": np.array(layout.ids)}
+    found = map_arms(embeddings, seed, max_points)
+    maps = {arm: one.layout for arm, one in found.items()}
+    arms = {arm: one.summary for arm, one in found.items()}
     shown = write_mds_page(out / "mds.html", maps, truth, megabytes)
     draw_mds_maps(maps, out / "mds")
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for n, layout in enumerate(maps.values()):
+        arrays |= {f"coords_{n}": layout.coords, f"labels_{n}": np.array(layout.labels), f"ids_{n}": np.array(layout.ids)}
     write_npz(out / "mds.npz", arrays)
     notes = [f"MDS, {a}: {v['not_in_all_arms']} images that not all arms have" for a, v in arms.items() if v["not_in_all_arms"]]
     if truth is not None and shown["with_record"] < shown["points"]:
@@ -171,29 +163,6 @@ def mds_stage(
     for note in notes:
         print(note)
     print(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
-
-
-def _in_all_arms(labels: Mapping[str, Mapping[str, str]]) -> set[str]:
-    """Ids that every arm has.
-
-    Args:
-        labels: arm -> id -> emotion.
-
-    Raises:
-        SchemaError: arms share no image, or disagree on an emotion.
-    """
-    first, *others = labels
-    kept = set(labels[first])
-    for arm in others:
-        kept &= set(labels[arm])
-        wrong = next((i for i in sorted(kept) if labels[first][i] != labels[arm][i]), None)
-        if wrong is not None:
-            msg = f"image {wrong!r} is {labels[first][wrong]!r} in arm {first!r} and {labels[arm][wrong]!r} in {arm!r}"
-            raise SchemaError(msg)
-        if not kept:
-            msg = f"arms {first!r} and {arm!r} share no image: their embeddings are of different data"
-            raise SchemaError(msg)
-    return kept
 
 
 def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], count: int = 6, seed: int = 0) -> None:
@@ -244,30 +213,3 @@ def _arms(predictions: Mapping[str, Path], references: References) -> dict[str, 
         msg = "predictions: no arm is named"
         raise SchemaError(msg)
     return {arm: load_predictions(path, references) for arm, path in predictions.items()}
-
-
-def _read_des(path: Path) -> tuple[Any, list[str], list[str], dict[str, int], int]:
-    """Sorted by id, so that files in another order give the same picture."""
-    import numpy as np
-    import pyarrow.parquet as parquet
-
-    if not path.is_file():
-        msg = f"{path}: no such file; expected .parquet with the columns id, emotion, split, des"
-        raise FileNotFoundError(msg)
-    table = parquet.read_table(path)
-    if missing := {"id", "emotion", "split", "des"} - set(table.column_names):
-        msg = f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(table.column_names)}"
-        raise SchemaError(msg)
-    rows = sorted(table.to_pylist(), key=lambda row: str(row["id"]))
-    kept = [row for row in rows if row["emotion"]]
-    if not kept:
-        msg = f"{path}: none of its {len(rows)} rows has an emotion"
-        raise SchemaError(msg)
-    if len({len(row["des"] or ()) for row in kept}) > 1:
-        msg = f"{path}: the embeddings differ in length: {sorted({len(row['des'] or ()) for row in kept})}"
-        raise SchemaError(msg)
-    splits: dict[str, int] = {}
-    for row in kept:
-        splits[str(row["split"])] = splits.get(str(row["split"]), 0) + 1
-    vectors = np.array([row["des"] for row in kept], dtype=np.float64).reshape(len(kept), -1)
-    return vectors, [row["emotion"] for row in kept], [str(row["id"]) for row in kept], splits, len(rows) - len(kept)

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from typing_extensions import override
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.protocols import PairSample
 from emo_lightning.tasks.base import OptimConfig, Task
@@ -27,8 +29,12 @@ class CLIPTask(Task[PairBatch]):
         super().__init__(optim, seed)
         from transformers import AutoProcessor, CLIPModel
 
-        self.clip = CLIPModel.from_pretrained(path).train()
-        self.processor = AutoProcessor.from_pretrained(path)
+        try:
+            self.clip = CLIPModel.from_pretrained(path).train()
+            self.processor = AutoProcessor.from_pretrained(path)
+        except (OSError, ValueError, SafetensorError) as error:
+            msg = f"model.path={path!r} is no CLIP that can be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            raise InputError(msg) from error
 
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """For the data module (`ReadsPairs`): model inputs and fillers."""

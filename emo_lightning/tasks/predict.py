@@ -120,10 +120,7 @@ class PredictTask(FrozenTask):
                 continue
             record = self.data.record(name, row)
             original, resized = sizes["original_size"][i], sizes["resized_size"][i]
-            parts = [
-                parse_answer(texts[i], id=record.id, original=original, resized=resized, codec=codec)
-                for texts in answers
-            ]
+            parts = [parse_answer(texts[i], id=record.id, original=original, resized=resized, codec=codec) for texts in answers]
             prediction = with_image_identity(merge_predictions(parts), record)
             predictions.append(prediction if scores is None else add_emotion_scores(prediction, *scores[i]))
         self.files.append(self.global_rank, predictions)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from PIL import Image
 from scipy.stats import wilcoxon
 
-from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness, masked, random_boxes
+from emo_lightning.analysis.faithfulness import Mask, MaskPlan, faithfulness, masked, random_boxes
+from emo_lightning.analysis.references import References
 from emo_lightning.cli import main
-from emo_lightning.core.records import PredictedObject, Prediction, SchemaError, write_jsonl
+from emo_lightning.core.records import PredictedObject, Prediction, Record, SchemaError, write_jsonl
 from emo_lightning.data.tar_index import TarIndex
+from tests.made import as_json, make_record
 
 
 def test_masks_touch_the_box_and_nothing_else() -> None:
@@ -23,8 +26,8 @@ def test_masks_touch_the_box_and_nothing_else() -> None:
     image = Image.fromarray(pixels)
     inside = np.zeros((40, 60), dtype=bool)
     inside[5:25, 10:40] = True
-    for how in ("mean", "blur"):
-        out = np.asarray(masked(image, (10, 5, 40, 25), how))  # type: ignore[arg-type]
+    for how in get_args(Mask):
+        out = np.asarray(masked(image, (10, 5, 40, 25), how))
         assert (out[~inside] == pixels[~inside]).all()
         assert out[inside].std() < pixels[inside].std() / 2
     painted = np.asarray(masked(image, (10, 5, 40, 25), "mean"))[inside]
@@ -52,7 +55,7 @@ class Redness:
 
     probe = True
 
-    def embed(self, images: list[Image.Image]) -> torch.Tensor:
+    def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
         return torch.tensor([[np.asarray(i)[..., 0].mean() / 255] for i in images])
 
     def distribution(self, des: torch.Tensor) -> torch.Tensor:
@@ -60,26 +63,27 @@ class Redness:
         return torch.cat([des / 2 + 0.45, *[rest] * 7], 1)
 
 
-def red_squares(make_tar: Any, make_record: Any) -> tuple[Path, list[Any]]:
+MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
+
+
+def red_squares(make_tar: MakeTar) -> tuple[Path, list[Record]]:
     boxes = [(5.0, 5.0, 25.0, 25.0), (60.0, 20.0, 80.0, 40.0), (30.0, 8.0, 50.0, 28.0)]
     return make_tar([make_record(f"r{i}", [box], emotion="awe") for i, box in enumerate(boxes)])
 
 
-def test_what_is_looked_at_is_found(make_tar: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_looked_at_is_found(make_tar: MakeTar, monkeypatch: pytest.MonkeyPatch) -> None:
     from emo_lightning.analysis import references
-    from tests.made import make_record
 
-    path, records = red_squares(make_tar, make_record)
+    path, records = red_squares(make_tar)
 
-    def image(self: Any, i: int) -> Image.Image:
+    def image(_: References, i: int) -> Image.Image:
         out = np.zeros((50, 100, 3), dtype=np.uint8)
         x1, y1, x2, y2 = (int(v) for v in records[i].objects[0].bbox)
         out[y1:y2, x1:x2, 0] = 250
         return Image.fromarray(out)
 
     monkeypatch.setattr(references.References, "image", image)
-    model: Any = Redness()
-    result = faithfulness(model, [str(path)], None, MaskPlan(max_overlap=0.0, draws=5))
+    result = as_json(faithfulness(Redness(), [str(path)], None, MaskPlan(max_overlap=0.0, draws=5)))
     for row in result["rows"]:
         # 400 of 5,000 pixels are red: the share falls from 0.08 to that of the mean colour, half of it in points.
         assert row["grounded"] == pytest.approx(100 * 0.5 * (0.08 * 250 / 255) * 0.92, abs=0.1)
@@ -151,14 +155,11 @@ def test_bad_input_is_one_clear_line(
     assert "the bundle has no probe" in capsys.readouterr().err
 
 
-def test_probabilities_that_are_not_finite_are_refused(make_tar: Any) -> None:
-    from tests.made import make_record
-
+def test_probabilities_that_are_not_finite_are_refused(make_tar: MakeTar) -> None:
     class Broken(Redness):
         def distribution(self, des: torch.Tensor) -> torch.Tensor:
             return super().distribution(des) * torch.nan
 
-    path, _ = red_squares(make_tar, make_record)
-    model: Any = Broken()
+    path, _ = red_squares(make_tar)
     with pytest.raises(SchemaError, match="id 'r0': the model's probabilities are not finite"):
-        faithfulness(model, [str(path)], None, MaskPlan())
+        faithfulness(Broken(), [str(path)], None, MaskPlan())

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ LEVEL = {n: "low" if n <= 3 else "medium" if n <= 7 else "high" for n in range(1
 ODD_EMOTIONS = ["Awe", " fear ", "SADNESS", "joy", "", "fear, awe", "contentment."]
 ODD_BOXES = [(30.0, 10.0, 30.0, 20.0), (50.0, 40.0, 10.0, 5.0), (math.nan, 1.0, 2.0, 3.0), (0.0, 0.0, math.inf, 9.0)]
 Pair = tuple[tuple[float, ...], tuple[float, ...]]
+Score = Callable[[tuple[float, ...], tuple[float, ...]], float]
+T = TypeVar("T")
 
 
 def some_box(rng: np.random.Generator, near: tuple[float, ...] | None = None) -> tuple[float, float, float, float]:
@@ -38,7 +41,7 @@ def world(seed: int, images: int = 150) -> list[tuple[Record, Prediction | None]
     """Records with everything that may be missing missing somewhere, and answers with everything that may be odd."""
     rng = np.random.default_rng(seed)
 
-    def perhaps(chance: float, value: Any) -> Any:
+    def perhaps(chance: float, value: T) -> T | None:
         return value if rng.random() < chance else None
 
     def said_box(truth: list[Any]) -> tuple[float, ...]:
@@ -99,7 +102,7 @@ def closeness_of_centres(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return 1 - apart / around
 
 
-def best_first(said: list[Any], truth: list[Any], score: Any) -> list[Pair]:
+def best_first(said: list[Any], truth: list[Any], score: Score) -> list[Pair]:
     """Greedy: take the best pair, remove both, go on while the best is above 0."""
     said, truth, pairs = list(said), list(truth), []
     while said and truth:
@@ -112,7 +115,7 @@ def best_first(said: list[Any], truth: list[Any], score: Any) -> list[Pair]:
     return pairs
 
 
-def best_of_all(said: list[Any], truth: list[Any], score: Any) -> list[Pair]:
+def best_of_all(said: list[Any], truth: list[Any], score: Score) -> list[Pair]:
     """The matching with the largest sum, by trying every one."""
     few, many = sorted((said, truth), key=len)
     tried = (list(zip(few, chosen, strict=True)) for chosen in itertools.permutations(many, len(few)))

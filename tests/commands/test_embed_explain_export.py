@@ -14,7 +14,7 @@ import webdataset
 from PIL import Image
 
 from emo_lightning.cli import main
-from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction
+from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.des import DESHead
 
@@ -158,20 +158,6 @@ def test_explain_writes_json_and_overlay(
     assert len(said["provenance"]["replies"]) == 2
     with Image.open(out) as overlay:
         assert overlay.size[0] > 500
-
-
-def test_overlay_draws_what_was_said(tmp_path: Path) -> None:
-    from emo_lightning.inference.model import Explanation
-    from emo_lightning.inference.overlay import save_overlay
-
-    image = Image.new("RGB", (100, 80), "gray")
-    nothing = Explanation(Prediction(id="a"), None, [])
-    region = PredictedObject(bbox=(10, 10, 60, 60), phrase="$_^$")
-    said = Prediction(id="b", subject="dog $x^$", emotion="$^$", intensity=7.0, objects=[region])
-    full = Explanation(said, {str(e): 1 / 8 for e in EMOTIONS}, [])
-    save_overlay(image, nothing, tmp_path / "a.png")
-    save_overlay(image, full, tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
 def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path, world_tars: Path, tmp_path: Path) -> None:

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import OBJECTIVES
 from emo_lightning.data.collate import IGNORE, CollateError, Collator, Question
 from emo_lightning.data.conversations import ConversationDataModule, ConversationDataset
 from emo_lightning.data.questions import QuestionCollator, QuestionDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.models.families import Processor
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 
 
 @pytest.fixture(scope="module")
-def processor(tiny_qwen: Path) -> Any:
+def processor(tiny_qwen: Path) -> Processor:
     """The tiny model's processor."""
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(tiny_qwen)
+    return cast(Processor, AutoProcessor.from_pretrained(tiny_qwen))  # what it gives has no type
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +35,23 @@ def index(world_tars: Path) -> TarIndex:
     return TarIndex.open(str(world_tars / "*-train-*.tar"))
 
 
-def test_no_leak_at_inference(processor: Any, index: TarIndex) -> None:
+def tensors_of(batch: ChatBatch) -> dict[str, torch.Tensor]:
+    """What the model takes of a batch."""
+    return QWEN2_5_VL.model_inputs(batch)
+
+
+def test_no_leak_at_inference(processor: Processor, index: TarIndex) -> None:
     """One image with two annotations that share nothing: the same tensors, to the bit."""
     collate = Collator(processor, "qwen2_5_vl", answers=False)
     image, keys = index.image(0), OBJECTIVES["explain"].keys
     first, other = index.record(0), next(r for r in map(index.record, range(1, 24)) if r.emotion is not index.record(0).emotion)
     batches = [collate([Question("a", image, keys, record)]) for record in (first, other, None)]
     for batch in batches[1:]:
-        assert all(torch.equal(batch[name], batches[0][name]) for name in QWEN2_5_VL.inputs)
+        assert all(torch.equal(found, tensors_of(batches[0])[name]) for name, found in tensors_of(batch).items())
     assert "labels" not in batches[0]
 
 
-def test_the_prompt_of_a_training_sample_is_that_of_inference(processor: Any, index: TarIndex) -> None:
+def test_the_prompt_of_a_training_sample_is_that_of_inference(processor: Processor, index: TarIndex) -> None:
     keys = OBJECTIVES["emotion"].keys
     question = Question("a", index.image(0), keys, index.record(0))
     train = Collator(processor, "qwen2_5_vl", answers=True)([question])
@@ -53,7 +60,7 @@ def test_the_prompt_of_a_training_sample_is_that_of_inference(processor: Any, in
     assert torch.equal(unsupervised, asked)
 
 
-def test_questions_for_predictions_carry_no_record(processor: Any, index: TarIndex) -> None:
+def test_questions_for_predictions_carry_no_record(processor: Processor, index: TarIndex) -> None:
     dataset = QuestionDataset(index, [3, 5])
     row, question = dataset[Slot(1, False)]
     assert (row, question.record, question.keys) == (5, None, ())
@@ -67,7 +74,7 @@ def test_questions_for_predictions_carry_no_record(processor: Any, index: TarInd
 @pytest.mark.parametrize(
     ("answers", "override", "side"), [(True, None, "right"), (False, None, "left"), (False, "right", "right")]
 )
-def test_padding_side(processor: Any, index: TarIndex, answers: bool, override: str | None, side: str) -> None:
+def test_padding_side(processor: Processor, index: TarIndex, answers: bool, override: str | None, side: str) -> None:
     collate = Collator(processor, "qwen2_5_vl", answers=answers, padding_side=override)
     questions = [
         Question(str(i), index.image(i), OBJECTIVES[o].keys, index.record(i)) for i, o in enumerate(("emotion", "explain"))
@@ -80,7 +87,7 @@ def test_padding_side(processor: Any, index: TarIndex, answers: bool, override: 
     assert torch.equal(collate(questions)["input_ids"][0][mask[0].bool()], alone)
 
 
-def test_fillers_have_no_labels(processor: Any, index: TarIndex) -> None:
+def test_fillers_have_no_labels(processor: Processor, index: TarIndex) -> None:
     question = Question("a", index.image(0), ("emotion",), index.record(0))
     batch = Collator(processor, "qwen2_5_vl", answers=True)(
         [question, Question("a", question.image, question.keys, question.record, True)]
@@ -90,7 +97,7 @@ def test_fillers_have_no_labels(processor: Any, index: TarIndex) -> None:
     assert (batch["labels"][1] == IGNORE).all()
 
 
-def test_samples_without_an_answer_are_errors(processor: Any, index: TarIndex) -> None:
+def test_samples_without_an_answer_are_errors(processor: Processor, index: TarIndex) -> None:
     collate = Collator(processor, "qwen2_5_vl", answers=True)
     with pytest.raises(CollateError, match="sample 'a' has no record to learn from"):
         collate([Question("a", index.image(0), ("emotion",))])
@@ -157,13 +164,13 @@ def test_sets_without_the_labels_asked_for_are_errors(tmp_path: Path, index: Tar
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_collator_travels_to_workers(processor: Any, index: TarIndex, answers: bool) -> None:
+def test_collator_travels_to_workers(processor: Processor, index: TarIndex, answers: bool) -> None:
     collate = Collator(processor, "qwen2_5_vl", answers=answers)
     dataset = ConversationDataset(index, {"emotion": 1.0}, 0)
     questions = [dataset[Slot(i, False)] for i in range(2)]
     here = collate(questions)
     there = pickle.loads(pickle.dumps(collate))(questions)
-    assert all(torch.equal(here[name], there[name]) for name in QWEN2_5_VL.inputs)
+    assert all(torch.equal(found, tensors_of(there)[name]) for name, found in tensors_of(here).items())
     loader = DataLoader(
         dataset,
         batch_sampler=[[Slot(0, False), Slot(1, False)]],
@@ -172,4 +179,4 @@ def test_collator_travels_to_workers(processor: Any, index: TarIndex, answers: b
         multiprocessing_context="fork",
     )
     (worked,) = list(loader)
-    assert all(torch.equal(here[name], worked[name]) for name in QWEN2_5_VL.inputs)
+    assert all(torch.equal(found, tensors_of(worked)[name]) for name, found in tensors_of(here).items())

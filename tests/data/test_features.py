@@ -1,7 +1,11 @@
 """Feature cache and DES table: written by several ranks, resumed, read back, and refused when not whole."""
 
+from __future__ import annotations
+
 import math
 import pickle
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +14,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from emo_lightning.core.records import Record
+from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.records import Emotion, Record
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
@@ -28,7 +33,14 @@ def sample(i: int) -> tuple[str, torch.Tensor, Supervision]:
     return f"img{i:03}", torch.randn(LAYERS, 1 + i % 4, HIDDEN, generator=generator), labels
 
 
-def write(directory, indices, rank=0, world_size=1, fingerprint="f", part_bytes=300):
+def write(
+    directory: Path,
+    indices: Iterable[int],
+    rank: int = 0,
+    world_size: int = 1,
+    fingerprint: str = "f",
+    part_bytes: int = 300,
+) -> FeatureWriter:
     with FeatureWriter(
         directory, LAYERS, HIDDEN, torch.float32, fingerprint, rank=rank, world_size=world_size, part_bytes=part_bytes
     ) as writer:
@@ -39,12 +51,12 @@ def write(directory, indices, rank=0, world_size=1, fingerprint="f", part_bytes=
     return writer
 
 
-def interrupted(after: int):
+def interrupted(after: int) -> Iterator[int]:
     yield from range(after)
     raise KeyboardInterrupt
 
 
-def test_two_ranks_write_and_one_cache_reads_in_key_order(tmp_path):
+def test_two_ranks_write_and_one_cache_reads_in_key_order(tmp_path: Path) -> None:
     for rank in (1, 0):
         write(tmp_path, range(rank, 23, 2), rank=rank, world_size=2)
     assert len(list(tmp_path.glob("part-00001-*.safetensors"))) > 1
@@ -59,7 +71,7 @@ def test_two_ranks_write_and_one_cache_reads_in_key_order(tmp_path):
         assert (read.labels.emotion, repr(read.labels.intensity)) == (labels.emotion, repr(labels.intensity))
 
 
-def test_batches_are_padded_on_the_right(tmp_path):
+def test_batches_are_padded_on_the_right(tmp_path: Path) -> None:
     write(tmp_path, range(6))
     cache = FeatureCache(tmp_path)
     batch = collate_features([cache[Slot(2, False)], cache[Slot(5, True)], cache[3]])
@@ -75,7 +87,7 @@ def test_batches_are_padded_on_the_right(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loader_delivers_every_sample_once(tmp_path, workers):
+def test_loader_delivers_every_sample_once(tmp_path: Path, workers: int) -> None:
     write(tmp_path, range(11))
     cache = FeatureCache(tmp_path)
     assert cache[0].key == "img000"  # mapped before the workers fork
@@ -89,7 +101,7 @@ def test_loader_delivers_every_sample_once(tmp_path, workers):
             assert torch.equal(batch["hidden_states"][:, row][:, batch["mask"][row]], sample(int(key[3:]))[1])
 
 
-def test_interrupted_extraction_goes_on_even_with_other_ranks(tmp_path):
+def test_interrupted_extraction_goes_on_even_with_other_ranks(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, interrupted(9))
     (tmp_path / "part-00000-00099.safetensors.tmp").write_bytes(b"torn")
@@ -108,7 +120,7 @@ def test_interrupted_extraction_goes_on_even_with_other_ranks(tmp_path):
     assert len(FeatureCache(tmp_path)) == 23
 
 
-def test_caches_that_are_not_whole_or_not_the_expected_are_refused(tmp_path):
+def test_caches_that_are_not_whole_or_not_the_expected_are_refused(tmp_path: Path) -> None:
     write(tmp_path, range(8))
     with pytest.raises(FeatureError, match="fingerprint is 'f'; expected 'other'"):
         FeatureCache(tmp_path, fingerprint="other")
@@ -130,9 +142,14 @@ def test_caches_that_are_not_whole_or_not_the_expected_are_refused(tmp_path):
         FeatureCache(tmp_path)
     with pytest.raises(FeatureError, match="no finished feature cache"):
         FeatureCache(tmp_path / "nowhere")
+    index = tmp_path / "index-00000.json"
+    for text, message in (("{", "not JSON"), ("[]", "version is None"), ('{"version": 1}', "not the index of a feature cache")):
+        index.write_text(text)
+        with pytest.raises(FeatureError, match=rf"index-00000\.json: {message}"):
+            FeatureCache(tmp_path)
 
 
-def test_bad_samples_are_refused(tmp_path):
+def test_bad_samples_are_refused(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path, LAYERS, HIDDEN, torch.float16, "f")
     key, hidden, labels = sample(1)
     writer.append(key, hidden, labels)
@@ -152,13 +169,13 @@ def test_bad_samples_are_refused(tmp_path):
             Supervision(**wrong)
 
 
-def test_empty_cache_is_refused(tmp_path):
+def test_empty_cache_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [])
     with pytest.raises(FeatureError, match="holds no sample"):
         FeatureCache(tmp_path)
 
 
-def test_disk_dtype_is_kept_and_parts_are_plain_safetensors(tmp_path):
+def test_disk_dtype_is_kept_and_parts_are_plain_safetensors(tmp_path: Path) -> None:
     with FeatureWriter(tmp_path, LAYERS, HIDDEN, torch.bfloat16, "f") as writer:
         writer.append(*sample(3))
     assert torch.equal(FeatureCache(tmp_path)[0].hidden, sample(3)[1].bfloat16())
@@ -166,8 +183,8 @@ def test_disk_dtype_is_kept_and_parts_are_plain_safetensors(tmp_path):
         assert file.get_tensor("hidden").shape == (4, LAYERS, HIDDEN)
 
 
-def test_labels_of_a_record():
-    record = Record(id="a", source="s", width=1, height=1, sha256="0" * 64, split="train", emotion="fear", intensity=7)
+def test_labels_of_a_record() -> None:
+    record = Record(id="a", source="s", width=1, height=1, sha256="0" * 64, split="train", emotion=Emotion.FEAR, intensity=7)
     labels = Supervision.of(record)
     assert (labels.emotion, labels.intensity, list(labels.distribution).index(1.0)) == (6, 7.0, 6)
     unlabelled = Supervision.of(record.model_copy(update={"emotion": None, "intensity": None}))
@@ -176,7 +193,7 @@ def test_labels_of_a_record():
     assert all(map(math.isnan, unlabelled.distribution))
 
 
-def test_embedding_table_round_trip(tmp_path):
+def test_embedding_table_round_trip(tmp_path: Path) -> None:
     des = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     table = EmbeddingTable(["a", "b", "c"], ["awe", None, "fear"], ["test"] * 3, des)
     table.write(tmp_path / "des.parquet")
@@ -187,18 +204,23 @@ def test_embedding_table_round_trip(tmp_path):
     assert len(EmbeddingTable.concatenate([table, read])) == 6
 
 
-def test_embedding_tables_that_do_not_fit_are_refused(tmp_path):
+def test_embedding_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "des.parquet"
     columns = {"id": ["a", "b"], "emotion": ["awe", "fear"], "split": ["t", "t"], "des": [[1.0, 2.0], [1.0]]}
     pq.write_table(pa.table(columns), path)
-    with pytest.raises(ValueError, match="column 'des' has rows of"):
+    with pytest.raises(InputError, match="column 'des' has rows of"):
         EmbeddingTable.read(path)
     pq.write_table(pa.table({k: v for k, v in columns.items() if k != "split"}), path)
-    with pytest.raises(ValueError, match=r"columns missing: \['split'\]"):
+    with pytest.raises(InputError, match=r"columns missing: \['split'\]"):
         EmbeddingTable.read(path)
     pq.write_table(pa.table({**columns, "des": [[1.0], [2.0]], "emotion": ["joy", "fear"]}), path)
-    with pytest.raises(ValueError, match=r"des.parquet: unknown emotion 'joy'"):
+    with pytest.raises(InputError, match=r"des.parquet: unknown emotion 'joy'"):
         EmbeddingTable.read(path)
     path.write_bytes(b"no parquet")
-    with pytest.raises(ValueError, match="not a parquet file"):
+    with pytest.raises(InputError, match="not a parquet file"):
         EmbeddingTable.read(path)
+    pq.write_table(pa.table({**columns, "des": ["one", "two"]}), path)
+    with pytest.raises(InputError, match=r"des\.parquet: column 'des' is of type string; expected lists of floats"):
+        EmbeddingTable.read(path)
+    with pytest.raises(MissingFileError, match=r"no\.parquet: no such file"):
+        EmbeddingTable.read(tmp_path / "no.parquet")

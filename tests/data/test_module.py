@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from lightning.pytorch import LightningModule
 
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.feature_module import FeatureDataModule
@@ -20,14 +22,14 @@ from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.probe import ProbeTask
 from emo_lightning.tasks.sft import SFTTask
 
-MODULES: list[DataModule] = [
+MODULES: list[DataModule[Any]] = [
     ConversationDataModule(["no.tar"], ["no.tar"], {"emotion": 1.0}),
     QuestionDataModule({"images": ["no.tar"]}, ["emotion"]),
     LabelledDataModule(["no.tar"], ["no.tar"]),
     PairDataModule(["no.tar"], ["no.tar"]),
     FeatureDataModule("no", "no"),
 ]
-TASKS = {
+TASKS: dict[type, set[type[LightningModule]]] = {
     ConversationDataModule: {SFTTask},
     QuestionDataModule: {PredictTask, FeatureTask},
     LabelledDataModule: {SFTTask, PredictTask, FeatureTask, DESTask},
@@ -36,7 +38,7 @@ TASKS = {
 }
 
 
-def attached(data: DataModule, task: object) -> DataModule:
+def attached(data: DataModule[Any], task: object) -> DataModule[Any]:
     """As the Trainer does it."""
     data.trainer = SimpleNamespace(lightning_module=task, world_size=1, global_rank=0)  # type: ignore[assignment]
     return data
@@ -44,8 +46,8 @@ def attached(data: DataModule, task: object) -> DataModule:
 
 @pytest.mark.parametrize("data", MODULES, ids=lambda data: type(data).__name__)
 @pytest.mark.parametrize("task", [SFTTask, PredictTask, FeatureTask, CLIPTask, DESTask, ProbeTask])
-def test_which_task_reads_from_which_module(data: DataModule, task: type) -> None:
-    made = task.__new__(task)
+def test_which_task_reads_from_which_module(data: DataModule[Any], task: type[LightningModule]) -> None:
+    made: object = task.__new__(task)
     try:
         if task in TASKS[type(data)]:
             assert attached(data, made).task is made

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.config import PrepConfig
@@ -20,12 +20,22 @@ from data_prep.store.store import Store
 from tests.data_prep.conftest import item_of
 
 
+class PassOptions(TypedDict, total=False):
+    """Of `annotate`."""
+
+    resend_unknown: bool
+    limit_nano: int | None
+    batch: bool
+    cancel_batches: bool
+    on_progress: Callable[[PassReport], None] | None
+
+
 def import_toys(root: Path, toys: list) -> None:
     with Store(root, write=True) as store:
         store.import_items([item_of(record, data) for record, data in toys])
 
 
-def run_pass(root: Path, config: PrepConfig, url: str, **options: Any) -> PassReport:
+def run_pass(root: Path, config: PrepConfig, url: str, **options: Unpack[PassOptions]) -> PassReport:
     with Store(root, write=True) as store:
         report = asyncio.run(annotate(store, config.at(url, KEY_VARIABLE), **options))
         ground(store, config.grounding)

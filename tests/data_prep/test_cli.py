@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_every_command_of_the_readme_is_understood(command: str, monkeypatch: py
 
 
 def test_own_photographs_from_import_to_tars(
-    tmp_path: Path, write_config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     known = [truth(seed) for seed in range(8)]
@@ -111,7 +112,9 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Pat
     assert len(error.strip().splitlines()) == 1
 
 
-def test_the_demo_world_is_prepared_once(tmp_path: Path, write_config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_world_is_prepared_once(
+    tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     counts = {"train": 40, "val": 8, "test": 6, "heldout": 6, "pretrain": 10}
     result = prepare_world(tmp_path, seed=3, config=write_config(), **counts)
@@ -128,7 +131,7 @@ def test_the_demo_world_is_prepared_once(tmp_path: Path, write_config, monkeypat
     assert neutral["label_counts"] == {"pretrain": {}, "val": {}}, "neutral tars name no emotion"
 
 
-def test_world_source_hides_its_truth(tmp_path: Path, write_config) -> None:
+def test_world_source_hides_its_truth(tmp_path: Path, write_config: Callable[..., Path]) -> None:
     path = write_config(lambda c: c["world"].update(splits={"train": 5, "val": 2}))
     assert main(["import", "world", str(path), "--into", str(tmp_path / "s")]) == 0
     from data_prep.demo.simulation.serve import store_truth

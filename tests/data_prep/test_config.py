@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def test_every_configuration_loads_and_has_prices(path: Path) -> None:
         ({"splits": {"train": 0.5, "val": 0.1, "test": 0.1}}, "sum to 1"),
     ],
 )
-def test_a_wrong_key_is_one_clear_error(change: dict, message: str, write_config) -> None:
+def test_a_wrong_key_is_one_clear_error(change: dict, message: str, write_config: Callable[..., Path]) -> None:
     path = write_config(lambda config: config.update(change))
     with pytest.raises(ConfigError, match=message) as error:
         DemoConfig.load(path)

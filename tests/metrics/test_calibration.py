@@ -62,7 +62,8 @@ def test_figures_agree_with_scikit_learn_and_with_a_plain_loop() -> None:
     assert found["accuracy"] == pytest.approx(100 * right.mean())
     bins = reliability(p, y, 10)
     gap = sum(b["count"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / 400
-    assert (sum(b["count"] for b in bins), gap) == (400, pytest.approx(found["ece"], abs=1e-4))
+    assert sum(b["count"] for b in bins) == 400
+    assert gap == pytest.approx(found["ece"], abs=1e-4)
 
 
 def test_confidences_on_the_edges_of_bins_fall_into_the_bin_below_everywhere() -> None:
@@ -164,7 +165,7 @@ def test_what_is_no_distribution_is_refused(predicted: list[Any], match: str) ->
 # The command
 
 
-def scored(identity: str, row: np.ndarray) -> Any:
+def scored(identity: str, row: np.ndarray) -> Prediction:
     return make_prediction(identity, emotion_scores={str(e): float(x) for e, x in zip(EMOTIONS, row, strict=True)})
 
 
@@ -197,7 +198,7 @@ def test_the_command_writes_and_prints(files: dict[str, Path], tmp_path: Path, c
     assert test["scaled"]["ece"]["value"] < test["calibration"]["ece"]["value"]
     assert test["distribution"]["images"] == test["images"] == test["conformal"]["images"] == 300
     page = read_page(tmp_path / "out" / "page.json")
-    assert page.tables[0].title == "Calibration"
+    assert page.tables[0].key == "calibration-ece"
     assert "<svg" in (tmp_path / "out" / "reliability.svg").read_text()
     assert main(words) == 0
     assert "Coverage by true emotion" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmarks.sft_3b import published_3b
+from emo_lightning.core.errors import InputError
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.conversations import ConversationDataset
@@ -24,6 +25,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes
 from emo_lightning.models.backbone import PARTS, Backbone, BackboneConfig, BackboneError, LoRA, Part, attach, load_backbone
+from emo_lightning.models.backbone_config import Tuning
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.models.tiny import TinyQwen, build_qwen
@@ -132,7 +134,7 @@ def test_frozen_trains_nothing(tiny_qwen: Path) -> None:
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
-def test_nothing_to_train_is_an_error(tiny_qwen: Path, tuning: Any) -> None:
+def test_nothing_to_train_is_an_error(tiny_qwen: Path, tuning: Tuning) -> None:
     nothing = {f"train_{p}": False for p in PARTS}
     with pytest.raises(BackboneError, match=f"tuning={tuning} but .*train_vision"):
         load_backbone(BackboneConfig(str(tiny_qwen), tuning=tuning, **nothing))
@@ -278,6 +280,28 @@ def test_parts_of_an_adapter_train_as_configured(tiny_qwen: Path, tmp_path: Path
         assert counts["trainable"] == counts[f"trainable/{part}"] > 0
 
 
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_adapter_is_named(adapter: Path, tmp_path: Path, name: str) -> None:
+    broken = copied(adapter, tmp_path / "adapter")
+    (broken / name).write_bytes(b"{ not this")
+    with pytest.raises(InputError, match=r"adapter"):
+        load_backbone(BackboneConfig(str(broken), tuning="frozen"))
+    (broken / name).unlink()
+    with pytest.raises(InputError, match=r"adapter"):
+        load_backbone(BackboneConfig(str(broken), tuning="frozen"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("model.safetensors", "its weights cannot be read"), ("processor_config.json", "its processor cannot be read")],
+)
+def test_a_damaged_model_is_named(tiny_qwen: Path, tmp_path: Path, name: str, message: str) -> None:
+    shutil.copytree(tiny_qwen, tmp_path / "model")
+    (tmp_path / "model" / name).write_bytes(b"{ not this")
+    with pytest.raises(BackboneError, match=rf"backbone .*model': {message}"):
+        load_backbone(BackboneConfig(str(tmp_path / "model"), tuning="frozen"))
+
+
 def test_full_tuning_of_an_adapter_is_an_error(adapter: Path) -> None:
     with pytest.raises(BackboneError, match=r"tuning=full cannot start from the adapter .*emo export"):
         load_backbone(BackboneConfig(str(adapter), tuning="full"))
@@ -380,7 +404,7 @@ def test_processor_that_ignores_its_limits_is_an_error(tiny_qwen: Path, monkeypa
     class Deaf(Qwen2VLImageProcessor):
         """Keeps its own limits, as processors did with limits that were given at call time."""
 
-        def __call__(self, images: Any, **kwargs: Any) -> Any:
+        def __call__(self, images: list[Image.Image], **kwargs: object) -> object:
             self.size = type(self.size)(shortest_edge=3136, longest_edge=28 * 28 * 1280)
             return super().__call__(images, **kwargs)
 

@@ -2,19 +2,24 @@
 
 import json
 from math import erf
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from emo_lightning.models.des import DESHead
+from emo_lightning.models.des import DESHead, Fusion, Pooling
+
+Floats = NDArray[np.float64]
 
 LAYERS, HIDDEN = 4, 24
 FUSIONS = ("both", "self", "cross", "none")
 
 
-def head_of(dtype=torch.float64, **arguments) -> DESHead:
+def head_of(dtype: torch.dtype = torch.float64, **arguments: Any) -> DESHead:
     torch.manual_seed(3)
     head = DESHead(HIDDEN, LAYERS, **arguments).to(dtype).eval()
     with torch.no_grad():
@@ -22,7 +27,7 @@ def head_of(dtype=torch.float64, **arguments) -> DESHead:
     return head
 
 
-def inputs(lengths=(5, 9, 1), dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(lengths: tuple[int, ...] = (5, 9, 1), dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(7)
     hidden = torch.randn(LAYERS, len(lengths), max(lengths), HIDDEN, generator=generator, dtype=torch.float64)
     hidden *= torch.tensor([1.0, 30.0, 0.2, 5.0])[:, None, None, None]  # layers differ in scale, as before the final norm
@@ -30,16 +35,16 @@ def inputs(lengths=(5, 9, 1), dtype=torch.float64) -> tuple[torch.Tensor, torch.
     return hidden.to(dtype), mask
 
 
-def reference(head: DESHead, hidden: torch.Tensor, tokens: int, row: int) -> np.ndarray:
+def reference(head: DESHead, hidden: torch.Tensor, tokens: int, row: int) -> Floats:
     """Equations 2–4 for one image without padding, loops over heads, NumPy only."""
     p = {name: value.detach().numpy() for name, value in head.state_dict().items()}
     h = hidden[:, row, :tokens].numpy()
 
-    def softmax(x):
+    def softmax(x: Floats) -> Floats:
         e = np.exp(x - x.max(-1, keepdims=True))
         return e / e.sum(-1, keepdims=True)
 
-    def attention(name, source, memory):
+    def attention(name: str, source: Floats, memory: Floats) -> Floats:
         q, k, v = source @ p[f"{name}.query.weight"].T, memory @ p[f"{name}.key.weight"].T, memory @ p[f"{name}.value.weight"].T
         d = q.shape[1] // head.num_heads
         parts = [slice(i * d, (i + 1) * d) for i in range(head.num_heads)]
@@ -59,7 +64,7 @@ def reference(head: DESHead, hidden: torch.Tensor, tokens: int, row: int) -> np.
 @pytest.mark.parametrize("num_heads", [1, 4])
 @pytest.mark.parametrize("pooling", ["weighted", "mean"])
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_equals_equations_2_to_4(num_heads, pooling, fusion):
+def test_equals_equations_2_to_4(num_heads: int, pooling: Pooling, fusion: Fusion) -> None:
     head = head_of(num_heads=num_heads, fusion=fusion, pooling=pooling)
     lengths = (5, 9, 1)
     hidden, mask = inputs(lengths)
@@ -71,7 +76,7 @@ def test_equals_equations_2_to_4(num_heads, pooling, fusion):
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("left", [False, True])
-def test_embedding_does_not_depend_on_batch_or_padding(fusion, left):
+def test_embedding_does_not_depend_on_batch_or_padding(fusion: Fusion, left: bool) -> None:
     head = head_of(torch.float32, fusion=fusion)
     hidden, mask = inputs((5, 9, 1), torch.float32)
     if left:
@@ -86,7 +91,7 @@ def test_embedding_does_not_depend_on_batch_or_padding(fusion, left):
     torch.testing.assert_close(together, head(*wider), atol=1e-5, rtol=0)
 
 
-def test_scale_of_a_layer_does_not_matter_and_last_index_is_last_layer():
+def test_scale_of_a_layer_does_not_matter_and_last_index_is_last_layer() -> None:
     head = head_of()
     hidden, mask = inputs()
     scaled = hidden * torch.tensor([1e3, 1e2, 5e2, 1e4])[:, None, None, None]
@@ -100,7 +105,7 @@ def test_scale_of_a_layer_does_not_matter_and_last_index_is_last_layer():
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("pooling", ["weighted", "mean"])
-def test_every_parameter_gets_a_gradient(fusion, pooling):
+def test_every_parameter_gets_a_gradient(fusion: Fusion, pooling: Pooling) -> None:
     head = head_of(fusion=fusion, pooling=pooling).train()
     hidden, mask = inputs()
     head(hidden, mask).square().sum().backward()
@@ -108,7 +113,7 @@ def test_every_parameter_gets_a_gradient(fusion, pooling):
     assert all(p.grad.isfinite().all() for p in head.parameters())
 
 
-def test_low_precision_input_is_computed_in_the_parameters_dtype():
+def test_low_precision_input_is_computed_in_the_parameters_dtype() -> None:
     head = head_of(torch.float32)
     hidden, mask = inputs(dtype=torch.float32)
     des = head(hidden.bfloat16(), mask)
@@ -116,7 +121,7 @@ def test_low_precision_input_is_computed_in_the_parameters_dtype():
     torch.testing.assert_close(des, head(hidden.bfloat16().float(), mask))
 
 
-def test_defaults_are_the_papers():
+def test_defaults_are_the_papers() -> None:
     head = DESHead(2048)
     assert head.des_dim == 1024
     assert head.config == {
@@ -131,7 +136,7 @@ def test_defaults_are_the_papers():
     assert torch.equal(head.layer_logits.softmax(0), torch.full((4,), 0.25))
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named() -> None:
     head = head_of()
     hidden, mask = inputs()
     mask[1] = False
@@ -145,7 +150,7 @@ def test_bad_input_is_named():
         DESHead(HIDDEN, fusion="all")
 
 
-def test_saved_and_read_back(tmp_path):
+def test_saved_and_read_back(tmp_path: Path) -> None:
     head = head_of(torch.float32, num_heads=2, fusion="self", pooling="mean", dropout=0.3)
     head.save_pretrained(tmp_path)
     read = DESHead.from_pretrained(tmp_path)
@@ -158,7 +163,7 @@ def test_saved_and_read_back(tmp_path):
     assert DESHead.from_pretrained(tmp_path).project_in.weight.dtype == torch.float64
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path):
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     head_of().save_pretrained(tmp_path)
     weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
     tensors, values = load_file(weights), json.loads(config.read_text())

@@ -3,14 +3,14 @@
 import math
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from emo_lightning.models.des_losses import intensity_squared_error, soft_cross_entropy, supervised_contrastive
 
 NAN = math.nan
 
 
-def test_soft_cross_entropy_leaves_out_fillers_and_rows_without_label():
+def test_soft_cross_entropy_leaves_out_fillers_and_rows_without_label() -> None:
     logits = torch.randn(4, 8, dtype=torch.float64, requires_grad=True)
     target = torch.rand(4, 8, dtype=torch.float64)
     target /= target.sum(-1, keepdim=True)
@@ -24,7 +24,7 @@ def test_soft_cross_entropy_leaves_out_fillers_and_rows_without_label():
     assert (logits.grad[[1, 3]] == 0).all()
 
 
-def test_intensity_is_compared_on_a_unit_scale():
+def test_intensity_is_compared_on_a_unit_scale() -> None:
     predicted = torch.tensor([0.0, 1.0, 0.5, 0.3], requires_grad=True)
     total, labelled = intensity_squared_error(
         predicted, torch.tensor([10.0, 10.0, NAN, 1.0]), torch.tensor([True, True, True, False])
@@ -35,13 +35,13 @@ def test_intensity_is_compared_on_a_unit_scale():
     assert predicted.grad.tolist() == [-2.0, 0.0, 0.0, 0.0]
 
 
-def test_supervised_contrastive_equals_loops():
+def test_supervised_contrastive_equals_loops() -> None:
     torch.manual_seed(0)
     z = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 0, 1, 1, 1, 2, -1])
     counted = torch.tensor([True, True, True, True, False, True, True])
     total = supervised_contrastive(z, labels, counted, 0.2)
-    unit = F.normalize(z, dim=-1)
+    unit = functional.normalize(z, dim=-1)
     present = [0, 1, 2, 3, 5]
     expected = torch.zeros((), dtype=torch.float64)
     for i in present:
@@ -56,7 +56,7 @@ def test_supervised_contrastive_equals_loops():
     assert (z.grad[[4, 6]] == 0).all()
 
 
-def test_supervised_contrastive_without_anchor_is_zero():
+def test_supervised_contrastive_without_anchor_is_zero() -> None:
     z = torch.randn(3, 4, requires_grad=True)
     total = supervised_contrastive(z, torch.tensor([0, 1, -1]), torch.tensor([True, True, True]), 0.1)
     total.backward()

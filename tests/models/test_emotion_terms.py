@@ -131,7 +131,7 @@ def test_nothing_supervised_adds_nothing(backbone: Backbone, questions: list[Que
 
 def test_a_tokenizer_that_cannot_tell_the_words_apart_is_refused(backbone: Backbone) -> None:
     class Letters:
-        def __call__(self, texts: list[str], **_: Any) -> dict[str, Any]:
+        def __call__(self, texts: list[str], **_: object) -> dict[str, Any]:
             return {"input_ids": [[ord(c) for c in text] for text in texts]}
 
     # Letter by letter: amusement, awe and anger begin alike.
@@ -143,7 +143,7 @@ def test_words_of_several_tokens(questions: list[Question], backbone: Backbone) 
     class Halves:
         """Splits every word after three letters, but the first letters of the eight differ."""
 
-        def __call__(self, texts: list[str], **_: Any) -> dict[str, Any]:
+        def __call__(self, texts: list[str], **_: object) -> dict[str, Any]:
             return {"input_ids": [[hash(t[i : i + 3]) for i in range(0, len(t), 3)] for t in texts]}
 
     record = questions[0].record

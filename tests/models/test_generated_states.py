@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def backbone(tiny_qwen: Path) -> Backbone:
     return load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen")).eval()
 
 
-def batch_of(net: Backbone, tars: Path, rows: Any) -> dict[str, Any]:
+def batch_of(net: Backbone, tars: Path, rows: Sequence[int]) -> dict[str, Any]:
     """Questions on some images of the world."""
     index = TarIndex.open([f"{tars}/*-train-*.tar"])
     asked = [Question(index.record(row).id, index.image(row), objective("emotion").keys) for row in rows]
@@ -49,7 +50,7 @@ def greedy(net: Backbone, batch: dict[str, Any]) -> list[list[int]]:
 
 
 def single(
-    batch: dict[str, Any], ids: Any, kinds: Any, answer: list[int], start: int, patches: int, row: int
+    batch: dict[str, Any], ids: torch.Tensor, kinds: torch.Tensor, answer: list[int], start: int, patches: int, row: int
 ) -> dict[str, Any]:
     """One image, its question and so much of an answer, without padding."""
     whole = torch.cat([ids, torch.tensor(answer, dtype=ids.dtype)])[None]

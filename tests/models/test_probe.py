@@ -1,36 +1,38 @@
 """A grid of linear probes equals probes trained one by one; statistics are exact; saved and read back."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
+from torch.nn import functional
 
 from emo_lightning.models.probe import LinearProbes
 
 GRID = [(0.3, 0.0), (0.01, 0.1), (0.1, 1.0)]
 
 
-def data(rows=200, dim=6):
+def data(rows: int = 200, dim: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     return torch.randn(rows, dim) * torch.tensor([1, 10, 0.1, 1, 1, 1]) + torch.tensor([0, 1e3, 5, 0, -7, 0]), torch.randint(
         4, (rows,)
     )
 
 
-def descend(probes: LinearProbes, des, labels, steps: int) -> None:
+def descend(probes: LinearProbes, des: torch.Tensor, labels: torch.Tensor, steps: int) -> None:
     optimizer = torch.optim.SGD(probes.parameter_groups(), momentum=0.9, nesterov=True)
     for step in range(steps):
         for group, (rate, _) in zip(optimizer.param_groups, probes.grid, strict=True):
             group["lr"] = rate * (1 - step / steps)
         logits = probes(des)
         optimizer.zero_grad()
-        sum(F.cross_entropy(each, labels) for each in logits).backward()
+        sum(functional.cross_entropy(each, labels) for each in logits).backward()
         probes.finish_gradients()
         optimizer.step()
 
 
-def test_one_pass_trains_each_probe_as_if_alone():
+def test_one_pass_trains_each_probe_as_if_alone() -> None:
     des, labels = data()
     probes = LinearProbes(6, 4, GRID)
     probes.fit_statistics([des])
@@ -43,7 +45,7 @@ def test_one_pass_trains_each_probe_as_if_alone():
         torch.testing.assert_close(together, alone(des)[0], atol=1e-5, rtol=1e-5)
 
 
-def nearly_flat(rows=3000, dim=24):
+def nearly_flat(rows: int = 3000, dim: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings of condition number 1e6, the class in the narrow directions."""
     random = np.random.default_rng(0)
     spread = np.logspace(0, -3, dim)
@@ -55,7 +57,7 @@ def nearly_flat(rows=3000, dim=24):
 
 
 @pytest.mark.parametrize("decay", [1e-5, 1e-3, 1e-1])
-def test_it_is_the_logistic_regression_of_scikit_learn_on_ill_conditioned_embeddings(decay):
+def test_it_is_the_logistic_regression_of_scikit_learn_on_ill_conditioned_embeddings(decay: float) -> None:
     des, labels = nearly_flat()
     probes = LinearProbes(24, 4, [(0.3, decay)])
     probes.fit_statistics([des])
@@ -68,7 +70,7 @@ def test_it_is_the_logistic_regression_of_scikit_learn_on_ill_conditioned_embedd
 
 
 @pytest.mark.parametrize("cut", [1, 7, 200])
-def test_statistics_are_exact_for_any_cut(cut):
+def test_statistics_are_exact_for_any_cut(cut: int) -> None:
     des, _ = data()
     probes = LinearProbes(6, 4, GRID)
     probes.fit_statistics([torch.zeros(0, 6), *des.split(cut)])
@@ -79,7 +81,7 @@ def test_statistics_are_exact_for_any_cut(cut):
     torch.testing.assert_close(standard.std(0, correction=0), torch.ones(6), atol=1e-3, rtol=0)
 
 
-def test_a_constant_feature_is_ignored():
+def test_a_constant_feature_is_ignored() -> None:
     des, _ = data()
     des[:, 2] = 0.1
     probes = LinearProbes(6, 4, GRID)
@@ -89,7 +91,7 @@ def test_a_constant_feature_is_ignored():
     assert probes.standardise(des)[0, 2] == 0
 
 
-def test_chosen_probe_is_saved_and_read_back(tmp_path):
+def test_chosen_probe_is_saved_and_read_back(tmp_path: Path) -> None:
     des, _ = data()
     probes = LinearProbes(6, 4, GRID)
     with pytest.raises(RuntimeError, match="no feature statistics"):
@@ -103,7 +105,7 @@ def test_chosen_probe_is_saved_and_read_back(tmp_path):
     torch.testing.assert_close(read(des)[0], probes(des)[1])
 
 
-def test_bad_grid_is_named():
+def test_bad_grid_is_named() -> None:
     with pytest.raises(ValueError, match="grid is empty"):
         LinearProbes(6, 4, [])
     with pytest.raises(ValueError, match="learning rates > 0"):

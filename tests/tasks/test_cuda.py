@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone_config import Tuning
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.tiny import TinyQwen, build_qwen
 from emo_lightning.tasks.base import OptimConfig
@@ -95,7 +96,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_float32_learns_what_the_cpu_learns(tuning: Any, world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+def test_float32_learns_what_the_cpu_learns(tuning: Tuning, world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     config = lora(begun(tiny_qwen, tmp_path) if tuning == "lora" else tiny_qwen, tuning=tuning)
     task, found = fit(world_tars, tmp_path / "cuda", config)
     _, expected = fit(world_tars, tmp_path / "cpu", config, "cpu")
@@ -228,13 +229,13 @@ def test_one_rank_of_a_strategy_equals_none(name: str, world_tars: Path, tiny_qw
     """In float64: the adapter that is written, and the checkpoint, which any strategy takes up."""
     config = lora(begun(tiny_qwen, tmp_path), gradient_checkpointing=True)
 
-    def run(out: Path, strategy: Any, start: Path | None = None) -> dict[str, Tensor]:
+    def run(out: Path, strategy: str | ShardedStrategy, start: Path | None = None) -> dict[str, Tensor]:
         saver = ModelCheckpoint(dirpath=out, every_n_train_steps=1, save_top_k=-1, filename="{step}")
         options: dict[str, Any] = {"enable_checkpointing": True, "callbacks": [saver], "plugins": [DoublePrecision()]}
         fit(world_tars, out, config, strategy=strategy, start=start, **options)
         return load_file(out / "adapter" / "adapter_model.safetensors")
 
-    def strategy() -> Any:
+    def strategy() -> str | ShardedStrategy:
         return ShardedStrategy() if name == "fsdp" else name
 
     expected = run(tmp_path / "one", "auto")
@@ -250,7 +251,7 @@ def test_one_rank_of_a_strategy_equals_none(name: str, world_tars: Path, tiny_qw
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
 @pytest.mark.parametrize("tuning", ["lora", "full"])
-def test_strategies_train_in_bf16(name: str, tuning: Any, world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+def test_strategies_train_in_bf16(name: str, tuning: Tuning, world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     config = lora(tiny_qwen, tuning=tuning, gradient_checkpointing=True)
     _, expected = fit(world_tars, tmp_path / "one", config, precision="bf16-mixed")
     strategy = ShardedStrategy() if name == "fsdp" else name
@@ -269,7 +270,9 @@ def frozen(model: Path, **options: Any) -> Backbone:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.03)])
-def test_features_alone_equal_those_in_a_batch(dtype: Any, tolerance: float, world_tars: Path, tiny_qwen: Path) -> None:
+def test_features_alone_equal_those_in_a_batch(
+    dtype: Literal["float32", "bfloat16"], tolerance: float, world_tars: Path, tiny_qwen: Path
+) -> None:
     """Hidden states and DES of images of unequal sizes, padded left and right; bf16 within its 8 bits over four layers."""
     backbone = frozen(tiny_qwen, dtype=dtype)
     torch.manual_seed(0)
@@ -354,7 +357,13 @@ def test_des_and_probe_on_the_device(world_tars: Path, tiny_qwen: Path, tmp_path
     for row in range(24):
         assert relative(*(cache[row].hidden for cache in caches)) < 1e-4
 
-    def losses(out: Path, source: Any, device: str, backbone: BackboneConfig | None = None, **options: Any) -> list[float]:
+    def losses(
+        out: Path,
+        source: FeatureDataModule | LabelledDataModule,
+        device: str,
+        backbone: BackboneConfig | None = None,
+        **options: Any,
+    ) -> list[float]:
         recorder = Recorder()
         task = DESTask(
             DESHeadArgs(dropout=0.0),

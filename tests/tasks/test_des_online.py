@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.features import FeatureCache
@@ -64,15 +66,18 @@ class Steps(pl.Callback):
         self.metrics: list[dict[str, float]] = []
         self.heads = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         pl_module.train()  # as anybody may; the Trainer itself leaves modes alone
         if pl_module.backbone is not None:
             pl_module.backbone.base.lm_head.register_forward_hook(self._count)
 
-    def _count(self, *_: Any) -> None:
+    def _count(self, *_: object) -> None:
         self.heads += 1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
+        assert isinstance(outputs, Mapping)
         self.losses.append(float(outputs["loss"]))
         self.gradients.append(torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]).clone())
         assert pl_module.head.training
@@ -80,7 +85,7 @@ class Steps(pl.Callback):
             assert not any(module.training for module in pl_module.backbone.modules())
             assert not any(p.requires_grad or p.grad is not None for p in pl_module.backbone.parameters())
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.metrics.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")})
 
 

@@ -5,23 +5,29 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.data.batches import FeatureBatch
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
-from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
+from emo_lightning.data.features import FeatureCache, FeatureSample, FeatureWriter, collate_features
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.des import DESHead
+from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
@@ -47,19 +53,19 @@ def write_cache(folder: Path, count: int, seed: int, noise: float = 1.0, labelle
 
 
 @pytest.fixture(scope="module")
-def caches(tmp_path_factory) -> dict[str, str]:
+def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("caches")
     sizes = {"train": 150, "val": 45, "test": 45, "heldout": 20}
     return {name: write_cache(root / name, size, seed) for seed, (name, size) in enumerate(sizes.items())}
 
 
-def data_of(caches: dict[str, str], **arguments) -> FeatureDataModule:
+def data_of(caches: dict[str, str], **arguments: Any) -> FeatureDataModule:
     return FeatureDataModule(
         caches["train"], caches["val"], caches["test"], {"heldout": caches["heldout"]}, batch_size=16, **arguments
     )
 
 
-def trainer_of(folder: Path, epochs: int, **arguments) -> pl.Trainer:
+def trainer_of(folder: Path, epochs: int, **arguments: Any) -> pl.Trainer:
     options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     return pl.Trainer(
         default_root_dir=folder,
@@ -73,7 +79,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return DESHead.from_pretrained(folder / "head").state_dict()
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], **tolerance) -> None:
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], **tolerance: float) -> None:
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], msg=lambda m, name=name: f"{name}: {m}", **tolerance)
@@ -83,12 +89,15 @@ class LossLog(pl.Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: STEP_OUTPUT, batch: FeatureBatch, batch_idx: int
+    ) -> None:
+        assert isinstance(outputs, Mapping)
         self.losses.append(float(outputs["loss"]))
 
 
 @pytest.fixture(scope="module")
-def trained(caches, tmp_path_factory) -> Path:
+def trained(caches: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("des")
     task = DESTask(DESHeadArgs(des_dim=12), OptimConfig(lr=1e-2), contrastive_weight=0.1, intensity_weight=0.5)
     checkpoint = ModelCheckpoint(folder, monitor="val/loss", filename="best")
@@ -113,7 +122,7 @@ def scores_of(truth: torch.Tensor, predicted: torch.Tensor) -> dict[str, float]:
     }
 
 
-def test_probe_is_chosen_on_validation_and_reported_on_test(trained, caches, tmp_path):
+def test_probe_is_chosen_on_validation_and_reported_on_test(trained: Path, caches: dict[str, str], tmp_path: Path) -> None:
     task = ProbeTask(str(trained / "head"), learning_rates=[1e-7, 3e-2], weight_decays=[0.0, 0.1])
     data, trainer = data_of(caches), trainer_of(tmp_path, 5)
     trainer.fit(task, datamodule=data)
@@ -156,13 +165,15 @@ def test_probe_is_chosen_on_validation_and_reported_on_test(trained, caches, tmp
                 assert metrics[f"{part}/{name}"] == pytest.approx(value, abs=1e-3)
 
 
-def test_probe_that_was_not_fitted_is_not_reported(trained, caches, tmp_path):
+def test_probe_that_was_not_fitted_is_not_reported(trained: Path, caches: dict[str, str], tmp_path: Path) -> None:
     task = ProbeTask(str(trained / "head"))
     with pytest.raises(ValueError, match="no probe has been chosen"):
         trainer_of(tmp_path, 1).test(task, datamodule=data_of(caches), verbose=False)
 
 
-def test_probe_statistics_are_those_of_the_labelled_training_images(trained, caches, tmp_path):
+def test_probe_statistics_are_those_of_the_labelled_training_images(
+    trained: Path, caches: dict[str, str], tmp_path: Path
+) -> None:
     task = ProbeTask(str(trained / "head"), learning_rates=[1e-2], weight_decays=[0.0])
     trainer_of(tmp_path, 1).fit(task, datamodule=data_of(caches))
     cache, head = FeatureCache(caches["train"]), DESHead.from_pretrained(trained / "head")
@@ -172,13 +183,15 @@ def test_probe_statistics_are_those_of_the_labelled_training_images(trained, cac
     torch.testing.assert_close(1 / task.probes.scale, des.std(0, correction=0), atol=1e-5, rtol=1e-4)
 
 
-def test_resumed_fit_equals_the_uninterrupted_one(caches, tmp_path):
+def test_resumed_fit_equals_the_uninterrupted_one(caches: dict[str, str], tmp_path: Path) -> None:
     arguments = {"head": DESHeadArgs(dropout=0.3), "contrastive_weight": 0.1}
     whole, first, second = LossLog(), LossLog(), LossLog()
     trainer_of(tmp_path / "whole", 3, callbacks=[whole]).fit(DESTask(**arguments), datamodule=data_of(caches))
 
     class Stop(pl.Callback):
-        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        def on_train_batch_end(
+            self, trainer: pl.Trainer, module: pl.LightningModule, outputs: STEP_OUTPUT, batch: FeatureBatch, batch_idx: int
+        ) -> None:
             if trainer.global_step == 13:  # in the middle of the second epoch
                 trainer.save_checkpoint(tmp_path / "mid.ckpt")
                 trainer.should_stop = True
@@ -195,13 +208,13 @@ def test_resumed_fit_equals_the_uninterrupted_one(caches, tmp_path):
     same(weights(tmp_path / "rest"), weights(tmp_path / "whole"), atol=0, rtol=0)
 
 
-def built(caches, **arguments) -> DESTask:
+def built(caches: dict[str, str], **arguments: Any) -> DESTask:
     task = DESTask(DESHeadArgs(hidden_size=HIDDEN, dropout=0.0), **arguments)
     task.configure_model()
     return task
 
 
-def test_fillers_change_neither_loss_nor_gradient(caches):
+def test_fillers_change_neither_loss_nor_gradient(caches: dict[str, str]) -> None:
     cache = FeatureCache(caches["train"])
     task = built(caches, contrastive_weight=0.5, intensity_weight=0.5)
     results = []
@@ -218,7 +231,7 @@ def test_fillers_change_neither_loss_nor_gradient(caches):
     same(results[0][2], results[1][2], atol=1e-5, rtol=1e-4)
 
 
-def test_micro_batches_equal_one_batch(caches, tmp_path):
+def test_micro_batches_equal_one_batch(caches: dict[str, str], tmp_path: Path) -> None:
     """Fifteen batches of ten, three per step, against five of thirty, in the same order."""
     outcomes = []
     for size, accumulate in ((30, 1), (10, 3)):
@@ -230,6 +243,53 @@ def test_micro_batches_equal_one_batch(caches, tmp_path):
         trainer_of(folder, 1, accumulate_grad_batches=accumulate, precision="64-true").fit(task, datamodule=data)
         outcomes.append(weights(folder))
     same(*outcomes, atol=1e-6, rtol=1e-5)
+
+
+def test_a_new_loss_is_one_function_and_one_entry(
+    caches: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here: an embedding should be short, and its readout should give the class's number."""
+
+    def short(inputs: LossInputs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        assert inputs.readout is not None
+        assert inputs.readout.shape == (len(inputs.des), 3)
+        size = inputs.des.square().sum(-1) + inputs.readout.square().sum(-1)
+        return torch.where(inputs.counted, size, 0).sum(), None
+
+    monkeypatch.setitem(DES_LOSSES, "short", DESLoss(short, readout=3))
+    lengths = []
+    for name, losses in (("without", None), ("with", {"short": 0.1})):
+        task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), losses=losses)
+        trainer_of(tmp_path / name, 2).fit(task, datamodule=data_of(caches))
+        cache = FeatureCache(caches["val"])
+        batch = collate_features([cache[i] for i in range(len(cache))])
+        head = DESHead.from_pretrained(tmp_path / name / "head")
+        lengths.append(float(head(batch["hidden_states"], batch["mask"]).detach().norm(dim=-1).mean()))
+    assert lengths[1] < 0.8 * lengths[0]
+    # Not part of the head that is kept, but of a checkpoint.
+    assert "short.weight" in task.state_dict()
+    assert not any("short" in key for key in weights(tmp_path / "with"))
+
+
+@pytest.mark.parametrize(
+    ("losses", "message"),
+    [
+        ({"ordinal": 1.0}, r"model\.losses: found 'ordinal'; allowed: none"),
+        ({"contrastive": 1.0}, r"'contrastive' has a key of its own; set model\.contrastive_weight"),
+        ({"intensity": 1.0}, r"'intensity' has a key of its own; set model\.intensity_weight"),
+    ],
+)
+def test_a_loss_that_there_is_not_is_refused(losses: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DESTask(losses=losses)
+
+
+def test_a_negative_weight_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DES_LOSSES, "short", DESLoss(lambda inputs: (inputs.des.sum(), None)))
+    with pytest.raises(InputError, match=r"model\.losses\.short is -1; expected at least 0"):
+        DESTask(losses={"short": -1})
+    with pytest.raises(InputError, match=r"model\.contrastive_weight is -1"):
+        DESTask(contrastive_weight=-1)
 
 
 class ToyBackbone(nn.Module):
@@ -265,8 +325,8 @@ class OnlineData(pl.LightningDataModule):
         return self.cached.train_batches(world_size)
 
     def loader(self, name: str, shuffle: bool) -> ResumableLoader:
-        def collate(samples):
-            batch = collate_features(samples)
+        def collate(samples: list[FeatureSample]) -> dict[str, Any]:
+            batch: dict[str, Any] = dict(collate_features(samples))
             rows = [ids_of(int(key)) for key in batch["key"]]
             width = max(map(len, rows))
             batch["input_ids"] = torch.stack([nn.functional.pad(row, (width - len(row), 0), value=11) for row in rows])
@@ -284,7 +344,7 @@ class OnlineData(pl.LightningDataModule):
         return self.loader("val", False)
 
 
-def test_online_equals_cached(tmp_path):
+def test_online_equals_cached(tmp_path: Path) -> None:
     paths = {}
     for name, indices in (("train", range(40)), ("val", range(40, 56))):
         paths[name] = str(tmp_path / name)
@@ -319,7 +379,9 @@ def test_online_equals_cached(tmp_path):
         task.load_state_dict(state)
 
 
-def test_sets_without_a_label_and_wrong_shapes_stop_before_the_first_step(trained, caches, tmp_path):
+def test_sets_without_a_label_and_wrong_shapes_stop_before_the_first_step(
+    trained: Path, caches: dict[str, str], tmp_path: Path
+) -> None:
     bare = write_cache(tmp_path / "bare", 6, 9, labelled=False)
     with pytest.raises(ValueError, match=r"no sample of the set 'val' .* has an emotion label"):
         trainer_of(tmp_path, 1).fit(DESTask(), datamodule=FeatureDataModule(caches["train"], bare))
@@ -360,7 +422,7 @@ test = trainer("probe"); test.test(probe, datamodule=data, verbose=False)
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(caches, tmp_path):
+def test_two_ranks_equal_one(caches: dict[str, str], tmp_path: Path) -> None:
     """150 images in global batches of 24: the last steps are uneven over ranks, and images without label unevenly spread."""
     script = tmp_path / "script.py"
     script.write_text(TWO_RANKS)

@@ -6,13 +6,15 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from safetensors.torch import load_file
 
 from emo_lightning.data.collate import IGNORE, Collator, Question
@@ -103,7 +105,9 @@ class Recorder(pl.Callback):
         self.losses: list[float] = []
         self.gradients: list[torch.Tensor] = []
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
+    ) -> None:
         self.losses.append(float(trainer.callback_metrics["train/loss"]))
         # Lightning clears gradients before the next backward, so those of the step are still there.
         self.gradients.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]).clone())
@@ -321,12 +325,15 @@ def test_parameter_without_gradient_stops(world_tars: Path, tiny_qwen: Path, tmp
         trainer(tmp_path, max_steps=1).fit(task, datamodule=data(world_tars))
 
 
+Collate = Callable[[list[Question]], Any]
+
+
 class Dropping(ConversationDataModule):
     """Loses a part of every batch."""
 
     lost = "mm_token_type_ids"
 
-    def collate_fn(self) -> Any:
+    def collate_fn(self) -> Collate:
         collate = super().collate_fn()
         return lambda questions: {k: v for k, v in collate(questions).items() if k != self.lost}
 
@@ -334,7 +341,7 @@ class Dropping(ConversationDataModule):
 class Cutting(Dropping):
     """Cuts every sequence, as truncation to a length would."""
 
-    def collate_fn(self) -> Any:
+    def collate_fn(self) -> Collate:
         collate = ConversationDataModule.collate_fn(self)
         names = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
         return lambda questions: {k: v[:, 8:] if k in names else v for k, v in collate(questions).items()}
@@ -343,7 +350,7 @@ class Cutting(Dropping):
 class Unsupervised(Dropping):
     """Has no target."""
 
-    def collate_fn(self) -> Any:
+    def collate_fn(self) -> Collate:
         collate = ConversationDataModule.collate_fn(self)
         return lambda questions: {k: torch.full_like(v, IGNORE) if k == "labels" else v for k, v in collate(questions).items()}
 
@@ -394,7 +401,7 @@ def test_rates_and_decay_reach_the_optimiser(world_tars: Path, tiny_qwen: Path, 
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_schedules_rise_to_the_peak_and_fall(schedule: Any) -> None:
+def test_schedules_rise_to_the_peak_and_fall(schedule: Literal["cosine", "linear", "constant"]) -> None:
     """Against the formulas: linear warm-up, then half a cosine, a line, or the peak, down to `final`."""
     optim = OptimConfig(schedule=schedule, warmup=0.1, final=0.2)
     factors = [optim.factor(step, 100) for step in range(101)]
@@ -417,7 +424,9 @@ def test_the_schedule_ends_with_the_fit(world_tars: Path, tiny_qwen: Path, tmp_p
     rates: list[float] = []
 
     class Rates(pl.Callback):
-        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        def on_before_optimizer_step(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+        ) -> None:
             rates.append(optimizer.param_groups[0]["lr"])
 
     task = SFTTask(BackboneConfig(str(tiny_qwen), tuning="lora"), OptimConfig(lr=1.0, schedule="linear", warmup=0))

@@ -18,6 +18,7 @@ from emo_lightning.core.records import Box
 Size = tuple[int, int]
 """`(width, height)` in pixels, the order of PIL."""
 
+
 class BoxCodec(Protocol):
     """How a family of models writes a box. Boxes are `(x1, y1, x2, y2)`; sizes are `(width, height)`."""
 

@@ -83,9 +83,7 @@ class Qwen25VL(Family):
     def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
         """See `Family.check_images`."""
         if "mm_token_type_ids" not in batch:
-            msg = (
-                f"batch lacks 'mm_token_type_ids': without it {self.title} uses 1-D positions for images; pass the collator's batch"
-            )
+            msg = f"batch lacks 'mm_token_type_ids': without it {self.title} uses 1-D positions for images; pass the collator's batch"
             raise ValueError(msg)
         inputs = self.model_inputs(batch)
         expected = int((inputs["image_grid_thw"].prod(-1) // processor.image_processor.merge_size**2).sum())

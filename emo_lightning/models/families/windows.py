@@ -57,7 +57,9 @@ def windowed_attention(
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scaling: float | None) -> Tensor:
     """Attention of queries, keys and values (windows, heads, longest, d); gives (windows, longest, heads, d)."""
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling).transpose(1, 2)
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
+    ).transpose(1, 2)
 
 
 def attend_in_windows(visual: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ class Run:
         said: replies by model, in the order of the questions; the last one is given again and again.
     """
 
-    def __init__(self, root: Path, write_config: Any, toys: list, said: dict[str, list[dict[str, Any]]]) -> None:
+    def __init__(
+        self, root: Path, write_config: Callable[..., Path], toys: list, said: dict[str, list[dict[str, Any]]]
+    ) -> None:
         vote = {"emotion": "awe", "confidence": 0.9}
         said = {"sim-gpt": [FULL], "sim-gemini": [FULL], "sim-emovit": [vote], "sim-critic": [inspection()], **said}
         asked: Counter[str] = Counter()
@@ -66,7 +69,7 @@ class Run:
             ((item, self.outcome),) = store.ledger.outcomes()
             self.exported = sum(self._export(store, root / "tars").values())
         self.record = Record.from_json(self.outcome.record, item.id)
-        self.lineage = self.record.provenance
+        self.lineage: dict[str, Any] = self.record.provenance
 
     def _export(self, store: Store, tars: Path) -> dict[str, int]:
         if self.outcome.state == "valid":
@@ -77,14 +80,14 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path: Path, write_config: Any, toys: list, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(tmp_path: Path, write_config: Callable[..., Path], toys: list, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     return lambda **said: Run(
         tmp_path / "store", write_config, toys, {f"sim-{model}": replies for model, replies in said.items()}
     )
 
 
-def test_instructions_go_to_who_can_follow_them_and_change_what_was_criticised(run: Any) -> None:
+def test_instructions_go_to_who_can_follow_them_and_change_what_was_criticised(run: Callable[..., Run]) -> None:
     second = {
         **FULL,
         "subject": "wolf",
@@ -127,7 +130,7 @@ def test_instructions_go_to_who_can_follow_them_and_change_what_was_criticised(r
     assert first["triplet_check"] == "about the triplet_check", "the chain of thought is kept"
 
 
-def test_a_criticised_emotion_is_pooled_again(run: Any) -> None:
+def test_a_criticised_emotion_is_pooled_again(run: Callable[..., Run]) -> None:
     asks = inspection("revisable", own="fear", instructions="It frightens.", emotion="revisable")
     again = {**FULL, "emotion": "fear", "confidence": 0.95, "subject": "cat"}
     done = run(
@@ -144,7 +147,7 @@ def test_a_criticised_emotion_is_pooled_again(run: Any) -> None:
     assert done.record.emotion_scores[Emotion.FEAR] == done.record.confidence > 0.5
 
 
-def test_three_revisions_then_a_human(run: Any) -> None:
+def test_three_revisions_then_a_human(run: Callable[..., Run]) -> None:
     done = run(critic=[inspection("revisable", instructions="Look again.", description="revisable")])
     assert {model: len(prompts) for model, prompts in done.prompts.items()} == {
         "sim-gpt": 4,
@@ -162,14 +165,14 @@ def test_three_revisions_then_a_human(run: Any) -> None:
     assert done.exported == 0
 
 
-def test_what_the_critic_discards_is_asked_no_more(run: Any) -> None:
+def test_what_the_critic_discards_is_asked_no_more(run: Callable[..., Run]) -> None:
     done = run(critic=[inspection("discarded", instructions="A blank page.", triplet="revisable")])
     assert (done.outcome.state, done.outcome.revisions, len(done.prompts["sim-gpt"])) == ("discarded", 0, 1)
     assert done.lineage["critic"][0]["instructions"] == "A blank page."
     assert done.exported == 0
 
 
-def test_close_votes_are_decided_by_the_critic_and_clear_ones_are_not(run: Any) -> None:
+def test_close_votes_are_decided_by_the_critic_and_clear_ones_are_not(run: Callable[..., Run]) -> None:
     fear = {**FULL, "emotion": "fear", "confidence": 0.6}
     awe = {**FULL, "emotion": "awe", "confidence": 0.55}
     votes = {"gpt": [fear], "gemini": [awe], "emovit": [{"emotion": "contentment", "confidence": 0.125}]}
@@ -182,7 +185,7 @@ def test_close_votes_are_decided_by_the_critic_and_clear_ones_are_not(run: Any) 
     assert '"contested": true' in done.prompts["sim-critic"][0]
 
 
-def test_an_accepted_pool_stands_whatever_the_critic_would_say(run: Any) -> None:
+def test_an_accepted_pool_stands_whatever_the_critic_would_say(run: Callable[..., Run]) -> None:
     done = run(critic=[inspection(own="fear")])
     assert done.lineage["pool"]["contested"] is False
     assert (done.outcome.state, done.record.emotion) == ("valid", Emotion.AWE)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from itertools import pairwise
 from pathlib import Path
@@ -37,7 +38,7 @@ def noisy(config: dict) -> None:
         model["too_many_requests"] = 0.1
 
 
-def test_the_whole_pass_is_paid_once_and_reproducible(tmp_path: Path, toys: list, write_config) -> None:
+def test_the_whole_pass_is_paid_once_and_reproducible(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     path = write_config(noisy)
     config = DemoConfig.load(path)
     exported = []
@@ -65,13 +66,15 @@ def test_the_whole_pass_is_paid_once_and_reproducible(tmp_path: Path, toys: list
                     assert record.emotion is max(record.emotion_scores, key=record.emotion_scores.__getitem__)
                     assert record.confidence == record.emotion_scores[record.emotion]
                 assert record.provenance["outcome"] == outcome.state
-                assert len(record.provenance["critic"]) <= config.max_revisions + 1
+                critic = record.provenance["critic"]
+                assert isinstance(critic, list)
+                assert len(critic) <= config.max_revisions + 1
         assert sum(manifest["counts"].values()) == report.outcomes["valid"] > len(toys) / 2
         exported.append({p.name: p.read_bytes() for p in (root / "tars").iterdir()})
     assert exported[0] == exported[1], "equal replies give equal bytes, whatever the order they came in"
 
 
-def test_nothing_but_the_image_reaches_a_model(tmp_path: Path, toys: list, write_config) -> None:
+def test_nothing_but_the_image_reaches_a_model(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     path = write_config()
     import_toys(tmp_path / "s", toys)
     with simulated_annotators([r for r, _ in toys], path) as server:
@@ -90,7 +93,7 @@ def test_nothing_but_the_image_reaches_a_model(tmp_path: Path, toys: list, write
 
 
 def test_a_new_critic_prompt_costs_no_annotator_call(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_config()
     config = DemoConfig.load(path)
@@ -111,10 +114,12 @@ def test_a_new_critic_prompt_costs_no_annotator_call(
 # -- servers that misbehave ----------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_lost_after_sending_is_unknown_and_not_sent_again(tmp_path: Path, toys: list, write_config) -> None:
+def test_a_connection_lost_after_sending_is_unknown_and_not_sent_again(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
-    lost = []
+    lost: list[dict[str, object]] = []
 
     def drop_first_gpt(handler: BaseHTTPRequestHandler, body: dict) -> None:
         if body["model"] == "sim-gpt" and not lost:
@@ -137,7 +142,7 @@ def test_a_connection_lost_after_sending_is_unknown_and_not_sent_again(tmp_path:
 
 
 def test_a_server_that_is_not_there_ends_the_pass_and_costs_nothing(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def few(config: dict) -> None:
         for endpoint in [*config["annotators"], config["critic"]]:
@@ -150,7 +155,9 @@ def test_a_server_that_is_not_there_ends_the_pass_and_costs_nothing(
     assert {state for state, *_ in calls(tmp_path / "s")} == {"unsent"}
 
 
-def test_rejections_are_retried_each_a_row_and_retry_after_is_obeyed(tmp_path: Path, toys: list, write_config) -> None:
+def test_rejections_are_retried_each_a_row_and_retry_after_is_obeyed(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
     times: list[float] = []
@@ -171,7 +178,9 @@ def test_rejections_are_retried_each_a_row_and_retry_after_is_obeyed(tmp_path: P
     assert sorted(state for state, *_ in calls(tmp_path / "s")) == ["rejected"] * 2 + ["reply"] * 4
 
 
-def test_invalid_replies_are_paid_kept_and_asked_again_twice_with_the_error(tmp_path: Path, toys: list, write_config) -> None:
+def test_invalid_replies_are_paid_kept_and_asked_again_twice_with_the_error(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
 
@@ -190,7 +199,7 @@ def test_invalid_replies_are_paid_kept_and_asked_again_twice_with_the_error(tmp_
     assert report.tally.cost_nano == 3 * (100 * gemini + outputs) + (100 * gpt + outputs) + (100 * critic + outputs)
 
 
-def test_a_wrong_key_ends_the_pass_with_one_message(tmp_path: Path, toys: list, write_config) -> None:
+def test_a_wrong_key_ends_the_pass_with_one_message(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys)
     with (
@@ -202,7 +211,7 @@ def test_a_wrong_key_ends_the_pass_with_one_message(tmp_path: Path, toys: list, 
 
 
 def test_missing_key_and_price_stop_before_the_first_request(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_toys(tmp_path / "s", toys[:1])
     config = DemoConfig.load(write_config(lambda c: c["critic"].update(model="unheard-of")))
@@ -238,7 +247,7 @@ def test_unsent_is_told_from_lost_on_both_transports() -> None:
     assert not never_sent(httpx2.ReadTimeout(""))
 
 
-def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_config) -> None:
+def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     """kill -9 in the middle, then Ctrl-C, then `kill`, then to the end: what was received is used, only what was in flight is bought
     twice."""
 

@@ -14,12 +14,12 @@ WEIGHTS = {"emovit": 0.4, "gemini": 0.3, "gpt": 0.3}
 
 
 def vote(emotion: str, confidence: float) -> EmotionVote:
-    return EmotionVote(emotion=emotion, confidence=confidence)
+    return EmotionVote(emotion=Emotion(emotion), confidence=confidence)
 
 
 def full(emotion: str = "awe", intensity: int = 5, **text: str) -> FullAnnotation:
     fields = {"description": "d", "background": "b", "attribute": "a", "subject": "s"} | text
-    return FullAnnotation(emotion=emotion, confidence=0.8, intensity=intensity, **fields)
+    return FullAnnotation(emotion=Emotion(emotion), confidence=0.8, intensity=intensity, **fields)
 
 
 def test_pool_equals_the_formula() -> None:
@@ -90,17 +90,8 @@ def draft(contested: bool = False) -> Draft:
 
 def reply(own: str = "awe", overall: str = "valid", **verdicts: str) -> CriticReply:
     fields = {f"{f}_verdict": verdicts.get(f, "valid") for f in ("description", "triplet", "emotion", "intensity")}
-    return CriticReply(
-        scene="",
-        description_check="",
-        triplet_check="",
-        emotion_check="",
-        emotion=own,
-        intensity_level="high",
-        overall=overall,
-        instructions="",
-        **fields,
-    )
+    steps = dict.fromkeys(("scene", "description_check", "triplet_check", "emotion_check", "instructions"), "")
+    return CriticReply.model_validate({**steps, **fields, "emotion": own, "intensity_level": "high", "overall": overall})
 
 
 def test_fields_decide_and_only_overall_discards() -> None:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import psutil
 import pytest
@@ -18,12 +18,16 @@ import pytest
 from data_prep.engine import Result, Row, Step
 from tests.patience import PATIENCE
 
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+_T = TypeVar("_T")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _STORE = 80 * 2**20
 
 
 @pytest.fixture(scope="package")
-def cluster() -> Iterator[Any]:
+def cluster() -> Iterator[Cluster]:
     """Two nodes of one core each; the driver is connected to the first."""
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
@@ -44,10 +48,10 @@ def cluster() -> Iterator[Any]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
+def _patient(get_node: Callable[..., _T]) -> Callable[..., _T]:
     """A node that starts is given up after 30 seconds, which a busy machine takes; asked like this, it has ten minutes."""
 
-    def ask(*arguments: Any) -> Any:
+    def ask(*arguments: object) -> _T:
         end = time.monotonic() + PATIENCE
         while True:
             try:
@@ -61,7 +65,7 @@ def _patient(get_node: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def doomed(cluster: Any) -> Iterator[Any]:
+def doomed(cluster: Cluster) -> Iterator[Callable[[], None]]:
     """A third node; call it to kill it, all its processes at once, as when its power goes."""
     node = cluster.add_node(num_cpus=1, object_store_memory=_STORE)
 
@@ -92,13 +96,13 @@ class Where(Step[int]):
     def prepare(self, data: bytes) -> int:
         return len(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[int]], list[Result]]:
         import ray
 
         node = ray.get_runtime_context().get_node_id()
         (self._folder / str(os.getpid())).touch()
 
-        def compute(rows: Sequence[Row], sizes: Sequence[Any]) -> list[Result]:
+        def compute(rows: Sequence[Row], sizes: Sequence[int]) -> list[Result]:
             end = time.monotonic() + PATIENCE
             while len(list(self._folder.iterdir())) < self._processes and time.monotonic() < end:
                 time.sleep(0.02)

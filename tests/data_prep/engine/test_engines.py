@@ -9,7 +9,7 @@ import pickle
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -25,6 +25,9 @@ from emo_lightning.core.errors import UserError
 from tests.data_prep.dedup.test_dedup import encoded, item, scene
 from tests.data_prep.serving import import_toys
 
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
 KEY = "a-key-that-must-not-be-written"
 
 
@@ -39,7 +42,9 @@ def noisy(config: dict) -> None:
         model["too_many_requests"] = 0.1
 
 
-def test_both_engines_give_the_same_tars(cluster: Any, tmp_path: Path, toys: list, write_config) -> None:
+def test_both_engines_give_the_same_tars(
+    cluster: Cluster, tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     path, exported = write_config(noisy), []
     for engine in ("local", "ray"):
         root = tmp_path / engine
@@ -67,7 +72,7 @@ def test_both_engines_give_the_same_tars(cluster: Any, tmp_path: Path, toys: lis
     assert states["rejected"] > 0, "429s are written down by the senders too"
 
 
-def test_both_engines_find_the_same_duplicates(cluster: Any, store: Store, tmp_path: Path) -> None:
+def test_both_engines_find_the_same_duplicates(cluster: Cluster, store: Store, tmp_path: Path) -> None:
     from data_prep.dedup.run import DedupSettings, dedup
 
     store.import_items([item(f"twin-{n}", encoded(scene(n, (40, 30)).resize((80, 60)))) for n in (3, 5, 7)])
@@ -90,7 +95,7 @@ class Refusing(Step[int]):
     def prepare(self, data: bytes) -> int:
         return len(data)
 
-    def load(self) -> Callable[[Sequence[Row], Sequence[Any]], list[Result]]:
+    def load(self) -> Callable[[Sequence[Row], Sequence[int]], list[Result]]:
         raise UserError("the model is another one here")
 
 
@@ -110,14 +115,14 @@ def rows_of(store: Store) -> list[Row]:
     return [Row(*row) for row in found]
 
 
-def test_many_batches_are_read_by_few_processes(cluster: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_batches_are_read_by_few_processes(cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading takes no core from the steps: unbounded, Ray starts a process for every batch that waits (34 for 60 of them)."""
     import ray.data
 
     asked: list[dict[str, Any]] = []
     real = ray.data.Dataset.map_batches
 
-    def noted(data: Any, function: Any, **options: Any) -> Any:
+    def noted(data: ray.data.Dataset, function: Callable[..., object], **options: object) -> object:
         asked.append(options)
         return real(data, function, **options)
 
@@ -127,7 +132,7 @@ def test_many_batches_are_read_by_few_processes(cluster: Any, store: Store, monk
     assert len(asked) == 2
 
 
-def test_what_goes_wrong_on_a_worker_is_one_message(cluster: Any, store: Store) -> None:
+def test_what_goes_wrong_on_a_worker_is_one_message(cluster: Cluster, store: Store) -> None:
     assert list(RayEngine().map(store, [], Refusing())) == []
     batches = in_batches(rows_of(store), 30)
     with pytest.raises(EngineError, match=r"^the model is another one here$"):
@@ -143,7 +148,7 @@ def test_without_ray_one_line_names_the_extra(
     Store(tmp_path / "s", write=True).close()
     real = builtins.__import__
 
-    def no_ray(name: str, *arguments: Any, **more: Any) -> Any:
+    def no_ray(name: str, *arguments: object, **more: object) -> object:
         if name == "ray" or name.startswith("ray."):
             raise ModuleNotFoundError("No module named 'ray'", name="ray")
         return real(name, *arguments, **more)
@@ -161,7 +166,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(
     """Also where it does, and wants a token: Ray says the same then."""
     ray = pytest.importorskip("ray")
 
-    def refused(**options: Any) -> None:
+    def refused(**options: object) -> None:
         raise ConnectionError("Failed to connect to Ray cluster at h:1\nand much more")
 
     Store(tmp_path / "s", write=True).close()
@@ -200,7 +205,7 @@ class Together(Step[list[Any]]):
 
 
 @pytest.mark.slow
-def test_every_model_computes_the_same_on_a_cluster(cluster: Any, store: Store, tmp_path: Path) -> None:
+def test_every_model_computes_the_same_on_a_cluster(cluster: Cluster, store: Store, tmp_path: Path) -> None:
     """A ViT, Grounding DINO, SAM and InstructBLIP in their true architectures, with random weights."""
     import torch
     from transformers import ViTConfig, ViTImageProcessor, ViTModel

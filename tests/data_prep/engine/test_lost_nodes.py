@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -24,6 +24,9 @@ from data_prep.store.store import Store, StoreError
 from tests.data_prep.dedup.test_dedup import encoded, item, scene
 from tests.data_prep.engine.conftest import Where
 from tests.data_prep.serving import import_toys
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 _IN_FLIGHT = 12
 
@@ -48,7 +51,7 @@ def tars(root: Path) -> dict[str, bytes]:
 
 
 def test_a_node_lost_while_it_waits_for_replies(
-    cluster: Any, doomed: Callable[[], None], tmp_path: Path, toys: list, write_config
+    cluster: Cluster, doomed: Callable[[], None], tmp_path: Path, toys: list, write_config: Callable[..., Path]
 ) -> None:
     toys = toys[:9]
     for name in ("local", "ray"):
@@ -83,7 +86,7 @@ def test_a_node_lost_while_it_waits_for_replies(
     assert tars(tmp_path / "ray") == tars(tmp_path / "local"), "to the byte, as if nothing had happened"
 
 
-def test_a_node_lost_while_it_hashes(cluster: Any, doomed: Callable[[], None], tmp_path: Path) -> None:
+def test_a_node_lost_while_it_hashes(cluster: Cluster, doomed: Callable[[], None], tmp_path: Path) -> None:
     pictures = [item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(320)]
     found = []
     for engine in (LOCAL, RayEngine()):
@@ -96,7 +99,7 @@ def test_a_node_lost_while_it_hashes(cluster: Any, doomed: Callable[[], None], t
     assert found[0] == found[1]
 
 
-def test_a_node_lost_while_a_model_computes(cluster: Any, doomed: Callable[[], None], tmp_path: Path) -> None:
+def test_a_node_lost_while_a_model_computes(cluster: Cluster, doomed: Callable[[], None], tmp_path: Path) -> None:
     """Batches go to all nodes as the caller made them, come back in order, and none is lost with a node."""
     with Store(tmp_path / "s", write=True) as store:
         store.import_items([item(f"i-{n}", encoded(scene(n, (40, 30)))) for n in range(41)])
@@ -112,7 +115,7 @@ def test_a_node_lost_while_a_model_computes(cluster: Any, doomed: Callable[[], N
         assert len({node for node, *_ in found}) == 3
 
 
-def test_the_ledger_is_lent_with_its_lock_and_comes_back(cluster: Any, tmp_path: Path) -> None:
+def test_the_ledger_is_lent_with_its_lock_and_comes_back(cluster: Cluster, tmp_path: Path) -> None:
     import ray
 
     from data_prep.engine.ray_ledger import ledger_in_actor

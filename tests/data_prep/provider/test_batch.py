@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,7 +49,9 @@ def faulty(config: dict) -> None:
         model["invalid_json"] = 0.1
 
 
-def test_batches_give_the_same_records_for_half_the_money(tmp_path: Path, toys: list, write_config) -> None:
+def test_batches_give_the_same_records_for_half_the_money(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     """With failing lines, expired batches and replies off the schema on the way."""
     path = write_config(faulty)
     config = DemoConfig.load(path)
@@ -76,7 +79,7 @@ def test_batches_give_the_same_records_for_half_the_money(tmp_path: Path, toys: 
 
 
 def test_a_batch_whose_creation_is_unknown_is_found_again(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process dies after the provider took the batch and before it is written down; another dies before."""
     path = write_config(lambda c: c.update(batches={"poll_seconds": 0.05, "settle_seconds": 0.2}))
@@ -114,7 +117,7 @@ def test_a_batch_whose_creation_is_unknown_is_found_again(
 
 
 def test_without_batch_open_batches_are_collected_and_nothing_is_asked_twice(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def slow(config: dict) -> None:
         config["simulation"]["batches"] = {"seconds": 0.5}
@@ -141,7 +144,11 @@ def test_without_batch_open_batches_are_collected_and_nothing_is_asked_twice(
 
 
 def test_cancelled_batches_keep_what_they_answered(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    toys: list,
+    write_config: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = write_config(lambda c: c["simulation"].update(batches={"seconds": 60}))
     config = DemoConfig.load(path)
@@ -165,7 +172,7 @@ def test_cancelled_batches_keep_what_they_answered(
     assert "cost of this run" in capsys.readouterr().out
 
 
-def test_batch_mode_needs_endpoints_and_prices(tmp_path: Path, toys: list, write_config) -> None:
+def test_batch_mode_needs_endpoints_and_prices(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     import_toys(tmp_path / "s", toys[:1])
 
     def none(config: dict) -> None:
@@ -180,7 +187,7 @@ def test_batch_mode_needs_endpoints_and_prices(tmp_path: Path, toys: list, write
 
 
 def test_a_batch_is_not_forgotten_when_the_address_changes(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_toys(tmp_path / "s", toys[:1])
     with Store(tmp_path / "s", write=True) as store:
@@ -198,7 +205,7 @@ def test_a_batch_is_not_forgotten_when_the_address_changes(
 
 
 def test_a_batch_that_the_provider_declines_ends_the_pass(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_config()
     import_toys(tmp_path / "s", toys[:1])
@@ -228,7 +235,7 @@ def test_a_garbled_line_of_a_result_file_hides_no_other() -> None:
 
 
 def test_a_creation_that_fails_is_neither_forgotten_nor_made_twice(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Busy (429), failed (503), and failed though the batch was made: the pass goes on by itself, to its end."""
 
@@ -252,7 +259,9 @@ def test_a_creation_that_fails_is_neither_forgotten_nor_made_twice(
     assert "completed" in ends
 
 
-def test_a_provider_that_makes_no_batch_for_long_ends_the_pass(tmp_path: Path, toys: list, write_config) -> None:
+def test_a_provider_that_makes_no_batch_for_long_ends_the_pass(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     def never(config: dict) -> None:
         config["simulation"]["batches"] = {"create_error": 1.0}
         config["batches"] = {"poll_seconds": 0.05, "settle_seconds": 0.0}

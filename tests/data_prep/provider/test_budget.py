@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def test_a_reply_above_its_bound_raises_the_bounds_after_it() -> None:
 
 @pytest.mark.parametrize("share", [0.02, 0.4])
 def test_a_pass_stops_before_its_budget_and_goes_on_with_a_larger_one(
-    share: float, tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
+    share: float, tmp_path: Path, toys: list, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config()
     whole, root, toys = tmp_path / "whole", tmp_path / "s", toys[:8]
@@ -97,7 +98,9 @@ def test_a_pass_stops_before_its_budget_and_goes_on_with_a_larger_one(
         assert sum(row["nano_dollars"] for row in sim.bill().values()) == all_of_it
 
 
-def test_the_budget_of_a_store_counts_earlier_runs_and_unknown_outcomes(tmp_path: Path, toys: list, write_config) -> None:
+def test_the_budget_of_a_store_counts_earlier_runs_and_unknown_outcomes(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:6])
 
@@ -121,7 +124,7 @@ def test_the_budget_of_a_store_counts_earlier_runs_and_unknown_outcomes(tmp_path
         assert report.outcomes["valid"] == 6
 
 
-def test_a_budget_needs_a_limit_on_every_reply(tmp_path: Path, toys: list, write_config) -> None:
+def test_a_budget_needs_a_limit_on_every_reply(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     config = DemoConfig.load(write_config(lambda c: c["critic"].update(parameters={"temperature": 0})))
     import_toys(tmp_path / "s", toys[:1])
     with pytest.raises(ConfigError, match="critic: a budget needs a limit"):
@@ -133,7 +136,7 @@ def test_a_budget_needs_a_limit_on_every_reply(tmp_path: Path, toys: list, write
 
 
 def test_a_reply_without_usage_is_counted_at_its_bound(
-    tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = DemoConfig.load(write_config())
     import_toys(tmp_path / "s", toys[:1])
@@ -159,7 +162,7 @@ def test_a_reply_without_usage_is_counted_at_its_bound(
 
 
 def test_the_estimate_asks_nobody_and_counts_what_the_ledger_has(
-    tmp_path: Path, toys: list, write_config, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config()
     config = DemoConfig.load(path)
@@ -190,7 +193,9 @@ def test_the_estimate_asks_nobody_and_counts_what_the_ledger_has(
     assert gpt.requests == pytest.approx((len(toys) - 8) * 1.25, abs=1)
 
 
-def test_an_endpoint_that_wants_a_long_pause_or_has_no_quota_ends_the_pass(tmp_path: Path, toys: list, write_config) -> None:
+def test_an_endpoint_that_wants_a_long_pause_or_has_no_quota_ends_the_pass(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     from data_prep.provider.failures import CallError
 
     config = DemoConfig.load(write_config())
@@ -209,7 +214,7 @@ def test_an_endpoint_that_wants_a_long_pause_or_has_no_quota_ends_the_pass(tmp_p
     assert {state for state, *_ in calls(tmp_path / "s")} == {"rejected"}
 
 
-def test_counters_are_what_the_tables_hold(tmp_path: Path, toys: list, write_config) -> None:
+def test_counters_are_what_the_tables_hold(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:
     """After a pass, after replaced and deleted rows, and in a ledger of an older program."""
     path = write_config(lambda c: c["simulation"]["models"]["sim-gpt"].update(invalid_json=0.3))
     root = tmp_path / "s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -27,7 +28,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
 
 
-def test_annotator_and_critic_of_one_model_share_its_rate(tmp_path: Path, write_config) -> None:
+def test_annotator_and_critic_of_one_model_share_its_rate(tmp_path: Path, write_config: Callable[..., Path]) -> None:
     config = DemoConfig.load(write_config(lambda c: c["critic"].update(model="sim-gpt")))
     with Store(tmp_path / "s", write=True) as store:
         caller = Caller(store.ledger, load_prices(config.prices), config.endpoints)
@@ -38,7 +39,9 @@ def test_annotator_and_critic_of_one_model_share_its_rate(tmp_path: Path, write_
     assert len(apart) == 4, "another address is another account"
 
 
-def test_a_retry_after_date_is_obeyed_by_every_caller_of_the_model(tmp_path: Path, toys: list, write_config) -> None:
+def test_a_retry_after_date_is_obeyed_by_every_caller_of_the_model(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     def one_at_a_time(config: dict) -> None:
         # Else others may be on their way when the first is refused, and arrive late on a busy machine.
         for annotator in config["annotators"]:
@@ -65,7 +68,9 @@ def test_a_retry_after_date_is_obeyed_by_every_caller_of_the_model(tmp_path: Pat
     assert min(arrived[1:]) >= told[0]
 
 
-def test_an_intent_that_was_not_sent_is_said_to_be_unsent_when_a_pause_comes(tmp_path: Path, toys: list, write_config) -> None:
+def test_an_intent_that_was_not_sent_is_said_to_be_unsent_when_a_pause_comes(
+    tmp_path: Path, toys: list, write_config: Callable[..., Path]
+) -> None:
     def one_at_a_time(config: dict) -> None:
         config["annotators"] = [{**config["annotators"][0], "role": "full", "weight": 1.0, "concurrency": 1}]
         config["preferred"] = config["annotators"][0]["name"]

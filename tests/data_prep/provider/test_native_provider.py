@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +93,8 @@ def test_a_pass_over_a_native_provider_books_its_cost(
     seen: list[tuple[str, dict[str, str], dict[str, Any]]] = []
 
     class Server(Handler):
-        def do_POST(self: BaseHTTPRequestHandler) -> None:
-            answer_natively(self, seen)  # type: ignore[arg-type]
+        def do_POST(self) -> None:  # noqa: N802 - a name of http.server
+            answer_natively(self, seen)
 
     config = DemoConfig.load(write_config(ask_natively))
     import_toys(tmp_path / "s", toys[:2])

@@ -35,7 +35,7 @@ def test_the_rate_comes_to_what_a_token_bucket_permits(
     limits = {"requests_per_second": rate, "burst": burst}
     if tokens[1]:
         limits = {"tokens_per_second": 1000 * rate, "token_burst": 1000 * burst}
-    model = SimulatedModel(role="full", retry_after=told, rate_headers=headers, **limits)
+    model = SimulatedModel.model_validate({"role": "full", "retry_after": told, "rate_headers": headers, **limits})
     warm_up = 60 + 2 * seconds_of_burst
     traffic = drive(model, clients=64, seconds=warm_up + 200, warm_up=warm_up, round_trip=round_trip, tokens=tokens)
     assert traffic.share >= (0.95 if not tokens[1] or seconds_of_burst >= 1 else 0.85)
@@ -49,7 +49,8 @@ def test_a_stall_that_lets_everything_arrive_at_once_costs_little_more_than_its_
     told: str, stall: float, seed: int
 ) -> None:
     """Without the floor and the quick return, 28 % to 97 % of four minutes were used."""
-    model = SimulatedModel(role="full", retry_after=told, requests_per_second=25.0, burst=25.0)
+    limits = {"requests_per_second": 25.0, "burst": 25.0}
+    model = SimulatedModel.model_validate({"role": "full", "retry_after": told, **limits})
     run = partial(drive, model, clients=64, seconds=360, warm_up=119, round_trip=0.2, seed=seed, began=1.7e9 + seed / 3)
     calm, stalled = run(), run(stalls=[(120.0, stall)])
     assert stalled.share >= 1 - stall / 240 - 0.05

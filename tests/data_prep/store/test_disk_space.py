@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,7 +83,7 @@ def test_replies_outlast_a_transaction_of_somebody_else(tmp_path: Path, toys: li
     answered: list[int] = []
     other = sqlite3.connect(tmp_path / "s" / "ledger.sqlite", check_same_thread=False, isolation_level=None)
 
-    def answer(handler, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
         answered.append(1)
         if len(answered) == 6:
             other.execute("BEGIN IMMEDIATE")
@@ -114,7 +115,7 @@ def test_nothing_is_sent_while_a_reply_might_find_no_room(
         asked.append(0.0)
         free[0] = 10 * disk_space.LEAST
 
-    def answer(handler, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
         asked.append(1.0)
         if sum(asked) == 5:
             free[0] = disk_space.LEAST - 1

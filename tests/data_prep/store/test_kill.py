@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def every_one_in_batches(config: dict) -> None:
 
 
 def test_kill_in_batch_mode_pays_nothing_twice(
-    tmp_path: Path, toys: list, write_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
     path, root = write_config(every_one_in_batches), tmp_path / "s"

@@ -1,18 +1,19 @@
 """The box codec against its bound, and the resize rule against transformers' own."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from emo_lightning.models.families import AbsolutePixels, Relative1000
+from emo_lightning.models.families import AbsolutePixels, BoxCodec, Relative1000
 from emo_lightning.models.families.resize import resized_size
 
 TRIALS = 16_000
 """Of these at least 10,000 can be used; slender images are refused."""
 
 
-def _sizes(seed: int, trials: int = TRIALS):
+def _sizes(seed: int, trials: int = TRIALS) -> Iterator[tuple[int, int, int, int, int]]:
     """(width, height, factor, min_pixels, max_pixels), from tiny to large and from square to slender."""
     random = np.random.default_rng(seed)
     for _ in range(trials):
@@ -22,7 +23,7 @@ def _sizes(seed: int, trials: int = TRIALS):
         yield width, height, int(random.choice([14, 28, 32])), low, high
 
 
-def test_resized_size_is_transformers_smart_resize():
+def test_resized_size_is_transformers_smart_resize() -> None:
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     refused = 0
@@ -39,7 +40,7 @@ def test_resized_size_is_transformers_smart_resize():
 
 
 @pytest.mark.parametrize("codec", [AbsolutePixels(), Relative1000()])
-def test_error_at_most_half_a_unit_both_directions(codec):
+def test_error_at_most_half_a_unit_both_directions(codec: BoxCodec) -> None:
     random = np.random.default_rng(1)
     checked = 0
     for width, height, factor, low, high in _sizes(2):
@@ -66,7 +67,7 @@ def test_error_at_most_half_a_unit_both_directions(codec):
     assert checked >= 10_000
 
 
-def test_slivers_are_widened_by_at_most_one_unit():
+def test_slivers_are_widened_by_at_most_one_unit() -> None:
     random = np.random.default_rng(3)
     codec = AbsolutePixels()
     for _ in range(2000):
@@ -80,12 +81,12 @@ def test_slivers_are_widened_by_at_most_one_unit():
     assert codec.encode((1, 1, 1, 1), (1, 1), (1, 1)) == (0, 0, 1, 1)
 
 
-def test_decode_clamps_and_keeps_the_order():
+def test_decode_clamps_and_keeps_the_order() -> None:
     assert AbsolutePixels().decode([-5, 10, 500, 5], (200, 100), (280, 140)) == (0.0, pytest.approx(10 / 1.4), 200.0, 5 / 1.4)
     assert Relative1000().decode([0, 500, 1000, 1200], (200, 100), (280, 140)) == (0.0, 50.0, 200.0, 100.0)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="turned"):
         AbsolutePixels().encode([5, 0, 1, 9], (10, 10), (28, 28))
     with pytest.raises(ValueError, match="four finite numbers"):

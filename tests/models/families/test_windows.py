@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.families.windows import attend_in_windows
+
+if TYPE_CHECKING:
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 LAYERS = 3
 
 
 @pytest.fixture
-def tower() -> Any:
+def tower() -> Qwen2_5_VisionTransformerPretrainedModel:
     """Windows of 4 × 4 patches in two layers, whole images in the third."""
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
@@ -36,7 +39,7 @@ def tower() -> Any:
     return Qwen2_5_VisionTransformerPretrainedModel(config).eval()
 
 
-def embedded(tower: Any, grids: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+def embedded(tower: Qwen2_5_VisionTransformerPretrainedModel, grids: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """What the tower says of noise, and the gradient of its first layer."""
     grid = torch.tensor([(1, height, width) for height, width in grids])
     pixels = torch.randn(int(grid.prod(1).sum()), 3 * 2 * 14 * 14, generator=torch.Generator().manual_seed(1))
@@ -54,12 +57,14 @@ def embedded(tower: Any, grids: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         pytest.param([(6, 10), (4, 4), (14, 2)], id="cut windows, images of several sizes"),
     ],
 )
-def test_equals_window_by_window(tower: Any, grids: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_window_by_window(
+    tower: Qwen2_5_VisionTransformerPretrainedModel, grids: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, expected_gradient = embedded(tower, grids)
     attend_in_windows(tower)
     calls = []
-    attention = F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or attention(*a, **k))
+    attention = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or attention(*a, **k))
     found, gradient = embedded(tower, grids)
     assert len(calls) == LAYERS
     assert torch.allclose(found, expected, atol=1e-5)

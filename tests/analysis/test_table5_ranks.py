@@ -42,12 +42,13 @@ def rank_main(rank: int, world_size: int, folder: Path) -> None:
     os._exit(0)
 
 
-def flat(value: Any, at: str = "") -> dict[str, float | str | None]:
+def flat(value: object, at: str = "") -> dict[str, float | str | None]:
     """Every leaf by its path."""
     if isinstance(value, dict):
         return {k: v for key, inner in value.items() for k, v in flat(inner, f"{at}/{key}").items()}
     if isinstance(value, list):
         return {k: v for n, inner in enumerate(value) for k, v in flat(inner, f"{at}/{n}").items()}
+    assert value is None or isinstance(value, float | int | str)
     return {at: value}
 
 
