@@ -26,6 +26,7 @@ from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.demo.world import World
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
+from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.prices import load_prices
 from data_prep.provider.request import Picture, Request
 from data_prep.provider.workers import ask_all
@@ -68,7 +69,7 @@ async def bare(endpoint: EndpointConfig, requests: list[Request], *, aiohttp: bo
 
     async def worker() -> None:
         for request in queue:
-            await client.chat.completions.create(**request.body())
+            await client.chat.completions.create(**OpenAIProvider().body(request.question()))  # type: ignore[call-overload]  # JSON as it is sent
 
     began = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(endpoint.concurrency)))

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from emo_lightning.core.records import EMOTIONS, GroundedObject, PredictedObject
 WORDS = ["a", "red", "dog", "cat", "runs", "on", "the", "beach", "storm", "child", "cries", "in", "room"]
 
 
-def make_record(identity: str, boxes: list[tuple[float, float, float, float]] | None = None, **fields: Any) -> Record:
+def make_record(identity: str, boxes: list[tuple[float, float, float, float]] | None = None, **fields: object) -> Record:
     objects = [GroundedObject(phrase="dog", bbox=b, score=1.0, primary=True) for b in boxes or []]
     given = {
         "source": "made",
@@ -30,11 +30,19 @@ def make_record(identity: str, boxes: list[tuple[float, float, float, float]] | 
         "split": "test",
         **fields,
     }
-    return Record(id=identity, objects=objects, **given)
+    return Record.model_validate({"id": identity, "objects": objects, **given})
 
 
-def make_prediction(identity: str, boxes: list[tuple[float, float, float, float]] | None = None, **fields: Any) -> Prediction:
-    return Prediction(id=identity, objects=[PredictedObject(bbox=b) for b in boxes or []], **fields)
+def make_prediction(
+    identity: str, boxes: list[tuple[float, float, float, float]] | None = None, **fields: object
+) -> Prediction:
+    return Prediction.model_validate({"id": identity, "objects": [PredictedObject(bbox=b) for b in boxes or []], **fields})
+
+
+def as_json(result: Mapping[str, object]) -> dict[str, Any]:
+    """What stands in the file that a result is written to; one that is no strict JSON is refused."""
+    value: dict[str, Any] = json.loads(json.dumps(result, allow_nan=False))
+    return value
 
 
 @pytest.fixture(scope="session")

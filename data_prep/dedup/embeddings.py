@@ -40,8 +40,8 @@ class Embedder:
         from transformers import AutoImageProcessor, AutoModel
 
         try:
-            # transformers leaves this method without types.
-            self._processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
+            load: Callable[..., BaseImageProcessor] = AutoImageProcessor.from_pretrained
+            self._processor = load(name)
             model, info = AutoModel.from_pretrained(name, output_loading_info=True)
         except (OSError, ValueError) as error:
             msg = f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}"

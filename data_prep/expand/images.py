@@ -17,6 +17,7 @@ from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.failures import Failure, PassStoppedError, StopSignal
 from data_prep.provider.interrupt import stop_on_interrupt
 from data_prep.sources.images import CheckedImage, ImageError, check_image
+from data_prep.store.group_commit import Statement
 from data_prep.store.rows import Item, item_id
 from data_prep.store.store import Store, StoreError
 
@@ -228,12 +229,12 @@ class Generator:
         )
 
     async def _close(self, row: Planned, state: str, item: Item | None, error: str | None) -> None:
-        statements: list[tuple[str, tuple[object, ...]]] = []
+        statements: list[Statement] = []
         if item is not None:
             marks = ",".join("?" * len(item.row()))
             statements.append((f"INSERT OR IGNORE INTO items VALUES ({marks})", item.row()))
             statements.append(("UPDATE items SET grp = ? WHERE id = ? AND grp IS NULL", (item.group, row.anchor)))
-        values = (state, item and item.id, error and error[:500], row.id)
+        values = (state, None if item is None else item.id, error and error[:500], row.id)
         statements.append(("UPDATE generations SET state = ?, item_id = ?, error = ? WHERE id = ?", values))
         await self.ledger.write(*statements)
 

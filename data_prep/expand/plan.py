@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 from data_prep.expand.compose import PARTS, Composition, Triple, compose
 from data_prep.expand.config import ExpandConfig
 from data_prep.stats.graph import TripletGraph
+from data_prep.store.group_commit import SqlValue
 from data_prep.store.ledger import Ledger
 from emo_lightning.core.records import EMOTIONS, Emotion, Record
 
@@ -63,7 +64,7 @@ class Planned:
     item_id: str | None = None
     error: str | None = None
 
-    def row(self) -> tuple[object, ...]:
+    def row(self) -> tuple[SqlValue, ...]:
         """Values in the order of the table."""
         return tuple(json.dumps(v, sort_keys=True) if isinstance(v, dict) else v for v in vars(self).values())
 

@@ -9,8 +9,7 @@ import torch
 from transformers import AutoConfig, BertModel
 
 
-# transformers gives its `__init_subclass__` no types.
-class CompatibleBert(BertModel):  # type: ignore[no-untyped-call]
+class CompatibleBert(BertModel):
     """A BERT with the three methods that groundingdino-py takes over from it, built without weights of its own.
 
     Its weights are in the `.pth` of the detector; only the configuration is read here.

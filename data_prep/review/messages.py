@@ -58,12 +58,30 @@ class ShownDecision(TypedDict):
     value: object
 
 
+class ShownRecord(TypedDict):
+    """A record as the page shows it: `records.Record` without what would tell where the image is from."""
+
+    width: int
+    height: int
+    description: str | None
+    background: str | None
+    attribute: str | None
+    subject: str | None
+    emotion: str | None
+    emotion_scores: dict[str, float] | None
+    confidence: float | None
+    intensity: int | None
+    intensity_level: str | None
+    objects: list[RegionJSON]
+    provenance: dict[str, object]
+
+
 class ShownItem(TypedDict):
     """Answer of `api/item` and `api/decide`."""
 
     id: str
     state: str
-    record: dict[str, object]
+    record: ShownRecord
     digest: str
     """Of the record as shown; a decision names it."""
     candidates: list[RegionJSON]

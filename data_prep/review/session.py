@@ -25,7 +25,7 @@ from data_prep.review.decisions import (
     standing,
 )
 from data_prep.review.log import ReviewLog
-from data_prep.review.messages import RegionJSON, Request, ReviewOverview, Route, ShownDecision, ShownItem, Undone
+from data_prep.review.messages import RegionJSON, Request, ReviewOverview, Route, ShownDecision, ShownItem, ShownRecord, Undone
 from data_prep.review.sample import STATES, stratified_sample
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
@@ -107,7 +107,8 @@ class ReviewSession:
         """One record as the pass left it, what grounding found in its image, and this reviewer's own decisions."""
         item, record = self.record(request.get("id"))
         own = standing(self.log.reviews(item_id=item.id, reviewer=self.reviewer))
-        value = record.model_dump(mode="json", exclude={"des", "id", "source", "split", "sha256"})
+        hidden = {"des", "id", "source", "split", "sha256"}
+        value = cast("ShownRecord", record.model_dump(mode="json", exclude=hidden))
         decisions: dict[str, ShownDecision] = {
             row.field: {"verdict": row.verdict, "value": row.value}
             for row in own

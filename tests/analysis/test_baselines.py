@@ -6,7 +6,7 @@ from emo_lightning.analysis.baselines import SHUFFLED, TEXT_ONLY, ShuffledLabels
 from emo_lightning.analysis.references import References
 from emo_lightning.analysis.table5 import table5
 from emo_lightning.core.records import EMOTIONS, Record
-from tests.made import make_record
+from tests.made import as_json, make_record
 
 WORDS = dict(zip(EMOTIONS, ("clown", "peak", "sofa", "goal", "fist", "mould", "shadow", "grave"), strict=True))
 
@@ -27,7 +27,7 @@ def labelled(n: int, prefix: str, told: bool = True) -> list[Record]:
 
 def test_text_only_reads_the_words_and_nothing_else() -> None:
     train, test = labelled(80, "train"), labelled(40, "test")
-    column = table5({}, References(test), References(train))["baselines"][TEXT_ONLY]
+    column = as_json(table5({}, References(test), References(train)))["baselines"][TEXT_ONLY]
     assert column["strict"]["emotion_acc"] == 100
     assert column["strict"]["intensity_acc"] > 90
     assert column["strict"]["bbox_iou"] is None

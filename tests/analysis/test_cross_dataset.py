@@ -18,11 +18,11 @@ from emo_lightning.analysis.label_spaces import SPACES
 from emo_lightning.cli import main
 from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, SchemaError, read_jsonl, write_jsonl
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.experiment.files import ROOT
 from emo_lightning.report.page import read_page
 from emo_lightning.report.tables.cross_dataset import cross_page
 from tests.analysis import published
-from tests.made import make_prediction, make_record
+from tests.made import as_json, make_prediction, make_record
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 
@@ -49,9 +49,9 @@ def test_ekman_adds_the_four_joys_and_leaves_surprise_out() -> None:
     assert space.from_words(make_prediction("a", emotion=" Awe ")) == "joy"
     assert space.from_words(make_prediction("a", emotion="joyful")) is None
 
-    def emotion6(word: str | None, **fields: object) -> Record:
+    def emotion6(word: str | None, emotion: str | None = None) -> Record:
         labels = {"emotion_scores_raw": {"joy": 0.5}} | ({} if word is None else {"emotion_raw": word})
-        return make_record("a", source="emotion6", provenance={"source_labels": labels}, **fields)
+        return make_record("a", source="emotion6", provenance={"source_labels": labels}, emotion=emotion)
 
     assert space.reference(emotion6("joy")) == "joy"
     assert space.reference(emotion6("fear", emotion="fear")) == "fear"
@@ -96,14 +96,14 @@ def world(images: int = 60) -> tuple[dict[str, dict[str, Prediction]], dict[str,
             said = record.emotion if name == "inside" else Emotion.AWE
             soft = {str(said): 0.7, "fear": 0.1, "anger": 0.2} if said not in ("fear", "anger") else {str(said): 1.0}
             tuned[record.id] = make_prediction(record.id, emotion_scores=scores(**soft), emotion=str(said))
-        rng.shuffle(records)  # type: ignore[arg-type]
+        rng.shuffle(records)
         sets[name] = (records, "eight")
     return {"base": base, "tuned": tuned}, sets
 
 
 def test_collapse_is_seen() -> None:
     predictions, sets = world()
-    result = cross_dataset(predictions, sets, "base", "inside")
+    result = as_json(cross_dataset(predictions, sets, "base", "inside"))
     tuned, base = result["arms"]["tuned"], result["arms"]["base"]
     outside = 100 * sum(r.emotion is Emotion.AWE for r in sets["outside"][0]) / 60
     assert (tuned["inside"]["accuracy"]["value"], base["inside"]["accuracy"]["value"]) == (100, 40)
@@ -131,25 +131,25 @@ def test_a_gain_in_intensity_does_not_hide_a_collapse() -> None:
     levels = [make_record(f"level{i}", intensity=9) for i in range(30)]
     for arm, said in (("base", 2.0), ("tuned", 9.0)):
         predictions[arm] |= {r.id: make_prediction(r.id, intensity=said) for r in levels}
-    result = cross_dataset(predictions, {**sets, "levels": (levels, "intensity")}, "base", "inside")
+    result = as_json(cross_dataset(predictions, {**sets, "levels": (levels, "intensity")}, "base", "inside"))
     assert result["arms"]["tuned"]["levels"]["gain"]["difference"] == 100
-    alone = cross_dataset(predictions, sets, "base", "inside")
+    alone = as_json(cross_dataset(predictions, sets, "base", "inside"))
     assert result["collapse"] == alone["collapse"]
     assert result["worst"] == {"tuned": "outside"}
-    only = cross_dataset(predictions, {"inside": sets["inside"], "levels": (levels, "intensity")}, "base", "inside")
+    only = as_json(cross_dataset(predictions, {"inside": sets["inside"], "levels": (levels, "intensity")}, "base", "inside"))
     assert only["collapse"] == {"tuned": {"difference": 100, "interval": [100, 100]}}
     assert only["collapsed"] == []
 
 
 def mcnemar(won: int, lost: int) -> float:
     """Two-sided and exact, by counting coins."""
-    tail = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
+    tail: float = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1)) / 2 ** (won + lost)
     return min(1.0, 2 * tail)
 
 
 def test_intervals_and_p_agree_with_their_formulas() -> None:
     predictions, sets = world()
-    result = cross_dataset(predictions, sets, "base", "inside")
+    result = as_json(cross_dataset(predictions, sets, "base", "inside"))
     for arm, name in (("base", "inside"), ("tuned", "inside"), ("tuned", "outside")):
         found = result["arms"][arm][name]["accuracy"]
         share, n, z = found["value"] / 100, 60, 1.959963984540054
@@ -175,7 +175,7 @@ def test_three_images_are_no_collapse() -> None:
     few = [make_record(f"few{i}", emotion="fear") for i in range(3)]
     for arm, said in (("base", "fear"), ("tuned", "awe")):
         predictions[arm] |= {r.id: make_prediction(r.id, emotion_scores=scores(**{said: 1.0})) for r in few}
-    result = cross_dataset(predictions, {"inside": sets["inside"], "few": (few, "eight")}, "base", "inside")
+    result = as_json(cross_dataset(predictions, {"inside": sets["inside"], "few": (few, "eight")}, "base", "inside"))
     gain = result["arms"]["tuned"]["few"]["gain"]
     assert (gain["interval"], gain["p"], result["collapsed"]) == ([-100, -100], pytest.approx(0.25), [])
 
@@ -185,8 +185,8 @@ def test_images_that_were_trained_on_are_left_out() -> None:
     records = [r.model_copy(update={"sha256": f"{i + 1:064x}"}) for i, r in enumerate(sets["outside"][0])]
     both = {"inside": sets["inside"], "outside": (records, "eight")}
     trained = {r.sha256 for r in records[:20]}
-    result = cross_dataset(predictions, both, "base", "inside", trained=trained)
-    alone = cross_dataset(predictions, {**both, "outside": (records[20:], "eight")}, "base", "inside")
+    result = as_json(cross_dataset(predictions, both, "base", "inside", trained=trained))
+    alone = as_json(cross_dataset(predictions, {**both, "outside": (records[20:], "eight")}, "base", "inside"))
     assert (result["sets"]["outside"]["images"], result["sets"]["outside"]["trained_on"]) == (40, 20)
     assert result["arms"] == alone["arms"]
     assert "outside: 20 images that were trained on are left out" in cross_page(result).notes
@@ -197,12 +197,12 @@ def test_images_that_were_trained_on_are_left_out() -> None:
 def test_arms_that_answer_alike_are_named() -> None:
     predictions, sets = world()
     predictions["twin"] = dict(reversed(predictions["tuned"].items()))
-    assert cross_dataset(predictions, sets, "base", "inside")["alike"] == [["tuned", "twin"]]
-    notes = cross_page(cross_dataset(predictions, sets, "base", "inside")).notes
+    assert as_json(cross_dataset(predictions, sets, "base", "inside"))["alike"] == [["tuned", "twin"]]
+    notes = cross_page(as_json(cross_dataset(predictions, sets, "base", "inside"))).notes
     assert any(note.startswith("tuned, twin answered every image alike, to the last digit") for note in notes)
     first = sets["inside"][0][0].id
     predictions["twin"][first] = predictions["twin"][first].model_copy(update={"intensity": 3.0})
-    assert cross_dataset(predictions, sets, "base", "inside")["alike"] == []
+    assert as_json(cross_dataset(predictions, sets, "base", "inside"))["alike"] == []
 
 
 def test_what_is_missing_counts_as_wrong_and_is_counted() -> None:
@@ -210,14 +210,14 @@ def test_what_is_missing_counts_as_wrong_and_is_counted() -> None:
     first, second = (record.id for record in sets["inside"][0][:2])
     del predictions["tuned"][first]
     predictions["tuned"][second] = make_prediction(second, emotion_scores={"awe": float("nan")})
-    row = cross_dataset(predictions, sets, "base", "inside")["arms"]["tuned"]["inside"]
+    row = as_json(cross_dataset(predictions, sets, "base", "inside"))["arms"]["tuned"]["inside"]
     assert (row["missing"], row["unscored"], row["accuracy"]["value"]) == (1, 1, pytest.approx(100 * 58 / 60))
     words = {
         arm: {k: p.model_copy(update={"emotion_scores": None}) for k, p in said.items()} for arm, said in predictions.items()
     }
-    row = cross_dataset(words, sets, "base", "inside")["arms"]["tuned"]["inside"]
+    row = as_json(cross_dataset(words, sets, "base", "inside"))["arms"]["tuned"]["inside"]
     assert (row["by"], row["missing"], row["unreadable"]) == ("words", 1, 1)
-    notes = cross_page(cross_dataset(words, sets, "base", "inside")).notes
+    notes = cross_page(as_json(cross_dataset(words, sets, "base", "inside"))).notes
     assert "base, inside: 60 of 60 answers name no class of the set and count as wrong" in notes
 
 

@@ -23,7 +23,7 @@ from emo_lightning.core.records import EMOTIONS, Record, SchemaError, write_json
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.report.page import read_page
 from emo_lightning.stages import des_space as stages
-from tests.made import make_record
+from tests.made import as_json, make_record
 
 MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
 
@@ -49,7 +49,7 @@ def test_retrieval_against_a_plain_count() -> None:
     attributes = (
         [f"a{i}" if i < 50 else None for i in range(25) for _ in range(2)] + [f"once{i}" for i in range(8)] + [None] * 2
     )
-    found = retrieval(des_set(vectors, emotion=emotions, attribute=attributes), (1, 4))
+    found = as_json(retrieval(des_set(vectors, emotion=emotions, attribute=attributes), (1, 4)))
     cosine = vectors @ vectors.T / np.outer(*[np.linalg.norm(vectors, axis=1)] * 2)
     hits, relevant = {1: [], 4: []}, []  # type: ignore[var-annotated]
     for i in range(60):
@@ -71,9 +71,9 @@ def test_retrieval_against_a_plain_count() -> None:
 def test_perfect_and_hopeless_retrieval() -> None:
     pairs = np.repeat(np.eye(6), 2, axis=0) + 0.01 * np.random.default_rng(1).normal(size=(12, 6))
     subjects = [f"s{i // 2}" for i in range(12)]
-    assert retrieval(des_set(pairs, subject=subjects), (1,))["targets"]["subject"]["recall"]["1"]["value"] == 1
+    assert as_json(retrieval(des_set(pairs, subject=subjects), (1,)))["targets"]["subject"]["recall"]["1"]["value"] == 1
     apart = [f"s{i % 6}" for i in range(12)]
-    assert retrieval(des_set(pairs, subject=apart), (1,))["targets"]["subject"]["recall"]["1"]["value"] == 0
+    assert as_json(retrieval(des_set(pairs, subject=apart), (1,)))["targets"]["subject"]["recall"]["1"]["value"] == 0
     with pytest.raises(ValueError, match="k=12 with 12 images"):
         retrieval(des_set(pairs), (1, 12))
 
@@ -83,8 +83,8 @@ def test_perfect_and_hopeless_retrieval() -> None:
 
 def test_distance_agrees_with_scipy() -> None:
     vectors, felt = np.random.default_rng(2).normal(size=(40, 4)), moods(40)
-    emotions = [max(mood, key=mood.get) for mood in felt]  # type: ignore[arg-type]
-    found = affective_distance(des_set(vectors, emotion=emotions, emotion_scores=felt), "euclidean", permutations=99)
+    emotions = [max(mood, key=mood.__getitem__) for mood in felt]
+    found = as_json(affective_distance(des_set(vectors, emotion=emotions, emotion_scores=felt), "euclidean", permutations=99))
     pairs = [(i, j) for i in range(40) for j in range(i)]
     near = [np.linalg.norm(vectors[i] - vectors[j]) for i, j in pairs]
     alike = [jensenshannon(list(felt[i].values()), list(felt[j].values()), 2) for i, j in pairs]
@@ -106,11 +106,16 @@ def test_an_embedding_that_is_the_mood_has_rho_one() -> None:
     felt = moods(60, seed=3)
     strengths = [1 + i % 10 for i in range(60)]
     vectors = np.array(strengths, dtype=float)[:, None]
-    found = affective_distance(des_set(vectors, emotion_scores=felt, intensity=strengths), "euclidean", permutations=99)
+    found = as_json(
+        affective_distance(des_set(vectors, emotion_scores=felt, intensity=strengths), "euclidean", permutations=99)
+    )
     assert found["intensity"]["rho"] == pytest.approx(1)
     assert found["intensity"]["p"] == 0.01
     assert found["distribution"]["one_hot"] == 0
-    assert affective_distance(des_set(vectors, emotion_scores=felt), "euclidean", max_images=20)["distribution"]["images"] == 20
+    assert (
+        as_json(affective_distance(des_set(vectors, emotion_scores=felt), "euclidean", max_images=20))["distribution"]["images"]
+        == 20
+    )
 
 
 def test_interval_of_rho_covers() -> None:
@@ -121,18 +126,18 @@ def test_interval_of_rho_covers() -> None:
         level = rng.integers(1, 11, size)
         return des_set((level + 3 * rng.normal(size=size))[:, None], intensity=[int(v) for v in level])
 
-    true = affective_distance(world(800, 999), "euclidean", permutations=1)["intensity"]["rho"]
+    true = as_json(affective_distance(world(800, 999), "euclidean", permutations=1))["intensity"]["rho"]
     inside = 0
     for seed in range(60):
-        part = affective_distance(world(50, seed), "euclidean", permutations=1, resamples=300, seed=seed)["intensity"]
+        part = as_json(affective_distance(world(50, seed), "euclidean", permutations=1, resamples=300, seed=seed))["intensity"]
         inside += part["low"] <= true <= part["high"]
     assert 50 <= inside <= 60
 
 
 def test_distances_that_cannot_be_ranked() -> None:
-    same = affective_distance(des_set(np.eye(5), intensity=[3] * 5))
+    same = as_json(affective_distance(des_set(np.eye(5), intensity=[3] * 5)))
     assert "equally far" in same["intensity"]["reason"]
-    flat = affective_distance(des_set(np.ones((5, 3)), intensity=[1, 2, 3, 4, 5]))
+    flat = as_json(affective_distance(des_set(np.ones((5, 3)), intensity=[1, 2, 3, 4, 5])))
     assert flat["intensity"]["reason"] == "all 5 embeddings are equally far from each other"
 
 
@@ -148,7 +153,8 @@ def line_world() -> DesSet:
 
 
 def test_an_even_way_is_monotone_and_smooth() -> None:
-    summary, paths = interpolation(line_world(), "euclidean", per_pair=12, steps=6, k=3)
+    found, paths = interpolation(line_world(), "euclidean", per_pair=12, steps=6, k=3)
+    summary = as_json(found)
     assert summary["monotonicity"]["value"] == pytest.approx(1)
     assert summary["progress"]["value"] == pytest.approx(1, abs=0.1)
     assert abs(summary["monotonicity"]["chance"]) < 0.5
@@ -182,14 +188,14 @@ def test_a_way_that_turns_back_is_not_monotone() -> None:
 
 def test_paths_that_cannot_be_drawn() -> None:
     single = des_set(np.random.default_rng(0).normal(size=(20, 3)), emotion=["awe"] * 20)
-    summary, paths = interpolation(single)
+    found, paths = interpolation(single)
     assert paths == []
-    assert summary["reason"].startswith("20 images with 1 emotions (awe); expected at least two emotions")
+    assert as_json(found)["reason"].startswith("20 images with 1 emotions (awe); expected at least two emotions")
     with pytest.raises(ValueError, match="steps=2"):
         interpolation(single, steps=2)
     felt = dict.fromkeys(EMOTIONS, 1 / 8)
     alike = des_set(np.random.default_rng(0).normal(size=(20, 3)), emotion=["awe", "fear"] * 10, emotion_scores=[felt] * 20)
-    assert "nearly the same mood" in interpolation(alike)[0]["reason"]
+    assert "nearly the same mood" in as_json(interpolation(alike)[0])["reason"]
 
 
 # Stability
@@ -208,7 +214,7 @@ def blotches(count: int) -> list[Image.Image]:
 
 def test_stability_against_a_plain_count() -> None:
     images = blotches(12)
-    found = stability(mean_colour, images, ["prompt=So? {keys}", "jpeg=30", "crop=0.3", "resize=0.5"], k=3)
+    found = as_json(stability(mean_colour, images, ["prompt=So? {keys}", "jpeg=30", "crop=0.3", "resize=0.5"], k=3))
     rows = {row["kind"]: row for row in found["changes"]}
     assert (
         rows["prompt"]["cosine"]["value"] == rows["prompt"]["overlap"]["value"] == rows["prompt"]["place"] == pytest.approx(1)
@@ -284,9 +290,9 @@ def test_stages_write_pages(tmp_path: Path, make_tar: MakeTar, capsys: pytest.Ca
     records = [
         make_record(
             f"i{n:03}",
-            emotion=max(felt[n], key=felt[n].get),
+            emotion=max(felt[n], key=felt[n].__getitem__),
             emotion_scores=felt[n],
-            intensity=1 + n % 10,  # type: ignore[arg-type]
+            intensity=1 + n % 10,
             background=f"b{n % 3}",
             attribute="wet" if n % 2 else None,
             subject="dog",

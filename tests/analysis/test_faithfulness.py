@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,12 +13,12 @@ import torch
 from PIL import Image
 from scipy.stats import wilcoxon
 
-from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness, masked, random_boxes
+from emo_lightning.analysis.faithfulness import Mask, MaskPlan, faithfulness, masked, random_boxes
 from emo_lightning.analysis.references import References
 from emo_lightning.cli import main
 from emo_lightning.core.records import PredictedObject, Prediction, Record, SchemaError, write_jsonl
 from emo_lightning.data.tar_index import TarIndex
-from tests.made import make_record
+from tests.made import as_json, make_record
 
 
 def test_masks_touch_the_box_and_nothing_else() -> None:
@@ -25,8 +26,8 @@ def test_masks_touch_the_box_and_nothing_else() -> None:
     image = Image.fromarray(pixels)
     inside = np.zeros((40, 60), dtype=bool)
     inside[5:25, 10:40] = True
-    for how in ("mean", "blur"):
-        out = np.asarray(masked(image, (10, 5, 40, 25), how))  # type: ignore[arg-type]
+    for how in get_args(Mask):
+        out = np.asarray(masked(image, (10, 5, 40, 25), how))
         assert (out[~inside] == pixels[~inside]).all()
         assert out[inside].std() < pixels[inside].std() / 2
     painted = np.asarray(masked(image, (10, 5, 40, 25), "mean"))[inside]
@@ -82,7 +83,7 @@ def test_what_is_looked_at_is_found(make_tar: MakeTar, monkeypatch: pytest.Monke
         return Image.fromarray(out)
 
     monkeypatch.setattr(references.References, "image", image)
-    result = faithfulness(Redness(), [str(path)], None, MaskPlan(max_overlap=0.0, draws=5))
+    result = as_json(faithfulness(Redness(), [str(path)], None, MaskPlan(max_overlap=0.0, draws=5)))
     for row in result["rows"]:
         # 400 of 5,000 pixels are red: the share falls from 0.08 to that of the mean colour, half of it in points.
         assert row["grounded"] == pytest.approx(100 * 0.5 * (0.08 * 250 / 255) * 0.92, abs=0.1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,17 +17,17 @@ from emo_lightning.analysis.table5_rows import MODES, ROWS, definition
 from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl
 from emo_lightning.metrics.clip import ClipScorer
 from emo_lightning.metrics.scores import quadratic_kappas
-from tests.made import make_prediction, make_record
+from tests.made import as_json, make_prediction, make_record
 
 BOX = (0.0, 0.0, 10.0, 10.0)
 HALF = (5.0, 0.0, 15.0, 10.0)  # IoU 1/3, dice 1/2 with BOX
 FAR = (80.0, 30.0, 90.0, 40.0)
 
 
-def column(predictions: list[Prediction | None], records: list[Record]) -> dict:
+def column(predictions: list[Prediction | None], records: list[Record]) -> dict[str, Any]:
     table = Table5()
     table.update(predictions, records)
-    return table.compute()
+    return as_json(table.compute())
 
 
 def test_boxes_by_hand() -> None:
@@ -124,7 +125,7 @@ def test_constant_answer() -> None:
     assert said.objects[0].bbox == pytest.approx((100, 20, 250, 50))
     assert median(records[0]).objects[0].bbox == pytest.approx((50, 25, 100, 50))
     with pytest.raises(ValueError, match="'mode'; allowed"):
-        ConstantAnswer(records, "mode")
+        ConstantAnswer(records, "mode")  # type: ignore[arg-type]
 
 
 def test_breakdown_by_emotion_and_confusion() -> None:
@@ -181,7 +182,7 @@ def test_clip_equals_transformers(clip_folder: Path) -> None:
     model, tokenizer = CLIPModel.from_pretrained(clip_folder).eval(), AutoTokenizer.from_pretrained(clip_folder)
     with torch.no_grad():
         one = [model.get_text_features(**tokenizer(t, return_tensors="pt")).pooler_output[0] for t in texts]
-    expected = (torch.nn.functional.cosine_similarity(*one, dim=0) + 1) / 2
+    expected = (torch.nn.functional.cosine_similarity(one[0], one[1], dim=0) + 1) / 2
     scorer = ClipScorer.load(str(clip_folder))
     assert scorer.text_text([texts[0]], [texts[1]])[0] == pytest.approx(expected.item(), abs=1e-6)
     scorer.texts(["a " * 50, "a dog"])

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,7 +197,8 @@ def make_inputs() -> dict[str, list[dict[str, object]]]:
 
 def store() -> None:
     """Write the values of today's definitions; a part that has changed needs a raised version."""
-    old = json.loads(STORED.read_text()) if STORED.exists() else {"inputs": make_inputs(), "versions": {}, "values": {}}
+    new: dict[str, Any] = {"inputs": make_inputs(), "versions": {}, "values": {}}
+    old = json.loads(STORED.read_text()) if STORED.exists() else new
     values = found_values(*stored_inputs(old["inputs"]))
     for part, version in DEFINITION_VERSIONS.items():
         if part in old["versions"] and version <= old["versions"][part] and changed(old["values"][part], values[part]):

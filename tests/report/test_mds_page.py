@@ -14,14 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emo_lightning.analysis.references import References
 from emo_lightning.core.records import EMOTIONS, Record, SchemaError
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.report.page import read_page
-from emo_lightning.report.panel import write_panel
-from emo_lightning.report.paper_figures import draw_comparison
 from emo_lightning.stages import tables as stages
-from tests.made import make_prediction, make_record
+from tests.made import make_record
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -157,19 +154,3 @@ def test_in_a_browser(browser: Browser, width: int, inputs: tuple[dict[str, Path
     assert card.is_visible()
     context.close()
     assert problems == []
-
-
-def test_figure_7_for_print(tmp_path: Path, make_tar: MakeTar) -> None:
-    """What a model says is drawn as it is: no formula, no markup, and boxes of any kind."""
-    tar, _ = make_tar(
-        [make_record("a", [(10, 5, 60, 40)], emotion="awe", intensity=4, background="$x_{y", subject="dog " * 30)]
-    )
-    said = make_prediction("a", [(-20, 5, 400, 90), (30, 30, 20, 20)], emotion="Awe $^", intensity=7.5)
-    panel = write_panel(tmp_path, {"ours": {"a": said}, "silent": {}}, References.load(str(tar)), 1, 0)
-    assert (tmp_path / "panel/00.pdf").read_bytes()[:5] == b"%PDF-"
-    width, height = Image.open(tmp_path / "panel/00.png").size
-    assert width > 1000
-    assert width > height
-    picture = Image.open(tmp_path / "panel/00.jpg")
-    first, again = (draw_comparison(picture, panel["items"][0], panel["arms"], tmp_path / str(n))[1] for n in range(2))
-    assert first.read_bytes() == again.read_bytes()

@@ -113,7 +113,8 @@ def test_a_plain_image_is_like_no_other() -> None:
 def crop(image: Image.Image, left: float, top: float, right: float, bottom: float) -> Image.Image:
     """Without these shares of the sides."""
     width, height = image.size
-    return image.crop(tuple(round(x) for x in (left * width, top * height, (1 - right) * width, (1 - bottom) * height)))
+    edges = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
+    return image.crop((round(edges[0]), round(edges[1]), round(edges[2]), round(edges[3])))
 
 
 def detailed(seed: int) -> Image.Image:
@@ -253,7 +254,7 @@ def test_the_forest_gives_the_groups_of_all_edges_at_every_threshold(monkeypatch
         forest.add(*edges)
     for most in range(12):
         direct = components(60, *((a[d <= most], b[d <= most], d[d <= most]) for a, b, d in every))
-        assert partition(components(60, forest.edges(most))) == partition(direct)
+        assert partition(list(components(60, forest.edges(most)))) == partition(list(direct))
     assert len(forest.edges(99)[0]) < 60
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from data_prep.expand.compose import PARTS, compose, quotas, rarity_weights
+from data_prep.expand.compose import PARTS, Composition, Triple, compose, quotas, rarity_weights
 from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.queries import choose, template_query
 from data_prep.provider.prices import load_prices
@@ -18,9 +20,18 @@ from tests.data_prep.conftest import ROOT, truth
 CONFIGS = sorted((ROOT / "configs/prep").glob("expand*.yaml"))
 
 
-def draw(graph: TripletGraph, count: int, seed: int = 0, **options: object) -> list:
-    defaults = {"taken": (), "temperature": 1.0, "two_elements": 0.5, "edges": "any"}
-    return compose(graph, graph, count, rng=random.Random(seed), **{**defaults, **options})
+def draw(
+    graph: TripletGraph,
+    count: int,
+    seed: int = 0,
+    *,
+    taken: Collection[Triple] = (),
+    temperature: float = 1.0,
+    two_elements: float = 0.5,
+    edges: Literal["any", "seen"] = "any",
+) -> list[Composition]:
+    rng = random.Random(seed)
+    return compose(graph, graph, count, rng=rng, taken=taken, temperature=temperature, two_elements=two_elements, edges=edges)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -32,15 +34,26 @@ PRICE = 30_000_000
 """Nano-dollars of an image of `sim-images`."""
 
 
-def run(root: Path, config: Path, url: str, count: int, **options: object) -> GenerationReport:
+def run(
+    root: Path,
+    config: Path,
+    url: str,
+    count: int,
+    *,
+    change: Mapping[str, object] | None = None,
+    limit_nano: int | None = None,
+    resend_unknown: bool = False,
+) -> GenerationReport:
     """As the command does it, on an endpoint of the test."""
     loaded = ExpandConfig.load(config).at(url)
-    if "change" in options:
-        loaded = loaded.model_copy(update={"images": loaded.images.model_copy(update=options.pop("change"))})
+    if change is not None:
+        loaded = loaded.model_copy(update={"images": loaded.images.model_copy(update=change)})
     with Store(root, write=True) as store:
         plan = make_plan(store.ledger, loaded, count, 0)
         save_plan(store.ledger, plan)
-        return asyncio.run(generate(store, plan, loaded, image_price(loaded.prices, loaded.images.model), **options))
+        price = image_price(loaded.prices, loaded.images.model)
+        made = generate(store, plan, loaded, price, limit_nano=limit_nano, resend_unknown=resend_unknown)
+        return asyncio.run(made)
 
 
 def items(root: Path) -> list[tuple]:
@@ -215,7 +228,7 @@ def test_a_name_that_moves_to_this_machine_after_a_look_is_refused(monkeypatch: 
     """DNS rebinding: public for whoever checks, loopback for whoever connects."""
     real, asked, reached = socket.getaddrinfo, [], []
 
-    def moving(host: str | bytes, port: int, *args: object, **more: object) -> list[tuple]:
+    def moving(host: str | bytes, port: int, *args: Any, **more: Any) -> list[tuple]:  # noqa: ANN401 - as getaddrinfo
         if host not in ("moving.example", b"moving.example"):
             return real(host, port, *args, **more)
         asked.append(host)

@@ -7,12 +7,13 @@ import random
 import tarfile
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from data_prep.cli import main
 from data_prep.config import SplitConfig
-from data_prep.export import ExportError, Selection, export_store
+from data_prep.export import ExportError, Manifest, Selection, export_store
 from data_prep.export.splits import SPLITS, assign, groups_of
 from data_prep.sources import SourceItem
 from data_prep.store.rows import Item
@@ -47,9 +48,16 @@ def fill(root: Path, items: list[SourceItem], states: dict[str, str] | None = No
             )
 
 
-def export(root: Path, out: Path, **options: object) -> dict:
+def export(
+    root: Path,
+    out: Path,
+    *,
+    selection: Selection | None = None,
+    labels: Literal["annotations", "source"] = "annotations",
+    resplit: bool = False,
+) -> Manifest:
     with Store(root, write=False) as store:
-        return export_store(store, out, "toy", shares=SHARES, **options)  # type: ignore[arg-type]
+        return export_store(store, out, "toy", shares=SHARES, selection=selection, labels=labels, resplit=resplit)
 
 
 def records(out: Path) -> dict[str, Record]:
@@ -127,7 +135,9 @@ def test_shares_hold_for_every_emotion_and_groups_stay_whole(number: int, groupe
 
 def test_siblings_of_a_triplet_and_equal_images_are_one_group() -> None:
     def item(name: str, sha: int = 0, group: str | None = None, parents: tuple[str, ...] = (), triplet: str = "") -> Item:
-        labels = {"lineage": {"parents": list(parents), "parent_triplet": {"subject": triplet}}} if parents else {}
+        labels: dict[str, object] = (
+            {"lineage": {"parents": list(parents), "parent_triplet": {"subject": triplet}}} if parents else {}
+        )
         return Item(name, "s", name, f"{sha or ord(name):064x}", "png", 1, 1, None, group, labels, [], None, None)
 
     groups = groups_of(

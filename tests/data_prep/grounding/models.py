@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers as t
 
+from data_prep.grounding.detect_segment import ModelGrounder, Segmenter
 from data_prep.grounding.original_backend import DinoArchitecture, SamArchitecture, build_dino, build_sam
 
 DINO = DinoArchitecture(
@@ -168,7 +169,8 @@ def new_dino(text: Path) -> t.GroundingDinoForObjectDetection:
                 depths=list(DINO.depths),
                 num_heads=list(DINO.heads),
                 window_size=DINO.window,
-                out_features=["stage2", "stage3", "stage4"],
+                # Its types name it `_out_features`; it is read by this name.
+                out_features=["stage2", "stage3", "stage4"],  # type: ignore[call-arg]
             ),
             text_config=t.BertConfig.from_pretrained(text),
             encoder_layers=DINO.layers,
@@ -264,3 +266,9 @@ def save_models(folder: Path, *, size: dict[str, int]) -> dict[str, Path]:
     other.load_state_dict(sam_in_transformers_names(sam.state_dict()))
     save_sam(other, paths["sam"])
     return paths
+
+
+def segmenter_of(grounder: ModelGrounder) -> Segmenter:
+    """The segmenter of a grounder that draws masks."""
+    assert grounder.segmenter is not None
+    return grounder.segmenter

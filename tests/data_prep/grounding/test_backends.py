@@ -20,7 +20,7 @@ from data_prep.grounding import GroundingError, Query, original_backend, transfo
 from data_prep.grounding.detect_segment import ModelGrounder, candidates_of
 from data_prep.grounding.masks import decode_mask
 from data_prep.local_models.checkpoints import CheckpointError
-from tests.data_prep.grounding.models import DINO, SAM, save_models
+from tests.data_prep.grounding.models import DINO, SAM, save_models, segmenter_of
 
 TEXTS = ["dog.", "a sad cat.", "old tree.", "a dog.", "cat.", "sad tree."]
 PHRASES = ["Dog", "a sad cat.", "old tree", "a dog", "cat", "sad tree"]
@@ -58,7 +58,7 @@ def test_both_backends_agree(backends: tuple[ModelGrounder, ModelGrounder], imag
         assert boxes.std(0).max() > 0.05, "boxes that are all alike would agree by chance"
     corners = [candidates_of(logits, boxes, image.size, 0.0)[0] for (logits, boxes), image in zip(new, images, strict=True)]
     assert all(len(boxes) == DINO.queries for boxes in corners)
-    drawn, old_drawn = (backend.segmenter.segment(images, corners) for backend in backends)
+    drawn, old_drawn = (segmenter_of(backend).segment(images, corners) for backend in backends)
     differing = pixels = 0
     for masks, old_masks, image in zip(drawn, old_drawn, images, strict=True):
         for mask, old_mask in zip(map(decode_mask, masks), map(decode_mask, old_masks), strict=True):

@@ -16,7 +16,7 @@ from data_prep.grounding import transformers_backend
 from data_prep.grounding.detect_segment import ModelGrounder, candidates_of
 from data_prep.grounding.masks import decode_mask
 from data_prep.store.store import Store
-from tests.data_prep.grounding.models import DINO
+from tests.data_prep.grounding.models import DINO, segmenter_of
 
 pytestmark = pytest.mark.gpu
 
@@ -48,7 +48,7 @@ def test_networks_give_what_they_give_on_a_cpu(on_both: Pair, images: list[Image
             assert (boxes - gpu_boxes).abs().max() <= 1e-4
         corners = [candidates_of(logits, boxes, i.size, 0.0)[0] for (logits, boxes), i in zip(found, images, strict=True)]
         assert all(len(boxes) == DINO.queries for boxes in corners)
-        drawn, gpu_drawn = (backend.segmenter.segment(images, corners) for backend in on_both)
+        drawn, gpu_drawn = (segmenter_of(backend).segment(images, corners) for backend in on_both)
     masks, gpu_masks = ([decode_mask(m) for of_image in all_masks for m in of_image] for all_masks in (drawn, gpu_drawn))
     differing = sum(int((a != b).sum()) for a, b in zip(masks, gpu_masks, strict=True))
     pixels = sum(mask.size for mask in masks)

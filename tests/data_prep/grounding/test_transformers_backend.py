@@ -20,7 +20,10 @@ THRESHOLD = 0.79
 def test_boxes_and_masks_are_those_of_the_processors(folders: dict[str, Path], images: list[Image.Image]) -> None:
     grounder = transformers_backend.load(str(folders["dino"]), str(folders["sam"]), threshold=THRESHOLD)
     # Random weights are sure of everything; calmer ones give scores from 0.74 to 0.84.
-    for weight in grounder.detector.model.model.decoder.layer_norm.parameters():
+    detector, segmenter = grounder.detector, grounder.segmenter
+    assert isinstance(detector, transformers_backend.TransformersDetector)
+    assert isinstance(segmenter, transformers_backend.TransformersSegmenter)
+    for weight in detector.model.model.decoder.layer_norm.parameters():
         weight.mul_(0.03)
     image_processor, tokenizer = (
         c.from_pretrained(folders["dino"]) for c in (t.GroundingDinoImageProcessorPil, t.AutoTokenizer)
@@ -33,7 +36,7 @@ def test_boxes_and_masks_are_those_of_the_processors(folders: dict[str, Path], i
         images, phrases, grounder.ground([Query(i, p) for i, p in zip(images, phrases, strict=True)]), strict=True
     ):
         inputs = processor(images=image, text=f"{phrase}.", return_tensors="pt")
-        outputs = grounder.detector.model(**inputs)
+        outputs = detector.model(**inputs)
         (own,) = processor.post_process_grounded_object_detection(
             outputs, inputs["input_ids"], threshold=THRESHOLD, text_threshold=0.0, target_sizes=[image.size[::-1]]
         )
@@ -48,11 +51,12 @@ def test_boxes_and_masks_are_those_of_the_processors(folders: dict[str, Path], i
         for o, (_, box) in zip(found, expected, strict=True):
             assert o.bbox == pytest.approx(box, abs=0.02)
         given = sam_processor(image, input_boxes=[[list(o.bbox) for o in found]], return_tensors="pt")
-        drawn = grounder.segmenter.model(**given, multimask_output=True)
+        drawn = segmenter.model(**given, multimask_output=True)
         (masks,) = sam_processor.image_processor.post_process_masks(
             drawn.pred_masks, given["original_sizes"], given["reshaped_input_sizes"]
         )
         for o, proposals, ratings in zip(found, masks, drawn.iou_scores[0], strict=True):
+            assert o.mask is not None
             mask = decode_mask(o.mask)
             differing = [int((mask != proposal.numpy()).sum()) for proposal in proposals]
             assert differing[int(ratings.argmax())] <= 2, "the best-rated proposal, at the scale of the image"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from data_prep.review.log import ReviewLog, reviewed_outcomes
 from data_prep.review.messages import ShownItem
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
-from emo_lightning.core.records import GroundedObject, Record
+from emo_lightning.core.records import EMOTIONS, GroundedObject, Record
 from tests.data_prep.conftest import item_of, truth
 
 
@@ -31,7 +32,7 @@ def make_store(root: Path, count: int = 12, human: int = 4) -> Path:
                     else [*record.objects, GroundedObject(phrase="x", bbox=(1, 2, 9.5, 8), score=0.4)],
                     "emotion_scores": {
                         record.emotion: 0.9,
-                        **{e: 0.1 / 7 for e in type(record.emotion) if e is not record.emotion},
+                        **{e: 0.1 / 7 for e in EMOTIONS if e is not record.emotion},
                     },
                     "confidence": 0.9,
                     "provenance": {"outcome": state, "said": [], "critic": []},
@@ -54,6 +55,13 @@ def decide(session: ReviewSession, item: str, *decisions: tuple[object, ...]) ->
 
 def records(store: Store) -> dict[str, tuple[str, Record]]:
     return {item.id: (o.state, Record.from_json(o.record, item.id)) for item, o in reviewed_outcomes(store.ledger)}
+
+
+def human(record: Record) -> dict[str, Any]:
+    """What a record's provenance says of its review."""
+    found = record.provenance["human"]
+    assert isinstance(found, dict)
+    return found
 
 
 @pytest.fixture

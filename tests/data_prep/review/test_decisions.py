@@ -16,7 +16,7 @@ from data_prep.review.decisions import REQUIRED, Review, ReviewError, apply_revi
 from data_prep.review.log import ReviewLog, read_reviews, reviewed_outcomes
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
-from tests.data_prep.review.conftest import decide, make_store, records
+from tests.data_prep.review.conftest import decide, human, make_store, records
 
 
 def test_nobody_reviewed_changes_nothing(store: Store) -> None:
@@ -35,7 +35,7 @@ def test_human_queue_becomes_valid_or_discarded(store: Store, log: ReviewLog) ->
     after = records(store)
     assert [after[f"toy-000{i}"][0] for i in range(4)] == ["human", "valid", "discarded", "discarded"]
     assert after["toy-0001"][1].provenance["outcome"] == "valid"
-    assert after["toy-0001"][1].provenance["human"]["reviewers"] == 1
+    assert human(after["toy-0001"][1])["reviewers"] == 1
     assert "ada" not in after["toy-0001"][1].to_json().decode(), "records count reviewers, they do not name them"
 
 
@@ -66,8 +66,8 @@ def test_mended_values_reach_the_record(store: Store, log: ReviewLog) -> None:
     assert record.emotion_scores is None, "it spoke of another emotion"
     assert record.confidence is None
     assert [o.model_dump(mode="json") for o in record.objects] == [drawn]
-    human = record.provenance["human"]["fields"]
-    assert human["emotion"] == {"verdict": "mended", "votes": {"mended": 1}, "was": str(before.emotion)}
+    fields = human(record)["fields"]
+    assert fields["emotion"] == {"verdict": "mended", "votes": {"mended": 1}, "was": str(before.emotion)}
     assert apply_reviews(record, log.reviews()).to_json() == record.to_json(), "applying twice changes nothing more"
 
 
@@ -119,7 +119,7 @@ def test_right_of_another_value_does_not_count_but_a_mended_one_does(store: Stor
     record = records(store)["toy-0005"][1].model_copy(update={"background": "elsewhere", "attribute": "new"})
     after = apply_reviews(record, log.reviews())
     assert (after.background, after.attribute) == ("elsewhere", "brave")
-    assert "background" not in after.provenance["human"]["fields"]
+    assert "background" not in human(after)["fields"]
 
 
 def test_second_reviewer_is_blind_and_sees_what_another_finished(store: Store, log: ReviewLog) -> None:
@@ -185,7 +185,8 @@ def test_report_has_accuracy_by_state_weighted_by_strata(
     found = report(log)
     row = found["accuracy"]["valid"]["background"]
     assert (row["n"], row["right"], row["accuracy"]) == (4, 3, 0.75)
-    sizes, hits = Counter(), {}
+    sizes: Counter[str] = Counter()
+    hits: dict[str, list[bool]] = {}
     for item, outcome in store.ledger.outcomes():
         emotion = json.loads(outcome.record)["emotion"]
         if outcome.state == "valid":

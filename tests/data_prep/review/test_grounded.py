@@ -12,7 +12,7 @@ from data_prep.review.decisions import REQUIRED
 from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
-from tests.data_prep.review.conftest import decide, make_store, records
+from tests.data_prep.review.conftest import decide, human, make_store, records
 
 
 def test_a_record_that_people_made_valid_is_grounded_and_exported(tmp_path: Path) -> None:
@@ -39,5 +39,5 @@ def test_a_record_that_people_made_valid_is_grounded_and_exported(tmp_path: Path
         export_store(store, tmp_path / "tars", "toys")
     exported = {record.id: record for record in read_records([str(tmp_path / "tars")])}
     assert len(exported["toy-0001"].objects) == 1
-    assert exported["toy-0001"].provenance["human"]["reviewers"] == 1
+    assert human(exported["toy-0001"])["reviewers"] == 1
     assert "toy-0003" not in exported

@@ -141,7 +141,7 @@ def test_a_moved_box_is_the_annotators_own(store: Store, log: ReviewLog, tmp_pat
 def test_config_names_what_tasks_and_results_name(store: Store, log: ReviewLog, tmp_path: Path) -> None:
     config = ElementTree.fromstring(labelling_config())
     controls = {node.get("name"): node for node in config.iter() if node.get("toName") == "image"}
-    used = {node.get("value")[1:] for node in config.iter("Image")} | {
+    used = {node.get("value", "")[1:] for node in config.iter("Image")} | {
         word.strip("$") for node in config.iter("Header") for word in node.get("value", "").split() if word.startswith("$")
     }
     kinds = {"choices": "Choices", "textarea": "TextArea", "rectanglelabels": "RectangleLabels"}

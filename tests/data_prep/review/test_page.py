@@ -22,11 +22,11 @@ from data_prep.review.study import StudyConfig, open_study, table4
 from data_prep.review.study_session import StudySession
 from data_prep.store.store import Store
 from tests.data_prep.review.conftest import records
-from tests.data_prep.review.test_study import GROUPS
+from tests.data_prep.review.test_study import GROUPS, cell
 from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Page, Request
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -52,12 +52,18 @@ def page(browser: Browser) -> Iterator[Page]:
     opened = context.new_page()
     opened.set_default_timeout(60_000)
     problems: list[str] = []
+
+    def on_message(message: ConsoleMessage) -> None:
+        if message.type == "error" and "ERR_FAILED" not in message.text:
+            problems.append(message.text)
+
+    def on_request(request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:")):
+            problems.append(request.url)
+
     opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on(
-        "console",
-        lambda message: message.type == "error" and "ERR_FAILED" not in message.text and problems.append(message.text),
-    )
-    opened.on("request", lambda request: request.url.startswith(("http://127.0.0.1:", "data:")) or problems.append(request.url))
+    opened.on("console", on_message)
+    opened.on("request", on_request)
     yield opened
     context.close()
     assert problems == []
@@ -89,7 +95,16 @@ def progress(page: Page, count: int) -> None:
 
 
 def current(page: Page) -> str:
-    return page.locator('[aria-current="true"]').get_attribute("data-field")
+    field = page.locator('[aria-current="true"]').get_attribute("data-field")
+    assert field is not None
+    return field
+
+
+def frame_of(page: Page, selector: str) -> FloatRect:
+    """Where an element that is shown stands."""
+    frame = page.locator(selector).bounding_box()
+    assert frame is not None
+    return frame
 
 
 def open_at(page: Page, url: str, item: str) -> None:
@@ -192,7 +207,7 @@ def test_boxes_by_mouse(page: Page, store: Store, log: ReviewLog) -> None:
     with serving(ReviewSession(store, log, "ada", sample=None)) as server:
         open_at(page, server.url, "toy-0005")
         press(page, "ArrowUp", "m")
-        frame = page.locator(".frame").bounding_box()
+        frame = frame_of(page, ".frame")
         page.mouse.move(frame["x"] + frame["width"] * 0.25, frame["y"] + frame["height"] * 0.25)
         page.mouse.down()
         page.mouse.move(frame["x"] + frame["width"] * 0.75, frame["y"] + frame["height"] * 0.5, steps=3)
@@ -254,13 +269,13 @@ def test_a_mask_has_an_edge_and_goes_with_its_record(page: Page, store: Store, l
 
 
 def test_what_is_worked_on_stays_in_sight(browser: Browser, store: Store, log: ReviewLog) -> None:
-    def visible(selector: str) -> bool:
-        box = page.locator(selector).bounding_box()
-        stage, bar = (page.locator(s).bounding_box() for s in (".stage", ".panel .move"))
-        return box["y"] >= stage["y"] + stage["height"] - 1 and box["y"] + box["height"] <= bar["y"] + 1
-
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page = context.new_page()
+
+    def visible(selector: str) -> bool:
+        box, stage, bar = (frame_of(page, s) for s in (selector, ".stage", ".panel .move"))
+        return box["y"] >= stage["y"] + stage["height"] - 1 and box["y"] + box["height"] <= bar["y"] + 1
+
     with serving(ReviewSession(store, log, "ada", sample=None)) as server:
         open_at(page, server.url, "toy-0005")
         assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
@@ -310,11 +325,12 @@ def test_the_study_by_keyboard(page: Page, store: Store, log: ReviewLog, tmp_pat
         page.wait_for_selector("#done")
         assert {len(item.questions) for item in open_study(log, study)} == {2, 3}
         for _ in range(11):
-            frame = page.locator(".frame").bounding_box()
+            frame = frame_of(page, ".frame")
             # Images are 40 × 32, also where one that was just shown comes again.
             assert frame["width"] / frame["height"] == pytest.approx(1.25, abs=0.01)
             press(page, "ArrowLeft")
     table = table4(log, study)
-    assert table["Ours"]["emotion"]["mean"] == table["Original"]["emotion"]["mean"] == 100.0
-    means = sorted((table[g]["arousal"]["mean"], table[g]["arousal"]["answers"]) for g in ("Original", "Ours"))
+    assert cell(table, "Ours", "emotion")["mean"] == cell(table, "Original", "emotion")["mean"] == 100.0
+    arousal = [cell(table, group, "arousal") for group in ("Original", "Ours")]
+    means = sorted((row["mean"] or 0.0, row["answers"]) for row in arousal)
     assert means in ([(80.0, 5), (100.0, 6)], [(100 * 5 / 6, 6), (100.0, 5)]), "one no, the first answer"

@@ -14,6 +14,7 @@ from scipy import stats
 from data_prep.cli import main
 from data_prep.review.decisions import ReviewError
 from data_prep.review.log import ReviewLog
+from data_prep.review.messages import StudyRow
 from data_prep.review.study import StudyConfig, StudyError, open_study, table4
 from data_prep.review.study_session import StudySession
 from data_prep.settings import CONFIGS
@@ -24,6 +25,13 @@ GROUPS = [
     {"name": "Original", "source": "toy", "images": 5, "annotations": "source"},
     {"name": "Ours", "source": "toy", "images": 6, "annotations": "record", "context": "background"},
 ]
+
+
+def cell(table: dict[str, dict[str, StudyRow | None]], group: str, question: str) -> StudyRow:
+    """A cell of Table 4 that must be there."""
+    row = table[group][question]
+    assert row is not None
+    return row
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def test_order_is_each_participants_own_and_names_no_dataset(store: Store, log: 
 def test_groups_draw_each_for_themselves(tmp_path: Path) -> None:
     """Else a group of all sources would take the very images of the others, and everybody would see them twice."""
     groups = [{**GROUPS[0], "images": 8}, {**GROUPS[1], "images": 8}]
-    study = StudyConfig(name="t", groups=groups)
+    study = StudyConfig.model_validate({"name": "t", "groups": groups})
     with Store(make_store(tmp_path / "large", 200, 0), write=False) as store, ReviewLog(store.ledger.path, write=True) as log:
         items = open_study(log, study)
     drawn = [{item.item_id for item in items if item.group == group["name"]} for group in groups]
@@ -85,7 +93,7 @@ def test_table_has_means_and_intervals_over_participants(
     table = table4(log, study)
     assert table["Original"]["context"] is None
     for (group, question), by_participant in given.items():
-        row = table[group][question]
+        row = cell(table, group, question)
         means = [sum(v) / len(v) for v in by_participant.values()]
         low, high = stats.t.interval(0.95, 3, loc=sum(means) / 4, scale=stats.sem(means))
         assert row["mean"] == pytest.approx(sum(means) / 4)
@@ -100,7 +108,7 @@ def test_table_has_means_and_intervals_over_participants(
     assert json.loads(capsys.readouterr().out) == table
     assert main(["review", str(store.root), "--study", str(config), "--report"]) == 0
     out = capsys.readouterr().out
-    assert f"{table['Ours']['context']['mean']:.2f} [" in out
+    assert f"{cell(table, 'Ours', 'context')['mean']:.2f} [" in out
     assert " - " in out
 
 
@@ -128,7 +136,7 @@ def test_a_longer_scale(store: Store, log: ReviewLog, config: Path) -> None:
     for position, item in enumerate(session.order({})["items"]):
         for question in item["questions"]:
             session.answer({"position": position, "question": question, "answer": 4})
-    row = table4(log, study)["Ours"]["arousal"]
+    row = cell(table4(log, study), "Ours", "arousal")
     assert row["mean"] == 75.0
     assert row["low"] is None
     assert math.isclose(row["answers"], 6)
@@ -148,9 +156,10 @@ def test_bad_answers_and_studies_say_what_is_wrong(store: Store, log: ReviewLog,
     ):
         with pytest.raises((StudyError, ReviewError), match=message):
             session.answer({**good, **change})
+    group: dict[str, object] = {"name": "g", "source": "toy", "images": 9, "annotations": "record"}
     with pytest.raises(StudyError, match="9 images wanted, the store has 8 of source 'toy' with record annotations"):
-        open_study(log, StudyConfig(name="x", groups=[{"name": "g", "source": "toy", "images": 9, "annotations": "record"}]))
-    everything = StudyConfig(name="all", groups=[{"name": "g", "images": 12}])
+        open_study(log, StudyConfig.model_validate({"name": "x", "groups": [group]}))
+    everything = StudyConfig.model_validate({"name": "all", "groups": [{"name": "g", "images": 12}]})
     assert len(open_study(log, everything)) == 12
     assert [g.images for g in StudyConfig.load(CONFIGS / "study/table4.yaml").groups] == [50] * 5
     config.write_text("name: a b\ngroups: []\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ ROWS = [
 LABELS = {"a": "contentment", "b": "contentment", "c": None, "d": "fear", "e": None}
 
 
-def archive(path: Path, members: dict[str, bytes | tarfile.TarInfo]) -> None:
+def archive(path: Path, members: Mapping[str, bytes | tarfile.TarInfo]) -> None:
     with tarfile.open(path, "w:gz") as out:
         for name, content in members.items():
             if isinstance(content, tarfile.TarInfo):
@@ -90,7 +91,7 @@ def test_emoart(shape: str, layout: str, tmp_path: Path) -> None:
     items, refused, repeated = read("emoart", tmp_path)
     assert {Path(key).stem: item.labels.get("emotion") for key, item in items.items()} == LABELS
     assert all(item.image == images[key.removeprefix("Images/")] for key, item in items.items())
-    first = items["Images/Cubism/a.jpg"].labels
+    first: dict[str, Any] = items["Images/Cubism/a.jpg"].labels
     assert (first["emotion_raw"], first["arousal_level"], first["valence_level"]) == ("calm", "low", "positive")
     assert first["description"] == "A quiet harbour."
     assert first["attributes"]["visual_attributes"] == {"color": "blue"}
@@ -113,7 +114,7 @@ def test_emoart_archives_are_refused_member_by_member(tmp_path: Path) -> None:
     write(tmp_path, {"Annotation.json": [emoart_row(f"Images/Cubism/{n}.jpg", "sad") for n in names]})
     link = tarfile.TarInfo("Cubism/a.jpg")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    members = {
+    members: dict[str, bytes | tarfile.TarInfo] = {
         "link": link,
         "../Cubism/b.jpg": picture(1),
         "Cubism/c.jpg": b"no image",
@@ -171,7 +172,7 @@ def test_artemis(tmp_path: Path) -> None:
     )
     write(tmp_path, {f"wikiart/Fauvism/{CAFE}.jpg": 77})
     items, refused, _ = read("artemis", tmp_path)
-    labels = {key: item.labels for key, item in items.items()}
+    labels: dict[str, dict[str, Any]] = {key: item.labels for key, item in items.items()}
     assert set(labels) == {
         *("Cubism/x_one", "Cubism/x_tie", "Fauvism/x_one", "Fauvism/x_else", "Fauvism/x_half"),
         "Fauvism/" + unicodedata.normalize("NFC", CAFE),
@@ -250,7 +251,7 @@ def test_emoverse_records(tmp_path: Path) -> None:
         "Amusement000001": "train",
         "Fear000002": "train",
     }
-    labels = items["Fear000002"].labels
+    labels: dict[str, Any] = items["Fear000002"].labels
     told = [labels[key] for key in ("emotion", "description", "background", "attribute", "subject", "confidence_raw")]
     assert told == ["fear", "People laugh.", "snow plain", "excited", "person", 8]
     assert labels["des"] == DES

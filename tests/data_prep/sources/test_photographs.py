@@ -154,7 +154,7 @@ def test_fi_with_votes(tmp_path: Path) -> None:
     write(tmp_path, {"emotion_dataset/sadness/9.jpg": 9, "votes.csv": "\n".join(rows)})
     items, refused, repeated = read("fi", tmp_path)
     assert list(items) == ["awe/1.jpg", "fear/2 b.jpg", "anger/3.jpg", "sadness/9.jpg"]
-    labels = {key: item.labels for key, item in items.items()}
+    labels: dict[str, dict[str, Any]] = {key: item.labels for key, item in items.items()}
     assert labels["awe/1.jpg"]["emotion_scores"]["awe"] == pytest.approx(0.8)
     assert sum(labels["awe/1.jpg"]["emotion_scores"].values()) == pytest.approx(1, abs=1e-5)
     assert labels["fear/2 b.jpg"]["emotion_scores"]["fear"] == 1
@@ -198,7 +198,7 @@ def test_emotion6(tmp_path: Path) -> None:
         "fear/4.jpg": (None, None),
     }
     assert all("emotion_scores" not in item.labels for item in items.values())
-    first = items["disgust/1.jpg"].labels
+    first: dict[str, Any] = items["disgust/1.jpg"].labels
     assert (first["valence"], first["arousal"], first["attributes"]) == (2.5, 3.8, {"keyword": "disgust"})
     assert first["emotion_scores_raw"]["disgust"] == pytest.approx(0.7)
     assert [text.split(": ")[1] for text in said(refused, tmp_path)] == [
@@ -236,7 +236,8 @@ def test_findingemo(data: str, images: str, tmp_path: Path) -> None:
         "Run_1/Park/c.jpg": ("serenity", "low", "http://x.test/first"),
     }
     assert all("emotion" not in item.labels for item in items.values())
-    assert items["Run_2/Angry office/a b.jpg"].labels["attributes"]["family"] == "anger"
+    labels: dict[str, Any] = items["Run_2/Angry office/a b.jpg"].labels
+    assert labels["attributes"]["family"] == "anger"
     assert [text.split(": ")[1] for text in said(refused, tmp_path)] == [
         *("unknown emotion 'Sleepy'; allowed", "path with '..'", "valence is out of range", "no such file"),
         "listed before with another label or split",

@@ -19,6 +19,12 @@ from data_prep.store.store import Store
 from tests.data_prep.conftest import picture
 
 
+def pixel(image: Image.Image, place: tuple[int, int]) -> tuple[int, ...]:
+    value = image.getpixel(place)
+    assert isinstance(value, tuple)
+    return value
+
+
 def test_folder_reads_what_is_an_image_and_refuses_the_rest(tmp_path: Path) -> None:
     tree = tmp_path / "photos"
     (tree / "a b").mkdir(parents=True)
@@ -61,7 +67,7 @@ def test_exif_orientation_is_applied_once(orientation: int) -> None:
         assert upright.size == (checked.width, checked.height) == ((64, 32) if orientation < 5 else (32, 64))
         # The white half lies where the tag says: 2, 3 mirror it to the right, 6 turns it to the top, 7 and 8 to the bottom, ….
         white = {2: (60, 16), 3: (60, 16), 4: (4, 16), 5: (16, 4), 6: (16, 4), 7: (16, 60), 8: (16, 60)}[orientation]
-        assert min(upright.getpixel(white)) > 200
+        assert min(pixel(upright, white)) > 200
     assert check_image(checked.data).data == checked.data
 
 
@@ -158,8 +164,8 @@ def test_what_is_transparent_lies_on_white_and_what_is_opaque_stays(kind: str) -
     layers = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
     layers.paste((0, 0, 200, 255), (0, 0, 20, 40))
     seen = stored(layers, kind, **({"lossless": True} if kind == "WEBP" else {})).convert("RGB")
-    assert min(seen.getpixel((35, 20))) > 250, "the hidden red must not show"
-    assert np.abs(np.subtract(seen.getpixel((4, 20)), (0, 0, 200))).max() < 12
+    assert min(pixel(seen, (35, 20))) > 250, "the hidden red must not show"
+    assert np.abs(np.subtract(pixel(seen, (4, 20)), (0, 0, 200))).max() < 12
     opaque = Image.new("RGBA", (40, 40), (1, 2, 3, 255))
     assert stored(opaque).mode == "RGBA"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,6 @@ def read(name: str, root: Path) -> tuple[dict[str, SourceItem], list[Refusal], l
     return {item.key: item for item in items}, refused, [one for one in found if isinstance(one, Repeat)]
 
 
-def said(refusals: list[Refusal], root: Path) -> list[str]:
+def said(refusals: Sequence[Refusal], root: Path) -> list[str]:
     """Refusals as text, without the part of the paths that differs from run to run."""
     return [str(refusal).replace(f"{root.resolve()}/", "") for refusal in refusals]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,12 +60,16 @@ def test_a_corruption_makes_one_field_wrong_and_nothing_else() -> None:
                 assert wrong == [field]
                 made[field, found.severity] += 1
                 if field == "box":
+                    assert found.box is not None
+                    assert right.box is not None
                     overlap = iou(found.box, right.box)
                     assert overlap < MOVED
                     assert (overlap >= 0.1) == (found.severity == 1)
                     assert 0 <= found.box[0] < found.box[2] <= 40
                     assert 0 <= found.box[1] < found.box[3] <= 32
                 if field == "triplet":
+                    assert values.triplet is not None
+                    assert right.triplet is not None
                     assert sum(a != b for a, b in zip(values.triplet, right.triplet, strict=True)) == found.severity
                 if field == "emotion":
                     assert max(found.draft.pool.scores, key=found.draft.pool.scores.__getitem__) is found.draft.pool.emotion
@@ -76,14 +81,15 @@ def test_a_corruption_makes_one_field_wrong_and_nothing_else() -> None:
 def test_what_cannot_be_corrupted_is_said() -> None:
     record = known(1)
     draft = final_draft(record, 0.2)
+    assert draft is not None
     rng = random.Random(0)
     assert corrupt("triplet", draft, None, SIZE, [record], rng) is None
     assert corrupt("box", draft, None, SIZE, [record], rng) is None
     assert corrupt("box", draft, (0.0, 0.0, 40.0, 32.0), SIZE, [record], rng) is not None
     medium = replace(draft, intensity=5)
-    levels = {
-        intensity_level(corrupt("intensity", medium, None, SIZE, [], random.Random(i)).draft.intensity) for i in range(20)
-    }
+    made = [corrupt("intensity", medium, None, SIZE, [], random.Random(i)) for i in range(20)]
+    levels = {intensity_level(one.draft.intensity) for one in made if one is not None}
+    assert all(made)
     assert levels == {"low", "high"}
 
 
@@ -162,9 +168,10 @@ def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
         assert rates["recall"]["n"] == rates["recall_1"]["n"] + rates["recall_2"]["n"] > 10
     # A perfect critic lets nothing wrong pass; without it the first draft goes out as it is.
     assert {table["rows"][row]["full"]["percent"] for row in FIELDS} == {100}
-    right = Counter()
+    right: Counter[str] = Counter()
     for item, outcome in outcomes:
         draft = first_draft(Record.from_json(outcome.record, item.id), config)
+        assert draft is not None
         right["emotion"] += draft.pool.emotion is known_right[item.id].emotion
         right["intensity"] += intensity_level(draft.intensity) == known_right[item.id].intensity_level
     for row in ("emotion", "intensity"):
@@ -185,7 +192,7 @@ def test_the_table_is_paid_once_and_a_perfect_critic_is_perfect(
 def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
     tmp_path: Path, toys: list, write_config: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def blind(config: dict) -> None:
+    def blind(config: dict[str, Any]) -> None:
         perfect(config)
         config["simulation"]["models"]["sim-critic"]["recall"] = {}
 
@@ -207,6 +214,11 @@ def test_a_blind_critic_notices_nothing_and_recall_needs_no_reference(
         assert server.bill() == bill
         assert main([*base, "--reference", "reviews"]) == 2
         assert "nothing is known to be right" in capsys.readouterr().err
-        other = write_config(lambda c: (blind(c), c.update(margin=0.1)))
+
+        def otherwise(config: dict[str, Any]) -> None:
+            blind(config)
+            config["margin"] = 0.1
+
+        other = write_config(otherwise)
         assert main(["table3", str(tmp_path / "s"), "--config", str(other), "--reference", "none"]) == 2
         assert "nothing was annotated with this configuration" in capsys.readouterr().err
