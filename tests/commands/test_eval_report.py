@@ -13,7 +13,7 @@ from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.commands import eval as eval_command
 from emo_lightning.commands import report as report_command
 from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.experiment.files import ROOT
 from emo_lightning.stages.tables import table5_stage
 
 

@@ -126,7 +126,7 @@ def test_an_image_that_changed_under_its_id_is_asked_again(
 
 
 def test_two_models_never_share_a_file(
-    adapter: Path, tiny_qwen: Path, whole: Path, world_tars: Path, tmp_path: Path, capsys: Any
+    adapter: Path, tiny_qwen: Path, whole: Path, world_tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "p.jsonl"
     for name, there in (("said.jsonl", "p.jsonl"), ("said.about.json", "p.about.json")):
@@ -168,7 +168,7 @@ def test_blind_answers_depend_on_the_size_alone(adapter: Path, world_tars: Path,
     assert all(len(said) == 1 for said in sizes.values())
 
 
-def rank_main(rank: int, port: int, arguments: list[str], code: Any) -> None:
+def rank_main(rank: int, port: int, arguments: list[str], code: object) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -218,7 +218,7 @@ def test_two_ranks_write_the_file_of_one(adapter: Path, whole: Path, world_tars:
     ],
 )
 def test_one_clear_error(
-    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["predict", *arguments]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,17 @@ def command(url: str, tars: str, folder: Path, *options: str) -> list[str]:
     return ["predict", *who, tars, "--out", str(folder / "p.jsonl"), *options]
 
 
-def text_of(body: dict) -> str:
+def text_of(body: dict[str, Any]) -> str:
     """The words of a question."""
     return next(part["text"] for part in body["messages"][0]["content"] if part["type"] == "text")
 
 
-def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: Any) -> None:
+def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of eight images one reply is no JSON, one is refused by the endpoint, one by the model, one is cut."""
     index = TarIndex.open(tars)
-    by_image = {}
+    by_image: dict[str, int] = {}
 
-    def answer(handler: Any, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         image = next(p["image_url"]["url"] for p in body["messages"][0]["content"] if p["type"] == "image_url")
         kind = by_image.setdefault(image, len(by_image))
         match kind:
@@ -104,7 +105,7 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: An
     assert sum(row[-1] for row in arm["confusion"]["counts"]) == 4
 
 
-def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, capsys: Any) -> None:
+def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {
         "model": "m",
         "base_url": "",
@@ -115,11 +116,11 @@ def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, c
         "parameters": {"max_tokens": 50, "seed": 1},
     }
 
-    def answer(handler: Any, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         assert (body["max_tokens"], body["seed"]) == (50, 1)
         send(handler, 200, completion(json.dumps({"bbox_2d": [100, 200, 500, 600]})))
 
-    def run(**changed: Any) -> int:
+    def run(**changed: object) -> int:
         (tmp_path / "e.yaml").write_text(json.dumps(config | changed))
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
         blind = ["--blind"] if changed.get("revision") == "blind" else []
@@ -157,8 +158,8 @@ def test_resized_coordinates(tars: str) -> None:
             DeclaredBoxes(**wrong)
 
 
-def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, capsys: Any) -> None:
-    def answer(handler: Any, body: dict) -> None:
+def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 200, completion(json.dumps(GOOD)))
 
     with server(answer) as (url, seen):
@@ -175,8 +176,8 @@ def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, caps
     assert len(list(read_jsonl(tmp_path / "p.jsonl", Prediction))) == 8
 
 
-def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    def answer(handler: Any, body: dict) -> None:
+def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 401, {"error": {"message": "wrong key"}})
 
     with server(answer) as (url, _):
@@ -199,6 +200,10 @@ def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypa
 
 def test_asking_an_endpoint_needs_no_torch() -> None:
     """A machine that only asks need not wait for it: it costs 8 of 10 seconds of the start."""
-    code = "import sys, emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files, data_prep.provider.model_under_test"
+    modules = (
+        "emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files, "
+        "data_prep.provider.model_under_test"
+    )
+    code = f"import sys, {modules}"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -217,7 +217,7 @@ def test_des_of_the_real_3b_has_1024_dimensions() -> None:
 def test_config_file_is_the_setting_that_was_counted() -> None:
     import yaml
 
-    from emo_lightning.experiment.resolve import ROOT
+    from emo_lightning.experiment.files import ROOT
 
     backbone = yaml.safe_load((ROOT / "configs/model/qwen2_5_vl_3b.yaml").read_text())["model"]["backbone"]
     assert backbone["path"] == "Qwen/Qwen2.5-VL-3B-Instruct"

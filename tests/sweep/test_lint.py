@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.experiment.files import ROOT
 from emo_lightning.sweep.config import COMMAND, beside, load_sweep
 from emo_lightning.sweep.lint import lint
 

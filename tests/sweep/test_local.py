@@ -19,7 +19,8 @@ import yaml
 from emo_lightning.cli import main
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.supervision import Supervision
-from emo_lightning.experiment.resolve import ROOT, load_experiment
+from emo_lightning.experiment.files import ROOT
+from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import COMMAND, load_sweep
 from emo_lightning.sweep.local import Outcome
 from emo_lightning.sweep.records import Run, read_run
