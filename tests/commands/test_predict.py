@@ -210,7 +210,7 @@ def test_two_ranks_write_the_file_of_one(adapter: Path, whole: Path, world_tars:
     [
         (["model", "--out", "p.jsonl"], "expected MODEL and TARS, found 'model' alone"),
         (["m", "t", "--out", "p.json"], "ends in .jsonl"),
-        (["m", "t", "--out", "p.jsonl", "--batch-size", "0"], "expected 1 or more"),
+        (["m", "t", "--out", "p.jsonl", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
         (["t", "--out", "p.jsonl", "--base-url", "http://x"], "--model is missing"),
         (["t", "--out", "p.jsonl", "--base-url", "http://x", "--endpoint", "e.yaml"], "--base-url does not go with it"),
         (["t", "--out", "p.jsonl", "--endpoint", "nowhere.yaml"], "nowhere.yaml: no such file"),
