@@ -87,6 +87,7 @@ ARROWS: dict[str, set[str]] = {
         "data_prep.settings",
         "data_prep.config",
         "data_prep.provider",
+        "data_prep.emovit",
         "data_prep.annotate",
         "data_prep.grounding",
         "data_prep.review",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.commands.console import add_engine_arguments, add_store_argument, new_parser
 from emo_lightning.core.progress import progress_bars
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from data_prep.dedup.run import DedupReport
 
 _SUSPICIOUS = 0.01
@@ -91,7 +93,7 @@ def main(argv: list[str]) -> int:
             from data_prep.dedup.embeddings import Embedder
 
             embedder = Embedder(args.model)
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
 
         def on_progress(step: str, done: int, total: int) -> None:
             if step not in tasks:
@@ -106,7 +108,35 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _as_json(report: DedupReport) -> dict[str, Any]:
+class DroppedJSON(TypedDict):
+    """An item that is left out."""
+
+    item: str
+    kept: str
+    how: str
+    distance: float
+
+
+class DedupJSON(TypedDict):
+    """What `--json` prints."""
+
+    items: int
+    images: int
+    hashed: int
+    plain: int
+    registered: int
+    embedded: int
+    kept: int
+    left_out: dict[str, int]
+    groups: int
+    largest_group: int
+    near_groups: int
+    largest_near_group: int
+    groups_split_by_source: int
+    duplicates: list[DroppedJSON]
+
+
+def _as_json(report: DedupReport) -> DedupJSON:
     decision = report.decision
     return {
         "items": report.items,

@@ -34,4 +34,4 @@ def silence_advice() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     # A bar for every shard of weights, under the bar of the training itself.
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers annotates none of this module
+    disable_progress_bar()

@@ -110,5 +110,6 @@ def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution
             raise SweepError(msg)
 
 
-def _plain(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else value
+def _plain(value: object) -> str | int | float | None:
+    """A choice as Optuna keeps one: lists and mappings as JSON."""
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)

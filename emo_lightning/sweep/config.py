@@ -92,7 +92,7 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
         if key not in _KEYS and key not in _REFUSED
     ]
     problems += [f"{key}: {reason}" for key, reason in _REFUSED.items() if key in raw]
-    program = _program(raw, path, problems)
+    program = _program(raw, problems)
     method = raw.get("method")
     if method not in ("grid", "random", "bayes"):
         problems.append(f"method is {method!r}{suggestion(method, ('grid', 'random', 'bayes'))}; allowed: grid, random, bayes")
@@ -112,16 +112,16 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
         return None, problems
     name, goal, target = metric
     sweep = Sweep(
-        path,
-        raw.get("name", path.stem),
-        program,
-        method,
-        name,
-        goal == "maximize",
-        target,
-        tuple(parameters),
-        cap,
-        raw,  # type: ignore[arg-type]
+        path=path,
+        name=raw.get("name", path.stem),
+        program=program,
+        method=method,  # type: ignore[arg-type]  # any other is a problem
+        metric=name,
+        maximize=goal == "maximize",
+        target=target,
+        parameters=tuple(parameters),
+        run_cap=cap,
+        raw=raw,
     )
     return sweep, problems
 
@@ -157,7 +157,7 @@ def beside(sweep: Sweep, given: Values) -> Values:
     return {key: value for key, value in given.items() if key not in held}
 
 
-def _program(raw: dict[str, Any], path: Path, problems: list[str]) -> Path | None:
+def _program(raw: dict[str, Any], problems: list[str]) -> Path | None:
     """Where the experiment stands: as written, else below this package's own checkout."""
     named = raw.get("program")
     if not isinstance(named, str) or not named:
@@ -212,7 +212,7 @@ def _parameters(raw: dict[str, Any], problems: list[str]) -> list[Parameter]:
     return found
 
 
-def _unsuited(parameter: Parameter, method: Any) -> list[str]:
+def _unsuited(parameter: Parameter, method: object) -> list[str]:
     """Distributions that the method cannot go through."""
     where = f"parameter {parameter.name}: a {parameter.distribution} distribution"
     if method == "grid" and parameter.distribution not in COUNTABLE:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from emo_lightning.experiment.arguments import argument_keys, has_argument, problems
 from emo_lightning.experiment.files import ExperimentError, read_experiment
@@ -83,7 +82,7 @@ def _reaches(sweep: Sweep, base: Experiment, key: str) -> bool:
     return any(stage.config != old.config for stage, old in zip(changed, base.stages, strict=True))
 
 
-def applied(sweep: Sweep, base: Experiment, key: str, value: Any) -> list[Stage]:
+def applied(sweep: Sweep, base: Experiment, key: str, value: object) -> list[Stage]:
     """The experiment's stages with one key changed, as `emo run --KEY VALUE` would.
 
     Raises:

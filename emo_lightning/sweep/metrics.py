@@ -66,7 +66,7 @@ def _version(path: Path) -> int:
     return int(path.parent.name.removeprefix("version_"))
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -74,7 +74,7 @@ def _json(path: Path) -> Any:
         raise ValueError(msg) from None
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(tree, dict):
         for key, below in tree.items():
             yield from _leaves(below, f"{prefix}{key}/")
@@ -84,7 +84,7 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 def _of_page(path: Path) -> Iterator[tuple[str, float]]:
     """TABLE/ROW/COLUMN and number of every cell that holds one; of tables with keys alone (see `report.page`)."""
-    page = _json(path)
+    page: Any = _json(path)
     try:
         for table in page["tables"]:
             if "key" not in table:

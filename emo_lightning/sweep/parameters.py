@@ -68,7 +68,7 @@ class Parameter:
         """Whether it has the same value in every run."""
         return self.distribution == "constant"
 
-    def allows(self, value: Any) -> bool:
+    def allows(self, value: object) -> bool:
         """Whether it may have this value; what has no bounds allows any."""
         if self.values:
             return value in self.values
@@ -110,7 +110,7 @@ class Parameter:
                 return tuple(dict.fromkeys(float(end) for end in (low, high)))
 
 
-def read_parameter(name: Any, body: Any, problems: list[str]) -> Parameter | None:
+def read_parameter(name: object, body: object, problems: list[str]) -> Parameter | None:
     """One entry under `parameters`; what is wrong with it goes to `problems`, and then there is no parameter."""
     where = f"parameter {name}"
     found: list[str] = []
@@ -123,7 +123,7 @@ def read_parameter(name: Any, body: Any, problems: list[str]) -> Parameter | Non
     else:
         found += _wrong(body)
     problems += [f"{where}: {text}" for text in found]
-    if found:
+    if found or not isinstance(name, str) or not isinstance(body, dict):
         return None
     kind = _distribution(body)
     assert kind is not None
@@ -208,15 +208,15 @@ def _wrong_values(kind: str, body: dict[str, Any]) -> list[str]:
     return found
 
 
-def suggestion(wrong: Any, allowed: Iterable[str]) -> str:
+def suggestion(wrong: object, allowed: Iterable[str]) -> str:
     """`; did you mean …?` where something near is allowed, else nothing."""
     near = difflib.get_close_matches(str(wrong), list(allowed), 3, 0.75)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
-def _decimal_point(value: Any) -> str:
+def _decimal_point(value: object) -> str:
     try:
-        float(value)
-    except (TypeError, ValueError):
+        float(str(value))
+    except ValueError:
         return ""
     return f" (YAML takes {value} for text: write a decimal point, as in 1.0e-4)"

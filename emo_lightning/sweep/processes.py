@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from emo_lightning.sweep.parameters import SweepError
 
@@ -37,7 +36,7 @@ def alone(folder: Path) -> Iterator[None]:
 def terminated_is_interrupted() -> Iterator[None]:
     """SIGTERM ends a sweep as Ctrl-C does, so that no run is left behind."""
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -7,10 +7,10 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from emo_lightning.core.files import write_json
 from emo_lightning.experiment.resolve import load_experiment
@@ -120,5 +120,5 @@ def labels(names: Iterable[str]) -> dict[str, str]:
     return short
 
 
-def _alone(name: str, count: int, names: Iterable[str], ending: Any) -> bool:
+def _alone(name: str, count: int, names: Iterable[str], ending: Callable[[str, int], str]) -> bool:
     return all(other == name or ending(other, count) != ending(name, count) for other in names)

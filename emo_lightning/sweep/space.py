@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class Random:
                 return
 
 
-def draw(parameter: Parameter, rng: np.random.Generator) -> Any:
+def draw(parameter: Parameter, rng: np.random.Generator) -> object:
     """One value of a parameter, as W&B defines its distributions (docs.wandb.ai: sweep configuration options)."""
     o = parameter.options
     match parameter.distribution:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 import yaml
 
-Values = dict[str, Any]
+Values = dict[str, object]
 """Dotted key of `emo run` -> value."""
 
 
@@ -17,7 +16,7 @@ def fingerprint(values: Values) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """A value as the command line of `emo run` reads it back, to the last digit (1e-05 alone would be text)."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True, sort_keys=False)
     return text.removesuffix("\n").removesuffix("\n...")
