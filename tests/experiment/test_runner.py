@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.resolve import ROOT, load_experiment
+from emo_lightning.experiment.files import ROOT, ExperimentError
+from emo_lightning.experiment.resolve import load_experiment
 from tests.patience import PATIENCE
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
@@ -56,7 +56,7 @@ def emo_run(runs: Path, world_tars: Path) -> Run:
     """Runs a shipped experiment with the variables it has, set to the session's tars."""
     sets = {split: f"{world_tars}/*-{split}-*.tar" for split in ("train", "val", "test")}
 
-    def run(experiment: str | Path, *options: str, **changes: Any) -> Path:
+    def run(experiment: str | Path, *options: str, **changes: object) -> Path:
         path = ROOT / "experiments" / f"{experiment}.yaml" if isinstance(experiment, str) else experiment
         words = []
         known = yaml.safe_load(main_output(path))
@@ -254,7 +254,7 @@ def test_every_experiment_is_run_above() -> None:
 def small(tmp_path: Path, world_tars: Path, tiny_qwen: Path) -> Callable[..., Path]:
     """Writes an experiment of one function, one training stage and, if asked, another one on one device."""
 
-    def write(alone: bool = False, **trainer: Any) -> Path:
+    def write(alone: bool = False, **trainer: object) -> Path:
         tree: dict[str, Any] = {
             "name": "small",
             "stages": {
@@ -310,7 +310,7 @@ class CrashAt(pl.Callback):
         with open(self.flag.with_suffix(".starts"), "a") as out:
             out.write(f"{trainer.global_step}\n")
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
         if trainer.global_step == self.step and self.flag.exists():
             raise RuntimeError("power cut")
 
@@ -325,7 +325,7 @@ class Waits(pl.Callback):
     def __init__(self, started: str) -> None:
         self.started = Path(started)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
         self.started.write_text(str(os.getpid()))
         time.sleep(600)
 
@@ -556,8 +556,10 @@ def test_checkpoints_are_staged_beside_where_they_end(
     made = tmp_path / "made"
     mkstemp = tempfile.mkstemp
 
-    def noted(*args: Any, **options: Any) -> tuple[int, str]:
-        found = mkstemp(*args, **options)
+    def noted(
+        suffix: str | None = None, prefix: str | None = None, dir: str | None = None, text: bool = False
+    ) -> tuple[int, str]:
+        found = mkstemp(suffix, prefix, dir, text)
         with open(made, "a") as file:
             file.write(found[1] + "\n")
         return found
@@ -573,12 +575,18 @@ def test_a_process_that_uses_cuda_is_not_forked(
 ) -> None:
     """Seen on a GPU: "Cannot re-initialize CUDA in forked subprocess" where the experiment was run from a process with tensors there."""
     import multiprocessing
+    from multiprocessing.context import BaseContext
 
     import torch
 
     asked: list[str] = []
     context = multiprocessing.get_context
-    monkeypatch.setattr(multiprocessing, "get_context", lambda method: asked.append(method) or context(method))
+
+    def noted(method: str) -> BaseContext:
+        asked.append(method)
+        return context(method)
+
+    monkeypatch.setattr(multiprocessing, "get_context", noted)
     for in_use in (False, True):
         monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
         assert main(["run", str(small()), "--runs", str(tmp_path / str(in_use)), "--only", "init"]) == 0
