@@ -114,11 +114,11 @@ def test_user_errors_are_one_line(
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("emo_lightning.commands.eval.main", lambda argv: [][len(argv)])
+    monkeypatch.setattr("emo_lightning.commands.eval.main", lambda argv: list(zip(argv, "", strict=True)))
     assert main(["eval", "some file.jsonl"]) == 1
     error = capsys.readouterr().err
     assert "Traceback (most recent call last)" in error
-    assert "IndexError: list index out of range" in error
+    assert "ValueError: zip() argument 2 is shorter than argument 1" in error
     last = error.splitlines()[-1]
     assert last.startswith("error: this is a bug in emo-lightning, not a mistake of yours: please report it")
     assert last.endswith("the command: emo eval 'some file.jsonl'")

@@ -60,8 +60,6 @@ _LIBRARY_ERRORS = {
 
 By name, as their packages are not imported here.
 """
-_NOT_YET_SORTED = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Taken for the user's until every `raise` is sorted."""
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 _WRONG_PATH = (
@@ -159,17 +157,18 @@ def user_message(error: BaseException) -> str | None:
     """What to tell the user on one line, or None if the error is a bug of ours.
 
     The user can mend a `UserError`; a disk that is full or read-only, and too many open files, wherever they come from; what the system
-    says of a path by name (missing, forbidden, of the wrong kind); and the errors of `_LIBRARY_ERRORS`. An error that a DataLoader's
-    worker or a spawned process has raised counts as what it was there.
+    says of a path by name (missing, forbidden, of the wrong kind); the errors of `_LIBRARY_ERRORS`; and a ValueError that Lightning
+    itself raises, which is about the Trainer's settings. An error that a DataLoader's worker or a spawned process has raised counts as
+    what it was there.
     """
     error = _as_raised_in_worker(error)
     message = str(error) if isinstance(error, UserError) else _of_the_system(error) or _of_a_library(error)
-    if message is None and isinstance(error, _NOT_YET_SORTED):
-        message = str(error)
     return None if message is None else " ".join(message.split())
 
 
 def _of_a_library(error: BaseException) -> str | None:
+    if isinstance(error, ValueError) and _raised_in(error, "lightning"):
+        return str(error)
     names = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
     return next((f"{_LIBRARY_ERRORS[name]}{error}" for name in names if name in _LIBRARY_ERRORS), None)
 
@@ -193,6 +192,14 @@ def _of_the_system(error: BaseException) -> str | None:
             return f"{os.strerror(number)}: raise the limit (`ulimit -n`), or use fewer workers"
         at = at.__cause__ or at.__context__
     return None
+
+
+def _raised_in(error: BaseException, package: str) -> bool:
+    """Whether a package itself has raised the error, and not something that it has called."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return at is not None and str(at.tb_frame.f_globals.get("__name__")).partition(".")[0] == package
 
 
 def _text(path: object) -> str:

@@ -31,7 +31,7 @@ from emo_lightning.experiment.files import (
     read_experiment,
     read_yaml,
 )
-from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.stage import Stage, with_present_names
 
 _STAGE_KEYS = ("run", "defaults", "foreach", "title")
 
@@ -220,4 +220,5 @@ def _resolve(
         msg = f"{path}: stage {stage!r}: {' '.join(str(error).split())}"
         raise ExperimentError(msg) from None
     assert isinstance(plain, dict)
-    return Stage(stage, str(body["run"]), plain["_title"], plain["args"], Path(run["out"]))
+    named = {key: with_present_names(value) for key, value in plain["args"].items()}
+    return Stage(stage, str(body["run"]), plain["_title"], named, Path(run["out"]))

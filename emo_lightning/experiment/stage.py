@@ -21,6 +21,12 @@ _PLACEMENT_KEYS = (
 """Keys that say where a stage runs, not what it computes: a finished stage stays finished when they change."""
 
 
+RENAMED_CLASSES = {"emo_lightning.tasks.samples.SampleLogger": "emo_lightning.tasks.sample_logger.SampleLogger"}
+"""`class_path` of older releases -> what it is now. YAML of theirs still runs, and a run that they made is still found complete."""
+
+_FIRST_NAMES = {new: old for old, new in RENAMED_CLASSES.items()}
+
+
 @dataclass
 class Stage:
     """One resolved stage."""
@@ -45,10 +51,21 @@ class Stage:
 
 
 def computed_settings(value: object) -> object:
-    """A config without the keys that only say where it runs."""
+    """A config without the keys that only say where it runs; classes by the first name that they had, so that digests last."""
     if isinstance(value, dict):
         return {k: computed_settings(v) for k, v in value.items() if k not in _PLACEMENT_KEYS}
-    return [computed_settings(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [computed_settings(v) for v in value]
+    return _FIRST_NAMES.get(value, value) if isinstance(value, str) else value
+
+
+def with_present_names(value: object) -> object:
+    """A config in which classes have the names that they have now."""
+    if isinstance(value, dict):
+        return {k: with_present_names(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [with_present_names(v) for v in value]
+    return RENAMED_CLASSES.get(value, value) if isinstance(value, str) else value
 
 
 def first_difference(old: object, new: object, at: str = "") -> str | None:

@@ -98,6 +98,10 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
     except (OSError, SafetensorError) as error:
         msg = f"backbone {path!r}: its weights cannot be read: {_first_line(error)}"
         raise BackboneError(msg) from error
+    except (ImportError, ValueError) as error:
+        # Its package is missing, or the model does not have it.
+        msg = f"backbone {path!r} cannot be loaded with attention={config.attention!r}: {_first_line(error)}"
+        raise BackboneError(msg) from error
     if quantization is not None:
         _check_quantization(model, family)
     family.prepare(model, config.attention)

@@ -12,7 +12,7 @@ from emo_lightning.core.records import Prediction, Record
 from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
 from emo_lightning.report.pictures import AnsweredImage, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance
-from emo_lightning.report.run_folder import RunFolder, Stage
+from emo_lightning.report.run_folder import RunFolder, StageFolder
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Examples:
     source: Provenance
 
 
-def right_and_wrong(run: RunFolder, stage: Stage, source: Provenance, count: int, seed: int = 0) -> Examples:
+def right_and_wrong(run: RunFolder, stage: StageFolder, source: Provenance, count: int, seed: int = 0) -> Examples:
     """A seeded choice, spread over the emotions, of images whose emotion the last arm of a Table 5 stage has right or wrong.
 
     Args:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from emo_lightning.analysis.baselines import TEXT_ONLY
 from emo_lightning.report.html import seconds
-from emo_lightning.report.run_folder import COMPLETE, Stage
+from emo_lightning.report.run_folder import COMPLETE, StageFolder
 from emo_lightning.report.table import Cell, Spread, Table, cell_text, number_of, with_minus
 
 
@@ -19,7 +19,7 @@ class Fact(NamedTuple):
     about: str
 
 
-def facts_of(tables: Sequence[Table], stages: Sequence[Stage]) -> list[Fact]:
+def facts_of(tables: Sequence[Table], stages: Sequence[StageFolder]) -> list[Fact]:
     """The tiles of one run: of its tables, in their order, and how far its stages are."""
     facts = [fact for table in tables if table.key in TILES for fact in TILES[table.key](table)]
     # The stage that writes this page is still running.

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from emo_lightning.analysis.table5_rows import definition
 from emo_lightning.report.pictures import Figure, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance, Sources
-from emo_lightning.report.run_folder import Stage
+from emo_lightning.report.run_folder import StageFolder
 from emo_lightning.report.svg import mds_svg
 from emo_lightning.report.table import Result, Table, of_stage
 from emo_lightning.report.tables.mds import mds_tables
@@ -66,7 +66,7 @@ class Shown:
 class StageResult:
     """A stage with the JSON that it wrote."""
 
-    stage: Stage
+    stage: StageFolder
     found: Result
     sources: Sources
 

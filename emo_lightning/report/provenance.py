@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emo_lightning.core.fingerprints import file_sha256
-from emo_lightning.report.run_folder import RunFolder, Stage
+from emo_lightning.report.run_folder import RunFolder, StageFolder
 
 MANIFEST = "manifest.json"
 
@@ -83,7 +83,7 @@ class Sources:
         self._data: dict[str, tuple[Data, ...]] = {}
         self._digests: dict[Path, str] = {}
 
-    def of(self, stage: Stage) -> Provenance:
+    def of(self, stage: StageFolder) -> Provenance:
         """The provenance of a stage."""
         info = stage.info
         command = info.get("command")
@@ -97,7 +97,7 @@ class Sources:
             self.data(stage),
         )
 
-    def data(self, stage: Stage) -> tuple[Data, ...]:
+    def data(self, stage: StageFolder) -> tuple[Data, ...]:
         """Every data set that the stage, or a stage whose files it reads, has read or made, in order of first mention."""
         if stage.name not in self._data:
             self._data[stage.name] = ()  # A stage that names its own folder, like one that logs there.
@@ -106,7 +106,7 @@ class Sources:
             self._data[stage.name] = tuple(dict.fromkeys([*map(self._file, made), *self.behind(stage.settings, stage)]))
         return self._data[stage.name]
 
-    def behind(self, settings: object, stage: Stage | None = None) -> tuple[Data, ...]:
+    def behind(self, settings: object, stage: StageFolder | None = None) -> tuple[Data, ...]:
         """The data sets behind every path in (a part of) a stage's settings."""
         found: dict[str, Data] = {}
         for text in _texts(settings):
@@ -114,7 +114,7 @@ class Sources:
                 found.setdefault(data.path, data)
         return tuple(found.values())
 
-    def _named(self, stage: Stage | None, text: str) -> Iterator[Data]:
+    def _named(self, stage: StageFolder | None, text: str) -> Iterator[Data]:
         owner = self.run.owner(text)
         if owner is not None and owner is stage:
             return

@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 @dataclass
-class Stage:
+class StageFolder:
     """A stage directory."""
 
     name: str
@@ -108,7 +108,7 @@ class RunFolder:
             return self.path / text[len(self.home) :].lstrip("/")
         return Path(text)
 
-    def owner(self, text: str) -> Stage | None:
+    def owner(self, text: str) -> StageFolder | None:
         """The stage in whose folder a path of the settings lies."""
         located = self.located(text)
         return next((s for s in self.stages if located == s.path or located.is_relative_to(s.path)), None)
@@ -133,8 +133,8 @@ class RunFolder:
     def _may_be_stage(folder: Path) -> bool:
         return folder.is_dir() and not folder.name.startswith(".")
 
-    def _stage(self, folder: Path) -> Stage:
-        stage = Stage(folder.name, folder)
+    def _stage(self, folder: Path) -> StageFolder:
+        stage = StageFolder(folder.name, folder)
         if (path := folder / "stage.json").is_file():
             stage.info = self.attempt(path, lambda: self.read_object(path)) or {}
         if (config := folder / "config.yaml").is_file():

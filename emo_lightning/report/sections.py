@@ -14,7 +14,7 @@ from emo_lightning.report.kinds import KINDS, Pictures, StageResult, Table5Detai
 from emo_lightning.report.page import PAGE, read_page
 from emo_lightning.report.pictures import Figure, drawn_figure
 from emo_lightning.report.provenance import Sources
-from emo_lightning.report.run_folder import COMPLETE, RunFolder, Stage
+from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder
 from emo_lightning.report.svg import loss_svg, read_losses
 from emo_lightning.report.table import Result, Table, of_stage
 from emo_lightning.report.tables.training import training_row, training_table
@@ -75,13 +75,13 @@ class RunSections:
         """The section of that key."""
         return next((section for section in self.sections if section.key == key), None)
 
-    def config(self, stage: Stage) -> str | None:
+    def config(self, stage: StageFolder) -> str | None:
         """A stage's settings, cut where they are very long."""
         if stage.config and len(stage.config) > CONFIG_LIMIT:
             return stage.config[:CONFIG_LIMIT] + f"\n… cut at {CONFIG_LIMIT} characters; the rest is in config.yaml"
         return stage.config
 
-    def _found(self, name: str) -> Iterator[tuple[Stage, Result]]:
+    def _found(self, name: str) -> Iterator[tuple[StageFolder, Result]]:
         kind = KINDS[name]
         for stage in self.run.stages:
             path = stage.path / kind.file
@@ -121,7 +121,7 @@ class RunSections:
                 if section:
                     yield section
 
-    def _page(self, stage: Stage, path: Path) -> Section:
+    def _page(self, stage: StageFolder, path: Path) -> Section:
         page = read_page(path)
         source = self.sources.of(stage)
         section = Section(f"page-{stage.name}", page.title, page.text, of_stage(page.tables, stage.name, source))
@@ -177,7 +177,7 @@ class RunSections:
         self._losses(section)
         return section if section.tables or section.figures else None
 
-    def _training_notes(self, stage: Stage, found: Result) -> None:
+    def _training_notes(self, stage: StageFolder, found: Result) -> None:
         for remark in found.get("remarks", []):
             self.run.note(f"stage {stage.name!r}: {remark}")
         for split, count in found.get("skipped", {}).items():

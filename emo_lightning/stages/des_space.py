@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import SchemaError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def stability_stage(
         raise SchemaError(msg)
     if batch_size < 1 or max_images < 3:
         msg = f"batch_size={batch_size}, max_images={max_images}; expected at least 1 and 3"
-        raise ValueError(msg)
+        raise InputError(msg)
     wanted = list(changes or DEFAULT_CHANGES)
     for text in wanted:
         Change.parse(text)  # before a model is loaded

@@ -71,7 +71,7 @@ def _json(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         msg = f"{path}: not JSON: {error}"
-        raise ValueError(msg) from None
+        raise InputError(msg) from None
 
 
 def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -112,7 +112,7 @@ def _last_logged(path: Path) -> dict[str, float]:
                         last[name] = float(text)
                     except ValueError:
                         msg = f"{path}:{reader.line_num}: {name} is {text!r}; expected a number"
-                        raise ValueError(msg) from None
+                        raise InputError(msg) from None
     return last
 
 

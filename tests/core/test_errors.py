@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from emo_lightning.core import errors
 from emo_lightning.core.errors import (
     InputError,
     MissingFileError,
@@ -22,8 +21,6 @@ from emo_lightning.core.errors import (
     run_guarded,
     user_message,
 )
-
-unsorted = pytest.mark.skipif(hasattr(errors, "_NOT_YET_SORTED"), reason="not every raise is sorted yet")
 
 
 class TwoWordsError(UserError):
@@ -57,7 +54,10 @@ def test_user_errors() -> None:
     assert issubclass(MissingFileError, FileNotFoundError)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("x"), KeyError("x"), TypeError("x"), OSError("x"), AssertionError()])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("x"), FileNotFoundError("x"), RuntimeError("x"), KeyError("x"), TypeError("x"), OSError("x"), AssertionError()],
+)
 def test_bugs(error: Exception) -> None:
     assert user_message(error) is None
 
@@ -73,7 +73,6 @@ def test_paths_that_the_system_refuses(tmp_path: Path) -> None:
     assert user_message(of_the_system(lambda: (tmp_path / "no").rename(file))) == f"{tmp_path}/no -> {file}: no such file"
 
 
-@unsorted
 def test_refusals_that_name_no_path_are_bugs() -> None:
     """A process or a socket of ours, not a file of the user's."""
     assert user_message(PermissionError(errno.EPERM, os.strerror(errno.EPERM))) is None
@@ -108,6 +107,14 @@ def test_errors_of_other_libraries() -> None:
     import torch
 
     assert "smaller batch" in str(user_message(torch.OutOfMemoryError("tried to allocate 2 GiB")))
+
+
+def test_settings_that_lightning_refuses() -> None:
+    from lightning.pytorch import Trainer
+
+    with pytest.raises(ValueError, match="accelerator") as caught:
+        Trainer(accelerator="abacus", logger=False)
+    assert "abacus" in str(user_message(caught.value))
 
 
 def test_a_class_of_the_same_name_is_not_theirs() -> None:
@@ -161,7 +168,6 @@ class Rows:
     ],
 )
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@unsorted
 def test_through_a_worker_of_a_data_loader(what: str, message: str | None, method: str) -> None:
     from torch.utils.data import DataLoader
 

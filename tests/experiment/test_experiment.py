@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -301,3 +302,17 @@ def test_two_learning_rates_of_a_yaml_are_numbers() -> None:
             model = stage.config.get("model")
             rate = model.get("optim", {}).get("lr", 0.1) if isinstance(model, dict) else 0.1
             assert isinstance(rate, float), f"{path}: {stage.name}: {rate!r}"
+
+
+def test_a_class_that_was_renamed_still_runs_and_its_finished_stage_stays_finished() -> None:
+    from emo_lightning.experiment.stage import RENAMED_CLASSES, Stage, computed_settings, with_present_names
+
+    for old, new in RENAMED_CLASSES.items():
+        written = {"trainer": {"callbacks": [{"class_path": old, "init_args": {"count": 2}}]}}
+        renamed = with_present_names(written)
+        assert renamed == {"trainer": {"callbacks": [{"class_path": new, "init_args": {"count": 2}}]}}
+        assert isinstance(renamed, dict)
+        assert computed_settings(written) == computed_settings(renamed)
+        assert Stage("a", "sft", "", written, Path()).digest == Stage("a", "sft", "", renamed, Path()).digest
+        module, _, name = new.rpartition(".")
+        assert hasattr(importlib.import_module(module), name)

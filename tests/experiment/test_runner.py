@@ -18,9 +18,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import torch
 import yaml
 
 from emo_lightning.cli import main
+from emo_lightning.core.errors import InputError
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
 from tests.patience import PATIENCE
@@ -382,7 +384,7 @@ def test_failed_stage_resumes_and_complete_ones_are_skipped(
     crash = {"class_path": "tests.experiment.test_runner.CrashAt", "init_args": {"step": 3, "flag": str(flag)}}
     path = small(callbacks=[saver, crash])
     command = ["run", str(path), "--runs", str(tmp_path / "runs")]
-    assert main(command) == 2
+    assert main(command) == 1, "a RuntimeError is a bug"
     error = capfd.readouterr().err
     assert "power cut" in error
     assert "stage 'tune' ended with exit code 1" in error
@@ -401,6 +403,82 @@ def test_failed_stage_resumes_and_complete_ones_are_skipped(
     assert main([*command, "--trainer.num_nodes", "1", "--trainer.enable_progress_bar", "true"]) == 0
     assert f"nothing left to do: {tmp_path / 'runs/small'}\n" in capfd.readouterr().out
     assert flag.with_suffix(".starts").read_text().split() == ["0", "2"]
+
+
+class RaisesInWorker(torch.utils.data.Dataset[int]):
+    """Fails in a worker, as the user's mistake or as a bug.
+
+    Args:
+        mistake: whether it is the user's.
+    """
+
+    def __init__(self, mistake: bool) -> None:
+        self.mistake = mistake
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        if self.mistake:
+            raise InputError("a.tar: record 3 has no image")
+        return list(zip([1], [], strict=True))[index]
+
+
+class Reads(pl.Callback):
+    """Reads from a worker when the training starts.
+
+    Args:
+        mistake: whether what it raises is the user's.
+    """
+
+    def __init__(self, mistake: bool) -> None:
+        self.mistake = mistake
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        list(torch.utils.data.DataLoader(RaisesInWorker(self.mistake), num_workers=1))
+
+
+def test_a_bug_in_a_stages_worker_keeps_its_traceback(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Stage's process, Lightning, and a worker of a DataLoader lie between what is raised and what is printed."""
+    reads = {"class_path": "tests.experiment.test_runner.Reads", "init_args": {"mistake": False}}
+    path = small(callbacks=[reads], enable_checkpointing=False)
+    command = ["run", str(path), "--runs", str(tmp_path / "runs"), "--only", "tune"]
+    assert main(command) == 1
+    error = capfd.readouterr().err
+    assert "return list(zip([1], [], strict=True))[index]" in error
+    assert "zip() argument 2 is shorter than argument 1" in error
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert lines[0].startswith("error: stage 'tune': this is a bug in emo-lightning, not a mistake of yours: please report it")
+    assert lines[1].startswith("error: stage 'tune' ended with exit code 1; ")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_mistake_in_a_stages_worker_is_one_line(
+    debug: bool, small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    reads = {"class_path": "tests.experiment.test_runner.Reads", "init_args": {"mistake": True}}
+    path = small(callbacks=[reads], enable_checkpointing=False)
+    command = ["run", str(path), "--runs", str(tmp_path / "runs"), "--only", "tune", *(["--debug"] if debug else [])]
+    assert main(command) == 2
+    error = capfd.readouterr().err
+    assert "error: stage 'tune': a.tar: record 3 has no image\n" in error
+    assert ("Traceback" in error) == debug
+
+
+def test_a_bug_in_a_function_names_its_line(
+    small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(tars: list[str]) -> list[str]:
+        return [a for a, _ in zip(tars, [], strict=True)]
+
+    monkeypatch.setattr("emo_lightning.stages.tiny_models.words_of", broken)
+    assert main(["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "init"]) == 1
+    error = capfd.readouterr().err
+    assert 'tiny_models.py", line' in error
+    assert "ValueError: zip() argument 2 is shorter than argument 1" in error
+    assert "error: stage 'init': this is a bug in emo-lightning" in error
 
 
 def test_other_settings_in_one_run_directory_are_an_error(
