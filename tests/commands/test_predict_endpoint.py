@@ -45,7 +45,7 @@ def command(url: str, tars: str, folder: Path, *options: str) -> list[str]:
     return ["predict", *who, tars, "--out", str(folder / "p.jsonl"), *options]
 
 
-def text_of(body: dict) -> str:
+def text_of(body: dict[str, Any]) -> str:
     """The words of a question."""
     return next(part["text"] for part in body["messages"][0]["content"] if part["type"] == "text")
 
@@ -55,7 +55,7 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: py
     index = TarIndex.open(tars)
     by_image: dict[str, int] = {}
 
-    def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         image = next(p["image_url"]["url"] for p in body["messages"][0]["content"] if p["type"] == "image_url")
         kind = by_image.setdefault(image, len(by_image))
         match kind:
@@ -117,7 +117,7 @@ def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, c
         "parameters": {"max_tokens": 50, "seed": 1},
     }
 
-    def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         assert (body["max_tokens"], body["seed"]) == (50, 1)
         send(handler, 200, completion(json.dumps({"bbox_2d": [100, 200, 500, 600]})))
 
@@ -162,7 +162,7 @@ def test_resized_coordinates(tars: str) -> None:
 
 
 def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 200, completion(json.dumps(GOOD)))
 
     with server(answer) as (url, seen):
@@ -182,7 +182,7 @@ def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, caps
 def test_errors_of_the_endpoint_are_one_line(
     tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 401, {"error": {"message": "wrong key"}})
 
     with server(answer) as (url, _):
@@ -205,7 +205,10 @@ def test_errors_of_the_endpoint_are_one_line(
 
 def test_asking_an_endpoint_needs_no_torch() -> None:
     """A machine that only asks need not wait for it: it costs 8 of 10 seconds of the start."""
-    code = "import sys, emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files"
-    code += ", data_prep.provider.model_under_test"
+    modules = (
+        "emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files, "
+        "data_prep.provider.model_under_test"
+    )
+    code = f"import sys, {modules}"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
