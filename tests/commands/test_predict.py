@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from emo_lightning.cli import main
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.tasks.prediction_files import PredictionFiles
+from tests.made import as_json
 
 TOKENS = "12"
 
@@ -28,7 +30,7 @@ def predict(model: Path, tars: Path, out: Path, *options: str) -> int:
 
 def replies(path: Path) -> dict[str, list[str]]:
     """id -> raw replies."""
-    return {p.id: [r["reply"] for r in p.provenance["replies"]] for p in read_jsonl(path, Prediction)}
+    return {p.id: [r["reply"] for r in as_json(p.provenance)["replies"]] for p in read_jsonl(path, Prediction)}
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_one_prediction_an_image_whatever_the_batch(
     assert len({tuple(r) for r in said.values()}) > 1
     assert not (whole.parent / "said.jsonl.parts").exists()
     # Longest first: the images' areas fall (nine of them, two questions each).
-    areas = {p.id: p.width * p.height for p in read_jsonl(whole, Prediction)}
+    areas = {p.id: (p.width or 0) * (p.height or 0) for p in read_jsonl(whole, Prediction)}
     order = [areas[keys[0]] for keys in asked[::2]]
     assert len(order) == 9
     assert order[0] > order[-1]
@@ -163,12 +165,12 @@ def test_blind_answers_depend_on_the_size_alone(adapter: Path, world_tars: Path,
     )
     sizes: dict[tuple, set[str]] = {}
     for p in read_jsonl(out, Prediction):
-        sizes.setdefault((p.width, p.height), set()).add(p.provenance["replies"][0]["reply"])
+        sizes.setdefault((p.width, p.height), set()).add(as_json(p.provenance)["replies"][0]["reply"])
     assert len(sizes) > 1
     assert all(len(said) == 1 for said in sizes.values())
 
 
-def rank_main(rank: int, port: int, arguments: list[str], code: object) -> None:
+def rank_main(rank: int, port: int, arguments: list[str], code: Synchronized[int]) -> None:
     import torch
 
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -16,6 +16,7 @@ from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.data.chat import objective, prompt
 from emo_lightning.data.tar_index import TarIndex
 from tests.data_prep.serving import completion, send, server
+from tests.made import as_json
 
 GOOD = {"emotion": "Awe", "intensity": 4, "bbox_2d": [10, 20, 50, 60], "subject": "dog", "description": "d"}
 
@@ -87,7 +88,7 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: py
     assert len(said) == 8
     lost = [p for p in said.values() if p.emotion is None]
     assert len(lost) == 4
-    problems = [p.provenance["replies"][0] for p in lost]
+    problems = [as_json(p.provenance)["replies"][0] for p in lost]
     assert sum(r["reply"] is None and "no reply (refused)" in r["problems"][0] for r in problems) == 2
     assert sum(r["reply"] is not None and "not JSON" in r["problems"][0] for r in problems) == 2
     good = next(p for p in said.values() if p.emotion)
@@ -128,6 +129,8 @@ def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, c
         assert main([*line, "--store", str(tmp_path / "store"), *blind]) == 0
         for p in read_jsonl(out, Prediction):
             w, h = p.width, p.height
+            assert w is not None
+            assert h is not None
             assert p.objects[0].bbox == pytest.approx((0.2 * w, 0.1 * h, 0.6 * w, 0.5 * h))
         return len(seen)
 
@@ -155,7 +158,7 @@ def test_resized_coordinates(tars: str) -> None:
     assert codec.decode(codec.encode(box, original, frame), original, frame) == pytest.approx(box, abs=1)
     for wrong in ({"boxes": "percent"}, {"boxes": "pixels", "order": "xywh"}):
         with pytest.raises(ValueError, match="allowed"):
-            DeclaredBoxes(**wrong)
+            DeclaredBoxes(**cast(dict[str, Any], wrong))
 
 
 def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,7 +179,9 @@ def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, caps
     assert len(list(read_jsonl(tmp_path / "p.jsonl", Prediction))) == 8
 
 
-def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_endpoint_are_one_line(
+    tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 401, {"error": {"message": "wrong key"}})
 

@@ -15,7 +15,11 @@ from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import Experiment, load_experiment
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
-SFT = {"run": "sft", "model": {"backbone": {"path": "m"}}, "data": {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1}}}
+SFT: dict[str, Any] = {
+    "run": "sft",
+    "model": {"backbone": {"path": "m"}},
+    "data": {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1}},
+}
 
 
 def written(folder: Path, text: str | dict[str, Any], name: str = "x.yaml") -> Path:
@@ -201,7 +205,7 @@ def test_wrong_files(tmp_path: Path, text: str | dict[str, Any], message: str) -
 )
 def test_wrong_overrides(tmp_path: Path, key: str, message: str) -> None:
     variables = {"x": 1, "arms": {"base": 1, "ours": 2}, "mix": {"emotion": 0.8, "attributes": 0.2}, "free": {}}
-    data = SFT["data"] | {"objectives": "${vars.mix}"}
+    data = {**SFT["data"], "objectives": "${vars.mix}"}
     tree = {"vars": variables, "stages": {"a": {"run": "world"}, "s": SFT | {"data": data}}}
     load(tmp_path, tree, ("vars.free.new", "1"), ("vars.arms.ours", "3"))
     with pytest.raises(ExperimentError, match=message):

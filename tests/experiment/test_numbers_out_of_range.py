@@ -15,7 +15,7 @@ from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, 
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
 
-MODULES: dict[Any, dict[str, Any]] = {
+MODULES: dict[Callable[..., object], dict[str, Any]] = {
     ConversationDataModule: {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},
     QuestionDataModule: {"sets": {"a": ["a"]}, "objectives": ["emotion"]},
     FeatureDataModule: {"train": "a", "val": "b"},

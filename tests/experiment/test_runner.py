@@ -653,13 +653,14 @@ def test_a_process_that_uses_cuda_is_not_forked(
 ) -> None:
     """Seen on a GPU: "Cannot re-initialize CUDA in forked subprocess" where the experiment was run from a process with tensors there."""
     import multiprocessing
+    from multiprocessing.context import BaseContext
 
     import torch
 
     asked: list[str] = []
     context = multiprocessing.get_context
 
-    def noted(method: str) -> multiprocessing.context.BaseContext:
+    def noted(method: str) -> BaseContext:
         asked.append(method)
         return context(method)
 

@@ -3,7 +3,7 @@
 import json
 from math import erf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,9 +19,10 @@ LAYERS, HIDDEN = 4, 24
 FUSIONS = ("both", "self", "cross", "none")
 
 
-def head_of(dtype: torch.dtype = torch.float64, **arguments: Any) -> DESHead:
+def head_of(dtype: torch.dtype = torch.float64, **arguments: object) -> DESHead:
     torch.manual_seed(3)
-    head = DESHead(HIDDEN, LAYERS, **arguments).to(dtype).eval()
+    given: dict[str, Any] = dict(arguments)
+    head = DESHead(HIDDEN, LAYERS, **given).to(dtype).eval()
     with torch.no_grad():
         head.layer_logits.normal_()  # equal weights would hide a wrong order of layers
     return head
@@ -110,7 +111,7 @@ def test_every_parameter_gets_a_gradient(fusion: Fusion, pooling: Pooling) -> No
     hidden, mask = inputs()
     head(hidden, mask).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
-    assert all(p.grad.isfinite().all() for p in head.parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
 
 def test_low_precision_input_is_computed_in_the_parameters_dtype() -> None:
@@ -147,7 +148,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="num_heads is 5"):
         DESHead(HIDDEN, num_heads=5)
     with pytest.raises(ValueError, match="fusion is 'all'"):
-        DESHead(HIDDEN, fusion="all")
+        DESHead(HIDDEN, fusion=cast(Any, "all"))
 
 
 def test_saved_and_read_back(tmp_path: Path) -> None:

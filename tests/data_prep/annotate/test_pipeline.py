@@ -63,6 +63,8 @@ def test_the_whole_pass_is_paid_once_and_reproducible(tmp_path: Path, toys: list
             for item, outcome in store.ledger.outcomes():
                 record = Record.from_json(outcome.record, item.id)
                 if outcome.state == "valid":
+                    assert record.emotion is not None
+                    assert record.emotion_scores is not None
                     assert record.emotion is max(record.emotion_scores, key=record.emotion_scores.__getitem__)
                     assert record.confidence == record.emotion_scores[record.emotion]
                 assert record.provenance["outcome"] == outcome.state
