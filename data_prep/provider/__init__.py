@@ -18,7 +18,8 @@ an answer is read (text, refusal, tokens), what the headers say of the rate, whi
 To add a provider with an API of its own:
 
 1. Write `provider/NAME.py` with a subclass of `Provider`: `name`, `path`, `headers`, `body`, `read`, `max_output_tokens`. The rest has
-   defaults: JSON over HTTP, rates found from refusals (429), no batches. `read` must never raise, and its `Usage` is what is billed.
+   defaults: JSON over HTTP, rates found from refusals (429), no batches. `read` must never raise, and its `Usage.plausible` is what is
+   billed.
 2. Add it to the tuple in `registry.PROVIDERS`.
 3. Name it in the endpoint's configuration: `provider: NAME`, with `parameters` in the provider's own names, and its prices in the
    price table.

@@ -68,6 +68,13 @@ class Usage:
     output: int
     """Thinking included."""
 
+    @classmethod
+    def plausible(cls, prompt: int, cached: int, output: int) -> Usage | None:
+        """What a reply claims; None where it cannot be true, as a negative count or more than `MOST_TOKENS`."""
+        if not (0 <= prompt <= MOST_TOKENS and 0 <= output <= MOST_TOKENS and cached >= 0):
+            return None
+        return cls(prompt, min(cached, prompt), output)
+
 
 @dataclass(frozen=True)
 class Completion:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from data_prep.provider.base import FATAL, MOST_TOKENS, BatchApi, Completion, Image, Provider, Question, Turn, Usage
+from data_prep.provider.base import FATAL, BatchApi, Completion, Image, Provider, Question, Turn, Usage
 from data_prep.provider.openai_batches import OpenAIBatches
 from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.transport import Connection, HttpAnswer, TransportError, http_client
@@ -161,9 +161,7 @@ def _usage_of(found: dict[str, object]) -> Usage | None:
         output = max(output, _whole(usage.get("total_tokens") or 0) - prompt)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
-    if not (0 <= prompt <= MOST_TOKENS and 0 <= output <= MOST_TOKENS and cached >= 0):
-        return None
-    return Usage(prompt, min(cached, prompt), output)
+    return Usage.plausible(prompt, cached, output)
 
 
 def _whole(value: object) -> int:

@@ -369,9 +369,9 @@ def test_offline_switch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_families_are_errors(tmp_path: Path) -> None:
-    from transformers import CLIPConfig, Qwen2VLConfig
+    from transformers import CLIPConfig, LlavaConfig
 
-    for config, name in ((CLIPConfig(), "clip"), (Qwen2VLConfig(), "qwen2_vl")):
+    for config, name in ((CLIPConfig(), "clip"), (LlavaConfig(), "llava")):
         config.save_pretrained(tmp_path / name)
         with pytest.raises(BackboneError, match=f"model_type '{name}' is not supported; allowed: qwen2_5_vl"):
             load_backbone(BackboneConfig(str(tmp_path / name)))
