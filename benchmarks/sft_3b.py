@@ -22,16 +22,18 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import Qwen2_5_VLConfig
 
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
@@ -62,10 +64,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 float32 weights, round1.yaml the first."""
 
 
-def published_3b() -> Any:
+def published_3b() -> Qwen2_5_VLConfig:
     """The configuration of Qwen/Qwen2.5-VL-3B-Instruct (its config.json)."""
-    from transformers import Qwen2_5_VLConfig
-
     return Qwen2_5_VLConfig(
         text_config={
             "hidden_size": 2048,
@@ -133,14 +133,16 @@ def synthetic(backbone: Backbone, batch: int, side: int) -> dict[str, Any]:
     # Past the special tokens, so that none of them appears by chance.
     ids = torch.randint(len(QWEN2_5_VL.special_tokens), len(processor.tokenizer), (batch, width), generator=generator)
     half = PROMPT // 2
-    ids[:, half : half + tokens] = processor.image_token_id
-    ids[:, half - 1] = processor.tokenizer.convert_tokens_to_ids("<|vision_start|>")
+    image, start = QWEN2_5_VL.image_token_id(processor), processor.tokenizer.convert_tokens_to_ids("<|vision_start|>")
+    assert isinstance(start, int)
+    ids[:, half : half + tokens] = image
+    ids[:, half - 1] = start
     place = torch.arange(width).expand(batch, -1)
     real = place < PROMPT + tokens + lengths[:, None]
     return {
         "input_ids": ids,
         "attention_mask": real.long(),
-        "mm_token_type_ids": (ids == processor.image_token_id).long(),
+        "mm_token_type_ids": (ids == image).long(),
         "filler": torch.zeros(batch, dtype=torch.bool),
         "pixel_values": vision["pixel_values"],
         "image_grid_thw": vision["image_grid_thw"],
@@ -159,7 +161,7 @@ class OneBatch(pl.LightningDataModule):
         """For the schedule."""
         return self.steps
 
-    def train_dataloader(self) -> Any:
+    def train_dataloader(self) -> Iterable[object]:
         """No workers: the batch is made."""
         return torch.utils.data.DataLoader([self.batch] * self.steps, batch_size=None)  # type: ignore[arg-type]
 
@@ -172,7 +174,7 @@ class Alternating(SFTTask):
         self.backbone = backbone
         self.steps: dict[str, list[tuple[float, float]]] = {"ours": [], "peer": []}
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: ChatBatch, stage: str) -> tuple[Tensor, Tensor]:
         return super()._step(batch, stage) if self.kind == "ours" else peer_loss(self.net, batch)
 
     @property
@@ -180,7 +182,7 @@ class Alternating(SFTTask):
         """Whose turn it is."""
         return "ours" if len(self.steps["ours"]) == len(self.steps["peer"]) else "peer"
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: ChatBatch, batch_idx: int) -> None:
         """Start the clock."""
         super().on_train_batch_start(batch, batch_idx)
         self._manner = as_transformers(self.net) if self.kind == "peer" else nullcontext()
@@ -188,7 +190,7 @@ class Alternating(SFTTask):
         forget_peak(self.device)
         self._began = now(self.device)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Stop it, after the optimiser has stepped."""
         kind = self.kind
         self.steps[kind].append((now(self.device) - self._began, peak(self.device)))
@@ -216,7 +218,7 @@ def as_transformers(backbone: Backbone) -> Iterator[None]:
         config._attn_implementation = name
 
 
-def peer_loss(backbone: Backbone, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def peer_loss(backbone: Backbone, batch: ChatBatch) -> tuple[Tensor, Tensor]:
     """transformers' own loss over full logits, as a sum."""
     count = (batch["labels"][:, 1:] != IGNORE).sum()
     return backbone.base(**backbone.family.model_inputs(batch), labels=batch["labels"], use_cache=False).loss * count, count
@@ -280,14 +282,14 @@ def model_flops(backbone: Backbone, batch: dict[str, Any], train: bool = True) -
 
 
 @contextmanager
-def loaded(path: Path, device: str, tiny: bool, **options: Any) -> Iterator[Backbone]:
+def loaded(path: Path, device: str, tiny: bool, **options: object) -> Iterator[Backbone]:
     """A backbone, read from disk as a user's, and gone afterwards."""
     defaults: dict[str, Any] = {"dtype": "float32" if tiny else "bfloat16", "lora": LoRA(rank=64, alpha=128, dropout=0.05)}
     backbone = load_backbone(BackboneConfig(str(path), **(defaults | options)))
     try:
         yield backbone.to(device)
     finally:
-        backbone.model = None
+        del backbone.model
 
 
 def measure_training(
@@ -296,7 +298,7 @@ def measure_training(
     """One fit, steps of both kinds in turn."""
     task = Alternating(backbone)
     backbone.train()
-    moved = {k: v.to(device) for k, v in batch.items()}
+    moved = cast(ChatBatch, {k: v.to(device) for k, v in batch.items()})
     sums = []
     for loss in (backbone.answer_loss, lambda inputs: peer_loss(backbone, inputs)):
         torch.manual_seed(0)  # of dropout

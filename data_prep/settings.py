@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
+from emo_lightning.core import files
 from emo_lightning.core.errors import UserError
 
 _BESIDE = Path(__file__).resolve().parents[1]
@@ -44,20 +44,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, not YAML, or no mapping.
     """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        msg = f"{path}: no such file"
-        raise ConfigError(msg) from None
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror}"
-        raise ConfigError(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = path if mark is None else f"{path}:{mark.line + 1}"
-        msg = f"{place}: not YAML: {getattr(error, 'problem', None) or error}"
-        raise ConfigError(msg) from None
-    if not isinstance(value, dict):
-        msg = f"{path}: expected a mapping, found {type(value).__name__}"
-        raise ConfigError(msg)
-    return value
+    return files.read_yaml(path, ConfigError)

@@ -19,7 +19,7 @@ import pytest
 
 from emo_lightning.cli import main
 from emo_lightning.data.sampler import Slot
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.experiment.files import ROOT
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 
@@ -34,7 +34,7 @@ def failing_run(
     # Lightning's log handler keeps the captured stderr of an earlier test, which is closed, and would complain of it.
     monkeypatch.setattr(logging, "raiseExceptions", False)
 
-    def run(train: Path | str, **changes: Any) -> str:
+    def run(train: Path | str, **changes: object) -> str:
         options = {
             "vars.backbone": tiny_qwen,
             "vars.train": train,
@@ -77,7 +77,7 @@ def rewritten(source: Path, target: Path, change: Callable[[Members], Members]) 
     return target
 
 
-def record_with(**changes: Any) -> Callable[[Members], Members]:
+def record_with(**changes: object) -> Callable[[Members], Members]:
     """Changes the first record; `None` removes a key."""
 
     def change(members: Members) -> Members:

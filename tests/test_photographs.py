@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import yaml
@@ -117,7 +118,9 @@ def test_photographs(photographs: Path, bundle: Path, tmp_path: Path, capsys: py
     table = parquet.read_table(tmp_path / "des.parquet").to_pydict()
     single = {Path(name).stem: des for name, des in zip(table["id"], table["des"], strict=True)}
     for row in range(4):
-        assert single[name_of(known[embedded.record(row).id])] == pytest.approx(embedded.des(row).tolist(), abs=1e-5)
+        assert single[name_of(known[embedded.record(row).id])] == pytest.approx(
+            np.asarray(embedded.des(row)).tolist(), abs=1e-5
+        )
 
     capsys.readouterr()
     out = tmp_path / "cat.png"

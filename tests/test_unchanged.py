@@ -33,7 +33,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -248,7 +248,7 @@ def fingerprint_of_images() -> dict[str, Any]:
 # Comparison
 
 
-def differences(stored: Any, found: Any, path: str = "", close: float = 0.0) -> Iterator[str]:
+def differences(stored: object, found: object, path: str = "", close: float = 0.0) -> Iterator[str]:
     """One line per value that differs; floats may differ by a share of `close`, and nothing else may."""
     if isinstance(stored, dict) and isinstance(found, dict):
         for key in [*stored, *(key for key in found if key not in stored)]:
@@ -273,9 +273,9 @@ def only_losses(tree: dict[str, Any]) -> dict[str, Any]:
     return {stage: {name: values for name, values in columns.items() if "loss" in name} for stage, columns in tree.items()}
 
 
-def only_shape(tree: Any) -> Any:
+def only_shape(tree: Mapping[str, object]) -> dict[str, Any]:
     """Keys and nothing else."""
-    return {key: only_shape(value) for key, value in tree.items()} if isinstance(tree, dict) else None
+    return {key: only_shape(value) if isinstance(value, dict) else None for key, value in tree.items()}
 
 
 def only_counts(tree: dict[str, Any]) -> dict[str, Any]:

@@ -10,15 +10,16 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.errors import InputError, MissingFileError, UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    import yaml
     from numpy.typing import NDArray
 
 
@@ -137,4 +138,36 @@ def read_object(path: Path, on_constant: Callable[[str], object] | None = None) 
     if not isinstance(found, dict):
         msg = f"{path}: found {type(found).__name__}; expected an object"
         raise InputError(msg)
+    return found
+
+
+def read_yaml(
+    path: Path, error: type[UserError] = InputError, loader: type[yaml.SafeLoader] | None = None, near: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A mapping from a YAML file.
+
+    Args:
+        path: the file.
+        error: what is raised.
+        loader: of PyYAML; None is its own safe one.
+        near: files that are there, for the message where this one is not.
+
+    Raises:
+        UserError: of the type `error`: no such file, it cannot be read, is not YAML, or is no mapping; names file and line.
+    """
+    import yaml
+
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), loader or yaml.SafeLoader)
+    except FileNotFoundError:
+        raise error(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else "")) from None
+    except OSError as failure:
+        msg = f"{path}: cannot be read: {failure.strerror or failure}"
+        raise error(msg) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as failure:
+        msg = f"{path}: not YAML: {' '.join(str(failure).split())}"
+        raise error(msg) from None
+    if not isinstance(found, dict):
+        msg = f"{path}: holds {type(found).__name__}, expected a mapping"
+        raise error(msg)
     return found

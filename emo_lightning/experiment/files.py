@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from emo_lightning.core import files
 from emo_lightning.core.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -65,19 +66,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ExperimentError: missing, not YAML, a key that stands twice, or no mapping; names the file and the line.
     """
-    if not path.is_file():
-        near = sorted(map(str, path.parent.glob("*.yaml"))) or [str(p.relative_to(ROOT)) for p in shipped_experiments()]
-        raise ExperimentError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
-    try:
-        # Merge keys are resolved in `flatten_mapping`, after the check for keys that stand twice.
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
-        raise ExperimentError(msg) from None
-    if not isinstance(tree, dict):
-        msg = f"{path}: holds {type(tree).__name__}, expected a mapping"
-        raise ExperimentError(msg)
-    return tree
+    near = sorted(map(str, path.parent.glob("*.yaml"))) or [str(p.relative_to(ROOT)) for p in shipped_experiments()]
+    # Merge keys are resolved in `flatten_mapping`, after the check for keys that stand twice.
+    return files.read_yaml(path, ExperimentError, _Loader, near)
 
 
 def read_experiment(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from emo_lightning.core.files import read_yaml
 from emo_lightning.experiment.files import find_file, shipped_experiments
 from emo_lightning.sweep.parameters import COUNTABLE, Parameter, SweepError, read_parameter, suggestion
 from emo_lightning.sweep.values import Values
@@ -85,7 +84,7 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
         SweepError: there is no file, or it holds no YAML mapping.
     """
     path = find_file(path)
-    raw = _narrowed(_read(path), given or {})
+    raw = _narrowed(read_yaml(path, SweepError, near=sorted(str(p) for p in path.parent.glob("*.yaml"))), given or {})
     problems = [
         f"unknown key {key!r}{suggestion(key, _KEYS)}; allowed: {', '.join(_KEYS)}"
         for key in raw
@@ -124,21 +123,6 @@ def read_sweep(path: str | Path, given: Values | None = None) -> tuple[Sweep | N
         raw=raw,
     )
     return sweep, problems
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.yaml"))
-        raise SweepError(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else ""))
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
-        raise SweepError(msg) from None
-    if not isinstance(tree, dict):
-        msg = f"{path}: holds {type(tree).__name__}, expected a mapping"
-        raise SweepError(msg)
-    return tree
 
 
 def _narrowed(raw: dict[str, Any], given: Values) -> dict[str, Any]:

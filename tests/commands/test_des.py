@@ -12,7 +12,7 @@ import yaml
 from emo_lightning.cli import main
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.experiment.files import ROOT
 from emo_lightning.report.page import read_page
 
 

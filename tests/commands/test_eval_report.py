@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,15 +13,17 @@ from emo_lightning import cli
 from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.commands import eval as eval_command
 from emo_lightning.commands import report as report_command
-from emo_lightning.core.records import Prediction, Record, SchemaError, write_jsonl
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.core.records import Emotion, Prediction, Record, SchemaError, write_jsonl
+from emo_lightning.experiment.files import ROOT
 from emo_lightning.stages.tables import table5_stage
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[str, str]:
-    common = {"source": "made", "width": 20, "height": 20, "sha256": "0" * 64, "split": "test"}
-    write_jsonl(tmp_path / "r.jsonl", [Record(id="a", emotion="awe", **common), Record(id="b", emotion="fear", **common)])
+    common: dict[str, Any] = {"source": "made", "width": 20, "height": 20, "sha256": "0" * 64, "split": "test"}
+    write_jsonl(
+        tmp_path / "r.jsonl", [Record(id="a", emotion=Emotion.AWE, **common), Record(id="b", emotion=Emotion.FEAR, **common)]
+    )
     write_jsonl(tmp_path / "p.jsonl", [Prediction(id="a", emotion="Awe")])
     return str(tmp_path / "p.jsonl"), str(tmp_path / "r.jsonl")
 

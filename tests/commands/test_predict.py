@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import socket
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from emo_lightning.cli import main
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.tasks.prediction_files import PredictionFiles
+from tests.made import as_json
 
 TOKENS = "12"
 
@@ -28,7 +30,7 @@ def predict(model: Path, tars: Path, out: Path, *options: str) -> int:
 
 def replies(path: Path) -> dict[str, list[str]]:
     """id -> raw replies."""
-    return {p.id: [r["reply"] for r in p.provenance["replies"]] for p in read_jsonl(path, Prediction)}
+    return {p.id: [r["reply"] for r in as_json(p.provenance)["replies"]] for p in read_jsonl(path, Prediction)}
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_one_prediction_an_image_whatever_the_batch(
     assert len({tuple(r) for r in said.values()}) > 1
     assert not (whole.parent / "said.jsonl.parts").exists()
     # Longest first: the images' areas fall (nine of them, two questions each).
-    areas = {p.id: p.width * p.height for p in read_jsonl(whole, Prediction)}
+    areas = {p.id: (p.width or 0) * (p.height or 0) for p in read_jsonl(whole, Prediction)}
     order = [areas[keys[0]] for keys in asked[::2]]
     assert len(order) == 9
     assert order[0] > order[-1]
@@ -126,7 +128,7 @@ def test_an_image_that_changed_under_its_id_is_asked_again(
 
 
 def test_two_models_never_share_a_file(
-    adapter: Path, tiny_qwen: Path, whole: Path, world_tars: Path, tmp_path: Path, capsys: Any
+    adapter: Path, tiny_qwen: Path, whole: Path, world_tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "p.jsonl"
     for name, there in (("said.jsonl", "p.jsonl"), ("said.about.json", "p.about.json")):
@@ -163,12 +165,12 @@ def test_blind_answers_depend_on_the_size_alone(adapter: Path, world_tars: Path,
     )
     sizes: dict[tuple, set[str]] = {}
     for p in read_jsonl(out, Prediction):
-        sizes.setdefault((p.width, p.height), set()).add(p.provenance["replies"][0]["reply"])
+        sizes.setdefault((p.width, p.height), set()).add(as_json(p.provenance)["replies"][0]["reply"])
     assert len(sizes) > 1
     assert all(len(said) == 1 for said in sizes.values())
 
 
-def rank_main(rank: int, port: int, arguments: list[str], code: Any) -> None:
+def rank_main(rank: int, port: int, arguments: list[str], code: Synchronized[int]) -> None:
     import torch
 
     torch.set_num_threads(1)
@@ -218,7 +220,7 @@ def test_two_ranks_write_the_file_of_one(adapter: Path, whole: Path, world_tars:
     ],
 )
 def test_one_clear_error(
-    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    arguments: list[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["predict", *arguments]) == 2

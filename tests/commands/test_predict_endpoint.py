@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.data.chat import objective, prompt
 from emo_lightning.data.tar_index import TarIndex
 from tests.data_prep.serving import completion, send, server
+from tests.made import as_json
 
 GOOD = {"emotion": "Awe", "intensity": 4, "bbox_2d": [10, 20, 50, 60], "subject": "dog", "description": "d"}
 
@@ -43,17 +45,17 @@ def command(url: str, tars: str, folder: Path, *options: str) -> list[str]:
     return ["predict", *who, tars, "--out", str(folder / "p.jsonl"), *options]
 
 
-def text_of(body: dict) -> str:
+def text_of(body: dict[str, Any]) -> str:
     """The words of a question."""
     return next(part["text"] for part in body["messages"][0]["content"] if part["type"] == "text")
 
 
-def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: Any) -> None:
+def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of eight images one reply is no JSON, one is refused by the endpoint, one by the model, one is cut."""
     index = TarIndex.open(tars)
-    by_image = {}
+    by_image: dict[str, int] = {}
 
-    def answer(handler: Any, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         image = next(p["image_url"]["url"] for p in body["messages"][0]["content"] if p["type"] == "image_url")
         kind = by_image.setdefault(image, len(by_image))
         match kind:
@@ -86,7 +88,7 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: An
     assert len(said) == 8
     lost = [p for p in said.values() if p.emotion is None]
     assert len(lost) == 4
-    problems = [p.provenance["replies"][0] for p in lost]
+    problems = [as_json(p.provenance)["replies"][0] for p in lost]
     assert sum(r["reply"] is None and "no reply (refused)" in r["problems"][0] for r in problems) == 2
     assert sum(r["reply"] is not None and "not JSON" in r["problems"][0] for r in problems) == 2
     good = next(p for p in said.values() if p.emotion)
@@ -104,7 +106,7 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: An
     assert sum(row[-1] for row in arm["confusion"]["counts"]) == 4
 
 
-def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, capsys: Any) -> None:
+def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = {
         "model": "m",
         "base_url": "",
@@ -115,11 +117,11 @@ def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, c
         "parameters": {"max_tokens": 50, "seed": 1},
     }
 
-    def answer(handler: Any, body: dict) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         assert (body["max_tokens"], body["seed"]) == (50, 1)
         send(handler, 200, completion(json.dumps({"bbox_2d": [100, 200, 500, 600]})))
 
-    def run(**changed: Any) -> int:
+    def run(**changed: object) -> int:
         (tmp_path / "e.yaml").write_text(json.dumps(config | changed))
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
         blind = ["--blind"] if changed.get("revision") == "blind" else []
@@ -127,6 +129,8 @@ def test_config_file_coordinates_revision_and_blind(tars: str, tmp_path: Path, c
         assert main([*line, "--store", str(tmp_path / "store"), *blind]) == 0
         for p in read_jsonl(out, Prediction):
             w, h = p.width, p.height
+            assert w is not None
+            assert h is not None
             assert p.objects[0].bbox == pytest.approx((0.2 * w, 0.1 * h, 0.6 * w, 0.5 * h))
         return len(seen)
 
@@ -154,11 +158,11 @@ def test_resized_coordinates(tars: str) -> None:
     assert codec.decode(codec.encode(box, original, frame), original, frame) == pytest.approx(box, abs=1)
     for wrong in ({"boxes": "percent"}, {"boxes": "pixels", "order": "xywh"}):
         with pytest.raises(ValueError, match="allowed"):
-            DeclaredBoxes(**wrong)
+            DeclaredBoxes(**cast(dict[str, Any], wrong))
 
 
-def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, capsys: Any) -> None:
-    def answer(handler: Any, body: dict) -> None:
+def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 200, completion(json.dumps(GOOD)))
 
     with server(answer) as (url, seen):
@@ -175,8 +179,10 @@ def test_a_budget_stops_and_a_larger_one_goes_on(tars: str, tmp_path: Path, caps
     assert len(list(read_jsonl(tmp_path / "p.jsonl", Prediction))) == 8
 
 
-def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    def answer(handler: Any, body: dict) -> None:
+def test_errors_of_the_endpoint_are_one_line(
+    tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
         send(handler, 401, {"error": {"message": "wrong key"}})
 
     with server(answer) as (url, _):
@@ -199,6 +205,10 @@ def test_errors_of_the_endpoint_are_one_line(tars: str, tmp_path: Path, monkeypa
 
 def test_asking_an_endpoint_needs_no_torch() -> None:
     """A machine that only asks need not wait for it: it costs 8 of 10 seconds of the start."""
-    code = "import sys, emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files, data_prep.provider.model_under_test"
+    modules = (
+        "emo_lightning.commands.predict, emo_lightning.commands.endpoint, emo_lightning.tasks.prediction_files, "
+        "data_prep.provider.model_under_test"
+    )
+    code = f"import sys, {modules}"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -96,7 +96,7 @@ def test_a_user_error_keeps_its_words() -> None:
 
 
 def test_errors_of_other_libraries() -> None:
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from wandb.errors import AuthenticationError, CommError, Error, UsageError
 
     assert user_message(MisconfigurationException("no such device")) == "no such device"

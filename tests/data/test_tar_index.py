@@ -138,6 +138,7 @@ def test_reads_what_was_written(folder: Path) -> None:
         assert (both[0], both[1].tobytes()) == (index.record(row), image.tobytes())
         des = index.des(row)
         if 4 <= row < 8:
+            assert des is not None
             assert des.dtype == np.float32
             assert des.tolist() == [row, row + 1, row + 2, row + 3]
         else:
@@ -152,7 +153,9 @@ def test_reads_what_was_written(folder: Path) -> None:
 def test_des_of_the_record_where_the_tar_has_none(tmp_path: Path) -> None:
     image = picture(1)
     path = write_tar(tmp_path / "a.tar", {"s001.png": image, "s001.json": record(1, image, des=[0.5, 1.5])})
-    assert TarIndex.open(path).des(0).tolist() == [0.5, 1.5]
+    des = TarIndex.open(path).des(0)
+    assert des is not None
+    assert des.tolist() == [0.5, 1.5]
 
 
 def test_select_and_fingerprint(folder: Path, tmp_path: Path) -> None:

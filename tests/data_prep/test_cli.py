@@ -8,8 +8,9 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,8 +51,8 @@ def _commands_of_the_readme() -> list[str]:
 def test_every_command_of_the_readme_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = argparse.ArgumentParser.parse_args
 
-    def parse(parser: argparse.ArgumentParser, *arguments: object) -> None:
-        real(parser, *arguments)
+    def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> None:
+        real(parser, arguments)
         raise _Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
@@ -116,7 +117,7 @@ def test_the_demo_world_is_prepared_once(
     tmp_path: Path, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
-    counts = {"train": 40, "val": 8, "test": 6, "heldout": 6, "pretrain": 10}
+    counts: dict[str, Any] = {"train": 40, "val": 8, "test": 6, "heldout": 6, "pretrain": 10}
     result = prepare_world(tmp_path, seed=3, config=write_config(), **counts)
     assert result["outcomes"]["pending"] == 0
     assert result["exported"]["train"] + result["exported"]["val"] == result["outcomes"]["valid"]

@@ -11,11 +11,15 @@ import yaml
 
 from emo_lightning.cli import main
 from emo_lightning.experiment.arguments import check
-from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.resolve import ROOT, Experiment, load_experiment
+from emo_lightning.experiment.files import ROOT, ExperimentError
+from emo_lightning.experiment.resolve import Experiment, load_experiment
 
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
-SFT = {"run": "sft", "model": {"backbone": {"path": "m"}}, "data": {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1}}}
+SFT: dict[str, Any] = {
+    "run": "sft",
+    "model": {"backbone": {"path": "m"}},
+    "data": {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1}},
+}
 
 
 def written(folder: Path, text: str | dict[str, Any], name: str = "x.yaml") -> Path:
@@ -25,9 +29,11 @@ def written(folder: Path, text: str | dict[str, Any], name: str = "x.yaml") -> P
     return path
 
 
-def load(folder: Path, text: str | dict[str, Any], *overrides: tuple[str, str], **kwargs: Any) -> Experiment:
+def load(
+    folder: Path, text: str | dict[str, Any], *overrides: tuple[str, str], name: str | None = None, runs: str = "runs"
+) -> Experiment:
     """The experiment, resolved."""
-    return load_experiment(written(folder, text), overrides, **kwargs)
+    return load_experiment(written(folder, text), overrides, name=name, runs=runs)
 
 
 def config(experiment: Experiment, stage: str) -> dict[str, Any]:
@@ -140,7 +146,7 @@ def test_a_stage_called_model_does_not_hide_the_argument() -> None:
 
 
 def test_digest_is_what_a_stage_computes(tmp_path: Path) -> None:
-    def digest(**trainer: Any) -> str:
+    def digest(**trainer: object) -> str:
         return load(tmp_path, {"stages": {"s": {**SFT, "trainer": {"max_steps": 5, **trainer}}}}).stages[0].digest
 
     same = digest()
@@ -179,7 +185,7 @@ def test_digest_is_what_a_stage_computes(tmp_path: Path) -> None:
         ({"name": "../up", "stages": {"a": {"run": "world"}}}, r"x\.yaml: name '\.\./up': expected a folder below runs"),
     ],
 )
-def test_wrong_files(tmp_path: Path, text: Any, message: str) -> None:
+def test_wrong_files(tmp_path: Path, text: str | dict[str, Any], message: str) -> None:
     with pytest.raises(ExperimentError, match=message):
         load(tmp_path, text)
 
@@ -199,7 +205,7 @@ def test_wrong_files(tmp_path: Path, text: Any, message: str) -> None:
 )
 def test_wrong_overrides(tmp_path: Path, key: str, message: str) -> None:
     variables = {"x": 1, "arms": {"base": 1, "ours": 2}, "mix": {"emotion": 0.8, "attributes": 0.2}, "free": {}}
-    data = SFT["data"] | {"objectives": "${vars.mix}"}
+    data = {**SFT["data"], "objectives": "${vars.mix}"}
     tree = {"vars": variables, "stages": {"a": {"run": "world"}, "s": SFT | {"data": data}}}
     load(tmp_path, tree, ("vars.free.new", "1"), ("vars.arms.ours", "3"))
     with pytest.raises(ExperimentError, match=message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, 
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
 
-MODULES: dict[Any, dict[str, Any]] = {
+MODULES: dict[Callable[..., object], dict[str, Any]] = {
     ConversationDataModule: {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},
     QuestionDataModule: {"sets": {"a": ["a"]}, "objectives": ["emotion"]},
     FeatureDataModule: {"train": "a", "val": "b"},
@@ -24,14 +25,14 @@ MODULES: dict[Any, dict[str, Any]] = {
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 @pytest.mark.parametrize(("key", "value", "least"), [("batch_size", 0, 1), ("num_workers", -1, 0)])
-def test_of_every_data_module(module: Any, key: str, value: int, least: int) -> None:
+def test_of_every_data_module(module: Callable[..., object], key: str, value: int, least: int) -> None:
     with pytest.raises(ValueError, match=rf"data\.{key}: found {value}; expected at least {least}"):
         module(**MODULES[module], **{key: value})
 
 
 @pytest.mark.parametrize("module", [ConversationDataModule, QuestionDataModule])
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_that_leaves_nothing(module: Any, limit: int) -> None:
+def test_a_limit_that_leaves_nothing(module: Callable[..., object], limit: int) -> None:
     with pytest.raises(ValueError, match=rf"data\.limit: found {limit}; expected at least 1"):
         module(**MODULES[module], limit=limit)
 
@@ -61,6 +62,6 @@ def test_of_the_optimiser(change: dict[str, Any], message: str) -> None:
         (lambda: PredictTask(BackboneConfig("m"), max_new_tokens=0), r"model\.max_new_tokens: found 0"),
     ],
 )
-def test_of_the_model(make: Any, message: str) -> None:
+def test_of_the_model(make: Callable[[], object], message: str) -> None:
     with pytest.raises((BackboneError, ValueError), match=message):
         make()

@@ -8,16 +8,21 @@ import socketserver
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.image_processing_base import BatchFeature
+from transformers.image_utils import ImageInput
+from transformers.processing_utils import ImagesKwargs
 
 from benchmarks.sft_3b import published_3b
 from emo_lightning.core.errors import InputError
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.conversations import ConversationDataset
@@ -26,6 +31,7 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes
 from emo_lightning.models.backbone import PARTS, Backbone, BackboneConfig, BackboneError, LoRA, Part, attach, load_backbone
 from emo_lightning.models.backbone_config import Tuning
+from emo_lightning.models.families.base import Processor
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.models.tiny import TinyQwen, build_qwen
@@ -36,21 +42,22 @@ def frozen(model: Path) -> Backbone:
     return load_backbone(BackboneConfig(str(model), tuning="frozen")).eval()
 
 
-def asked(backbone: Backbone, tars: Path, rows: Sequence[int], side: str = "left", name: str = "emotion") -> dict[str, Any]:
+def asked(backbone: Backbone, tars: Path, rows: Sequence[int], side: str = "left", name: str = "emotion") -> ChatBatch:
     """A batch without answers."""
     index = TarIndex.open(tars)
     collate = Collator(backbone.processor, backbone.model_type, answers=False, padding_side=side)
     return collate([Question(index.key(row), index.image(row), objective(name).keys) for row in rows])
 
 
-def answered(backbone: Backbone, tars: Path, name: str = "attributes") -> dict[str, Any]:
+def answered(backbone: Backbone, tars: Path, name: str = "attributes") -> ChatBatch:
     """Four training samples with answers, on the backbone's device (bitsandbytes loads onto a GPU where there is one)."""
     dataset = ConversationDataset(TarIndex.open(str(tars / "*-train-*.tar")), {name: 1.0}, seed=0)
     batch = Collator(backbone.processor, backbone.model_type, answers=True)([dataset[Slot(i, False)] for i in range(4)])
-    return {k: v.to(backbone.base.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    moved = {k: v.to(backbone.base.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    return cast(ChatBatch, moved)
 
 
-def only(part: Part) -> dict[str, bool]:
+def only(part: Part) -> dict[str, Any]:
     """Arguments that let one part train."""
     return {f"train_{p}": p == part for p in PARTS}
 
@@ -135,7 +142,7 @@ def test_frozen_trains_nothing(tiny_qwen: Path) -> None:
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 def test_nothing_to_train_is_an_error(tiny_qwen: Path, tuning: Tuning) -> None:
-    nothing = {f"train_{p}": False for p in PARTS}
+    nothing: dict[str, Any] = {f"train_{p}": False for p in PARTS}
     with pytest.raises(BackboneError, match=f"tuning={tuning} but .*train_vision"):
         load_backbone(BackboneConfig(str(tiny_qwen), tuning=tuning, **nothing))
 
@@ -153,11 +160,11 @@ def test_small_heads_are_exported() -> None:
 # The paper's 3B model, in its real shapes
 
 
-def meta_3b() -> nn.Module:
+def meta_3b() -> PreTrainedModel:
     """Qwen/Qwen2.5-VL-3B-Instruct by its published config, without weights."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    config = published_3b()
+    config: Any = published_3b()
     text, vision = config.text_config, config.vision_config
     assert (text.hidden_size, text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads) == (2048, 36, 16, 2)
     assert (text.intermediate_size, text.vocab_size, text.rope_parameters["mrope_section"]) == (11008, 151936, [16, 24, 24])
@@ -182,14 +189,13 @@ def meta_3b() -> nn.Module:
     ],
 )
 def test_lora_on_the_real_3b(parts: tuple[Part, ...], rank: int, modules: int, trainable: int) -> None:
-    config = BackboneConfig(
-        "meta", tuning="lora", lora=LoRA(rank=rank, alpha=2 * rank), **{f"train_{p}": p in parts for p in PARTS}
-    )
+    trained: dict[str, Any] = {f"train_{p}": p in parts for p in PARTS}
+    config = BackboneConfig("meta", tuning="lora", lora=LoRA(rank=rank, alpha=2 * rank), **trained)
     with torch.device("meta"):
         model = attach(meta_3b(), QWEN2_5_VL, config, None, "Qwen/Qwen2.5-VL-3B-Instruct")
     adapted = {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
     assert len(adapted) == modules
-    counts = Backbone(model, QWEN2_5_VL, None, config).counts()
+    counts = Backbone(model, QWEN2_5_VL, cast(Processor, None), config).counts()
     assert counts["trainable"] == trainable
     assert counts["total"] == 3_754_622_976 + trainable
     assert {p for p in PARTS if counts[f"trainable/{p}"]} == set(parts)
@@ -198,7 +204,7 @@ def test_lora_on_the_real_3b(parts: tuple[Part, ...], rank: int, modules: int, t
 def test_full_tuning_of_the_real_3b() -> None:
     """The authors' release: vision frozen. Tied embeddings count once: 3,754,622,976 parameters in all."""
     config = BackboneConfig("meta", tuning="full", train_vision=False, train_merger=True, train_language=True)
-    counts = Backbone(attach(meta_3b(), QWEN2_5_VL, config, None, "meta"), QWEN2_5_VL, None, config).counts()
+    counts = Backbone(attach(meta_3b(), QWEN2_5_VL, config, None, "meta"), QWEN2_5_VL, cast(Processor, None), config).counts()
     assert counts["total"] == 3_754_622_976
     assert (counts["vision"], counts["merger"], counts["language"]) == (631_975_680, 36_708_608, 3_085_938_688)
     assert counts["trainable/vision"] == 0
@@ -217,7 +223,7 @@ def test_des_of_the_real_3b_has_1024_dimensions() -> None:
 def test_config_file_is_the_setting_that_was_counted() -> None:
     import yaml
 
-    from emo_lightning.experiment.resolve import ROOT
+    from emo_lightning.experiment.files import ROOT
 
     backbone = yaml.safe_load((ROOT / "configs/model/qwen2_5_vl_3b.yaml").read_text())["model"]["backbone"]
     assert backbone["path"] == "Qwen/Qwen2.5-VL-3B-Instruct"
@@ -273,7 +279,7 @@ def test_adapter_finds_a_relative_base_from_anywhere(
 
 
 def test_parts_of_an_adapter_train_as_configured(tiny_qwen: Path, tmp_path: Path) -> None:
-    every = {f"train_{part}": True for part in PARTS}
+    every: dict[str, Any] = {f"train_{part}": True for part in PARTS}
     whole = load_backbone(BackboneConfig(str(tiny_qwen), lora=LoRA(rank=2), **every)).save(tmp_path)
     for part in PARTS:
         counts = load_backbone(BackboneConfig(str(whole), tuning="lora", **only(part))).counts()
@@ -384,13 +390,13 @@ def test_other_families_are_errors(tmp_path: Path) -> None:
     ("limits", "patches"),
     [({"max_pixels": 56 * 56}, 16), ({"min_pixels": 112 * 112, "max_pixels": 112 * 112}, 64), ({}, 36)],
 )
-def test_pixel_limits_take_effect(tiny_qwen: Path, limits: dict[str, int], patches: int) -> None:
+def test_pixel_limits_take_effect(tiny_qwen: Path, limits: dict[str, Any], patches: int) -> None:
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen", **limits))
     image = Image.new("RGB", (224, 224))
     if "min_pixels" in limits:
         image = image.resize((30, 30))
     batch = Collator(backbone.processor, backbone.model_type, False)([Question("a", image, ("emotion",))])
-    assert len(batch["pixel_values"]) == patches
+    assert len(backbone.family.model_inputs(batch)["pixel_values"]) == patches
 
 
 def test_impossible_pixel_limits_are_an_error(tiny_qwen: Path) -> None:
@@ -404,9 +410,9 @@ def test_processor_that_ignores_its_limits_is_an_error(tiny_qwen: Path, monkeypa
     class Deaf(Qwen2VLImageProcessor):
         """Keeps its own limits, as processors did with limits that were given at call time."""
 
-        def __call__(self, images: list[Image.Image], **kwargs: object) -> object:
+        def __call__(self, images: ImageInput, *args: object, **kwargs: Unpack[ImagesKwargs]) -> BatchFeature:
             self.size = type(self.size)(shortest_edge=3136, longest_edge=28 * 28 * 1280)
-            return super().__call__(images, **kwargs)
+            return super().__call__(images, *args, **kwargs)
 
     processor = AutoProcessor.from_pretrained(tiny_qwen)
     processor.image_processor = Deaf()
@@ -434,7 +440,7 @@ def test_checkpointing_leaves_a_frozen_vision_tower_alone(world_tars: Path, tiny
 
 
 def test_qlora_quantises_the_language_model_alone_and_learns(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
     config = BackboneConfig(str(tiny_qwen), tuning="qlora", train_vision=True, lora=LoRA(rank=8, dropout=0.0))
     backbone = load_backbone(config)

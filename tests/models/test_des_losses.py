@@ -20,6 +20,7 @@ def test_soft_cross_entropy_leaves_out_fillers_and_rows_without_label() -> None:
     expected = sum(-(target[i] * logits[i].log_softmax(-1)).sum() for i in (0, 2))
     torch.testing.assert_close(total, expected)
     total.backward()
+    assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert (logits.grad[[1, 3]] == 0).all()
 
@@ -32,6 +33,7 @@ def test_intensity_is_compared_on_a_unit_scale() -> None:
     assert labelled.tolist() == [True, True, False, False]
     torch.testing.assert_close(total, torch.tensor(1.0))
     total.backward()
+    assert predicted.grad is not None
     assert predicted.grad.tolist() == [-2.0, 0.0, 0.0, 0.0]
 
 
@@ -52,6 +54,7 @@ def test_supervised_contrastive_equals_loops() -> None:
             expected -= sum(torch.log(torch.exp(unit[i] @ unit[p] / 0.2) / denominator) for p in positives) / len(positives)
     torch.testing.assert_close(total, expected)
     total.backward()
+    assert z.grad is not None
     assert z.grad.isfinite().all()
     assert (z.grad[[4, 6]] == 0).all()
 
@@ -61,4 +64,5 @@ def test_supervised_contrastive_without_anchor_is_zero() -> None:
     total = supervised_contrastive(z, torch.tensor([0, 1, -1]), torch.tensor([True, True, True]), 0.1)
     total.backward()
     assert float(total) == 0
+    assert z.grad is not None
     assert (z.grad == 0).all()

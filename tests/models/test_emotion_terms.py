@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import answer
 from emo_lightning.data.collate import IGNORE, Collator, Question
 from emo_lightning.data.conversations import ConversationDataset
@@ -34,7 +36,7 @@ def questions(world_tars: Path) -> list[Question]:
     return [asked[Slot(0, False)], shown[Slot(1, False)], asked[Slot(2, False)], asked[Slot(3, False)], filler]
 
 
-def collated(backbone: Backbone, questions: list[Question], side: str | None = None) -> dict[str, Any]:
+def collated(backbone: Backbone, questions: list[Question], side: str | None = None) -> ChatBatch:
     return Collator(backbone.processor, backbone.model_type, answers=True, distributions=True, padding_side=side)(questions)
 
 
@@ -52,6 +54,7 @@ def test_the_place_of_the_word_is_found(backbone: Backbone, questions: list[Ques
         assert batch["labels"][row, at] == first
         rest = batch["labels"][row, at:]
         text = backbone.processor.tokenizer.decode(rest[rest != IGNORE])
+        assert isinstance(text, str)
         assert text.startswith(str(question.record.emotion))
         assert batch["emotion_target"][row].tolist() == pytest.approx(question.record.emotion_distribution(), abs=1e-6)
 
@@ -59,6 +62,7 @@ def test_the_place_of_the_word_is_found(backbone: Backbone, questions: list[Ques
 def test_soft_labels_are_the_mean_of_hard_ones(backbone: Backbone, questions: list[Question]) -> None:
     """Every word in turn as the hard label, weighed by the distribution; the rest of the answer stays as annotated."""
     batch = collated(backbone, questions)
+    tensors: dict[str, Any] = dict(batch)
     total, count = backbone.answer_loss(batch)
     soft, again = backbone.answer_loss(batch, soft=True)
     assert count == again
@@ -66,15 +70,15 @@ def test_soft_labels_are_the_mean_of_hard_ones(backbone: Backbone, questions: li
     for e in EMOTIONS:
         # The words of this tokenizer are single tokens: only the one at the place changes, and the words after it must see the
         # annotated one, so their loss is taken from the unchanged batch.
-        changed = batch | {"labels": batch["labels"].clone()}
+        changed = tensors | {"labels": batch["labels"].clone()}
         for row in (0, 2, 3):
             changed["labels"][row, batch["emotion_at"][row]] = batch["emotion_first"][row, e.position]
             one = changed | {k: v[row : row + 1] for k, v in changed.items() if k in ("input_ids", "attention_mask", "labels")}
             one |= single_image(changed, row)
-            hard, _ = backbone.answer_loss(one)
+            hard, _ = backbone.answer_loss(cast(ChatBatch, one))
             expected = expected + batch["emotion_target"][row, e.position] * hard
-    one = single_image(batch, 1) | {k: batch[k][1:2] for k in ("input_ids", "attention_mask", "labels")}
-    expected = expected + backbone.answer_loss(one)[0]
+    one = single_image(tensors, 1) | {k: tensors[k][1:2] for k in ("input_ids", "attention_mask", "labels")}
+    expected = expected + backbone.answer_loss(cast(ChatBatch, one))[0]
     assert float(soft) == pytest.approx(float(expected), rel=1e-4)
     assert abs(float(soft) - float(total)) > 1e-3
 
@@ -136,7 +140,7 @@ def test_a_tokenizer_that_cannot_tell_the_words_apart_is_refused(backbone: Backb
 
     # Letter by letter: amusement, awe and anger begin alike.
     with pytest.raises(EmotionWordsError, match="begins amusement, awe, anger with the same token"):
-        EmotionWords.of_question(Letters())
+        EmotionWords.of_question(cast(PreTrainedTokenizerBase, Letters()))
 
 
 def test_words_of_several_tokens(questions: list[Question], backbone: Backbone) -> None:
@@ -150,6 +154,6 @@ def test_words_of_several_tokens(questions: list[Question], backbone: Backbone) 
     assert record is not None
     codec = Collator(backbone.processor, backbone.model_type, answers=True).codec
     texts = [answer(("emotion", "intensity"), record.model_copy(update={"emotion": e}), codec, (28, 28)) for e in EMOTIONS]
-    words = EmotionWords.of_answers(Halves(), texts)
+    words = EmotionWords.of_answers(cast(PreTrainedTokenizerBase, Halves()), texts)
     assert len(words.before) == len('{"emotion": "') // 3
     assert len(set(words.first)) == 8

@@ -28,7 +28,7 @@ def batch_of(net: Backbone, tars: Path, rows: Sequence[int]) -> dict[str, Any]:
     """Questions on some images of the world."""
     index = TarIndex.open([f"{tars}/*-train-*.tar"])
     asked = [Question(index.record(row).id, index.image(row), objective("emotion").keys) for row in rows]
-    return Collator(net.processor, net.model_type, answers=False)(asked)
+    return dict(Collator(net.processor, net.model_type, answers=False)(asked))
 
 
 def greedy(net: Backbone, batch: dict[str, Any]) -> list[list[int]]:

@@ -27,7 +27,7 @@ def descend(probes: LinearProbes, des: torch.Tensor, labels: torch.Tensor, steps
             group["lr"] = rate * (1 - step / steps)
         logits = probes(des)
         optimizer.zero_grad()
-        sum(functional.cross_entropy(each, labels) for each in logits).backward()
+        torch.stack([functional.cross_entropy(each, labels) for each in logits]).sum().backward()
         probes.finish_gradients()
         optimizer.step()
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.experiment.files import ROOT
 from emo_lightning.sweep.config import COMMAND, beside, load_sweep
 from emo_lightning.sweep.lint import lint
 
@@ -28,7 +28,7 @@ GOOD: dict[str, Any] = {
 RANGE = {"min": 0.0, "max": 0.5}
 
 
-def faults(folder: Path, changes: dict[str, Any], **fixed: Any) -> str:
+def faults(folder: Path, changes: dict[str, Any], **fixed: object) -> str:
     """What is wrong with the good sweep after some changes; None takes a key away."""
     tree = {key: value for key, value in {**copy.deepcopy(GOOD), **changes}.items() if value is not None}
     path = folder / "s.yaml"
@@ -60,7 +60,7 @@ def test_what_the_sweeps_vary() -> None:
     assert layers["des.model.head.num_layers"]["values"] == [1, 2, 4, 8]
 
 
-def of(key: str, body: Any) -> dict[str, Any]:
+def of(key: str, body: object) -> dict[str, Any]:
     """A change: these parameters alone."""
     return {"parameters": {key: body}}
 

@@ -9,6 +9,8 @@ import os
 import shlex
 import signal
 import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ import yaml
 from emo_lightning.cli import main
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.supervision import Supervision
-from emo_lightning.experiment.resolve import ROOT, load_experiment
+from emo_lightning.experiment.files import ROOT
+from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import COMMAND, load_sweep
 from emo_lightning.sweep.local import Outcome
 from emo_lightning.sweep.records import Run, read_run
@@ -68,9 +71,9 @@ def swept(tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-def write_sweep(folder: Path, **changes: Any) -> Path:
+def write_sweep(folder: Path, **changes: object) -> Path:
     """The sweep's file."""
-    tree = {
+    tree: dict[str, object] = {
         "program": "small.yaml",
         "command": COMMAND,
         "method": "grid",
@@ -123,9 +126,12 @@ def test_finished_runs_are_kept_and_a_killed_one_goes_on(swept: Path, capfd: pyt
     slow = next_run(swept, "max_epochs=60")
     # The first checkpoint is written within its epoch, which the kill may still cut short.
     saved: set[int] = set()
-    wait_for(
-        lambda: saved.update(p.stat().st_mtime_ns for p in slow.glob("des/checkpoints/last.ckpt")) or len(saved) > 2, process
-    )
+
+    def later() -> bool:
+        saved.update(p.stat().st_mtime_ns for p in slow.glob("des/checkpoints/last.ckpt"))
+        return len(saved) > 2
+
+    wait_for(later, process)
     os.kill(process.pid or 0, signal.SIGTERM)
     process.join(90)
     assert process.exitcode == 130
@@ -154,7 +160,7 @@ def next_run(folder: Path, start: str) -> Path:
     return next(folder.glob(f"runs/s/{start}-*"))
 
 
-def wait_for(condition: Any, process: Any = None) -> None:
+def wait_for(condition: Callable[[], object], process: BaseProcess | None = None) -> None:
     """Until it holds."""
     until = time.monotonic() + PATIENCE
     while not condition():
@@ -229,7 +235,7 @@ def test_options(words: list[str], said: str, swept: Path, capfd: pytest.Capture
     assert said in capfd.readouterr().err
 
 
-def run_of(name: str, metric: float | None, **values: Any) -> Run:
+def run_of(name: str, metric: float | None, **values: object) -> Run:
     """A run that has ended."""
     return Run(name, values, f"emo run {name}", "complete" if metric is not None else "failed", metric)
 

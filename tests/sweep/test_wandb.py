@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from emo_lightning.cli import main
-from emo_lightning.experiment.resolve import ROOT
+from emo_lightning.experiment.files import ROOT
 from emo_lightning.sweep.config import COMMAND
 from emo_lightning.sweep.remote import parse_trial, trial
 from tests.report.test_wandb import written

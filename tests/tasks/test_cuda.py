@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -13,6 +14,7 @@ from lightning.pytorch.plugins.precision import DoublePrecision
 from safetensors.torch import load_file
 from torch import Tensor
 
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.feature_module import FeatureDataModule
@@ -56,9 +58,9 @@ def no_process_group_is_left() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def lora(path: Path, **options: Any) -> BackboneConfig:
+def lora(path: Path, **options: object) -> BackboneConfig:
     """Adapters on all parts, without dropout."""
-    defaults = {"tuning": "lora", "train_vision": True, "lora": LoRA(rank=4, alpha=8, dropout=0.0)}
+    defaults: dict[str, Any] = {"tuning": "lora", "train_vision": True, "lora": LoRA(rank=4, alpha=8, dropout=0.0)}
     return BackboneConfig(str(path), **(defaults | options))
 
 
@@ -69,21 +71,21 @@ def begun(model: Path, folder: Path) -> Path:
 
 
 def fit(
-    tars: Path, out: Path, config: BackboneConfig, device: str = DEVICE, start: Path | None = None, **options: Any
+    tars: Path, out: Path, config: BackboneConfig, device: str = DEVICE, start: Path | None = None, **options: object
 ) -> tuple[SFTTask, list[float]]:
     """Four clipped steps of four samples, from a checkpoint if there is one; the task and its losses."""
     torch.manual_seed(0)  # of the adapters
     task, recorder = SFTTask(config, OptimConfig(lr=5e-3, warmup=0)), Recorder()
-    defaults = {"max_steps": 4, "gradient_clip_val": 1.0, "limit_val_batches": 0}
-    callbacks = [recorder, *options.pop("callbacks", [])]
+    defaults: dict[str, Any] = {"max_steps": 4, "gradient_clip_val": 1.0, "limit_val_batches": 0}
+    callbacks = [recorder, *cast(list[pl.Callback], options.pop("callbacks", []))]
     run = trainer(out, **(defaults | {"accelerator": device, "callbacks": callbacks} | options))
     run.fit(task, datamodule=data(tars), ckpt_path=start, weights_only=False)
     return task, recorder.losses
 
 
-def on_device(batch: dict[str, Any]) -> dict[str, Any]:
+def on_device(batch: ChatBatch) -> ChatBatch:
     """Tensors moved, as the Trainer moves them."""
-    return {k: v.to(DEVICE) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return cast(ChatBatch, {k: v.to(DEVICE) if isinstance(v, Tensor) else v for k, v in batch.items()})
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -131,12 +133,19 @@ def test_full_tuning_in_bf16_mixed_keeps_float32_weights(world_tars: Path, tiny_
     assert not any(p.requires_grad for n, p in task.named_parameters() if ".visual.blocks." in n)
 
 
-def gradient(tars: Path, model: Path, out: Path, **config: Any) -> Tensor:
+def gradient(tars: Path, model: Path, out: Path, **config: object) -> Tensor:
     """Of one batch of eight, in float64."""
     torch.manual_seed(0)
     recorder = Recorder()
-    options = {"max_steps": 1, "limit_val_batches": 0, "precision": "64-true", "accelerator": DEVICE, "callbacks": [recorder]}
+    options: dict[str, Any] = {
+        "max_steps": 1,
+        "limit_val_batches": 0,
+        "precision": "64-true",
+        "accelerator": DEVICE,
+        "callbacks": [recorder],
+    }
     micro = config.pop("micro_batches", 1)
+    assert isinstance(micro, int)
     run = trainer(out, accumulate_grad_batches=micro, **options)
     run.fit(SFTTask(lora(model, **config)), datamodule=data(tars, batch_size=8 // micro, limit=8))
     return recorder.gradients[-1].cpu()
@@ -264,9 +273,9 @@ def test_strategies_train_in_bf16(name: str, tuning: Tuning, world_tars: Path, t
 # What is read from a frozen backbone
 
 
-def frozen(model: Path, **options: Any) -> Backbone:
+def frozen(model: Path, dtype: Literal["auto", "float32", "bfloat16"] = "auto") -> Backbone:
     """On the device."""
-    return load_backbone(BackboneConfig(str(model), tuning="frozen", **options)).to(DEVICE).eval()
+    return load_backbone(BackboneConfig(str(model), tuning="frozen", dtype=dtype)).to(DEVICE).eval()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.03)])
@@ -303,7 +312,8 @@ def test_features_in_bf16_are_near_float32(world_tars: Path, tiny_qwen: Path) ->
     real = batch["attention_mask"].bool()
     with torch.no_grad():
         expected = exact.hidden_states(batch)[:, real]
-        for dtype, tolerance in (("float32", 1e-4), ("bfloat16", 0.05)):
+        tolerances: dict[Literal["float32", "bfloat16"], float] = {"float32": 1e-4, "bfloat16": 0.05}
+        for dtype, tolerance in tolerances.items():
             found = frozen(tiny_qwen, dtype=dtype).hidden_states(on_device(batch))[:, real.to(DEVICE)]
             assert relative(found, expected) < tolerance, dtype
 
@@ -362,7 +372,7 @@ def test_des_and_probe_on_the_device(world_tars: Path, tiny_qwen: Path, tmp_path
         source: FeatureDataModule | LabelledDataModule,
         device: str,
         backbone: BackboneConfig | None = None,
-        **options: Any,
+        **options: object,
     ) -> list[float]:
         recorder = Recorder()
         task = DESTask(

@@ -33,9 +33,10 @@ def paths(tars: Path) -> dict[str, list[str]]:
     return {split: [f"{tars}/*-{split}-*.tar"] for split in SPLITS}
 
 
-def online(tars: Path, **options: Any) -> LabelledDataModule:
+def online(tars: Path) -> LabelledDataModule:
     """Images with labels."""
-    return LabelledDataModule(**paths(tars), batch_size=5, seed=2, **options)
+    train, val = (paths(tars)[split] for split in SPLITS)
+    return LabelledDataModule(train, val, batch_size=5, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,7 @@ class Steps(pl.Callback):
         self.heads = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, DESTask)
         pl_module.train()  # as anybody may; the Trainer itself leaves modes alone
         if pl_module.backbone is not None:
             pl_module.backbone.base.lm_head.register_forward_hook(self._count)
@@ -78,6 +80,7 @@ class Steps(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: STEP_OUTPUT, batch: object, batch_idx: int
     ) -> None:
         assert isinstance(outputs, Mapping)
+        assert isinstance(pl_module, DESTask)
         self.losses.append(float(outputs["loss"]))
         self.gradients.append(torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]).clone())
         assert pl_module.head.training
@@ -107,10 +110,10 @@ def test_equals_the_cache_step_by_step(cache: FeatureDataModule, world_tars: Pat
     assert len(cached.losses) == len(along.losses) == 2 * 5
     assert cached.losses == pytest.approx(along.losses, abs=1e-5)
     for step, (a, b) in enumerate(zip(cached.gradients, along.gradients, strict=True)):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5, msg=lambda m, step=step: f"step {step}: {m}")
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5, msg=f"step {step}".__add__)
     assert len(cached.metrics) == 2
-    for a, b in zip(cached.metrics, along.metrics, strict=True):
-        assert a == pytest.approx(b, abs=1e-5)
+    for one, other in zip(cached.metrics, along.metrics, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
     heads = [DESHead.from_pretrained(tmp_path / mode / "head").state_dict() for mode in ("cached", "online")]
     for name, value in heads[0].items():
         # Adam divides by the gradient's size and so magnifies the rounding of those near zero.
@@ -146,11 +149,13 @@ def test_images_need_a_backbone_and_caches_none(
         trainer(tmp_path, max_steps=1).fit(DESTask(head, backbone=BackboneConfig(str(tiny_qwen))), datamodule=cache)
 
 
-def test_unlabelled_images_stop_before_the_first_step(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+def test_unlabelled_images_stop_before_the_first_step(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = online(world_tars)
     dataset = data.dataset("val")
     dataset.index = dataset.index.take([0])
     record = dataset.index.record(0).model_copy(update={"emotion": None, "emotion_scores": None})
-    dataset.index.record = lambda row: record
+    monkeypatch.setattr(dataset.index, "record", lambda row: record)
     with pytest.raises(ValueError, match=r"no sample of the set 'val' .* has an emotion label"):
         trainer(tmp_path, max_steps=1).fit(DESTask(backbone=BackboneConfig(str(tiny_qwen))), datamodule=data)

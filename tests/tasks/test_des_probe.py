@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -26,6 +27,7 @@ from emo_lightning.data.features import FeatureCache, FeatureSample, FeatureWrit
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import Supervision
+from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs
 from emo_lightning.models.probe import LinearProbes
@@ -59,19 +61,25 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: write_cache(root / name, size, seed) for seed, (name, size) in enumerate(sizes.items())}
 
 
-def data_of(caches: dict[str, str], **arguments: Any) -> FeatureDataModule:
+def data_of(caches: dict[str, str], **arguments: object) -> FeatureDataModule:
+    given: dict[str, Any] = dict(arguments)
     return FeatureDataModule(
-        caches["train"], caches["val"], caches["test"], {"heldout": caches["heldout"]}, batch_size=16, **arguments
+        caches["train"], caches["val"], caches["test"], {"heldout": caches["heldout"]}, batch_size=16, **given
     )
 
 
-def trainer_of(folder: Path, epochs: int, **arguments: Any) -> pl.Trainer:
-    options = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+def trainer_of(folder: Path, epochs: int, **arguments: object) -> pl.Trainer:
+    options: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
     return pl.Trainer(
         default_root_dir=folder,
         max_epochs=epochs,
         num_sanity_val_steps=0,
-        **{"enable_checkpointing": False, **options, **arguments},
+        **(options | {"enable_checkpointing": False} | arguments),
     )
 
 
@@ -79,10 +87,10 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return DESHead.from_pretrained(folder / "head").state_dict()
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], **tolerance: float) -> None:
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], *, atol: float, rtol: float) -> None:
     assert a.keys() == b.keys()
     for name in a:
-        torch.testing.assert_close(a[name], b[name], msg=lambda m, name=name: f"{name}: {m}", **tolerance)
+        torch.testing.assert_close(a[name], b[name], msg=f"{name}: ".__add__, atol=atol, rtol=rtol)
 
 
 class LossLog(pl.Callback):
@@ -184,7 +192,7 @@ def test_probe_statistics_are_those_of_the_labelled_training_images(
 
 
 def test_resumed_fit_equals_the_uninterrupted_one(caches: dict[str, str], tmp_path: Path) -> None:
-    arguments = {"head": DESHeadArgs(dropout=0.3), "contrastive_weight": 0.1}
+    arguments: dict[str, Any] = {"head": DESHeadArgs(dropout=0.3), "contrastive_weight": 0.1}
     whole, first, second = LossLog(), LossLog(), LossLog()
     trainer_of(tmp_path / "whole", 3, callbacks=[whole]).fit(DESTask(**arguments), datamodule=data_of(caches))
 
@@ -208,8 +216,8 @@ def test_resumed_fit_equals_the_uninterrupted_one(caches: dict[str, str], tmp_pa
     same(weights(tmp_path / "rest"), weights(tmp_path / "whole"), atol=0, rtol=0)
 
 
-def built(caches: dict[str, str], **arguments: Any) -> DESTask:
-    task = DESTask(DESHeadArgs(hidden_size=HIDDEN, dropout=0.0), **arguments)
+def built(caches: dict[str, str], **weights: float) -> DESTask:
+    task = DESTask(DESHeadArgs(hidden_size=HIDDEN, dropout=0.0), **cast(dict[str, Any], weights))
     task.configure_model()
     return task
 
@@ -225,18 +233,20 @@ def test_fillers_change_neither_loss_nor_gradient(caches: dict[str, str]) -> Non
         task.zero_grad()
         total, count = task._step(collate_features(samples), "train")
         total.backward()
-        results.append((total.detach(), count, {name: p.grad.clone() for name, p in task.named_parameters()}))
+        results.append(
+            (total.detach(), count, {name: p.grad.clone() for name, p in task.named_parameters() if p.grad is not None})
+        )
     torch.testing.assert_close(results[0][0], results[1][0])
     assert int(results[0][1]) == int(results[1][1]) == 9  # one of the ten has no label
     same(results[0][2], results[1][2], atol=1e-5, rtol=1e-4)
 
 
-def test_micro_batches_equal_one_batch(caches: dict[str, str], tmp_path: Path) -> None:
+def test_micro_batches_equal_one_batch(caches: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifteen batches of ten, three per step, against five of thirty, in the same order."""
     outcomes = []
     for size, accumulate in ((30, 1), (10, 3)):
         data = FeatureDataModule(caches["train"], caches["val"], batch_size=size)
-        data.train_dataloader = lambda data=data: data.loader("train")
+        monkeypatch.setattr(data, "train_dataloader", partial(data.loader, "train"))
         folder = tmp_path / str(size)
         task = DESTask(DESHeadArgs(dropout=0.0), intensity_weight=0.5)
         # Adam divides by the gradient's size: in float32 the rounding of a near-zero gradient would show as 1e-5 of a weight.
@@ -359,7 +369,7 @@ def test_online_equals_cached(tmp_path: Path) -> None:
         log, folder = LossLog(), tmp_path / mode
         source: pl.LightningDataModule = data
         if mode == "online":
-            task.backbone, source = ToyBackbone(), OnlineData(data)
+            task.backbone, source = cast(Backbone, ToyBackbone()), OnlineData(data)
         trainer = trainer_of(folder, 2, callbacks=[log, ModelCheckpoint(folder, save_last=True)], enable_checkpointing=True)
         trainer.fit(task, datamodule=source)
         runs[mode] = (torch.tensor(log.losses), weights(folder), trainer.callback_metrics["val/loss"])
@@ -369,6 +379,7 @@ def test_online_equals_cached(tmp_path: Path) -> None:
 
     # The frozen backbone: untouched, in eval mode, not in the checkpoint, which loads all the same.
     task.train()
+    assert task.backbone is not None
     assert not task.backbone.training
     assert not any(p.requires_grad for p in task.backbone.parameters())
     state = torch.load(tmp_path / "online" / "last.ckpt", weights_only=False)["state_dict"]

@@ -58,6 +58,7 @@ def test_predicted_and_annotated_boxes_are_told_apart() -> None:
     assert list(boxes) == ["predicted"]
     (row,) = boxes["predicted"]["box_data"]
     assert row["position"] == {"minX": 1, "minY": 2, "maxX": 30, "maxY": 40}
+    assert isinstance(row["class_id"], int)
     assert boxes["predicted"]["class_labels"][row["class_id"]] == "predicted"
     assert _boxes([], []) == {}
     true = GroundedObject(phrase="dog", bbox=(2, 3, 31, 41), score=1.0)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import pytest
@@ -16,25 +16,32 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from safetensors.torch import load_file
+from transformers import ProcessorMixin
 
+from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE, Collator, Question
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch
 from tests.patience import PATIENCE
 
 
-def data(tars: Path, **kwargs: Any) -> ConversationDataModule:
+def data(tars: Path, **changes: object) -> ConversationDataModule:
     """Loaders over the session's tars."""
-    defaults = {"objectives": {"attributes": 0.6, "emotion": 0.4}, "batch_size": 4}
-    return ConversationDataModule([str(tars / "*-train-*.tar")], [str(tars / "*-val-*.tar")], **(defaults | kwargs))
+    defaults: dict[str, Any] = {"objectives": {"attributes": 0.6, "emotion": 0.4}, "batch_size": 4}
+    return ConversationDataModule([str(tars / "*-train-*.tar")], [str(tars / "*-val-*.tar")], **(defaults | changes))
 
 
-def batch_of(tars: Path, model: Path, rows: range = range(6)) -> tuple[Any, dict[str, Any]]:
+def as_dict(batch: ChatBatch) -> dict[str, Any]:
+    """The same batch, whose keys may be taken away and changed."""
+    return cast(dict[str, Any], batch)
+
+
+def batch_of(tars: Path, model: Path, rows: range = range(6)) -> tuple[Backbone, ChatBatch]:
     """A backbone and a batch with answers of unequal lengths."""
     backbone = load_backbone(BackboneConfig(str(model), tuning="full", train_vision=True)).eval()
     dataset = data(tars).dataset("train")
@@ -46,7 +53,7 @@ def test_loss_equals_transformers(world_tars: Path, tiny_qwen: Path) -> None:
     lengths = (batch["labels"] != IGNORE).sum(1)
     assert len(set(lengths.tolist())) > 1
     total, count = supervised_loss(backbone.last_hidden_state(batch), batch["labels"], backbone.base.lm_head)
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}
+    inputs = backbone.family.model_inputs(batch)
     expected = backbone.base(**inputs, labels=batch["labels"]).loss
     assert int(count) == int(lengths.sum())
     assert abs(float(total.detach() / count) - float(expected.detach())) < 1e-5
@@ -58,6 +65,7 @@ def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> Non
     for row in range(len(batch["key"])):
         supervised = batch["labels"][row] != IGNORE
         text = tokenizer.decode(batch["input_ids"][row][supervised])
+        assert isinstance(text, str)
         assert text.endswith("<|im_end|>")
         assert set(json.loads(text.removesuffix("<|im_end|>"))) <= {
             "description",
@@ -81,21 +89,27 @@ def test_collator_equals_the_processor(world_tars: Path, tiny_qwen: Path) -> Non
     keys = OBJECTIVES["emotion"].keys
     questions = [Question(index.key(i), index.image(i), keys) for i in range(3)]
     ours = Collator(backbone.processor, backbone.model_type, answers=False)(questions)
-    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
+    chat: list[dict[str, object]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}]
     text = backbone.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    theirs = backbone.processor(
+    theirs = cast(ProcessorMixin, backbone.processor)(
         text=[text] * 3, images=[q.image for q in questions], return_tensors="pt", padding=True, padding_side="left"
     )
+    found = backbone.family.model_inputs(ours)
     for name in ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw"):
-        assert torch.equal(ours[name], theirs[name]), name
-    assert torch.equal(ours["pixel_values"], theirs["pixel_values"])
+        assert torch.equal(found[name], theirs[name]), name
+    assert torch.equal(found["pixel_values"], theirs["pixel_values"])
 
 
-def trainer(out: Path, **kwargs: Any) -> pl.Trainer:
+def trainer(out: Path, **changes: object) -> pl.Trainer:
     """A quiet CPU trainer."""
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
     defaults = {"accelerator": "cpu", "devices": 1, "use_distributed_sampler": False, "enable_checkpointing": False}
-    return pl.Trainer(default_root_dir=out, **(quiet | defaults | kwargs))
+    return pl.Trainer(default_root_dir=out, **(quiet | defaults | changes))
 
 
 class Recorder(pl.Callback):
@@ -116,11 +130,11 @@ class Recorder(pl.Callback):
 class Summed(SFTTask):
     """Keeps the sum of losses and the number of items of every training micro-batch of this rank."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, backbone: BackboneConfig, optim: OptimConfig | None = None) -> None:
+        super().__init__(backbone, optim)
         self.sums: list[tuple[float, int]] = []
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _step(self, batch: ChatBatch, stage: str) -> tuple[torch.Tensor, torch.Tensor]:
         total, count = super()._step(batch, stage)
         if stage == "train":
             self.sums.append((float(total.detach()), int(count)))
@@ -148,10 +162,10 @@ def gradient_of_transformers(tars: Path, model: Path) -> torch.Tensor:
     """Of transformers' own mean loss over the same 8 samples, in float64."""
     backbone, batch = batch_of(tars, model, range(8))
     backbone.double()
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}
+    inputs = backbone.family.model_inputs(batch)
     inputs["pixel_values"] = inputs["pixel_values"].double()
     backbone.base(**inputs, labels=batch["labels"]).loss.backward()
-    return torch.cat([p.grad.flatten() for p in backbone.parameters()])
+    return torch.cat([p.grad.flatten() for p in backbone.parameters() if p.grad is not None])
 
 
 def test_micro_batches_equal_one_batch(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
@@ -267,7 +281,7 @@ def test_round_two_starts_from_round_one(world_tars: Path, tiny_qwen: Path, tmp_
     ours = load_backbone(BackboneConfig(str(tmp_path / "adapter"), tuning="lora", train_vision=True))
     assert any(p.requires_grad for p in ours.parameters())
     _, batch = batch_of(world_tars, tiny_qwen)
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}
+    inputs = ours.family.model_inputs(batch)
     with torch.no_grad():
         expected = theirs(**inputs).logits
         untrained = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**inputs).logits
@@ -283,7 +297,7 @@ def test_round_two_starts_from_round_one(world_tars: Path, tiny_qwen: Path, tmp_
 
 def test_missing_token_types_stop(world_tars: Path, tiny_qwen: Path) -> None:
     backbone, batch = batch_of(world_tars, tiny_qwen)
-    del batch["mm_token_type_ids"]
+    del as_dict(batch)["mm_token_type_ids"]
     with pytest.raises(ValueError, match="mm_token_type_ids"):
         check_batch(batch, backbone)
     with pytest.raises(KeyError, match="mm_token_type_ids"):
@@ -293,7 +307,7 @@ def test_missing_token_types_stop(world_tars: Path, tiny_qwen: Path) -> None:
 def test_cut_image_run_stops(world_tars: Path, tiny_qwen: Path) -> None:
     backbone, batch = batch_of(world_tars, tiny_qwen)
     for name in ("input_ids", "attention_mask", "mm_token_type_ids", "labels"):
-        batch[name] = batch[name][:, 8:]
+        as_dict(batch)[name] = as_dict(batch)[name][:, 8:]
     with pytest.raises(ValueError, match="image tokens"):
         check_batch(batch, backbone)
 
@@ -344,7 +358,7 @@ class Cutting(Dropping):
     def collate_fn(self) -> Collate:
         collate = ConversationDataModule.collate_fn(self)
         names = ("input_ids", "attention_mask", "mm_token_type_ids", "labels")
-        return lambda questions: {k: v[:, 8:] if k in names else v for k, v in collate(questions).items()}
+        return lambda questions: {k: v[:, 8:] if k in names else v for k, v in as_dict(collate(questions)).items()}
 
 
 class Unsupervised(Dropping):
@@ -352,7 +366,9 @@ class Unsupervised(Dropping):
 
     def collate_fn(self) -> Collate:
         collate = ConversationDataModule.collate_fn(self)
-        return lambda questions: {k: torch.full_like(v, IGNORE) if k == "labels" else v for k, v in collate(questions).items()}
+        return lambda questions: {
+            k: torch.full_like(v, IGNORE) if k == "labels" else v for k, v in as_dict(collate(questions)).items()
+        }
 
 
 @pytest.mark.parametrize(

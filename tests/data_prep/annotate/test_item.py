@@ -144,6 +144,8 @@ def test_a_criticised_emotion_is_pooled_again(run: Callable[..., Run]) -> None:
     }, "both that describe; a classifier has nothing to reconsider"
     assert done.record.emotion is Emotion.FEAR
     assert done.record.subject == "dog"
+    assert done.record.confidence is not None
+    assert done.record.emotion_scores is not None
     assert done.record.emotion_scores[Emotion.FEAR] == done.record.confidence > 0.5
 
 
@@ -181,6 +183,7 @@ def test_close_votes_are_decided_by_the_critic_and_clear_ones_are_not(run: Calla
     assert done.lineage["pool"]["margin"] < 0.2
     assert done.record.emotion is Emotion.AWE
     assert done.lineage["pool"]["agreement"] == pytest.approx(0.3), "gemini's weight: it alone had named what the critic chose"
+    assert done.record.emotion_scores is not None
     assert done.record.confidence == max(done.record.emotion_scores.values())
     assert '"contested": true' in done.prompts["sim-critic"][0]
 

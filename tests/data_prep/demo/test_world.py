@@ -87,7 +87,8 @@ def test_records_are_valid_and_describe_the_image(samples: list[WorldSample]) ->
         assert s.truth.sha256 == s.neutral.sha256 == hashlib.sha256(s.image).hexdigest()
         assert s.truth.triplet == s.neutral.triplet
         assert s.truth.objects == s.neutral.objects
-        assert s.neutral.emotion is s.neutral.intensity is s.neutral.emotion_scores is s.neutral.confidence is None
+        labels = (s.neutral.emotion, s.neutral.intensity, s.neutral.emotion_scores, s.neutral.confidence)
+        assert labels == (None,) * 4
         assert "truth" not in s.neutral.provenance
         assert s.truth.provenance["licence"] == "CC0-1.0"
 

@@ -25,7 +25,9 @@ def test_styles_share_combinations_and_nothing_of_the_look() -> None:
         )
         assert (a.key, b.key) == (f"world-test-{index:06d}", f"world-dusk-test-{index:06d}")
         assert a.image != b.image
-        assert b.truth.provenance["truth"]["style"] == "dusk"
+        truth = b.truth.provenance["truth"]
+        assert isinstance(truth, dict)
+        assert truth["style"] == "dusk"
     for name, palette in STYLES["flat"].backdrops.items():
         gaps = [abs(np.subtract(palette[part], STYLES["dusk"].backdrops[name][part])).max() for part in palette]
         assert np.median(gaps) > 25, name

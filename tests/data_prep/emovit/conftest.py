@@ -41,6 +41,8 @@ def save_base(folder: Path) -> Path:
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(words))
     question = t.BertTokenizer(str(folder / "vocab.txt"))
+    image_token = language.convert_tokens_to_ids("<image>")
+    assert isinstance(image_token, int)
     config = t.InstructBlipConfig(
         vision_config=t.InstructBlipVisionConfig(
             hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
@@ -57,7 +59,7 @@ def save_base(folder: Path) -> Path:
             vocab_size=len(language), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
         ),
         num_query_tokens=4,
-        image_token_index=language.convert_tokens_to_ids("<image>"),
+        image_token_index=image_token,
     )
     model = t.InstructBlipForConditionalGeneration(config)
     randomise(model, 0)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ _BACKWARDS = [
 
 
 def in_lavis_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    out = {}
+    out: dict[str, torch.Tensor] = {}
     for key, tensor in state.items():
         name = key
         for pattern, old in _BACKWARDS:
@@ -182,7 +183,7 @@ def test_scores_are_teacher_forced_log_probabilities(voter: LocalVoter, images: 
 
 def test_an_encoder_decoder_is_refused(voter: LocalVoter) -> None:
     config = t.InstructBlipConfig(text_config={"model_type": "t5"})
-    model = type("Model", (), {"config": config})
+    model: Any = type("Model", (), {"config": config})
     with pytest.raises(CheckpointError, match="'t5': EmoViT's is decoder-only"):
         LocalVoter(model, voter.processor, EMOVIT_QUESTION)
 

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.gpu
 
 
 def test_scores_are_those_of_a_cpu(base: Path, images: list[Image.Image]) -> None:
-    model, processor = (c.from_pretrained(base) for c in (t.InstructBlipForConditionalGeneration, t.InstructBlipProcessor))
+    model = t.InstructBlipForConditionalGeneration.from_pretrained(base)
+    processor = t.InstructBlipProcessor.from_pretrained(base)
     # By default convolutions round their factors to 10 bits (TF32); without it only the order of sums differs.
     with torch.backends.cudnn.flags(allow_tf32=False):
         # The voter moves the model.

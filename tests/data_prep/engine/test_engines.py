@@ -9,7 +9,7 @@ import pickle
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
@@ -124,7 +124,8 @@ def test_many_batches_are_read_by_few_processes(cluster: Cluster, store: Store, 
 
     def noted(data: ray.data.Dataset, function: Callable[..., object], **options: object) -> object:
         asked.append(options)
-        return real(data, function, **options)
+        given: dict[str, Any] = dict(options)
+        return real(data, function, **given)
 
     monkeypatch.setattr(ray.data.Dataset, "map_batches", noted)
     assert len(list(RayEngine().map(store, in_batches(rows_of(store), 8), Hashing()))) == 6
@@ -151,7 +152,7 @@ def test_without_ray_one_line_names_the_extra(
     def no_ray(name: str, *arguments: object, **more: object) -> object:
         if name == "ray" or name.startswith("ray."):
             raise ModuleNotFoundError("No module named 'ray'", name="ray")
-        return real(name, *arguments, **more)
+        return cast(Callable[..., object], real)(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", no_ray)
     assert main(["dedup", str(tmp_path / "s"), "--engine", "ray"]) == 2
@@ -210,16 +211,17 @@ def test_every_model_computes_the_same_on_a_cluster(cluster: Cluster, store: Sto
     import torch
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
-    from data_prep.config import LocalAnnotatorConfig
+    from data_prep.config import GroundingConfig, LocalAnnotatorConfig
     from data_prep.dedup.embeddings import Embedder, Embedding
-    from data_prep.emovit.votes import Voting, identity
-    from data_prep.grounding import Grounding, GroundingConfig, _models_key
+    from data_prep.emovit.votes import Voting
+    from data_prep.grounding import Grounding, _models_key
+    from data_prep.local_models.checkpoints import identity
     from tests.data_prep.emovit.conftest import save_base
     from tests.data_prep.grounding.models import save_models
 
     torch.manual_seed(0)
     folder = tmp_path / "vit"
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     ViTModel(ViTConfig(image_size=32, patch_size=8, **sizes)).save_pretrained(folder)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     paths = save_models(tmp_path, size={"shortest_edge": 64, "longest_edge": 96})
@@ -234,7 +236,7 @@ def test_every_model_computes_the_same_on_a_cluster(cluster: Cluster, store: Sto
     rows = [Row(row.sha256, row.extension, "a red dog") for row in rows_of(store)[:4]]
     here, there = (list(engine.map(store, [rows], step)) for engine in (LOCAL, RayEngine()))
     assert here == there
-    vectors, regions, votes = zip(*map(pickle.loads, here[0]), strict=True)
+    vectors, regions, votes = zip(*[pickle.loads(cast(bytes, part)) for part in here[0]], strict=True)
     assert [len(np.frombuffer(vector, np.float16)) for vector in vectors] == [16] * 4
     assert all(json.loads(text) for text in (*regions, *votes)), "something is found and said of each image"
     # Another model under the same name on a worker.

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psutil
 import pytest
@@ -20,6 +20,7 @@ from data_prep.engine import LOCAL, Row, in_batches
 from data_prep.engine.cluster import RayEngine
 from data_prep.export import export_store
 from data_prep.store.group_commit import LedgerError
+from data_prep.store.ledger import CallIntent
 from data_prep.store.store import Store, StoreError
 from tests.data_prep.dedup.test_dedup import encoded, item, scene
 from tests.data_prep.engine.conftest import Where
@@ -129,7 +130,7 @@ def test_the_ledger_is_lent_with_its_lock_and_comes_back(cluster: Cluster, tmp_p
             with pytest.raises(LedgerError, match="no such table"):
                 store.ledger.write_now(("INSERT INTO nowhere VALUES (1)", ()))
             # Not `ray.kill`, which returns before the actor has ended: what is told in between may yet be written.
-            process = psutil.Process(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())))
+            process = psutil.Process(ray.get(cast(Any, actor).__ray_call__.remote(lambda _: os.getpid())))
             process.kill()
             psutil.wait_procs([process])
             with pytest.raises(LedgerError, match="what was written is on disk"):
@@ -147,16 +148,26 @@ def test_a_sender_that_was_given_up_sends_no_more(tmp_path: Path) -> None:
     async def go() -> None:
         actor = LedgerActor(str(tmp_path / "s"))
         await actor.open()
-        intent = {"image_sha256": "i", "prompt_sha256": "p", "prompt": "?", "annotator": "a", "model": "m", "started": 1.0}
-        first = await actor.begin_call(1, {**intent, "cache_key": "k", "upper_nano": 7})
-        second = await actor.begin_call(1, {**intent, "cache_key": "l", "upper_nano": 7})
+        intent: dict[str, Any] = {
+            "image_sha256": "i",
+            "prompt_sha256": "p",
+            "prompt": "?",
+            "annotator": "a",
+            "model": "m",
+            "started": 1.0,
+        }
+        first = await actor.begin_call(1, cast(CallIntent, {**intent, "cache_key": "k", "upper_nano": 7}))
+        second = await actor.begin_call(1, cast(CallIntent, {**intent, "cache_key": "l", "upper_nano": 7}))
         await actor.end_call(second, "reply", {"ended": 2.0, "raw": b"said", "cost_nano": 5})
-        assert (await actor.lose(1, "k", 0, "gone")).state == "unknown"
+        lost = await actor.lose(1, "k", 0, "gone")
+        assert lost is not None
+        assert lost.state == "unknown"
         kept = await actor.lose(1, "l", 0, "gone")
+        assert kept is not None
         assert (kept.state, kept.raw, kept.cost_nano) == ("reply", b"said", 5)
         assert await actor.lose(1, "k", first, "gone") is None, "never written down, so never sent"
         with pytest.raises(LedgerError, match="given up as lost"):
-            await actor.begin_call(1, {**intent, "cache_key": "n"})
+            await actor.begin_call(1, cast(CallIntent, {**intent, "cache_key": "n"}))
         await actor.end_call(first, "reply", {"ended": 3.0, "raw": b"late", "cost_nano": 6})
         await actor.close()
 

@@ -13,7 +13,7 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
-from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
+from data_prep.demo.simulation.serve import KEY_VARIABLE, Simulated, simulated_annotators
 from data_prep.provider.base import BatchLine
 from data_prep.provider.batch.caller import BatchCaller
 from data_prep.provider.batch.records import open_batches
@@ -37,7 +37,7 @@ def records(root: Path) -> dict[str, str]:
         return {item.id: outcome.record for item, outcome in store.ledger.outcomes()}
 
 
-def bill_of(server: object) -> tuple[int, int]:
+def bill_of(server: Simulated) -> tuple[int, int]:
     rows = server.bill().values()
     return sum(r["nano_dollars"] for r in rows), sum(r["repeated"] for r in rows)
 
@@ -229,9 +229,9 @@ def test_a_garbled_line_of_a_result_file_hides_no_other() -> None:
         return read_results(b"\n".join([garbled[0], whole, *garbled[1:], b""]))
 
     api = SimpleNamespace(results=results)
-    service = BatchService(api, OpenAIProvider(), "http://x", StopSignal(), 1.0)  # type: ignore[arg-type]
-    results, unread = asyncio.run(service.results("file", Price(input=3, cached_input=1, output=5)))
-    assert ([(r.key, r.state, r.cost_nano) for r in results], unread) == ([("a", "reply", 40)], 4)
+    service = BatchService(api, OpenAIProvider(), "http://x", StopSignal(), 1.0)
+    found, unread = asyncio.run(service.results("file", Price(input=3, cached_input=1, output=5)))
+    assert ([(r.key, r.state, r.cost_nano) for r in found], unread) == ([("a", "reply", 40)], 4)
 
 
 def test_a_creation_that_fails_is_neither_forgotten_nor_made_twice(

@@ -80,8 +80,8 @@ def test_a_pass_stops_before_its_budget_and_goes_on_with_a_larger_one(
         import_toys(store, toys)
     with simulated_annotators([r for r, _ in toys], path) as sim:
         run_pass(whole, DemoConfig.load(path), sim.base_url)
-        with Store(whole, write=False) as store:
-            all_of_it = store.ledger.total_cost()
+        with Store(whole, write=False) as opened:
+            all_of_it = opened.ledger.total_cost()
     with simulated_annotators([r for r, _ in toys], path) as sim:
         limit = f"{share * all_of_it / NANO:.9f}"
         arguments = ["annotate", str(root), "--config", str(path), "--base-url", sim.base_url]
@@ -91,9 +91,9 @@ def test_a_pass_stops_before_its_budget_and_goes_on_with_a_larger_one(
         assert "stopped: the next request might pass the budget" in out
         billed = sum(row["nano_dollars"] for row in sim.bill().values())
         assert billed <= share * all_of_it
-        with Store(root, write=False) as store:
-            assert store.ledger.total_cost() == billed
-            assert store.ledger.open_calls() == {}
+        with Store(root, write=False) as opened:
+            assert opened.ledger.total_cost() == billed
+            assert opened.ledger.open_calls() == {}
         assert main([*arguments, "--budget", "1"]) == 0
         assert sum(row["nano_dollars"] for row in sim.bill().values()) == all_of_it
 

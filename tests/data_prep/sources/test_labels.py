@@ -13,12 +13,12 @@ from data_prep.sources.labels import (
     PLUTCHIK,
     SourceLabels,
     category,
-    is_labelled,
     over_the_eight,
     source_record,
     top,
     translate,
 )
+from data_prep.store.items import is_labelled
 from data_prep.store.rows import Item
 from emo_lightning.core.records import EMOTIONS, Record
 
@@ -76,7 +76,7 @@ def test_a_record_of_the_source_holds_its_labels_and_no_annotation() -> None:
     labels: SourceLabels = {
         **{"emotion": "awe", "emotion_scores": {"awe": 0.75, "fear": 0.25}, "intensity_level": "low", "emotion_raw": "Awe"},
         **{"description": "A lake.", "subject": "lake", "des": [0.5] * 1024, "confidence_raw": 8.0},
-    }  # type: ignore[typeddict-item]
+    }
     region = {"phrase": "lake", "bbox": [1, 2, 30, 31], "score": 1.0, "mask": None, "primary": True}
     made = source_record(item(dict(labels), regions=[region]))
     assert made is not None

@@ -34,6 +34,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def allow(store: Store, pages: int) -> None:
     """SQLite says that the disk is full when a file would have more pages."""
+    assert store.ledger._writer is not None
     store.ledger._writer._connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
@@ -62,6 +63,7 @@ def test_closing_ends_the_wait_and_those_who_wait_are_told(full: Store) -> None:
         waiting = asyncio.ensure_future(full.ledger.write((QUERY, ("a", "x" * 100_000))))
         await asyncio.sleep(0.3)
         assert not waiting.done()
+        assert full.ledger._writer is not None
         closing = asyncio.get_running_loop().run_in_executor(None, full.ledger._writer.close)
         return (await asyncio.gather(waiting, closing, return_exceptions=True))[0]
 

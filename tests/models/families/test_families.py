@@ -109,6 +109,7 @@ def test_a_new_family_is_one_object_in_the_registry(toy: Path, tiny_qwen: Path, 
     collate = Collator(backbone.processor, backbone.model_type, answers=True)
     batch = collate([question])
     text = backbone.processor.tokenizer.decode(batch["labels"][0][batch["labels"][0] != IGNORE], skip_special_tokens=True)
+    assert isinstance(text, str)
     boxes = sorted(o.bbox for o in record.primary_objects)
     sides = (record.width, record.height) * 2
     for spoken, box in zip(sorted(json.loads(text)["bbox_2d"]), boxes, strict=True):

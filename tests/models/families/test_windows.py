@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -46,7 +46,9 @@ def embedded(tower: Qwen2_5_VisionTransformerPretrainedModel, grids: list[tuple[
     out = tower(pixels, grid_thw=grid).pooler_output
     tower.zero_grad()
     out.square().sum().backward()
-    return out, tower.blocks[0].attn.qkv.weight.grad
+    gradient = dict(tower.named_parameters())["blocks.0.attn.qkv.weight"].grad
+    assert gradient is not None
+    return out, gradient
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,13 @@ def test_equals_window_by_window(
     attend_in_windows(tower)
     calls = []
     attention = functional.scaled_dot_product_attention
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or attention(*a, **k))
+
+    def counted(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+        calls.append(1)
+        given: dict[str, Any] = dict(options)
+        return attention(query, key, value, **given)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
     found, gradient = embedded(tower, grids)
     assert len(calls) == LAYERS
     assert torch.allclose(found, expected, atol=1e-5)
