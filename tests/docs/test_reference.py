@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable
@@ -28,6 +29,14 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
 def test_every_command_has_its_line(heading: str, commands: dict[str, tuple[str, str]]) -> None:
     expected = {f"{heading} {name}": [text] for name, (_, text) in commands.items()}
     assert rows("commands.md", heading) == expected
+
+
+def test_the_page_ends_with_the_help_of_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    text = importlib.import_module("hooks").all_help()
+    names = [f"emo {name}" for name in COMMANDS if name != "prep"] + [f"emo prep {name}" for name in PREP_COMMANDS]
+    assert re.findall(r"^### (.*)$", text, re.MULTILINE) == names
+    assert len(re.findall(r"^```text\nusage: (?:emo|lightning run) ", text, re.MULTILINE)) == len(names)
 
 
 def keys(called: Callable[..., object]) -> str:
