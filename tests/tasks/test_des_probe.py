@@ -409,15 +409,14 @@ def train_and_test(out: Path, train: str, val: str, world: int) -> None:
     many = {"devices": 2, "strategy": "ddp"} if world == 2 else {"devices": 1}
     data = FeatureDataModule(train, val, test=val, batch_size=24 // world)
     task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), contrastive_weight=0.3, intensity_weight=0.5)
-    trainer = partial(trainer_of, epochs=2, precision="64-true", **many)
-    fit = trainer(out / "des")
+    fit = trainer_of(out / "des", 2, precision="64-true", **many)
     fit.fit(task, datamodule=data)
     if fit.is_global_zero:
         metrics = {k: float(v) for k, v in fit.callback_metrics.items() if k.startswith("val/")}
         (out / "val.json").write_text(json.dumps(metrics))
     probe = ProbeTask(str(out / "des" / "head"), learning_rates=[1e-2], weight_decays=[0.1])
-    trainer(out / "probe").fit(probe, datamodule=data)
-    trainer(out / "probe").test(probe, datamodule=data, verbose=False)
+    trainer_of(out / "probe", 2, precision="64-true", **many).fit(probe, datamodule=data)
+    trainer_of(out / "probe", 2, precision="64-true", **many).test(probe, datamodule=data, verbose=False)
 
 
 @pytest.mark.slow
