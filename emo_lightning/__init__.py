@@ -14,7 +14,7 @@ The command line `emo` runs whole experiments; these names are for code of your 
 | `DESHead`, `LinearProbes` | the two small networks on top of a backbone, to train or to load alone |
 | `UserError` | base of every error that a user can mend: a file, a key, a value |
 
-Example:
+Examples:
     >>> from emo_lightning import Emotion, Triplet
     >>> str(Triplet(background="beach", attribute="golden", subject="dog"))
     'beach - golden - dog'

@@ -114,8 +114,11 @@ class Triplet(_Model):
     """Background–Attribute–Subject: the minimal emotional knowledge unit (paper section 3.1.2)."""
 
     background: str
+    """The scene behind the subject."""
     attribute: str
+    """What the subject does or how it looks, as far as it bears on the emotion."""
     subject: str
+    """Who or what the emotion hangs on."""
 
     def __str__(self) -> str:
         return f"{self.background} - {self.attribute} - {self.subject}"
@@ -128,18 +131,25 @@ Box = tuple[float, float, float, float]
 class Mask(_Model):
     """COCO run-length encoding, as `pycocotools.mask.encode` writes it (column-major counts as text)."""
 
-    size: tuple[int, int] = Field(description="(height, width)")
+    size: tuple[int, int]
+    """(height, width) of the image."""
     counts: str
+    """Lengths of runs, as COCO writes them."""
 
 
 class GroundedObject(_Model):
     """One region that a phrase was grounded to (paper section 3.1.2, subject-level annotation)."""
 
     phrase: str
+    """What was looked for."""
     bbox: Box
+    """(x1, y1, x2, y2) in pixels of the original image, x1 < x2, y1 < y2."""
     score: float = Field(ge=0, le=1)
+    """Confidence of the detector; 1 for a box that a data set or a person gave."""
     mask: Mask | None = None
+    """The region's pixels."""
     primary: bool = False
+    """Whether it is the subject of the triplet."""
 
     @field_validator("bbox")
     @classmethod
@@ -155,23 +165,41 @@ class Record(_Model):
     """One annotated image. `None` means "not annotated"."""
 
     id: str = Field(min_length=1)
+    """Unique in a data set, and the name of the image and its record in a tar; no dot, no slash."""
     source: str
+    """The data set or folder that the image comes from."""
     width: int = Field(gt=0)
+    """Of the original image, in pixels."""
     height: int = Field(gt=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the image's bytes as stored in the tar")
+    """Of the original image, in pixels."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the image's bytes as stored in the tar."""
     split: str
+    """train, val, test, or another name."""
     description: str | None = None
+    """What the image shows, in sentences."""
     background: str | None = None
+    """Of the triplet."""
     attribute: str | None = None
+    """Of the triplet."""
     subject: str | None = None
+    """Of the triplet."""
     emotion: Emotion | None = None
-    emotion_scores: dict[Emotion, float] | None = Field(default=None, description="distribution over the eight")
-    confidence: float | None = Field(default=None, ge=0, le=1, description="how clear the category is")
+    """The category."""
+    emotion_scores: dict[Emotion, float] | None = None
+    """Distribution over the eight; sums to 1, absent categories are 0."""
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    """How clear the category is."""
     intensity: int | None = Field(default=None, ge=1, le=10)
+    """How strong the emotion is."""
     intensity_level: IntensityLevel | None = None
+    """low (1–3), medium (4–7) or high (8–10)."""
     objects: list[GroundedObject] = []
+    """Grounded regions; those of the subject are `primary`."""
     des: list[float] | None = None
+    """The emotion embedding. In a tar it stands beside the record instead, as `.des.npy`."""
     provenance: dict[str, object] = {}
+    """Where the annotation comes from: votes, models, revisions, licence. JSON of any shape."""
 
     @field_validator("id")
     @classmethod
@@ -253,9 +281,13 @@ class PredictedObject(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     phrase: str | None = None
+    """What the model calls it."""
     bbox: tuple[float, float, float, float]
+    """(x1, y1, x2, y2)."""
     score: float | None = None
+    """Its confidence, where it gives one."""
     primary: bool = True
+    """Whether it is the subject."""
 
 
 class Prediction(BaseModel):
@@ -263,6 +295,7 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
     id: str
+    """Of the image; the other fields are those of `Record`, as the model gives them."""
     source: str | None = None
     width: int | None = None
     height: int | None = None

@@ -55,7 +55,7 @@ class EmotionModel:
         SchemaError: no `emo.json`, or one with other keys.
         DeviceError: the device cannot be used.
 
-    Example:
+    Examples:
         >>> from PIL import Image
         >>> from emo_lightning import EmotionModel
         >>> model = EmotionModel("runs/demo/model", device="cpu")

@@ -15,5 +15,6 @@ How to add a table: write a function that makes `Table`s of the stage's result i
 
 - call `write_page(out, Page(title, tables=...))` in the stage: nothing else is needed; or
 - for a table of the paper, with a heading of its own, add one line to `kinds.KINDS`:
-  `"table9": Kind("table9.json", "Table 9", "table9", "Table 9: …", table9_tables)`.
+  `"table9": Kind("table9.json", "Table 9", "table9", "Table 9: …", table9_tables)`. The second text is what a note says where a run
+  has no such stage; leave it empty if not every run is expected to have one.
 """

@@ -86,7 +86,7 @@ class Kind:
     file: str
     """What the page reads of the stage."""
     short: str
-    """How a note calls it where a run has no such stage."""
+    """How a note calls it where a run has no such stage; empty where no run is expected to have one."""
     key: str
     """Of its section: the anchor on the page."""
     title: str

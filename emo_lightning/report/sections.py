@@ -109,7 +109,7 @@ class RunSections:
     def _missing(self) -> list[str]:
         kinds = {stage.kind for stage in self.run.stages}
         there = {name for name, kind in KINDS.items() if any((s.path / kind.file).is_file() for s in self.run.stages)}
-        absent = [kind.short for name, kind in KINDS.items() if name not in kinds | there]
+        absent = [kind.short for name, kind in KINDS.items() if kind.short and name not in kinds | there]
         return [f"not part of this run: {', '.join(absent)}"] if absent and self.run.stages else []
 
     def _pages(self, kinds: Set[str | None]) -> Iterator[Section]:

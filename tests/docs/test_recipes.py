@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs/recipes"
 PAGES = sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "index")
-COPIED = ("emo_lightning", "data_prep", "tests", "configs", "experiments", "pyproject.toml")
+COPIED = ("emo_lightning", "data_prep", "tests", "configs", "experiments", "docs", "pyproject.toml")
 QUICK = {
     "backbone-family": ["pytest tests/models/families/test_qwen2_vl.py"],
     "data-source": ["pytest tests/data_prep/sources/test_postcards.py"],
