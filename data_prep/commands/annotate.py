@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 
     config = DemoConfig.load(args.config)
     limit = budget_nano(args.budget) if args.budget is not None else None
-    if args.base_url:
+    if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
     if args.check:
         return _check(config, args.config, bounded=limit is not None)

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         msg = f"--count {args.count}: allowed are counts from 1"
         raise ConfigError(msg)
     config = ExpandConfig.load(args.config)
-    if args.base_url:
+    if args.base_url is not None:
         config = config.at(args.base_url)
     limit = _limit(args.budget)
     return _queries(args, config, limit) if args.what == "queries" else _images(args, config, limit)

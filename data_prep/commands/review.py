@@ -80,13 +80,13 @@ def main(argv: list[str]) -> int:
 
     # Reviews need no lock of the store: a pass may run at the same time.
     with Store(args.store, write=False) as store, ReviewLog(store.ledger.path, write=not args.report) as log:
-        if args.label_studio_import:
+        if args.label_studio_import is not None:
             return _import(args, log)
-        if args.label_studio_export:
+        if args.label_studio_export is not None:
             return _export(args, store, log)
         if args.report:
             return _report(args, log)
-        if args.study:
+        if args.study is not None:
             from data_prep.review.study import StudyConfig
             from data_prep.review.study_session import StudySession
 
@@ -127,7 +127,7 @@ def _serve(session: Session, port: int, what: str) -> int:
 def _report(args: argparse.Namespace, log: ReviewLog) -> int:
     import json
 
-    if args.study:
+    if args.study is not None:
         from data_prep.review.study import StudyConfig, table4
 
         config = StudyConfig.load(args.study)

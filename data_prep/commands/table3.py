@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     from emo_lightning.core.files import write_text
 
     config = DemoConfig.load(args.config)
-    if args.base_url:
+    if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
     limit = budget_nano(args.budget) if args.budget is not None else None
     with Store(args.store, write=True, create=False) as store:

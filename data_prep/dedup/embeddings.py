@@ -91,11 +91,16 @@ class Embedder:
 
     def _vectors(self, pixels: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """One vector for each image, (images, dimensions), not of unit length yet."""
+        import torch
+
         features = getattr(self._model, "get_image_features", None)
         if features is not None:
             found = features(**pixels)
             # Transformers 5 gives an output object here, older ones the tensor.
-            vectors: torch.Tensor = getattr(found, "pooler_output", found)
+            vectors: object = getattr(found, "pooler_output", found)
+            if not isinstance(vectors, torch.Tensor) or vectors.ndim != 2:
+                msg = f"model {self.name!r}: {type(self._model).__name__} gives no vector for a whole image; a CLIP or a DINOv2 does"
+                raise EmbedderError(msg)
             return vectors
         output = self._model(**pixels)
         pooled: torch.Tensor | None = getattr(output, "pooler_output", None)

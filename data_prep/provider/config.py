@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from data_prep.provider.registry import DEFAULT, PROVIDERS
 from data_prep.settings import ConfigError, Settings
+
+
+def checked_address(url: str) -> str:
+    """The address of an API, if it is one.
+
+    Raises:
+        ConfigError: neither http nor https, no host, no port that there is, or a blank in it.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"\s", url)
+    # A port that is no number or too large, a bracket that is not closed.
+    except ValueError:
+        good = False
+    if not good:
+        msg = f"base_url {url!r}: expected an address, e.g. https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
+        raise ConfigError(msg)
+    return url
 
 
 class EndpointConfig(Settings):
@@ -45,6 +65,11 @@ class EndpointConfig(Settings):
             msg = f"unknown provider {provider!r}; allowed: {', '.join(PROVIDERS)}"
             raise ValueError(msg)
         return provider
+
+    @field_validator("base_url")
+    @classmethod
+    def _address(cls, base_url: str) -> str:
+        return checked_address(base_url)
 
     @model_validator(mode="after")
     def _limits_are_numbers(self) -> Self:

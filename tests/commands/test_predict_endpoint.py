@@ -198,7 +198,7 @@ def test_errors_of_the_endpoint_are_one_line(
         monkeypatch.delenv("KEY_UNDER_TEST")
         assert main(line) == 2
         assert "KEY_UNDER_TEST" in capsys.readouterr().err
-    (tmp_path / "e.yaml").write_text("model: m\nbase_url: x\napi_key_env: K\nboxes: percent\n")
+    (tmp_path / "e.yaml").write_text("model: m\nbase_url: http://x\napi_key_env: K\nboxes: percent\n")
     assert main(["predict", "--endpoint", str(tmp_path / "e.yaml"), tars, "--out", str(tmp_path / "p.jsonl")]) == 2
     assert "e.yaml: key 'boxes'" in capsys.readouterr().err
 

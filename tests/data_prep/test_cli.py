@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -76,10 +77,33 @@ def test_own_photographs_from_import_to_tars(
         (["annotate", "{tmp}/s", "--config", "{tmp}/none.yaml"], "no such file"),
         (["export", "{tmp}/none", "{tmp}/out"], "no ledger there"),
         (["status", "{tmp}/none"], "no ledger there"),
+        (["annotate", "{tmp}/s", "--config", "{tmp}/deep.yaml"], "deep.yaml: not YAML: maximum recursion depth"),
+        (["annotate", "{tmp}/s", "--config", "{tmp}/day.yaml"], "day.yaml: not YAML: day is out of range for month"),
+        (["annotate", "{tmp}/s", "--base-url", "http://[::1"], "base_url 'http://[::1': expected an address, e.g. https://"),
+        (["annotate", "{tmp}/s", "--base-url", ""], "base_url '': expected an address"),
+        (
+            ["expand", "images", "{tmp}/s", "--count", "1", "--base-url", "localhost:8000"],
+            "base_url 'localhost:8000': expected",
+        ),
+        (["import", "world", "{tmp}/splits.yaml", "--into", "{tmp}/s"], "world has no split 'tset'; allowed: pretrain, train"),
+        (
+            ["annotate", "{tmp}/s", "--config", "{tmp}/tokens.yaml"],
+            "a limit of tokens, or n, is no whole number: cannot convert",
+        ),
         (["world", "{tmp}/out", "--split", "tset", "--count", "3"], "tset"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    write_config: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "deep.yaml").write_text("[" * 5000)
+    (tmp_path / "day.yaml").write_text("a: 2026-02-30")
+    write_config(lambda c: c["world"].update(splits={"tset": 3})).rename(tmp_path / "splits.yaml")
+    write_config(lambda c: c["critic"].update(parameters={"max_tokens": math.nan})).rename(tmp_path / "tokens.yaml")
     assert main([a.format(tmp=tmp_path) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert message in error

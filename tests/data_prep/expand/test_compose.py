@@ -59,7 +59,7 @@ def test_every_configuration_loads_and_has_prices(path: Path) -> None:
 )
 def test_a_wrong_key_is_one_clear_error(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text("images: {name: i, model: m, base_url: u, api_key_env: K}\n" + text)
+    path.write_text("images: {name: i, model: m, base_url: 'http://u', api_key_env: K}\n" + text)
     with pytest.raises(ConfigError, match=message) as error:
         ExpandConfig.load(path)
     assert str(path) in str(error.value)
