@@ -300,3 +300,48 @@ def test_damaged_model_folders(damage: str, tiny_qwen: Path, tmp_path: Path) -> 
     said = user_message(caught.value) or ""
     assert message in said
     assert str(folder) in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["predict", "{model}", "{tar}", "--out", "{tmp}/p.jsonl", "--accelerator", "cpu", "--devices", "999"],
+            "--devices: found 999",
+        ),
+        (["predict", "{model}", "{tar}", "--out", "{tmp}/p.jsonl", "--accelerator", "tpu"], "torch_xla"),
+        (
+            ["des", "retrieval", "{des}", "--references", "{tar}", "--out", "{tmp}/d", "--k", "0"],
+            "retrieval: k=0 with 8 images",
+        ),
+        (["des", "retrieval", "{des}", "--references", "{tar}", "--out", "{tmp}/d", "--k", "2", "--seed", "-1"], "seed is -1"),
+        (
+            ["des", "distance", "{des}", "--references", "{tar}", "--out", "{tmp}/d", "--max-images", "-1"],
+            "a sample of -1 images",
+        ),
+        (["des", "distance", "{words}", "--references", "{tar}", "--out", "{tmp}/d"], "expected lists of floats"),
+    ],
+    ids=["processes", "no such package", "k", "seed", "sample", "embeddings of words"],
+)
+def test_numbers_out_of_range(
+    words: list[str], message: str, tiny_qwen: Path, world_tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    from emo_lightning.data.tar_index import TarIndex
+
+    tar = world_tars / "world-test-000000.tar"
+    index = TarIndex.open(tar)
+    records = [index.record(row) for row in range(len(index))]
+    columns = {"id": [r.id for r in records], "emotion": [str(r.emotion) for r in records], "split": ["test"] * len(records)}
+    parquet.write_table(pa.table({**columns, "des": [[float(n), 1.0] for n in range(len(records))]}), tmp_path / "des.parquet")
+    parquet.write_table(pa.table({**columns, "des": [["a"]] * len(records)}), tmp_path / "words.parquet")
+    named = {
+        "model": tiny_qwen,
+        "tar": tar,
+        "tmp": tmp_path,
+        "des": tmp_path / "des.parquet",
+        "words": tmp_path / "words.parquet",
+    }
+    assert message in one_line([word.format(**named) for word in words], capsys)

@@ -69,8 +69,11 @@ class MaskPlan:
     """Of the random boxes and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        if self.draws < 1 or not 0 <= self.max_overlap < 1:
-            msg = f"draws is {self.draws}, max_overlap is {self.max_overlap}; expected at least 1, and from 0 to below 1"
+        if self.draws < 1 or not 0 <= self.max_overlap < 1 or self.seed < 0:
+            msg = (
+                f"draws is {self.draws}, max_overlap is {self.max_overlap}, seed is {self.seed}; expected at least 1, from 0 to below "
+                "1, and at least 0"
+            )
             raise SchemaError(msg)
 
 

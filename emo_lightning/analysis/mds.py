@@ -64,7 +64,14 @@ class MdsMap:
 
 
 def stratified_sample(labels: Sequence[str], size: int, seed: int) -> NDArray[np.intp]:
-    """Positions of at most `size` items, sorted, each label with its share (largest remainders); a pure function."""
+    """Positions of at most `size` items, sorted, each label with its share (largest remainders); a pure function.
+
+    Raises:
+        InputError: a size below 1, or a negative seed.
+    """
+    if size < 1 or seed < 0:
+        msg = f"a sample of {size} images with seed {seed}; expected at least 1, and a seed from 0"
+        raise InputError(msg)
     names = np.asarray(labels)
     if len(names) <= size:
         return np.arange(len(names))

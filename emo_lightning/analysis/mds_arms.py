@@ -140,7 +140,14 @@ def _read(path: Path) -> _Embeddings:
     splits: dict[str, int] = {}
     for row in kept:
         splits[str(row["split"])] = splits.get(str(row["split"]), 0) + 1
-    vectors = np.array([row["des"] for row in kept], dtype=np.float64).reshape(len(kept), -1)
+    if lengths == {0}:
+        msg = f"{path}: column 'des': the embeddings are empty"
+        raise SchemaError(msg)
+    try:
+        vectors = np.array([row["des"] for row in kept], dtype=np.float64).reshape(len(kept), -1)
+    except (TypeError, ValueError) as error:
+        msg = f"{path}: column 'des' is of type {table.schema.field('des').type}; expected lists of floats: {error}"
+        raise SchemaError(msg) from None
     return _Embeddings(
         vectors, [row["emotion"] for row in kept], [str(row["id"]) for row in kept], splits, len(rows) - len(kept)
     )

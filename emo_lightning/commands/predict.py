@@ -167,6 +167,8 @@ class _Launch(TypedDict, total=False):
 
 def _launched(args: argparse.Namespace) -> _Launch:
     """Devices and strategy: what torchrun or SLURM has started, or what was asked for."""
+    from emo_lightning.experiment.processes import check_cpu_processes
+
     env = os.environ
     if "LOCAL_WORLD_SIZE" in env and "RANK" in env:
         here = int(env["LOCAL_WORLD_SIZE"])
@@ -179,6 +181,7 @@ def _launched(args: argparse.Namespace) -> _Launch:
             msg = f"--devices {args.devices}: expected auto or a number"
             raise InputError(msg)
         devices = args.devices if args.devices == "auto" else int(args.devices)
+        check_cpu_processes(args.devices, args.accelerator, "--devices")
         return {
             "accelerator": args.accelerator,
             "devices": devices,

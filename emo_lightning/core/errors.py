@@ -169,7 +169,8 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _of_a_library(error: BaseException) -> str | None:
-    if isinstance(error, ValueError) and _raised_in(error, "lightning"):
+    # A ModuleNotFoundError is its word for an accelerator or logger whose package is not installed.
+    if isinstance(error, ValueError | ModuleNotFoundError) and _raised_in(error, "lightning"):
         return str(error)
     names = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
     return next((f"{_LIBRARY_ERRORS[name]}{error}" for name in names if name in _LIBRARY_ERRORS), None)

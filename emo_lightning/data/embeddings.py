@@ -95,8 +95,10 @@ class EmbeddingTable:
         if missing := [name for name in SCHEMA.names if name not in table.column_names]:
             msg = f"{path}: columns missing: {missing}; found {table.column_names}"
             raise InputError(msg)
-        if not pa.types.is_list(table.schema.field("des").type) and not pa.types.is_large_list(table.schema.field("des").type):
-            msg = f"{path}: column 'des' is of type {table.schema.field('des').type}; expected lists of floats"
+        kind = table.schema.field("des").type
+        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+            msg = f"{path}: column 'des' is of type {kind}; expected lists of floats"
             raise InputError(msg)
         widths = pc.unique(pc.list_value_length(table["des"])).to_pylist()
         if len(widths) != 1 or widths[0] is None:

@@ -128,7 +128,7 @@ def read_index(path: Path) -> PartIndex:
             "world_size": int(found["world_size"]),
             "parts": list(found["parts"]),
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         msg = f"{path}: not the index of a feature cache: {error}"
         raise FeatureError(msg) from None
 

@@ -63,10 +63,24 @@ def check_process_count(stage: Stage) -> None:
     Raises:
         ExperimentError: says how many are allowed.
     """
+    trainer = stage.config.get("trainer", {})
+    where = f"stage {stage.name!r}: trainer.devices"
+    check_cpu_processes(trainer.get("devices"), trainer.get("accelerator", "auto"), where)
+
+
+def check_cpu_processes(devices: object, accelerator: object, where: str) -> None:
+    """As `check_process_count`.
+
+    Args:
+        devices: how many, as the Trainer takes it.
+        accelerator: as the Trainer takes it.
+        where: stage and key, or option, for the message.
+
+    Raises:
+        ExperimentError: says how many are allowed.
+    """
     import torch
 
-    trainer = stage.config.get("trainer", {})
-    devices, accelerator = trainer.get("devices"), trainer.get("accelerator", "auto")
     if accelerator not in ("auto", "cpu") or (accelerator == "auto" and torch.accelerator.is_available()):
         return
     cores = os.cpu_count() or 1
@@ -74,8 +88,7 @@ def check_process_count(stage: Stage) -> None:
     most = max(cores, 4)
     if str(devices).isdigit() and int(devices) > most:
         msg = (
-            f"stage {stage.name!r}: trainer.devices: found {devices}, but this machine has no GPU for it and {cores} CPU cores; "
-            f"allowed: auto, or 1 to {most}"
+            f"{where}: found {devices}, but this machine has no GPU for it and {cores} CPU cores; allowed: auto, or 1 to {most}"
         )
         raise ExperimentError(msg)
 

@@ -207,8 +207,12 @@ def mean_interval(values: NDArray[np.float64], seed: int, resamples: int = 2000)
     """Mean over items with its 95 % percentile interval by bootstrap over them.
 
     Raises:
+        InputError: a negative seed.
         ValueError: there is no value.
     """
+    if seed < 0:
+        msg = f"seed is {seed}; expected 0 or more"
+        raise InputError(msg)
     if not len(values):
         msg = "no value to take a mean of"
         raise ValueError(msg)

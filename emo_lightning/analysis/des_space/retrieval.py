@@ -82,10 +82,10 @@ def retrieval(
     Raises:
         InputError: a k is out of range.
     """
-    neighbours = nearest(found.vectors, max(ks), metric) if len(found) > max(ks) else None
-    if neighbours is None or min(ks) < 1:
-        msg = f"retrieval: k={max(ks)} with {len(found)} images; expected 1 ≤ k < images"
+    if min(ks) < 1 or max(ks) >= len(found):
+        msg = f"retrieval: k={min(ks) if min(ks) < 1 else max(ks)} with {len(found)} images; expected 1 ≤ k < images"
         raise InputError(msg)
+    neighbours = nearest(found.vectors, max(ks), metric)
     result = {target: _one(labels_of(found, target), neighbours, ks, seed, target == "emotion") for target in targets}
     return {"images": len(found), "metric": metric, "ks": list(ks), "targets": result}
 
