@@ -11,6 +11,7 @@ from torch import Tensor
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import parse_json
+from emo_lightning.core.records import EMOTIONS
 
 FORMAT_VERSION = 1
 
@@ -51,6 +52,10 @@ class Slices(Protocol):
         """Rows of it."""
         ...
 
+    def get_shape(self) -> list[int]:
+        """Of the whole tensor."""
+        ...
+
 
 class PartFile(Protocol):
     """A mapped safetensors file; the package's own class has no types."""
@@ -65,6 +70,10 @@ class PartFile(Protocol):
 
     def metadata(self) -> dict[str, str] | None:
         """What stands in the header beside the tensors."""
+        ...
+
+    def keys(self) -> list[str]:
+        """Names of the tensors."""
         ...
 
     def get_tensor(self, name: str) -> Tensor:
@@ -90,19 +99,42 @@ def open_part(path: Path) -> PartFile:
 
 
 def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
-    """What a part says of itself, and its keys in order."""
+    """What a part says of itself, and its keys in order; no features are read.
+
+    Raises:
+        FeatureError: it is damaged, no part of a feature cache, or a tensor is missing or not as its header says.
+    """
     with open_part(path) as file:
         text = (file.metadata() or {}).get("features")
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+        offsets = file.get_tensor("offsets").tolist() if len(shapes.get("offsets", ())) == 1 else []
     if text is None:
         msg = f"{path}: not a feature part: its header has no key 'features'"
         raise FeatureError(msg)
     header = _versioned(path, text)
     try:
         spec = FeatureSpec(*(header[name] for name in ("fingerprint", "num_layers", "hidden_size", "dtype")))
-        return spec, list(header["keys"])
-    except (KeyError, TypeError) as error:
+        keys = list(header["keys"])
+        expected = _shapes(spec, len(keys), int(offsets[-1]) if offsets else 0)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         msg = f"{path}: not the header of a feature part: {error}"
         raise FeatureError(msg) from None
+    if wrong := [name for name, shape in expected.items() if shapes.get(name) != shape]:
+        name = wrong[0]
+        found = f"has shape {shapes[name]}" if name in shapes else "is missing"
+        msg = f"{path}: tensor {name!r} {found}; its header and offsets say {expected[name]}"
+        raise FeatureError(msg)
+    return spec, keys
+
+
+def _shapes(spec: FeatureSpec, samples: int, tokens: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "offsets": (samples + 1,),
+        "target": (samples, len(EMOTIONS)),
+        "emotion": (samples,),
+        "intensity": (samples,),
+        "hidden": (tokens, spec.num_layers, spec.hidden_size),
+    }
 
 
 class PartIndex(TypedDict):

@@ -86,7 +86,7 @@ def check_cpu_processes(devices: object, accelerator: object, where: str) -> Non
     cores = os.cpu_count() or 1
     # A few processes on fewer cores are slow and harmless.
     most = max(cores, 4)
-    if str(devices).isdigit() and int(devices) > most:
+    if str(devices).isdigit() and int(str(devices)) > most:
         msg = (
             f"{where}: found {devices}, but this machine has no GPU for it and {cores} CPU cores; allowed: auto, or 1 to {most}"
         )

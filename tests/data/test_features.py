@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import Emotion, Record
@@ -224,3 +225,19 @@ def test_embedding_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         EmbeddingTable.read(path)
     with pytest.raises(MissingFileError, match=r"no\.parquet: no such file"):
         EmbeddingTable.read(tmp_path / "no.parquet")
+
+
+@pytest.mark.parametrize("name", ["offsets", "target", "emotion", "intensity", "hidden"])
+@pytest.mark.parametrize("how", ["missing", "cut"])
+def test_a_tensor_that_is_not_as_its_header_says_is_named(tmp_path: Path, name: str, how: str) -> None:
+    write(tmp_path, range(6), part_bytes=1 << 20)
+    (part,) = tmp_path.glob("part-*.safetensors")
+    with safe_open(part, framework="pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    if how == "missing":
+        del tensors[name]
+    else:
+        tensors[name] = tensors[name][:1].clone()
+    save_file(tensors, part, metadata=metadata)
+    with pytest.raises(FeatureError, match=rf"{part.name}: tensor '\w+' (is missing|has shape)"):
+        FeatureCache(tmp_path)
