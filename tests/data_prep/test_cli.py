@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from data_prep.demo.config import DemoConfig
 from data_prep.demo.prepare import prepare_world
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from emo_lightning.core.records import Record
-from tests.data_prep.conftest import ROOT, picture, truth
+from tests.data_prep.conftest import picture, truth
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,30 +33,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "[]"
     )
-
-
-class _Parsed(BaseException):
-    """Arguments were understood; the command goes no further. No Exception, which the command line would explain."""
-
-
-def _commands_of_the_readme() -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\|", "|").replace("$PASS", "pass.yaml")
-    return [found.split("#")[0].strip() for found in re.findall(r"emo prep [a-z][^`\n]*", text)]
-
-
-@pytest.mark.parametrize("command", _commands_of_the_readme())
-def test_every_command_of_the_readme_is_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = argparse.ArgumentParser.parse_args
-
-    def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> None:
-        real(parser, arguments)
-        raise _Parsed
-
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
-    # Of alternatives, the first.
-    words = [word.split("|")[0] for word in shlex.split(command)]
-    with pytest.raises(_Parsed):
-        main(words[2:])
 
 
 def test_own_photographs_from_import_to_tars(
