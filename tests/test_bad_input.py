@@ -204,3 +204,99 @@ def test_wandb_online_without_a_key(
     error = failing_run(f"{world_tars}/*-train-*.tar", **{"trainer.logger": logger})
     assert "No API key configured" in error
     assert "wandb login" in error
+
+
+DEEP, LONG = "[" * 100_000, '{"id": ' + "9" * 5000 + "}"
+"""Deeper, and with a longer number, than Python's JSON reader takes: neither is a JSONDecodeError."""
+
+LINES: dict[str, tuple[str | bytes, str]] = {
+    "nested too deep": (DEEP, "predictions.jsonl:1: not JSON: maximum recursion depth"),
+    "number too long": (LONG, "predictions.jsonl:1: not JSON: Exceeds the limit (4300 digits)"),
+    "latin-1": (b'{"id": "caf\xe9"}', "predictions.jsonl:1: not JSON: 'utf-8' codec"),
+    "utf-16": ('{"id": "a"}\n'.encode("utf-16"), "predictions.jsonl:1: not JSON: "),
+    "cut": ('{"id": "a", "emo', "predictions.jsonl:1: not JSON: "),
+    "a list": ("[]", "predictions.jsonl:1: key 'record'"),
+}
+
+
+def one_line(words: list[object], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error of a command that must end with exit code 2."""
+    capsys.readouterr()
+    code = main([str(word) for word in words])
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, error
+    return lines[0]
+
+
+@pytest.mark.parametrize("damage", LINES)
+def test_damaged_lines(damage: str, tmp_path: Path, world_tars: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, message = LINES[damage]
+    file = tmp_path / "predictions.jsonl"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert message in one_line(["eval", file, world_tars / "world-test-000000.tar"], capsys)
+
+
+def test_a_disk_that_fails_while_a_file_is_read(capsys: pytest.CaptureFixture[str], world_tars: Path) -> None:
+    """It opens, and the first byte cannot be read: what EIO of a network mount looks like."""
+    error = one_line(["eval", "/proc/self/mem", world_tars / "world-test-000000.tar"], capsys)
+    assert "/proc/self/mem:1: cannot be read: Input/output error" in error
+
+
+def rewrite(file: str, text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_text(text)
+
+
+def changed_config(**changes: object) -> Callable[[Path], object]:
+    """Changes the language model's part of config.json."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config["text_config"] |= changes
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return change
+
+
+MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no template": (
+        lambda folder: (folder / "chat_template.jinja").unlink(),
+        "its chat template (chat_template.jinja) cannot be",
+    ),
+    "cut template": (
+        rewrite("chat_template.jinja", "{% for x in %}"),
+        "its chat template (chat_template.jinja) cannot be used: E",
+    ),
+    "tokenizer a list": (rewrite("tokenizer.json", "[]"), "its processor cannot be read"),
+    "tokenizer empty": (rewrite("tokenizer.json", "{}"), "its processor cannot be read"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "instantiate the backend tokenizer from one of: (1)"),
+    "tokenizer_config a list": (rewrite("tokenizer_config.json", "[]"), "its processor cannot be read"),
+    "processor a list": (rewrite("processor_config.json", "[]"), "its processor cannot be read"),
+    "config a list": (rewrite("config.json", "[]"), "is neither a model folder nor an id"),
+    "another width": (changed_config(hidden_size=96), "its weights are not of the sizes that its config.json gives"),
+    "width as text": (changed_config(hidden_size="x"), "Validation error for field 'hidden_size'"),
+    "no heads": (changed_config(num_attention_heads=0), "its weights are not of the sizes that its config.json gives"),
+    "cut weights": (
+        lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:900]),
+        "its weights cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", MODELS)
+def test_damaged_model_folders(damage: str, tiny_qwen: Path, tmp_path: Path) -> None:
+    from emo_lightning.core.errors import user_message
+    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.backbone_config import BackboneError
+
+    change, message = MODELS[damage]
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_qwen, folder)
+    change(folder)
+    with pytest.raises(BackboneError) as caught:
+        load_frozen(BackboneConfig(str(folder), tuning="frozen"))
+    said = user_message(caught.value) or ""
+    assert message in said
+    assert str(folder) in said

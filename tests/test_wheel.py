@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -32,17 +33,29 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def emo(installed: Path, cwd: Path, *words: str) -> tuple[int, str]:
-    """Exit code and output of `emo`, away from the checkout."""
+EACH = """
+import contextlib, io, json, sys
+from emo_lightning.cli import main
+ended = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        ended.append((main(words), said.getvalue()))
+print(json.dumps(ended))
+"""
+
+
+def emo(installed: Path, cwd: Path, *commands: str) -> list[tuple[int, str]]:
+    """Exit code and output of each `emo` command, away from the checkout, all in one process that imports torch once."""
     done = subprocess.run(
-        [sys.executable, "-m", "emo_lightning", *words],
+        [sys.executable, "-c", EACH, json.dumps([command.split() for command in commands])],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [(code, said) for code, said in json.loads(done.stdout)]
 
 
 def relative(root: Path, *globs: str) -> set[str]:
@@ -68,21 +81,23 @@ def test_everything_that_is_read_is_in_it(installed: Path) -> None:
     }
 
 
-def test_sweeps_and_experiments_are_found_from_any_directory(installed: Path, tmp_path: Path) -> None:
-    code, said = emo(installed, tmp_path, "sweep", "--check", "experiments/sweeps/lora.yaml")
-    assert (code, said) == (0, "experiments/sweeps/lora.yaml: no fault found\n")
-    code, said = emo(installed, tmp_path, "run", "experiments/table7.yaml")
-    assert code == 2
-    assert "experiments/table7.yaml: no such file; there are: experiments/ablate_backbone.yaml, " in said
+def test_its_commands_find_their_files_from_any_directory(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: experiments/table6.yaml\nname: mine\nvars: {sft_epochs: 3}\n")
-    code, said = emo(installed, tmp_path, "run", "mine.yaml", "--print_config")
-    assert code == 0, said
-    assert "max_epochs: 3" in said
-    assert "runs/mine/round1" in said
-
-
-def test_the_factory_finds_its_configuration(installed: Path, tmp_path: Path) -> None:
-    code, said = emo(installed, tmp_path, "prep", "annotate", "store", "--estimate")
-    assert code == 1
-    assert "configs" not in said
-    assert "store" in said
+    sweep, missing, printed, factory = emo(
+        installed,
+        tmp_path,
+        "sweep --check experiments/sweeps/lora.yaml",
+        "run experiments/table7.yaml",
+        "run mine.yaml --print_config",
+        "prep annotate store --estimate",
+    )
+    assert sweep == (0, "experiments/sweeps/lora.yaml: no fault found\n")
+    assert missing[0] == 2
+    assert "experiments/table7.yaml: no such file; there are: experiments/ablate_backbone.yaml, " in missing[1]
+    assert printed[0] == 0, printed[1]
+    assert "max_epochs: 3" in printed[1]
+    assert "runs/mine/round1" in printed[1]
+    # The configuration is found; the store is not there.
+    assert factory[0] == 2
+    assert "configs" not in factory[1]
+    assert "store" in factory[1]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from data_prep.config import PrepConfig
 from data_prep.demo.simulation.config import SimulationConfig
+from data_prep.demo.world.source import SPLITS
 from data_prep.settings import Settings
 
 
@@ -22,6 +23,17 @@ class WorldConfig(Settings):
     """Colours and lines: the same world drawn in another way, for tests out of the domain that was trained on."""
     splits: dict[str, int] = Field(default={"train": 300, "val": 60})
     """Images by split."""
+
+    @field_validator("splits")
+    @classmethod
+    def _known_splits(cls, splits: dict[str, int]) -> dict[str, int]:
+        if unknown := [split for split in splits if split not in SPLITS]:
+            msg = f"world has no split {unknown[0]!r}; allowed: {', '.join(SPLITS)}"
+            raise ValueError(msg)
+        if below := {split: count for split, count in splits.items() if count < 0}:
+            msg = f"found {below}; allowed: counts from 0"
+            raise ValueError(msg)
+        return splits
 
 
 class DemoConfig(PrepConfig):

@@ -55,7 +55,7 @@ def _shards(folder: Path) -> list[Path]:
     if manifest.exists():
         try:
             return [folder / row["file"] for row in json.loads(manifest.read_bytes())["shards"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             msg = f"{manifest}: not a manifest of tars: {type(error).__name__}: {error}"
             raise ExportError(msg) from None
     found = sorted(folder.glob("*.tar"))

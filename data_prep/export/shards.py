@@ -190,7 +190,7 @@ def _refuse_foreign(out: Path, name: str) -> None:
         return
     try:
         there = json.loads(manifest.read_bytes())["name"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         msg = f"{manifest}: not the manifest of an export, and would be replaced; move it away or choose another folder"
         raise ExportError(msg) from None
     if there != name:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_prep.provider.registry import DEFAULT, PROVIDERS
 from data_prep.settings import ConfigError, Settings
@@ -44,6 +45,15 @@ class EndpointConfig(Settings):
             msg = f"unknown provider {provider!r}; allowed: {', '.join(PROVIDERS)}"
             raise ValueError(msg)
         return provider
+
+    @model_validator(mode="after")
+    def _limits_are_numbers(self) -> Self:
+        try:
+            PROVIDERS[self.provider].max_output_tokens(self.parameters)
+        except (TypeError, ValueError, OverflowError) as error:
+            msg = f"parameters {self.parameters}: a limit of tokens, or n, is no whole number: {error}"
+            raise ValueError(msg) from None
+        return self
 
     @property
     def max_output_tokens(self) -> int | None:

@@ -26,6 +26,7 @@ from data_prep.review.label_studio import BOX_LABELS, Annotation, Part
 from data_prep.review.log import ReviewLog
 from data_prep.review.messages import RegionJSON
 from data_prep.review.session import check_name
+from emo_lightning.core.files import parse_json
 from emo_lightning.core.records import Record
 
 _SAME = 0.05
@@ -47,16 +48,14 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
         ReviewError: names the file, the task, the field, what was found and what is allowed.
     """
     try:
-        tasks = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_bytes()
     except FileNotFoundError:
         msg = f"{path}: no such file"
         raise ReviewError(msg) from None
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}"
         raise ReviewError(msg) from None
-    except ValueError as error:
-        msg = f"{path}: not JSON: {error}"
-        raise ReviewError(msg) from None
+    tasks = parse_json(text, path, ReviewError)
     if not isinstance(tasks, list):
         msg = f"{path}: expected a list of tasks (Label Studio's JSON export), found {type(tasks).__name__}"
         raise ReviewError(msg)
@@ -71,6 +70,13 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
         except (TypeError, KeyError, AttributeError) as error:
             msg = f"{where}: key {error} is missing; expected a task that `emo prep review` exported"
             raise ReviewError(msg) from None
+        if (
+            not isinstance(item_id, str)
+            or not isinstance(annotations, list)
+            or not all(isinstance(a, dict) for a in annotations)
+        ):
+            msg = f"{where}: found item {item_id!r} and annotations {str(annotations)[:60]!r}; expected text and a list of objects"
+            raise ReviewError(msg)
         try:
             record = Record.from_json(log.outcome(item_id)[1].record, f"outcome of {item_id}")
             for annotation in annotations:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.review.decisions import Review, reviewed
@@ -20,6 +19,7 @@ from data_prep.review.log import ReviewLog
 from data_prep.review.messages import StudyRow
 from data_prep.settings import shipped
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.records import Record, describe
 
 QUESTIONS = {
@@ -83,18 +83,15 @@ class StudyConfig(_Config):
             StudyError: no such file, not YAML, unknown or wrong key.
         """
         try:
-            value = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
+            text = shipped(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             msg = f"{path}: no such file"
             raise StudyError(msg) from None
         except (OSError, UnicodeDecodeError) as error:
             msg = f"{path}: cannot be read: {error}"
             raise StudyError(msg) from None
-        except yaml.YAMLError as error:
-            msg = f"{path}: not YAML: {' '.join(str(error).split())}"
-            raise StudyError(msg) from None
         try:
-            return cls.model_validate(value)
+            return cls.model_validate(parse_yaml(text, path, StudyError))
         except ValidationError as error:
             msg = f"{path}: {describe(error)}"
             raise StudyError(msg) from None

@@ -105,7 +105,7 @@ def _lineage(value: object) -> object:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             msg = f"lineage is not JSON: {error}"
             raise RefusedError(msg) from None
     return value

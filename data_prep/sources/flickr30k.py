@@ -52,7 +52,7 @@ def _csv_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, object]]
             yield place, row
             continue
         captions: object = row["raw"]
-        with contextlib.suppress(ValueError):  # `_entry` refuses what is no list
+        with contextlib.suppress(ValueError, RecursionError):  # `_entry` refuses what is no list
             captions = json.loads(row["raw"])
         yield place, {**row, "captions": captions}
 

@@ -20,24 +20,25 @@ class References:
     Args:
         records: what is true of each image.
         index: the tars, row by row as the records; None where there are no images.
+        where: the files, for messages.
 
     Raises:
         SchemaError: no record, or a repeated id.
     """
 
-    def __init__(self, records: Sequence[Record], index: TarIndex | None = None) -> None:
+    def __init__(self, records: Sequence[Record], index: TarIndex | None = None, where: str = "the references") -> None:
         self.records = list(records)
         self._index = index
         if not self.records:
-            msg = "the references hold no record"
+            msg = f"{where}: hold no record"
             raise SchemaError(msg)
-        self._check_unique()
+        self._check_unique(where)
 
-    def _check_unique(self) -> None:
+    def _check_unique(self, where: str) -> None:
         seen: set[str] = set()
         for record in self.records:
             if record.id in seen:
-                msg = f"reference id {record.id!r} occurs twice"
+                msg = f"{where}: reference id {record.id!r} occurs twice"
                 raise SchemaError(msg)
             seen.add(record.id)
 
@@ -54,12 +55,13 @@ class References:
         if not given or 0 < len(lines) < len(given):
             msg = f"references {[str(p) for p in given]}: expected .jsonl files or tars, not none and not both"
             raise SchemaError(msg)
+        where = ", ".join(map(str, given))
         if lines:
-            return cls([record for path in lines for record in read_jsonl(path, Record)])
+            return cls([record for path in lines for record in read_jsonl(path, Record)], where=where)
         from emo_lightning.data.tar_index import TarIndex
 
         index = TarIndex.open(given)
-        return cls([index.record(i) for i in range(len(index))], index)
+        return cls([index.record(i) for i in range(len(index))], index, where)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -44,7 +44,11 @@ def probabilities(prediction: Prediction) -> Array | None:
         return None
     vector = np.zeros(CLASSES)
     for name, value in prediction.emotion_scores.items():
-        vector[Emotion.parse(name).position] = value
+        try:
+            vector[Emotion.parse(name).position] = value
+        except SchemaError as error:
+            msg = f"id {prediction.id!r}, key 'emotion_scores': {error}"
+            raise SchemaError(msg) from None
     total = vector.sum()
     if not np.isfinite(vector).all() or vector.min() < 0 or abs(total - 1) > SUM_TOLERANCE:
         return None
@@ -92,7 +96,7 @@ class Scored:
             try:
                 vector = probabilities(prediction)
             except SchemaError as error:
-                msg = f"{where}: id {record.id!r}, key 'emotion_scores': {error}"
+                msg = f"{where}: {error}"
                 raise SchemaError(msg) from None
             if vector is None:
                 skipped["without usable emotion_scores"] += 1

@@ -144,15 +144,11 @@ def main(argv: list[str]) -> int:
 
 
 def _fixed_values(texts: dict[str, str]) -> Values:
-    import yaml
+    from emo_lightning.core.files import parse_yaml
 
-    fixed = {}
+    fixed: Values = {}
     for key, text in texts.items():
-        try:
-            fixed[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            msg = f"--{key} {text}: not YAML: {' '.join(str(error).split())}"
-            raise InputError(msg) from None
+        fixed[key] = parse_yaml(text, f"--{key} {text}")
     return fixed
 
 

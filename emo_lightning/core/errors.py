@@ -61,6 +61,8 @@ _LIBRARY_ERRORS = {
 By name, as their packages are not imported here.
 """
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_UNREADABLE = (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETXTBSY)
+"""What the system says of a disk or a mount that fails; reading from an open file names no path."""
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 _WRONG_PATH = (
     errno.ENOENT,
@@ -190,6 +192,9 @@ def _of_the_system(error: BaseException) -> str | None:
             return f"cannot write: {os.strerror(number)}{where}; make room, then run the same command again"
         if number in _TOO_MANY_FILES:
             return f"{os.strerror(number)}: raise the limit (`ulimit -n`), or use fewer workers"
+        if number in _UNREADABLE:
+            where = f"{_text(at.filename)}: " if isinstance(at, OSError) and at.filename is not None else ""
+            return f"{where}{os.strerror(number).lower()}: a disk, mount or device that a path names does not answer as a file does"
         at = at.__cause__ or at.__context__
     return None
 

@@ -113,6 +113,28 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]]) -> No
     write_bytes(path, buffer.getvalue())
 
 
+def parse_json(
+    data: str | bytes, where: object, error: type[UserError] = InputError, on_constant: Callable[[str], object] | None = None
+) -> object:
+    """The value of a JSON text that a user or another program has written.
+
+    Args:
+        data: the text; bytes are UTF-8, UTF-16 or UTF-32.
+        where: file, and line or member, for the message.
+        error: what is raised.
+        on_constant: see `read_object`.
+
+    Raises:
+        UserError: of the type `error`: it is not JSON, or nested deeper or with longer numbers than Python reads.
+    """
+    try:
+        return json.loads(data, parse_constant=on_constant)
+    # JSONDecodeError and UnicodeDecodeError are ValueErrors; so is what Python says of a number of more than 4,300 digits.
+    except (ValueError, RecursionError) as failure:
+        msg = f"{where}: not JSON: {failure}"
+        raise error(msg) from None
+
+
 def read_object(path: Path, on_constant: Callable[[str], object] | None = None) -> dict[str, Any]:
     """A JSON object.
 
@@ -125,20 +147,45 @@ def read_object(path: Path, on_constant: Callable[[str], object] | None = None) 
         InputError: it cannot be read, is not JSON, or is no object.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=on_constant)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         msg = f"{path}: no such file"
         raise MissingFileError(msg) from None
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}"
         raise InputError(msg) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         msg = f"{path}: not JSON: {error}"
         raise InputError(msg) from None
+    found = parse_json(text, path, on_constant=on_constant)
     if not isinstance(found, dict):
         msg = f"{path}: found {type(found).__name__}; expected an object"
         raise InputError(msg)
     return found
+
+
+def parse_yaml(
+    text: str, where: object, error: type[UserError] = InputError, loader: type[yaml.SafeLoader] | None = None
+) -> object:
+    """The value of a YAML text.
+
+    Args:
+        text: of a file or of an option.
+        where: file or option, for the message.
+        error: what is raised.
+        loader: of PyYAML; None is its own safe one.
+
+    Raises:
+        UserError: of the type `error`: it is not YAML, holds a date that there is not, or is nested too deep.
+    """
+    import yaml
+
+    try:
+        return yaml.load(text, loader or yaml.SafeLoader)
+    # A ValueError is a scalar that looks like a number or a date and is none: 2026-02-30.
+    except (yaml.YAMLError, ValueError, RecursionError) as failure:
+        msg = f"{where}: not YAML: {' '.join(str(failure).split())}"
+        raise error(msg) from None
 
 
 def read_yaml(
@@ -155,18 +202,17 @@ def read_yaml(
     Raises:
         UserError: of the type `error`: no such file, it cannot be read, is not YAML, or is no mapping; names file and line.
     """
-    import yaml
-
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), loader or yaml.SafeLoader)
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise error(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else "")) from None
     except OSError as failure:
         msg = f"{path}: cannot be read: {failure.strerror or failure}"
         raise error(msg) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as failure:
-        msg = f"{path}: not YAML: {' '.join(str(failure).split())}"
+    except UnicodeDecodeError as failure:
+        msg = f"{path}: not YAML: {failure}"
         raise error(msg) from None
+    found = parse_yaml(text, path, error, loader)
     if not isinstance(found, dict):
         msg = f"{path}: holds {type(found).__name__}, expected a mapping"
         raise error(msg)

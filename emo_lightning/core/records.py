@@ -14,7 +14,7 @@ from typing import Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import replacing
+from emo_lightning.core.files import parse_json, replacing
 
 __all__ = [
     "BOX_TOLERANCE",
@@ -325,11 +325,9 @@ _R = TypeVar("_R", Record, Prediction)
 
 
 def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
-    try:
-        value = json.loads(data)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        msg = f"{where}: not JSON: {error}"
-        raise SchemaError(msg) from None
+    value = parse_json(data, where, SchemaError)
+    if model is Record:
+        _check_text(value, where)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -337,6 +335,14 @@ def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
         raise SchemaError(msg) from None
     except SchemaError as error:
         msg = f"{where}: {error}"
+        raise SchemaError(msg) from None
+
+
+def _check_text(value: object, where: str) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        msg = f"{where}: holds half a character (a lone surrogate, \\u{ord(error.object[error.start]):04x}), which no text file can hold"
         raise SchemaError(msg) from None
 
 
@@ -361,7 +367,7 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
         SchemaError: it cannot be read, or a line is no record; names the file, the line and the key.
     """
     try:
-        lines = open(path, "rb")  # noqa: SIM115 - closed by the `with` below; what reading raises is not caught here
+        lines = open(path, "rb")  # noqa: SIM115 - closed by the `with` below
     except FileNotFoundError:
         msg = f"{path}: no such file"
         raise MissingFileError(msg) from None
@@ -369,15 +375,27 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
         msg = f"{path}: cannot be read: {error.strerror or error}"
         raise SchemaError(msg) from None
     with lines:
-        for number, line in enumerate(lines, 1):
+        number = 0
+        while True:
+            number += 1
+            try:
+                line = lines.readline()
+            except OSError as error:
+                msg = f"{path}:{number}: cannot be read: {error.strerror or error}"
+                raise SchemaError(msg) from None
+            if not line:
+                return
             if line.strip():
                 yield model.from_json(line, f"{path}:{number}")
 
 
 def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:
-    """Write one JSON object per line to a temporary name, then rename; returns how many."""
+    """Write one JSON object per line to a temporary name, then rename; returns how many.
+
+    Half a character (a lone surrogate), which a model may write, stays the escape that it was in its answer.
+    """
     count = 0
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as out:
         for item in items:
             out.write(json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n")
             count += 1

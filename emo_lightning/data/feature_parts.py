@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self, TypedDict
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import parse_json
 
 FORMAT_VERSION = 1
 
@@ -135,11 +135,7 @@ def read_index(path: Path) -> PartIndex:
 
 def _versioned(path: Path, text: str | bytes) -> dict[str, Any]:
     """A JSON object of our version."""
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        msg = f"{path}: not JSON: {error}"
-        raise FeatureError(msg) from None
+    found = parse_json(text, path, FeatureError)
     version = found.get("version") if isinstance(found, dict) else None
     if not isinstance(found, dict) or version != FORMAT_VERSION:
         msg = f"{path}: version is {version!r}; this program reads {FORMAT_VERSION}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from emo_lightning.core.files import parse_json
 from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.data.stores import ByteStore, scheme_of
 from emo_lightning.data.tar_scan import ShardError
@@ -129,13 +129,9 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     Raises:
         ShardError: not JSON, another schema version, or entries without a file name.
     """
-    try:
-        manifest = json.loads(path.read_bytes())
-    except ValueError as error:
-        msg = f"{path}: not JSON: {error}"
-        raise ShardError(msg) from None
+    manifest = parse_json(path.read_bytes(), path, ShardError)
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
+    if not isinstance(manifest, dict) or version != SCHEMA_VERSION:
         msg = f"{path}: key 'schema_version': found {version!r}; this version reads {SCHEMA_VERSION}"
         raise ShardError(msg)
     entries = manifest.get("shards")

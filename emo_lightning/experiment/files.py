@@ -45,7 +45,7 @@ def parse_value(text: str) -> object:
     """A value of the command line, as it would stand in a file; what is not YAML is text."""
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from emo_lightning.core.files import read_object, write_text
+from emo_lightning.core.files import parse_yaml, read_object, write_text
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.stage import Stage, computed_settings, first_difference
 
@@ -44,9 +44,9 @@ def stage_from_folder(folder: str | Path) -> Stage:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        msg = f"{path}: not YAML: {error}; delete {path.parent} to make it anew"
+        config = parse_yaml(path.read_text(encoding="utf-8"), path, ExperimentError)
+    except (ExperimentError, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read: {error}; delete {path.parent} to make it anew"
         raise ExperimentError(msg) from None
     if not isinstance(config, dict) or "run" not in config:
         msg = f"{path}: not the config of a stage; delete {path.parent} to make it anew"

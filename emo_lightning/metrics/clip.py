@@ -72,7 +72,12 @@ class ClipScorer:
             )
             tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=cached)
             image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=cached)
-        except OSError as error:
+        except ClipError:
+            raise
+        # Nothing but the files of the folder is an argument of these calls; where they are damaged anything may be raised.
+        except Exception as error:
+            if "out of memory" in str(error):
+                raise
             # What transformers says runs over several lines.
             msg = f"clip={name!r} cannot be loaded: {' '.join(str(error).split())}"
             raise ClipError(msg) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Literal, Self, TypedDict, get_args
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.models.weights import load_weights, read_config, save_network
+from emo_lightning.models.weights import load_network, save_network
 
 Fusion = Literal["both", "self", "cross", "none"]
 Pooling = Literal["weighted", "mean"]
@@ -108,6 +107,9 @@ class DESHead(nn.Module):
         if des_dim % num_heads:
             msg = f"num_heads is {num_heads}; expected a divisor of des_dim {des_dim}"
             raise InputError(msg)
+        if not 0 <= dropout <= 1:
+            msg = f"dropout is {dropout}; expected a probability from 0 to 1"
+            raise InputError(msg)
         if fusion not in get_args(Fusion):
             msg = f"fusion is {fusion!r}; allowed: {', '.join(get_args(Fusion))}"
             raise InputError(msg)
@@ -177,12 +179,9 @@ class DESHead(nn.Module):
 
         Raises:
             MissingFileError: a file is missing.
-            InputError: unknown config keys, tensors missing, unexpected or of another shape.
+            InputError: unknown config keys or wrong values, tensors missing, unexpected or of another shape.
         """
-        allowed = set(inspect.signature(cls).parameters)
-        head = cls(**read_config(directory, cls.__name__, allowed))
-        load_weights(head, directory)
-        return head.eval()
+        return load_network(cls, directory)
 
     @property
     def config(self) -> DESHeadConfig:

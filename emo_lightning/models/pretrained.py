@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
@@ -75,8 +76,8 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
     except FamilyError as error:
         msg = f"backbone {path!r}: {error}"
         raise BackboneError(msg) from None
-    except (OSError, ValueError) as error:
-        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {_first_line(error)}"
+    except (OSError, ValueError, StrictDataclassError) as error:
+        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {first_line(error)}"
         raise BackboneError(msg) from None
     quantization = None
     if config.tuning == "qlora":
@@ -96,11 +97,17 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
             local_files_only=local,
         )
     except (OSError, SafetensorError) as error:
-        msg = f"backbone {path!r}: its weights cannot be read: {_first_line(error)}"
+        msg = f"backbone {path!r}: its weights cannot be read: {first_line(error)}"
+        raise BackboneError(msg) from error
+    except (RuntimeError, ZeroDivisionError) as error:
+        # Sizes that make no model, or another one; its report of them has gone to the log. Full memory is something else.
+        if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" not in str(error):
+            raise
+        msg = f"backbone {path!r}: its weights are not of the sizes that its config.json gives"
         raise BackboneError(msg) from error
     except (ImportError, ValueError) as error:
         # Its package is missing, or the model does not have it.
-        msg = f"backbone {path!r} cannot be loaded with attention={config.attention!r}: {_first_line(error)}"
+        msg = f"backbone {path!r} cannot be loaded with attention={config.attention!r}: {first_line(error)}"
         raise BackboneError(msg) from error
     if quantization is not None:
         _check_quantization(model, family)
@@ -108,9 +115,10 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
     return model, family
 
 
-def _first_line(error: Exception) -> str:
-    """What a library says went wrong, without its advice."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def first_line(error: Exception) -> str:
+    """What a library says went wrong, without its advice: the first line, with the second where the first ends with a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 def _check_quantization(model: nn.Module, family: Family) -> None:
@@ -128,20 +136,35 @@ def _check_quantization(model: nn.Module, family: Family) -> None:
         raise BackboneError(msg)
 
 
+def _check_chat_template(processor: Processor, path: str) -> None:
+    from jinja2 import TemplateError
+
+    question: list[dict[str, object]] = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    try:
+        processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, ValueError) as error:
+        msg = f"backbone {path!r}: its chat template (chat_template.jinja) cannot be used: {first_line(error)}"
+        raise BackboneError(msg) from error
+
+
 def load_processor(config: BackboneConfig, path: str, family: Family) -> Processor:
     """The processor of a folder or hub id, with the configured pixel limits, tried on two images.
 
     Raises:
-        BackboneError: the limits contradict each other, or do not take effect.
+        BackboneError: it cannot be read, has no chat template that works, or the limits contradict each other or do not take effect.
     """
     from PIL import Image
     from transformers import AutoProcessor
 
+    local = cache_only(path)
     try:
-        processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path))
-    except (OSError, ValueError) as error:
-        msg = f"backbone {path!r}: its processor cannot be read: {_first_line(error)}"
+        processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=local)
+    # Nothing but the files of the folder is an argument here, and where they hold other JSON than expected the library's classes
+    # raise what comes: KeyError, TypeError, AttributeError, of tokenizers a plain Exception.
+    except Exception as error:
+        msg = f"backbone {path!r}: its processor cannot be read: {first_line(error)}"
         raise BackboneError(msg) from error
+    _check_chat_template(processor, path)
     lowest, highest = family.pixel_limits(processor)
     limits = PixelLimits(config.min_pixels or lowest, config.max_pixels or highest)
     if limits.lowest > limits.highest:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.models.weights import load_weights, read_config, save_network
+from emo_lightning.models.weights import load_network, save_network
 
 # Directions whose spread is below this share of the widest one's are treated as if they had it: float32 carries no more.
 SPREAD_FLOOR = 1e-6
@@ -36,7 +36,7 @@ class LinearProbes(nn.Module):
         grid: one (learning rate, weight decay) per probe.
 
     Raises:
-        InputError: the grid is empty or has a negative value.
+        InputError: a size is below 1, or the grid is empty or has a negative value.
     """
 
     count: Tensor
@@ -47,10 +47,14 @@ class LinearProbes(nn.Module):
 
     def __init__(self, des_dim: int, num_classes: int, grid: Sequence[tuple[float, float]]) -> None:
         super().__init__()
+        for name, value in {"des_dim": des_dim, "num_classes": num_classes}.items():
+            if value < 1:
+                msg = f"{name} is {value}; expected at least 1"
+                raise InputError(msg)
         if not grid:
             msg = "grid is empty; expected at least one (learning rate, weight decay)"
             raise InputError(msg)
-        if wrong := [point for point in grid if point[0] <= 0 or point[1] < 0]:
+        if wrong := [point for point in grid if not (point[0] > 0 and point[1] >= 0)]:
             msg = f"grid holds {wrong}; expected learning rates > 0 and weight decays >= 0"
             raise InputError(msg)
         self.des_dim, self.num_classes = des_dim, num_classes
@@ -182,7 +186,4 @@ class LinearProbes(nn.Module):
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
         """Read a folder of `save_pretrained`; raises as `DESHead.from_pretrained`."""
-        config = read_config(directory, cls.__name__, ("des_dim", "num_classes", "grid"))
-        probes = cls(config["des_dim"], config["num_classes"], [(rate, decay) for rate, decay in config["grid"]])
-        load_weights(probes, directory)
-        return probes.eval()
+        return load_network(cls, directory)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -17,6 +19,8 @@ from emo_lightning.core.files import read_object, replacing, write_text
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def save_network(module: nn.Module, directory: str | Path, config: Mapping[str, object]) -> None:
@@ -35,25 +39,54 @@ def save_network(module: nn.Module, directory: str | Path, config: Mapping[str, 
     write_text(directory / CONFIG_NAME, text, writer=os.getpid())
 
 
-def read_config(directory: str | Path, class_name: str, allowed: Collection[str]) -> dict[str, Any]:
-    """The config of a saved network, without its `class` key.
+def load_network(kind: type[M], directory: str | Path) -> M:
+    """The network of a folder that `save_network` wrote, in eval mode.
+
+    Args:
+        kind: its class, whose constructor's annotations say what the config may hold.
+        directory: the folder.
 
     Raises:
-        MissingFileError: the folder has no `config.json`.
-        InputError: not JSON, another class, or a key that is not in `allowed`.
+        MissingFileError: a file is missing.
+        InputError: a file is damaged, the config is of another class or has keys or values that its constructor does not take, or
+            tensors are missing, unexpected or of another shape; names the file.
     """
+    config = _read_config(directory, kind)
+    try:
+        network = kind(**config)
+    except InputError as error:
+        msg = f"{Path(directory) / CONFIG_NAME}: {error}"
+        raise InputError(msg) from None
+    load_weights(network, directory)
+    return network.eval()
+
+
+def _read_config(directory: str | Path, kind: type[nn.Module]) -> dict[str, Any]:
+    """The constructor's arguments of a saved network."""
     path = Path(directory) / CONFIG_NAME
     if not path.is_file():
-        msg = f"{directory}: no {CONFIG_NAME}; expected a folder written by {class_name}.save_pretrained"
+        msg = f"{directory}: no {CONFIG_NAME}; expected a folder written by {kind.__name__}.save_pretrained"
         raise MissingFileError(msg)
     config = read_object(path)
-    if config.get("class") != class_name:
-        msg = f"{path}: key 'class' is {config.get('class')!r}; expected {class_name!r}"
+    if config.get("class") != kind.__name__:
+        msg = f"{path}: key 'class' is {config.get('class')!r}; expected {kind.__name__!r}"
         raise InputError(msg)
     del config["class"]
-    if unknown := sorted(set(config) - set(allowed)):
-        msg = f"{path}: unknown keys {unknown}; allowed: {sorted(allowed)}"
+    parameters, types = inspect.signature(kind).parameters, get_type_hints(kind.__init__)
+    if unknown := sorted(set(config) - set(parameters)):
+        msg = f"{path}: unknown keys {unknown}; allowed: {sorted(parameters)}"
         raise InputError(msg)
+    for name, parameter in parameters.items():
+        if name in config:
+            try:
+                # As JSON, in which a tuple is a list; strict, so that neither true nor "4" is a number.
+                TypeAdapter(types[name]).validate_json(json.dumps(config[name]), strict=True)
+            except ValidationError as error:
+                msg = f"{path}: key {name!r}: found {config[name]!r}; {error.errors()[0]['msg'].lower()}"
+                raise InputError(msg) from None
+        elif parameter.default is inspect.Parameter.empty:
+            msg = f"{path}: key {name!r} is missing"
+            raise InputError(msg)
     return config
 
 

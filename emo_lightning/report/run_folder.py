@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-import yaml
-
 from emo_lightning.core.errors import MissingFileError
-from emo_lightning.core.files import read_object
+from emo_lightning.core.files import parse_yaml, read_object
 from emo_lightning.core.records import SchemaError
 
 COMPLETE = "complete"
@@ -144,11 +142,7 @@ class RunFolder:
 
 
 def _yaml(path: Path) -> Settings:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        msg = f"{path}: not YAML: {' '.join(str(error).split())}"
-        raise SchemaError(msg) from None
+    tree = parse_yaml(path.read_text(encoding="utf-8"), path, SchemaError)
     if not isinstance(tree, dict):
         msg = f"{path}: holds {type(tree).__name__}; expected a mapping"
         raise SchemaError(msg)

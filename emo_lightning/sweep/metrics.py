@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import parse_json
 from emo_lightning.experiment.stage import Stage
 
 _PAGE = "page.json"
@@ -67,11 +67,7 @@ def _version(path: Path) -> int:
 
 
 def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        msg = f"{path}: not JSON: {error}"
-        raise InputError(msg) from None
+    return parse_json(path.read_bytes(), path)
 
 
 def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -79,7 +79,7 @@ def read_run(folder: Path) -> Run | None:
         return None
     try:
         return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, RecursionError, TypeError) as error:
         msg = f"{path}: no record of a run: {error}; delete {folder} to make it anew"
         raise SweepError(msg) from None
 

@@ -117,7 +117,7 @@ def parse_trial(words: list[str]) -> tuple[Path, Values]:
         if word.startswith("{"):
             try:
                 values |= json.loads(word)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 msg = f"--trial: {word!r} is no JSON: {error}"
                 raise SweepError(msg) from None
         elif word.startswith("--"):

@@ -75,7 +75,7 @@ class PredictionFiles:
     def append(self, rank: int, predictions: Iterable[Prediction]) -> None:
         """Add to this rank's part."""
         lines = [json.dumps(p.model_dump(mode="json"), ensure_ascii=False) + "\n" for p in predictions]
-        with open(self.folder / f"{rank:05d}.jsonl", "a", encoding="utf-8") as out:
+        with open(self.folder / f"{rank:05d}.jsonl", "a", encoding="utf-8", errors="backslashreplace") as out:
             out.write("".join(lines))
 
     def finish(self) -> list[Prediction]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
-import socket
-from multiprocessing.sharedctypes import Synchronized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.tasks.prediction_files import PredictionFiles
 from tests.made import as_json
+from tests.ranks import run_ranks
 
 TOKENS = "12"
 
@@ -170,39 +168,16 @@ def test_blind_answers_depend_on_the_size_alone(adapter: Path, world_tars: Path,
     assert all(len(said) == 1 for said in sizes.values())
 
 
-def rank_main(rank: int, port: int, arguments: list[str], code: Synchronized[int]) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    launched = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "GROUP_RANK": 0,
-        "WORLD_SIZE": 2,
-        "LOCAL_WORLD_SIZE": 2,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "TORCHELASTIC_RUN_ID": "x",
-    }
-    os.environ |= {key: str(value) for key, value in launched.items()}
-    done = main(arguments)
-    os._exit(done)
+def exit_with(arguments: list[str]) -> None:
+    """The command as a process has it."""
+    raise SystemExit(main(arguments))
 
 
 def test_two_ranks_write_the_file_of_one(adapter: Path, whole: Path, world_tars: Path, tmp_path: Path) -> None:
-    """Forked as torchrun would start them; 40 images in batches of 7 do not divide evenly."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """40 images in batches of 7 do not divide evenly."""
     arguments = ["predict", str(adapter), str(world_tars), "--out", str(tmp_path / "p.jsonl"), "--max-new-tokens", TOKENS]
     arguments += ["--accelerator", "cpu", "--batch-size", "7"]
-    context = multiprocessing.get_context("fork")
-    ranks = [context.Process(target=rank_main, args=(rank, port, arguments, None)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    assert [p.exitcode for p in ranks] == [0, 0]
+    run_ranks(partial(exit_with, arguments))
     assert (tmp_path / "p.jsonl").read_bytes() == whole.read_bytes()
     assert not (tmp_path / "p.jsonl.parts").exists()
 

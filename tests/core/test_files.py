@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import atomic_folder, read_object, replacing, write_bytes, write_json, write_npz, write_text
+from emo_lightning.core.files import (
+    atomic_folder,
+    read_object,
+    read_yaml,
+    replacing,
+    write_bytes,
+    write_json,
+    write_npz,
+    write_text,
+)
 
 
 class Interrupted(BaseException):
@@ -124,7 +133,14 @@ def test_a_folder_that_holds_something_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"), [(b"{", "not JSON"), (b"\xff", "not JSON"), (b"[1]", "found list; expected an object")]
+    ("data", "expected"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"[1]", "found list; expected an object"),
+        (b"[" * 100_000, "not JSON: maximum recursion depth"),
+        (b"9" * 5000, "not JSON: Exceeds the limit"),
+    ],
 )
 def test_what_is_no_object_is_named(tmp_path: Path, data: bytes, expected: str) -> None:
     (tmp_path / "a.json").write_bytes(data)
@@ -134,6 +150,25 @@ def test_what_is_no_object_is_named(tmp_path: Path, data: bytes, expected: str) 
         read_object(tmp_path / "b.json")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_object(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "not YAML"),
+        ("a: 2026-02-30", "not YAML: day is out of range for month"),
+        ("a: 2001-12-14t21:59:43.10-25:00", "not YAML: offset must be"),
+        ("a: " + "9" * 5000, "not YAML: Exceeds the limit"),
+        ("[" * 5000, "not YAML: maximum recursion depth"),
+        ("- 1", "holds list, expected a mapping"),
+        ("", "holds NoneType, expected a mapping"),
+    ],
+    ids=["cut", "no such day", "no such zone", "number too long", "too deep", "list", "empty"],
+)
+def test_what_is_no_mapping_is_named(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.yaml: {expected}"):
+        read_yaml(tmp_path / "a.yaml")
 
 
 def test_the_core_brings_neither_numpy_nor_torch() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from emo_lightning.data.loader import LoaderState, ResumableLoader
 from emo_lightning.data.sampler import EpochBatches, Slot
-from tests.patience import PATIENCE
+from tests.ranks import run_ranks
 
 SIZE, BATCH, STEPS = 23, 3, 8
 
@@ -161,31 +159,35 @@ def test_limited_epochs_change_their_order(tmp_path: Path) -> None:
     assert seen == [whole[epoch * STEPS + step] for epoch in range(3) for step in range(2)]
 
 
+class Divided(Recorder):
+    """Makes its loader itself, where the rank is known."""
+
+    def train_dataloader(self) -> ResumableLoader[torch.Tensor]:
+        batches = EpochBatches(SIZE, 2, seed=3, rank=self.global_rank, world_size=self.trainer.world_size)
+        return ResumableLoader(Rows(), batches, collate_fn=torch.stack)
+
+
+def see_rows(out: Path) -> None:
+    """One rank's part of two epochs."""
+    model = Divided()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model)
+    (out / f"rank{trainer.global_rank}.json").write_text(json.dumps(model.seen))
+
+
 @pytest.mark.slow
 def test_two_processes_see_every_row_once(tmp_path: Path) -> None:
     """DDP on CPU with Lightning's own sampler injection left on: our batches stay in place."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import json, os, sys, torch, lightning.pytorch as pl\n"
-        "from tests.data.test_loader import Recorder, Rows, SIZE\n"
-        "from emo_lightning.data.loader import ResumableLoader\n"
-        "from emo_lightning.data.sampler import EpochBatches\n"
-        "class Model(Recorder):\n"
-        "    def train_dataloader(self):\n"
-        "        batches = EpochBatches(SIZE, 2, seed=3, rank=self.global_rank, world_size=self.trainer.world_size)\n"
-        "        return ResumableLoader(Rows(), batches, collate_fn=torch.stack)\n"
-        "model = Model()\n"
-        "trainer = pl.Trainer(accelerator='cpu', devices=2, strategy='ddp', max_epochs=2, logger=False,\n"
-        "    enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False)\n"
-        "trainer.fit(model)\n"
-        f"open({str(tmp_path)!r} + f'/rank{{trainer.global_rank}}.json', 'w').write(json.dumps(model.seen))\n"
-    )
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_ranks(partial(see_rows, tmp_path))
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     assert len(ranks[0]) == len(ranks[1]) == 2 * 6
     for epoch in (0, 1):

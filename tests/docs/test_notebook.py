@@ -23,7 +23,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         notebook, timeout=int(PATIENCE), kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
     client.execute()
-    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == list(range(1, 8))
+    assert all(cell.execution_count and cell.outputs for cell in notebook.cells if cell.cell_type == "code")
 
 
 def test_it_is_stored_with_small_outputs() -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
 from tests.patience import PATIENCE
+from tests.ranks import run_each
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 SHORT = {
@@ -95,7 +97,9 @@ def weights(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_round1_logs_to_wandb_offline(emo_run: Run, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_round1_with_wandb_offline_then_round2_des_and_probe(
+    emo_run: Run, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As shipped: bf16-mixed, gradient accumulation and checkpointing, W&B offline with sample images."""
     monkeypatch.delenv("WANDB_MODE", raising=False)
     run = emo_run(
@@ -114,13 +118,9 @@ def test_round1_logs_to_wandb_offline(emo_run: Run, tiny_qwen: Path, monkeypatch
     assert yaml.safe_load((stage / "config.yaml").read_text())["run"] == "sft"
     assert yaml.safe_load((run / "experiment.yaml").read_text())["stages"]["round1"]["data"]["batch_size"] == 2
 
-
-@pytest.mark.slow
-def test_round2_des_and_probe_follow(emo_run: Run, runs: Path) -> None:
+    # Round 2, DES and probe follow.
     short = SHORT | {"data.num_workers": 0}
-    adapter = runs / "round1" / "round1" / "adapter"
-    if not adapter.exists():
-        pytest.skip("needs round 1")
+    adapter = stage / "adapter"
     round2 = emo_run("round2", **{"vars.round1": adapter, "data.batch_size": 2}, **short)
     backbone = round2 / "round2" / "adapter"
     des = emo_run("des", **{"vars.backbone": backbone}, **short)
@@ -142,6 +142,7 @@ def whole(tiny_qwen: Path, tiny_clip: Path) -> dict[str, Any]:
         "vars.batch_size": 2,
         "vars.des_epochs": 1,
         "model.max_new_tokens": 4,
+        "panel.count": 1,
     }
 
 
@@ -162,7 +163,7 @@ def test_ablations(emo_run: Run, tiny_qwen: Path) -> None:
 
 
 @pytest.mark.slow
-def test_emoverse(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_emoverse_and_its_parts(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = emo_run("emoverse", "--name", "paper", **whole(tiny_qwen, tiny_clip))
     statuses = {path.parent.name: json.loads(path.read_text())["status"] for path in run.glob("*/stage.json")}
     assert len(statuses) == 3 + 3 + 9 + 9 + 2 + 1 + 3 + 2 + 1
@@ -177,22 +178,16 @@ def test_emoverse(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.
     out = re.sub(r"\s+", " ", capfd.readouterr().out)
     assert out.index("] table6 —") < out.index("] table5 —") < out.index("] report —")
 
-
-@pytest.mark.slow
-def test_table6_and_table5_are_parts_of_emoverse(
-    emo_run: Run, runs: Path, tiny_qwen: Path, tiny_clip: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """In its run directory there is nothing left for them to do: the same stages, to the last setting."""
-    if not (runs / "paper").exists():
-        pytest.skip("needs the run of emoverse")
+    # In its run directory there is nothing left to do for the parts of it that are experiments too: the same stages, to the last
+    # setting.
     changes = whole(tiny_qwen, tiny_clip)
     parts = {
-        "table6": {k: v for k, v in changes.items() if k != "vars.clip"},
+        "table6": {k: v for k, v in changes.items() if k not in ("vars.clip", "panel.count")},
         "table5": {k: v for k, v in changes.items() if k not in ("vars.backbone", "vars.batch_size", "vars.des_epochs")}
         | {
             "vars.arms.base": tiny_qwen,
-            "vars.arms.ces": runs / "paper/ces/adapter",
-            "vars.arms.attribute": runs / "paper/round2/adapter",
+            "vars.arms.ces": run / "ces/adapter",
+            "vars.arms.attribute": run / "round2/adapter",
         },
     }
     for experiment, options in parts.items():
@@ -206,7 +201,10 @@ def test_table6_and_table5_are_parts_of_emoverse(
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "saved"), [("authors", "model"), ("authors_lora", "adapter")])
 def test_settings_of_the_release(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, experiment: str, saved: str) -> None:
-    run = emo_run(experiment, **whole(tiny_qwen, tiny_clip))
+    # Of the second one only what is its own: heads and tables are made as the first one makes them.
+    own = [("--only", stage) for stage in ("round1", "round2", "ces", "report")]
+    for options in own if experiment == "authors_lora" else [()]:
+        run = emo_run(experiment, *options, **whole(tiny_qwen, tiny_clip))
     for stage in ("round1", "round2", "ces"):
         assert weights(run / stage / saved)
     config = yaml.safe_load((run / "round2" / "config.yaml").read_text())
@@ -228,7 +226,7 @@ def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, capfd: pytest.CaptureF
         "sft_epochs": 1,
         "des_epochs": 1,
     }
-    changes = {f"vars.{key}": value for key, value in few.items()}
+    changes = {f"vars.{key}": value for key, value in few.items()} | {"panel.count": 1}
     run = emo_run("demo_fast", "--name", "demo", **changes)
     page = (run / "report.html").read_text()
     assert "Table 5" in page
@@ -551,6 +549,11 @@ def test_launched_by_lightning(strategy: str, small: Callable[..., Path], tmp_pa
     assert (tmp_path / "runs/small/tune/checkpoints/last.ckpt").is_file()
 
 
+def exit_with(command: list[str]) -> None:
+    """The command as a process has it."""
+    raise SystemExit(main(command))
+
+
 def runs_on_two_ranks_and_on_one(out: str, run: Path) -> None:
     """What is expected of `small(alone=True, devices=2)` under a launcher of two processes."""
     assert "MEMBER: 2/2" in out
@@ -572,34 +575,19 @@ def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> No
 @pytest.mark.slow
 def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
     """What `srun --ntasks-per-node 2` does on one node: the same command twice, told apart by SLURM's variables."""
-    command = [sys.executable, "-m", "emo_lightning", "run", str(small(True, devices=2, strategy="ddp")), "--runs", "runs"]
+    command = ["run", str(small(True, devices=2, strategy="ddp")), "--runs", str(tmp_path / "runs")]
     job = {
-        "SLURM_JOB_ID": str(70_000 + free_port() % 10_000),
+        "SLURM_JOB_ID": 70_000 + free_port() % 10_000,
         "SLURM_JOB_NAME": "train",
-        "SLURM_NTASKS": "2",
-        "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_NNODES": "1",
-        "SLURM_NODEID": "0",
+        "SLURM_NTASKS": 2,
+        "SLURM_NTASKS_PER_NODE": 2,
+        "SLURM_NNODES": 1,
+        "SLURM_NODEID": 0,
         "SLURM_NODELIST": "127.0.0.1",
     }
-    tasks = [
-        subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env={**environment(), **job, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        outputs = [task.communicate(timeout=PATIENCE)[0] for task in tasks]
-    finally:
-        for task in tasks:
-            task.kill()
-    assert [task.returncode for task in tasks] == [0, 0], "\n".join(outputs)[-4000:]
-    runs_on_two_ranks_and_on_one("".join(outputs), tmp_path / "runs/small")
+    tasks = [{**job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in range(2)]
+    run_each(partial(exit_with, command), tasks, tmp_path / "output.txt")
+    runs_on_two_ranks_and_on_one((tmp_path / "output.txt").read_text(), tmp_path / "runs/small")
 
 
 # What a machine cannot do

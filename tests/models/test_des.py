@@ -1,6 +1,7 @@
 """The DES head against an independent NumPy evaluation of equations 2–4, and what an embedding may depend on."""
 
 import json
+import math
 from math import erf
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 
 Floats = NDArray[np.float64]
@@ -162,6 +164,35 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     head.double().save_pretrained(tmp_path)
     assert DESHead.from_pretrained(tmp_path).project_in.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("hidden_size", "96", "key 'hidden_size': found '96'; input should be a valid integer"),
+        ("hidden_size", True, "key 'hidden_size': found True; input should be a valid integer"),
+        ("hidden_size", None, "key 'hidden_size': found None; input should be a valid integer"),
+        ("num_layers", 2.5, "key 'num_layers': found 2.5"),
+        ("num_layers", -1, "num_layers is -1; expected at least 1"),
+        ("des_dim", [], r"key 'des_dim': found \[\]"),
+        ("dropout", math.nan, "dropout is nan; expected a probability"),
+        ("dropout", 2, "dropout is 2; expected a probability"),
+        ("dropout", "x", "key 'dropout': found 'x'"),
+        ("fusion", "all", "key 'fusion': found 'all'"),
+    ],
+)
+def test_a_config_with_wrong_values_is_named(tmp_path: Path, key: str, value: object, expected: str) -> None:
+    head_of().save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {key: value}))
+    with pytest.raises(InputError, match=rf"config\.json: {expected}"):
+        DESHead.from_pretrained(tmp_path)
+
+
+def test_a_config_without_its_size_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"class": "DESHead"}')
+    with pytest.raises(InputError, match=r"config\.json: key 'hidden_size' is missing"):
+        DESHead.from_pretrained(tmp_path)
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -34,7 +31,7 @@ from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.probe import ProbeTask
-from tests.patience import PATIENCE
+from tests.ranks import run_ranks
 
 LAYERS, HIDDEN = 4, 16
 
@@ -407,44 +404,32 @@ def test_sets_without_a_label_and_wrong_shapes_stop_before_the_first_step(
         FeatureDataModule(caches["train"], str(tmp_path / "narrow")).setup("fit")
 
 
-TWO_RANKS = """
-import sys, json, torch
-import lightning.pytorch as pl
-from emo_lightning.data.feature_module import FeatureDataModule
-from emo_lightning.tasks.base import OptimConfig
-from emo_lightning.tasks.des import DESHeadArgs, DESTask
-from emo_lightning.tasks.probe import ProbeTask
-out, train, val, world = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-def trainer(name):
+def train_and_test(out: Path, train: str, val: str, world: int) -> None:
+    """One rank's part of a head and of its probe."""
     many = {"devices": 2, "strategy": "ddp"} if world == 2 else {"devices": 1}
-    return pl.Trainer(default_root_dir=f"{out}/{name}", max_epochs=2, accelerator="cpu", precision="64-true",
-        logger=False, num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, **many)
-data = FeatureDataModule(train, val, test=val, batch_size=24 // world)
-task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), contrastive_weight=0.3, intensity_weight=0.5)
-fit = trainer("des"); fit.fit(task, datamodule=data)
-if fit.is_global_zero:
-    with open(f"{out}/val.json", "w") as file:
-        json.dump({k: float(v) for k, v in fit.callback_metrics.items() if k.startswith("val/")}, file)
-probe = ProbeTask(f"{out}/des/head", learning_rates=[1e-2], weight_decays=[0.1])
-trainer("probe").fit(probe, datamodule=data)
-test = trainer("probe"); test.test(probe, datamodule=data, verbose=False)
-"""
+    data = FeatureDataModule(train, val, test=val, batch_size=24 // world)
+    task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), contrastive_weight=0.3, intensity_weight=0.5)
+    fit = trainer_of(out / "des", 2, precision="64-true", **many)
+    fit.fit(task, datamodule=data)
+    if fit.is_global_zero:
+        metrics = {k: float(v) for k, v in fit.callback_metrics.items() if k.startswith("val/")}
+        (out / "val.json").write_text(json.dumps(metrics))
+    probe = ProbeTask(str(out / "des" / "head"), learning_rates=[1e-2], weight_decays=[0.1])
+    trainer_of(out / "probe", 2, precision="64-true", **many).fit(probe, datamodule=data)
+    trainer_of(out / "probe", 2, precision="64-true", **many).test(probe, datamodule=data, verbose=False)
 
 
 @pytest.mark.slow
 def test_two_ranks_equal_one(caches: dict[str, str], tmp_path: Path) -> None:
     """150 images in global batches of 24: the last steps are uneven over ranks, and images without label unevenly spread."""
-    script = tmp_path / "script.py"
-    script.write_text(TWO_RANKS)
     found = {}
-    for world in (1, 2):
+    for world in (2, 1):
         out = tmp_path / str(world)
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"] if world == 2 else []
-        command = [sys.executable, *launcher, str(script), str(out), caches["train"], caches["val"], str(world)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        work = partial(train_and_test, out, caches["train"], caches["val"], world)
+        if world == 2:
+            run_ranks(work)
+        else:
+            work()
         table = EmbeddingTable.read(out / "probe" / "des.parquet")
         metrics = json.loads((out / "probe" / "metrics.json").read_text())
         found[world] = (weights(out / "des"), json.loads((out / "val.json").read_text()), metrics, table)

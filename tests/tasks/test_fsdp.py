@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +24,7 @@ from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
 from emo_lightning.tasks.sample_logger import SampleLogger
 from emo_lightning.tasks.sft import SFTTask
-from tests.patience import PATIENCE
+from tests.ranks import run_ranks
 from tests.tasks.test_sft import data, trainer
 
 STEPS = 3
@@ -69,8 +67,7 @@ def fit(
 
 
 def two_ranks(tars: Path, model: Path, out: Path) -> None:
-    """What torchrun starts twice."""
-    torch.set_num_threads(1)
+    """What each of them does."""
     fit(tars, model, out / "fsdp", 2, "fsdp", LORA)
     fit(tars, model, out / "ddp-resumed", 2, "ddp", LORA, out / "fsdp" / "step=1.ckpt")
     fit(tars, model, out / "fsdp-resumed", 2, "fsdp", LORA, out / "ddp-resumed" / "step=2.ckpt")
@@ -95,23 +92,11 @@ def largest_difference(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor
 
 
 @pytest.mark.slow
-def test_two_sharded_ranks_equal_one_process(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom tests.tasks.test_fsdp import two_ranks\n"
-        "if __name__ == '__main__':\n    two_ranks(*map(Path, sys.argv[1:]))\n"
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(world_tars), str(tiny_qwen), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "WANDB_SILENT": "true"},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_sharded_ranks_equal_one_process(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run_ranks(partial(two_ranks, world_tars, tiny_qwen, tmp_path))
 
     fit(world_tars, tiny_qwen, tmp_path / "one", 1, "auto", LORA)
     whole = adapter(tmp_path / "one")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -27,7 +26,7 @@ from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_b
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch
-from tests.patience import PATIENCE
+from tests.ranks import run_ranks
 
 
 def data(tars: Path, **changes: object) -> ConversationDataModule:
@@ -181,50 +180,34 @@ def test_micro_batches_equal_one_batch(world_tars: Path, tiny_qwen: Path, tmp_pa
         assert torch.allclose(a, b, atol=1e-6), name
 
 
-RANKS = """
-import sys, torch
-from pathlib import Path
-from tests.tasks.test_sft import Recorder, Summed, data, trainer
-from emo_lightning.models.backbone import BackboneConfig
-from emo_lightning.tasks.base import OptimConfig
-
-def images(tars, batch_size, count):
+def images(tars: Path, batch_size: int, count: int) -> ConversationDataModule:
+    """13 images to train on and the first ones of the validation set."""
     source = data(tars, batch_size=batch_size, val_batch_size=batch_size, limit=13)
     held = source.dataset("val")
     held.index = held.index.take(range(count))
     return source
 
-def main():
-    torch.set_num_threads(1)
-    tars, model, out, devices = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-    task = Summed(BackboneConfig(model, tuning='full', train_vision=True), OptimConfig(lr=1e-3, warmup=0))
-    recorder = Recorder()
-    run = trainer(out, max_epochs=1, precision='64-true', devices=devices, strategy='ddp' if devices > 1 else 'auto', callbacks=[recorder])
-    run.fit(task, datamodule=images(tars, 8 // devices, 5))
-    losses = [float(run.callback_metrics['val/loss'])]
-    # One image over two ranks: one of them has nothing but a filler.
-    losses += [run.validate(task, datamodule=images(tars, 1, 1), verbose=False)[0]['val/loss']]
-    torch.save(task.sums, out / f'{devices}-{run.global_rank}.pt')
-    if run.is_global_zero:
-        torch.save((task.state_dict(), recorder.gradients, losses), out / f'{devices}.pt')
 
-if __name__ == '__main__':
-    main()
-"""
+def fit_and_validate(tars: Path, model: Path, out: Path, devices: int) -> None:
+    """One rank's part of an epoch in float64."""
+    task = Summed(BackboneConfig(str(model), tuning="full", train_vision=True), OptimConfig(lr=1e-3, warmup=0))
+    recorder = Recorder()
+    strategy = "ddp" if devices > 1 else "auto"
+    run = trainer(out, max_epochs=1, precision="64-true", devices=devices, strategy=strategy, callbacks=[recorder])
+    run.fit(task, datamodule=images(tars, 8 // devices, 5))
+    losses = [float(run.callback_metrics["val/loss"])]
+    # One image over two ranks: one of them has nothing but a filler.
+    losses += [run.validate(task, datamodule=images(tars, 1, 1), verbose=False)[0]["val/loss"]]
+    torch.save(task.sums, out / f"{devices}-{run.global_rank}.pt")
+    if run.is_global_zero:
+        torch.save((task.state_dict(), recorder.gradients, losses), out / f"{devices}.pt")
 
 
 @pytest.mark.slow
 def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     """A real 2-process DDP run: weights, gradients and validation loss are those of one process on all samples."""
-    script = tmp_path / "ranks.py"
-    script.write_text(RANKS)
-    root = Path(__file__).parents[2]
-    for devices in (1, 2):
-        command = [sys.executable, str(script), str(world_tars), str(tiny_qwen), str(tmp_path), str(devices)]
-        done = subprocess.run(
-            command, cwd=root, env=_environment(root), capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(partial(fit_and_validate, world_tars, tiny_qwen, tmp_path, 2))
+    fit_and_validate(world_tars, tiny_qwen, tmp_path, 1)
     one, two = torch.load(tmp_path / "1.pt"), torch.load(tmp_path / "2.pt")
     for name, value in one[0].items():
         assert torch.allclose(value, two[0][name], atol=1e-6), name
@@ -236,12 +219,6 @@ def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) 
     alone, *ranks = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
     for step, sums in enumerate(zip(*ranks, strict=True)):
         assert mean_loss(list(sums)) == pytest.approx(mean_loss([alone[step]]), abs=1e-6)
-
-
-def _environment(root: Path) -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
 
 
 def lora_task(model: Path) -> SFTTask:

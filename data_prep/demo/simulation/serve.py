@@ -163,7 +163,11 @@ def run_server(truth: Iterable[Record], config: DemoConfig, *, port: int, child:
     server = SimulationServer(Simulation(truth, config.simulation), config)
 
     async def serve() -> None:
-        listening = await server.serve(port)
+        try:
+            listening = await server.serve(port)
+        except (OSError, OverflowError) as error:
+            msg = f"--port {port}: {error}; 0 takes a free one"
+            raise SimulationError(msg) from None
         print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
         async with listening:
             await listening.serve_forever()
