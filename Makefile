@@ -37,7 +37,7 @@ format: setup  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 docs: setup  ## the documentation as a site, to site/index.html; no network needed
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: $(UV)  ## renew requirements.lock from pyproject.toml
 	$(LOCK) --upgrade

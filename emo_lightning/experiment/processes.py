@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -183,6 +184,9 @@ def run_stage(stage: Stage) -> int:
     # Seconds; its own 90 are long to wait for "no network".
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Sockets of workers get a folder now, in the system's own temporary one: a path of more than about 100 bytes is none for a socket,
+    # and a batch whose socket cannot be made is lost without an error, so that a loader waits for it for ever.
+    multiprocessing.util.get_temp_dir()
     # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
     temporary = stage.out / ".tmp"
     temporary.mkdir(parents=True, exist_ok=True)

@@ -146,6 +146,14 @@ def whole(tiny_qwen: Path, tiny_clip: Path) -> dict[str, Any]:
     }
 
 
+def test_workers_in_a_run_folder_with_a_long_path(emo_run: Run, tiny_qwen: Path) -> None:
+    """Their sockets stand elsewhere: in the folder of this run their paths would be too long, and the loader would wait for ever."""
+    name = "a-name-that-is-long/" + "x" * 100
+    changes = {"vars.backbone": tiny_qwen, "features.data.num_workers": 2, **SHORT}
+    run = emo_run("ablate_features", "--only", "features", "--name", name, **changes)
+    assert (run / "features").is_dir()
+
+
 @pytest.mark.slow
 def test_ablations(emo_run: Run, tiny_qwen: Path) -> None:
     """Features of the model's own answer; the head is trained on them in the same run."""
