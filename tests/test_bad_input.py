@@ -345,3 +345,55 @@ def test_numbers_out_of_range(
         "words": tmp_path / "words.parquet",
     }
     assert message in one_line([word.format(**named) for word in words], capsys)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"r": 0}, "no adapter of this base model: `r` should be a positive integer"),
+        ({"r": "x"}, "no adapter of this base model"),
+        ({"target_modules": "nothing"}, "no adapter of this base model"),
+        ({"peft_type": "FOO"}, "cannot be read: 'FOO'"),
+        ({"base_model_name_or_path": "/gone/base"}, "there is no folder '/gone/base'"),
+        ({"base_model_name_or_path": None}, "key 'base_model_name_or_path' is empty"),
+    ],
+    ids=["no rank", "rank of words", "no module", "another kind", "base is gone", "no base"],
+)
+def test_damaged_adapters(changes: dict[str, object], message: str, adapter: Path, tmp_path: Path) -> None:
+    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.backbone_config import BackboneError
+
+    folder = tmp_path / "adapter"
+    shutil.copytree(adapter, folder)
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    with pytest.raises(BackboneError) as caught:
+        load_frozen(BackboneConfig(str(folder), tuning="frozen"))
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "is no CLIP that can be read"),
+        (rewrite("config.json", "[]"), "is no CLIP that can be read"),
+        (rewrite("tokenizer.json", "[]"), "is no CLIP that can be read"),
+        (rewrite("config.json", '{"model_type": "bert"}'), "model of type 'bert'; expected 'clip'"),
+    ],
+    ids=["no config", "config a list", "tokenizer a list", "another model"],
+)
+def test_damaged_clips(change: Callable[[Path], object], message: str, clip_folder: Path, tmp_path: Path) -> None:
+    from emo_lightning.core.errors import InputError
+    from emo_lightning.metrics.clip import ClipScorer
+    from emo_lightning.tasks.clip import CLIPTask
+
+    folder = tmp_path / "clip"
+    shutil.copytree(clip_folder, folder)
+    change(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        CLIPTask(str(folder))
+    assert str(folder) in str(caught.value)
+    with pytest.raises(InputError) as caught:
+        ClipScorer.load(str(folder))
+    assert str(folder) in str(caught.value)

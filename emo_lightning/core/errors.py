@@ -190,7 +190,8 @@ def _of_the_system(error: BaseException) -> str | None:
             number = int(match[1])
         if number in _DISK_FULL:
             where = f" ({_text(at.filename)})" if isinstance(at, OSError) and at.filename is not None else ""
-            return f"cannot write: {os.strerror(number)}{where}; make room, then run the same command again"
+            mend = "choose another folder" if number == errno.EROFS else "make room, then run the same command again"
+            return f"cannot write: {os.strerror(number)}{where}; {mend}"
         if number in _TOO_MANY_FILES:
             return f"{os.strerror(number)}: raise the limit (`ulimit -n`), or use fewer workers"
         if number in _UNREADABLE:

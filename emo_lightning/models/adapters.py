@@ -97,13 +97,19 @@ def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneCon
     try:
         peft_config = LoraConfig.from_pretrained(str(folder))
         weights = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         msg = f"adapter {folder} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
         raise BackboneError(msg) from error
     peft_config.inference_mode = config.tuning == "frozen"
     # Where the base was found now, for the adapter that is saved after training.
     peft_config.base_model_name_or_path = base_path
-    wrapped = _wrapped(model, peft_config)
+    try:
+        wrapped = _wrapped(model, peft_config)
+    # What adapter_config.json says cannot be built on this base: a rank of 0, a pattern that is none or fits no module.
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, re.error) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        msg = f"{folder / 'adapter_config.json'}: no adapter of this base model: {said}"
+        raise BackboneError(msg) from error
     try:
         loaded = set_peft_model_state_dict(wrapped, weights, adapter_name=ADAPTER_NAME)
     except RuntimeError as error:

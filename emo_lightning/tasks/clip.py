@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from typing_extensions import override
 
@@ -27,12 +26,19 @@ class CLIPTask(Task[PairBatch]):
 
     def __init__(self, path: str, optim: OptimConfig | None = None, seed: int = 0) -> None:
         super().__init__(optim, seed)
-        from transformers import AutoProcessor, CLIPModel
+        from transformers import AutoConfig, AutoProcessor, CLIPModel
 
         try:
+            found = AutoConfig.from_pretrained(path).model_type
+            if found != "clip":
+                msg = f"model of type {found!r}; expected 'clip'"
+                raise InputError(msg)
             self.clip = CLIPModel.from_pretrained(path).train()
             self.processor = AutoProcessor.from_pretrained(path)
-        except (OSError, ValueError, SafetensorError) as error:
+        # Nothing but the folder's files is an argument of these calls; where they hold other JSON than expected, what comes is raised.
+        except Exception as error:
+            if "out of memory" in str(error):
+                raise
             msg = f"model.path={path!r} is no CLIP that can be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
             raise InputError(msg) from error
 
