@@ -209,10 +209,12 @@ class RayAttempts(Attempts):
         self._turn = itertools.count()
 
     def _start_sender(self, node: str | None) -> _RunningSender:
-        """A sender on a node, or, where that is gone, on another."""
+        """A sender on a node; without one, where Ray likes."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        where = NodeAffinitySchedulingStrategy(node, soft=True) if node else "SPREAD"
+        # Of an actor that asks for no resources, Ray ignores a soft wish and takes any node. Where the node is gone by now, the
+        # first call to its sender says so, and another one is started.
+        where = NodeAffinitySchedulingStrategy(node, soft=False) if node else "SPREAD"
         number = next(self._numbers)
         handle = start_actor(
             Sender,
@@ -244,7 +246,7 @@ class RayAttempts(Attempts):
             return await self._sent(request, key, upper, limit, ticket)
 
     async def _sent(self, request: Request, key: str, upper: int | None, limit: RateObserver, ticket: float) -> _Sent:
-        from ray.exceptions import RayActorError, RayTaskError
+        from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 
         sender = self._senders[next(self._turn) % len(self._senders)]
         bare = replace(request, picture=replace(request.picture, read=_elsewhere))
@@ -253,8 +255,8 @@ class RayAttempts(Attempts):
         try:
             await asyncio.shield(asyncio.wrap_future(sender.ready.future()))
             delivery = await sender.actor.send.remote(bare, image, key, upper, ticket)
-        except RayActorError as error:
-            if error.actor_init_failed:
+        except (RayActorError, ActorUnschedulableError) as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
                 msg = f"a sender cannot start on its node: {str(error).strip().splitlines()[-1]}"
                 raise EngineError(msg) from None
             self._replace(sender)

@@ -132,16 +132,16 @@ class Attempts:
         endpoint = request.endpoint
         outage, limit = self.outages[endpoint.base_url, endpoint.model], self.limits[endpoint.base_url, endpoint.model]
         await outage.turn(self.stop.is_requested)
+        began = outage.now()
         result = await self._in_time(request, key)
         match result:
             case Retry(problem=problem, unsent=unsent):
                 outage.failed(key, problem, limit.rate, connected=not unsent)
             case Failure(kind="unknown", message=problem):
                 outage.failed(key, problem, limit.rate, connected=True, costly=True)
-            case _ if rate := outage.answered():
-                limit.rate = rate
             case _:
-                pass
+                limit.rate = outage.answered(began) or limit.rate
+                return result
         if outage.lasting and outage.seconds > endpoint.max_outage:
             msg = f"{outage.why()}; that is more than max_outage ({in_words(endpoint.max_outage)})"
             raise self.stop.fail(msg)

@@ -49,6 +49,10 @@ class Outage:
         self._gap = _GAPS[0]
         self._last = ""
 
+    def now(self) -> float:
+        """By its clock, for `answered`."""
+        return self._clock()
+
     @property
     def seconds(self) -> float:
         """Since the first failure after the last answer; 0 where the last request was answered."""
@@ -59,16 +63,22 @@ class Outage:
         """Whether nobody is answered."""
         return self.connected and len(self._failed) >= _DIFFERENT and (self._costly or self.seconds >= _SILENT)
 
-    def answered(self) -> float | None:
+    def answered(self, began: float) -> float | None:
         """A request was answered, if only to decline it.
+
+        Args:
+            began: when it was sent, by the same clock. The answer to one that left before the first failure may have been on its
+                way all the time: it ends no outage.
 
         Returns:
             Where this ends an outage, the rate of before: what was refused (429) meanwhile says nothing of what is permitted.
         """
+        self.connected = True
+        if self._failed and began < self._since:
+            return None
         rate = self._rate if self.lasting else None
         if self._said:
             log.warning("%s: answers again after %s", self._where, in_words(self.seconds))
-        self.connected = True
         self._failed.clear()
         self._costly = False
         self._said, self._gap = 0.0, _GAPS[0]

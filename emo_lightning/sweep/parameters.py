@@ -210,7 +210,7 @@ def _wrong_values(kind: str, body: dict[str, Any]) -> list[str]:
 
 def suggestion(wrong: object, allowed: Iterable[str]) -> str:
     """`; did you mean …?` where something near is allowed, else nothing."""
-    near = difflib.get_close_matches(str(wrong), list(allowed), 3, 0.75)
+    near = difflib.get_close_matches(str(wrong), list(dict.fromkeys(allowed)), 3, 0.75)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -104,6 +104,10 @@ FAULTS = {
         "allowed: vars.loras.r8, ",
     ),
     "unknown wide path": (of("model.head.fuson", {"values": [1, 2]}), "did you mean"),
+    "key of two stages": (
+        of("des.data.batchsize", {"values": [8, 64]}),
+        "did you mean des.data.batch_size or data.batch_size or probe.data.batch_size?",
+    ),
     "unknown stage": (of("dse.model.head.fusion", {"values": [1, 2]}), "no stage of"),
     "unknown variable": (of("vars.sead", {"values": [1, 2]}), "did you mean vars.seed?"),
     "wrong word": (

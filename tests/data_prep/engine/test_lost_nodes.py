@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -16,7 +20,7 @@ from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.dedup.run import DedupSettings, dedup
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
-from data_prep.engine import LOCAL, Row, in_batches
+from data_prep.engine import LOCAL, Row, in_batches, ray_calls
 from data_prep.engine.cluster import RayEngine
 from data_prep.export import export_store
 from data_prep.store.group_commit import LedgerError
@@ -24,7 +28,8 @@ from data_prep.store.ledger import CallIntent
 from data_prep.store.store import Store, StoreError
 from tests.data_prep.dedup.test_dedup import encoded, item, scene
 from tests.data_prep.engine.conftest import Where
-from tests.data_prep.serving import import_toys
+from tests.data_prep.serving import Handler, import_toys, listening, send
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -37,12 +42,39 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "x")
 
 
-def slow(config: dict) -> None:
-    for model in config["simulation"]["models"].values():
-        # So long that a sender has calls in flight at any instant, however late the machine is.
-        model["latency"] = 2.0
+def few_at_once(config: dict) -> None:
     for endpoint in [*config["annotators"], config["critic"]]:
-        endpoint["concurrency"] = _IN_FLIGHT // 4
+        endpoint.update(concurrency=_IN_FLIGHT // 4, timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def held_from(base_url: str, number: int, enough: int, then: Callable[[], None]) -> Iterator[str]:
+    """A gate before a server: requests from `number` on are held until `enough` of them are, and `then` was called."""
+    lock, opened = threading.Lock(), threading.Event()
+    arrived = 0
+
+    class Gate(Handler):
+        def do_POST(self) -> None:  # noqa: N802 - a name of http.server
+            nonlocal arrived
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            with lock:
+                arrived += 1
+                mine = arrived
+            if mine == number + enough - 1:
+                then()
+                opened.set()
+            elif mine >= number:
+                opened.wait(PATIENCE)
+            passed_on = {"Content-Type": "application/json", "Authorization": self.headers["Authorization"]}
+            try:
+                answer = urlopen(Request(base_url.removesuffix("/v1") + self.path, body, passed_on))
+            except HTTPError as error:
+                answer = error
+            with contextlib.suppress(OSError):  # Whoever asked may be gone.
+                send(self, answer.status, answer.read())
+
+    with listening(Gate) as url:
+        yield url
 
 
 def tars(root: Path) -> dict[str, bytes]:
@@ -61,15 +93,15 @@ def test_a_node_lost_while_it_waits_for_replies(
     with simulated_annotators([r for r, _ in toys], path) as sim, Store(tmp_path / "local", write=True) as store:
         asyncio.run(annotate(store, DemoConfig.load(path).at(sim.base_url, KEY_VARIABLE)))
 
-    def lose_it(report: PassReport) -> None:
-        # A third of all calls goes through each node: so many outcomes, and its sender was at work.
-        if report.outcomes.total() >= 3:
-            doomed()
-
-    path = write_config(slow)
-    with simulated_annotators([r for r, _ in toys], path) as sim, Store(tmp_path / "ray", write=True) as store:
-        there = DemoConfig.load(path).at(sim.base_url, KEY_VARIABLE)
-        first = asyncio.run(annotate(store, there, engine=RayEngine(), on_progress=lose_it))
+    path = write_config(few_at_once)
+    # Calls go to the nodes in turn, so of six that wait for their reply at once, each node has sent one at least.
+    with (
+        simulated_annotators([r for r, _ in toys], path) as sim,
+        held_from(sim.base_url, 10, 6, doomed) as url,
+        Store(tmp_path / "ray", write=True) as store,
+    ):
+        there = DemoConfig.load(path).at(url, KEY_VARIABLE)
+        first = asyncio.run(annotate(store, there, engine=RayEngine()))
         states = dict(store.ledger.read("SELECT state, count(*) FROM calls GROUP BY state"))
         unknown = states.get("unknown", 0)
         assert 1 <= unknown <= _IN_FLIGHT
@@ -85,6 +117,42 @@ def test_a_node_lost_while_it_waits_for_replies(
     assert served - replies == repeated <= unknown, "only what was in flight on the lost node was bought again"
     assert sum(row["nano_dollars"] for row in bill) - total >= 0
     assert tars(tmp_path / "ray") == tars(tmp_path / "local"), "to the byte, as if nothing had happened"
+
+
+def test_senders_are_spread_and_a_node_gone_by_then_gets_none(
+    cluster: Cluster, tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = "ab" * 28
+    nodes = ray_calls.cluster_nodes
+    monkeypatch.setattr(ray_calls, "cluster_nodes", lambda: [*nodes(), {"NodeID": gone, "Alive": True}])
+    started: list[tuple[str | None, Any]] = []
+    start = ray_calls.RayAttempts._start_sender
+
+    def note(self: ray_calls.RayAttempts, node: str | None) -> ray_calls._RunningSender:
+        sender = start(self, node)
+        started.append((node, sender.actor))
+        return sender
+
+    def place(sender: object) -> str:
+        import ray
+
+        return ray.get(cast(Any, sender).__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()))
+
+    def look(report: PassReport) -> None:
+        if report.outcomes.total() == 2:
+            places.update({node: place(sender) for node, sender in started if node not in (None, gone)})
+
+    places: dict[str | None, str] = {}
+    monkeypatch.setattr(ray_calls.RayAttempts, "_start_sender", note)
+    import_toys(tmp_path / "s", toys[:4])
+    path = write_config()
+    with simulated_annotators([r for r, _ in toys[:4]], path) as sim, Store(tmp_path / "s", write=True) as store:
+        there = DemoConfig.load(path).at(sim.base_url, KEY_VARIABLE)
+        report = asyncio.run(annotate(store, there, engine=RayEngine(), on_progress=look))
+    assert report.outcomes.total() == 4
+    assert report.tally.unknown == 0, "nothing was sent from there"
+    assert [node for node, _ in started[-2:]] == [gone, None]
+    assert places == {node["NodeID"]: node["NodeID"] for node in nodes() if node["Alive"]}, "each where it was told to"
 
 
 def test_a_node_lost_while_it_hashes(cluster: Cluster, doomed: Callable[[], None], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -141,7 +142,7 @@ def test_usage_that_cannot_be_true_is_counted_at_the_bound(tmp_path: Path, confi
 
 
 def test_a_reply_that_never_ends_is_given_up_in_time(tmp_path: Path, write_config: Callable[..., Path]) -> None:
-    hung_up: list[bool] = []
+    hung_up = threading.Event()
 
     def slow(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -152,14 +153,15 @@ def test_a_reply_that_never_ends_is_given_up_in_time(tmp_path: Path, write_confi
             try:
                 handler.wfile.write(b" ")
             except OSError:
-                hung_up.append(True)
+                hung_up.set()
                 return
             time.sleep(0.1)
 
     config = write_config(lambda c: [e.update(timeout=0.5) for e in [*c["annotators"], c["critic"]]])
     report = annotate(tmp_path, config, 1, by_model("sim-gemini", slow))
     assert report.pending == {"unknown": 1}
-    assert hung_up, "the reply was given up, not waited for"
+    # The server notices at its next byte.
+    assert hung_up.wait(PATIENCE), "the reply was given up, not waited for"
 
 
 @pytest.mark.parametrize("text", ["x" * 5000, "a\u0000b", "escape \u001b[31m"])

@@ -188,9 +188,11 @@ def test_when_it_is_an_outage_and_how_often_is_asked() -> None:
 
     assert asyncio.run(ask(8)) == pytest.approx([0, 1, 3, 7, 15, 31, 63, 123])
     assert max(waited) <= 0.5, "Ctrl-C is heard"
-    assert it.answered() == 7.0, "429s of an outage do not slow down what comes after it"
+    assert it.answered(began=-1.0) is None, "it left before anything had failed"
+    assert it.lasting
+    assert it.answered(clock.now) == 7.0, "429s of an outage do not slow down what comes after it"
     assert it.seconds == 0
-    assert it.answered() is None
+    assert it.answered(clock.now) is None
     asyncio.run(it.turn(lambda: False))
     for key in "abcd":
         it.failed(key, "refused", 7.0, connected=False)
