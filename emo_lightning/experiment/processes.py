@@ -20,7 +20,7 @@ from emo_lightning.core.errors import UserError, explain_error
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import FunctionKind, find_kind
+from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import read_status
 
@@ -132,6 +132,9 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks) -> int:
     Returns:
         The exit code; a negative one is the signal that killed it, 130 that it was interrupted.
     """
+    kind = find_kind(stage.kind)
+    if isinstance(kind, TrainerKind):
+        kind.preload()
     # A fork of a process that uses CUDA (a notebook, say) cannot use it.
     in_use = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
     context = multiprocessing.get_context("spawn") if in_use else multiprocessing.get_context("fork")
