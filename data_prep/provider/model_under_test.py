@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from data_prep.provider.base import Question, Turn
+from data_prep.provider.bodies import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.budget import NANO, Tally, budget_nano
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
@@ -138,8 +139,17 @@ class FreeCaller(Caller):
         raw = await self._paid_once(request, request.key)
         if isinstance(raw, Failure):
             return raw
-        message = self.read(request.endpoint, raw)
-        return Failure("refused", message.refusal) if message.refusal else message.text or ""
+        match self.read(request.endpoint, raw):
+            case TransientError(why) | NotFromApi(why):
+                return Failure("gave_up", why)
+            case Refusal(why):
+                return Failure("refused", why)
+            case Unusable(why, text="") if why != EMPTY:
+                return Failure("invalid", why)
+            case CutByLength(text) if not text.strip():
+                return Failure("cut", "the limit of tokens was reached before an answer began")
+            case body:
+                return body.text
 
 
 @dataclass

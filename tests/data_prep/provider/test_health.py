@@ -24,7 +24,7 @@ from tests.data_prep.conftest import truth
 from tests.data_prep.serving import calls, completion, good, import_toys, run_pass, send, server
 
 SECRET = "sk-planted-4711"
-REFUSED = {"error": {"message": "temperature 0 is not supported", "code": "unsupported_value"}}
+REFUSED = {"error": {"message": "this seed is not supported", "code": "unsupported_value"}}
 
 
 @pytest.fixture(autouse=True)
