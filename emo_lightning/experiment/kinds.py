@@ -36,6 +36,16 @@ class TrainerKind:
     """What the Trainer does, in order."""
     divisible: bool = False
     """Whether its network is worth dividing among GPUs (`strategy: fsdp`); one that is not is copied to each (DDP)."""
+    shared: str = ""
+    """A module, or "module:function" to call, that the process of the run loads once; its stages are forked from it."""
+
+    def preload(self) -> None:
+        """Load what `shared` names."""
+        module, _, function = self.shared.partition(":")
+        if module:
+            loaded = importlib.import_module(module)
+            if function:
+                getattr(loaded, function)()
 
     def task_class(self) -> type[LightningModule]:
         """Import the LightningModule.
@@ -80,6 +90,8 @@ class FunctionKind:
 
 Kind = TrainerKind | FunctionKind
 
+_BACKBONE = "emo_lightning.models.preload:preload"
+
 KINDS: dict[str, Kind] = {
     "world": FunctionKind("data_prep.demo.prepare:world_stage"),
     "world_tars": FunctionKind("data_prep.demo.world_tars:world_tars_stage"),
@@ -87,18 +99,32 @@ KINDS: dict[str, Kind] = {
     "tiny_clip": FunctionKind("emo_lightning.stages.tiny_models:tiny_clip_stage"),
     "clip": TrainerKind("emo_lightning.tasks.clip:CLIPTask", "emo_lightning.data.pairs:PairDataModule"),
     "sft": TrainerKind(
-        "emo_lightning.tasks.sft:SFTTask", "emo_lightning.data.conversations:ConversationDataModule", divisible=True
+        "emo_lightning.tasks.sft:SFTTask",
+        "emo_lightning.data.conversations:ConversationDataModule",
+        divisible=True,
+        shared=_BACKBONE,
     ),
     "predict": TrainerKind(
-        "emo_lightning.tasks.predict:PredictTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)
+        "emo_lightning.tasks.predict:PredictTask",
+        "emo_lightning.data.questions:QuestionDataModule",
+        ("test",),
+        shared=_BACKBONE,
     ),
     "features": TrainerKind(
-        "emo_lightning.tasks.features:FeatureTask", "emo_lightning.data.questions:QuestionDataModule", ("test",)
+        "emo_lightning.tasks.features:FeatureTask",
+        "emo_lightning.data.questions:QuestionDataModule",
+        ("test",),
+        shared=_BACKBONE,
     ),
     "des": TrainerKind("emo_lightning.tasks.des:DESTask", "emo_lightning.data.feature_module:FeatureDataModule"),
-    "des_online": TrainerKind("emo_lightning.tasks.des:DESTask", "emo_lightning.data.labelled:LabelledDataModule"),
+    "des_online": TrainerKind(
+        "emo_lightning.tasks.des:DESTask", "emo_lightning.data.labelled:LabelledDataModule", shared=_BACKBONE
+    ),
     "probe": TrainerKind(
-        "emo_lightning.tasks.probe:ProbeTask", "emo_lightning.data.feature_module:FeatureDataModule", ("fit", "test")
+        "emo_lightning.tasks.probe:ProbeTask",
+        "emo_lightning.data.feature_module:FeatureDataModule",
+        ("fit", "test"),
+        shared="pandas",
     ),
     "table5": FunctionKind("emo_lightning.stages.tables:table5_stage"),
     "table6": FunctionKind("emo_lightning.stages.tables:table6_stage"),

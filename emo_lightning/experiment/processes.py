@@ -20,7 +20,7 @@ from emo_lightning.core.errors import UserError, explain_error
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
-from emo_lightning.experiment.kinds import FunctionKind, find_kind
+from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import read_status
 
@@ -40,6 +40,9 @@ _LAUNCHER_VARIABLES = {
     "SLURM_LOCALID",
 }
 """By these Lightning sees that it is one of several processes."""
+_SHORT_FOLDERS = ("/tmp", "/var/tmp")
+_SOCKET_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of a folder's path that leave room for a socket's: its address is that of C, of 108 bytes."""
 
 
 class StageFailedError(UserError, RuntimeError):
@@ -129,6 +132,9 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks) -> int:
     Returns:
         The exit code; a negative one is the signal that killed it, 130 that it was interrupted.
     """
+    kind = find_kind(stage.kind)
+    if isinstance(kind, TrainerKind):
+        kind.preload()
     # A fork of a process that uses CUDA (a notebook, say) cannot use it.
     in_use = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
     context = multiprocessing.get_context("spawn") if in_use else multiprocessing.get_context("fork")
@@ -173,6 +179,31 @@ def _stage_process(stage: Stage, number: int, ranks: Ranks) -> None:
     sys.exit(run_stage(stage))
 
 
+def make_socket_folder() -> str:
+    """Make the folder for the sockets of this process and its workers, before the temporary folder is another.
+
+    A path of more than 107 bytes is none for a socket, and a batch whose socket cannot be made is lost without an error: its loader
+    waits for it for ever. So the folder is in the user's own temporary one if that is short enough, else in the system's.
+
+    Returns:
+        Its path.
+
+    Raises:
+        ExperimentError: no temporary folder is short enough.
+    """
+    before = tempfile.tempdir
+    asked = tempfile.gettempdir()
+    try:
+        for folder in (asked, *_SHORT_FOLDERS):
+            if len(os.fsencode(folder)) <= _SOCKET_FOLDER and os.access(folder, os.W_OK):
+                tempfile.tempdir = folder
+                return str(multiprocessing.util.get_temp_dir())
+    finally:
+        tempfile.tempdir = before
+    msg = f"TMPDIR: {asked} is too long for the sockets of workers; allowed: a folder of at most {_SOCKET_FOLDER} bytes"
+    raise ExperimentError(msg)
+
+
 def run_stage(stage: Stage) -> int:
     """Run one stage in this process, and explain what it raises; returns the exit code."""
     command = ["emo", *sys.argv[1:]]
@@ -184,9 +215,7 @@ def run_stage(stage: Stage) -> int:
     # Seconds; its own 90 are long to wait for "no network".
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Sockets of workers get a folder now, in the system's own temporary one: a path of more than about 100 bytes is none for a socket,
-    # and a batch whose socket cannot be made is lost without an error, so that a loader waits for it for ever.
-    multiprocessing.util.get_temp_dir()
+    make_socket_folder()
     # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
     temporary = stage.out / ".tmp"
     temporary.mkdir(parents=True, exist_ok=True)

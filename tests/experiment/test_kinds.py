@@ -17,6 +17,7 @@ def test_every_kind_is_what_its_row_says(name: str) -> None:
     kind = find_kind(name)
     if isinstance(kind, TrainerKind):
         assert kind.task_class().__name__ == kind.task.partition(":")[2]
+        kind.preload()
         assert kind.data_class().__name__ == kind.data.partition(":")[2]
         assert issubclass(kind.data_class(), Summarised), "the runner writes its summary into training.json"
         return

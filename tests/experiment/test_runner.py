@@ -235,6 +235,9 @@ def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, capfd: pytest.CaptureF
         "des_epochs": 1,
     }
     changes = {f"vars.{key}": value for key, value in few.items()} | {"panel.count": 1}
+    # Each of its hundreds of epochs costs as much as one of a large set.
+    epochs = {f"probe-{arm}.trainer.max_epochs": 3 for arm in ("base", "ces", "attribute")}
+    changes |= epochs
     run = emo_run("demo_fast", "--name", "demo", **changes)
     page = (run / "report.html").read_text()
     assert "Table 5" in page
@@ -243,7 +246,8 @@ def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, capfd: pytest.CaptureF
     emo_run("demo", "--name", "demo", **changes)
     out = re.sub(r"\s+", " ", capfd.readouterr().out)
     assert out.count("(complete, skipped)") == int(re.findall(r"\[\d+/(\d+)\]", out)[0])
-    seeds = emo_run("demo_seeds", **{"vars.demo": run, "vars.sft_epochs": 1, "vars.des_epochs": 1})
+    few_epochs = {f"{name.replace('.', f'-{seed}.', 1)}": count for name, count in epochs.items() for seed in range(3)}
+    seeds = emo_run("demo_seeds", **{"vars.demo": run, "vars.sft_epochs": 1, "vars.des_epochs": 1}, **few_epochs)
     assert "attribute" in (seeds / "table6" / "table6.json").read_text()
 
 

@@ -22,6 +22,7 @@ from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.engine import LOCAL, Row, in_batches, ray_calls
 from data_prep.engine.cluster import RayEngine
+from data_prep.engine.ray_handles import cluster_nodes
 from data_prep.export import export_store
 from data_prep.store.group_commit import LedgerError
 from data_prep.store.ledger import CallIntent
@@ -123,7 +124,7 @@ def test_senders_are_spread_and_a_node_gone_by_then_gets_none(
     cluster: Cluster, tmp_path: Path, toys: list, write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = "ab" * 28
-    nodes = ray_calls.cluster_nodes
+    nodes = cluster_nodes
     monkeypatch.setattr(ray_calls, "cluster_nodes", lambda: [*nodes(), {"NodeID": gone, "Alive": True}])
     started: list[tuple[str | None, Any]] = []
     start = ray_calls.RayAttempts._start_sender
