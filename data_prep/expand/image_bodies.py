@@ -17,9 +17,9 @@ from data_prep.provider.bodies import (
     Usage,
     body_text,
     shown,
-    whole,
 )
 from data_prep.provider.openai_bodies import error_of, json_objects, unreadable, usage_of
+from emo_lightning.core.foreign import whole_characters
 
 KEPT = "emo_kept"
 """Key of a reply in the ledger: numbers of the entries whose image we have put into the store. What a provider writes there is dropped."""
@@ -123,7 +123,7 @@ def _entry(image: object, number: int, ours: object) -> ImageEntry | None:
         return None
     entry: ImageEntry = {}
     if isinstance(revised := image.get("revised_prompt"), str):
-        entry["revised_prompt"] = whole(revised)
+        entry["revised_prompt"] = whole_characters(revised)
     data, url = image.get("b64_json"), image.get("url")
     if isinstance(data, str) and data:
         reference = _REFERENCE.fullmatch(data)

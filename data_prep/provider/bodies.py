@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+from emo_lightning.core.foreign import decode_json, whole_characters
 
 MOST_TOKENS = 10**9
 """Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
@@ -23,12 +24,6 @@ EMPTY = "the reply is empty"
 """Why an `Unusable` without a text is none."""
 _BLANKS = " \t\r\n"
 _SHOWN = 300
-_HALF = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which JSON can escape: no text file, hash or request can hold it."""
-_DEPTH = 60
-"""Levels of JSON that are read; what is written out again must fit as well."""
-_DIGITS = 300
-"""Longer whole numbers mean nothing here, and Python refuses those of more than 4,300."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +109,8 @@ def paid(text: str | None, usage: Usage | None, *, refusal: str | None = None, c
         cut: whether it ended at the limit of tokens.
     """
     if refusal:
-        return Refusal(whole(refusal), usage)
-    shown = whole(text or "")
+        return Refusal(whole_characters(refusal), usage)
+    shown = whole_characters(text or "")
     if cut:
         return CutByLength(shown, usage)
     if not shown.strip():
@@ -126,15 +121,10 @@ def paid(text: str | None, usage: Usage | None, *, refusal: str | None = None, c
     return PaidReply(shown, usage)
 
 
-def whole(text: str) -> str:
-    """The same with U+FFFD in the place of every half character."""
-    return _HALF.sub("\ufffd", text)
-
-
 def shown(raw: bytes | str) -> str:
     """The beginning of a body in one line, for messages and the ledger; what a terminal would obey is an escape."""
     text = raw[: 4 * _SHOWN].decode("utf-8", "replace") if isinstance(raw, bytes) else raw[: 4 * _SHOWN]
-    line = " ".join(re.split(r"[ \t\r\n]+", whole(text).strip(_BLANKS)))
+    line = " ".join(re.split(r"[ \t\r\n]+", whole_characters(text).strip(_BLANKS)))
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)[:_SHOWN]
 
 
@@ -147,26 +137,12 @@ def body_text(raw: bytes) -> str:
 
 
 def foreign_json(text: str) -> object:
-    """The value of a JSON text that somebody else wrote.
+    """The value of a JSON text of a provider. Only nonsense is refused: what was paid for is read wherever it can be.
 
     Raises:
-        ValueError: it is none, or is nested deeper than `_DEPTH`.
+        InputError: it is no JSON, nested too deep, or has a number of hundreds of digits.
     """
-    too_deep = "nested too deep"
-    try:
-        found: object = json.loads(text, parse_int=_integer)
-    except RecursionError:
-        raise ValueError(too_deep) from None
-    level = [found]
-    for _ in range(_DEPTH):
-        level = [inner for value in level if isinstance(value, dict | list) for inner in _inner(value)]
-        if not level:
-            return found
-    raise ValueError(too_deep)
-
-
-def _inner(value: dict[str, object] | list[object]) -> Iterable[object]:
-    return value.values() if isinstance(value, dict) else value
+    return decode_json(text, "reply", integers="any float", half_characters="keep", repeated_keys="last", on_constant=float)
 
 
 def count(value: object) -> int:
@@ -186,7 +162,3 @@ def count(value: object) -> int:
             return int(value)
     msg = f"{str(value)[:40]!r} is no count"
     raise ValueError(msg)
-
-
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= _DIGITS else float(digits)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from emo_lightning.core.foreign import MAX_DEPTH, deeper_than
+
 Reason = Literal["empty", "thinking only", "cut off", "no JSON", "no object", "other keys", "ambiguous"]
 """Why a reply cannot be read. `thinking only`: it ends before an answer begins. `cut off`: it ends within the JSON. `other keys`: an
 object without any key that was asked for. `ambiguous`: a key has two values."""
@@ -65,12 +67,15 @@ def json_values(text: str) -> list[object]:
     """
     if not text.strip():
         raise UnreadableReplyError(reason="empty", message="the reply is empty")
-    decoder = json.JSONDecoder(strict=False)
+    # A line break in a text is no JSON, and has one meaning. NaN is told from a number where numbers are read.
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_object)
     try:
         # A whole reply that is JSON is what it is, whatever its texts look like.
-        return [decoder.decode(text.strip())]
-    except (ValueError, RecursionError) as error:
+        return [_shallow(decoder.decode(text.strip()))]
+    except json.JSONDecodeError as error:
         whole = error
+    except (ValueError, RecursionError) as error:
+        raise _no_json(error) from None
     said = without_thinking(text)
     if not said.strip():
         raise UnreadableReplyError(reason="thinking only", message="not JSON: the reply ends within its thinking")
@@ -82,6 +87,7 @@ def json_values(text: str) -> list[object]:
             break
         try:
             value, at = decoder.raw_decode(said, start.start())
+            found.append(_shallow(value))
         except json.JSONDecodeError:
             # What lies within JSON that is broken is a fragment, and no answer.
             end = _span_end(said, start.start())
@@ -93,12 +99,34 @@ def json_values(text: str) -> list[object]:
                 break
             at = end
         except (ValueError, RecursionError) as error:
-            # A number of thousands of digits, or lists without end.
-            raise UnreadableReplyError(reason="no JSON", message=f"not JSON: {error}") from None
-        else:
-            found.append(value)
+            raise _no_json(error) from None
     if not found:
         raise UnreadableReplyError(reason="no JSON", message=f"not JSON: {whole}")
+    return found
+
+
+def _shallow(value: object) -> object:
+    if deeper_than(value, MAX_DEPTH):
+        msg = f"nested deeper than {MAX_DEPTH}"
+        raise ValueError(msg)
+    return value
+
+
+def _no_json(error: Exception) -> UnreadableReplyError:
+    """Of a number of thousands of digits, of lists without end; of what was unreadable already, itself."""
+    return (
+        error
+        if isinstance(error, UnreadableReplyError)
+        else UnreadableReplyError(reason="no JSON", message=f"not JSON: {error}")
+    )
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        for key, value in pairs:
+            if found[key] != value:
+                raise UnreadableReplyError(reason="ambiguous", message=f"two values of {key[:80]}")
     return found
 
 

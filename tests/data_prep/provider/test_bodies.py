@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -189,10 +190,10 @@ def test_usage_is_what_can_be_true(usage: object, expected: Usage | None) -> Non
     )
 
 
-def test_a_number_of_many_digits_costs_no_reply() -> None:
-    assert read_chat(raw({**chat(VOTE), "created": 1}).replace(b'"created": 1', b'"created": ' + b"9" * 5000)) == PaidReply(
-        VOTE, BILLED
-    )
+def test_a_number_of_many_digits_is_paid_for_all_the_same() -> None:
+    body = read_chat(raw({**chat(VOTE), "created": 1}).replace(b'"created": 1', b'"created": ' + b"9" * 5000))
+    assert body == Unusable("the reply is cut off, or no JSON")
+    assert read_chat(raw({**chat(VOTE), "logprob": float("-inf")})) == PaidReply(VOTE, BILLED), "a number that nobody asked for"
 
 
 # -- thousands of bodies, by what is true of them ---------------------------------------------------------------------------------
@@ -304,16 +305,16 @@ def test_nothing_raises_whatever_the_bytes_are() -> None:
         read_images(bytes(body))
         if not isinstance(found, PaidReply | Unusable):
             continue
-        try:
+        wrong = found.why if isinstance(found, Unusable) else "off the schema"
+        with contextlib.suppress(InvalidReplyError):
             parse_reply(EmotionVote, found.text)
-        except InvalidReplyError as error:
-            following = follow_up(REQUESTS["emotion"], 1, found, str(error))
-            assert len(following.key) == 64
-            turns = following.question().turns
-            json.dumps(OpenAIProvider().body(following.question()), ensure_ascii=False).encode()
-            assert [turn.role for turn in turns] == ["user", "assistant", "user"][: len(turns)], "roles alternate"
-            assert all(not isinstance(part, str) or part.strip() for turn in turns for part in turn.parts), "no turn is empty"
-            assert str(error) in str(turns[-1].parts[-1]), "what was wrong is said"
+        following = follow_up(REQUESTS["emotion"], 1, found, wrong)
+        assert len(following.key) == 64
+        turns = following.question().turns
+        json.dumps(OpenAIProvider().body(following.question()), ensure_ascii=False).encode()
+        assert [turn.role for turn in turns] == ["user", "assistant", "user"][: len(turns)], "roles alternate"
+        assert all(not isinstance(part, str) or part.strip() for turn in turns for part in turn.parts), "no turn is empty"
+        assert wrong in str(turns[-1].parts[-1]), "what was wrong is said"
 
 
 # -- images ---------------------------------------------------------------------------------------------------------------------
