@@ -9,6 +9,8 @@
 | `intervals` | the confidence interval of a share |
 | `progress` | progress bars of commands |
 | `colours` | colours and markers of the emotions |
+| `model_folders` | which model a path stands for: its base, its content hash, what it was made from |
+| `weight_files` | files of weights: whole, of the size that they claim |
 | `hub` | whether a model can come from the hub |
 | `ranks` | this process among those that a launcher started |
 

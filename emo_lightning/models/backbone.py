@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from emo_lightning.core.model_folders import locate
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
-from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor, locate
+from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
 
 if TYPE_CHECKING:
     from peft import LoraModel, PeftModel

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import BackboneError
 from emo_lightning.models.families import Part
 
+__all__ = ["BackboneConfig", "BackboneError", "LoRA", "Tuning"]
+
 Tuning = Literal["full", "lora", "qlora", "frozen"]
-
-
-class BackboneError(InputError):
-    """The backbone cannot be used as configured; the message names the path or key and what is allowed."""
 
 
 @dataclass

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 from emo_lightning.core.fingerprints import listing
-from emo_lightning.models.pretrained import PROCESSOR_FILES, locate
+from emo_lightning.core.model_folders import locate
 
-_KINDS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", *PROCESSOR_FILES)
+_KINDS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "processor_config.json", "preprocessor_config.json")
 """Files that decide what a model says; an optimiser's state or a README does not."""
 
 

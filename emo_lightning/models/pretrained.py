@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +9,6 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 
-from emo_lightning.core.files import read_object
 from emo_lightning.core.hub import HubError, cache_only
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import Family, FamilyError, Processor, family_of
@@ -21,38 +19,6 @@ if TYPE_CHECKING:
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 """Where a processor's pixel limits stand: since transformers 5, and before."""
-
-
-def locate(path: str) -> tuple[str, Path | None]:
-    """(base model, adapter folder or None)."""
-    path = str(Path(path).expanduser()) if path.startswith("~") else path
-    adapter_config = Path(path) / "adapter_config.json"
-    if adapter_config.exists():
-        base = read_object(adapter_config).get("base_model_name_or_path")
-        if not base:
-            msg = f"{adapter_config}: key 'base_model_name_or_path' is empty; it must name the base model"
-            raise BackboneError(msg)
-        return _base_of(str(base), Path(path)), Path(path)
-    looks_local = path.startswith((".", "/")) or path.count("/") > 1
-    if looks_local and not (Path(path) / "config.json").exists():
-        msg = f"backbone path {path!r}: no folder with config.json or adapter_config.json there"
-        raise BackboneError(msg)
-    return path, None
-
-
-def _base_of(base: str, adapter: Path) -> str:
-    """The adapter's base model: as written, or, where that is a folder relative to where training ran, below a folder around it.
-
-    So an adapter is found from any working directory, and a run directory can be moved with its base.
-    """
-    if Path(base).exists():
-        return base
-    around = (folder / base for folder in adapter.resolve().parents)
-    found = next((str(place) for place in around if (place / "config.json").exists()), base)
-    if found == base and (Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1):
-        msg = f"{adapter / 'adapter_config.json'}: key 'base_model_name_or_path': there is no folder {base!r}"
-        raise BackboneError(msg)
-    return found
 
 
 def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Family]:

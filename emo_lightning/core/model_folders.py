@@ -1,0 +1,222 @@
+"""Which model a path stands for: where its base is, what its files hold by content, and what it says that it was made from.
+
+Without torch, so that an experiment can be checked before any is loaded.
+
+`weights_hash` is the one content hash of a model, adapter, DES head or probe. Whatever is made from one of these writes a `made_of.json`
+beside its own files (`write_made_of`) that names its parts by this hash, and refuses others (`check_made_of`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import write_json
+from emo_lightning.core.fingerprints import file_sha256
+from emo_lightning.core.foreign import decode_json, object_of, read_capped, text_of
+from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
+
+__all__ = [
+    "MADE_OF",
+    "BackboneError",
+    "check_made_of",
+    "hub_snapshot",
+    "locate",
+    "made_of",
+    "warn_once",
+    "weights_hash",
+    "write_made_of",
+]
+
+MADE_OF = "made_of.json"
+"""In a folder of weights: part -> `weights_hash` of what it was made from."""
+_ADAPTER = "adapter_config.json"
+_BASE = "base_model_name_or_path"
+_DECIDES = (
+    "*.safetensors",
+    "*.bin",
+    "*.index.json",
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "tokenizer*.json",
+    "tokenizer.model",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+)
+"""Files that decide what a model says, as patterns; an optimiser's state, a log or a README does not."""
+
+
+class BackboneError(InputError):
+    """The backbone cannot be used as configured; the message names the path or key and what is allowed."""
+
+
+def locate(path: str) -> tuple[str, Path | None]:
+    """(base model, adapter folder or None).
+
+    Raises:
+        BackboneError: no such folder, or an adapter whose base is not there, or is there with other content.
+    """
+    path = str(Path(path).expanduser()) if path.startswith("~") else path
+    if (Path(path) / _ADAPTER).exists():
+        return _base_of(Path(path)), Path(path)
+    looks_local = path.startswith((".", "/")) or path.count("/") > 1
+    if looks_local and not (Path(path) / "config.json").exists():
+        msg = f"backbone path {path!r}: no folder with config.json or adapter_config.json there"
+        raise BackboneError(msg)
+    return path, None
+
+
+def _base_of(adapter: Path) -> str:
+    """The adapter's base model: the folder of that name nearest to the adapter, else as written.
+
+    So an adapter is found from any working directory, a run directory can be moved with its base, and another project's folder of
+    the same relative name is not taken for it. Where the adapter names its base by content, a folder with other content is passed over.
+    """
+    config = adapter / _ADAPTER
+    base = _adapter_config(adapter).get(_BASE)
+    if not base:
+        msg = f"{config}: key {_BASE!r} is empty; it must name the base model"
+        raise BackboneError(msg)
+    base = text_of(base, f"{config}: key {_BASE!r}", BackboneError)
+    wanted = made_of(adapter).get("base")
+    around = [] if Path(base).is_absolute() else [folder / base for folder in adapter.resolve().parents]
+    # A set of places would not keep their order.
+    places = list({place.resolve(): place for place in (*around, Path(base)) if (place / "config.json").is_file()}.values())
+    if wanted is None and places:
+        warn_once(
+            f"{adapter} names no content hash of its base model (version 0.2 and other programs write none); taken: {places[0]}"
+        )
+        return str(places[0])
+    for place in places:
+        if weights_hash(str(place)) == wanted:
+            return str(place)
+    if places:
+        msg = (
+            f"adapter {adapter} was trained on another base model than {places[0]}, whose files have changed or are of another model; "
+            f"put the one with content {wanted} back, or name it as {_BASE!r} in {config}"
+        )
+        raise BackboneError(msg)
+    if Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1:
+        msg = f"{config}: key {_BASE!r}: there is no folder {base!r}"
+        raise BackboneError(msg)
+    return base
+
+
+def _adapter_config(adapter: Path) -> dict[str, object]:
+    config = adapter / _ADAPTER
+    return object_of(
+        decode_json(read_capped(config, MAX_CONFIG_BYTES, BackboneError), config, BackboneError), config, BackboneError
+    )
+
+
+def weights_hash(path: str) -> str:
+    """SHA-256 of what a path says, hexadecimal: of its own files and, for an adapter, of its base model's.
+
+    Where the files lie does not matter, nor does what else lies beside them.
+
+    Args:
+        path: folder of a model, an adapter, a DES head or a probe, or a hub id. An id stands for the files that the local cache has of
+            it; while there are none, for itself.
+
+    Raises:
+        BackboneError: neither a folder nor an id.
+        OSError: a file cannot be read.
+    """
+    base, adapter = locate(path)
+    digest = hashlib.sha256(b"weights 1\n")
+    for place in (base, *([str(adapter)] if adapter else [])):
+        folder = Path(place) if Path(place).is_dir() else hub_snapshot(place)
+        if folder is None:
+            digest.update(f"id {place}\n".encode())
+            continue
+        for file in sorted({file for kind in _DECIDES for file in folder.glob(kind)}, key=lambda file: file.name):
+            digest.update(f"{file.name} {_file_hash(file)}\n".encode())
+        if adapter is not None and folder == adapter:
+            # Without where the base lay when it was trained: that is not content.
+            settings = {key: value for key, value in _adapter_config(adapter).items() if key != _BASE}
+            digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _file_hash(file: Path) -> str:
+    status = file.stat()
+    return _hash_once(str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_once(path: str, size: int, changed: int, number: int) -> str:
+    # The three say, within one process, that the file is still the one that was hashed.
+    del size, changed, number
+    return file_sha256(path)
+
+
+def hub_snapshot(name: str) -> Path | None:
+    """The folder of a hub id in the local cache, or None where it has none."""
+    if name.count("/") > 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def made_of(folder: str | Path) -> dict[str, str]:
+    """What a folder says that it was made from, part -> content hash; empty where it says nothing (made by version 0.2, or by others).
+
+    Raises:
+        BackboneError: its `made_of.json` cannot be read.
+    """
+    path = Path(folder) / MADE_OF
+    if not path.is_file():
+        return {}
+    found = object_of(decode_json(read_capped(path, MAX_CONFIG_BYTES, BackboneError), path, BackboneError), path, BackboneError)
+    return {part: text_of(value, f"{path}: key {part!r}", BackboneError) for part, value in found.items()}
+
+
+def write_made_of(folder: str | Path, parts: Mapping[str, str]) -> None:
+    """Write `made_of.json`, from part to content hash or to another word that must be equal."""
+    write_json(Path(folder) / MADE_OF, dict(parts))
+
+
+def check_made_of(maker: object, said: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse parts that do not belong together.
+
+    Args:
+        maker: what says what it was made from, for the message.
+        said: by it; where it is empty, one warning is given and everything is taken.
+        now: what it is to be used with. Parts that either side does not name are not compared.
+
+    Raises:
+        BackboneError: a part is another one; names it.
+    """
+    if not said:
+        warn_once(
+            f"{maker} names no content hash of what it was made from (version 0.2 and other programs write none); taken as it is"
+        )
+        return
+    for part in sorted(said.keys() & now.keys()):
+        if said[part] != now[part]:
+            msg = f"{maker} was made with another {part}: {said[part][:60]}; here it is {now[part][:60]}"
+            raise BackboneError(msg)
+
+
+@functools.lru_cache(maxsize=4096)
+def warn_once(text: str) -> None:
+    """A line on stderr, once in a process and of the first of a machine's ranks alone."""
+    if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
+        print(f"warning: {text}", file=sys.stderr)
