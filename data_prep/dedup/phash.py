@@ -10,7 +10,6 @@ them shows about what the crop shows.
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_prep.engine import Result, Row, Step
+from emo_lightning.core.images import open_image
 
 Grey = NDArray[np.uint8]
 """(height, width)."""
@@ -98,19 +98,17 @@ def inside_of(data: bytes) -> Grey:
 
 def luminance(data: bytes) -> Grey:
     """(height, width) uint8, at most 256 on the longer side; transparent parts are white."""
-    with Image.open(io.BytesIO(data)) as image:
-        # JPEG decodes at an eighth, a quarter or half the size for the asking.
-        image.draft("L", (2 * _WORK, 2 * _WORK))
-        grey: Image.Image
-        if image.mode.startswith("I"):
-            grey = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        elif image.has_transparency_data:
-            layer = image.convert("RGBA")
-            grey = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("L")
-        else:
-            grey = image.convert("L")
-        grey.thumbnail((_WORK, _WORK), Image.Resampling.BOX, reducing_gap=None)
-        return np.asarray(grey)
+    image = open_image(data, "an image of the store", reduced=2 * _WORK)
+    grey: Image.Image
+    if image.mode.startswith("I"):
+        grey = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.has_transparency_data:
+        layer = image.convert("RGBA")
+        grey = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("L")
+    else:
+        grey = image.convert("L")
+    grey.thumbnail((_WORK, _WORK), Image.Resampling.BOX, reducing_gap=None)
+    return np.asarray(grey)
 
 
 def hashes_of(grey: Grey) -> NDArray[np.uint64] | None:

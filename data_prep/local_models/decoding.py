@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,10 +10,9 @@ if TYPE_CHECKING:
 
 def decode(data: bytes) -> Image.Image:
     """An encoded image, RGB."""
-    import PIL.Image
+    from emo_lightning.core.images import open_image
 
-    with PIL.Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGB")
+    return open_image(data, "an image of the store").convert("RGB")
 
 
 def device_of(name: str) -> str:

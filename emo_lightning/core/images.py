@@ -1,8 +1,179 @@
-"""How any picture becomes the 8-bit, opaque RGB that people and models see. Pillow alone."""
+"""How any picture is opened, and becomes the 8-bit, opaque RGB that people and models see. Pillow alone.
+
+`open_image` is the only place that calls `Image.open`: Pillow knows some forty formats, of which one starts another program
+(PostScript, Ghostscript), and believes the size that a file claims.
+"""
 
 from __future__ import annotations
 
-from PIL import Image
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.foreign import read_capped
+
+__all__ = ["MAX_IMAGE_BYTES", "MAX_PIXELS", "eight_bit", "image_size", "opaque", "open_image", "read_image", "to_rgb"]
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+"""What Pillow may take a file for, whatever its name. MPO, which many phones write, is a JPEG with a second picture behind it."""
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_PIXELS = 100_000_000
+"""Above any camera of today; a small file that claims more is a decompression bomb."""
+
+_OTHERS = {
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%!PS": "PostScript",
+    b"%PDF": "PDF",
+    b"<svg": "SVG",
+}
+"""How files begin that people take for one of ours; for the message."""
+_MEMORY = 480_000_000
+"""Bytes that decoding may take, of a file of at most 10 MB; a larger one may take 48 for each of its own, as photographs do."""
+_SCAN_WORK = 2_000_000_000
+"""Pixels that a JPEG's scans may pass over: a progressive one of 24 MP has ten, a made-up one a million."""
+_STRIP = 1 << 20
+"""Pixels that are changed at a time."""
+
+
+class _RefusedError(Exception):
+    """Raised by the checks below, for `open_image`."""
+
+
+def open_image(
+    data: bytes, where: object = None, error: type[Exception] = InputError, *, upright: bool = False, reduced: int | None = None
+) -> Image.Image:
+    """A picture, decoded, in its own mode; `format`, `info` and `getexif` are as the file has them.
+
+    Args:
+        data: the file's bytes.
+        where: file or member, put before the message; None where the caller does that.
+        error: what is raised.
+        upright: turn it as its EXIF orientation says.
+        reduced: the size that a JPEG may be decoded at, half or less of its own, where the longer side stays at least as long.
+
+    Raises:
+        Exception: of the type `error`: no JPEG, PNG or WebP, damaged, or it claims more than it may cost.
+    """
+    try:
+        image = _opened(data)
+        if reduced is not None:
+            image.draft("L", (reduced, reduced))
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        image.load()
+    except _RefusedError as refused:
+        raise error(_said(where, str(refused))) from None
+    # Pillow's plugins raise many kinds of errors on damaged files: OSError, SyntaxError, ValueError, struct.error, zlib.error, …
+    except Exception as failure:
+        raise error(_said(where, f"does not decode: {type(failure).__name__}: {failure}")) from None
+    return image
+
+
+def image_size(data: bytes, where: object = None, error: type[Exception] = InputError) -> tuple[int, int]:
+    """(width, height) as the file's header says; nothing is decoded. Errors as `open_image`."""
+    try:
+        return _opened(data).size
+    except _RefusedError as refused:
+        raise error(_said(where, str(refused))) from None
+    except Exception as failure:
+        raise error(_said(where, f"does not decode: {type(failure).__name__}: {failure}")) from None
+
+
+def read_image(path: str | Path, error: type[InputError] = InputError, *, upright: bool = False) -> Image.Image:
+    """The picture in a file; see `open_image`.
+
+    Raises:
+        MissingFileError: no such file.
+        InputError: of the type `error`: it cannot be read or decoded.
+    """
+    return open_image(read_capped(path, MAX_IMAGE_BYTES, error), path, error, upright=upright)
+
+
+def _said(where: object, what: str) -> str:
+    return what if where is None else f"{where}: {what}"
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The header is read, and what it claims is checked."""
+    if len(data) > MAX_IMAGE_BYTES:
+        msg = f"{len(data)} bytes, at most {MAX_IMAGE_BYTES} are read"
+        raise _RefusedError(msg)
+    if (claimed := _webp_size(data)) is not None:
+        # Pillow's reader of WebP takes memory for two whole pictures before it tells their size.
+        _check_cost(*claimed, 16, data)
+    try:
+        with warnings.catch_warnings():
+            # The size is checked below, against our own limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        found = next((f", but {kind}" for start, kind in _OTHERS.items() if data.startswith(start)), "")
+        msg = f"not an image in JPEG, PNG or WebP{found}"
+        raise _RefusedError(msg) from None
+    except Image.DecompressionBombError as bomb:
+        msg = f"decompression bomb: {bomb}"
+        raise _RefusedError(msg) from None
+    bands = len(image.getbands())
+    # A progressive JPEG keeps all coefficients, of two bytes, until its last scan.
+    cost = 16 if image.format == "WEBP" else 2 * bands + 4 if image.info.get("progressive") else 8
+    _check_cost(*image.size, cost, data)
+    # In JPEG's data a byte 0xff is never followed by 0xda but where a scan begins.
+    if image.format != "PNG" and image.format != "WEBP" and image.width * image.height * data.count(b"\xff\xda") > _SCAN_WORK:
+        msg = f"decompression bomb: {image.width}x{image.height} in {data.count(bytes([255, 218]))} scans"
+        raise _RefusedError(msg)
+    return image
+
+
+def _check_cost(width: int, height: int, per_pixel: int, data: bytes) -> None:
+    """Refuse what would take more memory than its bytes explain.
+
+    Args:
+        width: as the file claims.
+        height: as the file claims.
+        per_pixel: bytes of memory.
+        data: the file.
+    """
+    most = min(MAX_PIXELS, max(_MEMORY, 48 * len(data)) // per_pixel)
+    if width * height > most:
+        msg = f"decompression bomb: {width}x{height} is more than {most:,} pixels, the most for a file of {len(data):,} bytes"
+        raise _RefusedError(msg)
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """What the header of a WebP claims (RFC 9649); None for another file, or one whose first chunk is none of its three."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return None
+
+    def number(start: int, length: int) -> int:
+        return int.from_bytes(data[start : start + length], "little")
+
+    match data[12:16]:
+        case b"VP8X":
+            return number(24, 3) + 1, number(27, 3) + 1
+        case b"VP8L":
+            bits = number(21, 4)
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8 ":
+            return number(26, 2) & 0x3FFF, number(28, 2) & 0x3FFF
+        case _:
+            return None
+
+
+def _by_strips(image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """`change` applied to whole rows, a stretch at a time, so that what lies between takes no memory for the whole picture."""
+    out = Image.new(mode, image.size)
+    rows = max(1, _STRIP // max(1, image.width))
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        out.paste(change(strip), (0, top))
+    return out
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -12,7 +183,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
     """
     if not image.mode.startswith("I"):
         return image
-    return image.convert("I").point(lambda value: value / 257).convert("L")
+    return _by_strips(image, "L", lambda strip: strip.convert("I").point(lambda value: value / 257).convert("L"))
 
 
 def opaque(image: Image.Image) -> Image.Image:
@@ -22,10 +193,16 @@ def opaque(image: Image.Image) -> Image.Image:
     """
     if not image.has_transparency_data:
         return image
-    layers = image.convert("RGBA")
-    if layers.getchannel("A").getextrema() == (255, 255):
-        return image
-    return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
+    seen = False
+
+    def on_white(strip: Image.Image) -> Image.Image:
+        nonlocal seen
+        layers = strip.convert("RGBA")
+        seen = seen or layers.getchannel("A").getextrema() != (255, 255)
+        return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
+
+    laid = _by_strips(image, "RGB", on_white)
+    return laid if seen else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

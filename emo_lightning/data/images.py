@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.images import to_rgb
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.images import read_image, to_rgb
 from emo_lightning.models.families import strictest_aspect_ratio
 
 
@@ -18,15 +18,7 @@ def open_image(path: str | Path) -> Image.Image:
         MissingFileError: no such file.
         InputError: no image, broken, absurdly large or long; names the file.
     """
-    try:
-        with Image.open(path) as image:
-            picture = to_rgb(ImageOps.exif_transpose(image))
-    except FileNotFoundError:
-        msg = f"{path}: no such file"
-        raise MissingFileError(msg) from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
-        msg = f"{path}: not an image that can be decoded: {error}"
-        raise InputError(msg) from None
+    picture = to_rgb(read_image(path, upright=True))
     limit = strictest_aspect_ratio()
     if max(picture.size) > limit * min(picture.size):
         msg = f"{path}: {picture.width}x{picture.height}: aspect ratio above {limit:g}, which the backbone refuses"

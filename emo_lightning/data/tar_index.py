@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emo_lightning.core.images import to_rgb
+from emo_lightning.core.images import image_size, open_image, to_rgb
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import ByteStore, StoreError, open_store
@@ -157,16 +157,12 @@ class TarIndex:
         record = self.record(row)
         data, extension = self._image_bytes(row, record)
         where = self.where(row, extension)
-        try:
-            with Image.open(io.BytesIO(data)) as opened:
-                image = to_rgb(opened)
-        # PIL's plugins raise any of these on damaged files.
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            msg = f"{where}: image of {len(data)} bytes does not decode: {error}"
-            raise ShardError(msg) from error
-        if image.size != (record.width, record.height):
-            msg = f"{where}: image is {image.width}x{image.height}, its record says {record.width}x{record.height}"
+        # Before anything is decoded: a record cannot make a picture larger than it is, nor a picture its record.
+        size = image_size(data, where, ShardError)
+        if size != (record.width, record.height):
+            msg = f"{where}: image is {size[0]}x{size[1]}, its record says {record.width}x{record.height}"
             raise ShardError(msg)
+        image = to_rgb(open_image(data, where, ShardError))
         return record, image
 
     def des(self, row: int) -> NDArray[np.float32] | None:

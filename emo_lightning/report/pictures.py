@@ -12,6 +12,8 @@ from typing import TypedDict
 from markupsafe import Markup
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.foreign import read_capped
+from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size
 from emo_lightning.report.page import PageFigure
 from emo_lightning.report.page_file import FIGURE_TYPES
 from emo_lightning.report.provenance import Provenance
@@ -107,10 +109,7 @@ def is_wide(file: Path) -> bool:
             box = re.search(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ', file.read_text(encoding="utf-8")[:5000])
             return box is not None and float(box[1]) > WIDE
         case _:
-            from PIL import Image
-
-            with Image.open(file) as image:
-                return image.width > 2 * WIDE
+            return image_size(read_capped(file, MAX_IMAGE_BYTES), file)[0] > 2 * WIDE
 
 
 def drawn_figure(file: Path, figure: PageFigure, source: Provenance) -> Figure:

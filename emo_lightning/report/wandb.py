@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.images import open_image
 from emo_lightning.report.build import Report
 from emo_lightning.report.csv import flat_rows
 from emo_lightning.report.examples import Examples
@@ -86,7 +86,6 @@ def _pictures(run: RunSections) -> Iterator[tuple[str, wandb.Image]]:
 
 def _image(item: Picture) -> wandb.Image:
     import wandb
-    from PIL import Image
 
     said: dict[str, Answer | None] = {"true": item["truth"], **item["predictions"]}
     labels = dict(enumerate(said))
@@ -107,7 +106,7 @@ def _image(item: Picture) -> wandb.Image:
             boxes[name] = {"box_data": data, "class_labels": labels}
     words = [f"{name}: {(answer and answer['emotion']) or 'no emotion'}" for name, answer in said.items()]
     caption = f"{item['id']} · {' · '.join(words)}"
-    return wandb.Image(Image.open(io.BytesIO(item["image"])), caption=caption, boxes=boxes or None)
+    return wandb.Image(open_image(item["image"], item["id"]), caption=caption, boxes=boxes or None)
 
 
 def _drawings(run: RunSections) -> Iterator[tuple[str, wandb.Html]]:

@@ -240,5 +240,5 @@ def test_a_broken_image_is_named(command: str, bundle: Path, tmp_path: Path, cap
     path.write_bytes(path.read_bytes()[:300])
     assert main([command, str(path), "--model", str(bundle), "--out", str(tmp_path / "o.parquet")]) == 2
     error = capsys.readouterr().err
-    assert f"{path}: not an image that can be decoded" in error
+    assert f"{path}: does not decode" in error
     assert not (tmp_path / "o.parquet").exists()

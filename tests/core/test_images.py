@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from PIL import Image
 
 from data_prep.sources.images import check_image
-from emo_lightning.core.images import eight_bit, opaque, to_rgb
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.images import MAX_IMAGE_BYTES, eight_bit, image_size, opaque, open_image, to_rgb
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -111,3 +113,100 @@ def test_a_cmyk_photograph_is_stored_as_it_is() -> None:
     assert checked.data == out.getvalue()
     with Image.open(io.BytesIO(checked.data)) as kept:
         assert to_rgb(kept).tobytes() == kept.convert("RGB").tobytes()
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    """The image as a file of that kind."""
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG of 1 x 1 whose header says another size."""
+    data = bytearray(encoded(Image.new("RGB", (1, 1))))
+    data[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    return bytes(data)
+
+
+def webp_that_claims(width: int, height: int, chunk: bytes) -> bytes:
+    """A WebP whose header says a size; of nothing else."""
+    sizes = {
+        b"VP8X": bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little"),
+        b"VP8L": b"\x2f" + ((width - 1) & 0x3FFF | ((height - 1) & 0x3FFF) << 14).to_bytes(4, "little") + bytes(5),
+        b"VP8 ": b"\x00\x00\x00\x9d\x01\x2a" + (width & 0x3FFF).to_bytes(2, "little") + (height & 0x3FFF).to_bytes(2, "little"),
+    }
+    body = b"WEBP" + chunk + (10).to_bytes(4, "little") + sizes[chunk] + bytes(8)
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+@pytest.mark.parametrize("kind", ["EPS", "GIF", "BMP", "TIFF", "PPM", "ICO", "TGA", "PCX", "PDF", "JPEG2000"])
+def test_other_formats_are_not_opened_whatever_their_name(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was called"))
+    with pytest.raises(InputError, match=r"^photo\.jpg: not an image in JPEG, PNG or WebP"):
+        open_image(encoded(picture(), kind), "photo.jpg")
+
+
+def test_the_three_formats_and_a_phones_mpo_are_opened() -> None:
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert open_image(encoded(picture(), kind)).size == (40, 30)
+        assert image_size(encoded(picture(), kind)) == (40, 30)
+    several = encoded(picture(), "MPO", save_all=True, append_images=[picture()])
+    assert open_image(several).format == "MPO"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_that_claims(50_000, 50_000),
+        png_that_claims(10_000, 8_000),
+        png_that_claims(2**31 - 1, 2**31 - 1),
+        webp_that_claims(16_384, 16_384, b"VP8X"),
+        webp_that_claims(2**24, 2**24, b"VP8X"),
+        webp_that_claims(16_384, 16_384, b"VP8L"),
+        webp_that_claims(16_383, 16_383, b"VP8 "),
+    ],
+)
+def test_a_size_that_is_claimed_is_not_believed(data: bytes) -> None:
+    for read in (open_image, image_size):
+        with pytest.raises(InputError, match=r"^a\.png: decompression bomb: "):
+            read(data, "a.png")
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_they_are_read() -> None:
+    data = encoded(Image.new("RGB", (4000, 3000)), "JPEG", progressive=True)
+    scan = data.index(b"\xff\xda")
+    hostile = data[:scan] + data[scan : scan + 16] * 300 + data[scan:]
+    with pytest.raises(InputError, match=r"a\.jpg: decompression bomb: 4000x3000 in 3\d\d scans"):
+        open_image(hostile, "a.jpg")
+    assert open_image(data).size == (4000, 3000)
+
+
+def test_what_is_damaged_ends_in_the_callers_error() -> None:
+    class OwnError(ValueError):
+        pass
+
+    whole = encoded(_noise("RGB", 3))
+    for data in (whole[: len(whole) // 2], whole[:40], b"", b"\x89PNG\r\n\x1a\n", bytes(100)):
+        with pytest.raises(OwnError):
+            open_image(data, error=OwnError)
+    with pytest.raises(OwnError, match="bytes, at most"):
+        image_size(bytes(MAX_IMAGE_BYTES + 1), error=OwnError)
+
+
+def test_a_picture_is_turned_when_asked_and_never_twice() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture(), "JPEG", exif=exif)
+    assert (open_image(data).size, open_image(data, upright=True).size) == ((40, 30), (30, 40))
+    assert open_image(data, upright=True).getexif().get(0x0112) is None
+
+
+def test_strips_give_the_pixels_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    for make in (_grey16, _palette, _keyed, lambda: _noise("RGBA", 4), lambda: _noise("LA", 2)):
+        image = make()
+        whole = to_rgb(image).tobytes()
+        monkeypatch.setattr("emo_lightning.core.images._STRIP", 7 * 40)
+        assert to_rgb(image).tobytes() == whole
+        monkeypatch.undo()

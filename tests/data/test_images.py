@@ -45,5 +45,5 @@ def test_broken_files_are_named(tmp_path: Path, kept: int) -> None:
     data = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(data, "JPEG")
     (tmp_path / "half.jpg").write_bytes(data.getvalue()[:kept])
-    with pytest.raises(InputError, match=r"half\.jpg: not an image that can be decoded"):
+    with pytest.raises(InputError, match=r"half\.jpg: (does not decode|not an image)"):
         open_image(tmp_path / "half.jpg")

@@ -434,7 +434,7 @@ def test_image_that_does_not_decode(tmp_path: Path) -> None:
     for data in (image[: len(image) // 2], b"no image at all", b""):
         content = record(0, image, sha256=hashlib.sha256(data).hexdigest())
         index = TarIndex.open(write_tar(tmp_path / "a.tar", {"s000.json": content, "s000.png": data}))
-        with pytest.raises(ShardError, match=r"s000\.png: image of \d+ bytes does not decode"):
+        with pytest.raises(ShardError, match=r"s000\.png: (does not decode|not an image)"):
             index.image(0)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.analysis.des_space.inputs import mean_interval
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.images import open_image
 from emo_lightning.core.records import SchemaError
 from emo_lightning.data.chat import prompt
 from emo_lightning.data.collate import Collator
@@ -140,8 +141,7 @@ class Change:
         if self.kind == "jpeg":
             buffer = io.BytesIO()
             image.convert("RGB").save(buffer, "JPEG", quality=int(self.value))
-            with PIL.Image.open(buffer) as opened:
-                return opened.convert("RGB")
+            return open_image(buffer.getvalue()).convert("RGB")
         wide, high = max(1, round(width * self.value)), max(1, round(height * self.value))
         if self.kind == "resize":
             return image.resize((wide, high), PIL.Image.Resampling.BICUBIC)
