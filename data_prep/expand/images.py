@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from data_prep.expand.config import ExpandConfig, ImagePrice
 from data_prep.expand.fetch import FetchError, fetch_image
-from data_prep.expand.image_bodies import images_of, is_declined, read_images
+from data_prep.expand.images_received import images_of, is_declined, read_images
 from data_prep.expand.plan import Plan, Planned
 from data_prep.expand.requests import ImageAttempts, ImageRequest, keep_bytes
-from data_prep.provider.bodies import CutByLength, PaidReply, Refusal
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.failures import Failure, PassStoppedError, StopSignal
 from data_prep.provider.interrupt import stop_on_interrupt
+from data_prep.provider.received import CutByLength, PaidReply, Refusal
 from data_prep.sources.images import CheckedImage, ImageError, check_image
 from data_prep.store.group_commit import Statement
 from data_prep.store.rows import Item, item_id

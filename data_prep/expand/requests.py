@@ -10,19 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_prep.expand.config import ImagePrice, ImagesConfig
-from data_prep.expand.image_bodies import KEPT, billed_images, images_of, read_images
+from data_prep.expand.images_received import KEPT, billed_images, images_of, read_images
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import Provider, Question, Turn
-from data_prep.provider.bodies import Body, Paid, body_text
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import StopSignal
 from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.openai_bodies import json_objects
+from data_prep.provider.openai_received import json_objects
 from data_prep.provider.prices import Price
+from data_prep.provider.received import Body, Paid, body_text
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.store.store import Store
+from emo_lightning.core.images import MAX_IMAGE_BYTES
 
 PATH = "/images/generations"
 NO_PICTURE = Picture("", "", bytes)
@@ -31,6 +32,9 @@ _KEPT = "sha256:"
 
 class ImagesProvider(OpenAIProvider):
     """`POST {base_url}/images/generations`, as OpenAI serves it and others do."""
+
+    most_bytes = 2 * MAX_IMAGE_BYTES
+    """Base64 of an image, and what stands around it."""
 
     def path(self, model: str) -> str:
         """See `Provider`."""

@@ -12,14 +12,14 @@ The way of a question:
 5. `health` stops a pass whose endpoint gives nothing of use; `workers` and `interrupt` run many questions at a time and end in order.
 
 What depends on the provider stands behind `base.Provider`: where to post, which headers carry the key, the JSON of a question, how
-an answer is read (`bodies`: six kinds, four of them paid), what the headers say of the rate, which errors are final, and the Batch
+an answer is read (`received`: six kinds, four of them paid), what the headers say of the rate, which errors are final, and the Batch
 API if there is one.
 `openai` is the one that is there; it serves every OpenAI-compatible endpoint.
 
 To add a provider with an API of its own:
 
 1. Write `provider/NAME.py` with a subclass of `Provider`: `name`, `path`, `headers`, `body`, `read`, `max_output_tokens`. The rest has
-   defaults: JSON over HTTP, rates found from refusals (429), no batches. `read` must never raise; `bodies.paid` sorts what
+   defaults: JSON over HTTP, rates found from refusals (429), no batches. `read` must never raise; `received.paid` sorts what
    was billed, and `Usage.plausible` is how much.
 2. Add it to the tuple in `registry.PROVIDERS`.
 3. Name it in the endpoint's configuration: `provider: NAME`, with `parameters` in the provider's own names, and its prices in the

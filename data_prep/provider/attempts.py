@@ -17,13 +17,13 @@ from dataclasses import replace
 from functools import cached_property
 
 from data_prep.provider.base import Provider, Question
-from data_prep.provider.bodies import NotFromApi, Paid, TransientError
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure, NotSentError, PassStoppedError, Retry, StopSignal
 from data_prep.provider.outage import Outage, in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateLimit, RateObserver, retry_after
+from data_prep.provider.received import NotFromApi, Paid, TransientError
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
 from data_prep.provider.statuses import RETRIED, UNKNOWN
@@ -208,9 +208,12 @@ class Attempts:
             if error.sent:
                 return await self._unknown(call, str(error)), None
             await ledger.end_call(call, "unsent", ended=time.time(), error=str(error), cost_nano=0)
+            if error.hopeless:
+                msg = f"{endpoint.name}: nothing can be sent to {endpoint.base_url}: {error}"
+                raise self.stop.fail(msg) from None
             return Retry(str(error), unsent=True), 0
         except TimeoutError:
-            # The client's own limit begins anew with every byte that arrives.
+            # A connection that keeps no limit of its own.
             return await self._unknown(call, f"no whole answer within {endpoint.timeout:g} s"), None
         answer = replace(answer, body=without_key(answer.body, self._api_keys[endpoint.name]))
         if 200 <= answer.status < 300:

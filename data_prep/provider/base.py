@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
-from data_prep.provider.bodies import Body
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.transport import Connection, HttpConnection
+from data_prep.provider.received import Body
+from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 FATAL = (401, 402, 403, 404)
 """HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
@@ -129,6 +129,8 @@ class Provider(ABC):
 
     name: ClassVar[str]
     """Of the key `provider` of an endpoint."""
+    most_bytes: ClassVar[int] = MOST_BYTES
+    """Of one answer."""
 
     @abstractmethod
     def path(self, model: str) -> str:
@@ -144,7 +146,7 @@ class Provider(ABC):
 
     @abstractmethod
     def read(self, raw: bytes) -> Body:
-        """What the body of an answer with status 200 is (`bodies`). It raises nothing, whatever the bytes are.
+        """What the body of an answer with status 200 is (`received`). It raises nothing, whatever the bytes are.
 
         Where it may be a reply that was billed and broke off, it is `Unusable`.
         """
@@ -175,7 +177,7 @@ class Provider(ABC):
 
     def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
         """A connection to an endpoint: JSON over HTTP with `headers`, unless a provider has a client of its own."""
-        return HttpConnection(base_url, self.headers(api_key), timeout)
+        return HttpConnection(base_url, self.headers(api_key), timeout, secret=api_key, most=self.most_bytes)
 
     def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
         """What an answer's headers say is left of the rate limits; without them the rate is found from refusals (429) alone."""

@@ -1,164 +1,197 @@
-"""What the body of an answer with status 200 is: one of six kinds, four of them paid. Nothing else can come out of a provider's `read`.
+"""Bodies of answers, read with limits: what a server sends is counted before it is kept, and what it compressed before it is expanded.
 
-| kind | paid | what is done with it |
-|---|---|---|
-| `PaidReply` | yes | read by its schema |
-| `Unusable` | yes | asked again, with what was wrong |
-| `Refusal` | yes | the image ends without this model's word |
-| `CutByLength` | yes | asked again with a higher limit, or not at all |
-| `TransientError` | no | tried again later: the API says, under status 200, that it did not answer |
-| `NotFromApi` | no | tried again later: the page of a proxy, a greeting, nothing |
+Eight megabytes of gzip hold eight gigabytes of zeros, and an endless body holds whatever a machine has. Every download of this package
+(paid replies, files of batches, images of the web and of endpoints) asks for `identity` and reads through `read_body`.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import importlib
+import zlib
+from collections.abc import AsyncIterable
 from dataclasses import dataclass
+from typing import Protocol, cast
 
-from emo_lightning.core.foreign import decode_json, whole_characters
+IDENTITY = {"Accept-Encoding": "identity"}
+"""Of every request: what is not compressed cannot expand."""
+EXPANDED = 8 * 2**20
+"""Bytes that any compressed body may expand to."""
+_PIECE = 2**16
+"""Bytes that are expanded at a time."""
+_CODINGS = 2
+"""Codings one on the other, at most."""
 
-MOST_TOKENS = 10**9
-"""Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
-EMPTY = "the reply is empty"
-"""Why an `Unusable` without a text is none."""
-_BLANKS = " \t\r\n"
-_SHOWN = 300
 
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens that a reply was billed for."""
-
-    prompt: int
-    cached: int
-    """Of the prompt."""
-    output: int
-    """Thinking included."""
-
-    @classmethod
-    def plausible(cls, prompt: int, cached: int, output: int) -> Usage | None:
-        """What a reply claims; None where it cannot be true, as a negative count or more than `MOST_TOKENS`."""
-        if not (0 <= prompt <= MOST_TOKENS and 0 <= output <= MOST_TOKENS and cached >= 0):
-            return None
-        return cls(prompt, min(cached, prompt), output)
+class BodyError(Exception):
+    """A signal to who reads: the body is larger than allowed, or its compression cannot be read."""
 
 
 @dataclass(frozen=True)
-class PaidReply:
-    """A reply with a text in it."""
+class BodyLimit:
+    """How much of a body is read."""
 
-    text: str
-    usage: Usage | None = None
-    """Of this and the other paid kinds: None where the body names none that can be true. Then the reply counts as the most that its
-    request can cost."""
+    most: int
+    """Bytes, as sent and as expanded."""
+    ratio: float = 2.0
+    """A compressed body may expand to `EXPANDED`, and to so many times its own size where that is more."""
 
-
-@dataclass(frozen=True)
-class Unusable:
-    """A reply that was billed and has no text that can be read."""
-
-    why: str
-    text: str = ""
-    """What there is of it, to be shown to the model again."""
-    usage: Usage | None = None
+    def expanded(self, received: int) -> int:
+        """Bytes that a compressed body of this size may expand to."""
+        return min(self.most, max(EXPANDED, int(self.ratio * received)))
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """The model, or a filter of its provider, declines."""
+class _Expander(Protocol):
+    """One coding."""
 
-    why: str
-    usage: Usage | None = None
-
-
-@dataclass(frozen=True)
-class CutByLength:
-    """A reply that ended at the limit of tokens; where all went into thinking, its text is empty."""
-
-    text: str = ""
-    usage: Usage | None = None
+    def pieces(self, data: bytes, most: int) -> bytes:
+        """What comes of more input, at most one byte more than `most`."""
+        ...
 
 
-@dataclass(frozen=True)
-class TransientError:
-    """The API reports an error under status 200: nothing was answered, nothing is billed."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class NotFromApi:
-    """Somebody else answered, as a proxy does."""
-
-    why: str
-
-
-Paid = PaidReply | Unusable | Refusal | CutByLength
-Unpaid = TransientError | NotFromApi
-Body = Paid | Unpaid
-
-
-def paid(text: str | None, usage: Usage | None, *, refusal: str | None = None, cut: bool = False) -> Paid:
-    """What a reply that was billed is.
+async def read_body(chunks: AsyncIterable[bytes], coding: str | None, limit: BodyLimit) -> bytes:
+    """A whole body, expanded.
 
     Args:
-        text: of the reply.
-        usage: that it names.
-        refusal: why the model declines.
-        cut: whether it ended at the limit of tokens.
-    """
-    if refusal:
-        return Refusal(whole_characters(refusal), usage)
-    shown = whole_characters(text or "")
-    if cut:
-        return CutByLength(shown, usage)
-    if not shown.strip():
-        return Unusable(EMPTY, usage=usage)
-    if shown != text:
-        # It cannot be kept as it was, and to put another character there would change what the model said.
-        return Unusable("the reply holds half a character (a lone surrogate)", shown, usage)
-    return PaidReply(shown, usage)
-
-
-def shown(raw: bytes | str) -> str:
-    """The beginning of a body in one line, for messages and the ledger; what a terminal would obey is an escape."""
-    text = raw[: 4 * _SHOWN].decode("utf-8", "replace") if isinstance(raw, bytes) else raw[: 4 * _SHOWN]
-    line = " ".join(re.split(r"[ \t\r\n]+", whole_characters(text).strip(_BLANKS)))
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)[:_SHOWN]
-
-
-def body_text(raw: bytes) -> str:
-    """The text of a body: UTF-8, or UTF-16 and UTF-32 as JSON may be. Bytes that are none become half characters (`surrogateescape`)."""
-    encoding = json.detect_encoding(raw)
-    if encoding.startswith("utf-8"):
-        return raw.decode("utf-8", "surrogateescape").lstrip("\ufeff").strip(_BLANKS)
-    return raw.decode(encoding, "replace").strip(_BLANKS)
-
-
-def foreign_json(text: str) -> object:
-    """The value of a JSON text of a provider. Only nonsense is refused: what was paid for is read wherever it can be.
+        chunks: as they arrive, compressed as they are.
+        coding: the header Content-Encoding.
+        limit: how much is read.
 
     Raises:
-        InputError: it is no JSON, nested too deep, or has a number of hundreds of digits.
+        BodyError: it is larger, or its compression is damaged or unknown.
     """
-    return decode_json(text, "reply", integers="any float", half_characters="keep", repeated_keys="last", on_constant=float)
+    reader = BodyReader(coding, limit)
+    async for chunk in chunks:
+        reader.feed(chunk)
+    return bytes(reader.body)
 
 
-def count(value: object) -> int:
-    """A count of tokens: a whole number, also as 12.0 or "12"; a boolean is none.
+class BodyReader:
+    """Takes a body in parts.
+
+    Args:
+        coding: the header Content-Encoding.
+        limit: how much is read.
 
     Raises:
-        ValueError: anything else.
+        BodyError: a coding that is not known here.
     """
-    match value:
-        case bool():
-            pass
-        case int():
-            return value
-        case float() if value.is_integer():
-            return int(value)
-        case str() if re.fullmatch(r"[0-9]{1,15}", value):
-            return int(value)
-    msg = f"{str(value)[:40]!r} is no count"
-    raise ValueError(msg)
+
+    def __init__(self, coding: str | None, limit: BodyLimit) -> None:
+        names = [name.strip().lower() for name in (coding or "").split(",")]
+        names = [name for name in names if name not in ("", "identity")]
+        if len(names) > _CODINGS:
+            msg = f"compressed {len(names)} times"
+            raise BodyError(msg)
+        # The last one was applied last.
+        self._expanders = [_expander(name) for name in reversed(names)]
+        self._limit, self._received, self._expanded = limit, 0, 0
+        self.body = bytearray()
+        """Expanded, as far as it has arrived; who takes it out by parts may clear it."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take more of it.
+
+        Raises:
+            BodyError: too much, or damaged.
+        """
+        self._received += len(chunk)
+        if self._received > self._limit.most:
+            msg = f"larger than {self._limit.most:,} bytes"
+            raise BodyError(msg)
+        if not self._expanders:
+            self.body += chunk
+            return
+        most = self._limit.expanded(self._received)
+        for expander in self._expanders:
+            room = most - self._expanded
+            chunk = expander.pieces(chunk, room)
+            if len(chunk) > room:
+                msg = f"expands to more than {most:,} bytes"
+                raise BodyError(msg)
+        self._expanded += len(chunk)
+        self.body += chunk
+
+
+class _Zlib:
+    """gzip (several members one after the other, too) and deflate."""
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        self._inner = zlib.decompressobj(bits)
+
+    def pieces(self, data: bytes, most: int) -> bytes:
+        out = bytearray()
+        while data and len(out) <= most:
+            if self._inner.eof:
+                self._inner = zlib.decompressobj(self._bits)
+            try:
+                out += self._inner.decompress(data, min(_PIECE, most + 1 - len(out)))
+            except zlib.error as error:
+                msg = f"its compression is damaged: {error}"
+                raise BodyError(msg) from None
+            data = self._inner.unconsumed_tail or self._inner.unused_data
+        return bytes(out)
+
+
+class _Deflate:
+    """With the header that the standard wants, or bare, as some servers mean it."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._inner: _Zlib | None = None
+
+    def pieces(self, data: bytes, most: int) -> bytes:
+        if self._inner is None:
+            self._head += data
+            if len(self._head) < 2:
+                return b""
+            with_header = self._head[0] & 15 == zlib.DEFLATED and int.from_bytes(self._head[:2]) % 31 == 0
+            self._inner = _Zlib(zlib.MAX_WBITS if with_header else -zlib.MAX_WBITS)
+            data = self._head
+        return self._inner.pieces(data, most)
+
+
+class _LimitedBrotli(Protocol):
+    """`brotli.Decompressor` from 1.2 on."""
+
+    def process(self, data: bytes, output_buffer_limit: int) -> bytes: ...
+
+    def can_accept_more_data(self) -> bool: ...
+
+
+class _Brotli:
+    """Only where a package is installed that can be told when to stop."""
+
+    def __init__(self) -> None:
+        try:
+            package = importlib.import_module("brotli")
+            self._inner = cast("_LimitedBrotli", package.Decompressor())
+            self._inner.process(b"", output_buffer_limit=1)
+            self._error: type[Exception] = package.error
+        except (ImportError, AttributeError, TypeError):
+            msg = "compressed with br, which was not asked for"
+            raise BodyError(msg) from None
+
+    def pieces(self, data: bytes, most: int) -> bytes:
+        out = bytearray()
+        try:
+            out += self._inner.process(data, output_buffer_limit=min(_PIECE, most + 1))
+            while len(out) <= most and not self._inner.can_accept_more_data():
+                out += self._inner.process(b"", output_buffer_limit=min(_PIECE, most + 1 - len(out)))
+        except self._error as error:
+            msg = f"its compression is damaged: {error}"
+            raise BodyError(msg) from None
+        return bytes(out)
+
+
+def _expander(name: str) -> _Expander:
+    match name:
+        case "gzip" | "x-gzip":
+            return _Zlib(zlib.MAX_WBITS | 16)
+        case "deflate":
+            return _Deflate()
+        case "br":
+            return _Brotli()
+        case _:
+            msg = f"compressed with {name[:40]!r}, which was not asked for"
+            raise BodyError(msg)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import TypedDict, TypeVar
 
 from data_prep.provider.attempts import Attempts
-from data_prep.provider.bodies import Body, CutByLength, NotFromApi, PaidReply, Refusal, TransientError, Unusable
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure, StopSignal
 from data_prep.provider.follow_up import as_before, follow_up, longer
 from data_prep.provider.prices import Price
+from data_prep.provider.received import Body, CutByLength, NotFromApi, PaidReply, Refusal, TransientError, Unusable
 from data_prep.provider.recount import recount
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.reply_schema import InvalidReplyError, Reply, parse_reply, parse_strictly

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data_prep.provider.base import Provider
-from data_prep.provider.bodies import EMPTY, CutByLength, PaidReply, Unusable
+from data_prep.provider.received import EMPTY, CutByLength, PaidReply, Unusable
 from data_prep.provider.reply_schema import INVALID_REPLY, InvalidReplyError, parse_strictly
 from data_prep.provider.request import LaterTurn, Request
 

@@ -17,13 +17,13 @@ from typing import Literal
 from pydantic import Field, ValidationError, model_validator
 
 from data_prep.provider.base import Question, Turn
-from data_prep.provider.bodies import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.budget import NANO, Tally, budget_nano
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.received import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.provider.workers import ask_all

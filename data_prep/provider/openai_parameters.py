@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from data_prep.provider.bodies import body_text
+from data_prep.provider.received import body_text
 
 _OTHER_NAME = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 """A limit is never left out: it bounds what a reply can cost."""

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 from data_prep.provider.base import BatchApi, BatchLine, Provider, RemoteBatch
 from data_prep.provider.batch.records import Batch, Result
-from data_prep.provider.bodies import NotFromApi, TransientError
 from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import retry_after
+from data_prep.provider.received import NotFromApi, TransientError
 from data_prep.provider.transport import HttpStatusError, TransportError
 
 _PAUSE = 1.0
@@ -145,6 +145,9 @@ class BatchService:
                     raise CallError(msg) from None
                 asked = retry_after(error.answer.headers)
             except TransportError as error:
+                if error.hopeless:
+                    msg = f"{self._base_url}: the Batch API cannot be used: {error}"
+                    raise CallError(msg) from None
                 said, asked = str(error), None
             if (silent := time.monotonic() - began) > self.patience:
                 msg = f"{self._base_url}: the Batch API has not answered for {in_words(silent)}, last: {said}"

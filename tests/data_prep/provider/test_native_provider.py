@@ -14,7 +14,7 @@ import pytest
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.provider.base import Provider, Question
-from data_prep.provider.bodies import Body, NotFromApi, Usage, paid
+from data_prep.provider.received import Body, NotFromApi, Usage, paid
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
 from data_prep.settings import ConfigError

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from data_prep.provider.bodies import (
+from data_prep.provider.received import (
     Body,
     NotFromApi,
     TransientError,

@@ -12,9 +12,13 @@ from collections.abc import Callable
 import pytest
 
 from data_prep.annotate.replies import EmotionVote
-from data_prep.expand.image_bodies import billed_images, images_of, read_images
+from data_prep.expand.images_received import billed_images, images_of, read_images
 from data_prep.provider.attempts import price_reply
-from data_prep.provider.bodies import (
+from data_prep.provider.follow_up import follow_up
+from data_prep.provider.openai import OpenAIProvider
+from data_prep.provider.openai_received import read_chat
+from data_prep.provider.prices import Price
+from data_prep.provider.received import (
     EMPTY,
     Body,
     CutByLength,
@@ -25,10 +29,6 @@ from data_prep.provider.bodies import (
     Unusable,
     Usage,
 )
-from data_prep.provider.follow_up import follow_up
-from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.openai_bodies import read_chat
-from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import InvalidReplyError, parse_reply
 from tests.data_prep.provider.test_openai import REQUESTS
 

@@ -1,4 +1,4 @@
-"""The body of an images endpoint's answer: which images it carries, and which of the six kinds of `provider.bodies` it is."""
+"""The body of an images endpoint's answer: which images it carries, and which of the six kinds of `provider.received` it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import TypedDict
 
-from data_prep.provider.bodies import (
+from data_prep.provider.openai_received import error_of, json_objects, unreadable, usage_of
+from data_prep.provider.received import (
     Body,
     NotFromApi,
     PaidReply,
@@ -18,7 +19,6 @@ from data_prep.provider.bodies import (
     body_text,
     shown,
 )
-from data_prep.provider.openai_bodies import error_of, json_objects, unreadable, usage_of
 from emo_lightning.core.foreign import whole_characters
 
 KEPT = "emo_kept"
