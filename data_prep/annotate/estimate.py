@@ -2,7 +2,7 @@
 
 The first round is counted exactly: a question that the ledger can answer costs nothing. What follows (the critic, revisions, replies
 off the schema) depends on replies that nobody has yet: it is projected from this store's own calls once there are enough of them,
-else from typical figures that stand here.
+else from typical token counts that stand here.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Estimate:
     paid_nano: int
     """Paid on this store before."""
     measured: bool
-    """From this store's own calls, not from typical figures."""
+    """From this store's own calls, not from typical token counts."""
     prices: str
     """Where they come from."""
 
@@ -103,7 +103,7 @@ class Estimate:
             "  " + "  ".join(f"{c:<{w}}" if i < 2 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
             for row in rows
         ]
-        source = "this store's calls so far" if self.measured else "typical figures"
+        source = "this store's calls so far" if self.measured else "typical token counts"
         cached = sum(line.cached for line in self.lines)
         head = f"estimate for {self.images:,} images without an outcome, from {source}; the ledger answers {cached:,} questions"
         most = "no limit" if self.most_nano is None else f"at most ${self.most_nano / NANO:.2f}"

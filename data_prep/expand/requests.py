@@ -22,6 +22,7 @@ from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.store.store import Store
+from emo_lightning.core.images import MAX_IMAGE_BYTES
 
 PATH = "/images/generations"
 NO_PICTURE = Picture("", "", bytes)
@@ -38,6 +39,9 @@ class ImageEntry(TypedDict, total=False):
 
 class ImagesProvider(OpenAIProvider):
     """`POST {base_url}/images/generations`, as OpenAI serves it and others do."""
+
+    most_bytes = 2 * MAX_IMAGE_BYTES
+    """Base64 of an image, and what stands around it."""
 
     def path(self, model: str) -> str:
         """See `Provider`."""

@@ -202,9 +202,12 @@ class Attempts:
             if error.sent:
                 return await self._unknown(call, str(error)), None
             await ledger.end_call(call, "unsent", ended=time.time(), error=str(error), cost_nano=0)
+            if error.hopeless:
+                msg = f"{endpoint.name}: nothing can be sent to {endpoint.base_url}: {error}"
+                raise self.stop.fail(msg) from None
             return Retry(str(error), unsent=True), 0
         except TimeoutError:
-            # The client's own limit begins anew with every byte that arrives.
+            # A connection that keeps no limit of its own.
             return await self._unknown(call, f"no whole answer within {endpoint.timeout:g} s"), None
         answer = replace(answer, body=without_key(answer.body, self._api_keys[endpoint.name]))
         if 200 <= answer.status < 300:

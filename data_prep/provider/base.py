@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.transport import Connection, HttpConnection
+from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 FATAL = (401, 402, 403, 404)
 """HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
@@ -160,6 +160,8 @@ class Provider(ABC):
 
     name: ClassVar[str]
     """Of the key `provider` of an endpoint."""
+    most_bytes: ClassVar[int] = MOST_BYTES
+    """Of one answer."""
 
     @abstractmethod
     def path(self, model: str) -> str:
@@ -188,7 +190,7 @@ class Provider(ABC):
 
     def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
         """A connection to an endpoint: JSON over HTTP with `headers`, unless a provider has a client of its own."""
-        return HttpConnection(base_url, self.headers(api_key), timeout)
+        return HttpConnection(base_url, self.headers(api_key), timeout, secret=api_key, most=self.most_bytes)
 
     def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
         """What an answer's headers say is left of the rate limits; without them the rate is found from refusals (429) alone."""

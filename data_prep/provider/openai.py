@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from data_prep.provider.base import FATAL, BatchApi, Completion, Image, Provider, Question, Turn, Usage
 from data_prep.provider.openai_batches import OpenAIBatches
+from data_prep.provider.openai_client import batch_client
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.transport import Connection, HttpAnswer, TransportError, http_client
+from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 if TYPE_CHECKING:
     import openai
 
 _FATAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 """The account has no money: said with a 429 or a 400."""
+_ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+"""Headers that say which part of an account pays, and the environment variables of the `openai` client that they come from."""
 _KINDS = ("requests", "tokens")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -63,8 +68,8 @@ class OpenAIProvider(Provider):
         return min(map(_whole, limits)) * _whole(parameters.get("n", 1)) if limits else None
 
     def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
-        """See `Provider`: the `openai` client, its own retries off."""
-        return OpenAIConnection(base_url, api_key, timeout)
+        """See `Provider`."""
+        return OpenAIConnection(base_url, api_key, timeout, self.most_bytes)
 
     def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
         """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`.
@@ -89,40 +94,36 @@ class OpenAIProvider(Provider):
 
     def batches(self, connection: Connection) -> BatchApi | None:
         """See `Provider`."""
-        return OpenAIBatches(connection.client, self) if isinstance(connection, OpenAIConnection) else None
+        if not isinstance(connection, OpenAIConnection):
+            return None
+        return OpenAIBatches(connection.client, self, connection.api_key)
 
 
-class OpenAIConnection:
-    """The `openai` client as we use it: its own retries off, the raw body out.
+class OpenAIConnection(HttpConnection):
+    """Questions as plain JSON over HTTP; the `openai` client beside it, for the Batch API.
 
     Args:
         base_url, api_key: of the endpoint.
-        timeout: seconds between two bytes.
+        timeout: seconds for a whole request.
+        most: bytes of an answer.
     """
 
-    def __init__(self, base_url: str, api_key: str, timeout: float) -> None:
-        import openai
+    def __init__(self, base_url: str, api_key: str, timeout: float, most: int = MOST_BYTES) -> None:
+        named = {header: os.environ.get(variable) for header, variable in _ACCOUNT.items()}
+        headers = {"Authorization": f"Bearer {api_key}", **{header: value for header, value in named.items() if value}}
+        super().__init__(base_url, headers, timeout, secret=api_key, most=most)
+        self._base, self.api_key = base_url, api_key
 
-        self.client: openai.AsyncOpenAI = openai.AsyncOpenAI(
-            api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http_client(timeout)
-        )
-
-    async def post(self, path: str, body: Mapping[str, object]) -> HttpAnswer:
-        """See `Connection`. Typed objects would cost as much time as all the rest."""
-        import httpx2
-        import openai
-
-        try:
-            answer = await self.client.post(path, cast_to=httpx2.Response, body=body)
-        except openai.APIStatusError as error:
-            answer = error.response
-        except openai.APIConnectionError as error:
-            raise TransportError(error) from None
-        return HttpAnswer(answer.status_code, answer.content, answer.headers)
+    @cached_property
+    def client(self) -> openai.AsyncOpenAI:
+        """For batches."""
+        return batch_client(self._base, self.api_key, self._timeout)
 
     async def close(self) -> None:
         """See `Connection`."""
-        await self.client.close()
+        await super().close()
+        if "client" in vars(self):
+            await self.client.close()
 
 
 def _message(turn: Turn) -> dict[str, object]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.provider.base import BatchLine, Provider, Question, RemoteBatch
-from data_prep.provider.transport import HttpAnswer, HttpStatusError, TransportError
+from data_prep.provider.openai_client import unanswered
+from data_prep.provider.transport import HttpAnswer, HttpStatusError, without_key
 
 if TYPE_CHECKING:
     import openai
@@ -25,10 +26,11 @@ class OpenAIBatches:
     Args:
         client: with retries off.
         provider: writes the bodies.
+        key: of the account, blotted out of all that comes back.
     """
 
-    def __init__(self, client: openai.AsyncOpenAI, provider: Provider) -> None:
-        self._client, self._provider = client, provider
+    def __init__(self, client: openai.AsyncOpenAI, provider: Provider, key: str = "") -> None:
+        self._client, self._provider, self._key = client, provider, key
 
     def line(self, question: Question, key: str) -> bytes:
         """See `BatchApi`."""
@@ -38,12 +40,12 @@ class OpenAIBatches:
 
     async def upload(self, path: Path) -> str:
         """See `BatchApi`. A file that was uploaded twice costs nothing."""
-        with _neutral_errors(), path.open("rb") as file:
+        with self._neutral_errors(), path.open("rb") as file:
             return (await self._client.files.create(file=(path.name, file), purpose="batch")).id
 
     async def create(self, file_id: str, token: str) -> RemoteBatch:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             return _remote(
                 await self._client.batches.create(
                     input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
@@ -54,7 +56,7 @@ class OpenAIBatches:
         """See `BatchApi`."""
         import openai
 
-        with _neutral_errors():
+        with self._neutral_errors():
             uploaded = 0
             with contextlib.suppress(openai.BadRequestError, openai.NotFoundError):
                 uploaded = (await self._client.files.retrieve(file_id)).created_at
@@ -68,19 +70,33 @@ class OpenAIBatches:
 
     async def retrieve(self, batch_id: str) -> RemoteBatch:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             return _remote(await self._client.batches.retrieve(batch_id))
 
     async def cancel(self, batch_id: str) -> None:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             await self._client.batches.cancel(batch_id)
 
     async def results(self, file_id: str) -> tuple[list[BatchLine], int]:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             content = (await self._client.files.content(file_id)).content
-        return read_results(content)
+        return read_results(without_key(content, self._key))
+
+    @contextlib.contextmanager
+    def _neutral_errors(self) -> Iterator[None]:
+        """The client's errors as `HttpStatusError` and `TransportError`."""
+        import openai
+
+        try:
+            yield
+        except openai.APIStatusError as error:
+            answer = error.response
+            raw = without_key(answer.content, self._key)
+            raise HttpStatusError(HttpAnswer(answer.status_code, raw, answer.headers)) from None
+        except openai.APIConnectionError as error:
+            raise unanswered(error, self._key) from None
 
 
 def read_results(content: bytes) -> tuple[list[BatchLine], int]:
@@ -113,17 +129,3 @@ def _remote(batch: Batch) -> RemoteBatch:
         errors=errors,
         too_large=any(error.startswith("token_limit_exceeded") for error in errors),
     )
-
-
-@contextlib.contextmanager
-def _neutral_errors() -> Iterator[None]:
-    """The client's errors as `HttpStatusError` and `TransportError`."""
-    import openai
-
-    try:
-        yield
-    except openai.APIStatusError as error:
-        answer = error.response
-        raise HttpStatusError(HttpAnswer(answer.status_code, answer.content, answer.headers)) from None
-    except openai.APIConnectionError as error:
-        raise TransportError(error) from None

@@ -142,6 +142,9 @@ class BatchService:
                     raise CallError(msg) from None
                 asked = retry_after(error.answer.headers)
             except TransportError as error:
+                if error.hopeless:
+                    msg = f"{self._base_url}: the Batch API cannot be used: {error}"
+                    raise CallError(msg) from None
                 said, asked = str(error), None
             if (silent := time.monotonic() - began) > self.patience:
                 msg = f"{self._base_url}: the Batch API has not answered for {in_words(silent)}, last: {said}"
