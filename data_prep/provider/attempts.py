@@ -250,7 +250,10 @@ class Attempts:
             await ledger.end_call(call, "rejected", ended=time.time(), status=200, raw=raw, cost_nano=0)
             return Retry(f"HTTP 200 with no answer in it: {raw[:300].decode('utf-8', 'replace')}"), 0
         kept, cost, tokens = await self._received(endpoint, raw, upper)
-        await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost)
+        model = self.provider(endpoint).answered_model(raw)
+        await ledger.end_call(
+            call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost, answered_model=model
+        )
         self.tally.cost_nano += cost
         self.tally.estimated += tokens is None
         return kept, cost

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypedDict, TypeVar
 
+from data_prep.provider import party
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import Completion
 from data_prep.provider.budget import Budget, Tally
@@ -71,6 +72,7 @@ class Caller:
         self.budget = Budget(limit_nano, ledger.total_cost(), held)
         self.attempts = attempts(ledger, prices, endpoints, self.budget, self.tally, self.stop)
         self._resend_unknown = resend_unknown
+        self._endpoints = list(endpoints)
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
 
     async def close(self) -> None:
@@ -96,7 +98,7 @@ class Caller:
         error = ""
         key = ""
         for attempt in range(1, max_invalid + 2):
-            key = request.key
+            key = self.key(request)
             raw = await self._paid_once(request, key)
             if isinstance(raw, Failure):
                 return raw, key
@@ -116,6 +118,16 @@ class Caller:
             )
             request = replace(request, turns=turns)
         return Failure("invalid", error), key
+
+    def key(self, request: Request) -> str:
+        """Under which the ledger has a question, or will have it: replies of before parties were told apart are found (`party`)."""
+        found = party.kept(self.ledger, request, self._endpoints)
+        return request.key if found is None or (self._resend_unknown and found.state == "unknown") else found.key
+
+    def answered_model(self, endpoint: EndpointConfig, key: str) -> str | None:
+        """The model that a reply names."""
+        raw = self.ledger.cached_reply(key)
+        return None if raw is None else PROVIDERS[endpoint.provider].answered_model(raw)
 
     @staticmethod
     def read(endpoint: EndpointConfig, raw: bytes) -> Completion:

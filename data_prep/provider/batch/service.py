@@ -110,12 +110,15 @@ class BatchService:
             return Result(line.key, "unsent", error=line.error)
         if line.status != 200:
             return Result(line.key, "rejected", line.status, line.body)
+        model = self._provider.answered_model(line.body or b"")
         completion = self._provider.read(line.body or b"")
         if completion is None or completion.usage is None:
-            return Result(line.key, "reply", 200, line.body, cost_nano=None)
+            return Result(line.key, "reply", 200, line.body, cost_nano=None, answered_model=model)
         usage = completion.usage
         cost = price.cost(usage.prompt, usage.cached, usage.output)
-        return Result(line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost)
+        return Result(
+            line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost, answered_model=model
+        )
 
     async def sleep(self, seconds: float) -> None:
         """Wait.
