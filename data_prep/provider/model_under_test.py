@@ -24,6 +24,7 @@ from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.party import is_answered
 from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.received import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.provider.workers import ask_all
@@ -135,11 +136,20 @@ class FreeCaller(Caller):
             CallError: the endpoint can answer no request at all.
             PassStoppedError: the pass is stopping, or its budget is spent.
         """
-        raw = await self._paid_once(request, self.key(request))
+        raw = await self._paid_once(request, await self.key(request))
         if isinstance(raw, Failure):
             return raw
-        message = self.read(request.endpoint, raw)
-        return Failure("refused", message.refusal) if message.refusal else message.text or ""
+        match self.read(request.endpoint, raw):
+            case TransientError(why) | NotFromApi(why):
+                return Failure("gave_up", why)
+            case Refusal(why):
+                return Failure("refused", why)
+            case Unusable(why, text="") if why != EMPTY:
+                return Failure("invalid", why)
+            case CutByLength(text) if not text.strip():
+                return Failure("cut", "the limit of tokens was reached before an answer began")
+            case body:
+                return body.text
 
 
 @dataclass

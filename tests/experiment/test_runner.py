@@ -24,6 +24,7 @@ import yaml
 
 from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
+from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
 from tests.patience import PATIENCE
@@ -38,6 +39,12 @@ SHORT = {
 }
 
 Run = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _callbacks_of_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `--allow-classes` does for callbacks of one's own."""
+    monkeypatch.setenv(ALLOW_CLASSES, "tests")
 
 
 @pytest.fixture(scope="module")
