@@ -114,7 +114,7 @@ def paid(text: str | None, usage: Usage | None, *, refusal: str | None = None, c
     if cut:
         return CutByLength(shown, usage)
     if not shown.strip():
-        return Unusable(EMPTY, usage=usage)
+        return Unusable(EMPTY, shown, usage)
     if shown != text:
         # It cannot be kept as it was, and to put another character there would change what the model said.
         return Unusable("the reply holds half a character (a lone surrogate)", shown, usage)
