@@ -16,7 +16,7 @@ from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.models.families import Processor
 
-PairSample = tuple[Image.Image, str, bool]
+PairSample = tuple[Image.Image, str, bool, str]
 """(image, description, filler)."""
 
 
