@@ -20,7 +20,9 @@ from data_prep.emovit.votes import LocalVotes
 from data_prep.provider.budget import NANO
 from data_prep.provider.caller import check_prices
 from data_prep.provider.config import EndpointConfig
+from data_prep.provider.follow_up import longer
 from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request
 from data_prep.settings import read_yaml
@@ -153,13 +155,10 @@ def _line(
     requests_per_item, prompt, output = _typical(ledger, endpoint, full_price, role, todo, done)
     requests = round((len(todo) - cached) * requests_per_item)
     rounds = 1 if role == "emotion" else 1 + config.max_revisions
-    bound = [
-        _bare(endpoint, item, role).upper_nano(price.model_copy(update={"image": full_price.image})) for item in todo[:_IMAGES]
-    ]
-    known = [b for b in bound if b is not None]
-    most = (
-        None if len(known) < len(bound) else round(mean(known) * len(todo)) * rounds * (1 + config.max_invalid) if known else 0
-    )
+    counted = price.model_copy(update={"image": full_price.image})
+    bounds = [_most(_bare(endpoint, item, role), counted, config.max_invalid) for item in todo[:_IMAGES]]
+    known = [b for b in bounds if b is not None]
+    most = None if len(known) < len(bounds) else round(mean(known) * len(todo)) * rounds if known else 0
     return Line(
         endpoint.name,
         endpoint.model,
@@ -171,6 +170,13 @@ def _line(
         requests * price.cost(prompt, 0, output),
         most,
     )
+
+
+def _most(request: Request, price: Price, max_invalid: int) -> int | None:
+    """The most that a question and all that is asked after it can cost: the first reply is cut, so the others have a higher limit."""
+    raised = longer(request, 1, PROVIDERS[request.endpoint.provider]) or request
+    first, others = request.upper_nano(price), raised.upper_nano(price)
+    return None if first is None or others is None else first + max_invalid * others
 
 
 def _typical(

@@ -23,6 +23,7 @@ from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.received import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.provider.workers import ask_all
@@ -138,8 +139,17 @@ class FreeCaller(Caller):
         raw = await self._paid_once(request, request.key)
         if isinstance(raw, Failure):
             return raw
-        message = self.read(request.endpoint, raw)
-        return Failure("refused", message.refusal) if message.refusal else message.text or ""
+        match self.read(request.endpoint, raw):
+            case TransientError(why) | NotFromApi(why):
+                return Failure("gave_up", why)
+            case Refusal(why):
+                return Failure("refused", why)
+            case Unusable(why, text="") if why != EMPTY:
+                return Failure("invalid", why)
+            case CutByLength(text) if not text.strip():
+                return Failure("cut", "the limit of tokens was reached before an answer began")
+            case body:
+                return body.text
 
 
 @dataclass

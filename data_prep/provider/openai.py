@@ -10,17 +10,23 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from data_prep.provider.base import FATAL, BatchApi, Completion, Image, Provider, Question, Turn, Usage
+from data_prep.provider.base import FATAL, BatchApi, Image, Provider, Question, Turn
 from data_prep.provider.openai_batches import OpenAIBatches
 from data_prep.provider.openai_client import batch_client
+from data_prep.provider.openai_parameters import rejected_parameter
+from data_prep.provider.openai_received import read_chat
 from data_prep.provider.rate_headers import ReportedBucket
+from data_prep.provider.received import Body
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 if TYPE_CHECKING:
     import openai
 
 _FATAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-"""The account has no money: said with a 429 or a 400."""
+"""The account has no money: said with a 429 or a 400, or under a 200."""
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_LONGER = 2
+"""Times the limit, for a reply that was cut by it."""
 _ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
 """Headers that say which part of an account pays, and the environment variables of the `openai` client that they come from."""
 _KINDS = ("requests", "tokens")
@@ -49,23 +55,23 @@ class OpenAIProvider(Provider):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body | dict(question.parameters)
 
-    def read(self, raw: bytes) -> Completion | None:
+    def read(self, raw: bytes) -> Body:
         """See `Provider`."""
-        if not raw.lstrip().startswith(b"{"):
-            return None
-        try:
-            found = json.loads(raw)
-        except (ValueError, RecursionError):
-            return Completion()
-        if found.keys().isdisjoint(("choices", "usage")):
-            return None
-        text, refusal, finish_reason = _message_of(found)
-        return Completion(text, refusal, finish_reason, _usage_of(found))
+        return read_chat(raw)
 
     def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
         """See `Provider`."""
-        limits = [parameters[key] for key in ("max_completion_tokens", "max_tokens") if key in parameters]
+        limits = [parameters[key] for key in _LIMITS if key in parameters]
         return min(map(_whole, limits)) * _whole(parameters.get("n", 1)) if limits else None
+
+    def longer(self, parameters: Mapping[str, object]) -> Mapping[str, object] | None:
+        """See `Provider`."""
+        limits = {key: _LONGER * _whole(parameters[key]) for key in _LIMITS if key in parameters}
+        return {**parameters, **limits} if limits else None
+
+    def without(self, status: int, raw: bytes, parameters: Mapping[str, object]) -> tuple[str, str | None] | None:
+        """See `Provider`: a limit goes by its other name, a parameter of sampling is left out."""
+        return rejected_parameter(status, raw, parameters)
 
     def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
         """See `Provider`."""
@@ -90,7 +96,7 @@ class OpenAIProvider(Provider):
 
     def is_fatal(self, status: int, raw: bytes) -> bool:
         """See `Provider`."""
-        return status in FATAL or (status in (400, 429) and _code(raw) in _FATAL_CODES)
+        return status in FATAL or (status in (200, 400, 429) and _code(raw) in _FATAL_CODES)
 
     def batches(self, connection: Connection) -> BatchApi | None:
         """See `Provider`."""
@@ -139,30 +145,6 @@ def _part(part: str | Image) -> dict[str, object]:
         return {"type": "text", "text": part}
     uri = f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
     return {"type": "image_url", "image_url": {"url": uri}}
-
-
-def _message_of(found: dict[str, object]) -> tuple[str | None, str | None, str | None]:
-    """(text, refusal, finish reason) of a chat completion; None where there is no such thing in it."""
-    try:
-        choice = found["choices"][0]  # type: ignore[index]  # whatever it is, a wrong shape is caught
-        message, reason = choice["message"], choice.get("finish_reason")
-        if reason == "content_filter":
-            return None, "content filter", reason
-        return message.get("content"), message.get("refusal"), reason
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return None, None, None
-
-
-def _usage_of(found: dict[str, object]) -> Usage | None:
-    try:
-        usage: dict[str, object] = found["usage"]  # type: ignore[assignment]  # whatever it is, a wrong shape is caught
-        prompt, output = _whole(usage["prompt_tokens"]), _whole(usage["completion_tokens"])
-        cached = _whole((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)  # type: ignore[attr-defined]
-        # Gemini's endpoint leaves thinking tokens out of `completion_tokens` but bills them: the total has them.
-        output = max(output, _whole(usage.get("total_tokens") or 0) - prompt)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return None
-    return Usage.plausible(prompt, cached, output)
 
 
 def _whole(value: object) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.provider.base import BatchLine, Provider, Question, RemoteBatch
 from data_prep.provider.openai_client import unanswered
+from data_prep.provider.received import body_text, count, foreign_json
 from data_prep.provider.transport import HttpAnswer, HttpStatusError, without_key
 
 if TYPE_CHECKING:
@@ -111,13 +112,16 @@ def read_results(content: bytes) -> tuple[list[BatchLine], int]:
 
 def _result(line: bytes) -> BatchLine:
     """`custom_id`, and `response` (status_code, body) or `error`."""
-    found = json.loads(line)
+    found = foreign_json(body_text(line))
+    if not isinstance(found, dict):
+        raise TypeError(type(found))
     key, response = str(found["custom_id"]), found.get("response")
     if not response:
         # Never executed: the batch expired or was cancelled first.
         return BatchLine(key, error=json.dumps(found.get("error"))[:300])
-    body = json.dumps(response.get("body"), ensure_ascii=False).encode()
-    return BatchLine(key, int(response["status_code"]), body)
+    # Half a character stays the escape that it was.
+    body = json.dumps(response.get("body"), ensure_ascii=False).encode(errors="backslashreplace")
+    return BatchLine(key, count(response["status_code"]), body)
 
 
 def _remote(batch: Batch) -> RemoteBatch:

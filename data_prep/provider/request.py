@@ -72,9 +72,20 @@ class Request:
 
     def question(self) -> Question:
         """What a provider puts into its own words; reads the image."""
-        later = (Turn(turn["role"], (turn["content"],)) for turn in self.turns)
         schema = ReplySchema(self.reply.__name__, strict_schema(self.reply))
-        return Question(self.endpoint.model, (self.first_turn(), *later), schema, self.endpoint.parameters)
+        return Question(self.endpoint.model, self._turns(), schema, self.endpoint.parameters)
+
+    def _turns(self) -> tuple[Turn, ...]:
+        """No turn is empty and roles alternate: many providers decline anything else."""
+        turns = [self.first_turn()]
+        for later in self.turns:
+            if not later["content"].strip():
+                continue
+            if turns[-1].role == later["role"]:
+                turns[-1] = Turn(turns[-1].role, (*turns[-1].parts, later["content"]))
+            else:
+                turns.append(Turn(later["role"], (later["content"],)))
+        return tuple(turns)
 
     def first_turn(self) -> Turn:
         """The prompt and the image."""

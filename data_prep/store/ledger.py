@@ -154,6 +154,11 @@ class Ledger:
         ).fetchone()
         return row[0] if row else None
 
+    def is_known(self, cache_key: str) -> bool:
+        """Whether this request was answered, or may have been: sending it would buy it twice."""
+        query = "SELECT 1 FROM calls WHERE cache_key = ? AND state IN ('reply', 'unknown', 'batched') LIMIT 1"
+        return self._read.execute(query, (cache_key,)).fetchone() is not None
+
     def is_open(self, cache_key: str, state: Literal["unknown", "batched"]) -> bool:
         """Whether this request was once sent without its outcome being known, or travels in a batch."""
         query = "SELECT 1 FROM calls WHERE cache_key = ? AND state = ? LIMIT 1"

@@ -49,6 +49,8 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
             answers = endpoint.ask(requests, advance)
     tally = answers.tally
     print(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO:.6f}")
+    for how in sorted(tally.adapted):
+        print(how)
     if answers.stopped:
         left = len(requests) - len(answers.replies)
         why = "the budget was reached" if answers.by_budget else "stopped"
@@ -75,7 +77,7 @@ def _config(args: argparse.Namespace) -> UnderTest:
 
 def _advice(kind: str) -> str:
     match kind:
-        case "refused":
+        case "refused" | "invalid" | "cut":
             return ""
         case "unknown":
             return "; --resend-unknown asks them again (they may be paid twice)"

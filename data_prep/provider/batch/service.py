@@ -14,6 +14,7 @@ from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import retry_after
+from data_prep.provider.received import NotFromApi, TransientError
 from data_prep.provider.transport import HttpStatusError, TransportError
 
 _PAUSE = 1.0
@@ -110,10 +111,12 @@ class BatchService:
             return Result(line.key, "unsent", error=line.error)
         if line.status != 200:
             return Result(line.key, "rejected", line.status, line.body)
-        completion = self._provider.read(line.body or b"")
-        if completion is None or completion.usage is None:
+        body = self._provider.read(line.body or b"")
+        if isinstance(body, TransientError | NotFromApi):
+            return Result(line.key, "rejected", 200, line.body, error=body.why)
+        if body.usage is None:
             return Result(line.key, "reply", 200, line.body, cost_nano=None)
-        usage = completion.usage
+        usage = body.usage
         cost = price.cost(usage.prompt, usage.cached, usage.output)
         return Result(line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost)
 

@@ -14,7 +14,6 @@ from data_prep.demo.config import DemoConfig
 from data_prep.expand.config import ImagesConfig
 from data_prep.expand.queries import QueryReply, TextRequest
 from data_prep.expand.requests import IMAGES, NO_PICTURE, ImageRequest
-from data_prep.provider.base import Completion, Usage
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.model_under_test import FreeRequest, UnderTest
 from data_prep.provider.openai import OpenAIProvider
@@ -96,32 +95,3 @@ def test_keys_and_bytes_of_image_requests_are_what_they_were() -> None:
 def test_digests_of_our_passes_are_what_they_were() -> None:
     found = {name: pass_digest(DemoConfig.load(f"configs/prep/{name}.yaml")) for name in ("default", "api_only", "world")}
     assert found == {"default": "60a17a6f50eeff6d", "api_only": "193e396f404da4b0", "world": "b61f5f528e14881d"}
-
-
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
-        (b"<html>502</html>", None),
-        (b'{"error": {"message": "busy"}}', None),
-        (b'{"choices": [{"message": {"con', Completion()),
-        (b'{"choices": [], "usage": {"prompt_tokens": "x", "completion_tokens": 1}}', Completion()),
-        (b"{" + b'"a":[' * 100_000, Completion()),
-        (
-            b'{"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],'
-            b' "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 15,'
-            b' "prompt_tokens_details": {"cached_tokens": 4}}}',
-            Completion("hi", None, "stop", Usage(9, 4, 6)),
-        ),
-        (
-            b'{"choices": [{"message": {"content": "", "refusal": "no"}, "finish_reason": "stop"}]}',
-            Completion("", "no", "stop"),
-        ),
-        (
-            b'{"choices": [{"message": {"content": "half"}, "finish_reason": "content_filter"}]}',
-            Completion(None, "content filter", "content_filter"),
-        ),
-        (b'{"usage": {"prompt_tokens": 1, "completion_tokens": 1e30}}', Completion()),
-    ],
-)
-def test_a_body_is_read_whatever_it_is(raw: bytes, expected: Completion | None) -> None:
-    assert OpenAIProvider().read(raw) == expected
