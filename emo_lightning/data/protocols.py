@@ -17,7 +17,7 @@ from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.models.families import Processor
 
 PairSample = tuple[Image.Image, str, bool, str]
-"""(image, description, filler)."""
+"""(image, description, filler, id)."""
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,7 @@ class Task(LightningModule, Generic[BatchT]):
 
     def _check_loss(self, total: Tensor, stage: str, keys: list[str]) -> None:
         if not self.some_may_diverge and not bool(total.detach().isfinite()):
-            what = f"the {'loss' if stage == 'train' else 'validation loss'} is {float(total)}"
+            what = f"the {'loss' if stage == 'train' else 'validation loss'} is {float(total.detach())}"
             raise NotFiniteError.at(what, self.global_step, keys)
 
     def _check_finite_gradients(self) -> None:
