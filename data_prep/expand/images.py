@@ -181,8 +181,8 @@ class Generator:
 
     def _item(self, row: Planned, key: str, image: CheckedImage, sha256: str, revised: str | None) -> Item:
         config = self.config
-        model, cost, text = self.ledger.read(
-            "SELECT model, cost_nano, text FROM calls JOIN prompts ON prompts.sha256 = prompt_sha256 "
+        model, party, cost, text = self.ledger.read(
+            "SELECT model, party, cost_nano, text FROM calls JOIN prompts ON prompts.sha256 = prompt_sha256 "
             "WHERE cache_key = ? AND state = 'reply'",
             (key,),
         )[0]
@@ -193,6 +193,7 @@ class Generator:
             "intended_emotion": row.emotion,
             "prompt": sent.pop("prompt"),
             "model": model,
+            "party": party,
             "request": sent,
             "call": key[:16],
             "cost_nano": cost,

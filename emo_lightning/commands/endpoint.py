@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
+from emo_lightning.core.replies import UNREADABLE, Reason
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
 from emo_lightning.data.images import grey
@@ -25,6 +26,8 @@ from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, 
 
 BUDGET_REACHED = 3
 """Exit status."""
+_REASONS: dict[str, Reason] = {"refused": "refused", "cut": "cut off"}
+"""Why there is no text, by the kind of the failure."""
 
 
 def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> int:
@@ -56,7 +59,7 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
         why = "the budget was reached" if answers.by_budget else "stopped"
         print(f"{why}: {left} questions are left; the same command goes on")
         return BUDGET_REACHED if answers.by_budget else 130
-    found = predictions(index, objectives, answers.replies, config)
+    found = predictions(index, objectives, answers.replies, config, answers.cut)
     files.append(0, [with_image_identity(prediction, record) for prediction, record in found])
     print(f"{summary_line(files.finish())}: {args.out}")
     missing = Counter(reply.kind for reply in answers.replies.values() if isinstance(reply, Failure))
@@ -128,7 +131,11 @@ def questions(
 
 
 def predictions(
-    index: TarIndex, objectives: Sequence[str], replies: Mapping[int, str | Failure], config: UnderTest
+    index: TarIndex,
+    objectives: Sequence[str],
+    replies: Mapping[int, str | Failure],
+    config: UnderTest,
+    cut: Set[int] = frozenset(),
 ) -> list[tuple[Prediction, Record]]:
     """The replies as predictions, each with its record; no reply at all stays None, with the reason in `provenance`.
 
@@ -137,6 +144,7 @@ def predictions(
         objectives: the same.
         replies: by the request's number: text, or why there is none.
         config: for the coordinates of boxes.
+        cut: numbers of the replies that ended at the limit of tokens.
     """
     codec = DeclaredBoxes(config.boxes, config.order, config.min_pixels, config.max_pixels)
     found = []
@@ -147,9 +155,13 @@ def predictions(
         for number in range(row * len(objectives), (row + 1) * len(objectives)):
             reply = replies[number]
             if isinstance(reply, str):
-                parts.append(parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec))
+                part = parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec)
+                if number in cut and UNREADABLE in part.provenance:
+                    part.provenance[UNREADABLE] = "cut off"
+                parts.append(part)
             else:
                 why: dict[str, object] = {"reply": None, "problems": [f"no reply ({reply.kind}): {reply.message}"]}
+                why[UNREADABLE] = _REASONS.get(reply.kind, "no reply")
                 parts.append(Prediction(id=record.id, width=record.width, height=record.height, provenance=why))
         found.append((merge_predictions(parts), record))
     return found

@@ -8,13 +8,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from emo_lightning.core.foreign import MAX_DEPTH, deeper_than
 
-Reason = Literal["empty", "thinking only", "cut off", "no JSON", "no object", "other keys", "ambiguous"]
-"""Why a reply cannot be read. `thinking only`: it ends before an answer begins. `cut off`: it ends within the JSON. `other keys`: an
-object without any key that was asked for. `ambiguous`: a key has two values."""
+Reason = Literal["empty", "thinking only", "cut off", "no JSON", "no object", "other keys", "ambiguous", "refused", "no reply"]
+"""Why an answer cannot be read. `thinking only`: it ends before an answer begins. `cut off`: it ends within the JSON, or the endpoint says
+so. `other keys`: an object without any key that was asked for. `ambiguous`: a key has two values. `refused` and `no reply`: the endpoint
+gave no text."""
+REASONS: tuple[Reason, ...] = get_args(Reason)
+UNREADABLE_ANSWERS = "unreadable: "
+"""Beginning of the keys that count unreadable answers by reason, in `table5.json`."""
+UNREADABLE = "unreadable"
+"""Key of a prediction's provenance (and of each of its `replies`) that holds the reason."""
 
 
 class UnreadableReplyError(ValueError):
@@ -66,7 +72,7 @@ def json_values(text: str) -> list[object]:
         UnreadableReplyError: there is none.
     """
     if not text.strip():
-        raise UnreadableReplyError(reason="empty", message="the reply is empty")
+        raise UnreadableReplyError(reason="empty", message="not JSON: the reply is empty")
     # A line break in a text is no JSON, and has one meaning. NaN is told from a number where numbers are read.
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=_object)
     try:
@@ -196,3 +202,15 @@ def _span_end(text: str, start: int) -> int | None:
             if depth == 0:
                 return token.end()
     return None
+
+
+def unreadable_reasons(provenance: Mapping[str, object]) -> list[Reason]:
+    """Why the answers behind a prediction cannot be read, one for each that cannot.
+
+    Args:
+        provenance: of a prediction, perhaps of another program.
+    """
+    replies = provenance.get("replies")
+    parts = [provenance, *(replies if isinstance(replies, list) else [])]
+    said = [part.get(UNREADABLE) for part in parts if isinstance(part, Mapping)]
+    return [reason for reason in REASONS for one in said if one == reason]

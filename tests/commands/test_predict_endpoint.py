@@ -68,7 +68,9 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: py
                 refusal["choices"][0]["message"] = {"content": None, "refusal": "no people"}
                 send(handler, 200, refusal)
             case 4:
-                send(handler, 200, completion(json.dumps(GOOD)[:15]))
+                cut = completion("Let me look at the image")
+                cut["choices"][0]["finish_reason"] = "length"
+                send(handler, 200, cut)
             case _:
                 send(handler, 200, completion("```json\n" + json.dumps(GOOD) + "\n```"))
 
@@ -100,6 +102,15 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: py
     arm = json.loads(capsys.readouterr().out)["arms"]["p"]
     assert arm["strict"]["parse_failure"] == 50
     assert arm["counts"]["unparsable_emotions"] == arm["counts"]["unparsable_intensities"] == 4
+    why = {key: count for key, count in arm["counts"].items() if key.startswith("unreadable")}
+    assert why == {"unreadable: cut off": 2, "unreadable: no JSON": 2, "unreadable: refused": 4}, (
+        "two questions about each image"
+    )
+    assert main(["eval", str(tmp_path / "p.jsonl"), tars]) == 0
+    shown = capsys.readouterr().out
+    cells = [[cell.strip() for cell in line.split("│") if cell.strip()] for line in shown.splitlines()]
+    assert ["refused", "4"] in cells
+    assert ["all", "8"] in cells
     truth = [index.record(i).emotion for i in range(8)]
     right = sum(said[index.record(i).id].emotion == "Awe" and truth[i] == "awe" for i in range(8))
     assert arm["strict"]["emotion_acc"] == pytest.approx(100 * right / 8)

@@ -600,6 +600,8 @@ def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
         "SLURM_JOB_NAME": "train",
         "SLURM_NTASKS": 2,
         "SLURM_NTASKS_PER_NODE": 2,
+        "SLURM_STEP_ID": 0,
+        "SLURM_STEP_NUM_TASKS": 2,
         "SLURM_NNODES": 1,
         "SLURM_NODEID": 0,
         "SLURM_NODELIST": "127.0.0.1",
