@@ -51,7 +51,7 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
         place = parts.scheme in _PORTS and parts.hostname and _place(parts)
         # As it is: another spelling of a signed address would not be what was signed.
         address = URL(url, encoded=True)
-        good = bool(place and address.host)
+        good = bool(place and address.host and url.isprintable() and " " not in url)
     # A bracket that is not closed, a port that is no number, a host that is none.
     except (ValueError, IndexError):
         good = False
