@@ -60,6 +60,8 @@ def page(browser: Browser) -> Iterator[Page]:
     def on_request(request: Request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:")):
             problems.append(request.url)
+        if "referer" in request.headers:
+            problems.append(f"the secret goes out in a Referer: {request.url}")
 
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", on_message)
@@ -334,3 +336,22 @@ def test_the_study_by_keyboard(page: Page, store: Store, log: ReviewLog, tmp_pat
     arousal = [cell(table, group, "arousal") for group in ("Original", "Ours")]
     means = sorted((row["mean"] or 0.0, row["answers"]) for row in arousal)
     assert means in ([(80.0, 5), (100.0, 6)], [(100 * 5 / 6, 6), (100.0, 5)]), "one no, the first answer"
+
+
+def test_two_tabs_show_what_the_other_has_decided_and_lose_no_text(page: Page, store: Store, log: ReviewLog) -> None:
+    session = ReviewSession(store, log, "ada", sample=None)
+    with serving(session) as server:
+        open_at(page, server.url, "toy-0005")
+        page.keyboard.press("m")
+        shown = session.item({"id": "toy-0005"})
+        decision = {"field": "description", "verdict": "wrong"}
+        session.decide({"id": "toy-0005", "digest": shown["digest"], "decisions": [decision]})
+        press(page, "7", "Enter")
+        page.wait_for_selector("#note.bad")
+        assert "Decided elsewhere since this page was shown: Description" in page.locator("#note").inner_text()
+        page.wait_for_selector('[data-field="description"].wrong')
+        assert "Not saved: fear" in page.locator('[data-field="emotion"]').inner_text()
+        assert len(log.reviews()) == 1
+        press(page, "m", "Enter")
+        page.wait_for_selector('[data-field="emotion"].mended')
+        assert log.reviews()[-1].value == "fear"
