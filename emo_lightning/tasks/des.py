@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import write_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
@@ -257,7 +258,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         folder = Path(self.out or self.trainer.default_root_dir) / HEAD_FOLDER
         head = DESHead(**self.head.config).to(self.head.layer_logits.dtype)
         best = best_checkpoint(self.trainer)
-        state = self.state_dict() if best is None else torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+        state = self.state_dict() if best is None else weights_of(read_checkpoint(best))
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         self.check_weights(head.state_dict())
         head.save_pretrained(folder)
