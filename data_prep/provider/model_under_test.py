@@ -24,7 +24,7 @@ from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.party import is_answered
-from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.prices import Price, load_prices, nano_per_token
 from data_prep.provider.received import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
@@ -46,7 +46,7 @@ class OwnPrice(Settings):
 
     def price(self) -> Price:
         """In nano-dollars per token."""
-        dear, cheap = (int(value * NANO / 1_000_000) for value in (self.output, self.input))
+        dear, cheap = (nano_per_token(value, "price") for value in (self.output, self.input))
         return Price(input=cheap, cached_input=cheap, output=dear, image=self.image)
 
 

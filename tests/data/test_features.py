@@ -148,7 +148,7 @@ def test_caches_that_are_not_whole_or_not_the_expected_are_refused(tmp_path: Pat
     for text, message in (
         ("{", "not JSON"),
         ("[]", "version is None"),
-        ('{"version": 1}', "found nothing; expected a whole number"),
+        ('{"version": 1}', "'world_size': found nothing"),
     ):
         index.write_text(text)
         with pytest.raises(FeatureError, match=rf"index-00000\.json: {message}"):
