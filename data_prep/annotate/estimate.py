@@ -21,6 +21,7 @@ from data_prep.provider.budget import NANO
 from data_prep.provider.caller import check_prices
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.follow_up import longer
+from data_prep.provider.party import is_answered
 from data_prep.provider.prices import Price, load_prices
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.reply_schema import Reply
@@ -213,5 +214,5 @@ def _answered(ledger: Ledger, config: PrepConfig, endpoint: EndpointConfig, todo
     if not any(state == "reply" for _, state, *_ in ledger.call_totals()):
         return 0
     prompt, reply = first_prompt(annotator)
-    keys = (Request(annotator, Picture(i.sha256, i.extension, bytes), prompt, (), reply).key for i in todo)
-    return sum(ledger.cached_reply(key) is not None for key in keys)
+    asked = (Request(annotator, Picture(i.sha256, i.extension, bytes), prompt, (), reply) for i in todo)
+    return sum(is_answered(ledger, request, config.endpoints) for request in asked)

@@ -69,10 +69,9 @@ class ImageRequest(Request):
         """The whole body, as the ledger keeps it."""
         return json.dumps(IMAGES.body(self.question()), ensure_ascii=False, sort_keys=True)
 
-    @property
-    def key(self) -> str:
-        """Under which the image is kept; the address of the endpoint is not part of it."""
-        return cache_key("", self.text, {}, self.endpoint.model, {"path": PATH})
+    def key_of(self, party: str | None) -> str:
+        """See `Request.key_of`."""
+        return cache_key("", self.text, {}, self.endpoint.model, {"path": PATH}, party=party)
 
     def question(self) -> Question:
         """The text, and size and seed among the parameters."""

@@ -275,7 +275,10 @@ class Attempts:
                 raise self.stop.fail(msg)
             return Retry(f"HTTP 200 with no answer in it: {body.why}"), 0
         kept, cost, tokens = await self._received(endpoint, raw, body, upper)
-        await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost)
+        model = provider.answered_model(raw)
+        await ledger.end_call(
+            call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost, answered_model=model
+        )
         self.tally.cost_nano += cost
         self.tally.estimated += tokens is None
         return kept, cost

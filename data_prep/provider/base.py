@@ -6,6 +6,7 @@ file with a subclass and a line in `registry.PROVIDERS`; `data_prep.provider` sa
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +17,11 @@ from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.received import Body
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
-FATAL = (401, 402, 403, 404)
-"""HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
+FATAL = (401, 402, 404)
+"""HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong. Not 403: with it
+providers also decline a single image. An endpoint that declines all of them ends the pass as well (`health`)."""
+_NAME = 200
+"""Characters of a model's name that are kept."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,10 @@ class Provider(ABC):
         Where it may be a reply that was billed and broke off, it is `Unusable`.
         """
 
+    def answered_model(self, raw: bytes) -> str | None:
+        """The model that a reply names as its own: behind one name may stand now this model, now that one. It raises nothing."""
+        return named_model(raw, "model")
+
     @abstractmethod
     def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
         """The most tokens of a reply that the parameters allow, thinking included; None where they set no limit."""
@@ -192,9 +200,19 @@ class Provider(ABC):
             raw: the body.
         """
         del raw
-        return status in FATAL
+        # A redirect is not followed with a body: the address is another one.
+        return status in FATAL or 300 <= status < 400
 
     def batches(self, connection: Connection) -> BatchApi | None:
         """Its Batch API; None where it has none."""
         del connection
         return None
+
+
+def named_model(raw: bytes, key: str) -> str | None:
+    """A key of a JSON body that holds the name of a model; None where there is no such name."""
+    try:
+        name = json.loads(raw)[key]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return name[:_NAME] if isinstance(name, str) and name.isprintable() and name.strip() else None

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TypedDict, TypeVar
 
+from data_prep.provider import party
 from data_prep.provider.attempts import Attempts
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
@@ -69,6 +70,7 @@ class Caller:
         self.budget = Budget(limit_nano, ledger.total_cost(), held)
         self.attempts = attempts(ledger, prices, endpoints, self.budget, self.tally, self.stop)
         self._resend_unknown = resend_unknown
+        self._endpoints = list(endpoints)
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
         self._recounted: set[str] = set()
 
@@ -94,7 +96,7 @@ class Caller:
         """As `ask`, for a request of any kind; `reply` is what its reply is read as."""
         failure, key, limits = Failure("invalid", "never asked"), "", request.endpoint.parameters
         for attempt in range(1, max_invalid + 2):
-            key = request.key
+            key = await self.key(request)
             raw = await self._paid_once(request, key)
             if isinstance(raw, Failure):
                 return raw, key
@@ -136,8 +138,23 @@ class Caller:
         else:
             following = longer(request, attempt, self.attempts.provider(request.endpoint))
         before = as_before(request, attempt, body)
-        known = self.ledger.is_known(before.key) and not (following and self.ledger.is_known(following.key))
+        known = self._is_known(before) and not (following and self._is_known(following))
         return before if known else following
+
+    def _is_known(self, request: Request) -> bool:
+        """Whether this question was answered, or may have been: sending it would buy it twice."""
+        return party.kept(self.ledger, request, self._endpoints) is not None
+
+    async def key(self, request: Request) -> str:
+        """Under which the ledger has a question, or will have it: replies of before parties were told apart are found (`party`)."""
+        await self._put_right(request, request.key_of(None))
+        found = party.kept(self.ledger, request, self._endpoints)
+        return request.key if found is None or (self._resend_unknown and found.state == "unknown") else found.key
+
+    def answered_model(self, endpoint: EndpointConfig, key: str) -> str | None:
+        """The model that a reply names."""
+        raw = self.ledger.cached_reply(key)
+        return None if raw is None else PROVIDERS[endpoint.provider].answered_model(raw)
 
     @staticmethod
     def read(endpoint: EndpointConfig, raw: bytes) -> Body:
@@ -170,12 +187,16 @@ class Caller:
             del self._in_flight[key]
 
     async def _from_ledger(self, request: Request, key: str) -> bytes | None:
-        """A reply that was paid for before. What an earlier version took for one, or for none, is put right."""
+        """A reply that was paid for before."""
+        await self._put_right(request, key)
+        return self.ledger.cached_reply(key)
+
+    async def _put_right(self, request: Request, key: str) -> None:
+        """What an earlier version took for a reply, or for none, and is not what it took it for."""
         if key not in self._recounted:
             self._recounted.add(key)
             provider, price = self.attempts.provider(request.endpoint), self.prices[request.endpoint.model]
             self.budget.correct(await recount(self.ledger, provider, price, key))
-        return self.ledger.cached_reply(key)
 
     async def buy(self, request: Request, key: str) -> bytes | Failure:
         """A reply that the ledger does not have."""

@@ -43,6 +43,10 @@ class Usage:
             return None
         return cls(prompt, min(cached, prompt), output)
 
+    def can_be_of(self, says_something: bool) -> bool:
+        """Whether a reply can have cost this: one with words in it was asked something, and wrote something."""
+        return not says_something or (self.prompt > 0 and self.output > 0)
+
 
 @dataclass(frozen=True)
 class PaidReply:
@@ -114,7 +118,7 @@ def paid(text: str | None, usage: Usage | None, *, refusal: str | None = None, c
     if cut:
         return CutByLength(shown, usage)
     if not shown.strip():
-        return Unusable(EMPTY, usage=usage)
+        return Unusable(EMPTY, shown, usage)
     if shown != text:
         # It cannot be kept as it was, and to put another character there would change what the model said.
         return Unusable("the reply holds half a character (a lone surrogate)", shown, usage)

@@ -6,11 +6,14 @@
 | `errors` | the base of every error that a user can mend |
 | `files` | files and folders that are whole or not there; JSON objects |
 | `images` | what an image file is decoded to |
+| `replies` | the JSON of an answer as models write it, and why one cannot be read |
 | `intervals` | the confidence interval of a share |
 | `progress` | progress bars of commands |
 | `colours` | colours and markers of the emotions |
 | `model_folders` | which model a path stands for: its base, its content hash, what it was made from |
 | `weight_files` | files of weights: whole, of the size that they claim |
+| `model_loading` | models of transformers, loaded whole or not at all |
+| `checkpoints` | checkpoints of a training, read without running code |
 | `hub` | whether a model can come from the hub |
 | `ranks` | this process among those that a launcher started |
 

@@ -6,12 +6,14 @@ One JSON object per image, the same in the ledger, in a tar and (leniently typed
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import parse_json, replacing
@@ -34,6 +36,7 @@ __all__ = [
     "Record",
     "SchemaError",
     "Triplet",
+    "check_pixels",
     "describe",
     "intensity_level",
     "read_jsonl",
@@ -106,6 +109,28 @@ def intensity_level(intensity: float) -> IntensityLevel:
     return "low" if whole <= 3 else "medium" if whole <= 7 else "high"
 
 
+def _no_text(value: object) -> object:
+    if isinstance(value, bool | str):
+        msg = f"found {str(value)[:80]!r}, which is {'text' if isinstance(value, str) else 'true or false'}; expected a number"
+        raise ValueError(msg)
+    return value
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = f"found {value}; expected a finite number"
+        raise ValueError(msg)
+    return _no_text(value)
+
+
+Number = Annotated[float, BeforeValidator(_finite)]
+"""A finite number: pydantic alone also takes true, "5" and NaN, and NaN passes every comparison."""
+Whole = Annotated[int, BeforeValidator(_finite)]
+"""As `Number`, and whole."""
+Said = Annotated[float, BeforeValidator(_no_text)]
+"""A number as a model gave it: NaN and infinities count as wrong answers, where they are scored."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -124,14 +149,14 @@ class Triplet(_Model):
         return f"{self.background} - {self.attribute} - {self.subject}"
 
 
-Box = tuple[float, float, float, float]
+Box = tuple[Number, Number, Number, Number]
 """`(x1, y1, x2, y2)` in pixels of the original image, x1 < x2, y1 < y2."""
 
 
 class Mask(_Model):
     """COCO run-length encoding, as `pycocotools.mask.encode` writes it (column-major counts as text)."""
 
-    size: tuple[int, int]
+    size: tuple[Whole, Whole]
     """(height, width) of the image."""
     counts: str
     """Lengths of runs, as COCO writes them."""
@@ -144,7 +169,7 @@ class GroundedObject(_Model):
     """What was looked for."""
     bbox: Box
     """(x1, y1, x2, y2) in pixels of the original image, x1 < x2, y1 < y2."""
-    score: float = Field(ge=0, le=1)
+    score: Number = Field(ge=0, le=1)
     """Confidence of the detector; 1 for a box that a data set or a person gave."""
     mask: Mask | None = None
     """The region's pixels."""
@@ -168,9 +193,9 @@ class Record(_Model):
     """Unique in a data set, and the name of the image and its record in a tar; no dot, no slash."""
     source: str
     """The data set or folder that the image comes from."""
-    width: int = Field(gt=0)
+    width: Whole = Field(gt=0)
     """Of the original image, in pixels."""
-    height: int = Field(gt=0)
+    height: Whole = Field(gt=0)
     """Of the original image, in pixels."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the image's bytes as stored in the tar."""
@@ -186,17 +211,17 @@ class Record(_Model):
     """Of the triplet."""
     emotion: Emotion | None = None
     """The category."""
-    emotion_scores: dict[Emotion, float] | None = None
+    emotion_scores: dict[Emotion, Number] | None = None
     """Distribution over the eight; sums to 1, absent categories are 0."""
-    confidence: float | None = Field(default=None, ge=0, le=1)
+    confidence: Number | None = Field(default=None, ge=0, le=1)
     """How clear the category is."""
-    intensity: int | None = Field(default=None, ge=1, le=10)
+    intensity: Whole | None = Field(default=None, ge=1, le=10)
     """How strong the emotion is."""
     intensity_level: IntensityLevel | None = None
     """low (1–3), medium (4–7) or high (8–10)."""
     objects: list[GroundedObject] = []
     """Grounded regions; those of the subject are `primary`."""
-    des: list[float] | None = None
+    des: list[Number] | None = None
     """The emotion embedding. In a tar it stands beside the record instead, as `.des.npy`."""
     provenance: dict[str, object] = {}
     """Where the annotation comes from: votes, models, revisions, licence. JSON of any shape."""
@@ -273,7 +298,9 @@ class Record(_Model):
         Raises:
             SchemaError: not JSON, or not a record; names `where`, the key and what was found.
         """
-        return _parse(cls, data, where)
+        record = _parse(cls, data, where)
+        check_pixels([record], where)
+        return record
 
 
 class PredictedObject(BaseModel):
@@ -282,9 +309,9 @@ class PredictedObject(BaseModel):
     model_config = ConfigDict(extra="ignore")
     phrase: str | None = None
     """What the model calls it."""
-    bbox: tuple[float, float, float, float]
+    bbox: tuple[Said, Said, Said, Said]
     """(x1, y1, x2, y2)."""
-    score: float | None = None
+    score: Said | None = None
     """Its confidence, where it gives one."""
     primary: bool = True
     """Whether it is the subject."""
@@ -297,8 +324,8 @@ class Prediction(BaseModel):
     id: str
     """Of the image; the other fields are those of `Record`, as the model gives them."""
     source: str | None = None
-    width: int | None = None
-    height: int | None = None
+    width: Whole | None = None
+    height: Whole | None = None
     sha256: str | None = None
     split: str | None = None
     description: str | None = None
@@ -306,12 +333,12 @@ class Prediction(BaseModel):
     attribute: str | None = None
     subject: str | None = None
     emotion: str | None = None
-    emotion_scores: dict[str, float] | None = None
-    confidence: float | None = None
-    intensity: float | None = None
+    emotion_scores: dict[str, Said] | None = None
+    confidence: Said | None = None
+    intensity: Said | None = None
     intensity_level: str | None = None
     objects: list[PredictedObject] = []
-    des: list[float] | None = None
+    des: list[Said] | None = None
     provenance: dict[str, object] = {}
 
     @classmethod
@@ -338,6 +365,26 @@ def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
         raise SchemaError(msg) from None
 
 
+def check_pixels(items: Sequence[Record | Prediction], where: str) -> None:
+    """Refuse boxes that are fractions of their image: they fit into it, and no comparison notices.
+
+    Args:
+        items: of one origin. A single box of one pixel in a corner is possible; that all boxes are is not.
+        where: file, and line or member, for the message.
+
+    Raises:
+        SchemaError: all boxes of all items lie within 0–1.
+    """
+    boxes = [(item.id, box.bbox) for item in items if (item.width or 2) > 1 and (item.height or 2) > 1 for box in item.objects]
+    numbers = [number for _, box in boxes for number in box]
+    # A model may well answer with the first pixel.
+    meant = any(isinstance(item, Record) for item in items) or any(number % 1 for number in numbers)
+    if numbers and meant and all(0 <= number <= 1 for number in numbers):
+        key, box = boxes[0]
+        msg = f"{where}: all boxes lie within 0–1, the first, of {key!r}: {list(box)}; expected (x1, y1, x2, y2) in pixels of the image"
+        raise SchemaError(msg)
+
+
 def _check_text(value: object, where: str) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
@@ -353,7 +400,8 @@ def describe(error: ValidationError) -> str:
     """
     first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "record"
-    found = "" if first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
+    secret = first["type"] == "extra_forbidden" and re.search("key|token|secret|passw|credential|auth", key, re.IGNORECASE)
+    found = "" if secret or first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     said = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], first["msg"])
     return f"key {key!r}: {said.removeprefix('Value error, ')}{found}{more}"

@@ -32,6 +32,11 @@ def test_every_configuration_loads_and_has_prices(path: Path) -> None:
         ({"margins": 0.1}, "'margins'"),
         ({"preferred": "emovit"}, "preferred 'emovit'"),
         ({"margin": 0.9}, "'margin'"),
+        ({"margin": "0.1"}, r"'margin': found '0\.1'; expected a number"),
+        ({"margin": True}, r"'margin': found True; expected a number"),
+        ({"margin": float("nan")}, r"'margin'"),
+        ({"splits": {"train": True, "val": 0, "test": 0}}, r"'splits\.train': found True; expected a number"),
+        ({"splits": {"train": float("nan"), "val": 0.5, "test": 0.5}}, r"'splits"),
         ({"critic": {"wieght": 1}}, r"'critic\.wieght'"),
         ({"splits": {"train": 0.5, "val": 0.1, "test": 0.1}}, "sum to 1"),
     ],
@@ -76,7 +81,7 @@ def test_prices_are_whole_nano_dollars(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(yaml.safe_dump({"models": {"m": {"input": 0.075, "cached_input": 0.03, "output": 10}}}))
     assert load_prices(path)["m"].cost(1000, 400, 7) == 600 * 75 + 400 * 30 + 7 * 10_000
-    path.write_text("models: {m: {input: 0.0001, output: 1}}")
+    path.write_text("models: {m: {input: -0.0001, output: 1}}")
     with pytest.raises(ConfigError, match=r"models\.m\.input"):
         load_prices(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def trained(folder: Path, *callbacks: Callback, length: Mapping[str, int], last:
         fast_dev_run=length.get("fast_dev_run", False),
     )
     keeper = watch(trainer, folder / "last.ckpt")
-    trainer.fit(Logged(), ckpt_path=last, weights_only=False)
+    trainer.fit(Logged(), ckpt_path=last, weights_only=True)
     keeper.check(trainer)
     return trainer
 

@@ -114,11 +114,14 @@ class BatchService:
         body = self._provider.read(line.body or b"")
         if isinstance(body, TransientError | NotFromApi):
             return Result(line.key, "rejected", 200, line.body, error=body.why)
+        model = self._provider.answered_model(line.body or b"")
         if body.usage is None:
-            return Result(line.key, "reply", 200, line.body, cost_nano=None)
+            return Result(line.key, "reply", 200, line.body, cost_nano=None, answered_model=model)
         usage = body.usage
         cost = price.cost(usage.prompt, usage.cached, usage.output)
-        return Result(line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost)
+        return Result(
+            line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost, answered_model=model
+        )
 
     async def sleep(self, seconds: float) -> None:
         """Wait.

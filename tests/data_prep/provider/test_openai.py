@@ -80,15 +80,17 @@ def short(data: bytes) -> str:
 def test_keys_and_bytes_of_requests_are_what_they_were(name: str) -> None:
     request, provider = REQUESTS[name], OpenAIProvider()
     body = json.dumps(provider.body(request.question())).encode()
-    line = OpenAIBatches(None, provider).line(request.question(), request.key)  # type: ignore[arg-type]  # no client is needed
-    found = (request.key[:16], short(body), short(line), short(request.text.encode()))
+    line = OpenAIBatches(None, provider).line(request.question(), request.key_of(None))  # type: ignore[arg-type]  # no client is needed
+    # By the key of before parties were part of it, replies of that time are found.
+    found = (request.key_of(None)[:16], short(body), short(line), short(request.text.encode()))
     assert found == KNOWN[name]
+    assert request.key == request.key_of(request.endpoint.party_name) != request.key_of(None)
 
 
 def test_keys_and_bytes_of_image_requests_are_what_they_were() -> None:
     request = ImageRequest.of(DRAWS, "a dog", 7)
     body = json.dumps(IMAGES.body(request.question())).encode()
-    found = (request.key[:16], short(body), short(request.text.encode()))
+    found = (request.key_of(None)[:16], short(body), short(request.text.encode()))
     assert found == ("f7d1d0cd656b8c1b", "f83fc1000098f998", "b60d0bd9a184b944")
 
 
