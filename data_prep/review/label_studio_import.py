@@ -26,7 +26,7 @@ from data_prep.review.label_studio import BOX_LABELS, Annotation, Part
 from data_prep.review.log import ReviewLog
 from data_prep.review.messages import RegionJSON
 from data_prep.review.session import check_name
-from emo_lightning.core.files import parse_json
+from emo_lightning.core.foreign import decode_json
 from emo_lightning.core.records import Record
 
 _SAME = 0.05
@@ -55,7 +55,7 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}"
         raise ReviewError(msg) from None
-    tasks = parse_json(text, path, ReviewError)
+    tasks = decode_json(text, path, ReviewError)
     if not isinstance(tasks, list):
         msg = f"{path}: expected a list of tasks (Label Studio's JSON export), found {type(tasks).__name__}"
         raise ReviewError(msg)

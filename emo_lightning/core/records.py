@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import parse_json, replacing
+from emo_lightning.core.files import replacing
+from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, as_number, decode_json, json_lines
+from emo_lightning.core.text import name_fault
 
 __all__ = [
     "BOX_TOLERANCE",
@@ -106,6 +108,15 @@ def intensity_level(intensity: float) -> IntensityLevel:
     return "low" if whole <= 3 else "medium" if whole <= 7 else "high"
 
 
+def _sides(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width), if a picture can have them: what is read later takes memory for each pixel."""
+    height, width = size
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        msg = f"{width}x{height}: expected sides of at least 1 and at most {MAX_PIXELS:,} pixels"
+        raise ValueError(msg)
+    return size
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -124,17 +135,35 @@ class Triplet(_Model):
         return f"{self.background} - {self.attribute} - {self.subject}"
 
 
-Box = tuple[float, float, float, float]
+def _number(value: object) -> object:
+    """Pydantic takes true for 1, "7" for 7 and NaN for a number."""
+    if as_number(value) is None:
+        msg = f"found {str(value)[:60]!r} ({type(value).__name__}); expected a finite number"
+        raise ValueError(msg)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+"""A finite float; no truth value, no text."""
+Whole = Annotated[int, BeforeValidator(_number)]
+"""A whole number; no truth value, no text."""
+
+Box = tuple[Number, Number, Number, Number]
 """`(x1, y1, x2, y2)` in pixels of the original image, x1 < x2, y1 < y2."""
 
 
 class Mask(_Model):
     """COCO run-length encoding, as `pycocotools.mask.encode` writes it (column-major counts as text)."""
 
-    size: tuple[int, int]
+    size: tuple[Whole, Whole]
     """(height, width) of the image."""
     counts: str
     """Lengths of runs, as COCO writes them."""
+
+    @field_validator("size")
+    @classmethod
+    def _can_be_drawn(cls, size: tuple[int, int]) -> tuple[int, int]:
+        return _sides(size)
 
 
 class GroundedObject(_Model):
@@ -144,7 +173,7 @@ class GroundedObject(_Model):
     """What was looked for."""
     bbox: Box
     """(x1, y1, x2, y2) in pixels of the original image, x1 < x2, y1 < y2."""
-    score: float = Field(ge=0, le=1)
+    score: Number = Field(ge=0, le=1)
     """Confidence of the detector; 1 for a box that a data set or a person gave."""
     mask: Mask | None = None
     """The region's pixels."""
@@ -168,9 +197,9 @@ class Record(_Model):
     """Unique in a data set, and the name of the image and its record in a tar; no dot, no slash."""
     source: str
     """The data set or folder that the image comes from."""
-    width: int = Field(gt=0)
+    width: Whole = Field(gt=0)
     """Of the original image, in pixels."""
-    height: int = Field(gt=0)
+    height: Whole = Field(gt=0)
     """Of the original image, in pixels."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the image's bytes as stored in the tar."""
@@ -186,17 +215,17 @@ class Record(_Model):
     """Of the triplet."""
     emotion: Emotion | None = None
     """The category."""
-    emotion_scores: dict[Emotion, float] | None = None
+    emotion_scores: dict[Emotion, Number] | None = None
     """Distribution over the eight; sums to 1, absent categories are 0."""
-    confidence: float | None = Field(default=None, ge=0, le=1)
+    confidence: Number | None = Field(default=None, ge=0, le=1)
     """How clear the category is."""
-    intensity: int | None = Field(default=None, ge=1, le=10)
+    intensity: Whole | None = Field(default=None, ge=1, le=10)
     """How strong the emotion is."""
     intensity_level: IntensityLevel | None = None
     """low (1–3), medium (4–7) or high (8–10)."""
     objects: list[GroundedObject] = []
     """Grounded regions; those of the subject are `primary`."""
-    des: list[float] | None = None
+    des: list[Number] | None = None
     """The emotion embedding. In a tar it stands beside the record instead, as `.des.npy`."""
     provenance: dict[str, object] = {}
     """Where the annotation comes from: votes, models, revisions, licence. JSON of any shape."""
@@ -210,6 +239,15 @@ class Record(_Model):
             raise ValueError(msg)
         return value
 
+    @field_validator("id", "source", "split")
+    @classmethod
+    def _names_no_place(cls, value: str) -> str:
+        # They become names of files, keys in tars and words on pages.
+        if fault := name_fault(value):
+            msg = f"{value[:80]!r} {fault}"
+            raise ValueError(msg)
+        return value
+
     @field_validator("emotion", mode="before")
     @classmethod
     def _emotion_by_name(cls, value: object) -> object:
@@ -218,13 +256,14 @@ class Record(_Model):
     @field_validator("emotion_scores")
     @classmethod
     def _scores_are_a_distribution(cls, scores: dict[Emotion, float] | None) -> dict[Emotion, float] | None:
-        if scores is not None and (min(scores.values(), default=0) < 0 or abs(sum(scores.values()) - 1) > 1e-3):
+        if scores is not None and not (min(scores.values(), default=0) >= 0 and abs(sum(scores.values()) - 1) <= 1e-3):
             msg = f"emotion_scores sum to {sum(scores.values()):.4f}; expected non-negative values that sum to 1"
             raise ValueError(msg)
         return scores
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        _sides((self.height, self.width))
         if self.intensity is not None and self.intensity_level not in (None, intensity_level(self.intensity)):
             msg = f"intensity {self.intensity} is not level {self.intensity_level!r} (low 1–3, medium 4–7, high 8–10)"
             raise ValueError(msg)
@@ -282,9 +321,9 @@ class PredictedObject(BaseModel):
     model_config = ConfigDict(extra="ignore")
     phrase: str | None = None
     """What the model calls it."""
-    bbox: tuple[float, float, float, float]
+    bbox: Box
     """(x1, y1, x2, y2)."""
-    score: float | None = None
+    score: Number | None = None
     """Its confidence, where it gives one."""
     primary: bool = True
     """Whether it is the subject."""
@@ -297,8 +336,8 @@ class Prediction(BaseModel):
     id: str
     """Of the image; the other fields are those of `Record`, as the model gives them."""
     source: str | None = None
-    width: int | None = None
-    height: int | None = None
+    width: Whole | None = None
+    height: Whole | None = None
     sha256: str | None = None
     split: str | None = None
     description: str | None = None
@@ -306,12 +345,12 @@ class Prediction(BaseModel):
     attribute: str | None = None
     subject: str | None = None
     emotion: str | None = None
-    emotion_scores: dict[str, float] | None = None
-    confidence: float | None = None
-    intensity: float | None = None
+    emotion_scores: dict[str, Number] | None = None
+    confidence: Number | None = None
+    intensity: Number | None = None
     intensity_level: str | None = None
     objects: list[PredictedObject] = []
-    des: list[float] | None = None
+    des: list[Number] | None = None
     provenance: dict[str, object] = {}
 
     @classmethod
@@ -325,9 +364,9 @@ _R = TypeVar("_R", Record, Prediction)
 
 
 def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
-    value = parse_json(data, where, SchemaError)
-    if model is Record:
-        _check_text(value, where)
+    # What a model has said may end in half a character, and its file was paid for; a record with one could not be written.
+    halves: Literal["refuse", "replace"] = "refuse" if model is Record else "replace"
+    value = decode_json(data, where, SchemaError, max_bytes=MAX_LINE_BYTES, half_characters=halves)
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -335,14 +374,6 @@ def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
         raise SchemaError(msg) from None
     except SchemaError as error:
         msg = f"{where}: {error}"
-        raise SchemaError(msg) from None
-
-
-def _check_text(value: object, where: str) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        msg = f"{where}: holds half a character (a lone surrogate, \\u{ord(error.object[error.start]):04x}), which no text file can hold"
         raise SchemaError(msg) from None
 
 
@@ -375,18 +406,8 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
         msg = f"{path}: cannot be read: {error.strerror or error}"
         raise SchemaError(msg) from None
     with lines:
-        number = 0
-        while True:
-            number += 1
-            try:
-                line = lines.readline()
-            except OSError as error:
-                msg = f"{path}:{number}: cannot be read: {error.strerror or error}"
-                raise SchemaError(msg) from None
-            if not line:
-                return
-            if line.strip():
-                yield model.from_json(line, f"{path}:{number}")
+        for where, line in json_lines(lines, path, SchemaError):
+            yield model.from_json(line, where)
 
 
 def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:

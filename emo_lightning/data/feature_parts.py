@@ -10,10 +10,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import parse_json
+from emo_lightning.core.files import MAX_OBJECT_BYTES
+from emo_lightning.core.foreign import decode_json, integer_of, list_of, read_capped, text_of
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.text import name_fault
 
 FORMAT_VERSION = 1
+_MOST_RANKS = 100_000
+_MOST_SAMPLES = 100_000_000
+"""Of one part."""
 
 
 class FeatureError(InputError):
@@ -107,16 +112,17 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
     with open_part(path) as file:
         text = (file.metadata() or {}).get("features")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-        offsets = file.get_tensor("offsets").tolist() if len(shapes.get("offsets", ())) == 1 else []
+        few = len(shapes.get("offsets", ())) == 1 and shapes["offsets"][0] <= _MOST_SAMPLES
+        offsets = file.get_tensor("offsets").tolist() if few else []
     if text is None:
         msg = f"{path}: not a feature part: its header has no key 'features'"
         raise FeatureError(msg)
     header = _versioned(path, text)
     try:
-        spec = FeatureSpec(*(header[name] for name in ("fingerprint", "num_layers", "hidden_size", "dtype")))
-        keys = list(header["keys"])
+        spec, keys = _spec_of(header)
         expected = _shapes(spec, len(keys), int(offsets[-1]) if offsets else 0)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    # A FeatureError is one; so is what Python says of a last offset that is no whole number.
+    except (ValueError, OverflowError) as error:
         msg = f"{path}: not the header of a feature part: {error}"
         raise FeatureError(msg) from None
     if wrong := [name for name, shape in expected.items() if shapes.get(name) != shape]:
@@ -125,6 +131,18 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
         msg = f"{path}: tensor {name!r} {found}; its header and offsets say {expected[name]}"
         raise FeatureError(msg)
     return spec, keys
+
+
+def _spec_of(header: dict[str, object]) -> tuple[FeatureSpec, list[str]]:
+    """What a part's header says of all parts, and the keys of its own samples."""
+    spec = FeatureSpec(
+        text_of(header.get("fingerprint"), "key 'fingerprint'", FeatureError),
+        integer_of(header.get("num_layers"), "key 'num_layers'", FeatureError, low=1),
+        integer_of(header.get("hidden_size"), "key 'hidden_size'", FeatureError, low=1),
+        text_of(header.get("dtype"), "key 'dtype'", FeatureError),
+    )
+    keys = list_of(header.get("keys"), "key 'keys'", FeatureError)
+    return spec, [text_of(key, "key 'keys'", FeatureError) for key in keys]
 
 
 def _shapes(spec: FeatureSpec, samples: int, tokens: int) -> dict[str, tuple[int, ...]]:
@@ -152,25 +170,31 @@ def read_index(path: Path) -> PartIndex:
     Raises:
         FeatureError: not JSON, of another version, or without one of the keys.
     """
-    found = _versioned(path, path.read_bytes())
-    try:
-        return {
-            "version": FORMAT_VERSION,
-            "rank": int(found["rank"]),
-            "world_size": int(found["world_size"]),
-            "parts": list(found["parts"]),
-        }
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        msg = f"{path}: not the index of a feature cache: {error}"
-        raise FeatureError(msg) from None
+    found = _versioned(path, read_capped(path, MAX_OBJECT_BYTES, FeatureError))
+    where = f"{path}: not the index of a feature cache"
+    ranks = integer_of(found.get("world_size"), f"{where}: key 'world_size'", FeatureError, low=1, high=_MOST_RANKS)
+    parts = [
+        text_of(part, f"{where}: key 'parts'", FeatureError)
+        for part in list_of(found.get("parts"), f"{where}: key 'parts'", FeatureError)
+    ]
+    for part in parts:
+        if fault := name_fault(part):
+            msg = f"{where}: key 'parts': {part[:80]!r} {fault}"
+            raise FeatureError(msg)
+    return {
+        "version": FORMAT_VERSION,
+        "rank": integer_of(found.get("rank"), f"{where}: key 'rank'", FeatureError, low=0, high=ranks - 1),
+        "world_size": ranks,
+        "parts": parts,
+    }
 
 
 def _versioned(path: Path, text: str | bytes) -> dict[str, Any]:
     """A JSON object of our version."""
-    found = parse_json(text, path, FeatureError)
+    found = decode_json(text, path, FeatureError)
     version = found.get("version") if isinstance(found, dict) else None
-    if not isinstance(found, dict) or version != FORMAT_VERSION:
-        msg = f"{path}: version is {version!r}; this program reads {FORMAT_VERSION}"
+    if not isinstance(found, dict) or version != FORMAT_VERSION or isinstance(version, bool):
+        msg = f"{path}: version is {version!r:.60}; this program reads {FORMAT_VERSION}"
         raise FeatureError(msg)
     return found
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -53,12 +54,34 @@ def load_network(kind: type[M], directory: str | Path) -> M:
     """
     config = _read_config(directory, kind)
     try:
+        _check_claims(kind, config, directory)
         network = kind(**config)
     except InputError as error:
         msg = f"{Path(directory) / CONFIG_NAME}: {error}"
         raise InputError(msg) from None
     load_weights(network, directory)
     return network.eval()
+
+
+def _check_claims(kind: type[nn.Module], config: Mapping[str, Any], directory: str | Path) -> None:
+    """Refuse a config that asks for a network larger than the weights beside it, before it takes memory.
+
+    Raises:
+        InputError: says how large.
+    """
+    path = Path(directory) / WEIGHTS_NAME
+    if not path.is_file():
+        return  # `load_weights` says so.
+    try:
+        with torch.device("meta"):
+            values = sum(tensor.numel() for tensor in kind(**config).state_dict().values())
+    # More elements than a tensor can count.
+    except (RuntimeError, OverflowError) as error:
+        msg = f"asks for tensors that cannot be: {str(error)[:200]}"
+        raise InputError(msg) from None
+    if values > (size := path.stat().st_size):
+        msg = f"asks for {values:,} values; {WEIGHTS_NAME} beside it has {size:,} bytes"
+        raise InputError(msg)
 
 
 def _read_config(directory: str | Path, kind: type[nn.Module]) -> dict[str, Any]:
