@@ -143,10 +143,20 @@ def _number(value: object) -> object:
     return value
 
 
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        msg = f"found {str(value)[:60]!r} ({type(value).__name__}); expected a number"
+        raise ValueError(msg)
+    return value
+
+
 Number = Annotated[float, BeforeValidator(_number)]
 """A finite float; no truth value, no text."""
 Whole = Annotated[int, BeforeValidator(_number)]
 """A whole number; no truth value, no text."""
+
+Said = Annotated[float, BeforeValidator(_no_truth_value)]
+"""What a model gave as a number: infinite or NaN too, which is counted as unparsable; no truth value, no text."""
 
 Box = tuple[Number, Number, Number, Number]
 """`(x1, y1, x2, y2)` in pixels of the original image, x1 < x2, y1 < y2."""
@@ -321,7 +331,7 @@ class PredictedObject(BaseModel):
     model_config = ConfigDict(extra="ignore")
     phrase: str | None = None
     """What the model calls it."""
-    bbox: Box
+    bbox: tuple[Said, Said, Said, Said]
     """(x1, y1, x2, y2)."""
     score: Number | None = None
     """Its confidence, where it gives one."""
@@ -347,7 +357,7 @@ class Prediction(BaseModel):
     emotion: str | None = None
     emotion_scores: dict[str, Number] | None = None
     confidence: Number | None = None
-    intensity: Number | None = None
+    intensity: Said | None = None
     intensity_level: str | None = None
     objects: list[PredictedObject] = []
     des: list[Number] | None = None
@@ -365,8 +375,16 @@ _R = TypeVar("_R", Record, Prediction)
 
 def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
     # What a model has said may end in half a character, and its file was paid for; a record with one could not be written.
-    halves: Literal["refuse", "replace"] = "refuse" if model is Record else "replace"
-    value = decode_json(data, where, SchemaError, max_bytes=MAX_LINE_BYTES, half_characters=halves)
+    # Nor may an intensity of 1e999, as a model has said it, cost the rest of its file: it is counted as unparsable.
+    ours = model is Record
+    value = decode_json(
+        data,
+        where,
+        SchemaError,
+        max_bytes=MAX_LINE_BYTES,
+        half_characters="refuse" if ours else "replace",
+        on_constant=None if ours else float,
+    )
     try:
         return model.model_validate(value)
     except ValidationError as error:

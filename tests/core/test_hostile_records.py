@@ -76,7 +76,7 @@ def test_json_that_no_record_can_be_is_refused_by_the_decoder(text: str) -> None
 
 def test_numbers_of_predictions_are_numbers_and_their_halves_of_characters_are_marked(tmp_path: Path) -> None:
     for changes in ({"intensity": True}, {"intensity": "7"}, {"confidence": True}, {"objects": [{"bbox": [True, 1, 2, 3]}]}):
-        with pytest.raises(SchemaError, match="expected a finite number"):
+        with pytest.raises(SchemaError, match=r"expected a (finite )?number"):
             Prediction.from_json(json.dumps({"id": "a", **changes}), "p.jsonl:1")
     (tmp_path / "p.jsonl").write_text('{"id": "a", "description": "cut \\ud83d"}\n')
     found = list(read_jsonl(tmp_path / "p.jsonl", Prediction))
