@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_prep.provider.config import BatchConfig, EndpointConfig, checked_address
+from data_prep.provider.config import BatchConfig, EndpointConfig
 from data_prep.settings import ConfigError, Settings, read_yaml, shipped
 from emo_lightning.core.records import SchemaError, describe
 
@@ -167,11 +167,10 @@ class PrepConfig(Settings):
 
     def at(self, base_url: str, api_key_env: str) -> Self:
         """The same pass with every endpoint at one address, e.g. that of the simulated annotators."""
-        move = {"base_url": checked_address(base_url), "api_key_env": api_key_env}
         return self.model_copy(
             update={
-                "annotators": [a.model_copy(update=move) for a in self.annotators],
-                "critic": self.critic.model_copy(update=move),
+                "annotators": [a.moved(base_url, api_key_env) for a in self.annotators],
+                "critic": self.critic.moved(base_url, api_key_env),
             }
         )
 

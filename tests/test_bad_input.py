@@ -274,13 +274,13 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "instantiate the backend tokenizer from one of: (1)"),
     "tokenizer_config a list": (rewrite("tokenizer_config.json", "[]"), "its processor cannot be read"),
     "processor a list": (rewrite("processor_config.json", "[]"), "its processor cannot be read"),
-    "config a list": (rewrite("config.json", "[]"), "is neither a model folder nor an id"),
+    "config a list": (rewrite("config.json", "[]"), "config.json: found a list; expected an object"),
     "another width": (changed_config(hidden_size=96), "its weights are not of the sizes that its config.json gives"),
     "width as text": (changed_config(hidden_size="x"), "Validation error for field 'hidden_size'"),
-    "no heads": (changed_config(num_attention_heads=0), "its weights are not of the sizes that its config.json gives"),
+    "no heads": (changed_config(num_attention_heads=0), "config.json: gives no model: integer division or modulo by zero"),
     "cut weights": (
         lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:900]),
-        "its weights cannot be read",
+        "model.safetensors: cut off, or no safetensors file",
     ),
 }
 
@@ -353,7 +353,7 @@ def test_numbers_out_of_range(
         ({"r": 0}, "no adapter of this base model: `r` should be a positive integer"),
         ({"r": "x"}, "no adapter of this base model"),
         ({"target_modules": "nothing"}, "no adapter of this base model"),
-        ({"peft_type": "FOO"}, "cannot be read: 'FOO'"),
+        ({"peft_type": "FOO"}, "key 'peft_type': found 'FOO'; expected 'LORA'"),
         ({"base_model_name_or_path": "/gone/base"}, "there is no folder '/gone/base'"),
         ({"base_model_name_or_path": None}, "key 'base_model_name_or_path' is empty"),
     ],

@@ -2,7 +2,7 @@
 
 The first round is counted exactly: a question that the ledger can answer costs nothing. What follows (the critic, revisions, replies
 off the schema) depends on replies that nobody has yet: it is projected from this store's own calls once there are enough of them,
-else from typical figures that stand here.
+else from typical token counts that stand here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from data_prep.emovit.votes import LocalVotes
 from data_prep.provider.budget import NANO
 from data_prep.provider.caller import check_prices
 from data_prep.provider.config import EndpointConfig
+from data_prep.provider.follow_up import longer
+from data_prep.provider.party import is_answered
 from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request
 from data_prep.settings import read_yaml
@@ -67,7 +70,7 @@ class Estimate:
     paid_nano: int
     """Paid on this store before."""
     measured: bool
-    """From this store's own calls, not from typical figures."""
+    """From this store's own calls, not from typical token counts."""
     prices: str
     """Where they come from."""
 
@@ -103,7 +106,7 @@ class Estimate:
             "  " + "  ".join(f"{c:<{w}}" if i < 2 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
             for row in rows
         ]
-        source = "this store's calls so far" if self.measured else "typical figures"
+        source = "this store's calls so far" if self.measured else "typical token counts"
         cached = sum(line.cached for line in self.lines)
         head = f"estimate for {self.images:,} images without an outcome, from {source}; the ledger answers {cached:,} questions"
         most = "no limit" if self.most_nano is None else f"at most ${self.most_nano / NANO:.2f}"
@@ -153,13 +156,10 @@ def _line(
     requests_per_item, prompt, output = _typical(ledger, endpoint, full_price, role, todo, done)
     requests = round((len(todo) - cached) * requests_per_item)
     rounds = 1 if role == "emotion" else 1 + config.max_revisions
-    bound = [
-        _bare(endpoint, item, role).upper_nano(price.model_copy(update={"image": full_price.image})) for item in todo[:_IMAGES]
-    ]
-    known = [b for b in bound if b is not None]
-    most = (
-        None if len(known) < len(bound) else round(mean(known) * len(todo)) * rounds * (1 + config.max_invalid) if known else 0
-    )
+    counted = price.model_copy(update={"image": full_price.image})
+    bounds = [_most(_bare(endpoint, item, role), counted, config.max_invalid) for item in todo[:_IMAGES]]
+    known = [b for b in bounds if b is not None]
+    most = None if len(known) < len(bounds) else round(mean(known) * len(todo)) * rounds if known else 0
     return Line(
         endpoint.name,
         endpoint.model,
@@ -171,6 +171,13 @@ def _line(
         requests * price.cost(prompt, 0, output),
         most,
     )
+
+
+def _most(request: Request, price: Price, max_invalid: int) -> int | None:
+    """The most that a question and all that is asked after it can cost: the first reply is cut, so the others have a higher limit."""
+    raised = longer(request, 1, PROVIDERS[request.endpoint.provider]) or request
+    first, others = request.upper_nano(price), raised.upper_nano(price)
+    return None if first is None or others is None else first + max_invalid * others
 
 
 def _typical(
@@ -207,5 +214,5 @@ def _answered(ledger: Ledger, config: PrepConfig, endpoint: EndpointConfig, todo
     if not any(state == "reply" for _, state, *_ in ledger.call_totals()):
         return 0
     prompt, reply = first_prompt(annotator)
-    keys = (Request(annotator, Picture(i.sha256, i.extension, bytes), prompt, (), reply).key for i in todo)
-    return sum(ledger.cached_reply(key) is not None for key in keys)
+    asked = (Request(annotator, Picture(i.sha256, i.extension, bytes), prompt, (), reply) for i in todo)
+    return sum(is_answered(ledger, request, config.endpoints) for request in asked)

@@ -51,7 +51,7 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
         config: of the pass.
         local: `LocalVotes.digest()`.
     """
-    ignored = {"base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
+    ignored = {"party", "base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
     parts: list[object] = [
         # An endpoint that speaks the usual API has the digest of before there was another one.
         e.model_dump(mode="json", exclude=ignored | ({"provider"} if e.provider == DEFAULT else set()))
@@ -59,6 +59,9 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
     ]
     parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
     parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, INVALID_REPLY]
+    # Models of one name at several parties were one before these were told apart: what was decided so is decided again.
+    models = {(e.model, e.party_name) for e in config.endpoints}
+    parts += [sorted(models)] if len(models) > len({model for model, _ in models}) else []
     # Where there is none, digests are what they were before local annotators existed.
     parts += [list(local)] if local else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -133,6 +136,9 @@ class ItemPass:
         if why := self.health.see(endpoint.name, key, answer):
             raise self.caller.stop.fail(why)
         row: SaidRow = {"annotator": endpoint.name, "model": endpoint.model, "round": revision, "call": key[:16]}
+        row["party"] = endpoint.party_name
+        if model := self.caller.answered_model(endpoint, key):
+            row["answered_model"] = model
         if isinstance(answer, Failure):
             if not answer.final:
                 raise ItemPendingError(answer.kind)

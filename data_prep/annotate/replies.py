@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from data_prep.provider.reply_schema import Reply
 from emo_lightning.core.records import Emotion, IntensityLevel
@@ -17,11 +17,18 @@ FIELDS = ("description", "triplet", "emotion", "intensity")
 """What the critic judges, each on its own."""
 
 
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        msg = "a boolean is no number"
+        raise ValueError(msg)
+    return value
+
+
 class EmotionVote(Reply):
     """An emotion and how clear it is (0–1)."""
 
     emotion: Emotion
-    confidence: float = Field(ge=0, le=1)
+    confidence: Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
 
     @field_validator("emotion", mode="before")
     @classmethod
@@ -48,7 +55,7 @@ class FullAnnotation(EmotionVote):
     background: _Words
     attribute: _Words
     subject: _Words
-    intensity: int = Field(ge=1, le=10)
+    intensity: Annotated[int, BeforeValidator(_no_boolean), Field(ge=1, le=10)]
 
 
 class CriticReply(Reply):

@@ -195,6 +195,8 @@ def _print_report(report: PassReport, store: Store, limit: int | None) -> None:
     )
     if tally.statuses:
         print("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
+    for how, times in sorted(tally.adapted.items()):
+        print(f"{how} ({times} answers said so)")
     for line in report.health.lines():
         print(line)
     if report.pending:

@@ -35,12 +35,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--name", help="name of the source in the records; only for folder and urls (default: folder, urls)")
     parser.add_argument("--licence", help="licence of all images, e.g. CC-BY-4.0")
     parser.add_argument(
-        "--refusals", metavar="FILE", help="write every refusal to this file, as JSON lines with file, line and reason"
+        "--refusals",
+        metavar="FILE",
+        help="write every refusal and every file passed over to this file, as JSON lines with file, line and reason",
     )
     from data_prep.sources.urls import UrlSource, add_download_arguments, download_limits
 
     add_download_arguments(parser)
     args = parser.parse_args(argv)
+    from data_prep.store.items import printable
     from data_prep.store.store import ImportReport, Store
 
     source = _source(args.source, args.licence, args.name)
@@ -61,6 +64,10 @@ def main(argv: list[str]) -> int:
         print(f"refused {refusal}", file=sys.stderr)
     if report.refused > len(report.refusals):
         print(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
+    for passed in report.passed_over_first:
+        print(f"passed over {passed}", file=sys.stderr)
+    if (named := sum(report.passed_over.values())) > len(report.passed_over_first):
+        print(f"… {named} files passed over in all; --refusals FILE names every one", file=sys.stderr)
     if not report.read and not report.known:
         msg = f"{args.path}: there is nothing of the source {args.source} in it"
         raise SourceError(msg)
@@ -70,9 +77,13 @@ def main(argv: list[str]) -> int:
         f"repeated rows {report.repeated}, refused {report.refused}"
     )
     for reason, count in report.reasons.most_common(_REASONS):
-        print(f"  {count} × {reason}")
+        print(f"  {count} × {printable(reason)}")
     if len(report.reasons) > _REASONS:
         print(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
+    if report.passed_over:
+        print(f"passed over {named} files that are none of the source's images")
+        for reason, count in report.passed_over.most_common(_REASONS):
+            print(f"  {count} × {printable(reason)}")
     return 0 if report.added or report.known else 2
 
 

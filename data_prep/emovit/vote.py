@@ -15,6 +15,10 @@ class SaidRow(TypedDict):
     annotator: str
     model: str
     round: int
+    party: NotRequired[str]
+    """Who was asked, with `model`: a name or an address."""
+    answered_model: NotRequired[str]
+    """The model that the reply names as its own."""
     call: NotRequired[str]
     """First digits of the cache key of a paid call."""
     reply: NotRequired[dict[str, object]]

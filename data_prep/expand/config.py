@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_prep.provider.budget import NANO
-from data_prep.provider.config import EndpointConfig, checked_address
+from data_prep.provider.config import EndpointConfig
 from data_prep.provider.prices import Price, load_prices
 from data_prep.settings import ConfigError, read_yaml, shipped
 from emo_lightning.core.records import describe
@@ -72,9 +72,8 @@ class ExpandConfig(BaseModel):
 
     def at(self, base_url: str) -> ExpandConfig:
         """The same with every endpoint at one address."""
-        move = {"base_url": checked_address(base_url)}
-        queries = self.queries and self.queries.model_copy(update=move)
-        return self.model_copy(update={"images": self.images.model_copy(update=move), "queries": queries})
+        queries = self.queries and self.queries.moved(base_url)
+        return self.model_copy(update={"images": self.images.moved(base_url), "queries": queries})
 
     @classmethod
     def load(cls, path: str | Path) -> ExpandConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from data_prep.sources.addresses import is_public
 from data_prep.sources.download import NotPublicError, guarded
@@ -11,6 +11,7 @@ from data_prep.sources.images import MAX_BYTES
 _GONE = (403, 404, 410)
 """What stores say of a signed address that has run out."""
 _CHUNK = 2**16
+_PORTS = {"http": 80, "https": 443}
 
 
 class FetchError(Exception):
@@ -21,10 +22,15 @@ class FetchError(Exception):
         self.gone = gone
 
 
+def _place(parts: SplitResult) -> tuple[str | None, int | None]:
+    """Host and port; an address is the endpoint's own only where both are."""
+    return parts.hostname, parts.port or _PORTS.get(parts.scheme)
+
+
 async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     """Bytes behind an address, at most `MAX_BYTES`. No key is sent, no redirect followed, and no proxy of the environment used.
 
-    Private, loopback and reserved addresses are refused, except on the host of the endpoint itself.
+    Private, loopback and reserved addresses are refused, except on the host and port of the endpoint itself.
 
     Args:
         url: as the endpoint named it.
@@ -38,18 +44,25 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     from yarl import URL
 
     shown = url[:200]
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        place = parts.scheme in _PORTS and parts.hostname and _place(parts)
+        # As it is: another spelling of a signed address would not be what was signed.
+        address = URL(url, encoded=True)
+        good = bool(place and address.host and url.isprintable() and " " not in url)
+    # A bracket that is not closed, a port that is no number, a host that is none.
+    except ValueError:
+        good = False
+    if not good:
         msg = f"{shown}: not an http address"
         raise FetchError(msg, gone=True)
-    ours = parts.hostname == urlsplit(base_url).hostname
+    ours = place == _place(urlsplit(base_url))
     connector = aiohttp.TCPConnector(socket_factory=None if ours else guarded(is_public))
     limits = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=limits) as session,
-            # As it is: another spelling of a signed address would not be what was signed.
-            session.get(URL(url, encoded=True), allow_redirects=False) as response,
+            session.get(address, allow_redirects=False) as response,
         ):
             if response.status != 200:
                 msg = f"{shown}: HTTP {response.status}"

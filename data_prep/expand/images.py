@@ -11,21 +11,18 @@ from dataclasses import dataclass, field
 
 from data_prep.expand.config import ExpandConfig, ImagePrice
 from data_prep.expand.fetch import FetchError, fetch_image
+from data_prep.expand.images_received import images_of, is_declined, read_images
 from data_prep.expand.plan import Plan, Planned
-from data_prep.expand.requests import ImageAttempts, ImageRequest, images_of, keep_bytes, kept_image
+from data_prep.expand.requests import ImageAttempts, ImageRequest, keep_bytes
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.failures import Failure, PassStoppedError, StopSignal
 from data_prep.provider.interrupt import stop_on_interrupt
+from data_prep.provider.received import CutByLength, PaidReply, Refusal
 from data_prep.sources.images import CheckedImage, ImageError, check_image
 from data_prep.store.group_commit import Statement
 from data_prep.store.rows import Item, item_id
 from data_prep.store.store import Store, StoreError
 
-_DECLINED = (
-    *("moderation", "content_policy", "content policy", "policy_violation", "content_filter", "contentfilter"),
-    *("safety", "sensitive", "risk", "inappropriate", "prohibited", "nsfw"),
-)
-"""Words by which providers say that they decline a text or its image; any other HTTP 4xx is our mistake, not the text's."""
 _MISTAKES = 5
 """Such answers without an image between them after which the run ends: it is not about one text."""
 
@@ -136,7 +133,7 @@ class Generator:
     def _judged(self, failure: Failure) -> Exception:
         if failure.kind != "refused":
             return _LeftOpenError(failure.kind, failure.message)
-        if any(word in failure.message.lower() for word in _DECLINED):
+        if is_declined(failure.message):
             return _ClosedError("refused", failure.message)
         self._mistakes += 1
         if self._mistakes >= _MISTAKES:
@@ -148,20 +145,18 @@ class Generator:
 
     async def _image(self, raw: bytes) -> tuple[CheckedImage, str, str | None]:
         """The image of a reply, its sha256 as kept, and the prompt as the endpoint revised it."""
-        entries = images_of(raw)
-        if not entries:
-            said = raw[:300].decode("utf-8", "replace")
-            declined = any(word in said.lower() for word in _DECLINED)
-            raise _ClosedError("refused" if declined else "invalid", f"no image in the reply: {said}")
-        entry = entries[0]
-        if entry.get("b64_json"):
-            name = kept_image(entry)
-            if name is None:
-                kind = "invalid"
-                raise _ClosedError(kind, "the image is not base64")
-            data = await asyncio.to_thread(self.store.image, *name)
+        body = read_images(raw)
+        entry = next((entry for entry in images_of(raw) if "odd" not in entry), None)
+        if entry is None:
+            assert not isinstance(body, PaidReply | CutByLength), "such a reply has an image"
+            raise _ClosedError("refused" if isinstance(body, Refusal) else "invalid", body.why)
+        if "kept" in entry:
+            data = await asyncio.to_thread(self.store.image, *entry["kept"])
+        elif "url" in entry:
+            data = await self._fetched(entry["url"])
         else:
-            data = await self._fetched(str(entry["url"]))
+            kind = "invalid"
+            raise _ClosedError(kind, "the image is not base64")
         self._mistakes = 0
         try:
             image = await asyncio.to_thread(check_image, data)
@@ -186,8 +181,8 @@ class Generator:
 
     def _item(self, row: Planned, key: str, image: CheckedImage, sha256: str, revised: str | None) -> Item:
         config = self.config
-        model, cost, text = self.ledger.read(
-            "SELECT model, cost_nano, text FROM calls JOIN prompts ON prompts.sha256 = prompt_sha256 "
+        model, party, cost, text = self.ledger.read(
+            "SELECT model, party, cost_nano, text FROM calls JOIN prompts ON prompts.sha256 = prompt_sha256 "
             "WHERE cache_key = ? AND state = 'reply'",
             (key,),
         )[0]
@@ -198,6 +193,7 @@ class Generator:
             "intended_emotion": row.emotion,
             "prompt": sent.pop("prompt"),
             "model": model,
+            "party": party,
             "request": sent,
             "call": key[:16],
             "cost_nano": cost,

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict, cast
 
 from data_prep.expand.config import ImagePrice, ImagesConfig
+from data_prep.expand.images_received import KEPT, billed_images, images_of, read_images
 from data_prep.provider.attempts import Attempts
-from data_prep.provider.base import Completion, Provider, Question, Turn
+from data_prep.provider.base import Provider, Question, Turn
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import StopSignal
 from data_prep.provider.openai import OpenAIProvider
+from data_prep.provider.openai_received import json_objects
 from data_prep.provider.prices import Price
+from data_prep.provider.received import Body, Paid, body_text
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.store.store import Store
+from emo_lightning.core.images import MAX_IMAGE_BYTES
 
 PATH = "/images/generations"
 NO_PICTURE = Picture("", "", bytes)
 _KEPT = "sha256:"
 
 
-class ImageEntry(TypedDict, total=False):
-    """One image of a reply: its bytes in base64, or the address where it lies."""
-
-    b64_json: str
-    url: str
-    revised_prompt: str
-
-
 class ImagesProvider(OpenAIProvider):
     """`POST {base_url}/images/generations`, as OpenAI serves it and others do."""
+
+    most_bytes = 2 * MAX_IMAGE_BYTES
+    """Base64 of an image, and what stands around it."""
 
     def path(self, model: str) -> str:
         """See `Provider`."""
@@ -48,10 +45,9 @@ class ImagesProvider(OpenAIProvider):
         """See `Provider`."""
         return {"model": question.model, "prompt": question.turns[0].parts[0], **question.parameters}
 
-    def read(self, raw: bytes) -> Completion:
-        """Whatever a 200 holds, an image may have been made: it is not asked for again."""
-        del raw
-        return Completion()
+    def read(self, raw: bytes) -> Body:
+        """See `Provider`."""
+        return read_images(raw)
 
 
 IMAGES = ImagesProvider()
@@ -73,10 +69,9 @@ class ImageRequest(Request):
         """The whole body, as the ledger keeps it."""
         return json.dumps(IMAGES.body(self.question()), ensure_ascii=False, sort_keys=True)
 
-    @property
-    def key(self) -> str:
-        """Under which the image is kept; the address of the endpoint is not part of it."""
-        return cache_key("", self.text, {}, self.endpoint.model, {"path": PATH})
+    def key_of(self, party: str | None) -> str:
+        """See `Request.key_of`."""
+        return cache_key("", self.text, {}, self.endpoint.model, {"path": PATH}, party=party)
 
     def question(self) -> Question:
         """The text, and size and seed among the parameters."""
@@ -109,53 +104,49 @@ class ImageAttempts(Attempts):
         del endpoint
         return IMAGES
 
-    async def _received(self, endpoint: EndpointConfig, raw: bytes, _: int | None) -> tuple[bytes, int, tuple[int, int] | None]:
+    async def _received(
+        self, endpoint: EndpointConfig, raw: bytes, body: Paid, upper: int | None
+    ) -> tuple[bytes, int, tuple[int, int] | None]:
+        del upper
         price = self.prices[endpoint.model]
         assert isinstance(price, ImagePrice)
-        images, usage = images_of(raw), image_usage(raw)
+        usage = None if body.usage is None else (body.usage.prompt, body.usage.output)
         # Megabytes of base64 do not belong into SQLite, and the bytes must be on disk before the row that names them.
         kept = await asyncio.to_thread(keep_images, self.store, raw)
-        return kept, price.charge(len(images), usage), usage or ((0, 0) if not price.by_tokens else None)
-
-
-def images_of(raw: bytes) -> list[ImageEntry]:
-    """Entries of a reply that carry an image (`b64_json`) or its address (`url`)."""
-    try:
-        data = json.loads(raw)["data"]
-        found = [entry for entry in data if isinstance(entry, dict) and (entry.get("b64_json") or entry.get("url"))]
-        return cast("list[ImageEntry]", found)
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
-def image_usage(raw: bytes) -> tuple[int, int] | None:
-    """(input, output) tokens of a reply, or None where it names none."""
-    try:
-        usage = json.loads(raw)["usage"]
-        return int(usage.get("input_tokens") or usage.get("prompt_tokens") or 0), int(usage["output_tokens"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return kept, price.charge(billed_images(raw, body), usage), usage or ((0, 0) if not price.by_tokens else None)
 
 
 def keep_images(store: Store, raw: bytes) -> bytes:
     """Write the images of a reply to the store under their sha256, whatever they hold.
 
     Returns:
-        The reply with `sha256:DIGEST.EXTENSION` in the place of each image. What is no base64 stays as it is.
+        The reply with `sha256:DIGEST.EXTENSION` in the place of each image, and the numbers of these entries under `KEPT`: a provider
+        may write such a text as well, and it must lead nowhere. What is no base64 stays as it is.
     """
-    entries = [e for e in images_of(raw) if e.get("b64_json")]
-    if not entries:
+    objects = json_objects(body_text(raw))
+    if not objects or not any("b64_json" in entry or "kept" in entry for entry in images_of(raw)):
         return raw
-    reply = json.loads(raw)
-    for entry in reply["data"]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("b64_json"), str):
-            continue
-        try:
-            data = base64.b64decode(entry["b64_json"].partition("base64,")[2] or entry["b64_json"], validate=True)
-        except binascii.Error:
-            continue
-        entry["b64_json"] = _KEPT + keep_bytes(store, data)
-    return json.dumps(reply, ensure_ascii=False).encode()
+    entries: list[object] = []
+    for one in objects:
+        images = next((one[key] for key in ("data", "images") if isinstance(one.get(key), list) and one[key]), [one])
+        assert isinstance(images, list)
+        entries += images
+    ours = []
+    for number, entry in enumerate(entries):
+        if isinstance(entry, dict) and isinstance(text := entry.get("b64_json"), str) and (data := _decoded(text)) is not None:
+            entry["b64_json"] = _KEPT + keep_bytes(store, data)
+            ours.append(number)
+    usage = next((one["usage"] for one in objects if one.get("usage") is not None), None)
+    reply = {key: value for key, value in objects[0].items() if key != "images"} | {"data": entries, "usage": usage, KEPT: ours}
+    # Half a character stays the escape that it was.
+    return json.dumps(reply, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return base64.b64decode(text.partition("base64,")[2] or text, validate=True)
+    except ValueError:
+        return None
 
 
 def keep_bytes(store: Store, data: bytes) -> str:
@@ -170,15 +161,6 @@ def keep_bytes(store: Store, data: bytes) -> str:
         finally:
             os.close(handle)
     return f"{sha256}.{extension}"
-
-
-def kept_image(entry: ImageEntry) -> tuple[str, str] | None:
-    """(sha256, extension) of an entry that `keep_images` wrote, or None."""
-    name = str(entry.get("b64_json") or "")
-    if not name.startswith(_KEPT):
-        return None
-    sha256, _, extension = name.removeprefix(_KEPT).partition(".")
-    return sha256, extension
 
 
 def sniff(data: bytes) -> str:

@@ -16,16 +16,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 
-from data_prep.provider.base import Provider
+from data_prep.provider.base import Provider, Question
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure, NotSentError, PassStoppedError, Retry, StopSignal
 from data_prep.provider.outage import Outage, in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateLimit, RateObserver, retry_after
+from data_prep.provider.received import NotFromApi, Paid, TransientError
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
 from data_prep.provider.statuses import RETRIED, UNKNOWN
+from data_prep.provider.taken_parameters import TakenParameters
 from data_prep.provider.transport import HttpAnswer, TransportError, without_key
 from data_prep.store.disk_space import DiskSpace
 from data_prep.store.ledger import Ledger
@@ -73,6 +75,7 @@ class Attempts:
         # An annotator and the critic may be the same model: a provider counts them as one.
         self.limits = {(e.base_url, e.model): RateLimit() for e in endpoints}
         self.outages = {(e.base_url, e.model): Outage(f"{e.name}: {e.base_url}") for e in endpoints}
+        self.taken = TakenParameters()
         # Back-off is spread so that many waiting callers do not come back at once; it decides nothing that is kept.
         self._random = random.Random()
 
@@ -112,7 +115,7 @@ class Attempts:
                 result = await self._attempt(request, key)
             if isinstance(result, bytes | Failure):
                 return result
-            tried += not outage.lasting
+            tried += not (outage.lasting or result.learnt)
             if tried >= endpoint.max_attempts:
                 break
             if result.wait is None:
@@ -135,6 +138,9 @@ class Attempts:
         began = outage.now()
         result = await self._in_time(request, key)
         match result:
+            case Retry(learnt=True):
+                limit.rate = outage.answered(began) or limit.rate
+                return result
             case Retry(problem=problem, unsent=unsent):
                 outage.failed(key, problem, limit.rate, connected=not unsent)
             case Failure(kind="unknown", message=problem):
@@ -186,7 +192,7 @@ class Attempts:
         """
         endpoint, ledger = request.endpoint, self.ledger
         # Reading and encoding an image would hold up every other request.
-        body = await asyncio.to_thread(self._body, request)
+        question, body = await asyncio.to_thread(self._body, request)
         call = await ledger.begin_call(**request.intent(key, upper))
         try:
             # Held while the request is on its way and no longer: another one may be sent while its reply is written.
@@ -202,9 +208,12 @@ class Attempts:
             if error.sent:
                 return await self._unknown(call, str(error)), None
             await ledger.end_call(call, "unsent", ended=time.time(), error=str(error), cost_nano=0)
+            if error.hopeless:
+                msg = f"{endpoint.name}: nothing can be sent to {endpoint.base_url}: {error}"
+                raise self.stop.fail(msg) from None
             return Retry(str(error), unsent=True), 0
         except TimeoutError:
-            # The client's own limit begins anew with every byte that arrives.
+            # A connection that keeps no limit of its own.
             return await self._unknown(call, f"no whole answer within {endpoint.timeout:g} s"), None
         answer = replace(answer, body=without_key(answer.body, self._api_keys[endpoint.name]))
         if 200 <= answer.status < 300:
@@ -213,10 +222,25 @@ class Attempts:
         if answer.status in UNKNOWN:
             return await self._unknown(call, f"HTTP {answer.status}"), None
         await ledger.end_call(call, "rejected", ended=time.time(), status=answer.status, raw=answer.body, cost_nano=0)
+        if self.learn(endpoint, answer, question):
+            return Retry(f"HTTP {answer.status}: {answer.shown()}", wait=0.0, learnt=True), 0
         return self._judge(endpoint, answer), 0
 
-    def _body(self, request: Request) -> Mapping[str, object]:
-        return self.provider(request.endpoint).body(request.question())
+    def question(self, request: Request) -> Question:
+        """As it is sent: with the parameters that the model takes; reads the image."""
+        question = request.question()
+        return replace(question, parameters=self.taken.fit(request.endpoint, question.parameters))
+
+    def learn(self, endpoint: EndpointConfig, answer: HttpAnswer, question: Question) -> bool:
+        """Whether an answer declines a parameter, and the same question can be asked without it."""
+        learnt = self.taken.learn(endpoint, self.provider(endpoint), answer, question)
+        if learnt is not None:
+            self.tally.adapted[learnt[0]] += 1
+        return learnt is not None
+
+    def _body(self, request: Request) -> tuple[Question, Mapping[str, object]]:
+        question = self.question(request)
+        return question, self.provider(request.endpoint).body(question)
 
     async def _post(
         self, endpoint: EndpointConfig, body: Mapping[str, object], limit: RateObserver, ticket: float
@@ -242,12 +266,19 @@ class Attempts:
 
     async def _keep(self, endpoint: EndpointConfig, call: int, raw: bytes, upper: int | None) -> tuple[bytes | Retry, int]:
         """Write what a 200 brought."""
-        ledger = self.ledger
-        if self.provider(endpoint).read(raw) is None:
+        ledger, provider = self.ledger, self.provider(endpoint)
+        body = provider.read(raw)
+        if isinstance(body, TransientError | NotFromApi):
             await ledger.end_call(call, "rejected", ended=time.time(), status=200, raw=raw, cost_nano=0)
-            return Retry(f"HTTP 200 with no answer in it: {raw[:300].decode('utf-8', 'replace')}"), 0
-        kept, cost, tokens = await self._received(endpoint, raw, upper)
-        await ledger.end_call(call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost)
+            if provider.is_fatal(200, raw):
+                msg = f"{endpoint.name}: {endpoint.base_url} answers for model {endpoint.model!r}: {body.why}"
+                raise self.stop.fail(msg)
+            return Retry(f"HTTP 200 with no answer in it: {body.why}"), 0
+        kept, cost, tokens = await self._received(endpoint, raw, body, upper)
+        model = provider.answered_model(raw)
+        await ledger.end_call(
+            call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost, answered_model=model
+        )
         self.tally.cost_nano += cost
         self.tally.estimated += tokens is None
         return kept, cost
@@ -258,10 +289,10 @@ class Attempts:
         return Failure("unknown", cause)
 
     async def _received(
-        self, endpoint: EndpointConfig, raw: bytes, upper: int | None
+        self, endpoint: EndpointConfig, raw: bytes, body: Paid, upper: int | None
     ) -> tuple[bytes, int, tuple[int, int] | None]:
         """What the ledger keeps of a reply, its cost in nano-dollars, and its tokens (None: it names none)."""
-        return raw, *price_reply(self.provider(endpoint), raw, self.prices[endpoint.model], upper)
+        return raw, *price_reply(body, self.prices[endpoint.model], upper)
 
     def _judge(self, endpoint: EndpointConfig, answer: HttpAnswer) -> Failure | Retry:
         status, said = answer.status, answer.shown()
@@ -281,13 +312,12 @@ class Attempts:
         return Retry(f"HTTP {status}: {said}", wait)
 
 
-def price_reply(provider: Provider, raw: bytes, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:
+def price_reply(body: Paid, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:
     """Nano-dollars of a reply and its (prompt, output) tokens.
 
     A reply that names no usage is counted at the bound of its request, so that a budget holds; its tokens are None.
     """
-    completion = provider.read(raw)
-    if completion is None or completion.usage is None:
+    usage = body.usage
+    if usage is None:
         return upper or 0, None
-    usage = completion.usage
     return price.cost(usage.prompt, usage.cached, usage.output), (usage.prompt, usage.output)

@@ -6,6 +6,7 @@ file with a subclass and a line in `registry.PROVIDERS`; `data_prep.provider` sa
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.transport import Connection, HttpConnection
+from data_prep.provider.received import Body
+from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 FATAL = (401, 402, 403, 404)
 """HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
-MOST_TOKENS = 10**9
-"""Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
+_NAME = 200
+"""Characters of a model's name that are kept."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +58,6 @@ class Question:
     """None for free text."""
     parameters: Mapping[str, object]
     """As the configuration has them, in the provider's own names."""
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Tokens that a reply was billed for."""
-
-    prompt: int
-    cached: int
-    """Of the prompt."""
-    output: int
-    """Thinking included."""
-
-    @classmethod
-    def plausible(cls, prompt: int, cached: int, output: int) -> Usage | None:
-        """What a reply claims; None where it cannot be true, as a negative count or more than `MOST_TOKENS`."""
-        if not (0 <= prompt <= MOST_TOKENS and 0 <= output <= MOST_TOKENS and cached >= 0):
-            return None
-        return cls(prompt, min(cached, prompt), output)
-
-
-@dataclass(frozen=True)
-class Completion:
-    """What the body of a reply says."""
-
-    text: str | None = None
-    refusal: str | None = None
-    """Why the model declines."""
-    finish_reason: str | None = None
-    usage: Usage | None = None
-    """None where it names none that can be true: the reply counts as the most that its request can cost."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +132,8 @@ class Provider(ABC):
 
     name: ClassVar[str]
     """Of the key `provider` of an endpoint."""
+    most_bytes: ClassVar[int] = MOST_BYTES
+    """Of one answer."""
 
     @abstractmethod
     def path(self, model: str) -> str:
@@ -174,21 +148,43 @@ class Provider(ABC):
         """The JSON body of a question."""
 
     @abstractmethod
-    def read(self, raw: bytes) -> Completion | None:
-        """The body of an answer with status 200. It raises nothing, whatever the bytes are.
+    def read(self, raw: bytes) -> Body:
+        """What the body of an answer with status 200 is (`received`). It raises nothing, whatever the bytes are.
 
-        Returns:
-            None where it certainly is no reply and was not billed: the page of a proxy, an error under status 200. Where it may be
-            one that was cut off, an empty `Completion`.
+        Where it may be a reply that was billed and broke off, it is `Unusable`.
         """
+
+    def answered_model(self, raw: bytes) -> str | None:
+        """The model that a reply names as its own: behind one name may stand now this model, now that one. It raises nothing."""
+        return named_model(raw, "model")
 
     @abstractmethod
     def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
         """The most tokens of a reply that the parameters allow, thinking included; None where they set no limit."""
 
+    def longer(self, parameters: Mapping[str, object]) -> Mapping[str, object] | None:
+        """The same with the limit of a reply raised, for one that was cut by it; None: a cut reply is not asked for again."""
+        del parameters
+        return None
+
+    def without(self, status: int, raw: bytes, parameters: Mapping[str, object]) -> tuple[str, str | None] | None:
+        """What to do with a parameter that the model does not take, by the answer that says so.
+
+        Args:
+            status: other than 200.
+            raw: the body.
+            parameters: that were sent.
+
+        Returns:
+            The parameter, and the name that it is to be sent under instead (None: it is left out). None where the answer says nothing
+            of that kind.
+        """
+        del status, raw, parameters
+        return None
+
     def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
         """A connection to an endpoint: JSON over HTTP with `headers`, unless a provider has a client of its own."""
-        return HttpConnection(base_url, self.headers(api_key), timeout)
+        return HttpConnection(base_url, self.headers(api_key), timeout, secret=api_key, most=self.most_bytes)
 
     def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
         """What an answer's headers say is left of the rate limits; without them the rate is found from refusals (429) alone."""
@@ -209,3 +205,12 @@ class Provider(ABC):
         """Its Batch API; None where it has none."""
         del connection
         return None
+
+
+def named_model(raw: bytes, key: str) -> str | None:
+    """A key of a JSON body that holds the name of a model; None where there is no such name."""
+    try:
+        name = json.loads(raw)[key]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return name[:_NAME] if isinstance(name, str) and name.isprintable() and name.strip() else None

@@ -28,6 +28,8 @@ class Tally:
     over_bound: int = 0
     """Replies that cost more than was held for them: the price table counts the images of their model wrongly."""
     cost_nano: int = 0
+    adapted: Counter[str] = field(default_factory=Counter)
+    """Parameters that a model declined and was asked again without, in words: answers that said so."""
     statuses: Counter[int] = field(default_factory=Counter)
     """HTTP statuses other than 200."""
 
@@ -88,6 +90,11 @@ class Budget:
             await self._changed.wait()
         self.hold(upper)
         return True
+
+    def correct(self, change: int) -> None:
+        """Money of earlier runs was counted wrongly: add nano-dollars to what is paid."""
+        self.paid += change
+        self._changed.set()
 
     def settle(self, model: str, upper: int, cost: int | None) -> bool:
         """A request has ended: `cost` is what it was paid, None that it is not known (its bound stays held).

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TypedDict, TypeVar
 
+from data_prep.provider import party
 from data_prep.provider.attempts import Attempts
-from data_prep.provider.base import Completion
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure, StopSignal
+from data_prep.provider.follow_up import as_before, follow_up, longer
 from data_prep.provider.prices import Price
+from data_prep.provider.received import Body, CutByLength, NotFromApi, PaidReply, Refusal, TransientError, Unusable
+from data_prep.provider.recount import recount
 from data_prep.provider.registry import PROVIDERS
-from data_prep.provider.reply_schema import INVALID_REPLY, InvalidReplyError, Reply, parse_reply
-from data_prep.provider.request import LaterTurn, Picture, Request
+from data_prep.provider.reply_schema import InvalidReplyError, Reply, parse_reply, parse_strictly
+from data_prep.provider.request import Picture, Request
 from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
 
 _T = TypeVar("_T", bound=Reply)
-
-_SHOWN_AGAIN = 10_000
-"""Characters of a bad reply that are sent back with what is wrong: an endless one would cost as much again."""
 
 
 class CallerOptions(TypedDict):
@@ -71,7 +70,9 @@ class Caller:
         self.budget = Budget(limit_nano, ledger.total_cost(), held)
         self.attempts = attempts(ledger, prices, endpoints, self.budget, self.tally, self.stop)
         self._resend_unknown = resend_unknown
+        self._endpoints = list(endpoints)
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
+        self._recounted: set[str] = set()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -82,8 +83,8 @@ class Caller:
     ) -> tuple[_T | Failure, str]:
         """One validated reply about one image, and the cache key of the call that gave it.
 
-        A reply that does not follow the schema is kept and paid for, and asked again with the validation error at most
-        `max_invalid` times.
+        A reply that does not follow the schema is kept and paid for, and asked again with what was wrong at most `max_invalid`
+        times; one that was cut by its limit of tokens is asked again once, with a higher one (`follow_up`).
 
         Raises:
             CallError: the endpoint can answer no request at all.
@@ -93,37 +94,75 @@ class Caller:
 
     async def ask_request(self, request: Request, reply: type[_T], *, max_invalid: int) -> tuple[_T | Failure, str]:
         """As `ask`, for a request of any kind; `reply` is what its reply is read as."""
-        error = ""
-        key = ""
+        failure, key, limits = Failure("invalid", "never asked"), "", request.endpoint.parameters
         for attempt in range(1, max_invalid + 2):
-            key = request.key
+            key = await self.key(request)
             raw = await self._paid_once(request, key)
             if isinstance(raw, Failure):
                 return raw, key
-            message = self.read(request.endpoint, raw)
-            if message.refusal:
-                return Failure("refused", message.refusal), key
-            try:
-                return parse_reply(reply, message.text), key
-            except InvalidReplyError as problem:
-                error = str(problem)
-                self.tally.invalid += 1
-            # Only the last bad reply is shown again: a growing conversation would grow the bill. The number makes a second try
-            # a new question even where the model repeats itself.
-            turns: tuple[LaterTurn, ...] = (
-                {"role": "assistant", "content": (message.text or "")[:_SHOWN_AGAIN]},
-                {"role": "user", "content": INVALID_REPLY.format(attempt=attempt, error=error)},
-            )
-            request = replace(request, turns=turns)
-        return Failure("invalid", error), key
+            match self.read(request.endpoint, raw):
+                case TransientError(why) | NotFromApi(why):
+                    return Failure("gave_up", why), key
+                case Refusal(why):
+                    return Failure("refused", why), key
+                case body:
+                    answer = _parsed(reply, body)
+            if not isinstance(answer, Failure):
+                return answer, key
+            self.tally.invalid += 1
+            failure = answer
+            raised = request.endpoint.parameters != limits
+            if attempt > max_invalid or (following := self._following(request, attempt, body, failure, raised)) is None:
+                break
+            request = following
+        return failure, key
+
+    def _following(
+        self, request: Request, attempt: int, body: PaidReply | Unusable | CutByLength, failure: Failure, raised: bool
+    ) -> Request | None:
+        """The next question after a reply that cannot be used; None where nothing would be gained by one.
+
+        Args:
+            request: that was answered.
+            attempt: number of the reply.
+            body: the reply.
+            failure: what is wrong with it.
+            raised: whether its limit of tokens is a raised one.
+        """
+        following: Request | None
+        if not isinstance(body, CutByLength):
+            following = follow_up(request, attempt, body, failure.message)
+        elif raised:
+            # Cut all the same: a limit that grows for ever has no use.
+            following = None
+        else:
+            following = longer(request, attempt, self.attempts.provider(request.endpoint))
+        before = as_before(request, attempt, body)
+        known = self._is_known(before) and not (following and self._is_known(following))
+        return before if known else following
+
+    def _is_known(self, request: Request) -> bool:
+        """Whether this question was answered, or may have been: sending it would buy it twice."""
+        return party.kept(self.ledger, request, self._endpoints) is not None
+
+    async def key(self, request: Request) -> str:
+        """Under which the ledger has a question, or will have it: replies of before parties were told apart are found (`party`)."""
+        await self._put_right(request, request.key_of(None))
+        found = party.kept(self.ledger, request, self._endpoints)
+        return request.key if found is None or (self._resend_unknown and found.state == "unknown") else found.key
+
+    def answered_model(self, endpoint: EndpointConfig, key: str) -> str | None:
+        """The model that a reply names."""
+        raw = self.ledger.cached_reply(key)
+        return None if raw is None else PROVIDERS[endpoint.provider].answered_model(raw)
 
     @staticmethod
-    def read(endpoint: EndpointConfig, raw: bytes) -> Completion:
-        """What a reply says; a body that is none counts as an empty text (it was paid all the same)."""
-        return PROVIDERS[endpoint.provider].read(raw) or Completion()
+    def read(endpoint: EndpointConfig, raw: bytes) -> Body:
+        """What a body is."""
+        return PROVIDERS[endpoint.provider].read(raw)
 
     async def _paid_once(self, request: Request, key: str) -> bytes | Failure:
-        if (raw := self.ledger.cached_reply(key)) is not None:
+        if (raw := await self._from_ledger(request, key)) is not None:
             self.tally.cached += 1
             return raw
         if key in self._in_flight:
@@ -147,9 +186,39 @@ class Caller:
         finally:
             del self._in_flight[key]
 
+    async def _from_ledger(self, request: Request, key: str) -> bytes | None:
+        """A reply that was paid for before."""
+        await self._put_right(request, key)
+        return self.ledger.cached_reply(key)
+
+    async def _put_right(self, request: Request, key: str) -> None:
+        """What an earlier version took for a reply, or for none, and is not what it took it for."""
+        if key not in self._recounted:
+            self._recounted.add(key)
+            provider, price = self.attempts.provider(request.endpoint), self.prices[request.endpoint.model]
+            self.budget.correct(await recount(self.ledger, provider, price, key))
+
     async def buy(self, request: Request, key: str) -> bytes | Failure:
         """A reply that the ledger does not have."""
         return await self.attempts.run(request, key)
+
+
+def _parsed(reply: type[_T], body: PaidReply | Unusable | CutByLength) -> _T | Failure:
+    """The reply as a value, or why it is none."""
+    if isinstance(body, Unusable):
+        return Failure("invalid", body.why)
+    if isinstance(body, PaidReply):
+        try:
+            return parse_reply(reply, body.text)
+        except InvalidReplyError as problem:
+            return Failure("invalid", str(problem))
+    try:
+        # Some servers say `length` of a reply that is whole.
+        return parse_strictly(reply, body.text)
+    except InvalidReplyError:
+        return Failure(
+            "cut", "the reply was cut off at the limit of tokens, thinking included (max_completion_tokens or max_tokens)"
+        )
 
 
 def check_prices(prices: Mapping[str, Price], endpoints: list[EndpointConfig], *, bounded: bool) -> None:

@@ -31,6 +31,23 @@ def checked_address(url: str) -> str:
     return url
 
 
+def address_name(base_url: str) -> str:
+    """An address as a name that stays the same however it is written: host, port where it is not the usual one, and path.
+
+    Args:
+        base_url: that `checked_address` has seen; what is none is its own name.
+    """
+    try:
+        parts = urlsplit(base_url)
+        port = parts.port
+    except ValueError:
+        return base_url
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host.rstrip(".")
+    return f"{host}{'' if port in (None, usual) else f':{port}'}{parts.path.rstrip('/')}"
+
+
 class EndpointConfig(Settings):
     """One model behind a paid endpoint."""
 
@@ -42,6 +59,9 @@ class EndpointConfig(Settings):
     """Name sent to the endpoint, and the key in the price table."""
     base_url: str
     """Address of the API; the provider adds the path of a question."""
+    party: str | None = Field(default=None, min_length=1, max_length=200)
+    """Who answers, as a name that outlives an address: replies are kept under it. None: the address. Two servers are two
+    parties, also with one model name."""
     api_key_env: str
     """Environment variable that holds the key; the key itself is never written anywhere."""
     parameters: dict[str, object] = Field(default={})
@@ -84,6 +104,16 @@ class EndpointConfig(Settings):
     def max_output_tokens(self) -> int | None:
         """The most tokens of a reply, thinking included; None where `parameters` set no limit."""
         return PROVIDERS[self.provider].max_output_tokens(self.parameters)
+
+    @property
+    def party_name(self) -> str:
+        """Who answers, with `model`: part of what a reply is kept under."""
+        return self.party or address_name(self.base_url)
+
+    def moved(self, base_url: str, api_key_env: str | None = None) -> Self:
+        """The same endpoint at another address, for a simulated server or a gateway: it stays the party that it was."""
+        move = {"party": self.party_name, "base_url": checked_address(base_url), "api_key_env": api_key_env or self.api_key_env}
+        return self.model_copy(update=move)
 
     def api_key(self) -> str:
         """The key from the environment.

@@ -23,7 +23,8 @@ class CallError(UserError, RuntimeError):
 class Failure:
     """Why there is no reply.
 
-    kind: `invalid` (asked again as often as allowed), `refused` (the model or the endpoint declines this image), `unknown`
+    kind: `invalid` (asked again as often as allowed), `cut` (it ended at the limit
+    of tokens, also at a higher one), `refused` (the model or the endpoint declines this image), `unknown`
     (sent once, outcome not known, not sent again), `gave_up` (429, 5xx or no connection too often), `batched` (travels in a batch
     that has not ended), `budget` (it would not fit the budget).
     """
@@ -34,7 +35,7 @@ class Failure:
     @property
     def final(self) -> bool:
         """Whether another run would get the same; the others are tried again by the next run."""
-        return self.kind in ("invalid", "refused")
+        return self.kind in ("invalid", "cut", "refused")
 
 
 class StopSignal:
@@ -71,3 +72,5 @@ class Retry:
     """Seconds that the server asks for; None: our own back-off."""
     unsent: bool = False
     """Nothing of it arrived."""
+    learnt: bool = False
+    """The model does not take a parameter, and is asked again without: no failure of the endpoint."""

@@ -22,7 +22,9 @@ from data_prep.provider.caller import Caller
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
+from data_prep.provider.party import is_answered
 from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.received import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
 from data_prep.provider.workers import ask_all
@@ -107,12 +109,11 @@ class FreeRequest(Request):
 
     revision: str = ""
 
-    @property
-    def key(self) -> str:
-        """As `Request.key`, with the revision in the schema's place."""
+    def key_of(self, party: str | None) -> str:
+        """As `Request.key_of`, with the revision in the schema's place."""
         schema = {"revision": self.revision} if self.revision else {}
         e = self.endpoint
-        return cache_key(self.picture.sha256, self.text, schema, e.model, e.parameters, e.provider)
+        return cache_key(self.picture.sha256, self.text, schema, e.model, e.parameters, e.provider, party)
 
     def question(self) -> Question:
         """What a provider puts into its own words; reads the image."""
@@ -135,11 +136,20 @@ class FreeCaller(Caller):
             CallError: the endpoint can answer no request at all.
             PassStoppedError: the pass is stopping, or its budget is spent.
         """
-        raw = await self._paid_once(request, request.key)
+        raw = await self._paid_once(request, await self.key(request))
         if isinstance(raw, Failure):
             return raw
-        message = self.read(request.endpoint, raw)
-        return Failure("refused", message.refusal) if message.refusal else message.text or ""
+        match self.read(request.endpoint, raw):
+            case TransientError(why) | NotFromApi(why):
+                return Failure("gave_up", why)
+            case Refusal(why):
+                return Failure("refused", why)
+            case Unusable(why, text="") if why != EMPTY:
+                return Failure("invalid", why)
+            case CutByLength(text) if not text.strip():
+                return Failure("cut", "the limit of tokens was reached before an answer began")
+            case body:
+                return body.text
 
 
 @dataclass
@@ -211,7 +221,7 @@ class Endpoint:
             msg = f"no price for {self.config.model}; give `price`, or a row in {self.config.prices} (it has {known})"
             raise ConfigError(msg)
         fresh = {r.key: r for r in requests}
-        known_keys = {key for key in fresh if self.store.ledger.cached_reply(key) is not None}
+        known_keys = {key for key, r in fresh.items() if is_answered(self.store.ledger, r, [self.config])}
         bounds = [r.upper_nano(price) for key, r in fresh.items() if key not in known_keys]
         endless = any(bound is None for bound in bounds)
         answered = sum(r.key in known_keys for r in requests)

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from data_prep.provider.base import FATAL, BatchApi, Completion, Image, Provider, Question, Turn, Usage
+from data_prep.provider.base import FATAL, BatchApi, Image, Provider, Question, Turn
 from data_prep.provider.openai_batches import OpenAIBatches
+from data_prep.provider.openai_client import batch_client
+from data_prep.provider.openai_parameters import rejected_parameter
+from data_prep.provider.openai_received import read_chat
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.transport import Connection, HttpAnswer, TransportError, http_client
+from data_prep.provider.received import Body
+from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 if TYPE_CHECKING:
     import openai
 
 _FATAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
-"""The account has no money: said with a 429 or a 400."""
+"""The account has no money: said with a 429 or a 400, or under a 200."""
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_LONGER = 2
+"""Times the limit, for a reply that was cut by it."""
+_ACCOUNT = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+"""Headers that say which part of an account pays, and the environment variables of the `openai` client that they come from."""
 _KINDS = ("requests", "tokens")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -44,27 +55,27 @@ class OpenAIProvider(Provider):
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body | dict(question.parameters)
 
-    def read(self, raw: bytes) -> Completion | None:
+    def read(self, raw: bytes) -> Body:
         """See `Provider`."""
-        if not raw.lstrip().startswith(b"{"):
-            return None
-        try:
-            found = json.loads(raw)
-        except (ValueError, RecursionError):
-            return Completion()
-        if found.keys().isdisjoint(("choices", "usage")):
-            return None
-        text, refusal, finish_reason = _message_of(found)
-        return Completion(text, refusal, finish_reason, _usage_of(found))
+        return read_chat(raw)
 
     def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
         """See `Provider`."""
-        limits = [parameters[key] for key in ("max_completion_tokens", "max_tokens") if key in parameters]
+        limits = [parameters[key] for key in _LIMITS if key in parameters]
         return min(map(_whole, limits)) * _whole(parameters.get("n", 1)) if limits else None
 
+    def longer(self, parameters: Mapping[str, object]) -> Mapping[str, object] | None:
+        """See `Provider`."""
+        limits = {key: _LONGER * _whole(parameters[key]) for key in _LIMITS if key in parameters}
+        return {**parameters, **limits} if limits else None
+
+    def without(self, status: int, raw: bytes, parameters: Mapping[str, object]) -> tuple[str, str | None] | None:
+        """See `Provider`: a limit goes by its other name, a parameter of sampling is left out."""
+        return rejected_parameter(status, raw, parameters)
+
     def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
-        """See `Provider`: the `openai` client, its own retries off."""
-        return OpenAIConnection(base_url, api_key, timeout)
+        """See `Provider`."""
+        return OpenAIConnection(base_url, api_key, timeout, self.most_bytes)
 
     def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
         """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`.
@@ -85,44 +96,40 @@ class OpenAIProvider(Provider):
 
     def is_fatal(self, status: int, raw: bytes) -> bool:
         """See `Provider`."""
-        return status in FATAL or (status in (400, 429) and _code(raw) in _FATAL_CODES)
+        return status in FATAL or (status in (200, 400, 429) and _code(raw) in _FATAL_CODES)
 
     def batches(self, connection: Connection) -> BatchApi | None:
         """See `Provider`."""
-        return OpenAIBatches(connection.client, self) if isinstance(connection, OpenAIConnection) else None
+        if not isinstance(connection, OpenAIConnection):
+            return None
+        return OpenAIBatches(connection.client, self, connection.api_key)
 
 
-class OpenAIConnection:
-    """The `openai` client as we use it: its own retries off, the raw body out.
+class OpenAIConnection(HttpConnection):
+    """Questions as plain JSON over HTTP; the `openai` client beside it, for the Batch API.
 
     Args:
         base_url, api_key: of the endpoint.
-        timeout: seconds between two bytes.
+        timeout: seconds for a whole request.
+        most: bytes of an answer.
     """
 
-    def __init__(self, base_url: str, api_key: str, timeout: float) -> None:
-        import openai
+    def __init__(self, base_url: str, api_key: str, timeout: float, most: int = MOST_BYTES) -> None:
+        named = {header: os.environ.get(variable) for header, variable in _ACCOUNT.items()}
+        headers = {"Authorization": f"Bearer {api_key}", **{header: value for header, value in named.items() if value}}
+        super().__init__(base_url, headers, timeout, secret=api_key, most=most)
+        self._base, self.api_key = base_url, api_key
 
-        self.client: openai.AsyncOpenAI = openai.AsyncOpenAI(
-            api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout, http_client=http_client(timeout)
-        )
-
-    async def post(self, path: str, body: Mapping[str, object]) -> HttpAnswer:
-        """See `Connection`. Typed objects would cost as much time as all the rest."""
-        import httpx2
-        import openai
-
-        try:
-            answer = await self.client.post(path, cast_to=httpx2.Response, body=body)
-        except openai.APIStatusError as error:
-            answer = error.response
-        except openai.APIConnectionError as error:
-            raise TransportError(error) from None
-        return HttpAnswer(answer.status_code, answer.content, answer.headers)
+    @cached_property
+    def client(self) -> openai.AsyncOpenAI:
+        """For batches."""
+        return batch_client(self._base, self.api_key, self._timeout)
 
     async def close(self) -> None:
         """See `Connection`."""
-        await self.client.close()
+        await super().close()
+        if "client" in vars(self):
+            await self.client.close()
 
 
 def _message(turn: Turn) -> dict[str, object]:
@@ -138,30 +145,6 @@ def _part(part: str | Image) -> dict[str, object]:
         return {"type": "text", "text": part}
     uri = f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
     return {"type": "image_url", "image_url": {"url": uri}}
-
-
-def _message_of(found: dict[str, object]) -> tuple[str | None, str | None, str | None]:
-    """(text, refusal, finish reason) of a chat completion; None where there is no such thing in it."""
-    try:
-        choice = found["choices"][0]  # type: ignore[index]  # whatever it is, a wrong shape is caught
-        message, reason = choice["message"], choice.get("finish_reason")
-        if reason == "content_filter":
-            return None, "content filter", reason
-        return message.get("content"), message.get("refusal"), reason
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return None, None, None
-
-
-def _usage_of(found: dict[str, object]) -> Usage | None:
-    try:
-        usage: dict[str, object] = found["usage"]  # type: ignore[assignment]  # whatever it is, a wrong shape is caught
-        prompt, output = _whole(usage["prompt_tokens"]), _whole(usage["completion_tokens"])
-        cached = _whole((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)  # type: ignore[attr-defined]
-        # Gemini's endpoint leaves thinking tokens out of `completion_tokens` but bills them: the total has them.
-        output = max(output, _whole(usage.get("total_tokens") or 0) - prompt)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return None
-    return Usage.plausible(prompt, cached, output)
 
 
 def _whole(value: object) -> int:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.provider.base import BatchLine, Provider, Question, RemoteBatch
-from data_prep.provider.transport import HttpAnswer, HttpStatusError, TransportError
+from data_prep.provider.openai_client import unanswered
+from data_prep.provider.received import body_text, count, foreign_json
+from data_prep.provider.transport import HttpAnswer, HttpStatusError, without_key
 
 if TYPE_CHECKING:
     import openai
@@ -25,10 +27,11 @@ class OpenAIBatches:
     Args:
         client: with retries off.
         provider: writes the bodies.
+        key: of the account, blotted out of all that comes back.
     """
 
-    def __init__(self, client: openai.AsyncOpenAI, provider: Provider) -> None:
-        self._client, self._provider = client, provider
+    def __init__(self, client: openai.AsyncOpenAI, provider: Provider, key: str = "") -> None:
+        self._client, self._provider, self._key = client, provider, key
 
     def line(self, question: Question, key: str) -> bytes:
         """See `BatchApi`."""
@@ -38,12 +41,12 @@ class OpenAIBatches:
 
     async def upload(self, path: Path) -> str:
         """See `BatchApi`. A file that was uploaded twice costs nothing."""
-        with _neutral_errors(), path.open("rb") as file:
+        with self._neutral_errors(), path.open("rb") as file:
             return (await self._client.files.create(file=(path.name, file), purpose="batch")).id
 
     async def create(self, file_id: str, token: str) -> RemoteBatch:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             return _remote(
                 await self._client.batches.create(
                     input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
@@ -54,7 +57,7 @@ class OpenAIBatches:
         """See `BatchApi`."""
         import openai
 
-        with _neutral_errors():
+        with self._neutral_errors():
             uploaded = 0
             with contextlib.suppress(openai.BadRequestError, openai.NotFoundError):
                 uploaded = (await self._client.files.retrieve(file_id)).created_at
@@ -68,19 +71,33 @@ class OpenAIBatches:
 
     async def retrieve(self, batch_id: str) -> RemoteBatch:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             return _remote(await self._client.batches.retrieve(batch_id))
 
     async def cancel(self, batch_id: str) -> None:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             await self._client.batches.cancel(batch_id)
 
     async def results(self, file_id: str) -> tuple[list[BatchLine], int]:
         """See `BatchApi`."""
-        with _neutral_errors():
+        with self._neutral_errors():
             content = (await self._client.files.content(file_id)).content
-        return read_results(content)
+        return read_results(without_key(content, self._key))
+
+    @contextlib.contextmanager
+    def _neutral_errors(self) -> Iterator[None]:
+        """The client's errors as `HttpStatusError` and `TransportError`."""
+        import openai
+
+        try:
+            yield
+        except openai.APIStatusError as error:
+            answer = error.response
+            raw = without_key(answer.content, self._key)
+            raise HttpStatusError(HttpAnswer(answer.status_code, raw, answer.headers)) from None
+        except openai.APIConnectionError as error:
+            raise unanswered(error, self._key) from None
 
 
 def read_results(content: bytes) -> tuple[list[BatchLine], int]:
@@ -95,13 +112,16 @@ def read_results(content: bytes) -> tuple[list[BatchLine], int]:
 
 def _result(line: bytes) -> BatchLine:
     """`custom_id`, and `response` (status_code, body) or `error`."""
-    found = json.loads(line)
+    found = foreign_json(body_text(line))
+    if not isinstance(found, dict):
+        raise TypeError(type(found))
     key, response = str(found["custom_id"]), found.get("response")
     if not response:
         # Never executed: the batch expired or was cancelled first.
         return BatchLine(key, error=json.dumps(found.get("error"))[:300])
-    body = json.dumps(response.get("body"), ensure_ascii=False).encode()
-    return BatchLine(key, int(response["status_code"]), body)
+    # Half a character stays the escape that it was.
+    body = json.dumps(response.get("body"), ensure_ascii=False).encode(errors="backslashreplace")
+    return BatchLine(key, count(response["status_code"]), body)
 
 
 def _remote(batch: Batch) -> RemoteBatch:
@@ -113,17 +133,3 @@ def _remote(batch: Batch) -> RemoteBatch:
         errors=errors,
         too_large=any(error.startswith("token_limit_exceeded") for error in errors),
     )
-
-
-@contextlib.contextmanager
-def _neutral_errors() -> Iterator[None]:
-    """The client's errors as `HttpStatusError` and `TransportError`."""
-    import openai
-
-    try:
-        yield
-    except openai.APIStatusError as error:
-        answer = error.response
-        raise HttpStatusError(HttpAnswer(answer.status_code, answer.content, answer.headers)) from None
-    except openai.APIConnectionError as error:
-        raise TransportError(error) from None

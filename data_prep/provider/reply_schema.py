@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from emo_lightning.core.records import SchemaError, describe
+from emo_lightning.core.replies import UnreadableReplyError, asked_values, json_values
 
 INVALID_REPLY = """Your reply {attempt} did not follow the JSON schema: {error}
 Answer again with the JSON object alone."""
@@ -56,16 +58,38 @@ class InvalidReplyError(ValueError):
 
 
 def parse_reply(model: type[_T], text: str | None) -> _T:
-    """The reply as a typed value.
+    """The reply as a typed value: the JSON of the whole text, or else the last in it that has the keys of the schema.
 
     Raises:
-        InvalidReplyError: empty, not JSON, or not by the schema.
+        InvalidReplyError: no such JSON, or not by the schema.
+    """
+    try:
+        return parse_strictly(model, text)
+    except InvalidReplyError as error:
+        try:
+            # Thinking before it, words around it, keys in another case: what it says is the same.
+            fields = asked_values(json_values(text or ""), model.model_fields)
+            return _validated(model, json.dumps(fields))
+        except (UnreadableReplyError, InvalidReplyError, RecursionError):
+            # The message is part of the next question's cache key, so it is what it always was.
+            raise error from None
+
+
+def parse_strictly(model: type[_T], text: str | None) -> _T:
+    """The reply where the whole text is its JSON, perhaps in a fence.
+
+    Raises:
+        InvalidReplyError: see `parse_reply`.
     """
     if not text:
         msg = "the reply is empty"
         raise InvalidReplyError(msg)
+    return _validated(model, _without_fence(text))
+
+
+def _validated(model: type[_T], text: str) -> _T:
     try:
-        return model.model_validate_json(_without_fence(text))
+        return model.model_validate_json(text)
     except ValidationError as error:
         raise InvalidReplyError(describe(error)) from None
     except SchemaError as error:

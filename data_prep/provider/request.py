@@ -61,9 +61,13 @@ class Request:
 
     @property
     def key(self) -> str:
-        """Under which a reply is kept: the address of the endpoint is not part of it, nor whether a batch carried it."""
+        """Under which a reply is kept: who answers is part of it, whether a batch carried it is not."""
+        return self.key_of(self.endpoint.party_name)
+
+    def key_of(self, party: str | None) -> str:
+        """As `key`, for another party; None: as keys were before parties were part of them (`party.kept`)."""
         e = self.endpoint
-        return cache_key(self.picture.sha256, self.text, strict_schema(self.reply), e.model, e.parameters, e.provider)
+        return cache_key(self.picture.sha256, self.text, strict_schema(self.reply), e.model, e.parameters, e.provider, party)
 
     @property
     def prompt_sha256(self) -> str:
@@ -72,9 +76,20 @@ class Request:
 
     def question(self) -> Question:
         """What a provider puts into its own words; reads the image."""
-        later = (Turn(turn["role"], (turn["content"],)) for turn in self.turns)
         schema = ReplySchema(self.reply.__name__, strict_schema(self.reply))
-        return Question(self.endpoint.model, (self.first_turn(), *later), schema, self.endpoint.parameters)
+        return Question(self.endpoint.model, self._turns(), schema, self.endpoint.parameters)
+
+    def _turns(self) -> tuple[Turn, ...]:
+        """No turn is empty and roles alternate: many providers decline anything else."""
+        turns = [self.first_turn()]
+        for later in self.turns:
+            if not later["content"].strip():
+                continue
+            if turns[-1].role == later["role"]:
+                turns[-1] = Turn(turns[-1].role, (*turns[-1].parts, later["content"]))
+            else:
+                turns.append(Turn(later["role"], (later["content"],)))
+        return tuple(turns)
 
     def first_turn(self) -> Turn:
         """The prompt and the image."""
@@ -89,6 +104,7 @@ class Request:
             "prompt": self.text,
             "annotator": self.endpoint.name,
             "model": self.endpoint.model,
+            "party": self.endpoint.party_name,
             "started": time.time(),
             "upper_nano": upper_nano,
             "batch": batch,
@@ -108,10 +124,13 @@ def cache_key(
     model: str,
     parameters: Mapping[str, object],
     provider: str = DEFAULT,
+    party: str | None = None,
 ) -> str:
-    """sha256 over all that decides a reply; the address of the endpoint is not part of it."""
+    """sha256 over all that decides a reply, and who gives it."""
     parts: list[object] = [image_sha256, prompt, schema, model, parameters]
     if provider != DEFAULT:
         # The raw reply is read by the provider that wrote it: the same model by another API is another question.
         parts.append(provider)
+    if party is not None:
+        parts.append({"party": party})
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

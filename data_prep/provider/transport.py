@@ -1,23 +1,34 @@
-"""JSON over HTTP as a paid request wants it: nothing is retried, the raw body comes out, and what was sent is told from what was not."""
+"""JSON over HTTP as a paid request wants it: nothing is retried, the raw body comes out, and what was sent is told from what was not.
+
+The transport itself says whether anything left (`_Watch`): a request of which nothing was sent is free, whatever stood in its way. Answers
+are read with a limit of bytes and of whole time, no redirect is followed, and the key is blotted out of what comes back.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, read_body
 
 if TYPE_CHECKING:
-    import httpx2
+    import ssl
+
+    import aiohttp
 
 _SECRET = 8
 """Characters from which on a key is one, and not the `x` of a server that wants none."""
-
-# No connection came about, so nothing was sent. aiohttp's transport must be asked itself: openai's adapter maps a lost
-# connection to the same class as a failed one.
-_NEVER_SENT = {
-    "httpx": {"ConnectError", "ConnectTimeout", "PoolTimeout"},
-    "aiohttp": {"ClientConnectorError", "ClientConnectorDNSError", "ClientConnectorSSLError", "ConnectionTimeoutError"},
-}
+MOST_BYTES = 8 * 2**20
+"""Of one answer; a model's longest reply is a tenth of it."""
+_CHUNK = 2**16
+_SHOWN = 300
+"""Bytes of an answer in a message."""
+_CONNECTIONS = 1000
+"""To one endpoint; its `concurrency` is what limits them."""
 
 
 @dataclass(frozen=True)
@@ -31,19 +42,21 @@ class HttpAnswer:
 
     def shown(self) -> str:
         """The beginning of the body, for messages."""
-        return self.body[:300].decode("utf-8", "replace")
+        return self.body[:_SHOWN].decode("utf-8", "replace")
 
 
 class TransportError(Exception):
-    """There was no answer, or not a whole one; the message is the innermost cause.
+    """There was no answer, or not a whole one.
 
-    Attributes:
-        sent: whether any of the request can have arrived, and may be billed.
+    Args:
+        problem: in words; no key is in it.
+        sent: whether any of the request can have left, and may be billed.
+        hopeless: whether another try gives the same: the address or the certificate is wrong, or the answer is too large.
     """
 
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(root_cause(cause))
-        self.sent = not never_sent(cause)
+    def __init__(self, problem: str, *, sent: bool, hopeless: bool = False) -> None:
+        super().__init__(problem)
+        self.sent, self.hopeless = sent, hopeless
 
 
 class HttpStatusError(Exception):
@@ -74,59 +87,135 @@ class Connection(Protocol):
         ...
 
 
+class _Watch:
+    """What the transport has seen of one request."""
+
+    sent = False
+    """Whether its head was written to a connection: its body follows at once."""
+
+
 class HttpConnection:
     """Plain JSON over HTTP.
 
     Args:
         base_url: of the endpoint.
         headers: of every request.
-        timeout: seconds between two bytes.
+        timeout: seconds for a whole request, from connecting to the last byte.
+        secret: the key, which is blotted out of answers and messages.
+        most: bytes of an answer.
     """
 
-    def __init__(self, base_url: str, headers: Mapping[str, str], timeout: float) -> None:
-        self._base_url, self._headers = base_url.rstrip("/"), dict(headers)
-        self._client = http_client(timeout)
+    def __init__(
+        self, base_url: str, headers: Mapping[str, str], timeout: float, *, secret: str = "", most: int = MOST_BYTES
+    ) -> None:
+        self._base_url, self._headers = base_url.rstrip("/"), {**headers, **IDENTITY}
+        self._timeout, self._secret, self._limit = timeout, secret, BodyLimit(most)
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
 
     async def post(self, path: str, body: Mapping[str, object]) -> HttpAnswer:
         """See `Connection`."""
         import aiohttp
-        import httpx2
 
+        # Half a pair of surrogates is no text; a model may have written one.
+        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        watch = _Watch()
         try:
-            answer = await self._client.post(self._base_url + path, json=body, headers=self._headers)
-        except (httpx2.HTTPError, aiohttp.ClientError, OSError) as error:
-            raise TransportError(error) from None
-        return HttpAnswer(answer.status_code, answer.content, answer.headers)
+            return await self._answer(path, data, watch)
+        except BodyError as error:
+            msg = f"the answer cannot be read: {error}"
+            raise TransportError(msg, sent=True) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # TimeoutError is an OSError; ValueError: what is no address, or no header.
+            problem = without_key(root_cause(error).encode(), self._secret).decode()
+            if isinstance(error, TimeoutError):
+                problem = f"{'no whole answer' if watch.sent else 'no connection'} within {self._timeout:g} s"
+            raise TransportError(problem, sent=watch.sent, hopeless=not watch.sent and is_hopeless(error)) from None
+
+    async def _answer(self, path: str, data: bytes, watch: _Watch) -> HttpAnswer:
+        import aiohttp
+
+        session = self._session or self._open()
+        async with session.post(
+            self._base_url + path,
+            data=data,
+            headers=self._headers,
+            allow_redirects=False,
+            proxy=self._proxy,
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            trace_request_ctx=watch,
+        ) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            chunks = response.content.iter_chunked(_CHUNK)
+            try:
+                raw = await read_body(chunks, headers.get("content-encoding"), self._limit)
+            except BodyError as error:
+                if 200 <= response.status < 300:
+                    raise
+                # The status says all that is needed.
+                raw = f"[the answer is not read: {error}]".encode()
+        return HttpAnswer(response.status, without_key(raw, self._secret), headers)
+
+    def _open(self) -> aiohttp.ClientSession:
+        """Within the loop that uses it."""
+        import aiohttp
+
+        seen = aiohttp.TraceConfig()
+        seen.on_request_headers_sent.append(_headers_sent)
+        self._proxy = proxy_of(self._base_url)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=trusted()),
+            headers={"Content-Type": "application/json", "Accept": "application/json"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trace_configs=[seen],
+        )
+        return self._session
 
     async def close(self) -> None:
         """See `Connection`."""
-        await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
 
-def http_client(timeout: float) -> httpx2.AsyncClient:
-    """The quickest client that is there."""
-    import openai
-
-    try:
-        # Twice as fast as the default transport for many small requests.
-        return openai.DefaultAioHttpClient(timeout=timeout)
-    except RuntimeError:
-        return openai.DefaultAsyncHttpxClient(timeout=timeout)
+async def _headers_sent(_session: object, context: SimpleNamespace, _parameters: object) -> None:
+    context.trace_request_ctx.sent = True
 
 
-def never_sent(error: BaseException) -> bool:
-    """Whether a connection error means that no byte of the request can have arrived."""
-    chain = _causes(error)
-    for library in ("aiohttp", "httpx"):
-        mine = [e for e in chain if type(e).__module__.startswith(library)]
-        if mine:
-            return any(type(e).__name__ in _NEVER_SENT[library] for e in mine)
-    return False
+def trusted() -> ssl.SSLContext:
+    """Whose certificates are believed: as the `openai` client does (`SSL_CERT_FILE`, `SSL_CERT_DIR`)."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment names for an address (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`)."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts, proxies = urlsplit(url), getproxies()
+    if not parts.hostname or proxy_bypass(parts.hostname):
+        return None
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Whether no later try can succeed: what is no address, a certificate that is not trusted, a proxy that wants a password."""
+    import ssl
+
+    import aiohttp
+
+    wrong = (ssl.CertificateError, aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)
+    for cause in causes(error):
+        if isinstance(cause, wrong) or (isinstance(cause, aiohttp.ClientHttpProxyError) and cause.status in (401, 403, 407)):
+            return True
+    # What remains of ValueError: an address or a header that cannot be written.
+    return isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError | OSError)
 
 
 def root_cause(error: BaseException) -> str:
     """The innermost cause, for the ledger."""
-    last = _causes(error)[-1]
+    last = causes(error)[-1]
     return f"{type(last).__name__}: {last}"
 
 
@@ -135,7 +224,8 @@ def without_key(raw: bytes, key: str) -> bytes:
     return raw.replace(key.encode(), b"[key]") if len(key) >= _SECRET else raw
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
+    """An exception and what it was raised from, the innermost last."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

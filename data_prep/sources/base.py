@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from data_prep.store.items import Refusal, Repeat, SourceItem
+from data_prep.store.items import PassedOver, Refusal, Repeat, SourceItem
 from emo_lightning.core.errors import InputError
 
-__all__ = ["Refusal", "RefusedError", "Repeat", "Source", "SourceError", "SourceItem"]
+__all__ = ["PassedOver", "Refusal", "RefusedError", "Repeat", "Source", "SourceError", "SourceItem"]
 
 
 class RefusedError(ValueError):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tarfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError
-from data_prep.sources.images import MAX_BYTES
+from data_prep.sources.archives import Archive, BrokenArchiveError
+from data_prep.sources.base import PassedOver, Refusal, RefusedError, Repeat
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, text
-from data_prep.sources.indexed import Entry, IndexedSource, listed_before
+from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import EMOART, SourceLabels, translate
-from data_prep.sources.tree import SUFFIXES, Tree, canonical, key_of, path_parts
+from data_prep.sources.tree import Tree, canonical, key_of, path_parts
+from data_prep.sources.walk import SUFFIXES
+
+_INDEX = ("Annotation.json", "annotation.json")
 
 _Name = tuple[str, str]
 """(style, file): what an index, a folder and an archive of one style or of several agree on."""
@@ -29,20 +31,19 @@ class EmoArtSource(IndexedSource):
 
     def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
         """First what lies on disk, in the order of the index, then the archives by name."""
-        index = tree.index("Annotation.json", "annotation.json")
+        index = tree.index(*_INDEX)
         if index is None:
             msg = "the annotations"
             raise tree.missing(msg, "Annotation.json")
         archives = sorted(path for path in tree.root.iterdir() if path.name.endswith((".tar.gz", ".tgz", ".tar")))
         waiting: dict[_Name, Entry] = {}
-        for place, _, row in json_records(index):
-            entry = place.attempt(_entry, place, row)
+        for entry in self._rows(index):
             if isinstance(entry, Entry) and archives:
-                # A second row for a picture that waits has to meet the first one here; `read` compares the others.
                 name = _name(entry.key)
                 if (first := waiting.get(name)) is not None:
-                    entry = listed_before(entry, same=(first.key, first.labels) == (entry.key, entry.labels))
-                elif not tree.has(entry.key):
+                    yield _again(first, entry)
+                    continue
+                if not tree.has(entry.key):
                     waiting[name] = entry
                     continue
             yield entry
@@ -53,6 +54,15 @@ class EmoArtSource(IndexedSource):
                 entry.place.file, entry.place.line, f"no such image: {entry.key} is neither on disk nor in an archive"
             )
 
+    def said(self, tree: Tree) -> Iterator[Entry | Refusal]:
+        """The index alone: the archives say nothing of labels."""
+        index = tree.index(*_INDEX)
+        return iter(()) if index is None else self._rows(index)
+
+    def _rows(self, index: Path) -> Iterator[Entry | Refusal]:
+        for place, _, row in json_records(index):
+            yield place.attempt(_entry, place, row)
+
     def _archive(self, tree: Tree, archive: Path, waiting: dict[_Name, Entry]) -> Iterator[Entry | Refusal]:
         place = Place(str(archive), None)
         file = place.attempt(tree.file, archive.name)
@@ -60,16 +70,27 @@ class EmoArtSource(IndexedSource):
             yield file
             return
         style = archive.name.split(".")[0]
+        opened = Archive(file)
         try:
-            # "r|*": read once from front to end, never unpacked to disk.
-            with tarfile.open(file, "r|*") as members:
-                for member in members:
-                    if member.isdir() or not member.name.lower().endswith(SUFFIXES):
-                        continue
-                    taken = place.attempt(_member, members, member, style, waiting)
-                    yield taken if isinstance(taken, Entry) else Refusal(f"{archive}/{member.name}", None, taken.reason)
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+            for member in opened.members():
+                where = f"{archive}/{member.name}"
+                if member.isdir():
+                    continue
+                if not member.name.lower().endswith(SUFFIXES):
+                    yield PassedOver(where, None, "not a picture, in an archive")
+                    continue
+                taken = place.attempt(_member, opened, member, style, waiting)
+                yield taken if isinstance(taken, Entry) else Refusal(where, None, taken.reason)
+        except BrokenArchiveError as error:
             yield Refusal(str(archive), None, f"broken archive: {error}")
+
+
+def _again(first: Entry, entry: Entry) -> Entry | Refusal:
+    """What a second row is for a picture that waits for its archive; one that contradicts the first is found by `read`."""
+    place = entry.place
+    if entry.key != first.key:
+        return Refusal(place.file, place.line, f"another path of the same picture: {entry.key} and {first.key}")
+    return Repeat(place.file, place.line, f"listed before: {entry.key}") if entry.labels == first.labels else entry
 
 
 def _entry(place: Place, value: object) -> Entry:
@@ -117,22 +138,23 @@ def _name(image: str) -> _Name:
     return canonical(parts[-2]), canonical(parts[-1])
 
 
-def _member(members: tarfile.TarFile, member: tarfile.TarInfo, style: str, waiting: dict[_Name, Entry]) -> Entry:
+def _member(archive: Archive, member: tarfile.TarInfo, style: str, waiting: dict[_Name, Entry]) -> Entry:
     parts = path_parts(member.name)
-    if not member.isreg():
-        msg = "not a regular file"
-        raise RefusedError(msg)
     name = (canonical(parts[-2] if len(parts) > 1 else style), canonical(parts[-1]))
     if name not in waiting and (style, name[1]) in waiting:
         name = (style, name[1])
     if name not in waiting:
-        msg = "no annotation: the index does not name it, or names an image on disk or read before"
-        raise RefusedError(msg)
-    if member.size > MAX_BYTES:
-        del waiting[name]
-        msg = f"too large: {member.size} bytes, at most {MAX_BYTES} are read"
-        raise RefusedError(msg)
-    data = members.extractfile(member)
-    assert data is not None
-    image = data.read()
+        # A link says nothing of an image, whatever its name.
+        reason = (
+            "no annotation: the index does not name it, or names an image on disk or read before"
+            if member.isreg()
+            else "not a regular file"
+        )
+        raise RefusedError(reason)
+    try:
+        image = archive.read(member)
+    except RefusedError:
+        if member.isreg():
+            del waiting[name]
+        raise
     return replace(waiting.pop(name), image=image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,9 @@ from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.index_files import Place, as_object, json_records, number, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels, category
+from data_prep.sources.parquet_rows import parquet_rows
 from data_prep.sources.tree import Tree, key_of, shown
+from emo_lightning.core.foreign import as_number
 from emo_lightning.core.records import Box
 
 DES_DIM = 1024
@@ -27,8 +28,6 @@ _COLUMNS = {
 }
 """Columns of the Parquet files by the keys of the JSON records."""
 _PARQUET_REQUIRED = ("image", "emotion_category")
-_ROWS = 64
-"""Rows of a Parquet file in memory at once."""
 _TEXTS: tuple[Literal["description", "background", "attribute", "subject"], ...] = (
     "description",
     "background",
@@ -53,6 +52,8 @@ class EmoVerseSource(IndexedSource):
     def open(self, path: Path) -> Tree:
         """The tree at `path`, or around it if it is a file."""
         self._file = path.name if path.is_file() else None
+        # Beside a file that was named may lie anything.
+        self.whole_folder = self._file is None
         return Tree(path.parent if self._file else path)
 
     def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
@@ -98,10 +99,7 @@ def _split_of(file: Path) -> str | None:
 def _record(place: Place, key: str, value: object, split: str | None) -> Entry:
     row = as_object(value, "a record")
     row = {**row, **{new: row[old] for new, old in _OLDER.items() if new not in row and old in row}}
-    name = str(row.get("id") or key).strip()
-    if not name:
-        msg = "key 'id' is missing"
-        raise RefusedError(msg)
+    name = _id(row, key)
     image = text(row, "image_path")
     return Entry(
         place,
@@ -115,25 +113,21 @@ def _record(place: Place, key: str, value: object, split: str | None) -> Entry:
     )
 
 
-def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
-    import pyarrow
-    import pyarrow.parquet
+def _id(row: Mapping[str, object], key: str) -> str:
+    """A text or a whole number, or the key under which the record stands."""
+    found = row.get("id")
+    if isinstance(found, int) and not isinstance(found, bool):
+        return str(found)
+    if (name := optional_text(row, "id") or key.strip()) and name.isprintable():
+        return name
+    msg = f"key 'id' is {shown(name) if name else 'missing'}: expected printable text"
+    raise RefusedError(msg)
 
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            if missing := [name for name in _PARQUET_REQUIRED if name not in table.schema_arrow.names]:
-                found = ", ".join(table.schema_arrow.names)
-                msg = f"{file}: column {', '.join(missing)} is missing; found: {found}"
-                raise SourceError(msg)
-            number_of_row = 0
-            for batch in table.iter_batches(batch_size=_ROWS):
-                for row in batch.to_pylist():
-                    place = Place(f"{file}[{number_of_row}]", None)
-                    yield place.attempt(_row, place, row, split)
-                    number_of_row += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        msg = f"{file}: not Parquet: {error}"
-        raise SourceError(msg) from None
+
+def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
+    for number_of_row, row in enumerate(parquet_rows(file, _PARQUET_REQUIRED)):
+        place = Place(f"{file}[{number_of_row}]", None)
+        yield place.attempt(_row, place, row, split)
 
 
 def _row(place: Place, cells: Mapping[str, object], split: str | None) -> Entry:
@@ -151,7 +145,7 @@ def _row(place: Place, cells: Mapping[str, object], split: str | None) -> Entry:
         msg = f"bad box: bounding_box has {len(flat)} numbers, expected four by four"
         raise RefusedError(msg)
     boxes = [dict(zip(("x1", "y1", "x2", "y2"), flat[i : i + 4], strict=True)) for i in range(0, len(flat), 4)]
-    path = image.get("path") if isinstance(image, dict) else None
+    path = optional_text(image, "path") if isinstance(image, dict) else None
     key = hashlib.sha256(data).hexdigest()
     return Entry(place, key, data, _labels(row), split, boxes=_boxes(boxes), phrase=_phrase(row), origin=path or None)
 
@@ -164,7 +158,7 @@ def _labels(row: Mapping[str, object]) -> SourceLabels:
             labels[key] = said
     if row.get("confidence") is not None:
         labels["confidence_raw"] = number(row, "confidence", 0, 100)
-    if row.get("DES"):
+    if row.get("DES") is not None and row["DES"] != []:
         labels["des"] = _des(row["DES"])
     extra = {key: row[key] for key in ("mask_path", "source") if row.get(key)}
     return {**labels, "attributes": extra} if extra else labels
@@ -174,10 +168,11 @@ def _des(value: object) -> list[float]:
     if not isinstance(value, list) or len(value) != DES_DIM:
         msg = f"bad DES: {shown(value)[:60]}, expected {DES_DIM} numbers"
         raise RefusedError(msg)
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in value):
+    numbers = [number for x in value if (number := as_number(x)) is not None]
+    if len(numbers) < len(value):
         msg = "bad DES: not every element is a finite number"
         raise RefusedError(msg)
-    return [float(x) for x in value]
+    return numbers
 
 
 def _boxes(value: object) -> tuple[Box, ...]:
@@ -196,4 +191,4 @@ def _boxes(value: object) -> tuple[Box, ...]:
 
 def _phrase(row: Mapping[str, object]) -> str:
     """What the boxes show: the subject with its attribute, as far as the row names them."""
-    return " ".join(str(row[key]).strip() for key in ("attribute", "subject") if row.get(key)).strip()
+    return " ".join(said for key in ("attribute", "subject") if (said := optional_text(row, key)) is not None)

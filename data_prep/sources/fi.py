@@ -51,6 +51,9 @@ class FISource(IndexedSource):
                 yield refused_folder(tree, folder + name, error)
                 continue
             for image in tree.images_in(folder + name):
+                if isinstance(image, Refusal):
+                    yield image
+                    continue
                 key = f"{emotion}/{key_of(image.removeprefix(f'{folder}{name}/'))}"
                 if key not in listed:
                     yield Entry(Place(str(tree.root / image), None), key, image, {"emotion": emotion, "emotion_raw": emotion})

@@ -1,17 +1,17 @@
-"""A tree of photographs: every JPEG, PNG and WebP below a folder. Folder names carry no meaning."""
+"""A tree of photographs: every JPEG, PNG and WebP below a folder, whatever its name. Folder names carry no meaning."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.sources.base import Refusal, RefusedError, SourceError, SourceItem
-from data_prep.sources.tree import OTHER_SUFFIXES, SUFFIXES, encodable, read_image
+from data_prep.sources.tree import encodable, read_image
+from data_prep.sources.walk import Found, files_below
 
 
 class FolderSource:
-    """Reads a tree in sorted order; images of other formats are refused, other files ignored, hidden ones too.
+    """Reads a tree in sorted order; images of other formats are refused, other files passed over by name, hidden ones too.
 
     Args:
         name: written as the source into every record.
@@ -23,7 +23,7 @@ class FolderSource:
         self.licence = licence
 
     def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
-        """Stream images and refusals (undecodable, absurd, a bomb, a link out of the tree).
+        """Stream images, refusals (undecodable, absurd, a bomb, a link out of the tree) and what is passed over.
 
         Raises:
             SourceError: `path` is no folder.
@@ -32,21 +32,11 @@ class FolderSource:
             msg = f"{path}: no such folder"
             raise SourceError(msg)
         root = path.resolve()
-        for folder, subfolders, files in os.walk(root, followlinks=False):
-            here = Path(folder)
-            for name in sorted(subfolders):
-                if (here / name).is_symlink():
-                    yield Refusal(str(here / name), None, "link to a folder, not followed")
-            subfolders[:] = sorted(s for s in subfolders if not s.startswith(".") and not (here / s).is_symlink())
-            for name in sorted(files):
-                if name.startswith("."):
-                    continue
-                if name.lower().endswith(SUFFIXES):
-                    yield self._item(here / name, root)
-                elif name.lower().endswith(OTHER_SUFFIXES):
-                    yield Refusal(
-                        str(here / name), None, f"format not read: {Path(name).suffix.lower()}, allowed: JPEG, PNG, WebP"
-                    )
+        for found in files_below(root, root):
+            if isinstance(found, Found):
+                yield self._item(found.path, root) if found.kind == "picture" else found.refusal()
+            else:
+                yield found
 
     def _item(self, file: Path, root: Path) -> SourceItem | Refusal:
         key = file.relative_to(root).as_posix()

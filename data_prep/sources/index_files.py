@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import csv
-import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import IO, Literal, ParamSpec, TypeVar
 
 from data_prep.sources.base import Refusal, RefusedError, SourceError
-from data_prep.sources.tree import shown
+from data_prep.sources.tree import encodable, shown
+from emo_lightning.core.errors import MissingFileError
+from emo_lightning.core.foreign import as_number, decode_json, json_lines, read_capped
 
 _CHUNK = 2**20
-_MAX_VALUE = 64 * 2**20
+_MAX_VALUE = 8 * 2**20
 """Characters of one element of a JSON array: more is taken for a broken file, not held in memory."""
 _MAX_SMALL = 2**20
-_AFTER_VALUE = tuple(",]} \t\r\n")
+_MAX_LINE = 2**20
+"""Characters of one line, and of one row, of a table."""
+_MAX_ROW_LINES = 1000
+_SCALAR = re.compile(r"[^\s,\[\]{}\":]++")
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}"]', re.DOTALL)
+"""What says where a value ends: whole strings, brackets, and a quote whose string does not end."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,8 +39,14 @@ class Place:
     """Path, with the element's number (from 0) in brackets for JSON and Parquet, where a line may hold everything."""
     line: int | None
 
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
     def attempt(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Refusal:
-        """What `make` makes of the row, or the refusal at this place."""
+        """What `make` makes of the row, or the refusal at this place (or the one that the row already is)."""
+        for arg in args:
+            if isinstance(arg, Refusal):
+                return arg
         try:
             return make(*args, **kwargs)
         except RefusedError as error:
@@ -39,20 +54,18 @@ class Place:
 
 
 class _JsonReader:
-    """One JSON text, value by value, with a bounded buffer."""
+    """One JSON text, value by value, with a bounded buffer.
+
+    The text of a value is found by its brackets and quotes alone; what is in it is for the decoder of foreign JSON to say.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.line = 1
-        try:
-            self._file = open(path, encoding="utf-8-sig")  # noqa: SIM115 - closed by json_records
-        except OSError as error:
-            raise unreadable(path, error) from None
+        self._file = open_text(path)
         self._buffer = ""
         self._at = 0
         self._ended = False
-        # NaN and Infinity are no JSON, but some libraries write them for "missing".
-        self._decoder = json.JSONDecoder(parse_constant=lambda _: None)
 
     def close(self) -> None:
         self._file.close()
@@ -61,12 +74,8 @@ class _JsonReader:
         return SourceError(f"{self.path}:{self.line}: {text}")
 
     def _more(self) -> None:
-        # What is unfinished doubles: a value of any length is decoded a few times, not once per block.
-        try:
-            chunk = self._file.read(max(_CHUNK, len(self._buffer) - self._at))
-        except UnicodeDecodeError as error:
-            msg = f"not UTF-8: {error.reason} after byte {error.start} of a block"
-            raise self.error(msg) from None
+        # What is unfinished doubles: a value of any length is looked at a few times, not once per block.
+        chunk = self._file.read(max(_CHUNK, len(self._buffer) - self._at))
         self._buffer = self._buffer[self._at :] + chunk
         self._at = 0
         self._ended = not chunk
@@ -94,24 +103,81 @@ class _JsonReader:
         self._at += 1
         return char
 
-    def value(self) -> object:
-        """Decode the next value, reading on while it is incomplete."""
-        self.peek()
+    def value(self, where: str) -> object:
+        """The next value; a `Refusal` where it has an end but is not JSON that can be used.
+
+        Args:
+            where: for the refusal.
+        """
+        char = self.peek()
+        line = self.line
+        text = self._text(char)
+        self.line += text.count("\n")
+        try:
+            return _decoded(text, where)
+        except SourceError as error:
+            reason = str(error).removeprefix(f"{where}: ")
+            if reason.startswith("not JSON"):
+                # Where it ends is then a guess.
+                msg = f"{self.path}:{line}: {reason}"
+                raise SourceError(msg) from None
+            return Refusal(where, line, reason)
+
+    def _text(self, char: str) -> str:
+        """The text of the next value, reading on while it is incomplete."""
+        depth = start = 0
         while True:
-            try:
-                value, end = self._decoder.raw_decode(self._buffer, self._at)
-            except (ValueError, RecursionError) as error:
-                # A value that is cut off by the end of the buffer looks broken until the rest of it is there.
-                if self._ended or isinstance(error, RecursionError) or len(self._buffer) - self._at > _MAX_VALUE:
-                    msg = f"not JSON: {getattr(error, 'msg', None) or error}"
-                    raise self.error(msg) from None
+            end = None
+            if char not in ('"', "[", "{"):
+                # A number that touches the end of the buffer may go on behind it.
+                found = _SCALAR.match(self._buffer, self._at)
+                if found and (found.end() < len(self._buffer) or self._ended):
+                    end = found.end()
             else:
-                # A number that touches the end of the buffer may go on behind it ("12", "1.", "1e").
-                if self._ended or self._buffer[end : end + 1] in _AFTER_VALUE or not isinstance(value, int | float):
-                    self.line += self._buffer.count("\n", self._at, end)
-                    self._at = end
-                    return value
+                for token in _TOKEN.finditer(self._buffer, self._at + start):
+                    mark = token[0]
+                    if mark == '"':
+                        # It has not ended yet: to be looked at again.
+                        start = token.start() - self._at
+                        break
+                    depth += (mark in "[{") - (mark in "]}")
+                    start = token.end() - self._at
+                    if depth == 0:
+                        end = token.end()
+                        break
+            if end is not None:
+                text = self._buffer[self._at : end]
+                self._at = end
+                return text
+            if self._ended or len(self._buffer) - self._at > _MAX_VALUE:
+                what = "a value of the file does not end" if self._ended else f"a value of more than {_MAX_VALUE:,} characters"
+                msg = f"not JSON: {what}"
+                raise self.error(msg)
             self._more()
+
+
+def open_text(path: Path) -> IO[str]:
+    """A text file: UTF-8, or UTF-16 where it begins with the mark of it; bytes that are neither become half characters.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")
+        if wide:
+            return open(path, encoding="utf-16", errors="replace", newline="")
+        return open(path, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _decoded(text: str | bytes, where: str) -> object:
+    """The decoder of foreign JSON, as indexes need it: some libraries write NaN and Infinity for "missing"."""
+    if isinstance(text, str) and not encodable(text):
+        msg = f"{where}: not UTF-8"
+        raise SourceError(msg)
+    return decode_json(text, where, SourceError, max_bytes=_MAX_VALUE, on_constant=lambda _: None)
 
 
 def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place, str, object]]:
@@ -122,19 +188,17 @@ def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place,
         member: the file is an object, and the array lies under this key.
 
     Yields:
-        (place, key, element); the key is "" but for the values of an object.
+        (place, key, element); the key is "" but for the values of an object. The element is a `Refusal` where it cannot be used
+        and the file goes on behind it; `Place.attempt` hands it on.
 
     Raises:
         SourceError: the file cannot be read, is not JSON, or not of this shape; names the line.
     """
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        yield from _lines(path)
+        return
     reader = _JsonReader(path)
     try:
-        if path.suffix == ".jsonl":
-            number = 0
-            while reader.peek():
-                yield Place(f"{path}[{number}]", reader.line), "", reader.value()
-                number += 1
-            return
         if member is not None:
             _skip_to(reader, member)
         yield from _elements(reader)
@@ -143,6 +207,20 @@ def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place,
             raise reader.error(msg)
     finally:
         reader.close()
+
+
+def _lines(path: Path) -> Iterator[tuple[Place, str, object]]:
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise unreadable(path, error) from None
+    with file:
+        for number, (where, line) in enumerate(json_lines(file, path, SourceError, max_bytes=_MAX_VALUE)):
+            place = Place(f"{path}[{number}]", int(where.rpartition(":")[2]))
+            try:
+                yield place, "", _decoded(line, place.file)
+            except SourceError as error:
+                yield place, "", Refusal(place.file, place.line, str(error).removeprefix(f"{place.file}: "))
 
 
 def _elements(reader: _JsonReader) -> Iterator[tuple[Place, str, object]]:
@@ -156,7 +234,7 @@ def _elements(reader: _JsonReader) -> Iterator[tuple[Place, str, object]]:
         reader.peek()
         place = Place(f"{reader.path}[{number}]", reader.line)
         key = _key(reader) if opened == "{" else ""
-        yield place, key, reader.value()
+        yield place, key, reader.value(place.file)
         number += 1
         if reader.take(",", closing) == closing:
             return
@@ -170,7 +248,7 @@ def _skip_to(reader: _JsonReader, member: str) -> None:
                 msg = f"key {member!r} holds no list"
                 raise reader.error(msg)
             return
-        reader.value()
+        reader.value(str(reader.path))
         if reader.take(",", "}") == "}":
             break
     msg = f"{reader.path}: key {member!r} is missing"
@@ -180,8 +258,10 @@ def _skip_to(reader: _JsonReader, member: str) -> None:
 def _key(reader: _JsonReader) -> str:
     if reader.peek() != '"':
         reader.take('"')
-    key = reader.value()
-    assert isinstance(key, str)
+    key = reader.value(str(reader.path))
+    if not isinstance(key, str):
+        msg = f"not JSON: a key that is {key.reason if isinstance(key, Refusal) else shown(key)}"
+        raise reader.error(msg)
     reader.take(":")
     return key
 
@@ -192,18 +272,77 @@ def small_json(path: Path) -> dict[str, object]:
     Raises:
         RefusedError: it cannot be read, has more than a mebibyte, is not JSON, or is no object.
     """
-    if path.stat().st_size > _MAX_SMALL:
-        msg = f"too large: {path.name} has {path.stat().st_size} bytes, at most {_MAX_SMALL} are read"
-        raise RefusedError(msg)
     try:
-        value = json.loads(path.read_bytes(), parse_constant=lambda _: None)
-    except OSError as error:
-        msg = f"cannot be read: {path.name}: {error.strerror or error}"
-        raise RefusedError(msg) from None
-    except (ValueError, RecursionError) as error:
-        msg = f"not JSON: {path.name}: {error}"
+        value = decode_json(read_capped(path, _MAX_SMALL, SourceError), path.name, SourceError, on_constant=lambda _: None)
+    except (SourceError, MissingFileError) as error:
+        msg = str(error).removeprefix(f"{path.parent}/")
         raise RefusedError(msg) from None
     return as_object(value, path.name)
+
+
+class _Lines:
+    """The rows of a table, each from one line, or from several where a quoted field goes over them."""
+
+    def __init__(self, path: Path, file: IO[str]) -> None:
+        self.path = path
+        self.text = ""
+        """Of the last row."""
+        self._file = file
+        self._waiting: list[str] = []
+        self._number = 0
+
+    def _next(self) -> str:
+        self._number += 1
+        if self._waiting:
+            return self._waiting.pop()
+        line = self._file.readline(_MAX_LINE + 1)
+        if len(line) > _MAX_LINE:
+            msg = f"{self.path}:{self._number}: not a table: a line of more than {_MAX_LINE:,} characters"
+            raise SourceError(msg)
+        return line
+
+    def row(self, delimiter: str, *, quotes: bool) -> tuple[Place, list[str] | Refusal] | None:
+        """The next row that is not blank; None at the end."""
+        while first := self._next():
+            place = Place(str(self.path), self._number)
+            cells = self._cells(first, place, delimiter, quotes)
+            if isinstance(cells, Refusal) or any(cells):
+                return place, cells
+        return None
+
+    def _cells(self, first: str, place: Place, delimiter: str, quotes: bool) -> list[str] | Refusal:
+        self.text = first
+        more: list[str] = []
+        size, odd, reason = len(first), first.count('"') % 2, ""
+        while True:
+            if not more or not odd:
+                self.text = "".join([first, *more])
+                try:
+                    cells = split_row(self.text, delimiter, quotes=quotes)
+                    return cells if encodable(self.text) else Refusal(place.file, place.line, "not UTF-8")
+                except csv.Error as error:
+                    reason = str(error)
+            # What begins with a quote that never ends is one row: those behind it are read again, each on its own.
+            line = self._next() if odd and len(more) < _MAX_ROW_LINES and size < _MAX_LINE else ""
+            if not line:
+                self._waiting += reversed(more)
+                assert place.line is not None
+                self._number = place.line
+                return Refusal(place.file, place.line, f"not a row of a table: {reason}")
+            more.append(line)
+            size += len(line)
+            odd = (odd + line.count('"')) % 2
+
+
+def split_row(text: str, delimiter: str, *, quotes: bool) -> list[str]:
+    """The fields of a row.
+
+    Raises:
+        csv.Error: a quote that does not end, or ends inside of a field.
+    """
+    if not quotes:
+        return text.rstrip("\r\n").split(delimiter)
+    return next(csv.reader([text], delimiter=delimiter, strict=True), [])
 
 
 def table_rows(
@@ -212,40 +351,34 @@ def table_rows(
     """Rows of a CSV or a tab-separated table.
 
     Args:
-        path: UTF-8.
+        path: UTF-8, or UTF-16 with its mark.
         required: columns that must be there; others may.
-        delimiter: "," (quotes as in CSV) or a tab (quotes mean nothing).
+        delimiter: "," (quotes as in CSV; a header with tabs or semicolons in their place says that the rows have them too) or a tab
+            (quotes mean nothing).
         names: of the columns, where the file has no header.
 
     Yields:
-        (place, values by column) or (place, a refusal: another number of fields). Names of columns are lower case, without
-        brackets around them; blank lines are skipped.
+        (place, values by column) or (place, a refusal: another number of fields, a quote that does not end, not UTF-8). Names of
+        columns are lower case, without brackets around them; blank lines are skipped.
 
     Raises:
-        SourceError: the file cannot be read, is not UTF-8 or no CSV, or a required column is missing.
+        SourceError: the file cannot be read, a required column is missing, a column stands there twice, or a line is too long.
     """
-    try:
-        file = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise unreadable(path, error) from None
-    with file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if delimiter == "\t" else csv.reader(file)
-        line = 1
-        columns = names
-        try:
-            for row in rows:
-                place, line = Place(str(path), line), rows.line_num + 1
-                if not any(row):
-                    continue
-                if columns is None:
-                    columns = _columns(path, row, required)
-                elif len(row) != len(columns):
-                    yield place, Refusal(place.file, place.line, f"wrong number of fields: {len(row)}, expected {len(columns)}")
-                else:
-                    yield place, dict(zip(columns, row, strict=True))
-        except (csv.Error, UnicodeDecodeError) as error:
-            msg = f"{path}:{line}: not a table: {error}"
-            raise SourceError(msg) from None
+    quotes = delimiter == ","
+    separator: str = delimiter
+    columns = names
+    with open_text(path) as file:
+        lines = _Lines(path, file)
+        while (read := lines.row(separator, quotes=quotes)) is not None:
+            place, row = read
+            if columns is None:
+                separator, columns = _columns(path, place, lines.text, required, separator)
+            elif isinstance(row, Refusal):
+                yield place, row
+            elif len(row) != len(columns):
+                yield place, Refusal(place.file, place.line, f"wrong number of fields: {len(row)}, expected {len(columns)}")
+            else:
+                yield place, dict(zip(columns, row, strict=True))
     if columns is None:
         msg = f"{path}: empty; expected a header with {', '.join(required)}"
         raise SourceError(msg)
@@ -256,13 +389,26 @@ def unreadable(path: Path, error: OSError) -> SourceError:
     return SourceError(f"{path}: cannot be read: {error.strerror or error}")
 
 
-def _columns(path: Path, header: list[str], required: tuple[str, ...]) -> tuple[str, ...]:
-    columns = tuple(name.strip().strip("[]").strip().lower() for name in header)
-    if missing := [name for name in required if name not in columns]:
-        found = ", ".join(name[:40] for name in columns)
-        msg = f"{path}:1: column {', '.join(missing)} is missing; found: {found[:300]}"
-        raise SourceError(msg)
-    return columns
+def _columns(path: Path, place: Place, header: str, required: tuple[str, ...], separator: str) -> tuple[str, tuple[str, ...]]:
+    """What separates the columns, and their names."""
+    found: dict[str, tuple[str, ...]] = {}
+    for mark in dict.fromkeys((separator, "\t", ";")):
+        try:
+            cells = split_row(header, mark, quotes=mark != "\t" or separator != "\t")
+        except csv.Error:
+            continue
+        found[mark] = tuple(name.strip().strip("[]").strip().lower() for name in cells)
+        if all(name in found[mark] for name in required):
+            if twice := [name for name, times in Counter(found[mark]).items() if times > 1 and name]:
+                msg = f"{path}:{place.line}: column {', '.join(twice)[:80]} stands there twice"
+                raise SourceError(msg)
+            return mark, found[mark]
+    columns = found.get(separator, (header,))
+    missing = [name for name in required if name not in columns]
+    msg = (
+        f"{path}:{place.line}: column {', '.join(missing)} is missing; found: {', '.join(name[:40] for name in columns)[:300]}"
+    )
+    raise SourceError(msg)
 
 
 def as_object(value: object, what: str) -> dict[str, object]:
@@ -307,10 +453,10 @@ def number(row: Mapping[str, object], key: str, low: float, high: float) -> floa
         RefusedError: missing, no number or outside.
     """
     value = row.get(key)
-    try:
-        found = float(value) if isinstance(value, int | float | str) else None
-    except ValueError:
-        found = None
+    found = as_number(value)
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        # Of a table, where everything is text.
+        found = float(value)
     # `not (low <= x <= high)` and nothing shorter: it catches NaN as well.
     if found is None or not low <= found <= high:
         msg = f"{key} is out of range: {'missing' if value is None else shown(value)}, expected {low:g} to {high:g}"

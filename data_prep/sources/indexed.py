@@ -48,6 +48,8 @@ class IndexedSource(ABC):
 
     name: str
     """Of the source, in every record."""
+    whole_folder = True
+    """Whether everything in the folder is of the source, so that what no row names is told."""
 
     def __init__(self, licence: str | None = None) -> None:
         self.licence = licence
@@ -69,23 +71,42 @@ class IndexedSource(ABC):
         return Tree(path)
 
     def read(self, path: Path) -> Iterator[SourceItem | Refusal]:
-        """Stream items and refusals.
+        """Stream items, refusals and, at the end, what lies there and no row has named.
 
         Raises:
             SourceError: there is no such source at `path`.
         """
         tree = self.open(path)
-        seen: dict[str, int] = {}
+        against = self._contradicted(tree)
+        seen: set[str] = set()
         for entry in self.entries(tree):
             if isinstance(entry, Refusal):
                 yield entry
+            elif entry.key in against:
+                yield contradiction(entry, against[entry.key])
+            elif entry.key in seen:
+                yield Repeat(entry.place.file, entry.place.line, f"listed before: {entry.key}")
+            else:
+                seen.add(entry.key)
+                yield entry.place.attempt(self._item, entry, tree)
+        if self.whole_folder:
+            yield from tree.rest()
+
+    def said(self, tree: Tree) -> Iterator[Entry | Refusal]:
+        """The rows that are compared with one another before the first image is read; `entries`, where that costs little more."""
+        return self.entries(tree)
+
+    def _contradicted(self, tree: Tree) -> dict[str, str]:
+        """Keys of which two rows say different things, with the place of the first row that differs from an earlier one."""
+        first: dict[str, int] = {}
+        against: dict[str, str] = {}
+        for entry in self.said(tree):
+            if isinstance(entry, Refusal):
                 continue
             says = hash((repr(entry.labels), entry.split, entry.image if isinstance(entry.image, str) else None))
-            if entry.key not in seen:
-                seen[entry.key] = says
-                yield entry.place.attempt(self._item, entry, tree)
-            else:
-                yield listed_before(entry, same=seen[entry.key] == says)
+            if first.setdefault(entry.key, says) != says:
+                against.setdefault(entry.key, str(entry.place))
+        return against
 
     def _item(self, entry: Entry, tree: Tree) -> SourceItem:
         image = tree.image(entry.image) if isinstance(entry.image, str) else checked(entry.image)
@@ -105,11 +126,17 @@ class IndexedSource(ABC):
         )
 
 
-def listed_before(entry: Entry, *, same: bool) -> Refusal:
-    """What a second row for an image comes to: the first one counts."""
-    if same:
-        return Repeat(entry.place.file, entry.place.line, f"listed before: {entry.key}")
-    return Refusal(entry.place.file, entry.place.line, f"listed before with another label or split: {entry.key}")
+def contradiction(entry: Entry, other: str) -> Refusal:
+    """What every row for an image comes to of which one says another thing than the rest: none of them is believed.
+
+    Args:
+        entry: one of the rows.
+        other: the place of the first row that differs from an earlier one.
+    """
+    where = "an earlier row" if other == str(entry.place) else other
+    return Refusal(
+        entry.place.file, entry.place.line, f"contradiction: another label, split or file than {where} has for {entry.key}"
+    )
 
 
 def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:

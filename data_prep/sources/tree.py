@@ -8,29 +8,9 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError, SourceError
+from data_prep.sources.base import PassedOver, Refusal, RefusedError, SourceError
 from data_prep.sources.images import MAX_BYTES, CheckedImage, ImageError, check_image
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-"""Names that are taken for images where no index names them (any case)."""
-OTHER_SUFFIXES = (
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".jfif",
-    ".jp2",
-    ".jxl",
-    ".tif",
-    ".tiff",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".dng",
-)
-"""Names of images that cannot be read: refused, where other files are ignored, so that nobody misses them in silence."""
+from data_prep.sources.walk import Found, files_below
 
 
 class NoSuchFileError(RefusedError):
@@ -58,6 +38,7 @@ class Tree:
             raise SourceError(msg) from None
         self.root = root.resolve()
         self._listings: dict[Path, dict[str, str]] = {}
+        self._asked_for: set[Path] = set()
 
     def file(self, name: str) -> Path:
         """The file that an index calls `name`: backslashes separate too, and any unicode normalisation finds it.
@@ -73,6 +54,7 @@ class Tree:
                 msg = f"no such file: {shown(name)}"
                 raise NoSuchFileError(msg)
             here = found
+        self._asked_for.add(here)
         return self._inside(here, name)
 
     def has(self, name: str) -> bool:
@@ -133,13 +115,25 @@ class Tree:
         entries = os.scandir(self.root / prefix)
         return sorted(e.name for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith("."))
 
-    def images_in(self, prefix: str) -> Iterator[str]:
-        """Names of what looks like an image below a folder, relative to the root, sorted; links to folders are not followed."""
-        for folder, below, files in os.walk(self.root / prefix, followlinks=False):
-            below[:] = sorted(name for name in below if not name.startswith("."))
-            for name in sorted(files):
-                if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                    yield (Path(folder) / name).relative_to(self.root).as_posix()
+    def images_in(self, prefix: str) -> Iterator[str | Refusal]:
+        """Names of what looks like an image below a folder, relative to the root, sorted; refusals of other formats."""
+        for found in files_below(self.root / prefix, self.root):
+            if isinstance(found, Found):
+                self._asked_for.add(found.path)
+                yield found.path.relative_to(self.root).as_posix() if found.kind == "picture" else found.refusal()
+            elif not isinstance(found, PassedOver):
+                yield found
+
+    def rest(self) -> Iterator[Refusal]:
+        """Everything below the root that nobody has asked for: pictures that no row names, and what is no picture."""
+        for found in files_below(self.root, self.root):
+            if not isinstance(found, Found):
+                yield found
+            elif found.path not in self._asked_for:
+                pictures = found.kind in ("picture", "other picture")
+                yield (
+                    PassedOver(str(found.path), None, f"no usable row names it ({found.what})") if pictures else found.refusal()
+                )
 
     def missing(self, what: str, *names: str) -> SourceError:
         """The error for an index that is not there."""

@@ -49,12 +49,25 @@ class Refusal:
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         # A file's name may hold anything: it must break neither the line nor the terminal.
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{place}: {self.reason}")
+        return printable(f"{place}: {self.reason}")
 
 
 @dataclass(frozen=True)
 class Repeat(Refusal):
     """A row that says again what an earlier one said: counted, and nothing is lost by leaving it out."""
+
+
+@dataclass(frozen=True)
+class PassedOver(Refusal):
+    """What lies there and is none of the source's images, by its name or its content: counted by name, and no error."""
+
+    count: int = 1
+    """Files; of a hidden folder those in it."""
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that would change a line or a terminal (control characters, directions of writing)."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def is_labelled(labels: Mapping[str, object]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -34,6 +35,7 @@ class CallIntent(TypedDict):
     prompt: str
     annotator: str
     model: str
+    party: NotRequired[str | None]
     started: float
     upper_nano: NotRequired[int | None]
     batch: NotRequired[int | None]
@@ -48,6 +50,20 @@ class CallEnd(TypedDict):
     error: NotRequired[str | None]
     tokens: NotRequired[tuple[int, int] | None]
     cost_nano: NotRequired[int | None]
+    answered_model: NotRequired[str | None]
+
+
+@dataclass(frozen=True)
+class FormerCall:
+    """A call of before the ledger knew who was asked (version 0.2.0): answered, in a batch, or of unknown outcome."""
+
+    annotator: str
+    """Name of the endpoint at that time."""
+    state: CallState
+    raw: bytes | None
+    """Of a reply."""
+    base_url: str | None
+    """Of a batch that it travelled in."""
 
 
 class Ledger:
@@ -71,7 +87,11 @@ class Ledger:
             except sqlite3.OperationalError as error:
                 msg = f"{path}: made by an older program, and its new tables cannot be added: {error}"
                 raise LedgerError(msg) from None
+            known = {row[1] for row in self._read.execute("PRAGMA table_info(calls)")}
             newest = self._read.execute("SELECT max(id) FROM calls").fetchone()[0]
+        # An archive of an older program, which nothing can be added to, has no such column.
+        self._no_party = "c.party IS NULL" if "party" in known else "TRUE"
+        self._former: set[tuple[str, str]] | None = None
         self._waiting: list[Job] = []
         self._next_call = 1 + (newest or 0)
 
@@ -154,6 +174,22 @@ class Ledger:
         ).fetchone()
         return row[0] if row else None
 
+    def former_calls(self, cache_key: str) -> list[FormerCall]:
+        """Calls of this key without a party, the newest last."""
+        query = (
+            "SELECT c.annotator, c.state, CASE c.state WHEN 'reply' THEN c.raw END, b.base_url FROM calls c "
+            f"LEFT JOIN batches b ON b.id = c.batch WHERE c.cache_key = ? AND {self._no_party} "
+            "AND c.state IN ('reply', 'batched', 'unknown') ORDER BY c.id"
+        )
+        return [FormerCall(*row) for row in self._read.execute(query, (cache_key,))]
+
+    def has_former_calls(self, annotator: str, model: str) -> bool:
+        """Whether calls without a party were made under this name; looked up once."""
+        if self._former is None:
+            query = f"SELECT DISTINCT annotator, model FROM calls c WHERE {self._no_party} AND state = 'reply'"
+            self._former = set(self._read.execute(query))
+        return (annotator, model) in self._former
+
     def is_open(self, cache_key: str, state: Literal["unknown", "batched"]) -> bool:
         """Whether this request was once sent without its outcome being known, or travels in a batch."""
         query = "SELECT 1 FROM calls WHERE cache_key = ? AND state = ? LIMIT 1"
@@ -171,6 +207,7 @@ class Ledger:
         started: float,
         upper_nano: int | None = None,
         batch: int | None = None,
+        party: str | None = None,
     ) -> int:
         """Write the intent to send a request; returns the id of the call once it is on disk.
 
@@ -184,16 +221,17 @@ class Ledger:
             started: seconds since the epoch.
             upper_nano: the most that the call can cost; None where nothing limits it.
             batch: row of `batches` that the request travels in; the call is `batched` then.
+            party: who is asked, with `model`.
         """
         call_id, self._next_call = self._next_call, self._next_call + 1
         await self.write(
             ("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_sha256, prompt)),
             (
                 "INSERT INTO calls (id, cache_key, image_sha256, prompt_sha256, annotator, model, state, started, upper_nano, "
-                "batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "batch, party) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *(call_id, cache_key, image_sha256, prompt_sha256, annotator, model),
-                    *("intent" if batch is None else "batched", started, upper_nano, batch),
+                    *("intent" if batch is None else "batched", started, upper_nano, batch, party),
                 ),
             ),
         )
@@ -210,14 +248,15 @@ class Ledger:
         error: str | None = None,
         tokens: tuple[int, int] | None = None,
         cost_nano: int | None = None,
+        answered_model: str | None = None,
     ) -> None:
         """Write what came of a request: tokens are (prompt, output); a cost of None means that the reply named no usage."""
         prompt_tokens, output_tokens = tokens or (None, None)
-        values = (state, status, raw, error, prompt_tokens, output_tokens, cost_nano, ended, call_id)
+        values = (state, status, raw, error, prompt_tokens, output_tokens, cost_nano, ended, answered_model, call_id)
         await self.write(
             (
                 "UPDATE calls SET state = ?, status = ?, raw = ?, error = ?, prompt_tokens = ?, output_tokens = ?, "
-                "cost_nano = ?, ended = ? WHERE id = ?",
+                "cost_nano = ?, ended = ?, answered_model = ? WHERE id = ?",
                 values,
             )
         )

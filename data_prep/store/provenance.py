@@ -16,6 +16,10 @@ class AnnotatorReply(TypedDict, total=False):
 
     annotator: str
     model: str
+    party: str
+    """Whose `model` it is: a name or an address."""
+    answered_model: str
+    """The model that the reply names as its own; absent where it names none."""
     round: int
     """0: before anybody was corrected."""
     reply: dict[str, object]

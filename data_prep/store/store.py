@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from data_prep.store.group_commit import LedgerError, damaged, ledger_errors
-from data_prep.store.items import Refusal, Repeat, SourceItem, is_labelled
+from data_prep.store.items import PassedOver, Refusal, Repeat, SourceItem, is_labelled
 from data_prep.store.ledger import Ledger
 from data_prep.store.rows import Item
 from emo_lightning.core.errors import UserError
@@ -55,14 +55,23 @@ class ImportReport:
     """Refusals by the first words of their reason."""
     refusals: list[Refusal] = field(default_factory=list)
     """The first of them, in full."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Files that are none of the source's images, by why."""
+    passed_over_first: list[Refusal] = field(default_factory=list)
+    """The first of them, by name."""
 
     @property
     def read(self) -> int:
-        """Everything that the source yielded."""
+        """Everything that the source yielded, without what was passed over."""
         return self.labelled + self.unlabelled + self.repeated + self.refused
 
     def refuse(self, refusal: Refusal) -> None:
-        """Count a refusal, or a repeated row."""
+        """Count a refusal, a repeated row, or what was passed over."""
+        if isinstance(refusal, PassedOver):
+            self.passed_over[refusal.reason] += refusal.count
+            if len(self.passed_over_first) < _SHOWN:
+                self.passed_over_first.append(refusal)
+            return
         if isinstance(refusal, Repeat):
             self.repeated += 1
             return

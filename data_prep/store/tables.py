@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS calls (
     id INTEGER PRIMARY KEY, cache_key TEXT NOT NULL, image_sha256 TEXT NOT NULL, prompt_sha256 TEXT NOT NULL,
     annotator TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL, status INTEGER, raw BLOB, error TEXT,
     prompt_tokens INTEGER, output_tokens INTEGER, cost_nano INTEGER, started REAL NOT NULL, ended REAL,
-    upper_nano INTEGER, batch INTEGER);
+    upper_nano INTEGER, batch INTEGER, party TEXT, answered_model TEXT);
 CREATE INDEX IF NOT EXISTS calls_by_key ON calls (cache_key);
 CREATE TABLE IF NOT EXISTS outcomes (
     item_id TEXT PRIMARY KEY, state TEXT NOT NULL, config TEXT NOT NULL, revisions INTEGER NOT NULL, record TEXT NOT NULL);
@@ -85,8 +85,8 @@ float16, of length 1. `source_groups`: what `items.grp` was before dedup wrote i
 TABLES = _PASS + _REVIEW + _GENERATIONS + _LOCAL_VOTES + _SPLITS + _DEDUP
 """Of all rooms; `prepare` adds the counters."""
 
-_COLUMNS = (("upper_nano", "INTEGER"), ("batch", "INTEGER"))
-"""Columns of `calls` that older ledgers lack."""
+_COLUMNS = (("upper_nano", "INTEGER"), ("batch", "INTEGER"), ("party", "TEXT"), ("answered_model", "TEXT"))
+"""Columns of `calls` that older ledgers lack. `party`: who was asked (`provider.party`); `answered_model`: the model that the reply names."""
 
 _CALL = "{0}.annotator, {0}.model, {0}.state"
 _AMOUNTS = (
@@ -157,15 +157,13 @@ def prepare(connection: sqlite3.Connection) -> None:
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'call_counts'").fetchone():
         # Statements that find what they create are done without a write lock.
         connection.executescript(TABLES)
+        _add_columns(connection)
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         for statement in _statements(TABLES):
             connection.execute(statement)
-        there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
-        for name, kind in _COLUMNS:
-            if name not in there:
-                connection.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind}")
+        _add_columns(connection)
         # Another process may have done all this while we waited for the lock.
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'call_counts'").fetchone():
             for statement in (*_statements(COUNTERS), *_statements(_COUNT)):
@@ -174,6 +172,20 @@ def prepare(connection: sqlite3.Connection) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    """Add the columns of `calls` that an older program did not know."""
+    there = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
+    for name, kind in _COLUMNS:
+        if name in there:
+            continue
+        try:
+            connection.execute(f"ALTER TABLE calls ADD COLUMN {name} {kind}")
+        except sqlite3.OperationalError as error:
+            # Another process may have added it since we looked; and an archive, which nothing is added to, is read without it.
+            if "duplicate column" not in str(error) and "readonly" not in str(error):
+                raise
 
 
 def _statements(script: str) -> list[str]:

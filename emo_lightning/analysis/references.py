@@ -92,7 +92,7 @@ def by_id(path: str | Path) -> dict[str, Prediction]:
     """Predictions of one file by id, of whatever images.
 
     Raises:
-        SchemaError: an id occurs twice.
+        SchemaError: an id occurs twice, or there is no prediction.
         MissingFileError: no such file.
     """
     predictions: dict[str, Prediction] = {}
@@ -101,6 +101,9 @@ def by_id(path: str | Path) -> dict[str, Prediction]:
             msg = f"{path}: prediction id {prediction.id!r} occurs twice"
             raise SchemaError(msg)
         predictions[prediction.id] = prediction
+    if not predictions:
+        msg = f"{path}: holds no prediction"
+        raise SchemaError(msg)
     return predictions
 
 
@@ -108,7 +111,7 @@ def load_predictions(path: str | Path, references: References) -> dict[str, Pred
     """Predictions by id.
 
     Raises:
-        SchemaError: an id occurs twice or is not among the references.
+        SchemaError: no prediction, an id occurs twice, or one is not among the references.
         MissingFileError: no such file.
     """
     predictions = by_id(path)

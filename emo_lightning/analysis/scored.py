@@ -4,32 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emo_lightning.analysis.references import by_id
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Emotion, Prediction, Record, SchemaError
 from emo_lightning.metrics.arrays import Array, Classes
 
 CLASSES = len(EMOTIONS)
 SUM_TOLERANCE = 1e-2
 """How far predicted probabilities may be from a sum of 1 before they are no distribution; within it they are scaled."""
-
-
-def read_predictions(path: Path) -> dict[str, Prediction]:
-    """Predictions of one file by id, whatever sets they belong to.
-
-    Raises:
-        SchemaError: an id occurs twice, or there is no prediction.
-        MissingFileError: no such file.
-    """
-    found = by_id(path)
-    if not found:
-        msg = f"{path}: holds no prediction"
-        raise SchemaError(msg)
-    return found
 
 
 def probabilities(prediction: Prediction) -> Array | None:

@@ -32,7 +32,7 @@ from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
 from emo_lightning.metrics.arrays import Array, Classes
 from emo_lightning.metrics.bootstrap import Difference
 from emo_lightning.metrics.clip import ClipScorer, cosine01
-from emo_lightning.metrics.scores import BoxScores, ClipScores, Coverage, EmotionScores, IntensityScores
+from emo_lightning.metrics.scores import BoxScores, ClipScores, Coverage, EmotionScores, IntensityScores, UnreadableAnswers
 
 Replicates = dict[Mode, dict[str, Array]]
 """Each row's value in each resample, (resamples,), NaN where nothing could be scored."""
@@ -50,7 +50,10 @@ class Table5:
     def __init__(self, scorer: ClipScorer | None = None, resamples: int = bootstrap.RESAMPLES, seed: int = 0) -> None:
         self.scorer, self.resamples, self.seed = scorer, resamples, seed
         self.emotion = EmotionScores(resamples)
-        self.per_image = (Coverage(resamples), BoxScores(resamples), self.emotion, IntensityScores(resamples))
+        self.per_image = (
+            *(Coverage(resamples), BoxScores(resamples), self.emotion, IntensityScores(resamples)),
+            UnreadableAnswers(resamples),
+        )
         self.clip = ClipScores(resamples)
 
     @property

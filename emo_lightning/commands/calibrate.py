@@ -54,14 +54,13 @@ def main(argv: list[str]) -> int:
     """Run `emo calibrate`."""
     args = parser().parse_args(argv)
     from emo_lightning.analysis.calibration import measure_calibration
-    from emo_lightning.analysis.references import References
-    from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.analysis.references import References, by_id
     from emo_lightning.core.records import Record
     from emo_lightning.report.tables.calibration import calibration_page
     from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_calibration
 
-    predictions = {args.predictions.stem: read_predictions(args.predictions)}
+    predictions = {args.predictions.stem: by_id(args.predictions)}
     sets: dict[str, list[Record]] = {}
     for record in References.load(args.references).records:
         sets.setdefault(record.split or "all", []).append(record)

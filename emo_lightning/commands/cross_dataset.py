@@ -57,14 +57,13 @@ def main(argv: list[str]) -> int:
     args = parser().parse_args(argv)
     from emo_lightning.analysis.cross_dataset import cross_dataset
     from emo_lightning.analysis.label_spaces import SPACES, SpaceName
-    from emo_lightning.analysis.references import References
-    from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.analysis.references import References, by_id
     from emo_lightning.core.records import Record
     from emo_lightning.report.tables.cross_dataset import cross_page
     from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_result
 
-    predictions = {name: read_predictions(Path(file)) for name, file in _pairs("--arm", args.arm).items()}
+    predictions = {name: by_id(Path(file)) for name, file in _pairs("--arm", args.arm).items()}
     sets: dict[str, tuple[list[Record], SpaceName]] = {}
     for key, references in _pairs("--set", args.set).items():
         name, _, space = key.partition(":")

@@ -17,6 +17,7 @@ from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
+from emo_lightning.core.replies import UNREADABLE, Reason
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
 from emo_lightning.data.images import grey
@@ -25,6 +26,8 @@ from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, 
 
 BUDGET_REACHED = 3
 """Exit status."""
+_REASONS: dict[str, Reason] = {"refused": "refused", "cut": "cut off"}
+"""Why there is no text, by the kind of the failure."""
 
 
 def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> int:
@@ -49,6 +52,8 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
             answers = endpoint.ask(requests, advance)
     tally = answers.tally
     print(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO:.6f}")
+    for how in sorted(tally.adapted):
+        print(how)
     if answers.stopped:
         left = len(requests) - len(answers.replies)
         why = "the budget was reached" if answers.by_budget else "stopped"
@@ -75,7 +80,7 @@ def _config(args: argparse.Namespace) -> UnderTest:
 
 def _advice(kind: str) -> str:
     match kind:
-        case "refused":
+        case "refused" | "invalid" | "cut":
             return ""
         case "unknown":
             return "; --resend-unknown asks them again (they may be paid twice)"
@@ -148,6 +153,7 @@ def predictions(
                 parts.append(parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec))
             else:
                 why: dict[str, object] = {"reply": None, "problems": [f"no reply ({reply.kind}): {reply.message}"]}
+                why[UNREADABLE] = _REASONS.get(reply.kind, "no reply")
                 parts.append(Prediction(id=record.id, width=record.width, height=record.height, provenance=why))
         found.append((merge_predictions(parts), record))
     return found

@@ -167,15 +167,17 @@ class _Launch(TypedDict, total=False):
 
 def _launched(args: argparse.Namespace) -> _Launch:
     """Devices and strategy: what torchrun or SLURM has started, or what was asked for."""
+    from emo_lightning.core.ranks import forget_job_variables, slurm_tasks, started_by_srun
     from emo_lightning.experiment.processes import check_cpu_processes
 
+    forget_job_variables()
     env = os.environ
     if "LOCAL_WORLD_SIZE" in env and "RANK" in env:
         here = int(env["LOCAL_WORLD_SIZE"])
         nodes = int(env["WORLD_SIZE"]) // here
-    elif int(env.get("SLURM_NTASKS", "1")) > 1:
-        nodes = int(env.get("SLURM_JOB_NUM_NODES", env.get("SLURM_NNODES", "1")))
-        here = int(env["SLURM_NTASKS"]) // nodes
+    elif started_by_srun():
+        nodes = int(env.get("SLURM_STEP_NUM_NODES", env.get("SLURM_NNODES", "1")))
+        here = slurm_tasks() // nodes
     else:
         if args.devices != "auto" and not args.devices.isdigit():
             msg = f"--devices {args.devices}: expected auto or a number"

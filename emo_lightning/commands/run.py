@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from emo_lightning.core.errors import DEBUG_HELP, InputError
+from emo_lightning.experiment.classes import ALLOW_HELP, allowing
 
 HELP = f"""usage: lightning run EXPERIMENT.yaml [--key value …]      (the same as: emo run …)
 
@@ -17,6 +18,8 @@ Runs the stages of an experiment. Each writes its files to runs/NAME/STAGE/. A f
   --vars.NAME VALUE     set a variable of the experiment
   --STAGE.KEY VALUE     set a key of one stage, e.g. --round1.model.optim.lr 1e-4
   --KEY VALUE           set a key of every stage that has it, e.g. --trainer.devices 2 --trainer.strategy ddp
+  --allow-classes PACKAGE
+                        {ALLOW_HELP}
   --debug               {DEBUG_HELP}
 
 Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted.
@@ -39,6 +42,8 @@ class CommandLine:
     """Stage to run."""
     print_config: bool = False
     """Whether to print the resolved experiment instead of running it."""
+    allow_classes: list[str] = field(default_factory=list)
+    """Packages whose classes the experiment may name, beside ours."""
     overrides: list[tuple[str, str]] = field(default_factory=list)
     """(dotted key, YAML text)."""
 
@@ -67,6 +72,8 @@ def parse(argv: list[str]) -> CommandLine:
                 raise InputError(msg)
         if key in ("name", "runs", "only"):
             setattr(found, key, value)
+        elif key == "allow-classes":
+            found.allow_classes.append(value)
         else:
             found.overrides.append((key, value))
     if len(paths) != 1:
@@ -82,6 +89,11 @@ def main(argv: list[str]) -> int:
         print(HELP)
         return 0
     given = parse(argv)
+    with allowing(given.allow_classes):
+        return _run(given)
+
+
+def _run(given: CommandLine) -> int:
     from emo_lightning.experiment.resolve import load_experiment
 
     experiment = load_experiment(given.experiment, given.overrides, name=given.name, runs=given.runs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.errors import DEBUG_HELP, InputError
+from emo_lightning.experiment.classes import ALLOW_HELP, allowing
 
 if TYPE_CHECKING:
     from emo_lightning.sweep.config import Sweep
@@ -30,6 +31,8 @@ Without --local the sweep is registered on W&B, and an agent works on it here. S
   --project, --entity   of W&B
   --KEY VALUE           the same value for every run, e.g. --vars.features runs/demo/features-attribute. A list replaces the file's values
                         of a key that the sweep varies: --des.model.head.num_layers '[1, 2, 4]'
+  --allow-classes PACKAGE
+                        {ALLOW_HELP}
   --debug               {DEBUG_HELP}
 
 Exit status: 0 done, 1 a run failed (or a bug of ours), 2 something that you can mend, 130 interrupted.
@@ -40,6 +43,7 @@ _NUMBERS = {"jobs": 1, "count": 1, "seed": 0, "max-failures": 1}
 """Option -> the least that it may be."""
 _WORDS = ("runs", "name", "project", "entity")
 _FLAGS = ("check", "local")
+_ALLOW = "allow-classes"
 _LOCAL_ONLY = ("jobs", "seed", "max-failures", "runs", "name")
 _REMOTE_ONLY = ("project", "entity")
 
@@ -52,6 +56,8 @@ class _CommandLine:
     flags: set[str] = field(default_factory=set)
     numbers: dict[str, int] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)
+    allow_classes: list[str] = field(default_factory=list)
+    """Packages whose classes the experiment may name, beside ours."""
     fixed: dict[str, str] = field(default_factory=dict)
     """Values of every run: key of `emo run` -> YAML text."""
 
@@ -92,10 +98,12 @@ def parse(argv: list[str]) -> _CommandLine:
             found.numbers[key] = _number(key, value)
         elif key in _WORDS:
             found.words[key] = value
+        elif key == _ALLOW:
+            found.allow_classes.append(value)
         elif "." not in key:
             from emo_lightning.sweep.parameters import suggestion
 
-            known = (*_FLAGS, *_NUMBERS, *_WORDS)
+            known = (*_FLAGS, *_NUMBERS, *_WORDS, _ALLOW)
             msg = f"--{key}: no such option{suggestion(key, known)}; allowed: {', '.join(known)}, or a dotted key of `emo run`"
             raise InputError(msg)
         else:
@@ -124,6 +132,12 @@ def main(argv: list[str]) -> int:
     if not files or (len(files) > 1 and not checking):
         msg = f"expected one sweep file, found {len(files)}: {' '.join(files) or 'none'} (see: emo sweep --help)"
         raise InputError(msg)
+    with allowing(given.allow_classes):
+        return _sweep(given)
+
+
+def _sweep(given: _CommandLine) -> int:
+    files, checking = given.files, "check" in given.flags
     fixed = _fixed_values(given.fixed)
     faults = sum([_check(file, fixed, checking) for file in files])
     if faults or checking:

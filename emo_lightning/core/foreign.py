@@ -28,6 +28,7 @@ __all__ = [
     "LargestIntegers",
     "as_number",
     "decode_json",
+    "deeper_than",
     "integer_of",
     "json_lines",
     "list_of",
@@ -63,7 +64,7 @@ def decode_json(
     max_bytes: int = MAX_JSON_BYTES,
     max_depth: int = MAX_DEPTH,
     integers: LargestIntegers = "64 bits",
-    half_characters: Literal["refuse", "replace"] = "refuse",
+    half_characters: Literal["refuse", "replace", "keep"] = "refuse",
     repeated_keys: Literal["refuse", "last"] = "refuse",
     on_constant: Callable[[str], object] | None = None,
 ) -> object:
@@ -76,7 +77,8 @@ def decode_json(
         max_bytes: longest text (characters of a `str`).
         max_depth: most lists and objects inside one another.
         integers: largest whole numbers.
-        half_characters: `refuse` a lone surrogate, which no file can hold, or `replace` it by U+FFFD, as a decoder of bytes does.
+        half_characters: `refuse` a lone surrogate, which no file can hold, `replace` it by U+FFFD, as a decoder of bytes does, or `keep` it, for a
+            caller that tells what has one from what has none.
         repeated_keys: `refuse` an object that says one key twice, or take the `last`, as Python does.
         on_constant: gives the value that stands for NaN, Infinity and -Infinity (and for numbers over 1.8e308); None refuses them.
 
@@ -107,9 +109,11 @@ def decode_json(
         prefix = "" if isinstance(failure, _RefusedError) else "not JSON: "
         msg = f"{where}: {prefix}{failure}"
         raise error(msg) from None
-    if text.count("[") + text.count("{") > max_depth and _deeper(value, max_depth):
+    if text.count("[") + text.count("{") > max_depth and deeper_than(value, max_depth):
         msg = f"{where}: JSON nested deeper than {max_depth}"
         raise error(msg)
+    if half_characters == "keep":
+        return value
     if _ESCAPED_HALF.search(text) or (isinstance(data, str) and _HALF.search(text)):
         if half_characters == "replace":
             return _mended(value)
@@ -158,7 +162,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _deeper(value: object, depth: int) -> bool:
+def deeper_than(value: object, depth: int) -> bool:
     """Whether lists and objects stand more than `depth` inside one another."""
     level = [value] if isinstance(value, list | dict) else []
     for _ in range(depth):

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import MAX_PIXELS, read_capped
@@ -74,10 +74,14 @@ def open_image(
     return image
 
 
-def image_size(data: bytes, where: object = None, error: type[Exception] = InputError) -> tuple[int, int]:
-    """(width, height) as the file's header says; nothing is decoded. Errors as `open_image`."""
+def image_size(
+    data: bytes, where: object = None, error: type[Exception] = InputError, *, upright: bool = False
+) -> tuple[int, int]:
+    """(width, height) as the file's header says, or as `upright` turns it; nothing is decoded. Errors as `open_image`."""
     try:
-        return _opened(data).size
+        image = _opened(data)
+        sideways = upright and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+        return (image.height, image.width) if sideways else image.size
     except _RefusedError as refused:
         raise error(_said(where, str(refused))) from None
     except Exception as failure:

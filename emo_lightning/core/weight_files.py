@@ -14,7 +14,7 @@ from pathlib import Path
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
 
-__all__ = ["MAX_CONFIG_BYTES", "TensorHeader", "check_weight_file", "check_weight_files", "tensor_headers"]
+__all__ = ["MAX_CONFIG_BYTES", "TensorHeader", "check_weight_file", "check_weight_files", "tensor_headers", "weight_files"]
 
 MAX_CONFIG_BYTES = 1 << 20
 """Of a `config.json` or `adapter_config.json`; the longest that are published have some 20 kB."""
@@ -144,6 +144,11 @@ def check_weight_files(folder: Path, error: type[UserError] = InputError) -> Non
             if shard not in files:
                 msg = f"{folder / shard}: missing, though {index.name} names it: a download that did not end, or a copy that left it out"
                 raise error(msg)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights in a model folder."""
+    return [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
 
 
 def _shards(index: Path, error: type[UserError]) -> Mapping[str, str]:

@@ -7,13 +7,13 @@ answer. The prompt is built from the keys alone, so that nothing of an annotatio
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Box, PredictedObject, Prediction, Record
+from emo_lightning.core.replies import UNREADABLE, Reason, UnreadableReplyError, asked_values, json_values
 
 if TYPE_CHECKING:
     from emo_lightning.models.families import BoxCodec, Size
@@ -31,6 +31,9 @@ KEY_GUIDE: dict[str, str] = {
 
 The box comes first: it then stands at a fixed distance from the image's tokens, which matters where positions are relative, and
 the words that follow can attend to where they point."""
+
+_OF_A_BOX = {"bbox_2d", "label", "sub_label", "score", "confidence"}
+"""Keys of one entry of the list that Qwen's models write."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def answer(keys: tuple[str, ...], record: Record, codec: BoxCodec, resized: Size
 def parse_answer(text: str, *, id: str, original: Size, resized: Size, codec: BoxCodec) -> Prediction:
     """What a model answered, as a prediction; whatever cannot be read stays None.
 
-    Accepts a JSON object, alone or in a ``` fence, and boxes flat or nested.
+    Accepts the last JSON object with keys that were asked for, wherever it stands (`core.replies`), boxes flat or nested, and the list of
+    `{"bbox_2d": …, "label": …}` that Qwen's models write. Values are taken as they are.
 
     Args:
         text: the answer.
@@ -120,16 +124,16 @@ def parse_answer(text: str, *, id: str, original: Size, resized: Size, codec: Bo
         codec: coordinate convention of the model.
 
     Returns:
-        The prediction; its `provenance` has `reply`, the text as it came, and `problems`: what was not readable.
+        The prediction; its `provenance` has `reply`, the text as it came, `problems`: what was not readable, and `unreadable`: why
+        nothing was (`core.replies.Reason`).
     """
     problems: list[str] = []
-    found = _json_object(text, problems)
+    found, reason = _answer(text, problems)
     phrases: dict[str, str] = {}
     for key in ("description", "background", "attribute", "subject", "emotion"):
         value = found.get(key)
         if isinstance(value, str):
-            # Half of a surrogate pair, which JSON can escape, is no text that a file can hold.
-            phrases[key] = value.encode("utf-8", "replace").decode()
+            phrases[key] = _whole(value)
         elif key in found:
             problems.append(f"{key} is {type(value).__name__}, not a string")
     numbers: dict[str, float] = {}
@@ -139,14 +143,16 @@ def parse_answer(text: str, *, id: str, original: Size, resized: Size, codec: Bo
         else:
             problems.append(f"intensity is {str(value)[:60]!r}, not a number")
     objects = []
-    for box in _boxes(found.get("bbox_2d"), problems):
+    for box, label in _boxes(found.get("bbox_2d"), problems):
         decoded = codec.decode(box, original, resized)
         if decoded[0] < decoded[2] and decoded[1] < decoded[3]:
-            objects.append(PredictedObject(phrase=phrases.get("subject"), bbox=decoded))
+            objects.append(PredictedObject(phrase=label or phrases.get("subject"), bbox=decoded))
         else:
             problems.append(f"box {box} is empty or turned")
     width, height = original
     provenance: dict[str, object] = {"reply": text, "problems": problems} if problems else {"reply": text}
+    if reason:
+        provenance[UNREADABLE] = reason
     return Prediction.model_validate(
         {"id": id, "width": width, "height": height, "objects": objects, "provenance": provenance, **phrases, **numbers}
     )
@@ -163,31 +169,56 @@ def merge_predictions(parts: list[Prediction]) -> Prediction:
     return Prediction.model_validate(merged)
 
 
-def _json_object(text: str, problems: list[str]) -> dict[str, object]:
-    fenced = re.search(r"```(?:json)?\s*(.*?)```", text, re.DOTALL)
+def _answer(text: str, problems: list[str]) -> tuple[dict[str, object], Reason | None]:
+    """The values that an answer gives, and why it gives none."""
     try:
-        value = json.loads(fenced.group(1) if fenced else text)
-    # A model that loops can write numbers too long, or lists too deep, for the parser.
-    except (ValueError, RecursionError) as error:
-        problems.append(f"not JSON: {error}")
-        return {}
-    if not isinstance(value, dict):
-        problems.append(f"JSON {type(value).__name__}, not an object")
-        return {}
-    return value
+        values = json_values(text)
+    except UnreadableReplyError as error:
+        problems.append(str(error))
+        return {}, error.reason
+    lists = [boxes for value in values if (boxes := _box_list(value))]
+    rest = [value for value in values if not _box_list(value)]
+    try:
+        found = asked_values(rest or ([{}] if lists else values), KEY_GUIDE)
+    except UnreadableReplyError as error:
+        if not lists or error.reason == "ambiguous":
+            problems.append(str(error))
+            return {}, error.reason
+        found = {}
+    if lists and "bbox_2d" not in found:
+        found["bbox_2d"] = lists[-1]
+    return found, None
 
 
-def _boxes(value: object, problems: list[str]) -> list[list[float]]:
+def _box_list(value: object) -> list[object]:
+    """Objects with a box and a label; empty where the value is none. One alone counts as well, and a list that is alone in an object."""
+    if isinstance(value, dict) and "label" in value:
+        value = [value]
+    elif isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))
+    if not isinstance(value, list) or not value:
+        return []
+    return value if all(isinstance(one, dict) and "bbox_2d" in one and one.keys() <= _OF_A_BOX for one in value) else []
+
+
+def _boxes(value: object, problems: list[str]) -> list[tuple[list[float], str | None]]:
+    """Four numbers and a label for each box that can be read."""
     if value is None:
         return []
-    nested = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
-    boxes = []
-    for box in nested:
+    several = isinstance(value, list) and value and isinstance(value[0], list | dict)
+    boxes: list[tuple[list[float], str | None]] = []
+    for one in value if isinstance(value, list) and several else [value]:
+        box, label = (one.get("bbox_2d"), one.get("label")) if isinstance(one, dict) else (one, None)
         if isinstance(box, list) and len(box) == 4 and all(_is_number(x) for x in box):
-            boxes.append(box)
+            boxes.append((box, _whole(label) if isinstance(label, str) else None))
         elif box != []:
             problems.append(f"bbox_2d holds {str(box)[:60]!r}, not four numbers")
     return boxes
+
+
+def _whole(text: str) -> str:
+    """Half of a surrogate pair, which JSON can escape, is no text that a file can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

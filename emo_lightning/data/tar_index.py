@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from PIL import Image
 from emo_lightning.core.arrays import parse_npy
 from emo_lightning.core.foreign import MAX_LINE_BYTES
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
+from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import ByteStore, StoreError, open_store
@@ -78,21 +80,28 @@ class TarIndex:
         keys: list[str] = []
         rows: list[tuple[int, ...]] = []
         home: dict[str, str] = {}
-        ignored = 0
+        ignored: Counter[str] = Counter()
         for shard in list_shards(paths, verify=verify):
             store = _open(shard.url)
             samples, other = group_samples(store, shard, len(shards))
             check_entry(shard, store, len(samples), verify=verify)
             for key in samples:
-                if key in home:
-                    msg = f"{shard.url}: key {key!r} stands in {home[key]} already; keys must be unique"
+                # The id, without the folder inside the tar: answers, features and scores are kept by it.
+                name = key.rpartition("/")[2]
+                if name in home:
+                    msg = (
+                        f"{shard.url}: key {key!r} stands in {home[name]} already; names must be unique, whatever their folder"
+                    )
                     raise ShardError(msg)
-                home[key] = shard.url
+                home[name] = f"{shard.url}:{key}"
             shards.append(_Opened(shard.url, store.size))
             keys += samples
             rows += samples.values()
             ignored += other
-        return cls(shards, keys, np.array(rows, dtype=ROW), ignored, check_sha256)
+        if ignored:
+            kinds = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common(5))
+            warn_once(f"{shards[0].url}{' …' * (len(shards) > 1)}: not read, as neither record, image nor DES: members {kinds}")
+        return cls(shards, keys, np.array(rows, dtype=ROW), ignored.total(), check_sha256)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -142,7 +151,7 @@ class TarIndex:
         return "jpg" if extension == "jpeg" else extension
 
     def image(self, row: int) -> Image.Image:
-        """Decode to RGB, size `(record.width, record.height)`.
+        """Decode to RGB, upright as its EXIF says, size `(record.width, record.height)`.
 
         Raises:
             ShardError: other bytes than the record's, not decodable, or of another size than the record says.
@@ -159,12 +168,13 @@ class TarIndex:
         data, extension = self._image_bytes(row, record)
         where = self.where(row, extension)
         # Before anything is decoded: a record cannot make a picture larger than it is, nor a picture its record.
-        size = image_size(data, where, ShardError)
+        size = image_size(data, where, ShardError, upright=True)
         if size != (record.width, record.height):
-            msg = f"{where}: image is {size[0]}x{size[1]}, its record says {record.width}x{record.height}"
+            lying = " (as its EXIF turns it)" if size != image_size(data) else ""
+            msg = f"{where}: image is {size[0]}x{size[1]}{lying}, its record says {record.width}x{record.height}"
             raise ShardError(msg)
-        image = to_rgb(open_image(data, where, ShardError))
-        return record, image
+        # As a picture file of the same bytes: a model sees the same picture, wherever it came from.
+        return record, to_rgb(open_image(data, where, ShardError, upright=True))
 
     def des(self, row: int) -> NDArray[np.float32] | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.

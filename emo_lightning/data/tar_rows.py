@@ -2,11 +2,15 @@
 
 A sample is `{key}.json` + one image + optionally `{key}.des.npy`, grouped as webdataset does: the key is the member's name up to
 the first dot of its last part, and the members of a key stand together.
+
+Members of other endings belong to a sample without being read, and are counted. What would be a sample if its name had no dot
+before the ending (`IMG.0001.png`) is refused: webdataset takes `0001.png` for the ending, and every such image would be lost.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 
 import numpy as np
 
@@ -33,7 +37,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, extension.lower()
 
 
-def group_samples(store: ByteStore, shard: Shard, number: int) -> tuple[dict[str, tuple[int, ...]], int]:
+def group_samples(store: ByteStore, shard: Shard, number: int) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
     """The samples of one shard.
 
     Args:
@@ -42,20 +46,24 @@ def group_samples(store: ByteStore, shard: Shard, number: int) -> tuple[dict[str
         number: its place in the index, for the rows.
 
     Returns:
-        Rows (as `ROW`) by key, in order; and how many members were passed over.
+        Rows (as `ROW`) by key, in order; and how many members were passed over, by ending.
 
     Raises:
-        ShardError: not a whole tar, a sample without an image or record, or a key that comes again.
+        ShardError: not a whole tar, a sample without an image or record, a key that comes again, or names with a dot before the
+            ending.
     """
     samples: dict[str, tuple[int, ...]] = {}
-    ignored = 0
+    ignored: Counter[str] = Counter()
+    dotted: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (key, rest of the name), part -> member
     key = ""
     parts: dict[str, tuple[int, int, str]] = {}  # offset, length, extension
     for member in scan_tar(store, shard.url):
         name = split_name(member.name)
         part = None if name is None else _part(name[1])
         if name is None or part is None:
-            ignored += 1
+            ignored["no ending" if name is None else name[1]] += 1
+            if name is not None and (more := _dotted(name[1])) is not None:
+                dotted[name[0], more[0]][more[1]] = member.name
             continue
         if name[0] != key and parts:
             samples[key] = _row(shard.url, number, key, parts)
@@ -70,8 +78,9 @@ def group_samples(store: ByteStore, shard: Shard, number: int) -> tuple[dict[str
         parts[part] = (member.offset, member.size, name[1])
     if parts:
         samples[key] = _row(shard.url, number, key, parts)
+    _check_dots(shard.url, samples, dotted)
     if not samples:
-        msg = f"{shard.url}: the tar holds no samples ({ignored} other members)"
+        msg = f"{shard.url}: the tar holds no samples ({ignored.total()} other members)"
         raise ShardError(msg)
     return samples, ignored
 
@@ -80,6 +89,32 @@ def _part(extension: str) -> str | None:
     if extension in IMAGES:
         return "image"
     return {"json": "json", DES_EXTENSION: "des"}.get(extension)
+
+
+def _dotted(extension: str) -> tuple[str, str] | None:
+    """`("0001", "image")` of `0001.png`; None where the last ending is none of ours."""
+    for ending in (DES_EXTENSION, "json", *IMAGES):
+        if extension.endswith(f".{ending}"):
+            return extension.removesuffix(f".{ending}"), _part(ending) or ""
+    return None
+
+
+def _check_dots(url: str, samples: dict[str, tuple[int, ...]], dotted: dict[tuple[str, str], dict[str, str]]) -> None:
+    """Refuse samples whose names have a dot before the ending; `a.mask.png` beside a sample `a` is a part of that one.
+
+    Args:
+        url: of the shard.
+        samples: rows by key.
+        dotted: (key, what stands between key and ending) -> part -> name of the member.
+    """
+    lost = [found for (key, _), found in dotted.items() if key not in samples or {"image", "json"} <= found.keys()]
+    if lost:
+        name = next(iter(lost[0].values()))
+        msg = (
+            f"{url}: {len(lost)} samples have a dot in their name before the ending, first {name!r}: WebDataset takes everything after "
+            "the first dot for the ending; write these members with another sign than the dot, in the record's id too"
+        )
+        raise ShardError(msg)
 
 
 def _row(url: str, number: int, key: str, parts: dict[str, tuple[int, int, str]]) -> tuple[int, ...]:

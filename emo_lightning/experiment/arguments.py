@@ -7,6 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
+from emo_lightning.experiment.classes import named_classes, parsed_classes, set_policy
+from emo_lightning.experiment.environment import secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage
@@ -67,19 +69,25 @@ def argument_keys(name: str) -> list[str]:
 
 def problems(stage: Stage) -> list[str]:
     """Everything that is wrong with a stage's arguments: a line each, with the key, what was found, and what is allowed."""
+    # Before the first thing is imported that a setting names.
+    if unsafe := [*named_classes(stage.config), *unresolved(stage.config), *secrets(stage.config)]:
+        return unsafe
     parser = parser_of(stage.kind)
     if isinstance(find_kind(stage.kind), TrainerKind):
         # jsonargparse passes over anything else without a word.
-        found = {section: stage.config.get(section, {}) for section in ("trainer", "model", "data")}
+        sections = {section: stage.config.get(section, {}) for section in ("trainer", "model", "data")}
         if wrong := [
-            f"{key}: found {value!r}; expected a mapping of keys" for key, value in found.items() if not isinstance(value, dict)
+            f"{key}: found {value!r}; expected a mapping of keys"
+            for key, value in sections.items()
+            if not isinstance(value, dict)
         ]:
             return wrong
+    set_policy()
     try:
-        parser.parse_object(copy.deepcopy(stage.config))
+        found = parser.parse_object(copy.deepcopy(stage.config))
     except Exception as error:
         return explain_arguments(parser, stage.config, error)
-    return []
+    return list(parsed_classes(found, stage.config))
 
 
 def check(stage: Stage) -> None:
@@ -94,7 +102,7 @@ def check(stage: Stage) -> None:
 
 
 def parsed(stage: Stage) -> dict[str, Any]:
-    """The arguments of a stage that is a function, as its signature has them."""
+    """The arguments of a stage that is a function, as its signature has them; `check` has passed them."""
     parser = parser_of(stage.kind)
     arguments: dict[str, Any] = vars(parser.instantiate_classes(parser.parse_object(copy.deepcopy(stage.config))))
     return arguments

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from emo_lightning.experiment.arguments import has_argument
+from emo_lightning.experiment.environment import guarded_resolvers, secrets
 from emo_lightning.experiment.files import (
     ROOT,
     ExperimentError,
@@ -215,10 +216,15 @@ def _resolve(
         config = OmegaConf.create({**context, "_title": title, "args": arguments})
         assert isinstance(config, DictConfig)
         # Interpolations are absolute, so arguments are one level down and everything they may name is at the top.
-        plain = OmegaConf.to_container(config, resolve=True)
+        with guarded_resolvers():
+            plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         msg = f"{path}: stage {stage!r}: {' '.join(str(error).split())}"
         raise ExperimentError(msg) from None
     assert isinstance(plain, dict)
+    # All of it, for the variables and the title are shown and written too.
+    for held in secrets({"args": plain["args"], "vars": plain["vars"], "title": plain["_title"]}):
+        msg = f"{path}: stage {stage!r}: {held.removeprefix('args.')}"
+        raise ExperimentError(msg)
     named = {key: with_present_names(value) for key, value in plain["args"].items()}
     return Stage(stage, str(body["run"]), plain["_title"], named, Path(run["out"]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from emo_lightning.core.files import write_text
-from emo_lightning.core.ranks import Ranks
+from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.processes import (
@@ -43,6 +43,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
         ExperimentError: a stage's arguments are wrong, or the folder holds another experiment; nothing has been run then.
         StageFailedError: names the stage; running the same command again goes on from there.
     """
+    forget_job_variables()
     ranks = Ranks.from_environment()
     chosen = [s for s in experiment.stages if only in (None, s.name)]
     if not chosen:

@@ -14,7 +14,7 @@ from rich.progress import track
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, replacing, write_json, write_text
 from emo_lightning.core.fingerprints import file_sha256
-from emo_lightning.core.ranks import Ranks
+from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.core.records import DES_EXTENSION
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.images import open_image
@@ -40,10 +40,17 @@ def embed_images(paths: Sequence[str], out: Path, model: Path, batch_size: int, 
         model: bundle folder.
         batch_size: images at a time.
         device: torch device.
+
+    Raises:
+        EmbedError: a path is given twice.
     """
-    images = {path: open_image(path).size for path in paths}
+    if len(set(paths)) < len(paths):
+        msg = f"{max(paths, key=list(paths).count)}: given twice; the table has one row an image"
+        raise EmbedError(msg)
+    for path in paths:
+        open_image(path)
     net = EmotionModel(model, device)
-    names = list(images)
+    names = list(paths)
     rows = [
         net.embed([open_image(p) for p in names[start : start + batch_size]]).numpy()
         for start in track(range(0, len(names), batch_size), description="embed")
@@ -75,6 +82,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
         msg = f"--out {out} is the folder of the tars; choose another"
         raise EmbedError(msg)
     out.mkdir(parents=True, exist_ok=True)
+    forget_job_variables()
     ranks = Ranks.from_environment()
     _check_model(out, model, ranks.rank)
     mine = [s for s in shards[ranks.rank :: ranks.world_size] if not (out / Path(s.path).name).exists()]

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Prediction, SchemaError, intensity_level
+from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS, unreadable_reasons
 from emo_lightning.metrics import matching
 from emo_lightning.metrics.accumulators import POSITION, UNREADABLE, Accumulator, Batch, Rows, ratio
 from emo_lightning.metrics.arrays import Array
@@ -37,6 +38,29 @@ class Coverage(Accumulator):
     def counts(self, total: Array) -> dict[str, int]:
         """`references` and `missing_predictions`."""
         return {"references": self._count(total, "references"), "missing_predictions": self._count(total, "missing")}
+
+
+class UnreadableAnswers(Accumulator):
+    """How many answers could not be read, by reason; an image that was asked about twice has two answers."""
+
+    names = REASONS
+
+    def amounts(self, batch: Batch) -> Array:
+        """As `Accumulator.amounts`."""
+        out = np.zeros((len(batch.records), len(self.names)))
+        for row, prediction in zip(out, batch.predictions, strict=True):
+            for reason in unreadable_reasons(prediction.provenance) if prediction else ():
+                row[self.names.index(reason)] += 1
+        return out
+
+    def rows(self, totals: Array) -> Rows:  # noqa: ARG002 - no row of the table
+        """No row."""
+        return {"paper": {}, "strict": {}}
+
+    def counts(self, total: Array) -> dict[str, int]:
+        """`unreadable: REASON`, of the reasons that there are."""
+        found = {f"{UNREADABLE_ANSWERS}{name}": self._count(total, name) for name in self.names}
+        return {key: count for key, count in found.items() if count}
 
 
 class BoxScores(Accumulator):

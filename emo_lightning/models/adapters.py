@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
+from torch import nn
 
+from emo_lightning.core.model_loading import foreign_files
+from emo_lightning.models.adapter_files import CONFIG, PREFIX, check_size, read_adapter, resolved, restore_patterns
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import PARTS, Family
 
 if TYPE_CHECKING:
-    from peft import PeftConfig, PeftModel
-    from torch.nn.modules.module import _IncompatibleKeys
+    from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"
@@ -67,9 +69,6 @@ def _new_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig,
     if not targets:
         msg = f"tuning={config.tuning} but no part trains: set train_vision, train_merger or train_language to true"
         raise BackboneError(msg)
-    if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
-        msg = f"lora.targets={targets!r} matches no module of the backbone"
-        raise BackboneError(msg)
     peft_config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -79,57 +78,114 @@ def _new_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig,
         base_model_name_or_path=base_path,
         task_type="CAUSAL_LM",
     )
-    return _wrapped(model, peft_config)
+    plain = resolved(peft_config, model, family, "lora.targets")
+    _refuse_tied(model, plain, "lora.targets")
+    return _wrapped(model, plain, peft_config)
 
 
-def _wrapped(model: PreTrainedModel, config: PeftConfig) -> PeftModel:
+def _wrapped(model: PreTrainedModel, plain: LoraConfig, config: LoraConfig) -> PeftModel:
+    """The model with adapters as `plain` says; what peft keeps, and writes when it is saved, is `config`."""
     from peft import PeftModel, get_peft_model
 
-    wrapped = get_peft_model(model, config, adapter_name=ADAPTER_NAME)
+    wrapped = get_peft_model(model, plain, adapter_name=ADAPTER_NAME)
     # It gives another class for adapters of mixed types alone.
     assert isinstance(wrapped, PeftModel)
+    restore_patterns(plain, config)
     return wrapped
 
 
 def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig, folder: Path, base_path: str) -> PeftModel:
-    from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    try:
-        peft_config = LoraConfig.from_pretrained(str(folder))
-        weights = load_peft_weights(str(folder), device="cpu")
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        msg = f"adapter {folder} cannot be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        raise BackboneError(msg) from error
+    files = read_adapter(folder, family)
+    peft_config, where = files.config, str(folder / CONFIG)
     peft_config.inference_mode = config.tuning == "frozen"
     # Where the base was found now, for the adapter that is saved after training.
     peft_config.base_model_name_or_path = base_path
+    plain = resolved(peft_config, model, family, f"{where}: no adapter of this base model", files.renamed)
+    check_size(plain, model, files.weights, where)
+    if config.tuning != "frozen":
+        _refuse_tied(model, plain, f"adapter {where}")
+    # The patterns of an older version would fit no module of today when they are read again.
+    kept = replace(plain) if files.renamed else peft_config
+    # What adapter_config.json says cannot be built on this base.
+    with foreign_files(f"{where}: no adapter of this base model", BackboneError):
+        wrapped = _wrapped(model, plain, kept)
+    # peft loads what fits and goes on: the model would then run untrained.
+    expected = get_peft_model_state_dict(wrapped, adapter_name=ADAPTER_NAME, save_embedding_layers=False).keys()
+    missing, unexpected = sorted(expected - files.weights.keys()), sorted(files.weights.keys() - expected - _ends(model))
+    if missing or unexpected:
+        msg = (
+            f"adapter {folder}: {len(missing)} keys missing and {len(unexpected)} unexpected for this base model, "
+            f"first: {(missing or unexpected)[0]}"
+        )
+        raise BackboneError(msg)
     try:
-        wrapped = _wrapped(model, peft_config)
-    # What adapter_config.json says cannot be built on this base: a rank of 0, a pattern that is none or fits no module.
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, re.error) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        msg = f"{folder / 'adapter_config.json'}: no adapter of this base model: {said}"
-        raise BackboneError(msg) from error
-    try:
-        loaded = set_peft_model_state_dict(wrapped, weights, adapter_name=ADAPTER_NAME)
+        set_peft_model_state_dict(wrapped, files.weights, adapter_name=ADAPTER_NAME)
     except RuntimeError as error:
-        wrong = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [str(error)]
+        wrong = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        if not wrong:
+            raise
         msg = (
             f"adapter {folder} does not fit its base model {peft_config.base_model_name_or_path!r}: {len(wrong)} weights differ "
             f"in size, first: {wrong[0]}"
         )
         raise BackboneError(msg) from None
-    # peft loads what fits and goes on: the model would then run untrained.
-    result = cast("_IncompatibleKeys", loaded)  # peft's annotation is not a type
-    missing = [key for key in result.missing_keys if "lora_" in key]
-    if missing or result.unexpected_keys:
-        first = (missing or result.unexpected_keys)[0]
-        msg = (
-            f"adapter {folder}: {len(missing)} keys missing and {len(result.unexpected_keys)} unexpected for this base model, "
-            f"first: {first}"
-        )
-        raise BackboneError(msg)
     for name, parameter in wrapped.named_parameters():
         if not config.trains(family.part_of(name)):
             parameter.requires_grad_(False)
     return wrapped
+
+
+def _ends(model: PreTrainedModel) -> set[str]:
+    """Keys of embedding and head, which other programs save with an adapter though they are the base model's."""
+    ends = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
+    return {f"{PREFIX}{name}.weight" for name, module in model.named_modules() if any(module is end for end in ends)}
+
+
+def tied_layers(model: PreTrainedModel) -> set[str]:
+    """Names of embedding and head where they are one matrix, which an adapter on one of them would pull apart; else none."""
+    ends = [module for module in (model.get_input_embeddings(), model.get_output_embeddings()) if module is not None]
+    weights = {id(_unwrapped(module).weight) for module in ends}
+    if len(ends) < 2 or len(weights) > 1:
+        return set()
+    return {name for name, module in model.named_modules() if any(module is end for end in ends)}
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """The layer below an adapter, or below the copy of it that trains."""
+    for name in ("base_layer", "original_module"):
+        inner = getattr(module, name, None)
+        if isinstance(inner, nn.Module):
+            return _unwrapped(inner)
+    return module
+
+
+def check_mergeable(model: PreTrainedModel) -> None:
+    """Refuse to fold in an adapter on a tied head or embedding: the sum of both would become the embedding, too.
+
+    Args:
+        model: with adapters.
+
+    Raises:
+        BackboneError: names the layer.
+    """
+    if on := sorted(
+        name for name in tied_layers(model) if _unwrapped(model.get_submodule(name)) is not model.get_submodule(name)
+    ):
+        msg = (
+            f"the adapter is on {on[0]!r}, whose weights are tied to the model's other end: merged, it would change both, and the "
+            "result would be another model. Keep the adapter apart (`emo predict ADAPTER`), or train one without this layer"
+        )
+        raise BackboneError(msg)
+
+
+def _refuse_tied(model: PreTrainedModel, plain: LoraConfig, where: str) -> None:
+    layers = tied_layers(model)
+    saved = [name for name in layers if any(f".{name}".endswith(f".{kept}") for kept in plain.modules_to_save or ())]
+    if on := sorted({*saved, *(name for name in layers if re.fullmatch(str(plain.target_modules), name))}):
+        msg = (
+            f"{where}: found {on[0]!r}, whose weights are tied to the model's other end (embedding and head are one matrix), so that no "
+            "merged model could be made of the adapter; leave this layer out"
+        )
+        raise BackboneError(msg)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from emo_lightning.core.model_folders import locate
+from emo_lightning.core.model_folders import check_made_of, locate, made_of, weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.models.adapters import attach
+from emo_lightning.models.adapters import attach, check_mergeable
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
@@ -38,18 +38,25 @@ class Backbone(nn.Module):
         family: that it is of.
         processor: its processor, pixel limits set.
         config: as loaded.
+        made_of: what is trained now is made from, part -> content hash; `save` writes it.
     """
 
     model: PreTrainedModel | PeftModel
 
     def __init__(
-        self, model: PreTrainedModel | PeftModel, family: Family, processor: Processor, config: BackboneConfig
+        self,
+        model: PreTrainedModel | PeftModel,
+        family: Family,
+        processor: Processor,
+        config: BackboneConfig,
+        made_of: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.family = family
         self.processor = processor
         self.config = config
+        self.made_of = dict(made_of or {})
 
     @property
     def adapted(self) -> bool:
@@ -191,12 +198,20 @@ class Backbone(nn.Module):
         target = folder / ("adapter" if self.adapted else "model")
         self.model.save_pretrained(str(target), state_dict=weights)
         self.processor.save_pretrained(target)
+        write_made_of(target, self.made_of)
         return target
 
     def merged(self) -> PreTrainedModel:
-        """Transformers' plain model with the adapter folded into its weights (in place)."""
+        """Transformers' plain model with the adapter folded into its weights (in place).
+
+        Raises:
+            BackboneError: the adapter is on a tied head or embedding.
+        """
+        if not self.adapted:
+            return self.base
+        check_mergeable(self.base)
         # peft gives the methods of its tuners by `__getattr__`, which has no types.
-        return cast("PreTrainedModel", cast("LoraModel", self.model).merge_and_unload()) if self.adapted else self.base
+        return cast("PreTrainedModel", cast("LoraModel", self.model).merge_and_unload())
 
 
 def load_backbone(config: BackboneConfig) -> Backbone:
@@ -210,10 +225,12 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     """
     base_path, adapter = locate(config.path)
     model, family = load_model(config, base_path)
+    # After loading: a hub id has its files in the cache only now.
+    sources = _sources(config, base_path, adapter)
     # Beside an adapter stands the processor that it was trained with: its pixel limits are not the base model's.
     own = adapter is not None and any((adapter / name).exists() for name in PROCESSOR_FILES)
     processor = load_processor(config, str(adapter) if own else base_path, family)
-    backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config)
+    backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
         # Reentrant checkpointing gives LoRA behind frozen inputs no gradient, in silence.
         backbone.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -221,6 +238,21 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         # differentiated and computed twice, for nothing.
         backbone.base.disable_input_require_grads()
     return backbone
+
+
+def _sources(config: BackboneConfig, base_path: str, adapter: Path | None) -> dict[str, str]:
+    """What a model that is trained now is made from, part -> content hash; empty where nothing trains.
+
+    Raises:
+        BackboneError: the adapter was trained on another base.
+    """
+    said = made_of(adapter) if adapter is not None else {}
+    if "base" in said:
+        check_made_of(f"adapter {adapter}", {"base": said["base"]}, {"base": weights_hash(base_path)})
+    if config.tuning == "frozen":
+        return {}
+    started = {} if adapter is None else {"started_from": weights_hash(str(adapter))}
+    return {"base": weights_hash(base_path), **started}
 
 
 def load_frozen(config: BackboneConfig) -> Backbone:

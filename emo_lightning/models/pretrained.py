@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from torch import nn
 
 from emo_lightning.core.hub import HubError, cache_only
+from emo_lightning.core.model_folders import hub_snapshot
+from emo_lightning.core.model_loading import foreign_files, load_whole, quiet_library, read_model_config
+from emo_lightning.core.weight_files import check_weight_files, tensor_headers, weight_files
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import Family, FamilyError, Processor, family_of
 from emo_lightning.models.families.base import PixelLimits
@@ -22,29 +26,32 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Family]:
-    """The model of a folder or hub id, and the family that it is of.
+    """The model of a folder or hub id, whole, and the family that it is of.
+
+    No code that stands in a folder is run, and nobody is asked whether it may: a family's class is our own choice.
 
     Args:
         config: type of the weights, attention, and whether the language model is quantised.
         path: the base model, as `locate` gives it.
 
     Raises:
-        BackboneError: no such model, of no family that is supported, or 4-bit weights did not get where they belong.
+        BackboneError: no such model, of no family that is supported, a file is cut off, missing or claims more than it holds, weights
+            are missing, unknown or of another shape, or 4-bit weights did not get where they belong.
     """
-    from transformers import AutoConfig, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
+    what = f"backbone {path!r}"
+    local, settings = _settings(path)
     try:
-        local = cache_only(path)
-        family = family_of(AutoConfig.from_pretrained(path, local_files_only=local).model_type)
-    except HubError as error:
-        msg = f"backbone {error}"
-        raise BackboneError(msg) from None
+        family = family_of(str(settings.get("model_type")))
     except FamilyError as error:
-        msg = f"backbone {path!r}: {error}"
+        msg = f"{what}: {error}"
         raise BackboneError(msg) from None
-    except (OSError, ValueError, StrictDataclassError) as error:
-        msg = f"backbone {path!r} is neither a model folder nor an id that the hub gives: {first_line(error)}"
-        raise BackboneError(msg) from None
+    kind = family.model_class()
+    folder = Path(path) if Path(path).is_dir() else hub_snapshot(path)
+    # What the cache lacks of an id, the hub still gives, if it can be asked.
+    if folder is not None and (local or weight_files(folder)):
+        check_claims(kind, folder, what)
     quantization = None
     if config.tuning == "qlora":
         quantization = BitsAndBytesConfig(
@@ -54,37 +61,84 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
             bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32,
             llm_int8_skip_modules=list(family.unquantised),
         )
-    try:
-        model = family.model_class().from_pretrained(
-            path,
-            dtype=config.dtype,
-            attn_implementation=config.attention,
-            quantization_config=quantization,
-            local_files_only=local,
-        )
-    except (OSError, SafetensorError) as error:
-        msg = f"backbone {path!r}: its weights cannot be read: {first_line(error)}"
-        raise BackboneError(msg) from error
-    except (RuntimeError, ZeroDivisionError) as error:
-        # Sizes that make no model, or another one; its report of them has gone to the log. Full memory is something else.
-        if isinstance(error, RuntimeError) and "ignore_mismatched_sizes" not in str(error):
-            raise
-        msg = f"backbone {path!r}: its weights are not of the sizes that its config.json gives"
-        raise BackboneError(msg) from error
-    except (ImportError, ValueError) as error:
-        # Its package is missing, or the model does not have it.
-        msg = f"backbone {path!r} cannot be loaded with attention={config.attention!r}: {first_line(error)}"
-        raise BackboneError(msg) from error
+    model = load_whole(
+        kind.from_pretrained,
+        path,
+        what,
+        BackboneError,
+        dtype=config.dtype,
+        attn_implementation=config.attention,
+        quantization_config=quantization,
+        local_files_only=local,
+    )
     if quantization is not None:
         _check_quantization(model, family)
     family.prepare(model, config.attention)
     return model, family
 
 
-def first_line(error: Exception) -> str:
-    """What a library says went wrong, without its advice: the first line, with the second where the first ends with a colon."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+def _settings(path: str) -> tuple[bool, dict[str, object]]:
+    """(whether what is on disk is all there is, what `config.json` says)."""
+    from transformers import PreTrainedConfig
+
+    if Path(path).is_dir():
+        check_weight_files(Path(path), BackboneError)
+        return True, read_model_config(Path(path), BackboneError)
+    try:
+        local = cache_only(path)
+    except HubError as error:
+        msg = f"backbone {error}"
+        raise BackboneError(msg) from None
+    if (snapshot := hub_snapshot(path)) is not None:
+        check_weight_files(snapshot, BackboneError)
+    with foreign_files(f"backbone {path!r} is neither a model folder nor an id that the hub gives", BackboneError):
+        settings, _ = PreTrainedConfig.get_config_dict(path, local_files_only=local)
+    return local, settings
+
+
+def check_claims(kind: type[PreTrainedModel], folder: Path, what: str) -> None:
+    """Refuse a model whose `config.json` asks for more than its files hold, before memory is taken or time is spent for it.
+
+    Args:
+        kind: its class.
+        folder: with its files, each whole.
+        what: names the model, for messages.
+
+    Raises:
+        BackboneError: names the file.
+    """
+    settings = read_model_config(folder, BackboneError)
+    where = f"{what}: {folder / 'config.json'}"
+    files = weight_files(folder)
+    if not files:
+        msg = f"{what}: no weights (*.safetensors) in {folder}: a download that did not end, or a copy that left them out"
+        raise BackboneError(msg)
+    unpacked = [file for file in files if file.suffix == ".safetensors"]
+    tensors = [header for file in unpacked for header in tensor_headers(file, BackboneError).values()]
+    packed = [file.stat().st_size for file in files if file not in unpacked]
+    # A .bin does not say how many tensors it has without being opened, but each takes some bytes.
+    most = max(len(tensors), *(size // 64 for size in packed), 0) if packed else len(tensors)
+    if deep := next(((key, value) for key, value in _depths(settings) if value > most), None):
+        msg = f"{where}: key {deep[0]!r}: found {deep[1]:,}; its files hold {most:,} tensors in all"
+        raise BackboneError(msg)
+    with quiet_library(), foreign_files(f"{where}: gives no model", BackboneError), torch.device("meta"):
+        assert kind.config_class is not None
+        model = kind(kind.config_class.from_dict(settings))
+    asked = sum(parameter.numel() for parameter in model.parameters())
+    # Two of four bits fit into a byte, which is what a quantised checkpoint counts.
+    held = sum(2 * header.numbers for header in tensors) + sum(2 * size for size in packed)
+    if asked > held:
+        msg = f"{where}: asks for a model of {asked:,} weights; the files beside it hold {held // 2:,}"
+        raise BackboneError(msg)
+
+
+def _depths(settings: Mapping[str, object]) -> Iterator[tuple[str, int]]:
+    """Every number of layers in a `config.json`, by its key."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _depths(value)
+        elif isinstance(value, int) and re.search("layers|depth|blocks|stages|experts", key) and not key.startswith("max_"):
+            yield key, value
 
 
 def _check_quantization(model: nn.Module, family: Family) -> None:
@@ -103,14 +157,9 @@ def _check_quantization(model: nn.Module, family: Family) -> None:
 
 
 def _check_chat_template(processor: Processor, path: str) -> None:
-    from jinja2 import TemplateError
-
     question: list[dict[str, object]] = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
-    try:
+    with foreign_files(f"backbone {path!r}: its chat template (chat_template.jinja) cannot be used", BackboneError):
         processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    except (TemplateError, ValueError) as error:
-        msg = f"backbone {path!r}: its chat template (chat_template.jinja) cannot be used: {first_line(error)}"
-        raise BackboneError(msg) from error
 
 
 def load_processor(config: BackboneConfig, path: str, family: Family) -> Processor:
@@ -122,16 +171,14 @@ def load_processor(config: BackboneConfig, path: str, family: Family) -> Process
     from PIL import Image
     from transformers import AutoProcessor
 
+    if Path(path).is_dir():
+        check_weight_files(Path(path), BackboneError)
     local = cache_only(path)
-    try:
-        processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=local)
-    # Nothing but the files of the folder is an argument here, and where they hold other JSON than expected the library's classes
-    # raise what comes: KeyError, TypeError, AttributeError, of tokenizers a plain Exception.
-    except Exception as error:
-        msg = f"backbone {path!r}: its processor cannot be read: {first_line(error)}"
-        raise BackboneError(msg) from error
+    with quiet_library(), foreign_files(f"backbone {path!r}: its processor cannot be read", BackboneError):
+        processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=local, trust_remote_code=False)
     _check_chat_template(processor, path)
-    lowest, highest = family.pixel_limits(processor)
+    with foreign_files(f"backbone {path!r}: its processor is none of {family.title}", BackboneError):
+        lowest, highest = family.pixel_limits(processor)
     limits = PixelLimits(config.min_pixels or lowest, config.max_pixels or highest)
     if limits.lowest > limits.highest:
         msg = f"min_pixels={limits.lowest} is above max_pixels={limits.highest}"

@@ -45,8 +45,9 @@ def build_report(run_dirs: Path | Sequence[Path], out: Path, samples: int = 4) -
         samples: images shown that were answered rightly, and as many that were answered wrongly; read from the tars.
 
     Raises:
-        MissingFileError: a run is no directory. An empty or half-finished run is no error: the page says what is missing.
-        InputError: no run, one run twice, or `samples` is negative; or `NAME_tables/` holds something that no report writes.
+        MissingFileError: a run is no directory. A half-finished run is no error: the page says what is missing.
+        InputError: no run, one run twice, a folder without any stage, or `samples` is negative; or `NAME_tables/` holds something
+            that no report writes.
     """
     folders = [Path(run_dirs)] if isinstance(run_dirs, str | Path) else [Path(path) for path in run_dirs]
     if not folders or len({path.resolve() for path in folders}) < len(folders):
@@ -58,6 +59,9 @@ def build_report(run_dirs: Path | Sequence[Path], out: Path, samples: int = 4) -
     out = Path(out)
     names = _names(folders)
     runs = [RunSections(folder, samples, name) for folder, name in zip(folders, names, strict=True)]
+    if empty := next((run.run.path for run in runs if not run.run.stages), None):
+        msg = f"{empty}: holds no stage of a run; expected runs/NAME, with one folder for each stage"
+        raise InputError(msg)
     per_run = [(run.run.name, [table for table in run.tables if not table.folded]) for run in runs]
     compared = side_by_side(per_run) if len(runs) > 1 else []
     tables = with_unique_names(compared + [table for run in runs for table in run.tables])

@@ -40,12 +40,12 @@ def calibration_stage(
         seed: of the bootstrap.
     """
     from emo_lightning.analysis.calibration import measure_calibration
-    from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.analysis.references import by_id
     from emo_lightning.report.terminal import show_page
 
     _named("predictions", predictions)
     _named("sets", sets)
-    said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
+    said = {arm: by_id(Path(path)) for arm, path in predictions.items()}
     records = {name: _records(paths) for name, paths in sets.items()}
     show_page(write_calibration(out, measure_calibration(said, records, fit, alpha, score, bins, seed)))
 
@@ -97,13 +97,13 @@ def cross_dataset_stage(
         trained_on: tars (or .jsonl) that any arm was trained on; an image of a set that is also there, byte for byte, is left out.
     """
     from emo_lightning.analysis.cross_dataset import cross_dataset
-    from emo_lightning.analysis.scored import read_predictions
+    from emo_lightning.analysis.references import by_id
     from emo_lightning.report.tables.cross_dataset import cross_page
     from emo_lightning.report.terminal import show_page
 
     _named("predictions", predictions)
     _named("sets", sets)
-    said = {arm: read_predictions(Path(path)) for arm, path in predictions.items()}
+    said = {arm: by_id(Path(path)) for arm, path in predictions.items()}
     records = {name: (_records(one.references), one.space) for name, one in sets.items()}
     trained = {record.sha256 for record in _records(trained_on)} if trained_on else set()
     result = cross_dataset(said, records, base, in_domain, seed, trained)

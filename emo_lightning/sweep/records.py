@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import describe
+from emo_lightning.experiment.classes import ALLOWED, allowed_packages
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.metrics import usable
@@ -102,6 +103,7 @@ def new_run(sweep: Sweep, folder: Path, values: Values) -> Run:
     name = run_name(sweep.varied, values)
     overrides = [(key, as_text(value)) for key, value in values.items()]
     command = ["emo", "run", str(sweep.program), "--runs", str(folder), "--name", name, *(f"--{k}={v}" for k, v in overrides)]
+    command += [f"--allow-classes={package}" for package in allowed_packages()[len(ALLOWED) :]]
     experiment = load_experiment(sweep.program, overrides, name=name, runs=folder)
     digest = hashlib.sha256("".join(stage.digest for stage in experiment.stages).encode()).hexdigest()
     return Run(name, values, shlex.join(command), digest=digest)

@@ -122,6 +122,10 @@ def parse_trial(words: list[str]) -> tuple[Path, Values]:
                 raise SweepError(msg)
             # The agent writes null as Python does.
             values[key] = None if text == "None" else parse_yaml(text, f"--trial: --{key}", SweepError)
+    # They come from a server: its parameters are settings, none of the options that say where and with whose code.
+    for key in values.keys() & {"allow-classes", "runs", "name", "only", "print_config", "print-config", "debug"}:
+        msg = f"--trial: {key!r} is an option of `emo run`; a sweep varies settings alone"
+        raise SweepError(msg)
     return program, values
 
 

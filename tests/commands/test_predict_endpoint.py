@@ -100,6 +100,15 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: py
     arm = json.loads(capsys.readouterr().out)["arms"]["p"]
     assert arm["strict"]["parse_failure"] == 50
     assert arm["counts"]["unparsable_emotions"] == arm["counts"]["unparsable_intensities"] == 4
+    why = {key: count for key, count in arm["counts"].items() if key.startswith("unreadable")}
+    assert why == {"unreadable: cut off": 2, "unreadable: no JSON": 2, "unreadable: refused": 4}, (
+        "two questions about each image"
+    )
+    assert main(["eval", str(tmp_path / "p.jsonl"), tars]) == 0
+    shown = capsys.readouterr().out
+    cells = [[cell.strip() for cell in line.split("│") if cell.strip()] for line in shown.splitlines()]
+    assert ["refused", "4"] in cells
+    assert ["all", "8"] in cells
     truth = [index.record(i).emotion for i in range(8)]
     right = sum(said[index.record(i).id].emotion == "Awe" and truth[i] == "awe" for i in range(8))
     assert arm["strict"]["emotion_acc"] == pytest.approx(100 * right / 8)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emo_lightning.core.records import EMOTIONS, GroundedObject, Prediction, Record
+from emo_lightning.core.replies import unreadable_reasons
 from emo_lightning.data.chat import KEY_GUIDE, OBJECTIVES, answer, merge_predictions, objective, parse_answer, prompt
 from emo_lightning.models.families import AbsolutePixels, BoxCodec, Relative1000, family_of
 
@@ -115,6 +116,82 @@ def test_fences_and_flat_boxes(reply: str) -> None:
     said = parsed(reply)
     assert [list(o.bbox) for o in said.objects] == BOX
     assert "problems" not in said.provenance
+
+
+AWE = '{"emotion": "awe", "intensity": 7}'
+DRAFT = '```json\n{"emotion": "fear", "intensity": 1}\n```'
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        f"<think>\nFirst: {DRAFT}\n</think>\n\n{AWE}",
+        f"First: {DRAFT}\n</think>\n{AWE}",
+        f"<think>{DRAFT}</think>```json\n{AWE}\n```",
+        f"◁think▷{DRAFT}◁/think▷{AWE}",
+        f"{AWE}<think>Or {DRAFT}?</think>",
+        f"{DRAFT} On a second look: {AWE}",
+        f"{AWE}\nSo it is [1] {{sic}}, see {{}}.",
+        f'{AWE} {{"emotion": "fe',
+        AWE.replace("emotion", "Emotion").replace("intensity", "INTENSITY"),
+        f'{{"answer": {AWE}}}',
+        f"[{AWE}]",
+        f'{{"note": "of the image", "Result": [{AWE}]}}',
+        AWE.replace("awe", "awe").replace(", ", ",\n"),
+    ],
+)
+def test_an_answer_is_found_wherever_it_stands(reply: str) -> None:
+    said = parsed(reply)
+    assert (said.emotion, said.intensity) == ("awe", 7)
+    assert said.provenance == {"reply": reply}
+
+
+def test_text_with_line_breaks_and_tags_in_it_is_as_it_was_written() -> None:
+    assert parsed('{"description": "a\nb"}').description == "a\nb"
+    assert parsed('{"description": "<think>a</think>b"}').description == "<think>a</think>b"
+
+
+@pytest.mark.parametrize(
+    ("reply", "phrases"),
+    [
+        ('```json\n[\n\t{"bbox_2d": [5, 2.5, 30, 22.5], "label": "dog"}\n]\n```', ["dog"]),
+        ('{"bbox_2d": [5, 2.5, 30, 22.5], "label": "dog"}', ["dog"]),
+        ('{"objects": [{"bbox_2d": [5, 2.5, 30, 22.5], "label": "dog"}]}', ["dog"]),
+        ('{"bbox_2d": [{"bbox_2d": [5, 2.5, 30, 22.5], "label": "dog"}], "subject": "cat"}', ["dog"]),
+        ('{"subject": "cat"}\n[{"bbox_2d": [5, 2.5, 30, 22.5]}]', ["cat"]),
+        ('[{"bbox_2d": [5, 2.5, 30, 22.5], "label": "a"}, {"bbox_2d": [5, 2.5, 30, 22.5], "label": "b"}]', ["a", "b"]),
+    ],
+)
+def test_qwens_own_list_of_boxes(reply: str, phrases: list[str]) -> None:
+    said = parsed(reply)
+    assert [(o.phrase, list(o.bbox)) for o in said.objects] == [(phrase, BOX[0]) for phrase in phrases]
+    assert "problems" not in said.provenance
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (" ", "empty"),
+        (f"<think>It is {AWE}, or", "thinking only"),
+        ('{"emotion": "awe", "bbox_2d": [[1, 2', "cut off"),
+        ('{"objects": [{"bbox_2d": [1, 2, 3, 4]}], "emotion": "aw', "cut off"),
+        ("I see a happy dog.", "no JSON"),
+        ('{"objects": [{"bbox_2d": [1, 2, 3, 4]}], "x": awe}', "no JSON"),
+        ("[1, 2]", "no object"),
+        ('{"mood": "awe"}', "other keys"),
+        ('{"emotion": "awe", "Emotion": "fear"}', "ambiguous"),
+        ('{"emotion": "awe", "emotion": "fear"}', "ambiguous"),
+        (f'{{"first": {AWE}, "second": {AWE}}}', "ambiguous"),
+        ("[" * 500 + "]" * 500, "no JSON"),
+    ],
+)
+def test_why_an_answer_cannot_be_read(reply: str, reason: str) -> None:
+    said = parsed(reply)
+    assert (said.emotion, said.objects) == (None, [])
+    assert said.provenance["unreadable"] == reason
+    assert len(listed(said, "problems")) == 1
+    both = merge_predictions([parsed(AWE), said, said])
+    assert unreadable_reasons(both.provenance) == [reason, reason]
 
 
 @pytest.mark.parametrize(

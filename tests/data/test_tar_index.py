@@ -23,6 +23,7 @@ from PIL import Image
 
 from emo_lightning.core.records import SCHEMA_VERSION, Record
 from emo_lightning.data import tar_index as module
+from emo_lightning.data.images import open_image
 from emo_lightning.data.stores import LocalStore, RemoteStore
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from tests.patience import PATIENCE
@@ -408,7 +409,7 @@ def test_incomplete_or_repeated_samples(tmp_path: Path, members: Members, messag
 def test_same_key_in_two_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", many(range(2)))
     write_tar(tmp_path / "b.tar", many(range(1, 3)))
-    with pytest.raises(ShardError, match=r"b\.tar: key 's001' stands in .*a\.tar already"):
+    with pytest.raises(ShardError, match=r"b\.tar: key 's001' stands in .*a\.tar:s001 already"):
         TarIndex.open(tmp_path)
 
 
@@ -571,3 +572,58 @@ def test_shard_named_by_the_manifest_is_missing(folder: Path) -> None:
     (folder / "d-000001.tar").unlink()
     with pytest.raises(ShardError, match=r"d-000001\.tar: cannot be read"):
         TarIndex.open(folder)
+
+
+# --- names and pictures that other readers take for something else -------------------------------------------------------
+
+
+def renamed(numbers: Iterable[int], change: Mapping[int, str]) -> dict[str, bytes]:
+    """Samples whose members are named otherwise than their records."""
+    return {
+        name.replace(f"s{number:03d}", change.get(number, f"s{number:03d}"), 1): data
+        for number in numbers
+        for name, data in sample(number).items()
+    }
+
+
+@pytest.mark.parametrize("lost", [{1: "s.001"}, {0: "s.000", 1: "s.001"}, {1: "s000.001"}])
+def test_names_with_dots_are_refused(tmp_path: Path, lost: dict[int, str]) -> None:
+    path = write_tar(tmp_path / "a.tar", renamed(range(2), lost))
+    first = next(iter(lost.values()))
+    with pytest.raises(ShardError, match=rf"a.tar: {len(lost)} samples have a dot in their name .*'{first}.json'"):
+        TarIndex.open(path)
+
+
+def test_parts_beside_a_sample_are_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mask of the same key is no sample of its own."""
+    path = write_tar(tmp_path / "a.tar", {**sample(0), "s000.mask.png": picture(3), "s000.txt": b"", "README": b""})
+    index = TarIndex.open(path)
+    assert (keys(index), index.ignored) == (["s000"], 3)
+    assert "members 1 mask.png, 1 txt, 1 no ending" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_one_name_in_two_folders_is_refused(tmp_path: Path, together: bool) -> None:
+    """Answers and features are kept by it."""
+    tars = [{f"{folder}/{name}": data for name, data in sample(0).items()} for folder in "xy"]
+    paths = [write_tar(tmp_path / f"{n}.tar", tar) for n, tar in enumerate([tars[0] | tars[1]] if together else tars)]
+    with pytest.raises(ShardError, match=r"'y/s000' stands in .*x/s000 already; names must be unique"):
+        TarIndex.open(paths)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_the_same_from_a_file_and_from_a_tar(tmp_path: Path, orientation: int) -> None:
+    out = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(out, "png", exif=exif)
+    (tmp_path / "a.png").write_bytes(out.getvalue())
+    file = open_image(tmp_path / "a.png")
+    size = {"width": file.width, "height": file.height}
+    path = write_tar(tmp_path / "a.tar", {"s001.json": record(1, out.getvalue(), **size), "s001.png": out.getvalue()})
+    assert TarIndex.open(path).image(0).tobytes() == file.tobytes()
+    if orientation > 4:
+        path = write_tar(tmp_path / "b.tar", {"s001.json": record(1, out.getvalue()), "s001.png": out.getvalue()})
+        with pytest.raises(ShardError, match=r"image is 6x10 \(as its EXIF turns it\), its record says 10x6"):
+            TarIndex.open(path).image(0)

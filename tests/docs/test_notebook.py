@@ -1,4 +1,4 @@
-"""The notebook of the docs runs from nothing, in a folder of its own, on a CPU."""
+"""The notebook of the docs runs from nothing, in a folder of its own, on a CPU; here with a fifth of its training images."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    # The outputs that are stored were made with all of them.
+    of_all, of_some = '("train", 1000)', '("train", 200)'
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert first.source.count(of_all) == 1
+    first.source = first.source.replace(of_all, of_some)
     client = NotebookClient(
         notebook, timeout=int(PATIENCE), kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )

@@ -24,6 +24,7 @@ import yaml
 
 from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
+from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
 from tests.patience import PATIENCE
@@ -38,6 +39,12 @@ SHORT = {
 }
 
 Run = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _callbacks_of_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `--allow-classes` does for callbacks of one's own."""
+    monkeypatch.setenv(ALLOW_CLASSES, "tests")
 
 
 @pytest.fixture(scope="module")
@@ -593,6 +600,8 @@ def test_stages_under_slurm(small: Callable[..., Path], tmp_path: Path) -> None:
         "SLURM_JOB_NAME": "train",
         "SLURM_NTASKS": 2,
         "SLURM_NTASKS_PER_NODE": 2,
+        "SLURM_STEP_ID": 0,
+        "SLURM_STEP_NUM_TASKS": 2,
         "SLURM_NNODES": 1,
         "SLURM_NODEID": 0,
         "SLURM_NODELIST": "127.0.0.1",

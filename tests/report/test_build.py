@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.report.build import build_report
 from emo_lightning.report.page import Page, PageFigure, write_page
 from emo_lightning.report.table import Spread, Table, columns
@@ -106,7 +107,10 @@ def test_a_stage_of_unknown_kind_is_shown(run: Path) -> None:
     ] == "arm,ECE ↓,ECE ↓ low,ECE ↓ high,sources"
 
 
-def test_empty_run(tmp_path: Path) -> None:
-    assert "holds no stage yet" in page(tmp_path, tmp_path / "report.html")
+def test_what_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: holds no stage of a run"):
+        build_report(tmp_path / "empty", tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
     with pytest.raises(FileNotFoundError, match="nowhere"):
         build_report(tmp_path / "nowhere", tmp_path / "report.html")

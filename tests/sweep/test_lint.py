@@ -129,7 +129,11 @@ FAULTS = {
     "no command": ({"command": None}, "command is None"),
     "command of a script": (
         {"command": ["${env}", "python", "${program}", "${args}"]},
-        "it must hold `emo sweep --trial ${program}`",
+        "W&B's agent would run it; allowed: ",
+    ),
+    "command that does more": (
+        {"command": ["bash", "-c", "true", "emo sweep --trial ${program}", "${args_json}"]},
+        "W&B's agent would run it; allowed: ",
     ),
     "bayes over a normal": (
         {**of("vars.lr", {"distribution": "normal"}), "method": "bayes"},

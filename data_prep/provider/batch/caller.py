@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.provider.attempts import Attempts
-from data_prep.provider.base import ENDED, RemoteBatch
+from data_prep.provider.base import ENDED, Question, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.records import Batch, Result
 from data_prep.provider.batch.service import BatchNotCreatedError, BatchService
@@ -21,6 +21,7 @@ from data_prep.provider.failures import Failure
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.request import Request
+from data_prep.provider.transport import HttpAnswer
 from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
 
@@ -139,7 +140,7 @@ class BatchCaller(Caller):
     async def _add(self, request: Request, key: str, upper: int | None) -> None:
         await self.attempts.disk_space.wait(self.stop.is_requested)
         endpoint = request.endpoint
-        line = self._services[endpoint.base_url].api.line(request.question(), key)
+        line = self._services[endpoint.base_url].api.line(self.attempts.question(request), key)
         current = self._open.get(endpoint.name)
         if current and (
             current.spool.requests >= self._most[endpoint.name] or current.spool.bytes + len(line) > self._settings.max_bytes
@@ -254,7 +255,7 @@ class BatchCaller(Caller):
             self.tally.garbled += garbled
             await records.write_results(self.ledger, batch.id, results)
             for result in results:
-                self._note(result)
+                self._note(self._names.get(batch.endpoint), result)
         why = "; ".join([remote.status, *remote.errors])[:500]
         # A completed batch has answered everything: a request that it does not mention may have been billed.
         await records.end_batch(self.ledger, batch.id, "unknown" if remote.status == "completed" else "unsent", why)
@@ -271,14 +272,20 @@ class BatchCaller(Caller):
             self._most[batch.endpoint] = max(1, batch.requests // 2)
         await self._services[batch.base_url].sleep(self._settings.poll_seconds)
 
-    def _note(self, result: Result) -> None:
+    def _note(self, endpoint: EndpointConfig | None, result: Result) -> None:
         if result.state == "reply":
             self.tally.estimated += result.cost_nano is None
             return
         if result.status is None:
             return
-        self.tally.statuses[result.status] += 1
         self._tries[result.key] += 1
+        if result.status == 200:
+            # An error inside: it is collected again.
+            return
+        self.tally.statuses[result.status] += 1
+        answer = HttpAnswer(result.status, result.raw or b"", {})
+        if endpoint and self.attempts.learn(endpoint, answer, Question(endpoint.model, (), None, endpoint.parameters)):
+            return
         if result.status != 429 and result.status < 500:
             said = (result.raw or b"")[:300].decode("utf-8", "replace")
             self._failed[result.key] = Failure("refused", f"HTTP {result.status}: {said}")

@@ -45,6 +45,8 @@ class Result:
     tokens: tuple[int, int] | None = None
     cost_nano: int | None = 0
     """None: a reply that names no usage, to be counted at its bound."""
+    answered_model: str | None = None
+    """That the reply names."""
 
 
 def open_batches(ledger: Ledger) -> list[Batch]:
@@ -101,10 +103,13 @@ async def write_results(ledger: Ledger, batch: int, results: Iterable[Result]) -
     now = time.time()
     query = (
         "UPDATE calls SET state = ?, status = ?, raw = ?, error = ?, prompt_tokens = ?, output_tokens = ?, "
-        "cost_nano = coalesce(?, upper_nano, 0), ended = ? WHERE batch = ? AND cache_key = ? AND state = 'batched'"
+        "cost_nano = coalesce(?, upper_nano, 0), ended = ?, answered_model = ? WHERE batch = ? AND cache_key = ? AND state = 'batched'"
     )
     rows = [
-        (query, (r.state, r.status, r.raw, r.error, *(r.tokens or (None, None)), r.cost_nano, now, batch, r.key))
+        (
+            query,
+            (r.state, r.status, r.raw, r.error, *(r.tokens or (None, None)), r.cost_nano, now, r.answered_model, batch, r.key),
+        )
         for r in results
     ]
     for start in range(0, len(rows), _CHUNK):

@@ -14,6 +14,7 @@ from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import retry_after
+from data_prep.provider.received import NotFromApi, TransientError
 from data_prep.provider.transport import HttpStatusError, TransportError
 
 _PAUSE = 1.0
@@ -110,12 +111,17 @@ class BatchService:
             return Result(line.key, "unsent", error=line.error)
         if line.status != 200:
             return Result(line.key, "rejected", line.status, line.body)
-        completion = self._provider.read(line.body or b"")
-        if completion is None or completion.usage is None:
-            return Result(line.key, "reply", 200, line.body, cost_nano=None)
-        usage = completion.usage
+        body = self._provider.read(line.body or b"")
+        if isinstance(body, TransientError | NotFromApi):
+            return Result(line.key, "rejected", 200, line.body, error=body.why)
+        model = self._provider.answered_model(line.body or b"")
+        if body.usage is None:
+            return Result(line.key, "reply", 200, line.body, cost_nano=None, answered_model=model)
+        usage = body.usage
         cost = price.cost(usage.prompt, usage.cached, usage.output)
-        return Result(line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost)
+        return Result(
+            line.key, "reply", 200, line.body, tokens=(usage.prompt, usage.output), cost_nano=cost, answered_model=model
+        )
 
     async def sleep(self, seconds: float) -> None:
         """Wait.
@@ -142,6 +148,9 @@ class BatchService:
                     raise CallError(msg) from None
                 asked = retry_after(error.answer.headers)
             except TransportError as error:
+                if error.hopeless:
+                    msg = f"{self._base_url}: the Batch API cannot be used: {error}"
+                    raise CallError(msg) from None
                 said, asked = str(error), None
             if (silent := time.monotonic() - began) > self.patience:
                 msg = f"{self._base_url}: the Batch API has not answered for {in_words(silent)}, last: {said}"

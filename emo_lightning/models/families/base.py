@@ -121,6 +121,8 @@ class Family(ABC):
     """The token that ends an answer."""
     special_tokens: tuple[str, ...]
     """All of its chat's special tokens, in the order of their ids."""
+    old_names: tuple[tuple[str, str], ...]
+    """(how a module's path began in older versions of transformers, how it begins today): adapters of then are renamed by it."""
     inputs: tuple[str, ...]
     """What the model must be given. A name that is missing here would be missing in silence: transformers has defaults for most."""
 

@@ -131,5 +131,12 @@ QWEN2_5_VL = Qwen25VL(
         "<|image_pad|>",
         "<|video_pad|>",
     ),
+    # Before transformers 4.52 the language model had no name of its own.
+    old_names=(
+        ("visual.", "model.visual."),
+        ("model.layers.", "model.language_model.layers."),
+        ("model.embed_tokens.", "model.language_model.embed_tokens."),
+        ("model.norm.", "model.language_model.norm."),
+    ),
     inputs=("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"),
 )

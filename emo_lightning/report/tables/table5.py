@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, short_definition
+from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Column, Result, Spread, Table, best_of, columns, spread
 
@@ -19,7 +20,7 @@ def table5_page(result: Result, modes: Sequence[Mode] = MODES, *, by_emotion: bo
         modes: that are shown.
         by_emotion: whether every arm's emotions, in these modes, and its confusion matrix are shown.
     """
-    tables = [*table5_tables(result, modes), *paired_tables(result, modes)]
+    tables = [*table5_tables(result, modes), *unreadable_tables(result), *paired_tables(result, modes)]
     if by_emotion:
         tables += detail_tables(result, modes)
     notes = [f"Table 5 has no {name}: {why}" for name, why in (result.get("omitted") or {}).items()]
@@ -65,6 +66,30 @@ def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
             )
         )
     return tables
+
+
+def unreadable_tables(result: Result) -> Iterator[Table]:
+    """Why answers could not be read, by arm; nothing where all could."""
+    counts = {name: column.get("counts") or {} for name, column in result["arms"].items()}
+    reasons = [reason for reason in REASONS if any(f"{UNREADABLE_ANSWERS}{reason}" in found for found in counts.values())]
+    if not reasons:
+        return
+    rows: list[list[Cell]] = [
+        [reason, *(int(found.get(f"{UNREADABLE_ANSWERS}{reason}", 0)) for found in counts.values())] for reason in reasons
+    ]
+    yield Table(
+        "table5-unreadable",
+        "Table 5: answers that could not be read",
+        columns(("reason", "Why"), *((name, name) for name in counts)),
+        [
+            *rows,
+            ["all", *(sum(cell for cell in column if isinstance(cell, int)) for column in list(zip(*rows, strict=True))[1:])],
+        ],
+        "Answers, not images: an image may be asked about several times. Each counts as wrong in the rows above.",
+        row_keys=[*reasons, "all"],
+        arms_across=True,
+        name="unreadable",
+    )
 
 
 def paired_tables(result: Result, modes: Sequence[Mode] = MODES) -> Iterator[Table]:

@@ -19,7 +19,6 @@ from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.export import export_store
 from data_prep.provider.failures import CallError
-from data_prep.provider.transport import never_sent
 from data_prep.settings import ConfigError
 from data_prep.store.store import Store, StoreError
 from emo_lightning.core.records import Record
@@ -228,25 +227,6 @@ def test_missing_key_and_price_stop_before_the_first_request(
 def test_two_programs_cannot_write_one_store(tmp_path: Path) -> None:
     with Store(tmp_path / "s", write=True), pytest.raises(StoreError, match="another program"):
         Store(tmp_path / "s", write=True)
-
-
-def test_unsent_is_told_from_lost_on_both_transports() -> None:
-    import aiohttp
-    import httpx2
-
-    def chain(cause: BaseException, mapped: BaseException) -> BaseException:
-        mapped.__cause__ = cause
-        outer = RuntimeError("connection error")
-        outer.__cause__ = mapped
-        return outer
-
-    # openai's aiohttp adapter maps a lost connection to ConnectTimeout: the class alone would have it sent, and paid, again.
-    assert not never_sent(chain(aiohttp.ServerDisconnectedError(), httpx2.ConnectTimeout("")))
-    refused = aiohttp.ClientConnectorError.__new__(aiohttp.ClientConnectorError)
-    assert never_sent(chain(refused, httpx2.ConnectError("")))
-    assert never_sent(httpx2.ConnectError(""))
-    assert not never_sent(httpx2.ReadError(""))
-    assert not never_sent(httpx2.ReadTimeout(""))
 
 
 def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_config: Callable[..., Path]) -> None:

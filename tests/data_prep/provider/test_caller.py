@@ -129,13 +129,14 @@ def test_what_makes_a_question_of_its_own() -> None:
     base = Request(endpoint, picture("1"), "prompt", (), FullAnnotation)
     same = [
         Request(
-            endpoint.model_copy(update={"name": "b", "base_url": "http://y/v1", "batch": True}),
+            endpoint.model_copy(update={"name": "b", "base_url": "http://X:80/v1/", "batch": True}),
             picture("1"),
             "prompt",
             (),
             FullAnnotation,
         ),
         Request(endpoint, Picture("1", "png", bytes, 99, 99), "prompt", (), FullAnnotation),
+        Request(endpoint.moved("http://y/v1"), picture("1"), "prompt", (), FullAnnotation),
     ]
     other = [
         Request(endpoint, picture("2"), "prompt", (), FullAnnotation),
@@ -143,6 +144,9 @@ def test_what_makes_a_question_of_its_own() -> None:
         Request(endpoint, picture("1"), "prompt", ({"role": "user", "content": "again"},), FullAnnotation),
         Request(endpoint, picture("1"), "prompt", (), CriticReply),
         Request(endpoint.model_copy(update={"model": "n"}), picture("1"), "prompt", (), FullAnnotation),
+        Request(endpoint.model_copy(update={"base_url": "http://x:81/v1"}), picture("1"), "prompt", (), FullAnnotation),
+        Request(endpoint.model_copy(update={"base_url": "http://x/v2"}), picture("1"), "prompt", (), FullAnnotation),
+        Request(endpoint.model_copy(update={"party": "mine"}), picture("1"), "prompt", (), FullAnnotation),
         Request(endpoint.model_copy(update={"parameters": {"temperature": 1}}), picture("1"), "prompt", (), FullAnnotation),
     ]
     assert {r.key for r in same} == {base.key}

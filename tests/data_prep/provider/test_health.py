@@ -24,7 +24,7 @@ from tests.data_prep.conftest import truth
 from tests.data_prep.serving import calls, completion, good, import_toys, run_pass, send, server
 
 SECRET = "sk-planted-4711"
-REFUSED = {"error": {"message": "temperature 0 is not supported", "code": "unsupported_value"}}
+REFUSED = {"error": {"message": "this seed is not supported", "code": "unsupported_value"}}
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def annotate(root: Path, config: Path, count: int, answer: Callable[[BaseHTTPReq
 
 @pytest.mark.parametrize(("bad", "count"), [("sim-gemini", PATIENCE + 10), ("sim-critic", 5)])
 def test_an_endpoint_that_declines_everything_ends_the_pass(tmp_path: Path, config: Path, bad: str, count: int) -> None:
-    with pytest.raises(CallError, match=r"\d+ questions in a row without a valid answer, last: HTTP 400.*temperature 0"):
+    with pytest.raises(CallError, match=r"\d+ questions in a row without a valid answer, last: HTTP 400.*this seed"):
         annotate(tmp_path, config, count, by_model(bad, lambda handler: send(handler, 400, REFUSED)))
     assert outcomes(tmp_path) == 0, "not one image was decided without its word"
     with server(lambda handler, body: send(handler, 200, good(body))) as (url, seen):

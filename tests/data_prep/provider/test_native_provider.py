@@ -13,7 +13,8 @@ import pytest
 
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.provider.base import Completion, Provider, Question, Usage
+from data_prep.provider.base import Provider, Question
+from data_prep.provider.received import Body, NotFromApi, Usage, paid
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
 from data_prep.settings import ConfigError
@@ -44,13 +45,13 @@ class Native(Provider):
         assert question.schema is not None
         return {"blocks": blocks, "system": {question.schema.name: question.schema.schema}, "settings": question.parameters}
 
-    def read(self, raw: bytes) -> Completion | None:
+    def read(self, raw: bytes) -> Body:
         try:
             found = json.loads(raw)
             usage = Usage(found["billed"]["in"], 0, found["billed"]["out"])
-            return Completion("".join(found["output"]), found.get("declined"), found["ended"], usage)
+            return paid("".join(found["output"]), usage, refusal=found.get("declined"), cut=found["ended"] == "max_tokens")
         except (ValueError, KeyError, TypeError):
-            return None
+            return NotFromApi("no reply of ours")
 
     def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
         limit = parameters.get("longest")

@@ -14,7 +14,6 @@ from data_prep.demo.config import DemoConfig
 from data_prep.expand.config import ImagesConfig
 from data_prep.expand.queries import QueryReply, TextRequest
 from data_prep.expand.requests import IMAGES, NO_PICTURE, ImageRequest
-from data_prep.provider.base import Completion, Usage
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.model_under_test import FreeRequest, UnderTest
 from data_prep.provider.openai import OpenAIProvider
@@ -81,47 +80,20 @@ def short(data: bytes) -> str:
 def test_keys_and_bytes_of_requests_are_what_they_were(name: str) -> None:
     request, provider = REQUESTS[name], OpenAIProvider()
     body = json.dumps(provider.body(request.question())).encode()
-    line = OpenAIBatches(None, provider).line(request.question(), request.key)  # type: ignore[arg-type]  # no client is needed
-    found = (request.key[:16], short(body), short(line), short(request.text.encode()))
+    line = OpenAIBatches(None, provider).line(request.question(), request.key_of(None))  # type: ignore[arg-type]  # no client is needed
+    # By the key of before parties were part of it, replies of that time are found.
+    found = (request.key_of(None)[:16], short(body), short(line), short(request.text.encode()))
     assert found == KNOWN[name]
+    assert request.key == request.key_of(request.endpoint.party_name) != request.key_of(None)
 
 
 def test_keys_and_bytes_of_image_requests_are_what_they_were() -> None:
     request = ImageRequest.of(DRAWS, "a dog", 7)
     body = json.dumps(IMAGES.body(request.question())).encode()
-    found = (request.key[:16], short(body), short(request.text.encode()))
+    found = (request.key_of(None)[:16], short(body), short(request.text.encode()))
     assert found == ("f7d1d0cd656b8c1b", "f83fc1000098f998", "b60d0bd9a184b944")
 
 
 def test_digests_of_our_passes_are_what_they_were() -> None:
     found = {name: pass_digest(DemoConfig.load(f"configs/prep/{name}.yaml")) for name in ("default", "api_only", "world")}
     assert found == {"default": "60a17a6f50eeff6d", "api_only": "193e396f404da4b0", "world": "b61f5f528e14881d"}
-
-
-@pytest.mark.parametrize(
-    ("raw", "expected"),
-    [
-        (b"<html>502</html>", None),
-        (b'{"error": {"message": "busy"}}', None),
-        (b'{"choices": [{"message": {"con', Completion()),
-        (b'{"choices": [], "usage": {"prompt_tokens": "x", "completion_tokens": 1}}', Completion()),
-        (b"{" + b'"a":[' * 100_000, Completion()),
-        (
-            b'{"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],'
-            b' "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 15,'
-            b' "prompt_tokens_details": {"cached_tokens": 4}}}',
-            Completion("hi", None, "stop", Usage(9, 4, 6)),
-        ),
-        (
-            b'{"choices": [{"message": {"content": "", "refusal": "no"}, "finish_reason": "stop"}]}',
-            Completion("", "no", "stop"),
-        ),
-        (
-            b'{"choices": [{"message": {"content": "half"}, "finish_reason": "content_filter"}]}',
-            Completion(None, "content filter", "content_filter"),
-        ),
-        (b'{"usage": {"prompt_tokens": 1, "completion_tokens": 1e30}}', Completion()),
-    ],
-)
-def test_a_body_is_read_whatever_it_is(raw: bytes, expected: Completion | None) -> None:
-    assert OpenAIProvider().read(raw) == expected

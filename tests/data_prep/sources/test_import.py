@@ -43,7 +43,12 @@ def test_report_and_second_import(release: Path, tmp_path: Path, capsys: pytest.
         assert kind in shown.out
     assert f"refused {release}/test.json[3]:1: unknown emotion 'Joy'; allowed: amusement" in shown.err
     written = [json.loads(line) for line in refusals.read_text().splitlines()]
-    assert [(row["file"].split("/")[-1], row["line"]) for row in written] == [(f"test.json[{i}]", 1) for i in (3, 4, 5)]
+    assert [(row["file"].split("/")[-1], row["line"]) for row in written] == [
+        *((f"test.json[{i}]", 1) for i in (3, 4, 5)),
+        ("3.png", None),
+    ]
+    assert "passed over 1 files" in shown.out
+    assert "1 × no usable row names it (.png)" in shown.out
 
     write(release, {"images/4.png": 4})
     assert main(command) == 0

@@ -81,14 +81,22 @@ def test_emoset_refuses_row_by_row(tmp_path: Path) -> None:
     ]
     (tmp_path / "test.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]")
     items, refused, _ = read("emoset", tmp_path)
-    assert set(items) == {"image/amusement/amusement_00001.jpg", "image/fear/fear_00002.jpg", good[1]}
+    assert set(items) == {"image/amusement/amusement_00001.jpg", good[1]}, (
+        "what two rows contradict each other about is nobody's"
+    )
+    assert [str(refusal).rsplit("/", 1)[1] for refusal in refused if "contradiction: another" in refusal.reason] == [
+        "fear_00002.jpg",
+        "fear_00002.jpg",
+        "fear_00002.jpg",
+    ]
+    refused = [refusal for refusal in refused if "train.json[" not in refusal.file]
     messages = said(refused, tmp_path)
     assert messages[0] == "val.json: no such file: the split is missing"
     assert messages[1].startswith("test.json[0]:2: unknown emotion 'joy'; allowed: amusement, awe, contentment")
     assert [text.split(": ")[0] for text in messages[1:]] == [f"test.json[{i}]:{i + 2}" for i in (0, 1, 2, 3, 4, 5, 6, 8)]
     kinds = [text.split(": ")[1] for text in messages[2:]]
     refusals = ["path with '..'", "no such file", "contradiction", "no such file", "bad row", "bad row"]
-    assert kinds == [*refusals, "listed before with another label or split"]
+    assert kinds == [*refusals, "contradiction"]
 
 
 CAPTIONS = {"1.jpg": ["A dog , running .", "Dog."], "2.jpg": ["Two men on a roof."], "3.jpg": ["A lake"]}
@@ -218,7 +226,8 @@ def test_findingemo(data: str, images: str, tmp_path: Path) -> None:
         "3,u1,/../c.jpg,[],Children,3,1,Joy,,0,2023-01-01",
         "4,u1,/Run_1/Park/c.jpg,[],Children,4,1,Joy,,0,2023-01-01",
         "5,u1,/Run_1/Park/dead.jpg,[],Children,2,1,Joy,,0,2023-01-01",
-        "6,u2,/Run_1/Park/c.jpg,[],Children,1,1,Joy,,0,2023-01-01",
+        "6,u2,/Run_1/Park/two.jpg,[],Children,1,1,Joy,,0,2023-01-01",
+        "7,u2,/Run_1/Park/two.jpg,[],Children,1,1,Grief,,0,2023-01-01",
     ]
     addresses = [
         {"rel_path": "/Run_1/Park/c.jpg", "idx_url": 1, "url": "http://x.test/second"},
@@ -229,7 +238,9 @@ def test_findingemo(data: str, images: str, tmp_path: Path) -> None:
         tmp_path,
         {f"{data}annotations_single.ann": FINDINGEMO + "\n".join(rows), f"{data}dataset_urls_exploded.json": addresses},
     )
-    write(tmp_path, {f"{images}Run_2/Angry office/a b.jpg": 1, f"{images}Run_1/Park/c.jpg": 2})
+    write(
+        tmp_path, {f"{images}Run_2/Angry office/a b.jpg": 1, f"{images}Run_1/Park/c.jpg": 2, f"{images}Run_1/Park/two.jpg": 3}
+    )
     items, refused, _ = read("findingemo", tmp_path)
     assert {key: (item.labels["emotion_raw"], item.labels["intensity_level"], item.origin) for key, item in items.items()} == {
         "Run_2/Angry office/a b.jpg": ("rage", "high", "Run_2/Angry office/a b.jpg"),
@@ -240,5 +251,5 @@ def test_findingemo(data: str, images: str, tmp_path: Path) -> None:
     assert labels["attributes"]["family"] == "anger"
     assert [text.split(": ")[1] for text in said(refused, tmp_path)] == [
         *("unknown emotion 'Sleepy'; allowed", "path with '..'", "valence is out of range", "no such file"),
-        "listed before with another label or split",
+        *("contradiction", "contradiction"),
     ]

@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 from data_prep.cli import main
 from data_prep.sources import Refusal, SourceError, SourceItem, open_source
+from data_prep.sources.base import PassedOver
 from data_prep.sources.images import ImageError, check_image
 from data_prep.store.rows import item_id
 from data_prep.store.store import Store
@@ -42,12 +43,13 @@ def test_folder_reads_what_is_an_image_and_refuses_the_rest(tmp_path: Path) -> N
 
     found = list(open_source("folder").read(tree))
     items = {i.key: i for i in found if isinstance(i, SourceItem)}
-    refused = {Path(r.file).name: r.reason for r in found if isinstance(r, Refusal)}
+    refused = {Path(r.file).name: r.reason for r in found if isinstance(r, Refusal) and not isinstance(r, PassedOver)}
 
     assert set(items) == {"a b/one.png", "two.JPG", "really_webp.jpg"}
     assert items["really_webp.jpg"].extension == "webp"
     assert items["two.JPG"].image == picture(2, kind="JPEG"), "an upright image keeps its bytes"
     assert set(refused) == {"broken.jpg", "text.png", "link.png", "outside", "dangling.png"}
+    assert [Path(r.file).name for r in found if isinstance(r, PassedOver)] == ["notes.txt"]
     assert "link out of the tree" in refused["link.png"]
     assert [str(i) for i in open_source("folder").read(tree)] == [str(i) for i in found], "the order is stable"
 

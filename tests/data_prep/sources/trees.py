@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.sources import Refusal, SourceItem, open_source
-from data_prep.sources.base import Repeat
+from data_prep.sources.base import PassedOver, Repeat
 from tests.data_prep.conftest import picture
 
 
@@ -27,14 +27,14 @@ def write(root: Path, files: dict[str, Any]) -> Path:
 
 
 def read(name: str, root: Path) -> tuple[dict[str, SourceItem], list[Refusal], list[Repeat]]:
-    """Items by key, refusals, and repeated rows; a second read must say the same."""
+    """Items by key, refusals, and repeated rows, without what is passed over; a second read must say the same."""
     found = list(open_source(name).read(root))
     assert list(map(str, open_source(name).read(root))) == list(map(str, found)), "the order is stable"
     items = [one for one in found if isinstance(one, SourceItem)]
     assert len({item.key for item in items}) == len(items)
     assert all(item.source == name for item in items)
     json.dumps([item.labels for item in items], allow_nan=False)
-    refused = [one for one in found if isinstance(one, Refusal) and not isinstance(one, Repeat)]
+    refused = [one for one in found if isinstance(one, Refusal) and not isinstance(one, Repeat | PassedOver)]
     return {item.key: item for item in items}, refused, [one for one in found if isinstance(one, Repeat)]
 
 

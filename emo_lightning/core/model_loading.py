@@ -1,0 +1,186 @@
+"""Models of transformers, loaded whole or not at all: one place for what its `from_pretrained` would do in silence.
+
+It fills weights that a file lacks with random numbers, leaves out those that the class does not have, asks on the terminal whether it
+may run a folder's Python code, and lets a folder with the wrong JSON end in whatever error comes. Without torch and transformers until
+something is loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar, cast
+
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.foreign import decode_json, object_of, read_capped
+from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
+
+__all__ = ["check_loaded", "first_line", "foreign_files", "load_whole", "quiet_library", "read_model_config"]
+
+_M = TypeVar("_M")
+
+_SHOWN = 3
+"""Keys shown of each kind of problem; all are counted."""
+_CONSTANTS = re.compile(
+    r"(^|\.)(position_ids|inv_freq|original_inv_freq|relative_position_index|relative_coords_table|num_batches_tracked|masked_bias)$"
+)
+"""Names of what older versions wrote into files of weights though the class computes it."""
+_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    ImportError,
+    pickle.UnpicklingError,
+)
+"""What transformers and the packages below it raise of files that hold other values than they expect."""
+_ERRORS_BY_NAME = {"SafetensorError", "TemplateError", "StrictDataclassError"}
+"""Likewise, of safetensors, jinja2 and huggingface_hub."""
+
+
+@contextlib.contextmanager
+def foreign_files(what: str, error: type[UserError]) -> Iterator[None]:
+    """Within it, a library reads files that somebody else has written, and what it raises of them is of the type `error`.
+
+    A mistake in how we call it is a bug, and stays what it is: such an error comes from our own line and not from a library's.
+
+    Args:
+        what: names the files, for the message.
+        error: what is raised instead.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as failure:
+        # Some packages raise classes that cannot be named without importing them, and tokenizers a plain Exception.
+        names = {kind.__name__ for kind in type(failure).__mro__}
+        known = isinstance(failure, _ERRORS) or type(failure) is Exception or bool(names & _ERRORS_BY_NAME)
+        if not known or _raised_by_us(failure):
+            raise
+        msg = f"{what}: {first_line(failure)}"
+        raise error(msg) from failure
+
+
+def _raised_by_us(failure: BaseException) -> bool:
+    """Whether the call itself failed, and not something within the library."""
+    at = failure.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    name = "" if at is None else str(at.tb_frame.f_globals.get("__name__"))
+    return name.partition(".")[0] in ("emo_lightning", "data_prep")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says went wrong, without its advice: the first line, with the second where the first ends with a colon."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    # The whole text of a KeyError is the key.
+    return f"{type(error).__name__}: {said}" if isinstance(error, KeyError | IndexError | AttributeError | TypeError) else said
+
+
+def read_model_config(folder: Path, error: type[UserError]) -> dict[str, object]:
+    """`config.json` of a model folder, read by ourselves before any library acts on it.
+
+    Raises:
+        UserError: of the type `error`; names the file.
+    """
+    path = folder / "config.json"
+    return object_of(decode_json(read_capped(path, MAX_CONFIG_BYTES, error), path, error), path, error)
+
+
+@contextlib.contextmanager
+def quiet_library() -> Iterator[None]:
+    """Within it transformers logs nothing: what it finds is checked, and said in one line."""
+    from logging import CRITICAL
+
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def load_whole(
+    load: Callable[..., _M],
+    name: str,
+    what: str,
+    error: type[UserError],
+    *,
+    optional: Callable[[str], bool] | None = None,
+    foreign: Callable[[str], bool] | None = None,
+    **arguments: object,
+) -> _M:
+    """`load(name, **arguments)` of a model's `from_pretrained`, with no weight left at its random start and none left out.
+
+    Args:
+        load: the class method.
+        name: folder or hub id.
+        what: names the model, for messages.
+        error: what is raised.
+        optional: which weights may be missing; None: none.
+        foreign: which weights of the file may be left out; None: none but constants that older versions wrote.
+        arguments: for `load`.
+
+    Raises:
+        UserError: of the type `error`: it cannot be read, or does not fill the class; names keys.
+    """
+    try:
+        with quiet_library(), foreign_files(f"{what}: cannot be loaded", error):
+            # With `output_loading_info` transformers gives a pair, which its types do not say.
+            loaded = cast("tuple[_M, Mapping[str, Collection[object]]]", load(name, output_loading_info=True, **arguments))
+    except RuntimeError as failure:
+        # Full memory, and what else it may be, is something else.
+        if isinstance(failure, UserError) or "ignore_mismatched_sizes" not in str(failure):
+            raise
+        msg = f"{what}: its weights are not of the sizes that its config.json gives"
+        raise error(msg) from failure
+    model, found = loaded
+    check_loaded(found, what, error, optional=optional, foreign=foreign)
+    return model
+
+
+def check_loaded(
+    found: Mapping[str, Collection[object]],
+    what: str,
+    error: type[UserError],
+    *,
+    optional: Callable[[str], bool] | None = None,
+    foreign: Callable[[str], bool] | None = None,
+) -> None:
+    """Refuse a model whose file does not hold what its class is made of; see `load_whole`.
+
+    Args:
+        found: of transformers, `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+        what: names the model.
+        error: what is raised.
+        optional: which weights may be missing; None: none.
+        foreign: which weights of the file may be left out; None: none but constants that older versions wrote.
+    """
+    problems = {
+        "missing": [key for key in map(str, found.get("missing_keys", ())) if not (optional and optional(key))],
+        "that the model does not have": [
+            key
+            for key in map(str, found.get("unexpected_keys", ()))
+            if not (_CONSTANTS.search(key) or (foreign and foreign(key)))
+        ],
+        "of another shape": [str(key[0]) if isinstance(key, tuple) else str(key) for key in found.get("mismatched_keys", ())],
+        "that could not be read": [str(said) for said in found.get("error_msgs", ())],
+    }
+    parts = [
+        f"{len(keys)} {kind} ({', '.join(sorted(keys)[:_SHOWN])}{', …' if len(keys) > _SHOWN else ''})"
+        for kind, keys in problems.items()
+        if keys
+    ]
+    if parts:
+        msg = f"{what}: its weights do not fit its config.json: {'; '.join(parts)}"
+        raise error(msg)

@@ -1,0 +1,216 @@
+"""Replies as models write them: the JSON of an answer among thinking, fences and prose, and its values by the keys that were asked for.
+
+Read is what has one meaning. Values are never changed: a number stays the number that was written, a text the text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+from emo_lightning.core.foreign import MAX_DEPTH, deeper_than
+
+Reason = Literal["empty", "thinking only", "cut off", "no JSON", "no object", "other keys", "ambiguous", "refused", "no reply"]
+"""Why an answer cannot be read. `thinking only`: it ends before an answer begins. `cut off`: it ends within the JSON, or the endpoint says
+so. `other keys`: an object without any key that was asked for. `ambiguous`: a key has two values. `refused` and `no reply`: the endpoint
+gave no text."""
+REASONS: tuple[Reason, ...] = get_args(Reason)
+UNREADABLE_ANSWERS = "unreadable: "
+"""Beginning of the keys that count unreadable answers by reason, in `table5.json`."""
+UNREADABLE = "unreadable"
+"""Key of a prediction's provenance (and of each of its `replies`) that holds the reason."""
+
+
+class UnreadableReplyError(ValueError):
+    """A signal to whoever reads replies: this one has no answer that can be read."""
+
+    def __init__(self, *, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+_TAG = re.compile(
+    r"<(?P<close>/)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)>"
+    r"|(?P<open_2><\|begin_of_thought\|>|◁think▷|\[THINK\]|<\|channel\|>analysis<\|message\|>)"
+    r"|(?P<close_2><\|end_of_thought\|>|◁/think▷|\[/THINK\]|<\|channel\|>final<\|message\|>)",
+    re.IGNORECASE,
+)
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[{}\[\]]', re.DOTALL)
+_BEGINS = re.compile(r"\{\s*[\"}]|\[\s*[\[{\]\"\-0-9tfnNI]")
+"""What may be JSON; a brace in prose goes on otherwise."""
+_STARTS = 5_000
+"""Beginnings of JSON that are looked at."""
+
+
+def without_thinking(text: str) -> str:
+    """The text outside of `<think>…</think>` and its kin.
+
+    A closing tag without an opening one, as templates write it that put the opening tag into the prompt, ends thinking that began with
+    the text; thinking without an end goes on to the end of the text.
+    """
+    outside: list[str] = []
+    depth = at = 0
+    for tag in _TAG.finditer(text):
+        if depth == 0:
+            outside.append(text[at : tag.start()])
+        if tag["close"] or tag["close_2"]:
+            if depth == 0:
+                outside.clear()
+            depth = max(0, depth - 1)
+        else:
+            depth += 1
+        at = tag.end()
+    return "".join([*outside, "" if depth else text[at:]])
+
+
+def json_values(text: str) -> list[object]:
+    """The complete JSON objects and lists of a reply in the order in which they stand, thinking left out.
+
+    Raises:
+        UnreadableReplyError: there is none.
+    """
+    if not text.strip():
+        raise UnreadableReplyError(reason="empty", message="not JSON: the reply is empty")
+    # A line break in a text is no JSON, and has one meaning. NaN is told from a number where numbers are read.
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_object)
+    try:
+        # A whole reply that is JSON is what it is, whatever its texts look like.
+        return [_shallow(decoder.decode(text.strip()))]
+    except json.JSONDecodeError as error:
+        whole = error
+    except (ValueError, RecursionError) as error:
+        raise _no_json(error) from None
+    said = without_thinking(text)
+    if not said.strip():
+        raise UnreadableReplyError(reason="thinking only", message="not JSON: the reply ends within its thinking")
+    found: list[object] = []
+    at = 0
+    for _ in range(_STARTS):
+        start = _BEGINS.search(said, at)
+        if start is None:
+            break
+        try:
+            value, at = decoder.raw_decode(said, start.start())
+            found.append(_shallow(value))
+        except json.JSONDecodeError:
+            # What lies within JSON that is broken is a fragment, and no answer.
+            end = _span_end(said, start.start())
+            if end is None:
+                if not found:
+                    raise UnreadableReplyError(
+                        reason="cut off", message=f"not JSON: the reply ends within it: {whole}"
+                    ) from None
+                break
+            at = end
+        except (ValueError, RecursionError) as error:
+            raise _no_json(error) from None
+    if not found:
+        raise UnreadableReplyError(reason="no JSON", message=f"not JSON: {whole}")
+    return found
+
+
+def _shallow(value: object) -> object:
+    if deeper_than(value, MAX_DEPTH):
+        msg = f"nested deeper than {MAX_DEPTH}"
+        raise ValueError(msg)
+    return value
+
+
+def _no_json(error: Exception) -> UnreadableReplyError:
+    """Of a number of thousands of digits, of lists without end; of what was unreadable already, itself."""
+    return (
+        error
+        if isinstance(error, UnreadableReplyError)
+        else UnreadableReplyError(reason="no JSON", message=f"not JSON: {error}")
+    )
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        for key, value in pairs:
+            if found[key] != value:
+                raise UnreadableReplyError(reason="ambiguous", message=f"two values of {key[:80]}")
+    return found
+
+
+def asked_values(values: Iterable[object], keys: Iterable[str]) -> dict[str, object]:
+    """The values of the keys that were asked for: those of the last object that has any of them.
+
+    Keys may be in another case or spelling (`Intensity Level`, `intensityLevel`), and one level down.
+
+    Args:
+        values: of `json_values`.
+        keys: that were asked for.
+
+    Returns:
+        By the keys as asked; those that are not there are left out, and so is everything else.
+
+    Raises:
+        UnreadableReplyError: no object, none with such a key, or a key has two values.
+    """
+    names = {_plain(key): key for key in keys}
+    everything = list(values)
+    for value in reversed(everything):
+        if fields := _fields(value, names, deeper=True):
+            return fields
+    last = everything[-1]
+    if not any(isinstance(value, dict) for value in everything):
+        raise UnreadableReplyError(reason="no object", message=f"JSON {type(last).__name__}, not an object")
+    if last == {}:
+        return {}
+    found = ", ".join(sorted(last))[:100] if isinstance(last, dict) else type(last).__name__
+    raise UnreadableReplyError(reason="other keys", message=f"none of the keys that were asked for; found {found}")
+
+
+def _fields(value: object, names: Mapping[str, str], *, deeper: bool) -> dict[str, object]:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict):
+        return {}
+    found: dict[str, object] = {}
+    for key, inner in value.items():
+        name = names.get(_plain(key))
+        if name is None:
+            continue
+        if name in found and found[name] != inner:
+            raise UnreadableReplyError(reason="ambiguous", message=f"two values of {name}")
+        # The key as it was asked for has the word, where the others say the same.
+        found[name] = inner
+    if found or not deeper:
+        return found
+    inside = [fields for inner in value.values() if (fields := _fields(inner, names, deeper=False))]
+    if len(inside) > 1:
+        raise UnreadableReplyError(reason="ambiguous", message=f"{len(inside)} objects with keys that were asked for")
+    return inside[0] if inside else {}
+
+
+def _plain(key: str) -> str:
+    return re.sub(r"[\s_\-]", "", key).casefold()
+
+
+def _span_end(text: str, start: int) -> int | None:
+    """Where the bracket that opens at `start` closes, texts in quotes left out; None where it does not."""
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        if token[0] in "{[":
+            depth += 1
+        elif token[0] in "}]":
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    return None
+
+
+def unreadable_reasons(provenance: Mapping[str, object]) -> list[Reason]:
+    """Why the answers behind a prediction cannot be read, one for each that cannot.
+
+    Args:
+        provenance: of a prediction, perhaps of another program.
+    """
+    replies = provenance.get("replies")
+    parts = [provenance, *(replies if isinstance(replies, list) else [])]
+    said = [part.get(UNREADABLE) for part in parts if isinstance(part, Mapping)]
+    return [reason for reason in REASONS for one in said if one == reason]
