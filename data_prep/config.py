@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from data_prep.provider.config import BatchConfig, EndpointConfig
+from data_prep.provider.config import BatchConfig, EndpointConfig, shown_variable
 from data_prep.settings import ConfigError, Settings, read_yaml, shipped
 from emo_lightning.core.records import SchemaError, describe
 
@@ -113,6 +113,8 @@ class PrepConfig(Settings):
     """Revision rounds before an image goes to the human queue."""
     max_invalid: int = Field(default=2, ge=0)
     """How often a reply that does not follow the schema is asked again, with the validation error."""
+    declined: Literal["human", "left_out"] = "human"
+    """What becomes of an image that its provider declines (400, 403, 413, 422, a refusal): a person decides, or it is left out."""
     grounding: GroundingConfig = GroundingConfig()
     """How phrases become boxes and masks."""
     splits: SplitConfig = SplitConfig()
@@ -161,7 +163,7 @@ class PrepConfig(Settings):
             else:
                 missing.setdefault(endpoint.api_key_env, []).append(endpoint.name)
         if missing:
-            named = ", ".join(f"{variable} ({', '.join(names)})" for variable, names in missing.items())
+            named = ", ".join(f"{shown_variable(variable)} ({', '.join(names)})" for variable, names in missing.items())
             msg = f"keys come from environment variables (api_key_env), and these are not set: {named}"
             raise ConfigError(msg)
 

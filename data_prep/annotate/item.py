@@ -51,7 +51,17 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
         config: of the pass.
         local: `LocalVotes.digest()`.
     """
-    ignored = {"party", "base_url", "api_key_env", "concurrency", "timeout", "max_attempts", "max_outage", "batch"}
+    ignored = {
+        "party",
+        "allow_http",
+        "base_url",
+        "api_key_env",
+        "concurrency",
+        "timeout",
+        "max_attempts",
+        "max_outage",
+        "batch",
+    }
     parts: list[object] = [
         # An endpoint that speaks the usual API has the digest of before there was another one.
         e.model_dump(mode="json", exclude=ignored | ({"provider"} if e.provider == DEFAULT else set()))
@@ -59,6 +69,7 @@ def pass_digest(config: PrepConfig, local: Sequence[object] = ()) -> str:
     ]
     parts += [config.preferred, config.margin, config.max_revisions, config.max_invalid]
     parts += [prompts.ANNOTATE, prompts.EMOTION_ONLY, prompts.REVISE, prompts.CRITIC, INVALID_REPLY]
+    parts += [config.declined] if config.declined != "human" else []
     # Models of one name at several parties were one before these were told apart: what was decided so is decided again.
     models = {(e.model, e.party_name) for e in config.endpoints}
     parts += [sorted(models)] if len(models) > len({model for model, _ in models}) else []
@@ -91,6 +102,7 @@ class ItemPass:
         self.rounds: list[dict[str, object]] = []
         self.full: dict[str, FullAnnotation] = {}
         self.votes: dict[str, Vote] = {}
+        self._declined: set[str] = set()
         for vote in local:
             self.votes[vote.annotator] = vote.vote
             self.weights[vote.annotator] = vote.weight
@@ -105,7 +117,7 @@ class ItemPass:
         await _all(*(self._first(a) for a in self.config.annotators))
         self.said.sort(key=lambda row: row["annotator"])
         if not self.full:
-            return self._outcome("human", None, 0, "no annotator gave a valid annotation")
+            return self._unanswered(None, 0, "no annotator gave a valid annotation")
         preferred = (
             self.config.preferred
             if self.config.preferred in self.full
@@ -115,7 +127,7 @@ class ItemPass:
             draft = self._draft(preferred)
             reply = await self._ask(self.config.critic, critic_prompt(draft, revision), CriticReply, revision)
             if reply is None:
-                return self._outcome("human", draft, revision, "the critic gave no valid reply")
+                return self._unanswered(draft, revision, "the critic gave no valid reply")
             judgement = judge(draft, reply)
             self.rounds.append({**reply.model_dump(mode="json"), "verdict": judgement.verdict})
             if judgement.verdict == "valid" and draft.contested:
@@ -131,6 +143,12 @@ class ItemPass:
         """Whether an endpoint that gave this item nothing has given nothing to any item since."""
         return any("failed" in row and self.health.doubtful(row["annotator"]) for row in self.said)
 
+    def _unanswered(self, draft: Draft | None, revisions: int, reason: str) -> Outcome:
+        """The outcome of an image that was not answered for: by a person, or none where its provider declined it and that is asked for."""
+        if self._declined and self.config.declined == "left_out":
+            return self._outcome("discarded", draft, revisions, f"{reason}: declined by {', '.join(sorted(self._declined))}")
+        return self._outcome("human", draft, revisions, reason)
+
     async def _ask(self, endpoint: EndpointConfig, prompt: str, reply: type[_R], revision: int) -> _R | None:
         answer, key = await self.caller.ask(endpoint, self.picture, prompt, reply, max_invalid=self.config.max_invalid)
         if why := self.health.see(endpoint.name, key, answer):
@@ -142,6 +160,8 @@ class ItemPass:
         if isinstance(answer, Failure):
             if not answer.final:
                 raise ItemPendingError(answer.kind)
+            if answer.kind == "refused":
+                self._declined.add(endpoint.name)
             row["failed"] = f"{answer.kind}: {answer.message}"[:300]
             self.said.append(row)
             return None

@@ -241,6 +241,8 @@ def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) 
             await caller.close()
             tally = caller.tally
             print(f"requests {tally.requests}, answered from the ledger {tally.cached}, cost ${tally.cost_nano / NANO:.6f}")
+            for how in sorted(tally.adapted):
+                print(how)
             return report, tally.unknown
 
         store.ledger.recover()

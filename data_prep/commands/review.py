@@ -40,7 +40,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help="outcomes to look at, of human, valid and discarded (default: human,valid)",
     )
-    parser.add_argument("--reviewer", metavar="NAME", help="your name in the ledger (default: first; with --second: second)")
+    parser.add_argument(
+        "--reviewer",
+        metavar="NAME",
+        help="your name in the ledger (default: first, with --second: second; first-2 while first is at work, and so on)",
+    )
     parser.add_argument(
         "--second",
         action="store_true",
@@ -93,17 +97,33 @@ def main(argv: list[str]) -> int:
             study = StudySession(store, log, StudyConfig.load(args.study), args.reviewer)
             what = f"study {study.config.name}: {len(study.items)} images, {len(study.config.groups)} groups"
             return _serve(study, args.port, what)
-        review = _review_session(args, store, log)
+        return _review(args, store, log)
+
+
+def _review(args: argparse.Namespace, store: Store, log: ReviewLog) -> int:
+    from data_prep.review.names import free_name
+    from data_prep.review.session import check_name
+
+    wanted = _default_name(args) if args.reviewer is None else check_name(args.reviewer, "--reviewer")
+    with free_name(store.root, wanted) as free:
+        review = _review_session(args, store, log, args.reviewer or free)
         human = sum(review.states[i] == "human" for i in review.queue)
-        what = f"{len(review.queue)} of {len(review.states)} records, {human} of them from the human queue"
-        return _serve(review, args.port, f"{what}; reviewer {review.reviewer}")
+        what = f"{len(review.queue)} of {len(review.states)} records, {human} of them from the human queue; reviewer {review.reviewer}"
+        if args.reviewer is not None and free != args.reviewer:
+            what += f"\na page for {args.reviewer} is open elsewhere; a decision that it has not seen is shown before it is replaced"
+        elif args.reviewer is None and (before := len({row.item_id for row in log.reviews(reviewer=free)})):
+            what += f"\n{free} has decided about {before} records before; if that is not you, end this and give --reviewer NAME"
+        return _serve(review, args.port, what)
 
 
-def _review_session(args: argparse.Namespace, store: Store, log: ReviewLog) -> ReviewSession:
+def _default_name(args: argparse.Namespace) -> str:
+    return "second" if args.second else "first"
+
+
+def _review_session(args: argparse.Namespace, store: Store, log: ReviewLog, reviewer: str) -> ReviewSession:
     from data_prep.review.sample import parse_states
     from data_prep.review.session import ReviewSession
 
-    reviewer = args.reviewer or ("second" if args.second else "first")
     states = parse_states(args.states)
     return ReviewSession(store, log, reviewer, states=states, sample=args.sample or None, seed=args.seed, second=args.second)
 
@@ -192,7 +212,7 @@ def _percent(share: float | None) -> str:
 def _export(args: argparse.Namespace, store: Store, log: ReviewLog) -> int:
     from data_prep.review.label_studio import write_tasks
 
-    session = _review_session(args, store, log)
+    session = _review_session(args, store, log, args.reviewer or _default_name(args))
     config = write_tasks(session, args.label_studio_export, embed=args.images == "data", with_reviews=args.with_reviews)
     print(f"{args.label_studio_export}: {len(session.queue)} tasks; labelling config {config}")
     if args.images == "local":

@@ -11,10 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from data_prep.provider.budget import NANO
 from data_prep.provider.config import EndpointConfig
-from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.prices import NanoPerToken, Price, load_prices, nano_per_token
 from data_prep.settings import ConfigError, read_yaml, shipped
 from emo_lightning.core.records import describe
 
+_DEAREST = 10_000
+"""USD for an image; what is above is a slip of the pen."""
 _PLACES = {"background", "attribute", "subject", "emotion"}
 
 
@@ -94,9 +96,9 @@ class ExpandConfig(BaseModel):
 class ImagePrice(Price):
     """What one generated image costs, in nano-dollars: a fixed price, or tokens with a bound."""
 
-    input: int = 0
-    cached_input: int = 0
-    output: int = 0
+    input: NanoPerToken = 0
+    cached_input: NanoPerToken = 0
+    output: NanoPerToken = 0
     per_image: int
     """The price; where tokens are billed, the most that one image can cost."""
     by_tokens: bool = False
@@ -120,7 +122,7 @@ def image_price(path: str | Path, model: str) -> ImagePrice:
     A row is a number (USD per image), or a mapping with `most` (USD per image) and `input`, `output` (USD per million tokens).
 
     Raises:
-        ConfigError: the table or the row is missing or wrong, or a price is finer than a nano-dollar.
+        ConfigError: the table or the row is missing or wrong, or the price of an image is finer than a nano-dollar.
     """
     path = Path(path)
     table = read_yaml(path).get("images")
@@ -130,28 +132,30 @@ def image_price(path: str | Path, model: str) -> ImagePrice:
         raise ConfigError(msg)
     row, where = table[model], f"{path}: images.{model}"
     if not isinstance(row, dict):
-        return ImagePrice(per_image=_nano(row, where, 1))
+        return ImagePrice(per_image=_nano(row, where))
     if set(row) != {"most", "input", "output"}:
         msg = f"{where}: expected a number or the keys most, input, output; found {row!r}"
         raise ConfigError(msg)
     return ImagePrice(
-        per_image=_nano(row["most"], f"{where}.most", 1),
+        per_image=_nano(row["most"], f"{where}.most"),
         by_tokens=True,
-        input=_nano(row["input"], f"{where}.input", 1_000_000),
-        output=_nano(row["output"], f"{where}.output", 1_000_000),
+        input=nano_per_token(row["input"], f"{where}.input"),
+        output=nano_per_token(row["output"], f"{where}.output"),
     )
 
 
-def _nano(dollars: object, where: str, per: int) -> int:
+def _nano(dollars: object, where: str) -> int:
     try:
-        nano = Decimal(str(dollars)) * NANO / per
+        usd = Decimal(str(dollars))
     except InvalidOperation:
+        usd = Decimal("nan")
+    if isinstance(dollars, bool) or not usd.is_finite():
         msg = f"{where}: {dollars!r} is not a number (USD)"
-        raise ConfigError(msg) from None
-    if not nano.is_finite() or nano < 0 or nano != nano.to_integral_value():
-        msg = f"{where}: {dollars} USD must be ≥ 0 and whole in nano-dollars per {'image' if per == 1 else 'token'}"
         raise ConfigError(msg)
-    return int(nano)
+    if not 0 <= usd <= _DEAREST or (usd * NANO) % 1:
+        msg = f"{where}: {dollars} USD must be from 0 to {_DEAREST:,} and whole in nano-dollars per image"
+        raise ConfigError(msg)
+    return int(usd * NANO)
 
 
 def text_prices(config: ExpandConfig) -> dict[str, Price]:

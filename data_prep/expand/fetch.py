@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
+from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, read_body
 from data_prep.sources.addresses import is_public
 from data_prep.sources.download import NotPublicError, guarded
 from data_prep.sources.images import MAX_BYTES
@@ -35,7 +36,7 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     Args:
         url: as the endpoint named it.
         base_url: of the endpoint.
-        timeout: seconds for connecting and between two parts of the body.
+        timeout: seconds for all of it, from connecting to the last byte.
 
     Raises:
         FetchError: it cannot be had.
@@ -43,7 +44,8 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     import aiohttp
     from yarl import URL
 
-    shown = url[:200]
+    # What stands behind `?` is often a signature, and opens the file to whoever reads it.
+    shown = url.partition("?")[0][:200]
     try:
         parts = urlsplit(url)
         place = parts.scheme in _PORTS and parts.hostname and _place(parts)
@@ -51,32 +53,31 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
         address = URL(url, encoded=True)
         good = bool(place and address.host and url.isprintable() and " " not in url)
     # A bracket that is not closed, a port that is no number, a host that is none.
-    except ValueError:
+    except (ValueError, IndexError):
         good = False
     if not good:
         msg = f"{shown}: not an http address"
         raise FetchError(msg, gone=True)
     ours = place == _place(urlsplit(base_url))
     connector = aiohttp.TCPConnector(socket_factory=None if ours else guarded(is_public))
-    limits = aiohttp.ClientTimeout(total=None, sock_connect=timeout, sock_read=timeout)
+    limits = aiohttp.ClientTimeout(total=timeout)
     try:
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=limits) as session,
+            aiohttp.ClientSession(connector=connector, timeout=limits, headers=IDENTITY, auto_decompress=False) as session,
             session.get(address, allow_redirects=False) as response,
         ):
             if response.status != 200:
                 msg = f"{shown}: HTTP {response.status}"
                 raise FetchError(msg, gone=response.status in _GONE)
-            data = bytearray()
-            async for part in response.content.iter_chunked(_CHUNK):
-                data += part
-                if len(data) > MAX_BYTES:
-                    msg = f"{shown}: more than {MAX_BYTES} bytes"
-                    raise FetchError(msg, gone=True)
-            return bytes(data)
+            chunks = response.content.iter_chunked(_CHUNK)
+            return await read_body(chunks, response.headers.get("Content-Encoding"), BodyLimit(MAX_BYTES))
+    except BodyError as error:
+        msg = f"{shown}: {error}"
+        raise FetchError(msg, gone=True) from None
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotPublicError):
             msg = f"{shown}: {parts.hostname} is no public address"
             raise FetchError(msg, gone=True) from None
-        msg = f"{shown}: {type(error).__name__}: {error}"
+        said = f"not complete after {timeout:g} s" if isinstance(error, TimeoutError) else str(error).replace(url, shown)
+        msg = f"{shown}: {type(error).__name__}: {said}"
         raise FetchError(msg, gone=False) from None

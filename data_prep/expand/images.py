@@ -16,7 +16,7 @@ from data_prep.expand.plan import Plan, Planned
 from data_prep.expand.requests import ImageAttempts, ImageRequest, keep_bytes
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.failures import Failure, PassStoppedError, StopSignal
-from data_prep.provider.interrupt import stop_on_interrupt
+from data_prep.provider.interrupt import stop_on_interrupt, unless_stopped
 from data_prep.provider.received import CutByLength, PaidReply, Refusal
 from data_prep.sources.images import CheckedImage, ImageError, check_image
 from data_prep.store.group_commit import Statement
@@ -169,7 +169,8 @@ class Generator:
     async def _fetched(self, url: str) -> bytes:
         endpoint = self.config.images
         try:
-            data = await fetch_image(url, base_url=endpoint.base_url, timeout=endpoint.timeout)
+            # The image is paid and its address is in the ledger: nothing is lost where Ctrl-C ends the download.
+            data = await unless_stopped(self.stop, fetch_image(url, base_url=endpoint.base_url, timeout=endpoint.timeout))
         except FetchError as error:
             if error.gone:
                 kind = "lost"

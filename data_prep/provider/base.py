@@ -17,8 +17,9 @@ from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.received import Body
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
-FATAL = (401, 402, 403, 404)
-"""HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong."""
+FATAL = (401, 402, 404)
+"""HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong. Not 403: with it
+providers also decline a single image. An endpoint that declines all of them ends the pass as well (`health`)."""
 _NAME = 200
 """Characters of a model's name that are kept."""
 
@@ -199,7 +200,8 @@ class Provider(ABC):
             raw: the body.
         """
         del raw
-        return status in FATAL
+        # A redirect is not followed with a body: the address is another one.
+        return status in FATAL or 300 <= status < 400
 
     def batches(self, connection: Connection) -> BatchApi | None:
         """Its Batch API; None where it has none."""

@@ -26,6 +26,10 @@ class BodyError(Exception):
     """A signal to who reads: the body is larger than allowed, or its compression cannot be read."""
 
 
+class BodyTooLargeError(BodyError):
+    """The body is larger than allowed, as sent or as expanded."""
+
+
 @dataclass(frozen=True)
 class BodyLimit:
     """How much of a body is read."""
@@ -97,7 +101,7 @@ class BodyReader:
         self._received += len(chunk)
         if self._received > self._limit.most:
             msg = f"larger than {self._limit.most:,} bytes"
-            raise BodyError(msg)
+            raise BodyTooLargeError(msg)
         if not self._expanders:
             self.body += chunk
             return
@@ -107,7 +111,7 @@ class BodyReader:
             chunk = expander.pieces(chunk, room)
             if len(chunk) > room:
                 msg = f"expands to more than {most:,} bytes"
-                raise BodyError(msg)
+                raise BodyTooLargeError(msg)
         self._expanded += len(chunk)
         self.body += chunk
 

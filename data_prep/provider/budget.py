@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 NANO = 1_000_000_000
 """Nano-dollars in a dollar."""
+_MOST_DOLLARS = 10**9
+"""Of a budget: its nano-dollars fit the ledger's whole numbers."""
 
 
 @dataclass
@@ -129,7 +131,7 @@ def budget_nano(dollars: str) -> int:
     except InvalidOperation:
         msg = f"--budget {dollars}: not a number of dollars"
         raise ConfigError(msg) from None
-    if not value.is_finite() or value <= 0:
-        msg = f"--budget {dollars}: must be more than 0 dollars"
+    if not value.is_finite() or not 0 < value <= _MOST_DOLLARS:
+        msg = f"--budget {dollars[:40]}: must be more than 0 dollars, and at most {_MOST_DOLLARS:,}"
         raise ConfigError(msg)
     return int(value * NANO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from typing import Self
@@ -17,16 +18,21 @@ def checked_address(url: str) -> str:
     """The address of an API, if it is one.
 
     Raises:
-        ConfigError: neither http nor https, no host, no port that there is, or a blank in it.
+        ConfigError: neither http nor https, no host, no port that there is, a blank in it, a user name or password (it would stand in every
+            message), or a query (the path of a question comes after it).
     """
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"\s", url)
+        secret = "@" in parts.netloc or "?" in url or "#" in url
     # A port that is no number or too large, a bracket that is not closed.
     except ValueError:
-        good = False
+        good, secret = False, bool(set("@?#") & set(url))
+    if secret:
+        msg = "base_url: expected no user, password, query or fragment in it; keys come from the variable of `api_key_env`"
+        raise ConfigError(msg)
     if not good:
-        msg = f"base_url {url!r}: expected an address, e.g. https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
+        msg = f"base_url {url[:200]!r}: expected an address, e.g. https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
         raise ConfigError(msg)
     return url
 
@@ -48,6 +54,23 @@ def address_name(base_url: str) -> str:
     return f"{host}{'' if port in (None, usual) else f':{port}'}{parts.path.rstrip('/')}"
 
 
+def is_loopback(base_url: str) -> bool:
+    """Whether an address is this machine's own: what goes there crosses no network."""
+    host = (urlsplit(base_url).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def shown_variable(name: str) -> str:
+    """The name of an environment variable for a message, unless it may be a key that was pasted in its place."""
+    usual = re.fullmatch(r"[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15})*", name)
+    return name if usual and len(name) <= 60 else "(name not shown: it may be the key itself)"
+
+
 class EndpointConfig(Settings):
     """One model behind a paid endpoint."""
 
@@ -64,6 +87,8 @@ class EndpointConfig(Settings):
     parties, also with one model name."""
     api_key_env: str
     """Environment variable that holds the key; the key itself is never written anywhere."""
+    allow_http: bool = False
+    """Whether key and images may go unencrypted to a `base_url` with http that is not this machine."""
     parameters: dict[str, object] = Field(default={})
     """Sent with every request (`temperature`, `max_completion_tokens`, …); part of the cache key."""
     concurrency: int = Field(default=8, ge=1)
@@ -90,6 +115,15 @@ class EndpointConfig(Settings):
     @classmethod
     def _address(cls, base_url: str) -> str:
         return checked_address(base_url)
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _a_name(cls, name: object) -> object:
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,199}", name):
+            # What stands there is not repeated: it may be the key.
+            msg = "expected the name of an environment variable, e.g. OPENAI_API_KEY; the key itself belongs into that variable"
+            raise ValueError(msg)
+        return name
 
     @model_validator(mode="after")
     def _limits_are_numbers(self) -> Self:
@@ -119,14 +153,20 @@ class EndpointConfig(Settings):
         """The key from the environment.
 
         Raises:
-            ConfigError: the variable is not set.
+            ConfigError: the variable is not set, or the key would go over a network unencrypted.
         """
-        key = os.environ.get(self.api_key_env)
+        key, variable = os.environ.get(self.api_key_env), shown_variable(self.api_key_env)
         if not key:
-            msg = f"{self.name}: environment variable {self.api_key_env} (api_key_env) is not set"
+            msg = f"{self.name}: environment variable {variable} (api_key_env) is not set"
             raise ConfigError(msg)
         if not key.isprintable() or not key.isascii() or " " in key:
-            msg = f"{self.name}: environment variable {self.api_key_env} holds white space or other characters of no key"
+            msg = f"{self.name}: environment variable {variable} holds white space or other characters of no key"
+            raise ConfigError(msg)
+        if not self.allow_http and not self.base_url.startswith("https://") and not is_loopback(self.base_url):
+            msg = (
+                f"{self.name}: base_url {self.base_url} would carry the key and the images unencrypted over a network; "
+                "use https, or set `allow_http: true` for this endpoint"
+            )
             raise ConfigError(msg)
         return key
 

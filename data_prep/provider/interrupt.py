@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import TypeVar
 
-from data_prep.provider.failures import StopSignal
+from data_prep.provider.failures import PassStoppedError, StopSignal
 
+_T = TypeVar("_T")
+_ASLEEP = 0.2
+"""Seconds after which is looked whether to stop."""
 _ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C; `kill`, a scheduler or a shutdown; a terminal that was closed (under `nohup` that is ignored, and stays so)."""
 
@@ -38,3 +42,25 @@ def stop_on_interrupt(stop: StopSignal) -> Iterator[None]:
         yield
     finally:
         release()
+
+
+async def unless_stopped(stop: StopSignal, work: Coroutine[object, object, _T]) -> _T:
+    """Wait for what costs nothing; unlike a paid request it is given up when the pass stops.
+
+    Args:
+        stop: of the pass.
+        work: what is waited for.
+
+    Raises:
+        PassStoppedError: the pass stops.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            if stop.is_requested():
+                raise PassStoppedError
+            await asyncio.wait({task}, timeout=_ASLEEP)
+        return task.result()
+    finally:
+        if task.cancel():
+            await asyncio.wait({task})

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import Failure
 from data_prep.provider.image_tokens import ImageTokens, prompt_bound
 from data_prep.provider.party import is_answered
-from data_prep.provider.prices import Price, load_prices
+from data_prep.provider.prices import Price, load_prices, nano_per_token
 from data_prep.provider.received import EMPTY, CutByLength, NotFromApi, Refusal, TransientError, Unusable
 from data_prep.provider.reply_schema import Reply
 from data_prep.provider.request import Picture, Request, cache_key
@@ -45,7 +46,7 @@ class OwnPrice(Settings):
 
     def price(self) -> Price:
         """In nano-dollars per token."""
-        dear, cheap = (int(value * NANO / 1_000_000) for value in (self.output, self.input))
+        dear, cheap = (nano_per_token(value, "price") for value in (self.output, self.input))
         return Price(input=cheap, cached_input=cheap, output=dear, image=self.image)
 
 
@@ -129,6 +130,11 @@ class FreeRequest(Request):
 class FreeCaller(Caller):
     """Asks for text, whatever it is."""
 
+    @cached_property
+    def cut(self) -> set[str]:
+        """Keys of replies that ended at the limit of tokens."""
+        return set()
+
     async def text(self, request: FreeRequest) -> str | Failure:
         """The reply, empty where the model sent none, or why there is no reply.
 
@@ -146,8 +152,11 @@ class FreeCaller(Caller):
                 return Failure("refused", why)
             case Unusable(why, text="") if why != EMPTY:
                 return Failure("invalid", why)
-            case CutByLength(text) if not text.strip():
-                return Failure("cut", "the limit of tokens was reached before an answer began")
+            case CutByLength(text):
+                if not text.strip():
+                    return Failure("cut", "the limit of tokens was reached before an answer began")
+                self.cut.add(request.key)
+                return text
             case body:
                 return body.text
 
@@ -158,6 +167,8 @@ class Answers:
 
     replies: dict[int, str | Failure] = field(default_factory=dict)
     """By the question's number; one that was not asked is missing."""
+    cut: set[int] = field(default_factory=set)
+    """Questions whose reply ended at the limit of tokens."""
     tally: Tally = field(default_factory=Tally)
     stopped: bool = False
     by_budget: bool = False
@@ -246,6 +257,8 @@ class Endpoint:
         async def ask(question: tuple[int, FreeRequest]) -> None:
             number, request = question
             answers.replies[number] = await caller.text(request)
+            if request.key in caller.cut:
+                answers.cut.add(number)
             if on_progress:
                 on_progress(caller.tally)
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from data_prep.provider.base import FATAL, BatchApi, Image, Provider, Question, Turn
+from data_prep.provider.base import BatchApi, Image, Provider, Question, Turn
 from data_prep.provider.openai_batches import OpenAIBatches
 from data_prep.provider.openai_client import batch_client
 from data_prep.provider.openai_parameters import rejected_parameter
 from data_prep.provider.openai_received import read_chat
+from data_prep.provider.rate import LONGEST
 from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.received import Body
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
@@ -22,6 +23,10 @@ from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 if TYPE_CHECKING:
     import openai
 
+_MOST_UNITS = 1e15
+"""Of a bucket; more is no limit, and its sums would not be exact."""
+_CLOSED_CODES = ("unsupported_country_region_territory", "model_not_found", "account_deactivated")
+"""With a 403: it is the account that is declined, not an image."""
 _FATAL_CODES = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 """The account has no money: said with a 429 or a 400, or under a 200."""
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -90,13 +95,16 @@ class OpenAIProvider(Provider):
                 limit, remaining, reset = float(values[0] or ""), float(values[1] or ""), _duration(values[2] or "")
             except ValueError:
                 continue
-            if 0 <= remaining <= limit < float("inf"):
+            if 0 <= remaining <= limit <= _MOST_UNITS and reset <= LONGEST:
                 found.append(ReportedBucket(kind, limit, remaining, reset))
         return found
 
     def is_fatal(self, status: int, raw: bytes) -> bool:
         """See `Provider`."""
-        return status in FATAL or (status in (200, 400, 429) and _code(raw) in _FATAL_CODES)
+        code = _code(raw) if status == 403 else None
+        return (
+            super().is_fatal(status, raw) or code in _CLOSED_CODES or (status in (200, 400, 429) and _code(raw) in _FATAL_CODES)
+        )
 
     def batches(self, connection: Connection) -> BatchApi | None:
         """See `Provider`."""

@@ -57,9 +57,14 @@ class _Said:
     """Whether it looks like a reply at all."""
 
     @property
+    def says_something(self) -> bool:
+        """Whether the model has written anything."""
+        return bool(self.text or self.refusal or self.arguments)
+
+    @property
     def billed(self) -> bool:
         """Whether there is a sign of it, for a body that reports an error."""
-        return bool(self.text or self.refusal or self.arguments or (self.usage and self.usage.prompt + self.usage.output > 0))
+        return self.says_something or (self.usage is not None and self.usage.prompt + self.usage.output > 0)
 
 
 def read_chat(raw: bytes) -> Body:
@@ -95,7 +100,8 @@ def usage_of(usage: object) -> Usage | None:
 
 
 def _judged(said: _Said) -> Body:
-    usage, finish, text = said.usage, said.finish.lower(), "".join(said.text)
+    finish, text = said.finish.lower(), "".join(said.text)
+    usage = said.usage if said.usage is None or said.usage.can_be_of(said.says_something) else None
     if said.refusal:
         return paid(None, usage, refusal="".join(said.refusal))
     if finish in _FILTER:

@@ -1,7 +1,8 @@
-"""What models cost: the price table, in integer nano-dollars per token."""
+"""What models cost: the price table, in nano-dollars per token. What a reply costs is a whole number of them, rounded up."""
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
@@ -11,15 +12,20 @@ from data_prep.provider.image_tokens import ImageTokens
 from data_prep.settings import ConfigError, Settings, read_yaml
 from emo_lightning.core.records import describe
 
+NanoPerToken = int | Decimal
+"""A price; $0.0375 a million tokens are 37.5."""
+_DEAREST = 1_000_000
+"""USD per million tokens; what is above is a slip of the pen."""
+
 
 class Price(Settings):
-    """What one model costs, in integer nano-dollars per token."""
+    """What one model costs, in nano-dollars per token."""
 
-    input: int
+    input: NanoPerToken
     """Of the prompt."""
-    cached_input: int
+    cached_input: NanoPerToken
     """Of what of the prompt the provider had cached."""
-    output: int
+    output: NanoPerToken
     """Of the reply, thinking included."""
     batch: Price | None = None
     """Through the Batch API."""
@@ -28,14 +34,14 @@ class Price(Settings):
 
     def cost(self, prompt: int, cached: int, output: int) -> int:
         """Nano-dollars of one reply: tokens of the prompt (of them cached) and of the answer."""
-        return (prompt - cached) * self.input + cached * self.cached_input + output * self.output
+        return math.ceil((prompt - cached) * self.input + cached * self.cached_input + output * self.output)
 
     def bound(self, prompt: int, output: int | None) -> int | None:
         """The most that a request can cost, None where its output has no limit (and costs something)."""
         dearest = max(self.input, self.cached_input)
         if output is None:
-            return prompt * dearest if self.output == 0 else None
-        return prompt * dearest + output * self.output
+            return math.ceil(prompt * dearest) if self.output == 0 else None
+        return math.ceil(prompt * dearest + output * self.output)
 
 
 def load_prices(path: str | Path) -> dict[str, Price]:
@@ -45,7 +51,7 @@ def load_prices(path: str | Path) -> dict[str, Price]:
     tokens are counted, see `image_tokens.ImageTokens`).
 
     Raises:
-        ConfigError: the table is missing or wrong, or a price is finer than a nano-dollar per token.
+        ConfigError: the table is missing or wrong.
     """
     path = Path(path)
     models = read_yaml(path).get("models")
@@ -69,18 +75,30 @@ def _price(row: object, where: str) -> Price:
     if not {"input", "output"} <= set(money) <= {"input", "cached_input", "output"}:
         msg = f"{where}: expected input, output and perhaps cached_input, batch, image, found {row!r}"
         raise ConfigError(msg)
-    nano = {key: _nano_per_token(value, f"{where}.{key}") for key, value in money.items()}
+    nano = {key: nano_per_token(value, f"{where}.{key}") for key, value in money.items()}
     price = Price(input=nano["input"], cached_input=nano.get("cached_input", nano["input"]), output=nano["output"], batch=batch)
     return price if image is None else price.model_copy(update={"image": image})
 
 
-def _nano_per_token(usd_per_million: object, where: str) -> int:
+def nano_per_token(usd_per_million: object, where: str) -> NanoPerToken:
+    """A price of a table, exactly.
+
+    Args:
+        usd_per_million: as YAML has it.
+        where: for errors.
+
+    Raises:
+        ConfigError: no number, below 0, or absurdly large.
+    """
     try:
-        nano = Decimal(str(usd_per_million)) * 1000
+        usd = Decimal(str(usd_per_million))
     except InvalidOperation:
+        usd = Decimal("nan")
+    if isinstance(usd_per_million, bool) or not usd.is_finite():
         msg = f"{where}: {usd_per_million!r} is not a number (USD per million tokens)"
-        raise ConfigError(msg) from None
-    if nano < 0 or nano != nano.to_integral_value():
-        msg = f"{where}: {usd_per_million} must be ≥ 0 with at most 3 decimals (USD per million tokens)"
         raise ConfigError(msg)
-    return int(nano)
+    if not 0 <= usd <= _DEAREST:
+        msg = f"{where}: {usd_per_million} must be from 0 to {_DEAREST:,} (USD per million tokens)"
+        raise ConfigError(msg)
+    nano = usd * 1000
+    return int(nano) if nano == nano.to_integral_value() else nano

@@ -49,6 +49,8 @@ _CATCH_UP = 0.05
 """Seconds of lateness (the event loop was busy) that may be made up by sending at once."""
 _ASLEEP = 0.5
 """Seconds after which a waiting caller looks whether to stop."""
+LONGEST = 366 * 86400.0
+"""Seconds that a header can ask to wait: sums and messages stay sane."""
 
 
 class RateObserver(Protocol):
@@ -275,7 +277,7 @@ def retry_after(headers: Mapping[str, str], date: Callable[[], float] = time.tim
     """Seconds that a response asks to wait: `retry-after-ms`, or Retry-After in seconds or as an HTTP date.
 
     A date is read against the server's own clock (its Date header) where it names one. Where both forms stand, the longer counts.
-    Something that is neither counts as nothing: the caller's own back-off serves then.
+    Something that is neither counts as nothing: the caller's own back-off serves then. More than `LONGEST` is as good as for ever.
 
     Args:
         headers: of the response, names in lower case.
@@ -290,7 +292,7 @@ def retry_after(headers: Mapping[str, str], date: Callable[[], float] = time.tim
             found.append(value)
         elif (until := _date(plain)) is not None:
             found.append(until - (_date(headers.get("date", "")) or date()))
-    return max(0.0, *found) if found else None
+    return min(LONGEST, max(0.0, *found)) if found else None
 
 
 def _number(text: str) -> float | None:
@@ -304,5 +306,6 @@ def _number(text: str) -> float | None:
 def _date(text: str) -> float | None:
     try:
         return parsedate_to_datetime(text).timestamp()
-    except ValueError:
+    # A year that no clock has, or a zone of more than a day.
+    except (ValueError, OverflowError, TypeError, IndexError, OSError):
         return None

@@ -43,6 +43,10 @@ class Usage:
             return None
         return cls(prompt, min(cached, prompt), output)
 
+    def can_be_of(self, says_something: bool) -> bool:
+        """Whether a reply can have cost this: one with words in it was asked something, and wrote something."""
+        return not says_something or (self.prompt > 0 and self.output > 0)
+
 
 @dataclass(frozen=True)
 class PaidReply:

@@ -9,7 +9,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from data_prep.store.ledger import Ledger
 from data_prep.store.rows import Item, Outcome
 
 _COLUMNS = "id, item_id, field, reviewer, verdict, shown, value, time, undoes"
+_INSERT = "INSERT INTO reviews (item_id, field, reviewer, verdict, shown, value, time, undoes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _BUSY = 30.0
 """Seconds to wait for another writer of the ledger."""
 
@@ -37,6 +38,10 @@ def reviewed_outcomes(ledger: Ledger) -> Iterator[tuple[Item, Outcome]]:
         by_item.setdefault(row.item_id, []).append(row)
     for item, outcome in ledger.outcomes():
         yield item, reviewed(outcome, by_item.get(item.id, ()))
+
+
+class StaleError(Exception):
+    """A signal to the session: the page has not seen everything that was decided since."""
 
 
 class ReviewLog:
@@ -82,11 +87,18 @@ class ReviewLog:
         with self._lock:
             return self._db.execute(sql, values).fetchall()
 
-    def write(self, statements: Iterable[tuple[str, Sequence[object]]]) -> list[int]:
-        """Run statements in one transaction, on disk when this returns; the row ids that they inserted."""
+    def write(self, statements: Iterable[tuple[str, Sequence[object]]], check: Callable[[], None] | None = None) -> list[int]:
+        """Run statements in one transaction, on disk when this returns; the row ids that they inserted.
+
+        Args:
+            statements: to run.
+            check: called first, when nobody else can write any more; what it raises ends the transaction.
+        """
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                if check is not None:
+                    check()
                 ids = [int(self._db.execute(sql, values).lastrowid or 0) for sql, values in statements]
             except BaseException:
                 self._db.execute("ROLLBACK")
@@ -103,14 +115,45 @@ class ReviewLog:
         rows = self.query(f"SELECT {_COLUMNS} FROM reviews WHERE {where} ORDER BY id", [value for _, value in wanted])
         return [_review(row) for row in rows]
 
-    def add(self, reviews: Sequence[Review]) -> list[int]:
-        """Add rows in one transaction; their places in the history."""
-        sql = "INSERT INTO reviews (item_id, field, reviewer, verdict, shown, value, time, undoes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        return self.write((sql, _row(review)) for review in reviews)
+    def version(self, reviewer: str, item_id: str | None = None) -> int:
+        """The place of the last row of a reviewer (about an item), 0 where there is none; it only grows."""
+        sql = "SELECT coalesce(max(id), 0) FROM reviews WHERE reviewer = ? AND item_id = coalesce(?, item_id)"
+        return int(self.query(sql, (reviewer, item_id))[0][0])
 
-    def undo(self, reviewer: str) -> list[Review]:
-        """Take back the last thing that a reviewer did (all rows of the moment); the rows taken back, none if there are none."""
+    def add(self, reviews: Sequence[Review], *, seen: int | None = None) -> list[int]:
+        """Add rows in one transaction; their places in the history.
+
+        Args:
+            reviews: the rows; with `seen`, of one reviewer about one item.
+            seen: the `version` that the reviewer has seen of the item; None where nobody has looked.
+
+        Raises:
+            StaleError: there are newer rows than `seen`; nothing was added.
+        """
+
+        def check() -> None:
+            if self.version(reviews[0].reviewer, reviews[0].item_id) != seen:
+                raise StaleError
+
+        return self.write([(_INSERT, _row(review)) for review in reviews], None if seen is None else check)
+
+    def undo(self, reviewer: str, seen: int | None = None) -> list[Review]:
+        """Take back the last thing that a reviewer did (all rows of the moment); the rows taken back, none if there are none.
+
+        Args:
+            reviewer: who.
+            seen: the `version` of the reviewer that the page knows; None where there is no page.
+
+        Raises:
+            StaleError: the reviewer has decided something since that the page does not know; nothing was taken back.
+        """
+
+        def check() -> None:
+            if seen is not None and self.version(reviewer) != seen:
+                raise StaleError
+
         with self._lock:
+            check()
             rows = self.reviews(reviewer=reviewer)
             gone = {row.undoes for row in rows if row.undoes is not None}
             left = [row for row in rows if row.undoes is None and row.id not in gone]
@@ -118,7 +161,8 @@ class ReviewLog:
                 return []
             last = [row for row in left if (row.item_id, row.time) == (left[-1].item_id, left[-1].time)]
             now = time.time()
-            self.add([Review(r.item_id, r.field, reviewer, "undone", r.shown, None, now, r.id) for r in last])
+            rows = [Review(r.item_id, r.field, reviewer, "undone", r.shown, None, now, r.id) for r in last]
+            self.write([(_INSERT, _row(row)) for row in rows], check)
             return last
 
     # -- what the page reads of a store ------------------------------------------------------------------------------------

@@ -83,12 +83,17 @@ class ShownItem(TypedDict):
     state: str
     record: ShownRecord
     digest: str
-    """Of the record as shown; a decision names it."""
+    """Of the record and of this reviewer's decisions, as shown; a decision names it, so that no page decides on what it has not seen."""
     candidates: list[RegionJSON]
     """Boxes that grounding or the source ever gave for the image."""
     decisions: dict[str, ShownDecision]
     discarded: bool
     done: bool
+    version: int
+    """The reviewer's last row about any record; an undo names it."""
+    conflict: NotRequired[list[str]]
+    """Answer of `api/decide`: nothing was saved, since these fields were decided elsewhere (another tab, or somebody of the same name)
+    after this page had shown the record."""
 
 
 class Undone(TypedDict):
@@ -97,6 +102,8 @@ class Undone(TypedDict):
     undone: str | None
     """The item; null where nothing was left."""
     fields: NotRequired[list[str]]
+    conflict: NotRequired[bool]
+    """Nothing was taken back: something was decided elsewhere that this page does not show."""
 
 
 class StudyOverview(TypedDict):
@@ -133,6 +140,9 @@ class Saved(TypedDict):
     """Answer of `api/answer`."""
 
     saved: bool
+    """False: the answer was given elsewhere since, and stays as it is."""
+    answers: dict[str, int]
+    """To this image, as they stand."""
 
 
 class StudyUndone(TypedDict):

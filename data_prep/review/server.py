@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from data_prep.review.decisions import ReviewError
 from data_prep.review.messages import Route
 from emo_lightning.core.errors import UserError
+from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.records import SchemaError
 
 if TYPE_CHECKING:
@@ -184,16 +186,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get_content_type() != "application/json":
             raise _RejectedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY:
             raise _RejectedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY}")
-        try:
-            request = json.loads(self.rfile.read(int(length)))
-        except ValueError:
-            msg = "the request is not JSON"
-            raise ReviewError(msg) from None
-        if not isinstance(request, dict):
-            msg = f"expected an object, found {type(request).__name__}"
-            raise ReviewError(msg)
+        what = "the request"
+        body = decode_json(self.rfile.read(int(length)), what, ReviewError, max_bytes=MAX_BODY)
+        request = object_of(body, what, ReviewError)
         return "application/json", _json(route(request))
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:

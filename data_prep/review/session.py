@@ -24,11 +24,12 @@ from data_prep.review.decisions import (
     shown_value,
     standing,
 )
-from data_prep.review.log import ReviewLog
+from data_prep.review.log import ReviewLog, StaleError
 from data_prep.review.messages import RegionJSON, Request, ReviewOverview, Route, ShownDecision, ShownItem, ShownRecord, Undone
 from data_prep.review.sample import STATES, stratified_sample
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
+from emo_lightning.core.foreign import integer_of
 from emo_lightning.core.records import EMOTIONS, Record
 
 
@@ -118,7 +119,8 @@ class ReviewSession:
             "id": item.id,
             "state": self.states[item.id],
             "record": value,
-            "digest": _digest(record),
+            "digest": f"{_digest(record)}-{self.log.version(self.reviewer, item.id)}",
+            "version": self.log.version(self.reviewer),
             "candidates": self._candidates(item, record),
             "decisions": decisions,
             "discarded": _discarded(own),
@@ -126,10 +128,18 @@ class ReviewSession:
         }
 
     def decide(self, request: Request) -> ShownItem:
-        """Save decisions of one moment about one record (all or none), then as `item`."""
+        """Save decisions of one moment about one record (all or none), then as `item`.
+
+        Nothing is saved where the same reviewer has decided about the record elsewhere since the page has shown it: the answer then
+        has `conflict`, and everything as it stands.
+        """
         item, record = self.record(request.get("id"))
-        if request.get("digest") != _digest(record):
+        digest, _, seen = str(request.get("digest")).partition("-")
+        if digest != _digest(record):
             msg = f"{item.id}: the record has changed since it was shown; load it again"
+            raise ReviewError(msg)
+        if not re.fullmatch(r"[0-9]{1,18}", seen):
+            msg = f"{item.id}: digest {request.get('digest')!r}; send the one that came with the record"
             raise ReviewError(msg)
         given = request.get("decisions")
         if not isinstance(given, list) or not given:
@@ -137,13 +147,22 @@ class ReviewSession:
             raise ReviewError(msg)
         now = time.time()
         with self._write:
-            self.log.add([self._checked(record, one, now) for one in given])
+            try:
+                self.log.add([self._checked(record, one, now) for one in given], seen=int(seen))
+            except StaleError:
+                newer = [row for row in self.log.reviews(item_id=item.id, reviewer=self.reviewer) if (row.id or 0) > int(seen)]
+                return {**self.item(request), "conflict": list(dict.fromkeys(row.field for row in newer))}
         return self.item(request)
 
-    def undo(self, _: Request) -> Undone:
+    def undo(self, request: Request) -> Undone:
         """Take back the last thing that this reviewer did in this sample; null if there is nothing left."""
+        version = request.get("version")
+        seen = None if version is None else integer_of(version, "version", ReviewError, low=0)
         with self._write:
-            taken = self.log.undo(self.reviewer)
+            try:
+                taken = self.log.undo(self.reviewer, seen)
+            except StaleError:
+                return {"undone": None, "conflict": True}
         if not taken:
             return {"undone": None}
         return {"undone": taken[0].item_id, "fields": [row.field for row in taken]}

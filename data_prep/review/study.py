@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -15,7 +16,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.review.decisions import Review, reviewed
-from data_prep.review.log import ReviewLog
+from data_prep.review.log import ReviewLog, StaleError
 from data_prep.review.messages import StudyRow
 from data_prep.settings import shipped
 from emo_lightning.core.errors import InputError
@@ -195,11 +196,27 @@ def answers(log: ReviewLog, study: str, participant: str | None = None) -> dict[
 
 
 def add_answer(
-    log: ReviewLog, config: StudyConfig, participant: str, item: StudyItem, question: object, answer: object
+    log: ReviewLog,
+    config: StudyConfig,
+    participant: str,
+    item: StudyItem,
+    question: object,
+    answer: object,
+    seen: Mapping[str, object] | None = None,
 ) -> None:
     """Add one answer, 1–`points`.
 
+    Args:
+        log: opened for writing.
+        config: of the study.
+        participant: who answers.
+        item: about what.
+        question: which of its questions.
+        answer: 1–`points`.
+        seen: the answers to the image that the page shows; None where there is no page.
+
     Raises:
+        StaleError: the answer that stands is not the one that was seen; nothing was added.
         StudyError: the question is not asked of this image, or the answer is not on the scale.
     """
     if not isinstance(question, str) or question not in item.questions:
@@ -208,7 +225,13 @@ def add_answer(
     if not isinstance(answer, int) or isinstance(answer, bool) or not 1 <= answer <= config.points:
         msg = f"{item.item_id}: answer {answer!r} to {question!r}; allowed: 1–{config.points}"
         raise StudyError(msg)
-    _insert(log, config.name, (participant, item.group, item.item_id, question), answer, None)
+    key = (participant, item.group, item.item_id, question)
+
+    def check() -> None:
+        if seen is not None and answers(log, config.name, participant).get(key, (0, None))[1] != seen.get(question):
+            raise StaleError
+
+    _insert(log, config.name, key, answer, None, check)
 
 
 def undo_answer(log: ReviewLog, config: StudyConfig, participant: str) -> tuple[str, str] | None:
@@ -221,12 +244,14 @@ def undo_answer(log: ReviewLog, config: StudyConfig, participant: str) -> tuple[
     return key[1], key[2]
 
 
-def _insert(log: ReviewLog, study: str, key: Key, answer: int | None, undoes: int | None) -> None:
+def _insert(
+    log: ReviewLog, study: str, key: Key, answer: int | None, undoes: int | None, check: Callable[[], None] | None = None
+) -> None:
     sql = (
         "INSERT INTO study_answers (study, participant, grp, item_id, question, answer, time, undoes) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     )
-    log.write([(sql, (study, *key, answer, time.time(), undoes))])
+    log.write([(sql, (study, *key, answer, time.time(), undoes))], check)
 
 
 def table4(log: ReviewLog, config: StudyConfig) -> dict[str, dict[str, StudyRow | None]]:

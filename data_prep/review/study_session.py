@@ -6,7 +6,7 @@ import hashlib
 import threading
 
 from data_prep.review.decisions import ReviewError
-from data_prep.review.log import ReviewLog
+from data_prep.review.log import ReviewLog, StaleError
 from data_prep.review.messages import Request, Route, Saved, StudyImage, StudyOrder, StudyOverview, StudyUndone
 from data_prep.review.session import check_name
 from data_prep.review.study import (
@@ -20,6 +20,7 @@ from data_prep.review.study import (
     undo_answer,
 )
 from data_prep.store.store import Store
+from emo_lightning.core.foreign import object_of
 
 
 class StudySession:
@@ -73,15 +74,22 @@ class StudySession:
         return {"participant": who, "items": rows}
 
     def answer(self, request: Request) -> Saved:
-        """Save one answer to the image at `position` of the participant's order."""
+        """Save one answer to the image at `position` of the participant's order, unless it was given elsewhere since."""
         who, order = self._order(request)
         position = request.get("position")
-        if not isinstance(position, int) or not 0 <= position < len(order):
-            msg = f"position {position!r}; allowed: 0–{len(order) - 1}"
+        if not isinstance(position, int) or isinstance(position, bool) or not 0 <= position < len(order):
+            msg = f"position {str(position)[:60]!r}; allowed: 0–{len(order) - 1}"
             raise ReviewError(msg)
+        item, shown, saved = order[position], request.get("shown"), True
+        seen = None if shown is None else object_of(shown, "shown", ReviewError)
         with self._write:
-            add_answer(self.log, self.config, who, order[position], request.get("question"), request.get("answer"))
-        return {"saved": True}
+            try:
+                add_answer(self.log, self.config, who, item, request.get("question"), request.get("answer"), seen)
+            except StaleError:
+                saved = False
+            given = answers(self.log, self.config.name, who)
+        keys = {question: (who, item.group, item.item_id, question) for question in item.questions}
+        return {"saved": saved, "answers": {question: given[key][1] for question, key in keys.items() if key in given}}
 
     def undo(self, request: Request) -> StudyUndone:
         """Take back the participant's last answer; its position, or null."""

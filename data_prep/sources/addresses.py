@@ -125,7 +125,7 @@ def normal_url(url: str) -> str:
     try:
         parsed = URL(url).with_fragment(None)
         host, _ = parsed.host, parsed.port
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         msg = f"not an address: {shown(url)}: {error}"
         raise RefusedError(msg) from None
     if parsed.scheme not in ("http", "https"):

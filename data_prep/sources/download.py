@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, BodyReader, BodyTooLargeError
 from data_prep.provider.rate import retry_after
 from data_prep.sources.addresses import IPAddress, is_public, normal_url
 from data_prep.sources.base import RefusedError, SourceError
@@ -149,8 +150,9 @@ class Downloader:
         self._session: aiohttp.ClientSession = aiohttp.ClientSession(
             connector=connector,
             timeout=aiohttp.ClientTimeout(total=self.limits.timeout),
-            headers={"User-Agent": f"{AGENT} (obeys robots.txt)", "Accept-Encoding": "identity"},
+            headers={"User-Agent": f"{AGENT} (obeys robots.txt)", **IDENTITY},
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
         )
         return self
 
@@ -244,7 +246,8 @@ class Downloader:
         except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError) as error:
             msg = f"connection lost: {type(error).__name__}"
             raise _RetryError(msg) from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, UnicodeError) as error:
+            # UnicodeError: a host whose name no resolver takes.
             msg = f"broken answer: {type(error).__name__}: {error}"
             raise RefusedError(msg) from None
 
@@ -297,7 +300,7 @@ def _joined(url: str, location: str) -> str:
         raise RefusedError(msg)
     try:
         target = str(URL(url).join(URL(location)))
-    except ValueError as error:
+    except (ValueError, IndexError) as error:
         msg = f"redirect to no address: {shown(location)}: {error}"
         raise RefusedError(msg) from None
     try:
@@ -312,17 +315,23 @@ async def _body(response: aiohttp.ClientResponse, limit: _Limit) -> bytes:
     too_large = f"too large: more than {limit.most} bytes"
     if limit.accept is not None and (response.content_length or 0) > limit.most:
         raise RefusedError(too_large)
-    body = bytearray()
     looked = limit.accept is None
-    async for chunk in response.content.iter_chunked(_CHUNK):
-        body += chunk
-        if len(body) > limit.most:
-            if limit.accept is None:
-                return bytes(body[: limit.most])
-            raise RefusedError(too_large)
-        if not looked and len(body) >= _HEAD:
-            looked = True
-            limit.look(body)
+    try:
+        # What is over and is cut off arrives with the last chunk that is looked at.
+        reader = BodyReader(response.headers.get("Content-Encoding"), BodyLimit(limit.most + (_CHUNK if looked else 0)))
+        async for chunk in response.content.iter_chunked(_CHUNK):
+            reader.feed(chunk)
+            if looked and len(reader.body) >= limit.most and limit.accept is None:
+                break
+            if not looked and len(reader.body) >= _HEAD:
+                looked = True
+                limit.look(reader.body)
+    except BodyTooLargeError:
+        if limit.accept is not None:
+            raise RefusedError(too_large) from None
+    except BodyError as error:
+        msg = f"broken answer: {error}"
+        raise RefusedError(msg) from None
     if not looked:
-        limit.look(body)
-    return bytes(body)
+        limit.look(reader.body)
+    return bytes(reader.body[: limit.most])

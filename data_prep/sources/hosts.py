@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 AGENT = "emo-lightning"
 """Our name in robots.txt."""
 
+_EXACT = 10**9
+"""Whole numbers below it are counted with as they are."""
 LONGEST_WAIT = 120.0
 """Seconds; a server that wants a longer pause than this is not waited for in this run."""
 
@@ -52,10 +54,13 @@ class Host:
         self._robots = Protego.parse(robots)
         delay = self._robots.crawl_delay(AGENT) or 0.0
         rate = self._robots.request_rate(AGENT)
-        if rate is not None and rate.requests:
-            delay = max(delay, rate.seconds / rate.requests)
-        if delay > LONGEST_WAIT:
+        if rate is not None and rate.requests > 0:
+            # Whole numbers of any length: their quotient may be no float.
+            too_long = rate.seconds > LONGEST_WAIT * rate.requests if rate.requests < _EXACT else rate.seconds > rate.requests
+            delay = max(delay, LONGEST_WAIT + 1 if too_long else min(rate.seconds, _EXACT) / min(rate.requests, _EXACT))
+        if not 0 <= delay <= LONGEST_WAIT:
             self.refuse(f"robots.txt wants {delay:g} s between requests, at most {LONGEST_WAIT:.0f} s are waited")
+            return
         self.interval = max(self.interval, delay)
         self.pause(self.interval)
 

@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -59,7 +59,7 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
         why = "the budget was reached" if answers.by_budget else "stopped"
         print(f"{why}: {left} questions are left; the same command goes on")
         return BUDGET_REACHED if answers.by_budget else 130
-    found = predictions(index, objectives, answers.replies, config)
+    found = predictions(index, objectives, answers.replies, config, answers.cut)
     files.append(0, [with_image_identity(prediction, record) for prediction, record in found])
     print(f"{summary_line(files.finish())}: {args.out}")
     missing = Counter(reply.kind for reply in answers.replies.values() if isinstance(reply, Failure))
@@ -131,7 +131,11 @@ def questions(
 
 
 def predictions(
-    index: TarIndex, objectives: Sequence[str], replies: Mapping[int, str | Failure], config: UnderTest
+    index: TarIndex,
+    objectives: Sequence[str],
+    replies: Mapping[int, str | Failure],
+    config: UnderTest,
+    cut: Set[int] = frozenset(),
 ) -> list[tuple[Prediction, Record]]:
     """The replies as predictions, each with its record; no reply at all stays None, with the reason in `provenance`.
 
@@ -140,6 +144,7 @@ def predictions(
         objectives: the same.
         replies: by the request's number: text, or why there is none.
         config: for the coordinates of boxes.
+        cut: numbers of the replies that ended at the limit of tokens.
     """
     codec = DeclaredBoxes(config.boxes, config.order, config.min_pixels, config.max_pixels)
     found = []
@@ -150,7 +155,10 @@ def predictions(
         for number in range(row * len(objectives), (row + 1) * len(objectives)):
             reply = replies[number]
             if isinstance(reply, str):
-                parts.append(parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec))
+                part = parse_answer(reply, id=record.id, original=original, resized=codec.frame(original), codec=codec)
+                if number in cut and UNREADABLE in part.provenance:
+                    part.provenance[UNREADABLE] = "cut off"
+                parts.append(part)
             else:
                 why: dict[str, object] = {"reply": None, "problems": [f"no reply ({reply.kind}): {reply.message}"]}
                 why[UNREADABLE] = _REASONS.get(reply.kind, "no reply")

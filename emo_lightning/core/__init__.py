@@ -11,6 +11,8 @@
 | `colours` | colours and markers of the emotions |
 | `model_folders` | which model a path stands for: its base, its content hash, what it was made from |
 | `weight_files` | files of weights: whole, of the size that they claim |
+| `model_loading` | models of transformers, loaded whole or not at all |
+| `checkpoints` | checkpoints of a training, read without running code |
 | `hub` | whether a model can come from the hub |
 | `ranks` | this process among those that a launcher started |
 

@@ -6,6 +6,7 @@ One JSON object per image, the same in the ledger, in a tar and (leniently typed
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -402,7 +403,8 @@ def describe(error: ValidationError) -> str:
     """
     first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "record"
-    found = "" if first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
+    secret = first["type"] == "extra_forbidden" and re.search("key|token|secret|passw|credential|auth", key, re.IGNORECASE)
+    found = "" if secret or first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     said = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], first["msg"])
     return f"key {key!r}: {said.removeprefix('Value error, ')}{found}{more}"

@@ -63,7 +63,7 @@ def tensor_headers(path: str | Path, error: type[UserError] = InputError) -> dic
             msg = f"{path}: a header of {length:,} bytes; at most {_MAX_HEADER:,} are read"
             raise error(msg)
         text = file.read(length)
-    found = object_of(decode_json(text, f"{path}: header", error, max_bytes=_MAX_HEADER), f"{path}: header", error)
+    found = object_of(decode_json(text, f"{path}: damaged header", error, max_bytes=_MAX_HEADER), f"{path}: header", error)
     headers, end = {}, 0
     for name, entry in found.items():
         if name != "__metadata__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import check_made_of, warn_once
 from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import EmbeddingBatch, FeatureBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
@@ -63,6 +65,19 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch
         if len(set(shapes.values())) > 1:
             msg = f"the caches differ in (num_layers, hidden_size): {shapes}; extract all with one backbone"
             raise FeatureError(msg)
+        if nameless := {str(Path(self.paths[name]).parent) for name, cache in self.caches.items() if not cache.spec.made_of}:
+            warn_once(
+                f"the feature caches below {', '.join(sorted(nameless))} name no content hash of their backbone (version 0.2 wrote none); "
+                "taken as they are"
+            )
+        named = {name: cache.spec.made_of for name, cache in self.caches.items() if cache.spec.made_of}
+        for name, made in named.items():
+            check_made_of(f"the feature cache {self.paths[name]}", made, next(iter(named.values())))
+
+    @property
+    def made_of(self) -> Mapping[str, str]:
+        """What the features of the open caches are of (`FeatureSpec.made_of`); empty where none says it."""
+        return next((cache.spec.made_of for cache in self.caches.values() if cache.spec.made_of), {})
 
     def summary(self) -> dict[str, object]:
         """What is trained on, as JSON: `images` of the two splits."""

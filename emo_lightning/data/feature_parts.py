@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypedDict
+from typing import Protocol, Self, TypedDict
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import MAX_OBJECT_BYTES
-from emo_lightning.core.foreign import decode_json, integer_of, list_of, read_capped, text_of
-from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
+from emo_lightning.core.model_folders import check_made_of
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION
 from emo_lightning.core.text import name_fault
+from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 
 FORMAT_VERSION = 1
-_MOST_RANKS = 100_000
-_MOST_SAMPLES = 100_000_000
-"""Of one part."""
+_STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""dtype of the features -> its name in a safetensors header."""
+_SHOWN = 8
+"""Ranks named in a message."""
 
 
 class FeatureError(InputError):
@@ -33,6 +36,8 @@ class FeatureSpec:
     num_layers: int
     hidden_size: int
     dtype: str
+    made_of: Mapping[str, str] = field(default_factory=dict)
+    """What the features are of: the backbone's content hash, its pixel limits, the prompt, the source; empty in caches of version 0.2."""
 
     def check(self, other: FeatureSpec, where: Path) -> None:
         """Raise `FeatureError` with the first difference."""
@@ -43,6 +48,8 @@ class FeatureSpec:
                     "The cache was made by another backbone or from other data: use another folder, or delete this one"
                 )
                 raise FeatureError(msg)
+        if self.made_of and other.made_of:
+            check_made_of(f"{where}: this part of the cache", other.made_of, self.made_of)
 
 
 def index_name(rank: int) -> str:
@@ -104,55 +111,77 @@ def open_part(path: Path) -> PartFile:
 
 
 def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
-    """What a part says of itself, and its keys in order; no features are read.
+    """What a part says of itself, and its keys in order; no features are read, labels and places of all samples are checked.
 
     Raises:
         FeatureError: it is damaged, no part of a feature cache, or a tensor is missing or not as its header says.
     """
+    headers = tensor_headers(path, FeatureError)
     with open_part(path) as file:
         text = (file.metadata() or {}).get("features")
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-        few = len(shapes.get("offsets", ())) == 1 and shapes["offsets"][0] <= _MOST_SAMPLES
-        offsets = file.get_tensor("offsets").tolist() if few else []
-    if text is None:
-        msg = f"{path}: not a feature part: its header has no key 'features'"
-        raise FeatureError(msg)
-    header = _versioned(path, text)
-    try:
-        spec, keys = _spec_of(header)
-        expected = _shapes(spec, len(keys), int(offsets[-1]) if offsets else 0)
-    # A FeatureError is one; so is what Python says of a last offset that is no whole number.
-    except (ValueError, OverflowError) as error:
-        msg = f"{path}: not the header of a feature part: {error}"
-        raise FeatureError(msg) from None
-    if wrong := [name for name, shape in expected.items() if shapes.get(name) != shape]:
-        name = wrong[0]
-        found = f"has shape {shapes[name]}" if name in shapes else "is missing"
-        msg = f"{path}: tensor {name!r} {found}; its header and offsets say {expected[name]}"
-        raise FeatureError(msg)
+        if text is None:
+            msg = f"{path}: not a feature part: its header has no key 'features'"
+            raise FeatureError(msg)
+        spec, keys = _spec(path, text)
+        tokens = headers["hidden"].shape[0] if "hidden" in headers and headers["hidden"].shape else 0
+        for name, expected in _tensors(spec, len(keys), tokens).items():
+            found = headers.get(name)
+            if found != expected:
+                what = "is missing" if found is None else f"has shape {list(found.shape)} ({found.dtype})"
+                msg = f"{path}: tensor {name!r} {what}; its header and keys say {list(expected.shape)} ({expected.dtype})"
+                raise FeatureError(msg)
+        _check_rows(path, {name: file.get_tensor(name) for name in ("offsets", "target", "emotion", "intensity")}, tokens)
     return spec, keys
 
 
-def _spec_of(header: dict[str, object]) -> tuple[FeatureSpec, list[str]]:
-    """What a part's header says of all parts, and the keys of its own samples."""
+def _spec(path: Path, text: str) -> tuple[FeatureSpec, list[str]]:
+    """What stands in a part's header under `features`."""
+    header = _versioned(path, text)
+    where = f"{path}: header"
+    made = object_of(header.get("made_of", {}), f"{where}: 'made_of'", FeatureError)
     spec = FeatureSpec(
-        text_of(header.get("fingerprint"), "key 'fingerprint'", FeatureError),
-        integer_of(header.get("num_layers"), "key 'num_layers'", FeatureError, low=1),
-        integer_of(header.get("hidden_size"), "key 'hidden_size'", FeatureError, low=1),
-        text_of(header.get("dtype"), "key 'dtype'", FeatureError),
+        text_of(header.get("fingerprint"), f"{where}: 'fingerprint'", FeatureError),
+        integer_of(header.get("num_layers"), f"{where}: 'num_layers'", FeatureError, low=1),
+        integer_of(header.get("hidden_size"), f"{where}: 'hidden_size'", FeatureError, low=1),
+        text_of(header.get("dtype"), f"{where}: 'dtype'", FeatureError),
+        {part: text_of(value, f"{where}: 'made_of'", FeatureError) for part, value in made.items()},
     )
-    keys = list_of(header.get("keys"), "key 'keys'", FeatureError)
-    return spec, [text_of(key, "key 'keys'", FeatureError) for key in keys]
+    if spec.dtype not in _STORED:
+        msg = f"{where}: 'dtype': found {spec.dtype[:40]!r}; allowed: {', '.join(_STORED)}"
+        raise FeatureError(msg)
+    keys = list_of(header.get("keys"), f"{where}: 'keys'", FeatureError)
+    return spec, [text_of(key, f"{where}: 'keys'", FeatureError) for key in keys]
 
 
-def _shapes(spec: FeatureSpec, samples: int, tokens: int) -> dict[str, tuple[int, ...]]:
+def _tensors(spec: FeatureSpec, samples: int, tokens: int) -> dict[str, TensorHeader]:
     return {
-        "offsets": (samples + 1,),
-        "target": (samples, len(EMOTIONS)),
-        "emotion": (samples,),
-        "intensity": (samples,),
-        "hidden": (tokens, spec.num_layers, spec.hidden_size),
+        "offsets": TensorHeader("I64", (samples + 1,)),
+        "target": TensorHeader("F32", (samples, len(EMOTIONS))),
+        "emotion": TensorHeader("I64", (samples,)),
+        "intensity": TensorHeader("F32", (samples,)),
+        "hidden": TensorHeader(_STORED[spec.dtype], (tokens, spec.num_layers, spec.hidden_size)),
     }
+
+
+def _check_rows(path: Path, rows: Mapping[str, Tensor], tokens: int) -> None:
+    """Refuse places outside the file, and labels that are none (`Supervision` says what is one)."""
+    offsets, target, emotion, intensity = rows["offsets"], rows["target"].double(), rows["emotion"], rows["intensity"]
+    labelled = ~target.isnan().all(1)
+    right = {
+        "offsets": bool((offsets[1:] > offsets[:-1]).all()) and int(offsets[0]) == 0 and int(offsets[-1]) == tokens,
+        "target": bool(((target >= 0).all(1) & ((target.sum(1) - 1).abs() <= 1e-3))[labelled].all()),
+        "emotion": bool(((emotion >= NO_EMOTION) & (emotion < len(EMOTIONS))).all()),
+        "intensity": bool((intensity.isnan() | ((intensity >= 1) & (intensity <= 10))).all()),
+    }
+    allowed = {
+        "offsets": f"rising places from 0 to {tokens:,}",
+        "target": "distributions that sum to 1, or NaN throughout",
+        "emotion": f"classes from {NO_EMOTION} to {len(EMOTIONS) - 1}",
+        "intensity": "numbers from 1 to 10, or NaN",
+    }
+    if wrong := [name for name, fine in right.items() if not fine]:
+        msg = f"{path}: tensor {wrong[0]!r} holds other values than {allowed[wrong[0]]}"
+        raise FeatureError(msg)
 
 
 class PartIndex(TypedDict):
@@ -170,31 +199,27 @@ def read_index(path: Path) -> PartIndex:
     Raises:
         FeatureError: not JSON, of another version, or without one of the keys.
     """
-    found = _versioned(path, read_capped(path, MAX_OBJECT_BYTES, FeatureError))
-    where = f"{path}: not the index of a feature cache"
-    ranks = integer_of(found.get("world_size"), f"{where}: key 'world_size'", FeatureError, low=1, high=_MOST_RANKS)
-    parts = [
-        text_of(part, f"{where}: key 'parts'", FeatureError)
-        for part in list_of(found.get("parts"), f"{where}: key 'parts'", FeatureError)
-    ]
-    for part in parts:
-        if fault := name_fault(part):
-            msg = f"{where}: key 'parts': {part[:80]!r} {fault}"
+    found = _versioned(path, read_capped(path, error=FeatureError))
+    size = integer_of(found.get("world_size"), f"{path}: 'world_size'", FeatureError, low=1)
+    parts = list_of(found.get("parts"), f"{path}: 'parts'", FeatureError)
+    for name in parts:
+        if fault := name_fault(text_of(name, f"{path}: 'parts'", FeatureError)):
+            msg = f"{path}: 'parts': {name!r:.80} {fault}"
             raise FeatureError(msg)
     return {
         "version": FORMAT_VERSION,
-        "rank": integer_of(found.get("rank"), f"{where}: key 'rank'", FeatureError, low=0, high=ranks - 1),
-        "world_size": ranks,
-        "parts": parts,
+        "rank": integer_of(found.get("rank"), f"{path}: 'rank'", FeatureError, low=0, high=size - 1),
+        "world_size": size,
+        "parts": [text_of(name, f"{path}: 'parts'", FeatureError) for name in parts],
     }
 
 
-def _versioned(path: Path, text: str | bytes) -> dict[str, Any]:
+def _versioned(path: Path, text: str | bytes) -> dict[str, object]:
     """A JSON object of our version."""
     found = decode_json(text, path, FeatureError)
     version = found.get("version") if isinstance(found, dict) else None
     if not isinstance(found, dict) or version != FORMAT_VERSION or isinstance(version, bool):
-        msg = f"{path}: version is {version!r:.60}; this program reads {FORMAT_VERSION}"
+        msg = f"{path}: version is {version!r}; this program reads {FORMAT_VERSION}"
         raise FeatureError(msg)
     return found
 
@@ -208,8 +233,12 @@ def complete_parts(directory: Path) -> list[str]:
     if len(sizes := {index["world_size"] for index in indices}) > 1:
         msg = f"{directory}: indices of runs with {sorted(sizes)} ranks; run the extraction again to its end"
         raise FeatureError(msg)
-    if missing := sorted(set(range(sizes.pop())) - {index["rank"] for index in indices}):
-        msg = f"{directory}: the feature cache is incomplete: no index of ranks {missing}; run the extraction to its end"
+    size, ranks = sizes.pop(), {index["rank"] for index in indices}
+    # Only as many are looked for as there may be beside those that are there: an index may claim any number.
+    if len(ranks) < size:
+        missing = [rank for rank in range(min(size, len(ranks) + _SHOWN)) if rank not in ranks][:_SHOWN]
+        more = f" and {size - len(ranks) - len(missing):,} more" if size - len(ranks) > len(missing) else ""
+        msg = f"{directory}: the feature cache is incomplete: no index of ranks {missing}{more}; run the extraction to its end"
         raise FeatureError(msg)
     listed = {name for index in indices for name in index["parts"]}
     present = {path.name for path in directory.glob("part-*.safetensors")}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +71,7 @@ class FeatureWriter:
         fingerprint: identity of the backbone, its preprocessing and the data.
         rank: of this process.
         world_size: number of processes that write.
+        made_of: what the features are of, part -> content hash or setting; heads and probes on them are held to it.
         part_bytes: size of a part, about; what an interruption can lose.
 
     Raises:
@@ -87,11 +88,12 @@ class FeatureWriter:
         *,
         rank: int = 0,
         world_size: int = 1,
+        made_of: Mapping[str, str] | None = None,
         part_bytes: int = 1 << 28,
     ) -> None:
         self.directory, self.dtype, self.part_bytes = Path(directory), dtype, part_bytes
         self.rank, self.world_size = rank, world_size
-        self.spec = FeatureSpec(fingerprint, num_layers, hidden_size, str(dtype).removeprefix("torch."))
+        self.spec = FeatureSpec(fingerprint, num_layers, hidden_size, str(dtype).removeprefix("torch."), dict(made_of or {}))
         self.directory.mkdir(parents=True, exist_ok=True)
         self.parts: list[str] = []
         self.done: set[str] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.experiment.advice import silence_advice
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
@@ -32,16 +33,19 @@ def execute(stage: Stage) -> None:
         return
     cli = _lightning_cli(kind, stage)
     last = stage.out / "checkpoints" / "last.ckpt"
+    # Those of the second kind Lightning looks for by itself, under SLURM. A run folder may be somebody else's.
+    for path in (last, *stage.out.glob("hpc_ckpt_*.ckpt")):
+        if path.exists():
+            read_checkpoint(path)
     for verb in kind.verbs:
         match verb:
             case "fit":
-                # Our own checkpoint from this run directory: it also holds loop states, which weights_only refuses.
                 cli.trainer.fit(
-                    cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=False
+                    cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True
                 )
                 _write_training(stage, cli)
             case "test":
-                cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+                cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False, weights_only=True)
 
 
 def _lightning_cli(kind: TrainerKind, stage: Stage) -> LightningCLI:

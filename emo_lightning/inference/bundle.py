@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from emo_lightning.core.files import read_object, write_json
+from emo_lightning.core.foreign import object_of, text_of
+from emo_lightning.core.model_folders import check_made_of, made_of, weights_hash
 from emo_lightning.core.records import SchemaError
 
 BUNDLE_FILE = "emo.json"
@@ -27,6 +30,8 @@ class Bundle:
     """Objective at whose prompt the hidden states are taken."""
     questions: list[str]
     """Objectives that `emo explain` asks."""
+    made_of: dict[str, str] = field(default_factory=dict)
+    """Part (`backbone`, `head`, `probe`) -> content hash; empty in a bundle of version 0.2."""
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
@@ -52,8 +57,9 @@ def read_bundle(folder: Path) -> Bundle:
         msg = f"{path}: no such file; --model takes the folder of an experiment's `model` stage, e.g. runs/demo/model"
         raise SchemaError(msg)
     found = read_object(path)
-    keys = {field.name for field in fields(Bundle)}
-    if set(found) != keys:
+    # Version 0.2 named no content.
+    keys = {entry.name for entry in fields(Bundle)} - {"made_of"}
+    if set(found) - {"made_of"} != keys:
         msg = f"{path}: keys {', '.join(sorted(found))}; expected {', '.join(sorted(keys))}"
         raise SchemaError(msg)
 
@@ -71,17 +77,47 @@ def read_bundle(folder: Path) -> Bundle:
     if not isinstance(questions, list) or not all(isinstance(name, str) for name in questions):
         msg = f"{path}: key 'questions': found {questions!r}; expected a list of objectives"
         raise SchemaError(msg)
-    return Bundle(place("backbone"), place("head"), place("probe") if found["probe"] else None, text("features"), questions)
+    where = f"{path}: key 'made_of'"
+    made = object_of(found.get("made_of", {}), where, SchemaError)
+    parts = {part: text_of(value, f"{where}: {part}", SchemaError) for part, value in made.items()}
+    probe = place("probe") if found["probe"] else None
+    return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts)
 
 
-def bundle_fingerprint(folder: Path) -> str:
+def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:
+    """Refuse parts that do not belong together: a head of another backbone or prompt, a probe of another head, a part that has changed.
+
+    Args:
+        bundle: its folders are there.
+        where: what names them, for messages.
+
+    Returns:
+        Part -> content hash, as `Bundle.made_of`.
+
+    Raises:
+        BackboneError: names the part.
+    """
+    now = {"backbone": weights_hash(bundle.backbone), "head": weights_hash(bundle.head)}
+    if bundle.probe:
+        now["probe"] = weights_hash(bundle.probe)
+    if bundle.made_of:
+        check_made_of(where, bundle.made_of, now)
+    check_made_of(f"DES head {bundle.head}", made_of(bundle.head), {"backbone": now["backbone"], "prompt": bundle.features})
+    if bundle.probe:
+        check_made_of(f"probe {bundle.probe}", made_of(bundle.probe), {"head": now["head"]})
+    return now
+
+
+def bundle_fingerprint(folder: Path, content: Callable[[str], str] = weights_hash) -> str:
     """sha256 over what decides the DES of an image: backbone, DES head and prompt.
+
+    Args:
+        folder: of the bundle.
+        content: hash of a folder of weights.
 
     Raises:
         SchemaError: as `read_bundle`.
     """
-    from emo_lightning.models.fingerprints import weights_fingerprint
-
     bundle = read_bundle(folder)
-    parts = [weights_fingerprint(bundle.backbone), weights_fingerprint(bundle.head), bundle.features]
+    parts = [content(bundle.backbone), content(bundle.head), bundle.features]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -21,6 +21,7 @@ from emo_lightning.data.images import open_image
 from emo_lightning.data.tar_index import ShardRange, TarIndex
 from emo_lightning.inference.bundle import bundle_fingerprint
 from emo_lightning.inference.model import EmotionModel
+from emo_lightning.models.fingerprints import weights_fingerprint
 
 MANIFEST = "manifest.json"
 MADE_BY = "embedding.json"
@@ -84,7 +85,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
     out.mkdir(parents=True, exist_ok=True)
     forget_job_variables()
     ranks = Ranks.from_environment()
-    _check_model(out, model, ranks.rank)
+    _check_model(out, model, ranks.rank, any((out / name).exists() for name in names))
     mine = [s for s in shards[ranks.rank :: ranks.world_size] if not (out / Path(s.path).name).exists()]
     if mine:
         net = EmotionModel(model, device)
@@ -95,10 +96,11 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
     print(f"{len(mine)} of {len(shards)} shards embedded by rank {ranks.rank}: {out}")
 
 
-def _check_model(out: Path, model: Path, rank: int) -> None:
-    """Finished shards are kept, so they have to be this model's."""
+def _check_model(out: Path, model: Path, rank: int, begun: bool) -> None:
+    """Finished shards are kept, so they have to be this model's; where there are none, nothing is bound to a model."""
     made_by, weights = out / MADE_BY, bundle_fingerprint(model)
-    if made_by.exists() and (old := read_object(made_by).get("weights")) != weights:
+    old = read_object(made_by).get("weights") if begun and made_by.exists() else weights
+    if old != weights and old != bundle_fingerprint(model, weights_fingerprint):
         msg = (
             f"{out} holds embeddings of another model (weights {str(old)[:12]}, of {model} {weights[:12]}); choose another folder, "
             "or remove it"

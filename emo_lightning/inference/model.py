@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Prediction, intensity_level
-from emo_lightning.inference.bundle import read_bundle
+from emo_lightning.inference.bundle import BUNDLE_FILE, check_bundle, read_bundle
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,7 @@ class EmotionModel:
 
     Raises:
         SchemaError: no `emo.json`, or one with other keys.
+        BackboneError: a part is none, is not whole, or was not made with the others.
         DeviceError: the device cannot be used.
 
     Examples:
@@ -78,6 +79,7 @@ class EmotionModel:
 
         self.bundle = read_bundle(Path(folder))
         self.device = _usable_device(device)
+        check_bundle(self.bundle, Path(folder) / BUNDLE_FILE)
         backbone = load_frozen(BackboneConfig(self.bundle.backbone, tuning="frozen"))
         self.backbone = backbone.to(self.device)
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)

@@ -201,6 +201,15 @@ class Backbone(nn.Module):
         write_made_of(target, self.made_of)
         return target
 
+    def sources(self, path: str) -> dict[str, str]:
+        """What decides its hidden states beside the prompt, as caches and heads name it.
+
+        Args:
+            path: that it was loaded from.
+        """
+        limits = self.family.pixel_limits(self.processor)
+        return {"backbone": weights_hash(path), "pixels": f"{limits.lowest} to {limits.highest}"}
+
     def merged(self) -> PreTrainedModel:
         """Transformers' plain model with the adapter folded into its weights (in place).
 

@@ -1,4 +1,4 @@
-"""Which weights a path stands for, so that results of one model are never taken for those of another."""
+"""Which weights a path stood for in version 0.2: what was begun with it, is gone on with. Today it is `core.model_folders.weights_hash`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KINDS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json", "proce
 
 
 def weights_fingerprint(path: str) -> str:
-    """sha256 over the files of a model or adapter folder and of the base under it; a hub id stands for itself.
+    """As version 0.2 wrote it: without the tokenizer, and a hub id stands for itself.
 
     Args:
         path: as `BackboneConfig.path`.

@@ -16,10 +16,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import read_object, replacing, write_text
+from emo_lightning.core.files import replacing, write_text
+from emo_lightning.core.foreign import decode_json, object_of, read_capped
+from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+MAX_CONFIG = 1 << 16
+"""Bytes of `config.json`; that of a probe with a grid of one has some hundred."""
+_SHOWN = 8
+"""Tensors named in a message."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -53,36 +59,56 @@ def load_network(kind: type[M], directory: str | Path) -> M:
             tensors are missing, unexpected or of another shape; names the file.
     """
     config = _read_config(directory, kind)
-    try:
-        _check_claims(kind, config, directory)
-        network = kind(**config)
-    except InputError as error:
-        msg = f"{Path(directory) / CONFIG_NAME}: {error}"
-        raise InputError(msg) from None
+    headers = _headers(directory)
+    # First without memory: a config may ask for any size.
+    with torch.device("meta"):
+        _check_tensors(_made(kind, config, directory), headers, directory)
+    network = _made(kind, config, directory)
     load_weights(network, directory)
     return network.eval()
 
 
-def _check_claims(kind: type[nn.Module], config: Mapping[str, Any], directory: str | Path) -> None:
-    """Refuse a config that asks for a network larger than the weights beside it, before it takes memory.
+def _made(kind: type[M], config: Mapping[str, Any], directory: str | Path) -> M:
+    where = Path(directory) / CONFIG_NAME
+    try:
+        return kind(**config)
+    except InputError as error:
+        msg = f"{where}: {error}"
+        raise InputError(msg) from None
+    except RuntimeError as error:
+        # torch counts no further than 64 bits.
+        if "overflow" not in str(error) and "Storage size" not in str(error):
+            raise
+        msg = f"{where}: asks for larger tensors than there can be"
+        raise InputError(msg) from None
 
-    Raises:
-        InputError: says how large.
-    """
+
+def _headers(directory: str | Path) -> dict[str, TensorHeader]:
     path = Path(directory) / WEIGHTS_NAME
     if not path.is_file():
-        return  # `load_weights` says so.
-    try:
-        with torch.device("meta"):
-            values = sum(tensor.numel() for tensor in kind(**config).state_dict().values())
-    # More elements than a tensor can count.
-    except (RuntimeError, OverflowError) as error:
-        msg = f"asks for tensors that cannot be: {str(error)[:200]}"
-        raise InputError(msg) from None
-    # Small ones cost nothing, and `load_weights` says which tensor differs.
-    if values > max(10_000_000, size := path.stat().st_size):
-        msg = f"asks for {values:,} values; {WEIGHTS_NAME} beside it has {size:,} bytes"
+        msg = f"{directory}: no {WEIGHTS_NAME}"
+        raise MissingFileError(msg)
+    return tensor_headers(path)
+
+
+def _check_tensors(module: nn.Module, headers: Mapping[str, TensorHeader], directory: str | Path) -> None:
+    """Refuse a file that does not hold exactly the module's tensors."""
+    path = Path(directory) / WEIGHTS_NAME
+    expected = module.state_dict()
+    if missing := sorted(expected.keys() - headers.keys()):
+        msg = f"{path}: tensors missing: {_some(missing)}"
         raise InputError(msg)
+    if unexpected := sorted(headers.keys() - expected.keys()):
+        msg = f"{path}: unexpected tensors: {_some(unexpected)}"
+        raise InputError(msg)
+    for name, header in headers.items():
+        if header.shape != tuple(expected[name].shape):
+            msg = f"{path}: {name} has shape {list(header.shape)}; the config asks for {list(expected[name].shape)}"
+            raise InputError(msg)
+
+
+def _some(names: list[str]) -> str:
+    return f"{names[:_SHOWN]}" + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")
 
 
 def _read_config(directory: str | Path, kind: type[nn.Module]) -> dict[str, Any]:
@@ -91,8 +117,7 @@ def _read_config(directory: str | Path, kind: type[nn.Module]) -> dict[str, Any]
     if not path.is_file():
         msg = f"{directory}: no {CONFIG_NAME}; expected a folder written by {kind.__name__}.save_pretrained"
         raise MissingFileError(msg)
-    # What the constructor refuses, it names better.
-    config = read_object(path, float)
+    config = object_of(decode_json(read_capped(path, MAX_CONFIG), path), path)
     if config.get("class") != kind.__name__:
         msg = f"{path}: key 'class' is {config.get('class')!r}; expected {kind.__name__!r}"
         raise InputError(msg)
@@ -123,25 +148,17 @@ def load_weights(module: nn.Module, directory: str | Path) -> None:
         InputError: the file is damaged, or a tensor is missing, unexpected or of another shape.
     """
     path = Path(directory) / WEIGHTS_NAME
-    if not path.is_file():
-        msg = f"{directory}: no {WEIGHTS_NAME}"
-        raise MissingFileError(msg)
+    _check_tensors(module, _headers(directory), directory)
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         msg = f"{path}: damaged: {error}"
         raise InputError(msg) from None
-    expected = module.state_dict()
-    if missing := sorted(expected.keys() - tensors.keys()):
-        msg = f"{path}: tensors missing: {missing}"
+    if strange := next(
+        (name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None
+    ):
+        msg = f"{path}: {strange} holds NaN or infinity"
         raise InputError(msg)
-    if unexpected := sorted(tensors.keys() - expected.keys()):
-        msg = f"{path}: unexpected tensors: {unexpected}"
-        raise InputError(msg)
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            msg = f"{path}: {name} has shape {list(tensor.shape)}; the config asks for {list(expected[name].shape)}"
-            raise InputError(msg)
     for name, parameter in module.named_parameters():
         parameter.data = parameter.data.to(tensors[name].dtype)
     module.load_state_dict(tensors)

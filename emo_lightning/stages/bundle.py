@@ -22,8 +22,14 @@ def bundle_stage(
         probe: folder of a linear probe on that DES, for the emotion distribution.
         features: objective at whose prompt the hidden states were taken.
         questions: objectives that `emo explain` asks.
+
+    Raises:
+        BackboneError: the parts do not belong together.
     """
-    from emo_lightning.inference.bundle import Bundle, write_bundle
+    from dataclasses import replace
+
+    from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
 
     asked = questions or ["attributes", "emotion"]
-    write_bundle(out, Bundle(backbone, str(head), str(probe) if probe else None, features, asked))
+    bundle = Bundle(backbone, str(head), str(probe) if probe else None, features, asked)
+    write_bundle(out, replace(bundle, made_of=check_bundle(bundle, out)))

@@ -14,7 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import write_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
 from emo_lightning.data.batches import FeatureBatch, LabelledBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
@@ -238,6 +240,15 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             raise TrainingError(msg)
         return result
 
+    def _made_of(self) -> Mapping[str, str]:
+        """What the head has learnt to read (`FeatureSpec.made_of`)."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, FeatureDataModule):
+            return data.made_of
+        if self.backbone is None or self.backbone_config is None or not isinstance(data, LabelledDataModule):
+            return {}
+        return {**self.backbone.sources(self.backbone_config.path), "prompt": data.objective, "source": "prompt"}
+
     def on_fit_end(self) -> None:
         """Write the head (rank 0)."""
         if not self.trainer.is_global_zero or getattr(self.trainer, "fast_dev_run", False):
@@ -245,9 +256,10 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         folder = Path(self.out or self.trainer.default_root_dir) / HEAD_FOLDER
         head = DESHead(**self.head.config).to(self.head.layer_logits.dtype)
         best = best_checkpoint(self.trainer)
-        state = self.state_dict() if best is None else torch.load(best, map_location="cpu", weights_only=False)["state_dict"]
+        state = self.state_dict() if best is None else weights_of(read_checkpoint(best))
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         head.save_pretrained(folder)
+        write_made_of(folder, self._made_of())
         rank_zero_info(f"DES head written to {folder} (weights: {best or 'last step'})")
 
 

@@ -82,10 +82,17 @@ class FeatureTask(FrozenTask):
                 self._fingerprint(name, weights),
                 rank=self.global_rank,
                 world_size=self.trainer.world_size,
+                made_of=self._made_of(),
             )
         if not any(self.data.rows_left(name) for name in self.data.sets):
             # Without an image the Trainer starts no loop that would end.
             self.on_test_end()
+
+    def _made_of(self) -> dict[str, str]:
+        """What decides the features of an image, as heads and probes on them name it."""
+        (objective,) = self.data.objectives
+        generated = {"source": f"generated, at most {self.max_new_tokens} tokens"} if self.source == "generated" else {}
+        return {**self.net.sources(self.backbone_config.path), "prompt": objective, "source": "prompt", **generated}
 
     def _fingerprint(self, name: str, weights: str) -> str:
         limits = self.net.family.pixel_limits(self.net.processor)

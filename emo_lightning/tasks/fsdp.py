@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.errors import InputError
 from emo_lightning.tasks.base import TrainingError
 
@@ -87,7 +88,8 @@ class ShardedStrategy(ModelParallelStrategy):
         """Give each rank its shards of the weights and of the optimiser's state; returns the checkpoint."""
         assert self.model is not None
         path = Path(self.broadcast(checkpoint_path))
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+        del weights_only  # never another than True
+        checkpoint: dict[str, Any] = read_checkpoint(path)
         # The frozen weights are not in it; what else is missing, the task finds out.
         options = StateDictOptions(full_state_dict=True, strict=False)
         set_model_state_dict(self.model, dict(checkpoint["state_dict"]), options=options)

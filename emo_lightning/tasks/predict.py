@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import hub_snapshot, locate, weights_hash
 from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
@@ -68,7 +70,7 @@ class PredictTask(FrozenTask):
         config = self.backbone_config
         return {
             "_model": config.path,
-            "weights": weights_fingerprint(config.path),
+            "weights": weights_hash(config.path),
             "tuning": config.tuning,
             "dtype": config.dtype,
             "pixels": [config.min_pixels, config.max_pixels],
@@ -84,8 +86,12 @@ class PredictTask(FrozenTask):
         if self.emotion_scores and "emotion" not in self.data.objectives:
             msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
             raise InputError(msg)
+        base, _ = locate(self.backbone_config.path)
+        if not Path(base).is_dir() and hub_snapshot(base) is None:
+            # Its content is known once the hub has given it.
+            super().configure_model()
         if self.trainer.is_global_zero:
-            self.files.begin(self.about())
+            self.files.begin(self.about(), {"weights": weights_fingerprint(self.backbone_config.path)})
         self.trainer.strategy.barrier()
         answered = {(p.id, p.sha256) for p in self.files.answered()}
         self._left = 0

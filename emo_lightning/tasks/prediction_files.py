@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError
@@ -26,16 +26,20 @@ class PredictionFiles:
         self.folder = out.with_name(out.name + ".parts")
         self.about_file = out.with_name(out.name.removesuffix(".jsonl") + ".about.json")
 
-    def begin(self, about: Mapping[str, object]) -> None:
+    def begin(self, about: Mapping[str, object], formerly: Mapping[str, object] | None = None) -> None:
         """Start or go on: gather what is there. For one rank alone, before the others read.
+
+        A try that answered nothing binds nothing: it may have failed on what has been mended since.
 
         Args:
             about: what decides the answers; keys that begin with `_` are kept as a note and not compared.
+            formerly: values of the same meaning that older versions wrote, by key.
 
         Raises:
             InputError: what is there was answered by another model, or to other questions.
         """
-        self._check(about)
+        if self.out.exists() or any(True for _ in self._begun()):
+            self._check(about, formerly or {})
         write_json(self.about_file, dict(about))
         self.folder.mkdir(exist_ok=True)
         parts = sorted(self.folder.glob("[0-9]*.jsonl"))
@@ -47,7 +51,13 @@ class PredictionFiles:
         for part in parts:
             part.unlink()
 
-    def _check(self, about: Mapping[str, object]) -> None:
+    def _begun(self) -> Iterator[Path]:
+        """Parts with an answer in them."""
+        for part in (self._kept, *sorted(self.folder.glob("[0-9]*.jsonl"))):
+            if part.exists() and b"\n" in part.read_bytes():
+                yield part
+
+    def _check(self, about: Mapping[str, object], formerly: Mapping[str, object]) -> None:
         if not self.about_file.exists():
             if self.out.exists():
                 msg = f"{self.out} exists, and nothing says who made it; choose another name, or remove it"
@@ -55,7 +65,7 @@ class PredictionFiles:
             return
         old = read_object(self.about_file)
         for key in sorted({*old, *about}):
-            if not key.startswith("_") and old.get(key) != about.get(key):
+            if not key.startswith("_") and old.get(key) not in (about.get(key), formerly.get(key, about.get(key))):
                 msg = (
                     f"{self.out} was begun with {key} {_short(old.get(key))}, now it is {_short(about.get(key))}; choose another name, "
                     f"or remove {self.out}, {self.about_file.name} and {self.folder.name}"

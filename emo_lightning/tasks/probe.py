@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_text
+from emo_lightning.core.model_folders import check_made_of, made_of, weights_hash, write_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Prediction, write_jsonl
 from emo_lightning.data.batches import EmbeddingBatch
 from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
@@ -101,6 +102,8 @@ class ProbeTask(Task[EmbeddingBatch]):
     def setup(self, stage: str) -> None:
         """Compute the DES that `stage` needs, and from the training set's the statistics of the probes."""
         head = DESHead.from_pretrained(self.des_head).requires_grad_(False).to(self.device)
+        # A probe of a head on another backbone's features would be trained on noise, with no error.
+        check_made_of(f"DES head {self.des_head}", made_of(self.des_head), self.data.made_of)
         if "probes" not in self._modules:
             self.probes = LinearProbes(head.des_dim, CLASSES, self.grid)
         for name in {"fit": ["train", "val"], "validate": ["val"]}.get(stage, self.data.evaluation_sets):
@@ -228,6 +231,7 @@ class ProbeTask(Task[EmbeddingBatch]):
         out = Path(self.out or self.trainer.default_root_dir)
         probe = self.probes.select(int(self.chosen))
         probe.save_pretrained(out / PROBE_FOLDER)
+        write_made_of(out / PROBE_FOLDER, {**made_of(self.des_head), "head": weights_hash(self.des_head)})
         write_jsonl(out / PREDICTIONS_FILE, self._predictions(probe))
         tables = [embedding_table(self.embedded[name], name) for name in self.data.evaluation_sets]
         EmbeddingTable.concatenate(tables).write(out / TABLE_FILE)

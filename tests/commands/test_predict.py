@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from emo_lightning.cli import main
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.tasks.prediction_files import PredictionFiles
@@ -203,3 +204,16 @@ def test_one_clear_error(
     assert expected in error
     assert error.count("error:") == 1
     assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_a_try_that_answered_nothing_binds_nothing(tmp_path: Path) -> None:
+    """It may have failed on broken weights that are whole by now."""
+    files = PredictionFiles(tmp_path / "p.jsonl")
+    files.begin({"weights": "broken"})
+    (files.folder / "00000.jsonl").write_text("")
+    files.begin({"weights": "mended"})
+    files.append(0, [Prediction(id="a")])
+    with pytest.raises(InputError, match=r"p\.jsonl was begun with weights \"mended\", now it is \"other\""):
+        files.begin({"weights": "other"})
+    files.begin({"weights": "by content"}, {"weights": "mended"})
+    assert [p.id for p in files.answered()] == ["a"]

@@ -68,7 +68,9 @@ def test_same_prompts_paid_once_and_scored(tars: str, tmp_path: Path, capsys: py
                 refusal["choices"][0]["message"] = {"content": None, "refusal": "no people"}
                 send(handler, 200, refusal)
             case 4:
-                send(handler, 200, completion(json.dumps(GOOD)[:15]))
+                cut = completion("Let me look at the image")
+                cut["choices"][0]["finish_reason"] = "length"
+                send(handler, 200, cut)
             case _:
                 send(handler, 200, completion("```json\n" + json.dumps(GOOD) + "\n```"))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_caches_that_are_not_whole_or_not_the_expected_are_refused(tmp_path: Pat
     part = sorted(tmp_path.glob("part-*"))[1]
     content = part.read_bytes()
     part.write_bytes(content[:-3])
-    with pytest.raises(FeatureError, match=f"{part.name}: damaged"):
+    with pytest.raises(FeatureError, match=f"{part.name}: cut off"):
         FeatureCache(tmp_path)
     part.unlink()
     with pytest.raises(FeatureError, match=rf"parts missing: \['{part.name}'\]"):
@@ -144,7 +145,11 @@ def test_caches_that_are_not_whole_or_not_the_expected_are_refused(tmp_path: Pat
     with pytest.raises(FeatureError, match="no finished feature cache"):
         FeatureCache(tmp_path / "nowhere")
     index = tmp_path / "index-00000.json"
-    for text, message in (("{", "not JSON"), ("[]", "version is None"), ('{"version": 1}', "not the index of a feature cache")):
+    for text, message in (
+        ("{", "not JSON"),
+        ("[]", "version is None"),
+        ('{"version": 1}', "'world_size': found nothing"),
+    ):
         index.write_text(text)
         with pytest.raises(FeatureError, match=rf"index-00000\.json: {message}"):
             FeatureCache(tmp_path)
@@ -239,5 +244,70 @@ def test_a_tensor_that_is_not_as_its_header_says_is_named(tmp_path: Path, name: 
     else:
         tensors[name] = tensors[name][:1].clone()
     save_file(tensors, part, metadata=metadata)
-    with pytest.raises(FeatureError, match=rf"{part.name}: tensor '\w+' (is missing|has shape)"):
+    with pytest.raises(FeatureError, match=rf"{part.name}: tensor '\w+' (is missing|has shape|holds other values)"):
+        FeatureCache(tmp_path)
+
+
+def rewritten(folder: Path, **tensors: torch.Tensor) -> None:
+    """The only part of a cache, with other tensors under the same header."""
+    (part,) = folder.glob("part-*.safetensors")
+    with safe_open(part, framework="pt") as file:
+        kept = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
+        header = file.metadata()
+    save_file(kept | tensors, part, metadata=header)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("target", lambda old: old.index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(math.nan))),
+        ("target", lambda old: old + 1),
+        ("target", lambda old: torch.full_like(old, math.inf)),
+        ("emotion", lambda old: old + 8),
+        ("emotion", lambda old: old.float()),
+        ("intensity", lambda old: torch.full_like(old, 1e9)),
+        ("intensity", lambda old: torch.full_like(old, math.inf)),
+        ("offsets", lambda old: old.float()),
+        ("offsets", lambda old: old + 0.5),
+        ("offsets", lambda old: old + 1),
+        ("offsets", lambda old: old.flip(0)),
+        ("offsets", lambda old: old * (1 << 40)),
+        ("hidden", lambda old: old.double()),
+    ],
+)
+def test_labels_and_places_are_checked_when_a_cache_is_opened(
+    tmp_path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    with FeatureWriter(tmp_path, 1, 2, torch.float32, "f") as writer:
+        for row in range(3):
+            writer.append(f"{row}", torch.ones(1, 2, 2), Supervision([0.5, 0.5] + [0.0] * 6, row, 5.0))
+    old = {"target": torch.tensor([[0.5, 0.5] + [0.0] * 6] * 3), "emotion": torch.arange(3), "intensity": torch.full((3,), 5.0)}
+    old |= {"offsets": torch.tensor([0, 2, 4, 6]), "hidden": torch.ones(6, 1, 2)}
+    rewritten(tmp_path, **old)
+    assert len(FeatureCache(tmp_path)) == 3
+    rewritten(tmp_path, **{name: change(old[name])})
+    with pytest.raises(FeatureError, match=rf"part-00000-00000\.safetensors: tensor '{name}' "):
+        FeatureCache(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"world_size": 1_000_000_000}, r"no index of ranks \[1, 2, 3, 4, 5, 6, 7, 8\] and 999,999,991 more"),
+        ({"world_size": True}, "'world_size': found True"),
+        ({"world_size": 0}, "'world_size': found 0"),
+        ({"rank": 3}, "'rank': found 3"),
+        ({"rank": 0.0}, "'rank': found 0.0"),
+        ({"parts": "all"}, "'parts': found the text 'all'"),
+        ({"parts": [1]}, "'parts': found 1"),
+        ({"parts": ["../part-00000-00000.safetensors"]}, "parts missing"),
+        ({"version": True}, "version is True"),
+    ],
+)
+def test_an_index_that_claims_what_there_is_not(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    with FeatureWriter(tmp_path, 1, 2, torch.float32, "f") as writer:
+        writer.append("0", torch.ones(1, 2, 2), Supervision())
+    index = tmp_path / "index-00000.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | changes))
+    with pytest.raises(FeatureError, match=said):
         FeatureCache(tmp_path)

@@ -137,7 +137,7 @@ def test_an_index_of_a_cache_is_checked_value_by_value(tmp_path: Path, change: d
     path.write_text(json.dumps({"version": 1, "rank": 0, "world_size": 2, "parts": ["part-00000-00000.safetensors"]}))
     read_index(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(FeatureError, match=r"index-00000\.json: not the index of a feature cache: key"):
+    with pytest.raises(FeatureError, match=r"index-00000\.json: "):
         read_index(path)
 
 

@@ -76,7 +76,7 @@ def test_prices_are_whole_nano_dollars(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(yaml.safe_dump({"models": {"m": {"input": 0.075, "cached_input": 0.03, "output": 10}}}))
     assert load_prices(path)["m"].cost(1000, 400, 7) == 600 * 75 + 400 * 30 + 7 * 10_000
-    path.write_text("models: {m: {input: 0.0001, output: 1}}")
+    path.write_text("models: {m: {input: -0.0001, output: 1}}")
     with pytest.raises(ConfigError, match=r"models\.m\.input"):
         load_prices(path)
 

@@ -175,7 +175,7 @@ def test_saved_and_read_back(tmp_path: Path) -> None:
         ("num_layers", 2.5, "key 'num_layers': found 2.5"),
         ("num_layers", -1, "num_layers is -1; expected at least 1"),
         ("des_dim", [], r"key 'des_dim': found \[\]"),
-        ("dropout", math.nan, "dropout is nan; expected a probability"),
+        ("dropout", math.nan, "NaN is no number of JSON"),
         ("dropout", 2, "dropout is 2; expected a probability"),
         ("dropout", "x", "key 'dropout': found 'x'"),
         ("fusion", "all", "key 'fusion': found 'all'"),
@@ -223,3 +223,30 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         DESHead.from_pretrained(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         DESHead.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": 1_000_000}, "the config asks for"),
+        ({"hidden_size": 1 << 62}, "(the config asks for|larger tensors than there can be)"),
+        ({"num_layers": 1_000_000_000_000}, "the config asks for"),
+        ({"des_dim": 1_000_000, "num_heads": 1_000_000}, "the config asks for"),
+        ({"note": "x" * (1 << 16)}, "longer than 65,536 bytes"),
+    ],
+)
+def test_a_config_takes_no_memory_that_its_weights_do_not_fill(tmp_path: Path, changes: dict[str, object], said: str) -> None:
+    head_of().save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changes))
+    with pytest.raises(InputError, match=said) as caught:
+        DESHead.from_pretrained(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    head = head_of()
+    head.project_in.bias.data[3] = torch.nan
+    head.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"model\.safetensors: project_in\.bias holds NaN or infinity"):
+        DESHead.from_pretrained(tmp_path)

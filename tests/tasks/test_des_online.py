@@ -119,7 +119,7 @@ def test_equals_the_cache_step_by_step(cache: FeatureDataModule, world_tars: Pat
         # Adam divides by the gradient's size and so magnifies the rounding of those near zero.
         torch.testing.assert_close(value, heads[1][name], atol=1e-4, rtol=1e-3)
     assert along.heads == 0, "the language-model head must not run"
-    state = torch.load(tmp_path / "online" / "last.ckpt", weights_only=False)["state_dict"]
+    state = torch.load(tmp_path / "online" / "last.ckpt", weights_only=True)["state_dict"]
     assert not any(name.startswith("backbone.") for name in state)
 
 

@@ -109,7 +109,7 @@ def trained(caches: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     trainer = trainer_of(folder, 12, callbacks=[checkpoint], enable_checkpointing=True)
     trainer.fit(task, datamodule=data_of(caches))
     assert trainer.callback_metrics["val/accuracy"] > 85
-    state = torch.load(checkpoint.best_model_path, weights_only=False)["state_dict"]
+    state = torch.load(checkpoint.best_model_path, weights_only=True)["state_dict"]
     same(weights(folder), {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}, atol=0, rtol=0)
     return folder
 
@@ -379,7 +379,7 @@ def test_online_equals_cached(tmp_path: Path) -> None:
     assert task.backbone is not None
     assert not task.backbone.training
     assert not any(p.requires_grad for p in task.backbone.parameters())
-    state = torch.load(tmp_path / "online" / "last.ckpt", weights_only=False)["state_dict"]
+    state = torch.load(tmp_path / "online" / "last.ckpt", weights_only=True)["state_dict"]
     assert not any(name.startswith("backbone.") for name in state)
     task.load_state_dict(state)
     state.pop("classifier.bias")

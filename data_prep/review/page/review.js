@@ -13,7 +13,7 @@ const KEYS = [[["↑", "↓"], "field before, after"], [["←", "→"], "record 
 const MARKS = { right: "✓ right", wrong: "✗ wrong", mended: "✎ mended" };
 const level = (intensity) => (intensity <= 3 ? "low" : intensity <= 7 ? "medium" : "high");
 
-let session, item, active, editing, folded = true;
+let session, item, active, editing, unsaved, folded = true;
 const done = new Set();
 const picture = new Picture();
 const top = el("header", { class: "top" });
@@ -89,7 +89,8 @@ function card(field) {
   const current = field === active;
   const node = el("article", { class: `field ${decision?.verdict ?? ""}`, "aria-current": String(current), "data-field": field },
     el("header", {}, el("span", { class: "name" }, NAMES[field]), el("span", { class: "verdict" }, decision ? MARKS[decision.verdict] : "")),
-    value(field, decision));
+    value(field, decision), unsaved?.id === item.id && unsaved.field === field
+      ? el("p", { class: "soft small", role: "alert" }, "Not saved: ", typeof unsaved.value === "object" ? "your boxes" : String(unsaved.value), " – M opens it again.") : "");
   node.onclick = () => !current && !editing && (active = field, show());
   if (current && editing) node.append(editing);
   else if (current) node.append(actions(field));
@@ -157,7 +158,17 @@ const follow = () => document.querySelector('[aria-current="true"]')?.scrollInto
 // -- what the reviewer does ---------------------------------------------------------------------------------------------
 
 async function send(decisions) {
-  take(await ask("decide", { id: item.id, digest: item.digest, decisions }));
+  const reply = await ask("decide", { id: item.id, digest: item.digest, decisions });
+  take(reply);
+  if (reply.conflict) {
+    // What was typed is not lost: mending the field again begins with it.
+    const given = decisions.find(({ verdict }) => verdict === "mended");
+    if (given) unsaved = { id: item.id, ...given };
+    show();
+    const names = reply.conflict.map((field) => NAMES[field] ?? "the whole record").join(", ");
+    throw new Error(`Decided elsewhere since this page was shown: ${names}. Nothing was saved here; what stands is shown now.`);
+  }
+  unsaved = null;
   note("saved");
 }
 
@@ -202,7 +213,11 @@ const discard = unlessEditing(async () => {
 });
 
 const undo = unlessEditing(async () => {
-  const { undone, fields } = await ask("undo");
+  const { undone, fields, conflict } = await ask("undo", { version: item.version });
+  if (conflict) {
+    await load(item.id, active);
+    throw new Error("Something was decided elsewhere since this page was shown: nothing was taken back. Undo again takes back what stands last.");
+  }
   if (!undone) return note("nothing to undo");
   const known = session.queue.some(({ id }) => id === undone);
   if (known) await load(undone, session.fields.includes(fields[0]) ? fields[0] : undefined);
@@ -230,12 +245,13 @@ function mend() {
   const close = () => ((editing = null), show());
   const save = (given) => ((editing = null), judge("mended", given));
   const ends = { save, cancel: close };
-  if (field === "emotion") editing = chooseOne(session.emotions.map((e, i) => [e, e, String(i + 1)]), now(field), ends);
+  const value = unsaved?.id === item.id && unsaved.field === field ? unsaved.value : now(field);
+  if (field === "emotion") editing = chooseOne(session.emotions.map((e, i) => [e, e, String(i + 1)]), value, ends);
   else if (field === "intensity") {
     const options = Array.from({ length: 10 }, (_, i) => [i + 1, String(i + 1), String((i + 1) % 10)]);
-    editing = chooseOne(options, now(field), { ...ends, tight: true });
-  } else if (field === "objects") editing = new BoxEditor(picture, now(field), item.candidates, now("subject") ?? "", ends).node;
-  else editing = writeText(now(field), NAMES[field], ends);
+    editing = chooseOne(options, value, { ...ends, tight: true });
+  } else if (field === "objects") editing = new BoxEditor(picture, value, item.candidates, now("subject") ?? "", ends).node;
+  else editing = writeText(value, NAMES[field], ends);
   show();
   follow();
 }

@@ -78,8 +78,12 @@ const options = () => (session.points === 2 ? [[2, "Yes", "Y"], [1, "No", "N"]]
 
 const reply = (name, answer) => inTurn(async () => {
   const item = items[at];
-  await ask("answer", { participant: who, position: at, question: name, answer });
-  item.answers[name] = answer;
+  const { saved, answers } = await ask("answer", { participant: who, position: at, question: name, answer, shown: item.answers });
+  item.answers = answers;
+  if (!saved) {
+    show();
+    throw new Error("This was answered in another tab since: nothing was saved here. What stands is shown; answer again to change it.");
+  }
   const next = item.questions.find((other) => !(other in item.answers));
   const later = [...items.keys()].find((i) => i > at && !finished(items[i])) ?? items.findIndex((other) => !finished(other));
   if (next) active = next;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,11 @@ from emo_lightning.core.records import Record
 from tests.data_prep.serving import good, import_toys, send, server
 
 N = 3
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a-key")
 
 
 @contextmanager
@@ -63,7 +67,6 @@ def config_of(write_config: Callable[..., Path]) -> Callable[..., PrepConfig]:
 
 
 def run(root: Path, config: PrepConfig) -> PassReport:
-    os.environ.setdefault(KEY_VARIABLE, "k")
     with Store(root, write=True) as store:
         return asyncio.run(annotate(store, config))
 

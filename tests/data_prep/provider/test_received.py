@@ -178,6 +178,8 @@ def test_a_body_is_read_whatever_it_is(name: str) -> None:
         ({"prompt_tokens": 1, "completion_tokens": float("nan")}, None),
         ({"prompt_tokens": -1, "completion_tokens": 50}, None),
         ({"prompt_tokens": 1}, None),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, None),
+        ({"prompt_tokens": 400, "completion_tokens": 0}, None),
         ([1, 2], None),
         ("free", None),
     ],

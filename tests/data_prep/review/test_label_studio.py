@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import hashlib
 import json
@@ -210,3 +211,126 @@ def test_a_bad_file_adds_nothing(store: Store, log: ReviewLog, tmp_path: Path) -
     with pytest.raises(ReviewError, match="expected a list of tasks"):
         read_annotations(log, path)
     assert log.reviews() == []
+
+
+def one_answer(store: Store, log: ReviewLog, path: Path, item: str, edit: Callable[[list[Any]], object]) -> dict[str, Review]:
+    """The rows of a single annotation whose parts were edited."""
+    task = submitted(exported(store, log, path)[item])
+    edit(task["annotations"][0]["result"])
+    path.write_text(json.dumps([task]))
+    read_annotations(log, path, "ben")
+    return {row.field: row for row in log.reviews(reviewer="ben")}
+
+
+def set_value(name: str, **value: object) -> Callable[[list[Any]], object]:
+    def edit(result: list[Any]) -> None:
+        for part in result:
+            if part["from_name"] == name:
+                part["value"].update(value)
+
+    return edit
+
+
+def without(name: str) -> Callable[[list[Any]], object]:
+    def edit(result: list[Any]) -> None:
+        result[:] = [part for part in result if part["from_name"] != name]
+
+    return edit
+
+
+def say(field: str, verdict: str, edit: Callable[[list[Any]], object] = lambda _: None) -> Callable[[list[Any]], object]:
+    def both(result: list[Any]) -> None:
+        edit(result)
+        result.append({"from_name": f"{field}_verdict", "to_name": "image", "type": "choices", "value": {"choices": [verdict]}})
+
+    return both
+
+
+@pytest.mark.parametrize(
+    ("edit", "field", "verdict", "value"),
+    [
+        (without("objects"), "objects", "mended", []),
+        (say("objects", "right", without("objects")), "objects", "mended", []),
+        (set_value("description", text="Dawn."), "description", "mended", "Dawn."),
+        (set_value("description", text=["Dawn.", "Rain."]), "description", "mended", "Dawn.\nRain."),
+        (set_value("emotion", choices="fear"), "emotion", "mended", "fear"),
+        (say("description", "right", set_value("description", text=["Dawn."])), "description", "mended", "Dawn."),
+        (say("description", "wrong", set_value("description", text="Dawn.")), "description", "mended", "Dawn."),
+        (say("subject", "wrong"), "subject", "wrong", None),
+        (without("background"), "background", "wrong", None),
+        (set_value("background", text=[" "]), "background", "wrong", None),
+        (say("background", "right", without("background")), "background", "right", None),
+    ],
+)
+def test_what_somebody_did_counts_beside_what_they_said(
+    store: Store, log: ReviewLog, tmp_path: Path, edit: Callable[[list[Any]], object], field: str, verdict: str, value: object
+) -> None:
+    rows = one_answer(store, log, tmp_path / "t.json", "toy-0005", edit)
+    assert {name: (row.verdict, row.value) for name, row in rows.items()} == {field: (verdict, value)}
+
+
+def test_boxes_are_known_by_their_place_not_by_their_id(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    def edit(result: list[Any]) -> None:
+        boxes = [part for part in result if part["from_name"] == "objects"]
+        for number, part in enumerate(boxes):
+            part["id"] = f"k3Jd9sQ{number}"
+        result.sort(key=lambda part: str(part.get("id")), reverse=True)
+
+    assert one_answer(store, log, tmp_path / "t.json", "toy-0005", edit) == {}, "nobody changed anything"
+
+
+def test_somebody_who_started_from_nothing_has_taken_nothing_out(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    def edit(result: list[Any]) -> None:
+        result.clear()
+        say("emotion", "right")(result)
+
+    rows = one_answer(store, log, tmp_path / "t.json", "toy-0005", edit)
+    assert {name: row.verdict for name, row in rows.items()} == {"emotion": "right"}
+
+
+def test_an_older_annotation_does_not_replace_what_was_decided_since(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    task = submitted(exported(store, log, path)["toy-0005"], emotion="wrong")
+    decide(ReviewSession(store, log, "ada", sample=None), "toy-0005", ("emotion", "right"))
+    path.write_text(json.dumps([task]))
+    assert read_annotations(log, path, "ada")["older than what stands, left out"] == 1
+    task["annotations"][0]["updated_at"] = "2999-01-01T00:00:00Z"
+    path.write_text(json.dumps([task]))
+    assert read_annotations(log, path, "ada")["added"] == 1
+
+
+def test_two_annotators_do_not_become_one(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    task = submitted(exported(store, log, path)["toy-0005"], emotion="right")
+    other = copy.deepcopy(task["annotations"][0]) | {"completed_by": 4}
+    task["annotations"].append(other)
+    path.write_text(json.dumps([task]))
+    with pytest.raises(ReviewError, match=r"annotations of 2 people \(3, 4\); leave out --reviewer"):
+        read_annotations(log, path, "ben")
+    assert read_annotations(log, path)["added"] == 2
+    for nobody in (None, True, [1]):
+        other["completed_by"] = nobody
+        path.write_text(json.dumps([task]))
+        with pytest.raises(ReviewError, match="give --reviewer"):
+            read_annotations(log, path)
+
+
+@pytest.mark.parametrize(
+    "junk", [None, True, 3, "x", [], {}, [[]], [None], float("nan"), {"choices": [1]}, {"text": {}}, 10**25]
+)
+def test_junk_anywhere_in_an_export_is_one_error_of_ours(store: Store, log: ReviewLog, tmp_path: Path, junk: object) -> None:
+    path = tmp_path / "t.json"
+    task = submitted(exported(store, log, path)["toy-0005"], emotion="right")
+
+    def places(value: object) -> list[tuple[Any, Any]]:
+        below = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
+        return [*((value, key) for key, _ in below), *(place for _, child in below for place in places(child))]
+
+    count = len(places(task))
+    for number in range(count):
+        changed = copy.deepcopy(task)
+        container, key = places(changed)[number]
+        container[key] = junk
+        path.write_text(json.dumps([changed]))
+        with contextlib.suppress(ReviewError):
+            read_annotations(log, path, "ben")

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pycocotools import mask as coco
 
+from data_prep.review import server as server_module
 from data_prep.review.log import ReviewLog
 from data_prep.review.server import serving
 from data_prep.review.session import ReviewSession
@@ -334,3 +335,40 @@ def test_the_study_by_keyboard(page: Page, store: Store, log: ReviewLog, tmp_pat
     arousal = [cell(table, group, "arousal") for group in ("Original", "Ours")]
     means = sorted((row["mean"] or 0.0, row["answers"]) for row in arousal)
     assert means in ([(80.0, 5), (100.0, 6)], [(100 * 5 / 6, 6), (100.0, 5)]), "one no, the first answer"
+
+
+def test_two_tabs_show_what_the_other_has_decided_and_lose_no_text(page: Page, store: Store, log: ReviewLog) -> None:
+    session = ReviewSession(store, log, "ada", sample=None)
+    with serving(session) as server:
+        open_at(page, server.url, "toy-0005")
+        page.keyboard.press("m")
+        shown = session.item({"id": "toy-0005"})
+        decision = {"field": "description", "verdict": "wrong"}
+        session.decide({"id": "toy-0005", "digest": shown["digest"], "decisions": [decision]})
+        press(page, "7", "Enter")
+        page.wait_for_selector("#note.bad")
+        assert "Decided elsewhere since this page was shown: Description" in page.locator("#note").inner_text()
+        page.wait_for_selector('[data-field="description"].wrong')
+        assert "Not saved: fear" in page.locator('[data-field="emotion"]').inner_text()
+        assert len(log.reviews()) == 1
+        press(page, "m", "Enter")
+        page.wait_for_selector('[data-field="emotion"].mended')
+        assert log.reviews()[-1].value == "fear"
+
+
+def test_no_request_of_the_page_carries_the_secret_in_a_referer(
+    page: Page, store: Store, log: ReviewLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+    path = server_module._Handler._path
+
+    def noting(handler: server_module._Handler) -> str:
+        seen.append(handler.headers.get("Referer"))
+        return path(handler)
+
+    monkeypatch.setattr(server_module._Handler, "_path", noting)
+    with serving(ReviewSession(store, log, "ada", sample=None)) as server:
+        open_at(page, server.url, "toy-0005")
+        press(page, "r")
+        page.wait_for_selector('[data-field="emotion"].right')
+    assert set(seen) == {None}
