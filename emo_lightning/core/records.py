@@ -6,8 +6,9 @@ One JSON object per image, the same in the ledger, in a tar and (leniently typed
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -16,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import replacing
-from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, as_number, decode_json, json_lines
+from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, decode_json, json_lines
 from emo_lightning.core.text import name_fault
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Record",
     "SchemaError",
     "Triplet",
+    "check_pixels",
     "describe",
     "intensity_level",
     "read_jsonl",
@@ -118,6 +120,28 @@ def _sides(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
+def _no_text(value: object) -> object:
+    if isinstance(value, bool | str):
+        msg = f"found {str(value)[:80]!r}, which is {'text' if isinstance(value, str) else 'true or false'}; expected a number"
+        raise ValueError(msg)
+    return value
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = f"found {value}; expected a finite number"
+        raise ValueError(msg)
+    return _no_text(value)
+
+
+Number = Annotated[float, BeforeValidator(_finite)]
+"""A finite number: pydantic alone also takes true, "5" and NaN, and NaN passes every comparison."""
+Whole = Annotated[int, BeforeValidator(_finite)]
+"""As `Number`, and whole."""
+Said = Annotated[float, BeforeValidator(_no_text)]
+"""A number as a model gave it: NaN and infinities count as wrong answers, where they are scored."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -135,29 +159,6 @@ class Triplet(_Model):
     def __str__(self) -> str:
         return f"{self.background} - {self.attribute} - {self.subject}"
 
-
-def _number(value: object) -> object:
-    """Pydantic takes true for 1, "7" for 7 and NaN for a number."""
-    if as_number(value) is None:
-        msg = f"found {str(value)[:60]!r} ({type(value).__name__}); expected a finite number"
-        raise ValueError(msg)
-    return value
-
-
-def _no_truth_value(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        msg = f"found {str(value)[:60]!r} ({type(value).__name__}); expected a number"
-        raise ValueError(msg)
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-"""A finite float; no truth value, no text."""
-Whole = Annotated[int, BeforeValidator(_number)]
-"""A whole number; no truth value, no text."""
-
-Said = Annotated[float, BeforeValidator(_no_truth_value)]
-"""What a model gave as a number: infinite or NaN too, which is counted as unparsable; no truth value, no text."""
 
 Box = tuple[Number, Number, Number, Number]
 """`(x1, y1, x2, y2)` in pixels of the original image, x1 < x2, y1 < y2."""
@@ -323,7 +324,9 @@ class Record(_Model):
         Raises:
             SchemaError: not JSON, or not a record; names `where`, the key and what was found.
         """
-        return _parse(cls, data, where)
+        record = _parse(cls, data, where)
+        check_pixels([record], where)
+        return record
 
 
 class PredictedObject(BaseModel):
@@ -334,7 +337,7 @@ class PredictedObject(BaseModel):
     """What the model calls it."""
     bbox: tuple[Said, Said, Said, Said]
     """(x1, y1, x2, y2)."""
-    score: Number | None = None
+    score: Said | None = None
     """Its confidence, where it gives one."""
     primary: bool = True
     """Whether it is the subject."""
@@ -356,12 +359,12 @@ class Prediction(BaseModel):
     attribute: str | None = None
     subject: str | None = None
     emotion: str | None = None
-    emotion_scores: dict[str, Number] | None = None
-    confidence: Number | None = None
+    emotion_scores: dict[str, Said] | None = None
+    confidence: Said | None = None
     intensity: Said | None = None
     intensity_level: str | None = None
     objects: list[PredictedObject] = []
-    des: list[Number] | None = None
+    des: list[Said] | None = None
     provenance: dict[str, object] = {}
 
     @classmethod
@@ -394,6 +397,26 @@ def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
     except SchemaError as error:
         msg = f"{where}: {error}"
         raise SchemaError(msg) from None
+
+
+def check_pixels(items: Sequence[Record | Prediction], where: str) -> None:
+    """Refuse boxes that are fractions of their image: they fit into it, and no comparison notices.
+
+    Args:
+        items: of one origin. A single box of one pixel in a corner is possible; that all boxes are is not.
+        where: file, and line or member, for the message.
+
+    Raises:
+        SchemaError: all boxes of all items lie within 0–1.
+    """
+    boxes = [(item.id, box.bbox) for item in items if (item.width or 2) > 1 and (item.height or 2) > 1 for box in item.objects]
+    numbers = [number for _, box in boxes for number in box]
+    # A model may well answer with the first pixel.
+    meant = any(isinstance(item, Record) for item in items) or any(number % 1 for number in numbers)
+    if numbers and meant and all(0 <= number <= 1 for number in numbers):
+        key, box = boxes[0]
+        msg = f"{where}: all boxes lie within 0–1, the first, of {key!r}: {list(box)}; expected (x1, y1, x2, y2) in pixels of the image"
+        raise SchemaError(msg)
 
 
 def describe(error: ValidationError) -> str:
