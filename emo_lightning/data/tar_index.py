@@ -6,7 +6,6 @@ What a sample is stands in `tar_rows`.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from emo_lightning.core.arrays import read_npy
 from emo_lightning.core.images import image_size, open_image, to_rgb
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
@@ -185,11 +185,7 @@ class TarIndex:
             values = self.record(row).des
             return None if values is None else np.asarray(values, dtype=np.float32)
         where = self.where(row, DES_EXTENSION)
-        try:
-            array = np.load(io.BytesIO(self._read(row, "des", DES_EXTENSION)), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            msg = f"{where}: not an .npy array: {error}"
-            raise ShardError(msg) from error
+        array = read_npy(self._read(row, "des", DES_EXTENSION), where, ShardError)
         if array.ndim != 1 or array.dtype.kind != "f" or not np.isfinite(array).all():
             msg = f"{where}: {array.dtype} array of shape {array.shape}; expected finite floats of shape (des_dim,)"
             raise ShardError(msg)
