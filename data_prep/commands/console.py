@@ -93,6 +93,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="address of the Ray cluster (default: RAY_ADDRESS; where that is not set, a cluster of this machine alone is started)",
     )
+    parser.add_argument(
+        "--ray-without-token",
+        action="store_true",
+        help="use a Ray cluster of others although it wants no token: whoever reaches it can read the API keys that travel through it",
+    )
 
 
 def print_manifest(out: str, manifest: Manifest) -> None:

@@ -46,5 +46,5 @@ def chosen_engine(args: argparse.Namespace) -> Iterator[Engine]:
         return
     from data_prep.engine.cluster import RayEngine, connected
 
-    with connected(args.ray_address):
+    with connected(args.ray_address, without_token=args.ray_without_token):
         yield RayEngine()

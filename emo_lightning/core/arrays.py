@@ -1,76 +1,100 @@
-"""Arrays of numpy that others have written: a header's claim is held against the bytes that are there, before memory is taken."""
+"""Arrays in .npy and .npz files that others wrote: what a header claims is held against the bytes that are there."""
 
 from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from tokenize import TokenError
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.core.foreign import read_capped
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+MAX_ARRAYS_BYTES = 256 << 20
+"""Of all arrays of one .npz together, unpacked."""
+_KINDS = "biufUS"
+"""Truth values, whole numbers, floats and texts of fixed length; never objects, which are pickles."""
+# numpy reads the header with Python's own parser, which has its own errors; zipfile and zlib have theirs.
+_OF_NUMPY = (
+    ValueError,
+    EOFError,
+    OSError,
+    SyntaxError,
+    tokenize.TokenError,
+    TypeError,
+    LookupError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+)
+_OF_ZIP = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+)
 
-__all__ = ["read_npy", "read_npz"]
 
-_MAX_NPZ = 256 << 20
-"""Bytes of all arrays of one .npz, unpacked; ours hold the points of a plot."""
-
-
-def read_npy(data: bytes, where: object, error: type[UserError] = InputError) -> NDArray[np.generic]:
-    """The array of an .npy file, which must hold exactly what its header says; no pickled objects.
+def parse_npy(data: bytes, where: object, error: type[UserError] = InputError) -> NDArray[np.generic]:
+    """The array of an .npy file, read-only.
 
     Args:
-        data: the file.
-        where: names it, for the message.
+        data: the file's bytes.
+        where: file or member, for the message.
         error: what is raised.
 
     Raises:
-        UserError: of the type `error`.
+        UserError: of the type `error`: no .npy, an object array, or another length than its header says.
     """
-    import numpy as np
-    from numpy.lib import format as npy
-
     stream = io.BytesIO(data)
     try:
-        version = npy.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            msg = f"{where}: not an .npy array: version {version}; read are 1.0 and 2.0"
-            raise error(msg)
-        header = npy.read_array_header_1_0(stream) if version == (1, 0) else npy.read_array_header_2_0(stream)
-    # The header is a Python literal, which may be nested deeper than Python parses.
-    except (ValueError, TypeError, SyntaxError, EOFError, OverflowError, RecursionError, MemoryError, TokenError) as failure:
-        msg = f"{where}: not an .npy array: {' '.join(str(failure).split())[:200]}"
+        version = np.lib.format.read_magic(stream)
+        # Versions 1 and 2; 3 differs for arrays with named fields alone.
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except _OF_NUMPY as failure:
+        msg = f"{where}: not an .npy array: {str(failure)[:200]}"
         raise error(msg) from None
-    shape, fortran, dtype = header
-    held = len(data) - stream.tell()
-    if dtype.hasobject or any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != held:
-        msg = f"{where}: not an .npy array: its header says {dtype} of shape {str(shape)[:80]}, {held:,} bytes follow"
+    if dtype.kind not in _KINDS or dtype.itemsize == 0 or len(shape) > 8 or not all(0 <= side <= len(data) for side in shape):
+        msg = f"{where}: not an .npy array of numbers, but of {str(dtype)[:60]} with {len(shape)} dimensions, in {len(data)} bytes"
         raise error(msg)
-    return np.frombuffer(data, dtype, math.prod(shape), stream.tell()).reshape(shape, order="F" if fortran else "C").copy()
+    size, there = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+    if size != there:
+        msg = (
+            f"{where}: not an .npy array: shape {str(shape)[:80]} of {dtype} takes {str(size)[:30]} bytes, the file has {there}"
+        )
+        raise error(msg)
+    flat = np.frombuffer(data, dtype, math.prod(shape), stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def read_npz(path: Path, error: type[UserError] = InputError) -> dict[str, NDArray[np.generic]]:
-    """The arrays of an .npz file by name; see `read_npy`.
+def read_npz(path: str | Path, error: type[UserError] = InputError) -> dict[str, NDArray[np.generic]]:
+    """All arrays of an .npz file by name.
 
     Raises:
-        UserError: of the type `error`: it is damaged, or unpacks to more than 256 MiB; names the file.
+        MissingFileError: no such file.
+        UserError: of the type `error`: no .npz, an array that `parse_npy` refuses, or more than `MAX_ARRAYS_BYTES` unpacked.
     """
+    data = read_capped(path, MAX_ARRAYS_BYTES, error)
     try:
-        with zipfile.ZipFile(path) as archive:
-            claimed = sum(member.file_size for member in archive.infolist())
-            if claimed > _MAX_NPZ:
-                msg = f"{path}: unpacks to {claimed:,} bytes; at most {_MAX_NPZ:,} are read"
-                raise error(msg)
-            members = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error) as failure:
-        if isinstance(failure, UserError):
-            raise
-        msg = f"{path}: not an .npz file: {failure}"
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            size = sum(member.file_size for member in members)
+            # `read` gives no more than a member's header says.
+            unpacked = {member.filename: archive.read(member) for member in members if size <= MAX_ARRAYS_BYTES}
+    except _OF_ZIP as failure:
+        msg = f"{path}: not an .npz file: {str(failure)[:200]}"
         raise error(msg) from None
-    return {name.removesuffix(".npy"): read_npy(data, f"{path}:{name}", error) for name, data in members.items()}
+    if size > MAX_ARRAYS_BYTES:
+        msg = f"{path}: {size:,} bytes when it is unpacked; at most {MAX_ARRAYS_BYTES:,}"
+        raise error(msg)
+    return {name.removesuffix(".npy"): parse_npy(body, f"{path}: array {name!r}", error) for name, body in unpacked.items()}

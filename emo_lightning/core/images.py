@@ -14,15 +14,13 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.foreign import read_capped
+from emo_lightning.core.foreign import MAX_PIXELS, read_capped
 
 __all__ = ["MAX_IMAGE_BYTES", "MAX_PIXELS", "eight_bit", "image_size", "opaque", "open_image", "read_image", "to_rgb"]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """What Pillow may take a file for, whatever its name. MPO, which many phones write, is a JPEG with a second picture behind it."""
 MAX_IMAGE_BYTES = 64 * 2**20
-MAX_PIXELS = 100_000_000
-"""Above any camera of today; a small file that claims more is a decompression bomb."""
 
 _OTHERS = {
     b"GIF8": "GIF",

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emo_lightning.core.arrays import read_npy
-from emo_lightning.core.images import image_size, open_image, to_rgb
+from emo_lightning.core.arrays import parse_npy
+from emo_lightning.core.foreign import MAX_LINE_BYTES
+from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.data.shard_list import check_entry, list_shards
@@ -185,7 +186,7 @@ class TarIndex:
             values = self.record(row).des
             return None if values is None else np.asarray(values, dtype=np.float32)
         where = self.where(row, DES_EXTENSION)
-        array = read_npy(self._read(row, "des", DES_EXTENSION), where, ShardError)
+        array = parse_npy(self._read(row, "des", DES_EXTENSION), where, ShardError)
         if array.ndim != 1 or array.dtype.kind != "f" or not np.isfinite(array).all():
             msg = f"{where}: {array.dtype} array of shape {array.shape}; expected finite floats of shape (des_dim,)"
             raise ShardError(msg)
@@ -237,6 +238,9 @@ class TarIndex:
     def _read(self, row: int, part: str, extension: str) -> bytes:
         entry = self._rows[row]
         offset, length = int(entry[f"{part}_o"]), int(entry[f"{part}_l"])
+        if length > (most := MAX_IMAGE_BYTES if part == "image" else MAX_LINE_BYTES):
+            msg = f"{self.where(row, extension)}: {length} bytes; at most {most} are read"
+            raise ShardError(msg)
         data = self._store(int(entry["shard"])).read(offset, length)
         if len(data) != length:
             msg = f"{self.where(row, extension)}: byte {offset}: expected {length} bytes, found {len(data)}"

@@ -120,15 +120,15 @@ def load_clip(name: str, what: str, error: type[UserError]) -> CLIPModel:
     cached = cache_only(name)
     if (folder := Path(name)).is_dir():
         settings = read_model_config(folder, error)
-        if not (folder / "tokenizer_config.json").is_file():
-            # transformers would take another tokenizer's special tokens, in silence.
-            msg = f"{what}: {folder / 'tokenizer_config.json'}: no such file; a CLIP's folder has one"
-            raise error(msg)
     else:
         with foreign_files(f"{what} cannot be loaded", error):
             settings, _ = PreTrainedConfig.get_config_dict(name, local_files_only=cached)
     if settings.get("model_type") != "clip":
         msg = f"{what} holds a model of type {settings.get('model_type')!r}; expected 'clip' (transformers' CLIPModel)"
+        raise error(msg)
+    if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+        # transformers would take another tokenizer's special tokens, in silence.
+        msg = f"{what}: {folder / 'tokenizer_config.json'}: no such file; a CLIP's folder has one"
         raise error(msg)
     return load_whole(CLIPModel.from_pretrained, name, what, error, kind=CLIPModel, local_files_only=cached)
 

@@ -38,9 +38,9 @@ class CLIPTask(Task[PairBatch]):
 
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """For the data module (`ReadsPairs`): model inputs and fillers."""
-        images, texts, fillers = zip(*samples, strict=True)
+        images, texts, fillers, keys = zip(*samples, strict=True)
         inputs = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt", padding=True, truncation=True))
-        return {"inputs": inputs, "filler": torch.tensor(fillers)}
+        return {"inputs": inputs, "filler": torch.tensor(fillers), "key": list(keys)}
 
     @override
     def _step(self, batch: PairBatch, stage: str) -> tuple[Tensor, Tensor]:
@@ -50,6 +50,7 @@ class CLIPTask(Task[PairBatch]):
 
     def on_fit_end(self) -> None:
         """Write the model (rank 0)."""
+        self.check_weights(dict(self.named_parameters()))
         if self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir) / "model"
             self.clip.save_pretrained(folder)

@@ -18,7 +18,7 @@ from data_prep.cli import main
 from data_prep.dedup.phash import Hashing
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
 from data_prep.engine import LOCAL, EngineError, Result, Row, Step, in_batches
-from data_prep.engine.cluster import RayEngine
+from data_prep.engine.cluster import RayEngine, connected
 from data_prep.sources import SourceItem
 from data_prep.store.store import Store
 from emo_lightning.core.errors import UserError
@@ -179,6 +179,35 @@ def test_a_cluster_that_does_not_answer_is_one_line(
     assert "no Ray cluster at h:1" in error
     assert "RAY_AUTH_MODE=token here and on every node" in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_cluster_without_a_token_is_joined_only_when_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    seen: list[dict[str, str]] = []
+
+    def init(**options: object) -> None:
+        seen.append({"address": str(options["address"]), **os.environ})
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+        monkeypatch.delenv(name, raising=False)
+    for address in ("h:1", "auto"):
+        with pytest.raises(EngineError, match="without a token"), connected(address):
+            pass
+    assert seen == []
+    with connected("h:1", without_token=True):
+        assert "RAY_AUTH_TOKEN" not in seen[-1]
+    for _ in range(2):
+        with connected(None):
+            assert (seen[-1]["address"], seen[-1]["RAY_AUTH_MODE"]) == ("local", "token")
+            assert seen[-1]["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert seen[-1]["RAY_AUTH_TOKEN"] != seen[-2]["RAY_AUTH_TOKEN"]
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    with connected("h:1"), connected(None):
+        assert "RAY_AUTH_TOKEN" not in seen[-1], "the user's own"
 
 
 def test_the_local_engine_loads_nothing_for_nothing(store: Store) -> None:

@@ -280,9 +280,11 @@ def test_boxes_are_known_by_their_place_not_by_their_id(store: Store, log: Revie
 
 
 def test_somebody_who_started_from_nothing_has_taken_nothing_out(store: Store, log: ReviewLog, tmp_path: Path) -> None:
-    rows = one_answer(
-        store, log, tmp_path / "t.json", "toy-0005", lambda result: (result.clear(), say("emotion", "right")(result))
-    )
+    def edit(result: list[Any]) -> None:
+        result.clear()
+        say("emotion", "right")(result)
+
+    rows = one_answer(store, log, tmp_path / "t.json", "toy-0005", edit)
     assert {name: row.verdict for name, row in rows.items()} == {"emotion": "right"}
 
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pycocotools import mask as coco
 
+from data_prep.review import server as server_module
 from data_prep.review.log import ReviewLog
 from data_prep.review.server import serving
 from data_prep.review.session import ReviewSession
@@ -60,8 +61,6 @@ def page(browser: Browser) -> Iterator[Page]:
     def on_request(request: Request) -> None:
         if not request.url.startswith(("http://127.0.0.1:", "data:")):
             problems.append(request.url)
-        if "referer" in request.headers:
-            problems.append(f"the secret goes out in a Referer: {request.url}")
 
     opened.on("pageerror", lambda error: problems.append(str(error)))
     opened.on("console", on_message)
@@ -355,3 +354,21 @@ def test_two_tabs_show_what_the_other_has_decided_and_lose_no_text(page: Page, s
         press(page, "m", "Enter")
         page.wait_for_selector('[data-field="emotion"].mended')
         assert log.reviews()[-1].value == "fear"
+
+
+def test_no_request_of_the_page_carries_the_secret_in_a_referer(
+    page: Page, store: Store, log: ReviewLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+    path = server_module._Handler._path
+
+    def noting(handler: server_module._Handler) -> str:
+        seen.append(handler.headers.get("Referer"))
+        return path(handler)
+
+    monkeypatch.setattr(server_module._Handler, "_path", noting)
+    with serving(ReviewSession(store, log, "ada", sample=None)) as server:
+        open_at(page, server.url, "toy-0005")
+        press(page, "r")
+        page.wait_for_selector('[data-field="emotion"].right')
+    assert set(seen) == {None}
