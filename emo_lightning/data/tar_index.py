@@ -24,6 +24,7 @@ from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import ByteStore, StoreError, open_store
+from emo_lightning.data.tar_content import shard_hash
 from emo_lightning.data.tar_rows import IMAGES, ROW, group_samples
 from emo_lightning.data.tar_scan import ShardError
 
@@ -225,6 +226,14 @@ class TarIndex:
         digest.update(json.dumps(self._keys).encode())
         for field in sorted(set(ROW.fields or ()) - {"shard"}):
             digest.update(self._rows[field].astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    @property
+    def content(self) -> str:
+        """Identity of what the rows hold: `fingerprint`, and the CRC-32 of every member of their shards, which are read once."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for number in np.unique(self._rows["shard"]):
+            digest.update(shard_hash(self._shards[number].url).encode())
         return digest.hexdigest()
 
     def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:
