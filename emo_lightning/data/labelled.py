@@ -9,6 +9,7 @@ from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.images import check_shapes
 from emo_lightning.data.loader import SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsImages
@@ -94,7 +95,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         """Open and check all tars before the first step."""
         super().setup(stage)
         for name in self.paths:
-            self.dataset(name)
+            check_shapes(self.dataset(name).index)
 
     def require_labels(self, name: str) -> None:
         """Raise an InputError if no image of a set has an emotion category."""
