@@ -13,10 +13,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import parse_json, replacing
+from emo_lightning.core.files import replacing
+from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, decode_json, json_lines
+from emo_lightning.core.text import name_fault
 
 __all__ = [
     "BOX_TOLERANCE",
@@ -109,6 +120,15 @@ def intensity_level(intensity: float) -> IntensityLevel:
     return "low" if whole <= 3 else "medium" if whole <= 7 else "high"
 
 
+def _sides(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width), if a picture can have them: what is read later takes memory for each pixel."""
+    height, width = size
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        msg = f"{width}x{height}: expected sides of at least 1 and at most {MAX_PIXELS:,} pixels"
+        raise ValueError(msg)
+    return size
+
+
 def _no_text(value: object) -> object:
     if isinstance(value, bool | str):
         msg = f"found {str(value)[:80]!r}, which is {'text' if isinstance(value, str) else 'true or false'}; expected a number"
@@ -160,6 +180,11 @@ class Mask(_Model):
     """(height, width) of the image."""
     counts: str
     """Lengths of runs, as COCO writes them."""
+
+    @field_validator("size")
+    @classmethod
+    def _can_be_drawn(cls, size: tuple[int, int]) -> tuple[int, int]:
+        return _sides(size)
 
 
 class GroundedObject(_Model):
@@ -235,6 +260,15 @@ class Record(_Model):
             raise ValueError(msg)
         return value
 
+    @field_validator("id", "source", "split")
+    @classmethod
+    def _names_no_place(cls, value: str, info: ValidationInfo) -> str:
+        # They become names of files, keys in tars and words on pages. Before an export an image may be in no split.
+        if (value or info.field_name != "split") and (fault := name_fault(value)):
+            msg = f"{value[:80]!r} {fault}"
+            raise ValueError(msg)
+        return value
+
     @field_validator("emotion", mode="before")
     @classmethod
     def _emotion_by_name(cls, value: object) -> object:
@@ -243,13 +277,14 @@ class Record(_Model):
     @field_validator("emotion_scores")
     @classmethod
     def _scores_are_a_distribution(cls, scores: dict[Emotion, float] | None) -> dict[Emotion, float] | None:
-        if scores is not None and (min(scores.values(), default=0) < 0 or abs(sum(scores.values()) - 1) > 1e-3):
+        if scores is not None and not (min(scores.values(), default=0) >= 0 and abs(sum(scores.values()) - 1) <= 1e-3):
             msg = f"emotion_scores sum to {sum(scores.values()):.4f}; expected non-negative values that sum to 1"
             raise ValueError(msg)
         return scores
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        _sides((self.height, self.width))
         if self.intensity is not None and self.intensity_level not in (None, intensity_level(self.intensity)):
             msg = f"intensity {self.intensity} is not level {self.intensity_level!r} (low 1–3, medium 4–7, high 8–10)"
             raise ValueError(msg)
@@ -352,9 +387,17 @@ _R = TypeVar("_R", Record, Prediction)
 
 
 def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
-    value = parse_json(data, where, SchemaError)
-    if model is Record:
-        _check_text(value, where)
+    # What a model has said may end in half a character, and its file was paid for; a record with one could not be written.
+    # Nor may an intensity of 1e999, as a model has said it, cost the rest of its file: it is counted as unparsable.
+    ours = model is Record
+    value = decode_json(
+        data,
+        where,
+        SchemaError,
+        max_bytes=MAX_LINE_BYTES,
+        half_characters="refuse" if ours else "replace",
+        on_constant=None if ours else float,
+    )
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -383,14 +426,6 @@ def check_pixels(items: Sequence[Record | Prediction], where: str) -> None:
         key, box = boxes[0]
         msg = f"{where}: all boxes lie within 0–1, the first, of {key!r}: {list(box)}; expected (x1, y1, x2, y2) in pixels of the image"
         raise SchemaError(msg)
-
-
-def _check_text(value: object, where: str) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        msg = f"{where}: holds half a character (a lone surrogate, \\u{ord(error.object[error.start]):04x}), which no text file can hold"
-        raise SchemaError(msg) from None
 
 
 def describe(error: ValidationError) -> str:
@@ -423,18 +458,8 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
         msg = f"{path}: cannot be read: {error.strerror or error}"
         raise SchemaError(msg) from None
     with lines:
-        number = 0
-        while True:
-            number += 1
-            try:
-                line = lines.readline()
-            except OSError as error:
-                msg = f"{path}:{number}: cannot be read: {error.strerror or error}"
-                raise SchemaError(msg) from None
-            if not line:
-                return
-            if line.strip():
-                yield model.from_json(line, f"{path}:{number}")
+        for where, line in json_lines(lines, path, SchemaError):
+            yield model.from_json(line, where)
 
 
 def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:

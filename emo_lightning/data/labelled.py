@@ -10,6 +10,7 @@ from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes
+from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsImages
@@ -65,6 +66,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         num_workers: processes that read ahead.
         max_length: tokens; a longer sample is an error.
         seed: of the order.
+        allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
     """
 
     task_type = ReadsImages
@@ -78,8 +80,10 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         num_workers: int = 0,
         max_length: int = 4096,
         seed: int = 0,
+        allow_leaks: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
+        self.allow_leaks = allow_leaks
         check_counts(max_length=max_length)
         self.paths = {"train": train, "val": val}
         self.objective, self.max_length = objective, max_length
@@ -96,6 +100,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         super().setup(stage)
         for name in self.paths:
             check_shapes(self.dataset(name).index)
+        check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
 
     def require_labels(self, name: str) -> None:
         """Raise an InputError if no image of a set has an emotion category."""
