@@ -87,6 +87,7 @@ def _body(manifest: Manifest) -> list[str]:
         "",
         *_table(("Source", "Images"), contents["source"]),
         "",
+        *_metadata(origin),
         "## Licences",
         "",
         "Every image keeps the licence and origin that its source states, in `json.provenance.licence` and `.origin`.",
@@ -100,6 +101,22 @@ def _body(manifest: Manifest) -> list[str]:
     if manifest["excluded"]:
         lines += ["", "Left out:", "", *_table(("Reason", "Images"), manifest["excluded"])]
     return lines
+
+
+def _metadata(origin: Mapping[str, object]) -> list[str]:
+    if origin.get("metadata") == "kept":
+        said = (
+            "The image files are as their sources made them, with all that they say beside their pixels (EXIF, XMP, IPTC, text): "
+            "that may be the place and time of a photograph, the camera, and names of people."
+        )
+    elif removed := origin.get("metadata_removed"):
+        said = (
+            f"{removed} image files said more than their pixels (EXIF, XMP, IPTC, text: place, time, camera, …); that was taken out. "
+            "Pixels and colour profiles are as they were."
+        )
+    else:
+        return []
+    return ["## Metadata of the image files", "", said, ""]
 
 
 def _emotion_table(manifest: Manifest) -> list[str]:
