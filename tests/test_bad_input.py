@@ -210,8 +210,8 @@ DEEP, LONG = "[" * 100_000, '{"id": ' + "9" * 5000 + "}"
 """Deeper, and with a longer number, than Python's JSON reader takes: neither is a JSONDecodeError."""
 
 LINES: dict[str, tuple[str | bytes, str]] = {
-    "nested too deep": (DEEP, "predictions.jsonl:1: not JSON: maximum recursion depth"),
-    "number too long": (LONG, "predictions.jsonl:1: not JSON: Exceeds the limit (4300 digits)"),
+    "nested too deep": (DEEP, "predictions.jsonl:1: JSON nested deeper than 64"),
+    "number too long": (LONG, "predictions.jsonl:1: a whole number of"),
     "latin-1": (b'{"id": "caf\xe9"}', "predictions.jsonl:1: not JSON: 'utf-8' codec"),
     "utf-16": ('{"id": "a"}\n'.encode("utf-16"), "predictions.jsonl:1: not JSON: "),
     "cut": ('{"id": "a", "emo', "predictions.jsonl:1: not JSON: "),
@@ -373,15 +373,42 @@ def test_damaged_adapters(changes: dict[str, object], message: str, adapter: Pat
     assert str(folder) in str(caught.value)
 
 
+def without_a_weight(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
+    del weights["logit_scale"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def many_layers(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["num_hidden_layers"] = 1_000_000
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "config.json").unlink(), "is no CLIP that can be read"),
-        (rewrite("config.json", "[]"), "is no CLIP that can be read"),
+        (lambda folder: (folder / "config.json").unlink(), r"config\.json: no such file"),
+        (rewrite("config.json", "[]"), r"config\.json: found a list; expected an object"),
+        (lambda folder: (folder / "tokenizer_config.json").unlink(), r"tokenizer_config\.json: no such file"),
+        (rewrite("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0"), "Git LFS pointer"),
+        (without_a_weight, r"1 missing \(logit_scale\)"),
+        (many_layers, "'num_hidden_layers': found 1,000,000"),
         (rewrite("tokenizer.json", "[]"), "is no CLIP that can be read"),
         (rewrite("config.json", '{"model_type": "bert"}'), "model of type 'bert'; expected 'clip'"),
     ],
-    ids=["no config", "config a list", "tokenizer a list", "another model"],
+    ids=[
+        "no config",
+        "config a list",
+        "no tokenizer config",
+        "LFS",
+        "a weight less",
+        "many layers",
+        "tokenizer a list",
+        "another model",
+    ],
 )
 def test_damaged_clips(change: Callable[[Path], object], message: str, clip_folder: Path, tmp_path: Path) -> None:
     from emo_lightning.core.errors import InputError

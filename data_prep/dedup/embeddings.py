@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from data_prep.engine import Result, Row, Step, portable
 from data_prep.local_models.decoding import decode
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_loading import foreign_files, load_whole, quiet_library
 
 if TYPE_CHECKING:
     import torch
@@ -39,19 +41,22 @@ class Embedder:
         import torch
         from transformers import AutoImageProcessor, AutoModel
 
-        try:
+        with quiet_library(), foreign_files(f"model {name!r} cannot be loaded", EmbedderError):
             load: Callable[..., BaseImageProcessor] = AutoImageProcessor.from_pretrained
-            self._processor = load(name)
-            model, info = AutoModel.from_pretrained(name, output_loading_info=True)
-        except (OSError, ValueError) as error:
-            msg = f"model {name!r} cannot be loaded: {str(error).strip().splitlines()[0]}"
-            raise EmbedderError(msg) from None
-        missing = sorted(info["missing_keys"])
+            self._processor = load(name, trust_remote_code=False)
+        without: list[str] = []
+
+        def pooler(key: str) -> bool:
+            if "pooler" in key:
+                without.append(key)
+            return "pooler" in key
+
+        what = f"model {name!r}"
+        model: PreTrainedModel = load_whole(
+            partial(AutoModel.from_pretrained, trust_remote_code=False), name, what, EmbedderError, optional=pooler, heads=True
+        )
         # A classifier's checkpoint lacks the pooler, which would be random: the mean of the tokens serves then.
-        self._pooled = not missing
-        if lacking := [key for key in missing if "pooler" not in key]:
-            msg = f"model {name!r}: {len(lacking)} weights are missing from its file, e.g. {lacking[0]}"
-            raise EmbedderError(msg)
+        self._pooled = not without
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model: PreTrainedModel = model.eval().to(self._device)
         self.name = name

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import yaml
 
 from data_prep.export.manifest import Manifest
 from data_prep.stats.distribution import Distribution
+from data_prep.store.items import printable
 
 MARK = "<!-- written by emo prep export -->"
 """Stands in every card of ours; a file without it is somebody's own and is not replaced."""
 
+_LONGEST = 200
+"""Characters of a licence, a source or a model's name."""
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 _HUB_LICENCES = {
     *("cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0"),
@@ -155,5 +159,13 @@ def _table(head: tuple[str, str], rows: dict[str, int]) -> list[str]:
     return [
         f"| {head[0]} | {head[1]} |",
         "|---|---|",
-        *(f"| {name.replace('|', '/')} | {n} |" for name, n in rows.items()),
+        *(f"| {escaped(name)} | {n} |" for name, n in rows.items()),
     ]
+
+
+def escaped(text: str) -> str:
+    """Text of others as Markdown shows it: on one line, without markup, HTML, links or formulas of its own."""
+    line = printable(" ".join(text.split()))[:_LONGEST]
+    marked = re.sub(r"([\\`*\[\]|<>~$&])", r"\\\1", line)
+    # An underscore within a word marks nothing.
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", marked)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections import Counter
@@ -17,6 +18,9 @@ from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRo
 from data_prep.store.provenance import annotator_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
+
+_LONGEST_KEY = 200
+_LONGEST_SPLIT = 50
 
 
 class ExportError(InputError):
@@ -103,6 +107,9 @@ def write_shards(
     if samples_per_shard < 1:
         msg = f"samples_per_shard is {samples_per_shard}, expected at least 1"
         raise ExportError(msg)
+    if not re.fullmatch(r"\w[\w. +-]{0,99}", name) or ".." in name:
+        msg = f"name {name[:100]!r} cannot begin the names of files; allowed: 1–100 letters, digits, blanks and _ - . +"
+        raise ExportError(msg)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _refuse_foreign(out, name)
@@ -170,10 +177,13 @@ def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None
         msg = f"key {record.id!r} appears twice; a tar holds a key once"
         raise ExportError(msg)
     keys.add(record.id)
+    if not re.fullmatch(rf"[\w@=+-][\w@=,+ -]{{0,{_LONGEST_KEY - 1}}}", record.id):
+        msg = f"key {record.id[:100]!r} cannot name members of a tar; allowed: letters, digits, _ and -, at most {_LONGEST_KEY}"
+        raise ExportError(msg)
     if extension not in IMAGE_EXTENSIONS:
         msg = f"{record.id}: extension {extension!r}; allowed: {', '.join(IMAGE_EXTENSIONS)}"
         raise ExportError(msg)
-    if not record.split.isidentifier():
+    if not record.split.isidentifier() or len(record.split) > _LONGEST_SPLIT:
         msg = f"{record.id}: split {record.split!r} cannot be part of a file name; allowed: letters, digits and _"
         raise ExportError(msg)
     if hashlib.sha256(image).hexdigest() != record.sha256:

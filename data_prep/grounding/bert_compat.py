@@ -18,7 +18,7 @@ class CompatibleBert(BertModel):
     @classmethod
     def from_pretrained(cls, name: str, *_: object, **_options: object) -> CompatibleBert:  # type: ignore[override]
         """The architecture that `name` (hub name or folder) configures, with random weights."""
-        return cls(AutoConfig.from_pretrained(name))
+        return cls(AutoConfig.from_pretrained(name, trust_remote_code=False))
 
     def get_extended_attention_mask(self, attention_mask: torch.Tensor, *_: object) -> torch.Tensor:
         """Additive mask, shape (batch, 1, tokens or 1, tokens): 0 where attention may go, the smallest number elsewhere."""

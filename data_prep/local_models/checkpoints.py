@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.fingerprints import file_sha256, listing
+from emo_lightning.core.model_loading import foreign_files, load_whole
+from emo_lightning.core.weight_files import check_weight_file
 
 if TYPE_CHECKING:
     import torch
@@ -72,11 +75,14 @@ def pretrained(load: Callable[..., _T], name: str, **arguments: object) -> _T:
         CheckpointError: there is no such model.
     """
     model, revision = split_revision(name)
-    try:
-        return load(model, **({"revision": revision} if revision else {}), **arguments)
-    except (OSError, ValueError) as error:
-        msg = f"{name}: cannot be loaded: {str(error).splitlines()[0]}"
-        raise CheckpointError(msg) from error
+    with foreign_files(f"{name}: cannot be loaded", CheckpointError):
+        return load(model, **_asked(load, revision), **arguments)
+
+
+def _asked(load: Callable[..., object], revision: str | None) -> dict[str, object]:
+    """What goes to every `from_pretrained`: the revision; and no `Auto…` class asks whether it may run a folder's code, as it may not."""
+    automatic = str(getattr(getattr(load, "__self__", None), "__name__", "")).startswith("Auto")
+    return {**({"revision": revision} if revision else {}), **({"trust_remote_code": False} if automatic else {})}
 
 
 def complete(load: Callable[..., _T], name: str, **arguments: object) -> _T:
@@ -85,13 +91,8 @@ def complete(load: Callable[..., _T], name: str, **arguments: object) -> _T:
     Raises:
         CheckpointError: there is no such model, or it does not fill the class; names keys.
     """
-    # With `output_loading_info` transformers gives a pair, which its types do not say.
-    loaded: object = pretrained(load, name, output_loading_info=True, **arguments)
-    assert isinstance(loaded, tuple)
-    model: _T
-    model, info = loaded
-    _refuse(name, {"missing keys": info.get("missing_keys", ()), "mismatched keys": info.get("mismatched_keys", ())})
-    return model
+    model, revision = split_revision(name)
+    return load_whole(partial(load, **_asked(load, revision), **arguments), model, name, CheckpointError)
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -101,11 +102,13 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         CheckpointError: no such file, not a checkpoint, or one that would run code when it is read.
     """
     import torch
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
         msg = f"{path}: no such file"
         raise CheckpointError(msg)
+    check_weight_file(path, CheckpointError)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -113,14 +116,8 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
             value: object = load_file(path)
         else:
             value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
         msg = f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}"
-        raise CheckpointError(msg) from error
-    except Exception as error:
-        # safetensors has an exception class of its own for a damaged header.
-        if type(error).__name__ != "SafetensorError":
-            raise
-        msg = f"{path}: not a safetensors file: {error}"
         raise CheckpointError(msg) from error
     if isinstance(value, Mapping) and isinstance(value.get("model"), Mapping):
         value = value["model"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ class OpenAIBatches:
     async def create(self, file_id: str, token: str) -> RemoteBatch:
         """See `BatchApi`."""
         with self._neutral_errors():
-            return _remote(
+            return self._remote(
                 await self._client.batches.create(
                     input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
                 )
@@ -63,7 +64,7 @@ class OpenAIBatches:
                 uploaded = (await self._client.files.retrieve(file_id)).created_at
             async for found in self._client.batches.list(limit=100):
                 if (found.metadata or {}).get(TOKEN) == token:
-                    return _remote(found)
+                    return self._remote(found)
                 if found.created_at < uploaded:
                     # Newest first: the rest is older than the file of our request (if that is gone, all are looked at).
                     return None
@@ -72,7 +73,7 @@ class OpenAIBatches:
     async def retrieve(self, batch_id: str) -> RemoteBatch:
         """See `BatchApi`."""
         with self._neutral_errors():
-            return _remote(await self._client.batches.retrieve(batch_id))
+            return self._remote(await self._client.batches.retrieve(batch_id))
 
     async def cancel(self, batch_id: str) -> None:
         """See `BatchApi`."""
@@ -84,6 +85,10 @@ class OpenAIBatches:
         with self._neutral_errors():
             content = (await self._client.files.content(file_id)).content
         return read_results(without_key(content, self._key))
+
+    def _remote(self, batch: Batch) -> RemoteBatch:
+        found = _remote(batch)
+        return replace(found, errors=tuple(without_key(e.encode(errors="replace"), self._key).decode() for e in found.errors))
 
     @contextlib.contextmanager
     def _neutral_errors(self) -> Iterator[None]:

@@ -36,6 +36,7 @@ To add a published data set, for example `mydata`:
 from __future__ import annotations
 
 import importlib
+import re
 
 from data_prep.sources.base import Refusal, Source, SourceError, SourceItem
 
@@ -52,6 +53,9 @@ PUBLISHED = {
     "emoverse": ("EmoVerseSource", "EmoVerse: JSON records with images/, or data/train-*.parquet"),
 }
 """Published data sets by the name of their module: the class in it, and what has to lie in PATH."""
+
+_LONGEST_NAME = 60
+_LONGEST_LICENCE = 500
 
 SOURCES = ("folder", "urls", *PUBLISHED)
 """Names that `open_source` knows."""
@@ -75,6 +79,16 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
         module = importlib.import_module(f"data_prep.sources.{name}")
         published: Source = getattr(module, PUBLISHED[name][0])(licence)
         return published
+    if source_name is not None and (
+        not 0 < len(source_name) <= _LONGEST_NAME
+        or not source_name.isprintable()
+        or re.search(r"[/\\]|\.\.|^\s|\s$", source_name)
+    ):
+        msg = f"--name {source_name[:100]!r}: allowed are 1–{_LONGEST_NAME} printable characters without slashes, '..' and outer blanks"
+        raise SourceError(msg)
+    if licence is not None and (not licence.isprintable() or len(licence) > _LONGEST_LICENCE):
+        msg = f"--licence {licence[:100]!r}: allowed are printable characters, at most {_LONGEST_LICENCE}"
+        raise SourceError(msg)
     match name:
         case "folder":
             from data_prep.sources.folder import FolderSource

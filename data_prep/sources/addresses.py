@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
-import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceError
-from data_prep.sources.index_files import as_object, json_records, optional_text, table_rows, text, unreadable
+from data_prep.sources.index_files import Place, as_object, json_records, open_text, optional_text, table_rows, text
 from data_prep.sources.labels import SourceLabels, category
-from data_prep.sources.tree import shown
+from data_prep.sources.tree import encodable, shown
+from emo_lightning.core.foreign import decode_json
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_MAX_LINEAGE = 2**16
 _MAX_URL = 4096
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -35,7 +37,7 @@ def read_list(path: Path) -> Iterator[ListedUrl | Refusal]:
     """Addresses of a list, in its order.
 
     Args:
-        path: `.csv` or `.jsonl` with a column `url` and optionally `licence`, `emotion`, `query`, `lineage`; anything else is text
+        path: `.csv`, `.tsv`, `.jsonl` or `.ndjson` with a column `url` and optionally `licence`, `emotion`, `query`, `lineage`; anything else is text
             with one address a line, where a line that begins with # is a comment. An emotion beside a query is what was searched
             for and no label; without a query it is what the list says of the image.
 
@@ -45,39 +47,55 @@ def read_list(path: Path) -> Iterator[ListedUrl | Refusal]:
     if not path.is_file():
         msg = f"{path}: no such file"
         raise SourceError(msg)
+    against = _contradicted(path)
     seen: set[str] = set()
     for listed in _rows(path):
         if isinstance(listed, ListedUrl):
-            if listed.url in seen:
+            if listed.url in against:
+                listed = Refusal(
+                    listed.file,
+                    listed.line,
+                    f"contradiction: another emotion or licence than line {against[listed.url]} or one before it has for {shown(listed.url)}",
+                )
+            elif listed.url in seen:
                 listed = Repeat(listed.file, listed.line, f"repeated address: {shown(listed.url)}")
             else:
                 seen.add(listed.url)
         yield listed
 
 
+def _contradicted(path: Path) -> dict[str, int | None]:
+    """Addresses of which two rows say different things, with the line of the first row that differs from an earlier one.
+
+    What was searched for is no such thing: two queries may find one image.
+    """
+    first: dict[tuple[str, str], str] = {}
+    against: dict[str, int | None] = {}
+    for listed in _rows(path):
+        if isinstance(listed, ListedUrl):
+            # A row that names none says nothing against one that does.
+            for what, says in (("licence", listed.licence), ("emotion", listed.labels.get("emotion"))):
+                if says is not None and first.setdefault((listed.url, what), says) != says:
+                    against.setdefault(listed.url, listed.line)
+    return against
+
+
 def _rows(path: Path) -> Iterator[ListedUrl | Refusal]:
     match path.suffix.lower():
-        case ".csv":
+        case ".csv" | ".tsv":
             for place, row in table_rows(path, ("url",)):
                 yield row if isinstance(row, Refusal) else place.attempt(_listed, row, place.file, place.line)
-        case ".jsonl":
+        case ".jsonl" | ".ndjson":
             for place, _, value in json_records(path):
                 yield place.attempt(_listed, value, place.file, place.line)
         case _:
-            try:
-                file = open(path, "rb")  # noqa: SIM115 - closed below
-            except OSError as error:
-                raise unreadable(path, error) from None
-            with file:
+            with open_text(path) as file:
                 for number, raw in enumerate(file, 1):
-                    try:
-                        line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-                        if line and not line.startswith("#"):
-                            yield _listed({"url": line}, str(path), number)
-                    except UnicodeDecodeError:
+                    line = raw.strip()
+                    if not encodable(line):
                         yield Refusal(str(path), number, "not UTF-8")
-                    except RefusedError as error:
-                        yield Refusal(str(path), number, str(error))
+                    elif line and not line.startswith("#"):
+                        yield Place(str(path), number).attempt(_listed, {"url": line}, str(path), number)
 
 
 def _listed(value: object, file: str, line: int | None) -> ListedUrl:
@@ -104,10 +122,9 @@ def _lineage(value: object) -> object:
     """An object of a JSON list as it is; in a CSV it may be JSON as text, or a word."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError) as error:
-            msg = f"lineage is not JSON: {error}"
-            raise RefusedError(msg) from None
+            return decode_json(value, "lineage", SourceError, max_bytes=_MAX_LINEAGE)
+        except SourceError as error:
+            raise RefusedError(str(error)) from None
     return value
 
 
@@ -122,9 +139,19 @@ def normal_url(url: str) -> str:
     if len(url) > _MAX_URL:
         msg = f"address too long: {len(url)} characters, at most {_MAX_URL}"
         raise RefusedError(msg)
+    if not encodable(url) or any(unicodedata.category(c) == "Cc" for c in url):
+        # yarl leaves them out: an address and what stands behind a tab would become one.
+        msg = f"not an address: {shown(url)}: a tab, another control character or half a character in it"
+        raise RefusedError(msg)
     try:
         parsed = URL(url).with_fragment(None)
         host, _ = parsed.host, parsed.port
+        if parsed.scheme in ("http", "https") and host and parsed.user is None and parsed.password is None:
+            # What is stored is read again, and must be an address then, too.
+            again = URL(str(parsed))
+            if (again.origin(), again.host, again.port) != (parsed.origin(), host, parsed.port):
+                msg = f"not an address: {shown(url)}: it reads as {again.host} when it is read again"
+                raise RefusedError(msg)
     except (ValueError, IndexError) as error:
         msg = f"not an address: {shown(url)}: {error}"
         raise RefusedError(msg) from None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.tree import Tree, key_of, shown
+from emo_lightning.core.foreign import decode_json
 
 CSV, KARPATHY, TOKEN = "flickr_annotations_30k.csv", "dataset_flickr30k.json", "results_20130124.token"
 FOLDERS = ("flickr30k_images", "flickr30k-images", "images", "Images")
@@ -37,7 +37,7 @@ class Flickr30kSource(IndexedSource):
 
 
 def _entry(place: Place, folder: str, row: Mapping[str, object]) -> Entry:
-    file, captions = text(row, "filename"), row["captions"]
+    file, captions = text(row, "filename"), row.get("captions")
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         msg = f"bad captions: {shown(captions)}, expected a list of sentences"
         raise RefusedError(msg)
@@ -52,8 +52,8 @@ def _csv_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, object]]
             yield place, row
             continue
         captions: object = row["raw"]
-        with contextlib.suppress(ValueError, RecursionError):  # `_entry` refuses what is no list
-            captions = json.loads(row["raw"])
+        with contextlib.suppress(SourceError):  # `_entry` refuses what is no list
+            captions = decode_json(row["raw"], "raw", SourceError)
         yield place, {**row, "captions": captions}
 
 
@@ -71,16 +71,18 @@ def _karpathy_rows(index: Path) -> Iterator[tuple[Place, Refusal | dict[str, obj
 
 def _tokens(index: Path, folder: str) -> Iterator[Entry | Refusal]:
     """`123.jpg#0<TAB>caption`: the sentences of an image need not stand together."""
-    captions: dict[str, tuple[Place, list[tuple[int, str]]]] = {}
+    captions: dict[str, tuple[Place, dict[int, str]]] = {}
     for place, row in table_rows(index, (), delimiter="\t", names=("name", "caption")):
         if isinstance(row, Refusal):
             yield row
             continue
         file, mark, position = row["name"].rpartition("#")
-        if not (mark and file and position.isdecimal()):
+        if not (mark and file and position.isdecimal() and len(position) < 4):
             yield Refusal(place.file, place.line, f"bad line: {shown(row['name'])}, expected file#number<TAB>caption")
             continue
-        captions.setdefault(file, (place, []))[1].append((int(position), row["caption"]))
+        said = captions.setdefault(file, (place, {}))[1]
+        if said.setdefault(int(position), row["caption"]) != row["caption"]:
+            yield Refusal(place.file, place.line, f"contradiction: another caption than before for {shown(row['name'])}")
     for file, (place, numbered) in captions.items():
-        row_of_image = {"filename": file, "captions": [caption for _, caption in sorted(numbered)]}
+        row_of_image = {"filename": file, "captions": [caption for _, caption in sorted(numbered.items())]}
         yield place.attempt(_entry, place, folder, row_of_image)

@@ -86,9 +86,10 @@ class Outcome:
 
 def item_id(source: str, key: str) -> str:
     """A key for tars: the source's own where that is safe and unique, else a readable part and a hash of the whole."""
-    if re.fullmatch(r"[A-Za-z0-9_-]+", key) and key.startswith(f"{source}-"):
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,200}", key) and key.startswith(f"{source}-"):
         return key
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", Path(key).with_suffix("").as_posix()).strip("-")[-40:]
+    path = Path(key)
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", (path.with_suffix("") if path.name else path).as_posix()).strip("-")[-40:]
     digest = hashlib.sha256(f"{source}\0{key}".encode()).hexdigest()[:12]
-    safe_source = re.sub(r"[^A-Za-z0-9_]+", "-", source).strip("-") or "source"
+    safe_source = re.sub(r"[^A-Za-z0-9_]+", "-", source).strip("-")[:60] or "source"
     return "-".join(part for part in (safe_source, slug, digest) if part)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.core.records import Prediction, Record, SchemaError, read_jsonl
+from emo_lightning.core.records import Prediction, Record, SchemaError, check_pixels, read_jsonl
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -92,7 +92,7 @@ def by_id(path: str | Path) -> dict[str, Prediction]:
     """Predictions of one file by id, of whatever images.
 
     Raises:
-        SchemaError: an id occurs twice, or there is no prediction.
+        SchemaError: an id occurs twice, there is no prediction, or all boxes are fractions of their images.
         MissingFileError: no such file.
     """
     predictions: dict[str, Prediction] = {}
@@ -104,6 +104,7 @@ def by_id(path: str | Path) -> dict[str, Prediction]:
     if not predictions:
         msg = f"{path}: holds no prediction"
         raise SchemaError(msg)
+    check_pixels(list(predictions.values()), str(path))
     return predictions
 
 

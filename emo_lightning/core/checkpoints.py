@@ -7,6 +7,7 @@ itself, so nothing is added to its list. torch is imported when a file is read.
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,8 +45,10 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     try:
         found: object = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
-        why = " ".join(str(error).partition("Please file")[0].split())[:300]
-        msg = f"{path}: holds more than tensors, numbers and texts, and is not read, as it could run code: {why}; {mend}"
+        # Not torch's advice, which is to run the code.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({named[1]})" if named else ""
+        msg = f"{path}: holds more than tensors, numbers and texts{what}, and is not read, as it could run code; {mend}"
         raise CheckpointFileError(msg) from None
     except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
         # All that torch raises of a file that is damaged or made up; memory that is full is none of them.

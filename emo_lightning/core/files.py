@@ -16,11 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.core.errors import InputError, MissingFileError, UserError
+from emo_lightning.core.foreign import MAX_DEPTH, decode_json, read_capped
 
 if TYPE_CHECKING:
     import numpy as np
     import yaml
     from numpy.typing import NDArray
+
+MAX_OBJECT_BYTES = 256 << 20
+"""Of a JSON file with the results or the settings of one stage."""
+MAX_YAML_CHARACTERS = 500_000
+"""Ours have 20,000 at most; PyYAML reads about 100,000 in a second."""
+MAX_YAML_NODES = 100_000
+"""Values of a YAML text, an alias counted as all that it stands for."""
 
 
 @contextmanager
@@ -113,54 +121,24 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]]) -> No
     write_bytes(path, buffer.getvalue())
 
 
-def parse_json(
-    data: str | bytes, where: object, error: type[UserError] = InputError, on_constant: Callable[[str], object] | None = None
-) -> object:
-    """The value of a JSON text that a user or another program has written.
-
-    Args:
-        data: the text; bytes are UTF-8, UTF-16 or UTF-32.
-        where: file, and line or member, for the message.
-        error: what is raised.
-        on_constant: see `read_object`.
-
-    Raises:
-        UserError: of the type `error`: it is not JSON, or nested deeper or with longer numbers than Python reads.
-    """
-    try:
-        return json.loads(data, parse_constant=on_constant)
-    # JSONDecodeError and UnicodeDecodeError are ValueErrors; so is what Python says of a number of more than 4,300 digits.
-    except (ValueError, RecursionError) as failure:
-        msg = f"{where}: not JSON: {failure}"
-        raise error(msg) from None
-
-
-def read_object(path: Path, on_constant: Callable[[str], object] | None = None) -> dict[str, Any]:
+def read_object(
+    path: Path, on_constant: Callable[[str], object] | None = None, *, error: type[UserError] = InputError
+) -> dict[str, Any]:
     """A JSON object.
 
     Args:
         path: the file.
-        on_constant: gives the value of NaN, Infinity and -Infinity, which strict JSON does not have; None takes Python's.
+        on_constant: gives the value of NaN, Infinity and -Infinity, which strict JSON does not have; None refuses them.
+        error: what is raised.
 
     Raises:
         MissingFileError: no such file.
-        InputError: it cannot be read, is not JSON, or is no object.
+        UserError: of the type `error`: it cannot be read, is not JSON (see `decode_json`), or is no object.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        msg = f"{path}: no such file"
-        raise MissingFileError(msg) from None
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}"
-        raise InputError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{path}: not JSON: {error}"
-        raise InputError(msg) from None
-    found = parse_json(text, path, on_constant=on_constant)
+    found = decode_json(read_capped(path, MAX_OBJECT_BYTES, error), path, error, on_constant=on_constant)
     if not isinstance(found, dict):
         msg = f"{path}: found {type(found).__name__}; expected an object"
-        raise InputError(msg)
+        raise error(msg)
     return found
 
 
@@ -176,16 +154,72 @@ def parse_yaml(
         loader: of PyYAML; None is its own safe one.
 
     Raises:
-        UserError: of the type `error`: it is not YAML, holds a date that there is not, or is nested too deep.
+        UserError: of the type `error`: it is not YAML, holds a date that there is not, is nested too deep, or its aliases make more of
+            it than `MAX_YAML_NODES`.
     """
     import yaml
 
+    if len(text) > MAX_YAML_CHARACTERS:
+        msg = f"{where}: {len(text):,} characters of YAML; at most {MAX_YAML_CHARACTERS:,} are read"
+        raise error(msg)
     try:
-        return yaml.load(text, loader or yaml.SafeLoader)
-    # A ValueError is a scalar that looks like a number or a date and is none: 2026-02-30.
-    except (yaml.YAMLError, ValueError, RecursionError) as failure:
-        msg = f"{where}: not YAML: {' '.join(str(failure).split())}"
+        loading = (loader or yaml.SafeLoader)(text)
+        node = loading.get_single_node()
+        if node is None:
+            return None
+        _check_node(node, {})
+        return loading.construct_document(node)
+    # A ValueError is a scalar that looks like a number or a date and is none: 2026-02-30. PyYAML looks no closer at one whose tag is
+    # written out: `!!int ""`, `!!bool maybe`, `!!timestamp soon` end in the other errors.
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, AttributeError, TypeError, OverflowError) as failure:
+        reason = (
+            "nested too deep"
+            if isinstance(failure, RecursionError)
+            else " ".join(str(failure).split()) or type(failure).__name__
+        )
+        msg = f"{where}: not YAML: {reason}"
         raise error(msg) from None
+
+
+def _check_node(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """(nodes, nesting) below a node, every alias counted as what it stands for.
+
+    Args:
+        node: composed, not yet constructed: nothing has been expanded.
+        known: of nodes that have been counted; None of those that are being counted.
+
+    Raises:
+        ValueError: too many, too deep, an alias within itself, a number that nobody writes, or half a character.
+    """
+    import yaml
+
+    if id(node) in known:
+        if (before := known[id(node)]) is None:
+            msg = f"line {node.start_mark.line + 1}: an alias stands inside what it names"
+            raise ValueError(msg)
+        return before
+    known[id(node)] = None
+    nodes, depth = 1, 0
+    if isinstance(node, yaml.ScalarNode):
+        if len(node.value) > 100 and node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+            msg = f"line {node.start_mark.line + 1}: a number of {len(node.value)} characters"
+            raise ValueError(msg)
+        node.value.encode()
+    else:
+        below = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        for child in below:
+            more, deeper = _check_node(child, known)
+            nodes, depth = nodes + more, max(depth, deeper)
+    if nodes > MAX_YAML_NODES or depth >= MAX_DEPTH:
+        said = (
+            f"its aliases make more than {MAX_YAML_NODES:,} values of it"
+            if depth < MAX_DEPTH
+            else f"nested deeper than {MAX_DEPTH}"
+        )
+        msg = f"line {node.start_mark.line + 1}: {said}"
+        raise ValueError(msg)
+    known[id(node)] = nodes, depth + 1
+    return nodes, depth + 1
 
 
 def read_yaml(
@@ -203,12 +237,9 @@ def read_yaml(
         UserError: of the type `error`: no such file, it cannot be read, is not YAML, or is no mapping; names file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        text = read_capped(path, 4 * MAX_YAML_CHARACTERS, error).decode()
+    except MissingFileError:
         raise error(f"{path}: no such file" + (f"; there are: {', '.join(near)}" if near else "")) from None
-    except OSError as failure:
-        msg = f"{path}: cannot be read: {failure.strerror or failure}"
-        raise error(msg) from None
     except UnicodeDecodeError as failure:
         msg = f"{path}: not YAML: {failure}"
         raise error(msg) from None

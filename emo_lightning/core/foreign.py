@@ -24,6 +24,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_JSON_BYTES",
     "MAX_LINE_BYTES",
+    "MAX_PIXELS",
     "LargestIntegers",
     "as_number",
     "decode_json",
@@ -44,6 +45,8 @@ MAX_JSON_BYTES = 1 << 30
 """Of a whole file: the captions of a large data set are hundreds of MiB. Readers of small files give a limit of their own."""
 MAX_LINE_BYTES = 16 << 20
 """Of one line, record, reply or settings file; a record with a hundred masks has less than 1 MiB."""
+MAX_PIXELS = 100_000_000
+"""Of a picture, a record or a mask: above any camera of today; a small file that claims more is a decompression bomb."""
 
 _HALF = re.compile("[\ud800-\udfff]")
 _ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_json
-from emo_lightning.core.fingerprints import file_sha256
+from emo_lightning.core.fingerprints import content_sha256
 from emo_lightning.core.foreign import decode_json, object_of, read_capped, text_of
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
 
@@ -141,24 +141,12 @@ def weights_hash(path: str) -> str:
             digest.update(f"id {place}\n".encode())
             continue
         for file in sorted({file for kind in _DECIDES for file in folder.glob(kind)}, key=lambda file: file.name):
-            digest.update(f"{file.name} {_file_hash(file)}\n".encode())
+            digest.update(f"{file.name} {content_sha256(file)}\n".encode())
         if adapter is not None and folder == adapter:
             # Without where the base lay when it was trained: that is not content.
             settings = {key: value for key, value in _adapter_config(adapter).items() if key != _BASE}
             digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
-
-
-def _file_hash(file: Path) -> str:
-    status = file.stat()
-    return _hash_once(str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-@functools.lru_cache(maxsize=4096)
-def _hash_once(path: str, size: int, changed: int, number: int) -> str:
-    # The three say, within one process, that the file is still the one that was hashed.
-    del size, changed, number
-    return file_sha256(path)
 
 
 def hub_snapshot(name: str) -> Path | None:

@@ -12,13 +12,17 @@ import pickle
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.foreign import decode_json, object_of, read_capped
-from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
+from emo_lightning.core.model_folders import hub_snapshot
+from emo_lightning.core.weight_files import MAX_CONFIG_BYTES, check_weight_files, tensor_headers, weight_files
 
-__all__ = ["check_loaded", "first_line", "foreign_files", "load_whole", "quiet_library", "read_model_config"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["check_claims", "check_loaded", "first_line", "foreign_files", "load_whole", "quiet_library", "read_model_config"]
 
 _M = TypeVar("_M")
 
@@ -92,6 +96,9 @@ def read_model_config(folder: Path, error: type[UserError]) -> dict[str, object]
         UserError: of the type `error`; names the file.
     """
     path = folder / "config.json"
+    if not path.is_file():
+        msg = f"{path}: no such file"
+        raise error(msg)
     return object_of(decode_json(read_capped(path, MAX_CONFIG_BYTES, error), path, error), path, error)
 
 
@@ -117,7 +124,8 @@ def load_whole(
     error: type[UserError],
     *,
     optional: Callable[[str], bool] | None = None,
-    foreign: Callable[[str], bool] | None = None,
+    heads: bool = False,
+    kind: type[PreTrainedModel] | None = None,
     **arguments: object,
 ) -> _M:
     """`load(name, **arguments)` of a model's `from_pretrained`, with no weight left at its random start and none left out.
@@ -128,12 +136,20 @@ def load_whole(
         what: names the model, for messages.
         error: what is raised.
         optional: which weights may be missing; None: none.
-        foreign: which weights of the file may be left out; None: none but constants that older versions wrote.
+        heads: whether the file may hold parts that the class does not have, as a classifier's holds its head; more layers than it has it
+            may not.
+        kind: the class, where its config alone says how large it is.
         arguments: for `load`.
 
     Raises:
         UserError: of the type `error`: it cannot be read, or does not fill the class; names keys.
     """
+    folder = Path(name) if Path(name).is_dir() else hub_snapshot(name)
+    if folder is not None:
+        check_weight_files(folder, error)
+        # What the cache lacks of an id, the hub still gives, if it can be asked.
+        if Path(name).is_dir() or arguments.get("local_files_only") or weight_files(folder):
+            check_claims(kind, folder, what, error)
     try:
         with quiet_library(), foreign_files(f"{what}: cannot be loaded", error):
             # With `output_loading_info` transformers gives a pair, which its types do not say.
@@ -145,7 +161,8 @@ def load_whole(
         msg = f"{what}: its weights are not of the sizes that its config.json gives"
         raise error(msg) from failure
     model, found = loaded
-    check_loaded(found, what, error, optional=optional, foreign=foreign)
+    names = cast("PreTrainedModel", model).state_dict().keys() if heads else None
+    check_loaded(found, what, error, optional=optional, heads=names)
     return model
 
 
@@ -155,7 +172,7 @@ def check_loaded(
     error: type[UserError],
     *,
     optional: Callable[[str], bool] | None = None,
-    foreign: Callable[[str], bool] | None = None,
+    heads: Collection[str] | None = None,
 ) -> None:
     """Refuse a model whose file does not hold what its class is made of; see `load_whole`.
 
@@ -164,14 +181,15 @@ def check_loaded(
         what: names the model.
         error: what is raised.
         optional: which weights may be missing; None: none.
-        foreign: which weights of the file may be left out; None: none but constants that older versions wrote.
+        heads: names of the model's own weights, where the file may hold other parts beside them; None: it may not.
     """
+    own = set() if heads is None else {_anywhere(name) for name in heads}
     problems = {
         "missing": [key for key in map(str, found.get("missing_keys", ())) if not (optional and optional(key))],
         "that the model does not have": [
             key
             for key in map(str, found.get("unexpected_keys", ()))
-            if not (_CONSTANTS.search(key) or (foreign and foreign(key)))
+            if not (_CONSTANTS.search(key) or (heads is not None and _anywhere(key) not in own))
         ],
         "of another shape": [str(key[0]) if isinstance(key, tuple) else str(key) for key in found.get("mismatched_keys", ())],
         "that could not be read": [str(said) for said in found.get("error_msgs", ())],
@@ -184,3 +202,57 @@ def check_loaded(
     if parts:
         msg = f"{what}: its weights do not fit its config.json: {'; '.join(parts)}"
         raise error(msg)
+
+
+def _anywhere(key: str) -> str:
+    """The name of a weight in any layer."""
+    return re.sub(r"\d+", "N", key)
+
+
+def check_claims(kind: type[PreTrainedModel] | None, folder: Path, what: str, error: type[UserError]) -> None:
+    """Refuse a model whose `config.json` asks for more than its files hold, before memory is taken or time is spent for it.
+
+    Args:
+        kind: its class; None looks at the numbers of layers alone.
+        folder: with its files, each whole.
+        what: names the model, for messages.
+        error: what is raised.
+
+    Raises:
+        UserError: of the type `error`; names the file.
+    """
+    settings = read_model_config(folder, error)
+    where = f"{what}: {folder / 'config.json'}"
+    files = weight_files(folder)
+    if not files:
+        msg = f"{what}: no weights (*.safetensors) in {folder}: a download that did not end, or a copy that left them out"
+        raise error(msg)
+    unpacked = [file for file in files if file.suffix == ".safetensors"]
+    tensors = [header for file in unpacked for header in tensor_headers(file, error).values()]
+    packed = sum(file.stat().st_size for file in files if file not in unpacked)
+    # A .bin does not say how many tensors it has without being opened, but each takes some bytes.
+    most = len(tensors) + packed // 64
+    if deep := next(((key, value) for key, value in _depths(settings) if value > most), None):
+        msg = f"{where}: key {deep[0]!r}: found {deep[1]:,}; its files hold {most:,} tensors in all"
+        raise error(msg)
+    if kind is None or kind.config_class is None:
+        return
+    import torch
+
+    with quiet_library(), foreign_files(f"{where}: gives no model", error), torch.device("meta"):
+        model = kind(kind.config_class.from_dict(settings))
+    asked = sum(parameter.numel() for parameter in model.parameters())
+    # Two of four bits fit into a byte, which is what a quantised checkpoint counts.
+    held = 2 * (sum(header.numbers for header in tensors) + packed)
+    if asked > held:
+        msg = f"{where}: asks for a model of {asked:,} weights; the files beside it hold {held // 2:,}"
+        raise error(msg)
+
+
+def _depths(settings: Mapping[str, object]) -> Iterator[tuple[str, int]]:
+    """Every number of layers in a `config.json`, by its key."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _depths(value)
+        elif isinstance(value, int) and re.search("layers|depth|blocks|stages|experts", key) and not key.startswith("max_"):
+            yield key, value

@@ -6,16 +6,19 @@ One JSON object per image, the same in the ledger, in a tar and (leniently typed
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import parse_json, replacing
+from emo_lightning.core.files import replacing
+from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, decode_json, json_lines
+from emo_lightning.core.text import name_fault
 
 __all__ = [
     "BOX_TOLERANCE",
@@ -35,6 +38,7 @@ __all__ = [
     "Record",
     "SchemaError",
     "Triplet",
+    "check_pixels",
     "describe",
     "intensity_level",
     "read_jsonl",
@@ -107,6 +111,37 @@ def intensity_level(intensity: float) -> IntensityLevel:
     return "low" if whole <= 3 else "medium" if whole <= 7 else "high"
 
 
+def _sides(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width), if a picture can have them: what is read later takes memory for each pixel."""
+    height, width = size
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        msg = f"{width}x{height}: expected sides of at least 1 and at most {MAX_PIXELS:,} pixels"
+        raise ValueError(msg)
+    return size
+
+
+def _no_text(value: object) -> object:
+    if isinstance(value, bool | str):
+        msg = f"found {str(value)[:80]!r}, which is {'text' if isinstance(value, str) else 'true or false'}; expected a number"
+        raise ValueError(msg)
+    return value
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = f"found {value}; expected a finite number"
+        raise ValueError(msg)
+    return _no_text(value)
+
+
+Number = Annotated[float, BeforeValidator(_finite)]
+"""A finite number: pydantic alone also takes true, "5" and NaN, and NaN passes every comparison."""
+Whole = Annotated[int, BeforeValidator(_finite)]
+"""As `Number`, and whole."""
+Said = Annotated[float, BeforeValidator(_no_text)]
+"""A number as a model gave it: NaN and infinities count as wrong answers, where they are scored."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -125,17 +160,22 @@ class Triplet(_Model):
         return f"{self.background} - {self.attribute} - {self.subject}"
 
 
-Box = tuple[float, float, float, float]
+Box = tuple[Number, Number, Number, Number]
 """`(x1, y1, x2, y2)` in pixels of the original image, x1 < x2, y1 < y2."""
 
 
 class Mask(_Model):
     """COCO run-length encoding, as `pycocotools.mask.encode` writes it (column-major counts as text)."""
 
-    size: tuple[int, int]
+    size: tuple[Whole, Whole]
     """(height, width) of the image."""
     counts: str
     """Lengths of runs, as COCO writes them."""
+
+    @field_validator("size")
+    @classmethod
+    def _can_be_drawn(cls, size: tuple[int, int]) -> tuple[int, int]:
+        return _sides(size)
 
 
 class GroundedObject(_Model):
@@ -145,7 +185,7 @@ class GroundedObject(_Model):
     """What was looked for."""
     bbox: Box
     """(x1, y1, x2, y2) in pixels of the original image, x1 < x2, y1 < y2."""
-    score: float = Field(ge=0, le=1)
+    score: Number = Field(ge=0, le=1)
     """Confidence of the detector; 1 for a box that a data set or a person gave."""
     mask: Mask | None = None
     """The region's pixels."""
@@ -169,9 +209,9 @@ class Record(_Model):
     """Unique in a data set, and the name of the image and its record in a tar; no dot, no slash."""
     source: str
     """The data set or folder that the image comes from."""
-    width: int = Field(gt=0)
+    width: Whole = Field(gt=0)
     """Of the original image, in pixels."""
-    height: int = Field(gt=0)
+    height: Whole = Field(gt=0)
     """Of the original image, in pixels."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the image's bytes as stored in the tar."""
@@ -187,17 +227,17 @@ class Record(_Model):
     """Of the triplet."""
     emotion: Emotion | None = None
     """The category."""
-    emotion_scores: dict[Emotion, float] | None = None
+    emotion_scores: dict[Emotion, Number] | None = None
     """Distribution over the eight; sums to 1, absent categories are 0."""
-    confidence: float | None = Field(default=None, ge=0, le=1)
+    confidence: Number | None = Field(default=None, ge=0, le=1)
     """How clear the category is."""
-    intensity: int | None = Field(default=None, ge=1, le=10)
+    intensity: Whole | None = Field(default=None, ge=1, le=10)
     """How strong the emotion is."""
     intensity_level: IntensityLevel | None = None
     """low (1–3), medium (4–7) or high (8–10)."""
     objects: list[GroundedObject] = []
     """Grounded regions; those of the subject are `primary`."""
-    des: list[float] | None = None
+    des: list[Number] | None = None
     """The emotion embedding. In a tar it stands beside the record instead, as `.des.npy`."""
     provenance: dict[str, object] = {}
     """Where the annotation comes from: votes, models, revisions, licence. JSON of any shape."""
@@ -211,6 +251,15 @@ class Record(_Model):
             raise ValueError(msg)
         return value
 
+    @field_validator("id", "source", "split")
+    @classmethod
+    def _names_no_place(cls, value: str) -> str:
+        # They become names of files, keys in tars and words on pages.
+        if fault := name_fault(value):
+            msg = f"{value[:80]!r} {fault}"
+            raise ValueError(msg)
+        return value
+
     @field_validator("emotion", mode="before")
     @classmethod
     def _emotion_by_name(cls, value: object) -> object:
@@ -219,13 +268,14 @@ class Record(_Model):
     @field_validator("emotion_scores")
     @classmethod
     def _scores_are_a_distribution(cls, scores: dict[Emotion, float] | None) -> dict[Emotion, float] | None:
-        if scores is not None and (min(scores.values(), default=0) < 0 or abs(sum(scores.values()) - 1) > 1e-3):
+        if scores is not None and not (min(scores.values(), default=0) >= 0 and abs(sum(scores.values()) - 1) <= 1e-3):
             msg = f"emotion_scores sum to {sum(scores.values()):.4f}; expected non-negative values that sum to 1"
             raise ValueError(msg)
         return scores
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        _sides((self.height, self.width))
         if self.intensity is not None and self.intensity_level not in (None, intensity_level(self.intensity)):
             msg = f"intensity {self.intensity} is not level {self.intensity_level!r} (low 1–3, medium 4–7, high 8–10)"
             raise ValueError(msg)
@@ -274,7 +324,9 @@ class Record(_Model):
         Raises:
             SchemaError: not JSON, or not a record; names `where`, the key and what was found.
         """
-        return _parse(cls, data, where)
+        record = _parse(cls, data, where)
+        check_pixels([record], where)
+        return record
 
 
 class PredictedObject(BaseModel):
@@ -283,9 +335,9 @@ class PredictedObject(BaseModel):
     model_config = ConfigDict(extra="ignore")
     phrase: str | None = None
     """What the model calls it."""
-    bbox: tuple[float, float, float, float]
+    bbox: tuple[Said, Said, Said, Said]
     """(x1, y1, x2, y2)."""
-    score: float | None = None
+    score: Said | None = None
     """Its confidence, where it gives one."""
     primary: bool = True
     """Whether it is the subject."""
@@ -298,8 +350,8 @@ class Prediction(BaseModel):
     id: str
     """Of the image; the other fields are those of `Record`, as the model gives them."""
     source: str | None = None
-    width: int | None = None
-    height: int | None = None
+    width: Whole | None = None
+    height: Whole | None = None
     sha256: str | None = None
     split: str | None = None
     description: str | None = None
@@ -307,12 +359,12 @@ class Prediction(BaseModel):
     attribute: str | None = None
     subject: str | None = None
     emotion: str | None = None
-    emotion_scores: dict[str, float] | None = None
-    confidence: float | None = None
-    intensity: float | None = None
+    emotion_scores: dict[str, Said] | None = None
+    confidence: Said | None = None
+    intensity: Said | None = None
     intensity_level: str | None = None
     objects: list[PredictedObject] = []
-    des: list[float] | None = None
+    des: list[Said] | None = None
     provenance: dict[str, object] = {}
 
     @classmethod
@@ -326,9 +378,17 @@ _R = TypeVar("_R", Record, Prediction)
 
 
 def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
-    value = parse_json(data, where, SchemaError)
-    if model is Record:
-        _check_text(value, where)
+    # What a model has said may end in half a character, and its file was paid for; a record with one could not be written.
+    # Nor may an intensity of 1e999, as a model has said it, cost the rest of its file: it is counted as unparsable.
+    ours = model is Record
+    value = decode_json(
+        data,
+        where,
+        SchemaError,
+        max_bytes=MAX_LINE_BYTES,
+        half_characters="refuse" if ours else "replace",
+        on_constant=None if ours else float,
+    )
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -339,12 +399,24 @@ def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
         raise SchemaError(msg) from None
 
 
-def _check_text(value: object, where: str) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        msg = f"{where}: holds half a character (a lone surrogate, \\u{ord(error.object[error.start]):04x}), which no text file can hold"
-        raise SchemaError(msg) from None
+def check_pixels(items: Sequence[Record | Prediction], where: str) -> None:
+    """Refuse boxes that are fractions of their image: they fit into it, and no comparison notices.
+
+    Args:
+        items: of one origin. A single box of one pixel in a corner is possible; that all boxes are is not.
+        where: file, and line or member, for the message.
+
+    Raises:
+        SchemaError: all boxes of all items lie within 0–1.
+    """
+    boxes = [(item.id, box.bbox) for item in items if (item.width or 2) > 1 and (item.height or 2) > 1 for box in item.objects]
+    numbers = [number for _, box in boxes for number in box]
+    # A model may well answer with the first pixel.
+    meant = any(isinstance(item, Record) for item in items) or any(number % 1 for number in numbers)
+    if numbers and meant and all(0 <= number <= 1 for number in numbers):
+        key, box = boxes[0]
+        msg = f"{where}: all boxes lie within 0–1, the first, of {key!r}: {list(box)}; expected (x1, y1, x2, y2) in pixels of the image"
+        raise SchemaError(msg)
 
 
 def describe(error: ValidationError) -> str:
@@ -377,18 +449,8 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
         msg = f"{path}: cannot be read: {error.strerror or error}"
         raise SchemaError(msg) from None
     with lines:
-        number = 0
-        while True:
-            number += 1
-            try:
-                line = lines.readline()
-            except OSError as error:
-                msg = f"{path}:{number}: cannot be read: {error.strerror or error}"
-                raise SchemaError(msg) from None
-            if not line:
-                return
-            if line.strip():
-                yield model.from_json(line, f"{path}:{number}")
+        for where, line in json_lines(lines, path, SchemaError):
+            yield model.from_json(line, where)
 
 
 def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:

@@ -104,3 +104,5 @@ class PairBatch(TypedDict):
     """What the CLIP's processor gives for B images and B texts."""
     filler: Tensor
     """(B,) bool: a repeated sample that only keeps ranks in step."""
+    key: list[str]
+    """B ids of records."""

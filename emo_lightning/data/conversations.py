@@ -35,7 +35,7 @@ class ConversationDataset(SlotDataset[Question]):
         self.index = index
         self.objectives = [objective(name) for name in objectives]
         weights = np.array(list(objectives.values()), dtype=float)
-        if not len(weights) or (weights < 0).any() or weights.sum() <= 0:
+        if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
             msg = f"data.objectives={objectives}: weights must be 0 or more, and one above 0"
             raise InputError(msg)
         self.weights = weights / weights.sum()

@@ -22,6 +22,8 @@ from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
+_MOST_VALUES = 20_000_000
+"""Of a small file; a larger one may hold two for each of its bytes."""
 SCHEMA = pa.schema([("id", pa.string()), ("emotion", pa.string()), ("split", pa.string()), ("des", pa.list_(pa.float32()))])
 
 
@@ -85,7 +87,9 @@ class EmbeddingTable:
                 unknown.
         """
         try:
-            table = pq.read_table(path)
+            with pq.ParquetFile(path) as file:
+                _check_claims(file.metadata, path)
+                table = file.read()
         except FileNotFoundError:
             msg = f"{path}: no such file"
             raise MissingFileError(msg) from None
@@ -111,6 +115,25 @@ class EmbeddingTable:
         except ValueError as error:
             msg = f"{path}: {error}"
             raise InputError(msg) from None
+
+
+def _check_claims(metadata: pq.FileMetaData, path: str | Path) -> None:
+    """Refuse a file that makes far more of itself than it has bytes: a run-length code says a billion values in twelve.
+
+    Raises:
+        InputError: more rows, values or bytes than a table of embeddings of this size has.
+    """
+    size = Path(path).stat().st_size
+    chunks = [metadata.row_group(n).column(m) for n in range(metadata.num_row_groups) for m in range(metadata.num_columns)]
+    claims = {
+        "rows": (metadata.num_rows, max(500_000, size // 8)),
+        "values": (sum(chunk.num_values for chunk in chunks), max(_MOST_VALUES, 2 * size)),
+        "bytes": (sum(chunk.total_uncompressed_size for chunk in chunks), max(200_000_000, 20 * size)),
+    }
+    for what, (claimed, most) in claims.items():
+        if not 0 <= claimed <= most:
+            msg = f"{path}: claims {claimed:,} {what}; at most {most:,} are read from a file of {size:,} bytes"
+            raise InputError(msg)
 
 
 class EmbeddingDataset(SlotDataset[Slot]):

@@ -14,6 +14,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
 from emo_lightning.core.model_folders import check_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
+from emo_lightning.core.text import name_fault
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 
 FORMAT_VERSION = 1
@@ -201,6 +202,10 @@ def read_index(path: Path) -> PartIndex:
     found = _versioned(path, read_capped(path, error=FeatureError))
     size = integer_of(found.get("world_size"), f"{path}: 'world_size'", FeatureError, low=1)
     parts = list_of(found.get("parts"), f"{path}: 'parts'", FeatureError)
+    for name in parts:
+        if fault := name_fault(text_of(name, f"{path}: 'parts'", FeatureError)):
+            msg = f"{path}: 'parts': {name!r:.80} {fault}"
+            raise FeatureError(msg)
     return {
         "version": FORMAT_VERSION,
         "rank": integer_of(found.get("rank"), f"{path}: 'rank'", FeatureError, low=0, high=size - 1),

@@ -13,7 +13,7 @@ from emo_lightning.data.tar_index import TarIndex
 
 
 class PairDataset(SlotDataset[PairSample]):
-    """(image, description, filler) of every record that has a description."""
+    """(image, description, filler, id) of every record that has a description."""
 
     def __init__(self, index: TarIndex) -> None:
         self.index = index
@@ -23,7 +23,7 @@ class PairDataset(SlotDataset[PairSample]):
 
     def __getitem__(self, slot: Slot) -> PairSample:
         record, image = self.index.sample(slot.index)
-        return image, str(record.description), slot.filler
+        return image, str(record.description), slot.filler, record.id
 
 
 class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):

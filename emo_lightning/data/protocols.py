@@ -16,8 +16,8 @@ from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.models.families import Processor
 
-PairSample = tuple[Image.Image, str, bool]
-"""(image, description, filler)."""
+PairSample = tuple[Image.Image, str, bool, str]
+"""(image, description, filler, id)."""
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from emo_lightning.core.files import parse_json
+from emo_lightning.core.files import read_object
+from emo_lightning.core.foreign import integer_of, list_of, object_of, text_of
 from emo_lightning.core.records import SCHEMA_VERSION
+from emo_lightning.core.text import name_fault
 from emo_lightning.data.stores import ByteStore, scheme_of
 from emo_lightning.data.tar_scan import ShardError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
+_MOST_SHARDS = 1_000_000
 _CHUNK = 1 << 22
 
 
@@ -73,6 +76,9 @@ def _braces(text: str) -> Iterator[str]:
     first, last = match.groups()
     if int(first) > int(last):
         msg = f"{text}: range {match.group()} runs backwards"
+        raise ShardError(msg)
+    if int(last) - int(first) >= _MOST_SHARDS:
+        msg = f"{text}: range {match.group()} has more than {_MOST_SHARDS:,} shards"
         raise ShardError(msg)
     for number in range(int(first), int(last) + 1):
         yield from _braces(f"{text[: match.start()]}{number:0{len(first)}d}{text[match.end() :]}")
@@ -129,16 +135,29 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     Raises:
         ShardError: not JSON, another schema version, or entries without a file name.
     """
-    manifest = parse_json(path.read_bytes(), path, ShardError)
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if not isinstance(manifest, dict) or version != SCHEMA_VERSION:
-        msg = f"{path}: key 'schema_version': found {version!r}; this version reads {SCHEMA_VERSION}"
+    manifest = read_object(path, error=ShardError)
+    version = manifest.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        msg = f"{path}: key 'schema_version': found {version!r:.60}; this version reads {SCHEMA_VERSION}"
         raise ShardError(msg)
-    entries = manifest.get("shards")
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and isinstance(e.get("file"), str) for e in entries):
-        msg = f"{path}: key 'shards': expected a list of objects with 'file', 'count', 'bytes' and 'sha256'"
-        raise ShardError(msg)
-    return {e["file"]: ManifestEntry(e.get("count"), e.get("bytes"), e.get("sha256")) for e in entries}
+    found: dict[str, ManifestEntry] = {}
+    for number, value in enumerate(list_of(manifest.get("shards"), f"{path}: key 'shards'", ShardError)):
+        where = f"{path}: key 'shards[{number}]'"
+        entry = object_of(value, where, ShardError)
+        name = text_of(entry.get("file"), f"{where}: key 'file'", ShardError)
+        if fault := name_fault(name):
+            msg = f"{where}: key 'file': {name[:80]!r} {fault}"
+            raise ShardError(msg)
+        if name in found:
+            msg = f"{where}: key 'file': {name!r} is listed twice"
+            raise ShardError(msg)
+        count, size, sha256 = entry.get("count"), entry.get("bytes"), entry.get("sha256")
+        found[name] = ManifestEntry(
+            None if count is None else integer_of(count, f"{where}: key 'count'", ShardError, low=0),
+            None if size is None else integer_of(size, f"{where}: key 'bytes'", ShardError, low=0),
+            None if sha256 is None else text_of(sha256, f"{where}: key 'sha256'", ShardError),
+        )
+    return found
 
 
 def check_entry(shard: Shard, store: ByteStore, count: int, *, verify: bool) -> None:

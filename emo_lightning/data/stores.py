@@ -114,6 +114,18 @@ class RemoteStore:
             raise StoreError(msg)
         return data
 
+    def version(self) -> str:
+        """What the place says of this object that changes with its bytes, as far as fsspec knows (ETag, time of change, size).
+
+        Raises:
+            StoreError: the place does not answer.
+        """
+        try:
+            files, path = self._files()
+            return str(files.ukey(path))
+        except Exception as error:
+            raise StoreError(_reason(self._url, error)) from error
+
     def _files(self) -> tuple[AbstractFileSystem, str]:
         """The file system and the path in it. One of a process before a fork belongs to that process: made anew."""
         if self._opened is None or self._opened[0] != os.getpid():

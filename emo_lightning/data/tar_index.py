@@ -6,7 +6,6 @@ What a sample is stands in `tar_rows`.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emo_lightning.core.images import image_size, open_image, to_rgb
+from emo_lightning.core.arrays import parse_npy
+from emo_lightning.core.foreign import MAX_LINE_BYTES
+from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import ByteStore, StoreError, open_store
+from emo_lightning.data.tar_content import shard_hash
 from emo_lightning.data.tar_rows import IMAGES, ROW, group_samples
 from emo_lightning.data.tar_scan import ShardError
 
@@ -185,11 +187,7 @@ class TarIndex:
             values = self.record(row).des
             return None if values is None else np.asarray(values, dtype=np.float32)
         where = self.where(row, DES_EXTENSION)
-        try:
-            array = np.load(io.BytesIO(self._read(row, "des", DES_EXTENSION)), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            msg = f"{where}: not an .npy array: {error}"
-            raise ShardError(msg) from error
+        array = parse_npy(self._read(row, "des", DES_EXTENSION), where, ShardError)
         if array.ndim != 1 or array.dtype.kind != "f" or not np.isfinite(array).all():
             msg = f"{where}: {array.dtype} array of shape {array.shape}; expected finite floats of shape (des_dim,)"
             raise ShardError(msg)
@@ -230,6 +228,14 @@ class TarIndex:
             digest.update(self._rows[field].astype("<i8").tobytes())
         return digest.hexdigest()
 
+    @property
+    def content(self) -> str:
+        """Identity of what the rows hold: `fingerprint`, and the CRC-32 of every member of their shards, which are read once."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for number in np.unique(self._rows["shard"]):
+            digest.update(shard_hash(self._shards[number].url).encode())
+        return digest.hexdigest()
+
     def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:
         extension = IMAGES[self._rows[row]["format"]]
         data = self._read(row, "image", extension)
@@ -241,6 +247,9 @@ class TarIndex:
     def _read(self, row: int, part: str, extension: str) -> bytes:
         entry = self._rows[row]
         offset, length = int(entry[f"{part}_o"]), int(entry[f"{part}_l"])
+        if length > (most := MAX_IMAGE_BYTES if part == "image" else MAX_LINE_BYTES):
+            msg = f"{self.where(row, extension)}: {length} bytes; at most {most} are read"
+            raise ShardError(msg)
         data = self._store(int(entry["shard"])).read(offset, length)
         if len(data) != length:
             msg = f"{self.where(row, extension)}: byte {offset}: expected {length} bytes, found {len(data)}"

@@ -11,11 +11,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.text import printable
 from emo_lightning.data.stores import ByteStore
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
 _READ_AHEAD = 1 << 20
+_LONGEST_EXTENSION = 1 << 20
+"""Bytes of one extended header: a path has 4,096 at most."""
+_LONGEST_PATH = 4096
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd", b"PK": "zip"}
@@ -65,6 +69,9 @@ def scan_tar(store: ByteStore, name: str) -> Iterator[Member]:
             msg = f"{name}: byte {position}: truncated: member {info.name!r} needs {end} bytes, the file has {store.size}"
             raise ShardError(msg)
         if extension:
+            if size > _LONGEST_EXTENSION:
+                msg = f"{name}: byte {position}: an extended header of {size} bytes; at most {_LONGEST_EXTENSION}"
+                raise ShardError(msg)
             body = _read(store, name, data, size, "an extended header")
             if info.type == tarfile.GNUTYPE_LONGNAME:
                 once["path"] = _text(body.rstrip(b"\0"), name, data)
@@ -72,6 +79,9 @@ def scan_tar(store: ByteStore, name: str) -> Iterator[Member]:
                 (always if info.type == tarfile.XGLTYPE else once).update(_pax_records(body, name, data))
         else:
             path = once.get("path") or always.get("path") or info.name
+            if fault := _name_fault(path):
+                msg = f"{name}: byte {position}: member {path[:80]!r} {fault}"
+                raise ShardError(msg)
             if info.type in _REGULAR and "GNU.sparse.major" not in once:
                 yield Member(path, started, data, size)
             elif info.type != tarfile.DIRTYPE:
@@ -130,11 +140,12 @@ def _pax_records(data: bytes, name: str, offset: int) -> dict[str, str]:
     records: dict[str, str] = {}
     position = 0
     while position < len(data):
-        blank = data.find(b" ", position)
-        digits = data[position:blank] if blank > 0 else b""
+        # No header of 1 MiB has a record whose length takes more digits.
+        blank = data.find(b" ", position, position + 10)
+        digits = data[position:blank] if blank > position else b""
         length = int(digits) if digits.isdigit() else 0
         record = data[blank + 1 : position + length]
-        if not record.endswith(b"\n") or b"=" not in record or position + length > len(data):
+        if length <= len(digits) or not record.endswith(b"\n") or b"=" not in record or position + length > len(data):
             msg = f"{name}: byte {offset + position}: corrupted PAX header; found {data[position : position + 32]!r}"
             raise ShardError(msg)
         key, _, value = record[:-1].partition(b"=")
@@ -142,6 +153,18 @@ def _pax_records(data: bytes, name: str, offset: int) -> dict[str, str]:
             records[key.decode()] = _text(value, name, offset + position)
         position += length
     return records
+
+
+def _name_fault(path: str) -> str | None:
+    """Why a member's name is not one: it says where on a machine it goes, or holds what no name does."""
+    if len(path) > _LONGEST_PATH:
+        return f"has a name of {len(path)} characters; at most {_LONGEST_PATH}"
+    parts = path.removeprefix("./").rstrip("/").split("/")
+    if path.startswith("/") or ".." in parts:
+        return "leads out of the archive; expected a name without '..' and without a leading '/'"
+    # Blanks and dots are checked where a sample's key is made of it; `..` inside a part is no step.
+    active = printable(path) != path or "\n" in path or "\t" in path
+    return "holds a control, bidirectional or undecodable character" if active else None
 
 
 def _text(data: bytes, name: str, offset: int) -> str:
@@ -156,7 +179,7 @@ def _size(pax: str | None, size: int, name: str, offset: int) -> int:
     """A PAX record may override the header's size (files above 8 GiB)."""
     if pax is None:
         return size
-    if not (pax.isascii() and pax.isdigit()):
-        msg = f"{name}: byte {offset}: corrupted PAX header: size {pax!r} is not a number"
+    if not (pax.isascii() and pax.isdigit() and len(pax) < 20):
+        msg = f"{name}: byte {offset}: corrupted PAX header: size {pax[:40]!r} is not a number of fewer than 20 digits"
         raise ShardError(msg)
     return int(pax)

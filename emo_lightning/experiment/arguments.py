@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +72,13 @@ def argument_keys(name: str) -> list[str]:
 def problems(stage: Stage) -> list[str]:
     """Everything that is wrong with a stage's arguments: a line each, with the key, what was found, and what is allowed."""
     # Before the first thing is imported that a setting names.
-    if unsafe := [*named_classes(stage.config), *unresolved(stage.config), *secrets(stage.config)]:
-        return unsafe
+    if refused := [
+        *named_classes(stage.config),
+        *unresolved(stage.config),
+        *secrets(stage.config),
+        *_not_finite(stage.config),
+    ]:
+        return refused
     parser = parser_of(stage.kind)
     if isinstance(find_kind(stage.kind), TrainerKind):
         # jsonargparse passes over anything else without a word.
@@ -88,6 +95,18 @@ def problems(stage: Stage) -> list[str]:
     except Exception as error:
         return explain_arguments(parser, stage.config, error)
     return list(parsed_classes(found, stage.config))
+
+
+def _not_finite(value: object, at: str = "") -> Iterator[str]:
+    """Settings that are NaN or infinite: the comparisons that check a range let NaN pass."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _not_finite(one, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, list | tuple):
+        for n, one in enumerate(value):
+            yield from _not_finite(one, f"{at}[{n}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{at}: found {value}; allowed: a finite number"
 
 
 def check(stage: Stage) -> None:

@@ -40,9 +40,13 @@ def execute(stage: Stage) -> None:
     for verb in kind.verbs:
         match verb:
             case "fit":
+                from emo_lightning.experiment.cut_short import watch
+
+                keeper = watch(cli.trainer, last)
                 cli.trainer.fit(
                     cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True
                 )
+                keeper.check(cli.trainer)
                 _write_training(stage, cli)
             case "test":
                 cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False, weights_only=True)

@@ -44,8 +44,8 @@ _Loader.add_implicit_resolver(
 def parse_value(text: str) -> object:
     """A value of the command line, as it would stand in a file; what is not YAML is text."""
     try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return files.parse_yaml(text, "the value", ExperimentError, _Loader)
+    except ExperimentError:
         return text
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from emo_lightning.experiment.files import ExperimentError
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule, LightningModule
 
 T = TypeVar("T")
+
+Role = Literal["tars", "weights", "bundle", "cache", "probe", "file", "run"]
+"""What an argument names: tars or files of records, a model (folder or id), a bundle, a feature cache, a probe stage's folder, any other
+file, or the run itself (a page about it has no input of its own)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class TrainerKind:
     """What the Trainer does, in order."""
     divisible: bool = False
     """Whether its network is worth dividing among GPUs (`strategy: fsdp`); one that is not is copied to each (DDP)."""
+    reads: Mapping[str, Role] = field(default_factory=dict)
+    """Arguments that name what the stage is made from, dotted: their content is part of its identity, their paths are not. A mapping
+    stands for all its values; `*` for every key on the way."""
     shared: str = ""
     """A module, or "module:function" to call, that the process of the run loads once; its stages are forked from it."""
 
@@ -74,6 +81,8 @@ class FunctionKind:
 
     target: str
     """ "module:function": the YAML's keys are its arguments, without `out`."""
+    reads: Mapping[str, Role] = field(default_factory=dict)
+    """As those of a `TrainerKind`."""
 
     def function(self) -> Callable[..., None]:
         """Import the function.
@@ -92,53 +101,82 @@ Kind = TrainerKind | FunctionKind
 
 _BACKBONE = "emo_lightning.models.preload:preload"
 
+_TRAINED_ON: dict[str, Role] = {"data.train": "tars", "data.val": "tars"}
+_ASKED: dict[str, Role] = {"model.backbone.path": "weights", "data.sets": "tars"}
+_CACHED: dict[str, Role] = {"data.train": "cache", "data.val": "cache", "data.test": "cache", "data.extra": "cache"}
+_ARMS: dict[str, Role] = {"predictions": "file", "references": "tars", "train": "tars", "clip": "weights"}
+_SPACE: dict[str, Role] = {"embeddings": "file", "references": "tars"}
+
 KINDS: dict[str, Kind] = {
-    "world": FunctionKind("data_prep.demo.prepare:world_stage"),
+    "world": FunctionKind("data_prep.demo.prepare:world_stage", {"config": "file"}),
     "world_tars": FunctionKind("data_prep.demo.world_tars:world_tars_stage"),
-    "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage"),
-    "tiny_clip": FunctionKind("emo_lightning.stages.tiny_models:tiny_clip_stage"),
-    "clip": TrainerKind("emo_lightning.tasks.clip:CLIPTask", "emo_lightning.data.pairs:PairDataModule"),
+    "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage", {"tars": "tars"}),
+    "tiny_clip": FunctionKind("emo_lightning.stages.tiny_models:tiny_clip_stage", {"tars": "tars"}),
+    "clip": TrainerKind(
+        "emo_lightning.tasks.clip:CLIPTask",
+        "emo_lightning.data.pairs:PairDataModule",
+        reads={"model.path": "weights", **_TRAINED_ON},
+    ),
     "sft": TrainerKind(
         "emo_lightning.tasks.sft:SFTTask",
         "emo_lightning.data.conversations:ConversationDataModule",
         divisible=True,
+        reads={"model.backbone.path": "weights", **_TRAINED_ON},
         shared=_BACKBONE,
     ),
     "predict": TrainerKind(
         "emo_lightning.tasks.predict:PredictTask",
         "emo_lightning.data.questions:QuestionDataModule",
         ("test",),
+        reads=_ASKED,
         shared=_BACKBONE,
     ),
     "features": TrainerKind(
         "emo_lightning.tasks.features:FeatureTask",
         "emo_lightning.data.questions:QuestionDataModule",
         ("test",),
+        reads=_ASKED,
         shared=_BACKBONE,
     ),
-    "des": TrainerKind("emo_lightning.tasks.des:DESTask", "emo_lightning.data.feature_module:FeatureDataModule"),
+    "des": TrainerKind(
+        "emo_lightning.tasks.des:DESTask",
+        "emo_lightning.data.feature_module:FeatureDataModule",
+        reads={"model.backbone.path": "weights", **_CACHED},
+    ),
     "des_online": TrainerKind(
-        "emo_lightning.tasks.des:DESTask", "emo_lightning.data.labelled:LabelledDataModule", shared=_BACKBONE
+        "emo_lightning.tasks.des:DESTask",
+        "emo_lightning.data.labelled:LabelledDataModule",
+        reads={"model.backbone.path": "weights", **_TRAINED_ON},
+        shared=_BACKBONE,
     ),
     "probe": TrainerKind(
         "emo_lightning.tasks.probe:ProbeTask",
         "emo_lightning.data.feature_module:FeatureDataModule",
         ("fit", "test"),
+        reads={"model.des_head": "weights", **_CACHED},
         shared="pandas",
     ),
-    "table5": FunctionKind("emo_lightning.stages.tables:table5_stage"),
-    "table6": FunctionKind("emo_lightning.stages.tables:table6_stage"),
-    "mds": FunctionKind("emo_lightning.stages.tables:mds_stage"),
-    "panel": FunctionKind("emo_lightning.stages.tables:panel_stage"),
-    "calibration": FunctionKind("emo_lightning.stages.robustness:calibration_stage"),
-    "cross_dataset": FunctionKind("emo_lightning.stages.robustness:cross_dataset_stage"),
-    "faithfulness": FunctionKind("emo_lightning.stages.robustness:faithfulness_stage"),
-    "bundle": FunctionKind("emo_lightning.stages.bundle:bundle_stage"),
-    "des_retrieval": FunctionKind("emo_lightning.stages.des_space:retrieval_stage"),
-    "des_distance": FunctionKind("emo_lightning.stages.des_space:distance_stage"),
-    "des_interpolation": FunctionKind("emo_lightning.stages.des_space:interpolation_stage"),
-    "des_stability": FunctionKind("emo_lightning.stages.des_space:stability_stage"),
-    "report": FunctionKind("emo_lightning.stages.tables:report_stage"),
+    "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", _ARMS),
+    "table6": FunctionKind("emo_lightning.stages.tables:table6_stage", {"probes": "probe"}),
+    "mds": FunctionKind("emo_lightning.stages.tables:mds_stage", _SPACE),
+    "panel": FunctionKind("emo_lightning.stages.tables:panel_stage", {"predictions": "file", "references": "tars"}),
+    "calibration": FunctionKind("emo_lightning.stages.robustness:calibration_stage", {"predictions": "file", "sets": "tars"}),
+    "cross_dataset": FunctionKind(
+        "emo_lightning.stages.robustness:cross_dataset_stage",
+        {"predictions": "file", "sets.*.references": "tars", "trained_on": "tars"},
+    ),
+    "faithfulness": FunctionKind(
+        "emo_lightning.stages.robustness:faithfulness_stage",
+        {"model": "bundle", "references": "tars", "boxes": "file"},
+    ),
+    "bundle": FunctionKind(
+        "emo_lightning.stages.bundle:bundle_stage", {"backbone": "weights", "head": "weights", "probe": "weights"}
+    ),
+    "des_retrieval": FunctionKind("emo_lightning.stages.des_space:retrieval_stage", _SPACE),
+    "des_distance": FunctionKind("emo_lightning.stages.des_space:distance_stage", _SPACE),
+    "des_interpolation": FunctionKind("emo_lightning.stages.des_space:interpolation_stage", _SPACE),
+    "des_stability": FunctionKind("emo_lightning.stages.des_space:stability_stage", {"models": "bundle", "references": "tars"}),
+    "report": FunctionKind("emo_lightning.stages.tables:report_stage", {"run_dir": "run"}),
 }
 
 

@@ -17,11 +17,13 @@ import time
 from datetime import datetime
 
 from emo_lightning.core.errors import UserError, explain_error
+from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.identity import SIDECAR
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
-from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.status import read_status
 
 _LAUNCHER_VARIABLES = {
@@ -45,12 +47,18 @@ _SOCKET_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 """Bytes of a folder's path that leave room for a socket's: its address is that of C, of 108 bytes."""
 
 
+CUT_SHORT = 75
+"""Exit code of a stage that ended in good order, but before its end (BSD's EX_TEMPFAIL)."""
+
+
 class StageFailedError(UserError, RuntimeError):
     """A stage ended with an error, which its process has printed."""
 
     @classmethod
     def from_exit_code(cls, stage: Stage, code: int) -> StageFailedError:
         """The error for a stage whose process has ended so; a negative code is the signal that killed it."""
+        if code == CUT_SHORT:
+            return cls(f"stage {stage.name!r} was cut short and is not complete; the same command goes on there")
         how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
         how += " (is there enough memory?)" if code == -signal.SIGKILL else ""
         error = cls(f"stage {stage.name!r} {how}; its files are in {stage.out}, the same command goes on there")
@@ -115,7 +123,7 @@ def wait_for_rank_zero(stage: Stage, since: float) -> None:
         fresh = bool(status) and datetime.fromisoformat(status["started"]).timestamp() > since - 60
         if fresh and status["status"] == "complete":
             return
-        if fresh and status["status"] == "failed":
+        if fresh and status["status"] in ("failed", "cut short"):
             msg = f"stage {stage.name!r} failed on rank 0"
             raise StageFailedError(msg)
         time.sleep(1)
@@ -215,6 +223,7 @@ def run_stage(stage: Stage) -> int:
     # Seconds; its own 90 are long to wait for "no network".
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "20")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    HASHES.keep_in(stage.out.parent / SIDECAR)
     make_socket_folder()
     # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
     temporary = stage.out / ".tmp"
@@ -224,6 +233,12 @@ def run_stage(stage: Stage) -> int:
         execute(stage)
     except KeyboardInterrupt:
         return 130
+    except StageCutShortError as cut:
+        print(f"stage {stage.name!r}: {cut}", file=sys.stderr)
+        return CUT_SHORT
+    except SystemExit as end:
+        # Lightning's own answer to SIGTERM, which has no code: nothing of it says that the stage was done.
+        return end.code if isinstance(end.code, int) and end.code else 128 + signal.SIGTERM
     except Exception as error:
         return explain_error(error, command, f"stage {stage.name!r}: ")
     return 0

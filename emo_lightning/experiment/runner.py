@@ -18,7 +18,9 @@ from emo_lightning.core.files import write_text
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of
 from emo_lightning.experiment.processes import (
+    CUT_SHORT,
     StageFailedError,
     check_process_count,
     run_in_process,
@@ -27,7 +29,7 @@ from emo_lightning.experiment.processes import (
 )
 from emo_lightning.experiment.resolve import Experiment
 from emo_lightning.experiment.stage import Stage
-from emo_lightning.experiment.status import check_not_stale, is_complete, write_config, write_status
+from emo_lightning.experiment.status import Status, check_not_stale, is_complete, write_config, write_status
 
 console = Console(highlight=False)
 
@@ -54,7 +56,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
         if ranks.world_size == 1:
             check_process_count(stage)
     with _locked(experiment.dir, ranks):
-        done = {s.name for s in chosen if is_complete(s)}
+        done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
         check_not_stale(chosen, done)
         if len(done) < len(chosen):
             # A page about a run that goes on is about an older run.
@@ -92,16 +94,26 @@ def _locked(run_dir: Path, ranks: Ranks) -> Iterator[None]:
 
 def _run_stage(stage: Stage, number: int, ranks: Ranks) -> None:
     started = time.time()
+    inputs: Inputs = {}
     if ranks.rank == 0:
+        inputs = inputs_of(stage)
         write_config(stage)
-        write_status(stage, "running", started)
+        write_status(stage, "running", started, inputs)
     elif runs_on_one_rank(stage):
         wait_for_rank_zero(stage, started)
         return
     code = run_in_process(stage, number, ranks)
+    changed = None
     if ranks.rank == 0:
-        write_status(stage, "complete" if code == 0 else "failed", started)
+        if code == 0 and (changed := first_changed(inputs, now := inputs_of(stage))) is None:
+            # A model of the hub may have been downloaded in between.
+            inputs = now
+        status: Status = "cut short" if code == CUT_SHORT else "failed" if code or changed else "complete"
+        write_status(stage, status, started, inputs)
     if code in (-signal.SIGINT, 130):
         raise KeyboardInterrupt
     if code != 0:
         raise StageFailedError.from_exit_code(stage, code)
+    if changed:
+        msg = f"stage {stage.name!r}: what {changed} names was changed while it ran; delete {stage.out} to make it anew"
+        raise StageFailedError(msg)

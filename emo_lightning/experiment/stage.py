@@ -17,14 +17,19 @@ _PLACEMENT_KEYS = (
     "num_workers",
     "enable_progress_bar",
     "benchmark",
+    "max_time",
 )
-"""Keys that say where a stage runs, not what it computes: a finished stage stays finished when they change."""
+"""Keys that say where a stage runs and how long one start may take, not what it computes: it stays finished when they change."""
 
 
 RENAMED_CLASSES = {"emo_lightning.tasks.samples.SampleLogger": "emo_lightning.tasks.sample_logger.SampleLogger"}
 """`class_path` of older releases -> what it is now. YAML of theirs still runs, and a run that they made is still found complete."""
 
 _FIRST_NAMES = {new: old for old, new in RENAMED_CLASSES.items()}
+
+
+class StageCutShortError(Exception):
+    """The stage ended in good order, but before its end: something other than its own settings of length stopped it."""
 
 
 @dataclass

@@ -16,7 +16,8 @@ import yaml
 
 from emo_lightning.core.files import parse_yaml, read_object, write_text
 from emo_lightning.experiment.files import ROOT, ExperimentError
-from emo_lightning.experiment.stage import Stage, computed_settings, first_difference
+from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of, settings_of
+from emo_lightning.experiment.stage import Stage, first_difference
 
 CONFIG_FILE = "config.yaml"
 STATUS_FILE = "stage.json"
@@ -54,13 +55,17 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def write_status(stage: Stage, status: Literal["running", "complete", "failed"], started: float) -> None:
+Status = Literal["running", "complete", "cut short", "failed"]
+
+
+def write_status(stage: Stage, status: Status, started: float, inputs: Inputs) -> None:
     """Write `stage.json`.
 
     Args:
         stage: that is running or has ended.
         status: of it.
         started: seconds since the epoch.
+        inputs: what its inputs hold.
     """
     entry = {
         "stage": stage.name,
@@ -73,8 +78,14 @@ def write_status(stage: Stage, status: Literal["running", "complete", "failed"],
         "seconds": round(time.time() - started, 1),
         "commit": _commit(),
         "command": shlex.join(["emo", *sys.argv[1:]]),
+        **_identity(stage, inputs),
     }
     write_text(stage.out / STATUS_FILE, json.dumps(entry, indent=2) + "\n")
+
+
+def _identity(stage: Stage, inputs: Inputs) -> dict[str, object]:
+    """What a later run compares."""
+    return {"run_dir": str(stage.out.parent), "inputs": inputs}
 
 
 def _commit() -> str | None:
@@ -87,27 +98,81 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def is_complete(stage: Stage) -> bool:
-    """Whether the stage is done.
+def is_complete(stage: Stage, *, look_inside: bool = True) -> bool:
+    """Whether the stage is done, with these settings, on what its inputs hold now.
+
+    Args:
+        stage: resolved.
+        look_inside: compare what its inputs hold; one rank does so for all.
 
     Raises:
-        ExperimentError: other settings have begun it.
+        ExperimentError: other settings, or inputs with other content, have begun it.
     """
     status, saved = read_status(stage), stage.out / CONFIG_FILE
     if not status or not saved.exists():
         return False
-    if status.get("config_sha256") != stage.digest:
-        if status.get("status") != "complete" and {path.name for path in stage.out.iterdir()} <= _RUNNER_FILES:
-            return False  # It failed before it made anything: the settings may be mended.
-        old, new = _read_config(saved), {"run": stage.kind, **stage.config}
-        difference = first_difference(computed_settings(old), computed_settings(new)) or "the kind of stage"
+    complete = status.get("status") == "complete"
+    if not complete and {path.name for path in stage.out.iterdir()} <= _RUNNER_FILES:
+        return False  # It failed before it made anything: the settings may be mended.
+    old = _read_config(saved)
+    kind = str(old.pop("run"))
+    there, here = str(status.get("run_dir") or _old_run_dir(stage)), str(stage.out.parent)
+    difference = "the kind of stage" if kind != stage.kind else None
+    difference = difference or first_difference(settings_of(kind, old, there), settings_of(kind, stage.config, here))
+    if difference:
         msg = f"{stage.out} was made with other settings ({difference}); choose another --name, or delete {stage.out} to make it anew"
         raise ExperimentError(msg)
-    return status.get("status") == "complete"
+    if look_inside:
+        _check_inputs(stage, status, complete)
+    return complete
+
+
+def _check_inputs(stage: Stage, status: dict[str, Any], complete: bool) -> None:
+    """Hold the inputs against those that the stage was made, or begun, from."""
+    now = inputs_of(stage)
+    noted = status.get("inputs")
+    if not isinstance(noted, dict):
+        done = "taken as complete" if complete else "it goes on"
+        print(
+            f"note: {stage.out} was made by a version that noted no content of its inputs: {done}; from now on they are compared",
+            file=sys.stderr,
+        )
+        write_text(stage.out / STATUS_FILE, json.dumps({**status, **_identity(stage, now)}, indent=2) + "\n")
+        return
+    changed = first_changed(noted, now)
+    if changed is None:
+        if lost := [key for key, value in now.items() if value is None and noted[key] is not None]:
+            print(f"note: {stage.out}: {lost[0]} cannot be read any more, and is not compared", file=sys.stderr)
+        return
+    if not complete:
+        # What it holds is for none to read as if it were whole.
+        for mark in stage.out.glob("*/index-*.json"):
+            mark.unlink()
+    was = "made from" if complete else "begun on"
+    msg = (
+        f"{stage.out} was {was} other content of {changed} ({_value(stage, changed)}): what it names has changed since, or is another "
+        f"thing; put it back, choose another --name, or delete {stage.out} to make it anew"
+    )
+    raise ExperimentError(msg)
+
+
+def _value(stage: Stage, key: str) -> str:
+    found: Any = stage.config
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return "not given now" if found is None else str(found)[:100]
+
+
+def _old_run_dir(stage: Stage) -> str:
+    """Where the run lay when version 0.2.0 wrote it: the folder that its `experiment.yaml` names."""
+    try:
+        return str(parse_yaml((stage.out.parent / "experiment.yaml").read_text(encoding="utf-8"), "", ExperimentError)["dir"])  # type: ignore[index]
+    except (OSError, ExperimentError, UnicodeDecodeError, KeyError, TypeError):
+        return str(stage.out.parent)
 
 
 def check_not_stale(stages: Sequence[Stage], complete: set[str]) -> None:
-    """Refuse a finished stage that stands on one that is, or will be, made anew.
+    """Refuse a finished stage that stands on one that will be made anew.
 
     Args:
         stages: in order.
@@ -121,8 +186,6 @@ def check_not_stale(stages: Sequence[Stage], complete: set[str]) -> None:
         for earlier in stages[:n]:
             if later.name not in complete or not (f"{earlier.out}/" in named or f'{earlier.out}"' in named):
                 continue
-            if earlier.name not in complete or str(read_status(earlier).get("finished")) > str(
-                read_status(later).get("started")
-            ):
+            if earlier.name not in complete:
                 msg = f"{later.out} was made from an older {earlier.out}; delete it too, so that it is made anew, or choose another --name"
                 raise ExperimentError(msg)

@@ -71,7 +71,8 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
         device: torch device.
 
     Raises:
-        EmbedError: `out` is the folder of the tars or holds embeddings of another model, or two shards have the same name.
+        EmbedError: `out` is the folder of the tars or holds embeddings of another model or of other tars, or two shards have the
+            same name.
     """
     index = TarIndex.open(list(paths))
     shards = index.shards
@@ -86,7 +87,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
     forget_job_variables()
     ranks = Ranks.from_environment()
     _check_model(out, model, ranks.rank, any((out / name).exists() for name in names))
-    mine = [s for s in shards[ranks.rank :: ranks.world_size] if not (out / Path(s.path).name).exists()]
+    mine = [s for s in shards[ranks.rank :: ranks.world_size] if not _is_finished(index, s, out / Path(s.path).name)]
     if mine:
         net = EmotionModel(model, device)
         for shard in mine:
@@ -108,6 +109,29 @@ def _check_model(out: Path, model: Path, rank: int, begun: bool) -> None:
         raise EmbedError(msg)
     # Every rank writes the same, and two may do so at once.
     write_text(made_by, json.dumps({"weights": weights}) + "\n", writer=rank)
+
+
+def _is_finished(index: TarIndex, shard: ShardRange, target: Path) -> bool:
+    """Whether the shard has been embedded already.
+
+    Raises:
+        EmbedError: another tar of this name was, with other images or records.
+    """
+    if not target.exists():
+        return False
+    made = TarIndex.open(target, check_sha256=False)
+    same = len(made) == shard.stop - shard.start and all(
+        made.key(n) == index.key(row)
+        and made.record_bytes(n) == index.record_bytes(row)
+        and made.image_bytes(n) == index.image_bytes(row)
+        for n, row in enumerate(range(shard.start, shard.stop))
+    )
+    if not same:
+        msg = (
+            f"{target} was made from another tar than {shard.path}, which has changed since; remove it, or choose another --out"
+        )
+        raise EmbedError(msg)
+    return True
 
 
 def _embed_shard(index: TarIndex, shard: ShardRange, target: Path, net: EmotionModel, batch_size: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.hub import cache_only
+from emo_lightning.core.model_loading import foreign_files, load_whole, quiet_library, read_model_config
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,33 +60,14 @@ class ClipScorer:
             ClipError: not a CLIP checkpoint, or weights are missing in it.
             HubError: neither a folder nor an id that the hub or its cache has.
         """
-        from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel
+        from transformers import AutoImageProcessor, AutoTokenizer
 
+        what = f"clip={name!r}"
+        model = load_clip(name, what, ClipError)
         cached = cache_only(name)
-        try:
-            config = AutoConfig.from_pretrained(name, local_files_only=cached)
-            if config.model_type != "clip":
-                msg = f"clip={name!r} holds a model of type {config.model_type!r}; expected 'clip' (transformers' CLIPModel)"
-                raise ClipError(msg)
-            model, info = cast(
-                "tuple[CLIPModel, dict[str, list[str]]]",  # as output_loading_info makes it
-                CLIPModel.from_pretrained(name, output_loading_info=True, local_files_only=cached),
-            )
-            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=cached)
-            image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=cached)
-        except ClipError:
-            raise
-        # Nothing but the files of the folder is an argument of these calls; where they are damaged anything may be raised.
-        except Exception as error:
-            if "out of memory" in str(error):
-                raise
-            # What transformers says runs over several lines.
-            msg = f"clip={name!r} cannot be loaded: {' '.join(str(error).split())}"
-            raise ClipError(msg) from None
-        if info["missing_keys"]:
-            # transformers would fill these with noise and only warn.
-            msg = f"clip={name!r} lacks weights: {sorted(info['missing_keys'])[:5]}"
-            raise ClipError(msg)
+        with quiet_library(), foreign_files(f"{what} cannot be loaded", ClipError):
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=cached, trust_remote_code=False)
+            image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=cached, trust_remote_code=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         # torch's own `to`: the types of transformers' wrapper take a model alone.
         return cls(torch.nn.Module.to(model, device), tokenizer, image_processor, batch_size)
@@ -118,6 +101,36 @@ class ClipScorer:
     def image_text(self, images: Sequence[Image], texts: Sequence[str]) -> list[float]:
         """(cos + 1)/2 of each pair, 0–1."""
         return cosine01(self.images(images), self.texts(texts))
+
+
+def load_clip(name: str, what: str, error: type[UserError]) -> CLIPModel:
+    """The CLIP of a folder or hub id, whole; no code that stands in the folder is run.
+
+    Args:
+        name: folder or hub id.
+        what: names it, for messages.
+        error: what is raised.
+
+    Raises:
+        UserError: of the type `error`: not a CLIP, not whole, or without its tokenizer's settings.
+        HubError: neither a folder nor an id that the hub or its cache has.
+    """
+    from transformers import CLIPModel, PreTrainedConfig
+
+    cached = cache_only(name)
+    if (folder := Path(name)).is_dir():
+        settings = read_model_config(folder, error)
+    else:
+        with foreign_files(f"{what} cannot be loaded", error):
+            settings, _ = PreTrainedConfig.get_config_dict(name, local_files_only=cached)
+    if settings.get("model_type") != "clip":
+        msg = f"{what} holds a model of type {settings.get('model_type')!r}; expected 'clip' (transformers' CLIPModel)"
+        raise error(msg)
+    if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+        # transformers would take another tokenizer's special tokens, in silence.
+        msg = f"{what}: {folder / 'tokenizer_config.json'}: no such file; a CLIP's folder has one"
+        raise error(msg)
+    return load_whole(CLIPModel.from_pretrained, name, what, error, kind=CLIPModel, local_files_only=cached)
 
 
 def cosine01(first: Tensor, second: Tensor) -> list[float]:

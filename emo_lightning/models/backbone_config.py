@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,7 +28,7 @@ class LoRA:
     """Regular expression on module names; null takes all linear layers of the parts that train."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0:
+        if self.rank < 1 or not 0 < self.alpha < math.inf:
             msg = f"lora: found rank {self.rank} and alpha {self.alpha}; expected both to be 1 or more"
             raise BackboneError(msg)
         if not 0 <= self.dropout < 1:

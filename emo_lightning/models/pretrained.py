@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +11,7 @@ from torch import nn
 from emo_lightning.core.hub import HubError, cache_only
 from emo_lightning.core.model_folders import hub_snapshot
 from emo_lightning.core.model_loading import foreign_files, load_whole, quiet_library, read_model_config
-from emo_lightning.core.weight_files import check_weight_files, tensor_headers, weight_files
+from emo_lightning.core.weight_files import check_weight_files
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError
 from emo_lightning.models.families import Family, FamilyError, Processor, family_of
 from emo_lightning.models.families.base import PixelLimits
@@ -48,10 +46,6 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
         msg = f"{what}: {error}"
         raise BackboneError(msg) from None
     kind = family.model_class()
-    folder = Path(path) if Path(path).is_dir() else hub_snapshot(path)
-    # What the cache lacks of an id, the hub still gives, if it can be asked.
-    if folder is not None and (local or weight_files(folder)):
-        check_claims(kind, folder, what)
     quantization = None
     if config.tuning == "qlora":
         quantization = BitsAndBytesConfig(
@@ -66,6 +60,7 @@ def load_model(config: BackboneConfig, path: str) -> tuple[PreTrainedModel, Fami
         path,
         what,
         BackboneError,
+        kind=kind,
         dtype=config.dtype,
         attn_implementation=config.attention,
         quantization_config=quantization,
@@ -94,51 +89,6 @@ def _settings(path: str) -> tuple[bool, dict[str, object]]:
     with foreign_files(f"backbone {path!r} is neither a model folder nor an id that the hub gives", BackboneError):
         settings, _ = PreTrainedConfig.get_config_dict(path, local_files_only=local)
     return local, settings
-
-
-def check_claims(kind: type[PreTrainedModel], folder: Path, what: str) -> None:
-    """Refuse a model whose `config.json` asks for more than its files hold, before memory is taken or time is spent for it.
-
-    Args:
-        kind: its class.
-        folder: with its files, each whole.
-        what: names the model, for messages.
-
-    Raises:
-        BackboneError: names the file.
-    """
-    settings = read_model_config(folder, BackboneError)
-    where = f"{what}: {folder / 'config.json'}"
-    files = weight_files(folder)
-    if not files:
-        msg = f"{what}: no weights (*.safetensors) in {folder}: a download that did not end, or a copy that left them out"
-        raise BackboneError(msg)
-    unpacked = [file for file in files if file.suffix == ".safetensors"]
-    tensors = [header for file in unpacked for header in tensor_headers(file, BackboneError).values()]
-    packed = [file.stat().st_size for file in files if file not in unpacked]
-    # A .bin does not say how many tensors it has without being opened, but each takes some bytes.
-    most = max(len(tensors), *(size // 64 for size in packed), 0) if packed else len(tensors)
-    if deep := next(((key, value) for key, value in _depths(settings) if value > most), None):
-        msg = f"{where}: key {deep[0]!r}: found {deep[1]:,}; its files hold {most:,} tensors in all"
-        raise BackboneError(msg)
-    with quiet_library(), foreign_files(f"{where}: gives no model", BackboneError), torch.device("meta"):
-        assert kind.config_class is not None
-        model = kind(kind.config_class.from_dict(settings))
-    asked = sum(parameter.numel() for parameter in model.parameters())
-    # Two of four bits fit into a byte, which is what a quantised checkpoint counts.
-    held = sum(2 * header.numbers for header in tensors) + sum(2 * size for size in packed)
-    if asked > held:
-        msg = f"{where}: asks for a model of {asked:,} weights; the files beside it hold {held // 2:,}"
-        raise BackboneError(msg)
-
-
-def _depths(settings: Mapping[str, object]) -> Iterator[tuple[str, int]]:
-    """Every number of layers in a `config.json`, by its key."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _depths(value)
-        elif isinstance(value, int) and re.search("layers|depth|blocks|stages|experts", key) and not key.startswith("max_"):
-            yield key, value
 
 
 def _check_quantization(model: nn.Module, family: Family) -> None:

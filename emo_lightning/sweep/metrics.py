@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import parse_json
+from emo_lightning.core.files import MAX_OBJECT_BYTES
+from emo_lightning.core.foreign import decode_json, read_capped
 from emo_lightning.experiment.stage import Stage
 
 _PAGE = "page.json"
@@ -67,7 +68,7 @@ def _version(path: Path) -> int:
 
 
 def _json(path: Path) -> object:
-    return parse_json(path.read_bytes(), path)
+    return decode_json(read_capped(path, MAX_OBJECT_BYTES), path, on_constant=float)
 
 
 def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import shlex
@@ -12,7 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from emo_lightning.core.files import write_json
+from pydantic import TypeAdapter, ValidationError
+
+from emo_lightning.core.files import read_object, write_json
+from emo_lightning.core.records import describe
 from emo_lightning.experiment.classes import ALLOWED, allowed_packages
 from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import Sweep
@@ -79,10 +81,17 @@ def read_run(folder: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, RecursionError, TypeError) as error:
+        run = TypeAdapter(Run).validate_python(read_object(path, error=SweepError))
+    except SweepError as error:
         msg = f"{path}: no record of a run: {error}; delete {folder} to make it anew"
         raise SweepError(msg) from None
+    except ValidationError as error:
+        msg = f"{path}: no record of a run: {describe(error)}; delete {folder} to make it anew"
+        raise SweepError(msg) from None
+    if run.name != folder.name:
+        msg = f"{path}: key 'name': found {run.name!r}, in the folder {folder.name!r}; delete {folder} to make it anew"
+        raise SweepError(msg)
+    return run
 
 
 def new_run(sweep: Sweep, folder: Path, values: Values) -> Run:

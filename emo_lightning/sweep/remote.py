@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from emo_lightning.core.files import parse_yaml
+from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.sweep.config import Sweep, locate
 from emo_lightning.sweep.metrics import figures, usable
 from emo_lightning.sweep.parameters import SweepError
@@ -115,18 +114,14 @@ def parse_trial(words: list[str]) -> tuple[Path, Values]:
     values: Values = {}
     for word in words:
         if word.startswith("{"):
-            try:
-                values |= json.loads(word)
-            except (ValueError, RecursionError) as error:
-                msg = f"--trial: {word!r} is no JSON: {error}"
-                raise SweepError(msg) from None
+            values |= object_of(decode_json(word, "--trial", SweepError), "--trial", SweepError)
         elif word.startswith("--"):
             key, equals, text = word[2:].partition("=")
             if not equals:
                 msg = f"--trial: {word!r}; expected --KEY=VALUE"
                 raise SweepError(msg)
             # The agent writes null as Python does.
-            values[key] = None if text == "None" else yaml.safe_load(text)
+            values[key] = None if text == "None" else parse_yaml(text, f"--trial: --{key}", SweepError)
     # They come from a server: its parameters are settings, none of the options that say where and with whose code.
     for key in values.keys() & {"allow-classes", "runs", "name", "only", "print_config", "print-config", "debug"}:
         msg = f"--trial: {key!r} is an option of `emo run`; a sweep varies settings alone"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.tasks.finite import NotFiniteError, all_finite, not_finite
 
 BatchT = TypeVar("BatchT")
 """One of the batches in `data/batches.py`."""
@@ -124,12 +125,15 @@ class Task(LightningModule, Generic[BatchT]):
 
     models_trained = 1
     """How many models share the sum; `train/loss` is their mean."""
+    some_may_diverge = False
+    """Whether a loss, a gradient or a weight that is not finite is no reason to stop: the task chooses among its models."""
 
     def __init__(self, optim: OptimConfig | None = None, seed: int = 0) -> None:
         super().__init__()
         self.optim = optim or OptimConfig()
         self.seed = seed
         self._items: Tensor | None = None
+        self._keys: list[str] = []
         self.val_loss = MeanMetric()
 
     def _step(self, batch: BatchT, stage: str) -> tuple[Tensor, Tensor]:
@@ -140,6 +144,8 @@ class Task(LightningModule, Generic[BatchT]):
     def training_step(self, batch: BatchT, batch_idx: int) -> Tensor:
         """One micro-batch; returns the loss that Lightning differentiates (a sum, see the class)."""
         total, count = self._step(batch, "train")
+        self._keys += _keys(batch)
+        self._check_loss(total, "train", self._keys)
         self._items = count.detach() if self._items is None else self._items + count.detach()
         average = total.detach() / count.clamp(min=1) / self.models_trained
         self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=max(1, int(count)))
@@ -150,6 +156,7 @@ class Task(LightningModule, Generic[BatchT]):
     def validation_step(self, batch: BatchT, batch_idx: int) -> None:
         """One batch of the validation set."""
         total, count = self._step(batch, "val")
+        self._check_loss(total, "val", _keys(batch))
         self.val_loss.update(total / count.clamp(min=1), count)
 
     def on_validation_epoch_end(self) -> None:
@@ -179,6 +186,42 @@ class Task(LightningModule, Generic[BatchT]):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.div_(items.to(parameter.grad.device).clamp(min=1))
+        self._check_finite_gradients()
+        self._keys = []
+
+    def _check_loss(self, total: Tensor, stage: str, keys: list[str]) -> None:
+        if not self.some_may_diverge and not bool(total.detach().isfinite()):
+            what = f"the {'loss' if stage == 'train' else 'validation loss'} is {float(total.detach())}"
+            raise NotFiniteError.at(what, self.global_step, keys)
+
+    def _check_finite_gradients(self) -> None:
+        plugin = self.trainer.precision_plugin
+        # Under float16 a gradient that overflows is how the scaler finds its scale: it leaves the step out itself.
+        scaled = isinstance(plugin, MixedPrecision) and plugin.scaler is not None
+        if self.some_may_diverge or scaled:
+            return
+        gradients = {name: p.grad for name, p in self.named_parameters() if p.requires_grad and p.grad is not None}
+        if not all_finite(gradients.values()):
+            bad = not_finite(gradients.items())
+            what = f"{len(bad)} of {len(gradients)} gradients are not finite, first: {bad[0]}"
+            raise NotFiniteError.at(what, self.global_step, self._keys)
+
+    def check_weights(self, weights: Mapping[str, object]) -> None:
+        """Refuse to write weights that are not finite.
+
+        Args:
+            weights: name -> tensor; anything else is passed over.
+
+        Raises:
+            NotFiniteError: names the first.
+        """
+        if not self.some_may_diverge and (bad := not_finite(weights.items())):
+            what = f"{len(bad)} of {len(weights)} weights are not finite, first: {bad[0]}; they are not saved"
+            raise NotFiniteError.at(what, self.global_step, self._keys)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Keep the last checkpoint whose weights are numbers: nothing has been written when this raises."""
+        self.check_weights(weights_of(checkpoint))
 
     def _check_gradients(self) -> None:
         silent = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
@@ -212,6 +255,13 @@ class Task(LightningModule, Generic[BatchT]):
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}
+
+
+def _keys(batch: object) -> list[str]:
+    """Ids of a batch's samples that are not fillers; PyTorch may move a batch, but leaves text alone."""
+    keys = batch.get("key", []) if isinstance(batch, Mapping) else []
+    fillers = batch["filler"].tolist() if keys and isinstance(batch, Mapping) else []
+    return [key for key, filler in zip(keys, fillers, strict=True) if not filler]
 
 
 def weights_of(checkpoint: dict[str, object]) -> dict[str, Tensor]:

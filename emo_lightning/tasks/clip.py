@@ -10,8 +10,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.hub import cache_only
+from emo_lightning.core.model_loading import foreign_files, quiet_library
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.protocols import PairSample
+from emo_lightning.metrics.clip import load_clip
 from emo_lightning.tasks.base import OptimConfig, Task
 
 
@@ -26,27 +29,18 @@ class CLIPTask(Task[PairBatch]):
 
     def __init__(self, path: str, optim: OptimConfig | None = None, seed: int = 0) -> None:
         super().__init__(optim, seed)
-        from transformers import AutoConfig, AutoProcessor, CLIPModel
+        from transformers import AutoProcessor
 
-        try:
-            found = AutoConfig.from_pretrained(path).model_type
-            if found != "clip":
-                msg = f"model of type {found!r}; expected 'clip'"
-                raise InputError(msg)
-            self.clip = CLIPModel.from_pretrained(path).train()
-            self.processor = AutoProcessor.from_pretrained(path)
-        # Nothing but the folder's files is an argument of these calls; where they hold other JSON than expected, what comes is raised.
-        except Exception as error:
-            if "out of memory" in str(error):
-                raise
-            msg = f"model.path={path!r} is no CLIP that can be read: {(str(error).splitlines() or [type(error).__name__])[0]}"
-            raise InputError(msg) from error
+        what = f"model.path={path!r}"
+        self.clip = load_clip(path, what, InputError).train()
+        with quiet_library(), foreign_files(f"{what} is no CLIP that can be read", InputError):
+            self.processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path), trust_remote_code=False)
 
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """For the data module (`ReadsPairs`): model inputs and fillers."""
-        images, texts, fillers = zip(*samples, strict=True)
+        images, texts, fillers, keys = zip(*samples, strict=True)
         inputs = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt", padding=True, truncation=True))
-        return {"inputs": inputs, "filler": torch.tensor(fillers)}
+        return {"inputs": inputs, "filler": torch.tensor(fillers), "key": list(keys)}
 
     @override
     def _step(self, batch: PairBatch, stage: str) -> tuple[Tensor, Tensor]:
@@ -56,6 +50,7 @@ class CLIPTask(Task[PairBatch]):
 
     def on_fit_end(self) -> None:
         """Write the model (rank 0)."""
+        self.check_weights(dict(self.named_parameters()))
         if self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir) / "model"
             self.clip.save_pretrained(folder)

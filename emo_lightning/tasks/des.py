@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
     ) -> None:
         super().__init__(optim or OptimConfig(lr=1e-3), seed)
         self.loss_weights = _loss_weights({"contrastive": contrastive_weight, "intensity": intensity_weight}, losses or {})
-        if contrastive_temperature <= 0:
+        if not 0 < contrastive_temperature < math.inf:
             msg = f"model.contrastive_temperature is {contrastive_temperature}; expected more than 0"
             raise InputError(msg)
         self.contrastive_temperature = contrastive_temperature
@@ -230,6 +231,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         state = weights_of(checkpoint)
         for name in [name for name in state if name.startswith("backbone.")]:
             del state[name]
+        super().on_save_checkpoint(checkpoint)
 
     def load_state_dict(self, state_dict: Mapping[str, object], strict: bool = True, assign: bool = False) -> _IncompatibleKeys:
         """Strict but for the frozen backbone, which checkpoints do not hold."""
@@ -258,6 +260,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         best = best_checkpoint(self.trainer)
         state = self.state_dict() if best is None else weights_of(read_checkpoint(best))
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
+        self.check_weights(head.state_dict())
         head.save_pretrained(folder)
         write_made_of(folder, self._made_of())
         rank_zero_info(f"DES head written to {folder} (weights: {best or 'last step'})")
@@ -281,11 +284,11 @@ def _loss_weights(own: dict[str, float], further: dict[str, float]) -> dict[str,
             allowed = sorted(DES_LOSSES.keys() - own.keys())
             msg = f"model.losses: found {name!r}; allowed: {', '.join(allowed) or 'none'}"
             raise InputError(msg)
-        if weight < 0:
+        if not 0 <= weight < math.inf:
             msg = f"model.losses.{name} is {weight}; expected at least 0"
             raise InputError(msg)
     for name, weight in own.items():
-        if weight < 0:
+        if not 0 <= weight < math.inf:
             msg = f"model.{name}_weight is {weight}; expected at least 0"
             raise InputError(msg)
     weights = own | further

@@ -67,6 +67,7 @@ class FeatureTask(FrozenTask):
     @override
     def setup(self, stage: str) -> None:
         """Open the caches and find what they already hold."""
+        self.refuse_limits()
         # The Trainer calls `configure_model` after `setup`, but the caches need the backbone's width and pixel limits.
         self.configure_model()
         if len(self.data.objectives) != 1:
@@ -97,7 +98,7 @@ class FeatureTask(FrozenTask):
     def _fingerprint(self, name: str, weights: str) -> str:
         limits = self.net.family.pixel_limits(self.net.processor)
         index = self.data.index(name)
-        parts: list[object] = [weights, limits.lowest, limits.highest, self.data.objectives, index.fingerprint]
+        parts: list[object] = [weights, limits.lowest, limits.highest, self.data.objectives, index.content]
         if self.source == "generated":
             parts += [self.source, self.max_new_tokens]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

@@ -83,6 +83,7 @@ class PredictTask(FrozenTask):
     @override
     def setup(self, stage: str) -> None:
         """Find what an interrupted run has already answered."""
+        self.refuse_limits()
         if self.emotion_scores and "emotion" not in self.data.objectives:
             msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
             raise InputError(msg)

@@ -63,6 +63,7 @@ class ProbeTask(Task[EmbeddingBatch]):
         seed: unused by the probes, which start at zero; as in every task.
     """
 
+    some_may_diverge = True
     probes: LinearProbes
     chosen: Tensor
     validation: Tensor

@@ -5,6 +5,7 @@ A round is a YAML: it chooses the objectives (`data.objectives`) and where to st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ class SFTTask(Task[ChatBatch]):
         distribution_weight: float = 0.0,
     ) -> None:
         super().__init__(optim, seed)
-        if distribution_weight < 0:
+        if not 0 <= distribution_weight < math.inf:
             msg = f"model.distribution_weight is {distribution_weight}; expected at least 0"
             raise InputError(msg)
         self.soft_labels, self.distribution_weight = soft_labels, distribution_weight
@@ -104,6 +105,7 @@ class SFTTask(Task[ChatBatch]):
         trainable = {name for name, p in self.named_parameters() if p.requires_grad}
         if trainable:
             checkpoint["state_dict"] = {k: v for k, v in weights_of(checkpoint).items() if k in trainable}
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Refuse a checkpoint that lacks something that trains, or holds something unknown."""
@@ -128,6 +130,7 @@ class SFTTask(Task[ChatBatch]):
     def on_fit_end(self) -> None:
         """Write the adapter (or the model) where the next stage looks for it."""
         weights = gather_trained(self.net)
+        self.check_weights(dict(self.named_parameters()))
         if self.trainer.is_global_zero:
             self.net.save(Path(self.trainer.default_root_dir), weights)
 

@@ -555,7 +555,7 @@ def test_manifest(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
 
     for text, message in [
         (json.dumps({**content, "schema_version": 99}), "key 'schema_version': found 99; this version reads"),
-        (json.dumps({**content, "shards": [{}]}), "key 'shards': expected a list"),
+        (json.dumps({**content, "shards": [{}]}), "key 'shards\\[0\\]': key 'file': found nothing"),
         (json.dumps({**content, "shards": []}), "lists no shards"),
         ("{", "not JSON"),
     ]:

@@ -53,7 +53,7 @@ def test_the_command_of_the_files_is_ours() -> None:
 def test_trial_refuses_what_it_does_not_understand(capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in {
         ("nothing.yaml", "{}"): "expected one experiment that is there, found nothing.yaml",
-        (PROGRAM, "{"): "is no JSON",
+        (PROGRAM, "{"): "not JSON",
         (PROGRAM, "--a"): "expected --KEY=VALUE",
     }.items():
         assert main(["sweep", "--trial", *words]) == 2

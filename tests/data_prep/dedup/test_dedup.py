@@ -426,10 +426,17 @@ def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path, vision_mode
 
     for file in vision_model.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
+    weights = {name: tensor.clone() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    more = weights | {"encoder.layer.9.mlp.fc1.weight": weights["encoder.layer.0.mlp.fc1.weight"].clone()}
+    save_file(more, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EmbedderError, match=r"1 that the model does not have .encoder.layer.9"):
+        Embedder(str(tmp_path))
+    head = {"classifier.weight": weights["encoder.layer.0.mlp.fc1.weight"].clone()}
+    save_file(weights | head, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    Embedder(str(tmp_path))
     weights.pop("encoder.layer.0.mlp.fc1.weight")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(EmbedderError, match=r"1 weights are missing from its file, e.g. encoder.layer.0.mlp.fc1.weight"):
+    with pytest.raises(EmbedderError, match=r"1 missing \(encoder.layer.0.mlp.fc1.weight\)"):
         Embedder(str(tmp_path))
 
 

@@ -168,7 +168,7 @@ def test_a_folder_with_a_hole_is_refused(paths: dict[str, Path], tmp_path: Path)
         del weights[gone]
         save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
         whole = {key: str(paths[key]) for key in ("dino", "sam")} | {name: str(broken)}
-        with pytest.raises(CheckpointError, match=f"/{name}: .*1 missing keys"):
+        with pytest.raises(CheckpointError, match=f"/{name}: .*1 missing "):
             transformers_backend.load(whole["dino"], whole["sam"])
     with pytest.raises(CheckpointError, match="nowhere: cannot be loaded"):
         transformers_backend.load(str(tmp_path / "nowhere"), None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from data_prep.annotate import prompts
 from data_prep.annotate.estimate import estimate
@@ -29,7 +30,7 @@ from data_prep.provider.prices import Price
 from data_prep.provider.reply_schema import INVALID_REPLY
 from data_prep.provider.request import LaterTurn, Picture, Request
 from data_prep.store.store import Store
-from emo_lightning.core.records import Record
+from emo_lightning.core.records import Record, describe
 from tests.data_prep.serving import calls, completion, good, import_toys, run_pass, send, server
 
 Toys = list[tuple[Record, bytes]]
@@ -146,23 +147,36 @@ def test_a_whole_reply_that_is_said_to_be_cut_is_taken(tmp_path: Path, toys: Toy
 # -- what the version before had paid for ---------------------------------------------------------------------------------------------
 
 
-def test_what_an_older_ledger_has_is_found_and_not_bought_again(tmp_path: Path, toys: Toys, config: PrepConfig) -> None:
-    """0.2.0 asked again with an empty turn: its second reply is used, though the question reads otherwise now."""
+@pytest.mark.parametrize("first", [completion(""), completion(" \n"), ended('{"emotion": "aw', "length"), ended("", "length")])
+def test_what_an_older_ledger_has_is_found_and_not_bought_again(
+    tmp_path: Path, toys: Toys, config: PrepConfig, first: Body
+) -> None:
+    """0.2.0 asked again with an empty turn, or at the same limit: its second reply is used, though the question reads otherwise now."""
     import_toys(tmp_path / "s", toys[:1])
-    with server(lambda handler, body: send(handler, 200, completion("") if full(body) else good(body))) as (url, _):
+    with server(lambda handler, body: send(handler, 200, first if full(body) else good(body))) as (url, _):
         assert run_pass(tmp_path / "s", config.model_copy(update={"max_invalid": 0}), url).outcomes == {"human": 1}
+    text = first["choices"][0]["message"]["content"]
+    error = "the reply is empty"
+    if text:
+        with pytest.raises(ValidationError) as problem:
+            FullAnnotation.model_validate_json(text.strip())
+        error = describe(problem.value)
     turns: tuple[LaterTurn, ...] = (
-        {"role": "assistant", "content": ""},
-        {"role": "user", "content": INVALID_REPLY.format(attempt=1, error="the reply is empty")},
+        {"role": "assistant", "content": text},
+        {"role": "user", "content": INVALID_REPLY.format(attempt=1, error=error)},
     )
-    record = toys[0][0]
-    request = Request(config.annotators[0], Picture(record.sha256, "png", bytes), prompts.ANNOTATE, turns, FullAnnotation)
+    picture = Picture(toys[0][0].sha256, "png", bytes)
+    asked = [
+        Request(config.annotators[0], picture, prompts.ANNOTATE, later, FullAnnotation).key_of(None) for later in ((), turns)
+    ]
     reply = json.dumps(good({"response_format": {"json_schema": {"name": "FullAnnotation"}}})).encode()
     with sqlite3.connect(tmp_path / "s/ledger.sqlite") as ledger:
+        columns = [row[1] for row in ledger.execute("PRAGMA table_info(calls)") if row[1] != "id"]
+        ledger.execute("UPDATE calls SET cache_key = ?, party = NULL WHERE annotator = 'gpt'", asked[:1])
+        new = {"cache_key": "?", "raw": "?"}
+        values = ", ".join(new.get(name, name) for name in columns)
         ledger.execute(
-            "INSERT INTO calls SELECT 99, ?, image_sha256, prompt_sha256, annotator, model, state, status, ?, error, prompt_tokens, "
-            "output_tokens, cost_nano, started, ended, upper_nano, batch FROM calls WHERE id = 1",
-            (request.key, reply),
+            f"INSERT INTO calls ({', '.join(columns)}) SELECT {values} FROM calls WHERE annotator = 'gpt'", (asked[1], reply)
         )
     with server(lambda handler, body: send(handler, 200, good(body))) as (url, seen):
         assert run_pass(tmp_path / "s", config, url).outcomes == {"valid": 1}

@@ -10,7 +10,8 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.sources import Refusal, SourceItem, open_source
-from data_prep.sources.base import PassedOver
+from data_prep.sources.addresses import ListedUrl, normal_url, read_list
+from data_prep.sources.base import PassedOver, RefusedError
 from data_prep.sources.index_files import json_records, number, table_rows
 from data_prep.sources.walk import OTHER_SUFFIXES
 from tests.data_prep.conftest import picture
@@ -152,3 +153,62 @@ def test_one_bad_row_does_not_end_an_index(tmp_path: Path) -> None:
     values = [value for _, _, value in json_records(path)]
     assert [json.dumps(value) for value in values if not isinstance(value, Refusal)] == ['{"a": null}', "7", "8"]
     assert [value.line for value in values if isinstance(value, Refusal)] == [1, 2, 3, 4, 6, 8]
+
+
+def test_lists_of_addresses_with_tabs_and_contradictions(tmp_path: Path) -> None:
+    text = tmp_path / "list.txt"
+    text.write_bytes("https://a.org/1.jpg\nhttps://a.org/2.jpg\tCC0\n".encode("utf-16"))
+    found = list(read_list(text))
+    assert [one.url for one in found if isinstance(one, ListedUrl)] == ["https://a.org/1.jpg"]
+    assert [one.reason.split(": ")[2] for one in found if isinstance(one, Refusal)] == [
+        "a tab, another control character or half a character in it"
+    ]
+    table = tmp_path / "list.tsv"
+    rows = [
+        "url\tlicence\temotion",
+        "https://a.org/1\tCC0\tawe",
+        "https://a.org/1\tCC0\tfear",
+        "https://a.org/2\tCC0\t",
+        "https://a.org/2\t\tawe",
+    ]
+    table.write_text("\n".join(rows))
+    found = list(read_list(table))
+    assert [type(one).__name__ for one in found] == ["Refusal", "Refusal", "ListedUrl", "Repeat"]
+    assert str(found[0]).split(": ", 1)[1].startswith("contradiction: another emotion or licence than line 3")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[:1]:8@/",
+        "http://[:-1]:80/a",
+        "http://x:99999/",
+        "http://[fe80::1%25\ud800]/",
+        "http://a\tb/",
+        "http:///x",
+        "http://[/",
+    ],
+)
+def test_what_is_no_address_is_refused_where_it_is_read(url: str) -> None:
+    with pytest.raises(RefusedError):
+        normal_url(url)
+
+
+def test_addresses_are_refused_or_are_addresses(tmp_path: Path) -> None:
+    import random
+
+    from yarl import URL
+
+    draw = random.Random(10)
+    for _ in range(3000):
+        text = list(
+            draw.choice(["http://[::1]:80/a", "https://x.test/a?b#c", "http://a:b@c/", "http://[fe80::1%25eth0]/", "/rel"])
+        )
+        for _ in range(draw.randrange(4)):
+            text[draw.randrange(len(text))] = draw.choice("[]:@/?#%.a8\t\0\u202e\ud800-")
+        try:
+            url = normal_url("".join(text))
+        except RefusedError:
+            continue
+        assert URL(url).origin().port is not None
+        url.encode()

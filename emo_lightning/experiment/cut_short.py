@@ -1,0 +1,93 @@
+"""Whether a training has come to its own end, or a limit of time has cut it short; with a checkpoint, from which it goes on.
+
+Imported in the process of a stage alone, as it needs Lightning.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from typing_extensions import override
+
+from emo_lightning.experiment.stage import StageCutShortError
+
+
+class KeepWhenCut(Callback):
+    """Saves a checkpoint at the step at which training is asked to stop, while the loop's counters still say where it stands.
+
+    Args:
+        last: the checkpoint that the next start goes on from.
+    """
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self.cut: tuple[int, int] | None = None
+        """(step, epoch from 1) at which it was asked to stop in mid-epoch or before its last epoch."""
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """After the callbacks that may ask for it: this one stands last."""
+        if trainer.should_stop and not _at_its_end(trainer, trainer.current_epoch + 1):
+            self.cut = trainer.global_step, trainer.current_epoch + 1
+            trainer.save_checkpoint(self.last)
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a training that did not reach `max_epochs`, `max_steps` or a rule of its own (early stopping).
+
+        Raises:
+            StageCutShortError: says where it stopped.
+        """
+        steps = trainer.max_steps
+        if getattr(trainer, "fast_dev_run", False):
+            msg = "a trial (fast_dev_run) is never complete"
+            raise StageCutShortError(msg)
+        if stopped_early(trainer):
+            return
+        at = self.cut if self.cut is not None and self.cut[0] == trainer.global_step else None
+        if at is None and _at_its_end(trainer, trainer.current_epoch):
+            return
+        if at is None:
+            # At the end of an epoch, where the counters say so.
+            at = trainer.global_step, trainer.current_epoch
+            trainer.save_checkpoint(self.last)
+        of = f"{steps} steps" if steps >= 0 else f"{trainer.max_epochs} epochs"
+        msg = f"stopped after step {at[0]}, in epoch {at[1]}, of {of}"
+        raise StageCutShortError(msg)
+
+
+def _at_its_end(trainer: Trainer, epochs: int) -> bool:
+    """Whether nothing is left to do.
+
+    Args:
+        trainer: that trains or has trained.
+        epochs: begun so far, of which the last may be unfinished.
+    """
+    most = trainer.max_epochs
+    last_batch = bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+    done = most is not None and most >= 0 and epochs >= most and last_batch
+    return done or 0 <= trainer.max_steps <= trainer.global_step
+
+
+def stopped_early(trainer: Trainer) -> bool:
+    """Whether a rule on a metric has ended the training."""
+    found = (one for one in callbacks_of(trainer) if isinstance(one, EarlyStopping))
+    return any(one.stopping_reason != EarlyStoppingReason.NOT_STOPPED for one in found)
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """Those of a Trainer, in the order in which they are called."""
+    found: list[Callback] = getattr(trainer, "callbacks", [])
+    return found
+
+
+def watch(trainer: Trainer, last: Path) -> KeepWhenCut:
+    """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
+    keeper = KeepWhenCut(last)
+    for callback in callbacks_of(trainer):
+        if isinstance(callback, Timer):
+            callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005
+    callbacks_of(trainer).append(keeper)
+    return keeper

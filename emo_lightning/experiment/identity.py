@@ -1,0 +1,163 @@
+"""What a stage is: its settings, and what its inputs hold. Where they lie is no part of it, so a run may be moved with its data.
+
+An input is hashed by content: tars by the CRC-32 of every member, models by their weights and settings, everything else by its bytes.
+What an earlier stage has made is such an input, so a change goes down the whole chain. Each file is read once: the run's folder
+remembers hashes by path, size, time of change and inode (`.content.json`, which may be deleted at any time).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.files import read_object
+from emo_lightning.core.fingerprints import HASHES, content_sha256
+from emo_lightning.core.model_folders import hub_snapshot, locate, weights_hash
+from emo_lightning.experiment.kinds import Role, find_kind
+from emo_lightning.experiment.stage import Stage, computed_settings
+
+Inputs = dict[str, str | None]
+"""Dotted key -> what it holds; None where that could not be read (the stage itself says why)."""
+
+SIDECAR = ".content.json"
+_CACHE_FILES = ("part-*.safetensors", "index-*.json")
+_PROBE_FILES = ("metrics.json", "predictions.jsonl", "des.parquet")
+
+
+def inputs_of(stage: Stage) -> Inputs:
+    """What all inputs of a stage hold now; reads files that are not remembered."""
+    HASHES.keep_in(stage.out.parent / SIDECAR)
+    try:
+        return {key: _read(_HASH[role], value) for key, role, value in _named(stage) if role != "run"}
+    finally:
+        HASHES.save()
+
+
+def first_changed(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> str | None:
+    """The first input that holds something else, or is there on one side alone. What could not be read is not compared."""
+    for key in sorted(old.keys() | new.keys()):
+        if key not in old or key not in new or not _same(old[key], new[key]):
+            return key
+    return None
+
+
+def settings_of(kind: str, config: Mapping[str, Any], run_dir: str) -> object:
+    """What a stage computes, without where it runs, what its inputs are called, and where its run lies.
+
+    Args:
+        kind: of the stage.
+        config: its resolved arguments.
+        run_dir: the run's folder, as it stands in them.
+    """
+    settings: Any = _anywhere(computed_settings(config), run_dir)
+    for key in find_kind(kind).reads:
+        _without(settings, key.split("."))
+    return settings
+
+
+def _named(stage: Stage) -> Iterator[tuple[str, Role, object]]:
+    """(dotted key, role, value) of every input that is given."""
+    for pattern, role in find_kind(stage.kind).reads.items():
+        for key, value in _at(stage.config, pattern.split("."), ""):
+            inner = value.items() if isinstance(value, Mapping) else [("", value)]
+            for name, one in inner:
+                if one is not None and one != []:
+                    yield f"{key}.{name}" if name else key, role, one
+
+
+def _at(tree: object, path: list[str], before: str) -> Iterator[tuple[str, object]]:
+    if not path:
+        yield before, tree
+    elif isinstance(tree, Mapping):
+        for key in list(tree) if path[0] == "*" else [path[0]]:
+            if key in tree:
+                yield from _at(tree[key], path[1:], f"{before}.{key}" if before else str(key))
+
+
+def _without(tree: object, path: list[str]) -> None:
+    if isinstance(tree, dict):
+        for key in list(tree) if path[0] == "*" else [path[0]]:
+            if len(path) == 1:
+                tree.pop(key, None)
+            else:
+                _without(tree.get(key), path[1:])
+
+
+def _anywhere(value: object, run_dir: str) -> object:
+    """A config in which the run's own folder has the same name wherever it lies."""
+    if isinstance(value, dict):
+        return {key: _anywhere(one, run_dir) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_anywhere(one, run_dir) for one in value]
+    if isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/")):
+        return "${run.dir}" + value[len(run_dir) :]
+    return value
+
+
+def _read(hashed: Callable[[Any], str], value: object) -> str | None:
+    try:
+        return hashed(value)
+    # What is missing or damaged is the stage's own to name: it says which file of which key, and what to do.
+    except (UserError, OSError):
+        return None
+
+
+def _same(old: str | None, new: str | None) -> bool:
+    if old is None or new is None or old == new:
+        return True
+    # A model of the hub, once before and once after it was downloaded.
+    return old.startswith("hub ") and (old.startswith(f"{new} ") or new.startswith(f"{old} "))
+
+
+def _data(paths: object) -> str:
+    # Later than at the top: what prints help and checks keys reads no tars.
+    from emo_lightning.data.tar_content import data_hash
+
+    return data_hash([str(path) for path in paths] if isinstance(paths, list) else str(paths))
+
+
+def _weights(path: object) -> str:
+    base, adapter = locate(str(path))
+    if adapter is None and not Path(base).is_dir():
+        return f"hub {base} {weights_hash(base)}" if hub_snapshot(base) else f"hub {base}"
+    return weights_hash(str(path))
+
+
+def _bundle(folder: object) -> str:
+    """Of the parts that `emo.json` names, which lie relative to it, and of what they are asked."""
+    said = read_object(Path(str(folder)) / "emo.json")
+    parts = []
+    for key in sorted(said):
+        value = said[key]
+        if key in ("backbone", "head", "probe") and isinstance(value, str):
+            there = Path(str(folder)) / value
+            value = _weights(there if there.exists() else value)
+        parts.append(f"{key} {value}\n")
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _files(patterns: tuple[str, ...]) -> Callable[[object], str]:
+    def hashed(folders: object) -> str:
+        digest = hashlib.sha256()
+        for folder in folders if isinstance(folders, list) else [folders]:
+            found = sorted({file for pattern in patterns for file in Path(str(folder)).glob(pattern)})
+            if not found:
+                msg = f"{folder}: holds none of {', '.join(patterns)}"
+                raise FileNotFoundError(msg)
+            digest.update("".join(f"{file.name} {content_sha256(file)}\n" for file in found).encode())
+        return digest.hexdigest()
+
+    return hashed
+
+
+_HASH: dict[Role, Callable[[Any], str]] = {
+    "tars": _data,
+    "weights": _weights,
+    "bundle": _bundle,
+    "cache": _files(_CACHE_FILES),
+    "probe": _files(_PROBE_FILES),
+    "file": content_sha256,
+}

@@ -1,0 +1,131 @@
+"""What is no finite number ends a training, with its step and samples; the last checkpoint of numbers is kept, and no model is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from emo_lightning.data.batches import PairBatch
+from emo_lightning.models.backbone_config import BackboneConfig
+from emo_lightning.tasks.base import OptimConfig, Task
+from emo_lightning.tasks.des import DESTask
+from emo_lightning.tasks.finite import NotFiniteError, all_finite, not_finite
+from emo_lightning.tasks.sft import SFTTask
+
+Fault = Literal["loss", "gradient", "weight", "val"]
+
+
+class _Break(torch.autograd.Function):
+    """A finite loss with a gradient of NaN."""
+
+    @staticmethod
+    def forward(ctx: object, value: Tensor) -> Tensor:
+        """The value."""
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: object, *gradients: Tensor) -> Tensor:
+        """No number."""
+        return gradients[0] * math.nan
+
+
+class Line(Task[PairBatch]):
+    """One weight; what it does wrong in step 3."""
+
+    def __init__(self, fault: Fault | None, tolerant: bool = False) -> None:
+        super().__init__(OptimConfig(lr=0.1, warmup=0.0))
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.fault, self.some_may_diverge = fault, tolerant
+
+    def _step(self, batch: PairBatch, stage: str) -> tuple[Tensor, Tensor]:
+        loss = (self.weight * batch["inputs"]["x"]).square().sum()
+        broken = batch["key"] == ["s6", "s7"]
+        if broken and self.fault == "gradient" and stage == "train":
+            loss = _Break.apply(loss)
+        if broken and self.fault == ("loss" if stage == "train" else "val"):
+            loss = loss * math.nan
+        return loss, torch.tensor(len(batch["key"]))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """As the base class; a weight that the step cannot mend, for the third fault."""
+        super().on_before_optimizer_step(optimizer)
+        if self.fault == "weight" and self.global_step == 3:
+            self.weight.data.fill_(math.inf)
+
+
+class Pairs(pl.LightningDataModule):
+    """Six batches of two samples, in order."""
+
+    def train_batches(self, world_size: int) -> int:
+        """For the schedule."""
+        return 6 // world_size
+
+    def _loader(self) -> DataLoader[PairBatch]:
+        def batches() -> Iterator[PairBatch]:
+            for n in range(6):
+                keys = [f"s{2 * n}", f"s{2 * n + 1}"]
+                yield {"inputs": {"x": torch.ones(2)}, "filler": torch.tensor([False, False]), "key": keys}
+
+        return DataLoader(list(batches()), batch_size=None)  # type: ignore[arg-type]
+
+    train_dataloader = val_dataloader = _loader
+
+
+def fit(task: Line, out: Path) -> Path:
+    """Train on the CPU with a checkpoint after every step; the file."""
+    saver = ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=1)
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, max_epochs=1, num_sanity_val_steps=0, callbacks=[saver], default_root_dir=out, **quiet
+    )
+    trainer.fit(task, datamodule=Pairs())
+    return out / "last.ckpt"
+
+
+MESSAGES = {
+    "loss": r"step 3: the loss is nan\. Samples of this step: s6, s7\. The last checkpoint before it is kept",
+    "gradient": r"step 3: 1 of 1 gradients are not finite, first: weight\. Samples of this step: s6, s7\.",
+    "weight": r"step 4: 1 of 1 weights are not finite, first: weight; they are not saved",
+    "val": r"step 6: the validation loss is nan\. Samples of this step: s6, s7\.",
+}
+
+
+@pytest.mark.parametrize("fault", MESSAGES)
+def test_training_stops_and_keeps_the_last_checkpoint_of_numbers(fault: Fault, tmp_path: Path) -> None:
+    with pytest.raises(NotFiniteError, match=MESSAGES[fault]):
+        fit(Line(fault), tmp_path)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    assert saved["global_step"] == (6 if fault == "val" else 3)
+    assert bool(saved["state_dict"]["weight"].isfinite())
+
+
+def test_a_grid_of_which_some_diverge_goes_on(tmp_path: Path) -> None:
+    assert fit(Line("gradient", tolerant=True), tmp_path).is_file()
+
+
+def test_what_is_counted() -> None:
+    named = {"a": torch.ones(2), "b": torch.tensor([1.0, math.inf]), "c": torch.tensor([1]), "d": torch.tensor(math.nan)}
+    assert not_finite([*named.items(), ("e", "text")]) == ["b", "d"]
+    assert all_finite([])
+    assert all_finite([torch.full((3,), 60000.0, dtype=torch.float16)])
+    many = str(NotFiniteError.at("x", 1, [f"k{n}" for n in range(20)]))
+    assert "k0, k1, k2, k3, k4, k5, k6, k7 and 12 more" in many
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_weights_of_losses_are_numbers(value: float) -> None:
+    with pytest.raises(ValueError, match="distribution_weight"):
+        SFTTask(BackboneConfig("m"), distribution_weight=value)
+    for key in ("contrastive_weight", "contrastive_temperature", "intensity_weight"):
+        given: dict[str, Any] = {key: value}
+        with pytest.raises(ValueError, match=key):
+            DESTask(**given)
