@@ -38,7 +38,7 @@ def saved(kind: str, *, secret: bool, orientation: int | None = None, progressiv
     more: dict[str, object] = {"pnginfo": text} if kind == "PNG" else {"xmp": b"SecretXmp"}
     if kind == "JPEG":
         more |= {"comment": b"secret comment", "progressive": progressive}
-    picture().save(out, kind, icc_profile=PROFILE, exif=exif(orientation), **more)  # type: ignore[arg-type]
+    picture().save(out, kind, icc_profile=PROFILE, exif=exif(orientation), **more)
     data = out.getvalue()
     if kind == "JPEG":
         iptc = b"Photoshop 3.0\0SecretIptc"
