@@ -143,6 +143,9 @@ def export_store(
             record = Record.from_json(text, f"record of {item.id}")
             # Licence and origin stand in every record, whoever made it.
             provenance = {**record.provenance, "licence": item.licence, "origin": item.origin}
+            if item.group:
+                # Near-duplicates stay in one split: a training that mixes exports can see it.
+                provenance["group"] = item.group
             image = store.image(item.sha256, item.extension, keep_metadata=keep_metadata)
             update: dict[str, object] = {"split": split, "provenance": provenance}
             if not keep_metadata and record.sha256 == item.sha256:
