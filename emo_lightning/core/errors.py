@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.text import plain
+
 if TYPE_CHECKING:
     import argparse
 
@@ -165,7 +167,7 @@ def user_message(error: BaseException) -> str | None:
     """
     error = _as_raised_in_worker(error)
     message = str(error) if isinstance(error, UserError) else _of_the_system(error) or _of_a_library(error)
-    return None if message is None else " ".join(message.split())
+    return None if message is None else plain(message)
 
 
 def _of_a_library(error: BaseException) -> str | None:

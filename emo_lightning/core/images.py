@@ -16,7 +16,17 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import MAX_PIXELS, read_capped
 
-__all__ = ["MAX_IMAGE_BYTES", "MAX_PIXELS", "eight_bit", "image_size", "opaque", "open_image", "read_image", "to_rgb"]
+__all__ = [
+    "MAX_IMAGE_BYTES",
+    "MAX_PIXELS",
+    "eight_bit",
+    "image_size",
+    "media_type",
+    "opaque",
+    "open_image",
+    "read_image",
+    "to_rgb",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """What Pillow may take a file for, whatever its name. MPO, which many phones write, is a JPEG with a second picture behind it."""
@@ -86,6 +96,11 @@ def image_size(
         raise error(_said(where, str(refused))) from None
     except Exception as failure:
         raise error(_said(where, f"does not decode: {type(failure).__name__}: {failure}")) from None
+
+
+def media_type(data: bytes) -> str:
+    """`image/jpeg`, `image/png` or `image/webp`, by the bytes of a picture that `open_image` or `image_size` has taken."""
+    return "image/png" if data.startswith(b"\x89PNG") else "image/webp" if data.startswith(b"RIFF") else "image/jpeg"
 
 
 def read_image(path: str | Path, error: type[InputError] = InputError, *, upright: bool = False) -> Image.Image:

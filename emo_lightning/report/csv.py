@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from emo_lightning.core.text import csv_cell
 from emo_lightning.report.table import Cell, Spread, Table
 
 Extra = Literal["low", "high", "std"]
@@ -19,8 +20,8 @@ def as_csv(table: Table) -> str:
     sources = json.dumps([source.as_json() for source in table.sources], ensure_ascii=False)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*columns, "sources"])
-    writer.writerows([*row, sources] for row in rows)
+    writer.writerow([*map(csv_cell, columns), "sources"])
+    writer.writerows([*(csv_cell(cell) if isinstance(cell, str) else cell for cell in row), sources] for row in rows)
     return out.getvalue()
 
 

@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from emo_lightning.analysis.table5_rows import definition
 from emo_lightning.core.arrays import read_npz
+from emo_lightning.core.foreign import read_capped
+from emo_lightning.core.images import MAX_IMAGE_BYTES
 from emo_lightning.report.pictures import Figure, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import StageFolder
@@ -166,10 +168,10 @@ def _more_of_table6(result: StageResult, shown: Shown) -> None:
 
 
 def _more_of_mds(result: StageResult, shown: Shown) -> None:
-    points = read_npz(result.stage.path / "mds.npz")
+    points = read_npz(result.stage.own("mds.npz"))
     for n, (arm, found) in enumerate(result.found["arms"].items()):
-        labels = points[f"labels_{n}"].tolist()
-        drawing = Markup(mds_svg(points[f"coords_{n}"].astype(np.float64), labels, arm))
+        labels = [str(label) for label in points[f"labels_{n}"]]
+        drawing = Markup(mds_svg(points[f"coords_{n}"].astype(float), labels, arm))
         shown.figures.append(Figure(arm, drawing, result.sources.of(result.stage)))
         name = f"stage {result.stage.name!r}, {arm}"
         if found["without_emotion"]:
@@ -181,7 +183,10 @@ def _more_of_mds(result: StageResult, shown: Shown) -> None:
 
 def _more_of_panel(result: StageResult, shown: Shown) -> None:
     panel = cast("Panel", result.found)  # As `panel.write_panel` wrote it; of a damaged one a note is made.
-    items = [with_boxes(item, (result.stage.path / item["image"]).read_bytes(), panel["arms"]) for item in panel["items"]]
+    items = [
+        with_boxes(item, read_capped(result.stage.own(item["image"]), MAX_IMAGE_BYTES), panel["arms"])
+        for item in panel["items"]
+    ]
     source = result.sources.of(result.stage)
     shown.details = Pictures(panel["arms"], panel["seed"], panel["of"], items, source)
 

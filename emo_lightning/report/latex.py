@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emo_lightning.core.text import plain
 from emo_lightning.report.provenance import source_texts
-from emo_lightning.report.table import Cell, Spread, Table, cell_text, with_minus
+from emo_lightning.report.table import Cell, Spread, Table, cell_text, slug, with_minus
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -56,7 +57,7 @@ _WRAPPED = 40
 
 def latex(table: Table) -> str:
     """A booktabs `table`, no wider than the line; the best numbers bold, intervals below their numbers, sources as comments."""
-    lines = [f"% source: {' '.join(text.split())}" for text in source_texts(table.sources)]
+    lines = [f"% source: {plain(text)}" for text in source_texts(table.sources)]
     lines += [r"\begin{table}", r"\centering", rf"{_FIT}{{\begin{{tabular}}{{{_sides(table)}}}", r"\toprule"]
     if table.groups:
         spans = [rf"\multicolumn{{{n}}}{{{'c' if title else 'l'}}}{{{_latex(title)}}}" for title, n in table.groups]
@@ -65,7 +66,14 @@ def latex(table: Table) -> str:
     for n, row in enumerate(table.rows):
         lines.append(" & ".join(_latex_cell(cell, table.digits, (n, m) in table.best) for m, cell in enumerate(row)) + r" \\")
     caption = _latex(" ".join([table.title + ".", table.remark_without_grey]).strip())
-    lines += [r"\bottomrule", r"\end{tabular}}", rf"\caption{{{caption}}}", rf"\label{{tab:{table.name}}}", r"\end{table}", ""]
+    lines += [
+        r"\bottomrule",
+        r"\end{tabular}}",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{slug(table.name)}}}",
+        r"\end{table}",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -98,4 +106,4 @@ def _rules(groups: Sequence[tuple[str, int]]) -> list[str]:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
+    return "".join(_LATEX.get(char, char) for char in plain(text))

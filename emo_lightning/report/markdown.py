@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
+from emo_lightning.core.text import plain
 from emo_lightning.report.provenance import source_texts
 from emo_lightning.report.table import Table, cell_text
 
@@ -22,9 +24,10 @@ def markdown(table: Table) -> str:
 
 def escaped(text: str) -> str:
     """The text in one line, without a character that Markdown reads as its own."""
-    for char in "\\`*_|<>[]":
+    text = plain(text)
+    for char in "\\`*_|<>[]~":
         text = text.replace(char, "\\" + char)
-    return " ".join(text.split())
+    return re.sub(r"&(?=#?\w+;)", "&amp;", text)
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -12,8 +12,8 @@ from typing import TypedDict
 from markupsafe import Markup
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.foreign import read_capped
-from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size
+from emo_lightning.core.foreign import integer_of, list_of, number_of, object_of, read_capped, text_of
+from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, media_type
 from emo_lightning.report.page import PageFigure
 from emo_lightning.report.page_file import FIGURE_TYPES
 from emo_lightning.report.provenance import Provenance
@@ -21,6 +21,9 @@ from emo_lightning.report.svg import overlay_svg
 
 FRAME_LIMIT = 8_000_000
 """Bytes of an .html figure that are taken into the page."""
+
+_INK = b"<style>svg{color:#1f2328}@media (prefers-color-scheme:dark){svg{color:#e6e4df}}</style>"
+"""`currentColor` of a drawing; an image does not know the colours of its page."""
 
 WIDE = 400
 """Points up to which a drawing shares a line with others."""
@@ -73,30 +76,28 @@ class Figure:
 
 
 def embedded(file: Path, title: str) -> Markup:
-    """A picture as part of the page: an SVG in the page's own ink where it holds nothing active, else data of an image.
+    """A picture as part of the page: data of an image, or a frame of its own for an .html file.
 
     Raises:
         InputError: an .html file larger than `FRAME_LIMIT`.
         FileNotFoundError: not there.
     """
-    data = file.read_bytes()
+    data = read_capped(file, MAX_IMAGE_BYTES)
     kind = FIGURE_TYPES[file.suffix.lower()]
     if kind == "text/html":
         if len(data) > FRAME_LIMIT:
             msg = f"{len(data)} bytes; the page takes in at most {FRAME_LIMIT}. Open the file itself"
             raise InputError(msg)
-        # Its scripts run in a frame of its own, without access to the page.
+        # Its scripts run in a frame of its own, without access to the page, and the page's policy keeps it from the network.
         return Markup('<iframe sandbox="allow-scripts" loading="lazy" title="{}" srcdoc="{}"></iframe>').format(
             title, data.decode()
         )
     if kind == "image/svg+xml":
-        text = data.decode()
-        text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[max(text.find("<svg"), 0) :], flags=re.DOTALL)
-        text = re.sub(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"', "", text).replace("xlink:href", "href")
-        if text.startswith("<svg") and not re.search(
-            r"<script|<foreignObject|\son\w+\s*=|//|javascript:|@import", text, re.IGNORECASE
-        ):
-            return Markup('<div class="drawing" role="img" aria-label="{}">{}</div>').format(title, Markup(text))
+        # As the data of an image nothing in it runs or loads; its ink is the page's, light or dark, by a style of its own.
+        data = re.sub(rb"<svg[^>]*>", lambda found: found[0] + _INK, data, count=1)
+    else:
+        image_size(data, file)
+        kind = media_type(data)
     return Markup('<img class="drawing" alt="{}" src="data:{};base64,{}">').format(title, kind, base64.b64encode(data).decode())
 
 
@@ -125,14 +126,36 @@ def with_boxes(item: AnsweredImage, image: bytes, arms: Sequence[str]) -> Pictur
         image: JPEG.
         arms: whose boxes are drawn, in the order of their colours.
     """
-    boxes = {arm: said.get("boxes", []) if (said := item["predictions"][arm]) else [] for arm in arms}
-    svg = overlay_svg(image, "image/jpeg", item["size"], item["truth"]["boxes"], boxes)
+    name = text_of(item["id"], "key 'id'")
+    width, height = (integer_of(side, f"{name}: key 'size'", low=1, high=1 << 20) for side in list_of(item["size"], name))
+    truth = _checked(item["truth"], name)
+    said = {arm: None if item["predictions"][arm] is None else _checked(item["predictions"][arm], name) for arm in arms}
+    boxes = {arm: answer["boxes"] if answer else [] for arm, answer in said.items()}
+    image_size(image, f"{name}: key 'image'")
+    svg = overlay_svg(image, media_type(image), (width, height), truth["boxes"], boxes)
     return Picture(
-        id=item["id"],
-        size=item["size"],
-        split=item["split"],
-        truth=item["truth"],
-        predictions=item["predictions"],
-        image=image,
-        svg=Markup(svg),
+        id=name, size=[width, height], split=item["split"], truth=truth, predictions=said, image=image, svg=Markup(svg)
+    )
+
+
+def _checked(answer: object, where: str) -> Answer:
+    """An answer of a `panel.json`, whose values are of the types that the page draws."""
+    found = object_of(answer, where)
+    texts = {
+        key: None if found.get(key) is None else text_of(found[key], f"{where}: key {key!r}")
+        for key in ("description", "background", "attribute", "subject", "emotion")
+    }
+    intensity = None if found.get("intensity") is None else number_of(found["intensity"], f"{where}: key 'intensity'")
+    boxes = [
+        [number_of(side, f"{where}: key 'boxes'") for side in list_of(box, f"{where}: key 'boxes'")]
+        for box in list_of(found.get("boxes", []), f"{where}: key 'boxes'")
+    ]
+    return Answer(
+        description=texts["description"],
+        background=texts["background"],
+        attribute=texts["attribute"],
+        subject=texts["subject"],
+        emotion=texts["emotion"],
+        intensity=intensity,
+        boxes=[box for box in boxes if len(box) == 4],
     )

@@ -39,7 +39,24 @@ class StageFolder:
     @property
     def kind(self) -> str | None:
         """As registered in `stages.KINDS`, or a kind that this version does not know."""
-        return self.info.get("kind")
+        kind = self.info.get("kind")
+        return kind if isinstance(kind, str) else None
+
+    def own(self, name: str) -> Path:
+        """A file of this stage, by its name in the stage's folder; errors as `own_file`."""
+        return own_file(self.path.parent, self.path / name)
+
+
+def own_file(run: Path, path: Path) -> Path:
+    """The path, if it leads to a place inside the run's folder.
+
+    Raises:
+        SchemaError: it is absolute, climbs out, or is a link to elsewhere: a page would show what its maker could not read.
+    """
+    if not path.resolve().is_relative_to(run.resolve()):
+        msg = f"{path}: lies outside the run's folder; a page shows files of its own run alone"
+        raise SchemaError(msg)
+    return path
 
 
 class RunFolder:
@@ -89,7 +106,7 @@ class RunFolder:
             SchemaError: not JSON, or no object.
         """
         lost: list[str] = []
-        found = read_object(path, lost.append)
+        found = read_object(own_file(self.path, path), lost.append)
         if lost:
             self.note(
                 f"{self.shown(path)} holds {len(lost)} numbers that are not finite ({lost[0]}); they are shown as missing"
@@ -123,7 +140,7 @@ class RunFolder:
         path = self.path / "experiment.yaml"
         if not path.is_file():
             return None
-        tree = self.attempt(path, lambda: _yaml(path))
+        tree = self.attempt(path, lambda: _yaml(own_file(self.path, path)))
         home = (tree or {}).get("dir")
         return home.rstrip("/") if isinstance(home, str) and home.strip("/") else None
 
@@ -136,8 +153,10 @@ class RunFolder:
         if (path := folder / "stage.json").is_file():
             stage.info = self.attempt(path, lambda: self.read_object(path)) or {}
         if (config := folder / "config.yaml").is_file():
-            stage.config = config.read_text(encoding="utf-8", errors="replace")
-            stage.settings = self.attempt(config, lambda: _yaml(config)) or {}
+            stage.config = self.attempt(
+                config, lambda: own_file(self.path, config).read_text(encoding="utf-8", errors="replace")
+            )
+            stage.settings = self.attempt(config, lambda: _yaml(own_file(self.path, config))) or {}
         return stage
 
 

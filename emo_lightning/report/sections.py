@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from emo_lightning.report.examples import Examples, right_and_wrong
 from emo_lightning.report.kinds import KINDS, Pictures, StageResult, Table5Details
-from emo_lightning.report.page import PAGE, read_page
+from emo_lightning.report.page import PAGE, PageFigure, read_page
 from emo_lightning.report.pictures import Figure, drawn_figure
-from emo_lightning.report.provenance import Sources
-from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder
+from emo_lightning.report.provenance import Provenance, Sources
+from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder, own_file
 from emo_lightning.report.svg import loss_svg, read_losses
 from emo_lightning.report.table import Result, Table, of_stage
 from emo_lightning.report.tables.training import training_row, training_table
@@ -122,7 +122,7 @@ class RunSections:
                     yield section
 
     def _page(self, stage: StageFolder, path: Path) -> Section:
-        page = read_page(path)
+        page = read_page(stage.own(path.name))
         source = self.sources.of(stage)
         section = Section(f"page-{stage.name}", page.title, page.text, of_stage(page.tables, stage.name, source))
         for note in page.notes:
@@ -132,7 +132,7 @@ class RunSections:
                 self.run.note(f"stage {stage.name!r}: the table {table.title!r} has no row")
         for figure in page.figures:
             file = stage.path / figure.file
-            drawn = self.run.attempt(file, partial(drawn_figure, file, figure, source))
+            drawn = self.run.attempt(file, partial(self._drawn, file, figure, source))
             if drawn:
                 section.figures.append(drawn)
         return section
@@ -171,11 +171,17 @@ class RunSections:
             if row is not None:
                 rows.append(row)
                 sources.append(self.sources.of(stage))
-            self._training_notes(stage, found)
+            self.run.attempt(path, partial(self._training_notes, stage, found))
         if rows:
             section.tables.append(training_table(rows, sources))
         self._losses(section)
         return section if section.tables or section.figures else None
+
+    def _drawn(self, file: Path, figure: PageFigure, source: Provenance) -> Figure:
+        return drawn_figure(own_file(self.run.path, file), figure, source)
+
+    def _curves(self, path: Path) -> dict[str, tuple[list[float], list[float]]]:
+        return read_losses(own_file(self.run.path, path))
 
     def _training_notes(self, stage: StageFolder, found: Result) -> None:
         for remark in found.get("remarks", []):
@@ -187,7 +193,7 @@ class RunSections:
     def _losses(self, section: Section) -> None:
         for stage in self.run.stages:
             for path in sorted(stage.path.rglob("metrics.csv")):
-                curves = self.run.attempt(path, partial(read_losses, path))
+                curves = self.run.attempt(path, partial(self._curves, path))
                 if curves:
                     drawing = Markup(loss_svg(curves, stage.name))
                     section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from emo_lightning.core.text import printable
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Table, cell_text
 
@@ -39,7 +40,7 @@ def show_page(page: Page) -> None:
     """Print a page's tables, and its notes a line each."""
     show(page.tables)
     for note in page.notes:
-        print(note)
+        print(printable(note))
 
 
 def show_result(result: Mapping[str, object], page: Page, *, as_json: bool) -> None:
@@ -52,13 +53,18 @@ def show_result(result: Mapping[str, object], page: Page, *, as_json: bool) -> N
 
 def drawn_by_rich(table: Table) -> rich_table.Table:
     """The table as rich draws it: what the page sets flush left or grey, and everything that stands below."""
-    out = rich_table.Table(title=escape(table.title), caption=escape(table.remark) or None)
+    out = rich_table.Table(title=_text(table.title), caption=_text(table.remark) or None)
     for m, (heading, column) in enumerate(zip(table.headings, table.columns, strict=True)):
         side: Literal["left", "right"] = "left" if m == 0 or m in table.words else "right"
-        out.add_column(escape(heading), justify=side, style="dim" if column.quiet else "")
+        out.add_column(_text(heading), justify=side, style="dim" if column.quiet else "")
     for row in table.rows:
-        out.add_row(*(escape(cell_text(cell, table.digits)) for cell in row))
+        out.add_row(*(_text(cell_text(cell, table.digits)) for cell in row))
     return out
+
+
+def _text(text: str) -> str:
+    """A text that others may have written: neither rich's markup nor an escape of the terminal."""
+    return escape(printable(text))
 
 
 def fitted(table: rich_table.Table, width: int) -> list[rich_table.Table]:
