@@ -136,6 +136,9 @@ def export_store(
             record = Record.from_json(text, f"record of {item.id}")
             # Licence and origin stand in every record, whoever made it.
             provenance = {**record.provenance, "licence": item.licence, "origin": item.origin}
+            if item.group:
+                # Near-duplicates stay in one split: a training that mixes exports can see it.
+                provenance["group"] = item.group
             record = record.model_copy(update={"split": split, "provenance": provenance})
             yield record, store.image(item.sha256, item.extension), item.extension
 

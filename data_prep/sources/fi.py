@@ -10,7 +10,7 @@ from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
-from data_prep.sources.tree import Tree, key_of, path_parts, refused_folder
+from data_prep.sources.tree import Tree, key_of, path_parts, refused_folder, shown
 from emo_lightning.core.records import EMOTIONS
 
 FOLDERS = ("emotion_dataset", "images", "image", ".")
@@ -68,7 +68,7 @@ class FISource(IndexedSource):
 
 def _entry(place: Place, tree: Tree, folder: str, row: dict[str, str]) -> Entry:
     emotion = category(row["emotion"])
-    file = path_parts(urllib.parse.unquote(urllib.parse.urlsplit(row["url"].strip()).path).lstrip("/"))[-1]
+    file = _file_of(row["url"])
     no, yes = (int(number(row, key, 0, _MAX_VOTES)) for key in ("disagree", "agree"))
     labels: SourceLabels = {"emotion_raw": emotion, "votes": yes + no}
     labels["attributes"] = {"agree": yes, "disagree": no}
@@ -77,6 +77,16 @@ def _entry(place: Place, tree: Tree, folder: str, row: dict[str, str]) -> Entry:
         scores = {str(e): round(yes / (yes + no) if e == emotion else rest, 6) for e in EMOTIONS}
         labels = {**labels, "emotion": emotion, "emotion_scores": scores}
     return Entry(place, f"{emotion}/{key_of(file)}", _image(tree, folder, emotion, file), labels, origin=row["url"].strip())
+
+
+def _file_of(url: str) -> str:
+    """The last part of an address."""
+    try:
+        path = urllib.parse.urlsplit(url.strip()).path
+    except ValueError as error:
+        msg = f"not an address: {shown(url)}: {error}"
+        raise RefusedError(msg) from None
+    return path_parts(urllib.parse.unquote(path).lstrip("/"))[-1]
 
 
 def _image(tree: Tree, folder: str, emotion: str, file: str) -> str:

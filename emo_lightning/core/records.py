@@ -13,7 +13,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import replacing
@@ -253,9 +262,9 @@ class Record(_Model):
 
     @field_validator("id", "source", "split")
     @classmethod
-    def _names_no_place(cls, value: str) -> str:
-        # They become names of files, keys in tars and words on pages.
-        if fault := name_fault(value):
+    def _names_no_place(cls, value: str, info: ValidationInfo) -> str:
+        # They become names of files, keys in tars and words on pages. Before an export an image may be in no split.
+        if (value or info.field_name != "split") and (fault := name_fault(value)):
             msg = f"{value[:80]!r} {fault}"
             raise ValueError(msg)
         return value

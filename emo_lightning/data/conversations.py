@@ -12,6 +12,7 @@ from emo_lightning.core.records import Record
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import LearnsAnswers
@@ -71,6 +72,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.
+        allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
     """
 
     task_type = LearnsAnswers
@@ -86,8 +88,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         max_length: int = 4096,
         limit: int | None = None,
         seed: int = 0,
+        allow_leaks: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
+        self.allow_leaks = allow_leaks
         check_counts(val_batch_size=val_batch_size, max_length=max_length, limit=limit)
         self.paths, self.objectives = {"train": train, "val": val}, objectives
         self.val_batch_size, self.max_length, self.limit = val_batch_size or batch_size, max_length, limit
@@ -130,6 +134,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             self.dataset(name)
             if self.skipped[name] and self.trainer is not None and self.trainer.is_global_zero:
                 print(f"{name}: {self.skipped[name]} records have no label for {', '.join(self.objectives)} and are skipped")
+        check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
         if self.trainer is not None and self.trainer.is_global_zero:
             for remark in self.remarks():
                 print(remark)

@@ -9,6 +9,7 @@ from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsImages
@@ -64,6 +65,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         num_workers: processes that read ahead.
         max_length: tokens; a longer sample is an error.
         seed: of the order.
+        allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
     """
 
     task_type = ReadsImages
@@ -77,8 +79,10 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         num_workers: int = 0,
         max_length: int = 4096,
         seed: int = 0,
+        allow_leaks: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
+        self.allow_leaks = allow_leaks
         check_counts(max_length=max_length)
         self.paths = {"train": train, "val": val}
         self.objective, self.max_length = objective, max_length
@@ -93,8 +97,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step."""
         super().setup(stage)
-        for name in self.paths:
-            self.dataset(name)
+        check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
 
     def require_labels(self, name: str) -> None:
         """Raise an InputError if no image of a set has an emotion category."""

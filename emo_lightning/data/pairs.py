@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emo_lightning.data.batches import PairBatch
+from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import PairSample, ReadsPairs
@@ -35,12 +36,22 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
         batch_size: pairs per rank and step; each image is told from the texts of the others.
         num_workers: processes that read ahead.
         seed: of the order.
+        allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
     """
 
     task_type = ReadsPairs
 
-    def __init__(self, train: list[str], val: list[str], batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        train: list[str],
+        val: list[str],
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        allow_leaks: bool = False,
+    ) -> None:
         super().__init__(batch_size, num_workers, seed)
+        self.allow_leaks = allow_leaks
         self.paths = {"train": train, "val": val}
         self._datasets: dict[str, PairDataset] = {}
 
@@ -50,6 +61,11 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
             index = TarIndex.open(self.paths[name]).select(lambda record: bool(record.description))
             self._datasets[name] = PairDataset(index)
         return self._datasets[name]
+
+    def setup(self, stage: str) -> None:
+        """Open and check all tars before the first step."""
+        super().setup(stage)
+        check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
 
     def collate_fn(self) -> Callable[[list[PairSample]], PairBatch]:
         """The task's, which has the CLIP's processor."""

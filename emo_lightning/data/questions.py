@@ -64,6 +64,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many images of each set.
         blind: show grey in place of every image: what the model says without looking (a text-only baseline).
+        allow_leaks: cache the features of a set `train` although it holds images of a held-out split or of another set.
     """
 
     task_type = AsksQuestions
@@ -77,6 +78,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         max_length: int = 4096,
         limit: int | None = None,
         blind: bool = False,
+        allow_leaks: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers)
         if not sets or not objectives:
@@ -87,6 +89,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         check_counts(max_length=max_length, limit=limit)
         self.sets, self.objectives = sets, objectives
         self.max_length, self.limit, self.blind = max_length, limit, blind
+        self.allow_leaks = allow_leaks
         self._indices: dict[str, TarIndex] = {}
         self.pending: list[str] = []
         """Sets with images left, in the order of the loaders."""

@@ -13,6 +13,7 @@ from typing_extensions import override
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.features import FeatureWriter
+from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
@@ -68,6 +69,7 @@ class FeatureTask(FrozenTask):
     def setup(self, stage: str) -> None:
         """Open the caches and find what they already hold."""
         self.refuse_limits()
+        check_leaks({name: self.data.index(name) for name in self.data.sets}, allowed=self.data.allow_leaks)
         # The Trainer calls `configure_model` after `setup`, but the caches need the backbone's width and pixel limits.
         self.configure_model()
         if len(self.data.objectives) != 1:

@@ -44,8 +44,11 @@ def read(**changes: object) -> Record:
         *(
             {key: value}
             for key in ("id", "source", "split")
-            for value in ("../a", "a/b", "/etc", "a\\b", "a\x1b[2J", "a\n", "", "\u202ea", "a\x00")
+            for value in ("../a", "a/b", "/etc", "a\\b", "a\x1b[2J", "a\n", "\u202ea", "a\x00")
         ),
+        # The split alone may be empty: before an export an image is in none.
+        {"id": ""},
+        {"source": ""},
         {"id": "a.b"},
         {"id": "x" * 300},
     ],

@@ -715,8 +715,8 @@ def test_a_stage_does_not_outlive_the_one_it_stands_on(tmp_path: Path) -> None:
     experiment.write_text(
         "name: two\n"
         "stages:\n"
-        "  first: {run: bundle, backbone: a/b, head: x}\n"
-        '  second: {run: bundle, backbone: a/b, head: "${run.stages.first}/head"}\n'
+        "  first: {run: world_tars, split: train, count: 2}\n"
+        '  second: {run: tiny_clip, tars: ["${run.stages.first}"]}\n'
     )
     command = ["run", str(experiment), "--runs", str(tmp_path / "runs")]
     assert main(command) == 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.sources import Refusal, SourceError, index_files
+from data_prep.sources import Refusal, SourceError, json_index
 from data_prep.sources.index_files import json_records, table_rows
 
 json_values = st.recursive(
@@ -29,7 +29,7 @@ def test_any_array_is_read_as_json_reads_it(
     path.write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         # Every way in which a block can end within a value.
-        patch.setattr(index_files, "_CHUNK", chunk)
+        patch.setattr(json_index, "_CHUNK", chunk)
         found = list(json_records(path))
         assert [value for _, _, value in found] == values
         path.write_text(
@@ -73,8 +73,8 @@ def test_broken_json_names_the_line(tmp_path: Path, text: str | bytes, message: 
 
 
 def test_a_broken_value_is_not_read_to_the_end_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_files, "_CHUNK", 100)
-    monkeypatch.setattr(index_files, "_MAX_VALUE", 1000)
+    monkeypatch.setattr(json_index, "_CHUNK", 100)
+    monkeypatch.setattr(json_index, "_MAX_VALUE", 1000)
     path = tmp_path / "index.json"
     path.write_text('[{"a": 1}, {"never closed": "' + "x" * 100_000)
     rows = json_records(path)

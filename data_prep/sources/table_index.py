@@ -1,0 +1,143 @@
+"""Indexes that are tables: CSV, tabs or semicolons, a row at a time."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Literal
+
+from data_prep.sources.base import Refusal, SourceError
+from data_prep.sources.places import Place, open_text
+from data_prep.sources.tree import encodable
+
+_MAX_LINE = 2**20
+"""Characters of one line, and of one row."""
+_MAX_ROW_LINES = 1000
+
+
+class _Lines:
+    """The rows of a table, each from one line, or from several where a quoted field goes over them."""
+
+    def __init__(self, path: Path, file: IO[str]) -> None:
+        self.path = path
+        self.text = ""
+        """Of the last row."""
+        self._file = file
+        self._waiting: list[str] = []
+        self._number = 0
+
+    def _next(self) -> str:
+        self._number += 1
+        if self._waiting:
+            return self._waiting.pop()
+        line = self._file.readline(_MAX_LINE + 1)
+        if len(line) > _MAX_LINE:
+            msg = f"{self.path}:{self._number}: not a table: a line of more than {_MAX_LINE:,} characters"
+            raise SourceError(msg)
+        return line
+
+    def row(self, delimiter: str, *, quotes: bool) -> tuple[Place, list[str] | Refusal] | None:
+        """The next row that is not blank; None at the end."""
+        while first := self._next():
+            place = Place(str(self.path), self._number)
+            cells = self._cells(first, place, delimiter, quotes)
+            if isinstance(cells, Refusal) or any(cells):
+                return place, cells
+        return None
+
+    def _cells(self, first: str, place: Place, delimiter: str, quotes: bool) -> list[str] | Refusal:
+        self.text = first
+        more: list[str] = []
+        size, odd, reason = len(first), first.count('"') % 2, ""
+        while True:
+            if not more or not odd:
+                self.text = "".join([first, *more])
+                try:
+                    cells = split_row(self.text, delimiter, quotes=quotes)
+                    return cells if encodable(self.text) else Refusal(place.file, place.line, "not UTF-8")
+                except csv.Error as error:
+                    reason = str(error)
+            # What begins with a quote that never ends is one row: those behind it are read again, each on its own.
+            line = self._next() if odd and len(more) < _MAX_ROW_LINES and size < _MAX_LINE else ""
+            if not line:
+                self._waiting += reversed(more)
+                assert place.line is not None
+                self._number = place.line
+                return Refusal(place.file, place.line, f"not a row of a table: {reason}")
+            more.append(line)
+            size += len(line)
+            odd = (odd + line.count('"')) % 2
+
+
+def split_row(text: str, delimiter: str, *, quotes: bool) -> list[str]:
+    """The fields of a row.
+
+    Raises:
+        csv.Error: a quote that does not end, or ends inside of a field.
+    """
+    if not quotes:
+        return text.rstrip("\r\n").split(delimiter)
+    return next(csv.reader([text], delimiter=delimiter, strict=True), [])
+
+
+def table_rows(
+    path: Path, required: tuple[str, ...], *, delimiter: Literal[",", "\t"] = ",", names: tuple[str, ...] | None = None
+) -> Iterator[tuple[Place, dict[str, str] | Refusal]]:
+    """Rows of a CSV or a tab-separated table.
+
+    Args:
+        path: UTF-8, or UTF-16 with its mark.
+        required: columns that must be there; others may.
+        delimiter: "," (quotes as in CSV; a header with tabs or semicolons in their place says that the rows have them too) or a tab
+            (quotes mean nothing).
+        names: of the columns, where the file has no header.
+
+    Yields:
+        (place, values by column) or (place, a refusal: another number of fields, a quote that does not end, not UTF-8). Names of
+        columns are lower case, without brackets around them; blank lines are skipped.
+
+    Raises:
+        SourceError: the file cannot be read, a required column is missing, a column stands there twice, or a line is too long.
+    """
+    quotes = delimiter == ","
+    separator: str = delimiter
+    columns = names
+    with open_text(path) as file:
+        lines = _Lines(path, file)
+        while (read := lines.row(separator, quotes=quotes)) is not None:
+            place, row = read
+            if columns is None:
+                separator, columns = _columns(path, place, lines.text, required, separator)
+            elif isinstance(row, Refusal):
+                yield place, row
+            elif len(row) != len(columns):
+                yield place, Refusal(place.file, place.line, f"wrong number of fields: {len(row)}, expected {len(columns)}")
+            else:
+                yield place, dict(zip(columns, row, strict=True))
+    if columns is None:
+        msg = f"{path}: empty; expected a header with {', '.join(required)}"
+        raise SourceError(msg)
+
+
+def _columns(path: Path, place: Place, header: str, required: tuple[str, ...], separator: str) -> tuple[str, tuple[str, ...]]:
+    """What separates the columns, and their names."""
+    found: dict[str, tuple[str, ...]] = {}
+    for mark in dict.fromkeys((separator, "\t", ";")):
+        try:
+            cells = split_row(header, mark, quotes=mark != "\t" or separator != "\t")
+        except csv.Error:
+            continue
+        found[mark] = tuple(name.strip().strip("[]").strip().lower() for name in cells)
+        if all(name in found[mark] for name in required):
+            if twice := [name for name, times in Counter(found[mark]).items() if times > 1 and name]:
+                msg = f"{path}:{place.line}: column {', '.join(twice)[:80]} stands there twice"
+                raise SourceError(msg)
+            return mark, found[mark]
+    columns = found.get(separator, (header,))
+    missing = [name for name in required if name not in columns]
+    msg = (
+        f"{path}:{place.line}: column {', '.join(missing)} is missing; found: {', '.join(name[:40] for name in columns)[:300]}"
+    )
+    raise SourceError(msg)

@@ -1,0 +1,64 @@
+"""Test images in the training set are refused by name, unless told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.data.leaks import check_leaks
+from emo_lightning.data.tar_index import TarIndex
+from tests.data.test_tar_index import picture, record, write_tar
+
+
+def tar(path: Path, numbers: range, split: str = "train", picture_of: int = 0, group: str | None = None) -> TarIndex:
+    members = {}
+    for number in numbers:
+        image = picture(number + picture_of)
+        provenance = {} if group is None else {"group": group}
+        members[f"s{number:03d}.json"] = record(number, image, split=split, provenance=provenance)
+        members[f"s{number:03d}.png"] = image
+    return TarIndex.open(write_tar(path, members))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ({"numbers": range(3)}, {"numbers": range(2, 4)}, "1 of 2 images of the set 'test' are also in 'train', .*first: s002"),
+        ({"numbers": range(3)}, {"numbers": range(5, 6), "picture_of": -4}, "1 of 1 images .*first: s005 and s001"),
+        (
+            {"numbers": range(1), "group": "near:a"},
+            {"numbers": range(5, 6), "group": "near:a"},
+            "1 of 1 images .*s005 and s000",
+        ),
+        (
+            {"numbers": range(3), "split": "Test"},
+            {"numbers": range(5, 6)},
+            "3 of 3 records of the set 'train' say split 'Test'",
+        ),
+    ],
+    ids=["id", "bytes", "group", "split"],
+)
+def test_leaks(
+    train: dict[str, object], test: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = {
+        "train": tar(tmp_path / "train.tar", **train),  # type: ignore[arg-type]
+        "test": tar(tmp_path / "test.tar", **test),  # type: ignore[arg-type]
+    }
+    with pytest.raises(InputError, match=rf"{message}.*data.allow_leaks: true"):
+        check_leaks(sets, allowed=False)
+    check_leaks(sets, allowed=True)
+    assert "as data.allow_leaks says" in capsys.readouterr().err
+
+
+def test_sets_that_have_nothing_in_common(tmp_path: Path) -> None:
+    check_leaks(
+        {
+            "train": tar(tmp_path / "a.tar", range(3)),
+            "val": tar(tmp_path / "b.tar", range(3, 5), "val"),
+            "test": tar(tmp_path / "c.tar", range(5, 7), "test"),
+        },
+        allowed=False,
+    )
