@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import yaml
 
 from data_prep.export.manifest import Manifest
 from data_prep.stats.distribution import Distribution
-from data_prep.store.items import printable
+from emo_lightning.core.text import markdown_text
 
 MARK = "<!-- written by emo prep export -->"
 """Stands in every card of ours; a file without it is somebody's own and is not replaced."""
@@ -159,13 +158,5 @@ def _table(head: tuple[str, str], rows: dict[str, int]) -> list[str]:
     return [
         f"| {head[0]} | {head[1]} |",
         "|---|---|",
-        *(f"| {escaped(name)} | {n} |" for name, n in rows.items()),
+        *(f"| {markdown_text(name[:_LONGEST])} | {n} |" for name, n in rows.items()),
     ]
-
-
-def escaped(text: str) -> str:
-    """Text of others as Markdown shows it: on one line, without markup, HTML, links or formulas of its own."""
-    line = printable(" ".join(text.split()))[:_LONGEST]
-    marked = re.sub(r"([\\`*\[\]|<>~$&])", r"\\\1", line)
-    # An underscore within a word marks nothing.
-    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", marked)
