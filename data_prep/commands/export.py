@@ -43,6 +43,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--resplit", action="store_true", help="forget the splits that earlier exports assigned, and assign them anew"
     )
+    parser.add_argument(
+        "--keep-metadata",
+        action="store_true",
+        help="leave in the image files what they say beside their pixels (place, time, camera, author); the dataset card says so. By "
+        "default it is taken out, pixels and colour profiles untouched",
+    )
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig
     from data_prep.export import Selection, export_store
@@ -59,6 +65,7 @@ def main(argv: list[str]) -> int:
             selection=Selection(args.licences, args.exclude_licences, args.sources),
             labels=args.labels,
             resplit=args.resplit,
+            keep_metadata=args.keep_metadata,
         )
     print_manifest(args.out, manifest)
     return 0

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
 
     add_download_arguments(parser)
     args = parser.parse_args(argv)
-    from data_prep.store.items import printable
+    from data_prep.store.items import one_line
     from data_prep.store.store import ImportReport, Store
 
     source = _source(args.source, args.licence, args.name)
@@ -77,13 +77,13 @@ def main(argv: list[str]) -> int:
         f"repeated rows {report.repeated}, refused {report.refused}"
     )
     for reason, count in report.reasons.most_common(_REASONS):
-        print(f"  {count} × {printable(reason)}")
+        print(f"  {count} × {one_line(reason)}")
     if len(report.reasons) > _REASONS:
         print(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
     if report.passed_over:
         print(f"passed over {named} files that are none of the source's images")
         for reason, count in report.passed_over.most_common(_REASONS):
-            print(f"  {count} × {printable(reason)}")
+            print(f"  {count} × {one_line(reason)}")
     return 0 if report.added or report.known else 2
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import yaml
 
 from data_prep.export.manifest import Manifest
 from data_prep.stats.distribution import Distribution
-from data_prep.store.items import printable
+from emo_lightning.core.text import markdown_text
 
 MARK = "<!-- written by emo prep export -->"
 """Stands in every card of ours; a file without it is somebody's own and is not replaced."""
@@ -91,6 +90,7 @@ def _body(manifest: Manifest) -> list[str]:
         "",
         *_table(("Source", "Images"), contents["source"]),
         "",
+        *_metadata(origin),
         "## Licences",
         "",
         "Every image keeps the licence and origin that its source states, in `json.provenance.licence` and `.origin`.",
@@ -104,6 +104,22 @@ def _body(manifest: Manifest) -> list[str]:
     if manifest["excluded"]:
         lines += ["", "Left out:", "", *_table(("Reason", "Images"), manifest["excluded"])]
     return lines
+
+
+def _metadata(origin: Mapping[str, object]) -> list[str]:
+    if origin.get("metadata") == "kept":
+        said = (
+            "The image files are as their sources made them, with all that they say beside their pixels (EXIF, XMP, IPTC, text): "
+            "that may be the place and time of a photograph, the camera, and names of people."
+        )
+    elif removed := origin.get("metadata_removed"):
+        said = (
+            f"{removed} image files said more than their pixels (EXIF, XMP, IPTC, text: place, time, camera, …); that was taken out. "
+            "Pixels and colour profiles are as they were."
+        )
+    else:
+        return []
+    return ["## Metadata of the image files", "", said, ""]
 
 
 def _emotion_table(manifest: Manifest) -> list[str]:
@@ -142,13 +158,5 @@ def _table(head: tuple[str, str], rows: dict[str, int]) -> list[str]:
     return [
         f"| {head[0]} | {head[1]} |",
         "|---|---|",
-        *(f"| {escaped(name)} | {n} |" for name, n in rows.items()),
+        *(f"| {markdown_text(name[:_LONGEST])} | {n} |" for name, n in rows.items()),
     ]
-
-
-def escaped(text: str) -> str:
-    """Text of others as Markdown shows it: on one line, without markup, HTML, links or formulas of its own."""
-    line = printable(" ".join(text.split()))[:_LONGEST]
-    marked = re.sub(r"([\\`*\[\]|<>~$&])", r"\\\1", line)
-    # An underscore within a word marks nothing.
-    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", marked)

@@ -73,6 +73,7 @@ def export_store(
     selection: Selection | None = None,
     labels: Labels = "annotations",
     resplit: bool = False,
+    keep_metadata: bool = False,
 ) -> Manifest:
     """Export a store; what stays behind is counted in the manifest.
 
@@ -88,6 +89,8 @@ def export_store(
         selection: by licence and source.
         labels: `annotations`, or `source`: what the source itself says, annotated or not, for evaluation against it.
         resplit: forget the splits of earlier exports.
+        keep_metadata: image files go out with all that they say: place, time, camera, author. Without it, a record names the
+            sha256 of the file that goes out.
 
     Returns:
         The manifest.
@@ -126,6 +129,10 @@ def export_store(
     if assignment.moved:
         created_from["moved_to_the_split_of_their_group"] = assignment.moved
 
+    cleaned: set[str] = set()
+    if keep_metadata:
+        created_from["metadata"] = "kept"
+
     def selected() -> Iterator[tuple[Record, bytes, str]]:
         for item, _, text in _records(store, labels, items):
             if (split := assignment.splits.get(item.id)) is None:
@@ -139,8 +146,15 @@ def export_store(
             if item.group:
                 # Near-duplicates stay in one split: a training that mixes exports can see it.
                 provenance["group"] = item.group
-            record = record.model_copy(update={"split": split, "provenance": provenance})
-            yield record, store.image(item.sha256, item.extension), item.extension
+            image = store.image(item.sha256, item.extension, keep_metadata=keep_metadata)
+            update: dict[str, object] = {"split": split, "provenance": provenance}
+            if not keep_metadata and record.sha256 == item.sha256:
+                sha256 = hashlib.sha256(image).hexdigest()
+                if sha256 != item.sha256:
+                    cleaned.add(item.id)
+                    created_from["metadata_removed"] = len(cleaned)
+                update["sha256"] = sha256
+            yield record.model_copy(update=update), image, item.extension
 
     return write_shards(selected(), out, name, samples_per_shard, created_from=created_from, excluded=excluded)
 

@@ -16,6 +16,7 @@ from data_prep.provider.prices import Price
 from data_prep.provider.registry import DEFAULT
 from data_prep.provider.reply_schema import Reply, strict_schema
 from data_prep.store.ledger import CallIntent
+from emo_lightning.core.image_metadata import without_metadata
 
 _MEDIA = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
@@ -32,8 +33,8 @@ class Picture:
     """Pixels, where known: a bound on the cost of an image of unknown size is that of a very large one."""
 
     def image(self) -> Image:
-        """Read now."""
-        return Image(_MEDIA[self.extension], self.read())
+        """Read now; place, time and camera are nothing that a provider is told, wherever the image is from."""
+        return Image(_MEDIA[self.extension], without_metadata(self.read()))
 
 
 class LaterTurn(TypedDict):

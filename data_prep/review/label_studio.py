@@ -133,7 +133,9 @@ def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool)
         image, extension = session.image(item_id)
         address = f"data:image/{_MIME[extension]};base64,{base64.b64encode(image).decode()}"
     else:
-        where = session.store.image_path(item.sha256, item.extension).relative_to(session.store.root)
+        # Label Studio reads the file itself: where it says more than its pixels, a copy that does not is named.
+        sha256 = session.store.add_image(session.image(item_id)[0], item.extension)
+        where = session.store.image_path(sha256, item.extension).relative_to(session.store.root)
         address = f"/data/local-files/?d={where.as_posix()}"
     shown = {field: shown_value(record, field) for field in FIELDS}
     texts = {f"{field}_shown": "–" if value is None else str(value) for field, value in shown.items()}

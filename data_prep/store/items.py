@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.text import printable
+
 if TYPE_CHECKING:
     from emo_lightning.core.records import GroundedObject
 
@@ -49,7 +51,7 @@ class Refusal:
     def __str__(self) -> str:
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         # A file's name may hold anything: it must break neither the line nor the terminal.
-        return printable(f"{place}: {self.reason}")
+        return one_line(f"{place}: {self.reason}")
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class PassedOver(Refusal):
     """Files; of a hidden folder those in it."""
 
 
-def printable(text: str) -> str:
-    """The text with everything escaped that would change a line or a terminal (control characters, directions of writing)."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+def one_line(text: str) -> str:
+    """The text as a terminal may show it, its ends of lines and tabs escaped as well: a name of a file may hold any."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def is_labelled(labels: Mapping[str, object]) -> bool:

@@ -21,9 +21,11 @@ from typing import IO, Self
 from data_prep.store.group_commit import LedgerError, damaged, ledger_errors
 from data_prep.store.items import PassedOver, Refusal, Repeat, SourceItem, is_labelled
 from data_prep.store.ledger import Ledger
+from data_prep.store.private import make_private, private_file
 from data_prep.store.rows import Item
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import write_bytes
+from emo_lightning.core.image_metadata import without_metadata
 
 _BATCH = 256
 """Items per transaction of an import."""
@@ -102,7 +104,9 @@ class Store:
         self._lock: IO[bytes] | None = None
         if write:
             (self.root / "images").mkdir(parents=True, exist_ok=True)
+            make_private(self.root)
             self.lock()
+            private_file(self.root / "ledger.sqlite")
         self.ledger = Ledger(self.root / "ledger.sqlite", write=write)
 
     def __enter__(self) -> Self:
@@ -148,13 +152,13 @@ class Store:
         """Where an image lies."""
         return _image_path(self.root, sha256, extension)
 
-    def image(self, sha256: str, extension: str) -> bytes:
-        """Bytes of an image.
+    def image(self, sha256: str, extension: str, *, keep_metadata: bool = False) -> bytes:
+        """An image, by default without what its file says beside its pixels (see `read_image`).
 
         Raises:
             StoreError: the file is missing or its content is not what its name says.
         """
-        return read_image(self.root, sha256, extension)
+        return read_image(self.root, sha256, extension, keep_metadata=keep_metadata)
 
     def add_image(self, data: bytes, extension: str) -> str:
         """Store an image under its sha256 (temporary name, then rename), also where a power cut left less of it; returns the sha256."""
@@ -162,6 +166,7 @@ class Store:
         path = self.image_path(sha256, extension)
         if not path.exists() or path.stat().st_size != len(data):
             write_bytes(path, data, writer=os.getpid())
+            path.chmod(0o600)
         return sha256
 
     def import_items(
@@ -216,8 +221,11 @@ def _image_path(root: Path, sha256: str, extension: str) -> Path:
     return root / "images" / sha256[:2] / f"{sha256}.{extension}"
 
 
-def read_image(root: Path, sha256: str, extension: str) -> bytes:
+def read_image(root: Path, sha256: str, extension: str, *, keep_metadata: bool = False) -> bytes:
     """As `Store.image`, without opening the ledger of the store.
+
+    Whoever asks may send the image on: place, time and camera stay here unless they are asked for. The name stays the sha256 of
+    what the store has, so that what was paid for an image is found, whatever of it was sent.
 
     Raises:
         StoreError: the file is missing or its content is not what its name says.
@@ -231,4 +239,4 @@ def read_image(root: Path, sha256: str, extension: str) -> bytes:
     if hashlib.sha256(data).hexdigest() != sha256:
         msg = f"{path}: the content does not have the sha256 of its name"
         raise StoreError(msg)
-    return data
+    return data if keep_metadata else without_metadata(data)

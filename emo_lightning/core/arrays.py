@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -60,7 +61,10 @@ def parse_npy(data: bytes, where: object, error: type[UserError] = InputError) -
         version = np.lib.format.read_magic(stream)
         # Versions 1 and 2; 3 differs for arrays with named fields alone.
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
+        with warnings.catch_warnings():
+            # Of headers that Python 2 wrote, which are read as well.
+            warnings.simplefilter("ignore", UserWarning)
+            shape, fortran, dtype = read(stream)
     except _OF_NUMPY as failure:
         msg = f"{where}: not an .npy array: {str(failure)[:200]}"
         raise error(msg) from None

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from emo_lightning.core.files import write_json
+from emo_lightning.core.files import MAX_OBJECT_BYTES, write_json
+from emo_lightning.core.foreign import decode_json, read_capped
 from emo_lightning.core.records import SchemaError
 from emo_lightning.report.page_file import PageFile, problem
 from emo_lightning.report.table import Cell, Spread, Table, numbered
@@ -83,10 +84,12 @@ def read_page(path: Path) -> Page:
     Raises:
         SchemaError: names the file, the key, what was found and what is allowed.
     """
-    return _parse(Path(path), Path(path).read_bytes())
+    return _parse(Path(path), read_capped(path, MAX_OBJECT_BYTES, SchemaError))
 
 
 def _parse(path: Path, data: str | bytes) -> Page:
+    # What pydantic's own reader believes (depth, digits) is refused here; of numbers that are not finite it names the key.
+    decode_json(data, path, SchemaError, on_constant=float)
     try:
         found = PageFile.model_validate_json(data)
     except ValidationError as error:

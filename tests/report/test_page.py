@@ -50,7 +50,7 @@ def test_a_page_without_keys_still_opens(tmp_path: Path) -> None:
     ("body", "expected"),
     [
         ("[]", "the file: found list; expected an object"),
-        ("{", "not JSON: EOF while parsing"),
+        ("{", "not JSON: Expecting property name"),
         ('{"text": "t"}', "the file: key 'title' is missing; expected figures, notes, tables, text, title"),
         ('{"title": "t", "tables": 3}', "key tables: found int; expected a list"),
         ('{"title": "t", "tables": [{"columns": [1], "rows": []}]}', "key tables[0].columns[0]: found 1; expected a text"),

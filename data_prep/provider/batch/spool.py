@@ -16,12 +16,13 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.token = secrets.token_hex(16)
         self.path = spool_path(folder, self.token)
         self.requests = 0
         self.bytes = 0
         self._file: IO[bytes] = self.path.open("wb")
+        self.path.chmod(0o600)
 
     def add(self, line: bytes) -> None:
         """Append a line."""

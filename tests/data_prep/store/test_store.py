@@ -77,3 +77,15 @@ def test_a_writer_makes_a_store_unless_it_was_told_not_to(tmp_path: Path) -> Non
         Store(tmp_path / "s", write=True, create=False)
     Store(tmp_path / "s", write=True).close()
     Store(tmp_path / "s", write=True, create=False).close()
+
+
+def test_a_store_is_its_users_alone_also_one_that_was_open_to_others(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    with Store(root, write=True) as store:
+        store.add_image(b"one", "png")
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    with Store(root, write=True) as store:
+        store.add_image(b"two", "png")
+        modes = {path.stat().st_mode & 0o077 for path in (root, *root.rglob("*")) if path.is_file() or path == root}
+    assert modes == {0}

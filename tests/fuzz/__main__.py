@@ -1,0 +1,35 @@
+"""`python -m tests.fuzz [--inputs N] [--seed S]`: every reader against N spoilt inputs; the exit code is 1 where one fails."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.fuzz.run import run
+from tests.fuzz.targets import targets
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--inputs", type=int, default=2000, help="for each reader (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: %(default)s)")
+    args = parser.parse_args()
+    failed = 0
+    print(f"{'reader':<16}{'inputs':>8}{'taken':>8}{'refused':>9}{'foreign':>9}{'slowest s':>11}{'all s':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, target in targets(Path(folder)).items():
+            began = time.perf_counter()
+            found = run(target, args.inputs, args.seed)
+            counts = f"{found.taken:>8,}{found.refused:>9,}{len(found.foreign):>9,}{found.slowest:>11.2f}"
+            print(f"{name:<16}{args.inputs:>8,}{counts}{time.perf_counter() - began:>8.1f}", flush=True)
+            for number, error in found.foreign[:3]:
+                print(f"    input {number}: {error}")
+            failed += len(found.foreign)
+    return 1 if failed else 0
+
+
+sys.exit(main())
