@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,9 +69,10 @@ def test_eval_names_the_bad_line(files: tuple[str, str], tmp_path: Path) -> None
         eval_command.main([str(tmp_path / "bad.jsonl"), files[1]])
 
 
-def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report(tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in "ab":
-        (tmp_path / name).mkdir()
+        shutil.copytree(finished_run, tmp_path / name)
+        (tmp_path / name / "report.html").unlink(missing_ok=True)
     assert report_command.main([str(tmp_path / "a")]) == 0
     assert capsys.readouterr().out.splitlines()[0] == str(tmp_path / "a" / "report.html")
     assert (tmp_path / "a" / "report_tables" / "all.md").exists()
