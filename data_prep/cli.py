@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded, speak_to_any_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_images", "take images into a store"),
@@ -55,6 +55,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2: the message on standard error says what is wrong, 130: interrupted)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    speak_to_any_terminal()
     with debug_option(words) as rest:
         return run_guarded(lambda: _run(rest), ["emo", "prep", *words])
 

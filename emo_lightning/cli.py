@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded, speak_to_any_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("emo_lightning.commands.demo", "the whole road on a small drawn world whose truth is known"),
@@ -54,6 +54,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `emo`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    speak_to_any_terminal()
     with debug_option(words) as rest:
         return run_guarded(lambda: _run(rest), ["emo", *words])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError, add_debug_option
@@ -56,3 +57,32 @@ def check_output_file(out: Path, option: str = "--out") -> None:
     except OSError as error:
         msg = f"{option} {out}: nothing can be written in {out.parent}: {error.strerror}"
         raise InputError(msg) from None
+
+
+def given_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> set[str]:
+    """Names of the arguments that stand on a command line, whatever their values.
+
+    Args:
+        parser: a fresh one, which is changed.
+        argv: that it has accepted before.
+    """
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return set(vars(parser.parse_args(argv)))
+
+
+def refuse_options(given: Set[str], names: Sequence[str], why: str) -> None:
+    """Refuse options that would be taken and not used.
+
+    Args:
+        given: names that stand on the command line.
+        names: those that mean nothing here.
+        why: ends the message.
+
+    Raises:
+        InputError: names the first.
+    """
+    for name in names:
+        if name in given:
+            msg = f"--{name.replace('_', '-')} {why}"
+            raise InputError(msg)

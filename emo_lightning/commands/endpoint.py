@@ -15,6 +15,8 @@ from data_prep.provider.budget import NANO, Tally
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
+from emo_lightning.commands.arguments import check_at_least
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.core.replies import UNREADABLE, Reason
@@ -69,9 +71,22 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
 
 
 def _config(args: argparse.Namespace) -> UnderTest:
-    changed = {"boxes": args.boxes} if args.boxes else {}
-    if args.endpoint:
-        return UnderTest.load(args.endpoint).model_copy(update=changed)
+    pixels = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    changed = {"boxes": args.boxes, **pixels}
+    changed = {name: value for name, value in changed.items() if value is not None}
+    config = UnderTest.load(args.endpoint).model_copy(update=changed) if args.endpoint else _named(args, changed)
+    if config.boxes != "resized" and any(value is not None for value in pixels.values()):
+        msg = "--min-pixels and --max-pixels say how an endpoint resizes images, for boxes in those coordinates: add --boxes resized"
+        raise InputError(msg)
+    for name, value in pixels.items():
+        check_at_least(f"--{name.replace('_', '-')}", value)
+    if config.min_pixels > config.max_pixels:
+        msg = f"--min-pixels {config.min_pixels} is more than --max-pixels {config.max_pixels}"
+        raise InputError(msg)
+    return config
+
+
+def _named(args: argparse.Namespace, changed: Mapping[str, object]) -> UnderTest:
     given = {"base_url": args.base_url, "model": args.model, "api_key_env": args.api_key_env, **changed}
     if args.price:
         given["price"] = {"input": args.price[0], "output": args.price[1]}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-from emo_lightning.commands.arguments import check_at_least, new_parser
+from emo_lightning.commands.arguments import check_at_least, given_options, new_parser, refuse_options
 from emo_lightning.core.errors import InputError
 
 USAGE = """\
@@ -39,6 +39,10 @@ boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels
 
 OBJECTIVES = ("attributes", "emotion")
 STORE = Path("runs/answers")
+_LOCAL = ("batch_size", "max_new_tokens", "dtype", "qlora", "emotion_scores", "accelerator", "devices", "num_workers")
+"""Options that mean nothing to an endpoint."""
+_REMOTE = ("price", "boxes", "store", "budget", "estimate", "resend_unknown")
+"""Options that mean nothing to a model on this machine."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,8 +58,16 @@ def parser() -> argparse.ArgumentParser:
     local = parser.add_argument_group("a model on this machine")
     local.add_argument("--batch-size", type=int, default=16, help="images at a time on each device (default: 16)")
     local.add_argument("--max-new-tokens", type=int, default=256, help="tokens that one answer may have (default: 256)")
-    local.add_argument("--min-pixels", type=int, help="an image with fewer is enlarged (default: the processor's)")
-    local.add_argument("--max-pixels", type=int, help="an image with more is reduced (default: the processor's)")
+    local.add_argument(
+        "--min-pixels",
+        type=int,
+        help="an image with fewer is enlarged (default: the processor's); also of an endpoint, with --boxes resized",
+    )
+    local.add_argument(
+        "--max-pixels",
+        type=int,
+        help="an image with more is reduced (default: the processor's); also of an endpoint, with --boxes resized",
+    )
     local.add_argument(
         "--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of the weights (default: auto)"
     )
@@ -93,6 +105,7 @@ def main(argv: list[str]) -> int:
     check_at_least("--batch-size", args.batch_size)
     check_at_least("--max-new-tokens", args.max_new_tokens)
     check_at_least("--limit", args.limit)
+    given = given_options(parser(), argv)
     three = {"--base-url": args.base_url, "--model": args.model, "--api-key-env": args.api_key_env}
     if args.endpoint and any(three.values()):
         msg = f"--endpoint names the endpoint; {next(k for k, v in three.items() if v)} does not go with it"
@@ -101,9 +114,15 @@ def main(argv: list[str]) -> int:
         if not args.endpoint and (missing := [k for k, v in three.items() if not v]):
             msg = f"an endpoint needs --base-url, --model and --api-key-env; {missing[0]} is missing"
             raise InputError(msg)
+        refuse_options(
+            given, _LOCAL, "is for a model on this machine; an endpoint decides that itself (see `parameters` of --endpoint)"
+        )
+        if args.endpoint:
+            refuse_options(given, ("price",), "does not go with --endpoint, whose file says it")
         from emo_lightning.commands.endpoint import predict_at_endpoint
 
         return predict_at_endpoint(args, args.objectives or list(OBJECTIVES))
+    refuse_options(given, _REMOTE, "is for a model behind an endpoint (--endpoint, or --base-url, --model and --api-key-env)")
     if len(args.inputs) < 2:
         msg = f"expected MODEL and TARS, found {args.inputs[0]!r} alone (see: emo predict --help)"
         raise InputError(msg)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import select
@@ -103,6 +104,16 @@ def run_guarded(body: Callable[[], int], command: Sequence[str], prefix: str = "
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         return explain_error(error, command, prefix)
+
+
+def speak_to_any_terminal() -> None:
+    """Have what a terminal or pipe cannot show written as an escape of its number, instead of ending the command at a dash.
+
+    Latin-1 and ASCII lack most of Unicode; UTF-8 lacks halves of characters, as in names of files that are none of UTF-8.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def explain_error(error: BaseException, command: Sequence[str], prefix: str = "") -> int:

@@ -12,6 +12,7 @@ from emo_lightning.core.records import Record
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
@@ -131,7 +132,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         """Open and check all tars before the first step; rank 0 says what is skipped."""
         super().setup(stage)
         for name in self.paths:
-            self.dataset(name)
+            check_shapes(self.dataset(name).index)
             if self.skipped[name] and self.trainer is not None and self.trainer.is_global_zero:
                 print(f"{name}: {self.skipped[name]} records have no label for {', '.join(self.objectives)} and are skipped")
         check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)

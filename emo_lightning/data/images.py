@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.images import read_image, to_rgb
 from emo_lightning.models.families import strictest_aspect_ratio
+
+if TYPE_CHECKING:
+    from emo_lightning.data.tar_index import TarIndex
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -29,3 +33,24 @@ def open_image(path: str | Path) -> Image.Image:
 def grey(size: tuple[int, int]) -> Image.Image:
     """What a blind model is shown: (width, height) of middle grey."""
     return Image.new("RGB", size, (128, 128, 128))
+
+
+def check_shapes(index: TarIndex) -> None:
+    """Refuse pictures that no processor of a backbone takes, before the first step; reads every record.
+
+    Raises:
+        InputError: says how many, and names the first with its tar.
+    """
+    limit = strictest_aspect_ratio()
+    rows = []
+    for row in range(len(index)):
+        record = index.record(row)
+        if max(record.width, record.height) > limit * min(record.width, record.height):
+            rows.append(row)
+    if rows:
+        first = index.record(rows[0])
+        msg = (
+            f"{index.where(rows[0], 'json')}: the picture of {first.id!r} has {first.width}x{first.height} pixels, more than {limit:g} times "
+            f"as long as wide, which the backbone refuses ({len(rows)} of {len(index)} pictures); leave it out, or cut it"
+        )
+        raise InputError(msg)

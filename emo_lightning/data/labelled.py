@@ -9,6 +9,7 @@ from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
@@ -97,6 +98,8 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step."""
         super().setup(stage)
+        for name in self.paths:
+            check_shapes(self.dataset(name).index)
         check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
 
     def require_labels(self, name: str) -> None:

@@ -9,7 +9,7 @@ from emo_lightning.core.records import Record
 from emo_lightning.data.batches import QuestionBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.images import grey
+from emo_lightning.data.images import check_shapes, grey
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
@@ -109,7 +109,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         """Open and check all tars before the first step."""
         super().setup(stage)
         for name in self.sets:
-            self.index(name)
+            check_shapes(self.index(name))
 
     def test_dataloader(self) -> list[ResumableLoader[QuestionBatch]]:
         """One loader for each set that has images left."""
