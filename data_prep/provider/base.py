@@ -70,6 +70,10 @@ class RemoteBatch:
     """`completed`, `expired`, `cancelled`, `failed` (see `ENDED`); anything else: it is worked on."""
     files: tuple[str, ...] = ()
     """Ids of the files with results."""
+    has_output: bool = True
+    """The file with replies is named; a provider may say that a batch has ended before it says where its replies are."""
+    completed: int | None = None
+    """Requests that it says it answered, None where it says nothing."""
     errors: tuple[str, ...] = ()
     """`code: message`, of a batch that failed."""
     too_large: bool = False

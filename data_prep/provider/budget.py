@@ -27,6 +27,8 @@ class Tally:
     """Replies that named no usage: counted at the most that they can cost."""
     garbled: int = 0
     """Lines of batches' result files that cannot be read: their requests count as of unknown outcome."""
+    lost: list[str] = field(default_factory=list)
+    """Batches of which not everything came back that their provider says it answered: by name, and why."""
     over_bound: int = 0
     """Replies that cost more than was held for them: the price table counts the images of their model wrongly."""
     cost_nano: int = 0

@@ -131,10 +131,15 @@ def _result(line: bytes) -> BatchLine:
 
 def _remote(batch: Batch) -> RemoteBatch:
     errors = tuple(f"{e.code}: {e.message}" for e in (batch.errors.data or [])) if batch.errors else ()
+    counts = batch.request_counts
+    # Some servers write an empty text where there is no file.
+    output, failures = batch.output_file_id or None, batch.error_file_id or None
     return RemoteBatch(
         id=batch.id,
         status=batch.status,
-        files=tuple(name for name in (batch.output_file_id, batch.error_file_id) if name is not None),
+        files=tuple(name for name in (output, failures) if name is not None),
+        has_output=output is not None,
+        completed=counts.completed if counts and isinstance(counts.completed, int) else None,
         errors=errors,
         too_large=any(error.startswith("token_limit_exceeded") for error in errors),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from data_prep.provider.attempts import Attempts
 from data_prep.provider.base import ENDED, Question, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.records import Batch, Result
-from data_prep.provider.batch.service import BatchNotCreatedError, BatchService
+from data_prep.provider.batch.service import BatchNotCreatedError, BatchService, GoneError
 from data_prep.provider.batch.spool import Spool, spool_path
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import BatchConfig, EndpointConfig
@@ -87,6 +88,8 @@ class BatchCaller(Caller):
         self._failed: dict[str, Failure] = {}
         self._not_taken: dict[str, float] = {}
         """By address: when a batch was first asked for, and not made, since the last one that was."""
+        self._since: dict[int, float] = {}
+        """By row: since when a batch is not known to its provider, or has ended and its replies are not named."""
         self._names = {e.name: e for e in endpoints}
         self._check(prices, endpoints)
 
@@ -228,10 +231,19 @@ class BatchCaller(Caller):
             for batch in waiting:
                 assert batch.remote_id is not None, "a batch without a remote id is settled before"
                 service = self._services[batch.base_url]
-                remote = await service.poll(batch.remote_id)
+                try:
+                    remote = await service.poll(batch.remote_id)
+                except GoneError as error:
+                    # A list that lags behind is not believed at once.
+                    if self._waited(batch) >= self._settings.settle_seconds:
+                        await self._lose(batch, str(error))
+                        ended += 1
+                    continue
                 if remote.status != batch.remote_status:
                     await records.mark_status(self.ledger, batch.id, remote.status)
                 if remote.status in ENDED:
+                    if self._unnamed(remote) and self._waited(batch) < service.patience:
+                        continue
                     await self._take(batch, remote)
                     ended += 1
             if ended:
@@ -244,18 +256,46 @@ class BatchCaller(Caller):
         waiting = self.open()
         for batch in waiting:
             assert batch.remote_id is not None
-            await self._services[batch.base_url].cancel(batch.remote_id)
+            # One that is gone is lost when it is looked at.
+            with contextlib.suppress(GoneError):
+                await self._services[batch.base_url].cancel(batch.remote_id)
         return len(waiting)
+
+    def _waited(self, batch: Batch) -> float:
+        """Seconds since this was first asked of the batch."""
+        return time.monotonic() - self._since.setdefault(batch.id, time.monotonic())
+
+    def _unnamed(self, remote: RemoteBatch) -> bool:
+        """Whether the provider has answered requests and does not say yet where the replies are."""
+        if remote.has_output or remote.status == "failed":
+            return False
+        return bool(remote.completed) or (remote.status == "completed" and not remote.files)
+
+    async def _lose(self, batch: Batch, why: str) -> None:
+        """Nothing comes of the batch any more, and what it answered may have been paid."""
+        self.tally.lost.append(f"batch {batch.remote_id} of {batch.endpoint}, {batch.requests} requests: {why}")
+        await records.end_batch(self.ledger, batch.id, "unknown", f"lost, may have been paid: {why}"[:500])
+        spool_path(self._folder, batch.token).unlink(missing_ok=True)
 
     async def _take(self, batch: Batch, remote: RemoteBatch) -> None:
         service, price = self._services[batch.base_url], self.prices[batch.model].batch
         assert price is not None, "checked at the start"
+        answered, missing = 0, ""
         for file_id in remote.files:
-            results, garbled = await service.results(file_id, price)
+            try:
+                results, garbled = await service.results(file_id, price)
+            except GoneError as error:
+                missing = str(error)
+                continue
+            answered += garbled + sum(result.status == 200 for result in results)
             self.tally.garbled += garbled
             await records.write_results(self.ledger, batch.id, results)
             for result in results:
                 self._note(self._names.get(batch.endpoint), result)
+        if missing or answered < (remote.completed or 0):
+            said = f"the provider says it answered {remote.completed}, its files have {answered}"
+            await self._lose(batch, "; ".join(filter(None, (said, missing))))
+            return
         why = "; ".join([remote.status, *remote.errors])[:500]
         # A completed batch has answered everything: a request that it does not mention may have been billed.
         await records.end_batch(self.ledger, batch.id, "unknown" if remote.status == "completed" else "unsent", why)

@@ -26,6 +26,10 @@ class BatchNotCreatedError(Exception):
     """The provider declined to create a batch."""
 
 
+class GoneError(CallError):
+    """The provider knows no such batch or file (any more)."""
+
+
 class BatchService:
     """One account of one provider. Every call here is free; only a batch costs.
 
@@ -145,7 +149,7 @@ class BatchService:
                 said = str(error)
                 if not self._busy(error) and error.answer.status < 500:
                     msg = f"{self._base_url}: the Batch API answers {said}"
-                    raise CallError(msg) from None
+                    raise (GoneError if error.answer.status in (404, 410) else CallError)(msg) from None
                 asked = retry_after(error.answer.headers)
             except TransportError as error:
                 if error.hopeless:
