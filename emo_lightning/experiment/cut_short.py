@@ -67,7 +67,8 @@ def _at_its_end(trainer: Trainer, epochs: int) -> bool:
     """
     most = trainer.max_epochs
     last_batch = bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
-    done = most is not None and most >= 0 and epochs >= most and last_batch
+    # A training of no epochs, as a sweep over rounds has, is at its end where it begins.
+    done = most is not None and (most == 0 or (0 < most <= epochs and last_batch))
     return done or 0 <= trainer.max_steps <= trainer.global_step
 
 

@@ -68,6 +68,7 @@ def test_it_is_kept_and_goes_on(step: int, epoch: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("callbacks", "length"),
     [
+        ([], {"max_epochs": 0}),
         ([], {"max_epochs": 2}),
         ([], {"max_epochs": 2, "max_steps": 4}),
         ([], {"max_epochs": -1, "max_steps": 4}),
