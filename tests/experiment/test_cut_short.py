@@ -76,7 +76,15 @@ def test_it_is_kept_and_goes_on(step: int, epoch: int, tmp_path: Path) -> None:
         ([StopAt(4)], {"max_epochs": 2, "max_steps": 4}),
         ([EarlyStopping("loss", stopping_threshold=1e9, check_on_train_epoch_end=True)], {"max_epochs": 9}),
     ],
-    ids=["epochs", "steps before epochs", "steps", "asked to stop at its end", "and at its last step", "early stopping"],
+    ids=[
+        "no epochs",
+        "epochs",
+        "steps before epochs",
+        "steps",
+        "asked to stop at its end",
+        "and at its last step",
+        "early stopping",
+    ],
 )
 def test_its_own_length_and_early_stopping_are_an_end(
     callbacks: list[Callback], length: dict[str, int], tmp_path: Path
