@@ -2,7 +2,13 @@
 
 | module | holds |
 |---|---|
-| `records` | the record of one annotated image, its JSON, and the eight emotions |
+| `records` | the record of one annotated image, and its JSON |
+| `emotions` | the eight emotions and the levels of intensity |
+| `strict_numbers` | what counts as a number in a record |
+| `foreign` | the one decoder of JSON that others wrote; files of at most a given length |
+| `arrays` | .npy and .npz files that others wrote |
+| `text` | text that others wrote, as a terminal, Markdown, CSV or a file's name may hold it |
+| `image_metadata` | what an image file says beside its pixels, and the file without it |
 | `errors` | the base of every error that a user can mend |
 | `files` | files and folders that are whole or not there; JSON objects |
 | `images` | what an image file is decoded to |

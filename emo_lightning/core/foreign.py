@@ -34,6 +34,7 @@ __all__ = [
     "list_of",
     "number_of",
     "object_of",
+    "open_binary",
     "read_capped",
     "text_of",
     "whole_characters",
@@ -283,6 +284,23 @@ def _wrong(where: object, value: object, expected: str) -> str:
 # --- files -----------------------------------------------------------------------------------------------------------------------------
 
 
+def open_binary(path: str | Path, error: type[UserError] = InputError) -> BinaryIO:
+    """A file opened to be read, which the caller closes.
+
+    Raises:
+        MissingFileError: no such file.
+        UserError: of the type `error`: it cannot be read.
+    """
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        msg = f"{path}: no such file"
+        raise MissingFileError(msg) from None
+    except OSError as failure:
+        msg = f"{path}: cannot be read: {failure.strerror or failure}"
+        raise error(msg) from failure
+
+
 def read_capped(path: str | Path, max_bytes: int = MAX_LINE_BYTES, error: type[UserError] = InputError) -> bytes:
     """A whole file of at most `max_bytes`; a longer one (or a device that never ends) is refused after that many.
 
@@ -290,15 +308,12 @@ def read_capped(path: str | Path, max_bytes: int = MAX_LINE_BYTES, error: type[U
         MissingFileError: no such file.
         UserError: of the type `error`: it cannot be read, or is too long.
     """
-    try:
-        with open(path, "rb") as file:
+    with open_binary(path, error) as file:
+        try:
             data = file.read(max_bytes + 1)
-    except FileNotFoundError:
-        msg = f"{path}: no such file"
-        raise MissingFileError(msg) from None
-    except OSError as failure:
-        msg = f"{path}: cannot be read: {failure.strerror or failure}"
-        raise error(msg) from failure
+        except OSError as failure:
+            msg = f"{path}: cannot be read: {failure.strerror or failure}"
+            raise error(msg) from failure
     if len(data) > max_bytes:
         msg = f"{path}: longer than {max_bytes:,} bytes, which is the most that a file of this kind may have"
         raise error(msg)

@@ -6,16 +6,13 @@ One JSON object per image, the same in the ledger, in a tar and (leniently typed
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -24,9 +21,18 @@ from pydantic import (
     model_validator,
 )
 
-from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.emotions import (
+    EMOTIONS,
+    INTENSITY_LEVELS,
+    NO_EMOTION,
+    Emotion,
+    IntensityLevel,
+    SchemaError,
+    intensity_level,
+)
 from emo_lightning.core.files import replacing
-from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, decode_json, json_lines
+from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, decode_json, json_lines, open_binary
+from emo_lightning.core.strict_numbers import Number, Said, Whole
 from emo_lightning.core.text import name_fault
 
 __all__ = [
@@ -67,59 +73,6 @@ BOX_TOLERANCE = 0.5
 """Pixels by which a box may leave its image before it is an error (rounding of other tools)."""
 
 
-class SchemaError(InputError):
-    """A record does not follow the contract; the message names the place, the key, what was found and what is allowed."""
-
-
-class Emotion(StrEnum):
-    """Mikels' eight categories (paper section 3.1.2), in the order that every vector over emotions uses."""
-
-    AMUSEMENT = "amusement"
-    AWE = "awe"
-    CONTENTMENT = "contentment"
-    EXCITEMENT = "excitement"
-    ANGER = "anger"
-    DISGUST = "disgust"
-    FEAR = "fear"
-    SADNESS = "sadness"
-
-    @property
-    def position(self) -> int:
-        """Position in vectors over emotions, 0–7."""
-        return EMOTIONS.index(self)
-
-    @classmethod
-    def parse(cls, text: str) -> Emotion:
-        """Map a label by its name (case and surrounding blanks do not matter).
-
-        Raises:
-            SchemaError: the name is not one of the eight.
-        """
-        try:
-            return cls(text.strip().lower())
-        except (ValueError, AttributeError):
-            msg = f"unknown emotion {text!r}; allowed: {', '.join(EMOTIONS)}"
-            raise SchemaError(msg) from None
-
-
-EMOTIONS: tuple[Emotion, ...] = tuple(Emotion)
-
-NO_EMOTION = -1
-"""Class index of an image without an emotion, where the others have their position in `EMOTIONS`."""
-
-IntensityLevel = Literal["low", "medium", "high"]
-INTENSITY_LEVELS: tuple[IntensityLevel, ...] = ("low", "medium", "high")
-
-
-def intensity_level(intensity: float) -> IntensityLevel:
-    """Three-level intensity: low 1–3, medium 4–7, high 8–10 (fractions belong to the nearest whole intensity)."""
-    whole = int(intensity + 0.5)
-    if not 1 <= whole <= 10:
-        msg = f"intensity {intensity} is outside 1–10"
-        raise SchemaError(msg)
-    return "low" if whole <= 3 else "medium" if whole <= 7 else "high"
-
-
 def _sides(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width), if a picture can have them: what is read later takes memory for each pixel."""
     height, width = size
@@ -127,28 +80,6 @@ def _sides(size: tuple[int, int]) -> tuple[int, int]:
         msg = f"{width}x{height}: expected sides of at least 1 and at most {MAX_PIXELS:,} pixels"
         raise ValueError(msg)
     return size
-
-
-def _no_text(value: object) -> object:
-    if isinstance(value, bool | str):
-        msg = f"found {str(value)[:80]!r}, which is {'text' if isinstance(value, str) else 'true or false'}; expected a number"
-        raise ValueError(msg)
-    return value
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        msg = f"found {value}; expected a finite number"
-        raise ValueError(msg)
-    return _no_text(value)
-
-
-Number = Annotated[float, BeforeValidator(_finite)]
-"""A finite number: pydantic alone also takes true, "5" and NaN, and NaN passes every comparison."""
-Whole = Annotated[int, BeforeValidator(_finite)]
-"""As `Number`, and whole."""
-Said = Annotated[float, BeforeValidator(_no_text)]
-"""A number as a model gave it: NaN and infinities count as wrong answers, where they are scored."""
 
 
 class _Model(BaseModel):
@@ -449,15 +380,7 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
         MissingFileError: no such file.
         SchemaError: it cannot be read, or a line is no record; names the file, the line and the key.
     """
-    try:
-        lines = open(path, "rb")  # noqa: SIM115 - closed by the `with` below
-    except FileNotFoundError:
-        msg = f"{path}: no such file"
-        raise MissingFileError(msg) from None
-    except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}"
-        raise SchemaError(msg) from None
-    with lines:
+    with open_binary(path, SchemaError) as lines:
         for where, line in json_lines(lines, path, SchemaError):
             yield model.from_json(line, where)
 

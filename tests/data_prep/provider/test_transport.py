@@ -21,7 +21,7 @@ import pytest
 from data_prep.provider.bodies import BodyError, BodyLimit, BodyReader
 from data_prep.provider.openai import OpenAIConnection, OpenAIProvider
 from data_prep.provider.transport import HttpAnswer, HttpConnection, HttpStatusError, TransportError
-from tests.data_prep.serving import Handler, listening
+from tests.data_prep.serving import Handler, listening, send
 
 KEY = "sk-test-0123456789"
 GOOD = json.dumps({"choices": [], "usage": {}}).encode()
@@ -61,15 +61,7 @@ def answering(write: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple
 
 
 def reply(status: int, body: bytes, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    def write(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return write
+    return lambda handler: send(handler, status, body, **headers)
 
 
 def free_port() -> int:

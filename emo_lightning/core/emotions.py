@@ -1,0 +1,61 @@
+"""The labels of an image: eight emotions and three levels of intensity. Paper: section 3.1.2."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from emo_lightning.core.errors import InputError
+
+
+class SchemaError(InputError):
+    """A record does not follow the contract; the message names the place, the key, what was found and what is allowed."""
+
+
+class Emotion(StrEnum):
+    """Mikels' eight categories (paper section 3.1.2), in the order that every vector over emotions uses."""
+
+    AMUSEMENT = "amusement"
+    AWE = "awe"
+    CONTENTMENT = "contentment"
+    EXCITEMENT = "excitement"
+    ANGER = "anger"
+    DISGUST = "disgust"
+    FEAR = "fear"
+    SADNESS = "sadness"
+
+    @property
+    def position(self) -> int:
+        """Position in vectors over emotions, 0–7."""
+        return EMOTIONS.index(self)
+
+    @classmethod
+    def parse(cls, text: str) -> Emotion:
+        """Map a label by its name (case and surrounding blanks do not matter).
+
+        Raises:
+            SchemaError: the name is not one of the eight.
+        """
+        try:
+            return cls(text.strip().lower())
+        except (ValueError, AttributeError):
+            msg = f"unknown emotion {text!r}; allowed: {', '.join(EMOTIONS)}"
+            raise SchemaError(msg) from None
+
+
+EMOTIONS: tuple[Emotion, ...] = tuple(Emotion)
+
+NO_EMOTION = -1
+"""Class index of an image without an emotion, where the others have their position in `EMOTIONS`."""
+
+IntensityLevel = Literal["low", "medium", "high"]
+INTENSITY_LEVELS: tuple[IntensityLevel, ...] = ("low", "medium", "high")
+
+
+def intensity_level(intensity: float) -> IntensityLevel:
+    """Three-level intensity: low 1–3, medium 4–7, high 8–10 (fractions belong to the nearest whole intensity)."""
+    whole = int(intensity + 0.5)
+    if not 1 <= whole <= 10:
+        msg = f"intensity {intensity} is outside 1–10"
+        raise SchemaError(msg)
+    return "low" if whole <= 3 else "medium" if whole <= 7 else "high"
