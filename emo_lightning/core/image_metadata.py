@@ -9,7 +9,9 @@ import io
 import re
 from collections.abc import Iterator
 
-from emo_lightning.core.images import open_image
+from PIL import ExifTags
+
+from emo_lightning.core.images import image_format, open_image
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = {
@@ -38,7 +40,7 @@ def without_metadata(data: bytes) -> bytes:
     Raises:
         InputError: it begins as such an image, and does not decode.
     """
-    if not _kind(data):
+    if not image_format(data):
         return data
     try:
         clean = _clean(data)
@@ -50,7 +52,7 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _clean(data: bytes) -> bytes:
-    match _kind(data):
+    match image_format(data):
         case "JPEG":
             return b"".join(_jpeg_parts(data))
         case "PNG":
@@ -61,12 +63,12 @@ def _clean(data: bytes) -> bytes:
 
 
 def _is_turned(data: bytes) -> bool:
-    return open_image(data).getexif().get(0x0112, 1) in range(2, 9)
+    return open_image(data).getexif().get(ExifTags.Base.Orientation) in range(2, 9)
 
 
 def _written_anew(data: bytes) -> bytes:
     image = open_image(data, upright=True)
-    kind = _kind(data)
+    kind = image_format(data)
     profile = image.info.get("icc_profile")
     # Pillow writes comments and more out of `info` by itself.
     image.info = {key: value for key, value in image.info.items() if key == "transparency"}
@@ -78,15 +80,6 @@ def _written_anew(data: bytes) -> bytes:
     else:
         image.save(out, kind, icc_profile=profile)
     return out.getvalue()
-
-
-def _kind(data: bytes) -> str | None:
-    """Pillow's name of the format that the file begins as."""
-    if data.startswith(b"\xff\xd8"):
-        return "JPEG"
-    if data.startswith(_PNG):
-        return "PNG"
-    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
 def _jpeg_parts(data: bytes) -> Iterator[bytes]:

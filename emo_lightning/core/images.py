@@ -10,6 +10,7 @@ import io
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_IMAGE_BYTES",
     "MAX_PIXELS",
     "eight_bit",
+    "image_format",
     "image_size",
     "media_type",
     "opaque",
@@ -98,9 +100,18 @@ def image_size(
         raise error(_said(where, f"does not decode: {type(failure).__name__}: {failure}")) from None
 
 
+def image_format(data: bytes) -> Literal["JPEG", "PNG", "WEBP"] | None:
+    """Pillow's name of the format that the file begins as; None where it is none of those that are opened."""
+    if data.startswith(b"\xff\xd8"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
 def media_type(data: bytes) -> str:
     """`image/jpeg`, `image/png` or `image/webp`, by the bytes of a picture that `open_image` or `image_size` has taken."""
-    return "image/png" if data.startswith(b"\x89PNG") else "image/webp" if data.startswith(b"RIFF") else "image/jpeg"
+    return f"image/{(image_format(data) or 'JPEG').lower()}"
 
 
 def read_image(path: str | Path, error: type[InputError] = InputError, *, upright: bool = False) -> Image.Image:
@@ -165,7 +176,7 @@ def _check_cost(width: int, height: int, per_pixel: int, data: bytes) -> None:
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
     """What the header of a WebP claims (RFC 9649); None for another file, or one whose first chunk is none of its three."""
-    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+    if image_format(data) != "WEBP" or len(data) < 30:
         return None
 
     def number(start: int, length: int) -> int:
