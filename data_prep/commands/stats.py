@@ -28,9 +28,9 @@ def main(argv: list[str]) -> int:
     from data_prep.export.shards import ExportError
     from data_prep.stats.distribution import draw
     from data_prep.stats.summary import as_text, figure_rows, spending, summarise
-    from data_prep.store.items import one_line
     from data_prep.store.store import Store
     from emo_lightning.core.files import write_json, write_text
+    from emo_lightning.core.text import printable
 
     stats = summarise(read_records(args.records))
     stats["stores"] = {}
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         raise ExportError(msg)
     shown = as_text(args.name or Path(args.records[0]).resolve().name, stats)
     # Sources and models have the names that somebody else gave them.
-    text = "\n".join(map(one_line, shown.splitlines()))
+    text = printable(shown)
     if args.out:
         out = Path(args.out)
         draw(figure_rows(stats), out)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_prep.export.manifest import MANIFEST
 from data_prep.export.shards import ExportError
+from emo_lightning.core.files import read_object
 from emo_lightning.core.records import Record
 
 
@@ -54,8 +54,8 @@ def _shards(folder: Path) -> list[Path]:
     manifest = folder / MANIFEST
     if manifest.exists():
         try:
-            return [folder / row["file"] for row in json.loads(manifest.read_bytes())["shards"]]
-        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            return [folder / row["file"] for row in read_object(manifest, error=ExportError)["shards"]]
+        except (KeyError, TypeError) as error:
             msg = f"{manifest}: not a manifest of tars: {type(error).__name__}: {error}"
             raise ExportError(msg) from None
     found = sorted(folder.glob("*.tar"))

@@ -17,6 +17,7 @@ from data_prep.export.card import MARK, dataset_card
 from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRow
 from data_prep.store.provenance import annotator_replies
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import read_object
 from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
 
 _LONGEST_KEY = 200
@@ -199,8 +200,8 @@ def _refuse_foreign(out: Path, name: str) -> None:
     if not manifest.exists():
         return
     try:
-        there = json.loads(manifest.read_bytes())["name"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+        there = read_object(manifest, error=ExportError)["name"]
+    except (ExportError, KeyError):
         msg = f"{manifest}: not the manifest of an export, and would be replaced; move it away or choose another folder"
         raise ExportError(msg) from None
     if there != name:

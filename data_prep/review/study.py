@@ -20,7 +20,7 @@ from data_prep.review.log import ReviewLog, StaleError
 from data_prep.review.messages import StudyRow
 from data_prep.settings import shipped
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import parse_yaml
+from emo_lightning.core.files import read_yaml
 from emo_lightning.core.records import Record, describe
 
 QUESTIONS = {
@@ -84,15 +84,7 @@ class StudyConfig(_Config):
             StudyError: no such file, not YAML, unknown or wrong key.
         """
         try:
-            text = shipped(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            msg = f"{path}: no such file"
-            raise StudyError(msg) from None
-        except (OSError, UnicodeDecodeError) as error:
-            msg = f"{path}: cannot be read: {error}"
-            raise StudyError(msg) from None
-        try:
-            return cls.model_validate(parse_yaml(text, path, StudyError))
+            return cls.model_validate(read_yaml(shipped(path), StudyError))
         except ValidationError as error:
             msg = f"{path}: {describe(error)}"
             raise StudyError(msg) from None

@@ -36,9 +36,9 @@ To add a published data set, for example `mydata`:
 from __future__ import annotations
 
 import importlib
-import re
 
 from data_prep.sources.base import Refusal, Source, SourceError, SourceItem
+from emo_lightning.core.text import name_fault
 
 __all__ = ["SOURCES", "Refusal", "Source", "SourceError", "SourceItem", "open_source"]
 
@@ -80,9 +80,7 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
         published: Source = getattr(module, PUBLISHED[name][0])(licence)
         return published
     if source_name is not None and (
-        not 0 < len(source_name) <= _LONGEST_NAME
-        or not source_name.isprintable()
-        or re.search(r"[/\\]|\.\.|^\s|\s$", source_name)
+        name_fault(source_name) or len(source_name) > _LONGEST_NAME or not source_name.isprintable()
     ):
         msg = f"--name {source_name[:100]!r}: allowed are 1–{_LONGEST_NAME} printable characters without slashes, '..' and outer blanks"
         raise SourceError(msg)

@@ -15,7 +15,7 @@ from data_prep.sources.addresses import IPAddress, ListedUrl, is_public, read_li
 from data_prep.sources.base import Refusal, RefusedError, SourceItem
 from data_prep.sources.download import Downloader, DownloadLimits
 from data_prep.sources.images import MAX_BYTES, ImageError, check_image
-from data_prep.sources.walk import begins_like_ours
+from emo_lightning.core.images import image_format
 
 _WINDOW = 32
 """Addresses taken from the list ahead of each place for a download, so that one slow host does not hold up the others."""
@@ -166,7 +166,7 @@ class _Downloads:
 
 def unlike_an_image(head: bytes) -> str | None:
     """Why a body that begins so need not be read on, whatever its Content-Type says; None if it may be an image."""
-    if begins_like_ours(head):
+    if image_format(head) is not None:
         return None
     return f"no JPEG or PNG or WebP: it begins with {head[:12]!r}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.sources.base import PassedOver, Refusal
+from emo_lightning.core.images import image_format
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 """Names that are taken for images, whatever they hold (any case)."""
@@ -73,11 +74,6 @@ class Found:
         return PassedOver(str(self.path), None, f"{word} ({self.what})")
 
 
-def begins_like_ours(head: bytes) -> bool:
-    """Whether bytes begin as JPEG, PNG or WebP do."""
-    return head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-
-
 def files_below(folder: Path, root: Path) -> Iterator[Found | Refusal]:
     """Every file, in sorted order, folder by folder; links to folders are not followed.
 
@@ -131,7 +127,7 @@ def look_at(path: Path, root: Path) -> Found:
     # A loop of links is a RuntimeError up to Python 3.12.
     except (OSError, RuntimeError):
         return Found(path, "no file", ending)
-    if begins_like_ours(head):
+    if image_format(head) is not None:
         return Found(path, "picture", ending)
     if (name := _format(head)) is not None:
         return Found(path, "other picture", f"{name} ({ending})")

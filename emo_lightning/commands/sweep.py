@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.commands.arguments import refuse_options
 from emo_lightning.core.errors import DEBUG_HELP, InputError
 from emo_lightning.experiment.classes import ALLOW_HELP, allowing
 
@@ -61,16 +62,10 @@ class _CommandLine:
     fixed: dict[str, str] = field(default_factory=dict)
     """Values of every run: key of `emo run` -> YAML text."""
 
-    def refuse(self, names: tuple[str, ...], why: str) -> None:
-        """Refuse options that mean nothing here.
-
-        Raises:
-            InputError: one was given.
-        """
-        for name in names:
-            if name in self.numbers or name in self.words:
-                msg = f"--{name} {why}"
-                raise InputError(msg)
+    @property
+    def options(self) -> set[str]:
+        """Names of those with a value."""
+        return {*self.numbers, *self.words}
 
 
 def parse(argv: list[str]) -> _CommandLine:
@@ -147,9 +142,9 @@ def _sweep(given: _CommandLine) -> int:
     sweep = load_sweep(files[0], fixed)
     fixed = beside(sweep, fixed)
     if "local" in given.flags:
-        given.refuse(_REMOTE_ONLY, "is W&B's; it means nothing with --local")
+        refuse_options(given.options, _REMOTE_ONLY, "is W&B's; it means nothing with --local")
         return _local(sweep, given, fixed)
-    given.refuse(_LOCAL_ONLY, "belongs to --local; on W&B the file and the server decide")
+    refuse_options(given.options, _LOCAL_ONLY, "belongs to --local; on W&B the file and the server decide")
     from emo_lightning.sweep.remote import run_on_wandb
 
     words = given.words

@@ -183,7 +183,7 @@ def user_message(error: BaseException) -> str | None:
 
 def _of_a_library(error: BaseException) -> str | None:
     # A ModuleNotFoundError is its word for an accelerator or logger whose package is not installed.
-    if isinstance(error, ValueError | ModuleNotFoundError) and _raised_in(error, "lightning"):
+    if isinstance(error, ValueError | ModuleNotFoundError) and raised_in(error, "lightning"):
         return str(error)
     names = [(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__]
     return next((f"{_LIBRARY_ERRORS[name]}{error}" for name in names if name in _LIBRARY_ERRORS), None)
@@ -214,12 +214,12 @@ def _of_the_system(error: BaseException) -> str | None:
     return None
 
 
-def _raised_in(error: BaseException, package: str) -> bool:
-    """Whether a package itself has raised the error, and not something that it has called."""
+def raised_in(error: BaseException, *packages: str) -> bool:
+    """Whether one of the packages itself has raised the error, and not something that it has called."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next
-    return at is not None and str(at.tb_frame.f_globals.get("__name__")).partition(".")[0] == package
+    return at is not None and str(at.tb_frame.f_globals.get("__name__")).partition(".")[0] in packages
 
 
 def _text(path: object) -> str:

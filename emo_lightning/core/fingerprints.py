@@ -115,4 +115,4 @@ def listing(files: Iterable[Path], separator: str = " ") -> bytes:
         files: in the order of the lines.
         separator: between name and hash; it is part of the keys of caches that exist, so no caller may change its own.
     """
-    return "".join(f"{file.name}{separator}{file_sha256(file)}\n" for file in files).encode()
+    return "".join(f"{file.name}{separator}{content_sha256(file)}\n" for file in files).encode()

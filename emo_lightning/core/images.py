@@ -102,7 +102,7 @@ def image_size(
 
 def image_format(data: bytes) -> Literal["JPEG", "PNG", "WEBP"] | None:
     """Pillow's name of the format that the file begins as; None where it is none of those that are opened."""
-    if data.startswith(b"\xff\xd8"):
+    if data.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from emo_lightning.core.errors import UserError
+from emo_lightning.core.errors import UserError, raised_in
 from emo_lightning.core.foreign import decode_json, object_of, read_capped
 from emo_lightning.core.model_folders import hub_snapshot
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES, check_weight_files, tensor_headers, weight_files
@@ -66,19 +66,11 @@ def foreign_files(what: str, error: type[UserError]) -> Iterator[None]:
         # Some packages raise classes that cannot be named without importing them, and tokenizers a plain Exception.
         names = {kind.__name__ for kind in type(failure).__mro__}
         known = isinstance(failure, _ERRORS) or type(failure) is Exception or bool(names & _ERRORS_BY_NAME)
-        if not known or _raised_by_us(failure):
+        # The call itself failed, and not something within the library.
+        if not known or raised_in(failure, "emo_lightning", "data_prep"):
             raise
         msg = f"{what}: {first_line(failure)}"
         raise error(msg) from failure
-
-
-def _raised_by_us(failure: BaseException) -> bool:
-    """Whether the call itself failed, and not something within the library."""
-    at = failure.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    name = "" if at is None else str(at.tb_frame.f_globals.get("__name__"))
-    return name.partition(".")[0] in ("emo_lightning", "data_prep")
 
 
 def first_line(error: BaseException) -> str:

@@ -64,7 +64,7 @@ def load_network(kind: type[M], directory: str | Path) -> M:
     with torch.device("meta"):
         _check_tensors(_made(kind, config, directory), headers, directory)
     network = _made(kind, config, directory)
-    load_weights(network, directory)
+    _load_weights(network, directory)
     return network.eval()
 
 
@@ -140,15 +140,14 @@ def _read_config(directory: str | Path, kind: type[nn.Module]) -> dict[str, Any]
     return config
 
 
-def load_weights(module: nn.Module, directory: str | Path) -> None:
-    """Load `model.safetensors` into the module, which takes the file's floating-point dtype.
+def _load_weights(module: nn.Module, directory: str | Path) -> None:
+    """Load `model.safetensors`, whose header has been checked, into the module, which takes the file's floating-point dtype.
 
     Raises:
         MissingFileError: the folder has no `model.safetensors`.
-        InputError: the file is damaged, or a tensor is missing, unexpected or of another shape.
+        InputError: the file is damaged, or holds NaN or infinity.
     """
     path = Path(directory) / WEIGHTS_NAME
-    _check_tensors(module, _headers(directory), directory)
     try:
         tensors = load_file(path)
     except SafetensorError as error:

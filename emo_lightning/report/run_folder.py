@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from emo_lightning.core.errors import MissingFileError
-from emo_lightning.core.files import parse_yaml, read_object
+from emo_lightning.core.files import read_object, read_yaml
 from emo_lightning.core.records import SchemaError
 
 COMPLETE = "complete"
@@ -140,7 +140,7 @@ class RunFolder:
         path = self.path / "experiment.yaml"
         if not path.is_file():
             return None
-        tree = self.attempt(path, lambda: _yaml(own_file(self.path, path)))
+        tree = self.attempt(path, lambda: read_yaml(own_file(self.path, path), SchemaError))
         home = (tree or {}).get("dir")
         return home.rstrip("/") if isinstance(home, str) and home.strip("/") else None
 
@@ -156,13 +156,5 @@ class RunFolder:
             stage.config = self.attempt(
                 config, lambda: own_file(self.path, config).read_text(encoding="utf-8", errors="replace")
             )
-            stage.settings = self.attempt(config, lambda: _yaml(own_file(self.path, config))) or {}
+            stage.settings = self.attempt(config, lambda: read_yaml(own_file(self.path, config), SchemaError)) or {}
         return stage
-
-
-def _yaml(path: Path) -> Settings:
-    tree = parse_yaml(path.read_text(encoding="utf-8"), path, SchemaError)
-    if not isinstance(tree, dict):
-        msg = f"{path}: holds {type(tree).__name__}; expected a mapping"
-        raise SchemaError(msg)
-    return tree

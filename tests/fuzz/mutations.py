@@ -48,10 +48,10 @@ def _spoilt_json(data: bytes, rng: random.Random) -> bytes | None:
         tree = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    places = _places(tree)
-    if not places:
+    found = places(tree)
+    if not found:
         return None
-    parent, key = rng.choice(places)
+    parent, key = rng.choice(found)
     if isinstance(parent, dict) and rng.random() < 0.2:
         del parent[key]
     else:
@@ -59,7 +59,7 @@ def _spoilt_json(data: bytes, rng: random.Random) -> bytes | None:
     return json.dumps(tree).encode() + newline + rest
 
 
-def _places(tree: object) -> list[tuple[Any, Any]]:
+def places(tree: object) -> list[tuple[Any, Any]]:
     """(parent, key or position) of every value in a tree."""
     found: list[tuple[Any, Any]] = []
     below = [tree]

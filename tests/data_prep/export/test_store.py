@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import random
 import tarfile
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from PIL import ExifTags, Image
 
 from data_prep.cli import main
 from data_prep.config import SplitConfig
@@ -223,3 +226,31 @@ def test_labels_of_the_source_are_exported_without_annotations(tmp_path: Path) -
     assert {(r.emotion, r.description, r.split) for r in found.values()} == {("fear", None, "test")}
     assert manifest["created_from"]["labels"] == "source"
     assert json.loads((tmp_path / "out/manifest.json").read_text()) == manifest
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_a_photograph_says_beside_its_pixels_stays_unless_asked_for(tmp_path: Path, *, kept: bool) -> None:
+    """In the file, in the record's hash, in the card and in the manifest."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "SECRET"
+    _, data = truth(1)
+    out = io.BytesIO()
+    Image.open(io.BytesIO(data)).convert("RGB").save(out, "JPEG", exif=exif)
+    bytes_, plain = out.getvalue(), photo(0)
+    said = photo(1, image=bytes_, extension="jpg")
+    fill(tmp_path / "s", [plain, said])
+    flags = ["--keep-metadata"] if kept else []
+    assert main(["export", str(tmp_path / "s"), str(tmp_path / "out"), "--name", "toy", *flags]) == 0
+    found: dict[str, bytes] = {}
+    for path in (tmp_path / "out").glob("*.tar"):
+        with tarfile.open(path) as tar:
+            found |= {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    name = next(name for name in found if name.endswith(".jpg"))
+    assert (found[name] == bytes_) is kept
+    assert (b"SECRET" in found[name]) is kept
+    assert Record.from_json(found[f"{name.removesuffix('.jpg')}.json"], name).sha256 == hashlib.sha256(found[name]).hexdigest()
+    other = next(name for name in found if name.endswith(".png"))
+    assert found[other] == plain.image, "a file that says nothing goes out as it is"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert ("as their sources made them" in card) is kept
+    assert ("1 image files said more than their pixels" in card) is not kept

@@ -22,6 +22,7 @@ from data_prep.review.log import ReviewLog
 from data_prep.review.session import ReviewSession
 from data_prep.store.store import Store
 from tests.data_prep.review.conftest import decide, records
+from tests.fuzz.mutations import places
 
 
 def essence(rows: list[Review]) -> list[tuple]:
@@ -321,10 +322,6 @@ def test_two_annotators_do_not_become_one(store: Store, log: ReviewLog, tmp_path
 def test_junk_anywhere_in_an_export_is_one_error_of_ours(store: Store, log: ReviewLog, tmp_path: Path, junk: object) -> None:
     path = tmp_path / "t.json"
     task = submitted(exported(store, log, path)["toy-0005"], emotion="right")
-
-    def places(value: object) -> list[tuple[Any, Any]]:
-        below = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if isinstance(value, list) else []
-        return [*((value, key) for key, _ in below), *(place for _, child in below for place in places(child))]
 
     count = len(places(task))
     for number in range(count):
