@@ -25,7 +25,7 @@ class LabelledDataset(SlotDataset[LabelledSample]):
     """(question, labels) of every image, ordered by id as a feature cache is: the same seed gives the same batches."""
 
     def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
-        self.index = index.take(sorted(range(len(index)), key=lambda row: index.key(row).rpartition("/")[2]))
+        self.index = index.take(sorted(range(len(index)), key=index.id))
         self.keys = keys
 
     def __len__(self) -> int:

@@ -120,7 +120,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
     def rows_left(self, name: str) -> list[int]:
         """Rows of the set's index whose ids are not among those that the task has done."""
         index, done = self.index(name), self.task.done(name)
-        return [row for row in range(len(index)) if not done or index.record(row).id not in done]
+        return [row for row in range(len(index)) if not done or index.id(row) not in done]
 
     def _loader(self, name: str, rows: list[int]) -> ResumableLoader[QuestionBatch]:
         inputs, index = self.task.backbone_inputs(), self.index(name)

@@ -122,6 +122,10 @@ class TarIndex:
         """The JSON member as it stands in the tar."""
         return self._read(row, "json", "json")
 
+    def id(self, row: int) -> str:
+        """The id that the record must have, by the name of its members; nothing is read."""
+        return self._keys[row].rpartition("/")[2]
+
     def record(self, row: int) -> Record:
         """Parse and validate the JSON member.
 
@@ -133,7 +137,7 @@ class TarIndex:
             record = Record.from_json(self.record_bytes(row), where)
         except SchemaError as error:
             raise ShardError(str(error)) from error
-        if record.id != self._keys[row].rpartition("/")[2]:
+        if record.id != self.id(row):
             msg = f"{where}: key 'id': found {record.id!r}; expected the member's key {self._keys[row]!r}"
             raise ShardError(msg)
         return record

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
 from emo_lightning.experiment.classes import named_classes, parsed_classes, set_policy
-from emo_lightning.experiment.environment import secrets, unresolved
+from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage
@@ -97,16 +97,11 @@ def problems(stage: Stage) -> list[str]:
     return list(parsed_classes(found, stage.config))
 
 
-def _not_finite(value: object, at: str = "") -> Iterator[str]:
+def _not_finite(settings: object) -> Iterator[str]:
     """Settings that are NaN or infinite: the comparisons that check a range let NaN pass."""
-    if isinstance(value, dict):
-        for key, one in value.items():
-            yield from _not_finite(one, f"{at}.{key}" if at else str(key))
-    elif isinstance(value, list | tuple):
-        for n, one in enumerate(value):
-            yield from _not_finite(one, f"{at}[{n}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield f"{at}: found {value}; allowed: a finite number"
+    for key, value in leaves(settings):
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{key}: found {value}; allowed: a finite number"
 
 
 def check(stage: Stage) -> None:

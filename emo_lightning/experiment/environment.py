@@ -43,8 +43,8 @@ def guarded_resolvers() -> Iterator[None]:
 
 def unresolved(value: object, at: str = "") -> Iterator[str]:
     """Interpolations that are still there when all have been resolved, as after a backslash: the parser would resolve them unguarded."""
-    for key, text in _texts(value, at):
-        if "${" in text:
+    for key, text in leaves(value, at):
+        if isinstance(text, str) and "${" in text:
             yield f"{key}: found {text!r}; a setting cannot hold '${{' as text"
 
 
@@ -55,23 +55,22 @@ def secrets(value: object, at: str = "") -> Iterator[str]:
         for name, secret in os.environ.items()
         if _SECRET.search(name) and len(secret) >= _SHORTEST and not secret.startswith(("/", "~", "."))
     }
-    for key, text in _texts(value, at):
+    for key, text in leaves(value, at):
         for name, secret in held.items():
-            if secret in text:
+            if isinstance(text, str) and secret in text:
                 yield f"{key}: holds the value of ${name}, and would be written to the run's files; programs read that variable themselves"
 
 
-def _texts(value: object, at: str) -> Iterator[tuple[str, str]]:
-    """Every text of some settings, keys of mappings too, with its key."""
+def leaves(value: object, at: str = "") -> Iterator[tuple[str, object]]:
+    """Every value of some settings that is no mapping and no list, with its key; and every name in a mapping, with the mapping's key."""
     if isinstance(value, Mapping):
         for key, one in value.items():
-            where = f"{at}.{key}" if at else str(key)
             yield at, str(key)
-            yield from _texts(one, where)
+            yield from leaves(one, f"{at}.{key}" if at else str(key))
     elif isinstance(value, list | tuple):
         for n, one in enumerate(value):
-            yield from _texts(one, f"{at}[{n}]")
-    elif isinstance(value, str):
+            yield from leaves(one, f"{at}[{n}]")
+    else:
         yield at, value
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from emo_lightning.core.files import parse_yaml, read_object, write_text
+from emo_lightning.core.files import read_object, read_yaml, write_text
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of, settings_of
 from emo_lightning.experiment.stage import Stage, first_difference
@@ -45,11 +45,11 @@ def stage_from_folder(folder: str | Path) -> Stage:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = parse_yaml(path.read_text(encoding="utf-8"), path, ExperimentError)
-    except (ExperimentError, UnicodeDecodeError) as error:
+        config = read_yaml(path, ExperimentError)
+    except ExperimentError as error:
         msg = f"{path}: cannot be read: {error}; delete {path.parent} to make it anew"
         raise ExperimentError(msg) from None
-    if not isinstance(config, dict) or "run" not in config:
+    if "run" not in config:
         msg = f"{path}: not the config of a stage; delete {path.parent} to make it anew"
         raise ExperimentError(msg)
     return config
@@ -166,8 +166,8 @@ def _value(stage: Stage, key: str) -> str:
 def _old_run_dir(stage: Stage) -> str:
     """Where the run lay when version 0.2.0 wrote it: the folder that its `experiment.yaml` names."""
     try:
-        return str(parse_yaml((stage.out.parent / "experiment.yaml").read_text(encoding="utf-8"), "", ExperimentError)["dir"])  # type: ignore[index]
-    except (OSError, ExperimentError, UnicodeDecodeError, KeyError, TypeError):
+        return str(read_yaml(stage.out.parent / "experiment.yaml", ExperimentError)["dir"])
+    except (ExperimentError, KeyError):
         return str(stage.out.parent)
 
 
