@@ -90,7 +90,9 @@ class Backbone(nn.Module):
         return self.family.module(self.base, self.family.lm_head)
 
     def last_hidden_state(self, batch: Mapping[str, object]) -> Tensor:
-        """Hidden states after the final norm, (B, T, H); the language-model head is not run."""
+        """Hidden states after the final norm, (B, T, H), or (1, T, H) of a packed batch; the language-model head is not run."""
+        if "lengths" in batch:
+            return self.family.packed_states(self.base, batch)
         body = self.family.module(self.base, self.family.body)
         hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
         return hidden

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -143,7 +144,9 @@ def check_batch(batch: ChatBatch, backbone: Backbone) -> None:
     """
     backbone.family.check_images(backbone.processor, batch)
     if "labels" in batch:
-        supervised = (batch["labels"][:, 1:] != IGNORE).any(dim=1)
+        counts = batch["labels"] != IGNORE
+        rows = counts[0].split(batch["lengths"]) if "lengths" in batch else counts.unbind()
+        supervised = torch.stack([row[1:].any() for row in rows])
         real = ~batch["filler"]
         if not bool(supervised[real].all()):
             row = int((real & ~supervised).nonzero()[0, 0])
