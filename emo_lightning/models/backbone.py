@@ -74,6 +74,11 @@ class Backbone(nn.Module):
         return self.family.model_type
 
     @property
+    def packs(self) -> bool:
+        """Whether it takes samples that are packed into one row: other implementations of attention would mix them."""
+        return self.config.attention == "sdpa"
+
+    @property
     def hidden_size(self) -> int:
         """H of the paper: width of the language model."""
         return int(self.base.config.get_text_config().hidden_size)

@@ -87,7 +87,7 @@ class SFTTask(Task[ChatBatch]):
 
     def backbone_inputs(self) -> BackboneInputs:
         """For the data module (`LearnsAnswers`)."""
-        return BackboneInputs(self.net.processor, self.net.model_type)
+        return BackboneInputs(self.net.processor, self.net.model_type, self.net.packs)
 
     def wants_distributions(self) -> bool:
         """Whether training batches must say where the emotion's word stands."""

@@ -154,6 +154,10 @@ class Family(ABC):
         """(width, height) to which the processor resizes an image of that (width, height), computed without any image."""
 
     @abstractmethod
+    def image_tokens(self, processor: Processor, resized: Size) -> int:
+        """How many tokens a picture of that (width, height) after resizing takes in its sequence."""
+
+    @abstractmethod
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
         """RGB pictures as inputs of the model."""
 

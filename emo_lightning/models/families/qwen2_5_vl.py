@@ -56,6 +56,11 @@ class Qwen25VL(Family):
         factor = images.patch_size * images.merge_size
         return resized_size(*original, factor=factor, min_pixels=limits.lowest, max_pixels=limits.highest)
 
+    def image_tokens(self, processor: Processor, resized: Size) -> int:
+        """One for `merge_size` × `merge_size` patches."""
+        token = processor.image_processor.patch_size * processor.image_processor.merge_size
+        return (resized[0] // token) * (resized[1] // token)
+
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
         """`pixel_values` (P, patch_dim) of P patches in all; `image_grid_thw` (B, 3), in patches."""
         patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
