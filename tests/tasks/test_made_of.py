@@ -64,7 +64,7 @@ def head_on(folder: Path, features: str) -> Path:
 
 def probe_on(folder: Path, head: Path, features: str) -> Path:
     run = trainer(folder)
-    data = FeatureDataModule(*(f"{features}/{name}" for name in ("train", "val", "test")), batch_size=8)
+    data = FeatureDataModule(f"{features}/train", f"{features}/val", f"{features}/test", batch_size=8)
     task = ProbeTask(str(head), [0.1], [1e-3])
     run.fit(task, datamodule=data)
     run.test(task, datamodule=data, verbose=False)
