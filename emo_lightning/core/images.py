@@ -22,6 +22,7 @@ __all__ = [
     "MAX_IMAGE_BYTES",
     "MAX_PIXELS",
     "eight_bit",
+    "encoded",
     "image_format",
     "image_size",
     "media_type",
@@ -124,6 +125,25 @@ def read_image(path: str | Path, error: type[InputError] = InputError, *, uprigh
         InputError: of the type `error`: it cannot be read or decoded.
     """
     return open_image(read_capped(path, MAX_IMAGE_BYTES, error), path, error, upright=upright)
+
+
+def encoded(image: Image.Image, kind: Literal["JPEG", "PNG", "WEBP"], **options: object) -> bytes:
+    """A picture as a file that holds its pixels, and nothing of what else the file said that it came from.
+
+    Pillow by itself writes comments, XMP and more out of `info`.
+
+    Args:
+        image: to be written.
+        kind: Pillow's name of the format.
+        options: of Pillow's `save`; `icc_profile` is written where it is given.
+    """
+    out, before = io.BytesIO(), image.info
+    image.info = {key: value for key, value in before.items() if key == "transparency"}
+    try:
+        image.save(out, kind, **options)
+    finally:
+        image.info = before
+    return out.getvalue()
 
 
 def _said(where: object, what: str) -> str:
