@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import write_json
+from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.fingerprints import content_sha256
-from emo_lightning.core.foreign import decode_json, object_of, read_capped, text_of
+from emo_lightning.core.foreign import text_of
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
 
 __all__ = [
@@ -114,10 +114,7 @@ def _base_of(adapter: Path) -> str:
 
 
 def _adapter_config(adapter: Path) -> dict[str, object]:
-    config = adapter / _ADAPTER
-    return object_of(
-        decode_json(read_capped(config, MAX_CONFIG_BYTES, BackboneError), config, BackboneError), config, BackboneError
-    )
+    return read_object(adapter / _ADAPTER, error=BackboneError, max_bytes=MAX_CONFIG_BYTES)
 
 
 def weights_hash(path: str) -> str:
@@ -172,7 +169,7 @@ def made_of(folder: str | Path) -> dict[str, str]:
     path = Path(folder) / MADE_OF
     if not path.is_file():
         return {}
-    found = object_of(decode_json(read_capped(path, MAX_CONFIG_BYTES, BackboneError), path, BackboneError), path, BackboneError)
+    found = read_object(path, error=BackboneError, max_bytes=MAX_CONFIG_BYTES)
     return {part: text_of(value, f"{path}: key {part!r}", BackboneError) for part, value in found.items()}
 
 

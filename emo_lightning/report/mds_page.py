@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from emo_lightning.analysis.references import References
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes
+from emo_lightning.core.images import encoded
 from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.report.html import environment
 
@@ -131,9 +131,8 @@ def _thumbnails(references: References | None, rows: Sequence[int | None], megab
                 continue
             small = picture.copy()
             small.thumbnail((side, side))
-            buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-            coded.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+            data = encoded(small, "JPEG", quality=_QUALITY, optimize=True)
+            coded.append("data:image/jpeg;base64," + base64.b64encode(data).decode())
         if sum(map(len, coded)) <= limit:
             return side, coded
     return 0, none

@@ -87,6 +87,7 @@ class PredictTask(FrozenTask):
         if self.emotion_scores and "emotion" not in self.data.objectives:
             msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
             raise InputError(msg)
+        self._check_ids()
         base, _ = locate(self.backbone_config.path)
         if not Path(base).is_dir() and hub_snapshot(base) is None:
             # Its content is known once the hub has given it.
@@ -107,6 +108,19 @@ class PredictTask(FrozenTask):
         if not self._left:
             # Without an image the Trainer starts no loop that would end.
             self._finish()
+
+    def _check_ids(self) -> None:
+        """Refuse one id in two sets: the one file has one answer to an id, and whose it is could not be told from it."""
+        homes: dict[str, str] = {}
+        for name in self.data.sets:
+            index = self.data.index(name)
+            for key in map(index.id, range(len(index))):
+                if (home := homes.setdefault(key, name)) != name:
+                    msg = (
+                        f"data.sets: the sets {home!r} and {name!r} both have an image {key!r}, and a predictions file has one answer to an "
+                        "id: ask each set in a stage of its own, or give their images other ids"
+                    )
+                    raise InputError(msg)
 
     def configure_model(self) -> None:
         """Load the backbone, unless there is nothing to ask it."""
