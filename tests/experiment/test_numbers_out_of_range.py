@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.experiment.arguments import problems
+from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
@@ -65,3 +68,42 @@ def test_of_the_optimiser(change: dict[str, Any], message: str) -> None:
 def test_of_the_model(make: Callable[[], object], message: str) -> None:
     with pytest.raises((BackboneError, ValueError), match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "at"),
+    [
+        ("data.batch_size", "5", "data.batch_size"),
+        ("model.optim", {"lr": "1e-3"}, "model.optim.lr"),
+        ("model.optim", {"betas": ["0.9", 0.99]}, "model.optim.betas[0]"),
+        ("model.head", {"num_layers": "4"}, "model.head.num_layers"),
+        ("trainer.enable_progress_bar", "false", "trainer.enable_progress_bar"),
+        ("trainer.limit_train_batches", "0.5", "trainer.limit_train_batches"),
+        ("data.extra", "null", "data.extra"),
+        ("seed_everything", "3", "seed_everything"),
+        (
+            "trainer.callbacks",
+            [
+                {
+                    "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+                    "init_args": {"monitor": "val/loss", "patience": "3"},
+                }
+            ],
+            "trainer.callbacks[0].init_args.patience",
+        ),
+    ],
+)
+def test_text_is_no_number(key: str, value: object, at: str) -> None:
+    config: dict[str, Any] = {"trainer": {}, "model": {}, "data": {"train": "a", "val": "b"}}
+    *above, last = key.split(".")
+    (config[above[0]] if above else config)[last] = value
+    (found,) = problems(Stage("des", "des", "", config, Path("out")))
+    assert found.startswith(f"{at}: found the text '")
+
+
+def test_texts_that_are_meant_as_texts() -> None:
+    config = {
+        "trainer": {"devices": "2", "max_time": "00:01:00:00", "accelerator": "cpu"},
+        "data": {"train": "5", "val": "true"},
+    }
+    assert problems(Stage("des", "des", "", config, Path("out"))) == []
