@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.model_folders import hub_snapshot, locate, weights_hash
+from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
@@ -89,7 +88,7 @@ class PredictTask(FrozenTask):
             raise InputError(msg)
         self._check_ids()
         base, _ = locate(self.backbone_config.path)
-        if not Path(base).is_dir() and hub_snapshot(base) is None:
+        if files_of(base) is None:
             # Its content is known once the hub has given it.
             super().configure_model()
         if self.trainer.is_global_zero:

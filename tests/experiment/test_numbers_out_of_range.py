@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emo_lightning.core.emotions import intensity_level
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
@@ -15,8 +18,11 @@ from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.experiment.arguments import problems
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.probe import LinearProbes
+from emo_lightning.report.mds_page import write_mds_page
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
+from emo_lightning.tasks.probe import ProbeTask
 
 MODULES: dict[Callable[..., object], dict[str, Any]] = {
     ConversationDataModule: {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},
@@ -63,6 +69,14 @@ def test_of_the_optimiser(change: dict[str, Any], message: str) -> None:
         (lambda: LoRA(dropout=1.0), r"lora\.dropout: found 1\.0"),
         (lambda: BackboneConfig("m", max_pixels=-5), r"backbone\.max_pixels: found -5"),
         (lambda: PredictTask(BackboneConfig("m"), max_new_tokens=0), r"model\.max_new_tokens: found 0"),
+        *((partial(ProbeTask, "head", momentum=value), r"model\.momentum: found") for value in (-0.1, 1.0, math.nan)),
+        *((partial(LinearProbes, 4, 8, [(0.1, value)]), "grid holds") for value in (math.nan, math.inf, -1.0)),
+        *((partial(LinearProbes, 4, 8, [(value, 0.1)]), "grid holds") for value in (math.nan, math.inf, 0.0)),
+        *((partial(intensity_level, value), "is outside 1–10") for value in (math.nan, math.inf, -math.inf, 0.4, 10.5)),
+        *(
+            (partial(write_mds_page, Path("p.html"), {}, None, megabytes=value), "megabytes")
+            for value in (math.nan, math.inf, -1.0)
+        ),
     ],
 )
 def test_of_the_model(make: Callable[[], object], message: str) -> None:
