@@ -63,18 +63,28 @@ class RemoteBatch:
     """A batch as the provider shows it."""
 
     id: str
+    """Empty where it names none."""
     status: str
     """`completed`, `expired`, `cancelled`, `failed` (see `ENDED`); anything else: it is worked on."""
-    files: tuple[str, ...] = ()
-    """Ids of the files with results."""
-    has_output: bool = True
-    """The file with replies is named; a provider may say that a batch has ended before it says where its replies are."""
+    output: str | None = None
+    """Id of the file with replies; a provider may say that a batch has ended before it says where its replies are."""
+    failures: str | None = None
+    """Id of the file with requests that have none; the same."""
+    total: int | None = None
+    """Requests, as it counts them; None where it says nothing, here and below."""
     completed: int | None = None
-    """Requests that it says it answered, None where it says nothing."""
+    """Requests that it says it answered."""
+    failed: int | None = None
+    """Requests that it says it did not answer."""
     errors: tuple[str, ...] = ()
     """`code: message`, of a batch that failed."""
     too_large: bool = False
     """It failed because the account's queue is full: a smaller or a later one may pass."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Ids of the files that are named, that of the replies first."""
+        return tuple(name for name in (self.output, self.failures) if name is not None)
 
 
 ENDED = ("completed", "expired", "cancelled", "failed")
@@ -105,7 +115,7 @@ class BatchApi(Protocol):
         ...
 
     async def upload(self, path: Path) -> str:
-        """Upload a file of requests; returns its id."""
+        """Upload a file of requests; returns its id, an empty one where the provider names none."""
         ...
 
     async def create(self, file_id: str, token: str) -> RemoteBatch:

@@ -29,6 +29,8 @@ class Tally:
     """Lines of batches' result files that cannot be read: their requests count as of unknown outcome."""
     lost: list[str] = field(default_factory=list)
     """Batches of which not everything came back that their provider says it answered: by name, and why."""
+    differs: list[str] = field(default_factory=list)
+    """Batches whose provider counts otherwise than their files have rows: by name, with the numbers. Nothing paid is missing."""
     over_bound: int = 0
     """Replies that cost more than was held for them: the price table counts the images of their model wrongly."""
     cost_nano: int = 0

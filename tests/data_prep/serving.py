@@ -69,7 +69,8 @@ class Server(ThreadingHTTPServer):
 def listening(handler: type[Handler]) -> Iterator[str]:
     """A server on loopback; yields the base URL of its API."""
     httpd = Server(("127.0.0.1", 0), handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    # Looked at often, as every test that serves waits for the end of a look.
+    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{httpd.server_port}/v1"
     finally:
