@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "open_image",
     "read_image",
     "to_rgb",
+    "turned",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -222,6 +224,15 @@ def _by_strips(image: Image.Image, mode: str, change: Callable[[Image.Image], Im
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
         out.paste(change(strip), (0, top))
     return out
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says; the same object where it says nothing, or what it says cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9) else image
+    # EXIF that somebody else has written, in a picture that is whole.
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return image
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

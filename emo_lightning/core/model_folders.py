@@ -26,6 +26,7 @@ __all__ = [
     "MADE_OF",
     "BackboneError",
     "check_made_of",
+    "files_of",
     "hub_snapshot",
     "locate",
     "made_of",
@@ -133,7 +134,7 @@ def weights_hash(path: str) -> str:
     base, adapter = locate(path)
     digest = hashlib.sha256(b"weights 1\n")
     for place in (base, *([str(adapter)] if adapter else [])):
-        folder = Path(place) if Path(place).is_dir() else hub_snapshot(place)
+        folder = files_of(place)
         if folder is None:
             digest.update(f"id {place}\n".encode())
             continue
@@ -144,6 +145,11 @@ def weights_hash(path: str) -> str:
             settings = {key: value for key, value in _adapter_config(adapter).items() if key != _BASE}
             digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
+
+
+def files_of(name: str) -> Path | None:
+    """The folder itself, or that of a hub id in the local cache; None for an id that has not been downloaded."""
+    return Path(name) if Path(name).is_dir() else hub_snapshot(name)
 
 
 def hub_snapshot(name: str) -> Path | None:

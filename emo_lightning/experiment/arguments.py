@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +96,24 @@ def problems(stage: Stage) -> list[str]:
         found = parser.parse_object(copy.deepcopy(stage.config))
     except Exception as error:
         return explain_arguments(parser, stage.config, error)
-    return list(parsed_classes(found, stage.config))
+    return [*_text_as_other(stage.config, found), *parsed_classes(found, stage.config)]
+
+
+def _text_as_other(given: object, found: object, at: str = "") -> Iterator[str]:
+    """Texts that jsonargparse has read as a number, true, false or null: "5" is no 5 here, as in no other file of ours."""
+    if isinstance(given, dict):
+        inside = dict(found.items()) if isinstance(found, Mapping) else vars(found) if hasattr(found, "__dict__") else {}
+        for key, value in given.items():
+            if key in inside:
+                yield from _text_as_other(value, inside[key], f"{at}.{key}" if at else str(key))
+    elif isinstance(given, list) and isinstance(found, list | tuple) and len(given) == len(found):
+        for n, (value, inner) in enumerate(zip(given, found, strict=True)):
+            yield from _text_as_other(value, inner, f"{at}[{n}]")
+    elif isinstance(given, str) and (found is None or isinstance(found, bool | int | float)):
+        yield (
+            f"{at}: found the text {given!r}; write {given} without quotes (a variable of the environment is text, too: "
+            "${oc.decode:${oc.env:NAME}} reads it)"
+        )
 
 
 def _not_finite(settings: object) -> Iterator[str]:
