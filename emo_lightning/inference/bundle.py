@@ -71,7 +71,8 @@ def read_bundle(folder: Path) -> Bundle:
 
     def place(key: str) -> str:
         given = text(key)
-        return str((folder / given).resolve()) if given and (folder / given).exists() else given
+        # Not `exists`, which raises for a name that no file can have.
+        return str((folder / given).resolve()) if given and os.path.exists(folder / given) else given  # noqa: PTH110
 
     questions = found["questions"]
     if not isinstance(questions, list) or not all(isinstance(name, str) for name in questions):
