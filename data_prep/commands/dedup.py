@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.commands.console import add_engine_arguments, add_store_argument, new_parser
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -71,7 +72,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs; it names every item that is left out")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
-    import json
 
     from data_prep.dedup.run import DedupSettings, dedup
     from data_prep.engine import chosen_engine
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> int:
 
         report = dedup(store, settings, embedder, on_progress, engine)
     if args.json:
-        print(json.dumps(_as_json(report)))
+        say_json(_as_json(report))
     else:
         _print_report(report)
     return 0
@@ -158,20 +158,20 @@ def _as_json(report: DedupReport) -> DedupJSON:
 
 def _print_report(report: DedupReport) -> None:
     said = _as_json(report)
-    print(
+    say(
         f"{said['items']} items, {said['images']} different images; {said['hashed']} hashed now, {said['plain']} of one plain colour"
     )
     if said["registered"]:
-        print(f"{said['registered']} pairs looked at closely, pixel by pixel")
+        say(f"{said['registered']} pairs looked at closely, pixel by pixel")
     if said["embedded"]:
-        print(f"{said['embedded']} embedded now")
+        say(f"{said['embedded']} embedded now")
     how = ", ".join(f"{name} {n}" for name, n in said["left_out"].items())
-    print(f"kept {said['kept']}, left out {len(said['duplicates'])}" + (f" ({how})" if how else ""))
-    print(f"groups of duplicates {said['groups']}, the largest of {said['largest_group']} items")
-    print(f"groups that stay in one split {said['near_groups']}, the largest of {said['largest_near_group']} items")
+    say(f"kept {said['kept']}, left out {len(said['duplicates'])}" + (f" ({how})" if how else ""))
+    say(f"groups of duplicates {said['groups']}, the largest of {said['largest_group']} items")
+    say(f"groups that stay in one split {said['near_groups']}, the largest of {said['largest_near_group']} items")
     if said["left_out"].get("chain"):
-        print("chain: like the one that is kept only through other images; look at them with --json")
+        say("chain: like the one that is kept only through other images; look at them with --json")
     if said["groups_split_by_source"]:
-        print(f"in {said['groups_split_by_source']} of them the sources name different splits")
+        say(f"in {said['groups_split_by_source']} of them the sources name different splits")
     if said["largest_near_group"] > max(10, _SUSPICIOUS * said["items"]):
-        print("such a large group is rarely true: lower --threshold or --near, and run this again")
+        say("such a large group is rarely true: lower --threshold or --near, and run this again")

@@ -125,7 +125,7 @@ def _limit_memory() -> None:
     import resource
 
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        text = Path("/proc/self/status").read_text()
+        text = Path("/proc/self/status").read_text(encoding="utf-8")
         used = next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmData"))
         resource.setrlimit(resource.RLIMIT_DATA, (used + _MEMORY, used + _MEMORY))
 
