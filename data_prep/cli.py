@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("stats", "balance, agreement, revisions and cost of stores or tars: Table 1 and Figure 5"),
     "table3": ("table3", "what cross-verification and critic are worth, and what the critic notices (Table 3)"),
     "status": ("status", "what is in a store: outcomes, calls, cost"),
+    "backup": ("backup", "copy a store, also while a pass writes to it"),
     "world": ("world", "write reference tars of the demo world, with its known truth"),
     "simulate": ("simulate", "serve simulated annotators for a store of the demo world, until interrupted"),
 }

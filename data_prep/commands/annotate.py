@@ -211,6 +211,8 @@ def _print_report(report: PassReport, store: Store, limit: int | None) -> None:
         say(f"{tally.garbled} lines of batches' result files cannot be read; their requests count as of unknown outcome")
     for lost in tally.lost:
         say(f"lost, may have been paid: {lost}")
+    for differs in tally.differs:
+        say(f"counts and rows differ: {differs}")
     if tally.over_bound:
         say(f"{tally.over_bound} replies cost more than their bound: check `image` of their models in the price table")
     say(f"cost of this run ${tally.cost_nano / NANO:.6f}, {report.seconds:.1f} s")

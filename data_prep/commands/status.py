@@ -27,9 +27,10 @@ def main(argv: list[str]) -> int:
 
     ledger = Ledger(Path(args.store) / "ledger.sqlite", write=False)
     query = "SELECT endpoint, remote_status, requests, remote_id FROM batches WHERE state != 'ended' ORDER BY id"
+    lost = "SELECT endpoint, requests, remote_id, error FROM batches WHERE state = 'ended' AND error LIKE 'lost%' ORDER BY id"
     with ledger_errors(ledger.path):
         outcomes, calls, cost, waiting = ledger.outcome_counts(), ledger.call_totals(), ledger.total_cost(), ledger.open_calls()
-        batches = ledger.read(query)
+        batches, lost_batches = ledger.read(query), ledger.read(lost)
     ledger.close()
     if args.json:
         keys = ("annotator", "state", "calls", "nano_dollars", "without_usage")
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int:
                 "nano_dollars": cost,
                 "open": {state: dict(zip(open_keys, row, strict=True)) for state, row in waiting.items()},
                 "batches": [dict(zip(("endpoint", "status", "requests", "id"), row, strict=True)) for row in batches],
+                "lost_batches": [dict(zip(("endpoint", "requests", "id", "why"), row, strict=True)) for row in lost_batches],
             }
         )
         return 0
@@ -50,6 +52,8 @@ def main(argv: list[str]) -> int:
         say(f"  {annotator:12} {state:9} {count:8}  ${nano / NANO:.6f}{note}")
     for endpoint, status, requests, name in batches:
         say(f"  batch of {endpoint}: {requests} requests, {status or 'not sent yet'} ({name or 'no id yet'})")
+    for endpoint, requests, name, why in lost_batches:
+        say(f"  batch of {endpoint}: {requests} requests, {name or 'no id'}: {why}")
     say(f"cost ${cost / NANO:.6f}")
     meaning = {
         "unknown": "of unknown outcome",

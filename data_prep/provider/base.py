@@ -6,7 +6,6 @@ file with a subclass and a line in `registry.PROVIDERS`; `data_prep.provider` sa
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.received import Body
+from data_prep.provider.received import Body, body_text, foreign_json, model_name
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 FATAL = (401, 402, 404)
 """HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong. Not 403: with it
 providers also decline a single image. An endpoint that declines all of them ends the pass as well (`health`)."""
-_NAME = 200
-"""Characters of a model's name that are kept."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +63,28 @@ class RemoteBatch:
     """A batch as the provider shows it."""
 
     id: str
+    """Empty where it names none."""
     status: str
     """`completed`, `expired`, `cancelled`, `failed` (see `ENDED`); anything else: it is worked on."""
-    files: tuple[str, ...] = ()
-    """Ids of the files with results."""
-    has_output: bool = True
-    """The file with replies is named; a provider may say that a batch has ended before it says where its replies are."""
+    output: str | None = None
+    """Id of the file with replies; a provider may say that a batch has ended before it says where its replies are."""
+    failures: str | None = None
+    """Id of the file with requests that have none; the same."""
+    total: int | None = None
+    """Requests, as it counts them; None where it says nothing, here and below."""
     completed: int | None = None
-    """Requests that it says it answered, None where it says nothing."""
+    """Requests that it says it answered."""
+    failed: int | None = None
+    """Requests that it says it did not answer."""
     errors: tuple[str, ...] = ()
     """`code: message`, of a batch that failed."""
     too_large: bool = False
     """It failed because the account's queue is full: a smaller or a later one may pass."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Ids of the files that are named, that of the replies first."""
+        return tuple(name for name in (self.output, self.failures) if name is not None)
 
 
 ENDED = ("completed", "expired", "cancelled", "failed")
@@ -108,7 +115,7 @@ class BatchApi(Protocol):
         ...
 
     async def upload(self, path: Path) -> str:
-        """Upload a file of requests; returns its id."""
+        """Upload a file of requests; returns its id, an empty one where the provider names none."""
         ...
 
     async def create(self, file_id: str, token: str) -> RemoteBatch:
@@ -216,7 +223,7 @@ class Provider(ABC):
 def named_model(raw: bytes, key: str) -> str | None:
     """A key of a JSON body that holds the name of a model; None where there is no such name."""
     try:
-        name = json.loads(raw)[key]
-    except (ValueError, RecursionError, LookupError, TypeError):
+        found = foreign_json(body_text(raw))
+    except ValueError:
         return None
-    return name[:_NAME] if isinstance(name, str) and name.isprintable() and name.strip() else None
+    return model_name(found.get(key)) if isinstance(found, dict) else None

@@ -29,6 +29,8 @@ class Tally:
     """Lines of batches' result files that cannot be read: their requests count as of unknown outcome."""
     lost: list[str] = field(default_factory=list)
     """Batches of which not everything came back that their provider says it answered: by name, and why."""
+    differs: list[str] = field(default_factory=list)
+    """Batches whose provider counts otherwise than their files have rows: by name, with the numbers. Nothing paid is missing."""
     over_bound: int = 0
     """Replies that cost more than was held for them: the price table counts the images of their model wrongly."""
     cost_nano: int = 0
@@ -100,8 +102,14 @@ class Budget:
         self.paid += change
         self._changed.set()
 
-    def settle(self, model: str, upper: int, cost: int | None) -> bool:
-        """A request has ended: `cost` is what it was paid, None that it is not known (its bound stays held).
+    def settle(self, model: str, upper: int, cost: int | None, bound: int | None = None) -> bool:
+        """A request has ended.
+
+        Args:
+            model: that was asked.
+            upper: nano-dollars that were held for it.
+            cost: what was paid, None where that is not known (what was held stays so).
+            bound: of the request, before it was `scaled`; None: as `upper`.
 
         Returns:
             Whether it cost more than its bound.
@@ -112,7 +120,8 @@ class Budget:
             self.held -= upper
             self.paid += cost
             if over := cost > upper > 0:
-                self._factor[model] = self._factor.get(model, 1.0) * cost / upper
+                # Many that are in flight together may be above: by so much, and not each by so much more than the one before.
+                self._factor[model] = max(self._factor.get(model, 1.0), cost / (bound or upper))
         self._changed.set()
         return over
 

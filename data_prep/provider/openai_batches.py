@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.provider.base import BatchLine, Provider, Question, RemoteBatch
 from data_prep.provider.openai_client import unanswered
-from data_prep.provider.received import body_text, count, foreign_json
-from data_prep.provider.transport import HttpAnswer, HttpStatusError, without_key
+from data_prep.provider.received import body_text, count, foreign_json, shown
+from data_prep.provider.transport import HttpAnswer, HttpStatusError, TransportError, without_key
+from emo_lightning.core.errors import InputError
 
 if TYPE_CHECKING:
     import openai
-    from openai.types import Batch
 
 TOKEN = "emo_batch"
 """Key of our token in a batch's metadata."""
@@ -43,52 +44,81 @@ class OpenAIBatches:
     async def upload(self, path: Path) -> str:
         """See `BatchApi`. A file that was uploaded twice costs nothing."""
         with self._neutral_errors(), path.open("rb") as file:
-            return (await self._client.files.create(file=(path.name, file), purpose="batch")).id
+            answer = await self._client.files.with_raw_response.create(file=(path.name, file), purpose="batch")
+        return identifier(self._object(answer.content).get("id")) or ""
 
     async def create(self, file_id: str, token: str) -> RemoteBatch:
         """See `BatchApi`."""
         with self._neutral_errors():
-            return self._remote(
-                await self._client.batches.create(
-                    input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
-                )
+            answer = await self._client.batches.with_raw_response.create(
+                input_file_id=file_id, endpoint="/v1/chat/completions", completion_window="24h", metadata={TOKEN: token}
             )
+        return self._batch(self._object(answer.content))
 
     async def find(self, file_id: str, token: str) -> RemoteBatch | None:
         """See `BatchApi`."""
         import openai
 
+        uploaded, after = 0.0, None
         with self._neutral_errors():
-            uploaded = 0
             with contextlib.suppress(openai.BadRequestError, openai.NotFoundError):
-                uploaded = (await self._client.files.retrieve(file_id)).created_at
-            async for found in self._client.batches.list(limit=100):
-                if (found.metadata or {}).get(TOKEN) == token:
-                    return self._remote(found)
-                if found.created_at < uploaded:
-                    # Newest first: the rest is older than the file of our request (if that is gone, all are looked at).
+                answer = await self._client.files.with_raw_response.retrieve(file_id)
+                uploaded = _seconds(self._object(answer.content)) or 0.0
+            seen: set[str] = set()
+            while True:
+                page = self._client.batches.with_raw_response
+                listed = self._object(
+                    (await page.list(limit=100, after=after) if after else await page.list(limit=100)).content
+                )
+                rows = [row for row in _rows(listed.get("data")) if isinstance(row, dict)]
+                for row in rows:
+                    metadata = row.get("metadata")
+                    if isinstance(metadata, dict) and metadata.get(TOKEN) == token:
+                        return self._batch(row)
+                    if (created := _seconds(row)) is not None and created < uploaded:
+                        # Newest first: the rest is older than the file of our request (if that is gone, all are looked at).
+                        return None
+                after = identifier(rows[-1].get("id")) if rows else None
+                if after is None or after in seen or listed.get("has_more") is False:
                     return None
-        return None
+                seen.add(after)
 
     async def retrieve(self, batch_id: str) -> RemoteBatch:
         """See `BatchApi`."""
         with self._neutral_errors():
-            return self._remote(await self._client.batches.retrieve(batch_id))
+            answer = await self._client.batches.with_raw_response.retrieve(batch_id)
+        return self._batch(self._object(answer.content))
 
     async def cancel(self, batch_id: str) -> None:
         """See `BatchApi`."""
         with self._neutral_errors():
-            await self._client.batches.cancel(batch_id)
+            await self._client.batches.with_raw_response.cancel(batch_id)
 
     async def results(self, file_id: str) -> tuple[list[BatchLine], int]:
         """See `BatchApi`."""
         with self._neutral_errors():
             content = (await self._client.files.content(file_id)).content
-        return read_results(without_key(content, self._key))
+        lines, garbled = read_results(without_key(content, self._key))
+        # Once more: JSON may write a character otherwise.
+        return [replace(line, body=line.body and without_key(line.body, self._key)) for line in lines], garbled
 
-    def _remote(self, batch: Batch) -> RemoteBatch:
-        found = _remote(batch)
-        return replace(found, errors=tuple(without_key(e.encode(errors="replace"), self._key).decode() for e in found.errors))
+    def _batch(self, found: Mapping[str, object]) -> RemoteBatch:
+        batch = read_batch(found)
+        return replace(batch, errors=tuple(without_key(error.encode(), self._key).decode() for error in batch.errors))
+
+    def _object(self, raw: bytes) -> dict[str, object]:
+        """The JSON object of an answer.
+
+        Raises:
+            TransportError: it is none, as the page of a proxy.
+        """
+        raw = without_key(raw, self._key)
+        with contextlib.suppress(InputError):
+            found = foreign_json(body_text(raw))
+            if isinstance(found, dict):
+                return found
+        msg = f"the answer is no JSON object: {shown(raw)}"
+        raise TransportError(msg, sent=True)
 
     @contextlib.contextmanager
     def _neutral_errors(self) -> Iterator[None]:
@@ -122,24 +152,53 @@ def _result(line: bytes) -> BatchLine:
         raise TypeError(type(found))
     key, response = str(found["custom_id"]), found.get("response")
     if not response:
+        if not found.get("error"):
+            msg = "neither a response nor an error"
+            raise ValueError(msg)
         # Never executed: the batch expired or was cancelled first.
-        return BatchLine(key, error=json.dumps(found.get("error"))[:300])
+        return BatchLine(key, error=json.dumps(found["error"])[:300])
     # Half a character stays the escape that it was.
     body = json.dumps(response.get("body"), ensure_ascii=False).encode(errors="backslashreplace")
     return BatchLine(key, count(response["status_code"]), body)
 
 
-def _remote(batch: Batch) -> RemoteBatch:
-    errors = tuple(f"{e.code}: {e.message}" for e in (batch.errors.data or [])) if batch.errors else ()
-    counts = batch.request_counts
-    # Some servers write an empty text where there is no file.
-    output, failures = batch.output_file_id or None, batch.error_file_id or None
+def identifier(value: object) -> str | None:
+    """The id of a file or batch; None where there is none: some servers write an empty text, and what is no text names nothing."""
+    return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][!-~]{0,199}", value) else None
+
+
+def read_batch(found: Mapping[str, object]) -> RemoteBatch:
+    """A batch as the API writes it. Whatever stands there, nothing is raised: what cannot be read is not said."""
+    errors = tuple(_errors(found.get("errors")))
+    counts = found.get("request_counts")
+    counted = {name: _count(counts.get(name)) for name in ("total", "completed", "failed")} if isinstance(counts, dict) else {}
     return RemoteBatch(
-        id=batch.id,
-        status=batch.status,
-        files=tuple(name for name in (output, failures) if name is not None),
-        has_output=output is not None,
-        completed=counts.completed if counts and isinstance(counts.completed, int) else None,
+        id=identifier(found.get("id")) or "",
+        status=str(found.get("status"))[:60],
+        output=identifier(found.get("output_file_id")),
+        failures=identifier(found.get("error_file_id")),
         errors=errors,
         too_large=any(error.startswith("token_limit_exceeded") for error in errors),
+        **counted,
     )
+
+
+def _errors(found: object) -> Iterator[str]:
+    for row in _rows(found.get("data") if isinstance(found, dict) else found):
+        yield shown(f"{row.get('code')}: {row.get('message')}" if isinstance(row, dict) else str(row))
+
+
+def _rows(found: object) -> list[object]:
+    return found if isinstance(found, list) else []
+
+
+def _count(value: object) -> int | None:
+    try:
+        return max(0, count(value))
+    except ValueError:
+        return None
+
+
+def _seconds(found: Mapping[str, object]) -> float | None:
+    created = found.get("created_at")
+    return float(created) if isinstance(created, int | float) and not isinstance(created, bool) else None

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, read_body
 
@@ -221,7 +221,12 @@ def root_cause(error: BaseException) -> str:
 
 def without_key(raw: bytes, key: str) -> bytes:
     """The same with an echoed API key blotted out: some servers put it into their error messages."""
-    return raw.replace(key.encode(), b"[key]") if len(key) >= _SECRET else raw
+    if len(key) < _SECRET:
+        return raw
+    # As it is, and as JSON and addresses may write it.
+    for written in (key, json.dumps(key)[1:-1], key.replace("/", "\\/"), quote(key, safe="")):
+        raw = raw.replace(written.encode(), b"[key]")
+    return raw
 
 
 def causes(error: BaseException) -> list[BaseException]:

@@ -11,9 +11,9 @@ from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.index_files import Place, as_object, json_records, number, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels, category
-from data_prep.sources.parquet_rows import parquet_rows
 from data_prep.sources.tree import Tree, key_of, shown
 from emo_lightning.core.foreign import as_number
+from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import Box
 
 DES_DIM = 1024
@@ -125,7 +125,7 @@ def _id(row: Mapping[str, object], key: str) -> str:
 
 
 def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
-    for number_of_row, row in enumerate(parquet_rows(file, _PARQUET_REQUIRED)):
+    for number_of_row, row in enumerate(parquet_rows(file, SourceError, required=_PARQUET_REQUIRED)):
         place = Place(f"{file}[{number_of_row}]", None)
         yield place.attempt(_row, place, row, split)
 

@@ -15,9 +15,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import replacing
-from emo_lightning.core.records import Emotion, Record, SchemaError
+from emo_lightning.core.foreign import list_of, text_of
+from emo_lightning.core.parquet import parquet_rows
+from emo_lightning.core.records import Emotion, Record
 
 if TYPE_CHECKING:
     import networkx
@@ -170,30 +172,30 @@ class TripletGraph:
         Raises:
             GraphError: the table is missing or has other columns.
         """
-        import pyarrow
-        import pyarrow.parquet
-
         path = Path(folder) / TABLES[0]
+        columns = [*KINDS, "ids"]
+        found: dict[Combination, list[str]] = {}
         try:
-            rows = pyarrow.parquet.read_table(path, columns=[*KINDS, "ids"]).to_pylist()
-        except FileNotFoundError:
+            for number, row in enumerate(parquet_rows(path, GraphError, required=columns, columns=columns, rows=1024), 1):
+                shows, ids = _combination(row, f"{path}: row {number}")
+                found.setdefault(shows, []).extend(ids)
+        except MissingFileError:
             msg = f"{path}: no such file; `emo prep graph STORE --out DIR` writes it"
             raise GraphError(msg) from None
-        except (pyarrow.ArrowException, KeyError, OSError) as error:
-            msg = f"{path}: not a table of triplets: {error}"
-            raise GraphError(msg) from None
-        found: dict[Combination, list[str]] = {}
-        for number, row in enumerate(rows, 1):
-            if None in (row["background"], row["attribute"], row["subject"], row["ids"]):
-                msg = f"{path}: row {number} lacks a value: {row}"
-                raise GraphError(msg)
-            try:
-                emotion = Emotion.parse(row["emotion"]) if row["emotion"] is not None else None
-            except SchemaError as error:
-                msg = f"{path}: row {number}: {error}"
-                raise GraphError(msg) from None
-            found.setdefault(Combination(row["background"], row["attribute"], row["subject"], emotion), []).extend(row["ids"])
         return cls._sorted(found, 0)
+
+
+def _combination(row: Mapping[str, object], where: str) -> tuple[Combination, list[str]]:
+    """What a row of `triplets.parquet` says, and the ids of its records."""
+    background, attribute, subject = (text_of(row[kind], f"{where}: column {kind!r}", GraphError) for kind in KINDS[:3])
+    ids = [
+        text_of(one, f"{where}: column 'ids'", GraphError) for one in list_of(row["ids"], f"{where}: column 'ids'", GraphError)
+    ]
+    try:
+        emotion = None if row["emotion"] is None else Emotion.parse(text_of(row["emotion"], f"{where}: column 'emotion'"))
+    except InputError as error:
+        raise GraphError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
+    return Combination(background, attribute, subject, emotion), ids
 
 
 def _order(node: Node) -> tuple[int, str]:

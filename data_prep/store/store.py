@@ -7,7 +7,6 @@ STORE/lock
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -21,20 +20,18 @@ from typing import IO, Self
 from data_prep.store.group_commit import LedgerError, damaged, ledger_errors
 from data_prep.store.items import PassedOver, Refusal, Repeat, SourceItem, is_labelled
 from data_prep.store.ledger import Ledger
+from data_prep.store.lock import StoreError, take_lock
 from data_prep.store.private import make_private, private_file
 from data_prep.store.rows import Item
-from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.image_metadata import without_metadata
+
+__all__ = ["ImportReport", "Store", "StoreError", "read_image"]
 
 _BATCH = 256
 """Items per transaction of an import."""
 _SHOWN = 20
 """Refusals kept word by word in a report; all are counted."""
-
-
-class StoreError(UserError, RuntimeError):
-    """The store cannot be used."""
 
 
 @dataclass
@@ -107,7 +104,11 @@ class Store:
             make_private(self.root)
             self.lock()
             private_file(self.root / "ledger.sqlite")
-        self.ledger = Ledger(self.root / "ledger.sqlite", write=write)
+        try:
+            self.ledger = Ledger(self.root / "ledger.sqlite", write=write)
+        except BaseException:
+            self.unlock()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -129,18 +130,7 @@ class Store:
         Raises:
             StoreError: another program has it.
         """
-        lock = open(self.root / "lock", "wb")  # noqa: SIM115 - held until unlock()
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            msg = f"{self.root}: another program is writing to this store"
-            raise StoreError(msg) from None
-        except OSError as error:
-            lock.close()
-            msg = f"{self.root}: cannot be locked ({error.strerror}); put the store on a local disk"
-            raise StoreError(msg) from None
-        self._lock = lock
+        self._lock = take_lock(self.root)
 
     def unlock(self) -> None:
         """Give the lock back, if it is held."""

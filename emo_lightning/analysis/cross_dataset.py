@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from emo_lightning.analysis.label_spaces import SPACES, LabelSpace, SpaceName
+from emo_lightning.analysis.references import check_distinct
 from emo_lightning.analysis.scored import probabilities
 from emo_lightning.core.intervals import LEVEL, wilson
 from emo_lightning.core.records import Prediction, Record, SchemaError
@@ -141,12 +142,14 @@ def cross_dataset(
         trained: sha256 of the images that an arm was trained on.
 
     Raises:
-        SchemaError: an unknown base or set, or a set without an image that has a class; names it.
+        SchemaError: an unknown base or set, a set without an image that has a class, or two sets with other pictures under one id; names
+            it.
     """
     for what, name, known in (("base", base, predictions), ("in_domain", in_domain, sets)):
         if name not in known:
             msg = f"{what}: {name!r} is unknown; allowed: {', '.join(known) or 'none is named'}"
             raise SchemaError(msg)
+    check_distinct({name: records for name, (records, _) in sets.items()})
     about: dict[str, AboutSet] = {}
     arms: dict[str, dict[str, SetScores]] = {arm: {} for arm in predictions}
     gaps: dict[str, dict[str, Array]] = {arm: {} for arm in predictions if arm != base}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,39 +116,33 @@ def _in_all_arms(emotions: Mapping[str, Mapping[str, str]]) -> set[str]:
 
 def _read(path: Path) -> _Embeddings:
     """Sorted by id, so that files in another order give the same picture."""
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
+    import pyarrow.compute as pc
+
+    from emo_lightning.data.embeddings import embedding_columns
 
     if not path.is_file():
         msg = f"{path}: no such file; expected .parquet with the columns id, emotion, split, des"
         raise MissingFileError(msg)
-    try:
-        table = parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        msg = f"{path}: not a parquet file: {error}"
-        raise SchemaError(msg) from None
-    if missing := {"id", "emotion", "split", "des"} - set(table.column_names):
-        msg = f"{path}: no column {', '.join(sorted(missing))}; found {', '.join(table.column_names)}"
+    table = embedding_columns(path, SchemaError)
+    ids, emotions = map(str, table["id"].to_pylist()), table["emotion"].to_pylist()
+    order = [row for _, row in sorted(zip(ids, range(table.num_rows), strict=True)) if emotions[row]]
+    if not order:
+        msg = f"{path}: none of its {table.num_rows} rows has an emotion"
         raise SchemaError(msg)
-    rows = sorted(table.to_pylist(), key=lambda row: str(row["id"]))
-    kept = [row for row in rows if row["emotion"]]
-    if not kept:
-        msg = f"{path}: none of its {len(rows)} rows has an emotion"
-        raise SchemaError(msg)
-    if len(lengths := {len(row["des"] or ()) for row in kept}) > 1:
+    kept = table.take(order)
+    lengths = {length or 0 for length in pc.unique(pc.list_value_length(kept["des"])).to_pylist()}
+    if len(lengths) > 1:
         msg = f"{path}: the embeddings differ in length: {sorted(lengths)}"
         raise SchemaError(msg)
-    splits: dict[str, int] = {}
-    for row in kept:
-        splits[str(row["split"])] = splits.get(str(row["split"]), 0) + 1
     if lengths == {0}:
         msg = f"{path}: column 'des': the embeddings are empty"
         raise SchemaError(msg)
-    try:
-        vectors = np.array([row["des"] for row in kept], dtype=np.float64).reshape(len(kept), -1)
-    except (TypeError, ValueError) as error:
-        msg = f"{path}: column 'des' is of type {table.schema.field('des').type}; expected lists of floats: {error}"
-        raise SchemaError(msg) from None
+    splits = Counter(map(str, kept["split"].to_pylist()))
+    vectors = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in kept["des"].chunks])
     return _Embeddings(
-        vectors, [row["emotion"] for row in kept], [str(row["id"]) for row in kept], splits, len(rows) - len(kept)
+        vectors.astype(np.float64).reshape(len(order), -1),
+        kept["emotion"].to_pylist(),
+        [str(name) for name in kept["id"].to_pylist()],
+        dict(splits),
+        table.num_rows - len(order),
     )

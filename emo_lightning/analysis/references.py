@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import Prediction, Record, SchemaError, check_pixels, read_jsonl
 
 if TYPE_CHECKING:
@@ -123,7 +124,39 @@ def load_predictions(path: str | Path, references: References) -> dict[str, Pred
             f"e.g. {', '.join(map(repr, unknown[:5]))}"
         )
         raise SchemaError(msg)
+    warn_of_other_images(predictions, references.records, str(path))
     return predictions
+
+
+def warn_of_other_images(predictions: Mapping[str, Prediction], records: Iterable[Record], where: str) -> None:
+    """Say where predictions and references of one id are of other bytes: of another picture, or of the same one written anew.
+
+    Args:
+        predictions: by id; those that do not say of which bytes they are, are not compared.
+        records: what they are held against.
+        where: the predictions' file.
+    """
+    pairs = [(one, record) for record in records if (one := predictions.get(record.id)) is not None and one.sha256 is not None]
+    if other := [record.id for one, record in pairs if one.sha256 != record.sha256]:
+        warn_once(
+            f"{where}: {len(other)} of {len(pairs)} predictions are of other image files than the references of the same id, first: "
+            f"{other[0]!r} (another picture, or the same one written anew)"
+        )
+
+
+def check_distinct(sets: Mapping[str, Iterable[Record]]) -> None:
+    """Refuse sets that have an id in common but not its picture: predictions are found by id.
+
+    Raises:
+        SchemaError: names both sets and the id.
+    """
+    homes: dict[str, tuple[str, str]] = {}
+    for name, records in sets.items():
+        for record in records:
+            home, digest = homes.setdefault(record.id, (name, record.sha256))
+            if digest != record.sha256:
+                msg = f"the sets {home!r} and {name!r} have other pictures under the id {record.id!r}; a prediction is found by its id"
+                raise SchemaError(msg)
 
 
 def arm_names(files: Sequence[Path]) -> list[str]:

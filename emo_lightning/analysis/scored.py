@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from emo_lightning.analysis.references import warn_of_other_images
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Emotion, Prediction, Record, SchemaError
 from emo_lightning.metrics.arrays import Array, Classes
 
@@ -19,7 +20,7 @@ SUM_TOLERANCE = 1e-2
 def probabilities(prediction: Prediction) -> Array | None:
     """The predicted distribution (8,) in the order of `EMOTIONS`, scaled to sum 1; None where there is none that can be used.
 
-    Unusable is: null, a negative or not finite value, a sum away from 1. Emotions that are not named have probability 0.
+    Unusable is: null, a negative or not finite value, a sum away from 1, two values of one emotion. Emotions that are not named have probability 0.
 
     Raises:
         SchemaError: a key that is none of the eight.
@@ -27,16 +28,19 @@ def probabilities(prediction: Prediction) -> Array | None:
     if not prediction.emotion_scores:
         return None
     vector = np.zeros(CLASSES)
+    named = set()
     for name, value in prediction.emotion_scores.items():
         try:
-            vector[Emotion.parse(name).position] = value
+            place = Emotion.parse(name).position
+            vector[place] = value if place not in named else np.nan
+            named.add(place)
         except SchemaError as error:
             msg = f"id {prediction.id!r}, key 'emotion_scores': {error}"
             raise SchemaError(msg) from None
-    total = vector.sum()
-    if not np.isfinite(vector).all() or vector.min() < 0 or abs(total - 1) > SUM_TOLERANCE:
+    # In this order, so that NaN passes none.
+    if not (vector.min() >= 0 and vector.max() <= 1 + SUM_TOLERANCE and abs(vector.sum() - 1) <= SUM_TOLERANCE):
         return None
-    scaled: Array = vector / total
+    scaled: Array = vector / vector.sum()
     return scaled
 
 
@@ -70,6 +74,8 @@ class Scored:
         Raises:
             SchemaError: an emotion's name that is none of the eight.
         """
+        records = list(records)
+        warn_of_other_images(predictions, records, where)
         skipped = {"without a prediction": 0, "without usable emotion_scores": 0}
         ids, rows, truth, annotated = [], [], [], []
         for record in records:

@@ -122,7 +122,11 @@ def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]]) -> No
 
 
 def read_object(
-    path: Path, on_constant: Callable[[str], object] | None = None, *, error: type[UserError] = InputError
+    path: Path,
+    on_constant: Callable[[str], object] | None = None,
+    *,
+    error: type[UserError] = InputError,
+    max_bytes: int = MAX_OBJECT_BYTES,
 ) -> dict[str, Any]:
     """A JSON object.
 
@@ -130,12 +134,13 @@ def read_object(
         path: the file.
         on_constant: gives the value of NaN, Infinity and -Infinity, which strict JSON does not have; None refuses them.
         error: what is raised.
+        max_bytes: longest file.
 
     Raises:
         MissingFileError: no such file.
         UserError: of the type `error`: it cannot be read, is not JSON (see `decode_json`), or is no object.
     """
-    found = decode_json(read_capped(path, MAX_OBJECT_BYTES, error), path, error, on_constant=on_constant)
+    found = decode_json(read_capped(path, max_bytes, error), path, error, on_constant=on_constant)
     if not isinstance(found, dict):
         msg = f"{path}: found {type(found).__name__}; expected an object"
         raise error(msg)

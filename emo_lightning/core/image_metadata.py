@@ -5,13 +5,12 @@ Kept is what the colours of the pixels depend on: colour profile, gamma, transpa
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 
 from PIL import ExifTags
 
-from emo_lightning.core.images import image_format, open_image
+from emo_lightning.core.images import encoded, image_format, open_image
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = {
@@ -68,18 +67,14 @@ def _is_turned(data: bytes) -> bool:
 
 def _written_anew(data: bytes) -> bytes:
     image = open_image(data, upright=True)
-    kind = image_format(data)
     profile = image.info.get("icc_profile")
-    # Pillow writes comments and more out of `info` by itself.
-    image.info = {key: value for key, value in image.info.items() if key == "transparency"}
-    out = io.BytesIO()
-    if kind == "JPEG":
-        image.save(out, kind, quality=95, subsampling=0, icc_profile=profile)
-    elif kind == "WEBP":
-        image.save(out, kind, quality=95, icc_profile=profile or "")
-    else:
-        image.save(out, kind, icc_profile=profile)
-    return out.getvalue()
+    match image_format(data):
+        case "JPEG":
+            return encoded(image, "JPEG", quality=95, subsampling=0, icc_profile=profile)
+        case "WEBP":
+            return encoded(image, "WEBP", quality=95, icc_profile=profile or "")
+        case _:
+            return encoded(image, "PNG", icc_profile=profile)
 
 
 def _jpeg_parts(data: bytes) -> Iterator[bytes]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_IMAGE_BYTES",
     "MAX_PIXELS",
     "eight_bit",
+    "encoded",
     "image_format",
     "image_size",
     "media_type",
@@ -28,6 +30,7 @@ __all__ = [
     "open_image",
     "read_image",
     "to_rgb",
+    "turned",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -124,6 +127,25 @@ def read_image(path: str | Path, error: type[InputError] = InputError, *, uprigh
     return open_image(read_capped(path, MAX_IMAGE_BYTES, error), path, error, upright=upright)
 
 
+def encoded(image: Image.Image, kind: Literal["JPEG", "PNG", "WEBP"], **options: object) -> bytes:
+    """A picture as a file that holds its pixels, and nothing of what else the file said that it came from.
+
+    Pillow by itself writes comments, XMP and more out of `info`.
+
+    Args:
+        image: to be written.
+        kind: Pillow's name of the format.
+        options: of Pillow's `save`; `icc_profile` is written where it is given.
+    """
+    out, before = io.BytesIO(), image.info
+    image.info = {key: value for key, value in before.items() if key == "transparency"}
+    try:
+        image.save(out, kind, **options)
+    finally:
+        image.info = before
+    return out.getvalue()
+
+
 def _said(where: object, what: str) -> str:
     return what if where is None else f"{where}: {what}"
 
@@ -202,6 +224,15 @@ def _by_strips(image: Image.Image, mode: str, change: Callable[[Image.Image], Im
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
         out.paste(change(strip), (0, top))
     return out
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says; the same object where it says nothing, or what it says cannot be read."""
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(ExifTags.Base.Orientation) in range(2, 9) else image
+    # EXIF that somebody else has written, in a picture that is whole.
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
+        return image
 
 
 def eight_bit(image: Image.Image) -> Image.Image:

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import write_json
+from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.fingerprints import content_sha256
-from emo_lightning.core.foreign import decode_json, object_of, read_capped, text_of
+from emo_lightning.core.foreign import text_of
 from emo_lightning.core.terminal import say
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
 
@@ -27,6 +27,7 @@ __all__ = [
     "MADE_OF",
     "BackboneError",
     "check_made_of",
+    "files_of",
     "hub_snapshot",
     "locate",
     "made_of",
@@ -115,10 +116,7 @@ def _base_of(adapter: Path) -> str:
 
 
 def _adapter_config(adapter: Path) -> dict[str, object]:
-    config = adapter / _ADAPTER
-    return object_of(
-        decode_json(read_capped(config, MAX_CONFIG_BYTES, BackboneError), config, BackboneError), config, BackboneError
-    )
+    return read_object(adapter / _ADAPTER, error=BackboneError, max_bytes=MAX_CONFIG_BYTES)
 
 
 def weights_hash(path: str) -> str:
@@ -137,7 +135,7 @@ def weights_hash(path: str) -> str:
     base, adapter = locate(path)
     digest = hashlib.sha256(b"weights 1\n")
     for place in (base, *([str(adapter)] if adapter else [])):
-        folder = Path(place) if Path(place).is_dir() else hub_snapshot(place)
+        folder = files_of(place)
         if folder is None:
             digest.update(f"id {place}\n".encode())
             continue
@@ -148,6 +146,11 @@ def weights_hash(path: str) -> str:
             settings = {key: value for key, value in _adapter_config(adapter).items() if key != _BASE}
             digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
+
+
+def files_of(name: str) -> Path | None:
+    """The folder itself, or that of a hub id in the local cache; None for an id that has not been downloaded."""
+    return Path(name) if Path(name).is_dir() else hub_snapshot(name)
 
 
 def hub_snapshot(name: str) -> Path | None:
@@ -173,7 +176,7 @@ def made_of(folder: str | Path) -> dict[str, str]:
     path = Path(folder) / MADE_OF
     if not path.is_file():
         return {}
-    found = object_of(decode_json(read_capped(path, MAX_CONFIG_BYTES, BackboneError), path, BackboneError), path, BackboneError)
+    found = read_object(path, error=BackboneError, max_bytes=MAX_CONFIG_BYTES)
     return {part: text_of(value, f"{path}: key {part!r}", BackboneError) for part, value in found.items()}
 
 

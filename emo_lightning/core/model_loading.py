@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from emo_lightning.core.errors import UserError, raised_in
-from emo_lightning.core.foreign import decode_json, object_of, read_capped
-from emo_lightning.core.model_folders import hub_snapshot
+from emo_lightning.core.files import read_object
+from emo_lightning.core.model_folders import files_of
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES, check_weight_files, tensor_headers, weight_files
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def read_model_config(folder: Path, error: type[UserError]) -> dict[str, object]
     if not path.is_file():
         msg = f"{path}: no such file"
         raise error(msg)
-    return object_of(decode_json(read_capped(path, MAX_CONFIG_BYTES, error), path, error), path, error)
+    return read_object(path, error=error, max_bytes=MAX_CONFIG_BYTES)
 
 
 @contextlib.contextmanager
@@ -136,7 +136,7 @@ def load_whole(
     Raises:
         UserError: of the type `error`: it cannot be read, or does not fill the class; names keys.
     """
-    folder = Path(name) if Path(name).is_dir() else hub_snapshot(name)
+    folder = files_of(name)
     if folder is not None:
         check_weight_files(folder, error)
         # What the cache lacks of an id, the hub still gives, if it can be asked.

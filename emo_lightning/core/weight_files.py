@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError, UserError
-from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
+from emo_lightning.core.files import read_object
+from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, text_of
 
 __all__ = ["MAX_CONFIG_BYTES", "TensorHeader", "check_weight_file", "check_weight_files", "tensor_headers", "weight_files"]
 
@@ -153,7 +154,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _shards(index: Path, error: type[UserError]) -> Mapping[str, str]:
     """Tensor -> name of the file beside the index that holds it."""
-    found = object_of(decode_json(read_capped(index, _MAX_HEADER, error), index, error), index, error)
+    found = read_object(index, error=error, max_bytes=_MAX_HEADER)
     where = f"{index}: 'weight_map'"
     shards = {name: text_of(file, where, error) for name, file in object_of(found.get("weight_map"), where, error).items()}
     if away := next((file for file in shards.values() if Path(file).name != file), None):

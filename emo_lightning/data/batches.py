@@ -21,9 +21,11 @@ class ChatBatch(TypedDict):
     """
 
     input_ids: Tensor
-    """(B, T) int64: prompt, image tokens, and in training the answer."""
-    attention_mask: Tensor
-    """(B, T) int64: 1 at real tokens, 0 at padding."""
+    """(B, T) int64: prompt, image tokens, and in training the answer; (1, T) of all samples, one after another, where they are packed."""
+    attention_mask: NotRequired[Tensor]
+    """(B, T) int64: 1 at real tokens, 0 at padding; none where samples are packed."""
+    lengths: NotRequired[list[int]]
+    """B numbers of tokens, where samples are packed."""
     key: list[str]
     """B ids of records."""
     original_size: list[Size]
@@ -33,9 +35,9 @@ class ChatBatch(TypedDict):
     filler: Tensor
     """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
     labels: NotRequired[Tensor]
-    """(B, T) int64, with answers: token ids at the answer and its end, `IGNORE` elsewhere."""
+    """As `input_ids`, with answers: token ids at the answer and its end, `IGNORE` elsewhere."""
     emotion_at: NotRequired[Tensor]
-    """(B,) int64, with distributions: the place of the emotion's first token, -1 without one."""
+    """(B,) int64, with distributions: the place of the emotion's first token in its row, -1 without one."""
     emotion_first: NotRequired[Tensor]
     """(B, E) int64, with distributions: that token for each of `EMOTIONS`."""
     emotion_target: NotRequired[Tensor]

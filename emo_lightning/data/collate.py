@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.models.families import Processor, Size, family_of
+from emo_lightning.models.families import Processor, Size, VisionInputs, family_of
 
 IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
@@ -47,7 +48,7 @@ class Question:
 
 @dataclass
 class Collator:
-    """Callable that turns questions into one padded batch.
+    """Callable that turns questions into one batch, padded or packed.
 
     With `answers`, the target follows the prompt, labels are set on the answer and its end mark alone, and padding is on the
     right; without, the batch ends at the generation prompt and padding is on the left, so that all rows end together.
@@ -58,6 +59,7 @@ class Collator:
         answers: append targets (training) or not (generation, features).
         max_length: tokens; a longer sample is an error, never cut (a cut run of image tokens misaligns the image).
         padding_side: None takes the side described above.
+        packed: no padding: all samples stand in one row, and `lengths` says where each ends (`Family.packed_states`).
         distributions: with `answers`, also say where each answer names its emotion, and the annotated distribution over the eight.
     """
 
@@ -67,6 +69,7 @@ class Collator:
     max_length: int = 4096
     padding_side: str | None = None
     distributions: bool = False
+    packed: bool = False
     _prompt_ids: Callable[[tuple[str, ...]], list[int]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,7 +89,7 @@ class Collator:
         self._prompt_ids = lru_cache(maxsize=256)(self._tokenize_prompt)
 
     def __call__(self, questions: Sequence[Question]) -> ChatBatch:
-        """One padded batch; with answers it has `labels`, with `distributions` also `emotion_at`, `_first` and `_target`.
+        """One batch; with answers it has `labels`, with `distributions` also `emotion_at`, `_first` and `_target`.
 
         Raises:
             CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
@@ -105,21 +108,56 @@ class Collator:
                 raise CollateError(msg)
             rows.append(asked + target)
             labels.append([IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target))
-        input_ids = self._pad(rows, self.tokenizer.pad_token_id)
-        batch: ChatBatch = {
-            "input_ids": input_ids,
-            "attention_mask": self._pad([[1] * len(row) for row in rows], 0),
+        inputs = self._packed(rows, vision) if self.packed else self._padded(rows)
+        batch = {
+            **inputs,
             "key": [q.key for q in questions],
             "original_size": [q.image.size for q in questions],
             "resized_size": vision.sizes,
             "filler": torch.tensor([q.filler for q in questions]),
+            **vision.tensors,
         }
         if self.answers:
-            batch["labels"] = self._pad(labels, IGNORE)
+            batch["labels"] = torch.tensor([list(chain.from_iterable(labels))]) if self.packed else self._pad(labels, IGNORE)
             if self.distributions:
-                self._add_distributions(batch, questions)
+                batch |= self._distributions(questions, vision.sizes, labels)
         # A TypedDict cannot say "and what the family needs".
-        return cast(ChatBatch, {**batch, **vision.tensors, **self.family.position_inputs(input_ids, self.image_token)})
+        return cast(ChatBatch, batch)
+
+    def length(self, keys: tuple[str, ...], image_tokens: int, target: int) -> int:
+        """Tokens of a sample, without its picture.
+
+        Args:
+            keys: that are asked for.
+            image_tokens: of its picture.
+            target: tokens of its answer's text.
+        """
+        return len(self._prompt_ids(keys)) - 1 + image_tokens + target + 1
+
+    def _padded(self, rows: list[list[int]]) -> dict[str, object]:
+        input_ids = self._pad(rows, self.tokenizer.pad_token_id)
+        return {
+            "input_ids": input_ids,
+            "attention_mask": self._pad([[1] * len(row) for row in rows], 0),
+            **self.family.position_inputs(input_ids, self.image_token),
+        }
+
+    def _packed(self, rows: list[list[int]], vision: VisionInputs) -> dict[str, object]:
+        """All samples in one row, with the positions that each has alone."""
+        places: list[int] = []
+        positions: list[Tensor] = []
+        begin = 0
+        for row, resized, image_tokens in zip(rows, vision.sizes, vision.tokens, strict=True):
+            at = row.index(self.image_token)
+            places += range(begin + at, begin + at + image_tokens)
+            positions.append(self.family.packed_positions(self.processor, len(row), at, resized))
+            begin += len(row)
+        return {
+            "input_ids": torch.tensor([list(chain.from_iterable(rows))]),
+            "lengths": [len(row) for row in rows],
+            "image_at": torch.tensor(places),
+            "positions": torch.cat(positions, 1)[:, None],
+        }
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
         chat: list[dict[str, object]] = [
@@ -145,30 +183,44 @@ class Collator:
             raise CollateError(msg)
         return [*ids, self.end]
 
-    def _add_distributions(self, batch: ChatBatch, questions: Sequence[Question]) -> None:
+    def _distributions(
+        self, questions: Sequence[Question], sizes: Sequence[Size], labels: Sequence[Sequence[int]]
+    ) -> dict[str, Tensor]:
         places, tokens, targets = [], [], []
-        supervised = batch["labels"] != IGNORE
-        for row, (question, resized) in enumerate(zip(questions, batch["resized_size"], strict=True)):
+        width, begin = max(len(row) for row in labels), 0
+        for question, resized, row in zip(questions, sizes, labels, strict=True):
             record, keys = question.record, question.keys
             distribution = record.emotion_distribution() if record is not None and "emotion" in keys else None
             if record is None or distribution is None or question.filler:
                 places.append(-1)
                 tokens.append([0] * len(EMOTIONS))
                 targets.append([0.0] * len(EMOTIONS))
-                continue
-            variants = [answer(keys, record.model_copy(update={"emotion": e}), self.codec, resized) for e in EMOTIONS]
-            words = EmotionWords.of_answers(self.tokenizer, variants)
-            # The first supervised token is the answer's first, whatever the side of the padding.
-            places.append(int(supervised[row].nonzero()[0, 0]) + len(words.before))
-            tokens.append(list(words.first))
-            targets.append(distribution)
-        batch["emotion_at"] = torch.tensor(places)
-        batch["emotion_first"] = torch.tensor(tokens)
-        batch["emotion_target"] = torch.tensor(targets, dtype=torch.float32)
+            else:
+                variants = [answer(keys, record.model_copy(update={"emotion": e}), self.codec, resized) for e in EMOTIONS]
+                words = EmotionWords.of_answers(self.tokenizer, variants)
+                # The first supervised token is the answer's first.
+                first = next(place for place, label in enumerate(row) if label != IGNORE)
+                places.append((begin if self.packed else self._shift(width - len(row))) + first + len(words.before))
+                tokens.append(list(words.first))
+                targets.append(distribution)
+            begin += len(row)
+        return {
+            "emotion_at": torch.tensor(places),
+            "emotion_first": torch.tensor(tokens),
+            "emotion_target": torch.tensor(targets, dtype=torch.float32),
+        }
+
+    def _shift(self, fill: int) -> int:
+        """How far a row is moved by that much padding."""
+        return 0 if self._pads_right else fill
+
+    @property
+    def _pads_right(self) -> bool:
+        return (self.padding_side or ("right" if self.answers else "left")) == "right"
 
     def _pad(self, rows: list[list[int]], value: int) -> Tensor:
         """(B, T) int64: `value` fills the shorter rows, on the side that was asked for."""
         width = max(len(row) for row in rows)
-        right = (self.padding_side or ("right" if self.answers else "left")) == "right"
         fills = [[value] * (width - len(row)) for row in rows]
-        return torch.tensor([row + fill if right else fill + row for row, fill in zip(rows, fills, strict=True)])
+        pairs = zip(rows, fills, strict=True)
+        return torch.tensor([row + fill if self._pads_right else fill + row for row, fill in pairs])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
@@ -15,8 +17,10 @@ from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.loader import SlotDataset, check_counts
+from emo_lightning.data.lengths import sample_lengths
+from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
@@ -53,11 +57,28 @@ class ConversationDataset(SlotDataset[Question]):
         return Question(record.id, image, keys, record, slot.filler)
 
     def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-        weights = np.array([w if keys else 0.0 for w, keys in zip(self.weights, available, strict=True)])
+        chosen = self._chosen(slot.epoch, slot.index, [bool(keys) for keys in available])
+        return () if chosen is None else available[chosen]
+
+    def _chosen(self, epoch: int, row: int, available: Sequence[bool]) -> int | None:
+        weights = np.where(available, self.weights, 0.0)
         if weights.sum() == 0:
-            return ()
-        draw = np.random.Generator(np.random.PCG64([self.seed, slot.epoch, slot.index])).random()
-        return available[int(np.searchsorted(np.cumsum(weights / weights.sum()), draw, side="right"))]
+            return None
+        draw = np.random.Generator(np.random.PCG64([self.seed, epoch, row])).random()
+        return int(np.searchsorted(np.cumsum(weights / weights.sum()), draw, side="right"))
+
+    def lengths(self, collate: Collator) -> Lengths:
+        """Tokens of every sample in each epoch, in which it may be asked something else."""
+        table = sample_lengths(self.index, self.objectives, collate)
+
+        def in_epoch(epoch: int) -> NDArray[np.int64]:
+            rows = range(len(table))
+            if len(self.objectives) == 1:
+                return table[:, 0]
+            chosen = [self._chosen(epoch, row, (table[row] > 0).tolist()) or 0 for row in rows]
+            return table[rows, chosen]
+
+        return lru_cache(maxsize=2)(in_epoch)
 
 
 class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
@@ -68,8 +89,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val: the same, for the validation loss and the samples that are logged.
         objectives: what is trained, name -> weight: round 1 is `{attributes: 1}`, round 2 `{emotion: 0.8, attributes: 0.2}`
             (replay of round 1 keeps what it taught).
-        batch_size: samples per rank and micro-batch.
+        batch_size: samples per rank and micro-batch; for training, only where `max_tokens` is None.
         val_batch_size: None takes `batch_size`.
+        max_tokens: per rank and micro-batch of training, whose samples stand in one row without padding (`data/packing.py`).
+        global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
         num_workers: processes that read ahead.
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many training samples.
@@ -86,6 +109,8 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         objectives: dict[str, float],
         batch_size: int = 8,
         val_batch_size: int | None = None,
+        max_tokens: int | None = None,
+        global_tokens: int | None = None,
         num_workers: int = 0,
         max_length: int = 4096,
         limit: int | None = None,
@@ -94,12 +119,24 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         self.allow_leaks = allow_leaks
-        check_counts(val_batch_size=val_batch_size, max_length=max_length, limit=limit)
+        check_counts(
+            val_batch_size=val_batch_size,
+            max_length=max_length,
+            limit=limit,
+            max_tokens=max_tokens,
+            global_tokens=global_tokens,
+        )
+        if global_tokens is not None and max_tokens is None:
+            msg = f"data.global_tokens: found {global_tokens} without data.max_tokens; set both, or data.batch_size"
+            raise InputError(msg)
+        self.max_tokens, self.global_tokens = max_tokens, global_tokens
         self.paths, self.objectives = {"train": train, "val": val}, objectives
         self.val_batch_size, self.max_length, self.limit = val_batch_size or batch_size, max_length, limit
         self._datasets: dict[str, ConversationDataset] = {}
         self.skipped: dict[str, int] = {}
         self._labels: dict[str, Counter[str]] = {}
+        self._plans: dict[tuple[int, int], PackedRows] = {}
+        self._lengths: Lengths | None = None
 
     def dataset(self, name: str) -> ConversationDataset:
         """`train` or `val`, opened once; records without any label that is asked for are left out and counted in `skipped`.
@@ -132,6 +169,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step; rank 0 says what is skipped."""
         super().setup(stage)
+        self._accumulate()
         for name in self.paths:
             check_shapes(self.dataset(name).index)
             if self.skipped[name] and self.trainer is not None and self.trainer.is_global_zero:
@@ -175,8 +213,22 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         """`batch_size`, or `val_batch_size` for validation."""
         return self.batch_size if name == "train" else self.val_batch_size
 
+    def train_batches(self, world_size: int) -> int:
+        """See `FitDataModule.train_batches`."""
+        return len(self._rows(world_size, 0)) if self.max_tokens is not None else super().train_batches(world_size)
+
+    def train_dataloader(self) -> ResumableLoader[ChatBatch]:
+        """Shuffled, sized, resumable."""
+        if self.max_tokens is None:
+            return super().train_dataloader()
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        return self.loader_of(self.dataset("train"), self._rows(self.world_size, rank), self._collator(packed=True))
+
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
+        return self._collator(packed=False)
+
+    def _collator(self, *, packed: bool) -> Collator:
         inputs = self.task.backbone_inputs()
         return Collator(
             inputs.processor,
@@ -184,4 +236,53 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             answers=True,
             max_length=self.max_length,
             distributions=self.task.wants_distributions(),
+            packed=packed,
         )
+
+    def _rows(self, world_size: int, rank: int) -> PackedRows:
+        """The plan of training in tokens; the same for all ranks but for whose rows they are."""
+        if self.max_tokens is None:
+            msg = "rows are planned where data.max_tokens is set"
+            raise RuntimeError(msg)
+        if (world_size, rank) not in self._plans:
+            inputs = self.task.backbone_inputs()
+            if not inputs.packs:
+                msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
+                raise InputError(msg)
+            collate = Collator(inputs.processor, inputs.model_type, answers=True)
+            lengths = self._lengths = self._lengths or self.dataset("train").lengths(collate)
+            together = self.global_tokens // self.max_tokens if self.global_tokens else world_size
+            self._plans[world_size, rank] = PackedRows(
+                lengths,
+                self.max_tokens,
+                epochs=self.most_epochs,
+                seed=self.seed,
+                rank=rank,
+                world_size=world_size,
+                together=together,
+            )
+        return self._plans[world_size, rank]
+
+    def _accumulate(self) -> None:
+        """Have the Trainer accumulate as many micro-batches as `global_tokens` asks for.
+
+        Raises:
+            InputError: they are not whole micro-batches on all ranks, or the Trainer was told another number.
+        """
+        if self.trainer is None or self.max_tokens is None or self.global_tokens is None:
+            return
+        each = self.max_tokens * self.world_size
+        batches, rest = divmod(self.global_tokens, each)
+        if rest or not batches:
+            msg = (
+                f"data.global_tokens: found {self.global_tokens}; expected a multiple of {each}, which {self.world_size} "
+                f"processes take in one micro-batch of data.max_tokens={self.max_tokens}"
+            )
+            raise InputError(msg)
+        if self.trainer.accumulate_grad_batches not in (1, batches):
+            msg = (
+                f"trainer.accumulate_grad_batches: found {self.trainer.accumulate_grad_batches}; data.global_tokens={self.global_tokens} "
+                f"means {batches}: leave one of the two out"
+            )
+            raise InputError(msg)
+        self.trainer.accumulate_grad_batches = batches

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import replacing
+from emo_lightning.core.parquet import parquet_table
 from emo_lightning.core.records import Emotion
 from emo_lightning.data.batches import EmbeddingBatch
 from emo_lightning.data.loader import SlotDataset
@@ -78,62 +79,62 @@ class EmbeddingTable:
             pq.write_table(table, temporary)
 
     @classmethod
-    def read(cls, path: str | Path) -> EmbeddingTable:
+    def read(cls, path: str | Path, error: type[UserError] = InputError) -> EmbeddingTable:
         """Read what `write` wrote, or any parquet with the same columns.
 
         Raises:
             MissingFileError: no such file.
-            InputError: not parquet, a column is missing or of another type, rows of `des` differ in length, or an emotion is
-                unknown.
+            UserError: of the type `error`: not parquet, without rows, a column is missing or of another type, rows of `des` differ in
+                length, or an emotion is unknown.
         """
-        try:
-            with pq.ParquetFile(path) as file:
-                _check_claims(file.metadata, path)
-                table = file.read()
-        except FileNotFoundError:
-            msg = f"{path}: no such file"
-            raise MissingFileError(msg) from None
-        except (pa.ArrowException, OSError) as error:
-            msg = f"{path}: not a parquet file: {error}"
-            raise InputError(msg) from None
-        if missing := [name for name in SCHEMA.names if name not in table.column_names]:
-            msg = f"{path}: columns missing: {missing}; found {table.column_names}"
-            raise InputError(msg)
-        kind = table.schema.field("des").type
-        lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-        if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
-            msg = f"{path}: column 'des' is of type {kind}; expected lists of floats"
-            raise InputError(msg)
+        table = embedding_columns(path, error)
+        if not table.num_rows:
+            msg = f"{path}: holds no row"
+            raise error(msg)
         widths = pc.unique(pc.list_value_length(table["des"])).to_pylist()
         if len(widths) != 1 or widths[0] is None:
             msg = f"{path}: column 'des' has rows of {widths} values; expected one length and no nulls"
-            raise InputError(msg)
+            raise error(msg)
         flat = pc.list_flatten(table["des"]).cast(pa.float32()).combine_chunks()
         des = flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, widths[0])
         try:
             return cls(table["id"].to_pylist(), table["emotion"].to_pylist(), table["split"].to_pylist(), des)
-        except ValueError as error:
-            msg = f"{path}: {error}"
-            raise InputError(msg) from None
+        except ValueError as failure:
+            msg = f"{path}: {failure}"
+            raise error(msg) from None
 
 
-def _check_claims(metadata: pq.FileMetaData, path: str | Path) -> None:
-    """Refuse a file that makes far more of itself than it has bytes: a run-length code says a billion values in twelve.
+def embedding_columns(path: str | Path, error: type[UserError]) -> pa.Table:
+    """The columns id, emotion, split and des of a parquet file, of the types that they have in ours.
 
     Raises:
-        InputError: more rows, values or bytes than a table of embeddings of this size has.
+        MissingFileError: no such file.
+        UserError: of the type `error`: it cannot be read within the limits of `core.parquet`, or a column is missing or of another type.
     """
-    size = Path(path).stat().st_size
-    chunks = [metadata.row_group(n).column(m) for n in range(metadata.num_row_groups) for m in range(metadata.num_columns)]
-    claims = {
-        "rows": (metadata.num_rows, max(500_000, size // 8)),
-        "values": (sum(chunk.num_values for chunk in chunks), max(_MOST_VALUES, 2 * size)),
-        "bytes": (sum(chunk.total_uncompressed_size for chunk in chunks), max(200_000_000, 20 * size)),
-    }
-    for what, (claimed, most) in claims.items():
-        if not 0 <= claimed <= most:
-            msg = f"{path}: claims {claimed:,} {what}; at most {most:,} are read from a file of {size:,} bytes"
-            raise InputError(msg)
+    table = parquet_table(path, error)
+    if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+        msg = f"{path}: columns missing: {missing}; found {table.column_names}"
+        raise error(msg)
+    table = table.select(SCHEMA.names)
+    kind = table.schema.field("des").type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not lists or not (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)):
+        msg = f"{path}: column 'des' is of type {kind}; expected lists of floats"
+        raise error(msg)
+    # As numbers of four or eight bytes they take more than in the file.
+    values, size = sum(len(chunk.flatten()) for chunk in table["des"].chunks), Path(path).stat().st_size
+    if values > (most := max(_MOST_VALUES, 2 * size)):
+        msg = f"{path}: holds {values:,} values; at most {most:,} are read from a file of {size:,} bytes"
+        raise error(msg)
+    for name in ("id", "emotion", "split"):
+        found = table.schema.field(name).type
+        if found not in (pa.null(), pa.string(), pa.large_string()):
+            msg = f"{path}: column {name!r} is of type {found}; expected texts"
+            raise error(msg)
+    if table["id"].null_count:
+        msg = f"{path}: column 'id' has rows without a value"
+        raise error(msg)
+    return table
 
 
 class EmbeddingDataset(SlotDataset[Slot]):

@@ -12,6 +12,7 @@ from emo_lightning.data.batches import EmbeddingBatch, FeatureBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.features import FeatureCache, FeatureSample, collate_features
+from emo_lightning.data.leaks import check_origins
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsFeatures
@@ -31,6 +32,7 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch
             optimum, which the noise of small batches would miss.
         num_workers: loader processes per rank; 0 reads in the main process.
         seed: of the training order.
+        allow_leaks: train although `train` holds images of a held-out split or of another set.
     """
 
     task_type = ReadsFeatures
@@ -44,8 +46,10 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
+        allow_leaks: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
+        self.allow_leaks = allow_leaks
         extra = extra or {}
         if taken := sorted({"train", "val", "test"} & extra.keys()):
             msg = f"data.extra has the names {taken}, which are taken; use others"
@@ -73,6 +77,7 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch
         named = {name: cache.spec.made_of for name, cache in self.caches.items() if cache.spec.made_of}
         for name, made in named.items():
             check_made_of(f"the feature cache {self.paths[name]}", made, next(iter(named.values())))
+        check_origins({name: cache.origins for name, cache in self.caches.items()}, allowed=self.allow_leaks)
 
     @property
     def made_of(self) -> Mapping[str, str]:

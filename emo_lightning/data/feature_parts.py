@@ -16,6 +16,7 @@ from emo_lightning.core.model_folders import check_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
 from emo_lightning.core.text import name_fault
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
+from emo_lightning.data.leaks import Origin
 
 FORMAT_VERSION = 1
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -41,6 +42,12 @@ class FeatureSpec:
 
     def check(self, other: FeatureSpec, where: Path) -> None:
         """Raise `FeatureError` with the first difference."""
+        if self.made_of and not other.made_of and self.fingerprint != other.fingerprint:
+            msg = (
+                f"{where}: was begun by version 0.2, which did not note what its tars and its backbone held, so nothing shows that they are "
+                f"the same: delete {where.parent} to make it anew, or finish it with version 0.2"
+            )
+            raise FeatureError(msg)
         for name in ("fingerprint", "num_layers", "hidden_size", "dtype"):
             if getattr(self, name) != getattr(other, name):
                 msg = (
@@ -110,8 +117,8 @@ def open_part(path: Path) -> PartFile:
         raise FeatureError(msg) from None
 
 
-def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
-    """What a part says of itself, and its keys in order; no features are read, labels and places of all samples are checked.
+def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
+    """What a part says of itself, and its images in order; no features are read, labels and places of all samples are checked.
 
     Raises:
         FeatureError: it is damaged, no part of a feature cache, or a tensor is missing or not as its header says.
@@ -122,19 +129,19 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[str]]:
         if text is None:
             msg = f"{path}: not a feature part: its header has no key 'features'"
             raise FeatureError(msg)
-        spec, keys = _spec(path, text)
+        spec, origins = _spec(path, text)
         tokens = headers["hidden"].shape[0] if "hidden" in headers and headers["hidden"].shape else 0
-        for name, expected in _tensors(spec, len(keys), tokens).items():
+        for name, expected in _tensors(spec, len(origins), tokens).items():
             found = headers.get(name)
             if found != expected:
                 what = "is missing" if found is None else f"has shape {list(found.shape)} ({found.dtype})"
                 msg = f"{path}: tensor {name!r} {what}; its header and keys say {list(expected.shape)} ({expected.dtype})"
                 raise FeatureError(msg)
         _check_rows(path, {name: file.get_tensor(name) for name in ("offsets", "target", "emotion", "intensity")}, tokens)
-    return spec, keys
+    return spec, origins
 
 
-def _spec(path: Path, text: str) -> tuple[FeatureSpec, list[str]]:
+def _spec(path: Path, text: str) -> tuple[FeatureSpec, list[Origin]]:
     """What stands in a part's header under `features`."""
     header = _versioned(path, text)
     where = f"{path}: header"
@@ -149,8 +156,26 @@ def _spec(path: Path, text: str) -> tuple[FeatureSpec, list[str]]:
     if spec.dtype not in _STORED:
         msg = f"{where}: 'dtype': found {spec.dtype[:40]!r}; allowed: {', '.join(_STORED)}"
         raise FeatureError(msg)
-    keys = list_of(header.get("keys"), f"{where}: 'keys'", FeatureError)
-    return spec, [text_of(key, f"{where}: 'keys'", FeatureError) for key in keys]
+    keys = [
+        text_of(key, f"{where}: 'keys'", FeatureError) for key in list_of(header.get("keys"), f"{where}: 'keys'", FeatureError)
+    ]
+    return spec, _origins(header.get("origins"), keys, f"{where}: 'origins'")
+
+
+def _origins(found: object, keys: list[str], where: str) -> list[Origin]:
+    """Of each key; version 0.2 wrote the keys alone."""
+    if found is None:
+        return [Origin(key) for key in keys]
+    rows = [list_of(row, where, FeatureError) for row in list_of(found, where, FeatureError)]
+    if len(rows) != len(keys) or not all(
+        len(row) == len(Origin._fields) - 1 and all(value is None or isinstance(value, str) for value in row) for row in rows
+    ):
+        msg = f"{where}: expected [split, sha256, group] of each of the {len(keys)} keys"
+        raise FeatureError(msg)
+    return [
+        Origin(key, *(None if value is None else text_of(value, where, FeatureError) for value in row))
+        for key, row in zip(keys, rows, strict=True)
+    ]
 
 
 def _tensors(spec: FeatureSpec, samples: int, tokens: int) -> dict[str, TensorHeader]:

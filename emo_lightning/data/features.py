@@ -33,6 +33,7 @@ from emo_lightning.data.feature_parts import (
     read_header,
     read_index,
 )
+from emo_lightning.data.leaks import Origin
 from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
@@ -50,12 +51,14 @@ class FeatureSample:
         hidden: (num_layers, tokens, hidden); index -1 is the last layer.
         labels: its supervision.
         filler: a repeated sample that only keeps ranks in step.
+        origin: which image it is, for the check of leaks; None: its key alone.
     """
 
     key: str
     hidden: Tensor
     labels: Supervision
     filler: bool = False
+    origin: Origin | None = None
 
 
 class FeatureWriter:
@@ -98,10 +101,10 @@ class FeatureWriter:
         self.parts: list[str] = []
         self.done: set[str] = set()
         for path in sorted(self.directory.glob("part-*.safetensors")):
-            spec, keys = read_header(path)
+            spec, origins = read_header(path)
             self.spec.check(spec, path)
             self.parts.append(path.name)
-            self.done.update(keys)
+            self.done.update(origin.id for origin in origins)
         # Marks of completion from before are void: this rank's own, and those of runs with other numbers of ranks.
         for path in self.directory.glob("index-*.json"):
             if path.name == index_name(rank) or (rank == 0 and read_index(path)["world_size"] != world_size):
@@ -111,13 +114,14 @@ class FeatureWriter:
         self._pending: list[FeatureSample] = []
         self._pending_bytes = 0
 
-    def append(self, key: str, hidden: Tensor, labels: Supervision) -> None:
+    def append(self, key: str, hidden: Tensor, labels: Supervision, origin: Origin | None = None) -> None:
         """Add one sample.
 
         Args:
             key: unique in the cache.
             hidden: (num_layers, tokens, hidden), real tokens only.
             labels: its supervision.
+            origin: which image it is.
 
         Raises:
             FeatureError: the shape is wrong, a value is not finite (in the cache's dtype), or the key is there already.
@@ -134,7 +138,7 @@ class FeatureWriter:
             msg = f"sample {key!r}: hidden states are not finite in {self.spec.dtype}"
             raise FeatureError(msg)
         self.done.add(key)
-        self._pending.append(FeatureSample(key, hidden, labels))
+        self._pending.append(FeatureSample(key, hidden, labels, origin=origin))
         self._pending_bytes += hidden.nbytes
         if self._pending_bytes >= self.part_bytes:
             self.flush()
@@ -154,7 +158,9 @@ class FeatureWriter:
             "emotion": labels["emotion"],
             "intensity": labels["intensity"],
         }
-        header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"]}
+        # [split, sha256, group] of each key.
+        origins = [list(s.origin or Origin(s.key))[1:] for s in samples]
+        header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"], "origins": origins}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
         with replacing(self.directory / name, fsync=True) as temporary:
             save_file(tensors, temporary, metadata={"features": json.dumps(header)})
@@ -192,7 +198,7 @@ class FeatureCache(SlotDataset[FeatureSample]):
         self.directory = Path(directory)
         names = complete_parts(self.directory)
         headers = [read_header(self.directory / name) for name in names]
-        if not any(keys for _, keys in headers):
+        if not any(origins for _, origins in headers):
             msg = f"{self.directory}: the feature cache holds no sample"
             raise FeatureError(msg)
         self.spec = headers[0][0]
@@ -202,12 +208,14 @@ class FeatureCache(SlotDataset[FeatureSample]):
             msg = f"{self.directory}: fingerprint is {self.spec.fingerprint!r}; expected {fingerprint!r}"
             raise FeatureError(msg)
         self._names = names
-        rows = sorted((key, part, row) for part, (_, keys) in enumerate(headers) for row, key in enumerate(keys))
+        rows = sorted((one.id, part, row) for part, (_, origins) in enumerate(headers) for row, one in enumerate(origins))
         for (key, part, _), (following, other, _) in pairwise(rows):
             if key == following:
                 msg = f"{self.directory}: key {key!r} occurs twice, in {names[part]} and {names[other]}"
                 raise FeatureError(msg)
         self.keys = [key for key, _, _ in rows]
+        self.origins = [headers[part][1][row] for _, part, row in rows]
+        """Which image each sample is, in their order."""
         self._places = torch.tensor([(part, row) for _, part, row in rows])
         self._open: OrderedDict[int, tuple[PartFile, dict[str, Tensor]]] = OrderedDict()
         self._process = os.getpid()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.images import read_image, to_rgb
+from emo_lightning.core.images import read_image, to_rgb, turned
 from emo_lightning.models.families import strictest_aspect_ratio
 
 if TYPE_CHECKING:
@@ -28,6 +28,11 @@ def open_image(path: str | Path) -> Image.Image:
         msg = f"{path}: {picture.width}x{picture.height}: aspect ratio above {limit:g}, which the backbone refuses"
         raise InputError(msg)
     return picture
+
+
+def as_seen(picture: Image.Image) -> Image.Image:
+    """A picture that somebody else has opened, as `open_image` and a tar give the same file: upright, 8 bits, opaque, RGB."""
+    return to_rgb(turned(picture))
 
 
 def grey(size: tuple[int, int]) -> Image.Image:

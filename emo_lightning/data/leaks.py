@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import warn_once
@@ -14,37 +15,73 @@ HELD_OUT = {"test", "val", "valid", "validation", "dev", "eval", "heldout", "hel
 """Splits that are no training data, whatever their case."""
 
 
-def check_leaks(sets: Mapping[str, TarIndex], *, allowed: bool, train: str = "train") -> None:
-    """Refuse, or only say, that the training set has images of a held-out split, or images that another set has too.
+class Origin(NamedTuple):
+    """Which image a sample is of. A feature cache keeps it, as its samples have no record any more."""
 
-    Two images are the same by id, by the SHA-256 of their bytes, and by the group of near-duplicates that `emo prep export` writes.
+    id: str
+    split: str | None = None
+    """None where it is not known."""
+    sha256: str | None = None
+    """Of the image's bytes; None where it is not known."""
+    group: str | None = None
+    """Of near-duplicates, as `emo prep export` writes it; None where there is none."""
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """That of a record."""
+        group = record.provenance.get("group")
+        return cls(record.id, record.split, record.sha256, group if isinstance(group, str) else None)
+
+    def marks(self) -> list[str]:
+        """By any of these two images are the same, or near to each other."""
+        known = {"id": self.id, "sha256": self.sha256, "group": self.group}
+        return [f"{what} {value}" for what, value in known.items() if value is not None]
+
+
+def check_leaks(sets: Mapping[str, TarIndex], *, allowed: bool) -> None:
+    """`check_origins` of tars; reads every record once.
 
     Args:
-        sets: name -> images and records; reads every record once.
+        sets: name -> images and records.
         allowed: say it and go on (`data.allow_leaks`).
-        train: name of the training set; without it nothing is checked.
 
     Raises:
         InputError: names the sets and the first image.
     """
-    if train not in sets:
+    if "train" in sets:
+        origins = {name: [Origin.of(index.record(row)) for row in range(len(index))] for name, index in sets.items()}
+        check_origins(origins, allowed=allowed)
+
+
+def check_origins(sets: Mapping[str, Sequence[Origin]], *, allowed: bool) -> None:
+    """Refuse, or only say, that the set `train` has images of a held-out split, or images that another set has too.
+
+    Two images are the same by id, by the SHA-256 of their bytes, and by the group of near-duplicates that `emo prep export` writes.
+
+    Args:
+        sets: name -> its images; without `train` nothing is checked.
+        allowed: say it and go on (`data.allow_leaks`).
+
+    Raises:
+        InputError: names the sets and the first image.
+    """
+    if "train" not in sets:
         return
-    names: dict[str, str] = {}
-    splits: Counter[str] = Counter()
-    for record in _records(sets[train]):
-        splits[record.split] += 1
-        names.update(dict.fromkeys(_marks(record), record.id))
+    train = sets["train"]
+    names = {mark: one.id for one in train for mark in one.marks()}
+    splits = Counter(one.split for one in train if one.split is not None)
     found = [
-        f"{count} of {len(sets[train])} records of the set {train!r} say split {split!r}"
+        f"{count} of {len(train)} records of the set 'train' say split {split!r}"
         for split, count in splits.items()
         if split.lower() in HELD_OUT
     ]
-    for name, index in sets.items():
-        shared = [(r.id, names[mark]) for r in _records(index) if (mark := _first(_marks(r), names))] if name != train else []
+    for name, origins in sets.items():
+        near = ((one.id, next((names[mark] for mark in one.marks() if mark in names), None)) for one in origins)
+        shared = [(own, other) for own, other in near if other is not None] if name != "train" else []
         if shared:
             said = " and ".join(dict.fromkeys(shared[0]))
             found.append(
-                f"{len(shared)} of {len(index)} images of the set {name!r} are also in {train!r}, or near to one (first: {said})"
+                f"{len(shared)} of {len(origins)} images of the set {name!r} are also in 'train', or near to one (first: {said})"
             )
     if not found:
         return
@@ -52,16 +89,3 @@ def check_leaks(sets: Mapping[str, TarIndex], *, allowed: bool, train: str = "tr
         msg = f"{'; '.join(found)}: what is measured there would mean nothing; mend the paths, or set data.allow_leaks: true"
         raise InputError(msg)
     warn_once(f"{'; '.join(found)}; trained on all the same, as data.allow_leaks says")
-
-
-def _records(index: TarIndex) -> Iterable[Record]:
-    return (index.record(row) for row in range(len(index)))
-
-
-def _marks(record: Record) -> list[str]:
-    group = record.provenance.get("group")
-    return [f"id {record.id}", f"sha256 {record.sha256}", *([f"group {group}"] if isinstance(group, str) else [])]
-
-
-def _first(marks: Iterable[str], known: Mapping[str, str]) -> str | None:
-    return next((mark for mark in marks if mark in known), None)

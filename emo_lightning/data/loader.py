@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypedDict, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.sampler import EpochPlan, PlanIdentity, Slot
 
 SampleT_co = TypeVar("SampleT_co", covariant=True)
 SampleT = TypeVar("SampleT")
@@ -28,16 +28,8 @@ class SlotDataset(Dataset[SampleT_co]):
         raise NotImplementedError
 
 
-class LoaderState(TypedDict):
-    """A place in training, and what the plan of the epoch depends on."""
-
-    epoch: int
-    position: int
-    size: int
-    batch_size: int
-    world_size: int
-    seed: int
-    shuffle: bool
+LoaderState = PlanIdentity
+"""A place in training (`epoch`, `position`), and what the plan of the epoch depends on."""
 
 
 def check_counts(**found: int | None) -> None:
@@ -59,7 +51,7 @@ def check_counts(**found: int | None) -> None:
 class _StepBatches:
     """The batch sampler that the DataLoader sees: the epoch's batches from a given step on."""
 
-    def __init__(self, batches: EpochBatches) -> None:
+    def __init__(self, batches: EpochPlan) -> None:
         self.batches = batches
         self.start = 0
 
@@ -71,7 +63,7 @@ class _StepBatches:
 
 
 class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
-    """Batches of a map dataset (indexed by `Slot`) in the order of an `EpochBatches`, with Lightning's loader state.
+    """Batches of a map dataset (indexed by `Slot`) in the order of an `EpochPlan`, with Lightning's loader state.
 
     `state_dict` counts the batches handed to the loop, not those that workers have fetched ahead; it is the same on all
     ranks, as Lightning saves rank 0's and gives it to every rank. After `load_state_dict` the next iteration begins with
@@ -86,7 +78,7 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
     def __init__(
         self,
         dataset: Dataset[SampleT],
-        batches: EpochBatches,
+        batches: EpochPlan,
         *,
         collate_fn: Callable[[list[SampleT]], BatchT_co],
         num_workers: int = 0,
@@ -97,7 +89,7 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
 
         Args:
             dataset: `dataset[Slot]` gives one sample.
-            batches: plan of the epochs, batch size and rank.
+            batches: plan of the epochs for this rank.
             collate_fn: list of samples to batch.
             num_workers: processes that fetch ahead; 0 fetches in this one.
             persistent_workers: keep these processes from one epoch to the next.
@@ -143,22 +135,13 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
         """Epoch and batches handed out in it, and what the order depends on."""
         # Until the first batch after a load, the place is the loaded one.
         epoch, position = self._resume if self._resume is not None else (self.batches.epoch, self._position)
-        batches = self.batches
-        return {
-            "epoch": epoch,
-            "position": position,
-            "size": batches.size,
-            "batch_size": batches.batch_size,
-            "world_size": batches.world_size,
-            "seed": batches.seed,
-            "shuffle": batches.shuffle,
-        }
+        return {"epoch": epoch, "position": position, **self.batches.identity()}
 
     def load_state_dict(self, state_dict: LoaderState) -> None:
         """Go on at a saved place.
 
         Raises:
-            InputError: the saved plan is another one: size, batch size, world size, seed or shuffling differ.
+            InputError: the saved plan is another one: the samples, the size of batches, the world size or the seed differ.
         """
         for key, value in self.state_dict().items():
             if key not in ("epoch", "position") and state_dict.get(key) != value:

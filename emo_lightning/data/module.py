@@ -8,7 +8,7 @@ from typing import ClassVar, Generic, TypeVar, cast
 from lightning.pytorch import LightningDataModule
 
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
-from emo_lightning.data.sampler import EpochBatches
+from emo_lightning.data.sampler import EpochBatches, EpochPlan
 
 TaskT = TypeVar("TaskT")
 SampleT = TypeVar("SampleT")
@@ -59,6 +59,12 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         """Number of processes that share the data."""
         return 1 if self.trainer is None else self.trainer.world_size
 
+    @property
+    def most_epochs(self) -> int:
+        """How many the Trainer will run at most; 1 where it says nothing of it."""
+        limits = () if self.trainer is None else (self.trainer.max_epochs, self.trainer.max_steps)
+        return min((limit for limit in limits if limit is not None and limit >= 0), default=1)
+
     def setup(self, stage: str) -> None:  # noqa: ARG002 (Lightning's)
         """Refuse a task that this module cannot serve, before anything is opened."""
         if self.trainer is not None:
@@ -88,6 +94,16 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         """
         rank = 0 if self.trainer is None else self.trainer.global_rank
         batches = EpochBatches(len(dataset), batch_size, seed=self.seed, rank=rank, world_size=self.world_size, shuffle=shuffle)
+        return self.loader_of(dataset, batches, collate, num_workers)
+
+    def loader_of(
+        self,
+        dataset: SlotDataset[SampleT],
+        batches: EpochPlan,
+        collate: Callable[[list[SampleT]], BatchT],
+        num_workers: int | None = None,
+    ) -> ResumableLoader[BatchT]:
+        """Batches of a plan; see `rank_loader`."""
         workers = self.num_workers if num_workers is None else num_workers
         return ResumableLoader(dataset, batches, num_workers=workers, collate_fn=collate)
 

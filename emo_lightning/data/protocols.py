@@ -27,10 +27,12 @@ class BackboneInputs:
     Args:
         processor: of the backbone, with the pixel limits set.
         model_type: of the backbone's config; it decides the coordinates of boxes.
+        packs: whether the backbone takes samples that are packed into one row.
     """
 
     processor: Processor
     model_type: str
+    packs: bool = False
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,33 @@ class Slot(NamedTuple):
     """It only fills the place, and must not count in any loss or metric."""
     epoch: int = 0
     """For what a dataset draws anew in each epoch."""
+
+
+PlanIdentity = dict[str, int | bool | str]
+"""What the order of an epoch depends on, beside the epoch."""
+
+
+class EpochPlan(Protocol):
+    """Batches of one rank in each epoch, as `ResumableLoader` takes them."""
+
+    epoch: int
+    seed: int
+
+    def __len__(self) -> int:
+        """Batches per epoch, the same on every rank and in every epoch."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the plan of `epoch`; takes effect at the next `iter`."""
+        ...
+
+    def from_step(self, start: int) -> Iterator[list[Slot]]:
+        """This rank's batches of the present epoch from batch `start` on."""
+        ...
+
+    def identity(self) -> PlanIdentity:
+        """What a place in an epoch means something for."""
+        ...
 
 
 class EpochBatches(DistributedSampler[list[Slot]]):
@@ -74,6 +101,16 @@ class EpochBatches(DistributedSampler[list[Slot]]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the plan of `epoch`; takes effect at the next `iter`."""
         self.epoch = epoch
+
+    def identity(self) -> PlanIdentity:
+        """See `EpochPlan.identity`."""
+        return {
+            "size": self.size,
+            "batch_size": self.batch_size,
+            "world_size": self.world_size,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+        }
 
     def plan(self, epoch: int) -> NDArray[np.int64]:
         """All rows in the order of `epoch`, shape (size,); the same on every rank."""

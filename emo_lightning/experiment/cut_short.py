@@ -44,6 +44,9 @@ class KeepWhenCut(Callback):
         if getattr(trainer, "fast_dev_run", False):
             msg = "a trial (fast_dev_run) is never complete"
             raise StageCutShortError(msg)
+        if lost := _lost_metric(trainer):
+            msg = f"early stopping found that {lost} is no finite number; that is no end"
+            raise StageCutShortError(msg)
         if stopped_early(trainer):
             return
         at = self.cut if self.cut is not None and self.cut[0] == trainer.global_step else None
@@ -76,6 +79,12 @@ def stopped_early(trainer: Trainer) -> bool:
     """Whether a rule on a metric has ended the training."""
     found = (one for one in callbacks_of(trainer) if isinstance(one, EarlyStopping))
     return any(one.stopping_reason != EarlyStoppingReason.NOT_STOPPED for one in found)
+
+
+def _lost_metric(trainer: Trainer) -> str | None:
+    """The metric of early stopping that is not finite: Lightning stops there as if training had converged."""
+    found = (one for one in callbacks_of(trainer) if isinstance(one, EarlyStopping))
+    return next((one.monitor for one in found if one.stopping_reason == EarlyStoppingReason.NON_FINITE_METRIC), None)
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

@@ -97,14 +97,15 @@ class EmotionModel:
 
         from emo_lightning.data.chat import objective
         from emo_lightning.data.collate import Question
+        from emo_lightning.data.images import as_seen
 
         keys = objective(objective_name).keys
-        batch = self.collate([Question(str(i), image.convert("RGB"), keys) for i, image in enumerate(images)])
+        batch = self.collate([Question(str(i), as_seen(image), keys) for i, image in enumerate(images)])
         moved = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         return cast("ChatBatch", moved)  # the same keys with the same kinds of values
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """DES of N images (paper section 3.3): (N, des_dim) float32 on the CPU."""
+        """DES of N images (paper section 3.3), each turned as its EXIF says: (N, des_dim) float32 on the CPU."""
         import torch
 
         batch = self._batch(images, self.bundle.features)
@@ -131,7 +132,7 @@ class EmotionModel:
         """Ask the model everything about one image.
 
         Args:
-            image: any mode and size.
+            image: any mode and size; turned as its EXIF says, as are the boxes.
             name: id of the prediction.
             max_new_tokens: of one answer.
         """

@@ -22,17 +22,19 @@ def save_overlay(image: Image, explanation: Explanation, path: Path) -> None:
     """Draw boxes on the image and, beside it, triplet, emotion distribution and intensity.
 
     Args:
-        image: RGB picture in its original size.
+        image: picture in its original size, as `explain` was given it.
         explanation: of `EmotionModel.explain`.
         path: of the PNG.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
+    from emo_lightning.data.images import as_seen
+
     said, scores = explanation.prediction, explanation.distribution
     figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    left.imshow(image)
+    left.imshow(as_seen(image))
     left.set_axis_off()
     for region in said.objects:
         x1, y1, x2, y2 = region.bbox

@@ -74,6 +74,11 @@ class Backbone(nn.Module):
         return self.family.model_type
 
     @property
+    def packs(self) -> bool:
+        """Whether it takes samples that are packed into one row: other implementations of attention would mix them."""
+        return self.config.attention == "sdpa"
+
+    @property
     def hidden_size(self) -> int:
         """H of the paper: width of the language model."""
         return int(self.base.config.get_text_config().hidden_size)
@@ -90,7 +95,9 @@ class Backbone(nn.Module):
         return self.family.module(self.base, self.family.lm_head)
 
     def last_hidden_state(self, batch: Mapping[str, object]) -> Tensor:
-        """Hidden states after the final norm, (B, T, H); the language-model head is not run."""
+        """Hidden states after the final norm, (B, T, H), or (1, T, H) of a packed batch; the language-model head is not run."""
+        if "lengths" in batch:
+            return self.family.packed_states(self.base, batch)
         body = self.family.module(self.base, self.family.body)
         hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
         return hidden

@@ -40,7 +40,7 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
 
     Args:
         hidden: (B, T, H), after the final norm.
-        batch: `labels` (B, T), `emotion_at` (B,), `emotion_first` (B, 8), `emotion_target` (B, 8), as the collator makes them.
+        batch: `labels` (B, T), or (1, T) packed, `emotion_at` (B,), `emotion_first` (B, 8), `emotion_target` (B, 8), as the collator makes them.
         lm_head: H -> vocabulary.
         soft: replace the hard target.
         distribution_weight: of the KL term, in answer tokens: 1 weighs it as much as one token.
@@ -48,11 +48,12 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
     Returns:
         A sum over answers in float32, for the same divisor as that of `supervised_loss`.
     """
-    rows = (batch["emotion_at"] > 0).nonzero()[:, 0]
-    at = batch["emotion_at"][rows]
+    named = (batch["emotion_at"] > 0).nonzero()[:, 0]
+    at = batch["emotion_at"][named]
+    rows = torch.zeros_like(named) if "lengths" in batch else named
     # Position t is predicted from t-1.
     logits: Tensor = lm_head(hidden[rows, at - 1]).float()
-    first, target = batch["emotion_first"][rows], batch["emotion_target"][rows].to(logits)
+    first, target = batch["emotion_first"][named], batch["emotion_target"][named].to(logits)
     total = logits.sum() * 0.0
     if soft:
         log_p = logits.log_softmax(-1)

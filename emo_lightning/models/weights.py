@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import replacing, write_text
-from emo_lightning.core.foreign import decode_json, object_of, read_capped
+from emo_lightning.core.files import read_object, replacing, write_text
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 
 CONFIG_NAME = "config.json"
@@ -117,7 +116,7 @@ def _read_config(directory: str | Path, kind: type[nn.Module]) -> dict[str, Any]
     if not path.is_file():
         msg = f"{directory}: no {CONFIG_NAME}; expected a folder written by {kind.__name__}.save_pretrained"
         raise MissingFileError(msg)
-    config = object_of(decode_json(read_capped(path, MAX_CONFIG), path), path)
+    config = read_object(path, max_bytes=MAX_CONFIG)
     if config.get("class") != kind.__name__:
         msg = f"{path}: key 'class' is {config.get('class')!r}; expected {kind.__name__!r}"
         raise InputError(msg)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emo_lightning.analysis.references import References, load_predictions
+from emo_lightning.core.images import encoded
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
 from emo_lightning.report.pictures import AnsweredImage, Picture, with_boxes
@@ -80,8 +80,6 @@ def _chosen(records: Sequence[Record], among: Sequence[int], count: int, seed: i
 def _picture(truth: References, row: int, arms: Mapping[str, Mapping[str, Prediction]]) -> Picture:
     record, image = truth.records[row], truth.image(row).convert("RGB")
     image.thumbnail((LONG_SIDE, LONG_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=85)
     item = AnsweredImage(
         id=record.id,
         size=[record.width, record.height],
@@ -89,4 +87,4 @@ def _picture(truth: References, row: int, arms: Mapping[str, Mapping[str, Predic
         truth=answer_of(record),
         predictions=answers_to(record, arms),
     )
-    return with_boxes(item, buffer.getvalue(), list(arms))
+    return with_boxes(item, encoded(image, "JPEG", quality=85), list(arms))

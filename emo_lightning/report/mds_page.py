@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from emo_lightning.analysis.references import References
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes
+from emo_lightning.core.images import encoded
 from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.report.html import environment
 
@@ -44,7 +45,7 @@ def write_mds_page(
         InputError: `megabytes` is negative.
         ValueError: the arms show different images.
     """
-    if megabytes < 0:
+    if not 0 <= megabytes < math.inf:
         msg = f"megabytes={megabytes}; expected at least 0"
         raise InputError(msg)
     first = next(iter(maps.values()))
@@ -131,9 +132,8 @@ def _thumbnails(references: References | None, rows: Sequence[int | None], megab
                 continue
             small = picture.copy()
             small.thumbnail((side, side))
-            buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-            coded.append("data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode())
+            data = encoded(small, "JPEG", quality=_QUALITY, optimize=True)
+            coded.append("data:image/jpeg;base64," + base64.b64encode(data).decode())
         if sum(map(len, coded)) <= limit:
             return side, coded
     return 0, none

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -12,6 +11,7 @@ import numpy as np
 from emo_lightning.analysis.references import References
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes, write_json
+from emo_lightning.core.images import encoded
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.report.pictures import Answer, AnsweredImage
 
@@ -66,10 +66,8 @@ def write_panel(
     for n, i in enumerate(choose(references.records, count, seed)):
         record, picture = references.records[i], references.image(i).convert("RGB")
         picture.thumbnail((LONG_SIDE, LONG_SIDE))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=88)
         name = f"panel/{n:02d}.jpg"
-        write_bytes(out / name, buffer.getvalue())
+        write_bytes(out / name, encoded(picture, "JPEG", quality=88))
         item = PanelItem(
             id=record.id,
             image=name,

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import integer_of, list_of, number_of, object_of, read_capped, text_of
+from emo_lightning.core.image_metadata import without_metadata
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, media_type
 from emo_lightning.report.page import PageFigure
 from emo_lightning.report.page_file import FIGURE_TYPES
@@ -97,6 +98,8 @@ def embedded(file: Path, title: str) -> Markup:
         data = re.sub(rb"<svg[^>]*>", lambda found: found[0] + _INK, data, count=1)
     else:
         image_size(data, file)
+        # As for pictures in panels: the page shows pixels, and says nothing of where and by whom they were taken.
+        data = without_metadata(data)
         kind = media_type(data)
     return Markup('<img class="drawing" alt="{}" src="data:{};base64,{}">').format(title, kind, base64.b64encode(data).decode())
 
@@ -132,6 +135,7 @@ def with_boxes(item: AnsweredImage, image: bytes, arms: Sequence[str]) -> Pictur
     said = {arm: None if item["predictions"][arm] is None else _checked(item["predictions"][arm], name) for arm in arms}
     boxes = {arm: answer["boxes"] if answer else [] for arm, answer in said.items()}
     image_size(image, f"{name}: key 'image'")
+    image = without_metadata(image)
     svg = overlay_svg(image, media_type(image), (width, height), truth["boxes"], boxes)
     return Picture(
         id=name, size=[width, height], split=item["split"], truth=truth, predictions=said, image=image, svg=Markup(svg)

@@ -17,13 +17,12 @@ from rich.markup import escape
 
 from emo_lightning.core.console import Console
 from emo_lightning.experiment.arguments import check
-from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features
 from emo_lightning.sweep.metrics import figures
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.processes import alone, child, last_error, send, terminated_is_interrupted
-from emo_lightning.sweep.records import LOG_FILE, Run, labels, new_run, read_run
+from emo_lightning.sweep.records import LOG_FILE, Run, experiment_of, is_finished, labels, new_run, read_run
 from emo_lightning.sweep.space import Grid, Random, Search
 from emo_lightning.sweep.values import Values, as_text
 
@@ -87,7 +86,8 @@ def run_local(sweep: Sweep, settings: Settings, start: Callable[[list[str]], int
     Raises:
         SweepError: the search has no end, Optuna is missing, there are no features or too few layers of them, or a run's directory is
             of another experiment.
-        ExperimentError: the experiment does not take a value; nothing has been run then.
+        ExperimentError: the experiment does not take a value, and nothing has been run then; or a finished run was made from inputs that
+            have changed since.
         KeyboardInterrupt: after the runs under way have saved themselves.
     """
     pool = _Pool(sweep, settings, start, outcome)
@@ -128,6 +128,7 @@ def _earlier(sweep: Sweep, settings: Settings) -> list[tuple[Values, float | Non
         if run.values.keys() == keys
         and all(run.values[k] == v for k, v in same.items())
         and all(p.allows(run.values[p.name]) for p in sweep.varied)
+        and (run.status != "complete" or is_finished(sweep, settings.folder, run))
     ]
     return [
         ({k: v for k, v in run.values.items() if k not in settings.fixed}, run.metric)
@@ -186,7 +187,7 @@ class _Pool:
             )
             raise SweepError(msg)
         self.outcome.runs.append(run)
-        if before is not None and before.status == "complete":
+        if before is not None and is_finished(self.sweep, folder, before):
             self.outcome.runs[-1] = before
             self.say(before, "[dim](complete, not run again)[/dim]")
             self.settle(before, values)
@@ -208,8 +209,7 @@ class _Pool:
     def warm_up(self, run: Run) -> None:
         """Check the first run here: its errors come at once, and the training libraries are loaded once for all runs."""
         if not self.warm:
-            overrides = [(key, as_text(value)) for key, value in run.values.items()]
-            for stage in load_experiment(self.sweep.program, overrides, name=run.name, runs=self.settings.folder).stages:
+            for stage in experiment_of(self.sweep, self.settings.folder, run.name, run.values).stages:
                 check(stage)
             self.warm = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import shlex
@@ -16,7 +17,8 @@ from pydantic import TypeAdapter, ValidationError
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import describe
 from emo_lightning.experiment.classes import ALLOWED, allowed_packages
-from emo_lightning.experiment.resolve import load_experiment
+from emo_lightning.experiment.resolve import Experiment, load_experiment
+from emo_lightning.experiment.status import is_complete
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.metrics import usable
 from emo_lightning.sweep.parameters import Parameter, SweepError
@@ -81,7 +83,7 @@ def read_run(folder: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        run = TypeAdapter(Run).validate_python(read_object(path, error=SweepError))
+        run = TypeAdapter(Run).validate_json(json.dumps(read_object(path, error=SweepError)), strict=True)
     except SweepError as error:
         msg = f"{path}: no record of a run: {error}; delete {folder} to make it anew"
         raise SweepError(msg) from None
@@ -104,9 +106,29 @@ def new_run(sweep: Sweep, folder: Path, values: Values) -> Run:
     overrides = [(key, as_text(value)) for key, value in values.items()]
     command = ["emo", "run", str(sweep.program), "--runs", str(folder), "--name", name, *(f"--{k}={v}" for k, v in overrides)]
     command += [f"--allow-classes={package}" for package in allowed_packages()[len(ALLOWED) :]]
-    experiment = load_experiment(sweep.program, overrides, name=name, runs=folder)
+    experiment = experiment_of(sweep, folder, name, values)
     digest = hashlib.sha256("".join(stage.digest for stage in experiment.stages).encode()).hexdigest()
     return Run(name, values, shlex.join(command), digest=digest)
+
+
+def experiment_of(sweep: Sweep, folder: Path, name: str, values: Values) -> Experiment:
+    """The experiment that a run is.
+
+    Raises:
+        ExperimentError: it does not take these values.
+    """
+    return load_experiment(sweep.program, [(key, as_text(value)) for key, value in values.items()], name=name, runs=folder)
+
+
+def is_finished(sweep: Sweep, folder: Path, run: Run) -> bool:
+    """Whether a run that has its metric has it of what its inputs hold now: a run's stages say what they were made from.
+
+    Raises:
+        ExperimentError: an input of one of its stages holds something else; names both.
+    """
+    return run.status == "complete" and all(
+        is_complete(stage) for stage in experiment_of(sweep, folder, run.name, run.values).stages
+    )
 
 
 def run_name(varied: Sequence[Parameter], values: Values) -> str:

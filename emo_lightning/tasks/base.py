@@ -18,7 +18,8 @@ from torchmetrics import MeanMetric
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError, UserError
-from emo_lightning.tasks.finite import NotFiniteError, all_finite, not_finite
+from emo_lightning.tasks.collectives import world_size
+from emo_lightning.tasks.finite import Fault, NotFiniteError, Seen, all_finite, first_of_ranks, not_finite
 
 BatchT = TypeVar("BatchT")
 """One of the batches in `data/batches.py`."""
@@ -133,7 +134,10 @@ class Task(LightningModule, Generic[BatchT]):
         self.optim = optim or OptimConfig()
         self.seed = seed
         self._items: Tensor | None = None
-        self._keys: list[str] = []
+        self._seen: list[Seen] = []
+        """Micro-batches since the last optimiser step."""
+        self._bad_validation: Fault | None = None
+        """The first of this rank."""
         self.val_loss = MeanMetric()
 
     def _step(self, batch: BatchT, stage: str) -> tuple[Tensor, Tensor]:
@@ -144,8 +148,7 @@ class Task(LightningModule, Generic[BatchT]):
     def training_step(self, batch: BatchT, batch_idx: int) -> Tensor:
         """One micro-batch; returns the loss that Lightning differentiates (a sum, see the class)."""
         total, count = self._step(batch, "train")
-        self._keys += _keys(batch)
-        self._check_loss(total, "train", self._keys)
+        self._seen.append(Seen.of(batch, total))
         self._items = count.detach() if self._items is None else self._items + count.detach()
         average = total.detach() / count.clamp(min=1) / self.models_trained
         self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=max(1, int(count)))
@@ -156,7 +159,11 @@ class Task(LightningModule, Generic[BatchT]):
     def validation_step(self, batch: BatchT, batch_idx: int) -> None:
         """One batch of the validation set."""
         total, count = self._step(batch, "val")
-        self._check_loss(total, "val", _keys(batch))
+        if not self.some_may_diverge and self._bad_validation is None and not bool(total.isfinite()):
+            seen = Seen.of(batch, total)
+            self._bad_validation = Fault(f"the validation loss is {float(seen.loss)}", seen.samples())
+            if world_size() == 1:
+                raise NotFiniteError.at(*self._bad_validation, self.global_step)
         self.val_loss.update(total / count.clamp(min=1), count)
 
     def on_validation_epoch_end(self) -> None:
@@ -164,6 +171,8 @@ class Task(LightningModule, Generic[BatchT]):
 
         `self.log(…, sync_dist=True)` would average the ranks' item counts as whole numbers, that is, round them.
         """
+        if not self.some_may_diverge and (fault := first_of_ranks(self._bad_validation)) is not None:
+            raise NotFiniteError.at(*fault, self.global_step)
         self.log("val/loss", self.val_loss.compute(), prog_bar=True)
         self.val_loss.reset()
 
@@ -180,31 +189,40 @@ class Task(LightningModule, Generic[BatchT]):
             raise RuntimeError(msg)
         if self.global_step == 0:
             self._check_gradients()
-        items = self.trainer.strategy.reduce(self._items.float(), reduce_op="sum")
+        fault = self._fault()
+        # One sum for both: where a rank stopped alone, the others would wait for it.
+        sums = torch.stack([self._items.float(), self._items.new_tensor(fault is not None, dtype=torch.float32)])
+        items, faults = self.trainer.strategy.reduce(sums, reduce_op="sum").unbind()
+        if fault is not None or (world_size() > 1 and bool(faults)):
+            named = first_of_ranks(fault)
+            assert named is not None
+            raise NotFiniteError.at(*named, self.global_step)
         self._items = None
+        self._seen = []
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.div_(items.to(parameter.grad.device).clamp(min=1))
-        self._check_finite_gradients()
-        self._keys = []
 
-    def _check_loss(self, total: Tensor, stage: str, keys: list[str]) -> None:
-        if not self.some_may_diverge and not bool(total.detach().isfinite()):
-            what = f"the {'loss' if stage == 'train' else 'validation loss'} is {float(total.detach())}"
-            raise NotFiniteError.at(what, self.global_step, keys)
-
-    def _check_finite_gradients(self) -> None:
+    def _fault(self) -> Fault | None:
+        """What of this step is not finite on this rank."""
+        if self.some_may_diverge:
+            return None
+        if not all_finite(one.loss for one in self._seen):
+            bad = next(one.loss for one in self._seen if not bool(one.loss.isfinite()))
+            return Fault(f"the loss is {float(bad)}", self._keys())
         plugin = self.trainer.precision_plugin
         # Under float16 a gradient that overflows is how the scaler finds its scale: it leaves the step out itself.
-        scaled = isinstance(plugin, MixedPrecision) and plugin.scaler is not None
-        if self.some_may_diverge or scaled:
-            return
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is not None:
+            return None
         gradients = {name: p.grad for name, p in self.named_parameters() if p.requires_grad and p.grad is not None}
-        if not all_finite(gradients.values()):
-            bad = not_finite(gradients.items())
-            what = f"{len(bad)} of {len(gradients)} gradients are not finite, first: {bad[0]}"
-            raise NotFiniteError.at(what, self.global_step, self._keys)
+        if all_finite(gradients.values()):
+            return None
+        wrong = not_finite(gradients.items())
+        return Fault(f"{len(wrong)} of {len(gradients)} gradients are not finite, first: {wrong[0]}", self._keys())
+
+    def _keys(self) -> list[str]:
+        return [key for one in self._seen for key in one.samples()]
 
     def check_weights(self, weights: Mapping[str, object]) -> None:
         """Refuse to write weights that are not finite.
@@ -217,7 +235,7 @@ class Task(LightningModule, Generic[BatchT]):
         """
         if not self.some_may_diverge and (bad := not_finite(weights.items())):
             what = f"{len(bad)} of {len(weights)} weights are not finite, first: {bad[0]}; they are not saved"
-            raise NotFiniteError.at(what, self.global_step, self._keys)
+            raise NotFiniteError.at(what, self._keys(), self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Keep the last checkpoint whose weights are numbers: nothing has been written when this raises."""
@@ -255,13 +273,6 @@ class Task(LightningModule, Generic[BatchT]):
         total = total_steps(self.trainer)
         schedule = LambdaLR(optimizer, lambda step: self.optim.factor(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": 1}}
-
-
-def _keys(batch: object) -> list[str]:
-    """Ids of a batch's samples that are not fillers; PyTorch may move a batch, but leaves text alone."""
-    keys = batch.get("key", []) if isinstance(batch, Mapping) else []
-    fillers = batch["filler"].tolist() if keys and isinstance(batch, Mapping) else []
-    return [key for key, filler in zip(keys, fillers, strict=True) if not filler]
 
 
 def weights_of(checkpoint: dict[str, object]) -> dict[str, Tensor]:

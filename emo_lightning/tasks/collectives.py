@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -18,6 +22,15 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     if world_size() > 1:
         dist.all_reduce(total)
     return total
+
+
+def objects_of_all_ranks(value: T) -> list[T]:
+    """Every rank's value, in rank order; small things, as they are pickled."""
+    if world_size() == 1:
+        return [value]
+    found: list[T] = [value] * world_size()
+    dist.all_gather_object(found, value)
+    return found
 
 
 def rows_of_all_ranks(rows: Tensor) -> Tensor:

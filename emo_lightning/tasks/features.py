@@ -13,7 +13,7 @@ from typing_extensions import override
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.features import FeatureWriter
-from emo_lightning.data.leaks import check_leaks
+from emo_lightning.data.leaks import Origin, check_leaks
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
@@ -113,8 +113,9 @@ class FeatureTask(FrozenTask):
         hidden, mask = self._states(inputs)
         for i, row in enumerate(batch["rows"]):
             if not batch["filler"][i]:
+                record = self.data.record(name, row)
                 self.writers[name].append(
-                    inputs["key"][i], hidden[:, i, mask[i]].cpu(), Supervision.of(self.data.record(name, row))
+                    inputs["key"][i], hidden[:, i, mask[i]].cpu(), Supervision.of(record), Origin.of(record)
                 )
 
     @torch.no_grad()

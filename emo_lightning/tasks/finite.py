@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from emo_lightning.core.errors import UserError
+from emo_lightning.tasks.collectives import objects_of_all_ranks
 
 _SHOWN = 8
 """Keys of samples that a message names."""
@@ -17,13 +19,13 @@ class NotFiniteError(UserError, ArithmeticError):
     """A training has left the finite numbers; the message names the step and the samples, and how to go on."""
 
     @classmethod
-    def at(cls, what: str, step: int, keys: Sequence[str]) -> NotFiniteError:
+    def at(cls, what: str, keys: Sequence[str], step: int) -> NotFiniteError:
         """The error.
 
         Args:
             what: was found.
-            step: optimiser steps that were done before.
             keys: ids of the samples of the step, if they are known.
+            step: optimiser steps that were done before.
         """
         more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
         samples = f" Samples of this step: {', '.join(keys[:_SHOWN])}{more}." if keys else ""
@@ -31,6 +33,43 @@ class NotFiniteError(UserError, ArithmeticError):
             f"step {step}: {what}.{samples} The last checkpoint before it is kept. "
             "Look at the labels of these samples, take a lower rate (model.optim.lr), or clip gradients (trainer.gradient_clip_val)"
         )
+
+
+class Fault(NamedTuple):
+    """What a rank has found that is no finite number."""
+
+    what: str
+    keys: list[str]
+    """Ids of the samples that it was found with."""
+
+
+class Seen(NamedTuple):
+    """What is kept of a micro-batch until its optimiser step, in case that it has to be named."""
+
+    loss: Tensor
+    """Sum, without gradient."""
+    ids: Sequence[str]
+    filler: Tensor | None
+
+    @classmethod
+    def of(cls, batch: object, loss: Tensor) -> Self:
+        """Of a batch that may have the keys `key` and `filler`; nothing waits for the device."""
+        found = batch if isinstance(batch, Mapping) else {}
+        return cls(loss.detach(), found.get("key", []), found.get("filler"))
+
+    def samples(self) -> list[str]:
+        """Ids of the samples that are not fillers."""
+        fillers = [False] * len(self.ids) if self.filler is None else self.filler.tolist()
+        return [key for key, filler in zip(self.ids, fillers, strict=True) if not filler]
+
+
+def first_of_ranks(fault: Fault | None) -> Fault | None:
+    """The first rank's fault, the same on every rank, which all have to call this; one in a loss goes before those of gradients.
+
+    A gradient is summed over the ranks, so all have a fault there when one has lost its loss.
+    """
+    found = [one for one in objects_of_all_ranks(fault) if one is not None]
+    return min(found, key=lambda one: "gradients" in one.what, default=None)
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:

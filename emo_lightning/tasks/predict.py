@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.model_folders import hub_snapshot, locate, weights_hash
+from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.records import EMOTIONS, Prediction
 from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
@@ -88,8 +87,9 @@ class PredictTask(FrozenTask):
         if self.emotion_scores and "emotion" not in self.data.objectives:
             msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
             raise InputError(msg)
+        self._check_ids()
         base, _ = locate(self.backbone_config.path)
-        if not Path(base).is_dir() and hub_snapshot(base) is None:
+        if files_of(base) is None:
             # Its content is known once the hub has given it.
             super().configure_model()
         if self.trainer.is_global_zero:
@@ -108,6 +108,19 @@ class PredictTask(FrozenTask):
         if not self._left:
             # Without an image the Trainer starts no loop that would end.
             self._finish()
+
+    def _check_ids(self) -> None:
+        """Refuse one id in two sets: the one file has one answer to an id, and whose it is could not be told from it."""
+        homes: dict[str, str] = {}
+        for name in self.data.sets:
+            index = self.data.index(name)
+            for key in map(index.id, range(len(index))):
+                if (home := homes.setdefault(key, name)) != name:
+                    msg = (
+                        f"data.sets: the sets {home!r} and {name!r} both have an image {key!r}, and a predictions file has one answer to an "
+                        "id: ask each set in a stage of its own, or give their images other ids"
+                    )
+                    raise InputError(msg)
 
     def configure_model(self) -> None:
         """Load the backbone, unless there is nothing to ask it."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -86,7 +87,7 @@ class SFTTask(Task[ChatBatch]):
 
     def backbone_inputs(self) -> BackboneInputs:
         """For the data module (`LearnsAnswers`)."""
-        return BackboneInputs(self.net.processor, self.net.model_type)
+        return BackboneInputs(self.net.processor, self.net.model_type, self.net.packs)
 
     def wants_distributions(self) -> bool:
         """Whether training batches must say where the emotion's word stands."""
@@ -143,7 +144,9 @@ def check_batch(batch: ChatBatch, backbone: Backbone) -> None:
     """
     backbone.family.check_images(backbone.processor, batch)
     if "labels" in batch:
-        supervised = (batch["labels"][:, 1:] != IGNORE).any(dim=1)
+        counts = batch["labels"] != IGNORE
+        rows = counts[0].split(batch["lengths"]) if "lengths" in batch else counts.unbind()
+        supervised = torch.stack([row[1:].any() for row in rows])
         real = ~batch["filler"]
         if not bool(supervised[real].all()):
             row = int((real & ~supervised).nonzero()[0, 0])

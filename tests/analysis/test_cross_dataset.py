@@ -15,6 +15,8 @@ import yaml
 from data_prep.demo.world import World
 from emo_lightning.analysis.cross_dataset import cross_dataset
 from emo_lightning.analysis.label_spaces import SPACES
+from emo_lightning.analysis.references import warn_of_other_images
+from emo_lightning.analysis.scored import Scored, probabilities
 from emo_lightning.cli import main
 from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, SchemaError, read_jsonl, write_jsonl
 from emo_lightning.data.tar_index import TarIndex
@@ -168,6 +170,40 @@ def test_intervals_and_p_agree_with_their_formulas() -> None:
     pairs = list(zip(right["tuned"], right["base"], strict=True))
     won, lost = pairs.count((True, False)), pairs.count((False, True))
     assert result["arms"]["tuned"]["outside"]["gain"]["p"] == pytest.approx(mcnemar(won, lost))
+
+
+def test_one_id_of_two_pictures_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """One prediction would answer for both; the same picture in two label spaces is meant so."""
+    predictions, sets = world()
+    (inside, _), (outside, _) = sets["inside"], sets["outside"]
+    cross_dataset(predictions, {**sets, "again": (inside, "polarity")}, "base", "inside")
+    other = [inside[0].model_copy(update={"sha256": "f" * 64}), *outside]
+    with pytest.raises(SchemaError, match=f"the sets 'inside' and 'outside' have other pictures under the id '{inside[0].id}'"):
+        cross_dataset(predictions, {**sets, "outside": (other, "eight")}, "base", "inside")
+    warn_of_other_images({"a": make_prediction("a", sha256="e" * 64)}, [make_record("a")], "said.jsonl")
+    assert (
+        "said.jsonl: 1 of 1 predictions are of other image files than the references of the same id" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"awe": math.nan, "fear": 1.0},
+        {"awe": 1.5, "fear": -0.5},
+        {"awe": math.inf},
+        {"awe": math.inf, "fear": -math.inf},
+        {"awe": 1e308, "fear": 1e308},
+        {"awe": 0.4, "fear": 0.4},
+        {"awe": 0.5, "Awe": 0.5},
+        {},
+    ],
+)
+def test_scores_that_are_no_distribution_are_counted_and_not_used(said: dict[str, float]) -> None:
+    prediction = make_prediction("a", emotion_scores=said)
+    assert probabilities(prediction) is None
+    found = Scored.match({"a": prediction}, [make_record("a", emotion=Emotion.AWE)], "said.jsonl")
+    assert (len(found), found.skipped) == (0, {"without usable emotion_scores": 1})
 
 
 def test_three_images_are_no_collapse() -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch import Trainer
 
 from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction, read_jsonl
-from emo_lightning.models.backbone import Backbone
+from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.models.backbone import Backbone, BackboneConfig
+from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.prediction_files import PredictionFiles
 from tests.made import as_json
 from tests.ranks import run_ranks
@@ -204,6 +207,17 @@ def test_one_clear_error(
     assert expected in error
     assert error.count("error:") == 1
     assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_two_sets_with_one_id_are_refused(adapter: Path, world_tars: Path, tmp_path: Path) -> None:
+    """Their answers would be one."""
+    tars = sorted(map(str, world_tars.glob("*.tar")))
+    sets = {"test": tars[:1], "twice": tars[:1]}
+    task = PredictTask(BackboneConfig(str(adapter)), out=str(tmp_path))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    with pytest.raises(InputError, match=r"the sets 'test' and 'twice' both have an image '[^']+', .*: ask each set"):
+        trainer.test(task, datamodule=QuestionDataModule(sets, ["emotion"]), verbose=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_try_that_answered_nothing_binds_nothing(tmp_path: Path) -> None:

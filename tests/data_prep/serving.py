@@ -59,11 +59,18 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    """Takes as many connections at once as a pass opens: one that finds no place waits for 1, 3, 7 … 63 seconds."""
+
+    request_queue_size = 1024
+
+
 @contextmanager
 def listening(handler: type[Handler]) -> Iterator[str]:
     """A server on loopback; yields the base URL of its API."""
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    httpd = Server(("127.0.0.1", 0), handler)
+    # Looked at often, as every test that serves waits for the end of a look.
+    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{httpd.server_port}/v1"
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ class Logged(BoringModel):
 
     def on_train_epoch_end(self) -> None:
         self.log("loss", 0.0)
+        self.log("lost", math.nan)
 
 
 class StopAt(Callback):
@@ -91,6 +93,13 @@ def test_its_own_length_and_early_stopping_are_an_end(
 ) -> None:
     trained(tmp_path, *callbacks, length=length)
     assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_metric_that_is_no_number_is_no_end(tmp_path: Path) -> None:
+    """Lightning's early stopping ends there as if nothing were left to gain."""
+    early = EarlyStopping("lost", check_on_train_epoch_end=True)
+    with pytest.raises(StageCutShortError, match="early stopping found that lost is no finite number"):
+        trained(tmp_path, early, length={"max_epochs": 9})
 
 
 def test_a_trial_is_none(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from emo_lightning.cli import main
 from emo_lightning.data.features import FeatureWriter
@@ -190,6 +193,29 @@ def test_another_experiment_under_the_same_name(swept: Path, capfd: pytest.Captu
     (swept / "small.yaml").write_text(yaml.safe_dump(tree))
     assert main(["sweep", "s.yaml", "--local"]) == 2
     assert "was made when small.yaml was another; choose another --name" in capfd.readouterr().err
+
+
+def test_other_features_under_the_same_name(swept: Path, features: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A finished run is finished on what its inputs hold, not on what they are called."""
+    own = swept / "own"
+    shutil.copytree(features, own)
+    write_sweep(swept, parameters={"vars.features": {"value": str(own)}, "vars.seed": {"values": [0]}})
+    assert main(["sweep", "s.yaml", "--local"]) == 0
+    assert main(["sweep", "s.yaml", "--local"]) == 0
+    assert "(complete, not run again)" in capfd.readouterr().out
+    (part,) = own.glob("val/part-*.safetensors")
+    tensors = load_file(part)
+    with safe_open(part, "pt") as file:
+        header = file.metadata()
+    tensors["emotion"] = (tensors["emotion"] + 1) % 8
+    save_file(tensors, part, header)
+    assert main(["sweep", "s.yaml", "--local"]) == 2
+    assert "was made from other content of data.val" in capfd.readouterr().err
+    # What is gone is made again.
+    (run,) = (swept / "runs/s").glob("*/des")
+    shutil.rmtree(run)
+    assert main(["sweep", "s.yaml", "--local"]) == 0
+    assert (run / "stage.json").exists()
 
 
 def test_a_value_that_no_run_can_take_stops_before_the_first(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import yaml
 from emo_lightning.cli import main
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.sweep.config import COMMAND
+from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.remote import parse_trial, trial
 from tests.report.test_wandb import written
 
@@ -74,6 +75,34 @@ class Kept:
     def finish(self, exit_code: int) -> None:
         """As wandb.Run.finish."""
         self.code = exit_code
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--allow-classes=planted",
+        '{"allow-classes": "planted"}',
+        '{"allow-classes=planted,": ""}',
+        '{"allow_classes": "planted"}',
+        '{"runs": "/tmp/x"}',
+        '{"runs=/tmp/x#": 1}',
+        '{"name": "x"}',
+        '{"only": "x"}',
+        "--debug=1",
+        "--print_config=1",
+        '{"": 1}',
+        '{"-help": 1}',
+        '{"vars.seed=1 --runs": 1}',
+        '{"vars..seed": 1}',
+        '{"a": 1, "a": 2}',
+        "--vars.seed",
+        "--vars.seed=[1",
+        "{",
+    ],
+)
+def test_a_server_sets_settings_alone(word: str) -> None:
+    with pytest.raises(SweepError, match=r"^--trial"):
+        parse_trial([PROGRAM, word])
 
 
 @pytest.mark.slow

@@ -397,7 +397,7 @@ def test_sets_without_a_label_and_wrong_shapes_stop_before_the_first_step(
         trainer_of(tmp_path, 1).fit(DESTask(DESHeadArgs(num_layers=5)), datamodule=data_of(caches))
     with FeatureWriter(tmp_path / "narrow", LAYERS, 6, torch.float32, "toy") as writer:
         writer.append("a", torch.ones(LAYERS, 2, 6), Supervision(emotion=1))
-    narrow = FeatureDataModule(str(tmp_path / "narrow"), str(tmp_path / "narrow"))
+    narrow = FeatureDataModule(str(tmp_path / "narrow"), str(tmp_path / "narrow"), allow_leaks=True)
     with pytest.raises(ValueError, match=r"has 4 layers of width 6; the DES head .* needs 4 of width 16"):
         trainer_of(tmp_path, 1).fit(ProbeTask(str(trained / "head")), datamodule=narrow)
     with pytest.raises(ValueError, match="the caches differ"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import lightning.pytorch as pl
 import pytest
@@ -20,6 +21,7 @@ from emo_lightning.tasks.base import OptimConfig, Task
 from emo_lightning.tasks.des import DESTask
 from emo_lightning.tasks.finite import NotFiniteError, all_finite, not_finite
 from emo_lightning.tasks.sft import SFTTask
+from tests.ranks import run_ranks
 
 Fault = Literal["loss", "gradient", "weight", "val"]
 
@@ -41,14 +43,14 @@ class _Break(torch.autograd.Function):
 class Line(Task[PairBatch]):
     """One weight; what it does wrong in step 3."""
 
-    def __init__(self, fault: Fault | None, tolerant: bool = False) -> None:
+    def __init__(self, fault: Fault | None, tolerant: bool = False, rank: int = 0) -> None:
         super().__init__(OptimConfig(lr=0.1, warmup=0.0))
         self.weight = torch.nn.Parameter(torch.ones(1))
-        self.fault, self.some_may_diverge = fault, tolerant
+        self.fault, self.some_may_diverge, self.rank = fault, tolerant, rank
 
     def _step(self, batch: PairBatch, stage: str) -> tuple[Tensor, Tensor]:
         loss = (self.weight * batch["inputs"]["x"]).square().sum()
-        broken = batch["key"] == ["s6", "s7"]
+        broken = batch["key"] == ["s6", "s7"] and self.global_rank == self.rank
         if broken and self.fault == "gradient" and stage == "train":
             loss = _Break.apply(loss)
         if broken and self.fault == ("loss" if stage == "train" else "val"):
@@ -80,12 +82,13 @@ class Pairs(pl.LightningDataModule):
     train_dataloader = val_dataloader = _loader
 
 
-def fit(task: Line, out: Path) -> Path:
+def fit(task: Line, out: Path, ranks: int = 1) -> Path:
     """Train on the CPU with a checkpoint after every step; the file."""
     saver = ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=1)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    more: dict[str, Any] = {"devices": ranks, "strategy": "ddp" if ranks > 1 else "auto", "use_distributed_sampler": False}
     trainer = pl.Trainer(
-        accelerator="cpu", devices=1, max_epochs=1, num_sanity_val_steps=0, callbacks=[saver], default_root_dir=out, **quiet
+        accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, callbacks=[saver], default_root_dir=out, **more, **quiet
     )
     trainer.fit(task, datamodule=Pairs())
     return out / "last.ckpt"
@@ -108,6 +111,19 @@ def test_training_stops_and_keeps_the_last_checkpoint_of_numbers(fault: Fault, t
     assert bool(saved["state_dict"]["weight"].isfinite())
 
 
+def every_rank_stops(out: Path) -> None:
+    """One rank of two that see the same batches; the second alone finds no number, in its loss and later in validation."""
+    for fault, message in {"loss": MESSAGES["loss"], "val": MESSAGES["val"]}.items():
+        with pytest.raises(NotFiniteError, match=message):
+            fit(Line(cast("Fault", fault), rank=1), out / fault, ranks=2)
+
+
+def test_all_ranks_stop_when_one_has_to(tmp_path: Path) -> None:
+    run_ranks(partial(every_rank_stops, tmp_path))
+    saved = torch.load(tmp_path / "loss" / "last.ckpt", weights_only=False)
+    assert (saved["global_step"], bool(saved["state_dict"]["weight"].isfinite())) == (3, True)
+
+
 def test_a_grid_of_which_some_diverge_goes_on(tmp_path: Path) -> None:
     assert fit(Line("gradient", tolerant=True), tmp_path).is_file()
 
@@ -117,7 +133,7 @@ def test_what_is_counted() -> None:
     assert not_finite([*named.items(), ("e", "text")]) == ["b", "d"]
     assert all_finite([])
     assert all_finite([torch.full((3,), 60000.0, dtype=torch.float16)])
-    many = str(NotFiniteError.at("x", 1, [f"k{n}" for n in range(20)]))
+    many = str(NotFiniteError.at("x", [f"k{n}" for n in range(20)], 1))
     assert "k0, k1, k2, k3, k4, k5, k6, k7 and 12 more" in many
 
 

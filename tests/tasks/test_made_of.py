@@ -33,12 +33,14 @@ def _each_test_warns_anew() -> None:
 
 
 def cache(folder: Path, made: dict[str, str] | None) -> str:
-    generator = torch.Generator().manual_seed(0)
-    with FeatureWriter(folder, 4, 16, torch.float32, "toy", made_of=made) as writer:
-        for row in range(8):
-            target = [0.0] * 8
-            target[row] = 1.0
-            writer.append(f"{row}", torch.randn(4, 3, 16, generator=generator), Supervision(target, row))
+    """Features of three sets below a folder."""
+    for name in ("train", "val", "test"):
+        generator = torch.Generator().manual_seed(0)
+        with FeatureWriter(folder / name, 4, 16, torch.float32, "toy", made_of=made) as writer:
+            for row in range(8):
+                target = [0.0] * 8
+                target[row] = 1.0
+                writer.append(f"{name}{row}", torch.randn(4, 3, 16, generator=generator), Supervision(target, row))
     return str(folder)
 
 
@@ -55,13 +57,14 @@ def trainer(folder: Path) -> Trainer:
 
 
 def head_on(folder: Path, features: str) -> Path:
-    data = FeatureDataModule(features, features, batch_size=8)
+    data = FeatureDataModule(f"{features}/train", f"{features}/val", batch_size=8)
     trainer(folder).fit(DESTask(DESHeadArgs(), OptimConfig(lr=1e-3)), datamodule=data)
     return folder / "head"
 
 
 def probe_on(folder: Path, head: Path, features: str) -> Path:
-    run, data = trainer(folder), FeatureDataModule(features, features, features, batch_size=8)
+    run = trainer(folder)
+    data = FeatureDataModule(f"{features}/train", f"{features}/val", f"{features}/test", batch_size=8)
     task = ProbeTask(str(head), [0.1], [1e-3])
     run.fit(task, datamodule=data)
     run.test(task, datamodule=data, verbose=False)
@@ -76,8 +79,8 @@ def test_the_chain_from_cache_to_probe(tmp_path: Path, capfd: pytest.CaptureFixt
     assert made_of(probe) == {**OF_ONE, "head": weights_hash(str(head))}
     assert "warning: " not in capfd.readouterr().err
     # Caches of two backbones in one training, and a head on the features of another.
-    data = FeatureDataModule(features, cache(tmp_path / "another", OF_ANOTHER), batch_size=8)
-    with pytest.raises(InputError, match=r"feature cache .*another was made with another backbone: b+; here it is a+"):
+    data = FeatureDataModule(f"{features}/train", cache(tmp_path / "another", OF_ANOTHER) + "/val", batch_size=8)
+    with pytest.raises(InputError, match=r"feature cache .*another/val was made with another backbone: b+; here it is a+"):
         trainer(tmp_path / "mixed").fit(DESTask(DESHeadArgs()), datamodule=data)
     with pytest.raises(InputError, match=r"DES head .* was made with another backbone"):
         probe_on(tmp_path / "foreign", head, str(tmp_path / "another"))

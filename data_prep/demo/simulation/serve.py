@@ -98,7 +98,9 @@ def simulated_annotators(truth: Iterable[WorldSample | Record], config_path: str
         ]
         # The child ends when its standard input does, so it never outlives this process, however that ends. A session of its
         # own keeps Ctrl-C from it: the pass wants its last replies.
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True)
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
+        )
         assert child.stdin is not None
         assert child.stdout is not None
         try:

@@ -23,6 +23,8 @@ _RETRY_AFTER = "0.05"
 _CHARACTERS = 4
 """Of a prompt, for each token of a bucket of tokens."""
 _MAX_BODY = 64 * 2**20
+# Connections that have not been taken up yet; one that finds no place waits for seconds.
+_MAX_WAITING = 1024
 
 
 class SimulationServer:
@@ -53,7 +55,7 @@ class SimulationServer:
 
     async def serve(self, port: int) -> asyncio.Server:
         """Listen on 127.0.0.1; port 0 takes a free one."""
-        return await asyncio.start_server(self._connection, "127.0.0.1", port, limit=_MAX_BODY)
+        return await asyncio.start_server(self._connection, "127.0.0.1", port, limit=_MAX_BODY, backlog=_MAX_WAITING)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

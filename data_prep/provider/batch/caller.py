@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.provider.attempts import Attempts
-from data_prep.provider.base import ENDED, Question, RemoteBatch
+from data_prep.provider.base import Question, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.records import Batch, Result
-from data_prep.provider.batch.service import BatchNotCreatedError, BatchService, GoneError
+from data_prep.provider.batch.service import BatchNotCreatedError, BatchService
 from data_prep.provider.batch.spool import Spool, spool_path
+from data_prep.provider.batch.takeover import TakeOver
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import BatchConfig, EndpointConfig
-from data_prep.provider.failures import Failure
+from data_prep.provider.failures import CallError, Failure
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.request import Request
@@ -88,8 +88,7 @@ class BatchCaller(Caller):
         self._failed: dict[str, Failure] = {}
         self._not_taken: dict[str, float] = {}
         """By address: when a batch was first asked for, and not made, since the last one that was."""
-        self._since: dict[int, float] = {}
-        """By row: since when a batch is not known to its provider, or has ended and its replies are not named."""
+        self._takeover = TakeOver(ledger, folder, settings.settle_seconds, self.tally)
         self._names = {e.name: e for e in endpoints}
         self._check(prices, endpoints)
 
@@ -166,7 +165,7 @@ class BatchCaller(Caller):
         for batch in records.open_batches(self.ledger):
             if batch.state == "collecting":
                 await self._drop(batch.id, batch.token, "the run ended before it was sent")
-            elif batch.state == "creating":
+            elif batch.state == "creating" or not batch.remote_id:
                 await self._settle(batch)
         self._recount()
 
@@ -180,7 +179,12 @@ class BatchCaller(Caller):
         current = self._open.pop(name)
         spool, service = current.spool, self._services[self._names[name].base_url]
         spool.close()
-        file_id = await service.upload(spool.path)
+        try:
+            file_id = await service.upload(spool.path)
+        except CallError as error:
+            await self._drop(current.row, spool.token, str(error))
+            msg = f"{name}: {error}"
+            raise self.stop.fail(msg) from None
         await records.mark_creating(self.ledger, current.row, spool.requests, file_id)
         try:
             remote = await service.create(file_id, spool.token)
@@ -188,28 +192,39 @@ class BatchCaller(Caller):
             await self._drop(current.row, spool.token, str(error))
             msg = f"{name}: the batch was not created: {error}"
             raise self.stop.fail(msg) from None
-        if remote is None:
-            batch = next(b for b in records.open_batches(self.ledger) if b.id == current.row)
-            await self._settle(batch)
-        else:
-            await self._created(current.row, self._names[name].base_url, remote)
+        if remote is not None and remote.id:
+            await self._created(current.row, service.base_url, remote)
+            return
+        batch = next(b for b in self.open() if b.id == current.row)
+        await self._settle(batch, made=remote is not None)
 
     async def _created(self, row: int, base_url: str, remote: RemoteBatch) -> None:
         await records.mark_created(self.ledger, row, remote.id, remote.status)
         self._not_taken.pop(base_url, None)
 
-    async def _settle(self, batch: Batch) -> None:
-        """Find out whether a batch was created."""
-        found = await self._services[batch.base_url].find(batch, self._settings.settle_seconds)
-        if found is None:
+    async def _settle(self, batch: Batch, *, made: bool = False) -> None:
+        """Find out whether a batch was created, and under which id.
+
+        Args:
+            batch: without an id.
+            made: the provider said so, and gave it none.
+        """
+        service = self._services[batch.base_url]
+        found = await service.find(batch, self._settings.settle_seconds)
+        if found is not None and found.id:
+            await self._created(batch.id, batch.base_url, found)
+        elif found is not None or made or batch.state == "created":
+            why = "the provider made it and names no id, so nothing can be asked of it"
+            await self._takeover.lose(batch, why)
+            msg = f"{batch.endpoint}: {batch.base_url}: a batch of {batch.requests} requests may have been paid, and is lost: {why}"
+            raise self.stop.fail(msg)
+        else:
             await self._drop(batch.id, batch.token, "the provider knows no such batch")
             # Its requests are collected again by the next sweep.
             silent = time.monotonic() - self._not_taken.setdefault(batch.base_url, time.monotonic())
-            if silent > self._services[batch.base_url].patience:
+            if silent > service.patience:
                 msg = f"{batch.endpoint}: {batch.base_url} has made no batch for {in_words(silent)}"
                 raise self.stop.fail(msg)
-        else:
-            await self._created(batch.id, batch.base_url, found)
 
     async def _drop(self, row: int, token: str, why: str) -> None:
         await records.end_batch(self.ledger, row, "unsent", why)
@@ -220,33 +235,25 @@ class BatchCaller(Caller):
         return records.open_batches(self.ledger)
 
     async def collect(self) -> None:
-        """Wait until at least one batch has ended, and take its replies over.
+        """Wait until at least one batch has ended, or has brought replies, and take them over.
 
         Raises:
             PassStoppedError: the pass was asked to stop; the batches go on.
-            CallError: the provider refuses every batch.
+            CallError: the provider refuses every batch, or the key that made one is not taken any more.
         """
         while waiting := self.open():
-            ended = 0
+            moved = False
             for batch in waiting:
-                assert batch.remote_id is not None, "a batch without a remote id is settled before"
-                service = self._services[batch.base_url]
-                try:
-                    remote = await service.poll(batch.remote_id)
-                except GoneError as error:
-                    # A list that lags behind is not believed at once.
-                    if self._waited(batch) >= self._settings.settle_seconds:
-                        await self._lose(batch, str(error))
-                        ended += 1
-                    continue
-                if remote.status != batch.remote_status:
-                    await records.mark_status(self.ledger, batch.id, remote.status)
-                if remote.status in ENDED:
-                    if self._unnamed(remote) and self._waited(batch) < service.patience:
-                        continue
-                    await self._take(batch, remote)
-                    ended += 1
-            if ended:
+                price = self.prices[batch.model].batch
+                assert price is not None, "checked at the start"
+                look = await self._takeover.look(batch, self._services[batch.base_url], price)
+                self._tries.update(look.left if look.refused is None else ())
+                for result in look.results:
+                    self._note(self._names.get(batch.endpoint), result)
+                if look.refused is not None:
+                    await self._refused(batch, look.refused)
+                moved |= look.ended or bool(look.results)
+            if moved:
                 self._recount()
                 return
             await self._services[waiting[0].base_url].sleep(self._settings.poll_seconds)
@@ -256,52 +263,8 @@ class BatchCaller(Caller):
         waiting = self.open()
         for batch in waiting:
             assert batch.remote_id is not None
-            # One that is gone is lost when it is looked at.
-            with contextlib.suppress(GoneError):
-                await self._services[batch.base_url].cancel(batch.remote_id)
+            await self._services[batch.base_url].cancel(batch.remote_id)
         return len(waiting)
-
-    def _waited(self, batch: Batch) -> float:
-        """Seconds since this was first asked of the batch."""
-        return time.monotonic() - self._since.setdefault(batch.id, time.monotonic())
-
-    def _unnamed(self, remote: RemoteBatch) -> bool:
-        """Whether the provider has answered requests and does not say yet where the replies are."""
-        if remote.has_output or remote.status == "failed":
-            return False
-        return bool(remote.completed) or (remote.status == "completed" and not remote.files)
-
-    async def _lose(self, batch: Batch, why: str) -> None:
-        """Nothing comes of the batch any more, and what it answered may have been paid."""
-        self.tally.lost.append(f"batch {batch.remote_id} of {batch.endpoint}, {batch.requests} requests: {why}")
-        await records.end_batch(self.ledger, batch.id, "unknown", f"lost, may have been paid: {why}"[:500])
-        spool_path(self._folder, batch.token).unlink(missing_ok=True)
-
-    async def _take(self, batch: Batch, remote: RemoteBatch) -> None:
-        service, price = self._services[batch.base_url], self.prices[batch.model].batch
-        assert price is not None, "checked at the start"
-        answered, missing = 0, ""
-        for file_id in remote.files:
-            try:
-                results, garbled = await service.results(file_id, price)
-            except GoneError as error:
-                missing = str(error)
-                continue
-            answered += garbled + sum(result.status == 200 for result in results)
-            self.tally.garbled += garbled
-            await records.write_results(self.ledger, batch.id, results)
-            for result in results:
-                self._note(self._names.get(batch.endpoint), result)
-        if missing or answered < (remote.completed or 0):
-            said = f"the provider says it answered {remote.completed}, its files have {answered}"
-            await self._lose(batch, "; ".join(filter(None, (said, missing))))
-            return
-        why = "; ".join([remote.status, *remote.errors])[:500]
-        # A completed batch has answered everything: a request that it does not mention may have been billed.
-        await records.end_batch(self.ledger, batch.id, "unknown" if remote.status == "completed" else "unsent", why)
-        spool_path(self._folder, batch.token).unlink(missing_ok=True)
-        if remote.status == "failed":
-            await self._refused(batch, remote)
 
     async def _refused(self, batch: Batch, remote: RemoteBatch) -> None:
         """A batch was not taken. Too large for the account's queue: smaller ones, later; anything else ends the pass."""
@@ -316,11 +279,9 @@ class BatchCaller(Caller):
         if result.state == "reply":
             self.tally.estimated += result.cost_nano is None
             return
-        if result.status is None:
-            return
         self._tries[result.key] += 1
-        if result.status == 200:
-            # An error inside: it is collected again.
+        if result.status in (200, None):
+            # An error inside, or it was not executed: it is collected again.
             return
         self.tally.statuses[result.status] += 1
         answer = HttpAnswer(result.status, result.raw or b"", {})

@@ -54,6 +54,11 @@ def open_batches(ledger: Ledger) -> list[Batch]:
     return [Batch(*row) for row in ledger.read(f"SELECT {_COLUMNS} FROM batches WHERE state != 'ended' ORDER BY id")]
 
 
+def keys_of(ledger: Ledger, batch: int) -> frozenset[str]:
+    """Cache keys of the requests that travel in a batch."""
+    return frozenset(key for (key,) in ledger.read("SELECT cache_key FROM calls WHERE batch = ?", (batch,)))
+
+
 async def open_batch(ledger: Ledger, token: str, endpoint: str, base_url: str, model: str) -> int:
     """Begin to collect; returns the id of the row once it is on disk."""
     query = "INSERT INTO batches (token, endpoint, base_url, model, state, requests, started) VALUES (?, ?, ?, ?, ?, 0, ?)"
@@ -99,16 +104,32 @@ async def end_batch(ledger: Ledger, batch: int, left: CallState, error: str | No
 
 
 async def write_results(ledger: Ledger, batch: int, results: Iterable[Result]) -> None:
-    """Write results; one that is there already stays as it is, so this may be repeated after a crash."""
+    """Write results; one that is there already stays as it is, so this may be repeated after a crash.
+
+    A reply comes before what is none: a provider may name a request twice.
+    """
     now = time.time()
     query = (
         "UPDATE calls SET state = ?, status = ?, raw = ?, error = ?, prompt_tokens = ?, output_tokens = ?, "
-        "cost_nano = coalesce(?, upper_nano, 0), ended = ?, answered_model = ? WHERE batch = ? AND cache_key = ? AND state = 'batched'"
+        "cost_nano = coalesce(?, upper_nano, 0), ended = ?, answered_model = ? WHERE batch = ? AND cache_key = ? "
+        "AND (state = 'batched' OR (? = 'reply' AND state != 'reply'))"
     )
     rows = [
         (
             query,
-            (r.state, r.status, r.raw, r.error, *(r.tokens or (None, None)), r.cost_nano, now, r.answered_model, batch, r.key),
+            (
+                r.state,
+                r.status,
+                r.raw,
+                r.error,
+                *(r.tokens or (None, None)),
+                r.cost_nano,
+                now,
+                r.answered_model,
+                batch,
+                r.key,
+                r.state,
+            ),
         )
         for r in results
     ]

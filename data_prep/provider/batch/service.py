@@ -44,13 +44,21 @@ class BatchService:
     def __init__(self, api: BatchApi, provider: Provider, base_url: str, stop: StopSignal, patience: float) -> None:
         self.api = api
         self._provider = provider
-        self._base_url = base_url
+        self.base_url = base_url
         self._stop = stop
         self.patience = patience
 
     async def upload(self, path: Path) -> str:
-        """Upload a file of requests; returns its id."""
-        return await self._free(lambda: self.api.upload(path))
+        """Upload a file of requests; returns its id.
+
+        Raises:
+            CallError: it cannot be uploaded, or is given no id.
+        """
+        file_id = await self._free(lambda: self.api.upload(path))
+        if not file_id:
+            msg = f"{self.base_url}: the Batch API gives the uploaded file no id; no batch was made of it, nothing is paid"
+            raise CallError(msg)
+        return file_id
 
     async def create(self, file_id: str, token: str) -> RemoteBatch | None:
         """Create a batch, once. None where it is not known whether it was.
@@ -94,11 +102,19 @@ class BatchService:
 
     async def poll(self, remote_id: str) -> RemoteBatch:
         """The batch as it is now."""
-        return await self._free(lambda: self.api.retrieve(remote_id))
+        return await self._free(lambda: self.api.retrieve(remote_id), remote_id)
 
     async def cancel(self, remote_id: str) -> None:
-        """Ask for its end; what was answered until then is paid for and kept."""
-        await self._free(lambda: self.api.cancel(remote_id))
+        """Ask for its end; what was answered until then is paid for and kept. One that has ended, or is gone, cannot be cancelled."""
+
+        async def send() -> None:
+            try:
+                await self.api.cancel(remote_id)
+            except HttpStatusError as error:
+                if error.answer.status not in (400, 404, 409, 410, 422):
+                    raise
+
+        await self._free(send)
 
     async def results(self, file_id: str, price: Price) -> tuple[list[Result], int]:
         """(what a file of results says, lines that cannot be read: nobody knows whose reply they were).
@@ -107,7 +123,7 @@ class BatchService:
             file_id: of the provider.
             price: of the Batch API.
         """
-        lines, garbled = await self._free(lambda: self.api.results(file_id))
+        lines, garbled = await self._free(lambda: self.api.results(file_id), file_id)
         return [self._result(line, price) for line in lines], garbled
 
     def _result(self, line: BatchLine, price: Price) -> Result:
@@ -139,8 +155,17 @@ class BatchService:
                 raise PassStoppedError
             await asyncio.sleep(min(left, 0.5))
 
-    async def _free(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """A call that costs nothing, repeated while the endpoint cannot be reached or is busy."""
+    async def _free(self, call: Callable[[], Awaitable[_T]], named: str | None = None) -> _T:
+        """A call that costs nothing, repeated while the endpoint cannot be reached or is busy.
+
+        Args:
+            call: sends it.
+            named: id of what is asked for.
+
+        Raises:
+            GoneError: the provider knows no such id (any more).
+            CallError: any other that no later try can mend.
+        """
         began, wait = time.monotonic(), _PAUSE
         while True:
             try:
@@ -148,16 +173,16 @@ class BatchService:
             except HttpStatusError as error:
                 said = str(error)
                 if not self._busy(error) and error.answer.status < 500:
-                    msg = f"{self._base_url}: the Batch API answers {said}"
-                    raise (GoneError if error.answer.status in (404, 410) else CallError)(msg) from None
+                    msg = f"{self.base_url}: the Batch API answers {said}"
+                    raise (GoneError if named is not None and _is_gone(error, named) else CallError)(msg) from None
                 asked = retry_after(error.answer.headers)
             except TransportError as error:
                 if error.hopeless:
-                    msg = f"{self._base_url}: the Batch API cannot be used: {error}"
+                    msg = f"{self.base_url}: the Batch API cannot be used: {error}"
                     raise CallError(msg) from None
                 said, asked = str(error), None
             if (silent := time.monotonic() - began) > self.patience:
-                msg = f"{self._base_url}: the Batch API has not answered for {in_words(silent)}, last: {said}"
+                msg = f"{self.base_url}: the Batch API has not answered for {in_words(silent)}, last: {said}"
                 raise CallError(msg)
             await self.sleep(max(wait, asked or 0.0))
             wait = min(60.0, wait * 2)
@@ -165,3 +190,12 @@ class BatchService:
     def _busy(self, error: HttpStatusError) -> bool:
         """Whether it declines for now, and not because the account has no money."""
         return error.answer.status == 429 and not self._provider.is_fatal(429, error.answer.body)
+
+
+def _is_gone(error: HttpStatusError, named: str) -> bool:
+    """Whether an answer says that there is no such id.
+
+    Not 401 and 403: the key is another one, and a batch is not lost by that. A 400 may speak of the key, too, unless it names the id.
+    """
+    status = error.answer.status
+    return status in (404, 410) or (status in (400, 422) and named.encode() in error.answer.body)

@@ -22,12 +22,13 @@ export function runs(counts) {
   return lengths;
 }
 
-/** Mask as bytes 0/1, row by row; counts go down the columns. */
+/** Mask as bytes 0/1, row by row; counts go down the columns. Runs that are not of this picture end it: a page must not draw for ever. */
 export function decode({ size: [height, width], counts }) {
   const mask = new Uint8Array(width * height);
   let at = 0;
   let inside = 0;
   for (const length of runs(counts)) {
+    if (length < 0 || at + length > mask.length) break;
     if (inside) for (let i = at; i < at + length; i++) mask[(i % height) * width + Math.floor(i / height)] = 1;
     at += length;
     inside ^= 1;

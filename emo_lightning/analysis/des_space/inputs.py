@@ -133,10 +133,7 @@ def _read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         if not path.is_file():
             msg = f"{path}: no such file; expected .parquet with the columns id, emotion, split, des"
             raise MissingFileError(msg)
-        table = EmbeddingTable.read(path) if _rows(path) else None
-        if table is None:
-            msg = f"{path}: holds no row"
-            raise SchemaError(msg)
+        table = EmbeddingTable.read(path, SchemaError)
         ids, vectors = table.id, table.des.astype(np.float64)
     else:
         from emo_lightning.data.tar_index import TarIndex
@@ -153,17 +150,6 @@ def _read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         msg = f"{path}: image {twice!r} occurs twice"
         raise SchemaError(msg)
     return ids, vectors
-
-
-def _rows(path: Path) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        return int(parquet.read_metadata(path).num_rows)
-    except pa.ArrowInvalid as error:
-        msg = f"{path}: not a parquet file: {error}"
-        raise SchemaError(msg) from None
 
 
 def _check(path: Path, ids: Sequence[str], vectors: NDArray[np.float64], metric: Metric) -> None:

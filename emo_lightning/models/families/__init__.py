@@ -5,7 +5,7 @@ A newcomer adds one: a file beside this one that makes a `Family`, and its name 
 
 from __future__ import annotations
 
-from emo_lightning.models.families.base import PARTS, Family, FamilyError, Part, Processor
+from emo_lightning.models.families.base import PARTS, Family, FamilyError, Part, Processor, VisionInputs
 from emo_lightning.models.families.boxes import AbsolutePixels, BoxCodec, Relative1000, Size
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 
@@ -20,6 +20,7 @@ __all__ = [
     "Processor",
     "Relative1000",
     "Size",
+    "VisionInputs",
     "family_of",
     "strictest_aspect_ratio",
 ]

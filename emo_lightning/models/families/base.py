@@ -103,6 +103,8 @@ class Family(ABC):
     """Path of the vision tower, mergers included."""
     vision_blocks: str
     """Path of the vision tower's list of blocks."""
+    language_model: str
+    """Path of the language model without its head, from embeddings to hidden states."""
     decoder_layers: str
     """Path of the language model's list of layers, of which the DES head reads the last ones."""
     mergers: tuple[str, ...]
@@ -152,12 +154,39 @@ class Family(ABC):
         """(width, height) to which the processor resizes an image of that (width, height), computed without any image."""
 
     @abstractmethod
+    def image_tokens(self, processor: Processor, resized: Size) -> int:
+        """How many tokens a picture of that (width, height) after resizing takes in its sequence."""
+
+    @abstractmethod
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
         """RGB pictures as inputs of the model."""
 
     @abstractmethod
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """What the model needs beside the tokens (B, T) to give them positions: inputs of the same shape, by their names."""
+
+    @abstractmethod
+    def packed_positions(self, processor: Processor, length: int, image_at: int, resized: Size) -> Tensor:
+        """What gives positions to the tokens of one sample that is packed with others: each begins anew.
+
+        Args:
+            processor: of the backbone.
+            length: tokens of the sample, T.
+            image_at: where its image tokens begin.
+            resized: (width, height) of the picture as the model sees it.
+
+        Returns:
+            (axes, T) int64.
+        """
+
+    @abstractmethod
+    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+        """Hidden states after the final norm, (1, T, H), of samples that stand one after another in one row.
+
+        Args:
+            model: without adapters' wrapping.
+            batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures.
+        """
 
     @abstractmethod
     def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:

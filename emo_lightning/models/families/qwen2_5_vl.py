@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from emo_lightning.models.families.base import Family, PixelLimits, Processor, VisionInputs
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
@@ -31,11 +31,12 @@ class Qwen25VL(Family):
         return Qwen2_5_VLForConditionalGeneration
 
     def prepare(self, model: PreTrainedModel, attention: str) -> None:
-        """All windows of the vision tower at once, where transformers' `sdpa` would take one at a time."""
-        from emo_lightning.models.families.windows import attend_in_windows
+        """All windows of the vision tower at once, and packed text, where transformers' `sdpa` would take one at a time, or a mask."""
+        from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples
 
         if attention == "sdpa":
-            attend_in_windows(self.module(model, self.vision_tower))
+            attend_in_samples(self.module(model, self.vision_tower), VISION)
+            attend_in_samples(self.module(model, self.language_model), LANGUAGE)
 
     def pixel_limits(self, processor: Processor) -> PixelLimits:
         """See `Family.pixel_limits`."""
@@ -55,6 +56,11 @@ class Qwen25VL(Family):
         factor = images.patch_size * images.merge_size
         return resized_size(*original, factor=factor, min_pixels=limits.lowest, max_pixels=limits.highest)
 
+    def image_tokens(self, processor: Processor, resized: Size) -> int:
+        """One for `merge_size` × `merge_size` patches."""
+        token = processor.image_processor.patch_size * processor.image_processor.merge_size
+        return (resized[0] // token) * (resized[1] // token)
+
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
         """`pixel_values` (P, patch_dim) of P patches in all; `image_grid_thw` (B, 3), in patches."""
         patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
@@ -67,6 +73,46 @@ class Qwen25VL(Family):
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
         return {"mm_token_type_ids": (input_ids == image_token_id).long()}
+
+    def packed_positions(self, processor: Processor, length: int, image_at: int, resized: Size) -> Tensor:
+        """(3, T): time, row and column, as transformers' `get_rope_index` counts them."""
+        import torch
+
+        token = processor.image_processor.patch_size * processor.image_processor.merge_size
+        columns, rows = (side // token for side in resized)
+        positions = torch.arange(length).expand(3, -1).clone()
+        place, after = torch.arange(rows * columns), image_at + rows * columns
+        positions[:, image_at:after] = image_at
+        positions[1, image_at:after] += place // columns
+        positions[2, image_at:after] += place % columns
+        # The text goes on behind the larger side of the picture.
+        positions[:, after:] += max(rows, columns) - rows * columns
+        return positions
+
+    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+        """See `Family.packed_states`; nothing here waits for the device."""
+        import torch
+
+        from emo_lightning.models.families.attention import Samples
+
+        tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        ids, lengths = tensors["input_ids"], cast("list[int]", batch["lengths"])
+        hidden: Tensor = model.get_input_embeddings()(ids)
+        visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
+        pixels = tensors["pixel_values"].to(visual.dtype)
+        pictures: Tensor = visual(pixels, grid_thw=tensors["image_grid_thw"]).pooler_output
+        hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
+        language = self.module(model, self.language_model)
+        # A mask that says nothing, or transformers makes one of (T, T).
+        out = language(
+            inputs_embeds=hidden,
+            position_ids=tensors["positions"],
+            attention_mask={"full_attention": None},
+            use_cache=False,
+            samples=Samples.of(lengths, ids.device),
+        )
+        states: Tensor = out.last_hidden_state
+        return states
 
     def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """See `Family.extended`."""
@@ -82,11 +128,14 @@ class Qwen25VL(Family):
 
     def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
         """See `Family.check_images`."""
+        if "lengths" in batch:
+            self._check_packed(processor, batch)
+            return
         if "mm_token_type_ids" not in batch:
             msg = f"batch lacks 'mm_token_type_ids': without it {self.title} uses 1-D positions for images; pass the collator's batch"
             raise ValueError(msg)
         inputs = self.model_inputs(batch)
-        expected = int((inputs["image_grid_thw"].prod(-1) // processor.image_processor.merge_size**2).sum())
+        expected = self._image_tokens(processor, inputs["image_grid_thw"])
         for name, found in (
             ("input_ids", int((inputs["input_ids"] == self.image_token_id(processor)).sum())),
             ("mm_token_type_ids", int((inputs["mm_token_type_ids"] == 1).sum())),
@@ -94,6 +143,23 @@ class Qwen25VL(Family):
             if found != expected:
                 msg = f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?"
                 raise ValueError(msg)
+
+    def _check_packed(self, processor: Processor, batch: Mapping[str, object]) -> None:
+        ids, places, grids = (cast("Tensor", batch[name]) for name in ("input_ids", "image_at", "image_grid_thw"))
+        lengths = cast("list[int]", batch["lengths"])
+        if ids.shape[1] != sum(lengths):
+            msg = f"batch['input_ids'] has {ids.shape[1]} tokens, its samples {sum(lengths)}: was the sequence cut?"
+            raise ValueError(msg)
+        marked = (ids[0] == self.image_token_id(processor)).nonzero()[:, 0]
+        if len(marked) != (expected := self._image_tokens(processor, grids)):
+            msg = f"batch['input_ids'] marks {len(marked)} image tokens, the images have {expected}: was the sequence cut?"
+            raise ValueError(msg)
+        if not marked.equal(places):
+            msg = "batch['image_at'] names other places than those of the image tokens in batch['input_ids']"
+            raise ValueError(msg)
+
+    def _image_tokens(self, processor: Processor, grids: Tensor) -> int:
+        return int((grids.prod(-1) // processor.image_processor.merge_size**2).sum())
 
 
 QWEN2_5_VL = Qwen25VL(
@@ -103,6 +169,7 @@ QWEN2_5_VL = Qwen25VL(
     lm_head="lm_head",
     vision_tower="model.visual",
     vision_blocks="model.visual.blocks",
+    language_model="model.language_model",
     decoder_layers="model.language_model.layers",
     mergers=("model.visual.merger",),
     lora_targets={

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _STORE = 80 * 2**20
+# A node that is gone refuses at once, and is believed gone after five times; one that is only slow has half a minute each time.
+_HEALTH = {"health_check_period_ms": 500, "health_check_timeout_ms": 30_000, "health_check_failure_threshold": 5}
 
 
 @pytest.fixture(scope="package")
@@ -38,7 +40,7 @@ def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setattr(ray._private.services, "get_node", _patient(ray._private.services.get_node))
-        head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False}
+        head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False, "_system_config": _HEALTH}
         found = Cluster(initialize_head=True, head_node_args=head)
         found.add_node(num_cpus=1, object_store_memory=_STORE)
         ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")

@@ -18,7 +18,7 @@ from data_prep.grounding import Query, RegionGrounder, cut, ground, query_text, 
 from data_prep.grounding.masks import decode_mask, encode_mask
 from data_prep.settings import ConfigError
 from data_prep.store.store import Store
-from emo_lightning.core.records import GroundedObject, Record
+from emo_lightning.core.records import GroundedObject, Mask, Record, SchemaError
 
 
 def region(phrase: str, x: float = 0, size: float = 10, score: float = 1.0) -> GroundedObject:
@@ -129,3 +129,28 @@ def test_regions_of_the_source_need_no_image(store: Store, toys: list) -> None:
     for record, (truth, _) in zip(records(store), toys, strict=True):
         assert [(o.bbox, o.primary) for o in record.objects] == [(truth.objects[0].bbox, True)]
     assert ground(store, config)["computed"] == 0
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        "",
+        "o",
+        "0o",
+        "00000001",
+        "PPPPPPPPPPPP0",
+        "e9",
+        "0T1",
+        "S1K5",
+        "é",
+        "z",
+        " ",
+        "oooooooooooooooooooooo0",
+        "0" * 10_000,
+        "0S10oooooo3",
+    ],
+)
+def test_a_mask_whose_runs_are_not_of_its_picture_is_refused(counts: str) -> None:
+    """COCO's own reader writes them behind the end of its memory."""
+    with pytest.raises(SchemaError, match=r"^mask of 6x5: .* is no run-length code of so many pixels"):
+        decode_mask(Mask(size=(6, 5), counts=counts))

@@ -314,7 +314,7 @@ def test_emoverse_parquet(tmp_path: Path) -> None:
 def test_emoverse_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train-0.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(SourceError, match=r"train-0\.parquet: not Parquet"):
+    with pytest.raises(SourceError, match=r"train-0\.parquet: not a parquet file"):
         list(open_source("emoverse").read(tmp_path))
     parquet(tmp_path / "data/train-0.parquet", [{"image": {"bytes": b"", "path": None}, "label": "x"}])
     with pytest.raises(SourceError, match="column emotion_category is missing; found: image, label"):

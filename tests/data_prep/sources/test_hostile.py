@@ -19,7 +19,7 @@ from data_prep.sources import Refusal, SourceError, open_source
 from data_prep.sources.addresses import read_list
 from data_prep.sources.archives import Archive, BrokenArchiveError
 from data_prep.sources.index_files import json_records, table_rows
-from data_prep.sources.parquet_rows import parquet_rows
+from emo_lightning.core.parquet import parquet_rows
 from tests.data_prep.conftest import picture
 
 MIB = 2**20
@@ -50,7 +50,7 @@ def test_a_table_of_a_few_bytes_costs_no_gigabytes(make: Callable[[Path], None],
     make(path)
     assert path.stat().st_size < MIB
     with pytest.raises(SourceError, match=r"its own size does not explain|more memory than its size|rows in"):
-        list(parquet_rows(path, REQUIRED))
+        list(parquet_rows(path, SourceError, required=REQUIRED))
 
 
 def test_a_table_that_was_changed_at_random_is_read_or_refused(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_table_that_was_changed_at_random_is_read_or_refused(tmp_path: Path) -
             data[draw.randrange(len(data) - 300, len(data))] = draw.randrange(256)
         path.write_bytes(data)
         with contextlib.suppress(SourceError):
-            list(parquet_rows(path, REQUIRED))
+            list(parquet_rows(path, SourceError, required=REQUIRED))
 
 
 def header(kind: bytes, size: int, name: str = "a.jpg") -> bytes:

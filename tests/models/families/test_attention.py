@@ -1,17 +1,18 @@
-"""The vision tower's windows in one call: the same numbers as transformers' window by window."""
+"""The vision tower's windows in one call a layer: the same numbers as transformers' window by window."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
-from emo_lightning.models.families.windows import attend_in_windows
+from emo_lightning.models.families import attention
+from emo_lightning.models.families.attention import VISION, attend_in_samples
 
 if TYPE_CHECKING:
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
@@ -63,16 +64,15 @@ def test_equals_window_by_window(
     tower: Qwen2_5_VisionTransformerPretrainedModel, grids: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, expected_gradient = embedded(tower, grids)
-    attend_in_windows(tower)
-    calls = []
-    attention = functional.scaled_dot_product_attention
+    attend_in_samples(tower, VISION)
+    calls: list[int] = []
+    attend: Callable[..., Tensor] = attention.attend
 
-    def counted(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+    def counted(query: Tensor, *arguments: object, **options: object) -> Tensor:
         calls.append(1)
-        given: dict[str, Any] = dict(options)
-        return attention(query, key, value, **given)
+        return attend(query, *arguments, **options)
 
-    monkeypatch.setattr(functional, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(attention, "attend", counted)
     found, gradient = embedded(tower, grids)
     assert len(calls) == LAYERS
     assert torch.allclose(found, expected, atol=1e-5)
@@ -82,7 +82,9 @@ def test_equals_window_by_window(
 def test_the_backbone_uses_it_and_saves_nothing_of_it(tiny_qwen: Path, tmp_path: Path) -> None:
     backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="full"))
     assert backbone.base.model.visual.config._attn_implementation == "windowed_flash_sdpa"
-    assert backbone.base.model.language_model.config._attn_implementation == "sdpa"
-    assert "windowed" not in (backbone.save(tmp_path) / "config.json").read_text()
+    assert backbone.base.model.language_model.config._attn_implementation == "packed_sdpa"
+    saved = (backbone.save(tmp_path) / "config.json").read_text()
+    assert "windowed" not in saved
+    assert "packed" not in saved
     eager = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen", attention="eager"))
     assert eager.base.model.visual.config._attn_implementation == "eager"

@@ -1,0 +1,122 @@
+"""Batches that were sent: looked at until they have ended, and what they brought is in the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.provider.base import ENDED, RemoteBatch
+from data_prep.provider.batch import records
+from data_prep.provider.batch.account import Account
+from data_prep.provider.batch.doubt import Doubts
+from data_prep.provider.batch.records import Batch, Result
+from data_prep.provider.batch.service import BatchService, GoneError
+from data_prep.provider.batch.spool import spool_path
+from data_prep.provider.budget import Tally
+from data_prep.provider.prices import Price
+from data_prep.store.ledger import CallState, Ledger
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a batch brought."""
+
+    ended: bool = False
+    results: list[Result] = field(default_factory=list)
+    """That are new."""
+    left: list[str] = field(default_factory=list)
+    """Keys of requests that an ended batch has no row for."""
+    refused: RemoteBatch | None = None
+    """It was not taken at all."""
+
+
+class TakeOver:
+    """Takes over what batches bring, however late their provider names it.
+
+    Args:
+        ledger: opened for writing.
+        folder: of the files of requests; that of a batch is deleted when it has ended.
+        settle: seconds for which it is not believed that a batch or file is gone.
+        tally: told what is lost, and where counts and rows differ.
+    """
+
+    def __init__(self, ledger: Ledger, folder: Path, settle: float, tally: Tally) -> None:
+        self._ledger, self._folder, self._settle, self._tally = ledger, folder, settle, tally
+        self._doubts = Doubts()
+        self._accounts: dict[int, Account] = {}
+
+    async def look(self, batch: Batch, service: BatchService, price: Price) -> Look:
+        """Ask how a batch is, and take over what its files hold.
+
+        Args:
+            batch: that its provider knows.
+            service: of its account.
+            price: of the Batch API.
+        """
+        assert batch.remote_id, "a batch without a remote id is settled before"
+        try:
+            remote = await service.poll(batch.remote_id)
+        except GoneError as error:
+            # A list that lags behind is not believed at once.
+            if not self._doubts.lasts(("batch", batch.id), self._settle):
+                return Look()
+            left = self._account(batch).left
+            await self.lose(batch, str(error))
+            return Look(ended=True, left=left)
+        self._doubts.over("batch", batch.id)
+        if remote.status != batch.remote_status:
+            await records.mark_status(self._ledger, batch.id, remote.status)
+        return await self._take(batch, remote, service, price) if remote.status in ENDED else Look()
+
+    async def lose(self, batch: Batch, why: str) -> None:
+        """Nothing comes of the batch any more, and what it answered may have been paid."""
+        self._tally.lost.append(f"{_named(batch)}: {why}")
+        await self._end(batch, "unknown", f"lost, may have been paid: {why}")
+
+    def _account(self, batch: Batch) -> Account:
+        if batch.id not in self._accounts:
+            self._accounts[batch.id] = Account(records.keys_of(self._ledger, batch.id))
+        return self._accounts[batch.id]
+
+    async def _take(self, batch: Batch, remote: RemoteBatch, service: BatchService, price: Price) -> Look:
+        account = self._account(batch)
+        results: list[Result] = []
+        gone: list[str] = []
+        open_ = False
+        for file_id in remote.files:
+            if file_id in account.files:
+                continue
+            try:
+                found, garbled = await service.results(file_id, price)
+            except GoneError as error:
+                gone.append(str(error))
+                open_ |= not self._doubts.lasts(("file", batch.id, file_id), self._settle)
+                continue
+            new = account.take(file_id, found, garbled)
+            await records.write_results(self._ledger, batch.id, new)
+            self._tally.garbled += garbled
+            results += new
+        if open_:
+            return Look(results=results)
+        wait = account.waits(remote, service.patience, self._settle)
+        if wait > 0 and not self._doubts.lasts(("unnamed", batch.id), wait):
+            return Look(results=results)
+        ending = account.ending(remote, gone)
+        if ending.lost:
+            await self.lose(batch, ending.lost)
+        else:
+            if ending.differs:
+                self._tally.differs.append(f"{_named(batch)}: {ending.differs}")
+            why = "; ".join(filter(None, (remote.status, *remote.errors, ending.differs)))
+            await self._end(batch, ending.left, why)
+        refused = remote if remote.status == "failed" and not ending.lost else None
+        return Look(ended=True, results=results, left=account.left, refused=refused)
+
+    async def _end(self, batch: Batch, left: CallState, why: str) -> None:
+        await records.end_batch(self._ledger, batch.id, left, why[:1000])
+        spool_path(self._folder, batch.token).unlink(missing_ok=True)
+        self._accounts.pop(batch.id, None)
+
+
+def _named(batch: Batch) -> str:
+    return f"batch {batch.remote_id or 'without an id'} of {batch.endpoint}, {batch.requests} requests"

@@ -1,0 +1,211 @@
+"""Which samples share a row: the plan of an epoch in tokens, a pure function of (seed, epoch, lengths, rows a step).
+
+Samples are shuffled, then taken in windows and fitted into rows by decreasing length (best fit); what a window leaves over goes into the
+next one. So a row is nearly full, and who stands beside whom is drawn anew in each epoch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DistributedSampler
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.data.sampler import PlanIdentity, Slot
+
+Lengths = Callable[[int], NDArray[np.int64]]
+"""Epoch -> tokens of every sample in it, (N,): what is asked about an image may change from one epoch to the next."""
+
+_ROWS = 64
+"""Rows that a window fills: with fewer, more is left over; with more, neighbours are drawn less freely."""
+_MOST = 5_000_000
+"""Samples that are fitted before the first step, over all epochs; where there are more, a hundredth is added to the rows of the first."""
+_FULL = 0.99
+"""A row with less than this share goes into the next window again."""
+
+
+def fit(lengths: NDArray[np.int64], order: NDArray[np.int64], most: int) -> list[list[int]]:
+    """Rows of samples, of at most `most` tokens each.
+
+    Args:
+        lengths: tokens of every sample, (N,), none above `most`.
+        order: the samples as they were shuffled.
+        most: tokens in a row.
+
+    Returns:
+        The samples of each row; every sample of `order` once.
+    """
+    rows: list[list[int]] = []
+    left: list[int] = []
+    waiting = order.tolist()
+    sizes = lengths.tolist()
+    ahead = max(1, int(_ROWS * most / max(1.0, float(lengths[order].mean())))) if len(order) else 1
+    for start in range(0, len(waiting), ahead):
+        found = _best_fit([*left, *waiting[start : start + ahead]], sizes, most)
+        left = []
+        last = start + ahead >= len(waiting)
+        for tokens, row in found:
+            if last or tokens >= _FULL * most:
+                rows.append(row)
+            else:
+                left += row
+    return rows
+
+
+def _best_fit(samples: list[int], sizes: list[int], most: int) -> list[tuple[int, list[int]]]:
+    """(tokens, samples) of rows: each sample, the longest first, goes where the least room is left."""
+    rows: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # (room, row), sorted
+    for sample in sorted(samples, key=lambda one: -sizes[one]):
+        size = sizes[sample]
+        at = bisect_left(free, (size, -1))
+        if at < len(free):
+            room, row = free.pop(at)
+            rows[row].append(sample)
+        else:
+            room, row = most, len(rows)
+            rows.append([sample])
+        insort(free, (room - size, row))
+    return [(most - room, rows[row]) for room, row in sorted(free, key=lambda one: one[1])]
+
+
+class PackedRows(DistributedSampler[list[Slot]]):
+    """Rows of one rank, a row a micro-batch: over all ranks every sample exactly once per epoch, and equally many rows on each.
+
+    The rows of an optimiser step are the same whatever the number of ranks: step s takes rows s · `together` and on, the ranks in turn.
+    All epochs have the same number of rows, that of the longest; where another needs fewer, rows are halved.
+
+    It is a `DistributedSampler` so that Lightning leaves it in place under DDP.
+    """
+
+    def __init__(
+        self,
+        lengths: Lengths,
+        max_tokens: int,
+        *,
+        epochs: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        together: int | None = None,
+    ) -> None:
+        """Plan the epochs.
+
+        Args:
+            lengths: of the samples in each epoch.
+            max_tokens: in a row.
+            epochs: that will be trained; one more is planned too, and refused where it needs more rows than all of these.
+            seed: of the order; the epoch is mixed in.
+            rank: of this process, 0 … world_size - 1.
+            world_size: number of processes.
+            together: rows of one optimiser step, on all ranks; a multiple of `world_size`, which is the default.
+
+        Raises:
+            InputError: there are no samples, or one is longer than a row.
+            ValueError: a rank out of range, or `together` is no multiple of `world_size`.
+        """
+        together = together or world_size
+        if not 0 <= rank < world_size or together % world_size:
+            msg = f"rank {rank} of world_size {world_size}, {together} rows together: expected a rank below, and a multiple"
+            raise ValueError(msg)
+        self.lengths, self.max_tokens, self.epochs = lengths, max_tokens, max(1, epochs)
+        self.size = len(lengths(0))
+        if self.size < 1:
+            msg = "there are no samples to make rows of (empty dataset or selection?)"
+            raise InputError(msg)
+        super().__init__(range(self.size), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        self.world_size, self.together = world_size, together
+        self._fitted = lru_cache(maxsize=2)(self._fit)
+        looked_at = min(self.epochs, max(1, _MOST // self.size))
+        needed = max(len(self._fitted(epoch)) for epoch in range(looked_at))
+        if looked_at < self.epochs:
+            needed += -(-needed // 100)
+        self.rows = -(-needed // together) * together
+        """In an epoch, on all ranks."""
+
+    def __len__(self) -> int:
+        """Rows per epoch and rank."""
+        return self.rows // self.world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the plan of `epoch`; takes effect at the next `iter`."""
+        self.epoch = epoch
+
+    def identity(self) -> PlanIdentity:
+        """See `EpochPlan.identity`."""
+        return {
+            "size": self.size,
+            "max_tokens": self.max_tokens,
+            "rows": self.rows,
+            "together": self.together,
+            "world_size": self.world_size,
+            "seed": self.seed,
+            "lengths": hashlib.sha256(self.lengths(0).astype("<i8").tobytes()).hexdigest(),
+        }
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """The rows of an epoch, those of all ranks in turn; an empty one where there are fewer samples than rows.
+
+        Raises:
+            InputError: it is beyond the epochs that were planned, and needs more rows.
+        """
+        rows = self._fitted(epoch)
+        if len(rows) > self.rows:
+            msg = f"epoch {epoch} needs {len(rows)} rows of {self.max_tokens} tokens; {self.epochs} epochs were planned, with {self.rows}"
+            raise InputError(msg)
+        rows = _halved(rows, self.rows)
+        order = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).permutation(len(rows))
+        return [rows[row] for row in order]
+
+    def fill(self, epoch: int) -> float:
+        """Tokens of samples as a share of those that all rows may hold."""
+        return float(self.lengths(epoch).sum()) / (self.rows * self.max_tokens)
+
+    def __iter__(self) -> Iterator[list[Slot]]:
+        return self.from_step(0)
+
+    def from_step(self, start: int) -> Iterator[list[Slot]]:
+        """This rank's rows of the present epoch from its row `start` on."""
+        # Bound now, not at the first `next`: workers fetch ahead, and the epoch may be set for the next pass meanwhile.
+        return self._mine(self.plan(self.epoch), self.epoch, start)
+
+    def _mine(self, plan: list[list[int]], epoch: int, start: int) -> Iterator[list[Slot]]:
+        for row in plan[self.rank + start * self.world_size :: self.world_size]:
+            if row:
+                yield [Slot(sample, False, epoch) for sample in row]
+            else:
+                yield [Slot(self.rank % self.size, True, epoch)]
+
+    def _fit(self, epoch: int) -> list[list[int]]:
+        lengths = self.lengths(epoch)
+        if (longest := int(lengths.max())) > self.max_tokens:
+            msg = (
+                f"data.max_tokens: found {self.max_tokens}; the longest of {self.size} samples has {longest} tokens: allowed is that or "
+                "more (or lower the backbone's max_pixels)"
+            )
+            raise InputError(msg)
+        order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.size)
+        return fit(lengths, order, self.max_tokens)
+
+
+def _halved(rows: list[list[int]], wanted: int) -> list[list[int]]:
+    """As many rows as are wanted: those with the most samples are cut in two; empty ones where no row has two."""
+    found = [list(row) for row in rows]
+    heap = [(-len(row), number) for number, row in enumerate(found)]
+    heapq.heapify(heap)
+    while len(found) < wanted:
+        count, number = heapq.heappop(heap)
+        # Every other one: a row's samples stand by their lengths.
+        found.append(found[number][1::2])
+        found[number] = found[number][::2]
+        for half in (number, len(found) - 1):
+            heapq.heappush(heap, (-len(found[half]), half))
+        if count == -1:  # none has two: the rest stays empty
+            found += [[] for _ in range(wanted - len(found))]
+    return found

@@ -1,0 +1,120 @@
+"""Rows of tokens: every sample once, nearly full, as many on each rank, and drawn anew in each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.data.chat import objective
+from emo_lightning.data.collate import Collator
+from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.lengths import sample_lengths
+from emo_lightning.data.packing import Lengths, PackedRows
+from emo_lightning.data.sampler import Slot
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.models.backbone import BackboneConfig, load_backbone
+
+
+def lengths_of(size: int, lowest: int, highest: int, seed: int = 0) -> Lengths:
+    """Other lengths in each epoch."""
+
+    def lengths(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([seed, epoch]).integers(lowest, highest + 1, size)
+
+    return lengths
+
+
+def ranks(
+    lengths: Lengths, most: int, world: int, *, epoch: int = 0, together: int | None = None, epochs: int = 3
+) -> list[PackedRows]:
+    found = []
+    for rank in range(world):
+        rows = PackedRows(lengths, most, epochs=epochs, seed=5, rank=rank, world_size=world, together=together)
+        rows.set_epoch(epoch)
+        found.append(rows)
+    return found
+
+
+def cases() -> Iterator[tuple[int, int, int, int, int]]:
+    """Samples, shortest, longest, tokens a row, ranks."""
+    draw = np.random.default_rng(7)
+    for _ in range(120):
+        highest = int(draw.integers(1, 400))
+        size, world = int(draw.integers(1, 200)), int(draw.integers(1, 5))
+        yield size, int(draw.integers(1, highest + 1)), highest, int(draw.integers(highest, 5 * highest + 1)), world
+
+
+def test_every_sample_once_in_as_many_rows_on_each_rank() -> None:
+    for size, lowest, highest, most, world in cases():
+        lengths = lengths_of(size, lowest, highest)
+        for epoch in range(3):
+            each = [list(rows) for rows in ranks(lengths, most, world, epoch=epoch)]
+            assert {len(rows) for rows in each} == {len(rows) for rows in ranks(lengths, most, world)}
+            slots = [slot for rows in each for row in rows for slot in row]
+            assert sorted(slot.index for slot in slots if not slot.filler) == list(range(size))
+            for row in (row for rows in each for row in rows):
+                assert row
+                assert sum(lengths(epoch)[slot.index] for slot in row) <= most
+                assert not any(slot.filler for slot in row) or len(row) == 1, "a filler stands alone"
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "most"), [(150, 800, 8192), (150, 800, 4096), (280, 300, 8192), (40, 1000, 4096)]
+)
+@pytest.mark.parametrize("world", [1, 8])
+def test_rows_are_full(lowest: int, highest: int, most: int, world: int) -> None:
+    lengths = lengths_of(20_000, lowest, highest)
+    rows = ranks(lengths, most, world)[0]
+    assert all(rows.fill(epoch) >= 0.97 for epoch in range(3))
+
+
+def test_an_optimiser_step_has_the_same_rows_on_any_number_of_ranks() -> None:
+    lengths = lengths_of(300, 20, 90)
+
+    def steps(world: int) -> list[set[tuple[int, ...]]]:
+        each = [list(rows) for rows in ranks(lengths, 256, world, epoch=2, together=4)]
+        batches = 4 // world
+        return [
+            {tuple(slot.index for slot in row) for rows in each for row in rows[first : first + batches]}
+            for first in range(0, len(each[0]), batches)
+        ]
+
+    assert steps(1) == steps(2) == steps(4)
+
+
+def test_the_plan_depends_on_seed_and_epoch_alone_and_goes_on_anywhere() -> None:
+    lengths = lengths_of(80, 20, 90)
+    rows = PackedRows(lengths, 256, epochs=3, seed=1)
+    again = PackedRows(lengths, 256, epochs=3, seed=1)
+    assert [rows.plan(epoch) for epoch in range(3)] == [again.plan(epoch) for epoch in range(3)]
+    assert rows.plan(0) != rows.plan(1)
+    assert rows.plan(0) != PackedRows(lengths, 256, epochs=3, seed=2).plan(0)
+    assert rows.identity() == again.identity()
+    assert rows.identity() != PackedRows(lengths_of(80, 20, 90, seed=1), 256, epochs=3, seed=1).identity()
+    whole = list(rows)
+    assert list(rows.from_step(3)) == whole[3:]
+
+
+def test_a_sample_that_no_row_holds_is_refused() -> None:
+    with pytest.raises(InputError, match=r"data\.max_tokens: found 399; the longest of 50 samples has 400 tokens"):
+        PackedRows(lambda _: np.full(50, 400), 399, epochs=1, seed=0)
+
+
+def test_lengths_are_those_of_the_collated_samples(world_tars: Path, tiny_qwen: Path) -> None:
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    weights = {"attributes": 0.5, "emotion": 0.3, "explain": 0.2}
+    dataset = ConversationDataset(index, weights, 3)
+    table = sample_lengths(index, [objective(name) for name in weights], collate)
+    assert (table > 0).all()
+    lengths = dataset.lengths(collate)
+    for epoch in range(2):
+        batch = collate([dataset[Slot(row, False, epoch)] for row in range(len(index))])
+        assert batch["lengths"] == lengths(epoch).tolist()
+    assert lengths(0).tolist() != lengths(1).tolist()

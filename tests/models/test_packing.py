@@ -1,0 +1,173 @@
+"""Samples in one row: the loss and every gradient of each alone, whatever stands beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from emo_lightning.data.batches import ChatBatch
+from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from tests.worded import worded_qwen  # noqa: F401 - fixture
+
+KEYS = [("description",), ("emotion", "intensity"), ("bbox_2d", "description", "background", "attribute", "subject")]
+SIZES = [(28, 28), (56, 28), (84, 56), (28, 112), (84, 84), (70, 90)]
+PACKINGS = 200
+
+
+@pytest.fixture(scope="module")
+def questions(world_tars: Path) -> list[Question]:
+    """Twelve, with pictures of several sizes and answers of several lengths."""
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    found = []
+    for row in range(12):
+        record, image = index.sample(row)
+        image = image.resize(SIZES[row % len(SIZES)], Image.Resampling.BICUBIC)
+        found.append(Question(record.id, image, KEYS[row % len(KEYS)], record))
+    return found
+
+
+@dataclass
+class Alone:
+    """The loss of a sample by itself, its number of supervised tokens, and its gradients."""
+
+    loss: float
+    count: int
+    gradients: dict[str, Tensor]
+
+
+def collator(backbone: Backbone, *, packed: bool) -> Collator:
+    return Collator(backbone.processor, backbone.model_type, answers=True, distributions=True, packed=packed)
+
+
+def learned(backbone: Backbone, batch: ChatBatch, options: dict[str, Any]) -> Alone:
+    backbone.zero_grad()
+    loss, count = backbone.answer_loss(batch, **options)
+    loss.backward()
+    gradients = {name: p.grad.clone() for name, p in backbone.named_parameters() if p.grad is not None}
+    return Alone(float(loss.detach()), int(count), gradients)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """To 1e-5 of the largest entry, or of 1."""
+    return bool((found - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max())))
+
+
+def tuned(path: Path, tuning: dict[str, Any] | None = None) -> Backbone:
+    torch.manual_seed(0)
+    backbone = load_backbone(BackboneConfig(str(path), dtype="float32", train_vision=True, **(tuning or {"tuning": "full"})))
+    with torch.no_grad():
+        for _, name, parameter in backbone.parameter_groups():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+    return backbone.eval()
+
+
+@pytest.mark.parametrize(
+    ("tuning", "options", "packings"),
+    [
+        pytest.param({"tuning": "full"}, {}, PACKINGS, id="full"),
+        pytest.param({"tuning": "lora", "lora": LoRA(rank=2, dropout=0.0)}, {"soft": True}, 5, id="lora, soft labels"),
+        pytest.param({"tuning": "full"}, {"distribution_weight": 0.7}, 5, id="full, distributions"),
+        pytest.param({"tuning": "full", "gradient_checkpointing": True}, {"soft": True}, 5, id="checkpointing"),
+    ],
+)
+def test_loss_and_gradients_are_those_of_the_samples_alone(
+    worded_qwen: Path,  # noqa: F811
+    questions: list[Question],
+    tuning: dict[str, Any],
+    options: dict[str, Any],
+    packings: int,
+) -> None:
+    backbone = tuned(worded_qwen, tuning)
+    single, packed = collator(backbone, packed=False), collator(backbone, packed=True)
+    alone = [learned(backbone, single([question]), options) for question in questions]
+    draw = np.random.default_rng(0)
+    for _ in range(packings):
+        chosen = draw.integers(0, len(questions), draw.integers(1, 6)).tolist()
+        found = learned(backbone, packed([questions[i] for i in chosen]), options)
+        assert found.count == sum(alone[i].count for i in chosen)
+        assert found.loss == pytest.approx(sum(alone[i].loss for i in chosen), rel=1e-5)
+        assert found.gradients.keys() == alone[0].gradients.keys()
+        for name, gradient in found.gradients.items():
+            expected = torch.stack([alone[i].gradients[name] for i in chosen]).sum(0)
+            assert close(gradient, expected), (name, chosen, float((gradient - expected).abs().max()))
+
+
+def losses(backbone: Backbone, batch: ChatBatch) -> list[Tensor]:
+    """By token, a sample a tensor."""
+    with torch.no_grad():
+        logits = backbone._lm_head(backbone.last_hidden_state(batch))[0, :-1]
+    of_tokens = torch.nn.functional.cross_entropy(logits, batch["labels"][0, 1:], reduction="none")
+    return list(torch.cat([torch.zeros(1), of_tokens]).split(batch["lengths"]))
+
+
+def test_no_sample_changes_another_by_a_bit(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+    backbone = tuned(worded_qwen)
+    packed = collator(backbone, packed=True)
+    batch = packed(questions[:5])
+    before = losses(backbone, batch)
+    # Another picture of the same size, and other words in its answer.
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (*questions[2].image.size[::-1], 3), dtype=np.uint8))
+    changed = packed([*questions[:2], Question("x", noise, questions[2].keys, questions[2].record), *questions[3:5]])
+    begin, end = sum(batch["lengths"][:2]), sum(batch["lengths"][:3])
+    changed["input_ids"][0, end - 20 : end - 3] = changed["input_ids"][0, begin + 1]
+    after = losses(backbone, changed)
+    assert [torch.equal(old, new) for old, new in zip(before, after, strict=True)] == [True, True, False, True, True]
+
+
+def test_positions_are_those_of_transformers(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+    backbone = tuned(worded_qwen)
+    packed = collator(backbone, packed=True)(questions)
+    parts = cast("dict[str, Tensor]", packed)["positions"].split(packed["lengths"], dim=2)
+    for question, found in zip(questions, parts, strict=True):
+        alone = cast("dict[str, Any]", collator(backbone, packed=False)([question]))
+        names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+        expected, _ = cast(Any, backbone.base).model.get_rope_index(**{name: alone[name] for name in names})
+        assert found.equal(expected)
+
+
+def test_one_call_of_attention_a_layer_and_tower(
+    worded_qwen: Path,  # noqa: F811
+    questions: list[Question],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from emo_lightning.models.families import attention
+
+    backbone = tuned(worded_qwen)
+    calls: list[int] = []
+    attend: Callable[..., Tensor] = attention.attend
+
+    def counted(query: Tensor, *arguments: object, **options: object) -> Tensor:
+        calls.append(len(query))
+        return attend(query, *arguments, **options)
+
+    monkeypatch.setattr(attention, "attend", counted)
+    batch = collator(backbone, packed=True)(questions)
+    backbone.last_hidden_state(batch)
+    vision, language = len(backbone.base.model.visual.blocks), len(backbone.family.layers(backbone.base))
+    patches = len(cast("dict[str, Tensor]", batch)["pixel_values"])
+    assert calls == [patches] * vision + [sum(batch["lengths"])] * language
+
+
+def test_what_is_wrong_with_a_packed_batch_is_said(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
+    backbone = tuned(worded_qwen)
+    batch: dict[str, Any] = dict(collator(backbone, packed=True)(questions[:2]))
+    check = backbone.family.check_images
+    check(backbone.processor, batch)
+    for broken, said in (
+        ({"input_ids": batch["input_ids"][:, :-1]}, "was the sequence cut"),
+        ({"image_grid_thw": batch["image_grid_thw"][:1]}, "the images have"),
+        ({"image_at": batch["image_at"] + 1}, "other places"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check(backbone.processor, batch | broken)

@@ -1,0 +1,119 @@
+"""Training in rows of tokens: the same weights on any number of ranks, and exact after a resume."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.models.backbone import BackboneConfig, LoRA
+from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.sft import SFTTask
+from tests.ranks import run_ranks
+from tests.tasks.test_sft import Recorder, data, lora_task, trainer
+
+ROW = 640
+
+
+def fit(tars: Path, model: Path, out: Path, devices: int, **changes: Any) -> tuple[SFTTask, pl.Trainer, Recorder]:  # noqa: ANN401
+    """Two epochs in float64."""
+    torch.manual_seed(0)
+    task = SFTTask(BackboneConfig(str(model), tuning="full", train_vision=True), OptimConfig(lr=1e-3, warmup=0))
+    recorder = Recorder()
+    strategy = "ddp" if devices > 1 else "auto"
+    options = {"max_epochs": 2, "limit_val_batches": 0, **changes.pop("options", {})}
+    run = trainer(out, precision="64-true", devices=devices, strategy=strategy, callbacks=[recorder], **options)
+    run.fit(task, datamodule=data(tars, **{"max_tokens": ROW, **changes}))
+    return task, run, recorder
+
+
+def fit_and_save(tars: Path, model: Path, out: Path, devices: int) -> None:
+    task, run, _ = fit(tars, model, out, devices, global_tokens=2 * ROW)
+    assert run.accumulate_grad_batches == 2 // devices
+    if run.is_global_zero:
+        torch.save((task.state_dict(), run.global_step), out / f"{devices}.pt")
+
+
+@pytest.mark.slow
+def test_two_ranks_equal_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    run_ranks(partial(fit_and_save, world_tars, tiny_qwen, tmp_path, 2))
+    fit_and_save(world_tars, tiny_qwen, tmp_path, 1)
+    one, two = (torch.load(tmp_path / f"{devices}.pt") for devices in (1, 2))
+    assert one[1] == two[1] > 2
+    for name, value in one[0].items():
+        assert torch.allclose(value, two[0][name], atol=1e-6), name
+
+
+def test_one_row_equals_a_padded_batch(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """One optimiser step over the same eight samples."""
+    options = {"max_epochs": None, "max_steps": 1}
+    packed, _, one = fit(world_tars, tiny_qwen, tmp_path / "a", 1, max_tokens=8192, limit=8, options=options)
+    padded, _, other = fit(world_tars, tiny_qwen, tmp_path / "b", 1, max_tokens=None, batch_size=8, limit=8, options=options)
+    assert one.losses == pytest.approx(other.losses, abs=1e-6)
+    assert float((one.gradients[0] - other.gradients[0]).abs().max()) < 1e-6
+    for (name, a), (_, b) in zip(packed.named_parameters(), padded.named_parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+def test_resume_in_mid_epoch_is_exact(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """To the last bit, with dropout."""
+
+    def run(out: Path, checkpoint: Path | None = None) -> list[float]:
+        torch.manual_seed(1)
+        recorder = Recorder()
+        saver = ModelCheckpoint(dirpath=out, every_n_train_steps=5, save_top_k=-1, filename="{step}")
+        there = trainer(out, max_steps=9, enable_checkpointing=True, callbacks=[recorder, saver], limit_val_batches=0)
+        source = data(world_tars, max_tokens=ROW)
+        there.fit(lora_task(tiny_qwen), datamodule=source, ckpt_path=checkpoint, weights_only=False)
+        assert 5 % source.train_batches(1), "the test needs a place within an epoch"
+        return recorder.losses
+
+    whole = run(tmp_path / "whole")
+    assert run(tmp_path / "resumed", tmp_path / "whole" / "step=5.ckpt") == whole[5:]
+
+
+def test_qlora_learns_in_rows(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    task = SFTTask(BackboneConfig(str(tiny_qwen), tuning="qlora", lora=LoRA(rank=4)), OptimConfig(lr=1e-2, warmup=0))
+    recorder = Recorder()
+    run = trainer(tmp_path, max_epochs=4, limit_val_batches=0, callbacks=[recorder])
+    run.fit(task, datamodule=data(world_tars, max_tokens=2 * ROW))
+    assert recorder.losses[-1] < recorder.losses[0] - 0.2
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"max_tokens": ROW, "global_tokens": ROW + 1}, {}, r"data\.global_tokens: found 641; expected a multiple of 640"),
+        (
+            {"max_tokens": ROW, "global_tokens": 2 * ROW},
+            {"accumulate_grad_batches": 3},
+            "accumulate_grad_batches: found 3;.* means 2",
+        ),
+        ({"max_tokens": 100}, {}, r"data\.max_tokens: found 100; the longest of 24 samples has"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        trainer(tmp_path, max_steps=1, limit_val_batches=0, **options).fit(
+            lora_task(tiny_qwen), datamodule=data(world_tars, **changes)
+        )
+
+
+def test_tokens_of_a_step_need_tokens_of_a_row(world_tars: Path) -> None:
+    with pytest.raises(InputError, match=r"without data\.max_tokens"):
+        data(world_tars, global_tokens=ROW)
+
+
+def test_an_attention_that_would_mix_samples_is_refused(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    task = SFTTask(BackboneConfig(str(tiny_qwen), tuning="full", attention="eager"), OptimConfig())
+    with pytest.raises(InputError, match="attention cannot pack"):
+        trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(task, datamodule=data(world_tars, max_tokens=ROW))
