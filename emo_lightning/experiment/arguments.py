@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
-from emo_lightning.experiment.classes import named_classes, parsed_classes, set_policy
+from emo_lightning.experiment.classes import dotted_keys, named_classes, parsed_classes, set_policy
 from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
@@ -89,6 +89,8 @@ def problems(stage: Stage) -> list[str]:
             if not isinstance(value, dict)
         ]:
             return wrong
+        if dotted := list(dotted_keys(stage.config)):
+            return dotted
     set_policy()
     try:
         found = parser.parse_object(copy.deepcopy(stage.config))

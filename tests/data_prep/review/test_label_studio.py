@@ -85,7 +85,7 @@ def submitted(task: dict[str, Any], **verdicts: str) -> dict[str, Any]:
 
 def exported(store: Store, log: ReviewLog, path: Path, *, with_reviews: bool = False) -> dict[str, dict[str, Any]]:
     write_tasks(ReviewSession(store, log, "ada", sample=None), path, with_reviews=with_reviews)
-    return {task["data"]["item"]: task for task in json.loads(path.read_text())}
+    return {task["data"]["item"]: task for task in json.loads(path.read_text(encoding="utf-8"))}
 
 
 def test_what_an_annotator_changes_is_mended(store: Store, log: ReviewLog, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def one_answer(store: Store, log: ReviewLog, path: Path, item: str, edit: Callab
     """The rows of a single annotation whose parts were edited."""
     task = submitted(exported(store, log, path)[item])
     edit(task["annotations"][0]["result"])
-    path.write_text(json.dumps([task]))
+    path.write_text(json.dumps([task]), encoding="utf-8")
     read_annotations(log, path, "ben")
     return {row.field: row for row in log.reviews(reviewer="ben")}
 
