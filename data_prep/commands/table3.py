@@ -13,6 +13,7 @@ from data_prep.commands.console import (
     add_store_argument,
     new_parser,
 )
+from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,10 +84,12 @@ def main(argv: list[str]) -> int:
         out = Path(args.out)
         write_text(out / "table3.json", json.dumps(found, indent=1) + "\n")
         write_text(out / "table3.md", text + "\n")
-    print(json.dumps(found) if args.json else text)
-    if not args.json:
+    if args.json:
+        say_json(found)
+    else:
+        say(text)
         cost = f"${found['nano_dollars'] / NANO:.6f}"
-        print(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
+        say(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
     if found["unanswered"].get("budget"):
         return BUDGET_REACHED
     return 130 if found["unanswered"].get("stopped") else 0

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import TypedDict
 
-from data_prep.provider.openai_received import error_of, json_objects, unreadable, usage_of
+from data_prep.provider.json_bodies import json_objects, unreadable
+from data_prep.provider.openai_received import error_of, usage_of
 from data_prep.provider.received import (
     Body,
     NotFromApi,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from emo_lightning.core.errors import UserError, raised_in
 from emo_lightning.core.files import read_object
-from emo_lightning.core.model_folders import hub_snapshot
+from emo_lightning.core.model_folders import files_of
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES, check_weight_files, tensor_headers, weight_files
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def load_whole(
     Raises:
         UserError: of the type `error`: it cannot be read, or does not fill the class; names keys.
     """
-    folder = Path(name) if Path(name).is_dir() else hub_snapshot(name)
+    folder = files_of(name)
     if folder is not None:
         check_weight_files(folder, error)
         # What the cache lacks of an id, the hub still gives, if it can be asked.

@@ -45,7 +45,7 @@ AmbiguousKeys = Literal["refuse", "mark"]
 keep theirs."""
 
 _TAG = re.compile(
-    r"<(?P<close>/)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)>"
+    r"<(?P<close>/)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)(?:\s[^<>]{0,100})?>"
     r"|(?P<open_2><\|begin_of_thought\|>|◁think▷|\[THINK\]|<\|channel\|>analysis<\|message\|>)"
     r"|(?P<close_2><\|end_of_thought\|>|◁/think▷|\[/THINK\]|<\|channel\|>final<\|message\|>)",
     re.IGNORECASE,
@@ -57,29 +57,11 @@ _STARTS = 5_000
 """Beginnings of JSON that are looked at."""
 
 
-def without_thinking(text: str) -> str:
-    """The text outside of `<think>…</think>` and its kin.
+def json_values(text: str, ambiguous_keys: AmbiguousKeys = "refuse") -> list[object]:
+    """The complete JSON objects and lists of a reply in the order in which they stand, without those in `<think>…</think>` and its kin.
 
     A closing tag without an opening one, as templates write it that put the opening tag into the prompt, ends thinking that began with
-    the text; thinking without an end goes on to the end of the text.
-    """
-    outside: list[str] = []
-    depth = at = 0
-    for tag in _TAG.finditer(text):
-        if depth == 0:
-            outside.append(text[at : tag.start()])
-        if tag["close"] or tag["close_2"]:
-            if depth == 0:
-                outside.clear()
-            depth = max(0, depth - 1)
-        else:
-            depth += 1
-        at = tag.end()
-    return "".join([*outside, "" if depth else text[at:]])
-
-
-def json_values(text: str, ambiguous_keys: AmbiguousKeys = "refuse") -> list[object]:
-    """The complete JSON objects and lists of a reply in the order in which they stand, thinking left out.
+    the text; thinking without an end goes on to the end of the text. A tag within a text of the JSON is text.
 
     Args:
         text: of the reply.
@@ -99,33 +81,52 @@ def json_values(text: str, ambiguous_keys: AmbiguousKeys = "refuse") -> list[obj
         whole = error
     except (ValueError, RecursionError) as error:
         raise _no_json(error) from None
-    said = without_thinking(text)
-    if not said.strip():
-        raise UnreadableReplyError(reason="thinking only", message="not JSON: the reply ends within its thinking")
-    found: list[object] = []
-    at = 0
-    for _ in range(_STARTS):
-        start = _BEGINS.search(said, at)
-        if start is None:
-            break
-        try:
-            value, at = decoder.raw_decode(said, start.start())
-            found.append(_shallow(value))
-        except json.JSONDecodeError:
-            # What lies within JSON that is broken is a fragment, and no answer.
-            end = _span_end(said, start.start())
-            if end is None:
-                if not found:
-                    raise UnreadableReplyError(
-                        reason="cut off", message=f"not JSON: the reply ends within it: {whole}"
-                    ) from None
-                break
-            at = end
-        except (ValueError, RecursionError) as error:
-            raise _no_json(error) from None
+    try:
+        found, reason = _outside_of_thinking(text, decoder)
+    except (ValueError, RecursionError) as error:
+        raise _no_json(error) from None
     if not found:
-        raise UnreadableReplyError(reason="no JSON", message=f"not JSON: {whole}")
+        said = {"thinking only": "the reply ends within its thinking", "cut off": f"the reply ends within it: {whole}"}
+        raise UnreadableReplyError(reason=reason, message=f"not JSON: {said.get(reason, whole)}")
     return found
+
+
+def _outside_of_thinking(text: str, decoder: json.JSONDecoder) -> tuple[list[object], Reason]:
+    """The JSON that stands outside of thinking; and why there is none, where there is none."""
+    found: list[object] = []
+    depth = at = 0
+    cut = answers = False
+    tag = _TAG.search(text)
+    for _ in range(_STARTS):
+        if tag is not None and tag.start() < at:
+            tag = _TAG.search(text, at)
+        start = None if depth else _BEGINS.search(text, at)
+        if start is not None and (tag is None or start.start() < tag.start()):
+            answers = True
+            try:
+                value, at = decoder.raw_decode(text, start.start())
+                found.append(_shallow(value))
+                continue
+            except json.JSONDecodeError:
+                # What lies within JSON that is broken is a fragment, and no answer; a tag in it is a tag.
+                end = _span_end(text, start.start(), len(text) if tag is None else tag.start())
+                if end is not None:
+                    at = end
+                    continue
+                cut = True
+        if tag is None:
+            break
+        answers = answers or (depth == 0 and bool(text[at : tag.start()].strip()))
+        if tag["close"] or tag["close_2"]:
+            if depth == 0:
+                found.clear()
+                cut = answers = False
+            depth = max(0, depth - 1)
+        else:
+            depth += 1
+        at = tag.end()
+    answers = answers or (depth == 0 and bool(text[at:].strip()))
+    return found, "cut off" if cut else "no JSON" if answers else "thinking only"
 
 
 def _shallow(value: object) -> object:
@@ -213,10 +214,10 @@ def _plain(key: str) -> str:
     return re.sub(r"[\s_\-]", "", key).casefold()
 
 
-def _span_end(text: str, start: int) -> int | None:
-    """Where the bracket that opens at `start` closes, texts in quotes left out; None where it does not."""
+def _span_end(text: str, start: int, stop: int) -> int | None:
+    """Where the bracket that opens at `start` closes before `stop`, texts in quotes left out; None where it does not."""
     depth = 0
-    for token in _TOKEN.finditer(text, start):
+    for token in _TOKEN.finditer(text, start, stop):
         if token[0] in "{[":
             depth += 1
         elif token[0] in "}]":

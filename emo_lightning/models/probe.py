@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
@@ -54,7 +55,7 @@ class LinearProbes(nn.Module):
         if not grid:
             msg = "grid is empty; expected at least one (learning rate, weight decay)"
             raise InputError(msg)
-        if wrong := [point for point in grid if not (point[0] > 0 and point[1] >= 0)]:
+        if wrong := [point for point in grid if not (0 < point[0] < math.inf and 0 <= point[1] < math.inf)]:
             msg = f"grid holds {wrong}; expected learning rates > 0 and weight decays >= 0"
             raise InputError(msg)
         self.des_dim, self.num_classes = des_dim, num_classes

@@ -79,6 +79,9 @@ class ProbeTask(Task[EmbeddingBatch]):
         seed: int = 0,
     ) -> None:
         super().__init__(optim or OptimConfig(warmup=0.0), seed)
+        if not 0 <= momentum < 1:
+            msg = f"model.momentum: found {momentum}; expected from 0 to below 1"
+            raise InputError(msg)
         rates = [0.1, 0.2] if learning_rates is None else learning_rates
         decays = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1] if weight_decays is None else weight_decays
         self.grid = [(rate, decay) for rate in rates for decay in decays]

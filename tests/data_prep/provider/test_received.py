@@ -68,7 +68,16 @@ BODIES: dict[str, tuple[bytes, Body]] = {
     "stream with names": (b"event: message\nid: 4\n" + sse(delta(VOTE, "stop", usage=USAGE)), PaidReply(VOTE, BILLED)),
     "stream without blank lines": (sse(delta(VOTE[:9]), delta(VOTE[9:], usage=USAGE), between="\n"), PaidReply(VOTE, BILLED)),
     "stream with CRLF": (sse(delta(VOTE, usage=USAGE), between="\r\n\r\n"), PaidReply(VOTE, BILLED)),
-    "stream without an end": (sse(delta(VOTE[:9]), done=False), PaidReply(VOTE[:9])),
+    "stream without an end": (sse(delta(VOTE[:9]), done=False), Unusable("the stream ended before the reply did")),
+    "stream without an end, the reply whole": (sse(delta(VOTE), done=False), PaidReply(VOTE)),
+    "stream with a cut event in the middle": (
+        sse(delta(VOTE[:9]), delta("x"), delta(VOTE[9:], usage=USAGE)).replace(b'"x"}', b'"x'),
+        Unusable("an event of the stream is cut off, or no JSON: a piece of the reply is missing", usage=BILLED),
+    ),
+    "stream with other ends of lines in a text": (
+        sse(delta("aLINEbNEXT"), delta("c", usage=USAGE)).replace(b"LINE", "\u2028".encode()).replace(b"NEXT", "\x85".encode()),
+        PaidReply("a\u2028b\x85c", BILLED),
+    ),
     "stream that fails at once": (sse({"error": {"message": "overloaded"}}), TransientError('{"message": "overloaded"}')),
     "stream that fails in the middle": (
         sse(delta("{"), {"error": "overloaded"}),
