@@ -20,6 +20,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.fingerprints import content_sha256
 from emo_lightning.core.foreign import text_of
+from emo_lightning.core.terminal import say
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
 
 __all__ = [
@@ -213,4 +214,4 @@ def check_made_of(maker: object, said: Mapping[str, str], now: Mapping[str, str]
 def warn_once(text: str) -> None:
     """A line on stderr, once in a process and of the first of a machine's ranks alone."""
     if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}", file=sys.stderr)
