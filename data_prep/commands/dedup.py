@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.commands.console import add_engine_arguments, add_store_argument, new_parser
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -81,7 +82,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs; it names every item that is left out")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
-    import json
 
     from data_prep.dedup.run import DedupSettings, dedup
     from data_prep.engine import chosen_engine
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> int:
 
         report = dedup(store, settings, embedder, on_progress, engine)
     if args.json:
-        print(json.dumps(_as_json(report)))
+        say_json(_as_json(report))
     else:
         _print_report(report)
     return 0
@@ -193,22 +193,22 @@ def _as_json(report: DedupReport) -> DedupJSON:
 
 def _print_report(report: DedupReport) -> None:
     said = _as_json(report)
-    print(
+    say(
         f"{said['items']} items, {said['images']} different images; {said['hashed']} hashed now, {said['plain']} of one plain colour"
     )
     if said["registered"]:
-        print(f"{said['registered']} pairs looked at closely, pixel by pixel")
+        say(f"{said['registered']} pairs looked at closely, pixel by pixel")
     if said["embedded"]:
-        print(f"{said['embedded']} embedded now")
+        say(f"{said['embedded']} embedded now")
     how = ", ".join(f"{name} {n}" for name, n in said["left_out"].items())
-    print(f"kept {said['kept']}, left out {len(said['duplicates'])}" + (f" ({how})" if how else ""))
-    print(f"groups of duplicates {said['groups']}, the largest of {said['largest_group']} items")
-    print(f"groups that stay in one split {said['near_groups']}, the largest of {said['largest_near_group']} items")
+    say(f"kept {said['kept']}, left out {len(said['duplicates'])}" + (f" ({how})" if how else ""))
+    say(f"groups of duplicates {said['groups']}, the largest of {said['largest_group']} items")
+    say(f"groups that stay in one split {said['near_groups']}, the largest of {said['largest_near_group']} items")
     _print_chains(said)
     if said["groups_split_by_source"]:
-        print(f"in {said['groups_split_by_source']} of them the sources name different splits")
+        say(f"in {said['groups_split_by_source']} of them the sources name different splits")
     if said["largest_near_group"] > max(10, _SUSPICIOUS * said["items"]):
-        print("such a large group is rarely true: lower --threshold or --near, and run this again")
+        say("such a large group is rarely true: lower --threshold or --near, and run this again")
 
 
 def _print_chains(said: DedupJSON) -> None:
@@ -216,7 +216,7 @@ def _print_chains(said: DedupJSON) -> None:
     chains = sorted(said["chains"], key=len, reverse=True)
     if not chains:
         return
-    print(
+    say(
         f"chains {len(chains)}: groups in which not all are like the one that is kept; {said['left_out'].get('chain', 0)} near it are left "
         f"out, {said['split_off']} too far from it are split off and kept (--chain)"
     )
@@ -225,9 +225,9 @@ def _print_chains(said: DedupJSON) -> None:
             what = {"kept": "kept", "split off": f"split off, {member['distance']:g} bits from the first"}.get(
                 member["how"], f"  left out for {member['kept']}: {member['how']} {member['distance']:g}"
             )
-            print(f"  {member['item']}  {what}")
+            say(f"  {member['item']}  {what}")
         if len(chain) > _MEMBERS:
-            print(f"  and {len(chain) - _MEMBERS} more of this chain")
-        print("  --")
+            say(f"  and {len(chain) - _MEMBERS} more of this chain")
+        say("  --")
     if len(chains) > _CHAINS:
-        print(f"  and {len(chains) - _CHAINS} more chains; --json has them all")
+        say(f"  and {len(chains) - _CHAINS} more chains; --json has them all")

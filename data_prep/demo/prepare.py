@@ -23,6 +23,7 @@ from data_prep.store.store import Store
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import Record, read_jsonl, write_jsonl
+from emo_lightning.core.terminal import say
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (what is happening, done, total, note)."""
@@ -228,4 +229,4 @@ def world_stage(
         )
     valid = result["outcomes"].get("valid", 0)
     cost = f"${result['cost_usd']:.2f} at the simulated price list"
-    print(f"{valid} of {train + val} records valid; {result['requests']} requests, {cost}")
+    say(f"{valid} of {train + val} records valid; {result['requests']} requests, {cost}")

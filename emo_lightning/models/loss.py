@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
-
-if TYPE_CHECKING:
-    from emo_lightning.data.batches import ChatBatch
 
 
 def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.foreign import decode_json, object_of
+from emo_lightning.core.terminal import say
 from emo_lightning.sweep.config import Sweep, locate
 from emo_lightning.sweep.metrics import figures, usable
 from emo_lightning.sweep.parameters import SweepError
@@ -99,7 +100,7 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
     code = _run(command)
     found = {key: value for key, value in figures(runs / name).items() if usable(value)} if (runs / name).is_dir() else {}
     if code == 0 and not found:
-        print(f"error: {runs / name}: no stage wrote a figure", file=sys.stderr)
+        say(f"error: {runs / name}: no stage wrote a figure", file=sys.stderr)
         code = 1
     if found:
         run.log(found)

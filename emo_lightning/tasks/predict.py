@@ -9,6 +9,7 @@ from typing_extensions import override
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.records import EMOTIONS, Prediction
+from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
@@ -103,7 +104,7 @@ class PredictTask(FrozenTask):
             self._done[name] = {key[0] for key in keys if key in answered}
             self._left += len(keys) - len(self._done[name])
         if answered and self.trainer.is_global_zero:
-            print(f"{len(answered)} images are answered already, {self._left} are left")
+            say(f"{len(answered)} images are answered already, {self._left} are left")
         if not self._left:
             # Without an image the Trainer starts no loop that would end.
             self._finish()
@@ -158,7 +159,7 @@ class PredictTask(FrozenTask):
     def _finish(self) -> None:
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
-            print(f"{summary_line(self.files.finish())}: {self.files.out}")
+            say(f"{summary_line(self.files.finish())}: {self.files.out}")
 
 
 def add_emotion_scores(prediction: Prediction, scores: Sequence[float], share: float) -> Prediction:

@@ -159,7 +159,7 @@ def test_a_file_that_a_text_names_is_no_way_round(planted: Path, tmp_path: Path,
         ("class", PLANTED),
         ("service", {"class_path": f"{LOGGERS}.MLFlowLogger", "init_args": {"tracking_uri": "x"}}),
     ):
-        Path(f"{name}.yaml").write_text(yaml.safe_dump(given))
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
         for trainer in ({"logger": f"{name}.yaml"}, {"logger": [f"{name}.yaml"]}, {"callbacks": f"{name}.yaml"}):
             with pytest.raises(ExperimentError, match=r"^stage 's' \(sft\): trainer\."):
                 check(stage(trainer))

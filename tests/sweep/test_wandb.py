@@ -154,7 +154,7 @@ def test_the_agent_starts_a_trial_that_writes_its_figures_into_its_run(tmp_path:
     }.items():
         monkeypatch.setenv(key, value)
     agent = Agent(api=None, queue=None, sweep_id="abc")
-    agent._sweep_command = yaml.safe_load(Path(SWEEP).read_text())["command"]
+    agent._sweep_command = yaml.safe_load(Path(SWEEP).read_text(encoding="utf-8"))["command"]
     given = {key: {"value": value} for key, value in (values | {"des.model.head.pooling": "mean"}).items()}
     agent._command_run({"type": "run", "run_id": "r1", "program": PROGRAM, "args": given})
     assert agent._run_processes["r1"].wait() == 0
