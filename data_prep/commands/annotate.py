@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_engine_arguments,
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_store_argument(parser)
     add_config_argument(parser, CONFIGS / "default.yaml")
-    add_base_url_argument(parser)
+    add_address_arguments(parser)
     add_budget_argument(parser)
     parser.add_argument(
         "--estimate", action="store_true", help="print how many requests are left and what they will cost, then stop"
@@ -90,6 +90,8 @@ def main(argv: list[str]) -> int:
     limit = budget_nano(args.budget) if args.budget is not None else None
     if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
+    if args.allow_http:
+        config = config.allowing_http()
     if args.check:
         return _check(config, args.config, bounded=limit is not None)
     if not args.estimate:

@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_resend_argument,
@@ -51,6 +51,8 @@ def main(argv: list[str]) -> int:
     config = ExpandConfig.load(args.config)
     if args.base_url is not None:
         config = config.at(args.base_url)
+    if args.allow_http:
+        config = config.allowing_http()
     limit = _limit(args.budget)
     return _queries(args, config, limit) if args.what == "queries" else _images(args, config, limit)
 
@@ -79,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         add_store_argument(command)
         add_config_argument(command, CONFIGS / "expand.yaml", "YAML of the expansion")
         command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of what is drawn (default: 0)")
-        add_base_url_argument(command)
+        add_address_arguments(command)
         add_budget_argument(command)
         add_resend_argument(command)
     queries.add_argument("--out", required=True, metavar="FILE", help="file to write, JSON lines")

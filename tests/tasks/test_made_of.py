@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.model_folders import made_of, warn_once, weights_hash, write_made_of
+from emo_lightning.core.model_folders import check_made_of, made_of, warn_once, weights_hash, write_made_of
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.features import FeatureWriter
 from emo_lightning.data.supervision import Supervision
@@ -97,6 +97,11 @@ def test_what_version_0_2_made_is_taken_with_one_warning(tmp_path: Path, capfd: 
     assert len(said) == 2
     assert "feature caches" in said[0]
     assert f"DES head {head}" in said[1]
+
+
+def test_a_part_that_is_not_named_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    check_made_of("the probe", {"prompt": "emotion", "more": "x"}, {"head": "a" * 64, "prompt": "emotion"})
+    assert "warning: the probe does not name its head by content; taken as it is" in capfd.readouterr().err
 
 
 def parts(folder: Path, backbone: Path) -> Bundle:
