@@ -11,6 +11,7 @@ from typing import IO, Literal
 from data_prep.sources.base import Refusal, SourceError
 from data_prep.sources.places import Place, open_text
 from data_prep.sources.tree import encodable
+from emo_lightning.core.text import printable
 
 _MAX_LINE = 2**20
 """Characters of one line, and of one row."""
@@ -135,12 +136,10 @@ def _columns(
         found[mark] = tuple(name.strip().strip("[]").strip().lower() for name in cells)
         if all(name in found[mark] for name in required):
             if twice := [name for name, times in Counter(found[mark]).items() if times > 1 and name]:
-                msg = f"{path}:{place.line}: column {', '.join(twice)[:80]} stands there twice"
+                msg = f"{path}:{place.line}: column {printable(', '.join(twice))[:80]} stands there twice"
                 raise SourceError(msg)
             return mark, quotes, found[mark]
     columns = found.get(separator, (header,))
     missing = [name for name in required if name not in columns]
-    msg = (
-        f"{path}:{place.line}: column {', '.join(missing)} is missing; found: {', '.join(name[:40] for name in columns)[:300]}"
-    )
+    msg = f"{path}:{place.line}: column {', '.join(missing)} is missing; found: {', '.join(printable(name)[:40] for name in columns)[:300]}"
     raise SourceError(msg)

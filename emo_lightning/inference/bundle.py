@@ -72,7 +72,8 @@ def read_bundle(folder: Path) -> Bundle:
 
     def place(key: str) -> str:
         given = text(key)
-        return str((folder / given).resolve()) if (folder / given).exists() else given
+        # Not `Path.exists`, which raises for a name that no file can have.
+        return str((folder / given).resolve()) if os.path.exists(folder / given) else given  # noqa: PTH110
 
     questions = found["questions"]
     if not isinstance(questions, list) or not questions or not all(isinstance(name, str) for name in questions):
