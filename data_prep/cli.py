@@ -6,7 +6,8 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded, speak_to_any_terminal
+from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.terminal import say, speak_to_any_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("import_images", "take images into a store"),
@@ -63,11 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        say(usage())
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        print(f"emo prep: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"emo prep: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     command: Callable[[list[str]], int] = importlib.import_module(f"data_prep.commands.{COMMANDS[name][0]}").main
     return command(rest)

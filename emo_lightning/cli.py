@@ -7,7 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded, speak_to_any_terminal
+from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.terminal import say, speak_to_any_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("emo_lightning.commands.demo", "the whole road on a small drawn world whose truth is known"),
@@ -61,17 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage())
+        say(usage())
         return 0
     if argv[0] == "--version":
         from importlib.metadata import version
 
-        print(version("emo-lightning"))
+        say(version("emo-lightning"))
         return 0
     name, rest = argv[0], argv[1:]
     module = _HIDDEN.get(name) or COMMANDS.get(name, (None,))[0]
     if module is None:
-        print(f"emo: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"emo: unknown command {name!r}; allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     # Before torch is loaded. By default OpenMP's threads spin while they wait: with one other busy process on two cores a training
     # step took nine times as long (experiments/LOG.md).
@@ -92,7 +93,7 @@ def lightning_main() -> int:
             e for e in distribution("lightning-sdk").entry_points if e.name == "lightning" and e.group == "console_scripts"
         )
     except Exception:
-        print(
+        say(
             "usage: lightning run EXPERIMENT.yaml [--key value …]   (see: lightning run --help)\n"
             "Every other `lightning` command belongs to Lightning's SDK: pip install lightning-sdk",
             file=sys.stderr,

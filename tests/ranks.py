@@ -90,7 +90,7 @@ def _main(work: Callable[[], object], environment: Mapping[str, object], output:
 
 def _print_to(output: Path) -> None:
     """Standard output and error of this process and of those that it starts; handlers of logs hold the stream that they began with."""
-    file = open(output, "a", buffering=1)  # noqa: SIM115  # until the process ends
+    file = open(output, "a", encoding="utf-8", buffering=1)  # until the process ends  # noqa: SIM115 - until the process ends
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
     sys.stdout = sys.stderr = file

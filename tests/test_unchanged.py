@@ -235,7 +235,7 @@ def fingerprint_of_floats() -> dict[str, Any]:
 def _cpu() -> str:
     """Vendor, family and model: by these the libraries choose their kernels."""
     path = Path("/proc/cpuinfo")
-    text = path.read_text() if path.exists() else ""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     found = [re.search(rf"^{name}\s*:\s*(.+)$", text, re.MULTILINE) for name in ("vendor_id", "cpu family", "model")]
     return " ".join(match[1] for match in found if match) or platform.processor()
 

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_engine_arguments,
@@ -18,6 +18,7 @@ from data_prep.commands.console import (
 )
 from data_prep.provider.budget import NANO
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_store_argument(parser)
     add_config_argument(parser, CONFIGS / "default.yaml")
-    add_base_url_argument(parser)
+    add_address_arguments(parser)
     add_budget_argument(parser)
     parser.add_argument(
         "--estimate", action="store_true", help="print how many requests are left and what they will cost, then stop"
@@ -89,6 +90,8 @@ def main(argv: list[str]) -> int:
     limit = budget_nano(args.budget) if args.budget is not None else None
     if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
+    if args.allow_http:
+        config = config.allowing_http()
     if args.check:
         return _check(config, args.config, bounded=limit is not None)
     if not args.estimate:
@@ -120,7 +123,7 @@ def main(argv: list[str]) -> int:
                 grounded = ground(store, config.grounding, lambda: bars.update(task, advance=1), engine)
         _print_report(report, store, limit)
         if grounded:
-            print("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
+            say("grounding: " + ", ".join(f"{name} {n}" for name, n in sorted(grounded.items())))
     if report.stopped:
         return BUDGET_REACHED if report.stopped_by_budget else 130
     return LEFT if report.pending else 0
@@ -142,7 +145,7 @@ def _check(config: PrepConfig, path: object, *, bounded: bool) -> int:
 
     check_prices(load_prices(config.prices), config.endpoints, bounded=bounded)
     config.check_keys()
-    print(f"{path}: configuration, prices and keys are there")
+    say(f"{path}: configuration, prices and keys are there")
     return 0
 
 
@@ -152,9 +155,9 @@ def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.
 
     expected = estimate(store, config, batch=args.batch)
     if expected.images or args.estimate:
-        print(expected.text())
+        say(expected.text())
     if limit is not None and expected.paid_nano + expected.cost_nano > limit:
-        print(f"the budget of ${limit / NANO:g} will stop the pass before its end")
+        say(f"the budget of ${limit / NANO:g} will stop the pass before its end")
     if args.estimate:
         return False
     if args.yes or expected.cost_nano == 0 or not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -181,47 +184,45 @@ class _Progress:
         if self._bars.disable and time.monotonic() >= self._next:
             self._next = time.monotonic() + _LOG_SECONDS
             left = f"{(self._total - done) / rate / 60:.0f} min left" if rate else "time left unknown"
-            print(f"annotate: {done} of {self._total}, {text}, {left}", file=sys.stderr, flush=True)
+            say(f"annotate: {done} of {self._total}, {text}, {left}", file=sys.stderr, flush=True)
 
 
 def _print_report(report: PassReport, store: Store, limit: int | None) -> None:
     tally = report.tally
     left_out = f", {report.duplicates} duplicates left out" if report.duplicates else ""
-    print(f"{report.total} images{left_out}, {report.done_before} done before, {report.revised} of this run after revision")
-    print("outcomes: " + (", ".join(f"{state} {n}" for state, n in sorted(report.outcomes.items())) or "none"))
+    say(f"{report.total} images{left_out}, {report.done_before} done before, {report.revised} of this run after revision")
+    say("outcomes: " + (", ".join(f"{state} {n}" for state, n in sorted(report.outcomes.items())) or "none"))
     batched = f" ({tally.batched} in batches)" if tally.batched else ""
-    print(
-        f"requests {tally.requests}{batched}, answered from the ledger {tally.cached}, replies off the schema {tally.invalid}"
-    )
+    say(f"requests {tally.requests}{batched}, answered from the ledger {tally.cached}, replies off the schema {tally.invalid}")
     if tally.statuses:
-        print("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
+        say("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
     for how, times in sorted(tally.adapted.items()):
-        print(f"{how} ({times} answers said so)")
+        say(f"{how} ({times} answers said so)")
     for line in report.health.lines():
-        print(line)
+        say(line)
     if report.pending:
-        print("left for another run: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.pending.items())))
+        say("left for another run: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.pending.items())))
     if report.recovered or tally.unknown or report.pending.get("unknown"):
-        print(
+        say(
             f"calls of unknown outcome: {report.recovered} of an earlier run, {tally.unknown} of this one; "
             "--resend-unknown sends them again (they may be paid twice)"
         )
     if tally.estimated:
-        print(f"{tally.estimated} replies named no usage; they are counted at the most that they can cost")
+        say(f"{tally.estimated} replies named no usage; they are counted at the most that they can cost")
     if tally.garbled:
-        print(f"{tally.garbled} lines of batches' result files cannot be read; their requests count as of unknown outcome")
+        say(f"{tally.garbled} lines of batches' result files cannot be read; their requests count as of unknown outcome")
     for lost in tally.lost:
-        print(f"lost, may have been paid: {lost}")
+        say(f"lost, may have been paid: {lost}")
     for differs in tally.differs:
-        print(f"counts and rows differ: {differs}")
+        say(f"counts and rows differ: {differs}")
     if tally.over_bound:
-        print(f"{tally.over_bound} replies cost more than their bound: check `image` of their models in the price table")
-    print(f"cost of this run ${tally.cost_nano / NANO:.6f}, {report.seconds:.1f} s")
+        say(f"{tally.over_bound} replies cost more than their bound: check `image` of their models in the price table")
+    say(f"cost of this run ${tally.cost_nano / NANO:.6f}, {report.seconds:.1f} s")
     if limit is not None:
-        print(f"budget ${limit / NANO:g}: ${store.ledger.total_cost() / NANO:.6f} of it is spent")
+        say(f"budget ${limit / NANO:g}: ${store.ledger.total_cost() / NANO:.6f} of it is spent")
     if report.open_batches:
-        print(f"{report.open_batches} batches are open; the same command takes their replies over")
+        say(f"{report.open_batches} batches are open; the same command takes their replies over")
     if report.stopped_by_budget:
-        print("stopped: the next request might pass the budget; a larger one goes on where this one stopped")
+        say("stopped: the next request might pass the budget; a larger one goes on where this one stopped")
     elif report.stopped:
-        print("stopped; run the same command again to go on")
+        say("stopped; run the same command again to go on")

@@ -6,6 +6,7 @@ import sys
 
 from data_prep.commands.console import add_json_argument, add_store_argument, new_parser
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say
 
 
 def main(argv: list[str]) -> int:
@@ -39,14 +40,14 @@ def main(argv: list[str]) -> int:
         task = progress.add_task("images", total=None)
         report = backup(args.store, args.folder, verify=args.verify, on_image=lambda: progress.update(task, advance=1))
     if args.json:
-        print(json.dumps(vars(report)))
+        say(json.dumps(vars(report)))
     else:
-        print(f"{args.folder}: {report.items} images, {report.replies} replies, ${report.cost_nano / NANO:.6f} paid for them")
-        print(f"copied {report.copied} images now, {report.there} were there")
+        say(f"{args.folder}: {report.items} images, {report.replies} replies, ${report.cost_nano / NANO:.6f} paid for them")
+        say(f"copied {report.copied} images now, {report.there} were there")
         if report.foreign:
-            print(f"{report.foreign} files among the images are none of the store's, and were not copied")
+            say(f"{report.foreign} files among the images are none of the store's, and were not copied")
     if report.wrong:
-        print("\n".join(report.wrong[:20]), file=sys.stderr)
-        print(f"error: {len(report.wrong)} images are missing or damaged; all else is in the backup", file=sys.stderr)
+        say("\n".join(report.wrong[:20]), file=sys.stderr)
+        say(f"error: {len(report.wrong)} images are missing or damaged; all else is in the backup", file=sys.stderr)
         return 2
     return 0

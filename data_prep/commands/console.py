@@ -8,6 +8,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.terminal import say
+
 if TYPE_CHECKING:
     from data_prep.export import Manifest
 
@@ -53,12 +55,17 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
-def add_base_url_argument(parser: argparse.ArgumentParser) -> None:
-    """`--base-url`."""
+def add_address_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--base-url` and `--allow-http`."""
     parser.add_argument(
         "--base-url",
         metavar="URL",
         help="send every request to this endpoint instead of the configured ones, e.g. to that of `emo prep simulate`",
+    )
+    parser.add_argument(
+        "--allow-http",
+        action="store_true",
+        help="send keys and images unencrypted to endpoints with http:// that are not this machine, as their key `allow_http` does",
     )
 
 
@@ -103,14 +110,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 def print_manifest(out: str, manifest: Manifest) -> None:
     """Shards and images by split, and what was left out."""
     counts = ", ".join(f"{split} {n}" for split, n in manifest["counts"].items())
-    print(f"{out}: {len(manifest['shards'])} shards ({counts})")
+    say(f"{out}: {len(manifest['shards'])} shards ({counts})")
     shares = manifest["created_from"].get("splits")
     if isinstance(shares, dict) and (
         empty := [split for split, share in shares.items() if share > 0 and split not in manifest["counts"]]
     ):
-        print(
+        say(
             f"no image in {' and '.join(empty)}: sources name their own splits, and few images do not fill a small share "
             "(key `splits` of --config)"
         )
     if manifest["excluded"]:
-        print("left out: " + ", ".join(f"{state} {n}" for state, n in manifest["excluded"].items()))
+        say("left out: " + ", ".join(f"{state} {n}" for state, n in manifest["excluded"].items()))

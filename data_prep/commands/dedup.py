@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.commands.console import add_engine_arguments, add_store_argument, new_parser
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from data_prep.dedup.run import DedupReport
 
+_CHAINS, _MEMBERS = 10, 12
+"""Chains that are printed, the largest first, and items of each."""
 _SUSPICIOUS = 0.01
 """Share of all items from which on one group is too large to be true."""
 
@@ -22,7 +25,8 @@ def main(argv: list[str]) -> int:
         "dedup",
         "Find images that show the same, and keep one of each; the others are neither annotated nor exported. All pairs are compared: by "
         "their bytes, by a perceptual hash, by their pixels where one may be a crop of the other, and by embeddings where --model is "
-        "given. Images that are merely similar are kept, but in one split.\n\n"
+        "given. Images that are merely similar are kept, but in one split. Where look-alikes make a chain, those far from the one that is "
+        "kept are kept, too, and every chain is shown.\n\n"
         "Nothing is deleted: a run with other settings replaces the result of an earlier one.",
         "emo prep dedup store --priority emoset,artemis,urls",
     )
@@ -36,6 +40,13 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--near", type=int, metavar="BITS", help="they stay in one split if at most so many differ (default: threshold + 4)"
+    )
+    parser.add_argument(
+        "--chain",
+        type=int,
+        metavar="BITS",
+        help="an image that is like the one that is kept only through others between them is left out if at most so many bits differ, and "
+        "kept otherwise; 64: all that hang together are one (default: threshold + 4)",
     )
     parser.add_argument("--no-crops", action="store_true", help="do not look for images that show a part of another")
     parser.add_argument(
@@ -71,7 +82,6 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs; it names every item that is left out")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
-    import json
 
     from data_prep.dedup.run import DedupSettings, dedup
     from data_prep.engine import chosen_engine
@@ -80,6 +90,7 @@ def main(argv: list[str]) -> int:
     settings = DedupSettings(
         threshold=args.threshold,
         near=args.threshold + 4 if args.near is None else args.near,
+        chain=args.threshold + 4 if args.chain is None else args.chain,
         crops=not args.no_crops,
         correlation=args.correlation,
         near_correlation=args.correlation - 0.08 if args.near_correlation is None else args.near_correlation,
@@ -102,7 +113,7 @@ def main(argv: list[str]) -> int:
 
         report = dedup(store, settings, embedder, on_progress, engine)
     if args.json:
-        print(json.dumps(_as_json(report)))
+        say_json(_as_json(report))
     else:
         _print_report(report)
     return 0
@@ -110,6 +121,15 @@ def main(argv: list[str]) -> int:
 
 class DroppedJSON(TypedDict):
     """An item that is left out."""
+
+    item: str
+    kept: str
+    how: str
+    distance: float
+
+
+class MemberJSON(TypedDict):
+    """An item of a chain; `how` is `kept`, `split off` (kept, too), or why it is left out for `kept`."""
 
     item: str
     kept: str
@@ -128,12 +148,14 @@ class DedupJSON(TypedDict):
     embedded: int
     kept: int
     left_out: dict[str, int]
+    split_off: int
     groups: int
     largest_group: int
     near_groups: int
     largest_near_group: int
     groups_split_by_source: int
     duplicates: list[DroppedJSON]
+    chains: list[list[MemberJSON]]
 
 
 def _as_json(report: DedupReport) -> DedupJSON:
@@ -147,31 +169,65 @@ def _as_json(report: DedupReport) -> DedupJSON:
         "embedded": report.embedded,
         "kept": report.items - len(decision.dropped),
         "left_out": dict(sorted(report.how().items())),
+        "split_off": sum(len(chain.split_off) for chain in decision.chains),
         "groups": decision.sizes.total(),
         "largest_group": max(decision.sizes, default=0),
         "near_groups": decision.near_sizes.total(),
         "largest_near_group": max(decision.near_sizes, default=0),
         "groups_split_by_source": report.split_by_source,
         "duplicates": [{"item": d.item_id, "kept": d.kept_id, "how": d.how, "distance": d.distance} for d in decision.dropped],
+        "chains": [
+            [
+                {
+                    "item": member.item_id,
+                    "kept": member.kept_id,
+                    "how": member.how or ("split off" if number else "kept"),
+                    "distance": member.distance,
+                }
+                for number, member in enumerate(chain.members)
+            ]
+            for chain in decision.chains
+        ],
     }
 
 
 def _print_report(report: DedupReport) -> None:
     said = _as_json(report)
-    print(
+    say(
         f"{said['items']} items, {said['images']} different images; {said['hashed']} hashed now, {said['plain']} of one plain colour"
     )
     if said["registered"]:
-        print(f"{said['registered']} pairs looked at closely, pixel by pixel")
+        say(f"{said['registered']} pairs looked at closely, pixel by pixel")
     if said["embedded"]:
-        print(f"{said['embedded']} embedded now")
+        say(f"{said['embedded']} embedded now")
     how = ", ".join(f"{name} {n}" for name, n in said["left_out"].items())
-    print(f"kept {said['kept']}, left out {len(said['duplicates'])}" + (f" ({how})" if how else ""))
-    print(f"groups of duplicates {said['groups']}, the largest of {said['largest_group']} items")
-    print(f"groups that stay in one split {said['near_groups']}, the largest of {said['largest_near_group']} items")
-    if said["left_out"].get("chain"):
-        print("chain: like the one that is kept only through other images; look at them with --json")
+    say(f"kept {said['kept']}, left out {len(said['duplicates'])}" + (f" ({how})" if how else ""))
+    say(f"groups of duplicates {said['groups']}, the largest of {said['largest_group']} items")
+    say(f"groups that stay in one split {said['near_groups']}, the largest of {said['largest_near_group']} items")
+    _print_chains(said)
     if said["groups_split_by_source"]:
-        print(f"in {said['groups_split_by_source']} of them the sources name different splits")
+        say(f"in {said['groups_split_by_source']} of them the sources name different splits")
     if said["largest_near_group"] > max(10, _SUSPICIOUS * said["items"]):
-        print("such a large group is rarely true: lower --threshold or --near, and run this again")
+        say("such a large group is rarely true: lower --threshold or --near, and run this again")
+
+
+def _print_chains(said: DedupJSON) -> None:
+    """Groups that hang together through images between them: who is kept, and how far the others are from it."""
+    chains = sorted(said["chains"], key=len, reverse=True)
+    if not chains:
+        return
+    say(
+        f"chains {len(chains)}: groups in which not all are like the one that is kept; {said['left_out'].get('chain', 0)} near it are left "
+        f"out, {said['split_off']} too far from it are split off and kept (--chain)"
+    )
+    for chain in chains[:_CHAINS]:
+        for member in chain[:_MEMBERS]:
+            what = {"kept": "kept", "split off": f"split off, {member['distance']:g} bits from the first"}.get(
+                member["how"], f"  left out for {member['kept']}: {member['how']} {member['distance']:g}"
+            )
+            say(f"  {member['item']}  {what}")
+        if len(chain) > _MEMBERS:
+            say(f"  and {len(chain) - _MEMBERS} more of this chain")
+        say("  --")
+    if len(chains) > _CHAINS:
+        say(f"  and {len(chains) - _CHAINS} more chains; --json has them all")

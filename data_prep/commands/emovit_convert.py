@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import new_parser
+from emo_lightning.core.terminal import say
 
 
 def main(argv: list[str]) -> int:
@@ -29,6 +30,6 @@ def main(argv: list[str]) -> int:
 
     report = convert(args.checkpoint, args.base, args.out, dtype=args.dtype)
     base = ", ".join(part.rstrip(".") for part in report["from_base"]) or "nothing"
-    print(f"{args.out}: {report['keys']} weights of the checkpoint landed; from the base: {base}")
-    print(f"use it: annotators: - {{name: emovit, role: emotion, backend: local, path: {args.out}, weight: 0.4}}")
+    say(f"{args.out}: {report['keys']} weights of the checkpoint landed; from the base: {base}")
+    say(f"use it: annotators: - {{name: emovit, role: emotion, backend: local, path: {args.out}, weight: 0.4}}")
     return 0

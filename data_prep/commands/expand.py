@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_resend_argument,
@@ -19,6 +19,7 @@ from data_prep.provider.budget import NANO
 from data_prep.settings import CONFIGS, ConfigError
 from emo_lightning.core.errors import add_debug_option
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from data_prep.expand.config import ExpandConfig
@@ -50,6 +51,8 @@ def main(argv: list[str]) -> int:
     config = ExpandConfig.load(args.config)
     if args.base_url is not None:
         config = config.at(args.base_url)
+    if args.allow_http:
+        config = config.allowing_http()
     limit = _limit(args.budget)
     return _queries(args, config, limit) if args.what == "queries" else _images(args, config, limit)
 
@@ -78,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         add_store_argument(command)
         add_config_argument(command, CONFIGS / "expand.yaml", "YAML of the expansion")
         command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of what is drawn (default: 0)")
-        add_base_url_argument(command)
+        add_address_arguments(command)
         add_budget_argument(command)
         add_resend_argument(command)
     queries.add_argument("--out", required=True, metavar="FILE", help="file to write, JSON lines")
@@ -119,7 +122,7 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
     with Store(args.store, write=not args.dry_run, create=False) as store:
         plan = make_plan(store.ledger, config, args.count, args.seed)
         _print_plan(plan, price.per_image, store.ledger.total_cost(), by_tokens=price.by_tokens)
-        print(price_source(config.prices))
+        say(price_source(config.prices))
         if not plan.rows:
             msg = (
                 f"{args.store}: no composition can be made; its valid records hold too few triplets with an emotion "
@@ -158,19 +161,19 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
 def _print_plan(plan: Plan, per_image: int, paid: int, *, by_tokens: bool) -> None:
     from data_prep.expand.plan import plan_table
 
-    print(f"{'emotion':12} {'valid':>7} {'made':>7} {'to make':>8} {'share':>8} {'after*':>8}")
+    say(f"{'emotion':12} {'valid':>7} {'made':>7} {'to make':>8} {'share':>8} {'after*':>8}")
     for emotion, valid, made, new, before, after in plan_table(plan):
-        print(f"{emotion:12} {valid:7} {made:7} {new:8} {before:7.1f}% {after:7.1f}%")
+        say(f"{emotion:12} {valid:7} {made:7} {new:8} {before:7.1f}% {after:7.1f}%")
     todo = [row for row in plan.rows if row.state is None]
-    print("* if every image is found valid and evokes what was intended; the label comes from the annotators")
+    say("* if every image is found valid and evokes what was intended; the label comes from the annotators")
     finished = len(plan.rows) - len(todo)
-    print(f"{len(todo)} images to make ({plan.new} newly planned, {finished} of {len(plan.rows)} finished before)")
+    say(f"{len(todo)} images to make ({plan.new} newly planned, {finished} of {len(plan.rows)} finished before)")
     if len(plan.rows) < plan.wanted:
-        print(f"{plan.wanted - len(plan.rows)} fewer than wanted: the triplets give no more new compositions")
+        say(f"{plan.wanted - len(plan.rows)} fewer than wanted: the triplets give no more new compositions")
     bound = "at most " if by_tokens else ""
-    print(f"cost {bound}${len(todo) * per_image / NANO:.6f}; spent on this store so far ${paid / NANO:.6f}")
+    say(f"cost {bound}${len(todo) * per_image / NANO:.6f}; spent on this store so far ${paid / NANO:.6f}")
     for row in todo[:_SHOWN]:
-        print(f"  {_shown(row)}")
+        say(f"  {_shown(row)}")
 
 
 def _shown(row: Planned) -> str:
@@ -182,23 +185,23 @@ def _shown(row: Planned) -> str:
 def _print_images(report: GenerationReport, total: int, limit: int | None) -> None:
     tally = report.tally
     done = ", ".join(f"{state} {n}" for state, n in sorted(report.done.items())) or "none"
-    print(f"of this run: {done}; requests {tally.requests}, answered from the ledger {tally.cached}")
+    say(f"of this run: {done}; requests {tally.requests}, answered from the ledger {tally.cached}")
     if tally.statuses:
-        print("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
+        say("HTTP: " + ", ".join(f"{n} × {status}" for status, n in sorted(tally.statuses.items())))
     if report.open:
-        print("left for another run: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.open.items())))
+        say("left for another run: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.open.items())))
     if report.recovered or report.open.get("unknown"):
-        print(
+        say(
             f"calls of unknown outcome: {report.recovered} left by an earlier run, {tally.unknown} of this one; "
             "--resend-unknown sends them again (they may be paid twice)"
         )
-    print(f"cost of this run ${tally.cost_nano / NANO:.6f}, of the store ${total / NANO:.6f}, {report.seconds:.1f} s")
+    say(f"cost of this run ${tally.cost_nano / NANO:.6f}, of the store ${total / NANO:.6f}, {report.seconds:.1f} s")
     if report.by_budget and limit is not None:
-        print(f"stopped before the budget of ${limit / NANO:.6f} was passed")
+        say(f"stopped before the budget of ${limit / NANO:.6f} was passed")
     elif report.stopped:
-        print("stopped; run the same command again to go on")
+        say("stopped; run the same command again to go on")
     if report.done.get("imported"):
-        print("the images carry no label yet: `emo prep annotate` gives them one")
+        say("the images carry no label yet: `emo prep annotate` gives them one")
 
 
 def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -> int:
@@ -240,9 +243,9 @@ def _queries(args: argparse.Namespace, config: ExpandConfig, limit: int | None) 
                 )
             await caller.close()
             tally = caller.tally
-            print(f"requests {tally.requests}, answered from the ledger {tally.cached}, cost ${tally.cost_nano / NANO:.6f}")
+            say(f"requests {tally.requests}, answered from the ledger {tally.cached}, cost ${tally.cost_nano / NANO:.6f}")
             for how in sorted(tally.adapted):
-                print(how)
+                say(how)
             return report, tally.unknown
 
         store.ledger.recover()
@@ -254,17 +257,17 @@ def _finish_queries(out: str, report: QueryReport, chosen: int, wanted: int) -> 
     from data_prep.expand.queries import write_queries
 
     write_queries(out, report.queries)
-    print(f"{out}: {len(report.queries)} queries")
+    say(f"{out}: {len(report.queries)} queries")
     if chosen < wanted:
-        print(f"{wanted - chosen} fewer than wanted: the store has no more triplets")
+        say(f"{wanted - chosen} fewer than wanted: the store has no more triplets")
     if report.repeated:
-        print(f"{report.repeated} triplets gave a query that another one gave already")
+        say(f"{report.repeated} triplets gave a query that another one gave already")
     if report.failed:
-        print("without a query: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.failed.items())))
+        say("without a query: " + ", ".join(f"{kind} {n}" for kind, n in sorted(report.failed.items())))
     for query in report.queries[:_SHOWN]:
-        print(f"  {query.text}")
+        say(f"  {query.text}")
     if report.by_budget:
-        print("stopped before the budget was passed")
+        say("stopped before the budget was passed")
     elif report.stopped:
-        print("stopped; run the same command again to go on")
+        say("stopped; run the same command again to go on")
     return 130 if report.stopped and not report.by_budget else 0

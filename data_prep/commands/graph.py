@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import new_parser
+from emo_lightning.core.terminal import say
 
 
 def main(argv: list[str]) -> int:
@@ -30,9 +31,7 @@ def main(argv: list[str]) -> int:
     graph.write_parquet(out)
     graph.write_graphml(out / GRAPHML)
     kinds = ", ".join(f"{len(graph.words(kind))} × {kind}" for kind in KINDS)
-    print(
-        f"{out}: {len(graph.nodes)} nodes ({kinds}), {len(graph.edges)} edges, {len(graph.combinations)} triplets with emotion"
-    )
+    say(f"{out}: {len(graph.nodes)} nodes ({kinds}), {len(graph.edges)} edges, {len(graph.combinations)} triplets with emotion")
     if graph.skipped:
-        print(f"records without a whole triplet: {graph.skipped}")
+        say(f"records without a whole triplet: {graph.skipped}")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_prep.commands.console import add_config_argument, add_engine_arguments, add_store_argument, new_parser
 from data_prep.settings import CONFIGS
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say
 
 
 def main(argv: list[str]) -> int:
@@ -36,5 +37,5 @@ def main(argv: list[str]) -> int:
     with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:
         task = progress.add_task("ground", total=store.ledger.outcome_counts().get("valid", 0))
         counts = ground(store, config, lambda: progress.update(task, advance=1), engine)
-    print("grounding: " + (", ".join(f"{name} {n}" for name, n in sorted(counts.items())) or "nothing to do"))
+    say("grounding: " + (", ".join(f"{name} {n}" for name, n in sorted(counts.items())) or "nothing to do"))
     return 0

@@ -13,6 +13,7 @@ from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
 from data_prep.sources.base import Repeat
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say
 
 _NAMES = ("folder", "world", *SOURCES[1:])
 """Sources by name: those of `data_prep.sources`, and the demo's world."""
@@ -61,29 +62,29 @@ def main(argv: list[str]) -> int:
         if isinstance(source, UrlSource):
             report.known += source.skipped
     for refusal in report.refusals:
-        print(f"refused {refusal}", file=sys.stderr)
+        say(f"refused {refusal}", file=sys.stderr)
     if report.refused > len(report.refusals):
-        print(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
+        say(f"… and {report.refused - len(report.refusals)} more refused", file=sys.stderr)
     for passed in report.passed_over_first:
-        print(f"passed over {passed}", file=sys.stderr)
+        say(f"passed over {passed}", file=sys.stderr)
     if (named := sum(report.passed_over.values())) > len(report.passed_over_first):
-        print(f"… {named} files passed over in all; --refusals FILE names every one", file=sys.stderr)
+        say(f"… {named} files passed over in all; --refusals FILE names every one", file=sys.stderr)
     if not report.read and not report.known:
         msg = f"{args.path}: there is nothing of the source {args.source} in it"
         raise SourceError(msg)
-    print(f"added {report.added}, known already {report.known}, changed since and left as they were {report.changed}")
-    print(
+    say(f"added {report.added}, known already {report.known}, changed since and left as they were {report.changed}")
+    say(
         f"read {report.read}: mapped to one of the eight {report.labelled}, without a label {report.unlabelled}, "
         f"repeated rows {report.repeated}, refused {report.refused}"
     )
     for reason, count in report.reasons.most_common(_REASONS):
-        print(f"  {count} × {one_line(reason)}")
+        say(f"  {count} × {one_line(reason)}")
     if len(report.reasons) > _REASONS:
-        print(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
+        say(f"  … and {len(report.reasons) - _REASONS} more kinds of reasons")
     if report.passed_over:
-        print(f"passed over {named} files that are none of the source's images")
+        say(f"passed over {named} files that are none of the source's images")
         for reason, count in report.passed_over.most_common(_REASONS):
-            print(f"  {count} × {one_line(reason)}")
+            say(f"  {count} × {one_line(reason)}")
     return 0 if report.added or report.known else 2
 
 

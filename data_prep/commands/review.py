@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import add_store_argument, new_parser
+from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from data_prep.review.log import ReviewLog
@@ -132,32 +133,36 @@ def _serve(session: Session, port: int, what: str) -> int:
     from data_prep.review.server import PageServer
 
     server = PageServer(session, port)
-    print(what)
-    print(f"open {server.url}", flush=True)
-    print("every decision is saved at once; Ctrl-C ends, the same command goes on", flush=True)
+    say(what)
+    say(f"open {server.url}", flush=True)
+    say("every decision is saved at once; Ctrl-C ends, the same command goes on", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        print()
+        say()
     finally:
         server.server_close()
     return 0
 
 
 def _report(args: argparse.Namespace, log: ReviewLog) -> int:
-    import json
-
     if args.study is not None:
         from data_prep.review.study import StudyConfig, table4
 
         config = StudyConfig.load(args.study)
         table = table4(log, config)
-        print(json.dumps(table) if args.json else _table4_text(table))
+        if args.json:
+            say_json(table)
+        else:
+            say(_table4_text(table))
         return 0
     from data_prep.review.agreement import report
 
     found = report(log)
-    print(json.dumps(found) if args.json else _report_text(found))
+    if args.json:
+        say_json(found)
+    else:
+        say(_report_text(found))
     return 0
 
 
@@ -214,9 +219,9 @@ def _export(args: argparse.Namespace, store: Store, log: ReviewLog) -> int:
 
     session = _review_session(args, store, log, args.reviewer or _default_name(args))
     config = write_tasks(session, args.label_studio_export, embed=args.images == "data", with_reviews=args.with_reviews)
-    print(f"{args.label_studio_export}: {len(session.queue)} tasks; labelling config {config}")
+    say(f"{args.label_studio_export}: {len(session.queue)} tasks; labelling config {config}")
     if args.images == "local":
-        print(
+        say(
             "start Label Studio with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT=the store"
         )
     return 0
@@ -226,5 +231,5 @@ def _import(args: argparse.Namespace, log: ReviewLog) -> int:
     from data_prep.review.label_studio_import import read_annotations
 
     counts = read_annotations(log, args.label_studio_import, args.reviewer)
-    print(f"{args.label_studio_import}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    say(f"{args.label_studio_import}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     return 0

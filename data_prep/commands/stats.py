@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import add_json_argument, new_parser
+from emo_lightning.core.terminal import say, say_json
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +22,6 @@ def main(argv: list[str]) -> int:
         "--out", metavar="DIR", help="also write stats.json, stats.md, figure5.png and figure5.pdf into this directory"
     )
     args = parser.parse_args(argv)
-    import json
     from pathlib import Path
 
     from data_prep.export.read import is_store, read_records
@@ -48,5 +48,8 @@ def main(argv: list[str]) -> int:
         draw(figure_rows(stats), out)
         write_json(out / "stats.json", stats)
         write_text(out / "stats.md", text + "\n")
-    print(json.dumps(stats, ensure_ascii=False) if args.json else text)
+    if args.json:
+        say_json(stats)
+    else:
+        say(text)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import add_json_argument, add_store_argument, new_parser
+from emo_lightning.core.terminal import say, say_json
 
 
 def main(argv: list[str]) -> int:
@@ -32,34 +33,28 @@ def main(argv: list[str]) -> int:
         batches, lost_batches = ledger.read(query), ledger.read(lost)
     ledger.close()
     if args.json:
-        import json
-
         keys = ("annotator", "state", "calls", "nano_dollars", "without_usage")
         open_keys = ("calls", "at_most_nano_dollars", "without_bound")
-        print(
-            json.dumps(
-                {
-                    "outcomes": outcomes,
-                    "calls": [dict(zip(keys, row, strict=True)) for row in calls],
-                    "nano_dollars": cost,
-                    "open": {state: dict(zip(open_keys, row, strict=True)) for state, row in waiting.items()},
-                    "batches": [dict(zip(("endpoint", "status", "requests", "id"), row, strict=True)) for row in batches],
-                    "lost_batches": [
-                        dict(zip(("endpoint", "requests", "id", "why"), row, strict=True)) for row in lost_batches
-                    ],
-                }
-            )
+        say_json(
+            {
+                "outcomes": outcomes,
+                "calls": [dict(zip(keys, row, strict=True)) for row in calls],
+                "nano_dollars": cost,
+                "open": {state: dict(zip(open_keys, row, strict=True)) for state, row in waiting.items()},
+                "batches": [dict(zip(("endpoint", "status", "requests", "id"), row, strict=True)) for row in batches],
+                "lost_batches": [dict(zip(("endpoint", "requests", "id", "why"), row, strict=True)) for row in lost_batches],
+            }
         )
         return 0
-    print("images: " + ", ".join(f"{state} {n}" for state, n in outcomes.items()))
+    say("images: " + ", ".join(f"{state} {n}" for state, n in outcomes.items()))
     for annotator, state, count, nano, without in calls:
         note = f"  ({without} replies named no usage: counted at the most that they can cost)" if without else ""
-        print(f"  {annotator:12} {state:9} {count:8}  ${nano / NANO:.6f}{note}")
+        say(f"  {annotator:12} {state:9} {count:8}  ${nano / NANO:.6f}{note}")
     for endpoint, status, requests, name in batches:
-        print(f"  batch of {endpoint}: {requests} requests, {status or 'not sent yet'} ({name or 'no id yet'})")
+        say(f"  batch of {endpoint}: {requests} requests, {status or 'not sent yet'} ({name or 'no id yet'})")
     for endpoint, requests, name, why in lost_batches:
-        print(f"  batch of {endpoint}: {requests} requests, {name or 'no id'}: {why}")
-    print(f"cost ${cost / NANO:.6f}")
+        say(f"  batch of {endpoint}: {requests} requests, {name or 'no id'}: {why}")
+    say(f"cost ${cost / NANO:.6f}")
     meaning = {
         "unknown": "of unknown outcome",
         "batched": "in batches",
@@ -67,5 +62,5 @@ def main(argv: list[str]) -> int:
     }
     for state, (count, upper, unbounded) in waiting.items():
         note = f" ({unbounded} of them without a limit)" if unbounded else ""
-        print(f"beside it, calls {meaning[state]}: {count}, at most ${upper / NANO:.6f}{note}")
+        say(f"beside it, calls {meaning[state]}: {count}, at most ${upper / NANO:.6f}{note}")
     return 0

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from data_prep.commands.annotate import BUDGET_REACHED
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_json_argument,
     add_store_argument,
     new_parser,
 )
+from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
     )
     add_store_argument(parser)
     add_config_argument(parser, CONFIGS / "default.yaml", "YAML of the pass that annotated the store")
-    add_base_url_argument(parser)
+    add_address_arguments(parser)
     parser.add_argument(
         "--samples", type=int, default=200, metavar="N", help="number of images, chosen by the seed; 0 takes all (default: 200)"
     )
@@ -72,6 +73,8 @@ def main(argv: list[str]) -> int:
     config = DemoConfig.load(args.config)
     if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
+    if args.allow_http:
+        config = config.allowing_http()
     limit = budget_nano(args.budget) if args.budget is not None else None
     with Store(args.store, write=True, create=False) as store:
         references = _references(args.reference, store, config)
@@ -81,10 +84,12 @@ def main(argv: list[str]) -> int:
         out = Path(args.out)
         write_text(out / "table3.json", json.dumps(found, indent=1) + "\n")
         write_text(out / "table3.md", text + "\n")
-    print(json.dumps(found) if args.json else text)
-    if not args.json:
+    if args.json:
+        say_json(found)
+    else:
+        say(text)
         cost = f"${found['nano_dollars'] / NANO:.6f}"
-        print(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
+        say(f"requests {found['requests']}, answered from the ledger {found['cached']}, cost of this run {cost}")
     if found["unanswered"].get("budget"):
         return BUDGET_REACHED
     return 130 if found["unanswered"].get("stopped") else 0

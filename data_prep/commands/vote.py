@@ -5,6 +5,7 @@ from __future__ import annotations
 from data_prep.commands.console import add_config_argument, add_engine_arguments, add_store_argument, new_parser
 from data_prep.settings import CONFIGS
 from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say
 
 
 def main(argv: list[str]) -> int:
@@ -32,5 +33,5 @@ def main(argv: list[str]) -> int:
     with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:
         task = progress.add_task("vote", total=None)
         counts = run_local_votes(store, config, lambda n: progress.update(task, advance=n), engine)
-    print("votes: " + ", ".join(f"{voter.name} {counts[voter.name]} new" for voter in config.local))
+    say("votes: " + ", ".join(f"{voter.name} {counts[voter.name]} new" for voter in config.local))
     return 0

@@ -15,7 +15,7 @@ from data_prep.dedup.phash import MIRROR, wholes
 
 How = Literal["sha256", "phash", "pixels", "embedding", "chain"]
 """What an item that is left out has in common with the one that is kept: its bytes; a hash within the threshold; pixels, one of the two
-showing a part of the other; an embedding; or only the group, through images between them."""
+showing a part of the other; an embedding; or only the group, through images between them, and a hash within `Thresholds.chain`."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,32 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Member:
+    """An item of a chain."""
+
+    item_id: str
+    kept_id: str
+    """Itself, where it is kept."""
+    how: How | None
+    """None: it is kept."""
+    distance: float
+    """To the one that is kept instead, see `Dropped`; of an item that is kept: bits to the foremost of the chain."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A group of which not all are like the one that is kept: they hang together through images between them."""
+
+    members: tuple[Member, ...]
+    """Foremost first, each item that is kept before those that are left out for it."""
+
+    @property
+    def split_off(self) -> tuple[Member, ...]:
+        """Items that are kept beside the foremost, being too far from it."""
+        return tuple(member for member in self.members[1:] if member.how is None)
+
+
+@dataclass(frozen=True)
 class Decision:
     """What dedup found."""
 
@@ -54,6 +80,8 @@ class Decision:
     """Groups of duplicates by their number of items."""
     near_sizes: Counter[int] = field(default_factory=Counter)
     """Groups that stay in one split, of at least two items of different images."""
+    chains: list[Chain] = field(default_factory=list)
+    """By the id of their foremost item."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +105,18 @@ class Thresholds:
     bits: tuple[int, int]
     correlation: tuple[float, float]
     cosine: tuple[float, float]
+    chain: int = 10
+    """Bits up to which an item is left out that is like the one that is kept only through other images; a farther one is kept."""
 
 
 def decide(items: Sequence[Candidate], likeness: Likeness, thresholds: Thresholds, priority: Sequence[str]) -> Decision:
     """Groups by union-find; in each the item of the foremost source is kept, then the largest, then the first by id.
 
+    A chain of look-alikes may lead far from the one that is kept: of the items that are too far from it the foremost is kept, too, and so
+    on. So every item that is left out is near the one that is kept instead, whatever the order of items and images.
+
     Args:
-        items: all, by id.
+        items: all, in any order.
         likeness: of their images.
         thresholds: bits, correlations and cosines.
         priority: sources, foremost first; those that are not named come after them, all alike.
@@ -97,13 +130,69 @@ def decide(items: Sequence[Candidate], likeness: Likeness, thresholds: Threshold
     fitted = {(i, j): d for i, j, d in zip(*likeness.pixel_edges, strict=True)}
     dropped: list[Dropped] = []
     sizes: Counter[int] = Counter()
+    chains: list[Chain] = []
     for members in of_group.values():
-        kept = min(members, key=lambda item: (rank.get(item.source, len(rank)), -item.pixels, item.id))
-        if len(members) > 1:
-            sizes[len(members)] += 1
-            dropped += [_dropped(item, kept, likeness, thresholds, fitted) for item in members if item is not kept]
+        if len(members) == 1:
+            continue
+        ordered = sorted(members, key=lambda item: (rank.get(item.source, len(rank)), -item.pixels, item.id))
+        stars = _stars(ordered, likeness, thresholds, fitted)
+        sizes.update(1 + len(star.dropped) for star in stars if star.dropped)
+        dropped += [one for star in stars for one in star.dropped]
+        if len(stars) > 1 or any(one.how == "chain" for one in stars[0].dropped):
+            chains.append(_chain(stars))
     groups, near_sizes = _near_groups(items, images, _edges(likeness, thresholds, 1))
-    return Decision(sorted(dropped, key=lambda d: d.item_id), groups, sizes, near_sizes)
+    chains.sort(key=lambda chain: chain.members[0].item_id)
+    return Decision(sorted(dropped, key=lambda d: d.item_id), groups, sizes, near_sizes, chains)
+
+
+@dataclass(frozen=True)
+class _Star:
+    """An item that is kept, and those that are left out for it."""
+
+    kept: Candidate
+    bits: float
+    """To the foremost of the group."""
+    dropped: list[Dropped]
+
+
+def _stars(
+    ordered: Sequence[Candidate], likeness: Likeness, thresholds: Thresholds, fitted: dict[tuple[int, int], float]
+) -> list[_Star]:
+    """The foremost item with all that are near it; of the rest the foremost, and so on."""
+    views = _Views([likeness.prints[item.image] for item in ordered])
+    to_first = views.bits(0)
+    stars, rest = [], list(range(len(ordered)))
+    while rest:
+        kept, *others = rest
+        bits = views.bits(kept)
+        found = {i: _dropped(ordered[i], ordered[kept], int(bits[i]), likeness, thresholds, fitted) for i in others}
+        stars.append(_Star(ordered[kept], float(to_first[kept]), [one for one in found.values() if one is not None]))
+        rest = [i for i, one in found.items() if one is None]
+    return stars
+
+
+def _chain(stars: Sequence[_Star]) -> Chain:
+    members: list[Member] = []
+    for number, star in enumerate(stars):
+        members.append(Member(star.kept.id, star.kept.id, None, star.bits if number else 0.0))
+        members += [Member(one.item_id, one.kept_id, one.how, one.distance) for one in star.dropped]
+    return Chain(tuple(members))
+
+
+class _Views:
+    """Hashes of the images of a group as wholes, to measure all of them from one at once."""
+
+    def __init__(self, prints: Sequence[Hashes]) -> None:
+        self._shown = np.array([len(hashes) > 0 for hashes in prints])
+        # With its border and without: one or two of each.
+        views = [wholes(hashes) if len(hashes) else np.zeros(1, np.uint64) for hashes in prints]
+        self._of = np.stack([np.stack([view[0], view[-1]]) for view in views])
+
+    def bits(self, of: int) -> NDArray[np.int64]:
+        """(images,) to all of them from the image with this number; 64 where one shows nothing (see `between`)."""
+        near = hash_distance(self._of[of][:, None, None], self._of[None], MIRROR).min(axis=(0, 2))
+        found: NDArray[np.int64] = np.where(self._shown & self._shown[of], near, 64).astype(np.int64)
+        return found
 
 
 def _edges(likeness: Likeness, thresholds: Thresholds, which: Literal[0, 1]) -> list[Edges]:
@@ -119,11 +208,16 @@ def _edges(likeness: Likeness, thresholds: Thresholds, which: Literal[0, 1]) -> 
 
 
 def _dropped(
-    item: Candidate, kept: Candidate, likeness: Likeness, thresholds: Thresholds, fitted: dict[tuple[int, int], float]
-) -> Dropped:
+    item: Candidate,
+    kept: Candidate,
+    bits: int,
+    likeness: Likeness,
+    thresholds: Thresholds,
+    fitted: dict[tuple[int, int], float],
+) -> Dropped | None:
+    """How an item is near one that is kept, `bits` apart; None where it is not."""
     if item.image == kept.image:
         return Dropped(item.id, kept.id, "sha256", 0.0)
-    bits = between(likeness.prints[item.image], likeness.prints[kept.image])
     if bits <= thresholds.bits[0]:
         return Dropped(item.id, kept.id, "phash", float(bits))
     left = fitted.get((min(item.image, kept.image), max(item.image, kept.image)), 2.0)
@@ -133,7 +227,7 @@ def _dropped(
         a, b = (likeness.vectors[i].astype(np.float32) for i in (item.image, kept.image))
         if (distance := float(1 - a @ b)) <= 1 - thresholds.cosine[0]:
             return Dropped(item.id, kept.id, "embedding", max(0.0, round(distance, 6)))
-    return Dropped(item.id, kept.id, "chain", float(bits))
+    return Dropped(item.id, kept.id, "chain", float(bits)) if bits <= thresholds.chain else None
 
 
 def between(first: Hashes, second: Hashes) -> int:

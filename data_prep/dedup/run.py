@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +50,10 @@ class DedupSettings:
     """Bits of 64 up to which two images are duplicates."""
     near: int = 10
     """Bits up to which two images have to stay in one split."""
+    chain: int = 10
+    """Bits up to which an image is left out that is like the one that is kept only through others between them; farther ones are kept.
+    By chance two different images are that near once in fifty million pairs; over a chain, 11 to 30 bits show other things: the next
+    frame, the same wall. 64: everything that hangs together is one."""
     crops: bool = True
     """Find images of which one shows a part of the other."""
     correlation: float = 0.88
@@ -66,6 +70,9 @@ class DedupSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= self.near <= 20:
             msg = f"threshold {self.threshold}, near {self.near}: expected 0 ≤ threshold ≤ near ≤ 20 (bits of 64)"
+            raise DedupError(msg)
+        if not self.threshold <= self.chain <= 64:
+            msg = f"threshold {self.threshold}, chain {self.chain}: expected threshold ≤ chain ≤ 64 (bits of 64)"
             raise DedupError(msg)
         if not 0 < self.near_correlation <= self.correlation <= 1:
             msg = (
@@ -151,8 +158,15 @@ def dedup(
         (settings.threshold, settings.near),
         (settings.correlation, settings.near_correlation),
         (settings.cosine, settings.near_cosine),
+        settings.chain,
     )
     decision = decide(items, likeness, thresholds, settings.priority)
+    if len(more := _split_candidates(decision, items, found, pixel_edges)):
+        # A crop of the one that is kept may hang together with it through hashes: its pixels have not been asked.
+        closer = _registered(store, files, prints, more, on_progress, engine)
+        first, second, left = (np.concatenate(pair) for pair in zip(pixel_edges, closer, strict=True))
+        pixel_edges = (first, second, left)
+        decision = decide(items, replace(likeness, pixel_edges=pixel_edges), thresholds, settings.priority)
     _write(store, items, decision)
     splits = {row[0]: row[6] for row in rows}
     return DedupReport(
@@ -201,6 +215,19 @@ def _undecided_pairs(found: Found, images: int, threshold: int) -> Indices:
     pairs = found.candidates
     left: Indices = pairs[same[pairs[:, 0]] != same[pairs[:, 1]]]
     return left
+
+
+def _split_candidates(decision: Decision, items: Sequence[Candidate], found: Found, registered: Edges) -> Indices:
+    """(pairs, 2) images split off and the foremost of their chain, of which one may show a part of the other, not registered yet."""
+    image = {item.id: item.image for item in items}
+    pairs = {
+        (min(a, b), max(a, b))
+        for chain in decision.chains
+        for a, b in ((image[member.item_id], image[chain.members[0].item_id]) for member in chain.split_off)
+    }
+    candidates = set(map(tuple, found.candidates.tolist())) if pairs else set()
+    done = set(zip(registered[0].tolist(), registered[1].tolist(), strict=True))
+    return np.array(sorted((pairs & candidates) - done), np.int64).reshape(-1, 2)
 
 
 def _registered(

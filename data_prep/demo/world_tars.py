@@ -14,6 +14,7 @@ from data_prep.export import Manifest, write_shards
 from data_prep.sources.base import SourceError
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record, describe
+from emo_lightning.core.terminal import say
 
 WorldLabels = Literal["truth", "neutral"]
 
@@ -81,4 +82,4 @@ def world_tars_stage(
     except ValidationError as error:
         raise InputError(describe(error)) from None
     manifest = write_world_tars(out, world, {split: count}, labels)
-    print(f"{count} images of split {split} in style {style}: {len(manifest['shards'])} tars in {out}")
+    say(f"{count} images of split {split} in style {style}: {len(manifest['shards'])} tars in {out}")

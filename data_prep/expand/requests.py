@@ -16,8 +16,8 @@ from data_prep.provider.base import Provider, Question, Turn
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import StopSignal
+from data_prep.provider.json_bodies import json_objects
 from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.openai_received import json_objects
 from data_prep.provider.prices import Price
 from data_prep.provider.received import Body, Paid, body_text
 from data_prep.provider.reply_schema import Reply

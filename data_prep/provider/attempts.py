@@ -19,7 +19,7 @@ from functools import cached_property
 from data_prep.provider.base import Provider, Question
 from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
-from data_prep.provider.failures import Failure, NotSentError, PassStoppedError, Retry, StopSignal
+from data_prep.provider.failures import CallError, Failure, NotSentError, PassStoppedError, Retry, StopSignal
 from data_prep.provider.outage import Outage, in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import RateLimit, RateObserver, retry_after
@@ -118,7 +118,8 @@ class Attempts:
             tried += not (outage.lasting or result.learnt)
             if tried >= endpoint.max_attempts:
                 break
-            if result.wait is None:
+            if result.wait is None or (tried > 1 and not result.learnt):
+                # A server that says "at once", again and again, must not use up all attempts at once.
                 await self._back_off(tried - 1)
         if not outage.connected:
             msg = f"{endpoint.name}: cannot connect to {endpoint.base_url}: {result.problem}"
@@ -169,16 +170,21 @@ class Attempts:
                     self.stop.by_budget = True
                     self.stop.request()
                 raise PassStoppedError
-            cost: int | None = 0
+            # Whatever ends it: what may have been sent stays held.
+            cost: int | None = None
             try:
                 await limit.pause_over(self.stop.is_requested)
                 if self.stop.is_requested():
                     raise PassStoppedError
                 result, cost = await self._send(request, key, None if bound is None else upper, limit, ticket)
             except NotSentError:
+                cost = 0
                 continue
+            except (PassStoppedError, CallError):
+                cost = 0
+                raise
             finally:
-                self.tally.over_bound += self.budget.settle(model, upper, cost)
+                self.tally.over_bound += self.budget.settle(model, upper, cost, bound)
             return result
 
     async def _send(

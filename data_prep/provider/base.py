@@ -6,7 +6,6 @@ file with a subclass and a line in `registry.PROVIDERS`; `data_prep.provider` sa
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.received import Body
+from data_prep.provider.received import Body, body_text, foreign_json, model_name
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 FATAL = (401, 402, 404)
 """HTTP statuses after which nothing is gained by going on: the key, the account, the address or the model's name is wrong. Not 403: with it
 providers also decline a single image. An endpoint that declines all of them ends the pass as well (`health`)."""
-_NAME = 200
-"""Characters of a model's name that are kept."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +223,7 @@ class Provider(ABC):
 def named_model(raw: bytes, key: str) -> str | None:
     """A key of a JSON body that holds the name of a model; None where there is no such name."""
     try:
-        name = json.loads(raw)[key]
-    except (ValueError, RecursionError, LookupError, TypeError):
+        found = foreign_json(body_text(raw))
+    except ValueError:
         return None
-    return name[:_NAME] if isinstance(name, str) and name.isprintable() and name.strip() else None
+    return model_name(found.get(key)) if isinstance(found, dict) else None

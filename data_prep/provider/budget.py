@@ -102,8 +102,14 @@ class Budget:
         self.paid += change
         self._changed.set()
 
-    def settle(self, model: str, upper: int, cost: int | None) -> bool:
-        """A request has ended: `cost` is what it was paid, None that it is not known (its bound stays held).
+    def settle(self, model: str, upper: int, cost: int | None, bound: int | None = None) -> bool:
+        """A request has ended.
+
+        Args:
+            model: that was asked.
+            upper: nano-dollars that were held for it.
+            cost: what was paid, None where that is not known (what was held stays so).
+            bound: of the request, before it was `scaled`; None: as `upper`.
 
         Returns:
             Whether it cost more than its bound.
@@ -114,7 +120,8 @@ class Budget:
             self.held -= upper
             self.paid += cost
             if over := cost > upper > 0:
-                self._factor[model] = self._factor.get(model, 1.0) * cost / upper
+                # Many that are in flight together may be above: by so much, and not each by so much more than the one before.
+                self._factor[model] = max(self._factor.get(model, 1.0), cost / (bound or upper))
         self._changed.set()
         return over
 

@@ -73,6 +73,9 @@ class Caller:
         self._endpoints = list(endpoints)
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
         self._recounted: set[str] = set()
+        self._recounting = asyncio.Lock()
+        self._unknown: set[str] = set()
+        """Keys of requests of this run whose outcome is not known: what may be sent again is what an earlier run has sent."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -98,8 +101,10 @@ class Caller:
         for attempt in range(1, max_invalid + 2):
             key = await self.key(request)
             raw = await self._paid_once(request, key)
+            raised = request.endpoint.parameters != limits
             if isinstance(raw, Failure):
-                return raw, key
+                # The raised limit may be more than the model takes: the image is not declined, its reply is still cut.
+                return (failure if raised and raw.kind == "refused" else raw), key
             match self.read(request.endpoint, raw):
                 case TransientError(why) | NotFromApi(why):
                     return Failure("gave_up", why), key
@@ -111,7 +116,6 @@ class Caller:
                 return answer, key
             self.tally.invalid += 1
             failure = answer
-            raised = request.endpoint.parameters != limits
             if attempt > max_invalid or (following := self._following(request, attempt, body, failure, raised)) is None:
                 break
             request = following
@@ -170,12 +174,14 @@ class Caller:
             return await asyncio.shield(self._in_flight[key])
         if self.ledger.is_open(key, "batched"):
             return Failure("batched", "travels in a batch that has not ended")
-        if not self._resend_unknown and self.ledger.is_open(key, "unknown"):
+        if key in self._unknown or (not self._resend_unknown and self.ledger.is_open(key, "unknown")):
             return Failure("unknown", "sent before, outcome unknown")
         done: asyncio.Future[bytes | Failure] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = done
         try:
             result = await self.buy(request, key)
+            if isinstance(result, Failure) and result.kind == "unknown":
+                self._unknown.add(key)
             done.set_result(result)
             return result
         except BaseException as error:
@@ -192,11 +198,15 @@ class Caller:
         return self.ledger.cached_reply(key)
 
     async def _put_right(self, request: Request, key: str) -> None:
-        """What an earlier version took for a reply, or for none, and is not what it took it for."""
-        if key not in self._recounted:
-            self._recounted.add(key)
-            provider, price = self.attempts.provider(request.endpoint), self.prices[request.endpoint.model]
-            self.budget.correct(await recount(self.ledger, provider, price, key))
+        """What an earlier version took for a reply, or for none, and is not what it took it for; once for each key.
+
+        Whoever asks the same meanwhile waits: before the row is right, the reply in it is not found, and would be bought again.
+        """
+        async with self._recounting:
+            if key not in self._recounted:
+                provider, price = self.attempts.provider(request.endpoint), self.prices[request.endpoint.model]
+                self.budget.correct(await recount(self.ledger, provider, price, key))
+                self._recounted.add(key)
 
     async def buy(self, request: Request, key: str) -> bytes | Failure:
         """A reply that the ledger does not have."""

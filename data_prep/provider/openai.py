@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -14,10 +13,10 @@ from data_prep.provider.base import BatchApi, Image, Provider, Question, Turn
 from data_prep.provider.openai_batches import OpenAIBatches
 from data_prep.provider.openai_client import batch_client
 from data_prep.provider.openai_parameters import rejected_parameter
-from data_prep.provider.openai_received import read_chat
+from data_prep.provider.openai_received import answered_model, read_chat
 from data_prep.provider.rate import LONGEST
 from data_prep.provider.rate_headers import ReportedBucket
-from data_prep.provider.received import Body
+from data_prep.provider.received import Body, body_text, foreign_json
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
 
 if TYPE_CHECKING:
@@ -63,6 +62,10 @@ class OpenAIProvider(Provider):
     def read(self, raw: bytes) -> Body:
         """See `Provider`."""
         return read_chat(raw)
+
+    def answered_model(self, raw: bytes) -> str | None:
+        """See `Provider`."""
+        return answered_model(raw)
 
     def max_output_tokens(self, parameters: Mapping[str, object]) -> int | None:
         """See `Provider`."""
@@ -160,10 +163,14 @@ def _whole(value: object) -> int:
 
 
 def _code(raw: bytes) -> str | None:
+    """The code of an error; None where there is none. Like all readers of answers it raises nothing, whatever the bytes are."""
     try:
-        return str(json.loads(raw)["error"]["code"])
-    except (ValueError, KeyError, TypeError):
+        found = foreign_json(body_text(raw))
+    except ValueError:
         return None
+    error = found.get("error") if isinstance(found, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else None
 
 
 def _duration(text: str) -> float:

@@ -13,18 +13,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from data_prep.provider.json_bodies import has_broken_event, has_end, has_reply, is_stream, json_objects, unreadable
 from data_prep.provider.received import (
     Body,
     NotFromApi,
+    PaidReply,
     TransientError,
     Unusable,
     Usage,
     body_text,
     count,
     foreign_json,
+    model_name,
     paid,
     shown,
 )
@@ -33,9 +36,8 @@ _LENGTH = ("length", "max_tokens", "max_output_tokens", "max_completion_tokens",
 _FILTER = ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive", "refusal")
 _FAILED = ("error", "network_error", "server_error", "insufficient_system_resource", "abort")
 """Values of `finish_reason`, of all the servers that speak this API."""
-_FIELDS = ("data:", "event:", "id:", "retry:", ":")
-"""With which a line of an event stream begins."""
 _SIGNS = ('"choices"', '"usage"')
+_FILLED = re.compile(r'"choices"\s*:\s*\[\s*\{|"usage"\s*:\s*\{\s*"')
 _REPLY = ("choices", "usage", "candidates", "usageMetadata", "output", "completion")
 """Keys of replies; some are of other APIs, which then were asked, and bill."""
 
@@ -55,6 +57,8 @@ class _Said:
     """What is wrong with the content."""
     reply: bool = False
     """Whether it looks like a reply at all."""
+    in_pieces: bool = False
+    """Whether the text comes as pieces of a stream."""
 
     @property
     def says_something(self) -> bool:
@@ -72,15 +76,45 @@ def read_chat(raw: bytes) -> Body:
     text = body_text(raw)
     objects = json_objects(text)
     if objects is None:
-        return unreadable(text, _SIGNS)
+        return unreadable(text, _SIGNS, _FILLED)
     said = _Said()
     for found in objects:
         _hear(said, found)
     if said.error and not said.billed:
         return TransientError(said.error)
     if not said.reply:
+        if has_reply(text, _FILLED):
+            return Unusable("a reply is in it, in a shape that is not known")
         return NotFromApi(f"no reply: {shown(text)}" if text else "an empty body")
-    return _judged(said)
+    body = _judged(said)
+    if isinstance(body, PaidReply) and (why := _missing(said, text)):
+        return Unusable(why, usage=body.usage)
+    return body
+
+
+def answered_model(raw: bytes) -> str | None:
+    """The model that a reply names as its own, in whatever the object came; it raises nothing."""
+    for found in json_objects(body_text(raw)) or []:
+        if (name := model_name(_unwrapped(found).get("model"))) is not None:
+            return name
+    return None
+
+
+def _missing(said: _Said, text: str) -> str:
+    """What is missing of a reply that came as a stream; empty where nothing is, or it is no stream."""
+    if not said.in_pieces or not is_stream(text):
+        return ""
+    if has_broken_event(text):
+        return "an event of the stream is cut off, or no JSON: a piece of the reply is missing"
+    return "" if said.finish or has_end(text) or _is_json("".join(said.text)) else "the stream ended before the reply did"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        foreign_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def usage_of(usage: object) -> Usage | None:
@@ -118,95 +152,9 @@ def _judged(said: _Said) -> Body:
     return paid(text, usage)
 
 
-def unreadable(text: str, signs: Sequence[str]) -> Body:
-    """What a body is that is neither JSON nor a stream of it.
-
-    Args:
-        text: of the body.
-        signs: what only a reply has in it, also where it begins like an error.
-    """
-    begins = re.match(r'(?:\[\s*)?\{\s*("\w+")?', text) or re.search(r'^data:\s*\{\s*("\w+")?', text, re.MULTILINE)
-    if begins is None:
-        return NotFromApi(f"no JSON: {shown(text)}" if text else "an empty body")
-    if begins[1] == '"error"' and not any(sign in text for sign in signs):
-        return TransientError(shown(text))
-    return Unusable("the reply is cut off, or no JSON")
-
-
-def json_objects(text: str) -> list[dict[str, object]] | None:
-    """The JSON objects of a body in order; None where it is no JSON, or breaks off."""
-    if text.startswith(_FIELDS):
-        return _events(text)
-    try:
-        found = foreign_json(text)
-    except ValueError:
-        return _lines(text.splitlines())
-    if isinstance(found, str) and found.lstrip().startswith("{"):
-        # JSON of JSON, as a proxy writes it that takes the body for a text.
-        try:
-            found = foreign_json(found)
-        except ValueError:
-            return None
-    match found:
-        case dict():
-            return [found]
-        case list() if found and all(isinstance(one, dict) for one in found):
-            return found
-    return []
-
-
-def _lines(lines: list[str]) -> list[dict[str, object]] | None:
-    """One object a line; None where a line is none, or there is only one."""
-    found: list[dict[str, object]] = []
-    filled = [line for line in lines if line.strip()]
-    for line in filled:
-        try:
-            one = foreign_json(line)
-        except ValueError:
-            return None
-        if not isinstance(one, dict):
-            return None
-        found.append(one)
-    return found if len(found) > 1 else None
-
-
-def _events(text: str) -> list[dict[str, object]] | None:
-    """The objects of an event stream; None where it names something that is none of JSON, and nothing else."""
-    found: list[dict[str, object]] = []
-    broken = False
-    data: list[str] = []
-    for line in [*text.splitlines(), ""]:
-        if line.startswith("data:"):
-            data.append(line[5:].strip())
-            continue
-        # The end of an event, as its specification has it; some servers send one a line and no blank one between.
-        for payload in _payloads(data) if not line.strip() else []:
-            try:
-                one = foreign_json(payload)
-            except ValueError:
-                broken = True
-                continue
-            if isinstance(one, dict):
-                found.append(one)
-        if not line.strip():
-            data = []
-    return found or (None if broken else [])
-
-
-def _payloads(data: list[str]) -> list[str]:
-    """The JSON texts of an event's lines: one over several lines, or one a line."""
-    data = [line for line in data if line and line != "[DONE]"]
-    if len(data) > 1 and all(line.startswith("{") and line.endswith("}") for line in data):
-        return data
-    return ["\n".join(data)] if data else []
-
-
 def _hear(said: _Said, found: dict[str, object]) -> None:
     """Take in one object."""
-    inner = [value for value in found.values() if isinstance(value, dict) and isinstance(value.get("choices"), list)]
-    if "choices" not in found and len(inner) == 1:
-        # A gateway has wrapped it.
-        found = inner[0]
+    found = _unwrapped(found)
     said.reply = said.reply or _is_reply(found)
     if found.get("usage") is not None:
         said.usage = usage_of(found["usage"]) or said.usage
@@ -228,7 +176,14 @@ def _hear(said: _Said, found: dict[str, object]) -> None:
             said.error = said.error or f"finish_reason {reason}"
     message = next((first[key] for key in ("message", "delta") if isinstance(first.get(key), dict)), first)
     assert isinstance(message, dict)
+    said.in_pieces = said.in_pieces or message is first.get("delta")
     _hear_message(said, message)
+
+
+def _unwrapped(found: dict[str, object]) -> dict[str, object]:
+    """The object itself, where a gateway has put it under a key of its own."""
+    inner = [value for value in found.values() if isinstance(value, dict) and isinstance(value.get("choices"), list)]
+    return inner[0] if "choices" not in found and len(inner) == 1 else found
 
 
 def _hear_message(said: _Said, message: dict[str, object]) -> None:

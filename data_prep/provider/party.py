@@ -39,8 +39,11 @@ def kept(ledger: Ledger, request: Request, endpoints: Sequence[EndpointConfig]) 
         endpoints: of the pass.
     """
     found: list[Kept] = []
-    # An endpoint that was given a name later has answered under its address.
-    for key in dict.fromkeys((request.key, request.key_of(address_name(request.endpoint.base_url)))):
+    keys = [request.key]
+    if (unnamed := request.key_of(address_name(request.endpoint.base_url))) != request.key:
+        # An endpoint that was given a name later has answered under its address.
+        keys += [unnamed] if _asked_unnamed(ledger, unnamed, request.endpoint, endpoints) else []
+    for key in keys:
         if (raw := ledger.cached_reply(key)) is not None:
             return Kept(key, "reply", raw)
         found += [Kept(key, state) for state in ("batched", "unknown") if ledger.is_open(key, state)]
@@ -60,6 +63,18 @@ def is_answered(ledger: Ledger, request: Request, endpoints: Sequence[EndpointCo
     """Whether the ledger has the reply: asking costs nothing."""
     found = kept(ledger, request, endpoints)
     return found is not None and found.state == "reply"
+
+
+def _asked_unnamed(ledger: Ledger, key: str, endpoint: EndpointConfig, endpoints: Sequence[EndpointConfig]) -> bool:
+    """Whether what was asked at an address was asked of this party: of several behind one address, of that whose name was asked."""
+    there = address_name(endpoint.base_url)
+    several = any(
+        e.party_name != endpoint.party_name
+        for e in endpoints
+        if (e.model, e.provider, address_name(e.base_url)) == (endpoint.model, endpoint.provider, there)
+    )
+    query = "SELECT 1 FROM calls WHERE cache_key = ? AND annotator = ? LIMIT 1"
+    return not several or bool(ledger.read(query, (key, endpoint.name)))
 
 
 def _gave(ledger: Ledger, call: FormerCall, endpoint: EndpointConfig, endpoints: Sequence[EndpointConfig]) -> bool:

@@ -22,6 +22,8 @@ MOST_TOKENS = 10**9
 """Of one request; a reply that claims more is mistaken, and its cost would not fit the ledger."""
 EMPTY = "the reply is empty"
 """Why an `Unusable` without a text is none."""
+_NAME = 200
+"""Characters of a model's name that are kept."""
 _BLANKS = " \t\r\n"
 _SHOWN = 300
 
@@ -147,6 +149,11 @@ def foreign_json(text: str) -> object:
         InputError: it is no JSON, nested too deep, or has a number of hundreds of digits.
     """
     return decode_json(text, "reply", integers="any float", half_characters="keep", repeated_keys="last", on_constant=float)
+
+
+def model_name(value: object) -> str | None:
+    """The name of a model, where a value is one."""
+    return value[:_NAME] if isinstance(value, str) and value.isprintable() and value.strip() else None
 
 
 def count(value: object) -> int:

@@ -11,6 +11,7 @@ import json
 import re
 import secrets
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -25,6 +26,7 @@ from data_prep.review.messages import Route
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.records import SchemaError
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     import socket
@@ -88,10 +90,10 @@ class PageServer(ThreadingHTTPServer):
         """What one opens; whoever knows it can review."""
         return f"http://{self.host}/{self.token}/"
 
-    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:  # noqa: ARG002 - the library's signature
         """A browser that closes a connection early is no error of ours; anything else keeps its traceback."""
         if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+            say(f"{client_address}\n{traceback.format_exc()}", file=sys.stderr)
 
 
 @contextmanager

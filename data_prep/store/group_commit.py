@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -135,21 +135,22 @@ class GroupWriter:
         error: Exception | None = None
         try:
             self._write_in_the_end(group)
-        except sqlite3.Error as failure:
-            # Every caller of the group is told: nothing of it is on disk.
-            error = LedgerError(f"{self._path}: writing the ledger failed: {failure}")
         except Exception as failure:
-            # A value that SQLite cannot hold. It must cost neither the others of the group their replies nor this thread its life.
+            # One that cannot be written (a value that SQLite cannot hold, a key that is taken) must cost neither the others of the
+            # group their replies nor this thread its life.
             if len(group) > 1:
                 for job in group:
                     self._commit([job])
                 return
-            error = LedgerError(f"{self._path}: writing the ledger failed: {type(failure).__name__}: {failure}")
+            kind = "" if isinstance(failure, sqlite3.Error) else f"{type(failure).__name__}: "
+            error = LedgerError(f"{self._path}: writing the ledger failed: {kind}{failure}")
         for loop in {job.loop for job in group}:
             mine = [job.done for job in group if job.loop is loop]
             if loop is None:
                 _tell(mine, error)
-            elif not loop.is_closed():
+                continue
+            # A loop that is closed, perhaps just now, has nobody who waits.
+            with suppress(RuntimeError):
                 loop.call_soon_threadsafe(_tell, mine, error)
 
     def _write_in_the_end(self, group: list[Job]) -> None:

@@ -96,8 +96,9 @@ class Ledger:
         self._next_call = 1 + (newest or 0)
 
     def close(self) -> None:
-        """Finish pending writes and close the file."""
+        """Finish pending writes, also those whose callers were cancelled (a reply is among them), and close the file."""
         if self._writer:
+            self._flush()
             self._writer.close()
         self._read.close()
 
@@ -119,7 +120,8 @@ class Ledger:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        self._submit(*waiting)
+        if waiting:
+            self._submit(*waiting)
 
     def write_now(self, *statements: Statement) -> None:
         """As `write`, outside of asyncio."""

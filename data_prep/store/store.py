@@ -104,7 +104,11 @@ class Store:
             make_private(self.root)
             self.lock()
             private_file(self.root / "ledger.sqlite")
-        self.ledger = Ledger(self.root / "ledger.sqlite", write=write)
+        try:
+            self.ledger = Ledger(self.root / "ledger.sqlite", write=write)
+        except BaseException:
+            self.unlock()
+            raise
 
     def __enter__(self) -> Self:
         return self

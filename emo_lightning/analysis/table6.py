@@ -67,7 +67,7 @@ def _read(path: Path) -> dict[str, object]:
 
 def _value(path: Path, found: Mapping[str, object], key: str) -> float:
     value = found.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
         msg = f"{path}: key {key!r}: found {value!r}; expected a number in percent"
         raise SchemaError(msg)
     return float(value)

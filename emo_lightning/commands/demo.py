@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from emo_lightning.commands import run
 from emo_lightning.core.errors import DEBUG_HELP
+from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT
 
 HELP = f"""usage: emo demo [--fast] [--KEY VALUE …]
@@ -22,7 +23,7 @@ example: emo demo --fast"""
 def main(argv: list[str]) -> int:
     """Run experiments/demo.yaml, or demo_fast.yaml."""
     if argv and argv[0] in ("-h", "--help"):
-        print(HELP)
+        say(HELP)
         return 0
     name = "demo_fast" if "--fast" in argv else "demo"
     return run.main([str(ROOT / "experiments" / f"{name}.yaml"), *(word for word in argv if word != "--fast")])

@@ -20,6 +20,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.core.replies import UNREADABLE, Reason
+from emo_lightning.core.terminal import say
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.declared_boxes import DeclaredBoxes
 from emo_lightning.data.images import grey
@@ -46,27 +47,27 @@ def predict_at_endpoint(args: argparse.Namespace, objectives: Sequence[str]) -> 
     files = PredictionFiles(args.out)
     with Endpoint(config, args.store, args.budget, args.resend_unknown) as endpoint:
         requests = questions(index, objectives, endpoint.request, args.blind)
-        print(endpoint.estimate(requests).text())
+        say(endpoint.estimate(requests).text())
         if args.estimate:
             return 0
         files.begin(about(config, objectives, args.blind))
         with _progress(len(requests)) as advance:
             answers = endpoint.ask(requests, advance)
     tally = answers.tally
-    print(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO:.6f}")
+    say(f"requests {tally.requests}, from the ledger {tally.cached}, cost of this run ${tally.cost_nano / NANO:.6f}")
     for how in sorted(tally.adapted):
-        print(how)
+        say(how)
     if answers.stopped:
         left = len(requests) - len(answers.replies)
         why = "the budget was reached" if answers.by_budget else "stopped"
-        print(f"{why}: {left} questions are left; the same command goes on")
+        say(f"{why}: {left} questions are left; the same command goes on")
         return BUDGET_REACHED if answers.by_budget else 130
     found = predictions(index, objectives, answers.replies, config, answers.cut)
     files.append(0, [with_image_identity(prediction, record) for prediction, record in found])
-    print(f"{summary_line(files.finish())}: {args.out}")
+    say(f"{summary_line(files.finish())}: {args.out}")
     missing = Counter(reply.kind for reply in answers.replies.values() if isinstance(reply, Failure))
     for kind, count in sorted(missing.items()):
-        print(f"no reply ({kind}): {count} questions, counted as wrong{_advice(kind)}")
+        say(f"no reply ({kind}): {count} questions, counted as wrong{_advice(kind)}")
     return 0
 
 
@@ -75,6 +76,8 @@ def _config(args: argparse.Namespace) -> UnderTest:
     changed = {"boxes": args.boxes, **pixels}
     changed = {name: value for name, value in changed.items() if value is not None}
     config = UnderTest.load(args.endpoint).model_copy(update=changed) if args.endpoint else _named(args, changed)
+    if args.allow_http:
+        config = config.allowing_http()
     if config.boxes != "resized" and any(value is not None for value in pixels.values()):
         msg = "--min-pixels and --max-pixels say how an endpoint resizes images, for boxes in those coordinates: add --boxes resized"
         raise InputError(msg)

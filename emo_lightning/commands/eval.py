@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
+from emo_lightning.core.terminal import say, say_json
 
 EXAMPLE = """examples:
   emo eval runs/demo/predict-base/predictions.jsonl runs/demo/world/reference --mode strict
@@ -84,10 +84,10 @@ def main(argv: list[str]) -> int:
     )
     modes = (args.mode,) if args.mode else MODES
     if args.json:
-        print(json.dumps(in_modes(result, modes), ensure_ascii=False, indent=1, allow_nan=False))
+        say_json(in_modes(result, modes), indent=1)
         return 0
     show_page(table5_page(result, modes, by_emotion=args.by_emotion))
     for arm, column in result["arms"].items():
         counts = [f"{value} {name.replace('_', ' ')}" for name, value in column["counts"].items() if value]
-        print(f"{arm}: {', '.join(counts)}")
+        say(f"{arm}: {', '.join(counts)}")
     return 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from emo_lightning.commands.arguments import DEFAULT_MODEL, check_at_least, check_output_file, new_parser
+from emo_lightning.core.terminal import json_text, say
 
 ABOUT = """\
 Show what a model sees in one image: what it describes, the triplet (background, attribute, subject) with boxes, the emotion, the
@@ -39,6 +39,6 @@ def main(argv: list[str]) -> int:
     save_overlay(image, explanation, out)
     # One key a line: an embedding of 1,024 numbers would fill the screen.
     said = explanation.as_json() | {"overlay": str(out)}
-    rows = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in said.items()]
-    print("{" + ",\n ".join(rows) + "}")
+    rows = [f"{json_text(key)}: {json_text(value)}" for key, value in said.items()]
+    say("{" + ",\n ".join(rows) + "}")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from emo_lightning.commands.arguments import check_output_file, new_parser
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import atomic_folder
+from emo_lightning.core.terminal import say
 
 
 def main(argv: list[str]) -> int:
@@ -41,5 +42,5 @@ def main(argv: list[str]) -> int:
     with atomic_folder(args.out) as temporary:
         backbone.merged().save_pretrained(temporary)
         processor.save_pretrained(temporary)
-    print(f"merged model: {args.out}")
+    say(f"merged model: {args.out}")
     return 0

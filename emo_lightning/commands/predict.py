@@ -35,13 +35,13 @@ examples:
       'data/test-*.tar' --out vllm.jsonl
 
 keys of CONFIG.yaml: model, base_url, api_key_env; parameters (sent with every request), revision, prices or price {input, output},
-boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts"""
+boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts, allow_http"""
 
 OBJECTIVES = ("attributes", "emotion")
 STORE = Path("runs/answers")
 _LOCAL = ("batch_size", "max_new_tokens", "dtype", "qlora", "emotion_scores", "accelerator", "devices", "num_workers")
 """Options that mean nothing to an endpoint."""
-_REMOTE = ("price", "boxes", "store", "budget", "estimate", "resend_unknown")
+_REMOTE = ("allow_http", "price", "boxes", "store", "budget", "estimate", "resend_unknown")
 """Options that mean nothing to a model on this machine."""
 
 
@@ -86,6 +86,11 @@ def parser() -> argparse.ArgumentParser:
     )
     remote.add_argument(
         "--boxes", choices=("pixels", "resized", "thousandths"), help="coordinates of the model's boxes (default: pixels)"
+    )
+    remote.add_argument(
+        "--allow-http",
+        action="store_true",
+        help="send key and images unencrypted to an http:// address that is not this machine",
     )
     remote.add_argument("--store", type=Path, default=STORE, help=f"folder of the ledger (default: {STORE})")
     remote.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.terminal import say
 
 EXAMPLE = """examples:
   emo report runs/demo
@@ -57,12 +58,12 @@ def main(argv: list[str]) -> int:
     from emo_lightning.report.build import build_report, default_out
 
     report = build_report(args.runs, args.out or default_out(args.runs), args.samples)
-    print(report.html)
-    print(f"{report.tables_dir}: {len(report.tables)} tables, each as .md, .tex and .csv")
+    say(report.html)
+    say(f"{report.tables_dir}: {len(report.tables)} tables, each as .md, .tex and .csv")
     if report.notes:
-        print(f"{len(report.notes)} notes on what is missing or was skipped stand on the page")
+        say(f"{len(report.notes)} notes on what is missing or was skipped stand on the page")
     if args.wandb:
         from emo_lightning.report.wandb import PROJECT, log_report
 
-        print(f"W&B: {log_report(report, report.html.parent, args.project or PROJECT)}")
+        say(f"W&B: {log_report(report, report.html.parent, args.project or PROJECT)}")
     return 0

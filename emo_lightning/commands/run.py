@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from emo_lightning.core.errors import DEBUG_HELP, InputError
+from emo_lightning.core.terminal import say
 from emo_lightning.experiment.classes import ALLOW_HELP, allowing
 
 HELP = f"""usage: lightning run EXPERIMENT.yaml [--key value …]      (the same as: emo run …)
@@ -86,7 +87,7 @@ def parse(argv: list[str]) -> CommandLine:
 def main(argv: list[str]) -> int:
     """Run, or print, an experiment."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(HELP)
+        say(HELP)
         return 0
     given = parse(argv)
     with allowing(given.allow_classes):
@@ -102,7 +103,7 @@ def _run(given: CommandLine) -> int:
 
         for stage in experiment.stages:
             check(stage)
-        print(experiment.as_yaml(), end="")
+        say(experiment.as_yaml(), end="")
         return 0
     from emo_lightning.experiment.runner import run_experiment
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import refuse_options
 from emo_lightning.core.errors import DEBUG_HELP, InputError
+from emo_lightning.core.terminal import say
 from emo_lightning.experiment.classes import ALLOW_HELP, allowing
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _number(key: str, text: str) -> int:
 def main(argv: list[str]) -> int:
     """Check, run here, or run on W&B."""
     if not argv or argv[0] in ("-h", "--help"):
-        print(HELP)
+        say(HELP)
         return 0
     if argv[0] == "--trial":
         from emo_lightning.sweep.remote import trial
@@ -134,7 +135,7 @@ def main(argv: list[str]) -> int:
 def _sweep(given: _CommandLine) -> int:
     files, checking = given.files, "check" in given.flags
     fixed = _fixed_values(given.fixed)
-    faults = sum([_check(file, fixed, checking) for file in files])
+    faults = sum(_check(file, fixed, checking) for file in files)
     if faults or checking:
         return 2 if faults else 0
     from emo_lightning.sweep.config import beside, load_sweep
@@ -167,9 +168,9 @@ def _check(file: str, fixed: Values, say_so: bool) -> int:
 
     _, problems = lint(file, fixed)
     for problem in problems:
-        print(f"error: {file}: {problem}", file=sys.stderr)
+        say(f"error: {file}: {problem}", file=sys.stderr)
     if say_so and not problems:
-        print(f"{file}: no fault found")
+        say(f"{file}: no fault found")
     return len(problems)
 
 

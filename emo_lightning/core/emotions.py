@@ -54,8 +54,8 @@ INTENSITY_LEVELS: tuple[IntensityLevel, ...] = ("low", "medium", "high")
 
 def intensity_level(intensity: float) -> IntensityLevel:
     """Three-level intensity: low 1–3, medium 4–7, high 8–10 (fractions belong to the nearest whole intensity)."""
-    whole = int(intensity + 0.5)
-    if not 1 <= whole <= 10:
+    if not 0.5 <= intensity < 10.5:
         msg = f"intensity {intensity} is outside 1–10"
         raise SchemaError(msg)
+    whole = int(intensity + 0.5)
     return "low" if whole <= 3 else "medium" if whole <= 7 else "high"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import re
 import select
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.terminal import say
 from emo_lightning.core.text import plain
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run_guarded(body: Callable[[], int], command: Sequence[str], prefix: str = "
     try:
         return body()
     except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
+        say("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
         return 130
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
@@ -104,16 +104,6 @@ def run_guarded(body: Callable[[], int], command: Sequence[str], prefix: str = "
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         return explain_error(error, command, prefix)
-
-
-def speak_to_any_terminal() -> None:
-    """Have what a terminal or pipe cannot show written as an escape of its number, instead of ending the command at a dash.
-
-    Latin-1 and ASCII lack most of Unicode; UTF-8 lacks halves of characters, as in names of files that are none of UTF-8.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def explain_error(error: BaseException, command: Sequence[str], prefix: str = "") -> int:
@@ -126,11 +116,11 @@ def explain_error(error: BaseException, command: Sequence[str], prefix: str = ""
     """
     message = user_message(error)
     if message is None or debugging():
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)), end="", file=sys.stderr)
     if message is not None:
-        print(f"error: {prefix}{message}", file=sys.stderr)
+        say(f"error: {prefix}{message}", file=sys.stderr)
         return error.exit_code if isinstance(error, UserError) else 2
-    print(
+    say(
         f"error: {prefix}this is a bug in emo-lightning, not a mistake of yours: please report it to its maintainers with the traceback "
         f"above, the version ({_versions()}) and the command: {shlex.join(command)}",
         file=sys.stderr,

@@ -20,12 +20,14 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.fingerprints import content_sha256
 from emo_lightning.core.foreign import text_of
+from emo_lightning.core.terminal import say
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
 
 __all__ = [
     "MADE_OF",
     "BackboneError",
     "check_made_of",
+    "files_of",
     "hub_snapshot",
     "locate",
     "made_of",
@@ -133,7 +135,7 @@ def weights_hash(path: str) -> str:
     base, adapter = locate(path)
     digest = hashlib.sha256(b"weights 1\n")
     for place in (base, *([str(adapter)] if adapter else [])):
-        folder = Path(place) if Path(place).is_dir() else hub_snapshot(place)
+        folder = files_of(place)
         if folder is None:
             digest.update(f"id {place}\n".encode())
             continue
@@ -144,6 +146,11 @@ def weights_hash(path: str) -> str:
             settings = {key: value for key, value in _adapter_config(adapter).items() if key != _BASE}
             digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
+
+
+def files_of(name: str) -> Path | None:
+    """The folder itself, or that of a hub id in the local cache; None for an id that has not been downloaded."""
+    return Path(name) if Path(name).is_dir() else hub_snapshot(name)
 
 
 def hub_snapshot(name: str) -> Path | None:
@@ -184,7 +191,8 @@ def check_made_of(maker: object, said: Mapping[str, str], now: Mapping[str, str]
     Args:
         maker: what says what it was made from, for the message.
         said: by it; where it is empty, one warning is given and everything is taken.
-        now: what it is to be used with. Parts that either side does not name are not compared.
+        now: what it is to be used with. A part that only `said` names is not compared; one that only `now` names is taken with a
+            warning.
 
     Raises:
         BackboneError: a part is another one; names it.
@@ -198,10 +206,12 @@ def check_made_of(maker: object, said: Mapping[str, str], now: Mapping[str, str]
         if said[part] != now[part]:
             msg = f"{maker} was made with another {part}: {said[part][:60]}; here it is {now[part][:60]}"
             raise BackboneError(msg)
+    if nameless := sorted(now.keys() - said.keys()):
+        warn_once(f"{maker} does not name its {' and '.join(nameless)} by content; taken as it is")
 
 
 @functools.lru_cache(maxsize=4096)
 def warn_once(text: str) -> None:
     """A line on stderr, once in a process and of the first of a machine's ranks alone."""
     if os.environ.get("LOCAL_RANK", "0") in ("", "0"):
-        print(f"warning: {text}", file=sys.stderr)
+        say(f"warning: {text}", file=sys.stderr)

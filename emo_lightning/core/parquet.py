@@ -139,7 +139,7 @@ def _limit(size: int) -> None:
     import resource
 
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        text = Path("/proc/self/status").read_text()
+        text = Path("/proc/self/status").read_text(encoding="utf-8")
         used = next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("VmData"))
         most = used + _MEMORY + _MEMORY_TIMES * size
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
@@ -199,7 +199,6 @@ def _plain_type(kind: pyarrow.DataType) -> pyarrow.DataType:
 
 
 def _main(path: str, wanted: str) -> int:
-    import pyarrow.ipc
     import pyarrow.parquet  # noqa: F401 - before the limit: the program itself is not what is limited
 
     size = Path(path).stat().st_size

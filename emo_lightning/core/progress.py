@@ -10,11 +10,12 @@ if TYPE_CHECKING:
 
 def progress_bars() -> Progress:
     """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from emo_lightning.core.console import Console
 
     console = Console(stderr=True)
     # Older releases of rich end even a bar that is disabled with an empty line.
     console.quiet = not console.is_terminal
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.terminal import say
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def forget_job_variables() -> None:
     tasks = os.environ.get("SLURM_NTASKS", "1")
     if "RANK" in os.environ or tasks == "1" or started_by_srun():
         return
-    print(
+    say(
         f"warning: SLURM's job has {tasks} tasks, but srun did not start this process: it does all of the work alone "
         "(to share it, put srun before the command)",
         file=sys.stderr,

@@ -5,9 +5,10 @@ HTML is escaped by the templates (`report/html.py`), LaTeX by `report/latex.py`;
 
 from __future__ import annotations
 
+import json
 import re
 
-__all__ = ["csv_cell", "markdown_text", "name_fault", "plain", "printable"]
+__all__ = ["csv_cell", "markdown_text", "name_fault", "plain", "printable", "printable_json"]
 
 _ACTIVE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 controls but for tab and line feed: ESC, BEL, CSI, carriage return, …
@@ -34,6 +35,11 @@ def printable(text: object) -> str:
     Tab and line feed stay, as do the joiners of emoji and of Indic and Persian script.
     """
     return _UNPRINTABLE.sub(_escape, str(text))
+
+
+def printable_json(text: str) -> str:
+    """As `printable`, of a text that is JSON, with the escapes of JSON."""
+    return _UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def plain(text: object) -> str:

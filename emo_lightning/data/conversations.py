@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
+from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
@@ -172,11 +173,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         for name in self.paths:
             check_shapes(self.dataset(name).index)
             if self.skipped[name] and self.trainer is not None and self.trainer.is_global_zero:
-                print(f"{name}: {self.skipped[name]} records have no label for {', '.join(self.objectives)} and are skipped")
+                say(f"{name}: {self.skipped[name]} records have no label for {', '.join(self.objectives)} and are skipped")
         check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
         if self.trainer is not None and self.trainer.is_global_zero:
             for remark in self.remarks():
-                print(remark)
+                say(remark)
 
     def summary(self) -> dict[str, object]:
         """What is trained on, as JSON.

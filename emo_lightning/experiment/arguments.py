@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
-from emo_lightning.experiment.classes import named_classes, parsed_classes, set_policy
+from emo_lightning.experiment.classes import dotted_keys, named_classes, parsed_classes, set_policy
 from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
@@ -89,12 +89,31 @@ def problems(stage: Stage) -> list[str]:
             if not isinstance(value, dict)
         ]:
             return wrong
+        if dotted := list(dotted_keys(stage.config)):
+            return dotted
     set_policy()
     try:
         found = parser.parse_object(copy.deepcopy(stage.config))
     except Exception as error:
         return explain_arguments(parser, stage.config, error)
-    return list(parsed_classes(found, stage.config))
+    return [*_text_as_other(stage.config, found), *parsed_classes(found, stage.config)]
+
+
+def _text_as_other(given: object, found: object, at: str = "") -> Iterator[str]:
+    """Texts that jsonargparse has read as a number, true, false or null: "5" is no 5 here, as in no other file of ours."""
+    if isinstance(given, dict):
+        inside = dict(found.items()) if isinstance(found, Mapping) else vars(found) if hasattr(found, "__dict__") else {}
+        for key, value in given.items():
+            if key in inside:
+                yield from _text_as_other(value, inside[key], f"{at}.{key}" if at else str(key))
+    elif isinstance(given, list) and isinstance(found, list | tuple) and len(given) == len(found):
+        for n, (value, inner) in enumerate(zip(given, found, strict=True)):
+            yield from _text_as_other(value, inner, f"{at}[{n}]")
+    elif isinstance(given, str) and (found is None or isinstance(found, bool | int | float)):
+        yield (
+            f"{at}: found the text {given!r}; write {given} without quotes (a variable of the environment is text, too: "
+            "${oc.decode:${oc.env:NAME}} reads it)"
+        )
 
 
 def _not_finite(settings: object) -> Iterator[str]:

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import inspect
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from emo_lightning.experiment.files import ExperimentError
@@ -27,8 +28,17 @@ ALLOW_CLASSES = "EMO_ALLOW_CLASSES"
 """Environment variable that `--allow-classes` sets: further packages, with commas. Processes of stages and sweeps have it as well."""
 ALLOW_HELP = "also allow classes below this package in class_path: its code will run (may be given again)"
 
-_SERVICES = frozenset({"api_key", "api_token", "token", "password", "base_url", "tracking_uri", "host"})
-"""Arguments that would say where a logger sends the user's key, or which: the settings of a run are written to disk and shown."""
+_SERVICES = re.compile(
+    r"(^|[_.-])(api_?key|tokens?|passwords?|secrets?|credentials?|headers?|urls?|uris?|hosts?|proxy|proxies|endpoints?|executable|command)([_.-]|$)",
+    re.IGNORECASE,
+)
+"""Arguments that would say where a class sends what it has (the user's key, weights, the run), by what key, or what it starts."""
+_ADDRESS = re.compile(r"(?:^|::)(?!(?:file|env)://)[a-z][\w+.-]*://", re.IGNORECASE)
+"""How a text begins that names a place elsewhere: loggers and checkpoints write wherever fsspec has a package for."""
+_LOGGER_SETTINGS = frozenset(
+    {"console", "disable_code", "disable_git", "init_timeout", "mode", "quiet", "silent", "x_disable_meta", "x_disable_stats"}
+)
+"""Of W&B's own settings, a hundred of which read, send or start something."""
 _given_before: set[str] = set()
 
 
@@ -64,31 +74,66 @@ def allowing(packages: Sequence[str]) -> Iterator[None]:
             del os.environ[ALLOW_CLASSES]
 
 
-def named_classes(value: object, at: str = "") -> Iterator[str]:
-    """What is wrong with the classes that settings name; imports nothing.
+def named_classes(value: object, at: str = "", closed: bool = False) -> Iterator[str]:
+    """What is wrong with the classes that settings name, and with what these are given; imports nothing.
 
     Args:
         value: settings, as from YAML.
         at: their key.
+        closed: whether they are given to the Trainer, or to a class of the packages that are always allowed.
 
     Yields:
-        A line for each class that is not allowed, with its key.
+        A line for each class that is not allowed, and for each value that names a service, with its key.
     """
     if isinstance(value, Mapping):
+        closed = _is_closed(value.get("class_path"), closed)
         for key, one in value.items():
             where = f"{at}.{key}" if at else str(key)
             if key == "class_path":
                 if not isinstance(one, str) or not _is_path(one) or ("." in one and not _is_below(one, allowed_packages())):
                     yield f"{where}: found {one!r}; {_what_is_allowed()}"
-            elif key in ("init_args", "dict_kwargs") and isinstance(one, Mapping):
-                for name in one.keys() & _SERVICES:
-                    yield f"{where}.{name}: keys and addresses of a service stand in its environment variables, not in an experiment"
-                yield from named_classes(one, where)
-            else:
-                yield from named_classes(one, where)
+                continue
+            if closed:
+                yield from _of_services(key, one, at, where)
+            yield from named_classes(one, where, closed or where == "trainer")
     elif isinstance(value, list | tuple):
         for n, one in enumerate(value):
-            yield from named_classes(one, f"{at}[{n}]")
+            yield from named_classes(one, f"{at}[{n}]", closed)
+    elif closed:
+        yield from _of_places(value, at)
+
+
+def dotted_keys(value: object, at: str = "") -> Iterator[str]:
+    """Keys with a point: the parser would take `a.b` for `b` inside of `a`, past everything that looks at settings by their keys."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            where = f"{at}.{key}" if at else str(key)
+            if "." in str(key):
+                yield f"{where}: found the key {str(key)!r}; write it as a mapping, without points"
+            yield from dotted_keys(one, where)
+    elif isinstance(value, list | tuple):
+        for n, one in enumerate(value):
+            yield from dotted_keys(one, f"{at}[{n}]")
+
+
+def _is_closed(path: object, closed: bool) -> bool:
+    """Whether what stands beside a `class_path` may name no service; of packages that a person trusts he knows what they do with it."""
+    return closed if path is None else not _is_below(str(path), allowed_packages()[len(ALLOWED) :])
+
+
+def _of_services(key: object, value: object, at: str, where: str) -> Iterator[str]:
+    """What is wrong with the name of an argument."""
+    if value is None or isinstance(value, bool):
+        return
+    settings = at.rpartition(".")[2] == "settings"
+    if _SERVICES.search(str(key)) or (settings and key not in _LOGGER_SETTINGS):
+        yield f"{where}: keys and addresses of a service stand in its environment variables, not in an experiment"
+
+
+def _of_places(value: object, at: str) -> Iterator[str]:
+    """What is wrong with a value, by itself."""
+    if isinstance(value, str) and _ADDRESS.search(value):
+        yield f"{at}: found {value[:80]!r}; what a run writes goes to files of this machine, and services have their environment variables"
 
 
 def set_policy() -> None:
@@ -104,16 +149,17 @@ def set_policy() -> None:
     _given_before.update(now)
 
 
-def parsed_classes(parsed: object, raw: object, at: str = "") -> Iterator[str]:
-    """What is wrong with the classes that a parser has found in settings; makes none of them.
+def parsed_classes(parsed: object, raw: object, at: str = "", closed: bool = False) -> Iterator[str]:
+    """What is wrong with the classes that a parser has found in settings, also in texts that it has read as JSON; makes none of them.
 
     Args:
         parsed: jsonargparse's result.
         raw: the settings as they were given, where these values stand in them; `...` for a default.
         at: their key.
+        closed: as for `named_classes`.
 
     Yields:
-        A line for each that is a function, or no class of a kind that a Trainer takes.
+        A line for each that is a function, no class of a kind that a Trainer takes, or the name of a service.
     """
     from jsonargparse import Namespace
 
@@ -127,15 +173,21 @@ def parsed_classes(parsed: object, raw: object, at: str = "") -> Iterator[str]:
             if wrong := _unsuited(path):
                 yield f"{at}: found {path}; {wrong}"
                 return
+        closed = _is_closed(path, closed)
         for key, one in fields.items():
             inside = raw.get(key, ...) if isinstance(raw, Mapping) else raw
-            yield from parsed_classes(one, inside, f"{at}.{key}" if at else str(key))
+            where = f"{at}.{key}" if at else str(key)
+            if closed and inside is not ...:
+                yield from _of_services(key, one, at, where)
+            yield from parsed_classes(one, inside, where, closed)
     elif isinstance(parsed, list | tuple):
         for n, one in enumerate(parsed):
             inside = raw[n] if isinstance(raw, list | tuple) and n < len(raw) else raw
-            yield from parsed_classes(one, inside, f"{at}[{n}]")
+            yield from parsed_classes(one, inside, f"{at}[{n}]", closed)
     elif raw is not ... and callable(parsed):
         yield f"{at}: found {raw}; an experiment names no functions"
+    elif raw is not ... and closed:
+        yield from _of_places(parsed, at)
 
 
 def _unsuited(path: object) -> str:

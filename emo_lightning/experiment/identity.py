@@ -15,7 +15,7 @@ from typing import Any
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
-from emo_lightning.core.model_folders import hub_snapshot, locate, weights_hash
+from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.experiment.kinds import Role, find_kind
 from emo_lightning.experiment.stage import Stage, computed_settings
 
@@ -122,7 +122,7 @@ def _data(paths: object) -> str:
 def _weights(path: object) -> str:
     base, adapter = locate(str(path))
     if adapter is None and not Path(base).is_dir():
-        return f"hub {base} {weights_hash(base)}" if hub_snapshot(base) else f"hub {base}"
+        return f"hub {base} {weights_hash(base)}" if files_of(base) else f"hub {base}"
     return weights_hash(str(path))
 
 

@@ -19,6 +19,7 @@ from datetime import datetime
 from emo_lightning.core.errors import UserError, explain_error
 from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.ranks import Ranks
+from emo_lightning.core.terminal import say, speak_to_any_terminal
 from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import SIDECAR
@@ -214,6 +215,7 @@ def make_socket_folder() -> str:
 
 def run_stage(stage: Stage) -> int:
     """Run one stage in this process, and explain what it raises; returns the exit code."""
+    speak_to_any_terminal()
     command = ["emo", *sys.argv[1:]]
     # Lightning's launcher starts further ranks as `python -m emo_lightning _stage FOLDER`.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("emo_lightning.__main__")
@@ -234,7 +236,7 @@ def run_stage(stage: Stage) -> int:
     except KeyboardInterrupt:
         return 130
     except StageCutShortError as cut:
-        print(f"stage {stage.name!r}: {cut}", file=sys.stderr)
+        say(f"stage {stage.name!r}: {cut}", file=sys.stderr)
         return CUT_SHORT
     except SystemExit as end:
         # Lightning's own answer to SIGTERM, which has no code: nothing of it says that the stage was done.

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-
+from emo_lightning.core.console import Console
 from emo_lightning.core.files import write_text
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.experiment.arguments import check
@@ -83,7 +82,7 @@ def _locked(run_dir: Path, ranks: Ranks) -> Iterator[None]:
         yield
         return
     run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "a") as lock:
+    with open(run_dir / ".lock", "a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from emo_lightning.core.files import read_object, read_yaml, write_text
+from emo_lightning.core.terminal import say
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of, settings_of
 from emo_lightning.experiment.stage import Stage, first_difference
@@ -93,7 +94,7 @@ def _commit() -> str | None:
     if not (ROOT / ".git").exists():
         return None
     done = subprocess.run(
-        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, encoding="utf-8", check=False
     )
     return done.stdout.strip() or None
 
@@ -133,7 +134,7 @@ def _check_inputs(stage: Stage, status: dict[str, Any], complete: bool) -> None:
     noted = status.get("inputs")
     if not isinstance(noted, dict):
         done = "taken as complete" if complete else "it goes on"
-        print(
+        say(
             f"note: {stage.out} was made by a version that noted no content of its inputs: {done}; from now on they are compared",
             file=sys.stderr,
         )
@@ -142,7 +143,7 @@ def _check_inputs(stage: Stage, status: dict[str, Any], complete: bool) -> None:
     changed = first_changed(noted, now)
     if changed is None:
         if lost := [key for key, value in now.items() if value is None and noted[key] is not None]:
-            print(f"note: {stage.out}: {lost[0]} cannot be read any more, and is not compared", file=sys.stderr)
+            say(f"note: {stage.out}: {lost[0]} cannot be read any more, and is not compared", file=sys.stderr)
         return
     if not complete:
         # What it holds is for none to read as if it were whole.

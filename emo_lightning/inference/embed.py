@@ -16,6 +16,7 @@ from emo_lightning.core.files import read_object, replacing, write_json, write_t
 from emo_lightning.core.fingerprints import file_sha256
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.core.records import DES_EXTENSION
+from emo_lightning.core.terminal import say
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.images import open_image
 from emo_lightning.data.tar_index import ShardRange, TarIndex
@@ -57,7 +58,7 @@ def embed_images(paths: Sequence[str], out: Path, model: Path, batch_size: int, 
         for start in track(range(0, len(names), batch_size), description="embed")
     ]
     EmbeddingTable(names, [None] * len(names), [""] * len(names), np.concatenate(rows)).write(out)
-    print(f"{len(names)} embeddings of {rows[0].shape[1]} dimensions: {out}")
+    say(f"{len(names)} embeddings of {rows[0].shape[1]} dimensions: {out}")
 
 
 def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
@@ -94,7 +95,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
             _embed_shard(index, shard, out / Path(shard.path).name, net, batch_size)
     if all((out / name).exists() for name in names):
         _write_manifest(out, shards)
-    print(f"{len(mine)} of {len(shards)} shards embedded by rank {ranks.rank}: {out}")
+    say(f"{len(mine)} of {len(shards)} shards embedded by rank {ranks.rank}: {out}")
 
 
 def _check_model(out: Path, model: Path, rank: int, begun: bool) -> None:

@@ -63,11 +63,11 @@ class ClipScorer:
         from transformers import AutoImageProcessor, AutoTokenizer
 
         what = f"clip={name!r}"
-        model = load_clip(name, what, ClipError)
-        cached = cache_only(name)
+        local = cache_only(name)
+        model = load_clip(name, what, ClipError, local=local)
         with quiet_library(), foreign_files(f"{what} cannot be loaded", ClipError):
-            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=cached, trust_remote_code=False)
-            image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=cached, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local, trust_remote_code=False)
+            image_processor = AutoImageProcessor.from_pretrained(name, local_files_only=local, trust_remote_code=False)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         # torch's own `to`: the types of transformers' wrapper take a model alone.
         return cls(torch.nn.Module.to(model, device), tokenizer, image_processor, batch_size)
@@ -103,26 +103,25 @@ class ClipScorer:
         return cosine01(self.images(images), self.texts(texts))
 
 
-def load_clip(name: str, what: str, error: type[UserError]) -> CLIPModel:
+def load_clip(name: str, what: str, error: type[UserError], *, local: bool) -> CLIPModel:
     """The CLIP of a folder or hub id, whole; no code that stands in the folder is run.
 
     Args:
         name: folder or hub id.
         what: names it, for messages.
         error: what is raised.
+        local: take an id from the local cache alone (`cache_only`, which the caller has asked).
 
     Raises:
         UserError: of the type `error`: not a CLIP, not whole, or without its tokenizer's settings.
-        HubError: neither a folder nor an id that the hub or its cache has.
     """
     from transformers import CLIPModel, PreTrainedConfig
 
-    cached = cache_only(name)
     if (folder := Path(name)).is_dir():
         settings = read_model_config(folder, error)
     else:
         with foreign_files(f"{what} cannot be loaded", error):
-            settings, _ = PreTrainedConfig.get_config_dict(name, local_files_only=cached)
+            settings, _ = PreTrainedConfig.get_config_dict(name, local_files_only=local)
     if settings.get("model_type") != "clip":
         msg = f"{what} holds a model of type {settings.get('model_type')!r}; expected 'clip' (transformers' CLIPModel)"
         raise error(msg)
@@ -130,7 +129,7 @@ def load_clip(name: str, what: str, error: type[UserError]) -> CLIPModel:
         # transformers would take another tokenizer's special tokens, in silence.
         msg = f"{what}: {folder / 'tokenizer_config.json'}: no such file; a CLIP's folder has one"
         raise error(msg)
-    return load_whole(CLIPModel.from_pretrained, name, what, error, kind=CLIPModel, local_files_only=cached)
+    return load_whole(CLIPModel.from_pretrained, name, what, error, kind=CLIPModel, local_files_only=local)
 
 
 def cosine01(first: Tensor, second: Tensor) -> list[float]:

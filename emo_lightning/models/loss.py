@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
-
-if TYPE_CHECKING:
-    from emo_lightning.data.batches import ChatBatch
-
 
 MAX_LOGITS = 2**25
 """Entries of the logits that are in memory at once, in the 16 bytes that each takes up to its gradient: half a gigabyte."""

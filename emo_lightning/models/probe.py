@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
@@ -54,7 +55,7 @@ class LinearProbes(nn.Module):
         if not grid:
             msg = "grid is empty; expected at least one (learning rate, weight decay)"
             raise InputError(msg)
-        if wrong := [point for point in grid if not (point[0] > 0 and point[1] >= 0)]:
+        if wrong := [point for point in grid if not (0 < point[0] < math.inf and 0 <= point[1] < math.inf)]:
             msg = f"grid holds {wrong}; expected learning rates > 0 and weight decays >= 0"
             raise InputError(msg)
         self.des_dim, self.num_classes = des_dim, num_classes
@@ -159,7 +160,9 @@ class LinearProbes(nn.Module):
         # One product for all: weight (grid * classes, des_dim).
         weight = torch.cat([linear.weight for linear in linears])
         bias = torch.cat([linear.bias for linear in linears])
-        logits: Tensor = functional.linear(self.standardise(des), weight, bias).unflatten(-1, (len(self.grid), -1))
+        logits: Tensor = functional.linear(self.standardise(des).to(weight.dtype), weight, bias).unflatten(
+            -1, (len(self.grid), -1)
+        )
         return logits.transpose(0, 1)
 
     def _linears(self) -> list[nn.Linear]:
@@ -185,5 +188,9 @@ class LinearProbes(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
-        """Read a folder of `save_pretrained`; raises as `DESHead.from_pretrained`."""
-        return load_network(cls, directory)
+        """Read a folder of `save_pretrained`; raises as `DESHead.from_pretrained`, and where the probe has no statistics."""
+        probes = load_network(cls, directory)
+        if not probes.fitted or not bool((probes.scale >= 0).all()):
+            msg = f"{directory}: the probe has no statistics of a training set (tensors count, mean, scale)"
+            raise InputError(msg)
+        return probes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write_mds_page(
         InputError: `megabytes` is negative.
         ValueError: the arms show different images.
     """
-    if megabytes < 0:
+    if not 0 <= megabytes < math.inf:
         msg = f"megabytes={megabytes}; expected at least 0"
         raise InputError(msg)
     first = next(iter(maps.values()))

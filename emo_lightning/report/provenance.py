@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emo_lightning.core.fingerprints import file_sha256
+from emo_lightning.core.fingerprints import content_sha256
 from emo_lightning.report.run_folder import RunFolder, StageFolder
 
 MANIFEST = "manifest.json"
@@ -81,7 +81,6 @@ class Sources:
     def __init__(self, run: RunFolder) -> None:
         self.run = run
         self._data: dict[str, tuple[Data, ...]] = {}
-        self._digests: dict[Path, str] = {}
 
     def of(self, stage: StageFolder) -> Provenance:
         """The provenance of a stage."""
@@ -146,9 +145,7 @@ class Sources:
                 return
 
     def _file(self, path: Path) -> Data:
-        if path not in self._digests:
-            self._digests[path] = file_sha256(path)
-        return Data(self.run.shown(path), self._digests[path])
+        return Data(self.run.shown(path), content_sha256(path))
 
 
 def _holds_tars(path: Path) -> bool:

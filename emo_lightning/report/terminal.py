@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from rich import table as rich_table
-from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
+from emo_lightning.core.console import Console
+from emo_lightning.core.terminal import say, say_json
 from emo_lightning.core.text import printable
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Table, cell_text
@@ -40,13 +40,13 @@ def show_page(page: Page) -> None:
     """Print a page's tables, and its notes a line each."""
     show(page.tables)
     for note in page.notes:
-        print(printable(note))
+        say(note)
 
 
 def show_result(result: Mapping[str, object], page: Page, *, as_json: bool) -> None:
     """Print what a command found: all of it as JSON, or the page's tables and notes."""
     if as_json:
-        print(json.dumps(result, ensure_ascii=False, indent=1, allow_nan=False))
+        say_json(result, indent=1)
     else:
         show_page(page)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import SchemaError
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from emo_lightning.analysis.des_space.inputs import DesSet
@@ -191,4 +192,4 @@ def _write(out: Path, name: str, result: Mapping[str, object], page: Page) -> No
     write_json(out / f"{name}.json", {"arms": result})
     write_page(out, page)
     show_page(page)
-    print(f"{name}: {out / f'{name}.json'}")
+    say(f"{name}: {out / f'{name}.json'}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.records import Prediction, SchemaError
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,8 +162,8 @@ def mds_stage(
     write_page(out, Page("The emotion cloud", figures=[figure], notes=notes))
     show(mds_tables({"arms": arms}))
     for note in notes:
-        print(note)
-    print(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
+        say(note)
+    say(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
 
 
 def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], count: int = 6, seed: int = 0) -> None:
@@ -180,7 +181,7 @@ def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], 
 
     truth = References.load(references)
     panel = write_panel(out, _arms(predictions, truth), truth, count, seed)
-    print(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'panel'}/*.png and *.pdf")
+    say(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'panel'}/*.png and *.pdf")
 
 
 def report_stage(out: Path, run_dir: Path, samples: int = 4, wandb: bool = False) -> None:
@@ -197,12 +198,12 @@ def report_stage(out: Path, run_dir: Path, samples: int = 4, wandb: bool = False
 
     report = build_report(run_dir, run_dir / "report.html", samples)
     written = {"report": str(report.html), "tables": str(report.tables_dir), "notes": report.notes}
-    print(f"report: {report.html}")
+    say(f"report: {report.html}")
     if wandb:
         from emo_lightning.report.wandb import log_report
 
         written["wandb"] = str(log_report(report, out))
-        print(f"W&B: {written['wandb']}")
+        say(f"W&B: {written['wandb']}")
     write_json(out / "report.json", written)
 
 

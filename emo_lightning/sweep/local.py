@@ -13,9 +13,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
+from emo_lightning.core.console import Console
 from emo_lightning.experiment.arguments import check
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features

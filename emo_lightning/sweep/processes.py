@@ -22,7 +22,7 @@ def alone(folder: Path) -> Iterator[None]:
         SweepError: one is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as lock:
+    with open(folder / ".lock", "a", encoding="utf-8") as lock:
         try:
             # Of this process alone, unlike flock's: a run that outlives a killed sweep must not keep the next one out.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

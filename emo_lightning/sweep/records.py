@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import shlex
@@ -82,7 +83,7 @@ def read_run(folder: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        run = TypeAdapter(Run).validate_python(read_object(path, error=SweepError))
+        run = TypeAdapter(Run).validate_json(json.dumps(read_object(path, error=SweepError)), strict=True)
     except SweepError as error:
         msg = f"{path}: no record of a run: {error}; delete {folder} to make it anew"
         raise SweepError(msg) from None

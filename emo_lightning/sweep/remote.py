@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,15 @@ from typing import Any
 
 from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.foreign import decode_json, object_of
+from emo_lightning.core.terminal import say
 from emo_lightning.sweep.config import Sweep, locate
 from emo_lightning.sweep.metrics import figures, usable
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.values import Values, as_text, fingerprint
 
 _ANSWER_SECONDS = 5
+_SETTING = re.compile(r"[\w+-]+(\.[\w+-]+)+")
+"""A key of `emo run` that is none of its options, which have no point: where it writes, and with whose code."""
 _PROJECT = "emo-lightning"
 _OF_THE_AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_SERVICE")
 """By these a stage's own logger would take itself for the sweep's run."""
@@ -96,7 +100,7 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
     code = _run(command)
     found = {key: value for key, value in figures(runs / name).items() if usable(value)} if (runs / name).is_dir() else {}
     if code == 0 and not found:
-        print(f"error: {runs / name}: no stage wrote a figure", file=sys.stderr)
+        say(f"error: {runs / name}: no stage wrote a figure", file=sys.stderr)
         code = 1
     if found:
         run.log(found)
@@ -123,9 +127,10 @@ def parse_trial(words: list[str]) -> tuple[Path, Values]:
             # The agent writes null as Python does.
             values[key] = None if text == "None" else parse_yaml(text, f"--trial: --{key}", SweepError)
     # They come from a server: its parameters are settings, none of the options that say where and with whose code.
-    for key in values.keys() & {"allow-classes", "runs", "name", "only", "print_config", "print-config", "debug"}:
-        msg = f"--trial: {key!r} is an option of `emo run`; a sweep varies settings alone"
-        raise SweepError(msg)
+    for key in values:
+        if not _SETTING.fullmatch(key):
+            msg = f"--trial: {key[:80]!r} is no key of a setting, like vars.seed; a sweep varies settings alone, and no option of `emo run`"
+            raise SweepError(msg)
     return program, values
 
 

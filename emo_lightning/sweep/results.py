@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from emo_lightning.core.console import Console
 from emo_lightning.core.files import replacing, write_text
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.local import Outcome, Settings

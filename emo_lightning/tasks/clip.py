@@ -32,9 +32,10 @@ class CLIPTask(Task[PairBatch]):
         from transformers import AutoProcessor
 
         what = f"model.path={path!r}"
-        self.clip = load_clip(path, what, InputError).train()
+        local = cache_only(path)
+        self.clip = load_clip(path, what, InputError, local=local).train()
         with quiet_library(), foreign_files(f"{what} is no CLIP that can be read", InputError):
-            self.processor = AutoProcessor.from_pretrained(path, local_files_only=cache_only(path), trust_remote_code=False)
+            self.processor = AutoProcessor.from_pretrained(path, local_files_only=local, trust_remote_code=False)
 
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """For the data module (`ReadsPairs`): model inputs and fillers."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.model_folders import hub_snapshot, locate, weights_hash
+from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.records import EMOTIONS, Prediction
+from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import merge_predictions, objective, parse_answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
+from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
 
@@ -83,13 +84,13 @@ class PredictTask(FrozenTask):
     @override
     def setup(self, stage: str) -> None:
         """Find what an interrupted run has already answered."""
-        self.refuse_limits()
+        refuse_limits(self.trainer, "use data.limit")
         if self.emotion_scores and "emotion" not in self.data.objectives:
             msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
             raise InputError(msg)
         self._check_ids()
         base, _ = locate(self.backbone_config.path)
-        if not Path(base).is_dir() and hub_snapshot(base) is None:
+        if files_of(base) is None:
             # Its content is known once the hub has given it.
             super().configure_model()
         if self.trainer.is_global_zero:
@@ -104,7 +105,7 @@ class PredictTask(FrozenTask):
             self._done[name] = {key[0] for key in keys if key in answered}
             self._left += len(keys) - len(self._done[name])
         if answered and self.trainer.is_global_zero:
-            print(f"{len(answered)} images are answered already, {self._left} are left")
+            say(f"{len(answered)} images are answered already, {self._left} are left")
         if not self._left:
             # Without an image the Trainer starts no loop that would end.
             self._finish()
@@ -159,7 +160,7 @@ class PredictTask(FrozenTask):
     def _finish(self) -> None:
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
-            print(f"{summary_line(self.files.finish())}: {self.files.out}")
+            say(f"{summary_line(self.files.finish())}: {self.files.out}")
 
 
 def add_emotion_scores(prediction: Prediction, scores: Sequence[float], share: float) -> Prediction:

@@ -79,7 +79,7 @@ def test_a_killed_pass_goes_on_by_sample(whole: Path, adapter: Path, world_tars:
     """A kill is what it leaves behind: parts of two ranks, one of them torn in its last line."""
     out = tmp_path / "p.jsonl"
     shutil.copy(whole.parent / "said.about.json", tmp_path / "p.about.json")
-    lines = whole.read_text().splitlines(keepends=True)
+    lines = whole.read_text(encoding="utf-8").splitlines(keepends=True)
     parts = tmp_path / "p.jsonl.parts"
     parts.mkdir()
     (parts / "00000.jsonl").write_text("".join(lines[:10]))
@@ -120,7 +120,7 @@ def test_an_image_that_changed_under_its_id_is_asked_again(
 ) -> None:
     out = tmp_path / "p.jsonl"
     shutil.copy(whole.parent / "said.about.json", tmp_path / "p.about.json")
-    stale = [json.loads(line) for line in whole.read_text().splitlines()]
+    stale = [json.loads(line) for line in whole.read_text(encoding="utf-8").splitlines()]
     changed = stale[3]["id"]
     stale[3] |= {"sha256": "f" * 64, "provenance": {"replies": [{"reply": "old"}] * 2}}
     out.write_text("".join(json.dumps(p) + "\n" for p in stale))

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
+import logging
 import sys
+import warnings
 
 import pytest
+import rich.table
+from rich.text import Text
 
-from emo_lightning.core.errors import speak_to_any_terminal
+from emo_lightning.core.console import Console
+from emo_lightning.core.errors import run_guarded
+from emo_lightning.core.terminal import say, say_json, speak_to_any_terminal
+from emo_lightning.core.text import printable
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("latin-1", "caf\xe9 \\u2014 \\udcff"), ("ascii", "caf\\xe9 \\u2014 \\udcff")])
@@ -17,6 +25,57 @@ def test_what_it_lacks_is_escaped(encoding: str, shown: str, monkeypatch: pytest
     speak_to_any_terminal()
     print("caf\xe9 — \udcff", end="", flush=True)
     assert written.getvalue().decode(encoding) == shown
+
+
+HOSTILE = "a\x1b[2J\u202egpj.exe\x9b31m\r\n"
+SHOWN = r"a\x1b[2J\u202egpj.exe\x9b31m\x0d" + "\n"
+
+
+def test_what_is_said_cannot_steer_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    say("café 🙂", HOSTILE, end="")
+    assert capsys.readouterr().out == f"café 🙂 {SHOWN}"
+
+
+def test_json_stays_json_on_every_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"é\U000e0041": HOSTILE + "\ud800"}
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        written = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+        speak_to_any_terminal()
+        say_json(said, indent=1)
+        sys.stdout.flush()
+        text = written.getvalue().decode(encoding)
+        assert json.loads(text) == said
+        assert printable(text) == text
+
+
+def test_log_lines_and_warnings_of_all_libraries_are_printable(caplog: pytest.LogCaptureFixture) -> None:
+    speak_to_any_terminal()
+    logging.getLogger("another.library").warning("cannot read %s", HOSTILE)
+    assert SHOWN in caplog.text
+    assert SHOWN in warnings.formatwarning(UserWarning(HOSTILE), UserWarning, HOSTILE, 1)
+
+
+def test_a_console_styles_and_its_texts_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    table = rich.table.Table(title=HOSTILE)
+    table.add_column(HOSTILE)
+    table.add_row(Text(HOSTILE))
+    file = io.StringIO()
+    Console(file=file, force_terminal=True, width=120).print(table, "[red]red[/]", HOSTILE)
+    assert "\x1b[31mred" in file.getvalue()
+    assert "\x1b[2J" not in file.getvalue()
+    assert not set("\u202e\x9b\r") & set(file.getvalue())
+    Console(file=file).print(HOSTILE)
+
+
+def test_a_traceback_and_an_error_show_what_they_name(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise RuntimeError(HOSTILE)
+
+    assert run_guarded(fail, ["emo"]) == 1
+    err = capsys.readouterr().err
+    assert SHOWN.strip() in err
+    assert printable(err) == err
 
 
 def test_a_stream_that_is_no_file_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,6 +129,9 @@ DRAFT = '```json\n{"emotion": "fear", "intensity": 1}\n```'
         f"First: {DRAFT}\n</think>\n{AWE}",
         f"<think>{DRAFT}</think>```json\n{AWE}\n```",
         f"◁think▷{DRAFT}◁/think▷{AWE}",
+        f'<think type="short">{DRAFT}</think >{AWE} <think>{DRAFT}',
+        f"<think>a <think>{DRAFT}</think> {DRAFT} </think>{AWE}",
+        f'It says {{"so</think>{AWE}',
         f"{AWE}<think>Or {DRAFT}?</think>",
         f"{DRAFT} On a second look: {AWE}",
         f"{AWE}\nSo it is [1] {{sic}}, see {{}}.",
@@ -149,6 +152,10 @@ def test_an_answer_is_found_wherever_it_stands(reply: str) -> None:
 def test_text_with_line_breaks_and_tags_in_it_is_as_it_was_written() -> None:
     assert parsed('{"description": "a\nb"}').description == "a\nb"
     assert parsed('{"description": "<think>a</think>b"}').description == "<think>a</think>b"
+    # Words around the JSON change nothing in it, nor does thinking before it.
+    for said in ("a <think>x</think> sign", "the tag <think> on a sign", "the tag </think>, painted", "```json, in chalk"):
+        for reply in (f'Here: {{"description": "{said}"}}', f'<think>{DRAFT}</think>\n{{"description": "{said}"}} So it is.'):
+            assert parsed(reply).description == said
 
 
 @pytest.mark.parametrize(
@@ -173,6 +180,9 @@ def test_qwens_own_list_of_boxes(reply: str, phrases: list[str]) -> None:
     [
         (" ", "empty"),
         (f"<think>It is {AWE}, or", "thinking only"),
+        (f"<think>It is\n```json\n{AWE}\n```", "thinking only"),
+        (f'<think>{DRAFT}</think>{{"emotion": "aw', "cut off"),
+        (f"{DRAFT}</think>I do not know.", "no JSON"),
         ('{"emotion": "awe", "bbox_2d": [[1, 2', "cut off"),
         ('{"objects": [{"bbox_2d": [1, 2, 3, 4]}], "emotion": "aw', "cut off"),
         ("I see a happy dog.", "no JSON"),
@@ -192,6 +202,34 @@ def test_why_an_answer_cannot_be_read(reply: str, reason: str) -> None:
     assert len(listed(said, "problems")) == 1
     both = merge_predictions([parsed(AWE), said, said])
     assert unreadable_reasons(both.provenance) == [reason, reason]
+
+
+@pytest.mark.parametrize(
+    ("reply", "problems"),
+    [
+        ('{"emotion": "awe", "emotion": "fear", "intensity": 7, "subject": "dog"}', ["two values of emotion"]),
+        ('{"emotion": "awe", "Emotion": "fear", "intensity": 7, "subject": "dog"}', ["two values of emotion"]),
+        (
+            '{"answer": {"emotion": "awe", "emotion": "awe", "emotion": 1, "intensity": 7, "subject": "dog"}}',
+            ["two values of emotion"],
+        ),
+        ('{"note": 1, "note": 2, "intensity": 7, "subject": "dog"}', []),
+        (
+            '{"intensity": 7, "subject": "dog", "bbox_2d": [{"bbox_2d": [1, 2, 3, 4], "bbox_2d": [1, 2, 3, 5]}]}',
+            ["bbox_2d holds 'two values', not four numbers"],
+        ),
+        (
+            '{"intensity": 7, "subject": "dog", "bbox_2d": [{"bbox_2d": [9, 9, 1, 1], "label": "a", "label": "b"}]}',
+            ["two values of label", "box [9, 9, 1, 1] is empty or turned"],
+        ),
+        ('{"intensity": 7, "subject": "dog", "bbox_2d": [[1, 2, 3, 4]], "bbox_2d": []}', ["two values of bbox_2d"]),
+    ],
+)
+def test_a_key_with_two_values_costs_that_key_alone(reply: str, problems: list[str]) -> None:
+    said = parsed(reply)
+    assert (said.emotion, said.intensity, said.subject, said.objects) == (None, 7, "dog", [])
+    assert said.provenance.get("problems", []) == problems
+    assert "unreadable" not in said.provenance
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.stage import Stage
 
 CALLBACKS = "lightning.pytorch.callbacks"
+LOGGERS = "lightning.pytorch.loggers"
 PLANTED = {"class_path": "planted.Callback"}
 
 
@@ -80,6 +81,35 @@ REFUSED: dict[str, Any] = {
     "no name": {"callbacks": [{"class_path": ["planted", "Callback"]}]},
     "with a path in it": {"callbacks": [{"class_path": "torch/../planted.Callback"}]},
     "interpolation left as text": {"callbacks": [{"class_path": "${oc.env:HOME}"}]},
+    "service in a logger's settings": {
+        "logger": [{"class_path": f"{LOGGERS}.WandbLogger", "dict_kwargs": {"settings": {"base_url": "x"}}}]
+    },
+    "service deep in settings": {
+        "logger": [{"class_path": f"{LOGGERS}.WandbLogger", "dict_kwargs": {"config": [{"a": {"X-Proxies": ["x"]}}]}}]
+    },
+    "program in settings": {
+        "logger": [{"class_path": f"{LOGGERS}.WandbLogger", "dict_kwargs": {"settings": {"x_executable": "/tmp/x"}}}]
+    },
+    "files in settings": {
+        "logger": [{"class_path": f"{LOGGERS}.WandbLogger", "dict_kwargs": {"settings": {"config_paths": ["/etc/x"]}}}]
+    },
+    "checkpoints sent away": {
+        "callbacks": [{"class_path": f"{CALLBACKS}.ModelCheckpoint", "init_args": {"dirpath": "s3://example/x"}}]
+    },
+    "in the callbacks of a callback": {
+        "callbacks": [
+            {
+                "class_path": f"{CALLBACKS}.LambdaCallback",
+                "init_args": {"callbacks": [{"init_args": {"x": "simplecache::s3://example/x"}}]},
+            }
+        ]
+    },
+    "the run's folder sent away": {"default_root_dir": "gs://example/x"},
+    "keys with points": {"logger.class_path": f"{LOGGERS}.MLFlowLogger", "logger.init_args.save_dir": "x"},
+    "keys with points in a class": {"logger": {"class_path": f"{LOGGERS}.CSVLogger", "init_args.save_dir": "x"}},
+    "a logger as JSON": {
+        "logger": '{"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking\\u005furi": "x"}}'
+    },
     "address of a logger": {
         "logger": [
             {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "http://example.org"}}
@@ -121,6 +151,26 @@ def test_what_a_person_trusts_is_allowed_as_long_as_he_says_so(planted: Path) ->
         check(own)
     with pytest.raises(ExperimentError, match=r"--allow-classes a-b: expected a package"), allowing(["planted,a-b"]):
         pass
+
+
+def test_a_file_that_a_text_names_is_no_way_round(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, given in (
+        ("class", PLANTED),
+        ("service", {"class_path": f"{LOGGERS}.MLFlowLogger", "init_args": {"tracking_uri": "x"}}),
+    ):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+        for trainer in ({"logger": f"{name}.yaml"}, {"logger": [f"{name}.yaml"]}, {"callbacks": f"{name}.yaml"}):
+            with pytest.raises(ExperimentError, match=r"^stage 's' \(sft\): trainer\."):
+                check(stage(trainer))
+    assert not planted.exists()
+
+
+def test_what_a_logger_is_told_besides() -> None:
+    settings = {"console": "off", "x_disable_stats": True}
+    said = {"settings": settings, "notes": "see the wiki, https://example.org", "config": {"api_key": None}}
+    check(stage({"logger": [{"class_path": f"{LOGGERS}.WandbLogger", "init_args": {"project": "p"}, "dict_kwargs": said}]}))
+    check(stage({"callbacks": [{"class_path": f"{CALLBACKS}.ModelCheckpoint", "init_args": {"dirpath": "file:///x"}}]}))
 
 
 def test_nothing_is_made_where_an_argument_takes_anything() -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from emo_lightning.core.emotions import intensity_level
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.experiment.arguments import problems
+from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.probe import LinearProbes
+from emo_lightning.report.mds_page import write_mds_page
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
+from emo_lightning.tasks.probe import ProbeTask
 
 MODULES: dict[Callable[..., object], dict[str, Any]] = {
     ConversationDataModule: {"train": ["a"], "val": ["b"], "objectives": {"emotion": 1.0}},
@@ -60,8 +69,55 @@ def test_of_the_optimiser(change: dict[str, Any], message: str) -> None:
         (lambda: LoRA(dropout=1.0), r"lora\.dropout: found 1\.0"),
         (lambda: BackboneConfig("m", max_pixels=-5), r"backbone\.max_pixels: found -5"),
         (lambda: PredictTask(BackboneConfig("m"), max_new_tokens=0), r"model\.max_new_tokens: found 0"),
+        *((partial(ProbeTask, "head", momentum=value), r"model\.momentum: found") for value in (-0.1, 1.0, math.nan)),
+        *((partial(LinearProbes, 4, 8, [(0.1, value)]), "grid holds") for value in (math.nan, math.inf, -1.0)),
+        *((partial(LinearProbes, 4, 8, [(value, 0.1)]), "grid holds") for value in (math.nan, math.inf, 0.0)),
+        *((partial(intensity_level, value), "is outside 1–10") for value in (math.nan, math.inf, -math.inf, 0.4, 10.5)),
+        *(
+            (partial(write_mds_page, Path("p.html"), {}, None, megabytes=value), "megabytes")
+            for value in (math.nan, math.inf, -1.0)
+        ),
     ],
 )
 def test_of_the_model(make: Callable[[], object], message: str) -> None:
     with pytest.raises((BackboneError, ValueError), match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "at"),
+    [
+        ("data.batch_size", "5", "data.batch_size"),
+        ("model.optim", {"lr": "1e-3"}, "model.optim.lr"),
+        ("model.optim", {"betas": ["0.9", 0.99]}, "model.optim.betas[0]"),
+        ("model.head", {"num_layers": "4"}, "model.head.num_layers"),
+        ("trainer.enable_progress_bar", "false", "trainer.enable_progress_bar"),
+        ("trainer.limit_train_batches", "0.5", "trainer.limit_train_batches"),
+        ("data.extra", "null", "data.extra"),
+        ("seed_everything", "3", "seed_everything"),
+        (
+            "trainer.callbacks",
+            [
+                {
+                    "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+                    "init_args": {"monitor": "val/loss", "patience": "3"},
+                }
+            ],
+            "trainer.callbacks[0].init_args.patience",
+        ),
+    ],
+)
+def test_text_is_no_number(key: str, value: object, at: str) -> None:
+    config: dict[str, Any] = {"trainer": {}, "model": {}, "data": {"train": "a", "val": "b"}}
+    *above, last = key.split(".")
+    (config[above[0]] if above else config)[last] = value
+    (found,) = problems(Stage("des", "des", "", config, Path("out")))
+    assert found.startswith(f"{at}: found the text '")
+
+
+def test_texts_that_are_meant_as_texts() -> None:
+    config = {
+        "trainer": {"devices": "2", "max_time": "00:01:00:00", "accelerator": "cpu"},
+        "data": {"train": "5", "val": "true"},
+    }
+    assert problems(Stage("des", "des", "", config, Path("out"))) == []

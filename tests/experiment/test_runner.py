@@ -82,7 +82,7 @@ def emo_run(runs: Path, world_tars: Path) -> Run:
 
 def main_output(path: Path) -> str:
     """Variables of an experiment and of those it extends, as YAML."""
-    tree = yaml.safe_load(path.read_text())
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     parents = tree.get("extends") or []
     found = dict(tree.get("vars") or {})
     for parent in [parents] if isinstance(parents, str) else parents:
@@ -326,7 +326,7 @@ class CrashAt(pl.Callback):
         self.step, self.flag = step, Path(flag)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        with open(self.flag.with_suffix(".starts"), "a") as out:
+        with open(self.flag.with_suffix(".starts"), "a", encoding="utf-8") as out:
             out.write(f"{trainer.global_step}\n")
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
@@ -522,7 +522,7 @@ def test_settings_of_a_stage_that_made_nothing_may_be_mended(
 
 def test_one_run_directory_one_process(small: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "small").mkdir()
-    with open(tmp_path / "small" / ".lock", "a") as lock:
+    with open(tmp_path / "small" / ".lock", "a", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(["run", str(small()), "--runs", str(tmp_path), "--only", "init"]) == 2
     assert "another experiment is running here" in capfd.readouterr().err
@@ -647,7 +647,7 @@ def test_checkpoints_are_staged_beside_where_they_end(
         suffix: str | None = None, prefix: str | None = None, dir: str | None = None, text: bool = False
     ) -> tuple[int, str]:
         found = mkstemp(suffix, prefix, dir, text)
-        with open(made, "a") as file:
+        with open(made, "a", encoding="utf-8") as file:
             file.write(found[1] + "\n")
         return found
 

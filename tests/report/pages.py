@@ -33,7 +33,7 @@ class Balance(HTMLParser):
 
 def read(page: Path) -> str:
     """The page's text, after the checks that hold for every page."""
-    html = re.sub(r"base64,[A-Za-z0-9+/=]+", "base64,", page.read_text())
+    html = re.sub(r"base64,[A-Za-z0-9+/=]+", "base64,", page.read_text(encoding="utf-8"))
     parser = Balance()
     parser.feed(html)
     parser.close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from rich.console import Console
 from rich.table import Table as RichTable
 
+from emo_lightning.core.console import Console
 from emo_lightning.report.table import Cell, Spread, Table, columns
 from emo_lightning.report.terminal import fitted, show
 
@@ -20,7 +20,7 @@ ROWS: list[list[Cell]] = [
 
 def printed(width: int) -> list[str]:
     table = Table("t", "Table 5", columns(*COLUMNS), ROWS, "what it means")
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - closed with the process
+    console = Console(width=width, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
     show([table], console)
     return console.export_text().splitlines()
 

@@ -45,7 +45,7 @@ def test_tables_images_and_artifact_are_in_the_offline_run(
     artifact = next(a for a in written(folder, "artifact") if a.type == "report")
     names = {entry.path for entry in artifact.manifest.contents}
     if not names:  # Large manifests lie in a file of their own.
-        names = set(json.loads(Path(artifact.manifest.manifest_file_path).read_text()))
+        names = set(json.loads(Path(artifact.manifest.manifest_file_path).read_text(encoding="utf-8")))
     assert {"report.html", "report_tables/all.tex", "report_tables/table5-strict.csv"} <= names
     config = next(r for r in written(folder, "run")).config
     sources = next(json.loads(item.value_json) for item in config.update if item.key == "sources")

@@ -148,7 +148,7 @@ def test_finished_runs_are_kept_and_a_killed_one_goes_on(swept: Path, capfd: pyt
     assert main(["sweep", "s.yaml", "--local"]) == 0
     assert "complete, not run again" in capfd.readouterr().out
     assert (quick / "sweep.json").stat().st_mtime_ns == before
-    with open(slow / "des/logs/version_1/metrics.csv", newline="") as lines:
+    with open(slow / "des/logs/version_1/metrics.csv", encoding="utf-8", newline="") as lines:
         epochs = [int(row["epoch"]) for row in csv.DictReader(lines)]
     assert epochs[0] > 0
     assert epochs[-1] == 59

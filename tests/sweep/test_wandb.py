@@ -14,6 +14,7 @@ import yaml
 from emo_lightning.cli import main
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.sweep.config import COMMAND
+from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.remote import parse_trial, trial
 from tests.report.test_wandb import written
 
@@ -76,6 +77,34 @@ class Kept:
         self.code = exit_code
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "--allow-classes=planted",
+        '{"allow-classes": "planted"}',
+        '{"allow-classes=planted,": ""}',
+        '{"allow_classes": "planted"}',
+        '{"runs": "/tmp/x"}',
+        '{"runs=/tmp/x#": 1}',
+        '{"name": "x"}',
+        '{"only": "x"}',
+        "--debug=1",
+        "--print_config=1",
+        '{"": 1}',
+        '{"-help": 1}',
+        '{"vars.seed=1 --runs": 1}',
+        '{"vars..seed": 1}',
+        '{"a": 1, "a": 2}',
+        "--vars.seed",
+        "--vars.seed=[1",
+        "{",
+    ],
+)
+def test_a_server_sets_settings_alone(word: str) -> None:
+    with pytest.raises(SweepError, match=r"^--trial"):
+        parse_trial([PROGRAM, word])
+
+
 @pytest.mark.slow
 def test_a_failed_run_is_a_failed_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -125,7 +154,7 @@ def test_the_agent_starts_a_trial_that_writes_its_figures_into_its_run(tmp_path:
     }.items():
         monkeypatch.setenv(key, value)
     agent = Agent(api=None, queue=None, sweep_id="abc")
-    agent._sweep_command = yaml.safe_load(Path(SWEEP).read_text())["command"]
+    agent._sweep_command = yaml.safe_load(Path(SWEEP).read_text(encoding="utf-8"))["command"]
     given = {key: {"value": value} for key, value in (values | {"des.model.head.pooling": "mean"}).items()}
     agent._command_run({"type": "run", "run_id": "r1", "program": PROGRAM, "args": given})
     assert agent._run_processes["r1"].wait() == 0

@@ -27,6 +27,7 @@ from data_prep.demo.simulation.images import drawn_truth
 from data_prep.demo.simulation.replies import Simulation, SimulationError
 from data_prep.demo.simulation.server import SimulationServer, read_request
 from emo_lightning.core.records import Record, read_jsonl, write_jsonl
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from data_prep.demo.world import WorldSample
@@ -97,7 +98,9 @@ def simulated_annotators(truth: Iterable[WorldSample | Record], config_path: str
         ]
         # The child ends when its standard input does, so it never outlives this process, however that ends. A session of its
         # own keeps Ctrl-C from it: the pass wants its last replies.
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
+        )
         assert child.stdin is not None
         assert child.stdout is not None
         try:
@@ -168,7 +171,7 @@ def run_server(truth: Iterable[Record], config: DemoConfig, *, port: int, child:
         except (OSError, OverflowError) as error:
             msg = f"--port {port}: {error}; 0 takes a free one"
             raise SimulationError(msg) from None
-        print(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
+        say(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", flush=True)
         async with listening:
             await listening.serve_forever()
 

@@ -21,7 +21,7 @@ def expand(root: Path, out: Path, *more: str) -> int:
 
 
 def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_template_queries_are_the_same_every_time_and_cost_nothing(

@@ -68,7 +68,16 @@ BODIES: dict[str, tuple[bytes, Body]] = {
     "stream with names": (b"event: message\nid: 4\n" + sse(delta(VOTE, "stop", usage=USAGE)), PaidReply(VOTE, BILLED)),
     "stream without blank lines": (sse(delta(VOTE[:9]), delta(VOTE[9:], usage=USAGE), between="\n"), PaidReply(VOTE, BILLED)),
     "stream with CRLF": (sse(delta(VOTE, usage=USAGE), between="\r\n\r\n"), PaidReply(VOTE, BILLED)),
-    "stream without an end": (sse(delta(VOTE[:9]), done=False), PaidReply(VOTE[:9])),
+    "stream without an end": (sse(delta(VOTE[:9]), done=False), Unusable("the stream ended before the reply did")),
+    "stream without an end, the reply whole": (sse(delta(VOTE), done=False), PaidReply(VOTE)),
+    "stream with a cut event in the middle": (
+        sse(delta(VOTE[:9]), delta("x"), delta(VOTE[9:], usage=USAGE)).replace(b'"x"}', b'"x'),
+        Unusable("an event of the stream is cut off, or no JSON: a piece of the reply is missing", usage=BILLED),
+    ),
+    "stream with other ends of lines in a text": (
+        sse(delta("aLINEbNEXT"), delta("c", usage=USAGE)).replace(b"LINE", "\u2028".encode()).replace(b"NEXT", "\x85".encode()),
+        PaidReply("a\u2028b\x85c", BILLED),
+    ),
     "stream that fails at once": (sse({"error": {"message": "overloaded"}}), TransientError('{"message": "overloaded"}')),
     "stream that fails in the middle": (
         sse(delta("{"), {"error": "overloaded"}),
@@ -198,6 +207,36 @@ def test_a_number_of_many_digits_is_paid_for_all_the_same() -> None:
     assert read_chat(raw({**chat(VOTE), "logprob": float("-inf")})) == PaidReply(VOTE, BILLED), "a number that nobody asked for"
 
 
+REPLY = json.dumps(chat(VOTE))
+AROUND = {
+    "a guard against scripts": (")]}',\n" + REPLY, True),
+    "the call of a function": (f"got({REPLY});", True),
+    "a comment behind it": (REPLY + "\n<!-- served in 3 ms -->", True),
+    "zeros behind it": (REPLY + "\0\0\0", True),
+    "a line of a log": (f"2026-01-01 INFO {REPLY}", True),
+    "one part of several": (f"--x\r\nContent-Type: application/json\r\n\r\n{REPLY}\r\n--x--", True),
+    "a list with something else in it": (f"[{REPLY}, null]", False),
+    "wrapped twice": (f'{{"data": {{"result": {REPLY}}}}}', False),
+    "twice": (REPLY + REPLY, False),
+    "a guard, and cut off": (")]}',\n" + REPLY[: len(REPLY) // 2], False),
+    "choices by number": (REPLY.replace('[{"index"', '{"0": {"index"').replace("}]", "}}"), False),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_reply_with_something_around_it_is_read_or_was_paid_at_least(name: str) -> None:
+    text, readable = AROUND[name]
+    body = read_chat(text.encode())
+    assert body == PaidReply(VOTE, BILLED) if readable else isinstance(body, Unusable)
+
+
+@pytest.mark.parametrize(
+    "page", ["<html><pre>{}</pre></html>", '{{"detail": [{{"loc": ["body", "choices"]}}]}}', "see {{ and }}"]
+)
+def test_a_page_about_replies_is_none(page: str) -> None:
+    assert isinstance(read_chat(page.format(REPLY).encode()), NotFromApi)
+
+
 # -- thousands of bodies, by what is true of them ---------------------------------------------------------------------------------
 
 CONTENTS: list[object] = [
@@ -245,6 +284,8 @@ def _as_sent(body: object, rng: random.Random) -> bytes:
         lambda: raw([body]),
         lambda: raw(json.dumps(body)),
         lambda: json.dumps(body).encode("utf-16"),
+        lambda: b")]}',\n" + raw(body),
+        lambda: raw(body) + b"\n\0\0",
     ]
     return rng.choice(ways)()
 

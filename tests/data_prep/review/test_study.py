@@ -162,9 +162,9 @@ def test_bad_answers_and_studies_say_what_is_wrong(store: Store, log: ReviewLog,
     everything = StudyConfig.model_validate({"name": "all", "groups": [{"name": "g", "images": 12}]})
     assert len(open_study(log, everything)) == 12
     assert [g.images for g in StudyConfig.load(CONFIGS / "study/table4.yaml").groups] == [50] * 5
-    config.write_text("name: a b\ngroups: []\n")
+    config.write_text("name: a b\ngroups: []\n", encoding="utf-8")
     with pytest.raises(StudyError, match="key 'name'"):
         StudyConfig.load(config)
-    config.write_text("name: [\n")
+    config.write_text("name: [\n", encoding="utf-8")
     with pytest.raises(StudyError, match="not YAML"):
         StudyConfig.load(config)
