@@ -108,6 +108,19 @@ def load_experiment(
     return Experiment(run_name, run_dir, resolved, str(path), dict(overrides))
 
 
+def chosen_stages(experiment: Experiment, only: str | None) -> list[Stage]:
+    """All stages, or the one that `--only` names.
+
+    Raises:
+        ExperimentError: there is none of that name.
+    """
+    chosen = [stage for stage in experiment.stages if only in (None, stage.name)]
+    if not chosen:
+        msg = f"--only {only}: no such stage; allowed: {', '.join(stage.name for stage in experiment.stages)}"
+        raise ExperimentError(msg)
+    return chosen
+
+
 def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
     """Stages after `foreach`: the product of its lists, names filled in from `{key}`."""
     if not isinstance(stages, dict):
