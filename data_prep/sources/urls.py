@@ -181,21 +181,21 @@ def add_download_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--concurrency",
-        type=Whole(1),
+        type=Whole(1, 1000),
         default=standard.concurrency,
         metavar="N",
         help="downloads at the same time (default: %(default)s)",
     )
     options.add_argument(
         "--per-host-rate",
-        type=Real(0, above=True),
+        type=Real(0, 1e6, above=True),
         default=standard.per_host_rate,
         metavar="RATE",
         help="most requests per second to one host (default: %(default)s)",
     )
     options.add_argument(
         "--timeout",
-        type=Real(0, above=True),
+        type=Real(0, 3600, above=True),
         default=standard.timeout,
         metavar="SECONDS",
         help="longest wait for one image (default: %(default)s)",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError, add_debug_option
+from emo_lightning.core.names import begins_on_disk
 from emo_lightning.core.options import Parser, Whole
 
 EXAMPLE = """examples:
@@ -124,6 +125,9 @@ def _named(inputs: list[str]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for text in inputs:
         arm, equals, rest = text.partition("=")
+        if "/" in arm or begins_on_disk(text):
+            # A folder may be called lr=0.1.
+            arm, equals, rest = "", "", text
         path = Path(rest if equals else text)
         name = arm if equals else (path.absolute().parent.name if path.suffix else path.absolute().name)
         if name in named:

@@ -156,12 +156,9 @@ def _sweep(given: _CommandLine) -> int:
 
 
 def _fixed_values(texts: dict[str, str]) -> Values:
-    from emo_lightning.core.files import parse_yaml
+    from emo_lightning.experiment.files import parse_value
 
-    fixed: Values = {}
-    for key, text in texts.items():
-        fixed[key] = parse_yaml(text, f"--{key} {text}")
-    return fixed
+    return {key: parse_value(text) for key, text in texts.items()}
 
 
 def _check(file: str, fixed: Values, say_so: bool) -> int:
