@@ -176,6 +176,11 @@ class PrepConfig(Settings):
             }
         )
 
+    def allowing_http(self) -> Self:
+        """The same pass; no endpoint needs https."""
+        annotators, critic = [a.allowing_http() for a in self.annotators], self.critic.allowing_http()
+        return self.model_copy(update={"annotators": annotators, "critic": critic})
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a YAML file; `prices` becomes a path relative to that file.

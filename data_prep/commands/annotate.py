@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_engine_arguments,
@@ -35,7 +35,7 @@ LEFT = 4
 """Exit status of a pass that came to its end but must leave images for another run."""
 _PASS, _CANCELLING = "a pass", "the end of batches (--cancel-batches)"
 _MODES = {
-    ALWAYS: ("config", "base_url"),
+    ALWAYS: ("config", "base_url", "allow_http"),
     _PASS: (
         *("budget", "estimate", "yes", "batch", "resend_unknown", "no_ground", "check"),
         *("engine", "ray_address", "ray_without_token"),
@@ -60,7 +60,7 @@ def _parser() -> Parser:
     )
     add_store_argument(parser)
     add_config_argument(parser, CONFIGS / "default.yaml")
-    add_base_url_argument(parser)
+    add_address_arguments(parser)
     add_budget_argument(parser)
     parser.add_argument(
         "--estimate", action="store_true", help="print how many requests are left and what they will cost, then stop"
@@ -102,6 +102,8 @@ def main(argv: list[str]) -> int:
     limit = budget_nano(args.budget) if args.budget is not None else None
     if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
+    if args.allow_http:
+        config = config.allowing_http()
     if args.check:
         return _check(config, args.config, bounded=limit is not None)
     if not args.estimate:

@@ -56,12 +56,17 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
 
 
-def add_base_url_argument(parser: argparse.ArgumentParser) -> None:
-    """`--base-url`."""
+def add_address_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--base-url` and `--allow-http`."""
     parser.add_argument(
         "--base-url",
         metavar="URL",
         help="send every request to this endpoint instead of the configured ones, e.g. to that of `emo prep simulate`",
+    )
+    parser.add_argument(
+        "--allow-http",
+        action="store_true",
+        help="send keys and images unencrypted to endpoints with http:// that are not this machine, as their key `allow_http` does",
     )
 
 

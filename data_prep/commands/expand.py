@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_resend_argument,
@@ -51,6 +51,8 @@ def main(argv: list[str]) -> int:
     config = ExpandConfig.load(args.config)
     if args.base_url is not None:
         config = config.at(args.base_url)
+    if args.allow_http:
+        config = config.allowing_http()
     limit = budget_nano(args.budget) if args.budget is not None else None
     return _queries(args, config, limit) if args.what == "queries" else _images(args, config, limit)
 
@@ -79,7 +81,7 @@ def _parser() -> Parser:
         add_store_argument(command)
         add_config_argument(command, CONFIGS / "expand.yaml", "YAML of the expansion")
         command.add_argument("--seed", type=Whole(), default=0, metavar="N", help="seed of what is drawn (default: 0)")
-        add_base_url_argument(command)
+        add_address_arguments(command)
         add_budget_argument(command)
         add_resend_argument(command)
     queries.add_argument("--out", required=True, metavar="FILE", help="file to write, JSON lines")
@@ -94,7 +96,9 @@ def _parser() -> Parser:
         metavar="N",
         help="number of images of this seed, those of earlier runs included",
     )
-    queries.modes({ALWAYS: ("config", "seed", "out", "count", "no_llm"), _MODEL: ("base_url", "budget", "resend_unknown")})
+    queries.modes(
+        {ALWAYS: ("config", "seed", "out", "count", "no_llm"), _MODEL: ("base_url", "allow_http", "budget", "resend_unknown")}
+    )
     queries.set_defaults(parser=queries)
     images.add_argument("--dry-run", action="store_true", help="print the plan and its cost, then stop; nothing is written")
     return parser

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.commands.annotate import BUDGET_REACHED
 from data_prep.commands.console import (
-    add_base_url_argument,
+    add_address_arguments,
     add_budget_argument,
     add_config_argument,
     add_json_argument,
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     )
     add_store_argument(parser)
     add_config_argument(parser, CONFIGS / "default.yaml", "YAML of the pass that annotated the store")
-    add_base_url_argument(parser)
+    add_address_arguments(parser)
     parser.add_argument(
         "--samples",
         type=Whole(),
@@ -76,6 +76,8 @@ def main(argv: list[str]) -> int:
     config = DemoConfig.load(args.config)
     if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
+    if args.allow_http:
+        config = config.allowing_http()
     limit = budget_nano(args.budget) if args.budget is not None else None
     with Store(args.store, write=True, create=False) as store:
         references = _references(args.reference, store, config)

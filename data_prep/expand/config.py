@@ -77,6 +77,11 @@ class ExpandConfig(BaseModel):
         queries = self.queries and self.queries.moved(base_url)
         return self.model_copy(update={"images": self.images.moved(base_url), "queries": queries})
 
+    def allowing_http(self) -> ExpandConfig:
+        """The same; no endpoint needs https."""
+        queries = self.queries and self.queries.allowing_http()
+        return self.model_copy(update={"images": self.images.allowing_http(), "queries": queries})
+
     @classmethod
     def load(cls, path: str | Path) -> ExpandConfig:
         """Read a YAML file; `prices` becomes a path relative to that file.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, read_body
 from data_prep.sources.addresses import is_public
 from data_prep.sources.download import NotPublicError, guarded
 from data_prep.sources.images import MAX_BYTES
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 _GONE = (403, 404, 410)
 """What stores say of a signed address that has run out."""
@@ -28,6 +32,21 @@ def _place(parts: SplitResult) -> tuple[str | None, int | None]:
     return parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
+def http_address(url: str) -> URL | None:
+    """What is asked for an image that lies at an address; None where it is none of http or https."""
+    from yarl import URL
+
+    try:
+        parts = urlsplit(url)
+        place = parts.scheme in _PORTS and parts.hostname and _place(parts)
+        # As it is: another spelling of a signed address would not be what was signed.
+        address = URL(url, encoded=True)
+        return address if place and address.host and url.isprintable() and " " not in url else None
+    # A bracket that is not closed, a port that is no number, a host that is none.
+    except (ValueError, IndexError):
+        return None
+
+
 async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
     """Bytes behind an address, at most `MAX_BYTES`. No key is sent, no redirect followed, and no proxy of the environment used.
 
@@ -42,23 +61,15 @@ async def fetch_image(url: str, *, base_url: str, timeout: float) -> bytes:
         FetchError: it cannot be had.
     """
     import aiohttp
-    from yarl import URL
 
     # What stands behind `?` is often a signature, and opens the file to whoever reads it.
     shown = url.partition("?")[0][:200]
-    try:
-        parts = urlsplit(url)
-        place = parts.scheme in _PORTS and parts.hostname and _place(parts)
-        # As it is: another spelling of a signed address would not be what was signed.
-        address = URL(url, encoded=True)
-        good = bool(place and address.host and url.isprintable() and " " not in url)
-    # A bracket that is not closed, a port that is no number, a host that is none.
-    except (ValueError, IndexError):
-        good = False
-    if not good:
+    address = http_address(url)
+    if address is None:
         msg = f"{shown}: not an http address"
         raise FetchError(msg, gone=True)
-    ours = place == _place(urlsplit(base_url))
+    parts = urlsplit(url)
+    ours = _place(parts) == _place(urlsplit(base_url))
     connector = aiohttp.TCPConnector(socket_factory=None if ours else guarded(is_public))
     limits = aiohttp.ClientTimeout(total=timeout)
     try:

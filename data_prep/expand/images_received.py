@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TypedDict
 
-from data_prep.provider.json_bodies import json_objects, unreadable
+from data_prep.provider.json_bodies import has_reply, json_objects, unreadable
 from data_prep.provider.openai_received import error_of, usage_of
 from data_prep.provider.received import (
     Body,
@@ -30,6 +30,7 @@ _DECLINED = (
     *("safety", "sensitive", "risk", "inappropriate", "prohibited", "nsfw"),
 )
 """Words by which providers say that they decline a text or its image; any other error is our mistake, or theirs, not the text's."""
+_FILLED = re.compile(r'"b64_json"\s*:\s*"')
 _UNBILLED = "no image in the reply"
 
 
@@ -55,7 +56,7 @@ def read_images(raw: bytes) -> Body:
     text = body_text(raw)
     objects = json_objects(text)
     if objects is None:
-        return unreadable(text, ('"b64_json"', '"url"', '"usage"'))
+        return unreadable(text, ('"b64_json"', '"url"', '"usage"'), _FILLED)
     usage = next((found for one in objects if (found := image_usage(one.get("usage"))) is not None), None)
     entries = _entries(objects)
     if any("odd" not in entry for entry in entries):
@@ -69,6 +70,8 @@ def read_images(raw: bytes) -> Body:
         return Refusal(inner, usage)
     if error and usage is None:
         return TransientError(error)
+    if not reply and has_reply(text, _FILLED):
+        return Unusable("a reply is in it, in a shape that is not known", usage=usage)
     if not reply:
         return NotFromApi(f"no reply: {shown(text)}" if text else "an empty body")
     return Unusable(f"{_UNBILLED}: {inner}", usage=usage)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_prep.export.manifest import MANIFEST
 from data_prep.export.shards import ExportError
+from data_prep.sources.archives import Archive, BrokenArchiveError
+from data_prep.sources.base import RefusedError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import Record
+from emo_lightning.core.text import printable
 
 
 def is_store(path: str | Path) -> bool:
@@ -66,16 +68,14 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _of_tar(path: Path) -> Iterator[Record]:
+    archive = Archive(path)
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                if member.isfile() and member.name.endswith(".json"):
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    yield Record.from_json(file.read(), f"{path}: {member.name}")
+        for member in archive.members():
+            if member.isfile() and member.name.endswith(".json"):
+                yield Record.from_json(archive.read(member), f"{path}: {printable(member.name)}")
     except FileNotFoundError:
         msg = f"{path}: the manifest lists it, and it is not there"
         raise ExportError(msg) from None
-    except (tarfile.TarError, OSError) as error:
-        msg = f"{path}: not a tar that can be read: {error}"
+    except (BrokenArchiveError, RefusedError, OSError) as error:
+        msg = f"{path}: not a tar that can be read: {printable(error)}"
         raise ExportError(msg) from None

@@ -1,7 +1,7 @@
 """Bodies of answers, read with limits: what a server sends is counted before it is kept, and what it compressed before it is expanded.
 
 Eight megabytes of gzip hold eight gigabytes of zeros, and an endless body holds whatever a machine has. Every download of this package
-(paid replies, files of batches, images of the web and of endpoints) asks for `identity` and reads through `read_body`.
+(paid replies, files of batches, images of the web and of endpoints) asks for `identity` and reads through `BodyReader`.
 """
 
 from __future__ import annotations
@@ -137,6 +137,30 @@ class _Zlib:
         return bytes(out)
 
 
+class _Plain:
+    """Not compressed, whatever was said."""
+
+    def pieces(self, data: bytes, most: int) -> bytes:
+        return data[: most + 1]
+
+
+class _Gzip:
+    """As it is called; a proxy that has expanded a body may have left the name of the coding there."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._inner: _Expander | None = None
+
+    def pieces(self, data: bytes, most: int) -> bytes:
+        if self._inner is None:
+            self._head += data
+            if len(self._head) < 2:
+                return b""
+            self._inner = _Zlib(zlib.MAX_WBITS | 16) if self._head.startswith(b"\x1f\x8b") else _Plain()
+            data = self._head
+        return self._inner.pieces(data, most)
+
+
 class _Deflate:
     """With the header that the standard wants, or bare, as some servers mean it."""
 
@@ -191,7 +215,7 @@ class _Brotli:
 def _expander(name: str) -> _Expander:
     match name:
         case "gzip" | "x-gzip":
-            return _Zlib(zlib.MAX_WBITS | 16)
+            return _Gzip()
         case "deflate":
             return _Deflate()
         case "br":

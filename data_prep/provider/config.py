@@ -149,6 +149,10 @@ class EndpointConfig(Settings):
         move = {"party": self.party_name, "base_url": checked_address(base_url), "api_key_env": api_key_env or self.api_key_env}
         return self.model_copy(update=move)
 
+    def allowing_http(self) -> Self:
+        """The same endpoint, whose key and images may cross a network unencrypted."""
+        return self.model_copy(update={"allow_http": True})
+
     def api_key(self) -> str:
         """The key from the environment.
 
@@ -165,7 +169,7 @@ class EndpointConfig(Settings):
         if not self.allow_http and not self.base_url.startswith("https://") and not is_loopback(self.base_url):
             msg = (
                 f"{self.name}: base_url {self.base_url} would carry the key and the images unencrypted over a network; "
-                "use https, or set `allow_http: true` for this endpoint"
+                "use https, or set `allow_http: true` for this endpoint (`--allow-http` for all of a command)"
             )
             raise ConfigError(msg)
         return key

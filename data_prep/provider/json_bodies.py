@@ -5,25 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from data_prep.provider.received import Body, NotFromApi, TransientError, Unusable, foreign_json, shown
+from data_prep.provider.received import Body, NotFromApi, TransientError, Unusable, body_text, foreign_json, shown
 
 _FIELDS = ("data:", "event:", "id:", "retry:", ":")
 """With which a line of an event stream begins."""
 
 
-def unreadable(text: str, signs: Sequence[str]) -> Body:
+def unreadable(text: str, signs: Sequence[str], filled: re.Pattern[str]) -> Body:
     """What a body is that is neither JSON nor a stream of it.
 
     Args:
         text: of the body.
         signs: what only a reply has in it, also where it begins like an error.
+        filled: found in a reply that has something in it, whatever stands around it.
     """
     begins = re.match(r'(?:\[\s*)?\{\s*("\w+")?', text) or re.search(r'^data:\s*\{\s*("\w+")?', text, re.MULTILINE)
+    if begins is None and has_reply(text, filled):
+        return Unusable("a reply is in it, cut off, with something around it that is no JSON")
     if begins is None:
         return NotFromApi(f"no JSON: {shown(text)}" if text else "an empty body")
     if begins[1] == '"error"' and not any(sign in text for sign in signs):
         return TransientError(shown(text))
     return Unusable("the reply is cut off, or no JSON")
+
+
+def has_reply(text: str, filled: re.Pattern[str]) -> bool:
+    """Whether there is a reply somewhere in a body, and not on a page about replies.
+
+    Args:
+        text: of the body.
+        filled: see `unreadable`.
+    """
+    return not text.startswith("<") and filled.search(text) is not None
 
 
 def json_objects(text: str) -> list[dict[str, object]] | None:
@@ -34,7 +47,7 @@ def json_objects(text: str) -> list[dict[str, object]] | None:
     try:
         value = foreign_json(text)
     except ValueError:
-        return _lines(text)
+        return _lines(text) or _inside(text)
     if isinstance(value, str) and value.lstrip().startswith("{"):
         # JSON of JSON, as a proxy writes it that takes the body for a text.
         try:
@@ -47,6 +60,18 @@ def json_objects(text: str) -> list[dict[str, object]] | None:
         case list() if value and all(isinstance(one, dict) for one in value):
             return value
     return []
+
+
+def _inside(text: str) -> list[dict[str, object]] | None:
+    """The object with something around it: a guard against scripts, the call of a function, zeros, a comment. None where there is none."""
+    start, end = text.find("{"), text.rfind("}") + 1
+    if text.startswith("<") or not 0 <= start < end or (start, end) == (0, len(text)):
+        return None
+    try:
+        value = foreign_json(text[start:end])
+    except ValueError:
+        return None
+    return [value] if isinstance(value, dict) else None
 
 
 def is_stream(text: str) -> bool:
@@ -62,6 +87,17 @@ def has_broken_event(text: str) -> bool:
 def has_end(text: str) -> bool:
     """Whether a stream says that it has ended."""
     return any(re.fullmatch(r"data:\s*\[DONE\]\s*", line) for line in _split(text))
+
+
+def is_complete(raw: bytes) -> bool:
+    """Whether a body that broke off is whole all the same: JSON from end to end, or a stream that says that it has ended."""
+    text = body_text(raw)
+    if is_stream(text):
+        return has_end(text)
+    try:
+        return isinstance(foreign_json(text), dict | list)
+    except ValueError:
+        return False
 
 
 def _split(text: str) -> list[str]:

@@ -151,15 +151,18 @@ def _result(line: bytes) -> BatchLine:
     if not isinstance(found, dict):
         raise TypeError(type(found))
     key, response = str(found["custom_id"]), found.get("response")
-    if not response:
+    if not response or not response.get("status_code"):
         if not found.get("error"):
             msg = "neither a response nor an error"
             raise ValueError(msg)
         # Never executed: the batch expired or was cancelled first.
         return BatchLine(key, error=json.dumps(found["error"])[:300])
+    status = count(response["status_code"])
+    if not 100 <= status < 600:
+        msg = f"status_code {status}"
+        raise ValueError(msg)
     # Half a character stays the escape that it was.
-    body = json.dumps(response.get("body"), ensure_ascii=False).encode(errors="backslashreplace")
-    return BatchLine(key, count(response["status_code"]), body)
+    return BatchLine(key, status, json.dumps(response.get("body"), ensure_ascii=False).encode(errors="backslashreplace"))
 
 
 def identifier(value: object) -> str | None:
@@ -174,7 +177,7 @@ def read_batch(found: Mapping[str, object]) -> RemoteBatch:
     counted = {name: _count(counts.get(name)) for name in ("total", "completed", "failed")} if isinstance(counts, dict) else {}
     return RemoteBatch(
         id=identifier(found.get("id")) or "",
-        status=str(found.get("status"))[:60],
+        status={"canceled": "cancelled"}.get(status := shown(str(found.get("status")).lower())[:60], status),
         output=identifier(found.get("output_file_id")),
         failures=identifier(found.get("error_file_id")),
         errors=errors,

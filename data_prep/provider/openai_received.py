@@ -12,10 +12,11 @@ be a text, parts or an object. What was billed and what was not is decided here,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from data_prep.provider.json_bodies import has_broken_event, has_end, is_stream, json_objects, unreadable
+from data_prep.provider.json_bodies import has_broken_event, has_end, has_reply, is_stream, json_objects, unreadable
 from data_prep.provider.received import (
     Body,
     NotFromApi,
@@ -36,6 +37,7 @@ _FILTER = ("content_filter", "safety", "recitation", "prohibited_content", "bloc
 _FAILED = ("error", "network_error", "server_error", "insufficient_system_resource", "abort")
 """Values of `finish_reason`, of all the servers that speak this API."""
 _SIGNS = ('"choices"', '"usage"')
+_FILLED = re.compile(r'"choices"\s*:\s*\[\s*\{|"usage"\s*:\s*\{\s*"')
 _REPLY = ("choices", "usage", "candidates", "usageMetadata", "output", "completion")
 """Keys of replies; some are of other APIs, which then were asked, and bill."""
 
@@ -74,13 +76,15 @@ def read_chat(raw: bytes) -> Body:
     text = body_text(raw)
     objects = json_objects(text)
     if objects is None:
-        return unreadable(text, _SIGNS)
+        return unreadable(text, _SIGNS, _FILLED)
     said = _Said()
     for found in objects:
         _hear(said, found)
     if said.error and not said.billed:
         return TransientError(said.error)
     if not said.reply:
+        if has_reply(text, _FILLED):
+            return Unusable("a reply is in it, in a shape that is not known")
         return NotFromApi(f"no reply: {shown(text)}" if text else "an empty body")
     body = _judged(said)
     if isinstance(body, PaidReply) and (why := _missing(said, text)):

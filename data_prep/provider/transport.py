@@ -7,13 +7,14 @@ are read with a limit of bytes and of whole time, no redirect is followed, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
-from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, read_body
+from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, BodyReader
+from data_prep.provider.json_bodies import is_complete
 
 if TYPE_CHECKING:
     import ssl
@@ -119,6 +120,12 @@ class HttpConnection:
 
         # Half a pair of surrogates is no text; a model may have written one.
         data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+        if wrong := [name for name, value in self._headers.items() if not value.isprintable()]:
+            # The client would say so after it has told that they were sent.
+            msg = (
+                f"the header {', '.join(wrong)} holds a control character: look at the environment variable that it comes from"
+            )
+            raise TransportError(msg, sent=False, hopeless=True)
         watch = _Watch()
         try:
             return await self._answer(path, data, watch)
@@ -146,9 +153,8 @@ class HttpConnection:
             trace_request_ctx=watch,
         ) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}
-            chunks = response.content.iter_chunked(_CHUNK)
             try:
-                raw = await read_body(chunks, headers.get("content-encoding"), self._limit)
+                raw = await _whole_body(response.content.iter_chunked(_CHUNK), headers.get("content-encoding"), self._limit)
             except BodyError as error:
                 if 200 <= response.status < 300:
                     raise
@@ -176,6 +182,25 @@ class HttpConnection:
         """See `Connection`."""
         if self._session is not None:
             await self._session.close()
+
+
+async def _whole_body(chunks: AsyncIterable[bytes], coding: str | None, limit: BodyLimit) -> bytes:
+    """As `read_body`; where the connection ends before its end was announced, what has arrived, if that is all of a reply.
+
+    Raises:
+        ClientPayloadError: it is not.
+        BodyError: see `read_body`.
+    """
+    import aiohttp
+
+    reader = BodyReader(coding, limit)
+    try:
+        async for chunk in chunks:
+            reader.feed(chunk)
+    except aiohttp.ClientPayloadError:
+        if not is_complete(bytes(reader.body)):
+            raise
+    return bytes(reader.body)
 
 
 async def _headers_sent(_session: object, context: SimpleNamespace, _parameters: object) -> None:

@@ -7,7 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -60,6 +60,8 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
         raise ReviewError(msg)
     counts = Counter(dict.fromkeys(("tasks", "annotations", "cancelled", "added", "known"), 0))
     new: list[Review] = []
+    history: dict[tuple[str, str], list[Review]] = {}
+    """Of each item and annotator: the rows of the ledger, and those of this file after them."""
     people: set[str] = set()
     for number, entry in enumerate(tasks, 1):
         try:
@@ -75,7 +77,12 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
                 rows, unknown = _rows(task, annotation, who)
                 if unknown:
                     counts["parts of no field of ours"] += unknown
-                _sort_in(rows, standing(log.reviews(item_id=task.record.id, reviewer=who)), new, counts)
+                key = task.record.id, who
+                if key not in history:
+                    history[key] = log.reviews(item_id=task.record.id, reviewer=who)
+                added = _newer(rows, history[key], counts)
+                history[key] += added
+                new += added
         except ReviewError as error:
             msg = f"{path}: task {number}: {error}"
             raise ReviewError(msg) from None
@@ -87,17 +94,22 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
     return dict(counts)
 
 
-def _sort_in(rows: list[Review], stands: list[Review], new: list[Review], counts: Counter[str]) -> None:
-    """What of an annotation is new; an older one never takes the place of what was decided since."""
-    there = {row.field: row for row in stands}
+def _newer(rows: list[Review], history: list[Review], counts: Counter[str]) -> list[Review]:
+    """What of an annotation is new; an older one never takes the place of what was decided, or taken back, since."""
+    # Rows of this file have no place in the history yet: they come after all others.
+    numbered = [replace(row, id=row.id or (1 << 62) + number) for number, row in enumerate(history)]
+    there = {row.field: row for row in standing(numbered)}
+    undone = {row.field: row.time for row in numbered if row.undoes is not None}
+    found = []
     for row in rows:
         old = there.get(row.field)
         if old is not None and _what(old) == _what(row):
             counts["known"] += 1
-        elif old is not None and old.time > row.time:
+        elif max(undone.get(row.field, row.time), row.time if old is None else old.time) > row.time:
             counts["older than what stands, left out"] += 1
         else:
-            new.append(row)
+            found.append(row)
+    return found
 
 
 @dataclass(frozen=True)

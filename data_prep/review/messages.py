@@ -134,6 +134,8 @@ class StudyOrder(TypedDict):
 
     participant: str
     items: list[StudyImage]
+    version: int
+    """The participant's last row; an undo names it."""
 
 
 class Saved(TypedDict):
@@ -143,6 +145,8 @@ class Saved(TypedDict):
     """False: the answer was given elsewhere since, and stays as it is."""
     answers: dict[str, int]
     """To this image, as they stand."""
+    version: int
+    """As in `StudyOrder`."""
 
 
 class StudyUndone(TypedDict):
@@ -150,6 +154,8 @@ class StudyUndone(TypedDict):
 
     undone: int | None
     """Position in the order; null where nothing was left."""
+    conflict: NotRequired[bool]
+    """Nothing was taken back: something was answered elsewhere that this page does not show."""
 
 
 class StudyRow(TypedDict):

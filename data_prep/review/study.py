@@ -226,13 +226,37 @@ def add_answer(
     _insert(log, config.name, key, answer, None, check)
 
 
-def undo_answer(log: ReviewLog, config: StudyConfig, participant: str) -> tuple[str, str] | None:
-    """Take back the participant's last answer; the (group, item) that it was about, None if there is none."""
+def study_version(log: ReviewLog, study: str, participant: str) -> int:
+    """The place of a participant's last row, 0 where there is none; it only grows."""
+    sql = "SELECT coalesce(max(id), 0) FROM study_answers WHERE study = ? AND participant = ?"
+    return int(log.query(sql, (study, participant))[0][0])
+
+
+def undo_answer(log: ReviewLog, config: StudyConfig, participant: str, seen: int | None = None) -> tuple[str, str] | None:
+    """Take back the participant's last answer; the (group, item) that it was about, None if there is none.
+
+    Args:
+        log: opened for writing.
+        config: of the study.
+        participant: whose.
+        seen: the `study_version` that the page knows; None where there is no page.
+
+    Raises:
+        StaleError: there is an answer that the page does not know; nothing was taken back.
+    """
+    version = study_version(log, config.name, participant)
+    if seen is not None and seen != version:
+        raise StaleError
     given = answers(log, config.name, participant)
     if not given:
         return None
     key, (place, _) = max(given.items(), key=lambda entry: entry[1][0])
-    _insert(log, config.name, key, None, place)
+
+    def check() -> None:
+        if study_version(log, config.name, participant) != version:
+            raise StaleError
+
+    _insert(log, config.name, key, None, place, check)
     return key[1], key[2]
 
 

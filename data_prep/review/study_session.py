@@ -17,10 +17,11 @@ from data_prep.review.study import (
     answers,
     open_study,
     study_order,
+    study_version,
     undo_answer,
 )
 from data_prep.store.store import Store
-from emo_lightning.core.foreign import object_of
+from emo_lightning.core.foreign import integer_of, object_of
 
 
 class StudySession:
@@ -57,6 +58,7 @@ class StudySession:
     def order(self, request: Request) -> StudyOrder:
         """Everything that one participant is asked, in their order, with what they answered so far."""
         who, order = self._order(request)
+        version = study_version(self.log, self.config.name, who)
         given = answers(self.log, self.config.name, who)
         rows: list[StudyImage] = []
         for item in order:
@@ -71,7 +73,7 @@ class StudySession:
                     "answers": {question: given[key][1] for question, key in keys.items() if key in given},
                 }
             )
-        return {"participant": who, "items": rows}
+        return {"participant": who, "items": rows, "version": version}
 
     def answer(self, request: Request) -> Saved:
         """Save one answer to the image at `position` of the participant's order, unless it was given elsewhere since."""
@@ -87,15 +89,23 @@ class StudySession:
                 add_answer(self.log, self.config, who, item, request.get("question"), request.get("answer"), seen)
             except StaleError:
                 saved = False
+            # Before the answers are read: of one that comes between, the page knows too little and not too much.
+            version = study_version(self.log, self.config.name, who)
             given = answers(self.log, self.config.name, who)
         keys = {question: (who, item.group, item.item_id, question) for question in item.questions}
-        return {"saved": saved, "answers": {question: given[key][1] for question, key in keys.items() if key in given}}
+        stand = {question: given[key][1] for question, key in keys.items() if key in given}
+        return {"saved": saved, "answers": stand, "version": version}
 
     def undo(self, request: Request) -> StudyUndone:
-        """Take back the participant's last answer; its position, or null."""
+        """Take back the participant's last answer, unless one was given elsewhere since; its position, or null."""
         who, order = self._order(request)
+        version = request.get("version")
+        seen = None if version is None else integer_of(version, "version", ReviewError, low=0)
         with self._write:
-            taken = undo_answer(self.log, self.config, who)
+            try:
+                taken = undo_answer(self.log, self.config, who, seen)
+            except StaleError:
+                return {"undone": None, "conflict": True}
         positions = [i for i, item in enumerate(order) if (item.group, item.item_id) == taken]
         return {"undone": positions[0] if positions else None}
 

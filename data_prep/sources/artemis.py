@@ -49,7 +49,7 @@ class ArtEmisSource(IndexedSource):
 
 
 def _only_table(tree: Tree) -> Path:
-    tables = sorted(path.name for path in tree.root.glob("*.csv"))
+    tables = sorted(path.name for path in tree.root.iterdir() if path.suffix.lower() == ".csv")
     if len(tables) != 1:
         found = f"; found {', '.join(tables)}" if tables else ""
         msg = "the table of votes"

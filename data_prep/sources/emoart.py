@@ -35,7 +35,7 @@ class EmoArtSource(IndexedSource):
         if index is None:
             msg = "the annotations"
             raise tree.missing(msg, "Annotation.json")
-        archives = sorted(path for path in tree.root.iterdir() if path.name.endswith((".tar.gz", ".tgz", ".tar")))
+        archives = sorted(path for path in tree.root.iterdir() if path.name.lower().endswith((".tar.gz", ".tgz", ".tar")))
         waiting: dict[_Name, Entry] = {}
         for entry in self._rows(index):
             if isinstance(entry, Entry) and archives:

@@ -61,8 +61,8 @@ class EmoVerseSource(IndexedSource):
         if self._file is not None:
             files, tables = [self._file], []
         else:
-            files = _names(tree, "*.json", "*.jsonl", "annotations/*.json", "annotations/*.jsonl")
-            tables = _names(tree, "*.parquet", "data/*.parquet")
+            files = _names(tree, (".", "annotations"), (".json", ".jsonl"))
+            tables = _names(tree, (".", "data"), (".parquet",))
         if files and tables:
             msg = (
                 f"{tree.root}: holds JSON records ({files[0]}, …) and Parquet ({tables[0]}, …), two copies of the same; "
@@ -76,16 +76,18 @@ class EmoVerseSource(IndexedSource):
             file = tree.index(name)
             assert file is not None
             split = _split_of(file)
-            if file.suffix == ".parquet":
+            if file.suffix.lower() == ".parquet":
                 yield from _parquet(file, split)
                 continue
             for place, key, value in json_records(file):
                 yield place.attempt(_record, place, key, value, split)
 
 
-def _names(tree: Tree, *patterns: str) -> list[str]:
-    found = {path.relative_to(tree.root).as_posix() for pattern in patterns for path in tree.root.glob(pattern)}
-    return sorted(name for name in found if not Path(name).name.startswith("."))
+def _names(tree: Tree, folders: tuple[str, ...], endings: tuple[str, ...]) -> list[str]:
+    """Files of these folders with one of these endings, in any case."""
+    places = [tree.root / folder for folder in folders]
+    paths = [path for place in places if place.is_dir() for path in place.iterdir() if path.suffix.lower() in endings]
+    return sorted(path.relative_to(tree.root).as_posix() for path in paths if not path.name.startswith("."))
 
 
 def _split_of(file: Path) -> str | None:

@@ -6,7 +6,7 @@ import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.sources.base import Refusal, RefusedError
+from data_prep.sources.base import PassedOver, Refusal, RefusedError
 from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
@@ -31,12 +31,15 @@ class FISource(IndexedSource):
     def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
         """Rows of the CSVs in the order of their names, then images in the folders that no CSV names."""
         folder = tree.folder(*FOLDERS)
-        tables = sorted(path.name for path in tree.root.iterdir() if path.suffix == ".csv" and not path.name.startswith("."))
+        tables = sorted(
+            path.name for path in tree.root.iterdir() if path.suffix.lower() == ".csv" and not path.name.startswith(".")
+        )
         emotions = [name for name in tree.subfolders(folder) if name.lower() in EMOTIONS]
         if not (tables or emotions):
             msg = "FI"
             raise tree.missing(msg, *(f"{f}/<emotion>/" for f in FOLDERS), "*.csv (emotion,url,disagree,agree)")
-        listed: set[str] = set()
+        listed: dict[str, bool] = {}
+        """Keys that a table names, and whether a row of them can be used."""
         for name in tables:
             table = tree.index(name)
             assert table is not None
@@ -55,15 +58,26 @@ class FISource(IndexedSource):
                     yield image
                     continue
                 key = f"{emotion}/{key_of(image.removeprefix(f'{folder}{name}/'))}"
+                place = Place(str(tree.root / image), None)
                 if key not in listed:
-                    yield Entry(Place(str(tree.root / image), None), key, image, {"emotion": emotion, "emotion_raw": emotion})
+                    yield Entry(place, key, image, {"emotion": emotion, "emotion_raw": emotion})
+                elif not listed[key]:
+                    yield PassedOver(place.file, None, "its row is refused")
 
-    def _table(self, tree: Tree, table: Path, folder: str, listed: set[str]) -> Iterator[Entry | Refusal]:
+    def _table(self, tree: Tree, table: Path, folder: str, listed: dict[str, bool]) -> Iterator[Entry | Refusal]:
         for place, row in table_rows(table, _COLUMNS, names=_COLUMNS):
-            entry = row if isinstance(row, Refusal) else place.attempt(_entry, place, tree, folder, row)
-            if isinstance(entry, Entry):
-                listed.add(entry.key)
+            if isinstance(row, Refusal):
+                yield row
+                continue
+            entry = place.attempt(_entry, place, tree, folder, row)
+            # Also of a row that is refused: its image is not one without votes.
+            if not isinstance(key := place.attempt(_key, row), Refusal):
+                listed[key] = listed.get(key, False) or isinstance(entry, Entry)
             yield entry
+
+
+def _key(row: dict[str, str]) -> str:
+    return f"{category(row['emotion'])}/{key_of(_file_of(row['url']))}"
 
 
 def _entry(place: Place, tree: Tree, folder: str, row: dict[str, str]) -> Entry:
@@ -76,7 +90,7 @@ def _entry(place: Place, tree: Tree, folder: str, row: dict[str, str]) -> Entry:
         rest = no / (yes + no) / (len(EMOTIONS) - 1)
         scores = {str(e): round(yes / (yes + no) if e == emotion else rest, 6) for e in EMOTIONS}
         labels = {**labels, "emotion": emotion, "emotion_scores": scores}
-    return Entry(place, f"{emotion}/{key_of(file)}", _image(tree, folder, emotion, file), labels, origin=row["url"].strip())
+    return Entry(place, _key(row), _image(tree, folder, emotion, file), labels, origin=row["url"].strip())
 
 
 def _file_of(url: str) -> str:

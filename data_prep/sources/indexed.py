@@ -104,7 +104,8 @@ class IndexedSource(ABC):
         for entry in self.said(tree):
             if isinstance(entry, Refusal):
                 continue
-            says = hash((repr(entry.labels), entry.split, entry.image if isinstance(entry.image, str) else None))
+            image = entry.image if isinstance(entry.image, str) else None
+            says = hash((repr(entry.labels), entry.split, entry.group, entry.boxes, entry.phrase, image))
             if first.setdefault(entry.key, says) != says:
                 against.setdefault(entry.key, str(entry.place))
         return against
@@ -136,7 +137,7 @@ def contradiction(entry: Entry, other: str) -> Refusal:
     """
     where = "an earlier row" if other == str(entry.place) else other
     return Refusal(
-        entry.place.file, entry.place.line, f"contradiction: another label, split or file than {where} has for {entry.key}"
+        entry.place.file, entry.place.line, f"contradiction: another label, box, split or file than {where} has for {entry.key}"
     )
 
 

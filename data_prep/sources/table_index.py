@@ -11,6 +11,7 @@ from typing import IO, Literal
 from data_prep.sources.base import Refusal, SourceError
 from data_prep.sources.places import Place, open_text
 from data_prep.sources.tree import encodable
+from emo_lightning.core.text import printable
 
 _MAX_LINE = 2**20
 """Characters of one line, and of one row."""
@@ -90,8 +91,8 @@ def table_rows(
     Args:
         path: UTF-8, or UTF-16 with its mark.
         required: columns that must be there; others may.
-        delimiter: "," (quotes as in CSV; a header with tabs or semicolons in their place says that the rows have them too) or a tab
-            (quotes mean nothing).
+        delimiter: "," (quotes as in CSV) or a tab (quotes mean nothing, unless the header has them); a header with tabs, semicolons or
+            commas in its place says that the rows have them too.
         names: of the columns, where the file has no header.
 
     Yields:
@@ -109,7 +110,7 @@ def table_rows(
         while (read := lines.row(separator, quotes=quotes)) is not None:
             place, row = read
             if columns is None:
-                separator, columns = _columns(path, place, lines.text, required, separator)
+                separator, quotes, columns = _columns(path, place, lines.text, required, separator)
             elif isinstance(row, Refusal):
                 yield place, row
             elif len(row) != len(columns):
@@ -121,23 +122,24 @@ def table_rows(
         raise SourceError(msg)
 
 
-def _columns(path: Path, place: Place, header: str, required: tuple[str, ...], separator: str) -> tuple[str, tuple[str, ...]]:
-    """What separates the columns, and their names."""
+def _columns(
+    path: Path, place: Place, header: str, required: tuple[str, ...], separator: str
+) -> tuple[str, bool, tuple[str, ...]]:
+    """What separates the columns, whether quotes mean something, and the names of the columns."""
     found: dict[str, tuple[str, ...]] = {}
-    for mark in dict.fromkeys((separator, "\t", ";")):
+    for mark in dict.fromkeys((separator, "\t", ";", ",")):
+        quotes = mark != "\t" or separator != "\t" or header.startswith('"')
         try:
-            cells = split_row(header, mark, quotes=mark != "\t" or separator != "\t")
+            cells = split_row(header, mark, quotes=quotes)
         except csv.Error:
             continue
         found[mark] = tuple(name.strip().strip("[]").strip().lower() for name in cells)
         if all(name in found[mark] for name in required):
             if twice := [name for name, times in Counter(found[mark]).items() if times > 1 and name]:
-                msg = f"{path}:{place.line}: column {', '.join(twice)[:80]} stands there twice"
+                msg = f"{path}:{place.line}: column {printable(', '.join(twice))[:80]} stands there twice"
                 raise SourceError(msg)
-            return mark, found[mark]
+            return mark, quotes, found[mark]
     columns = found.get(separator, (header,))
     missing = [name for name in required if name not in columns]
-    msg = (
-        f"{path}:{place.line}: column {', '.join(missing)} is missing; found: {', '.join(name[:40] for name in columns)[:300]}"
-    )
+    msg = f"{path}:{place.line}: column {', '.join(missing)} is missing; found: {', '.join(printable(name)[:40] for name in columns)[:300]}"
     raise SourceError(msg)

@@ -122,13 +122,16 @@ class Tree:
                 self._asked_for.add(found.path)
                 yield found.path.relative_to(self.root).as_posix() if found.kind == "picture" else found.refusal()
             elif not isinstance(found, PassedOver):
+                self._asked_for.add(Path(found.file))
                 yield found
 
     def rest(self) -> Iterator[Refusal]:
         """Everything below the root that nobody has asked for: pictures that no row names, and what is no picture."""
         for found in files_below(self.root, self.root):
             if not isinstance(found, Found):
-                yield found
+                # Told before, where a folder of images was looked through.
+                if Path(found.file) not in self._asked_for:
+                    yield found
             elif found.path not in self._asked_for:
                 pictures = found.kind in ("picture", "other picture")
                 yield (

@@ -75,6 +75,8 @@ def _config(args: argparse.Namespace) -> UnderTest:
     changed = {"boxes": args.boxes, **pixels}
     changed = {name: value for name, value in changed.items() if value is not None}
     config = UnderTest.load(args.endpoint).model_copy(update=changed) if args.endpoint else _named(args, changed)
+    if args.allow_http:
+        config = config.allowing_http()
     if config.boxes != "resized" and any(value is not None for value in pixels.values()):
         msg = "--min-pixels and --max-pixels say how an endpoint resizes images, for boxes in those coordinates: add --boxes resized"
         raise InputError(msg)

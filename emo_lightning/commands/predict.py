@@ -36,7 +36,7 @@ examples:
       'data/test-*.tar' --out vllm.jsonl
 
 keys of CONFIG.yaml: model, base_url, api_key_env; parameters (sent with every request), revision, prices or price {input, output},
-boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts"""
+boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels, concurrency, timeout, max_attempts, allow_http"""
 
 OBJECTIVES = ("attributes", "emotion")
 STORE = Path("runs/answers")
@@ -47,7 +47,7 @@ _FILED = "a model behind an endpoint of a file (--endpoint)"
 _MODES = {
     ALWAYS: ("out", "objectives", "limit", "blind", "min_pixels", "max_pixels"),
     _LOCAL: ("batch_size", "max_new_tokens", "dtype", "qlora", "emotion_scores", "accelerator", "devices", "num_workers"),
-    _REMOTE: ("boxes", "store", "budget", "estimate", "resend_unknown"),
+    _REMOTE: ("allow_http", "boxes", "store", "budget", "estimate", "resend_unknown"),
     _NAMED: ("base_url", "model", "api_key_env", "price"),
     _FILED: ("endpoint",),
 }
@@ -94,6 +94,11 @@ def parser() -> Parser:
     )
     remote.add_argument(
         "--boxes", choices=("pixels", "resized", "thousandths"), help="coordinates of the model's boxes (default: pixels)"
+    )
+    remote.add_argument(
+        "--allow-http",
+        action="store_true",
+        help="send key and images unencrypted to an http:// address that is not this machine",
     )
     remote.add_argument("--store", type=Path, default=STORE, help=f"folder of the ledger (default: {STORE})")
     remote.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")

@@ -301,6 +301,22 @@ def open_binary(path: str | Path, error: type[UserError] = InputError) -> Binary
         raise error(msg) from failure
 
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_pointer(beginning: bytes, path: str | Path, error: type[UserError]) -> None:
+    """Refuse what Git LFS leaves in the place of a file that it has not fetched.
+
+    Args:
+        beginning: of the file, 64 bytes or more.
+        path: of it.
+        error: what is raised.
+    """
+    if beginning.startswith(_LFS):
+        msg = f"{path}: a Git LFS pointer, not the file that it stands for; fetch that one (`git lfs pull`)"
+        raise error(msg)
+
+
 def read_capped(path: str | Path, max_bytes: int = MAX_LINE_BYTES, error: type[UserError] = InputError) -> bytes:
     """A whole file of at most `max_bytes`; a longer one (or a device that never ends) is refused after that many.
 
@@ -314,6 +330,7 @@ def read_capped(path: str | Path, max_bytes: int = MAX_LINE_BYTES, error: type[U
         except OSError as failure:
             msg = f"{path}: cannot be read: {failure.strerror or failure}"
             raise error(msg) from failure
+    refuse_pointer(data, path, error)
     if len(data) > max_bytes:
         msg = f"{path}: longer than {max_bytes:,} bytes, which is the most that a file of this kind may have"
         raise error(msg)

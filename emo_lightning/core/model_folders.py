@@ -191,7 +191,8 @@ def check_made_of(maker: object, said: Mapping[str, str], now: Mapping[str, str]
     Args:
         maker: what says what it was made from, for the message.
         said: by it; where it is empty, one warning is given and everything is taken.
-        now: what it is to be used with. Parts that either side does not name are not compared.
+        now: what it is to be used with. A part that only `said` names is not compared; one that only `now` names is taken with a
+            warning.
 
     Raises:
         BackboneError: a part is another one; names it.
@@ -205,6 +206,8 @@ def check_made_of(maker: object, said: Mapping[str, str], now: Mapping[str, str]
         if said[part] != now[part]:
             msg = f"{maker} was made with another {part}: {said[part][:60]}; here it is {now[part][:60]}"
             raise BackboneError(msg)
+    if nameless := sorted(now.keys() - said.keys()):
+        warn_once(f"{maker} does not name its {' and '.join(nameless)} by content; taken as it is")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -32,6 +32,7 @@ _CONSTANTS = re.compile(
     r"(^|\.)(position_ids|inv_freq|original_inv_freq|relative_position_index|relative_coords_table|num_batches_tracked|masked_bias)$"
 )
 """Names of what older versions wrote into files of weights though the class computes it."""
+_NO_WEIGHTS = {"BOOL", *(f"{kind}{bits}" for kind in "IU" for bits in (16, 32, 64))}
 _ERRORS = (
     OSError,
     ValueError,
@@ -134,7 +135,7 @@ def load_whole(
         arguments: for `load`.
 
     Raises:
-        UserError: of the type `error`: it cannot be read, or does not fill the class; names keys.
+        UserError: of the type `error`: it cannot be read, does not fill the class, or holds what is no finite number; names keys.
     """
     folder = files_of(name)
     if folder is not None:
@@ -155,6 +156,10 @@ def load_whole(
     model, found = loaded
     names = cast("PreTrainedModel", model).state_dict().keys() if heads else None
     check_loaded(found, what, error, optional=optional, heads=names)
+    for name, weight in cast("PreTrainedModel", model).named_parameters():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            msg = f"{what}: its weight {name} holds NaN or infinity"
+            raise error(msg)
     return model
 
 
@@ -220,7 +225,13 @@ def check_claims(kind: type[PreTrainedModel] | None, folder: Path, what: str, er
         msg = f"{what}: no weights (*.safetensors) in {folder}: a download that did not end, or a copy that left them out"
         raise error(msg)
     unpacked = [file for file in files if file.suffix == ".safetensors"]
-    tensors = [header for file in unpacked for header in tensor_headers(file, error).values()]
+    headers = [(file, name, header) for file in unpacked for name, header in tensor_headers(file, error).items()]
+    for file, name, header in headers:
+        # transformers would round them to the type of the class without a word. Bytes may be numbers of four or eight bits.
+        if name.endswith(".weight") and header.dtype in _NO_WEIGHTS:
+            msg = f"{what}: {file}: {name} is of type {header.dtype}; a weight is a floating-point number"
+            raise error(msg)
+    tensors = [header for _, _, header in headers]
     packed = sum(file.stat().st_size for file in files if file not in unpacked)
     # A .bin does not say how many tensors it has without being opened, but each takes some bytes.
     most = len(tensors) + packed // 64

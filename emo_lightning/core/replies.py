@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Literal, get_args
 
 from emo_lightning.core.foreign import MAX_DEPTH, deeper_than
 
 Reason = Literal["empty", "thinking only", "cut off", "no JSON", "no object", "other keys", "ambiguous", "refused", "no reply"]
 """Why an answer cannot be read. `thinking only`: it ends before an answer begins. `cut off`: it ends within the JSON, or the endpoint says
-so. `other keys`: an object without any key that was asked for. `ambiguous`: a key has two values. `refused` and `no reply`: the endpoint
+so. `other keys`: an object without any key that was asked for. `ambiguous`: what it says has two meanings. `refused` and `no reply`: the endpoint
 gave no text."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 UNREADABLE_ANSWERS = "unreadable: "
@@ -31,6 +32,18 @@ class UnreadableReplyError(ValueError):
         self.reason: Reason = reason
 
 
+class _Ambiguous:
+    """Stands for the value of a key that has two different ones."""
+
+    def __repr__(self) -> str:
+        return "two values"
+
+
+AMBIGUOUS = _Ambiguous()
+AmbiguousKeys = Literal["refuse", "mark"]
+"""What becomes of an object that says a key twice, with two values: refused as a whole, or the value is `AMBIGUOUS` and the other keys
+keep theirs."""
+
 _TAG = re.compile(
     r"<(?P<close>/)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)(?:\s[^<>]{0,100})?>"
     r"|(?P<open_2><\|begin_of_thought\|>|◁think▷|\[THINK\]|<\|channel\|>analysis<\|message\|>)"
@@ -44,11 +57,15 @@ _STARTS = 5_000
 """Beginnings of JSON that are looked at."""
 
 
-def json_values(text: str) -> list[object]:
+def json_values(text: str, ambiguous_keys: AmbiguousKeys = "refuse") -> list[object]:
     """The complete JSON objects and lists of a reply in the order in which they stand, without those in `<think>…</think>` and its kin.
 
     A closing tag without an opening one, as templates write it that put the opening tag into the prompt, ends thinking that began with
     the text; thinking without an end goes on to the end of the text. A tag within a text of the JSON is text.
+
+    Args:
+        text: of the reply.
+        ambiguous_keys: see `AmbiguousKeys`.
 
     Raises:
         UnreadableReplyError: there is none.
@@ -56,7 +73,7 @@ def json_values(text: str) -> list[object]:
     if not text.strip():
         raise UnreadableReplyError(reason="empty", message="not JSON: the reply is empty")
     # A line break in a text is no JSON, and has one meaning. NaN is told from a number where numbers are read.
-    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_object)
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=partial(_object, ambiguous_keys=ambiguous_keys))
     try:
         # A whole reply that is JSON is what it is, whatever its texts look like.
         return [_shallow(decoder.decode(text.strip()))]
@@ -128,16 +145,22 @@ def _no_json(error: Exception) -> UnreadableReplyError:
     )
 
 
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _object(pairs: list[tuple[str, object]], ambiguous_keys: AmbiguousKeys) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         for key, value in pairs:
             if found[key] != value:
-                raise UnreadableReplyError(reason="ambiguous", message=f"two values of {key[:80]}")
+                found[key] = _twice(key, ambiguous_keys)
     return found
 
 
-def asked_values(values: Iterable[object], keys: Iterable[str]) -> dict[str, object]:
+def _twice(key: str, ambiguous_keys: AmbiguousKeys) -> _Ambiguous:
+    if ambiguous_keys == "refuse":
+        raise UnreadableReplyError(reason="ambiguous", message=f"two values of {key[:80]}")
+    return AMBIGUOUS
+
+
+def asked_values(values: Iterable[object], keys: Iterable[str], ambiguous_keys: AmbiguousKeys = "refuse") -> dict[str, object]:
     """The values of the keys that were asked for: those of the last object that has any of them.
 
     Keys may be in another case or spelling (`Intensity Level`, `intensityLevel`), and one level down.
@@ -145,17 +168,18 @@ def asked_values(values: Iterable[object], keys: Iterable[str]) -> dict[str, obj
     Args:
         values: of `json_values`.
         keys: that were asked for.
+        ambiguous_keys: see `AmbiguousKeys`.
 
     Returns:
         By the keys as asked; those that are not there are left out, and so is everything else.
 
     Raises:
-        UnreadableReplyError: no object, none with such a key, or a key has two values.
+        UnreadableReplyError: no object, none with such a key, several that might be meant, or a key has two values and is not to be marked.
     """
     names = {_plain(key): key for key in keys}
     everything = list(values)
     for value in reversed(everything):
-        if fields := _fields(value, names, deeper=True):
+        if fields := _fields(value, names, ambiguous_keys, deeper=True):
             return fields
     last = everything[-1]
     if not any(isinstance(value, dict) for value in everything):
@@ -166,7 +190,7 @@ def asked_values(values: Iterable[object], keys: Iterable[str]) -> dict[str, obj
     raise UnreadableReplyError(reason="other keys", message=f"none of the keys that were asked for; found {found}")
 
 
-def _fields(value: object, names: Mapping[str, str], *, deeper: bool) -> dict[str, object]:
+def _fields(value: object, names: Mapping[str, str], ambiguous_keys: AmbiguousKeys, *, deeper: bool) -> dict[str, object]:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, dict):
@@ -176,13 +200,11 @@ def _fields(value: object, names: Mapping[str, str], *, deeper: bool) -> dict[st
         name = names.get(_plain(key))
         if name is None:
             continue
-        if name in found and found[name] != inner:
-            raise UnreadableReplyError(reason="ambiguous", message=f"two values of {name}")
         # The key as it was asked for has the word, where the others say the same.
-        found[name] = inner
+        found[name] = inner if name not in found or found[name] == inner else _twice(name, ambiguous_keys)
     if found or not deeper:
         return found
-    inside = [fields for inner in value.values() if (fields := _fields(inner, names, deeper=False))]
+    inside = [fields for inner in value.values() if (fields := _fields(inner, names, ambiguous_keys, deeper=False))]
     if len(inside) > 1:
         raise UnreadableReplyError(reason="ambiguous", message=f"{len(inside)} objects with keys that were asked for")
     return inside[0] if inside else {}

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import read_object
-from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, text_of
+from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, refuse_pointer, text_of
 
 __all__ = ["MAX_CONFIG_BYTES", "TensorHeader", "check_weight_file", "check_weight_files", "tensor_headers", "weight_files"]
 
 MAX_CONFIG_BYTES = 1 << 20
 """Of a `config.json` or `adapter_config.json`; the longest that are published have some 20 kB."""
 
-_LFS = b"version https://git-lfs.github.com/spec/"
+_BEGINNING = 64
 _MAX_HEADER = 32 << 20
 """Of a safetensors file; 100,000 tensors take about 12 MB."""
 _BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "U8": 8, "I8": 8} | {
@@ -98,13 +98,11 @@ def check_beginning(path: Path, error: type[UserError] = InputError) -> None:
     """
     try:
         with open(path, "rb") as file:
-            beginning = file.read(len(_LFS))
+            beginning = file.read(_BEGINNING)
     except OSError as failure:
         msg = f"{path}: cannot be read: {failure.strerror or failure}"
         raise error(msg) from None
-    if beginning == _LFS:
-        msg = f"{path}: a Git LFS pointer, not the file that it stands for; fetch that one (`git lfs pull`)"
-        raise error(msg)
+    refuse_pointer(beginning, path, error)
     if not beginning:
         msg = f"{path}: empty; copy or download it again"
         raise error(msg)

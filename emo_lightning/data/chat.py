@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Box, PredictedObject, Prediction, Record
-from emo_lightning.core.replies import UNREADABLE, Reason, UnreadableReplyError, asked_values, json_values
+from emo_lightning.core.replies import AMBIGUOUS, UNREADABLE, Reason, UnreadableReplyError, asked_values, json_values
 
 if TYPE_CHECKING:
     from emo_lightning.models.families import BoxCodec, Size
@@ -172,22 +172,26 @@ def merge_predictions(parts: list[Prediction]) -> Prediction:
 def _answer(text: str, problems: list[str]) -> tuple[dict[str, object], Reason | None]:
     """The values that an answer gives, and why it gives none."""
     try:
-        values = json_values(text)
+        values = json_values(text, "mark")
     except UnreadableReplyError as error:
         problems.append(str(error))
         return {}, error.reason
     lists = [boxes for value in values if (boxes := _box_list(value))]
     rest = [value for value in values if not _box_list(value)]
     try:
-        found = asked_values(rest or ([{}] if lists else values), KEY_GUIDE)
+        found = asked_values(rest or ([{}] if lists else values), KEY_GUIDE, "mark")
     except UnreadableReplyError as error:
         if not lists or error.reason == "ambiguous":
             problems.append(str(error))
             return {}, error.reason
         found = {}
-    if lists and "bbox_2d" not in found:
+    twice = [key for key, value in found.items() if value is AMBIGUOUS]
+    problems += [f"two values of {key}" for key in twice]
+    found = {key: value for key, value in found.items() if value is not AMBIGUOUS}
+    if lists and "bbox_2d" not in found and "bbox_2d" not in twice:
         found["bbox_2d"] = lists[-1]
-    return found, None
+    # What else it says has one meaning and is read.
+    return found, "ambiguous" if twice and not found else None
 
 
 def _box_list(value: object) -> list[object]:
@@ -209,6 +213,8 @@ def _boxes(value: object, problems: list[str]) -> list[tuple[list[float], str | 
     boxes: list[tuple[list[float], str | None]] = []
     for one in value if isinstance(value, list) and several else [value]:
         box, label = (one.get("bbox_2d"), one.get("label")) if isinstance(one, dict) else (one, None)
+        if label is AMBIGUOUS:
+            problems.append("two values of label")
         if isinstance(box, list) and len(box) == 4 and all(_is_number(x) for x in box):
             boxes.append((box, _whole(label) if isinstance(label, str) else None))
         elif box != []:

@@ -90,9 +90,9 @@ def load_experiment(
         msg = f"{path}: name {run_name!r}: expected a folder below {runs}"
         raise ExperimentError(msg)
     run_dir = Path(runs) / run_name
-    if found := next((sign for sign in ("::", "://", "${") if sign in str(run_dir)), None):
-        # Lightning hands its folders to fsspec, for which these separate places; OmegaConf fills in the last.
-        msg = f"{run_dir}: a run's folder cannot hold {found!r}; choose another --name or --runs"
+    if sign := next((sign for sign in ("::", "${") if sign in str(run_dir)), None):
+        # Lightning hands its folders to fsspec, for which the first separates places; OmegaConf fills in the second.
+        msg = f"{run_dir}: a run's folder cannot hold {sign!r}; choose another --name or --runs"
         raise ExperimentError(msg)
     stages = dict(_expanded(path, tree["stages"]))
     merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}

@@ -12,6 +12,7 @@ from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.foreign import object_of, text_of
 from emo_lightning.core.model_folders import check_made_of, made_of, weights_hash
 from emo_lightning.core.records import SchemaError
+from emo_lightning.data.chat import OBJECTIVES
 
 BUNDLE_FILE = "emo.json"
 
@@ -64,18 +65,22 @@ def read_bundle(folder: Path) -> Bundle:
         raise SchemaError(msg)
 
     def text(key: str) -> str:
-        if not isinstance(found[key], str):
+        if not isinstance(found[key], str) or not found[key]:
             msg = f"{path}: key {key!r}: found {found[key]!r}; expected text"
             raise SchemaError(msg)
         return str(found[key])
 
     def place(key: str) -> str:
         given = text(key)
-        return str((folder / given).resolve()) if given and (folder / given).exists() else given
+        # Not `Path.exists`, which raises for a name that no file can have.
+        return str((folder / given).resolve()) if os.path.exists(folder / given) else given  # noqa: PTH110
 
     questions = found["questions"]
-    if not isinstance(questions, list) or not all(isinstance(name, str) for name in questions):
+    if not isinstance(questions, list) or not questions or not all(isinstance(name, str) for name in questions):
         msg = f"{path}: key 'questions': found {questions!r}; expected a list of objectives"
+        raise SchemaError(msg)
+    if unknown := next((name for name in (*questions, text("features")) if name not in OBJECTIVES), None):
+        msg = f"{path}: found the objective {unknown!r}; allowed: {', '.join(OBJECTIVES)}"
         raise SchemaError(msg)
     where = f"{path}: key 'made_of'"
     made = object_of(found.get("made_of", {}), where, SchemaError)

@@ -105,6 +105,11 @@ def read_adapter(folder: Path, family: Family) -> AdapterFiles:
         config = LoraConfig.from_pretrained(str(folder))
         weights = load_peft_weights(str(folder), device="cpu")
     assert isinstance(config, LoraConfig)
+    for name, weight in weights.items():
+        if not weight.is_floating_point() or not bool(weight.isfinite().all()):
+            what = "holds NaN or infinity" if weight.is_floating_point() else f"is of type {weight.dtype}"
+            msg = f"adapter {folder}: {name} {what}; expected finite floating-point numbers"
+            raise BackboneError(msg)
     today = renamed_keys(weights, family)
     return AdapterFiles(config, today, today.keys() != weights.keys())
 

@@ -160,7 +160,9 @@ class LinearProbes(nn.Module):
         # One product for all: weight (grid * classes, des_dim).
         weight = torch.cat([linear.weight for linear in linears])
         bias = torch.cat([linear.bias for linear in linears])
-        logits: Tensor = functional.linear(self.standardise(des), weight, bias).unflatten(-1, (len(self.grid), -1))
+        logits: Tensor = functional.linear(self.standardise(des).to(weight.dtype), weight, bias).unflatten(
+            -1, (len(self.grid), -1)
+        )
         return logits.transpose(0, 1)
 
     def _linears(self) -> list[nn.Linear]:
@@ -186,5 +188,9 @@ class LinearProbes(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:
-        """Read a folder of `save_pretrained`; raises as `DESHead.from_pretrained`."""
-        return load_network(cls, directory)
+        """Read a folder of `save_pretrained`; raises as `DESHead.from_pretrained`, and where the probe has no statistics."""
+        probes = load_network(cls, directory)
+        if not probes.fitted or not bool((probes.scale >= 0).all()):
+            msg = f"{directory}: the probe has no statistics of a training set (tensors count, mean, scale)"
+            raise InputError(msg)
+        return probes

@@ -23,6 +23,8 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MAX_CONFIG = 1 << 16
 """Bytes of `config.json`; that of a probe with a grid of one has some hundred."""
+_FLOATS, _WHOLE = ("F32", "BF16", "F16", "F64"), ("I64",)
+"""Types that a file of weights may have, as its header names them: of numbers that are learned, and of counts."""
 _SHOWN = 8
 """Tensors named in a message."""
 
@@ -104,6 +106,13 @@ def _check_tensors(module: nn.Module, headers: Mapping[str, TensorHeader], direc
         if header.shape != tuple(expected[name].shape):
             msg = f"{path}: {name} has shape {list(header.shape)}; the config asks for {list(expected[name].shape)}"
             raise InputError(msg)
+        allowed = _FLOATS if expected[name].is_floating_point() else _WHOLE
+        if header.dtype not in allowed:
+            msg = f"{path}: {name} is of type {header.dtype}; allowed: {', '.join(allowed)}"
+            raise InputError(msg)
+    if len(types := {headers[name].dtype for name, _ in module.named_parameters()}) > 1:
+        msg = f"{path}: its weights are of several types ({', '.join(sorted(types))}); expected one"
+        raise InputError(msg)
 
 
 def _some(names: list[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import html
 import io
 import re
@@ -18,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from emo_lightning.core.colours import EMOTION_COLOURS, EMOTION_MARKERS
+from emo_lightning.core.logged import logged_rows
 from emo_lightning.core.records import EMOTIONS, SchemaError
 from emo_lightning.report.table import Result
 
@@ -47,24 +47,21 @@ def read_losses(path: Path) -> dict[str, tuple[list[float], list[float]]]:
         SchemaError: no `step` column, or a cell that is no number.
     """
     curves: dict[str, tuple[list[float], list[float]]] = {}
-    with open(path, newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        if "step" not in (reader.fieldnames or []):
-            msg = f"{path}: no column 'step'; found {reader.fieldnames}"
+    for where, row in logged_rows(path, SchemaError):
+        if "step" not in row:
+            msg = f"{path}: no column 'step'; found {', '.join(row)[:300]}"
             raise SchemaError(msg)
-        names = [n for n in reader.fieldnames or [] if re.search(r"loss(_epoch)?$", n)]
-        for row in reader:
-            for name in names:
-                if not row[name]:
-                    continue
-                try:
-                    step, value = float(row["step"]), float(row[name])
-                except ValueError:
-                    msg = f"{path}:{reader.line_num}: {name}={row[name]!r} at step {row['step']!r}"
-                    raise SchemaError(msg) from None
-                if np.isfinite(value):
-                    curves.setdefault(name, ([], []))[0].append(step)
-                    curves[name][1].append(value)
+        for name in row:
+            if not row[name] or not re.search(r"loss(_epoch)?$", name):
+                continue
+            try:
+                step, value = float(row["step"]), float(row[name])
+            except ValueError:
+                msg = f"{where}: {name}={row[name][:40]!r} at step {row['step'][:40]!r}; expected numbers"
+                raise SchemaError(msg) from None
+            if np.isfinite(value) and np.isfinite(step):
+                curves.setdefault(name, ([], []))[0].append(step)
+                curves[name][1].append(value)
     return curves
 
 

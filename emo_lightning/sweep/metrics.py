@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import MAX_OBJECT_BYTES
 from emo_lightning.core.foreign import decode_json, read_capped
+from emo_lightning.core.logged import logged_rows
 from emo_lightning.experiment.stage import Stage
 
 _PAGE = "page.json"
@@ -64,7 +65,8 @@ def figures(run: Path) -> dict[str, float]:
 
 def _version(path: Path) -> int:
     """A resumed stage logs into a new folder: the later one has the last word."""
-    return int(path.parent.name.removeprefix("version_"))
+    number = path.parent.name.removeprefix("version_")
+    return int(number) if re.fullmatch("[0-9]{1,9}", number) else -1
 
 
 def _json(path: Path) -> object:
@@ -100,16 +102,14 @@ def _of_page(path: Path) -> Iterator[tuple[str, float]]:
 
 def _last_logged(path: Path) -> dict[str, float]:
     last: dict[str, float] = {}
-    with open(path, newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        for row in reader:
-            for name, text in row.items():
-                if text and name not in ("epoch", "step"):
-                    try:
-                        last[name] = float(text)
-                    except ValueError:
-                        msg = f"{path}:{reader.line_num}: {name} is {text!r}; expected a number"
-                        raise InputError(msg) from None
+    for where, row in logged_rows(path):
+        for name, text in row.items():
+            if text and name not in ("epoch", "step"):
+                try:
+                    last[name] = float(text)
+                except ValueError:
+                    msg = f"{where}: {name} is {text[:40]!r}; expected a number"
+                    raise InputError(msg) from None
     return last
 
 

@@ -223,3 +223,18 @@ def test_asking_an_endpoint_needs_no_torch() -> None:
     code = f"import sys, {modules}"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_plain_http_to_another_machine_is_allowed_by_a_flag_alone(
+    tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The server of this test is taken for one of the network.
+    monkeypatch.setattr("data_prep.provider.config.is_loopback", lambda url: False)
+    with server(lambda handler, body: send(handler, 200, completion(json.dumps(GOOD)))) as (url, seen):
+        assert main(command(url, tars, tmp_path, "--limit", "1")) == 2
+        assert "unencrypted over a network; use https, or set `allow_http: true`" in capsys.readouterr().err
+        assert seen == []
+        assert main(command(url, tars, tmp_path, "--limit", "1", "--allow-http")) == 0
+        assert len(seen) == 2
+    assert main(["predict", "model", tars, "--out", str(tmp_path / "q.jsonl"), "--allow-http"]) == 2
+    assert "--allow-http is for a model behind an endpoint" in capsys.readouterr().err

@@ -205,6 +205,34 @@ def test_why_an_answer_cannot_be_read(reply: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reply", "problems"),
+    [
+        ('{"emotion": "awe", "emotion": "fear", "intensity": 7, "subject": "dog"}', ["two values of emotion"]),
+        ('{"emotion": "awe", "Emotion": "fear", "intensity": 7, "subject": "dog"}', ["two values of emotion"]),
+        (
+            '{"answer": {"emotion": "awe", "emotion": "awe", "emotion": 1, "intensity": 7, "subject": "dog"}}',
+            ["two values of emotion"],
+        ),
+        ('{"note": 1, "note": 2, "intensity": 7, "subject": "dog"}', []),
+        (
+            '{"intensity": 7, "subject": "dog", "bbox_2d": [{"bbox_2d": [1, 2, 3, 4], "bbox_2d": [1, 2, 3, 5]}]}',
+            ["bbox_2d holds 'two values', not four numbers"],
+        ),
+        (
+            '{"intensity": 7, "subject": "dog", "bbox_2d": [{"bbox_2d": [9, 9, 1, 1], "label": "a", "label": "b"}]}',
+            ["two values of label", "box [9, 9, 1, 1] is empty or turned"],
+        ),
+        ('{"intensity": 7, "subject": "dog", "bbox_2d": [[1, 2, 3, 4]], "bbox_2d": []}', ["two values of bbox_2d"]),
+    ],
+)
+def test_a_key_with_two_values_costs_that_key_alone(reply: str, problems: list[str]) -> None:
+    said = parsed(reply)
+    assert (said.emotion, said.intensity, said.subject, said.objects) == (None, 7, "dog", [])
+    assert said.provenance.get("problems", []) == problems
+    assert "unreadable" not in said.provenance
+
+
+@pytest.mark.parametrize(
     ("reply", "problem"),
     [
         ("", "not JSON"),

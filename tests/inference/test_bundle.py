@@ -24,6 +24,10 @@ def test_a_folder_can_be_moved_and_a_hub_id_stays(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"head": 3}, "key 'head': found 3; expected text"),
+        ({"head": ""}, "key 'head': found ''; expected text"),
+        ({"questions": []}, "key 'questions': found []; expected a list of objectives"),
+        ({"questions": ["emotion", "mood"]}, "found the objective 'mood'; allowed: attributes, emotion"),
+        ({"features": "mood"}, "found the objective 'mood'; allowed: attributes, emotion"),
         ({"questions": "emotion"}, "key 'questions': found 'emotion'; expected a list of objectives"),
         (
             {"hed": "x"},

@@ -90,12 +90,21 @@ def test_a_config_that_claims_or_costs_too_much(
     assert str(folder) in str(caught.value)
 
 
+def with_weights(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], object]:
+    def spoil(path: Path) -> None:
+        save_file({name: change(weight) for name, weight in load_file(path).items()}, path)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda path: path.write_text(LFS), "Git LFS pointer"),
         (lambda path: path.write_bytes(path.read_bytes()[:-10]), "cut off"),
         (Path.unlink, "has no adapter_model.safetensors"),
+        (with_weights(lambda w: w * torch.nan), "holds NaN or infinity"),
+        (with_weights(lambda w: w.to(torch.int32)), r"is of type torch\.int32"),
     ],
 )
 def test_weights_that_are_not_whole(adapter: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str) -> None:

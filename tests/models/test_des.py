@@ -244,6 +244,19 @@ def test_a_config_takes_no_memory_that_its_weights_do_not_fill(tmp_path: Path, c
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn])
+def test_weights_of_other_types_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    head_of().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    tensors = {name: tensor.clone() for name, tensor in load_file(weights).items()}
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, weights)
+    with pytest.raises(InputError, match=r"model\.safetensors: .* is of type .*; allowed: F32, BF16, F16, F64"):
+        DESHead.from_pretrained(tmp_path)
+    save_file({**tensors, "project_in.bias": tensors["project_in.bias"].half()}, weights)
+    with pytest.raises(InputError, match=r"its weights are of several types \(F16, F64\)"):
+        DESHead.from_pretrained(tmp_path)
+
+
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     head = head_of()
     head.project_in.bias.data[3] = torch.nan

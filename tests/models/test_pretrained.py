@@ -52,6 +52,11 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         with_weights(lambda w: {k: v[:-1].clone() if "layers.2.mlp.up" in k else v for k, v in w.items()}),
         "are not of the sizes",
     ),
+    "no numbers": (
+        with_weights(lambda w: {k: v * float("nan") if "layers.2.mlp.up" in k else v for k, v in w.items()}),
+        r"layers\.2\.mlp\.up_proj\.weight holds NaN or infinity",
+    ),
+    "whole numbers": (with_weights(lambda w: {k: v.to(torch.int32) for k, v in w.items()}), "is of type I32"),
     "a million layers": (with_config(text_config={"num_hidden_layers": 1_000_000}), "'num_hidden_layers': found 1,000,000"),
     "a deep tower": (with_config(vision_config={"depth": 1_000_000_000}), "'depth': found 1,000,000,000"),
     "a wide model": (with_config(text_config={"hidden_size": 1 << 20}), "asks for a model of"),

@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.models.probe import LinearProbes
 
 GRID = [(0.3, 0.0), (0.01, 0.1), (0.1, 1.0)]
@@ -103,6 +104,16 @@ def test_chosen_probe_is_saved_and_read_back(tmp_path: Path) -> None:
     read = LinearProbes.from_pretrained(tmp_path)
     assert read.grid == [GRID[1]]
     torch.testing.assert_close(read(des)[0], probes(des)[1])
+
+
+def test_a_probe_without_statistics_is_refused(tmp_path: Path) -> None:
+    LinearProbes(6, 4, [GRID[0]]).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="the probe has no statistics of a training set"):
+        LinearProbes.from_pretrained(tmp_path)
+    probe = LinearProbes(6, 4, [GRID[0]])
+    probe.fit_statistics([data()[0]])
+    probe.half().save_pretrained(tmp_path)
+    assert LinearProbes.from_pretrained(tmp_path)(data()[0]).dtype == torch.float16
 
 
 def test_bad_grid_is_named() -> None:

@@ -70,12 +70,12 @@ class BatchCaller(Caller):
         super().__init__(ledger, prices, endpoints, resend_unknown=resend_unknown, limit_nano=limit_nano, attempts=attempts)
         self._folder, self._settings, self._new = folder, settings, new
         self._services: dict[str, BatchService] = {}
-        """By address; of the endpoints whose provider has a Batch API."""
+        """By name; of the endpoints whose provider has a Batch API."""
         without = []
         for e in endpoints:
             provider = self.attempts.provider(e)
             if (api := provider.batches(self.attempts.connections[e.name])) is not None:
-                self._services[e.base_url] = BatchService(api, provider, e.base_url, self.stop, e.max_outage)
+                self._services[e.name] = BatchService(api, provider, e.base_url, self.stop, e.max_outage)
             elif e.batch and new:
                 without.append(f"{e.name} ({e.provider})")
         if without:
@@ -101,7 +101,7 @@ class BatchCaller(Caller):
             msg = f"--batch: the price table has no batch price for {', '.join(without)}"
             raise ConfigError(msg)
         for batch in records.open_batches(self.ledger):
-            if batch.base_url not in self._services or getattr(prices.get(batch.model), "batch", None) is None:
+            if not self._accounts(batch) or getattr(prices.get(batch.model), "batch", None) is None:
                 msg = (
                     f"a batch of {batch.requests} requests is open at {batch.base_url} for model {batch.model!r}; "
                     "the configuration must have that address and the model's batch price until it has ended"
@@ -142,7 +142,7 @@ class BatchCaller(Caller):
     async def _add(self, request: Request, key: str, upper: int | None) -> None:
         await self.attempts.disk_space.wait(self.stop.is_requested)
         endpoint = request.endpoint
-        line = self._services[endpoint.base_url].api.line(self.attempts.question(request), key)
+        line = self._services[endpoint.name].api.line(self.attempts.question(request), key)
         current = self._open.get(endpoint.name)
         if current and (
             current.spool.requests >= self._most[endpoint.name] or current.spool.bytes + len(line) > self._settings.max_bytes
@@ -177,7 +177,7 @@ class BatchCaller(Caller):
 
     async def _launch(self, name: str) -> None:
         current = self._open.pop(name)
-        spool, service = current.spool, self._services[self._names[name].base_url]
+        spool, service = current.spool, self._services[name]
         spool.close()
         try:
             file_id = await service.upload(spool.path)
@@ -209,8 +209,10 @@ class BatchCaller(Caller):
             batch: without an id.
             made: the provider said so, and gave it none.
         """
-        service = self._services[batch.base_url]
-        found = await service.find(batch, self._settings.settle_seconds)
+        accounts = self._accounts(batch)
+        found = None
+        for service in accounts:
+            found = found or await service.find(batch, self._settings.settle_seconds)
         if found is not None and found.id:
             await self._created(batch.id, batch.base_url, found)
         elif found is not None or made or batch.state == "created":
@@ -222,13 +224,22 @@ class BatchCaller(Caller):
             await self._drop(batch.id, batch.token, "the provider knows no such batch")
             # Its requests are collected again by the next sweep.
             silent = time.monotonic() - self._not_taken.setdefault(batch.base_url, time.monotonic())
-            if silent > service.patience:
+            if silent > accounts[0].patience:
                 msg = f"{batch.endpoint}: {batch.base_url} has made no batch for {in_words(silent)}"
                 raise self.stop.fail(msg)
 
     async def _drop(self, row: int, token: str, why: str) -> None:
         await records.end_batch(self.ledger, row, "unsent", why)
         spool_path(self._folder, token).unlink(missing_ok=True)
+
+    def _accounts(self, batch: Batch) -> list[BatchService]:
+        """Who may know a batch: the account of its endpoint, then the others at its address.
+
+        Two endpoints at one address may have two keys, and an endpoint may have another one than when the batch was made.
+        """
+        here = sorted((e for e in self._names.values() if e.base_url == batch.base_url), key=lambda e: e.name != batch.endpoint)
+        by_key = {e.api_key_env: self._services[e.name] for e in reversed(here) if e.name in self._services}
+        return list(reversed(by_key.values()))
 
     def open(self) -> list[Batch]:
         """Batches that the provider works on."""
@@ -246,7 +257,7 @@ class BatchCaller(Caller):
             for batch in waiting:
                 price = self.prices[batch.model].batch
                 assert price is not None, "checked at the start"
-                look = await self._takeover.look(batch, self._services[batch.base_url], price)
+                look = await self._takeover.look(batch, self._accounts(batch), price)
                 self._tries.update(look.left if look.refused is None else ())
                 for result in look.results:
                     self._note(self._names.get(batch.endpoint), result)
@@ -256,14 +267,15 @@ class BatchCaller(Caller):
             if moved:
                 self._recount()
                 return
-            await self._services[waiting[0].base_url].sleep(self._settings.poll_seconds)
+            await self._accounts(waiting[0])[0].sleep(self._settings.poll_seconds)
 
     async def cancel(self) -> int:
         """Ask the provider to end all open batches; what is answered by then is kept. Returns how many."""
         waiting = self.open()
         for batch in waiting:
             assert batch.remote_id is not None
-            await self._services[batch.base_url].cancel(batch.remote_id)
+            for service in self._accounts(batch):
+                await service.cancel(batch.remote_id)
         return len(waiting)
 
     async def _refused(self, batch: Batch, remote: RemoteBatch) -> None:
@@ -273,7 +285,7 @@ class BatchCaller(Caller):
             raise self.stop.fail(msg)
         if not self.open():
             self._most[batch.endpoint] = max(1, batch.requests // 2)
-        await self._services[batch.base_url].sleep(self._settings.poll_seconds)
+        await self._accounts(batch)[0].sleep(self._settings.poll_seconds)
 
     def _note(self, endpoint: EndpointConfig | None, result: Result) -> None:
         if result.state == "reply":

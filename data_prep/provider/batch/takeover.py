@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,24 +46,30 @@ class TakeOver:
         self._doubts = Doubts()
         self._accounts: dict[int, Account] = {}
 
-    async def look(self, batch: Batch, service: BatchService, price: Price) -> Look:
+    async def look(self, batch: Batch, accounts: Sequence[BatchService], price: Price) -> Look:
         """Ask how a batch is, and take over what its files hold.
 
         Args:
             batch: that its provider knows.
-            service: of its account.
+            accounts: that may know it; it is gone where none of them does.
             price: of the Batch API.
         """
         assert batch.remote_id, "a batch without a remote id is settled before"
-        try:
-            remote = await service.poll(batch.remote_id)
-        except GoneError as error:
+        found, why = None, ""
+        for service in accounts:
+            try:
+                found = service, await service.poll(batch.remote_id)
+                break
+            except GoneError as error:
+                why = why or str(error)
+        if found is None:
             # A list that lags behind is not believed at once.
             if not self._doubts.lasts(("batch", batch.id), self._settle):
                 return Look()
             left = self._account(batch).left
-            await self.lose(batch, str(error))
+            await self.lose(batch, why)
             return Look(ended=True, left=left)
+        service, remote = found
         self._doubts.over("batch", batch.id)
         if remote.status != batch.remote_status:
             await records.mark_status(self._ledger, batch.id, remote.status)

@@ -158,12 +158,12 @@ const follow = () => document.querySelector('[aria-current="true"]')?.scrollInto
 // -- what the reviewer does ---------------------------------------------------------------------------------------------
 
 async function send(decisions) {
+  // What was typed is not lost, by a conflict or a server that is gone: mending the field again begins with it.
+  const given = decisions.find(({ verdict }) => verdict === "mended");
+  if (given) unsaved = { id: item.id, ...given };
   const reply = await ask("decide", { id: item.id, digest: item.digest, decisions });
   take(reply);
   if (reply.conflict) {
-    // What was typed is not lost: mending the field again begins with it.
-    const given = decisions.find(({ verdict }) => verdict === "mended");
-    if (given) unsaved = { id: item.id, ...given };
     show();
     const names = reply.conflict.map((field) => NAMES[field] ?? "the whole record").join(", ");
     throw new Error(`Decided elsewhere since this page was shown: ${names}. Nothing was saved here; what stands is shown now.`);

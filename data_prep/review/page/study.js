@@ -5,7 +5,7 @@ import { Picture } from "./picture.js";
 const KEYS = [[["Y", "N"], "yes, no (on a scale: its numbers)"], [["↑", "↓"], "question before, after"], [["←", "→"], "image before, after"],
   [["U"], "undo the last answer"], [["?"], "this list"]];
 
-let session, who, items, at, active;
+let session, who, items, version, at, active;
 const picture = new Picture();
 const top = el("header", { class: "top" });
 const panel = el("section", { class: "panel", "aria-label": "Questions" });
@@ -14,7 +14,7 @@ export async function start(app, given) {
   session = given;
   document.title = "Study";
   who = session.participant ?? (await introduce(app));
-  items = (await ask("order", { participant: who })).items;
+  ({ items, version } = await ask("order", { participant: who }));
   app.replaceChildren(top, el("main", { class: "work" }, el("section", { class: "stage", "aria-label": "Image" }, el("div", { class: "mat" }, picture.node)), panel));
   pushKeys(onKey);
   go(Math.max(0, items.findIndex((item) => !finished(item))));
@@ -78,8 +78,10 @@ const options = () => (session.points === 2 ? [[2, "Yes", "Y"], [1, "No", "N"]]
 
 const reply = (name, answer) => inTurn(async () => {
   const item = items[at];
-  const { saved, answers } = await ask("answer", { participant: who, position: at, question: name, answer, shown: item.answers });
+  const { saved, answers, version: last } = await ask("answer", { participant: who, position: at, question: name, answer, shown: item.answers });
   item.answers = answers;
+  // The last row is this page's own; after a conflict it is not.
+  if (saved) version = last;
   if (!saved) {
     show();
     throw new Error("This was answered in another tab since: nothing was saved here. What stands is shown; answer again to change it.");
@@ -92,9 +94,13 @@ const reply = (name, answer) => inTurn(async () => {
 });
 
 async function undo() {
-  const { undone } = await ask("undo", { participant: who });
-  if (undone === null) return note("nothing to undo");
-  items = (await ask("order", { participant: who })).items;
+  const { undone, conflict } = await ask("undo", { participant: who, version });
+  if (undone === null && !conflict) return note("nothing to undo");
+  ({ items, version } = await ask("order", { participant: who }));
+  if (conflict) {
+    show();
+    throw new Error("Something was answered in another tab since: nothing was taken back. Undo again takes back what stands last.");
+  }
   go(undone);
   return note("undone");
 }

@@ -30,6 +30,10 @@ class BatchServer:
     """As `change`, for the content of a file."""
     upload: Callable[[dict], Answered | None] = lambda shown: None
     create: Callable[[dict], Answered | None] = lambda shown: None
+    keys: dict[str, str] = field(default_factory=dict)
+    """By batch: the key of the only account that knows it."""
+    made_by: list[str] = field(default_factory=list)
+    """Key that made each batch."""
     asked: list[list[str]] = field(default_factory=list)
     """Keys of the requests of each batch."""
     looks: dict[str, int] = field(default_factory=dict)
@@ -40,7 +44,7 @@ class BatchServer:
         self.looks[what] = self.looks.get(what, 0) + 1
         return self.looks[what]
 
-    def post(self, path: str, data: bytes) -> Answered:
+    def post(self, path: str, data: bytes, key: str) -> Answered:
         if path.endswith("/files"):
             start = data.index(b'{"custom_id"')
             name = f"file-{len(self.files)}"
@@ -52,18 +56,21 @@ class BatchServer:
         body = json.loads(data)
         name = f"batch_{len(self.batches)}"
         lines = [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
+        self.made_by.append(key)
         self.asked.append([line["custom_id"] for line in lines])
         self.batches[name] = {"id": name, "metadata": body["metadata"], "created_at": 2, "lines": lines}
         shown = self._shown(name) | {"status": "validating"}
         return self.create(shown) or (200, shown)
 
-    def get(self, path: str) -> Answered:
+    def get(self, path: str, key: str) -> Answered:
         *_, kind, name = path.removesuffix("/content").split("/")
         if path.endswith("/content"):
             if (other := self.file(name, self.look(name))) is not None:
                 return other
             return (200, self.files[name]) if name in self.files else (404, {"error": {"message": f"no file {name}"}})
         if kind == "batches" and name in self.batches:
+            if self.keys.get(name, key) != key:
+                return 404, {"error": {"message": f"no batch {name}"}}
             shown, first = self._shown(name), name == "batch_0"
             other = self.change(shown, self.look(name)) if first else None
             return other or (200, shown)
@@ -101,10 +108,13 @@ def batch_server(server: BatchServer) -> Iterator[str]:
             if self.path.endswith("/chat/completions"):
                 send(self, 200, good(json.loads(data)))
             else:
-                self._answer(*server.post(self.path.partition("?")[0], data))
+                self._answer(*server.post(self.path.partition("?")[0], data, self._key()))
 
         def do_GET(self) -> None:  # noqa: N802  # as above
-            self._answer(*server.get(self.path.partition("?")[0]))
+            self._answer(*server.get(self.path.partition("?")[0], self._key()))
+
+        def _key(self) -> str:
+            return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
         def _answer(self, status: int, body: dict | bytes) -> None:
             kind = "text/html" if isinstance(body, bytes) and body.startswith(b"<") else "application/json"

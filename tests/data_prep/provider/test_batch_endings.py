@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
+import random
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.annotate.pipeline import PassReport
+from data_prep.annotate.pipeline import PassReport, annotate
 from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
@@ -19,7 +22,7 @@ from data_prep.provider.base import RemoteBatch
 from data_prep.provider.batch.account import Account
 from data_prep.provider.batch.records import Result, open_batches
 from data_prep.provider.failures import CallError
-from data_prep.provider.openai_batches import identifier, read_batch
+from data_prep.provider.openai_batches import identifier, read_batch, read_results
 from data_prep.provider.transport import without_key
 from data_prep.store.store import Store
 from tests.data_prep.provider.batch_server import Answered, BatchServer, batch_server
@@ -361,6 +364,75 @@ def test_a_key_in_a_batchs_errors_is_blotted_out(tmp_path: Path, config: Path, t
     assert KEY not in str(endings(tmp_path))
     row = b'{"message": "%s"}' % KEY.replace("+", "%2B").replace("/", "%2F").encode()
     assert without_key(row, KEY) == b'{"message": "[key]"}'
+
+
+def test_a_batch_of_another_account_at_the_same_address_is_not_lost(
+    tmp_path: Path, config: Path, toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two endpoints with two keys; then they change keys while a batch is open."""
+    monkeypatch.setenv("OTHER_KEY", "sk-of-another-account")
+    server = BatchServer(keys={"batch_0": KEY}, change=lambda shown, look: (403, {}) if look == 1 else None)
+    import_toys(tmp_path, toys[:4])
+    first = DemoConfig.load(config)
+    with batch_server(server) as url:
+
+        def keyed(gpt: str, others: str) -> DemoConfig:
+            here = first.at(url, others)
+            return here.model_copy(
+                update={"annotators": [a.moved(url, gpt) if a.name == "gpt" else a for a in here.annotators]}
+            )
+
+        for settings, stops in ((keyed(KEY_VARIABLE, "OTHER_KEY"), True), (keyed("OTHER_KEY", KEY_VARIABLE), False)):
+            with Store(tmp_path, write=True) as store:
+                if stops:
+                    with pytest.raises(CallError, match="403"):
+                        asyncio.run(annotate(store, settings, batch=True))
+                else:
+                    report = asyncio.run(annotate(store, settings, batch=True))
+    assert (report.tally.lost, states(tmp_path)) == ([], {"reply": 4})
+    assert server.made_by == [KEY]
+
+
+def test_whatever_a_batch_looks_like_it_is_read() -> None:
+    """Generated answers: nothing is raised, and what comes of them can be written down."""
+    rng = random.Random(0)
+    odd = [
+        "",
+        "completed",
+        "\ud800",
+        "a\x1b[2J",
+        None,
+        True,
+        -1,
+        3,
+        1.5,
+        1e300,
+        [],
+        {},
+        [None],
+        {"data": [{"code": "\udfff"}, 7, None]},
+    ]
+    names = ("id", "status", "output_file_id", "error_file_id", "request_counts", "errors", "metadata", "created_at")
+    for _ in range(3000):
+        counts = {name: rng.choice(odd) for name in ("total", "completed", "failed")}
+        found = {name: rng.choice([*odd, counts]) for name in names if rng.random() < 0.9}
+        shown = read_batch(found)
+        assert all(text.encode().decode() == text and text.isprintable() for text in (shown.status, *shown.errors))
+        assert all(n is None or (type(n) is int and n >= 0) for n in (shown.total, shown.completed, shown.failed))
+        account(2).ending(shown, [])
+
+
+def test_what_a_line_says_of_an_execution() -> None:
+    """Some providers write a status 0 where nothing was executed; another one that is none cannot be read."""
+    lines = [
+        {"custom_id": "never", "response": {"status_code": 0, "body": None}, "error": {"code": "batch_expired"}},
+        {"custom_id": "null", "response": None, "error": {"code": "batch_expired"}},
+        {"custom_id": "nothing", "response": None, "error": None},
+        {"custom_id": "odd", "response": {"status_code": 7, "body": {}}},
+    ]
+    found, garbled = read_results(b"\n".join(json.dumps(line).encode() for line in lines))
+    assert ([(line.key, line.status) for line in found], garbled) == ([("never", None), ("null", None)], 2)
+    assert read_batch({"status": "Canceled"}).status == "cancelled"
 
 
 def test_the_page_of_a_proxy_is_no_batch(tmp_path: Path, config: Path, toys: list) -> None:

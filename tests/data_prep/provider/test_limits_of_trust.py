@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from data_prep.annotate.item import pass_digest
+from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
-from data_prep.expand.config import image_price
+from data_prep.expand.config import ExpandConfig, image_price
 from data_prep.expand.fetch import FetchError, fetch_image
 from data_prep.provider.budget import budget_nano
 from data_prep.provider.config import EndpointConfig
@@ -24,7 +25,7 @@ from data_prep.provider.model_under_test import OwnPrice, UnderTest
 from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.prices import load_prices
 from data_prep.provider.rate import LONGEST, RateLimit, retry_after
-from data_prep.settings import ConfigError
+from data_prep.settings import CONFIGS, ConfigError
 from data_prep.sources.base import RefusedError
 from data_prep.sources.hosts import Host
 from tests.data_prep.provider.test_transport import answering, bomb, dripping, reply
@@ -242,3 +243,65 @@ def test_downloads_of_images_are_bounded_in_bytes_and_time_and_end_when_the_pass
 
     with answering(dripping) as (url, _):
         asyncio.run(stopped(url))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["annotate", "store", "--yes", "--no-ground"],
+        ["expand", "queries", "store", "--count", "1", "--out", "q.jsonl"],
+    ],
+)
+def test_plain_http_is_allowed_by_a_flag_of_the_command(
+    tmp_path: Path,
+    command: list[str],
+    toys: list,
+    write_config: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A server of the network, by the look of its address. What it says to the one question that gets through is of no matter."""
+    for variable in (KEY_VARIABLE, "OPENAI_API_KEY", "GEMINI_API_KEY"):
+        monkeypatch.setenv(variable, "secret-key")
+    monkeypatch.setattr("data_prep.provider.config.is_loopback", lambda url: False)
+    monkeypatch.chdir(tmp_path)
+    import_toys(tmp_path / "store", toys[:2])
+    config = ["--config", str(write_config())]
+
+    def answer(handler: BaseHTTPRequestHandler, body: dict) -> None:
+        send(handler, *((200, good(body)) if "response_format" in body else (401, {})))
+
+    with server(answer) as (url, seen):
+        if command[0] != "annotate":
+            assert main(["annotate", "store", *config, "--base-url", url, "--yes", "--no-ground", "--allow-http"]) == 0
+            seen.clear()
+        arguments = [*command, "--base-url", url, *(config if command[0] != "expand" else [])]
+        assert main(arguments) == 2
+        assert "unencrypted over a network" in capsys.readouterr().err
+        assert seen == []
+        main([*arguments, "--allow-http"])
+        assert seen
+    assert "unencrypted" not in capsys.readouterr().err
+
+
+def test_the_flag_holds_for_every_endpoint(
+    write_config: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for variable in (KEY_VARIABLE, "OPENAI_API_KEY", "ARK_API_KEY"):
+        monkeypatch.setenv(variable, "secret-key")
+    passes = DemoConfig.load(write_config()).at("http://10.0.0.5/v1", KEY_VARIABLE)
+    grown = ExpandConfig.load(CONFIGS / "expand.yaml").at("http://10.0.0.5/v1")
+    for config in (passes.endpoints, [grown.images, grown.queries]):
+        for endpoint in config:
+            assert endpoint is not None
+            with pytest.raises(ConfigError, match="unencrypted"):
+                endpoint.api_key()
+    allowed = grown.allowing_http()
+    for endpoint in (*passes.allowing_http().endpoints, allowed.images, allowed.queries):
+        assert endpoint is not None
+        assert endpoint.api_key() == "secret-key"
+    assert pass_digest(passes.allowing_http()) == pass_digest(passes)
+    for command in (["annotate"], ["table3"], ["expand", "queries"], ["expand", "images"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])
+        assert "--allow-http" in capsys.readouterr().out

@@ -207,6 +207,36 @@ def test_a_number_of_many_digits_is_paid_for_all_the_same() -> None:
     assert read_chat(raw({**chat(VOTE), "logprob": float("-inf")})) == PaidReply(VOTE, BILLED), "a number that nobody asked for"
 
 
+REPLY = json.dumps(chat(VOTE))
+AROUND = {
+    "a guard against scripts": (")]}',\n" + REPLY, True),
+    "the call of a function": (f"got({REPLY});", True),
+    "a comment behind it": (REPLY + "\n<!-- served in 3 ms -->", True),
+    "zeros behind it": (REPLY + "\0\0\0", True),
+    "a line of a log": (f"2026-01-01 INFO {REPLY}", True),
+    "one part of several": (f"--x\r\nContent-Type: application/json\r\n\r\n{REPLY}\r\n--x--", True),
+    "a list with something else in it": (f"[{REPLY}, null]", False),
+    "wrapped twice": (f'{{"data": {{"result": {REPLY}}}}}', False),
+    "twice": (REPLY + REPLY, False),
+    "a guard, and cut off": (")]}',\n" + REPLY[: len(REPLY) // 2], False),
+    "choices by number": (REPLY.replace('[{"index"', '{"0": {"index"').replace("}]", "}}"), False),
+}
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_reply_with_something_around_it_is_read_or_was_paid_at_least(name: str) -> None:
+    text, readable = AROUND[name]
+    body = read_chat(text.encode())
+    assert body == PaidReply(VOTE, BILLED) if readable else isinstance(body, Unusable)
+
+
+@pytest.mark.parametrize(
+    "page", ["<html><pre>{}</pre></html>", '{{"detail": [{{"loc": ["body", "choices"]}}]}}', "see {{ and }}"]
+)
+def test_a_page_about_replies_is_none(page: str) -> None:
+    assert isinstance(read_chat(page.format(REPLY).encode()), NotFromApi)
+
+
 # -- thousands of bodies, by what is true of them ---------------------------------------------------------------------------------
 
 CONTENTS: list[object] = [
@@ -254,6 +284,8 @@ def _as_sent(body: object, rng: random.Random) -> bytes:
         lambda: raw([body]),
         lambda: raw(json.dumps(body)),
         lambda: json.dumps(body).encode("utf-16"),
+        lambda: b")]}',\n" + raw(body),
+        lambda: raw(body) + b"\n\0\0",
     ]
     return rng.choice(ways)()
 

@@ -70,6 +70,16 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+@pytest.mark.parametrize("value", ["org-1\r", "org-1\nX: y", "org-\udc80", "org\t1"])
+def test_a_header_that_cannot_be_written_was_never_sent(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable from a file of another system: each question was booked as of unknown outcome, and held against the budget."""
+    monkeypatch.setenv("OPENAI_ORG_ID", value)
+    with answering(reply(200, GOOD)) as (url, seen), pytest.raises(TransportError, match="OpenAI-Organization") as found:
+        post(url)
+    assert (found.value.sent, found.value.hopeless, seen) == (False, True, [])
+    assert value not in str(found.value)
+
+
 @contextmanager
 def proxy(answer: bytes) -> Iterator[str]:
     """Answers whatever it is asked with these bytes."""
@@ -199,6 +209,38 @@ def test_an_answer_without_an_end_is_given_up_and_may_have_been_paid() -> None:
         with answering(write) as (url, _), pytest.raises(TransportError, match=why) as found:
             post(url, timeout=20 if write is endless else 0.3)
         assert found.value.sent
+
+
+def broken_off(body: bytes, *, chunked: bool) -> Callable[[BaseHTTPRequestHandler], None]:
+    """More is announced than comes."""
+
+    def write(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body) + 9))))
+        handler.end_headers()
+        handler.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n" if chunked else body)
+        handler.close_connection = True
+
+    return write
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_reply_that_is_all_there_is_received_though_more_was_announced(chunked: bool) -> None:
+    stream = b'data: {"choices": []}\n\ndata: [DONE]\n\n'
+    for body in (GOOD, stream):
+        with answering(broken_off(body, chunked=chunked)) as (url, _):
+            assert post(url).body == body
+    for half in (GOOD[:-1], stream[:-10]):
+        with answering(broken_off(half, chunked=chunked)) as (url, _), pytest.raises(TransportError) as found:
+            post(url)
+        assert found.value.sent
+
+
+def test_a_name_of_a_coding_that_a_proxy_left_there_is_not_believed() -> None:
+    with answering(reply(200, GOOD, Content_Encoding="gzip")) as (url, _):
+        assert post(url).body == GOOD
+    with answering(reply(200, b"x" * (2**20 + 1), Content_Encoding="gzip")) as (url, _), pytest.raises(TransportError):
+        post(url)
 
 
 def bomb(megabytes: int, bits: int) -> bytes:

@@ -300,6 +300,38 @@ def test_an_older_annotation_does_not_replace_what_was_decided_since(store: Stor
     assert read_annotations(log, path, "ada")["added"] == 1
 
 
+def test_of_two_annotations_in_one_file_the_later_one_stands(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    """Also where the later one says what stood before: the earlier one must not be all that is added."""
+    path = tmp_path / "t.json"
+    first = submitted(exported(store, log, path)["toy-0005"], emotion="right")
+    path.write_text(json.dumps([first]))
+    assert read_annotations(log, path, "ben")["added"] == 1
+    later = copy.deepcopy(first["annotations"][0]) | {"created_at": "2026-03-01T00:00:00Z"}
+    between = copy.deepcopy(submitted(first, emotion="wrong")["annotations"][0]) | {"created_at": "2026-02-01T00:00:00Z"}
+    for form in ([{**first, "annotations": [later, between]}], [{**first, "annotations": [a]} for a in (between, later)]):
+        path.write_text(json.dumps(form))
+        read_annotations(log, path, "ben")
+        stands = {row.field: row.verdict for row in standing(log.reviews(reviewer="ben"))}
+        assert stands == {"emotion": "right"}
+
+
+def test_what_was_taken_back_on_the_page_does_not_come_again(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    task = submitted(exported(store, log, path)["toy-0005"], emotion="wrong")
+    path.write_text(json.dumps([task]))
+    assert read_annotations(log, path, "ben")["added"] == 1
+    ReviewSession(store, log, "ben", sample=None).undo({})
+    assert read_annotations(log, path, "ben") == {
+        "tasks": 1,
+        "annotations": 1,
+        "cancelled": 0,
+        "added": 0,
+        "known": 0,
+        "older than what stands, left out": 1,
+    }
+    assert standing(log.reviews(reviewer="ben")) == []
+
+
 def test_two_annotators_do_not_become_one(store: Store, log: ReviewLog, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     task = submitted(exported(store, log, path)["toy-0005"], emotion="right")

@@ -98,6 +98,25 @@ def test_an_answer_of_a_study_is_not_replaced_by_a_page_that_has_not_seen_it(
     session = StudySession(store, log, StudyConfig.load(config), "p1")
     ask = {"position": 0, "question": session.order({})["items"][0]["questions"][0]}
     name = str(ask["question"])
-    assert session.answer({**ask, "answer": 1, "shown": {}}) == {"saved": True, "answers": {name: 1}}
-    assert session.answer({**ask, "answer": 2, "shown": {}}) == {"saved": False, "answers": {name: 1}}
-    assert session.answer({**ask, "answer": 2, "shown": {name: 1}}) == {"saved": True, "answers": {name: 2}}
+    assert session.answer({**ask, "answer": 1, "shown": {}}) == {"saved": True, "answers": {name: 1}, "version": 1}
+    assert session.answer({**ask, "answer": 2, "shown": {}}) == {"saved": False, "answers": {name: 1}, "version": 1}
+    assert session.answer({**ask, "answer": 2, "shown": {name: 1}}) == {"saved": True, "answers": {name: 2}, "version": 2}
+
+
+def test_an_undo_in_a_study_takes_back_only_what_the_page_has_seen(
+    store: Store,
+    log: ReviewLog,
+    config: Path,  # noqa: F811
+) -> None:
+    session = StudySession(store, log, StudyConfig.load(config), "p1")
+    order = session.order({})
+    ask: list[dict[str, object]] = [{"position": n, "question": order["items"][n]["questions"][0], "shown": {}} for n in (0, 1)]
+    here = session.answer({**ask[0], "answer": 1})
+    there = session.answer({**ask[1], "answer": 2})
+    assert session.undo({"version": order["version"]}) == {"undone": None, "conflict": True}
+    assert session.undo({"version": here["version"]}) == {"undone": None, "conflict": True}
+    assert [len(image["answers"]) for image in session.order({})["items"][:2]] == [1, 1]
+    assert session.undo({"version": there["version"]}) == {"undone": 1}
+    assert session.undo({"version": session.order({})["version"]}) == {"undone": 0}
+    with pytest.raises(ReviewError, match="version: found"):
+        session.undo({"version": True})

@@ -212,3 +212,49 @@ def test_addresses_are_refused_or_are_addresses(tmp_path: Path) -> None:
             continue
         assert URL(url).origin().port is not None
         url.encode()
+
+
+def told(name: str, folder: Path) -> list[str]:
+    """What a source yields: keys of items, and the first words of everything else."""
+    found = open_source(name).read(folder)
+    return [one.key if isinstance(one, SourceItem) else f"{Path(one.file).name}: {one.reason.split(':')[0]}" for one in found]
+
+
+def test_records_that_differ_in_a_box_alone_contradict_each_other(tmp_path: Path) -> None:
+    row = {"id": "a", "image_path": "images/a.jpg", "emotion": "awe", "bbox": [{"x1": 1, "y1": 1, "x2": 9, "y2": 9}]}
+    moved = {**row, "bbox": [{"x1": 2, "y1": 1, "x2": 9, "y2": 9}]}
+    write(tmp_path, {"images/a.jpg": JPEG, "x.json": json.dumps([row, moved, row])})
+    assert told("emoverse", tmp_path) == [
+        *(f"x.json[{n}]: contradiction" for n in range(3)),
+        "a.jpg: no usable row names it (.jpg)",
+    ]
+
+
+def test_a_link_to_a_folder_is_told_once(tmp_path: Path) -> None:
+    write(tmp_path, {"emotion_dataset/awe/a.jpg": JPEG, "elsewhere/b.jpg": JPEG})
+    (tmp_path / "emotion_dataset/awe/link").symlink_to(tmp_path / "elsewhere")
+    assert told("fi", tmp_path) == ["link: link to a folder, not followed", "awe/a.jpg", "b.jpg: no usable row names it (.jpg)"]
+
+
+def test_an_image_whose_row_is_refused_is_not_one_without_votes(tmp_path: Path) -> None:
+    """Its folder would have given it the label that most people may have declined."""
+    write(tmp_path, {"images/awe/1.jpg": JPEG, "images/awe/2.jpg": JPEG, "images/awe/3.jpg": JPEG})
+    write(tmp_path, {"V.CSV": "awe,http://a/1.jpg,1,4\nawe,http://a/2.jpg,true,4\n"})
+    assert told("fi", tmp_path) == ["awe/1.jpg", "V.CSV: disagree is out of range", "2.jpg: its row is refused", "awe/3.jpg"]
+
+
+@pytest.mark.parametrize("name", ["x.JSON", "x.Jsonl", "annotations/X.JSON"])
+def test_an_index_is_known_by_its_ending_in_any_case(tmp_path: Path, name: str) -> None:
+    row = json.dumps({"id": "a", "image_path": "images/a.jpg", "emotion": "awe"})
+    write(tmp_path, {"images/a.jpg": JPEG, name: row if name.endswith("l") else f"[{row}]"})
+    assert told("emoverse", tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(("mark", "quote"), [("\t", ""), ("\t", '"'), (",", ""), (",", '"'), (";", '"')])
+def test_a_table_that_should_have_tabs_may_have_quotes_or_commas(tmp_path: Path, mark: str, quote: str) -> None:
+    votes = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
+    header = ["[image_filename]", "[valence]", "[arousal]", *(f"[prob. {vote}]" for vote in votes)]
+    rows = [header, ["joy/1.jpg", "5", "5", "1", *"000000"]]
+    text = "\n".join(mark.join(f"{quote}{cell}{quote}" for cell in row) for row in rows)
+    write(tmp_path, {"images/joy/1.jpg": JPEG, "ground_truth.txt": text})
+    assert told("emotion6", tmp_path) == ["joy/1.jpg"]
