@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,9 @@ def _ranges(text: str) -> Iterator[str]:
         raise ShardError(msg)
     if int(last) - int(first) >= _MOST_SHARDS:
         msg = f"{text}: range {match.group()} has more than {_MOST_SHARDS:,} shards"
+        raise ShardError(msg)
+    if math.prod(int(last) - int(first) + 1 for first, last in _RANGE.findall(text)) > _MOST_SHARDS:
+        msg = f"{text}: its ranges make more than {_MOST_SHARDS:,} shards"
         raise ShardError(msg)
     for number in range(int(first), int(last) + 1):
         yield from _ranges(f"{text[: match.start()]}{number:0{len(first)}d}{text[match.end() :]}")

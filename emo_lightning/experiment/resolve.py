@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,8 +34,10 @@ from emo_lightning.experiment.files import (
     read_experiment,
     read_yaml,
 )
+from emo_lightning.experiment.interpolation import check_size
 from emo_lightning.experiment.stage import Stage, with_present_names
 
+_MOST_STAGES = 1000
 _STAGE_KEYS = ("run", "defaults", "foreach", "title")
 
 
@@ -142,6 +145,9 @@ def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str,
         if absent := [key for key in axes if f"{{{key}}}" not in str(name)]:
             msg = f"{path}: stage {name!r}: foreach has {absent[0]!r}, so the name needs {{{absent[0]}}}: each its own"
             raise ExperimentError(msg)
+        if (count := math.prod(map(len, axes.values()))) > _MOST_STAGES:
+            msg = f"{path}: stage {name!r}: foreach makes {count:,} stages; at most {_MOST_STAGES:,}"
+            raise ExperimentError(msg)
         for values in itertools.product(*axes.values()):
             each = dict(zip(axes, values, strict=True))
             full = str(name)
@@ -243,12 +249,14 @@ def _resolve(
         raise ExperimentError(msg)
     title = str(body.get("title", stage))
     try:
-        config = OmegaConf.create({**context, "_title": title, "args": arguments})
+        tree = {**context, "_title": title, "args": arguments}
+        check_size(tree)
+        config = OmegaConf.create(tree)
         assert isinstance(config, DictConfig)
         # Interpolations are absolute, so arguments are one level down and everything they may name is at the top.
         with guarded_resolvers():
             plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ExperimentError) as error:
         msg = f"{path}: stage {stage!r}: {' '.join(str(error).split())}"
         raise ExperimentError(msg) from None
     assert isinstance(plain, dict)
