@@ -20,6 +20,7 @@ from emo_lightning.data.collate import IGNORE
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach, check_mergeable
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
@@ -270,11 +271,9 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     processor = load_processor(config, str(adapter) if own else base_path, family)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
-        # Reentrant checkpointing gives LoRA behind frozen inputs no gradient, in silence.
-        backbone.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # For the reentrant kind transformers also lets the inputs of both towers require gradients: a frozen vision tower would be
-        # differentiated and computed twice, for nothing.
-        backbone.base.disable_input_require_grads()
+        checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)
+    if config.compile:
+        compile_blocks(backbone.base, family)
     return backbone
 
 
