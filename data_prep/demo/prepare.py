@@ -107,7 +107,7 @@ def _import(out: Path, world: WorldConfig, splits: dict[str, int], tell: Progres
     path = out / "truth.jsonl"
     if path.exists():
         truth = list(read_jsonl(path, Record))
-        if Counter(r.split for r in truth) == Counter(splits):
+        if Counter(r.split for r in truth) == Counter(splits) and _begins_as(truth, world):
             return truth
     truth = []
     with Store(out / "store", write=True) as store:
@@ -124,6 +124,12 @@ def _import(out: Path, world: WorldConfig, splits: dict[str, int], tell: Progres
         raise InputError(msg)
     write_jsonl(path, truth)
     return truth
+
+
+def _begins_as(truth: Iterable[Record], world: WorldConfig) -> bool:
+    """Whether the first image of each split is the one that this world draws: another seed has the same ids and numbers."""
+    first = {record.split: record for record in reversed(list(truth))}
+    return all(world_truth(sample) == first[sample.split] for sample in draw(world, dict.fromkeys(first, 1)))
 
 
 def _reference(out: Path, world: WorldConfig, splits: dict[str, int], labels: WorldLabels, tell: Progress) -> None:

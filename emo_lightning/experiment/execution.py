@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Summarised(Protocol):
-    """What every data module of ours can say (`emo_lightning.data.module`)."""
+    """What every data module of ours can say (`emo_lightning.data.module`), and some callbacks."""
 
     def summary(self) -> dict[str, object]:
-        """What is trained on, as JSON."""
+        """What is trained on, or how fast, as JSON."""
 
 
 def execute(stage: Stage) -> None:
@@ -82,4 +82,7 @@ def _write_training(stage: Stage, cli: LightningCLI) -> None:
     seed = cli.config.get("seed_everything")
     found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
     assert isinstance(cli.datamodule, Summarised)
+    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]  # every Trainer has it
+        if isinstance(callback, Summarised):
+            found |= callback.summary()
     write_json(stage.out / "training.json", {**found, **cli.datamodule.summary()})

@@ -117,6 +117,23 @@ def total_steps(trainer: Trainer) -> int:
     return max(1, min(bounds))
 
 
+def refuse_limits(trainer: Trainer, instead: str) -> None:
+    """Refuse what would leave images out of a result that then counts as whole.
+
+    Args:
+        trainer: that is about to test.
+        instead: what to do.
+
+    Raises:
+        InputError: `limit_test_batches` or `fast_dev_run` of the Trainer.
+    """
+    limit = getattr(trainer, "limit_test_batches", 1.0)
+    # Lightning takes 1.0 for all batches, and 1 for one.
+    if not isinstance(limit, float) or limit != 1.0:
+        msg = f"trainer.limit_test_batches (and fast_dev_run) would leave images out of the result; {instead}"
+        raise InputError(msg)
+
+
 class Task(LightningModule, Generic[BatchT]):
     """A LightningModule whose loss is a *sum* over supervised items, averaged exactly before each optimiser step.
 

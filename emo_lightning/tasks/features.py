@@ -18,6 +18,7 @@ from emo_lightning.data.supervision import Supervision
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.generated_states import generated_states
+from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -68,7 +69,7 @@ class FeatureTask(FrozenTask):
     @override
     def setup(self, stage: str) -> None:
         """Open the caches and find what they already hold."""
-        self.refuse_limits()
+        refuse_limits(self.trainer, "use data.limit")
         check_leaks({name: self.data.index(name) for name in self.data.sets}, allowed=self.data.allow_leaks)
         # The Trainer calls `configure_model` after `setup`, but the caches need the backbone's width and pixel limits.
         self.configure_model()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule
 
-from emo_lightning.core.errors import InputError
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
@@ -34,16 +33,6 @@ class FrozenTask(LightningModule):
         """Load the backbone, once, on every rank."""
         if self.backbone is None:
             self.backbone = load_frozen(self.backbone_config)
-
-    def refuse_limits(self) -> None:
-        """Refuse what would leave images out of a result that then counts as whole.
-
-        Raises:
-            InputError: `limit_test_batches` or `fast_dev_run` of the Trainer.
-        """
-        if getattr(self.trainer, "limit_test_batches", 1.0) != 1.0:
-            msg = "trainer.limit_test_batches (and fast_dev_run) would leave images out of the result; use data.limit"
-            raise InputError(msg)
 
     @property
     def net(self) -> Backbone:

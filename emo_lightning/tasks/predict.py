@@ -15,6 +15,7 @@ from emo_lightning.data.chat import merge_predictions, objective, parse_answer, 
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
+from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
 
@@ -83,7 +84,7 @@ class PredictTask(FrozenTask):
     @override
     def setup(self, stage: str) -> None:
         """Find what an interrupted run has already answered."""
-        self.refuse_limits()
+        refuse_limits(self.trainer, "use data.limit")
         if self.emotion_scores and "emotion" not in self.data.objectives:
             msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
             raise InputError(msg)

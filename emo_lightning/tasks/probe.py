@@ -26,7 +26,7 @@ from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.metrics.classification import classification_metrics, classification_scores
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
-from emo_lightning.tasks.base import OptimConfig, Task, total_steps
+from emo_lightning.tasks.base import OptimConfig, Task, refuse_limits, total_steps
 from emo_lightning.tasks.collectives import sum_over_ranks, world_size
 
 PROBE_FOLDER = "probe"
@@ -105,6 +105,8 @@ class ProbeTask(Task[EmbeddingBatch]):
 
     def setup(self, stage: str) -> None:
         """Compute the DES that `stage` needs, and from the training set's the statistics of the probes."""
+        if stage == "test":
+            refuse_limits(self.trainer, "test on smaller caches")
         head = DESHead.from_pretrained(self.des_head).requires_grad_(False).to(self.device)
         # A probe of a head on another backbone's features would be trained on noise, with no error.
         check_made_of(f"DES head {self.des_head}", made_of(self.des_head), self.data.made_of)

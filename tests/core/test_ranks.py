@@ -31,6 +31,11 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
         # An interactive shell is a step of one task.
         ({**JOB, "SLURM_STEP_ID": "4294967290", "SLURM_STEP_NUM_TASKS": "1"}, (0, 1)),
         ({**JOB, "SLURM_PROCID": "3", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4"}, (3, 4)),
+        # A step of its own within a step's shell: what srun says of the inner one counts.
+        ({**JOB, "SLURM_PROCID": "1", "SLURM_STEP_ID": "7", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        # One of an array of jobs, and a job that names its tasks for each node alone.
+        ({**JOB, "SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, (0, 1)),
+        ({"SLURM_JOB_ID": "1", "SLURM_NTASKS_PER_NODE": "4", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}, (0, 1)),
         # torchrun in a batch script.
         ({**JOB, "RANK": "1", "WORLD_SIZE": "2"}, (1, 2)),
     ],

@@ -586,7 +586,7 @@ def renamed(numbers: Iterable[int], change: Mapping[int, str]) -> dict[str, byte
     }
 
 
-@pytest.mark.parametrize("lost", [{1: "s.001"}, {0: "s.000", 1: "s.001"}, {1: "s000.001"}])
+@pytest.mark.parametrize("lost", [{1: "s.001"}, {0: "s.000", 1: "s.001"}, {1: "s000.001"}, {1: "s..001"}, {1: "x.y/s.001"}])
 def test_names_with_dots_are_refused(tmp_path: Path, lost: dict[int, str]) -> None:
     path = write_tar(tmp_path / "a.tar", renamed(range(2), lost))
     first = next(iter(lost.values()))
@@ -600,6 +600,23 @@ def test_parts_beside_a_sample_are_counted_and_said(tmp_path: Path, capsys: pyte
     index = TarIndex.open(path)
     assert (keys(index), index.ignored) == (["s000"], 3)
     assert "members 1 mask.png, 1 txt, 1 no ending" in capsys.readouterr().err
+
+
+def test_names_that_are_one_to_somebody_else_are_told_apart_or_refused(tmp_path: Path) -> None:
+    """What `tar cf a.tar ./*` writes beside the same without `./`; endings in capitals; one letter composed in two ways."""
+    dotted = {
+        name.replace("s000", "S.000").replace(".png", ".PNG").replace(".json", ".JSON"): d for name, d in sample(0).items()
+    }
+    for members, message in (
+        (sample(0) | {f"./{name}": data for name, data in sample(0).items()}, r"'\./s000' stands in .*:s000 already"),
+        (dotted, r"1 samples have a dot in their name .*S\.000\."),
+        (
+            {("e\u0301" if name.endswith("png") else "\u00e9") + name[4:]: data for name, data in sample(0).items()},
+            "has no (json|image) member",
+        ),
+    ):
+        with pytest.raises(ShardError, match=message):
+            TarIndex.open(write_tar(tmp_path / "a.tar", members))
 
 
 @pytest.mark.parametrize("together", [True, False])

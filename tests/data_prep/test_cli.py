@@ -16,6 +16,7 @@ from data_prep.cli import COMMANDS, main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.prepare import prepare_world
 from data_prep.demo.simulation.serve import KEY_VARIABLE, simulated_annotators
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
 from tests.data_prep.conftest import picture, truth
 
@@ -125,6 +126,8 @@ def test_the_demo_world_is_prepared_once(
     again = prepare_world(tmp_path, seed=3, config=write_config(), **counts)
     assert again["requests"] == 0
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.tar")} == written
+    with pytest.raises(InputError, match="are there already with other content; was it made with another seed"):
+        prepare_world(tmp_path, seed=4, config=write_config(), **counts)
     neutral = json.loads((tmp_path / "neutral/manifest.json").read_text())
     assert neutral["label_counts"] == {"pretrain": {}, "val": {}}, "neutral tars name no emotion"
 

@@ -99,6 +99,16 @@ def test_what_version_0_2_made_is_taken_with_one_warning(tmp_path: Path, capfd: 
     assert f"DES head {head}" in said[1]
 
 
+@pytest.mark.parametrize("limit", [0, 1, 0.5])
+def test_a_test_of_a_part_is_refused(limit: float, tmp_path: Path) -> None:
+    features = cache(tmp_path / "one", OF_ONE)
+    head = head_on(tmp_path / "des", features)
+    data = FeatureDataModule(f"{features}/train", f"{features}/val", f"{features}/test", batch_size=8)
+    few = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, limit_test_batches=limit)
+    with pytest.raises(InputError, match=r"trainer\.limit_test_batches .* would leave images out of the result"):
+        few.test(ProbeTask(str(head), [0.1], [1e-3]), datamodule=data, verbose=False)
+
+
 def test_a_part_that_is_not_named_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     check_made_of("the probe", {"prompt": "emotion", "more": "x"}, {"head": "a" * 64, "prompt": "emotion"})
     assert "warning: the probe does not name its head by content; taken as it is" in capfd.readouterr().err
