@@ -162,7 +162,7 @@ def find_export(work: Path) -> dict[str, Any]:
         "files": files | graph,
         "manifests": {name: json.loads((folder / "manifest.json").read_text()) for name, folder in folders.items()},
         "preparation": preparation,
-        "statistics": json.loads(emo(work, "prep", "stats", store, "--name", "world", "--json")),
+        "statistics": json.loads(emo(work, "prep", "stats", store, "--json")),
     }
 
 
