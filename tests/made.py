@@ -127,15 +127,24 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(24)
     ]
     (home / "data").mkdir()
-    tar, _ = write_tar(home / "data" / "set-000000.tar", records)
+    tar, records = write_tar(home / "data" / "set-000000.tar", records)
     (home / "data" / "manifest.json").write_text('{"schema_version": 1, "shards": [{"file": "set-000000.tar"}]}')
     said = [
-        make_prediction(r.id, [(12, 12, 55, 45)], emotion=r.emotion if n % 2 else "awe", intensity=4, subject="<b>cat</b>")
+        make_prediction(
+            r.id,
+            [(12, 12, 55, 45)],
+            emotion=r.emotion if n % 2 else "awe",
+            intensity=4,
+            subject="<b>cat</b>",
+            sha256=r.sha256,
+        )
         for n, r in enumerate(records)
     ]
-    write_jsonl(home / "base.jsonl", said[:20])
-    write_jsonl(home / "ours.jsonl", said)
-    arms = {"base": home / "base.jsonl", "ours": home / "ours.jsonl"}
+    run.mkdir(parents=True)
+    (run / "experiment.yaml").write_text(json.dumps({"name": run.name, "dir": str(run)}))
+    write_jsonl(run / "base.jsonl", said[:20])
+    write_jsonl(run / "ours.jsonl", said)
+    arms = {"base": run / "base.jsonl", "ours": run / "ours.jsonl"}
     vectors = np.random.default_rng(0).normal(size=(24, 16)).astype("float32")
     columns = {"id": [r.id for r in records], "emotion": [str(r.emotion) for r in records], "split": ["test"] * 24}
     parquet.write_table(pa.table({**columns, "des": list(vectors)}), home / "des.parquet")

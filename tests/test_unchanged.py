@@ -110,6 +110,9 @@ def find_tables(work: Path) -> dict[str, Any]:
     """By file of the demo's run: everything in it that is a result."""
     run = demo(work)
     found = {str(path.relative_to(run)): json.loads(path.read_text()) for path in _results(run)}
+    for name, content in found.items():
+        if name.endswith("training.json"):
+            content.pop("perf", None)
     # It is a hash over source files: when code moves it must change, and figures must not.
     del found["table5/table5.json"]["definition"]
     found["answers"] = {
@@ -159,7 +162,7 @@ def find_export(work: Path) -> dict[str, Any]:
         "files": files | graph,
         "manifests": {name: json.loads((folder / "manifest.json").read_text()) for name, folder in folders.items()},
         "preparation": preparation,
-        "statistics": json.loads(emo(work, "prep", "stats", store, "--name", "world", "--json")),
+        "statistics": json.loads(emo(work, "prep", "stats", store, "--json")),
     }
 
 
@@ -183,7 +186,7 @@ def sha256(data: bytes) -> str:
 
 
 def logged(run: Path, *, without: str | None = None) -> dict[str, dict[str, list[float]]]:
-    """By stage, and by column of its CSV log but epoch and step: the values in their order. CSV keeps every bit of a float."""
+    """By stage, and by column of its CSV log but epoch, step and speed: the values in their order. CSV keeps every bit of a float."""
     found: dict[str, dict[str, list[float]]] = {}
     for path in sorted(run.glob("*/logs/version_0/metrics.csv")):
         stage = path.relative_to(run).parts[0]
@@ -191,7 +194,7 @@ def logged(run: Path, *, without: str | None = None) -> dict[str, dict[str, list
             continue
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        columns = sorted(set(rows[0]) - {"epoch", "step"})
+        columns = sorted(name for name in set(rows[0]) - {"epoch", "step"} if not name.startswith("perf/"))
         found[stage] = {column: [float(row[column]) for row in rows if row[column]] for column in columns}
     return found
 

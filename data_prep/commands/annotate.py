@@ -17,6 +17,7 @@ from data_prep.commands.console import (
     new_parser,
 )
 from data_prep.provider.budget import NANO
+from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 
@@ -32,11 +33,20 @@ BUDGET_REACHED = 3
 """Exit status of a pass that its budget stopped."""
 LEFT = 4
 """Exit status of a pass that came to its end but must leave images for another run."""
+_PASS, _CANCELLING = "a pass", "the end of batches (--cancel-batches)"
+_MODES = {
+    ALWAYS: ("config", "base_url", "allow_http"),
+    _PASS: (
+        *("budget", "estimate", "yes", "batch", "resend_unknown", "no_ground", "check"),
+        *("engine", "ray_address", "ray_without_token"),
+    ),
+    _CANCELLING: ("cancel_batches",),
+}
 _LOG_SECONDS = 60.0
 """Between two lines of progress where there is no terminal."""
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     from data_prep.settings import CONFIGS
 
     parser = new_parser(
@@ -70,12 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-ground", action="store_true", help="do not look for boxes and masks of the subjects")
     parser.add_argument("--check", action="store_true", help="check the configuration, the prices and the API keys, then stop")
     add_engine_arguments(parser)
+    parser.modes(_MODES)
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Annotate, cross-verify, criticise and ground what has no outcome yet."""
-    args = _parser().parse_args(argv)
+    args = (options := _parser()).parse_args(argv)
+    options.refuse_unused(argv, _CANCELLING if args.cancel_batches else _PASS)
     import asyncio
 
     from data_prep.annotate.pipeline import annotate

@@ -6,7 +6,7 @@ import sys
 
 from data_prep.commands.console import add_json_argument, add_store_argument, new_parser
 from emo_lightning.core.progress import progress_bars
-from emo_lightning.core.terminal import say
+from emo_lightning.core.terminal import say, say_json
 
 
 def main(argv: list[str]) -> int:
@@ -31,8 +31,6 @@ def main(argv: list[str]) -> int:
     )
     add_json_argument(parser)
     args = parser.parse_args(argv)
-    import json
-
     from data_prep.provider.budget import NANO
     from data_prep.store.backup import backup
 
@@ -40,7 +38,7 @@ def main(argv: list[str]) -> int:
         task = progress.add_task("images", total=None)
         report = backup(args.store, args.folder, verify=args.verify, on_image=lambda: progress.update(task, advance=1))
     if args.json:
-        say(json.dumps(vars(report)))
+        say_json(vars(report))
     else:
         say(f"{args.folder}: {report.items} images, {report.replies} replies, ${report.cost_nano / NANO:.6f} paid for them")
         say(f"copied {report.copied} images now, {report.there} were there")

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from data_prep.export import Manifest
 
 from emo_lightning.core.errors import add_debug_option
+from emo_lightning.core.options import Parser
 
 
-def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
+def new_parser(name: str, text: str, example: str) -> Parser:
     """The parser of `emo prep NAME`, with examples below its help.
 
     Args:
@@ -24,7 +25,7 @@ def new_parser(name: str, text: str, example: str) -> argparse.ArgumentParser:
         text: what it does; paragraphs and lists are wrapped to the terminal, a list's lines begin with blanks.
         example: one command, or several lines.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"emo prep {name}",
         description=wrapped(text),
         epilog=f"example:\n  {example}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.commands.console import add_engine_arguments, add_store_argument, new_parser
+from emo_lightning.core.options import ALWAYS, Real, Whole
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say, say_json
 
@@ -33,17 +34,20 @@ def main(argv: list[str]) -> int:
     add_store_argument(parser)
     parser.add_argument(
         "--threshold",
-        type=int,
+        type=Whole(0, 64),
         default=6,
         metavar="BITS",
         help="two images are duplicates if at most so many of the 64 bits of their hashes differ (default: 6)",
     )
     parser.add_argument(
-        "--near", type=int, metavar="BITS", help="they stay in one split if at most so many differ (default: threshold + 4)"
+        "--near",
+        type=Whole(0, 64),
+        metavar="BITS",
+        help="they stay in one split if at most so many differ (default: threshold + 4)",
     )
     parser.add_argument(
         "--chain",
-        type=int,
+        type=Whole(0, 64),
         metavar="BITS",
         help="an image that is like the one that is kept only through others between them is left out if at most so many bits differ, and "
         "kept otherwise; 64: all that hang together are one (default: threshold + 4)",
@@ -51,13 +55,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--no-crops", action="store_true", help="do not look for images that show a part of another")
     parser.add_argument(
         "--correlation",
-        type=float,
+        type=Real(0, 1, above=True),
         default=0.88,
         metavar="R",
         help="a crop is a duplicate if its pixels correlate at least so well with the part that it shows, 0–1 (default: 0.88)",
     )
     parser.add_argument(
-        "--near-correlation", type=float, metavar="R", help="it stays in one split from this on (default: correlation − 0.08)"
+        "--near-correlation",
+        type=Real(0, 1, above=True),
+        metavar="R",
+        help="it stays in one split from this on (default: correlation − 0.08)",
     )
     parser.add_argument(
         "--model",
@@ -65,13 +72,16 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--cosine",
-        type=float,
+        type=Real(0, 1, above=True),
         default=0.97,
         metavar="C",
         help="two images are duplicates if the cosine of their embeddings is at least this, 0–1 (default: 0.97)",
     )
     parser.add_argument(
-        "--near-cosine", type=float, metavar="C", help="they stay in one split from this on (default: cosine − 0.04)"
+        "--near-cosine",
+        type=Real(0, 1, above=True),
+        metavar="C",
+        help="they stay in one split from this on (default: cosine − 0.04)",
     )
     parser.add_argument(
         "--priority",
@@ -81,7 +91,19 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs; it names every item that is left out")
     add_engine_arguments(parser)
+    embeddings, crops = "embeddings (--model)", "crops (without --no-crops)"
+    parser.modes(
+        {
+            ALWAYS: (
+                *("threshold", "near", "chain", "no_crops", "model", "priority", "json"),
+                *("engine", "ray_address", "ray_without_token"),
+            ),
+            embeddings: ("cosine", "near_cosine"),
+            crops: ("correlation", "near_correlation"),
+        }
+    )
     args = parser.parse_args(argv)
+    parser.refuse_unused(argv, *([embeddings] if args.model else []), *([] if args.no_crops else [crops]))
 
     from data_prep.dedup.run import DedupSettings, dedup
     from data_prep.engine import chosen_engine

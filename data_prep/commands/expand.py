@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import (
@@ -15,9 +14,10 @@ from data_prep.commands.console import (
     new_parser,
     wrapped,
 )
-from data_prep.provider.budget import NANO
+from data_prep.provider.budget import NANO, budget_nano
 from data_prep.settings import CONFIGS, ConfigError
 from emo_lightning.core.errors import add_debug_option
+from emo_lightning.core.options import ALWAYS, Parser, Whole
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 
@@ -36,6 +36,7 @@ _IMAGES = (
     "them like all others. What is planned is written down first, so that an interrupted run goes on with the same command.\n\n"
     "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted."
 )
+_MODEL = "queries that a model writes (without --no-llm)"
 _SHOWN = 3
 """Prompts or queries shown of a plan."""
 
@@ -43,21 +44,20 @@ _SHOWN = 3
 def main(argv: list[str]) -> int:
     """Search queries and generated images from the triplets of a store."""
     args = _parser().parse_args(argv)
+    if args.what == "queries":
+        args.parser.refuse_unused(argv[1:], *([] if args.no_llm else [_MODEL]))
     from data_prep.expand.config import ExpandConfig
 
-    if args.count < 1:
-        msg = f"--count {args.count}: allowed are counts from 1"
-        raise ConfigError(msg)
     config = ExpandConfig.load(args.config)
     if args.base_url is not None:
         config = config.at(args.base_url)
     if args.allow_http:
         config = config.allowing_http()
-    limit = _limit(args.budget)
+    limit = budget_nano(args.budget) if args.budget is not None else None
     return _queries(args, config, limit) if args.what == "queries" else _images(args, config, limit)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     text = (
         "Make a data set grow from its own triplets, rare emotions first: `queries` writes texts for an image search, `images` has an "
         "image model draw new combinations."
@@ -80,33 +80,28 @@ def _parser() -> argparse.ArgumentParser:
         add_debug_option(command)
         add_store_argument(command)
         add_config_argument(command, CONFIGS / "expand.yaml", "YAML of the expansion")
-        command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of what is drawn (default: 0)")
+        command.add_argument("--seed", type=Whole(), default=0, metavar="N", help="seed of what is drawn (default: 0)")
         add_address_arguments(command)
         add_budget_argument(command)
         add_resend_argument(command)
     queries.add_argument("--out", required=True, metavar="FILE", help="file to write, JSON lines")
-    queries.add_argument("--count", type=int, required=True, metavar="N", help="number of queries")
+    queries.add_argument("--count", type=Whole(1), required=True, metavar="N", help="number of queries")
     queries.add_argument(
         "--no-llm", action="store_true", help="fill a template instead of asking a model: free, and the same every time"
     )
     images.add_argument(
-        "--count", type=int, required=True, metavar="N", help="number of images of this seed, those of earlier runs included"
+        "--count",
+        type=Whole(1),
+        required=True,
+        metavar="N",
+        help="number of images of this seed, those of earlier runs included",
     )
+    queries.modes(
+        {ALWAYS: ("config", "seed", "out", "count", "no_llm"), _MODEL: ("base_url", "allow_http", "budget", "resend_unknown")}
+    )
+    queries.set_defaults(parser=queries)
     images.add_argument("--dry-run", action="store_true", help="print the plan and its cost, then stop; nothing is written")
     return parser
-
-
-def _limit(budget: str | None) -> int | None:
-    if budget is None:
-        return None
-    try:
-        nano = Decimal(budget) * NANO
-    except InvalidOperation:
-        nano = Decimal("nan")
-    if not nano.is_finite() or nano < 0:
-        msg = f"--budget {budget}: expected an amount in USD, e.g. 50 or 0.25"
-        raise ConfigError(msg)
-    return int(nano)
 
 
 def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -> int:

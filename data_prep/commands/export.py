@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import add_store_argument, new_parser, print_manifest
+from emo_lightning.core.options import Whole
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("out", help="directory of the tars")
     parser.add_argument("--name", default="emo", help="first part of the shard names (default: emo)")
     parser.add_argument(
-        "--samples-per-shard", type=int, default=1000, metavar="N", help="most images in one tar (default: 1000)"
+        "--samples-per-shard", type=Whole(1), default=1000, metavar="N", help="most images in one tar (default: 1000)"
     )
     parser.add_argument(
         "--config", help="YAML of the pass; its key `splits` has the shares of train, val and test (default: 0.9, 0.05, 0.05)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data_prep.commands.console import add_config_argument, add_engine_arguments, add_store_argument, new_parser
 from data_prep.settings import CONFIGS
+from emo_lightning.core.options import Whole
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 
@@ -19,19 +20,15 @@ def main(argv: list[str]) -> int:
     add_store_argument(parser)
     add_config_argument(parser, CONFIGS / "default.yaml")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the configured one)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="images at a time (default: the configured one)")
+    parser.add_argument("--batch-size", type=Whole(1), metavar="N", help="images at a time (default: the configured one)")
     add_engine_arguments(parser)
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
-    from data_prep.settings import ConfigError
     from data_prep.store.store import Store
 
     config = DemoConfig.load(args.config).grounding
-    if args.batch_size is not None and args.batch_size < 1:
-        msg = f"--batch-size is {args.batch_size}, expected at least 1"
-        raise ConfigError(msg)
     given = {"device": args.device, "batch_size": args.batch_size}
     config = config.model_copy(update={key: value for key, value in given.items() if value is not None})
     with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
 from data_prep.sources.base import Repeat
+from emo_lightning.core.options import ALWAYS
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 
@@ -43,7 +44,18 @@ def main(argv: list[str]) -> int:
     from data_prep.sources.urls import UrlSource, add_download_arguments, download_limits
 
     add_download_arguments(parser)
+    parser.modes(
+        {
+            ALWAYS: ("into", "refusals"),
+            "a folder": ("name",),
+            "urls": ("name", "allow_private", "concurrency", "per_host_rate", "timeout", "max_bytes"),
+            "sources of images that others made": ("licence",),
+        }
+    )
     args = parser.parse_args(argv)
+    active = ["sources of images that others made"] if args.source != "world" else []
+    active += {"folder": ["a folder"], "urls": ["urls"]}.get(args.source, [])
+    parser.refuse_unused(argv, *active)
     from data_prep.store.items import one_line
     from data_prep.store.store import ImportReport, Store
 

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from data_prep.commands.console import add_store_argument, new_parser
+from emo_lightning.core.options import Parser, Whole
 from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -16,7 +17,20 @@ if TYPE_CHECKING:
     from data_prep.store.store import Store
 
 
-def _parser() -> argparse.ArgumentParser:
+_PAGE, _STUDY = "the review page", "the page of a study (--study)"
+_REPORT, _TABLE4 = "a report (--report)", "the report of a study (--study and --report)"
+_EXPORT, _IMPORT = "--label-studio-export", "--label-studio-import"
+_MODES = {
+    _PAGE: ("port", "sample", "seed", "states", "reviewer", "second"),
+    _STUDY: ("study", "port", "reviewer"),
+    _REPORT: ("report", "json"),
+    _TABLE4: ("study", "report", "json"),
+    _EXPORT: ("label_studio_export", "sample", "seed", "states", "reviewer", "second", "images", "with_reviews"),
+    _IMPORT: ("label_studio_import", "reviewer"),
+}
+
+
+def _parser() -> Parser:
     parser = new_parser(
         "review",
         "Look at records on a page that this machine serves, and say of each field whether it is right; every decision is saved at once, "
@@ -26,15 +40,17 @@ def _parser() -> argparse.ArgumentParser:
         "  emo prep review store --report\n  emo prep review store --study configs/prep/study/table4.yaml",
     )
     add_store_argument(parser)
-    parser.add_argument("--port", type=int, default=0, help="port of the page on 127.0.0.1; 0 takes a free one (default: 0)")
+    parser.add_argument(
+        "--port", type=Whole(0, 65535), default=0, help="port of the page on 127.0.0.1; 0 takes a free one (default: 0)"
+    )
     parser.add_argument(
         "--sample",
-        type=int,
+        type=Whole(),
         default=200,
         metavar="N",
         help="number of records to look at, stratified by emotion, source and outcome; 0 takes all (default: 200)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sample (default: 0)")
+    parser.add_argument("--seed", type=Whole(), default=0, metavar="N", help="seed of the sample (default: 0)")
     parser.add_argument(
         "--states",
         default="human,valid",
@@ -71,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     studio.add_argument("--with-reviews", action="store_true", help="also export the decisions of --reviewer, as annotations")
     studio.add_argument("--label-studio-import", metavar="FILE", help="read annotations of tasks that this command exported")
+    parser.modes(_MODES)
     return parser
 
 
@@ -78,8 +95,7 @@ def main(argv: list[str]) -> int:
     """Serve, report, export or import, as the arguments say."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.sample < 0:
-        parser.error(f"--sample {args.sample}: allowed are whole numbers from 0 (all)")
+    parser.refuse_unused(argv, _mode(args))
     from data_prep.review.log import ReviewLog
     from data_prep.store.store import Store
 
@@ -99,6 +115,17 @@ def main(argv: list[str]) -> int:
             what = f"study {study.config.name}: {len(study.items)} images, {len(study.config.groups)} groups"
             return _serve(study, args.port, what)
         return _review(args, store, log)
+
+
+def _mode(args: argparse.Namespace) -> str:
+    """What the command does; options of another mode are refused, so two of them never stand together."""
+    if args.label_studio_import is not None:
+        return _IMPORT
+    if args.label_studio_export is not None:
+        return _EXPORT
+    if args.report:
+        return _REPORT if args.study is None else _TABLE4
+    return _PAGE if args.study is None else _STUDY
 
 
 def _review(args: argparse.Namespace, store: Store, log: ReviewLog) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data_prep.commands.console import add_config_argument, add_store_argument, new_parser
 from data_prep.settings import CONFIGS
+from emo_lightning.core.options import Whole
 
 
 def main(argv: list[str]) -> int:
@@ -16,7 +17,9 @@ def main(argv: list[str]) -> int:
     )
     add_store_argument(parser)
     add_config_argument(parser, CONFIGS / "world.yaml", "YAML with the keys `world` and `simulation`")
-    parser.add_argument("--port", type=int, default=8377, help="port on 127.0.0.1; 0 takes a free one (default: 8377)")
+    parser.add_argument(
+        "--port", type=Whole(0, 65535), default=8377, help="port on 127.0.0.1; 0 takes a free one (default: 8377)"
+    )
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig
     from data_prep.demo.simulation.serve import run_server, store_truth

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import add_json_argument, new_parser
+from emo_lightning.core.options import ALWAYS
 from emo_lightning.core.terminal import say, say_json
 
 
@@ -21,7 +22,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out", metavar="DIR", help="also write stats.json, stats.md, figure5.png and figure5.pdf into this directory"
     )
+    text = "text (without --json, or with --out)"
+    parser.modes({ALWAYS: ("json", "out"), text: ("name",)})
     args = parser.parse_args(argv)
+    parser.refuse_unused(argv, *([text] if args.out or not args.json else []))
     from pathlib import Path
 
     from data_prep.export.read import is_store, read_records

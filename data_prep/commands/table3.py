@@ -13,6 +13,7 @@ from data_prep.commands.console import (
     add_store_argument,
     new_parser,
 )
+from emo_lightning.core.options import Whole
 from emo_lightning.core.terminal import say, say_json
 
 if TYPE_CHECKING:
@@ -40,10 +41,14 @@ def main(argv: list[str]) -> int:
     add_config_argument(parser, CONFIGS / "default.yaml", "YAML of the pass that annotated the store")
     add_address_arguments(parser)
     parser.add_argument(
-        "--samples", type=int, default=200, metavar="N", help="number of images, chosen by the seed; 0 takes all (default: 200)"
+        "--samples",
+        type=Whole(),
+        default=200,
+        metavar="N",
+        help="number of images, chosen by the seed; 0 takes all (default: 200)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of the sample and of the wrong annotations (default: 0)"
+        "--seed", type=Whole(), default=0, metavar="N", help="seed of the sample and of the wrong annotations (default: 0)"
     )
     parser.add_argument(
         "--reference",
@@ -57,8 +62,6 @@ def main(argv: list[str]) -> int:
     add_json_argument(parser)
     parser.add_argument("--out", metavar="DIR", help="also write table3.json and table3.md into this directory")
     args = parser.parse_args(argv)
-    if args.samples < 0:
-        parser.error(f"--samples {args.samples}: allowed are whole numbers from 0 (all)")
     import asyncio
     import json
     from pathlib import Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from data_prep.commands.console import new_parser, print_manifest
+from emo_lightning.core.options import Whole
 
 
 def main(argv: list[str]) -> int:
@@ -14,7 +15,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("out", help="directory of the tars")
     parser.add_argument("--split", required=True, help="split of the world: pretrain, train, val, test or heldout")
-    parser.add_argument("--count", type=int, required=True, metavar="N", help="number of images")
+    parser.add_argument("--count", type=Whole(1), required=True, metavar="N", help="number of images")
     parser.add_argument(
         "--labels",
         choices=("truth", "neutral"),
@@ -22,7 +23,7 @@ def main(argv: list[str]) -> int:
         help="truth: everything; neutral: caption, triplet and boxes, but no emotion (default: truth)",
     )
     parser.add_argument("--style", default="flat", help="style of the drawings: flat or dusk (default: flat)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the world (default: 0)")
+    parser.add_argument("--seed", type=Whole(), default=0, metavar="N", help="seed of the world (default: 0)")
     args = parser.parse_args(argv)
     from data_prep.demo.config import WorldConfig
     from data_prep.demo.world import SPLITS
@@ -30,8 +31,8 @@ def main(argv: list[str]) -> int:
     from data_prep.demo.world_tars import write_world_tars
     from data_prep.sources import SourceError
 
-    if args.split not in SPLITS or args.count < 1:
-        msg = f"--split {args.split} --count {args.count}: allowed are {', '.join(SPLITS)} and counts from 1"
+    if args.split not in SPLITS:
+        msg = f"--split {args.split}: allowed are {', '.join(SPLITS)}"
         raise SourceError(msg)
     if args.style not in STYLES:
         msg = f"--style {args.style}: allowed are {', '.join(STYLES)}"

@@ -161,7 +161,7 @@ def dedup(
         settings.chain,
     )
     decision = decide(items, likeness, thresholds, settings.priority)
-    if len(more := _split_candidates(decision, items, found, pixel_edges)):
+    while len(more := _split_candidates(decision, items, found, pixel_edges)):
         # A crop of the one that is kept may hang together with it through hashes: its pixels have not been asked.
         closer = _registered(store, files, prints, more, on_progress, engine)
         first, second, left = (np.concatenate(pair) for pair in zip(pixel_edges, closer, strict=True))
@@ -218,16 +218,19 @@ def _undecided_pairs(found: Found, images: int, threshold: int) -> Indices:
 
 
 def _split_candidates(decision: Decision, items: Sequence[Candidate], found: Found, registered: Edges) -> Indices:
-    """(pairs, 2) images split off and the foremost of their chain, of which one may show a part of the other, not registered yet."""
+    """(pairs, 2) images not left out for the foremost of their chain, and that, where one may show a part of the other: not registered yet."""
     image = {item.id: item.image for item in items}
-    pairs = {
-        (min(a, b), max(a, b))
-        for chain in decision.chains
-        for a, b in ((image[member.item_id], image[chain.members[0].item_id]) for member in chain.split_off)
-    }
-    candidates = set(map(tuple, found.candidates.tolist())) if pairs else set()
-    done = set(zip(registered[0].tolist(), registered[1].tolist(), strict=True))
-    return np.array(sorted((pairs & candidates) - done), np.int64).reshape(-1, 2)
+    pairs: set[tuple[int, int]] = set()
+    for chain in decision.chains:
+        first, *rest = chain.members
+        far = [image[member.item_id] for member in rest if member.kept_id != first.item_id]
+        pairs |= {(min(i, image[first.item_id]), max(i, image[first.item_id])) for i in far}
+    images = 1 + max(image.values(), default=0)
+    wanted = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+    numbers = wanted @ (images, 1)
+    new = np.isin(numbers, found.candidates @ (images, 1)) & ~np.isin(numbers, registered[0] * images + registered[1])
+    more: Indices = wanted[new]
+    return more
 
 
 def _registered(

@@ -39,9 +39,10 @@ def chosen_engine(args: argparse.Namespace) -> Iterator[Engine]:
         EngineError: Ray is not installed or its cluster cannot be reached; or an address is given without `--engine ray`.
     """
     if args.engine == "local":
-        if args.ray_address:
-            msg = f"--ray-address {args.ray_address}: only --engine ray uses a cluster"
-            raise EngineError(msg)
+        for option, value in (("--ray-address", args.ray_address), ("--ray-without-token", args.ray_without_token)):
+            if value:
+                msg = f"{option}{'' if value is True else f' {value}'}: only --engine ray uses a cluster"
+                raise EngineError(msg)
         yield LOCAL
         return
     from data_prep.engine.cluster import RayEngine, connected

@@ -21,7 +21,7 @@ from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import CallError, Failure, NotSentError, PassStoppedError, Retry, StopSignal
 from data_prep.provider.outage import Outage, in_words
-from data_prep.provider.prices import Price
+from data_prep.provider.prices import Price, price_reply
 from data_prep.provider.rate import RateLimit, RateObserver, retry_after
 from data_prep.provider.received import NotFromApi, Paid, TransientError
 from data_prep.provider.registry import PROVIDERS
@@ -316,14 +316,3 @@ class Attempts:
             )
             raise self.stop.fail(msg)
         return Retry(f"HTTP {status}: {said}", wait)
-
-
-def price_reply(body: Paid, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:
-    """Nano-dollars of a reply and its (prompt, output) tokens.
-
-    A reply that names no usage is counted at the bound of its request, so that a budget holds; its tokens are None.
-    """
-    usage = body.usage
-    if usage is None:
-        return upper or 0, None
-    return price.cost(usage.prompt, usage.cached, usage.output), (usage.prompt, usage.output)

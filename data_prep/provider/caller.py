@@ -74,8 +74,8 @@ class Caller:
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
         self._recounted: set[str] = set()
         self._recounting = asyncio.Lock()
-        self._unknown: set[str] = set()
-        """Keys of requests of this run whose outcome is not known: what may be sent again is what an earlier run has sent."""
+        self._before = int(ledger.read("SELECT coalesce(max(id), 0) FROM calls")[0][0])
+        """The newest call of earlier runs: what may be sent again is what they have sent, one by one or in a batch."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -174,14 +174,12 @@ class Caller:
             return await asyncio.shield(self._in_flight[key])
         if self.ledger.is_open(key, "batched"):
             return Failure("batched", "travels in a batch that has not ended")
-        if key in self._unknown or (not self._resend_unknown and self.ledger.is_open(key, "unknown")):
+        if self._is_unknown(key):
             return Failure("unknown", "sent before, outcome unknown")
         done: asyncio.Future[bytes | Failure] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = done
         try:
             result = await self.buy(request, key)
-            if isinstance(result, Failure) and result.kind == "unknown":
-                self._unknown.add(key)
             done.set_result(result)
             return result
         except BaseException as error:
@@ -191,6 +189,13 @@ class Caller:
             raise
         finally:
             del self._in_flight[key]
+
+    def _is_unknown(self, key: str) -> bool:
+        """Whether a question was sent with unknown outcome, and is not to be sent again."""
+        if not self._resend_unknown:
+            return self.ledger.is_open(key, "unknown")
+        query = "SELECT 1 FROM calls WHERE cache_key = ? AND state = 'unknown' AND id > ? LIMIT 1"
+        return bool(self.ledger.read(query, (key, self._before)))
 
     async def _from_ledger(self, request: Request, key: str) -> bytes | None:
         """A reply that was paid for before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 from typing import Self
@@ -124,6 +125,16 @@ class EndpointConfig(Settings):
             msg = "expected the name of an environment variable, e.g. OPENAI_API_KEY; the key itself belongs into that variable"
             raise ValueError(msg)
         return name
+
+    @field_validator("parameters")
+    @classmethod
+    def _can_be_sent(cls, parameters: dict[str, object]) -> dict[str, object]:
+        try:
+            json.dumps(parameters, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            msg = f"cannot be sent as JSON: {error}"
+            raise ValueError(msg) from None
+        return parameters
 
     @model_validator(mode="after")
     def _limits_are_numbers(self) -> Self:

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from data_prep.provider.image_tokens import ImageTokens
+from data_prep.provider.received import Paid
 from data_prep.settings import ConfigError, Settings, read_yaml
 from emo_lightning.core.records import describe
 
@@ -42,6 +43,17 @@ class Price(Settings):
         if output is None:
             return math.ceil(prompt * dearest) if self.output == 0 else None
         return math.ceil(prompt * dearest + output * self.output)
+
+
+def price_reply(body: Paid, price: Price, upper: int | None) -> tuple[int, tuple[int, int] | None]:
+    """Nano-dollars of a reply and its (prompt, output) tokens.
+
+    A reply that names no usage is counted at the bound of its request, so that a budget holds; its tokens are None.
+    """
+    usage = body.usage
+    if usage is None:
+        return upper or 0, None
+    return price.cost(usage.prompt, usage.cached, usage.output), (usage.prompt, usage.output)
 
 
 def load_prices(path: str | Path) -> dict[str, Price]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from data_prep.provider.attempts import price_reply
 from data_prep.provider.base import Provider
-from data_prep.provider.prices import Price
+from data_prep.provider.prices import Price, price_reply
 from data_prep.provider.received import NotFromApi, TransientError
 from data_prep.store.group_commit import Statement
 from data_prep.store.ledger import Ledger

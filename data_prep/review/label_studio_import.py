@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -27,15 +24,12 @@ from data_prep.review.decisions import (
     mended,
     standing,
 )
-from data_prep.review.label_studio import BOX_LABELS
+from data_prep.review.label_studio_parts import boxes_of, moment_of, parts_by_field, text_or_choice, whole_intensity
 from data_prep.review.log import ReviewLog
 from data_prep.review.messages import RegionJSON
 from data_prep.review.session import check_name
-from emo_lightning.core.foreign import MAX_JSON_BYTES, decode_json, list_of, number_of, object_of, read_capped, text_of
+from emo_lightning.core.foreign import MAX_JSON_BYTES, decode_json, list_of, object_of, read_capped, text_of
 from emo_lightning.core.records import GroundedObject, Record, describe
-
-_SAME = 0.05
-"""Pixels by which a box may come back moved and still be the same: percentages are rounded on the way."""
 
 
 def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = None) -> dict[str, int]:
@@ -58,40 +52,60 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
     if not isinstance(tasks, list):
         msg = f"{path}: expected a list of tasks (Label Studio's JSON export), found {type(tasks).__name__}"
         raise ReviewError(msg)
-    counts = Counter(dict.fromkeys(("tasks", "annotations", "cancelled", "added", "known"), 0))
-    new: list[Review] = []
-    history: dict[tuple[str, str], list[Review]] = {}
-    """Of each item and annotator: the rows of the ledger, and those of this file after them."""
-    people: set[str] = set()
+    found = _Annotations(log, reviewer)
     for number, entry in enumerate(tasks, 1):
         try:
-            task = _Task.read(entry, log)
-            counts["tasks"] += 1
-            for annotation in sorted(task.annotations, key=_moment):
-                counts["annotations"] += 1
-                if annotation.get("was_cancelled"):
-                    counts["cancelled"] += 1
-                    continue
-                who = check_name(reviewer or _annotator(annotation), "reviewer")
-                people.add(str(annotation.get("completed_by")))
-                rows, unknown = _rows(task, annotation, who)
-                if unknown:
-                    counts["parts of no field of ours"] += unknown
-                key = task.record.id, who
-                if key not in history:
-                    history[key] = log.reviews(item_id=task.record.id, reviewer=who)
-                added = _newer(rows, history[key], counts)
-                history[key] += added
-                new += added
+            found.take(_Task.read(entry, log))
         except ReviewError as error:
             msg = f"{path}: task {number}: {error}"
             raise ReviewError(msg) from None
+    people = found.people
     if reviewer is not None and len(people) > 1:
         msg = f"{path}: annotations of {len(people)} people ({', '.join(sorted(people))[:200]}); leave out --reviewer: each keeps a name"
         raise ReviewError(msg)
-    log.add(new)
-    counts["added"] = len(new)
-    return dict(counts)
+    log.add(found.new)
+    return {**found.counts, "added": len(found.new)}
+
+
+class _Annotations:
+    """What the tasks of a file say, one after the other.
+
+    Args:
+        log: for what was decided before.
+        reviewer: see `read_annotations`.
+    """
+
+    def __init__(self, log: ReviewLog, reviewer: str | None) -> None:
+        self._log, self._reviewer = log, reviewer
+        self.counts = Counter(dict.fromkeys(("tasks", "annotations", "cancelled", "added", "known"), 0))
+        self.new: list[Review] = []
+        self.people: set[str] = set()
+        self._history: dict[tuple[str, str], list[Review]] = {}
+        """Of each item and annotator: the rows of the ledger, and those of this file after them."""
+
+    def take(self, task: _Task) -> None:
+        """Take the annotations of a task, the oldest first.
+
+        Raises:
+            ReviewError: one of them is not by the labelling config.
+        """
+        self.counts["tasks"] += 1
+        for annotation in sorted(task.annotations, key=moment_of):
+            self.counts["annotations"] += 1
+            if annotation.get("was_cancelled"):
+                self.counts["cancelled"] += 1
+                continue
+            who = check_name(self._reviewer or _annotator(annotation), "reviewer")
+            self.people.add(str(annotation.get("completed_by")))
+            rows, unknown = _rows(task, annotation, who)
+            if unknown:
+                self.counts["parts of no field of ours"] += unknown
+            key = task.record.id, who
+            if key not in self._history:
+                self._history[key] = self._log.reviews(item_id=task.record.id, reviewer=who)
+            newer = _newer(rows, self._history[key], self.counts)
+            self._history[key] += newer
+            self.new += newer
 
 
 def _newer(rows: list[Review], history: list[Review], counts: Counter[str]) -> list[Review]:
@@ -190,29 +204,29 @@ def _what(row: Review) -> tuple[str, ...]:
 def _rows(task: _Task, annotation: Mapping[str, object], who: str) -> tuple[list[Review], int]:
     """The decisions of an annotation, and how many of its parts are of no field of ours."""
     record = task.record
-    parts, unknown = _parts(record, annotation)
-    subject = _one(record, parts, "subject", "text") or record.subject or ""
+    parts, unknown = parts_by_field(record, annotation)
+    subject = text_or_choice(record, parts, "subject", "text") or record.subject or ""
     # A submitted prediction brings all values along; somebody who started from nothing has judged, and taken nothing out.
     filled = any(field in parts for field in FIELDS)
-    moment = _moment(annotation)
+    moment = moment_of(annotation)
     rows = []
     for field in FIELDS:
         before = task.intensity if field == "intensity" else task.shown[field]
         value: object
         if field == "objects":
-            value = _objects(record, parts.get(field, []), task.boxes, subject) if filled else before
+            value = boxes_of(record, parts.get(field, []), task.boxes, subject) if filled else before
         else:
-            value = _one(record, parts, field, "text" if field in TEXTS else "choices")
+            value = text_or_choice(record, parts, field, "text" if field in TEXTS else "choices")
             if field == "intensity" and value is not None:
-                value = _whole(record, value)
-        said = _one(record, parts, f"{field}_verdict", "choices")
+                value = whole_intensity(record, value)
+        said = text_or_choice(record, parts, f"{field}_verdict", "choices")
         verdict = _verdict(record, field, said, before, value, filled=filled)
         if verdict is None:
             continue
         if verdict == "mended":
             value = field_json(mended(record, field, value), field)
         rows.append(Review(record.id, field, who, verdict, task.shown[field], value if verdict == "mended" else None, moment))
-    if _one(record, parts, RECORD, "choices") is not None:
+    if text_or_choice(record, parts, RECORD, "choices") is not None:
         rows.append(Review(record.id, RECORD, who, "wrong", None, None, moment))
     return rows, unknown
 
@@ -234,110 +248,3 @@ def _verdict(record: Record, field: str, said: str | None, before: object, value
         # What was shown was taken out, and nothing came in its place.
         return "wrong"
     return as_verdict(said)
-
-
-def _parts(record: Record, annotation: Mapping[str, object]) -> tuple[dict[str, list[dict[str, object]]], int]:
-    """The parts of an annotation by the field that they are of."""
-    known = {RECORD, *FIELDS, *(f"{field}_verdict" for field in FIELDS)}
-    parts: dict[str, list[dict[str, object]]] = {}
-    unknown = 0
-    for one in list_of(annotation.get("result"), f"{record.id}: its annotation's 'result'", ReviewError):
-        part = object_of(one, f"{record.id}: a part of its annotation", ReviewError)
-        name = part.get("from_name")
-        if isinstance(name, str) and name in known:
-            parts.setdefault(name, []).append(part)
-        else:
-            unknown += 1
-    return parts, unknown
-
-
-def _value(record: Record, part: Mapping[str, object]) -> dict[str, object]:
-    what = f"{record.id}: its annotation is not by the labelling config: 'value' of {str(part.get('from_name'))!r}"
-    return object_of(part.get("value"), what, ReviewError)
-
-
-def _one(record: Record, parts: Mapping[str, list[dict[str, object]]], name: str, key: str) -> str | None:
-    """The text or choice of a field: one, or several lines; None where there is none, or only blanks."""
-    lines: list[str] = []
-    for part in parts.get(name, []):
-        what = f"{record.id}: its annotation is not by the labelling config: {name}: {key!r}"
-        found = _value(record, part).get(key)
-        # Label Studio writes a list, other programs (and its own minimal export) a text.
-        lines += (
-            [found]
-            if isinstance(found, str)
-            else [text_of(line, what, ReviewError) for line in list_of(found, what, ReviewError)]
-        )
-    return "\n".join(lines) if any(line.strip() for line in lines) else None
-
-
-def _whole(record: Record, value: object) -> int:
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,2}", value):
-        msg = f"{record.id}: intensity: found {str(value)[:60]!r}; allowed: 1–10"
-        raise ReviewError(msg)
-    return int(value)
-
-
-def _objects(record: Record, parts: list[dict[str, object]], boxes: list[RegionJSON], subject: str) -> list[RegionJSON]:
-    """The boxes of an annotation: those that were there in their old order, then new ones.
-
-    A box is the old one by its place, whatever its id: Label Studio may make ids anew.
-    """
-    old: dict[int, RegionJSON] = {}
-    found: list[tuple[int, RegionJSON]] = []
-    # Those that still have their id come first: of two boxes at one place each keeps its own.
-    for part in sorted(parts, key=lambda part: _place(part) is None):
-        bbox, primary = _box(record, part)
-        place = _place(part)
-        there = [n for n, box in enumerate(boxes) if n not in old and _moved(box, bbox) <= _SAME]
-        if there:
-            n = place if place in there else min(there, key=lambda n: (boxes[n]["primary"] != primary, n))
-            assert n is not None
-            old[n] = boxes[n] if boxes[n]["primary"] == primary else {**boxes[n], "primary": primary}
-            found.append((n, old[n]))
-        else:
-            # To a thousandth of a pixel: the bits that percentages lose must not make another box of it.
-            box: RegionJSON = {
-                "phrase": subject,
-                "bbox": [round(v, 3) for v in bbox],
-                "score": 1.0,
-                "mask": None,
-                "primary": primary,
-            }
-            found.append((len(boxes) if place is None else place, box))
-    return [box for _, box in sorted(found, key=lambda one: one[0])]
-
-
-def _place(part: Mapping[str, object]) -> int | None:
-    """The place among the task's boxes that an id of ours names."""
-    found = re.fullmatch(r"object-([0-9]{1,4})", str(part.get("id", "")))
-    return int(found[1]) if found else None
-
-
-def _moved(box: RegionJSON, bbox: list[float]) -> float:
-    return max(abs(a - b) for a, b in zip(box["bbox"], bbox, strict=True))
-
-
-def _box(record: Record, part: Mapping[str, object]) -> tuple[list[float], bool]:
-    """Corners in pixels, within the image, and whether it shows the subject."""
-    value = _value(record, part)
-    what = f"{record.id}: objects"
-    if value.get("rotation") and (turned := number_of(value["rotation"], f"{what}: rotation", ReviewError)):
-        msg = f"{record.id}: objects: a box is rotated by {turned:g}°; only upright boxes are allowed"
-        raise ReviewError(msg)
-    x, y, w, h = (number_of(value.get(key), f"{what}: {key}", ReviewError) for key in ("x", "y", "width", "height"))
-    width, height = record.width, record.height
-    x1, y1, x2, y2 = x * width / 100, y * height / 100, (x + w) * width / 100, (y + h) * height / 100
-    labels = value.get("rectanglelabels")
-    primary = labels in (BOX_LABELS[0], [BOX_LABELS[0]])
-    return [max(0.0, x1), max(0.0, y1), min(float(width), x2), min(float(height), y2)], primary
-
-
-def _moment(annotation: Mapping[str, object]) -> float:
-    """When it was made, or changed last; now, where it does not say so."""
-    for key in ("updated_at", "created_at"):
-        try:
-            return datetime.fromisoformat(str(annotation.get(key))).timestamp()
-        except (ValueError, OverflowError, OSError):
-            continue
-    return time.time()

@@ -16,6 +16,7 @@ from data_prep.sources.base import Refusal, RefusedError, SourceItem
 from data_prep.sources.download import Downloader, DownloadLimits
 from data_prep.sources.images import MAX_BYTES, ImageError, check_image
 from emo_lightning.core.images import image_format
+from emo_lightning.core.options import Real, Whole
 
 _WINDOW = 32
 """Addresses taken from the list ahead of each place for a download, so that one slow host does not hold up the others."""
@@ -180,27 +181,31 @@ def add_download_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_argument(
         "--concurrency",
-        type=int,
+        type=Whole(1, 1000),
         default=standard.concurrency,
         metavar="N",
         help="downloads at the same time (default: %(default)s)",
     )
     options.add_argument(
         "--per-host-rate",
-        type=float,
+        type=Real(0, 1e6, above=True),
         default=standard.per_host_rate,
         metavar="RATE",
         help="most requests per second to one host (default: %(default)s)",
     )
     options.add_argument(
         "--timeout",
-        type=float,
+        type=Real(0, 3600, above=True),
         default=standard.timeout,
         metavar="SECONDS",
         help="longest wait for one image (default: %(default)s)",
     )
     options.add_argument(
-        "--max-bytes", type=int, default=MAX_BYTES, metavar="BYTES", help="largest image that is taken (default: %(default)s)"
+        "--max-bytes",
+        type=Whole(1),
+        default=MAX_BYTES,
+        metavar="BYTES",
+        help="largest image that is taken (default: %(default)s)",
     )
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence, Set
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError, add_debug_option
+from emo_lightning.core.options import Parser
 
 DEFAULT_MODEL = "runs/demo/model"
 """Folder with `emo.json` that the demo makes."""
 
 
-def new_parser(name: str, text: str, examples: str, usage: str | None = None) -> argparse.ArgumentParser:
+def new_parser(name: str, text: str, examples: str, usage: str | None = None) -> Parser:
     """The parser of `emo NAME`.
 
     Args:
@@ -22,20 +22,9 @@ def new_parser(name: str, text: str, examples: str, usage: str | None = None) ->
         examples: below its arguments.
         usage: instead of the one that argparse makes.
     """
-    parser = argparse.ArgumentParser(f"emo {name}", usage, text, examples, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(f"emo {name}", usage, text, examples, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_debug_option(parser)
     return parser
-
-
-def check_at_least(option: str, value: int | None, least: int = 1) -> None:
-    """Refuse a number that is too small; None is an option that was not given.
-
-    Raises:
-        InputError: names the option.
-    """
-    if value is not None and value < least:
-        msg = f"{option} {value}: expected at least {least}"
-        raise InputError(msg)
 
 
 def check_output_file(out: Path, option: str = "--out") -> None:
@@ -57,32 +46,3 @@ def check_output_file(out: Path, option: str = "--out") -> None:
     except OSError as error:
         msg = f"{option} {out}: nothing can be written in {out.parent}: {error.strerror}"
         raise InputError(msg) from None
-
-
-def given_options(parser: argparse.ArgumentParser, argv: Sequence[str]) -> set[str]:
-    """Names of the arguments that stand on a command line, whatever their values.
-
-    Args:
-        parser: a fresh one, which is changed.
-        argv: that it has accepted before.
-    """
-    for action in parser._actions:
-        action.default = argparse.SUPPRESS
-    return set(vars(parser.parse_args(argv)))
-
-
-def refuse_options(given: Set[str], names: Sequence[str], why: str) -> None:
-    """Refuse options that would be taken and not used.
-
-    Args:
-        given: names that stand on the command line.
-        names: those that mean nothing here.
-        why: ends the message.
-
-    Raises:
-        InputError: names the first.
-    """
-    for name in names:
-        if name in given:
-            msg = f"--{name.replace('_', '-')} {why}"
-            raise InputError(msg)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
+from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
 
 EXAMPLE = """examples:
   emo calibrate runs/demo/probe-attribute/predictions.jsonl 'runs/demo/world/reference/*.tar' --fit 'runs/demo/world/tars/*-val-*.tar'
@@ -19,7 +19,7 @@ the confidence. With --fit also: the same after temperature scaling, and conform
 The predictions need `emotion_scores`: a `probe` stage writes them, and so does `emo predict --emotion-scores`."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("calibrate", ABOUT, EXAMPLE)
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.jsonl", help="predictions with emotion_scores")
@@ -33,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
         help="validation records; temperature and conformal sets are fitted on them (default: neither is fitted)",
     )
     parser.add_argument(
-        "--alpha", type=float, default=0.1, help="share of conformal sets that may miss the true emotion (default: 0.1)"
+        "--alpha",
+        type=Real(0, 1, above=True),
+        default=0.1,
+        help="share of conformal sets that may miss the true emotion (default: 0.1)",
     )
     parser.add_argument(
         "--score",
@@ -41,18 +44,22 @@ def parser() -> argparse.ArgumentParser:
         default="lac",
         help="of the conformal sets; lac: the smallest sets; aps: sets that grow with the model's doubt (default: lac)",
     )
-    parser.add_argument("--bins", type=int, default=15, help="number of bins of the calibration error (default: 15)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--bins", type=Whole(1, 10_000), default=15, help="number of bins of the calibration error (default: 15)"
+    )
+    parser.add_argument("--seed", type=Whole(), default=0, help="random seed of the bootstrap (default: 0)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="also write calibration.json, page.json and reliability.svg to this folder"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.modes({ALWAYS: ("fit", "bins", "seed", "out", "json"), "conformal sets (--fit)": ("alpha", "score")})
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Run `emo calibrate`."""
-    args = parser().parse_args(argv)
+    args = (options := parser()).parse_args(argv)
+    options.refuse_unused(argv, *(["conformal sets (--fit)"] if args.fit else []))
     from emo_lightning.analysis.calibration import measure_calibration
     from emo_lightning.analysis.references import References, by_id
     from emo_lightning.core.records import Record

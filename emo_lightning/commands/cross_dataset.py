@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.options import Parser, Whole
 
 EXAMPLE = """example:
   emo cross-dataset --arm base=base.jsonl --arm ours=ours.jsonl --base base --in-domain emoset \\
@@ -20,7 +20,7 @@ Compare several models (arms) on several data sets: the accuracy of every arm on
 that was not fine-tuned."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("cross-dataset", ABOUT, EXAMPLE)
     parser.add_argument(
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="REFS",
         help="records or tars that were trained on; test images that are also there are left out",
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=Whole(), default=0, help="random seed of the bootstrap (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write cross_dataset.json and page.json to this folder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     return parser

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError, add_debug_option
+from emo_lightning.core.names import begins_on_disk
+from emo_lightning.core.options import Parser, Whole
 
 EXAMPLE = """examples:
   emo des retrieval runs/demo/probe-*/des.parquet --references 'runs/demo/world/reference/*.tar' --out runs/retrieval
@@ -16,7 +18,7 @@ EXAMPLE = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("des", "Measure what the emotion embedding (DES) can do.", EXAMPLE)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="MEASUREMENT")
@@ -37,20 +39,24 @@ def parser() -> argparse.ArgumentParser:
         match name:
             case "retrieval":
                 verb.add_argument(
-                    "--k", type=int, nargs="+", default=[1, 5, 10], help="numbers of neighbours to look at (default: 1 5 10)"
+                    "--k",
+                    type=Whole(1),
+                    nargs="+",
+                    default=[1, 5, 10],
+                    help="numbers of neighbours to look at (default: 1 5 10)",
                 )
             case "distance":
                 verb.add_argument(
                     "--max-images",
-                    type=int,
+                    type=Whole(3),
                     default=1000,
                     help="sample so many images; the pairs grow with its square (default: 1000)",
                 )
             case _:
-                verb.add_argument("--per-pair", type=int, default=10, help="paths per pair of emotions (default: 10)")
-                verb.add_argument("--steps", type=int, default=11, help="points on a path (default: 11)")
+                verb.add_argument("--per-pair", type=Whole(1), default=10, help="paths per pair of emotions (default: 10)")
+                verb.add_argument("--steps", type=Whole(3), default=11, help="points on a path (default: 11)")
                 verb.add_argument(
-                    "--k", type=int, default=10, help="neighbours that say what emotion a point has (default: 10)"
+                    "--k", type=Whole(1), default=10, help="neighbours that say what emotion a point has (default: 10)"
                 )
     verb = _verb(
         verbs,
@@ -65,16 +71,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="CHANGE",
         help="crop=SHARE, jpeg=QUALITY, resize=SHARE, 'prompt=TEXT with {keys}' (default: some of each)",
     )
-    verb.add_argument("--k", type=int, default=10, help="neighbours that are compared (default: 10)")
-    verb.add_argument("--max-images", type=int, default=200, help="sample so many images (default: 200)")
-    verb.add_argument("--batch-size", type=int, default=32, help="images at a time (default: 32)")
+    verb.add_argument("--k", type=Whole(1), default=10, help="neighbours that are compared (default: 10)")
+    verb.add_argument("--max-images", type=Whole(3), default=200, help="sample so many images (default: 200)")
+    verb.add_argument("--batch-size", type=Whole(1), default=32, help="images at a time (default: 32)")
     verb.add_argument("--device", help="torch device (default: a GPU where there is one)")
     return parser
 
 
-def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, meta: str, what: str
-) -> argparse.ArgumentParser:
+def _verb(verbs: argparse._SubParsersAction[Parser], name: str, text: str, meta: str, what: str) -> Parser:
     example = next(line for line in EXAMPLE.splitlines() if f"emo des {name} " in line)
     verb = verbs.add_parser(
         name, help=text, description=text, epilog=f"example:\n{example}", formatter_class=argparse.RawDescriptionHelpFormatter
@@ -85,7 +89,7 @@ def _verb(
         "--references", nargs="+", required=True, metavar="REFS", help="records as .jsonl, or tars (files, folders, globs)"
     )
     verb.add_argument("--out", type=Path, required=True, help="folder to write: JSON, tables and figures")
-    verb.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    verb.add_argument("--seed", type=Whole(), default=0, help="random seed (default: 0)")
     return verb
 
 
@@ -121,6 +125,9 @@ def _named(inputs: list[str]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for text in inputs:
         arm, equals, rest = text.partition("=")
+        if "/" in arm or begins_on_disk(text):
+            # A folder may be called lr=0.1.
+            arm, equals, rest = "", "", text
         path = Path(rest if equals else text)
         name = arm if equals else (path.absolute().parent.name if path.suffix else path.absolute().name)
         if name in named:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emo_lightning.commands.arguments import DEFAULT_MODEL, check_at_least, check_output_file, new_parser
+from emo_lightning.commands.arguments import DEFAULT_MODEL, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.options import Whole
 
 EXAMPLE = """examples:
   emo embed *.jpg --out des.parquet
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
         "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
     )
     parser.add_argument("--out", type=Path, required=True, help="a .parquet file for images, a folder for tars")
-    parser.add_argument("--batch-size", type=int, default=16, help="images at a time (default: 16)")
+    parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     args = parser.parse_args(argv)
     tars = [i for i in args.inputs if i.endswith(".tar") or Path(i).is_dir()]
@@ -41,7 +42,6 @@ def main(argv: list[str]) -> int:
     if tars and args.out.is_file():
         msg = f"--out {args.out}: is a file; tars go to a folder"
         raise InputError(msg)
-    check_at_least("--batch-size", args.batch_size)
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.embed import embed_images, embed_tars
 

@@ -15,7 +15,6 @@ from data_prep.provider.budget import NANO, Tally
 from data_prep.provider.failures import Failure
 from data_prep.provider.model_under_test import Endpoint, FreeRequest, UnderTest
 from data_prep.provider.request import Picture
-from emo_lightning.commands.arguments import check_at_least
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import Prediction, Record
@@ -81,8 +80,6 @@ def _config(args: argparse.Namespace) -> UnderTest:
     if config.boxes != "resized" and any(value is not None for value in pixels.values()):
         msg = "--min-pixels and --max-pixels say how an endpoint resizes images, for boxes in those coordinates: add --boxes resized"
         raise InputError(msg)
-    for name, value in pixels.items():
-        check_at_least(f"--{name.replace('_', '-')}", value)
     if config.min_pixels > config.max_pixels:
         msg = f"--min-pixels {config.min_pixels} is more than --max-pixels {config.max_pixels}"
         raise InputError(msg)

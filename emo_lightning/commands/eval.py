@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
+from emo_lightning.core.options import ALWAYS, Parser, Whole
 from emo_lightning.core.terminal import say, say_json
 
 EXAMPLE = """examples:
@@ -19,7 +19,7 @@ ABOUT = """\
 Score a predictions file as Table 5 does, in the paper's way and in a stricter one. With --against compare two files image by image."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("eval", ABOUT, EXAMPLE)
     parser.add_argument(
@@ -48,21 +48,28 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--by-emotion", action="store_true", help="also print the scores by emotion and the confusion matrix")
     parser.add_argument(
         "--resamples",
-        type=int,
+        type=Whole(0, 1_000_000),
         default=1000,
         metavar="N",
         help="bootstrap resamples for the 95 %% intervals; 0 leaves them out (default: 1000)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="random seed of the bootstrap and of the shuffled labels (default: 0)"
+        "--seed", type=Whole(), default=0, help="random seed of the bootstrap and of the shuffled labels (default: 0)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.modes(
+        {
+            ALWAYS: ("mode", "against", "train", "clip", "resamples", "seed", "json"),
+            "tables (JSON has all of it)": ("by_emotion",),
+        }
+    )
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Run `emo eval`."""
-    args = parser().parse_args(argv)
+    args = (options := parser()).parse_args(argv)
+    options.refuse_unused(argv, *([] if args.json else ["tables (JSON has all of it)"]))
     from emo_lightning.analysis.references import arm_names
     from emo_lightning.analysis.table5 import in_modes
     from emo_lightning.analysis.table5_rows import MODES

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emo_lightning.commands.arguments import DEFAULT_MODEL, check_at_least, check_output_file, new_parser
+from emo_lightning.commands.arguments import DEFAULT_MODEL, check_output_file, new_parser
+from emo_lightning.core.options import Whole
 from emo_lightning.core.terminal import json_text, say
 
 ABOUT = """\
@@ -22,9 +23,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, help="picture to write, PNG (default: IMAGE.explained.png in the current folder)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="tokens that one answer may have (default: 256)")
+    parser.add_argument("--max-new-tokens", type=Whole(1), default=256, help="tokens that one answer may have (default: 256)")
     args = parser.parse_args(argv)
-    check_at_least("--max-new-tokens", args.max_new_tokens)
     from emo_lightning.data.images import open_image
 
     image = open_image(args.image)

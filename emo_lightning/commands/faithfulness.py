@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from emo_lightning.commands.arguments import DEFAULT_MODEL, check_at_least, new_parser
+from emo_lightning.commands.arguments import DEFAULT_MODEL, new_parser
+from emo_lightning.core.options import Parser, Real, Whole
 
 EXAMPLE = """examples:
   emo faithfulness 'runs/demo/world/reference/*-test-*.tar' --model runs/demo/model
@@ -18,7 +18,7 @@ Test whether the emotion hangs on the region that the words point at: mask the g
 elsewhere in it, and compare how far the probability of the emotion falls."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("faithfulness", ABOUT, EXAMPLE)
     parser.add_argument("references", nargs="+", metavar="TARS", help="tars with boxes (files, folders, globs)")
@@ -37,16 +37,16 @@ def parser() -> argparse.ArgumentParser:
         default="mean",
         help="what covers a box: the mean colour of the image, or a blur (default: mean)",
     )
-    parser.add_argument("--draws", type=int, default=8, help="random boxes for each image (default: 8)")
+    parser.add_argument("--draws", type=Whole(1, 10_000), default=8, help="random boxes for each image (default: 8)")
     parser.add_argument(
         "--max-overlap",
-        type=float,
+        type=Real(0, 1),
         default=0.3,
         help="how much a random box may overlap the grounded one, as IoU (default: 0.3)",
     )
-    parser.add_argument("--limit", type=int, help="only the first so many images")
-    parser.add_argument("--batch-size", type=int, default=16, help="images at a time (default: 16)")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the boxes and of the bootstrap (default: 0)")
+    parser.add_argument("--limit", type=Whole(1), help="only the first so many images")
+    parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
+    parser.add_argument("--seed", type=Whole(), default=0, help="random seed of the boxes and of the bootstrap (default: 0)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write faithfulness.json and page.json to this folder")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -64,8 +64,6 @@ def main(argv: list[str]) -> int:
     from emo_lightning.stages.robustness import write_result
 
     silence_advice()
-    check_at_least("--limit", args.limit)
-    check_at_least("--batch-size", args.batch_size)
     plan = MaskPlan(args.mask, args.draws, args.max_overlap, args.seed)
     net = EmotionModel(args.model, args.device)
     result = faithfulness(net, args.references, args.boxes, plan, args.limit, args.batch_size)

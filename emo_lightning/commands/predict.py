@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import TypedDict
 
-from emo_lightning.commands.arguments import check_at_least, given_options, new_parser, refuse_options
+from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.options import ALWAYS, Parser, Whole
 
 USAGE = """\
 emo predict MODEL TARS… --out predictions.jsonl
@@ -39,33 +40,40 @@ boxes (pixels, resized, thousandths), order (xyxy, yxyx), min_pixels, max_pixels
 
 OBJECTIVES = ("attributes", "emotion")
 STORE = Path("runs/answers")
-_LOCAL = ("batch_size", "max_new_tokens", "dtype", "qlora", "emotion_scores", "accelerator", "devices", "num_workers")
-"""Options that mean nothing to an endpoint."""
-_REMOTE = ("allow_http", "price", "boxes", "store", "budget", "estimate", "resend_unknown")
-"""Options that mean nothing to a model on this machine."""
+_LOCAL = "a model on this machine"
+_REMOTE = "a model behind an endpoint (--endpoint, or --base-url, --model and --api-key-env)"
+_NAMED = "a model behind an endpoint that options name (--base-url, --model and --api-key-env)"
+_FILED = "a model behind an endpoint of a file (--endpoint)"
+_MODES = {
+    ALWAYS: ("out", "objectives", "limit", "blind", "min_pixels", "max_pixels"),
+    _LOCAL: ("batch_size", "max_new_tokens", "dtype", "qlora", "emotion_scores", "accelerator", "devices", "num_workers"),
+    _REMOTE: ("allow_http", "boxes", "store", "budget", "estimate", "resend_unknown"),
+    _NAMED: ("base_url", "model", "api_key_env", "price"),
+    _FILED: ("endpoint",),
+}
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("predict", ABOUT, EXAMPLES, USAGE)
     parser.add_argument("inputs", nargs="+", metavar="MODEL TARS", help="the model, then tars, folders of tars, globs")
     parser.add_argument("--out", type=Path, required=True, help="predictions file, .jsonl")
     parser.add_argument("--objectives", nargs="+", help=f"what is asked (default: {' '.join(OBJECTIVES)}, or the bundle's)")
-    parser.add_argument("--limit", type=int, help="only the first so many images")
+    parser.add_argument("--limit", type=Whole(1), help="only the first so many images")
     parser.add_argument(
         "--blind", action="store_true", help="show grey instead of the images, to see what the model says without looking"
     )
     local = parser.add_argument_group("a model on this machine")
-    local.add_argument("--batch-size", type=int, default=16, help="images at a time on each device (default: 16)")
-    local.add_argument("--max-new-tokens", type=int, default=256, help="tokens that one answer may have (default: 256)")
+    local.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time on each device (default: 16)")
+    local.add_argument("--max-new-tokens", type=Whole(1), default=256, help="tokens that one answer may have (default: 256)")
     local.add_argument(
         "--min-pixels",
-        type=int,
+        type=Whole(1),
         help="an image with fewer is enlarged (default: the processor's); also of an endpoint, with --boxes resized",
     )
     local.add_argument(
         "--max-pixels",
-        type=int,
+        type=Whole(1),
         help="an image with more is reduced (default: the processor's); also of an endpoint, with --boxes resized",
     )
     local.add_argument(
@@ -75,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     local.add_argument("--emotion-scores", action="store_true", help="also write the distribution over the eight emotions")
     local.add_argument("--accelerator", default="auto", help="cpu, gpu, … (default: auto)")
     local.add_argument("--devices", default="auto", help="how many (default: all GPUs, or one CPU process)")
-    local.add_argument("--num-workers", type=int, default=0, help="processes that read images ahead (default: 0)")
+    local.add_argument("--num-workers", type=Whole(0, 1024), default=0, help="processes that read images ahead (default: 0)")
     remote = parser.add_argument_group("a model behind an OpenAI-compatible endpoint")
     remote.add_argument("--endpoint", type=Path, metavar="CONFIG.yaml", help="the endpoint, instead of the next three")
     remote.add_argument("--base-url", help="e.g. https://api.openai.com/v1")
@@ -98,36 +106,26 @@ def parser() -> argparse.ArgumentParser:
     remote.add_argument(
         "--resend-unknown", action="store_true", help="send again what may have been answered (and paid) before"
     )
+    parser.modes(_MODES)
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Run `emo predict`."""
-    args = parser().parse_args(argv)
+    args = (options := parser()).parse_args(argv)
     if args.out.suffix != ".jsonl":
         msg = f"--out {args.out}: a predictions file ends in .jsonl"
         raise InputError(msg)
-    check_at_least("--batch-size", args.batch_size)
-    check_at_least("--max-new-tokens", args.max_new_tokens)
-    check_at_least("--limit", args.limit)
-    given = given_options(parser(), argv)
     three = {"--base-url": args.base_url, "--model": args.model, "--api-key-env": args.api_key_env}
-    if args.endpoint and any(three.values()):
-        msg = f"--endpoint names the endpoint; {next(k for k, v in three.items() if v)} does not go with it"
-        raise InputError(msg)
     if args.endpoint or any(three.values()):
+        options.refuse_unused(argv, _REMOTE, _FILED if args.endpoint else _NAMED)
         if not args.endpoint and (missing := [k for k, v in three.items() if not v]):
             msg = f"an endpoint needs --base-url, --model and --api-key-env; {missing[0]} is missing"
             raise InputError(msg)
-        refuse_options(
-            given, _LOCAL, "is for a model on this machine; an endpoint decides that itself (see `parameters` of --endpoint)"
-        )
-        if args.endpoint:
-            refuse_options(given, ("price",), "does not go with --endpoint, whose file says it")
         from emo_lightning.commands.endpoint import predict_at_endpoint
 
         return predict_at_endpoint(args, args.objectives or list(OBJECTIVES))
-    refuse_options(given, _REMOTE, "is for a model behind an endpoint (--endpoint, or --base-url, --model and --api-key-env)")
+    options.refuse_unused(argv, _LOCAL)
     if len(args.inputs) < 2:
         msg = f"expected MODEL and TARS, found {args.inputs[0]!r} alone (see: emo predict --help)"
         raise InputError(msg)
@@ -213,5 +211,8 @@ def _launched(args: argparse.Namespace) -> _Launch:
             "devices": devices,
             "strategy": "ddp" if devices not in ("auto", 1) else "auto",
         }
+    if args.devices != "auto":
+        msg = f"--devices {args.devices}: torchrun or srun has started the processes, and says how many; leave it out"
+        raise InputError(msg)
     strategy = "ddp" if here * nodes > 1 else "auto"
     return {"accelerator": args.accelerator, "devices": here, "num_nodes": nodes, "strategy": strategy}

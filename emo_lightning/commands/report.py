@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.options import ALWAYS, Parser, Whole
 from emo_lightning.core.terminal import say
 
 EXAMPLE = """examples:
@@ -20,7 +20,7 @@ ABOUT = """\
 Write one HTML page about one or several finished runs, which needs no other file, and every table on it as Markdown, LaTeX and CSV."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("report", ABOUT, EXAMPLE)
     parser.add_argument(
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--samples",
-        type=int,
+        type=Whole(),
         default=4,
         metavar="N",
         help="show so many images with right answers, and so many with wrong ones (default: 4)",
@@ -43,17 +43,16 @@ def parser() -> argparse.ArgumentParser:
         "--wandb", action="store_true", help="also log tables, images and an artifact to W&B (offline unless WANDB_MODE=online)"
     )
     parser.add_argument("--project", metavar="NAME", help="W&B project (default: emo-lightning)")
+    parser.modes({ALWAYS: ("out", "samples", "wandb"), "W&B (--wandb)": ("project",)})
     return parser
 
 
 def main(argv: list[str]) -> int:
     """Run `emo report`."""
-    args = parser().parse_args(argv)
+    args = (options := parser()).parse_args(argv)
+    options.refuse_unused(argv, *(["W&B (--wandb)"] if args.wandb else []))
     if args.out and args.out.suffix.lower() not in (".html", ".htm"):
         msg = f"--out {args.out}: expected a file that ends in .html; tables go beside it"
-        raise InputError(msg)
-    if args.project and not args.wandb:
-        msg = "--project is W&B's: give --wandb too"
         raise InputError(msg)
     from emo_lightning.report.build import build_report, default_out
 

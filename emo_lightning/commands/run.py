@@ -95,12 +95,13 @@ def main(argv: list[str]) -> int:
 
 
 def _run(given: CommandLine) -> int:
-    from emo_lightning.experiment.resolve import load_experiment
+    from emo_lightning.experiment.resolve import chosen_stages, load_experiment
 
     experiment = load_experiment(given.experiment, given.overrides, name=given.name, runs=given.runs)
     if given.print_config:
         from emo_lightning.experiment.arguments import check
 
+        experiment.stages = chosen_stages(experiment, given.only)
         for stage in experiment.stages:
             check(stage)
         say(experiment.as_yaml(), end="")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.commands.arguments import refuse_options
 from emo_lightning.core.errors import DEBUG_HELP, InputError
+from emo_lightning.core.options import ALWAYS, Whole, refuse_unused
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.classes import ALLOW_HELP, allowing
 
@@ -46,8 +46,13 @@ _NUMBERS = {"jobs": 1, "count": 1, "seed": 0, "max-failures": 1}
 _WORDS = ("runs", "name", "project", "entity")
 _FLAGS = ("check", "local")
 _ALLOW = "allow-classes"
-_LOCAL_ONLY = ("jobs", "seed", "max-failures", "runs", "name")
-_REMOTE_ONLY = ("project", "entity")
+_RANDOM = "random or bayes (`method` of the file)"
+_MODES = {
+    ALWAYS: ("count",),
+    "--local": ("jobs", "max-failures", "runs", "name"),
+    _RANDOM: ("seed",),
+    "W&B": ("project", "entity"),
+}
 
 
 @dataclass
@@ -62,11 +67,6 @@ class _CommandLine:
     """Packages whose classes the experiment may name, beside ours."""
     fixed: dict[str, str] = field(default_factory=dict)
     """Values of every run: key of `emo run` -> YAML text."""
-
-    @property
-    def options(self) -> set[str]:
-        """Names of those with a value."""
-        return {*self.numbers, *self.words}
 
 
 def parse(argv: list[str]) -> _CommandLine:
@@ -108,10 +108,11 @@ def parse(argv: list[str]) -> _CommandLine:
 
 
 def _number(key: str, text: str) -> int:
-    if not text.lstrip("-").isdigit() or int(text) < _NUMBERS[key]:
-        msg = f"--{key} is {text!r}; expected a whole number, at least {_NUMBERS[key]}"
-        raise InputError(msg)
-    return int(text)
+    try:
+        return Whole(_NUMBERS[key])(text)
+    except InputError as error:
+        msg = f"--{key} {text}: {error}"
+        raise InputError(msg) from None
 
 
 def main(argv: list[str]) -> int:
@@ -142,10 +143,11 @@ def _sweep(given: _CommandLine) -> int:
 
     sweep = load_sweep(files[0], fixed)
     fixed = beside(sweep, fixed)
+    spelled = {name: f"--{name}" for name in (*given.numbers, *given.words)}
     if "local" in given.flags:
-        refuse_options(given.options, _REMOTE_ONLY, "is W&B's; it means nothing with --local")
+        refuse_unused(spelled, _MODES, "--local", *([] if sweep.method == "grid" else [_RANDOM]))
         return _local(sweep, given, fixed)
-    refuse_options(given.options, _LOCAL_ONLY, "belongs to --local; on W&B the file and the server decide")
+    refuse_unused(spelled, _MODES, "W&B")
     from emo_lightning.sweep.remote import run_on_wandb
 
     words = given.words
@@ -154,12 +156,9 @@ def _sweep(given: _CommandLine) -> int:
 
 
 def _fixed_values(texts: dict[str, str]) -> Values:
-    from emo_lightning.core.files import parse_yaml
+    from emo_lightning.experiment.files import parse_value
 
-    fixed: Values = {}
-    for key, text in texts.items():
-        fixed[key] = parse_yaml(text, f"--{key} {text}")
-    return fixed
+    return {key: parse_value(text) for key, text in texts.items()}
 
 
 def _check(file: str, fixed: Values, say_so: bool) -> int:

@@ -16,6 +16,7 @@ def progress_bars() -> Progress:
 
     console = Console(stderr=True)
     # Older releases of rich end even a bar that is disabled with an empty line.
-    console.quiet = not console.is_terminal
+    shown = console.is_terminal and not console.is_dumb_terminal
+    console.quiet = not shown
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not shown)

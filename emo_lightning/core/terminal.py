@@ -65,8 +65,10 @@ def speak_to_any_terminal() -> None:
             stream.reconfigure(errors="backslashreplace")
     if logging.getLogRecordFactory() is logging.LogRecord:
         logging.setLogRecordFactory(_PrintableRecord)
-    if warnings.formatwarning is _formatwarning:
-        warnings.formatwarning = _printable_warning
+    # Not the format, which Lightning makes its own; and not where somebody collects warnings.
+    plain = getattr(getattr(warnings, "_showwarnmsg_impl", None), "__module__", None) == "warnings"
+    if plain and warnings.showwarning.__module__ == "warnings":
+        warnings.showwarning = _show_printable
 
 
 class _PrintableRecord(logging.LogRecord):
@@ -77,10 +79,13 @@ class _PrintableRecord(logging.LogRecord):
         return printable(super().getMessage())
 
 
-_formatwarning = warnings.formatwarning
-
-
-def _printable_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    return printable(_formatwarning(message, category, filename, lineno, line))
+def _show_printable(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """As Python's own `warnings.showwarning`."""
+    say(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)

@@ -34,6 +34,8 @@ class ChatBatch(TypedDict):
     """B sizes of the images as the model sees them."""
     filler: Tensor
     """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
+    answer_at: NotRequired[Tensor]
+    """(S,) int64, packed and with answers: the places in the row whose label is a target."""
     labels: NotRequired[Tensor]
     """As `input_ids`, with answers: token ids at the answer and its end, `IGNORE` elsewhere."""
     emotion_at: NotRequired[Tensor]

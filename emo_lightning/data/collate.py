@@ -118,7 +118,7 @@ class Collator:
             **vision.tensors,
         }
         if self.answers:
-            batch["labels"] = torch.tensor([list(chain.from_iterable(labels))]) if self.packed else self._pad(labels, IGNORE)
+            batch |= self._packed_labels(labels) if self.packed else {"labels": self._pad(labels, IGNORE)}
             if self.distributions:
                 batch |= self._distributions(questions, vision.sizes, labels)
         # A TypedDict cannot say "and what the family needs".
@@ -158,6 +158,10 @@ class Collator:
             "image_at": torch.tensor(places),
             "positions": torch.cat(positions, 1)[:, None],
         }
+
+    def _packed_labels(self, labels: list[list[int]]) -> dict[str, Tensor]:
+        row = torch.tensor([list(chain.from_iterable(labels))])
+        return {"labels": row, "answer_at": (row[0] != IGNORE).nonzero()[:, 0]}
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
         chat: list[dict[str, object]] = [

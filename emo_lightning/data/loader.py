@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar, cast
 
@@ -14,6 +15,9 @@ from emo_lightning.data.sampler import EpochPlan, PlanIdentity, Slot
 SampleT_co = TypeVar("SampleT_co", covariant=True)
 SampleT = TypeVar("SampleT")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
+_END = object()
 
 
 class SlotDataset(Dataset[SampleT_co]):
@@ -108,6 +112,8 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
         self.batches = batches
         # Lightning looks for `set_epoch` here, and under DDP replaces what is not a DistributedSampler.
         self.__dict__["sampler"] = batches
+        self.waited = 0.0
+        """Seconds in which the loop waited for batches."""
         self._position = 0
         self._resume: tuple[int, int] | None = None
 
@@ -122,7 +128,13 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
         self._from_step.start = start
         # Seeds of the workers: by the epoch, not by the global random state, which must go on as if there were no loader.
         self.generator.manual_seed((self.batches.seed * 1_000_003 + epoch) % 2**63)
-        for batch in super().__iter__():
+        batches = super().__iter__()
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, _END)
+            self.waited += time.perf_counter() - began
+            if batch is _END:
+                return
             self._position += 1
             # What `collate_fn` gave.
             yield cast(BatchT_co, batch)

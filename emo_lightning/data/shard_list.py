@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from emo_lightning.core.files import read_object
 from emo_lightning.core.foreign import integer_of, list_of, object_of, text_of
+from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
 from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.text import name_fault
 from emo_lightning.data.stores import ByteStore, scheme_of
@@ -58,7 +60,7 @@ def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = Fals
     if not given:
         msg = "no shards given; expected tar files, folders, globs or name-{000000..000003}.tar"
         raise ShardError(msg)
-    shards = [shard for path in given for one in _braces(str(path)) for shard in _expand(one)]
+    shards = [shard for path in given for one in _braces(str(path).removeprefix("file://")) for shard in _expand(one)]
     seen: set[str] = set()
     for shard in shards:
         if shard.url in seen:
@@ -69,6 +71,18 @@ def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = Fals
 
 
 def _braces(text: str) -> Iterator[str]:
+    """The ranges of a path, but for those in names that are there."""
+    if scheme_of(text) not in (None, "file"):
+        yield from _ranges(text)
+    elif as_on_disk(text).exists():
+        yield text
+    else:
+        head, rest = literal_head(text)
+        for one in _ranges(rest):
+            yield one if head == "." else str(Path(head) / one)
+
+
+def _ranges(text: str) -> Iterator[str]:
     match = _RANGE.search(text)
     if match is None:
         yield text
@@ -80,18 +94,21 @@ def _braces(text: str) -> Iterator[str]:
     if int(last) - int(first) >= _MOST_SHARDS:
         msg = f"{text}: range {match.group()} has more than {_MOST_SHARDS:,} shards"
         raise ShardError(msg)
+    if math.prod(int(last) - int(first) + 1 for first, last in _RANGE.findall(text)) > _MOST_SHARDS:
+        msg = f"{text}: its ranges make more than {_MOST_SHARDS:,} shards"
+        raise ShardError(msg)
     for number in range(int(first), int(last) + 1):
-        yield from _braces(f"{text[: match.start()]}{number:0{len(first)}d}{text[match.end() :]}")
+        yield from _ranges(f"{text[: match.start()]}{number:0{len(first)}d}{text[match.end() :]}")
 
 
 def _expand(text: str) -> list[Shard]:
     if scheme_of(text) not in (None, "file"):
         return [Shard(text)]
-    path = Path(text.removeprefix("file://"))
+    path = as_on_disk(text.removeprefix("file://"))
     if path.is_dir():
         return _folder(path)
     if not path.exists() and glob.has_magic(text):
-        found = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        found = expand_glob(str(path))
         if not found:
             msg = f"{text}: no file matches"
             raise ShardError(msg)
@@ -113,7 +130,7 @@ def _folder(folder: Path) -> list[Shard]:
     extra = [tar.name for tar in tars if tar.name not in listed]
     if extra:
         log.warning("%s: %d tars are not in %s and are not read: %s", folder, len(extra), MANIFEST, ", ".join(extra[:5]))
-    return [Shard(str(folder / name), entry) for name, entry in listed.items()]
+    return [Shard(str(as_on_disk(folder / name)), entry) for name, entry in listed.items()]
 
 
 def _beside(shard: Shard) -> Shard:

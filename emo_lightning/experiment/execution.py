@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from emo_lightning.core.checkpoints import read_checkpoint
@@ -14,13 +16,16 @@ from emo_lightning.experiment.stage import Stage
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
+_BATCHES_A_LINE = 100
+"""Of progress, where there is no terminal."""
+
 
 @runtime_checkable
 class Summarised(Protocol):
-    """What every data module of ours can say (`emo_lightning.data.module`)."""
+    """What every data module of ours can say (`emo_lightning.data.module`), and some callbacks."""
 
     def summary(self) -> dict[str, object]:
-        """What is trained on, as JSON."""
+        """What is trained on, or how fast, as JSON."""
 
 
 def execute(stage: Stage) -> None:
@@ -68,8 +73,23 @@ def _lightning_cli(kind: TrainerKind, stage: Stage) -> LightningCLI:
         auto_configure_optimizers=False,
         seed_everything_default=0,
         parser_kwargs={"parser_mode": PARSER_MODE, "exit_on_error": False},
-        trainer_defaults=TRAINER_DEFAULTS,
+        trainer_defaults={**TRAINER_DEFAULTS, **_quiet_bar(trainer)},
     )
+
+
+def _quiet_bar(trainer: Mapping[str, object]) -> dict[str, object]:
+    """Callbacks for a log file or a pipe, where every refresh of a bar is a line more: one that is refreshed seldom.
+
+    Args:
+        trainer: the stage's settings of the Trainer; a bar of its own, or none, stays.
+    """
+    given = trainer.get("callbacks") or []
+    named = [one.get("class_path") if isinstance(one, dict) else one for one in (given if isinstance(given, list) else [given])]
+    if sys.stdout.isatty() or trainer.get("enable_progress_bar") is False or any("ProgressBar" in str(one) for one in named):
+        return {}
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    return {"callbacks": [TQDMProgressBar(refresh_rate=_BATCHES_A_LINE)]}
 
 
 def _write_training(stage: Stage, cli: LightningCLI) -> None:
@@ -82,4 +102,7 @@ def _write_training(stage: Stage, cli: LightningCLI) -> None:
     seed = cli.config.get("seed_everything")
     found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
     assert isinstance(cli.datamodule, Summarised)
+    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]  # every Trainer has it
+        if isinstance(callback, Summarised):
+            found |= callback.summary()
     write_json(stage.out / "training.json", {**found, **cli.datamodule.summary()})

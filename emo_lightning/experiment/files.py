@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from emo_lightning.core import files
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.names import begins_on_disk
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = next((place for place in (_PACKAGE.parent, _PACKAGE / "shipped") if (place / "configs").is_dir()), _PACKAGE.parent)
@@ -42,11 +44,21 @@ _Loader.add_implicit_resolver(
 
 
 def parse_value(text: str) -> object:
-    """A value of the command line, as it would stand in a file; what is not YAML is text."""
+    """A value of the command line, as it would stand in a file.
+
+    What is not YAML is text, and so is what YAML would cut at a ` #`, a date (no setting is one, a folder may be), and what names a
+    file that is there, or a pattern below a folder that is, unless it is a number or true or false.
+    """
     try:
-        return files.parse_yaml(text, "the value", ExperimentError, _Loader)
+        value = files.parse_yaml(text, "the value", ExperimentError, _Loader)
     except ExperimentError:
         return text
+    plain = isinstance(value, bool | int | float)
+    if isinstance(value, datetime.date) or (
+        isinstance(value, str | dict | list | None) and " #" in text and text[:1] not in "'\"{["
+    ):
+        return text
+    return value if plain or not begins_on_disk(text) else text
 
 
 def shipped_experiments() -> list[Path]:

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from emo_lightning.core.names import begins_on_disk
 from emo_lightning.experiment.arguments import has_argument
 from emo_lightning.experiment.environment import guarded_resolvers, secrets
 from emo_lightning.experiment.files import (
@@ -32,8 +34,10 @@ from emo_lightning.experiment.files import (
     read_experiment,
     read_yaml,
 )
+from emo_lightning.experiment.interpolation import check_size
 from emo_lightning.experiment.stage import Stage, with_present_names
 
+_MOST_STAGES = 1000
 _STAGE_KEYS = ("run", "defaults", "foreach", "title")
 
 
@@ -89,6 +93,10 @@ def load_experiment(
         msg = f"{path}: name {run_name!r}: expected a folder below {runs}"
         raise ExperimentError(msg)
     run_dir = Path(runs) / run_name
+    if sign := next((sign for sign in ("::", "${") if sign in str(run_dir)), None):
+        # Lightning hands its folders to fsspec, for which the first separates places; OmegaConf fills in the second.
+        msg = f"{run_dir}: a run's folder cannot hold {sign!r}; choose another --name or --runs"
+        raise ExperimentError(msg)
     stages = dict(_expanded(path, tree["stages"]))
     merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
     variables = copy.deepcopy(tree.get("vars") or {})
@@ -108,6 +116,19 @@ def load_experiment(
     return Experiment(run_name, run_dir, resolved, str(path), dict(overrides))
 
 
+def chosen_stages(experiment: Experiment, only: str | None) -> list[Stage]:
+    """All stages, or the one that `--only` names.
+
+    Raises:
+        ExperimentError: there is none of that name.
+    """
+    chosen = [stage for stage in experiment.stages if only in (None, stage.name)]
+    if not chosen:
+        msg = f"--only {only}: no such stage; allowed: {', '.join(stage.name for stage in experiment.stages)}"
+        raise ExperimentError(msg)
+    return chosen
+
+
 def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
     """Stages after `foreach`: the product of its lists, names filled in from `{key}`."""
     if not isinstance(stages, dict):
@@ -123,6 +144,9 @@ def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str,
             raise ExperimentError(msg)
         if absent := [key for key in axes if f"{{{key}}}" not in str(name)]:
             msg = f"{path}: stage {name!r}: foreach has {absent[0]!r}, so the name needs {{{absent[0]}}}: each its own"
+            raise ExperimentError(msg)
+        if (count := math.prod(map(len, axes.values()))) > _MOST_STAGES:
+            msg = f"{path}: stage {name!r}: foreach makes {count:,} stages; at most {_MOST_STAGES:,}"
             raise ExperimentError(msg)
         for values in itertools.product(*axes.values()):
             each = dict(zip(axes, values, strict=True))
@@ -152,7 +176,7 @@ def _apply_overrides(
     stages: dict[str, dict[str, Any]],
 ) -> None:
     for key, text in overrides:
-        value = parse_value(text)
+        value = _Given(text, parse_value(text))
         head, _, rest = key.partition(".")
         if head == "vars" and rest:
             _check_variable_exists(key, variables)
@@ -189,7 +213,19 @@ def _check_variable_exists(key: str, variables: dict[str, Any]) -> None:
         place, at = place[part], f"{at}.{part}"
 
 
-def _put(tree: dict[str, Any], dotted: str, value: object, option: str) -> None:
+class _Given(NamedTuple):
+    """A value of the command line."""
+
+    text: str
+    value: object
+
+    def instead_of(self, before: object) -> object:
+        """The text itself where a path stands now and YAML would make a number or a truth of it: folders are called 2026, 1e3, on."""
+        path = isinstance(before, str) and ("/" in before or ("${" in before and begins_on_disk(self.text)))
+        return self.text if path and isinstance(self.value, bool | int | float) else self.value
+
+
+def _put(tree: dict[str, Any], dotted: str, given: _Given, option: str) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
         if isinstance(text := tree.get(parent), str) and "${" in text:
@@ -199,7 +235,7 @@ def _put(tree: dict[str, Any], dotted: str, value: object, option: str) -> None:
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
         tree = tree[parent]
-    tree[last] = value
+    tree[last] = given.instead_of(tree.get(last))
 
 
 def _resolve(
@@ -213,12 +249,14 @@ def _resolve(
         raise ExperimentError(msg)
     title = str(body.get("title", stage))
     try:
-        config = OmegaConf.create({**context, "_title": title, "args": arguments})
+        tree = {**context, "_title": title, "args": arguments}
+        check_size(tree)
+        config = OmegaConf.create(tree)
         assert isinstance(config, DictConfig)
         # Interpolations are absolute, so arguments are one level down and everything they may name is at the top.
         with guarded_resolvers():
             plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ExperimentError) as error:
         msg = f"{path}: stage {stage!r}: {' '.join(str(error).split())}"
         raise ExperimentError(msg) from None
     assert isinstance(plain, dict)

@@ -26,7 +26,7 @@ from emo_lightning.experiment.processes import (
     runs_on_one_rank,
     wait_for_rank_zero,
 )
-from emo_lightning.experiment.resolve import Experiment
+from emo_lightning.experiment.resolve import Experiment, chosen_stages
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import Status, check_not_stale, is_complete, write_config, write_status
 
@@ -46,10 +46,7 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
     """
     forget_job_variables()
     ranks = Ranks.from_environment()
-    chosen = [s for s in experiment.stages if only in (None, s.name)]
-    if not chosen:
-        msg = f"--only {only}: no such stage; allowed: {', '.join(s.name for s in experiment.stages)}"
-        raise ExperimentError(msg)
+    chosen = chosen_stages(experiment, only)
     for stage in chosen:
         check(stage)
         if ranks.world_size == 1:

@@ -7,7 +7,7 @@ checked at loading and raises `BackboneError`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from emo_lightning.core.model_folders import check_made_of, locate, made_of, weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
+from emo_lightning.data.collate import IGNORE
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.adapters import attach, check_mergeable
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
+from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
@@ -113,7 +115,7 @@ class Backbone(nn.Module):
             distribution_weight: of the KL between the distribution and the model's over the eight words.
         """
         hidden = self.last_hidden_state(batch)
-        total, count = supervised_loss(hidden, batch["labels"], self._lm_head)
+        total, count = supervised_loss(hidden, batch["labels"], self._lm_head, batch.get("answer_at"))
         if soft or distribution_weight:
             total = total + emotion_terms(hidden, batch, self._lm_head, soft=soft, distribution_weight=distribution_weight)
         return total, count
@@ -195,6 +197,27 @@ class Backbone(nn.Module):
                 counts[f"trainable/{part}"] += parameter.numel()
         return counts
 
+    def step_flops(self, batch: ChatBatch, lengths: Sequence[int]) -> float:
+        """Floating-point operations that a training step on a batch needs; those of checkpointing, done twice, count once.
+
+        As many as the forward pass again for gradients of activations, where something before trains, and once more where weights
+        themselves do.
+
+        Args:
+            batch: with labels, on the CPU.
+            lengths: tokens of each sample, without padding.
+        """
+        text = self.base.config.get_text_config()
+        answers = int((batch["labels"] != IGNORE).sum())
+        total, before = 0.0, False
+        for part, work in self.family.work(self.base, batch, lengths).items():
+            learns = self.config.trains(part)
+            before = before or learns
+            whole = learns and self.config.tuning == "full"
+            weights = work.weights + (2.0 * text.vocab_size * text.hidden_size * answers if part == "language" else 0.0)
+            total += weights * (1 + before + whole) + work.attention * (1 + 2 * before)
+        return total
+
     def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> Path:
         """Write `adapter/` (peft) or, for full tuning, `model/` below `folder`; returns what was written.
 
@@ -248,11 +271,9 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     processor = load_processor(config, str(adapter) if own else base_path, family)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
-        # Reentrant checkpointing gives LoRA behind frozen inputs no gradient, in silence.
-        backbone.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # For the reentrant kind transformers also lets the inputs of both towers require gradients: a frozen vision tower would be
-        # differentiated and computed twice, for nothing.
-        backbone.base.disable_input_require_grads()
+        checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)
+    if config.compile:
+        compile_blocks(backbone.base, family)
     return backbone
 
 

@@ -61,8 +61,12 @@ class BackboneConfig:
     """Type of the weights; `auto` takes the checkpoint's."""
     attention: str = "sdpa"
     """Transformers' attention implementation."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass (non-reentrant)."""
+    gradient_checkpointing: bool | Literal["every_2", "every_3", "every_4"] = False
+    """Recompute activations in the backward pass (non-reentrant): of all blocks that learn, or of every second, third or fourth, which
+    costs less time and saves less memory."""
+    compile: bool = False
+    """Compile the blocks of both towers one by one (`torch.compile`): elementwise work is fused, attention stays as it is. The first
+    steps take minutes."""
 
     def __post_init__(self) -> None:
         for name, value in (("min_pixels", self.min_pixels), ("max_pixels", self.max_pixels)):

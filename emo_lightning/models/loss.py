@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
 
+MAX_LOGITS = 2**25
+"""Entries of the logits that are in memory at once, in the 16 bytes that each takes up to its gradient: half a gigabyte."""
 
-def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module) -> tuple[Tensor, Tensor]:
-    """Cross-entropy summed over supervised tokens; logits are computed at their positions and nowhere else.
 
-    With 151,936 words and 300 tokens a sample, the full logits of a batch of 8 take 1.4 GB in fp32; the answer's a sixth.
+def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Cross-entropy summed over supervised tokens; logits are computed at their positions and nowhere else, a chunk at a time.
+
+    With 151,936 words the full logits of a row of 8,192 tokens take 5 GB in fp32, and as much again for their gradient.
 
     Args:
         hidden: (B, T, H), after the final norm.
         labels: (B, T); `IGNORE` where there is no target. Position t is predicted from t-1.
         lm_head: H -> vocabulary.
+        at: (S,), where B is 1 and the supervised positions are known: nothing has to wait for the device then.
 
     Returns:
         (sum of -log p in float32, number of supervised tokens): divide after summing both over micro-batches and ranks.
     """
-    targets = labels[:, 1:]
-    supervised = targets != IGNORE
-    logits = lm_head(hidden[:, :-1][supervised])
-    total = functional.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+    if at is None:
+        targets = labels[:, 1:]
+        supervised = targets != IGNORE
+        states, wanted = hidden[:, :-1][supervised], targets[supervised]
+    else:
+        states, wanted = hidden[0, at - 1], labels[0, at]
+    total = in_chunks(_nll, lm_head, states, wanted)
     # An empty selection still has to reach every parameter, or ranks that wait for its gradient hang.
-    return total + 0.0 * hidden.sum().float(), torch.count_nonzero(supervised)
+    return total + 0.0 * hidden.sum().float(), torch.full((), len(wanted), device=hidden.device)
+
+
+def in_chunks(term: Callable[..., Tensor], lm_head: nn.Module, states: Tensor, *rest: Tensor) -> Tensor:
+    """A sum over positions of what `term` makes of their logits; of several chunks each is computed again in the backward pass.
+
+    Args:
+        term: of (logits (n, vocabulary) in float32, and the rest's n rows); a scalar.
+        lm_head: H -> vocabulary.
+        states: (N, H).
+        *rest: (N, …) each.
+    """
+
+    def summed(states: Tensor, *rest: Tensor) -> Tensor:
+        return term(lm_head(states).float(), *rest)
+
+    words = int(getattr(lm_head, "out_features", 1))
+    most = max(1, MAX_LOGITS // words)
+    if len(states) <= most:
+        return summed(states, *rest)
+    parts = zip(*(part.split(most) for part in (states, *rest)), strict=True)
+    return torch.stack([checkpoint(summed, *part, use_reentrant=False) for part in parts]).sum()
+
+
+def _nll(logits: Tensor, wanted: Tensor) -> Tensor:
+    return functional.cross_entropy(logits, wanted, reduction="sum")
 
 
 def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft: bool, distribution_weight: float) -> Tensor:
@@ -51,15 +86,18 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
     named = (batch["emotion_at"] > 0).nonzero()[:, 0]
     at = batch["emotion_at"][named]
     rows = torch.zeros_like(named) if "lengths" in batch else named
+    first, target = batch["emotion_first"][named], batch["emotion_target"][named]
+    hard = batch["labels"][rows, at][:, None]
+
+    def terms(logits: Tensor, hard: Tensor, first: Tensor, target: Tensor) -> Tensor:
+        total = logits.sum() * 0.0
+        if soft:
+            log_p = logits.log_softmax(-1)
+            total = total + log_p.gather(1, hard).sum() - (target * log_p.gather(1, first)).sum()
+        if distribution_weight:
+            log_eight = logits.gather(1, first).log_softmax(-1)
+            total = total + distribution_weight * functional.kl_div(log_eight, target, reduction="sum")
+        return total
+
     # Position t is predicted from t-1.
-    logits: Tensor = lm_head(hidden[rows, at - 1]).float()
-    first, target = batch["emotion_first"][named], batch["emotion_target"][named].to(logits)
-    total = logits.sum() * 0.0
-    if soft:
-        log_p = logits.log_softmax(-1)
-        hard = log_p.gather(1, batch["labels"][rows, at][:, None]).sum()
-        total = total + hard - (target * log_p.gather(1, first)).sum()
-    if distribution_weight:
-        log_eight = logits.gather(1, first).log_softmax(-1)
-        total = total + distribution_weight * functional.kl_div(log_eight, target, reduction="sum")
-    return total
+    return in_chunks(terms, lm_head, hidden[rows, at - 1], hard, first, target.float())

@@ -1,4 +1,8 @@
-"""Images that a model got right and images that it got wrong, with the truth and every arm's answer."""
+"""Images that a model got right and images that it got wrong, with the truth and every arm's answer.
+
+Which tars are opened is written in the run's own settings, and whoever made the run may have named yours. So an image from outside the
+run's folder is shown only if a predictions file inside it knows the sha256 of that image: the run has seen it already.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,11 @@ from dataclasses import dataclass
 
 from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.core.images import encoded
-from emo_lightning.core.records import Prediction, Record
+from emo_lightning.core.records import Prediction, Record, SchemaError
 from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
 from emo_lightning.report.pictures import AnsweredImage, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance
-from emo_lightning.report.run_folder import RunFolder, StageFolder
+from emo_lightning.report.run_folder import RunFolder, StageFolder, is_own, own_file
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,32 @@ def right_and_wrong(run: RunFolder, stage: StageFolder, source: Provenance, coun
         SchemaError, MissingFileError: predictions or references are not there any more, or do not belong together.
     """
     settings = stage.settings
-    truth = References.load([str(run.located(path)) for path in settings["references"]])
+    places = [run.located(str(path)) for path in settings["references"]]
+    truth = References.load([str(place) for place in places])
     if not truth.has_images:
         return Examples("", [], seed, 0, 0, {}, [], [], source)
-    arms = {arm: load_predictions(run.located(str(path)), truth) for arm, path in settings["predictions"].items()}
+    files = {arm: run.located(str(path)) for arm, path in settings["predictions"].items()}
+    arms = {arm: load_predictions(own_file(run.path, file), truth) for arm, file in files.items() if is_own(run.path, file)}
+    if outside := [arm for arm in files if arm not in arms]:
+        run.note(
+            f"stage {stage.name!r}: no answers of {', '.join(outside)} beside samples: their predictions lie outside the run's folder"
+        )
+    if not arms:
+        msg = "no samples: the run's folder holds no predictions file that they could be checked by"
+        raise SchemaError(msg)
     arm = list(arms)[-1]
-    labelled = [i for i, record in enumerate(truth.records) if record.emotion is not None]
+    seen = {said.sha256 for answers in arms.values() for said in answers.values()}
+    own = all(is_own(run.path, place) for place in places)
+    known = [i for i, record in enumerate(truth.records) if own or record.sha256 in seen]
+    if len(known) < len(truth.records):
+        run.note(
+            f"stage {stage.name!r}: {len(truth.records) - len(known)} of {len(truth.records)} images are not shown: they lie outside the "
+            "run's folder, and no prediction in it is of the same bytes"
+        )
+    if not known:
+        msg = "no samples: no prediction in the run's folder says of which bytes it is, as those of this version do"
+        raise SchemaError(msg)
+    labelled = [i for i in known if truth.records[i].emotion is not None]
     right = [i for i in labelled if is_right(arms[arm].get(truth.records[i].id), truth.records[i])]
     wrong = [i for i in labelled if i not in set(right)]
     return Examples(

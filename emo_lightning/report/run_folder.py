@@ -47,13 +47,18 @@ class StageFolder:
         return own_file(self.path.parent, self.path / name)
 
 
+def is_own(run: Path, path: Path) -> bool:
+    """Whether a path leads to a place inside the run's folder."""
+    return path.resolve().is_relative_to(run.resolve())
+
+
 def own_file(run: Path, path: Path) -> Path:
     """The path, if it leads to a place inside the run's folder.
 
     Raises:
         SchemaError: it is absolute, climbs out, or is a link to elsewhere: a page would show what its maker could not read.
     """
-    if not path.resolve().is_relative_to(run.resolve()):
+    if not is_own(run, path):
         msg = f"{path}: lies outside the run's folder; a page shows files of its own run alone"
         raise SchemaError(msg)
     return path

@@ -17,7 +17,7 @@ from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder, own_file
 from emo_lightning.report.svg import loss_svg, read_losses
 from emo_lightning.report.table import Result, Table, of_stage
-from emo_lightning.report.tables.training import training_row, training_table
+from emo_lightning.report.tables.training import speed_row, speed_table, training_row, training_table
 
 TRAINING = "training.json"
 """Of every stage that trained (`stages.execute`)."""
@@ -162,6 +162,7 @@ class RunSections:
     def _training(self) -> Section | None:
         section = Section("training", "Training")
         rows, sources = [], []
+        speeds, timed = [], []
         for stage in self.run.stages:
             path = stage.path / TRAINING
             found = self.run.attempt(path, partial(self.run.read_object, path)) if path.is_file() else None
@@ -171,9 +172,14 @@ class RunSections:
             if row is not None:
                 rows.append(row)
                 sources.append(self.sources.of(stage))
+            if speed := self.run.attempt(path, partial(speed_row, stage.name, found)):
+                speeds.append(speed)
+                timed.append(self.sources.of(stage))
             self.run.attempt(path, partial(self._training_notes, stage, found))
         if rows:
             section.tables.append(training_table(rows, sources))
+        if speeds:
+            section.tables.append(speed_table(speeds, timed))
         self._losses(section)
         return section if section.tables or section.figures else None
 

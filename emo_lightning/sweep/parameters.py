@@ -45,6 +45,8 @@ COUNTABLE = ("constant", "categorical", "int_uniform", "q_uniform")
 
 _DEFAULTS = {"mu": 0, "sigma": 1, "q": 1, "a": 1, "b": 1}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_MOST_VALUES = 1_000_000
+"""Of one parameter, in a grid."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Parameter:
         if self.values:
             return self.values
         low, high = self.options.get("min", 0), self.options.get("max", 0)
+        if not (high - low) / self.options.get("q", 1) < _MOST_VALUES:
+            msg = f"{self.name}: more than {_MOST_VALUES:,} values from {low} to {high}"
+            raise SweepError(msg)
         match self.distribution:
             case "int_uniform":
                 return tuple(range(low, high + 1))

@@ -21,8 +21,10 @@ from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.sharding import gather_trained, shard
 from emo_lightning.tasks.base import OptimConfig, Task, TrainingError, weights_of
+from emo_lightning.tasks.throughput import Throughput
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
     from torch.nn.modules.module import _IncompatibleKeys
 
 
@@ -55,6 +57,7 @@ class SFTTask(Task[ChatBatch]):
         self.soft_labels, self.distribution_weight = soft_labels, distribution_weight
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
+        self.throughput = Throughput()
 
     def configure_model(self) -> None:
         """Load the backbone, once, on every rank."""
@@ -70,7 +73,13 @@ class SFTTask(Task[ChatBatch]):
     def on_before_batch_transfer(self, batch: ChatBatch, dataloader_idx: int) -> ChatBatch:
         """Check the batch while it is on the CPU."""
         check_batch(batch, self.net)
+        if self.trainer.training:
+            self.throughput.see(self.net, batch)
         return batch
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What counts and logs the speed of training."""
+        return [self.throughput]
 
     @property
     def net(self) -> Backbone:

@@ -84,7 +84,11 @@ def test_report(tmp_path: Path, finished_run: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [(["--out", "x.pdf"], r"ends in \.html"), (["--samples", "-1"], "0 or more"), (["--project", "p"], "--wandb")],
+    [
+        (["--out", "x.pdf"], r"ends in \.html"),
+        (["--samples", "-1"], "--samples -1: expected at least 0"),
+        (["--project", "p"], "--wandb"),
+    ],
 )
 def test_report_names_what_it_cannot_use(options: list[str], expected: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=expected):

@@ -193,7 +193,10 @@ def test_two_ranks_write_the_file_of_one(adapter: Path, whole: Path, world_tars:
         (["m", "t", "--out", "p.json"], "ends in .jsonl"),
         (["m", "t", "--out", "p.jsonl", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
         (["t", "--out", "p.jsonl", "--base-url", "http://x"], "--model is missing"),
-        (["t", "--out", "p.jsonl", "--base-url", "http://x", "--endpoint", "e.yaml"], "--base-url does not go with it"),
+        (
+            ["t", "--out", "p.jsonl", "--base-url", "http://x", "--endpoint", "e.yaml"],
+            "--base-url is for a model behind an endpoint that options name",
+        ),
         (["t", "--out", "p.jsonl", "--endpoint", "nowhere.yaml"], "nowhere.yaml: no such file"),
         (["./nowhere", "t*.tar", "--out", "p.jsonl"], "t*.tar"),
     ],

@@ -35,7 +35,9 @@ ENDPOINT = ["--base-url", "http://127.0.0.1:1/v1", "--model", "m", "--api-key-en
 )
 def test_of_a_local_model_at_an_endpoint(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", *ENDPOINT, "a.tar", "--out", "p.jsonl", *option.split()]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {option.split()[0]} is for a model on this machine; ")
+    assert capsys.readouterr().err.startswith(
+        f"error: {option.split()[0]} is for a model on this machine; this is a model behind"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import sys
+import types
 import warnings
 
 import pytest
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from emo_lightning.core.console import Console
 from emo_lightning.core.errors import run_guarded
+from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say, say_json, speak_to_any_terminal
 from emo_lightning.core.text import printable
 
@@ -27,6 +29,8 @@ def test_what_it_lacks_is_escaped(encoding: str, shown: str, monkeypatch: pytest
     assert written.getvalue().decode(encoding) == shown
 
 
+WARNINGS_OWN = types.FunctionType((lambda message: None).__code__, {"__name__": "warnings"})
+"""In the place of what pytest has put into its own, to collect warnings."""
 HOSTILE = "a\x1b[2J\u202egpj.exe\x9b31m\r\n"
 SHOWN = r"a\x1b[2J\u202egpj.exe\x9b31m\x0d" + "\n"
 
@@ -49,11 +53,21 @@ def test_json_stays_json_on_every_terminal(monkeypatch: pytest.MonkeyPatch) -> N
         assert printable(text) == text
 
 
-def test_log_lines_and_warnings_of_all_libraries_are_printable(caplog: pytest.LogCaptureFixture) -> None:
-    speak_to_any_terminal()
+def test_log_lines_and_warnings_of_all_libraries_are_printable(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr(warnings, "_showwarnmsg_impl", WARNINGS_OWN)
+        speak_to_any_terminal()
+        warnings.warn(HOSTILE, stacklevel=1)
+        monkey.undo()
+    err = capsys.readouterr().err
+    assert SHOWN.strip() in err
+    assert printable(err) == err
     logging.getLogger("another.library").warning("cannot read %s", HOSTILE)
     assert SHOWN in caplog.text
-    assert SHOWN in warnings.formatwarning(UserWarning(HOSTILE), UserWarning, HOSTILE, 1)
 
 
 def test_a_console_styles_and_its_texts_do_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +80,19 @@ def test_a_console_styles_and_its_texts_do_not(capsys: pytest.CaptureFixture[str
     assert "\x1b[2J" not in file.getvalue()
     assert not set("\u202e\x9b\r") & set(file.getvalue())
     Console(file=file).print(HOSTILE)
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_no_bars_where_a_terminal_cannot_move(
+    term: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress_bars() as bars:
+        bars.update(bars.add_task(HOSTILE, total=2), advance=1)
+    shown = capsys.readouterr().err
+    assert bool(shown) == (term == "xterm")
+    assert "\x1b[2J" not in shown
 
 
 def test_a_traceback_and_an_error_show_what_they_name(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_a_wrong_key_is_one_clear_error(change: dict, message: str, write_config
     with pytest.raises(ConfigError, match=message) as error:
         DemoConfig.load(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), date(2026, 1, 1)])
+def test_parameters_that_no_request_can_carry_are_refused(value: object, write_config: Callable[..., Path]) -> None:
+    path = write_config(lambda config: config["critic"]["parameters"].update(temperature=value))
+    with pytest.raises(ConfigError, match=r"'critic\.parameters'.*cannot be sent as JSON"):
+        DemoConfig.load(path)
 
 
 def test_our_own_files_are_found_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

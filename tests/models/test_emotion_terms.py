@@ -157,3 +157,33 @@ def test_words_of_several_tokens(questions: list[Question], backbone: Backbone) 
     words = EmotionWords.of_answers(cast(PreTrainedTokenizerBase, Halves()), texts)
     assert len(words.before) == len('{"emotion": "') // 3
     assert len(set(words.first)) == 8
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_logits_a_chunk_at_a_time(
+    worded_qwen: Path,  # noqa: F811
+    questions: list[Question],
+    packed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same loss and gradients, whatever the chunks, and never more than a chunk's logits."""
+    from emo_lightning.models import loss
+
+    backbone = load_backbone(BackboneConfig(str(worded_qwen), tuning="full", dtype="float32")).eval()
+    batch = Collator(backbone.processor, backbone.model_type, answers=True, distributions=True, packed=packed)(questions)
+    made: list[int] = []
+    words = len(backbone.processor.tokenizer)
+    backbone._lm_head.register_forward_hook(lambda _module, _inputs, out: made.append(len(out)))
+    found = []
+    for most in (loss.MAX_LOGITS, 3 * words):
+        monkeypatch.setattr(loss, "MAX_LOGITS", most)
+        backbone.zero_grad()
+        made.clear()
+        total, count = backbone.answer_loss(batch, soft=True, distribution_weight=0.5)
+        total.backward()
+        found.append((float(total), int(count), [p.grad for p in backbone.parameters() if p.grad is not None]))
+    assert max(made) == 3
+    whole, parts = found
+    assert parts[0] == pytest.approx(whole[0], rel=1e-6)
+    assert parts[1] == whole[1]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(parts[2], whole[2], strict=True))

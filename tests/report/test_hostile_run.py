@@ -8,16 +8,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from emo_lightning.analysis.references import References
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import SchemaError
+from emo_lightning.core.records import SchemaError, write_jsonl
 from emo_lightning.report.csv import as_csv
+from emo_lightning.report.examples import right_and_wrong
 from emo_lightning.report.latex import latex
 from emo_lightning.report.markdown import markdown
 from emo_lightning.report.pictures import AnsweredImage, embedded, with_boxes
-from emo_lightning.report.run_folder import own_file
+from emo_lightning.report.provenance import Sources
+from emo_lightning.report.run_folder import RunFolder, own_file
 from emo_lightning.report.sections import RunSections
 from emo_lightning.report.table import Column, Table
 from emo_lightning.report.terminal import drawn_by_rich
+from tests.made import make_prediction, make_record, write_tar
 
 ANSWER: dict[str, object] = {
     "description": None,
@@ -117,3 +121,45 @@ def test_no_renderer_of_tables_takes_a_text_for_more() -> None:
     assert "<script>" not in markdown(table).replace("\\<script\\>", "")
     assert "\\input{" not in latex(table)
     assert as_csv(table).splitlines()[1].startswith("'=cmd")
+
+
+def test_no_sample_of_tars_that_the_run_has_not_seen(tmp_path: Path) -> None:
+    """A run folder of others names our tars, and guesses the ids in them."""
+    records = [make_record(key, [(1, 1, 9, 9)], emotion="awe", intensity=3) for key in ("a", "b")]
+    tar, _ = write_tar(tmp_path / "private-000000.tar", records)
+    (shared,) = References.load([str(tar)]).records[:1]
+    run = tmp_path / "run"
+    (run / "predict").mkdir(parents=True)
+    (run / "link.jsonl").symlink_to(tmp_path / "mine.jsonl")
+    for file, digests in {
+        run / "unsaid.jsonl": (None, None),
+        run / "guessed.jsonl": ("0" * 64, "1" * 64),
+        run / "one.jsonl": (shared.sha256, None),
+        tmp_path / "mine.jsonl": tuple(record.sha256 for record in References.load([str(tar)]).records),
+    }.items():
+        write_jsonl(
+            file, [make_prediction(key, emotion="awe", sha256=digest) for key, digest in zip("ab", digests, strict=True)]
+        )
+    stage = run / "table5"
+    stage.mkdir()
+    (stage / "stage.json").write_text(json.dumps({"kind": "table5", "status": "complete", "stage": "table5"}))
+    (stage / "table5.json").write_text("{}")
+
+    def shown(*files: str) -> list[str]:
+        settings = {"run": "table5", "references": [str(tar)], "predictions": {Path(file).stem: file for file in files}}
+        (stage / "config.yaml").write_text(json.dumps(settings))
+        folder = RunFolder(run, {"table5.json"})
+        source = Sources(folder).of(folder.stages[0])
+        found = folder.attempt(stage, lambda: right_and_wrong(folder, folder.stages[0], source, 4))
+        assert found is not None or any("no samples: " in note for note in folder.notes)
+        return [picture["id"] for picture in (*found.right, *found.wrong)] if found else []
+
+    assert shown(f"{run}/unsaid.jsonl") == []
+    assert shown(f"{run}/guessed.jsonl") == []
+    assert shown(f"{run}/link.jsonl") == []
+    assert shown(f"{tmp_path}/mine.jsonl") == []
+    assert shown(f"{run}/one.jsonl") == ["a"]
+    assert shown(f"{run}/one.jsonl", f"{tmp_path}/mine.jsonl") == ["a"]
+    tar.rename(run / "own-000000.tar")
+    tar = run / "own-000000.tar"
+    assert shown(f"{run}/unsaid.jsonl") == ["a", "b"]

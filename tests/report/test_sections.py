@@ -50,11 +50,12 @@ def test_pages_that_cannot_be_shown_are_named(tmp_path: Path) -> None:
 
 def test_nan_one_image_and_one_emotion_are_said(finished_run: Path, tmp_path: Path) -> None:
     records = [make_record("only", [(1, 1, 9, 9)], emotion="awe", intensity=3)]
-    tar, _ = write_tar(tmp_path / "one-000000.tar", records)
-    write_jsonl(tmp_path / "p.jsonl", [make_prediction("only", emotion="awe")])
-    settings = {"predictions": {"ours": str(tmp_path / "p.jsonl")}, "references": [str(tar)]}
+    tar, records = write_tar(tmp_path / "one-000000.tar", records)
     run = tmp_path / "run"
-    stages.table5_stage(run / "table5", {"ours": tmp_path / "p.jsonl"}, [str(tar)])
+    run.mkdir()
+    write_jsonl(run / "p.jsonl", [make_prediction("only", emotion="awe", sha256=records[0].sha256)])
+    settings = {"predictions": {"ours": str(run / "p.jsonl")}, "references": [str(tar)]}
+    stages.table5_stage(run / "table5", {"ours": run / "p.jsonl"}, [str(tar)])
     book(run / "table5", "table5", settings)
     shutil.copytree(finished_run / "mds", run / "mds")
     with np.load(run / "mds" / "mds.npz") as points:

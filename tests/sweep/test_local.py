@@ -249,9 +249,9 @@ def test_features_are_looked_at_before_the_first_run(swept: Path, features: Path
     ("words", "said"),
     [
         (["s.yaml", "--local", "--jbos", "2"], "--jbos: no such option; did you mean jobs?"),
-        (["s.yaml", "--local", "--jobs", "0"], "--jobs is '0'; expected a whole number, at least 1"),
-        (["s.yaml", "--local", "--project", "p"], "--project is W&B's"),
-        (["s.yaml", "--jobs", "2"], "--jobs belongs to --local"),
+        (["s.yaml", "--local", "--jobs", "0"], "--jobs 0: expected at least 1"),
+        (["s.yaml", "--local", "--project", "p"], "--project is for W&B; this is --local"),
+        (["s.yaml", "--jobs", "2"], "--jobs is for --local; this is W&B"),
         (["s.yaml", "t.yaml", "--local"], "expected one sweep file, found 2"),
         (["--local", "s.yaml", "--count"], "--count needs a value"),
     ],

@@ -26,6 +26,7 @@ from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.images import drawn_truth
 from data_prep.demo.simulation.replies import Simulation, SimulationError
 from data_prep.demo.simulation.server import SimulationServer, read_request
+from emo_lightning.core.options import Whole
 from emo_lightning.core.records import Record, read_jsonl, write_jsonl
 from emo_lightning.core.terminal import say
 
@@ -186,7 +187,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m data_prep.demo.simulation.serve", description=__doc__)
     parser.add_argument("--truth", required=True, help="JSON lines of records")
     parser.add_argument("--config", required=True, help="YAML with a simulation key")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=Whole(0, 65535), default=0, help="0 takes a free one")
     parser.add_argument("--child", action="store_true", help="end when standard input does")
     args = parser.parse_args(argv)
     run_server(read_jsonl(args.truth, Record), DemoConfig.load(args.config), port=args.port, child=args.child)

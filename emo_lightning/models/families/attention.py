@@ -193,6 +193,12 @@ def language_attention(
     return attend(q, k, v, samples, causal=True, dropout=dropout, scaling=scaling)[None], None
 
 
+def attend_outside_graphs() -> None:
+    """Have `torch.compile` leave `attend` as it is: it would compile anew for every set of lengths."""
+    global attend
+    attend = torch.compiler.disable(attend)
+
+
 def attend_in_samples(tower: nn.Module, name: str) -> None:
     """Switch a tower that was loaded with `sdpa`.
 

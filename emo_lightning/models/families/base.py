@@ -84,6 +84,15 @@ class VisionInputs(NamedTuple):
     tokens: list[int]
 
 
+class Work(NamedTuple):
+    """Floating-point operations of one part of a model in a forward pass: a product and a sum are two."""
+
+    weights: float
+    """Products with weights."""
+    attention: float
+    """Products of queries, keys and values."""
+
+
 @dataclass(frozen=True)
 class Family(ABC):
     """One family of vision-language models, by the `model_type` of its Hugging Face configuration.
@@ -164,6 +173,16 @@ class Family(ABC):
     @abstractmethod
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """What the model needs beside the tokens (B, T) to give them positions: inputs of the same shape, by their names."""
+
+    @abstractmethod
+    def work(self, model: PreTrainedModel, batch: Mapping[str, object], lengths: Sequence[int]) -> dict[Part, Work]:
+        """What a forward pass over a batch needs, by part; the language-model head is left out.
+
+        Args:
+            model: without adapters' wrapping.
+            batch: of the collator.
+            lengths: tokens of each sample, without padding.
+        """
 
     @abstractmethod
     def packed_positions(self, processor: Processor, length: int, image_at: int, resized: Size) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from emo_lightning.models.families.base import Family, PixelLimits, Processor, VisionInputs
+from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
@@ -73,6 +73,27 @@ class Qwen25VL(Family):
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
         return {"mm_token_type_ids": (input_ids == image_token_id).long()}
+
+    def work(self, model: PreTrainedModel, batch: Mapping[str, object], lengths: Sequence[int]) -> dict[Part, Work]:
+        """See `Family.work`."""
+        text, vision = model.config.get_text_config(), model.config.vision_config
+        layer = 3 * text.hidden_size * text.intermediate_size + 2 * text.hidden_size**2
+        layer += 2 * text.hidden_size**2 * text.num_key_value_heads // text.num_attention_heads
+        block = 4 * vision.hidden_size**2 + 3 * vision.hidden_size * vision.intermediate_size
+        merged = vision.hidden_size * vision.spatial_merge_size**2
+        pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
+        window = (vision.window_size // vision.patch_size) ** 2
+        whole = len(vision.fullatt_block_indexes)
+        seen = sum(p * (whole * p + (vision.depth - whole) * min(window, p)) for p in pictures)
+        patches = sum(pictures)
+        causal = sum(length**2 for length in lengths) / 2
+        return {
+            "vision": Work(2 * vision.depth * block * patches, 4 * seen * vision.hidden_size),
+            "merger": Work(2 * merged * (merged + text.hidden_size) * patches / vision.spatial_merge_size**2, 0.0),
+            "language": Work(
+                2 * text.num_hidden_layers * layer * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal
+            ),
+        }
 
     def packed_positions(self, processor: Processor, length: int, image_at: int, resized: Size) -> Tensor:
         """(3, T): time, row and column, as transformers' `get_rope_index` counts them."""

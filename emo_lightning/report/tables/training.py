@@ -12,15 +12,18 @@ def training_row(name: str, settings: Result, found: Result) -> list[Cell]:
     """One line of `training_table`: a stage's settings and its `training.json`."""
     images, labels = found.get("images", {}), found.get("labels", {}).get("train", {})
     has = ", ".join(f"{label.replace('_', ' ')} {count:,}" for label, count in labels.items()) or None
-    size = settings.get("data", {}).get("batch_size")
+    data = settings.get("data", {})
     each = found["devices"] * (settings.get("trainer", {}).get("accumulate_grad_batches") or 1)
+    batch: Cell = None if data.get("batch_size") is None else data["batch_size"] * each
+    if tokens := data.get("global_tokens") or data.get("max_tokens", 0) * each:
+        batch = f"{tokens:,} tokens"
     return [
         name,
         images.get("train"),
         images.get("val"),
         has,
         found["steps"],
-        None if size is None else size * each,
+        batch,
         found["trained_parameters"],
         str(found["seed"]),
     ]
@@ -42,7 +45,40 @@ def training_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Tab
             ("seed", "Seed"),
         ),
         rows,
-        "Batch: images per optimiser step, over all devices. Each stage is one training from one seed.",
+        "Batch: images (or tokens) per optimiser step, over all devices. Each stage is one training from one seed.",
         name="training",
         sources=list(sources),
+    )
+
+
+def speed_row(name: str, found: Result) -> list[Cell] | None:
+    """One line of `speed_table`: `perf` in a `training.json`; None where it has none."""
+    perf = found.get("perf")
+    if not perf:
+        return None
+    shares = [None if perf.get(key) is None else 100 * perf[key] for key in ("mfu", "fill", "data_wait")]
+    return [name, round(perf["tokens_per_s"]), perf["images_per_s"], *shares, perf.get("memory")]
+
+
+def speed_table(rows: list[list[Cell]], sources: Sequence[Provenance]) -> Table:
+    """The lines of all trainings that logged their speed."""
+    return Table(
+        "training-speed",
+        "How fast it was trained",
+        columns(
+            ("stage", "Stage"),
+            ("tokens", "Tokens/s"),
+            ("images", "Images/s"),
+            ("mfu", "MFU %"),
+            ("fill", "Fill %"),
+            ("wait", "Waiting for data %"),
+            ("memory", "GPU memory GiB"),
+        ),
+        rows,
+        "Tokens of samples, without padding, over all devices; validation is left out. MFU: floating-point operations that were needed, as "
+        "a share of the device's peak. Fill: tokens of samples among the places in batches.",
+        digits=1,
+        name="training_speed",
+        sources=list(sources),
+        folded=True,
     )

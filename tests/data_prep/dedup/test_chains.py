@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from data_prep.dedup.pairs import Edges, components
 from data_prep.dedup.phash import WINDOWS
 from data_prep.dedup.run import DedupError, DedupSettings
 from data_prep.store.store import Store
-from tests.data_prep.dedup.test_dedup import encoded, item, scene, store_of, views
+from tests.data_prep.dedup.test_dedup import detailed, encoded, item, scene, store_of, views
 
 NONE: Edges = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 THRESHOLDS = Thresholds((6, 10), (0.9, 0.8), (1, 1))
@@ -186,3 +187,25 @@ def test_a_chain_below_the_threshold_makes_no_sense() -> None:
     for chain in (5, 65):
         with pytest.raises(DedupError, match=f"threshold 6, chain {chain}: expected"):
             DedupSettings(chain=chain)
+
+
+def test_a_crop_at_the_end_of_a_chain_is_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It hangs together with the whole through hashes, so its pixels were not asked; they say that it is a part of it."""
+    whole = detailed(3)
+    width, height = whole.size
+    crops = [
+        whole.crop((0, 0, round(width * (1 - cut)), round(height * (1 - cut)))) for cut in (0.0, 0.01, 0.02, 0.03, 0.045, 0.06)
+    ]
+    data = [encoded(image) for image in crops]
+    steps = [between(views(a), views(b)) for a, b in itertools.pairwise(data)]
+    far = between(views(data[0]), views(data[-1]))
+    assert max(steps) <= far - 1, "else this is no chain"
+    path = store_of(tmp_path, *(item(f"toy-{n}", one) for n, one in enumerate(data)))
+    bits = str(max(steps))
+    found = {}
+    for crops_too in (["--no-crops"], []):
+        assert main(["dedup", str(path), "--threshold", bits, "--chain", bits, "--json", *crops_too]) == 0
+        found[not crops_too] = json.loads(capsys.readouterr().out)
+    assert found[False]["split_off"] > 0
+    assert (found[True]["split_off"], found[True]["kept"]) == (0, 1)
+    assert "pixels" in found[True]["left_out"]

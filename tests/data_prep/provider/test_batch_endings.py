@@ -353,6 +353,18 @@ def test_another_key_ends_the_pass_and_loses_no_batch(
     assert KEY.encode() not in (tmp_path / "ledger.sqlite").read_bytes()
 
 
+@pytest.mark.parametrize("where", ["upload", "create", "file"])
+def test_no_answer_of_the_batch_api_gives_the_key_away(tmp_path: Path, config: Path, toys: list, where: str) -> None:
+    refused: Answered = (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}})
+    server = BatchServer()
+    setattr(server, where, lambda *_: refused)
+    with pytest.raises(CallError, match=r"HTTP 401.*Incorrect API key provided: \[key\]") as raised:
+        annotated(tmp_path, config, server, toys)
+    assert KEY not in str(raised.value)
+    with Store(tmp_path, write=False) as store:
+        assert KEY not in str(store.ledger.read("SELECT * FROM batches")) + str(store.ledger.read("SELECT error FROM calls"))
+
+
 def test_a_key_in_a_batchs_errors_is_blotted_out(tmp_path: Path, config: Path, toys: list) -> None:
     error = {"code": "invalid_request", "message": f"key {KEY} may not"}
     server = BatchServer(

@@ -13,11 +13,10 @@ import pytest
 
 from data_prep.annotate.replies import EmotionVote
 from data_prep.expand.images_received import billed_images, images_of, read_images
-from data_prep.provider.attempts import price_reply
 from data_prep.provider.follow_up import follow_up
 from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.openai_received import read_chat
-from data_prep.provider.prices import Price
+from data_prep.provider.prices import Price, price_reply
 from data_prep.provider.received import (
     EMPTY,
     Body,

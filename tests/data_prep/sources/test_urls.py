@@ -301,7 +301,7 @@ def test_the_command_goes_on_where_it_stopped(tmp_path: Path, site: Site, capsys
     )
     command = ["import", "urls", str(path), "--into", str(tmp_path / "store"), "--licence", "unknown"]
     assert main([*command, "--concurrency", "0"]) == 2
-    assert "concurrency is 0, allowed: 1 to 1000" in capsys.readouterr().err
+    assert "--concurrency 0: expected at least 1, at most 1000" in capsys.readouterr().err
     assert main([*command, "--per-host-rate", "1000"]) == 2
     assert "7 × address not public" in capsys.readouterr().out
     command += ["--allow-private", "--per-host-rate", "1000", "--concurrency", "3"]

@@ -1,0 +1,84 @@
+"""How much settings become once their interpolations are resolved: ten lines that each name the one before twice are a thousand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from emo_lightning.experiment.files import ExperimentError
+
+MOST = 4_000_000
+"""Characters of all settings of a stage."""
+_NAMES = re.compile(r"\$\{\s*(?:[\w.]+:\s*)?(\.*)([\w.\[\]-]*)(\$\{)?")
+"""What stands behind `${`, or behind the name of a resolver: points of a relative key, the key, and what a part of it is interpolated by."""
+
+_Path = tuple[str, ...]
+
+
+def check_size(tree: Mapping[str, object]) -> None:
+    """Refuse settings that become larger than any are.
+
+    Args:
+        tree: not yet resolved; keys of interpolations begin at its top.
+
+    Raises:
+        ExperimentError: names a key.
+    """
+    try:
+        _Sizes(tree).of(())
+    except RecursionError:
+        msg = "interpolations name one another through too many steps"
+        raise ExperimentError(msg) from None
+
+
+class _Sizes:
+    def __init__(self, tree: Mapping[str, object]) -> None:
+        self._tree = tree
+        self._known: dict[_Path, int | None] = {}
+
+    def of(self, path: _Path) -> int:
+        """Characters of what stands at a path, at most."""
+        if path in self._known:
+            if (known := self._known[path]) is None:
+                msg = f"{'.'.join(path) or 'the settings'}: an interpolation inside names what it stands in"
+                raise ExperimentError(msg)
+            return known
+        self._known[path] = None
+        node = self._at(path)
+        if isinstance(node, Mapping):
+            size = sum(len(str(key)) + self.of((*path, str(key))) for key in node)
+        elif isinstance(node, list):
+            size = sum(self.of((*path, str(n))) for n in range(len(node)))
+        else:
+            text = str(node)
+            size = 1 + len(text)
+            if isinstance(node, str) and "${" in text:
+                size += sum(self._of_named(path, *found) for found in _NAMES.findall(text))
+        if size > MOST:
+            msg = f"{'.'.join(path) or 'the settings'}: becomes more than {MOST:,} characters when its interpolations are resolved"
+            raise ExperimentError(msg)
+        self._known[path] = size
+        return size
+
+    def _of_named(self, path: _Path, points: str, key: str, more: str) -> int:
+        """Characters of what an interpolation names; of all that lies below, where a part of its key is interpolated itself."""
+        found = path[: -len(points)] if points else ()
+        parts = list(filter(None, re.split(r"[.\[\]]", key)))
+        for part in parts:
+            node = self._at(found)
+            there = (
+                part in node
+                if isinstance(node, Mapping)
+                else isinstance(node, list) and part.isdecimal() and int(part) < len(node)
+            )
+            if not there:
+                # OmegaConf says what is missing; a resolver has words for arguments.
+                return self.of(found) if more else 0
+            found = (*found, part)
+        return self.of(found) if parts or more else 0
+
+    def _at(self, path: _Path) -> object:
+        node: object = self._tree
+        for part in path:
+            node = node[int(part)] if isinstance(node, list) else {str(key): value for key, value in node.items()}[part]  # type: ignore[attr-defined]
+        return node

@@ -1,0 +1,133 @@
+"""How fast a training is: tokens and images a second, share of the device's peak, waiting for data, memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import override
+
+from emo_lightning.data.batches import ChatBatch
+from emo_lightning.models.backbone import Backbone
+
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "RTX 4090": 165e12}
+"""Dense bf16 FLOP/s of tensor cores with float32 sums by the device's name (NVIDIA's data sheets; SXM where there are several)."""
+
+
+@dataclass
+class Seen:
+    """What went through a rank."""
+
+    seconds: float = 0.0
+    """Of the training loop, without validation."""
+    waited: float = 0.0
+    """Of these, for batches."""
+    tokens: int = 0
+    """Of samples; padding is none."""
+    places: int = 0
+    """Tokens and padding."""
+    images: int = 0
+    """Pictures; fillers are none."""
+    flops: float = 0.0
+    """That were needed (`Backbone.step_flops`)."""
+
+    def since(self, before: Seen) -> Seen:
+        """The difference."""
+        return Seen(**{f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self)})
+
+
+class Throughput(Callback):
+    """Logs `perf/…` with the other metrics of training, over the steps since it did so last.
+
+    `tokens_per_s` and `images_per_s` are of all ranks together, taken as this one times their number. `mfu` is the share of the
+    device's peak, where that is known (`PEAKS`). `data_wait` is a share of the time, `fill` a share of the places in batches, `memory`
+    the most GiB that were allocated on a GPU.
+    """
+
+    def __init__(self) -> None:
+        self._all, self._logged = Seen(), Seen()
+        self._began: float | None = None
+        self._waited = 0.0
+        self._ranks, self._device = 1, torch.device("cpu")
+
+    def see(self, backbone: Backbone, batch: ChatBatch) -> None:
+        """Count a batch that will be trained on; it is still on the CPU."""
+        lengths = batch["lengths"] if "lengths" in batch else batch["attention_mask"].sum(1).tolist()
+        self._all.tokens += sum(lengths)
+        self._all.places += batch["input_ids"].numel()
+        self._all.images += int((~batch["filler"]).sum())
+        self._all.flops += backbone.step_flops(batch, lengths)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The clock starts when the first batch is asked for."""
+        self._all, self._logged = Seen(), Seen()
+        self._ranks, self._device = trainer.world_size, pl_module.device
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        self._began = time.perf_counter()
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Log where the Trainer logs its own."""
+        step = trainer.global_step
+        if batch_idx % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches - 1 and step % _every(trainer) == 0:
+            self._count(trainer)
+            found = self.rates(self._all.since(self._logged))
+            self._logged = Seen(**vars(self._all))
+            for name, value in found.items():
+                pl_module.log(f"perf/{name}", value, on_step=True, batch_size=1)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's)
+        """The clock stands still."""
+        if self._began is not None:
+            self._count(trainer)
+            self._began = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's)
+        """The clock goes on."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._began = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002 (Lightning's)
+        """Everything is counted."""
+        self._count(trainer)
+        self._began = None
+
+    def rates(self, seen: Seen) -> dict[str, float]:
+        """Name -> value, of what was seen in some time; empty where no time went by."""
+        if seen.seconds <= 0 or not seen.places:
+            return {}
+        found = {
+            "tokens_per_s": seen.tokens / seen.seconds * self._ranks,
+            "images_per_s": seen.images / seen.seconds * self._ranks,
+            "data_wait": min(1.0, seen.waited / seen.seconds),
+            "fill": seen.tokens / seen.places,
+        }
+        if self._device.type == "cuda":
+            found["memory"] = torch.cuda.max_memory_allocated(self._device) / 2**30
+            name = torch.cuda.get_device_name(self._device)
+            if peak := next((value for key, value in PEAKS.items() if key in name), None):
+                found["mfu"] = seen.flops / seen.seconds / peak
+        return found
+
+    def summary(self) -> dict[str, object]:
+        """`perf` of the whole training, for `training.json`."""
+        return {"perf": {name: float(f"{value:.4g}") for name, value in self.rates(self._all).items()}}
+
+    def _count(self, trainer: Trainer) -> None:
+        now = time.perf_counter()
+        if self._began is not None:
+            self._all.seconds += now - self._began
+            self._began = now
+        waited = float(getattr(trainer.train_dataloader, "waited", 0.0))
+        self._all.waited += max(0.0, waited - self._waited)
+        self._waited = waited
+
+
+def _every(trainer: Trainer) -> int:
+    return max(1, int(getattr(trainer, "log_every_n_steps", 1)))

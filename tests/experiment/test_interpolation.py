@@ -1,0 +1,78 @@
+"""A few lines cannot become gigabytes: by interpolation, by `foreach`, by ranges of shards or of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from emo_lightning.data.shard_list import list_shards
+from emo_lightning.data.tar_scan import ShardError
+from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.interpolation import check_size
+from emo_lightning.experiment.resolve import load_experiment
+from emo_lightning.sweep.parameters import Parameter, SweepError
+
+
+def doubled(each: Callable[[int], object]) -> dict[str, Any]:
+    """Forty variables that name the one before twice."""
+    return {"v0": "abcdefgh", **{f"v{n}": each(n - 1) for n in range(1, 41)}}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        doubled(lambda n: f"${{vars.v{n}}}${{vars.v{n}}}"),
+        doubled(lambda n: [f"${{vars.v{n}}}"] * 2),
+        doubled(lambda n: {"a": f"${{vars.v{n}}}", "b": "${.a}"}),
+        doubled(lambda n: f"${{oc.select:vars.v{n}}}${{oc.select: vars.v{n}}}"),
+        {"key": "s", **doubled(lambda n: f"${{vars.v{n}}}${{vars.v{n}}}"), "last": "${vars.${vars.key}40}"},
+        {"a": {f"k{n}": "${vars.a.k${vars.one}${vars.one}}" for n in range(3)}, "one": 1},
+        {"a": "${vars}"},
+        {"a": ["${..b}"], "b": ["${vars.a}"]},
+        {"a": "x" * 60_000, "b": ["${vars.a}"] * 200},
+        {f"v{n}": f"${{vars.v{n + 1}}}" for n in range(3000)},
+    ],
+    ids=range(10),
+)
+def test_settings_that_grow_are_refused(variables: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump({"vars": variables, "stages": {"d": {"run": "mds", "embeddings": {}}}}))
+    with pytest.raises(ExperimentError, match=r"e\.yaml: stage 'd': "):
+        load_experiment(path)
+
+
+def test_what_people_write_is_small_enough() -> None:
+    arms = {name: {"path": f"models/{name}", "soft": True} for name in ("base", "ours")}
+    check_size(
+        {
+            "vars": {
+                "arms": arms,
+                "data": "${oc.env:HOME}/x",
+                "all": ["${vars.data}/a", "${.0}"],
+                "missing": "${vars.nothing}",
+            },
+            "each": {"arm": "ours"},
+            "args": {
+                "backbone": "${vars.arms.${each.arm}}",
+                "path": "${vars.arms.${each.arm}.path}",
+                "x": "${.path}",
+                "y": "${",
+            },
+        }
+    )
+
+
+def test_stages_shards_and_grids_have_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    axes = {key: list(range(40)) for key in "ab"}
+    path.write_text(yaml.safe_dump({"stages": {"d{a}{b}": {"run": "mds", "foreach": axes, "embeddings": {}}}}))
+    with pytest.raises(ExperimentError, match=r"foreach makes 1,600 stages; at most 1,000"):
+        load_experiment(path)
+    with pytest.raises(ShardError, match="its ranges make more than 1,000,000 shards"):
+        list_shards("a-{0..9999}-{0..9999}.tar")
+    with pytest.raises(SweepError, match=r"a\.b: more than 1,000,000 values from 0 to 10\d+"):
+        Parameter("a.b", "int_uniform", options={"min": 0, "max": 10**12}).countable()

@@ -1,0 +1,26 @@
+"""The lines of what was trained, and how fast."""
+
+from __future__ import annotations
+
+from emo_lightning.report.tables.training import speed_row, speed_table, training_row
+
+FOUND = {"devices": 2, "steps": 30, "trained_parameters": 7, "seed": 1, "images": {"train": 40, "val": 8}}
+
+
+def test_a_batch_is_counted_in_images_or_tokens() -> None:
+    def batch(data: dict[str, int], accumulate: int | None = 3) -> object:
+        return training_row("a", {"data": data, "trainer": {"accumulate_grad_batches": accumulate}}, FOUND)[5]
+
+    assert batch({"batch_size": 4}) == 24
+    assert batch({"batch_size": 4}, None) == 8
+    assert batch({"batch_size": 8, "max_tokens": 4096}) == "24,576 tokens"
+    assert batch({"max_tokens": 4096, "global_tokens": 65536}, None) == "65,536 tokens"
+    assert batch({}) is None
+
+
+def test_speed_is_shown_where_it_was_logged() -> None:
+    assert speed_row("head", FOUND) is None
+    perf = {"tokens_per_s": 1234.4, "images_per_s": 5.5, "fill": 0.98, "data_wait": 0.012}
+    row = speed_row("round1", {**FOUND, "perf": perf})
+    assert row == ["round1", 1234, 5.5, None, 98.0, 1.2, None]
+    assert len(speed_table([row], []).columns) == len(row)

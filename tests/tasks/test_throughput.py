@@ -1,0 +1,57 @@
+"""What a training says of its speed."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.loggers import CSVLogger
+
+from emo_lightning.data.collate import Collator
+from emo_lightning.data.sampler import Slot
+from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from tests.tasks.test_sft import data, lora_task, trainer
+
+
+@pytest.mark.parametrize("rows", [{"batch_size": 4}, {"max_tokens": 640}])
+def test_rates_are_logged_and_summed_up(world_tars: Path, tiny_qwen: Path, tmp_path: Path, rows: dict[str, int]) -> None:
+    task = lora_task(tiny_qwen)
+    run = trainer(tmp_path, max_epochs=2, log_every_n_steps=2)
+    run.loggers = [CSVLogger(str(tmp_path), name="logs")]
+    source = data(world_tars, **rows)
+    run.fit(task, datamodule=source)
+    found = task.throughput.summary()["perf"]
+    assert isinstance(found, dict)
+    assert set(found) == {"tokens_per_s", "images_per_s", "data_wait", "fill"}
+    assert 0 <= found["data_wait"] <= 1
+    lengths = source.dataset("train").lengths(Collator(task.net.processor, task.net.model_type, answers=True))
+    seen = task.throughput._all
+    assert seen.tokens == sum(int(lengths(epoch).sum()) for epoch in range(2))
+    assert seen.images == 2 * 24
+    assert found["fill"] == pytest.approx(1.0) if "max_tokens" in rows else found["fill"] < 1
+    assert found["images_per_s"] * seen.seconds == pytest.approx(48, rel=1e-3)
+    with open(next(tmp_path.rglob("metrics.csv")), encoding="utf-8") as file:
+        logged = [row["perf/tokens_per_s"] for row in csv.DictReader(file) if row["perf/tokens_per_s"]]
+    assert len(logged) == run.global_step // 2
+    assert all(float(value) > 0 for value in logged)
+
+
+def test_operations_of_a_step_follow_what_learns(world_tars: Path, tiny_qwen: Path) -> None:
+    """Forward, gradients of activations, gradients of weights: one each, where they are needed."""
+
+    def flops(backbone: Backbone) -> float:
+        collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+        dataset = data(world_tars).dataset("train")
+        batch = collate([dataset[Slot(row, False)] for row in range(4)])
+        return backbone.step_flops(batch, batch["lengths"])
+
+    def loaded(**options: object) -> Backbone:
+        return load_backbone(BackboneConfig(str(tiny_qwen), **options))  # type: ignore[arg-type]
+
+    full = flops(loaded(tuning="full", train_vision=True))
+    forward = flops(loaded(tuning="frozen"))
+    assert full == pytest.approx(3 * forward)
+    adapters = flops(loaded(tuning="lora", lora=LoRA(rank=4), train_vision=True))
+    assert adapters < full
+    assert forward < flops(loaded(tuning="lora", lora=LoRA(rank=4))) < adapters
