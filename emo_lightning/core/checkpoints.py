@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,10 @@ __all__ = ["CheckpointFileError", "read_checkpoint"]
 
 _KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
 """What Lightning reads of a checkpoint, and of which type it has to be."""
+
+
+_MAX_PICKLE = 5_000_000
+"""Bytes of what a checkpoint holds beside its tensors: of ten thousand of them it is 2 MB. Each may become a hundred in memory."""
 
 
 class CheckpointFileError(InputError):
@@ -50,7 +55,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
         what = f" ({named[1]})" if named else ""
         msg = f"{path}: holds more than tensors, numbers and texts{what}, and is not read, as it could run code; {mend}"
         raise CheckpointFileError(msg) from None
-    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, struct.error) as error:
         # All that torch raises of a file that is damaged or made up; memory that is full is none of them.
         msg = f"{path}: damaged: {' '.join(str(error).split())[:200]}; {mend}"
         raise CheckpointFileError(msg) from None
@@ -72,6 +77,11 @@ def _check_archive(path: Path, mend: str) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         msg = f"{path}: cut off, or no checkpoint of torch: {error}; {mend}"
         raise CheckpointFileError(msg) from None
+    if large := next(
+        (member for member in members if member.filename.endswith("data.pkl") and member.file_size > _MAX_PICKLE), None
+    ):
+        msg = f"{path}: {large.filename} has {large.file_size:,} bytes; at most {_MAX_PICKLE:,} are read; {mend}"
+        raise CheckpointFileError(msg)
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
         msg = f"{path}: packed; a checkpoint of torch is not; {mend}"

@@ -173,6 +173,8 @@ def _opened(data: bytes) -> Image.Image:
     bands = len(image.getbands())
     # A progressive JPEG keeps all coefficients, of two bytes, until its last scan.
     cost = 16 if image.format == "WEBP" else 2 * bands + 4 if image.info.get("progressive") else 8
+    # Laid on white, it is there twice more.
+    cost += 4 if image.has_transparency_data else 0
     _check_cost(*image.size, cost, data)
     # In JPEG's data a byte 0xff is never followed by 0xda but where a scan begins.
     if image.format != "PNG" and image.format != "WEBP" and image.width * image.height * data.count(b"\xff\xda") > _SCAN_WORK:

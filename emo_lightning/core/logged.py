@@ -11,6 +11,7 @@ from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.foreign import read_capped
 
 _MAX_BYTES = 256 << 20
+_MOST_COLUMNS = 1000
 
 
 def logged_rows(path: Path, error: type[UserError] = InputError) -> Iterator[tuple[str, dict[str, str]]]:
@@ -44,6 +45,9 @@ def logged_rows(path: Path, error: type[UserError] = InputError) -> Iterator[tup
             return
         if names is None:
             names = cells
+            if len(names) > _MOST_COLUMNS:
+                msg = f"{path}: {len(names):,} columns; at most {_MOST_COLUMNS:,} are read"
+                raise error(msg)
         elif len(cells) > len(names):
             msg = f"{path}:{reader.line_num}: {len(cells)} cells; the header has {len(names)}"
             raise error(msg)

@@ -313,6 +313,8 @@ class Prediction(BaseModel):
         return _parse(cls, data, where)
 
 
+_MOST_VALUES = 200_000
+"""Of a record, by its commas; an embedding has some thousands."""
 _M = TypeVar("_M", bound=BaseModel)
 _R = TypeVar("_R", Record, Prediction)
 
@@ -321,6 +323,10 @@ def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
     # What a model has said may end in half a character, and its file was paid for; a record with one could not be written.
     # Nor may an intensity of 1e999, as a model has said it, cost the rest of its file: it is counted as unparsable.
     ours = model is Record
+    if (values := data.count(",") if isinstance(data, str) else data.count(b",")) > _MOST_VALUES:
+        # pydantic keeps a complaint of each.
+        msg = f"{where}: {values:,} values; at most {_MOST_VALUES:,} are read as one record"
+        raise SchemaError(msg)
     value = decode_json(
         data,
         where,

@@ -93,3 +93,11 @@ def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path: Path) -> None:
         file.truncate(MAX_LINE_BYTES * 4)
     with pytest.raises(SchemaError, match=r"p\.jsonl:1: a line of more than"):
         list(read_jsonl(tmp_path / "p.jsonl", Prediction))
+
+
+def test_a_record_has_no_million_values() -> None:
+    """Of each that is unknown or wrong there would be a complaint in memory."""
+    for text in ("{" + ",".join(f'"{n}":0' for n in range(200_002)) + "}", '{"objects": [' + "{}," * 200_001 + "{}]}"):
+        for kind in (Record, Prediction):
+            with pytest.raises(SchemaError, match=r"^f: 200,001 values; at most 200,000 are read as one record"):
+                kind.from_json(text.encode(), "f")

@@ -22,6 +22,7 @@ from emo_lightning.core.images import open_image, to_rgb
 from emo_lightning.core.parquet import parquet_table
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.core.weight_files import tensor_headers
+from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.shard_list import read_manifest
 from emo_lightning.data.tar_index import TarIndex
 from tests.data.test_tar_index import many
@@ -108,6 +109,12 @@ def _parquet(folder: Path) -> Target:
     return Target(through(folder / "a.parquet", parquet_table), [out.getvalue()], one_of=50)
 
 
+def _embeddings(folder: Path) -> Target:
+    EmbeddingTable(["a", "b"], ["awe", None], ["x", "x"], np.ones((2, 3), np.float32)).write(folder / "des.parquet")
+    path = folder / "des.parquet"
+    return Target(through(path, EmbeddingTable.read), [path.read_bytes()], one_of=50)
+
+
 def _file(name: str, read: object, content: object, folder: Path) -> Target:
     assert callable(read)
     return Target(through(folder / name, read), [as_json(content)])
@@ -126,4 +133,5 @@ FORMATS: dict[str, Make] = {
     "safetensors": _weights,
     "checkpoint": _checkpoint,
     "parquet": _parquet,
+    "embeddings": _embeddings,
 }
