@@ -274,7 +274,7 @@ MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "instantiate the backend tokenizer from one of: (1)"),
     "tokenizer_config a list": (rewrite("tokenizer_config.json", "[]"), "its processor cannot be read"),
     "processor a list": (rewrite("processor_config.json", "[]"), "its processor cannot be read"),
-    "config a list": (rewrite("config.json", "[]"), "config.json: found a list; expected an object"),
+    "config a list": (rewrite("config.json", "[]"), "config.json: found list; expected an object"),
     "another width": (changed_config(hidden_size=96), "its weights are not of the sizes that its config.json gives"),
     "width as text": (changed_config(hidden_size="x"), "Validation error for field 'hidden_size'"),
     "no heads": (changed_config(num_attention_heads=0), "config.json: gives no model: integer division or modulo by zero"),
@@ -312,12 +312,15 @@ def test_damaged_model_folders(damage: str, tiny_qwen: Path, tmp_path: Path) -> 
         (["predict", "{model}", "{tar}", "--out", "{tmp}/p.jsonl", "--accelerator", "tpu"], "torch_xla"),
         (
             ["des", "retrieval", "{des}", "--references", "{tar}", "--out", "{tmp}/d", "--k", "0"],
-            "retrieval: k=0 with 8 images",
+            "--k 0: expected at least 1",
         ),
-        (["des", "retrieval", "{des}", "--references", "{tar}", "--out", "{tmp}/d", "--k", "2", "--seed", "-1"], "seed is -1"),
+        (
+            ["des", "retrieval", "{des}", "--references", "{tar}", "--out", "{tmp}/d", "--k", "2", "--seed", "-1"],
+            "--seed -1: expected at least 0",
+        ),
         (
             ["des", "distance", "{des}", "--references", "{tar}", "--out", "{tmp}/d", "--max-images", "-1"],
-            "a sample of -1 images",
+            "--max-images -1: expected at least 3",
         ),
         (["des", "distance", "{words}", "--references", "{tar}", "--out", "{tmp}/d"], "expected lists of floats"),
     ],
@@ -391,7 +394,7 @@ def many_layers(folder: Path) -> None:
     ("change", "message"),
     [
         (lambda folder: (folder / "config.json").unlink(), r"config\.json: no such file"),
-        (rewrite("config.json", "[]"), r"config\.json: found a list; expected an object"),
+        (rewrite("config.json", "[]"), r"config\.json: found list; expected an object"),
         (lambda folder: (folder / "tokenizer_config.json").unlink(), r"tokenizer_config\.json: no such file"),
         (rewrite("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0"), "Git LFS pointer"),
         (without_a_weight, r"1 missing \(logit_scale\)"),

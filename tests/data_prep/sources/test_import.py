@@ -75,7 +75,7 @@ def test_images_without_a_label_are_imported(tmp_path: Path, capsys: pytest.Capt
     ("arguments", "message"),
     [
         (["emoset", "{tmp}"], "the list of images is missing; looked for train.json, val.json, test.json"),
-        (["emoset", "{tmp}", "--name", "mine"], "source 'emoset' keeps its name, found 'mine'"),
+        (["emoset", "{tmp}", "--name", "mine"], "--name is for a folder or urls"),
         (["emoset", "{tmp}", "--refusals", "{tmp}/none/x"], "cannot be written"),
         (["emoverse", "{tmp}/broken.json"], "broken.json:2: not JSON"),
     ],
