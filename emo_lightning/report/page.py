@@ -78,6 +78,10 @@ def write_page(out: Path, page: Page) -> None:
     write_json(path, found)
 
 
+_MOST_VALUES = 300_000
+"""Of a page, by its commas: nobody reads a table of so many cells."""
+
+
 def read_page(path: Path) -> Page:
     """Read and check a `page.json`.
 
@@ -88,6 +92,10 @@ def read_page(path: Path) -> Page:
 
 
 def _parse(path: Path, data: str | bytes) -> Page:
+    if (values := data.count(",") if isinstance(data, str) else data.count(b",")) > _MOST_VALUES:
+        # pydantic keeps a complaint of each.
+        msg = f"{path}: {values:,} values; at most {_MOST_VALUES:,} are read as one page"
+        raise SchemaError(msg)
     # What pydantic's own reader believes (depth, digits) is refused here; of numbers that are not finite it names the key.
     decode_json(data, path, SchemaError, on_constant=float)
     try:
