@@ -34,7 +34,7 @@ def parser() -> Parser:
     )
     parser.add_argument(
         "--alpha",
-        type=Real(0, 1, above=True),
+        type=Real(0, 1, above=True, below=True),
         default=0.1,
         help="share of conformal sets that may miss the true emotion (default: 0.1)",
     )

@@ -54,11 +54,12 @@ class Whole:
 
 @dataclass(frozen=True)
 class Real:
-    """A finite number of an option, from `least` (or above it, with `above`) to `most`."""
+    """A finite number of an option, from `least` (or above it, with `above`) to `most` (or below it, with `below`)."""
 
     least: float = -math.inf
     most: float = math.inf
     above: bool = False
+    below: bool = False
 
     def __call__(self, text: str) -> float:
         """Read it.
@@ -70,9 +71,10 @@ class Real:
             value = float(text) if text.isascii() and "_" not in text else math.nan
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or not self.least <= value <= self.most or (self.above and value == self.least):
+        ends = {self.least: self.above, self.most: self.below}
+        if not math.isfinite(value) or not self.least <= value <= self.most or ends.get(value):
             low = f"{'more than' if self.above else 'at least'} {self.least:g}" if math.isfinite(self.least) else ""
-            high = f"at most {self.most:g}" if math.isfinite(self.most) else ""
+            high = f"{'less than' if self.below else 'at most'} {self.most:g}" if math.isfinite(self.most) else ""
             msg = f"expected {', '.join(['a finite number', *filter(None, (low, high))])}"
             raise InputError(msg)
         return value

@@ -224,7 +224,7 @@ def test_broken_and_missing_scores_are_counted(
         ("no scores", "none of 300 references has both an emotion and predicted emotion_scores"),
         ("foreign", "unknown emotion 'joy'; allowed: amusement"),
         ("shared", "fit: the set '(fit)' shares 300 images with 'test': what is fitted on an image cannot be tested on it"),
-        ("alpha", "expected 0 < alpha < 1"),
+        ("alpha", "--alpha 1: expected a finite number, more than 0, less than 1"),
         ("empty", "holds no prediction"),
         ("one class", "all 300 validation images are of one emotion"),
     ],
@@ -241,7 +241,7 @@ def test_bad_input_is_one_clear_line(
         case "shared":
             words[-1] = str(files["test"])
         case "alpha":
-            words += ["--alpha", "1.5"]
+            words += ["--alpha", "1"]
         case "empty":
             files["predictions"].write_text("")
         case "one class":

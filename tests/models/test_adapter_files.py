@@ -29,6 +29,13 @@ def changed(adapter: Path, out: Path, **settings: object) -> Path:
     return out
 
 
+def rewrite(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """In the place of the file that they were read from, which they may still be mapped to."""
+    new = path.with_name("new")
+    save_file(weights, new)
+    new.replace(path)
+
+
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     backbone = load_frozen(BackboneConfig(str(folder), tuning="frozen"))
     return {name: p for name, p in backbone.model.named_parameters() if "lora_" in name}
@@ -48,7 +55,7 @@ def test_an_adapter_with_the_names_of_older_versions(adapter: Path, tmp_path: Pa
     by_today = {
         key.replace("model.language_model.", "model.").replace("model.model.visual.", "model.visual."): key for key in weights
     }
-    save_file({old_key: weights[key] for old_key, key in by_today.items()}, old / WEIGHTS)
+    rewrite({old_key: weights[key] for old_key, key in by_today.items()}, old / WEIGHTS)
     assert not any("language_model" in key for key in load_file(old / WEIGHTS))
     found = weights_of(old)
     assert len(found) == len(weights)
@@ -92,7 +99,7 @@ def test_a_config_that_claims_or_costs_too_much(
 
 def with_weights(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], object]:
     def spoil(path: Path) -> None:
-        save_file({name: change(weight) for name, weight in load_file(path).items()}, path)
+        rewrite({name: change(weight) for name, weight in load_file(path).items()}, path)
 
     return spoil
 
