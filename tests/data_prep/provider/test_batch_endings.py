@@ -287,6 +287,29 @@ def test_a_request_that_no_batch_executes_is_not_asked_for_ever(tmp_path: Path, 
     assert states(tmp_path) == {"unsent": 12}
 
 
+def test_what_an_earlier_run_lost_is_sent_again_and_what_this_run_loses_is_not(tmp_path: Path, config: Path, toys: list) -> None:
+    """A provider that loses every batch: each pass with `--resend-unknown` buys each request once, and ends."""
+    shown, server = BatchServer._shown, BatchServer()
+
+    def lost(self: BatchServer, name: str) -> dict[str, Any]:
+        return {**shown(self, name), "output_file_id": None, "request_counts": None, "status": "expired"}
+
+    with pytest.MonkeyPatch.context() as patch, batch_server(server) as url:
+        patch.setattr(BatchServer, "_shown", lost)
+        import_toys(tmp_path, toys[:4])
+        for made, resend in ((1, True), (1, False), (2, True), (3, True)):
+            report = run_pass(tmp_path, DemoConfig.load(config), url, batch=True, resend_unknown=resend)
+            assert (len(server.asked), report.pending) == (made, {"unknown": 4})
+            assert states(tmp_path) == {"unknown": 4 * made}
+        assert {tuple(sorted(keys)) for keys in server.asked} == {tuple(sorted(server.asked[0]))}
+        # Some come back at last: these are replies, the others stay what they are.
+        patch.setattr(BatchServer, "_shown", shown)
+        report = run_pass(tmp_path, DemoConfig.load(config), url, batch=True, resend_unknown=True)
+        assert (report.outcomes.total(), len(server.asked)) == (4, 4)
+        assert run_pass(tmp_path, DemoConfig.load(config), url, batch=True, resend_unknown=True).tally.requests == 0
+    assert states(tmp_path) == {"unknown": 12, "reply": 4}
+
+
 # -- ids, keys, and what is no answer ---------------------------------------------------------------------------------------------------
 
 
