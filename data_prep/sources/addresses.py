@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceError
-from data_prep.sources.index_files import Place, as_object, json_records, open_text, optional_text, table_rows, text
+from data_prep.sources.index_files import as_object, json_records, open_text, optional_text, table_rows, text
 from data_prep.sources.labels import SourceLabels, category
+from data_prep.sources.places import RowCount
 from data_prep.sources.tree import encodable, shown
 from emo_lightning.core.foreign import decode_json
 
@@ -90,12 +91,13 @@ def _rows(path: Path) -> Iterator[ListedUrl | Refusal]:
                 yield place.attempt(_listed, value, place.file, place.line)
         case _:
             with open_text(path) as file:
+                rows = RowCount(path)
                 for number, raw in enumerate(file, 1):
                     line = raw.strip()
                     if not encodable(line):
-                        yield Refusal(str(path), number, "not UTF-8")
+                        yield rows.place(str(path), number).refuse("not UTF-8")
                     elif line and not line.startswith("#"):
-                        yield Place(str(path), number).attempt(_listed, {"url": line}, str(path), number)
+                        yield rows.place(str(path), number).attempt(_listed, {"url": line}, str(path), number)
 
 
 def _listed(value: object, file: str, line: int | None) -> ListedUrl:

@@ -11,6 +11,7 @@ from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.index_files import Place, as_object, json_records, number, optional_text, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels, category
+from data_prep.sources.places import RowCount
 from data_prep.sources.tree import Tree, key_of, shown
 from emo_lightning.core.foreign import as_number
 from emo_lightning.core.parquet import parquet_rows
@@ -127,8 +128,9 @@ def _id(row: Mapping[str, object], key: str) -> str:
 
 
 def _parquet(file: Path, split: str | None) -> Iterator[Entry | Refusal]:
+    rows = RowCount(file)
     for number_of_row, row in enumerate(parquet_rows(file, SourceError, required=_PARQUET_REQUIRED)):
-        place = Place(f"{file}[{number_of_row}]", None)
+        place = rows.place(f"{file}[{number_of_row}]", None)
         yield place.attempt(_row, place, row, split)
 
 

@@ -49,7 +49,7 @@ def _read_addresses(index: Path, addresses: dict[str, str]) -> Iterator[Refusal]
             continue
         key, position, url = read
         if position == first.get(key) and url != addresses[key]:
-            yield Refusal(place.file, place.line, f"contradiction: another address with the same number for {key}")
+            yield place.refuse(f"contradiction: another address with the same number for {key}")
         elif position < first.get(key, float("inf")):
             first[key], addresses[key] = position, url
 

@@ -78,11 +78,11 @@ def _tokens(index: Path, folder: str) -> Iterator[Entry | Refusal]:
             continue
         file, mark, position = row["name"].rpartition("#")
         if not (mark and file and position.isdecimal() and len(position) < 4):
-            yield Refusal(place.file, place.line, f"bad line: {shown(row['name'])}, expected file#number<TAB>caption")
+            yield place.refuse(f"bad line: {shown(row['name'])}, expected file#number<TAB>caption")
             continue
         said = captions.setdefault(file, (place, {}))[1]
         if said.setdefault(int(position), row["caption"]) != row["caption"]:
-            yield Refusal(place.file, place.line, f"contradiction: another caption than before for {shown(row['name'])}")
+            yield place.refuse(f"contradiction: another caption than before for {shown(row['name'])}")
     for file, (place, numbered) in captions.items():
         row_of_image = {"filename": file, "captions": [caption for _, caption in sorted(numbered.items())]}
         yield place.attempt(_entry, place, folder, row_of_image)

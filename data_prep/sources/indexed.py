@@ -89,7 +89,7 @@ class IndexedSource(ABC):
                 yield Repeat(entry.place.file, entry.place.line, f"listed before: {entry.key}")
             else:
                 seen.add(entry.key)
-                yield entry.place.attempt(self._item, entry, tree)
+                yield entry.place.uncounted().attempt(self._item, entry, tree)
         if self.whole_folder:
             yield from tree.rest()
 
@@ -106,8 +106,13 @@ class IndexedSource(ABC):
                 continue
             image = entry.image if isinstance(entry.image, str) else None
             says = hash((repr(entry.labels), entry.split, entry.group, entry.boxes, entry.phrase, image))
-            if first.setdefault(entry.key, says) != says:
+            if entry.key not in first:
+                first[entry.key] = says
+            elif first[entry.key] == says:
+                entry.place.repeat(f"listed before: {entry.key}")
+            else:
                 against.setdefault(entry.key, str(entry.place))
+                contradiction(entry, against[entry.key])
         return against
 
     def _item(self, entry: Entry, tree: Tree) -> SourceItem:
@@ -136,9 +141,7 @@ def contradiction(entry: Entry, other: str) -> Refusal:
         other: the place of the first row that differs from an earlier one.
     """
     where = "an earlier row" if other == str(entry.place) else other
-    return Refusal(
-        entry.place.file, entry.place.line, f"contradiction: another label, box, split or file than {where} has for {entry.key}"
-    )
+    return entry.place.refuse(f"contradiction: another label, box, split or file than {where} has for {entry.key}")
 
 
 def _region(phrase: str, box: Box, image: CheckedImage) -> GroundedObject:

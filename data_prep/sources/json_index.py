@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.sources.base import Refusal, SourceError
-from data_prep.sources.places import Place, open_text, unreadable
+from data_prep.sources.places import Place, RowCount, open_text, unreadable
 from data_prep.sources.tree import encodable, shown
 from emo_lightning.core.foreign import decode_json, json_lines
 
@@ -164,27 +164,32 @@ def _lines(path: Path) -> Iterator[tuple[Place, str, object]]:
         file = open(path, "rb")  # noqa: SIM115 - closed below
     except OSError as error:
         raise unreadable(path, error) from None
+    rows = RowCount(path)
     with file:
         for number, (where, line) in enumerate(json_lines(file, path, SourceError, max_bytes=_MAX_VALUE)):
-            place = Place(f"{path}[{number}]", int(where.rpartition(":")[2]))
+            place = rows.place(f"{path}[{number}]", int(where.rpartition(":")[2]))
             try:
-                yield place, "", _decoded(line, place.file)
+                value = _decoded(line, place.file)
             except SourceError as error:
-                yield place, "", Refusal(place.file, place.line, str(error).removeprefix(f"{place.file}: "))
+                value = place.refuse(str(error).removeprefix(f"{place.file}: "))
+            yield place, "", value
 
 
 def _elements(reader: _JsonReader) -> Iterator[tuple[Place, str, object]]:
     opened = reader.take("[", "{")
     closing = "]" if opened == "[" else "}"
-    number = 0
+    number, rows = 0, RowCount(reader.path)
     if reader.peek() == closing:
         reader.take(closing)
         return
     while True:
         reader.peek()
-        place = Place(f"{reader.path}[{number}]", reader.line)
+        place = rows.place(f"{reader.path}[{number}]", reader.line)
         key = _key(reader) if opened == "{" else ""
-        yield place, key, reader.value(place.file)
+        value = reader.value(place.file)
+        if isinstance(value, Refusal):
+            rows.bad(value)
+        yield place, key, value
         number += 1
         if reader.take(",", closing) == closing:
             return

@@ -1,16 +1,68 @@
-"""Where the rows of an index stand, and how its file is opened."""
+"""Where the rows of an index stand, how many of them are bad, and how its file is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
 
-from data_prep.sources.base import Refusal, RefusedError, SourceError
+from data_prep.sources.base import Refusal, RefusedError, Repeat, SourceError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R", bound=Refusal)
+
+
+MOST_BAD_AT_FIRST = 10_000
+"""Rows of one index that may be bad while they are more than half of what was read."""
+MOST_BAD = 100_000
+"""Rows of one index that may be bad at all."""
+MOST_WITHOUT_USE = 120_000
+"""Rows of one index that say nothing new, or whose file is not there, while they are more than half: above a published data set of which few
+images were downloaded."""
+
+
+class RowCount:
+    """Rows of one index file, read and bad: an index that is mostly none is refused as a whole, before its millions of rows cost minutes.
+
+    Args:
+        index: the file.
+    """
+
+    def __init__(self, index: Path) -> None:
+        self.index = index
+        self._read = self._bad = self._without_use = 0
+        self._first: dict[str, Refusal] = {}
+
+    def place(self, file: str, line: int | None) -> Place:
+        """The place of the next row."""
+        self._read += 1
+        return Place(file, line, self)
+
+    def bad(self, refusal: Refusal) -> None:
+        """Count a row that cannot be used.
+
+        Raises:
+            SourceError: they are too many; names the index, how many, and the first of them.
+        """
+        without_use = isinstance(refusal, Repeat) or refusal.reason.startswith("no such file")
+        first = self._first.setdefault("without use" if without_use else "bad", refusal)
+        if without_use:
+            self._without_use += 1
+            many = self._without_use
+            over = many > MOST_WITHOUT_USE and 2 * many > self._read
+        else:
+            self._bad += 1
+            many = self._bad
+            over = many > MOST_BAD or (many > MOST_BAD_AT_FIRST and 2 * many > self._read)
+        if over:
+            place = f"{first.file}:{first.line}" if first.line else first.file
+            msg = (
+                f"{self.index}: not read further: {many:,} of its first {self._read:,} rows cannot be used; "
+                f"the first of them, {place}: {first.reason}"
+            )
+            raise SourceError(msg)
 
 
 @dataclass(frozen=True)
@@ -20,9 +72,32 @@ class Place:
     file: str
     """Path, with the element's number (from 0) in brackets for JSON and Parquet, where a line may hold everything."""
     line: int | None
+    rows: RowCount | None = field(default=None, compare=False, repr=False)
+    """Those of the index, where it is one row of many."""
 
     def __str__(self) -> str:
         return self.file if self.line is None else f"{self.file}:{self.line}"
+
+    def refuse(self, reason: str) -> Refusal:
+        """The refusal at this place.
+
+        Raises:
+            SourceError: the index has too many of them.
+        """
+        return self._counted(Refusal(self.file, self.line, reason))
+
+    def repeat(self, reason: str) -> Repeat:
+        """What the row is that says again what an earlier one said; errors as `refuse`."""
+        return self._counted(Repeat(self.file, self.line, reason))
+
+    def _counted(self, refusal: R) -> R:
+        if self.rows is not None:
+            self.rows.bad(refusal)
+        return refusal
+
+    def uncounted(self) -> Place:
+        """The same place for what is no matter of the index: the images that it names."""
+        return Place(self.file, self.line)
 
     def attempt(self, make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Refusal:
         """What `make` makes of the row, or the refusal at this place (or the one that the row already is)."""
@@ -32,7 +107,7 @@ class Place:
         try:
             return make(*args, **kwargs)
         except RefusedError as error:
-            return Refusal(self.file, self.line, str(error))
+            return self.refuse(str(error))
 
 
 def open_text(path: Path) -> IO[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from data_prep.sources.base import Refusal, SourceError
-from data_prep.sources.places import Place, open_text
+from data_prep.sources.places import Place, RowCount, open_text
 from data_prep.sources.tree import encodable
 from emo_lightning.core.text import printable
 
@@ -28,6 +28,7 @@ class _Lines:
         self._file = file
         self._waiting: list[str] = []
         self._number = 0
+        self._rows = RowCount(path)
 
     def _next(self) -> str:
         self._number += 1
@@ -42,7 +43,7 @@ class _Lines:
     def row(self, delimiter: str, *, quotes: bool) -> tuple[Place, list[str] | Refusal] | None:
         """The next row that is not blank; None at the end."""
         while first := self._next():
-            place = Place(str(self.path), self._number)
+            place = self._rows.place(str(self.path), self._number)
             cells = self._cells(first, place, delimiter, quotes)
             if isinstance(cells, Refusal) or any(cells):
                 return place, cells
@@ -57,7 +58,7 @@ class _Lines:
                 self.text = "".join([first, *more])
                 try:
                     cells = split_row(self.text, delimiter, quotes=quotes)
-                    return cells if encodable(self.text) else Refusal(place.file, place.line, "not UTF-8")
+                    return cells if encodable(self.text) else place.refuse("not UTF-8")
                 except csv.Error as error:
                     reason = str(error)
             # What begins with a quote that never ends is one row: those behind it are read again, each on its own.
@@ -66,7 +67,7 @@ class _Lines:
                 self._waiting += reversed(more)
                 assert place.line is not None
                 self._number = place.line
-                return Refusal(place.file, place.line, f"not a row of a table: {reason}")
+                return place.refuse(f"not a row of a table: {reason}")
             more.append(line)
             size += len(line)
             odd = (odd + line.count('"')) % 2
@@ -114,7 +115,7 @@ def table_rows(
             elif isinstance(row, Refusal):
                 yield place, row
             elif len(row) != len(columns):
-                yield place, Refusal(place.file, place.line, f"wrong number of fields: {len(row)}, expected {len(columns)}")
+                yield place, place.refuse(f"wrong number of fields: {len(row)}, expected {len(columns)}")
             else:
                 yield place, dict(zip(columns, row, strict=True))
     if columns is None:

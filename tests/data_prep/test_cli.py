@@ -90,7 +90,7 @@ def test_own_photographs_from_import_to_tars(
         (["import", "world", "{tmp}/splits.yaml", "--into", "{tmp}/s"], "world has no split 'tset'; allowed: pretrain, train"),
         (
             ["annotate", "{tmp}/s", "--config", "{tmp}/tokens.yaml"],
-            "a limit of tokens, or n, is no whole number: cannot convert",
+            "key 'critic.parameters': cannot be sent as JSON",
         ),
         (["world", "{tmp}/out", "--split", "tset", "--count", "3"], "tset"),
     ],

@@ -142,6 +142,21 @@ _YAML = {
     "length": lambda: b"a: 1\n" * 2 * MB,
 }
 
+_VOTES = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
+_HEADS = {
+    "artemis": (b"art_style,painting,emotion,utterance\n", b"a,b,c,d\n"),
+    "emotion6": (
+        "\t".join(["image_filename", "valence", "arousal", *(f"prob. {e}" for e in _VOTES)]).encode() + b"\n",
+        b"a" + b"\t1" * 9 + b"\n",
+    ),
+    "flickr30k, CSV": (b"raw,split,filename\n", b"[],a,b\n"),
+    "flickr30k, token": (b"a.jpg#0\ta\n", b"a\tb\n"),
+    "findingemo": (b"image_path,valence,arousal,emotion\n", b"a,b,c,d\n"),
+    "fi": (b"awe,http://a/b,1,4\n", b"awe,http://a/b,1,4\n"),
+    "URLs, CSV": (b"url,licence\n", b"a,b\n"),
+}
+"""Headers of tables, and a row that has their columns."""
+
 
 def bombs() -> Iterator[Bomb]:
     """All of them; none is made before it is asked for."""
@@ -155,6 +170,9 @@ def bombs() -> Iterator[Bomb]:
         "batch lines",
         "emoset",
         "emoverse, JSON",
+        "emoart",
+        "findingemo, URLs",
+        "URLs, lines",
     )
     of_json += (
         "page.json",
@@ -181,6 +199,13 @@ def bombs() -> Iterator[Bomb]:
     for reader in ("settings, YAML", "experiment", "sweep", "prices", "pass config", "study config", "config.yaml"):
         for what, make in _YAML.items():
             yield reader, what, make
+    yield "emoset", "one good row again", lambda: _repeated('["awe","a.jpg","a.json"],', end='["awe","a.jpg","a.json"]]')
+    yield "emoset", "good and bad rows", lambda: _repeated('["awe","a.jpg","a.json"],0,', end='["awe","a.jpg","a.json"]]')
+    yield (
+        "emoverse, JSON",
+        "no such image",
+        lambda: b"[" + b",".join(b'{"id":%d,"image_path":"a","emotion":"awe"}' % n for n in range(200_000)) + b"]",
+    )
     yield from _of_pictures()
     yield from _of_tars()
     yield from _of_tables()
@@ -249,6 +274,9 @@ def _of_tables() -> Iterator[Bomb]:
         yield reader, "quotes", lambda: b'a,"\n' * (_FULL // 4)
         yield reader, "a quote without end", lambda: (b'"' + b'""\n' * 1200) * (_FULL // 3601)
         yield reader, "commas", lambda: b"," * _FULL
+    for reader, (head, row) in _HEADS.items():
+        for what, line in {"short rows": b"a\n", "rows": row, "open quotes": b'"\n'}.items():
+            yield reader, f"{what} below a header", lambda head=head, line=line: head + line * (_FULL // len(line))  # type: ignore[misc]
     yield "URLs, text", "addresses", lambda: b"".join(b"http://a.b/%x\n" % n for n in range(500_000))
     yield "metrics.csv", "steps", _csv
     yield (

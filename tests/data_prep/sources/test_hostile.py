@@ -15,12 +15,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from data_prep.sources import Refusal, SourceError, open_source
+from data_prep.sources import Refusal, SourceError, open_source, places
 from data_prep.sources.addresses import read_list
 from data_prep.sources.archives import Archive, BrokenArchiveError
 from data_prep.sources.index_files import json_records, table_rows
+from data_prep.sources.labels import EKMAN
 from emo_lightning.core.parquet import parquet_rows
 from tests.data_prep.conftest import picture
+from tests.data_prep.sources.trees import write
 
 MIB = 2**20
 REQUIRED = ("image", "emotion_category")
@@ -166,3 +168,70 @@ def test_a_json_index_of_brackets_and_a_table_of_one_line_are_refused_in_bounded
     path.write_text("url" + "," * 2 * MIB)
     with pytest.raises(SourceError, match="a line of more than"):
         list(table_rows(path, ("url",)))
+
+
+EMOTION6 = "\t".join(["image_filename", "valence", "arousal", *(f"prob. {word}" for word in (*EKMAN, "neutral"))]) + "\n"
+ROWS_OF = {
+    "emoset": ("train.json", "[", "0,", "0]"),
+    "emoart": ("Annotation.json", "[", "[],", "0]"),
+    "emoverse": ("train.json", "[", "{},", "0]"),
+    "emoverse, lines": ("train.jsonl", "", "0\n", ""),
+    "findingemo": ("data/annotations_single.ann", "image_path,valence,arousal,emotion\n", "a,b,c,d\n", ""),
+    "findingemo, short": ("data/annotations_single.ann", "image_path,valence,arousal,emotion\n", "a\n", ""),
+    "artemis": ("artemis_dataset_release_v0.csv", "art_style,painting,emotion,utterance\n", "a,b,c,d\n", ""),
+    "emotion6": ("ground_truth.txt", EMOTION6, "a" + "\t1" * 9 + "\n", ""),
+    "flickr30k": ("results_20130124.token", "", "a\tb\n", ""),
+    "fi": ("a.csv", "", "hope,http://a/b,1,4\n", ""),
+    "urls, CSV": ("list.csv", "url\n", "ftp://a\n", ""),
+    "urls, text": ("list.txt", "", "ftp://a\n", ""),
+}
+
+
+@pytest.mark.parametrize("name", ROWS_OF)
+def test_an_index_of_bad_rows_is_refused_before_its_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 50)
+    file, head, row, end = ROWS_OF[name]
+    write(tmp_path, {"images/a.jpg": 1, "wikiart/A/a.jpg": 2, file: head + row * 5000 + end})
+    source = name.partition(",")[0]
+    with pytest.raises(SourceError) as caught:
+        list(read_list(tmp_path / file) if source == "urls" else open_source(source).read(tmp_path))
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / file}: not read further: 51 of its first ")
+    assert "rows cannot be used; the first of them, " in said
+
+
+def test_a_parquet_index_of_bad_rows_is_refused_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 50)
+    table = pyarrow.table({"image": [b"x"] * 500, "emotion_category": ["hope"] * 500})
+    pyarrow.parquet.write_table(table, tmp_path / "train-0.parquet")
+    with pytest.raises(SourceError, match=r"train-0.parquet: not read further: 51 of its first 51 rows .*\[0\]: .*hope"):
+        list(open_source("emoverse").read(tmp_path))
+
+
+def test_good_rows_with_bad_ones_are_read_and_each_bad_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 3)
+    rows = [["awe", f"{n}.jpg", "a.json"] for n in range(20)]
+    # Fewer than half of what was read, at any moment.
+    mixed = [row for n, good in enumerate(rows) for row in ((good, 0) if n % 2 else (good,))]
+    write(tmp_path, {"a.json": {"emotion": "awe"}, "train.json": mixed, **{f"{n}.jpg": n for n in range(20)}})
+    found = list(open_source("emoset").read(tmp_path))
+    bad = [item for item in found if isinstance(item, Refusal) and "bad row" in item.reason]
+    assert [item.file.rpartition("[")[2] for item in bad] == [f"{n}]" for n in range(2, 30, 3)]
+    assert len([item for item in found if not isinstance(item, Refusal)]) == 20
+    monkeypatch.setattr(places, "MOST_BAD", 8)
+    with pytest.raises(SourceError, match="9 of its first 27 rows cannot be used"):
+        list(open_source("emoset").read(tmp_path))
+
+
+def test_one_row_again_and_again_and_files_that_are_not_there_end_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their bound is higher: few images of a data set may have been downloaded."""
+    monkeypatch.setattr(places, "MOST_BAD_AT_FIRST", 3)
+    rows = [["awe", f"{n}.jpg", f"{n}.json"] for n in range(100)]
+    write(tmp_path, {"0.json": {"emotion": "awe"}, "0.jpg": 0, "train.json": rows})
+    assert len([item for item in open_source("emoset").read(tmp_path) if not isinstance(item, Refusal)]) == 1
+    monkeypatch.setattr(places, "MOST_WITHOUT_USE", 20)
+    with pytest.raises(SourceError, match=r"21 of its first 22 rows .*train.json\[1\]:1: no such file"):
+        list(open_source("emoset").read(tmp_path))
+    (tmp_path / "train.json").write_text(json.dumps(rows[:1] * 100))
+    with pytest.raises(SourceError, match=r"21 of its first 22 rows .*listed before: 0\.jpg"):
+        list(open_source("emoset").read(tmp_path))
