@@ -33,7 +33,8 @@ def test_help_imports_nothing_heavy() -> None:
     heavy = ("torch", "pydantic", "openai", "PIL", "numpy")
     code = f"import sys, data_prep.cli as c; c.main(['--help']); print([m for m in {heavy} if m in sys.modules])"
     assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "[]"
+        subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout.splitlines()[-1]
+        == "[]"
     )
 
 
