@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import httpx2
     import openai
 
-_FILE = BodyLimit(256 * 2**20, ratio=10.0)
-"""Of a file with results."""
+_FILE = BodyLimit(2**40, ratio=10.0)
+"""Of a file with results, which goes to the disk; who writes it there has a limit of his own."""
 _ANSWER = BodyLimit(MOST_BYTES)
 _FILE_SECONDS = 3600.0
 """For a whole file."""
@@ -58,14 +58,16 @@ def batch_client(base_url: str, api_key: str, timeout: float) -> openai.AsyncOpe
     return openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout, http_client=client)
 
 
-def unanswered(error: openai.APIConnectionError, key: str) -> TransportError:
+def unanswered(error: openai.APIConnectionError | httpx2.HTTPError, key: str) -> TransportError:
     """The client's error as ours.
 
     Args:
-        error: of a client of `batch_client`.
+        error: of a client of `batch_client`, or of a body that it gives by parts.
         key: of the account, which is blotted out.
     """
-    sent = bool(error.request.extensions.get(_WATCH, [True]))
+    import httpx2
+
+    sent = isinstance(error, httpx2.HTTPError) or bool(error.request.extensions.get(_WATCH, [True]))
     found = causes(error)
     large = next((cause for cause in found if isinstance(cause, BodyError)), None)
     problem = f"the answer cannot be read: {large}" if large else without_key(root_cause(error).encode(), key).decode()
@@ -97,7 +99,8 @@ def _bound(response: httpx2.Response, timeout: float) -> None:
     if request.method != "GET":
         # Without an address there is nothing that could be followed: a body goes where it was meant to go, or nowhere.
         response.headers.pop("location", None)
-    is_file = request.url.path.endswith("/content")
+    # An error's body is in memory, whatever was asked for.
+    is_file = request.url.path.endswith("/content") and response.status_code == 200
     reader = BodyReader(response.headers.pop("content-encoding", None), _FILE if is_file else _ANSWER)
     end = time.monotonic() + (_FILE_SECONDS if is_file else timeout)
     inner = response.stream

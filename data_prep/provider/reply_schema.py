@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -58,7 +59,7 @@ class InvalidReplyError(ValueError):
 
 
 def parse_reply(model: type[_T], text: str | None) -> _T:
-    """The reply as a typed value: the JSON of the whole text, or else the last in it that has the keys of the schema.
+    """The reply as a typed value: the JSON of the whole text, or the last in it that has the keys of the schema, or all that have some.
 
     Raises:
         InvalidReplyError: no such JSON, or not by the schema.
@@ -66,17 +67,22 @@ def parse_reply(model: type[_T], text: str | None) -> _T:
     try:
         return parse_strictly(model, text)
     except InvalidReplyError as error:
-        try:
-            # Thinking before it, words around it, keys in another case: what it says is the same.
-            fields = asked_values(json_values(text or ""), model.model_fields)
-            return _validated(model, json.dumps(fields))
-        except (UnreadableReplyError, InvalidReplyError, RecursionError):
-            # The message is part of the next question's cache key, so it is what it always was.
-            raise error from None
+        # Thinking before it, words around it, keys in another case: what it says is the same. In parts only where the last alone is
+        # no reply: one that was read stays what it was.
+        for in_parts in (False, True):
+            with suppress(UnreadableReplyError, InvalidReplyError, RecursionError):
+                fields = asked_values(json_values(text or ""), model.model_fields, in_parts=in_parts)
+                return _validated(model, json.dumps(fields))
+        # The message is part of the next question's cache key, so it is what it always was.
+        raise error from None
 
 
 def parse_strictly(model: type[_T], text: str | None) -> _T:
     """The reply where the whole text is its JSON, perhaps in a fence.
+
+    Of a key that stands twice the last value counts here, as it always has, while the reading that `parse_reply` falls back to refuses two
+    values. That stays so: a reply that was taken is part of later questions (of the critic, of revisions), so refusing it now would change
+    their cache keys, and stores would buy again what they have paid for.
 
     Raises:
         InvalidReplyError: see `parse_reply`.

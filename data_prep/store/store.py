@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -197,10 +198,13 @@ class Store:
         report.labelled += labelled
         report.unlabelled += not labelled
         sha256 = hashlib.sha256(item.image).hexdigest()
-        if item.key in seen:
-            report.known += seen[item.key] == sha256
-            report.changed += seen[item.key] != sha256
-            if seen[item.key] == sha256:
+        # A folder copied from a Mac spells é in two characters; the same bytes under the other spelling are no new image.
+        spellings = (unicodedata.normalize(form, item.key) for form in ("NFC", "NFD"))
+        key = next((one for one in spellings if item.key not in seen and seen.get(one) == sha256), item.key)
+        if key in seen:
+            report.known += seen[key] == sha256
+            report.changed += seen[key] != sha256
+            if seen[key] == sha256:
                 # Mends a store that lost the file.
                 self.add_image(item.image, item.extension)
             return

@@ -160,15 +160,19 @@ def _twice(key: str, ambiguous_keys: AmbiguousKeys) -> _Ambiguous:
     return AMBIGUOUS
 
 
-def asked_values(values: Iterable[object], keys: Iterable[str], ambiguous_keys: AmbiguousKeys = "refuse") -> dict[str, object]:
-    """The values of the keys that were asked for: those of the last object that has any of them.
+def asked_values(
+    values: Iterable[object], keys: Iterable[str], ambiguous_keys: AmbiguousKeys = "refuse", *, in_parts: bool = True
+) -> dict[str, object]:
+    """The values of the keys that were asked for: of all objects that have any where no two share a key, else of the last.
 
-    Keys may be in another case or spelling (`Intensity Level`, `intensityLevel`), and one level down.
+    Keys may be in another case or spelling (`Intensity Level`, `intensityLevel`), and one level down. Of a draft and an answer, which
+    share a key, the answer has the word; what was said in parts is read from all of them.
 
     Args:
         values: of `json_values`.
         keys: that were asked for.
         ambiguous_keys: see `AmbiguousKeys`.
+        in_parts: whether objects that share no key are read together; without, it is the last alone.
 
     Returns:
         By the keys as asked; those that are not there are left out, and so is everything else.
@@ -178,9 +182,15 @@ def asked_values(values: Iterable[object], keys: Iterable[str], ambiguous_keys: 
     """
     names = {_plain(key): key for key in keys}
     everything = list(values)
-    for value in reversed(everything):
-        if fields := _fields(value, names, ambiguous_keys, deeper=True):
-            return fields
+    for at in reversed(range(len(everything))):
+        if fields := _fields(everything[at], names, ambiguous_keys, deeper=True):
+            if not in_parts:
+                return fields
+            try:
+                parts = [_fields(value, names, ambiguous_keys, deeper=True) for value in everything[:at]]
+            except UnreadableReplyError:  # an earlier one has two meanings: the last has one
+                return fields
+            return _joined([*parts, fields]) or fields
     last = everything[-1]
     if not any(isinstance(value, dict) for value in everything):
         raise UnreadableReplyError(reason="no object", message=f"JSON {type(last).__name__}, not an object")
@@ -193,6 +203,8 @@ def asked_values(values: Iterable[object], keys: Iterable[str], ambiguous_keys: 
 def _fields(value: object, names: Mapping[str, str], ambiguous_keys: AmbiguousKeys, *, deeper: bool) -> dict[str, object]:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
+    if isinstance(value, list):
+        return _joined([_fields(one, names, ambiguous_keys, deeper=False) for one in value if isinstance(one, dict)]) or {}
     if not isinstance(value, dict):
         return {}
     found: dict[str, object] = {}
@@ -205,9 +217,20 @@ def _fields(value: object, names: Mapping[str, str], ambiguous_keys: AmbiguousKe
     if found or not deeper:
         return found
     inside = [fields for inner in value.values() if (fields := _fields(inner, names, ambiguous_keys, deeper=False))]
-    if len(inside) > 1:
+    joined = _joined(inside)
+    if joined is None:
         raise UnreadableReplyError(reason="ambiguous", message=f"{len(inside)} objects with keys that were asked for")
-    return inside[0] if inside else {}
+    return joined
+
+
+def _joined(parts: Iterable[Mapping[str, object]]) -> dict[str, object] | None:
+    """The values of all; None where two have a key in common."""
+    found: dict[str, object] = {}
+    for part in parts:
+        if not found.keys().isdisjoint(part):
+            return None
+        found.update(part)
+    return found
 
 
 def _plain(key: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
+from emo_lightning.core.boxes import inside
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Box, PredictedObject, Prediction, Record
 from emo_lightning.core.replies import AMBIGUOUS, UNREADABLE, Reason, UnreadableReplyError, asked_values, json_values
@@ -113,7 +114,8 @@ def answer(keys: tuple[str, ...], record: Record, codec: BoxCodec, resized: Size
 def parse_answer(text: str, *, id: str, original: Size, resized: Size, codec: BoxCodec) -> Prediction:
     """What a model answered, as a prediction; whatever cannot be read stays None.
 
-    Accepts the last JSON object with keys that were asked for, wherever it stands (`core.replies`), boxes flat or nested, and the list of
+    Accepts the last JSON object with keys that were asked for, or several that share none, wherever they stand (`core.replies`), boxes flat or
+    nested, also where they leave the image, and the list of
     `{"bbox_2d": …, "label": …}` that Qwen's models write. Values are taken as they are.
 
     Args:
@@ -145,10 +147,12 @@ def parse_answer(text: str, *, id: str, original: Size, resized: Size, codec: Bo
     objects = []
     for box, label in _boxes(found.get("bbox_2d"), problems):
         decoded = codec.decode(box, original, resized)
-        if decoded[0] < decoded[2] and decoded[1] < decoded[3]:
+        if inside(decoded, original) is not None:
+            # As it was said, also where it leaves the image: the field scores boxes uncut.
             objects.append(PredictedObject(phrase=label or phrases.get("subject"), bbox=decoded))
         else:
-            problems.append(f"box {box} is empty or turned")
+            outside = decoded[0] < decoded[2] and decoded[1] < decoded[3]
+            problems.append(f"box {box} is {'outside of the image' if outside else 'empty or turned'}")
     width, height = original
     provenance: dict[str, object] = {"reply": text, "problems": problems} if problems else {"reply": text}
     if reason:

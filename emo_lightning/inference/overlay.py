@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.boxes import inside
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.files import replacing
 from emo_lightning.core.records import EMOTIONS
@@ -34,15 +35,19 @@ def save_overlay(image: Image, explanation: Explanation, path: Path) -> None:
     said, scores = explanation.prediction, explanation.distribution
     figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    left.imshow(as_seen(image))
+    seen = as_seen(image)
+    left.imshow(seen)
     left.set_axis_off()
     for region in said.objects:
+        # A label far outside would shrink the picture to nothing.
+        if (shown := inside(region.bbox, seen.size)) is None:
+            continue
         x1, y1, x2, y2 = region.bbox
         for colour, width in ((_BESIDE_BOX, 4), (_BOX, 2)):
             left.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width))
         left.text(
-            x1,
-            y1,
+            shown[0],
+            shown[1],
             f" {region.phrase or ''} ",
             color=_BESIDE_BOX,
             backgroundcolor=_BOX,

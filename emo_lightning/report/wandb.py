@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.boxes import inside
 from emo_lightning.core.images import open_image
 from emo_lightning.report.build import Report
 from emo_lightning.report.csv import flat_rows
@@ -99,8 +100,9 @@ def _image(item: Picture) -> wandb.Image:
                 "class_id": number,
                 "box_caption": f"{name}: {answer['subject'] or '–'}",
             }
-            for x1, y1, x2, y2 in (answer["boxes"] if answer else [])
-            if answer
+            for box in (answer["boxes"] if answer else [])
+            if answer and (shown := inside(box, (width, height)))
+            for x1, y1, x2, y2 in [shown]
         ]
         if data:
             boxes[name] = {"box_data": data, "class_labels": labels}

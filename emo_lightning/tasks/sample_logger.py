@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
+from emo_lightning.core.boxes import inside
 from emo_lightning.core.records import GroundedObject, PredictedObject
 from emo_lightning.data.chat import objective, parse_answer
 from emo_lightning.data.collate import Collator, Question
@@ -78,7 +79,7 @@ class SampleLogger(Callback):
         return (
             _same_size([q.image for q in questions]),
             captions,
-            [_boxes(said, truth) for said, truth in zip(found, true, strict=True)],
+            [_boxes(said, truth, q.image.size) for said, truth, q in zip(found, true, questions, strict=True)],
         )
 
 
@@ -91,19 +92,25 @@ def _same_size(images: Sequence[Image.Image]) -> list[Image.Image]:
     return padded
 
 
-def _boxes(predicted: Sequence[PredictedObject], annotated: Sequence[GroundedObject]) -> dict[str, BoxGroup]:
-    """W&B's box format, in pixels of the image: what was predicted and what is annotated, each where there is any."""
+def _boxes(
+    predicted: Sequence[PredictedObject], annotated: Sequence[GroundedObject], size: tuple[int, int]
+) -> dict[str, BoxGroup]:
+    """W&B's box format, in pixels of the image: what was predicted and what is annotated, each where there is any.
+
+    Cut at the edges of the image of that (width, height): beside it is padding, or the page.
+    """
     labels = {0: "predicted", 1: "annotated"}
 
     def group(items: Sequence[PredictedObject | GroundedObject], label: int) -> BoxGroup:
         rows: list[dict[str, object]] = [
             {
-                "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, o.bbox), strict=True)),
+                "position": dict(zip(("minX", "minY", "maxX", "maxY"), map(float, box), strict=True)),
                 "class_id": label,
                 "box_caption": str(o.phrase or ""),
                 "domain": "pixel",
             }
             for o in items
+            if (box := inside(o.bbox, size))
         ]
         return {"box_data": rows, "class_labels": labels}
 

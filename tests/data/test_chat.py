@@ -95,8 +95,8 @@ def test_no_reply_breaks_the_parser(reply: str) -> None:
     assert said.provenance["reply"] == reply
     for item in said.objects:
         x1, y1, x2, y2 = item.bbox
-        assert 0 <= x1 < x2 <= 200
-        assert 0 <= y1 < y2 <= 100
+        assert max(x1, 0) < min(x2, 200)
+        assert max(y1, 0) < min(y2, 100)
 
 
 BOX = [[10.0, 5.0, 60.0, 45.0]]
@@ -254,7 +254,9 @@ def test_a_key_with_two_values_costs_that_key_alone(reply: str, problems: list[s
         ('{"bbox_2d": [[1, 2, true, 4]]}', "not four numbers"),
         ('{"bbox_2d": "here"}', "not four numbers"),
         ('{"bbox_2d": [[30, 2, 5, 22]]}', "empty or turned"),
-        ('{"bbox_2d": [[500, 2, 600, 22]]}', "empty or turned"),
+        ('{"bbox_2d": [[500, 2, 600, 22]]}', "outside of the image"),
+        ('{"bbox_2d": [[5, -9, 60, 0]]}', "outside of the image"),
+        ('{"bbox_2d": [[500, 2, 500, 22]]}', "empty or turned"),
     ],
 )
 def test_unreadable_parts_are_none_and_named(reply: str, problem: str) -> None:
@@ -280,6 +282,41 @@ def test_half_a_surrogate_pair_can_be_written() -> None:
 
 def test_missing_keys_are_no_problem() -> None:
     assert parsed("{}").provenance == {"reply": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "spoken"), [(AbsolutePixels(), [-10, 2.5, 130, 60]), (Relative1000(), [-100, 50, 1300, 1200])]
+)
+def test_a_box_that_leaves_the_image_stays_as_it_was_said(codec: BoxCodec, spoken: list[float]) -> None:
+    reply = json.dumps({"bbox_2d": [spoken]})
+    said = parse_answer(reply, id="r", original=(200, 100), resized=(100, 50), codec=codec)
+    assert [o.bbox for o in said.objects] == [(-20, 5, 260, 120)]
+    assert said.provenance == {"reply": reply}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"emotion": "awe"}\n{"intensity": 7}',
+        '```json\n{"emotion": "awe"}\n```\nand\n```json\n{"Intensity": 7, "x": 1}\n```',
+        '{"note": 1} {"answer": {"intensity": 7}} {"emotion": "awe"} {"note": 2}',
+        '[{"emotion": "awe"}, {"intensity": 7}]',
+        '{"first": {"emotion": "awe"}, "second": {"intensity": 7}}',
+        '{"emotion": "fear", "Emotion": "sadness"} {"intensity": 7, "emotion": "awe"}',
+        f'{DRAFT} {{"intensity": 2}} {AWE}',
+    ],
+)
+def test_an_answer_in_parts_is_read_where_no_two_share_a_key(reply: str) -> None:
+    said = parsed(reply)
+    assert (said.emotion, said.intensity) == ("awe", 7)
+    assert said.provenance == {"reply": reply}
+
+
+def test_of_a_draft_and_an_answer_the_answer_alone_is_read() -> None:
+    said = parsed(f'{DRAFT} {{"emotion": "awe"}}')
+    assert (said.emotion, said.intensity) == ("awe", None), "the 1 was said of another emotion"
+    two = parsed('[{"emotion": "awe"}, {"emotion": "fear"}]')
+    assert (two.emotion, two.provenance["unreadable"]) == (None, "no object")
 
 
 def test_fractional_intensity_is_kept() -> None:

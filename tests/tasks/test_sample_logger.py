@@ -54,13 +54,15 @@ def test_an_offline_run_holds_images_captions_and_boxes(
 
 def test_predicted_and_annotated_boxes_are_told_apart() -> None:
     said = PredictedObject(phrase="a dog", bbox=(1, 2, 30, 40))
-    boxes = _boxes([said], [])
+    boxes = _boxes([said], [], (50, 50))
     assert list(boxes) == ["predicted"]
     (row,) = boxes["predicted"]["box_data"]
     assert row["position"] == {"minX": 1, "minY": 2, "maxX": 30, "maxY": 40}
     assert isinstance(row["class_id"], int)
     assert boxes["predicted"]["class_labels"][row["class_id"]] == "predicted"
-    assert _boxes([], []) == {}
+    assert _boxes([], [], (50, 50)) == {}
+    (cut,) = _boxes([said], [], (20, 60))["predicted"]["box_data"]
+    assert cut["position"] == {"minX": 1, "minY": 2, "maxX": 20, "maxY": 40}
     true = GroundedObject(phrase="dog", bbox=(2, 3, 31, 41), score=1.0)
-    both = _boxes([said], [true])
+    both = _boxes([said], [true], (50, 50))
     assert {name: group["box_data"][0]["class_id"] for name, group in both.items()} == {"predicted": 0, "annotated": 1}

@@ -33,7 +33,7 @@ class BoxCodec(Protocol):
         ...
 
     def decode(self, box: Sequence[float], original_size: Size, resized_size: Size) -> Box:
-        """The model's numbers to original-image pixels, clamped to the image; order is not mended.
+        """The model's numbers to original-image pixels, as they are: a box may leave the image, or be turned.
 
         Raises:
             ValueError: not four finite numbers.
@@ -98,11 +98,8 @@ def _encode_side(low: float, high: float, original: int, frame: int) -> tuple[in
 
 def _decode(box: Sequence[float], original: Size, frame: Size) -> Box:
     x1, y1, x2, y2 = _four_numbers(box)
-
-    def back(value: float, axis: int) -> float:
-        return min(max(value * original[axis] / frame[axis], 0.0), float(original[axis]))
-
-    return back(x1, 0), back(y1, 1), back(x2, 0), back(y2, 1)
+    across, down = original
+    return x1 * across / frame[0], y1 * down / frame[1], x2 * across / frame[0], y2 * down / frame[1]
 
 
 def _four_numbers(box: Sequence[float]) -> tuple[float, float, float, float]:

@@ -307,7 +307,7 @@ def test_what_is_expanded_is_counted_before_it_is_in_memory() -> None:
         tracemalloc.stop()
 
 
-def test_an_echoed_key_is_blotted_out_by_every_client() -> None:
+def test_an_echoed_key_is_blotted_out_by_every_client(tmp_path: Path) -> None:
     said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "x"}}).encode()
     with answering(reply(401, said)) as (url, _):
         assert KEY.encode() not in post(url).body
@@ -319,7 +319,7 @@ def test_an_echoed_key_is_blotted_out_by_every_client() -> None:
             connection = OpenAIProvider().connect(url, KEY, 20.0)
             api = OpenAIProvider().batches(connection)
             assert api is not None
-            for call in (api.retrieve("b"), api.create("f", "t"), api.results("f"), api.cancel("b")):
+            for call in (api.retrieve("b"), api.create("f", "t"), api.download("f", tmp_path / "f"), api.cancel("b")):
                 with pytest.raises(HttpStatusError) as error:
                     await call
                 found.append(str(error.value))
@@ -349,14 +349,14 @@ def test_a_body_is_posted_to_one_address_alone() -> None:
     assert seen == []
 
 
-def test_the_client_of_batches_has_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_of_batches_has_the_same_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def call(url: str, timeout: float, what: str) -> TransportError:
         async def run() -> TransportError:
             connection = OpenAIProvider().connect(url, KEY, timeout)
             api = OpenAIProvider().batches(connection)
             assert api is not None
             with pytest.raises(TransportError) as found:
-                await (api.results("f") if what == "results" else api.create("f", "t"))
+                await (api.download("f", tmp_path / "f") if what == "results" else api.create("f", "t"))
             await connection.close()
             return found.value
 

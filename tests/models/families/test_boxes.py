@@ -81,12 +81,14 @@ def test_slivers_are_widened_by_at_most_one_unit() -> None:
     assert codec.encode((1, 1, 1, 1), (1, 1), (1, 1)) == (0, 0, 1, 1)
 
 
-def test_decode_clamps_and_keeps_the_order() -> None:
-    box = AbsolutePixels().decode([-5, 10, 500, 5], (200, 100), (280, 140))
-    assert box is not None
-    assert (box[0], box[2], box[3]) == (0.0, 200.0, 5 / 1.4)
-    assert box[1] == pytest.approx(10 / 1.4)
-    assert Relative1000().decode([0, 500, 1000, 1200], (200, 100), (280, 140)) == (0.0, 50.0, 200.0, 100.0)
+def test_decode_changes_no_number_and_keeps_the_order() -> None:
+    box = AbsolutePixels().decode([-7, 14, 700, 7], (200, 100), (280, 140))
+    assert box == pytest.approx((-5, 10, 500, 5))
+    assert Relative1000().decode([0, 500, 1000, 1200], (200, 100), (280, 140)) == (0.0, 50.0, 200.0, 120.0)
+    # The frame's edges are the image's, to the bit.
+    for width in range(1, 3000, 7):
+        assert AbsolutePixels().decode([0, 0, 28, 56], (width, width + 1), (28, 56)) == (0, 0, width, width + 1)
+        assert Relative1000().decode([0, 0, 1000, 1000], (width, width + 1), (28, 28)) == (0, 0, width, width + 1)
 
 
 def test_bad_input_is_named() -> None:
