@@ -268,7 +268,9 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     sources = _sources(config, base_path, adapter)
     # Beside an adapter stands the processor that it was trained with: its pixel limits are not the base model's.
     own = adapter is not None and any((adapter / name).exists() for name in PROCESSOR_FILES)
-    processor = load_processor(config, str(adapter) if own else base_path, family)
+    # Of the same commit, should the hub have another by now.
+    commit = None if own else getattr(model.config, "_commit_hash", None)
+    processor = load_processor(config, str(adapter) if own else base_path, family, commit)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
         checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)
