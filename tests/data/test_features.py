@@ -248,7 +248,7 @@ def test_a_tensor_that_is_not_as_its_header_says_is_named(tmp_path: Path, name: 
         FeatureCache(tmp_path)
 
 
-def rewritten(folder: Path, said: dict[str, object] | None = None, **tensors: torch.Tensor) -> None:
+def rewritten(folder: Path, said: dict[str, object] | None = None, /, **tensors: torch.Tensor) -> None:
     """The only part of a cache, with other tensors under the same header, or with something else `said` in it."""
     (part,) = folder.glob("part-*.safetensors")
     with safe_open(part, framework="pt") as file:

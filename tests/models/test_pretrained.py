@@ -126,7 +126,7 @@ def test_a_half_filled_cache_of_the_hub(tiny_qwen: Path, tmp_path: Path, monkeyp
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
     # While the model is loaded, another commit may come in: its processor is not that of the model.
-    model, family = load_model(config := BackboneConfig("Me/Mine", tuning="frozen"), "Me/Mine")
+    _, family = load_model(config := BackboneConfig("Me/Mine", tuning="frozen"), "Me/Mine")
     later = snapshot.with_name("b" * 40)
     shutil.copytree(tiny_qwen, later)
     for name in PROCESSOR_FILES:
@@ -134,7 +134,7 @@ def test_a_half_filled_cache_of_the_hub(tiny_qwen: Path, tmp_path: Path, monkeyp
     (snapshot.parents[1] / "refs" / "main").write_text("b" * 40)
     with pytest.raises(BackboneError, match="its processor cannot be read"):
         load_processor(config, "Me/Mine", family)
-    load_processor(config, "Me/Mine", family, model.config._commit_hash)
+    load_processor(config, "Me/Mine", family, snapshot.name)
     (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(BackboneError, match="backbone 'Me/Mine': no weights"):
