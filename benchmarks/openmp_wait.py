@@ -33,7 +33,7 @@ def median_step(policy: str | None, runs: int = 3) -> float:
     if policy:
         environment["OMP_WAIT_POLICY"] = policy
     outputs = [
-        subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, check=True).stdout
+        subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, encoding="utf-8", check=True).stdout
         for _ in range(runs)
     ]
     return statistics.median(float(output) for output in outputs)

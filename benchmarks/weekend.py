@@ -303,7 +303,7 @@ def main() -> None:
         store = folder / "store"
         prepare(folder, args.images, args.seed)
         me = [sys.executable, __file__, str(args.images), "--seed", str(args.seed), "--serve", name]
-        with subprocess.Popen(me, stdout=subprocess.PIPE, text=True) as server:
+        with subprocess.Popen(me, stdout=subprocess.PIPE, encoding="utf-8") as server:
             assert server.stdout is not None
             url = f"http://127.0.0.1:{server.stdout.readline().strip()}/v1"
             try:

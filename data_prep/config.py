@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from data_prep.provider.config import BatchConfig, EndpointConfig, shown_variable
 from data_prep.settings import ConfigError, Settings, read_yaml, shipped
+from emo_lightning.core.devices import check_device_name
 from emo_lightning.core.records import SchemaError, describe
 
 EMOVIT_QUESTION = (
@@ -18,6 +19,8 @@ EMOVIT_QUESTION = (
     "(Do not provide answers outside of the candidates options.) Please answer in the following format:  Predict emotion:"
 )
 """EmoViT's own label question, letter by letter as in its instruction data: it was trained on these words and on no others."""
+
+Device = Annotated[str, AfterValidator(lambda name: name if name == "auto" else check_device_name(name))]
 
 
 class AnnotatorConfig(EndpointConfig):
@@ -44,7 +47,7 @@ class LocalAnnotatorConfig(Settings):
     """As of the other annotators."""
     prompt: str = EMOVIT_QUESTION
     """The question; part of the key under which votes are kept."""
-    device: str = "auto"
+    device: Device = "auto"
     """`auto` is `cuda` where there is one, else `cpu`; bfloat16 on a GPU."""
     batch_size: int = Field(default=8, ge=1)
     """Images that go through the model together."""
@@ -61,7 +64,7 @@ class GroundingConfig(Settings):
     """As `detector`; null for boxes without masks."""
     text_encoder: str = "bert-base-uncased"
     """For `original`: tokenizer and configuration of the detector's BERT (hub name or folder)."""
-    device: str = "auto"
+    device: Device = "auto"
     """`auto` is `cuda` where there is one, else `cpu`."""
     batch_size: int = Field(default=8, ge=1)
     """Images that go through the networks together."""

@@ -36,7 +36,9 @@ print("HEAVY", heavy, code)
 
 @pytest.mark.parametrize("argv", PAGES, ids=" ".join)
 def test_help_is_light_and_holds_an_example(argv: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", RUN_AND_LIST, *argv], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_AND_LIST, *argv], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    )
     page, _, end = done.stdout.rpartition("HEAVY ")
     assert end.strip() == "[] 0", done.stdout
     assert "usage: " in page

@@ -243,5 +243,5 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 
     heavy = ("torch", "transformers", "lightning", "matplotlib", "numpy", "openai")
     code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"

@@ -131,3 +131,16 @@ def test_one_name_in_two_spellings(tmp_path: Path) -> None:
         assert [s.url for s in list_shards(tmp_path / said)] == [str(tmp_path / apart / f"{apart}-0.tar")], said
     (tmp_path / apart / MANIFEST).write_text(json.dumps({"schema_version": 1, "shards": [{"file": f"{composed}-0.tar"}]}))
     assert [s.url for s in list_shards(tmp_path / composed)] == [str(tmp_path / apart / f"{apart}-0.tar")]
+
+
+def test_a_folder_imported_again_in_the_other_spelling_is_known(tmp_path: Path) -> None:
+    composed, apart = "été", unicodedata.normalize("NFD", "été")
+    for n, name in (("0", apart), ("1", composed)):
+        (tmp_path / n / name).mkdir(parents=True)
+        Image.new("RGB", (70, 70), (200, 10, 10)).save(tmp_path / n / name / f"{name}.png")
+    Image.new("RGB", (70, 70), (10, 10, 200)).save(tmp_path / "1" / composed / f"{apart}.png")
+    for n in "01":
+        assert prep(["import", "folder", str(tmp_path / n), "--into", str(tmp_path / "store"), "--name", "s"]) == 0
+    with Store(tmp_path / "store", write=False) as store:
+        # Another picture under that name is another picture.
+        assert [item.key for item in store.ledger.items()] == [f"{apart}/{apart}.png", f"{composed}/{apart}.png"]

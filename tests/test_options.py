@@ -10,6 +10,8 @@ import pytest
 
 import data_prep.cli
 import emo_lightning.cli
+from data_prep.commands.console import add_engine_arguments
+from data_prep.engine import EngineError, chosen_engine
 from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
@@ -116,6 +118,7 @@ UNUSED = {
     "prep review s --study c --seed 1": "--seed is for the review page",
     "prep review s --label-studio-import f --sample 3": "--sample is for the review page or --label-studio-export",
     "prep review s --images data": "--images is for --label-studio-export",
+    "prep ground s --device gpu": "device 'gpu' cannot be used: allowed are cpu, cuda, ",
     "prep stats s --json --name n": "--name is for text",
 }
 
@@ -149,3 +152,11 @@ def test_a_number_that_means_nothing_is_refused(line: str, capsys: pytest.Captur
     assert main(line.split()) == 2
     option, value = line.split()[-2:]
     assert capsys.readouterr().err.startswith(f"error: {option} {value}: expected ")
+
+
+@pytest.mark.parametrize("option", ["--ray-without-token", "--ray-address h:1"])
+def test_a_cluster_is_for_ray(option: str) -> None:
+    parser = argparse.ArgumentParser()
+    add_engine_arguments(parser)
+    with pytest.raises(EngineError, match=f"{option}: only --engine ray uses a cluster"):
+        chosen_engine(parser.parse_args(option.split())).__enter__()

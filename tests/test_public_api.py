@@ -25,7 +25,7 @@ dir(emo_lightning)
 print(took < 0.1, sorted(new & {"torch", "numpy", "pydantic", "transformers", "PIL", "scipy"}))
 print(sorted(name for name in new if name.startswith("emo_lightning")))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.splitlines() == ["True []", "['emo_lightning']"]
 
 

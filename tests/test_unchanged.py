@@ -73,7 +73,9 @@ def emo(work: Path, *words: str | Path) -> str:
     alone = {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "PYTHONPATH": path}
     code = "import sys; from emo_lightning.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run(command, cwd=work, env=os.environ | threads | alone, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=work, env=os.environ | threads | alone, capture_output=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, f"emo {' '.join(command[3:])}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 

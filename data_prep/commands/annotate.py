@@ -19,7 +19,7 @@ from data_prep.commands.console import (
 from data_prep.provider.budget import NANO
 from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.progress import progress_bars
-from emo_lightning.core.terminal import say
+from emo_lightning.core.terminal import on_a_terminal, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -172,7 +172,7 @@ def _agreed(store: Store, config: PrepConfig, limit: int | None, args: argparse.
         say(f"the budget of ${limit / NANO:g} will stop the pass before its end")
     if args.estimate:
         return False
-    if args.yes or expected.cost_nano == 0 or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if args.yes or expected.cost_nano == 0 or not (on_a_terminal(sys.stdin) and on_a_terminal(sys.stdout)):
         return True
     return input("send these requests? [y/N] ").strip().lower() in ("y", "yes")
 

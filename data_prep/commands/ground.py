@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from data_prep.commands.console import add_config_argument, add_engine_arguments, add_store_argument, new_parser
 from data_prep.settings import CONFIGS
+from emo_lightning.core.devices import check_device_name
 from emo_lightning.core.options import Whole
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
@@ -26,9 +27,15 @@ def main(argv: list[str]) -> int:
     from data_prep.demo.config import DemoConfig
     from data_prep.engine import chosen_engine
     from data_prep.grounding import ground
+    from data_prep.settings import ConfigError
     from data_prep.store.store import Store
 
     config = DemoConfig.load(args.config).grounding
+    if args.device is not None:
+        check_device_name(args.device)
+        if config.backend not in ("transformers", "original"):
+            msg = f"--device is for models; grounding.backend {config.backend} of {args.config} asks none"
+            raise ConfigError(msg)
     given = {"device": args.device, "batch_size": args.batch_size}
     config = config.model_copy(update={key: value for key, value in given.items() if value is not None})
     with Store(args.store, write=True, create=False) as store, chosen_engine(args) as engine, progress_bars() as progress:

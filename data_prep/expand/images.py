@@ -18,6 +18,7 @@ from data_prep.provider.budget import Budget, Tally
 from data_prep.provider.failures import Failure, PassStoppedError, StopSignal
 from data_prep.provider.interrupt import stop_on_interrupt, unless_stopped
 from data_prep.provider.received import CutByLength, PaidReply, Refusal
+from data_prep.provider.recount import Recount
 from data_prep.sources.images import CheckedImage, ImageError, check_image
 from data_prep.store.group_commit import Statement
 from data_prep.store.rows import Item, item_id
@@ -91,6 +92,7 @@ class Generator:
         held = sum(upper for state, (_, upper, _) in ledger.open_calls().items() if state in ("unknown", "batched"))
         budget = Budget(limit_nano, ledger.total_cost(), held)
         self.attempts = ImageAttempts(store, {config.images.model: price}, config.images, budget, self.tally, self.stop)
+        self._recount = Recount(self.attempts)
         self._resend_unknown = resend_unknown
         self._mistakes = 0
 
@@ -114,9 +116,11 @@ class Generator:
 
     async def _reply(self, row: Planned) -> tuple[str, bytes]:
         """Key and body of the reply, from the ledger or paid for now."""
-        if row.call_key is not None and (raw := self.ledger.cached_reply(row.call_key)) is not None:
-            self.tally.cached += 1
-            return row.call_key, raw
+        if row.call_key is not None:
+            await self._recount.put_right(self.config.images, row.call_key)
+            if (raw := self.ledger.cached_reply(row.call_key)) is not None:
+                self.tally.cached += 1
+                return row.call_key, raw
         # Looked up under the key that was sent, so that another model or size in the configuration does not send it again.
         if row.call_key is not None and not self._resend_unknown and self.ledger.is_open(row.call_key, "unknown"):
             kind = "unknown"

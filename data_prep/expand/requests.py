@@ -104,10 +104,11 @@ class ImageAttempts(Attempts):
         del endpoint
         return IMAGES
 
-    async def _received(
-        self, endpoint: EndpointConfig, raw: bytes, body: Paid, upper: int | None
+    async def received(
+        self, endpoint: EndpointConfig, raw: bytes, body: Paid, upper: int | None, *, batch: bool = False
     ) -> tuple[bytes, int, tuple[int, int] | None]:
-        del upper
+        """See `Attempts`."""
+        del upper, batch
         price = self.prices[endpoint.model]
         assert isinstance(price, ImagePrice)
         usage = None if body.usage is None else (body.usage.prompt, body.usage.output)

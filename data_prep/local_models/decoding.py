@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.devices import usable_device
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -16,9 +18,9 @@ def decode(data: bytes) -> Image.Image:
 
 
 def device_of(name: str) -> str:
-    """`auto` → `cuda` where there is one, else `cpu`; any other name stays."""
-    if name != "auto":
-        return name
-    import torch
+    """`auto` → `cuda` where there is one, else `cpu`; any other name stays.
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Raises:
+        DeviceError: this machine has no such device.
+    """
+    return usable_device(None if name == "auto" else name)

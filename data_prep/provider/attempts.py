@@ -280,7 +280,7 @@ class Attempts:
                 msg = f"{endpoint.name}: {endpoint.base_url} answers for model {endpoint.model!r}: {body.why}"
                 raise self.stop.fail(msg)
             return Retry(f"HTTP 200 with no answer in it: {body.why}"), 0
-        kept, cost, tokens = await self._received(endpoint, raw, body, upper)
+        kept, cost, tokens = await self.received(endpoint, raw, body, upper)
         model = provider.answered_model(raw)
         await ledger.end_call(
             call, "reply", ended=time.time(), status=200, raw=kept, tokens=tokens, cost_nano=cost, answered_model=model
@@ -294,11 +294,20 @@ class Attempts:
         await self.ledger.end_call(call, "unknown", ended=time.time(), error=cause)
         return Failure("unknown", cause)
 
-    async def _received(
-        self, endpoint: EndpointConfig, raw: bytes, body: Paid, upper: int | None
+    async def received(
+        self, endpoint: EndpointConfig, raw: bytes, body: Paid, upper: int | None, *, batch: bool = False
     ) -> tuple[bytes, int, tuple[int, int] | None]:
-        """What the ledger keeps of a reply, its cost in nano-dollars, and its tokens (None: it names none)."""
-        return raw, *price_reply(body, self.prices[endpoint.model], upper)
+        """What the ledger keeps of a reply, its cost in nano-dollars, and its tokens (None: it names none).
+
+        Args:
+            endpoint: that gave it.
+            raw: the body.
+            body: what it is.
+            upper: the most that its request could cost.
+            batch: whether it came in a batch.
+        """
+        price = self.prices[endpoint.model]
+        return raw, *price_reply(body, (batch and price.batch) or price, upper)
 
     def _judge(self, endpoint: EndpointConfig, answer: HttpAnswer) -> Failure | Retry:
         status, said = answer.status, answer.shown()

@@ -7,7 +7,7 @@ file with a subclass and a line in `registry.PROVIDERS`; `data_prep.provider` sa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -134,8 +134,12 @@ class BatchApi(Protocol):
         """Ask for its end."""
         ...
 
-    async def results(self, file_id: str) -> tuple[list[BatchLine], int]:
-        """What a file of results says, and how many of its lines cannot be read."""
+    async def download(self, file_id: str, path: Path) -> bool:
+        """Write a file of results to `path`, from its beginning; whether that is all of it: it may be larger than is read."""
+        ...
+
+    def results(self, path: Path) -> Iterator[BatchLine | None]:
+        """What a file that was downloaded says, line by line; None for a line that cannot be read."""
         ...
 
 

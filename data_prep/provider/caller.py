@@ -18,7 +18,7 @@ from data_prep.provider.failures import Failure, StopSignal
 from data_prep.provider.follow_up import as_before, follow_up, longer
 from data_prep.provider.prices import Price
 from data_prep.provider.received import Body, CutByLength, NotFromApi, PaidReply, Refusal, TransientError, Unusable
-from data_prep.provider.recount import recount
+from data_prep.provider.recount import Recount
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.reply_schema import InvalidReplyError, Reply, parse_reply, parse_strictly
 from data_prep.provider.request import Picture, Request
@@ -72,8 +72,7 @@ class Caller:
         self._resend_unknown = resend_unknown
         self._endpoints = list(endpoints)
         self._in_flight: dict[str, asyncio.Future[bytes | Failure]] = {}
-        self._recounted: set[str] = set()
-        self._recounting = asyncio.Lock()
+        self._recount_calls = Recount(self.attempts)
         self._before = int(ledger.read("SELECT coalesce(max(id), 0) FROM calls")[0][0])
         """The newest call of earlier runs: what may be sent again is what they have sent, one by one or in a batch."""
 
@@ -151,7 +150,7 @@ class Caller:
 
     async def key(self, request: Request) -> str:
         """Under which the ledger has a question, or will have it: replies of before parties were told apart are found (`party`)."""
-        await self._put_right(request, request.key_of(None))
+        await self._recount_calls.put_right(request.endpoint, request.key_of(None))
         found = party.kept(self.ledger, request, self._endpoints)
         return request.key if found is None or (self._resend_unknown and found.state == "unknown") else found.key
 
@@ -172,9 +171,10 @@ class Caller:
         if key in self._in_flight:
             # The same bytes under another item: wait for the one request.
             return await asyncio.shield(self._in_flight[key])
-        if self.ledger.is_open(key, "batched"):
+        found = party.kept(self.ledger, request, self._endpoints)
+        if found is not None and found.state == "batched":
             return Failure("batched", "travels in a batch that has not ended")
-        if self._is_unknown(key):
+        if self._is_unknown(found, key):
             return Failure("unknown", "sent before, outcome unknown")
         done: asyncio.Future[bytes | Failure] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = done
@@ -190,28 +190,17 @@ class Caller:
         finally:
             del self._in_flight[key]
 
-    def _is_unknown(self, key: str) -> bool:
+    def _is_unknown(self, found: party.Kept | None, key: str) -> bool:
         """Whether a question was sent with unknown outcome, and is not to be sent again."""
         if not self._resend_unknown:
-            return self.ledger.is_open(key, "unknown")
+            return found is not None and found.state == "unknown"
         query = "SELECT 1 FROM calls WHERE cache_key = ? AND state = 'unknown' AND id > ? LIMIT 1"
         return bool(self.ledger.read(query, (key, self._before)))
 
     async def _from_ledger(self, request: Request, key: str) -> bytes | None:
         """A reply that was paid for before."""
-        await self._put_right(request, key)
+        await self._recount_calls.put_right(request.endpoint, key)
         return self.ledger.cached_reply(key)
-
-    async def _put_right(self, request: Request, key: str) -> None:
-        """What an earlier version took for a reply, or for none, and is not what it took it for; once for each key.
-
-        Whoever asks the same meanwhile waits: before the row is right, the reply in it is not found, and would be bought again.
-        """
-        async with self._recounting:
-            if key not in self._recounted:
-                provider, price = self.attempts.provider(request.endpoint), self.prices[request.endpoint.model]
-                self.budget.correct(await recount(self.ledger, provider, price, key))
-                self._recounted.add(key)
 
     async def buy(self, request: Request, key: str) -> bytes | Failure:
         """A reply that the ledger does not have."""

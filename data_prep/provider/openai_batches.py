@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from data_prep.provider.base import BatchLine, Provider, Question, RemoteBatch
 from data_prep.provider.openai_client import unanswered
 from data_prep.provider.received import body_text, count, foreign_json, shown
 from data_prep.provider.transport import HttpAnswer, HttpStatusError, TransportError, without_key
+from data_prep.store.private import private_file
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.foreign import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     import openai
 
 TOKEN = "emo_batch"
 """Key of our token in a batch's metadata."""
+MOST_RESULTS = 8 * 2**30
+"""Bytes of a file with results that are read: 50,000 requests, the most of a batch, with 160 KiB each."""
 
 
 class OpenAIBatches:
@@ -94,13 +98,25 @@ class OpenAIBatches:
         with self._neutral_errors():
             await self._client.batches.with_raw_response.cancel(batch_id)
 
-    async def results(self, file_id: str) -> tuple[list[BatchLine], int]:
+    async def download(self, file_id: str, path: Path) -> bool:
         """See `BatchApi`."""
-        with self._neutral_errors():
-            content = (await self._client.files.content(file_id)).content
-        lines, garbled = read_results(without_key(content, self._key))
-        # Once more: JSON may write a character otherwise.
-        return [replace(line, body=line.body and without_key(line.body, self._key)) for line in lines], garbled
+        private_file(path)
+        room = MOST_RESULTS
+        with self._neutral_errors(), path.open("wb") as file:
+            async with self._client.files.with_streaming_response.content(file_id) as answer:
+                async for chunk in answer.iter_bytes():
+                    file.write(chunk[:room])
+                    room -= len(chunk)
+                    if room < 0:
+                        return False
+        return True
+
+    def results(self, path: Path) -> Iterator[BatchLine | None]:
+        """See `BatchApi`."""
+        with path.open("rb") as file:
+            for line in read_results(line and without_key(line, self._key) for line in capped_lines(file)):
+                # Once more: JSON may write a character otherwise.
+                yield line and replace(line, body=line.body and without_key(line.body, self._key))
 
     def _batch(self, found: Mapping[str, object]) -> RemoteBatch:
         batch = read_batch(found)
@@ -123,6 +139,7 @@ class OpenAIBatches:
     @contextlib.contextmanager
     def _neutral_errors(self) -> Iterator[None]:
         """The client's errors as `HttpStatusError` and `TransportError`."""
+        import httpx2
         import openai
 
         try:
@@ -131,18 +148,30 @@ class OpenAIBatches:
             answer = error.response
             raw = without_key(answer.content, self._key)
             raise HttpStatusError(HttpAnswer(answer.status_code, raw, answer.headers)) from None
-        except openai.APIConnectionError as error:
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
             raise unanswered(error, self._key) from None
 
 
-def read_results(content: bytes) -> tuple[list[BatchLine], int]:
-    """The lines of an output or error file, and how many cannot be read (nobody knows whose reply they were)."""
-    lines = [line for line in content.split(b"\n") if line.strip()]
-    results = []
+def capped_lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of a file that are not blank; None for one that is longer than any reply."""
+    while line := file.readline(MAX_LINE_BYTES):
+        if line.endswith(b"\n") or len(line) < MAX_LINE_BYTES:
+            if line.strip():
+                yield line
+            continue
+        yield None
+        while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+            pass
+
+
+def read_results(lines: Iterable[bytes | None]) -> Iterator[BatchLine | None]:
+    """What the lines of an output or error file say; None for one that cannot be read (nobody knows whose reply it was)."""
     for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            results.append(_result(line))
-    return results, len(lines) - len(results)
+        found = None
+        if line is not None:
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                found = _result(line)
+        yield found
 
 
 def _result(line: bytes) -> BatchLine:

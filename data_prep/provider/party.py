@@ -54,8 +54,8 @@ def kept(ledger: Ledger, request: Request, endpoints: Sequence[EndpointConfig]) 
     order = ("reply", "batched", "unknown")
     best = min(found, key=lambda one: order.index(one.state), default=None)
     if best is not None and best.raw is None and ledger.cached_reply(best.key) is not None:
-        # Another party has answered under this key of before: what it says is not this one's.
-        return None
+        # Another party has answered under this key of before: what it says is not this one's, whose question may have been paid all the same.
+        return Kept(request.key, best.state)
     return best
 
 

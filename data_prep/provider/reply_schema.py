@@ -80,6 +80,10 @@ def parse_reply(model: type[_T], text: str | None) -> _T:
 def parse_strictly(model: type[_T], text: str | None) -> _T:
     """The reply where the whole text is its JSON, perhaps in a fence.
 
+    Of a key that stands twice the last value counts here, as it always has, while the reading that `parse_reply` falls back to refuses two
+    values. That stays so: a reply that was taken is part of later questions (of the critic, of revisions), so refusing it now would change
+    their cache keys, and stores would buy again what they have paid for.
+
     Raises:
         InvalidReplyError: see `parse_reply`.
     """

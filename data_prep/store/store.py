@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -100,8 +101,10 @@ class Store:
             raise LedgerError(msg)
         self._lock: IO[bytes] | None = None
         if write:
-            (self.root / "images").mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.root / "images").mkdir(exist_ok=True, mode=0o700)
             make_private(self.root)
+            private_file(self.root / "lock")
             self.lock()
             private_file(self.root / "ledger.sqlite")
         try:
@@ -155,6 +158,7 @@ class Store:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.image_path(sha256, extension)
         if not path.exists() or path.stat().st_size != len(data):
+            path.parent.mkdir(exist_ok=True, mode=0o700)
             write_bytes(path, data, writer=os.getpid())
             path.chmod(0o600)
         return sha256
@@ -194,10 +198,13 @@ class Store:
         report.labelled += labelled
         report.unlabelled += not labelled
         sha256 = hashlib.sha256(item.image).hexdigest()
-        if item.key in seen:
-            report.known += seen[item.key] == sha256
-            report.changed += seen[item.key] != sha256
-            if seen[item.key] == sha256:
+        # A folder copied from a Mac spells é in two characters; the same bytes under the other spelling are no new image.
+        spellings = (unicodedata.normalize(form, item.key) for form in ("NFC", "NFD"))
+        key = next((one for one in spellings if item.key not in seen and seen.get(one) == sha256), item.key)
+        if key in seen:
+            report.known += seen[key] == sha256
+            report.changed += seen[key] != sha256
+            if seen[key] == sha256:
                 # Mends a store that lost the file.
                 self.add_image(item.image, item.extension)
             return

@@ -11,6 +11,7 @@ from typing import TypedDict
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Whole
+from emo_lightning.core.terminal import on_a_terminal
 
 USAGE = """\
 emo predict MODEL TARS… --out predictions.jsonl
@@ -162,7 +163,7 @@ def _local(args: argparse.Namespace) -> int:
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=on_a_terminal(sys.stderr),
     )
     trainer.test(task, datamodule=data, verbose=False)
     return 0

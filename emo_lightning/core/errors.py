@@ -50,6 +50,9 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that the user named, or that a stage needs, is not there."""
 
 
+BROKEN_PIPE = 141
+"""Exit code where the reader of our output has gone: that of a program which SIGPIPE ends, 128 + 13."""
+
 _LIBRARY_ERRORS = {
     # The Trainer was asked for what this machine or strategy cannot do.
     ("lightning", "MisconfigurationException"): "",
@@ -91,19 +94,25 @@ def run_guarded(body: Callable[[], int], command: Sequence[str], prefix: str = "
         prefix: before the message, e.g. the stage.
 
     Returns:
-        What `body` returns; 2 for what the user can mend, 1 for a bug, 130 where it was interrupted.
+        What `body` returns; 2 for what the user can mend, 1 for a bug, 130 where it was interrupted, 141 where nobody reads what it
+        says any more.
     """
     try:
-        return body()
+        return _written(body)
     except KeyboardInterrupt:
         say("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
         return 130
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _reader_is_gone():
-            # `emo … | head`: no error of ours.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         return explain_error(error, command, prefix)
+
+
+def _written(body: Callable[[], int]) -> int:
+    """What it returns, once its output is written: later Python could but say that it ignores an exception."""
+    try:
+        return body()
+    finally:
+        if sys.exc_info()[0] in (None, SystemExit) and sys.stdout is not None:
+            sys.stdout.flush()
 
 
 def explain_error(error: BaseException, command: Sequence[str], prefix: str = "") -> int:
@@ -114,6 +123,19 @@ def explain_error(error: BaseException, command: Sequence[str], prefix: str = ""
         command: the words as typed.
         prefix: before the message.
     """
+    try:
+        if isinstance(error, BrokenPipeError) and _reader_is_gone():
+            # `emo … | head`: no error of ours, but not done either.
+            return BROKEN_PIPE
+        return _explain(error, command, prefix)
+    except BrokenPipeError:
+        # `emo … 2>&1 | head`: nor can an error be told.
+        return BROKEN_PIPE
+    finally:
+        _give_up_what_cannot_be_written()
+
+
+def _explain(error: BaseException, command: Sequence[str], prefix: str) -> int:
     message = user_message(error)
     if message is None or debugging():
         say("".join(traceback.format_exception(error)), end="", file=sys.stderr)
@@ -247,6 +269,17 @@ def _class_named(name: str) -> type[BaseException] | None:
     module, _, attribute = name.rpartition(".")
     found = getattr(sys.modules.get(module or "builtins"), attribute, None)
     return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+def _give_up_what_cannot_be_written() -> None:
+    """Empty the buffers of output whose reader or disk has gone, so that Python does not try again as it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _reader_is_gone() -> bool:

@@ -2,7 +2,7 @@
 
 A command that works in several modes (a model on this machine, or one behind an endpoint) declares with `Parser.modes` which options
 each of them uses; `Parser.refuse_unused` refuses the others. An option in no mode is a bug that the first call shows, so none slips in.
-A number is a `Whole` or a `Real`, which say what it may be.
+A number is a `Whole` or a `Real`, which say what it may be; a `Path` is the one on the disk, however its letters are composed.
 
 A switch that says what would be done (`--estimate`, `--dry-run`, `--check`) is written behind the whole command, so what stands before it
 is no mistake, though it is not used yet.
@@ -14,9 +14,11 @@ import argparse
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.names import as_on_disk
 from emo_lightning.core.text import printable
 
 if TYPE_CHECKING:
@@ -157,6 +159,8 @@ class Parser(argparse.ArgumentParser):
                 name = action.option_strings[0] if action.option_strings else str(action.metavar or action.dest)
                 msg = f"{name} {arg_string}: {error}"
                 raise InputError(msg) from None
+        if action.type is Path:
+            return as_on_disk(arg_string)
         value: object = super()._get_value(action, arg_string)
         return value
 

@@ -17,7 +17,7 @@ from typing import TextIO
 
 from emo_lightning.core.text import printable, printable_json
 
-__all__ = ["json_text", "say", "say_json", "speak_to_any_terminal"]
+__all__ = ["json_text", "on_a_terminal", "say", "say_json", "speak_to_any_terminal"]
 
 
 def say(*values: object, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
@@ -52,6 +52,11 @@ def json_text(value: object, indent: int | None = None) -> str:
 
 def _speaks_unicode(stream: TextIO) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "").startswith("utf")
+
+
+def on_a_terminal(stream: TextIO | None) -> bool:
+    """Whether a person is at the other end; None is a stream that was closed before we began (`>&-`)."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def speak_to_any_terminal() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from emo_lightning.core.checkpoints import read_checkpoint
+from emo_lightning.core.terminal import on_a_terminal
 from emo_lightning.experiment.advice import silence_advice
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
@@ -85,7 +86,11 @@ def _quiet_bar(trainer: Mapping[str, object]) -> dict[str, object]:
     """
     given = trainer.get("callbacks") or []
     named = [one.get("class_path") if isinstance(one, dict) else one for one in (given if isinstance(given, list) else [given])]
-    if sys.stdout.isatty() or trainer.get("enable_progress_bar") is False or any("ProgressBar" in str(one) for one in named):
+    if (
+        on_a_terminal(sys.stdout)
+        or trainer.get("enable_progress_bar") is False
+        or any("ProgressBar" in str(one) for one in named)
+    ):
         return {}
     from lightning.pytorch.callbacks import TQDMProgressBar
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.devices import usable_device
 from emo_lightning.core.records import EMOTIONS, Prediction, intensity_level
 from emo_lightning.inference.bundle import BUNDLE_FILE, check_bundle, read_bundle
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
     from torch import Tensor
 
     from emo_lightning.data.batches import ChatBatch
-
-
-class DeviceError(InputError):
-    """The torch device that was asked for cannot be used on this machine."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +67,14 @@ class EmotionModel:
     """
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
+        import torch
+
         from emo_lightning.data.collate import Collator
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.backbone import BackboneConfig, load_frozen
 
         self.bundle = read_bundle(Path(folder))
-        self.device = _usable_device(device)
+        self.device = torch.device(usable_device(device))
         check_bundle(self.bundle, Path(folder) / BUNDLE_FILE)
         backbone = load_frozen(BackboneConfig(self.bundle.backbone, tuning="frozen"))
         self.backbone = backbone.to(self.device)
@@ -155,21 +151,3 @@ class EmotionModel:
         scores = self.distribution(des)
         named = None if scores is None else {str(e): round(float(s), 6) for e, s in zip(EMOTIONS, scores[0], strict=True)}
         return Explanation(merge_predictions(parts), named, [float(x) for x in des[0]])
-
-
-def _usable_device(name: str | None) -> torch.device:
-    """The device itself, with its index.
-
-    Raises:
-        DeviceError: torch cannot put a tensor on it.
-    """
-    import torch
-
-    if name is None:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    # torch without CUDA raises AssertionError.
-    except (RuntimeError, AssertionError) as error:
-        msg = f"device {name!r} cannot be used: {str(error).splitlines()[0]}"
-        raise DeviceError(msg) from None

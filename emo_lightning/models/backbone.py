@@ -78,7 +78,7 @@ class Backbone(nn.Module):
     @property
     def packs(self) -> bool:
         """Whether it takes samples that are packed into one row: other implementations of attention would mix them."""
-        return self.config.attention == "sdpa"
+        return self.family.packs(self.base)
 
     @property
     def hidden_size(self) -> int:

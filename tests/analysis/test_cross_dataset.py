@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from data_prep.demo.world import World
+from data_prep.export import write_shards
 from emo_lightning.analysis.cross_dataset import cross_dataset
 from emo_lightning.analysis.label_spaces import SPACES
 from emo_lightning.analysis.references import warn_of_other_images
@@ -443,7 +444,9 @@ def test_cross_dataset_from_the_published_trees_to_the_page(
 @pytest.mark.slow
 def test_demo_cross_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
     path = shortened("demo_cross", tmp_path, ("distribution", "replay"))
-    test = f"{world_tars}/*-test-*.tar"
+    held = World(seed=0).samples("heldout", 8)
+    write_shards(((sample.truth, sample.image, sample.extension) for sample in held), tmp_path / "held", "world", 8)
+    held_out = f"{tmp_path}/held/*.tar"
     words = ["run", str(path), "--runs", str(tmp_path / "runs"), *SHORT, "--vars.neutral", str(worded_qwen)]
     words += [
         "--vars.base_images",
@@ -453,15 +456,15 @@ def test_demo_cross_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) ->
         "--vars.restyled",
         "6",
         "--cross_dataset.sets.heldout.references",
-        f"['{test}']",
+        f"['{held_out}']",
     ]
     words += [
         "--vars.reference",
         str(world_tars),
         "--data.sets.heldout",
-        f"['{test}']",
+        f"['{held_out}']",
         "--calibration.sets.heldout",
-        f"['{test}']",
+        f"['{held_out}']",
     ]
     assert main(words) == 0
     run = tmp_path / "runs" / "demo-cross"

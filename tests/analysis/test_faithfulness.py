@@ -136,7 +136,7 @@ def test_bad_input_is_one_clear_line(
     write_jsonl(tmp_path / "r.jsonl", records)
     for words, message in (
         ([str(tmp_path / "r.jsonl"), *model], "JSON lines hold none: give the tars"),
-        ([tars, *model, "--draws", "0"], "draws is 0"),
+        ([tars, *model, "--draws", "0"], "--draws 0: expected at least 1"),
         ([tars, *model, "--limit", "0"], "--limit 0"),
         ([tars, *model, "--max-overlap", "0"], "no image can be measured"),
         ([tars, "--model", str(tmp_path)], "emo.json: no such file"),

@@ -103,5 +103,5 @@ def test_help_has_an_example_and_loads_nothing_heavy(name: str) -> None:
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "assert not {'torch', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert f"emo {name}" in done.stdout.split("examples:")[1]

@@ -222,7 +222,7 @@ def test_asking_an_endpoint_needs_no_torch() -> None:
     )
     code = f"import sys, {modules}"
     code += "; print([m for m in ('torch', 'lightning', 'transformers') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True).stdout == "[]\n"
 
 
 def test_plain_http_to_another_machine_is_allowed_by_a_flag_alone(

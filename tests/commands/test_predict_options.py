@@ -12,7 +12,7 @@ from PIL import Image
 
 from emo_lightning.cli import main
 from emo_lightning.commands.endpoint import _config
-from emo_lightning.commands.predict import parser
+from emo_lightning.commands.predict import _launched, parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.tar_index import TarIndex
@@ -46,6 +46,21 @@ def test_of_a_local_model_at_an_endpoint(option: str, capsys: pytest.CaptureFixt
 def test_of_an_endpoint_with_a_local_model(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "model", "a.tar", "--out", "p.jsonl", *option.split()]) == 2
     assert capsys.readouterr().err.startswith(f"error: {option.split()[0]} is for a model behind an endpoint")
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_devices_beside_a_launcher(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torchrun = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    srun = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2"} | {
+        "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "x", "SLURM_JOB_ID": "1",
+    }  # fmt: skip
+    for key, value in (torchrun if launcher == "torchrun" else srun).items():
+        monkeypatch.setenv(key, value)
+    given = ["model", "a.tar", "--out", "p.jsonl"]
+    found = _launched(parser().parse_args(given))
+    assert (found["devices"], found["num_nodes"], found["strategy"]) == (2, 2, "ddp")
+    with pytest.raises(InputError, match="--devices 2: torchrun or srun has started the processes"):
+        _launched(parser().parse_args([*given, "--devices", "2"]))
 
 
 def test_pixels_of_an_endpoint() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.core.errors import (
+    BROKEN_PIPE,
     InputError,
     MissingFileError,
     UserError,
@@ -260,7 +261,31 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr is not None
         assert process.stderr.read() == b""
-        assert process.wait(60) == 0
+        assert process.wait(60) == BROKEN_PIPE
+
+
+@pytest.mark.parametrize("body", ["print('x')", "print('x'); raise SystemExit(0)", "print('x'); raise UserError('no')"])
+def test_output_that_cannot_be_written_shows_before_python_ends(body: str) -> None:
+    code = (
+        "from emo_lightning.core.errors import UserError, run_guarded\n"
+        f"def body():\n    {body}\n    return 0\n"
+        "raise SystemExit(run_guarded(body, ['emo']))"
+    )
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    reader, pipe = os.pipe()
+    os.close(reader)
+    with open("/dev/full", "wb") as full:
+        ends = [
+            subprocess.run([sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, env=buffered)
+            for out in (pipe, full)
+        ]
+    os.close(pipe)
+    if "UserError" in body:
+        assert [(end.returncode, end.stderr) for end in ends] == [(2, b"error: no\n")] * 2
+    else:
+        assert [end.returncode for end in ends] == [BROKEN_PIPE, 2]
+        assert ends[0].stderr == b""
+        assert ends[1].stderr.startswith(b"error: cannot write: No space left on device")
 
 
 def test_a_pipe_of_ours_that_breaks_is_a_bug(capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,5 +193,5 @@ def test_the_core_brings_neither_numpy_nor_torch() -> None:
     modules = "errors files images progress ranks records"
     code = f"import sys\nfor name in '{modules}'.split(): __import__('emo_lightning.core.' + name)\n"
     code += "print([name for name in ('numpy', 'torch', 'rich', 'transformers') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout == "[]\n"

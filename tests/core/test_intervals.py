@@ -33,5 +33,5 @@ def test_known_value_and_no_trial() -> None:
 
 def test_scipy_is_loaded_only_when_it_is_asked() -> None:
     code = "import sys, emo_lightning.core.intervals; print('scipy' in sys.modules, 'numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.split() == ["False", "False"]

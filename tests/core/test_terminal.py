@@ -16,7 +16,7 @@ from rich.text import Text
 from emo_lightning.core.console import Console
 from emo_lightning.core.errors import run_guarded
 from emo_lightning.core.progress import progress_bars
-from emo_lightning.core.terminal import say, say_json, speak_to_any_terminal
+from emo_lightning.core.terminal import on_a_terminal, say, say_json, speak_to_any_terminal
 from emo_lightning.core.text import printable
 
 
@@ -109,3 +109,24 @@ def test_a_stream_that_is_no_file_is_left_alone(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     speak_to_any_terminal()
     print("—")
+
+
+@pytest.mark.parametrize("columns", ["abc", "0", "-5", "\u00b2", "9" * 20, "99999999", "", "1e3", "40"])
+def test_any_word_may_stand_in_columns(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("LINES", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True)
+    table = rich.table.Table("a", expand=True)
+    table.add_row("[bold]x")
+    console.print(table)
+    assert "x" in out.getvalue()
+    assert console.width == 40 if columns == "40" else 20 <= console.width <= 10_000
+    assert console.no_color
+
+
+def test_a_stream_that_was_closed_before_we_began_is_no_terminal() -> None:
+    closed = io.StringIO()
+    closed.close()
+    assert not any(map(on_a_terminal, (None, closed, io.StringIO())))

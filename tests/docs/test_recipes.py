@@ -38,7 +38,12 @@ def apply(page: str, folder: Path, *options: str) -> None:
     # A folder inside of a checkout would be taken for a part of it.
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     done = subprocess.run(
-        ["git", "apply", *options], cwd=folder, env=environment, input=blocks(page, "diff"), capture_output=True, text=True
+        ["git", "apply", *options],
+        cwd=folder,
+        env=environment,
+        input=blocks(page, "diff"),
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, (
         f"docs/recipes/{page}.md no longer fits the code. Apply its diffs with `git apply --3way`, mend what is left, "
@@ -80,12 +85,16 @@ def test_the_commands_do_what_the_page_says(page: str, copy: Path) -> None:
         assert command in printed
         program, *rest = shlex.split(command)
         module = {"pytest": ["pytest", "-q", "-p", "no:cacheprovider"], "emo": ["emo_lightning"]}[program]
-        done = subprocess.run([sys.executable, "-m", *module, *rest], cwd=copy, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-m", *module, *rest], cwd=copy, env=environment, capture_output=True, encoding="utf-8"
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_index_takes_the_diffs_out_of_a_page() -> None:
     line = next(line for line in blocks("index", "bash").splitlines() if line.startswith("sed "))
     assert line.endswith("| git apply")
-    done = subprocess.run(line.removesuffix("| git apply"), shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        line.removesuffix("| git apply"), shell=True, cwd=ROOT, capture_output=True, encoding="utf-8", check=True
+    )
     assert done.stdout == blocks("des-loss", "diff")

@@ -19,7 +19,11 @@ from emo_lightning.models.backbone_config import BackboneConfig
 
 SAVER = "lightning.pytorch.callbacks.ModelCheckpoint"
 CASES = [
-    ("model.backbone.tunin", "lora", "unknown key model.backbone.tunin; did you mean tuning? allowed: attention, dtype, "),
+    (
+        "model.backbone.tunin",
+        "lora",
+        "unknown key model.backbone.tunin; did you mean tuning? allowed: attention, compile, dtype, ",
+    ),
     ("model.backbone.tuning", "half", "model.backbone.tuning: found half; allowed: full, lora, qlora, frozen"),
     (
         "model.backbone.lora.rnk",

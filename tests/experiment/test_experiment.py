@@ -283,6 +283,15 @@ def test_every_experiment_resolves_and_is_checked(path: Path, capsys: pytest.Cap
     assert "${" not in str(shown)
 
 
+def test_one_stage_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"name": "x", "stages": {name: {"run": "tiny_clip", "tars": ["a"]} for name in "ab"}}))
+    assert main(["run", str(path), "--print_config", "--only", "b"]) == 0
+    assert list(yaml.safe_load(capsys.readouterr().out)["stages"]) == ["b"]
+    assert main(["run", str(path), "--print_config", "--only", "c"]) == 2
+    assert "a, b" in capsys.readouterr().err
+
+
 def test_every_config_is_used() -> None:
     """A default that no experiment starts from is not tested by anything."""
     used = set()

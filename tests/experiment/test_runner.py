@@ -356,7 +356,7 @@ def test_terminated_is_interrupted_with_its_stage(small: Callable[..., Path], tm
     waits = {"class_path": "tests.experiment.test_runner.Waits", "init_args": {"started": str(started)}}
     path = small(callbacks=[waits], enable_checkpointing=False)
     command = [sys.executable, "-m", "emo_lightning", "run", str(path), "--runs", "runs", "--only", "tune"]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, encoding="utf-8") as run:
         try:
             until = time.monotonic() + PATIENCE
             while not (started.exists() and started.read_text()) and time.monotonic() < until:
@@ -550,7 +550,9 @@ def free_port() -> int:
 
 def launched(command: list[str], cwd: Path) -> str:
     """Output of a command that must succeed."""
-    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        command, cwd=cwd, env=environment(), capture_output=True, encoding="utf-8", timeout=PATIENCE, check=False
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return done.stdout + done.stderr
 

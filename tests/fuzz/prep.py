@@ -71,7 +71,7 @@ def _address(_: Path) -> Target:
 
 def _batches(_: Path) -> Target:
     line = as_json({"custom_id": "a", "response": {"status_code": 200, "body": REPLY}, "error": None})
-    return Target(read_results, [line + b"\n" + line])
+    return Target(lambda data: list(read_results(data.split(b"\n"))), [line + b"\n" + line])
 
 
 def _batch(_: Path) -> Target:

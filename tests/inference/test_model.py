@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from emo_lightning.core.devices import DeviceError
 from emo_lightning.core.records import EMOTIONS, Prediction
-from emo_lightning.inference.model import DeviceError, EmotionModel, Explanation
+from emo_lightning.inference.model import EmotionModel, Explanation
 
 
 def test_the_example_runs(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

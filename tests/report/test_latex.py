@@ -67,6 +67,6 @@ def test_latex_compiles_and_stays_on_the_page(finished_run: Path, tmp_path: Path
             f"\\input{{{source / 'all.tex'}}}\n\\end{{document}}\n"
         )
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
-        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", errors="replace", check=False)
         assert found.returncode == 0, found.stdout[-2000:]
         assert "Overfull \\hbox" not in found.stdout, found.stdout

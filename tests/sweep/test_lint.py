@@ -211,7 +211,7 @@ def test_the_command_lints_without_a_run(tmp_path: Path) -> None:
     faults(tmp_path, of("vars.sead", {"values": [1, 2]}))
     command = [sys.executable, "-m", "emo_lightning", "sweep", "--check", str(SWEEPS[0]), str(tmp_path / "s.yaml")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stdout) == (2, f"{SWEEPS[0]}: no fault found\n")
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
     assert "vars.sead: " in done.stderr
@@ -224,3 +224,9 @@ def test_no_sweep_at_all(text: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["sweep", "--check", str(tmp_path / "s.yaml")]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 's.yaml'}: ")
     assert main(["sweep", "--check", str(tmp_path / "missing.yaml")]) == 2
+
+
+def test_a_seed_on_a_grid_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert faults(tmp_path, {}) == ""
+    assert main(["sweep", str(tmp_path / "s.yaml"), "--local", "--seed", "1"]) == 2
+    assert capsys.readouterr().err.startswith("error: --seed is for ")

@@ -35,13 +35,14 @@ class Account:
     foreign: int = 0
     """Rows of requests that were not sent in this batch."""
     files: set[str] = field(default_factory=set)
-    """That were read."""
+    """That were read to their end."""
+    cut: list[str] = field(default_factory=list)
+    """Of which files only the beginning is read, in words."""
     _found: dict[str, tuple[bool, int | None]] = field(default_factory=dict)
     """By key: whether it is a reply, and its status."""
 
-    def take(self, file_id: str, results: Iterable[Result], garbled: int) -> list[Result]:
-        """Count a file; returns what is to be written: the first row of each request, or the first that is a reply."""
-        self.files.add(file_id)
+    def take(self, results: Iterable[Result], garbled: int) -> list[Result]:
+        """Count a part of a file; returns what is to be written: the first row of each request, or the first that is a reply."""
         self.garbled += garbled
         new: dict[str, Result] = {}
         for result in results:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data_prep.provider.attempts import Attempts
@@ -14,7 +15,7 @@ from data_prep.provider.base import Question, RemoteBatch
 from data_prep.provider.batch import records
 from data_prep.provider.batch.records import Batch, Result
 from data_prep.provider.batch.service import BatchNotCreatedError, BatchService
-from data_prep.provider.batch.spool import Spool, spool_path
+from data_prep.provider.batch.spool import Spool, drop_files
 from data_prep.provider.batch.takeover import TakeOver
 from data_prep.provider.caller import Caller
 from data_prep.provider.config import BatchConfig, EndpointConfig
@@ -230,7 +231,7 @@ class BatchCaller(Caller):
 
     async def _drop(self, row: int, token: str, why: str) -> None:
         await records.end_batch(self.ledger, row, "unsent", why)
-        spool_path(self._folder, token).unlink(missing_ok=True)
+        drop_files(self._folder, token)
 
     def _accounts(self, batch: Batch) -> list[BatchService]:
         """Who may know a batch: the account of its endpoint, then the others at its address.
@@ -257,13 +258,12 @@ class BatchCaller(Caller):
             for batch in waiting:
                 price = self.prices[batch.model].batch
                 assert price is not None, "checked at the start"
-                look = await self._takeover.look(batch, self._accounts(batch), price)
+                note = partial(self._note, self._names.get(batch.endpoint))
+                look = await self._takeover.look(batch, self._accounts(batch), price, note)
                 self._tries.update(look.left if look.refused is None else ())
-                for result in look.results:
-                    self._note(self._names.get(batch.endpoint), result)
                 if look.refused is not None:
                     await self._refused(batch, look.refused)
-                moved |= look.ended or bool(look.results)
+                moved |= look.ended or look.brought > 0
             if moved:
                 self._recount()
                 return

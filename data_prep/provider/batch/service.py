@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from data_prep.provider.base import BatchApi, BatchLine, Provider, RemoteBatch
 from data_prep.provider.batch.records import Batch, Result
 from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
+from data_prep.provider.interrupt import unless_stopped
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
 from data_prep.provider.rate import retry_after
@@ -116,15 +117,37 @@ class BatchService:
 
         await self._free(send)
 
-    async def results(self, file_id: str, price: Price) -> tuple[list[Result], int]:
-        """(what a file of results says, lines that cannot be read: nobody knows whose reply they were).
+    async def download(self, file_id: str, path: Path) -> bool:
+        """Write a file of results to `path`, begun again where it breaks off; whether that is all of it.
+
+        Raises:
+            GoneError: the provider knows no such file (any more), or nobody can read what it sends.
+            PassStoppedError: the pass was asked to stop; the file is there for another one.
+        """
+
+        async def fetch() -> bool:
+            try:
+                return await unless_stopped(self._stop, self.api.download(file_id, path))
+            except TransportError as error:
+                if error.hopeless and error.sent:
+                    msg = f"{self.base_url}: file {file_id}: {error}"
+                    raise GoneError(msg) from None
+                raise
+            except OSError as error:
+                msg = f"{path}: cannot be written: {error.strerror or error}"
+                raise CallError(msg) from None
+
+        return await self._free(fetch, file_id)
+
+    def results(self, path: Path, price: Price) -> Iterator[Result | None]:
+        """What a file of results says, line by line; None for a line that cannot be read: nobody knows whose reply it was.
 
         Args:
-            file_id: of the provider.
+            path: where it was written to.
             price: of the Batch API.
         """
-        lines, garbled = await self._free(lambda: self.api.results(file_id), file_id)
-        return [self._result(line, price) for line in lines], garbled
+        for line in self.api.results(path):
+            yield None if line is None else self._result(line, price)
 
     def _result(self, line: BatchLine, price: Price) -> Result:
         if line.status is None:

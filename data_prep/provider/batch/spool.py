@@ -40,3 +40,15 @@ class Spool:
 def spool_path(folder: Path, token: str) -> Path:
     """Where the requests of a batch lie until it has ended."""
     return folder / f"{token}.jsonl"
+
+
+def results_path(folder: Path, token: str) -> Path:
+    """Where a file with results of a batch lies until it is accounted for; the folder is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder / f"{token}.results"
+
+
+def drop_files(folder: Path, token: str) -> None:
+    """Nothing more comes of a batch."""
+    for path in (spool_path(folder, token), folder / f"{token}.results"):
+        path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeGuard
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.families.boxes import BoxCodec, Size
@@ -225,6 +225,12 @@ class Family(ABC):
             ValueError: names the key.
         """
 
+    def packs(self, model: PreTrainedModel) -> bool:
+        """Whether attention keeps samples apart that stand in one row: `prepare` has switched the language model to it."""
+        from emo_lightning.models.families.attention import LANGUAGE
+
+        return bool(self.module(model, self.language_model).config._attn_implementation == LANGUAGE)  # type: ignore[union-attr]
+
     def image_token_id(self, processor: Processor) -> int:
         """Id of `image_token`."""
         return _token_id(processor, self.image_token)
@@ -268,6 +274,17 @@ class Family(ABC):
     def units(self, model: PreTrainedModel) -> Iterable[torch.nn.Module]:
         """What fully sharded training gathers one at a time: blocks of the vision tower, then layers of the language model."""
         return [*model.get_submodule(self.vision_blocks).children(), *self.layers(model)]
+
+
+def products_of(*modules: torch.nn.Module) -> int:
+    """Products of one token with the weights of all linear layers in these modules, those in 4 bits among them."""
+    layers = (layer for module in modules for layer in module.modules())
+    return sum(int(layer.in_features) * int(layer.out_features) for layer in layers if _is_linear(layer))
+
+
+def _is_linear(layer: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
+    # A layer with an adapter has both numbers too, and so have the layers in it.
+    return all(hasattr(layer, name) for name in ("in_features", "out_features", "weight")) and not any(layer.children())
 
 
 def _token_id(processor: Processor, token: str) -> int:

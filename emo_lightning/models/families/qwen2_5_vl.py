@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work
+from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work, products_of
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
@@ -76,24 +76,26 @@ class Qwen25VL(Family):
 
     def work(self, model: PreTrainedModel, batch: Mapping[str, object], lengths: Sequence[int]) -> dict[Part, Work]:
         """See `Family.work`."""
-        text, vision = model.config.get_text_config(), model.config.vision_config
-        layer = 3 * text.hidden_size * text.intermediate_size + 2 * text.hidden_size**2
-        layer += 2 * text.hidden_size**2 * text.num_key_value_heads // text.num_attention_heads
-        block = 4 * vision.hidden_size**2 + 3 * vision.hidden_size * vision.intermediate_size
-        merged = vision.hidden_size * vision.spatial_merge_size**2
+        text = model.config.get_text_config()
+        visual, merger = (
+            self.module(model, self.vision_tower),
+            sum(products_of(self.module(model, path)) for path in self.mergers),
+        )
+        blocks, layers = list(self.module(model, self.vision_blocks).children()), self.layers(model)
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
-        window = (vision.window_size // vision.patch_size) ** 2
-        whole = len(vision.fullatt_block_indexes)
-        seen = sum(p * (whole * p + (vision.depth - whole) * min(window, p)) for p in pictures)
-        patches = sum(pictures)
+        patches, merged = sum(pictures), int(cast(int, visual.spatial_merge_size)) ** 2
         causal = sum(length**2 for length in lengths) / 2
         return {
-            "vision": Work(2 * vision.depth * block * patches, 4 * seen * vision.hidden_size),
-            "merger": Work(2 * merged * (merged + text.hidden_size) * patches / vision.spatial_merge_size**2, 0.0),
-            "language": Work(
-                2 * text.num_hidden_layers * layer * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal
-            ),
+            "vision": Work(2 * products_of(*blocks) * patches, 4 * self._attended(model, pictures)),
+            "merger": Work(2 * merger * patches / merged, 0.0),
+            "language": Work(2 * products_of(*layers) * sum(lengths), 4 * len(layers) * text.hidden_size * causal),
         }
+
+    def _attended(self, model: PreTrainedModel, pictures: Sequence[int]) -> float:
+        """Width × pairs of patches that attend to each other, over all blocks; some attend within windows."""
+        vision = model.config.vision_config
+        window, whole = (vision.window_size // vision.patch_size) ** 2, len(vision.fullatt_block_indexes)
+        return float(vision.hidden_size * sum(p * (whole * p + (vision.depth - whole) * min(window, p)) for p in pictures))
 
     def packed_positions(self, processor: Processor, length: int, image_at: int, resized: Size) -> Tensor:
         """(3, T): time, row and column, as transformers' `get_rope_index` counts them."""

@@ -253,7 +253,9 @@ def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_conf
         command = [sys.executable, "-c", program, *arguments]
         for sent in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
             before = replies()
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ, text=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ, encoding="utf-8"
+            )
             deadline = time.monotonic() + PATIENCE
             while replies() < before + 10 and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -262,7 +264,9 @@ def test_kill_and_interrupt_lose_no_reply(tmp_path: Path, toys: list, write_conf
             assert process.returncode == (-9 if sent is signal.SIGKILL else 130), out
         # The interrupted runs waited for what they had sent.
         assert all(state != "intent" for state, *_ in calls(root))
-        last = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ, text=True, check=True)
+        last = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ, encoding="utf-8", check=True
+        )
         bill = sim.bill()
     served = sum(row["replies"] for row in bill.values())
     rows = calls(root)

@@ -179,7 +179,7 @@ def test_kill_9_in_mid_run_loses_no_image_and_buys_none_twice(tmp_path: Path, ro
                 time.sleep(0.002)
             process.send_signal(signal.SIGKILL)
             assert process.wait(10) == -signal.SIGKILL
-        last = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=True)
+        last = subprocess.run(command, capture_output=True, encoding="utf-8", env=os.environ, check=True)
         bill = sim.bill()["sim-images"]
     unknown = states(root).get("unknown", 0)
     assert unknown <= 2, "no more than was in flight at the kill"

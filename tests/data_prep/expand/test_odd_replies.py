@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,33 @@ def test_what_is_no_answer_is_free_and_tried_again(tmp_path: Path, root: Path) -
     assert dict(report.done) == {"imported": 1}
     assert report.tally.cost_nano == PRICE
     assert states(root) == {"rejected": 2, "reply": 1}
+
+
+def test_an_image_that_was_thrown_away_as_free_is_found_and_not_bought_again(tmp_path: Path, root: Path) -> None:
+    """0.2.0 booked bodies as free that it could not read; an error under a 200 that it booked as a reply is asked for again."""
+    _, config = write_configs(tmp_path)
+    mine = rows(root, "SELECT sha256 || '.' || extension FROM items LIMIT 1")[0][0]
+    thrown = [
+        b"\xef\xbb\xbf" + json.dumps(b64(picture(3))).encode(),
+        b"data: " + json.dumps(b64(picture(4))).encode() + b"\n\ndata: [DONE]\n\n",
+        b"\xef\xbb\xbf" + json.dumps({"data": [{"b64_json": f"sha256:{mine}"}]}).encode(),
+    ]
+    with images_server(lambda path, body: (200, b64(picture(9)))) as (url, _):
+        run(root, config, url, 4)
+    with sqlite3.connect(root / "ledger.sqlite") as ledger:
+        ledger.execute("DELETE FROM items WHERE source = 'aigc'")
+        ledger.execute("UPDATE generations SET state = NULL, item_id = NULL")
+        calls = [call for (call,) in ledger.execute("SELECT id FROM calls ORDER BY id")]
+        free = "UPDATE calls SET state = 'rejected', status = 200, raw = ?, cost_nano = 0 WHERE id = ?"
+        ledger.executemany(free, zip(thrown, calls, strict=False))
+        ledger.execute("UPDATE calls SET raw = ? WHERE id = ?", (b'{"error": {"message": "busy"}}', calls[3]))
+    with images_server(lambda path, body: (200, b64(picture(5)))) as (url, seen):
+        report = run(root, config, url, 4)
+    assert (len(seen), dict(report.done)) == (1, {"imported": 3, "invalid": 1})
+    assert states(root) == {"reply": 4, "rejected": 1}
+    assert rows(root, "SELECT sum(cost_nano) FROM calls") == [(4 * PRICE,)]
+    assert mine not in [row[1] for row in items(root)], "what a provider wrote there is not followed"
+    assert len(max(rows(root, "SELECT raw FROM calls WHERE state = 'reply'"), key=lambda r: len(r[0]))[0]) < 300
 
 
 @pytest.mark.parametrize(

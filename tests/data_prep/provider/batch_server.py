@@ -30,6 +30,10 @@ class BatchServer:
     """As `change`, for the content of a file."""
     upload: Callable[[dict], Answered | None] = lambda shown: None
     create: Callable[[dict], Answered | None] = lambda shown: None
+    broken: int = 0
+    """Downloads of files that break off in their middle, and come whole afterwards."""
+    coding: str = "identity"
+    """Content-Encoding that is said of files."""
     keys: dict[str, str] = field(default_factory=dict)
     """By batch: the key of the only account that knows it."""
     made_by: list[str] = field(default_factory=list)
@@ -111,14 +115,27 @@ def batch_server(server: BatchServer) -> Iterator[str]:
                 self._answer(*server.post(self.path.partition("?")[0], data, self._key()))
 
         def do_GET(self) -> None:  # noqa: N802  # as above
-            self._answer(*server.get(self.path.partition("?")[0], self._key()))
+            status, body = server.get(self.path.partition("?")[0], self._key())
+            if self.path.endswith("/content") and server.broken and isinstance(body, bytes):
+                server.broken -= 1
+                self._break_off(body)
+            else:
+                self._answer(status, body)
+
+        def _break_off(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
 
         def _key(self) -> str:
             return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
         def _answer(self, status: int, body: dict | bytes) -> None:
             kind = "text/html" if isinstance(body, bytes) and body.startswith(b"<") else "application/json"
-            send(self, status, body, Content_Type=kind)
+            coding = {"Content_Encoding": server.coding} if self.path.endswith("/content") else {}
+            send(self, status, body, Content_Type=kind, **coding)
 
     with listening(Serving) as url:
         yield url

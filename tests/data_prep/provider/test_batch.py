@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import io
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from data_prep.provider.batch.records import open_batches
 from data_prep.provider.batch.service import BatchService
 from data_prep.provider.failures import CallError, StopSignal
 from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.openai_batches import read_results
+from data_prep.provider.openai_batches import capped_lines, read_results
 from data_prep.provider.prices import Price
 from data_prep.settings import ConfigError
 from data_prep.store.store import Store
@@ -225,13 +225,13 @@ def test_a_garbled_line_of_a_result_file_hides_no_other() -> None:
     whole = b'{"custom_id": "a", "response": {"status_code": 200, "body": {"usage": {"prompt_tokens": 10, "completion_tokens": 2}}}}'
     garbled = [whole[:40], b"[1]", b'{"response": null}', b'{"custom_id": "b", "response": {"status_code": "no"}}']
 
-    async def results(file_id: str) -> tuple[list[BatchLine], int]:
-        return read_results(b"\n".join([garbled[0], whole, *garbled[1:], b""]))
+    def results(path: Path) -> Iterator[BatchLine | None]:
+        return read_results(capped_lines(io.BytesIO(b"\n".join([garbled[0], whole, *garbled[1:], b""]))))
 
     api = SimpleNamespace(results=results)
     service = BatchService(api, OpenAIProvider(), "http://x", StopSignal(), 1.0)
-    found, unread = asyncio.run(service.results("file", Price(input=3, cached_input=1, output=5)))
-    assert ([(r.key, r.state, r.cost_nano) for r in found], unread) == ([("a", "reply", 40)], 4)
+    found = list(service.results(Path("file"), Price(input=3, cached_input=1, output=5)))
+    assert [r and (r.key, r.state, r.cost_nano) for r in found] == [None, ("a", "reply", 40), None, None, None]
 
 
 def test_a_creation_that_fails_is_neither_forgotten_nor_made_twice(

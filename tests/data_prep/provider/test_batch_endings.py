@@ -19,11 +19,13 @@ from data_prep.cli import main
 from data_prep.demo.config import DemoConfig
 from data_prep.demo.simulation.serve import KEY_VARIABLE
 from data_prep.provider.base import RemoteBatch
+from data_prep.provider.batch import records, takeover
 from data_prep.provider.batch.account import Account
 from data_prep.provider.batch.records import Result, open_batches
 from data_prep.provider.failures import CallError
 from data_prep.provider.openai_batches import identifier, read_batch, read_results
 from data_prep.provider.transport import without_key
+from data_prep.store.ledger import Ledger
 from data_prep.store.store import Store
 from tests.data_prep.provider.batch_server import Answered, BatchServer, batch_server
 from tests.data_prep.serving import import_toys, run_pass
@@ -75,7 +77,7 @@ def account(replies: int = 0, failed: int = 0, never: int = 0, of: int = 4, garb
     rows += [Result(key, "rejected", 500) for key in keys[replies : replies + failed]]
     rows += [Result(key, "unsent") for key in keys[replies + failed : replies + failed + never]]
     found = Account(frozenset(keys))
-    found.take("f", rows, garbled)
+    found.take(rows, garbled)
     return found
 
 
@@ -178,11 +180,9 @@ def test_what_is_counted_and_not_named_is_waited_for(found: Account, shown: Remo
 
 def test_a_request_counts_once_and_a_reply_comes_first() -> None:
     found = Account(frozenset("ab"))
-    new = found.take("f", [Result("a", "rejected", 500), Result("a", "reply", 200, b"1"), Result("a", "reply", 200, b"2")], 0)
+    new = found.take([Result("a", "rejected", 500), Result("a", "reply", 200, b"1"), Result("a", "reply", 200, b"2")], 0)
     assert [(one.key, one.raw) for one in new] == [("a", b"1")]
-    new = found.take(
-        "g", [Result("a", "unsent"), Result("b", "unsent"), Result("z", "reply", 200), Result("b", "reply", 200)], 0
-    )
+    new = found.take([Result("a", "unsent"), Result("b", "unsent"), Result("z", "reply", 200), Result("b", "reply", 200)], 0)
     assert [(one.key, one.state) for one in new] == [("b", "reply")]
     assert (found.answered, found.repeated, found.foreign, found.left) == (2, 4, 1, [])
     assert "4 rows repeated, 1 rows of no request of this batch" in found.ending(remote("completed", 2, 0, 2), []).differs
@@ -285,6 +285,99 @@ def test_a_request_that_no_batch_executes_is_not_asked_for_ever(tmp_path: Path, 
         report = annotated(tmp_path, config, server, toys)
     assert (len(server.asked), report.pending) == (3, {"gave_up": 4})
     assert states(tmp_path) == {"unsent": 12}
+
+
+def test_what_an_earlier_run_lost_is_sent_again_and_what_this_run_loses_is_not(
+    tmp_path: Path, config: Path, toys: list
+) -> None:
+    """A provider that loses every batch: each pass with `--resend-unknown` buys each request once, and ends."""
+    shown, server = BatchServer._shown, BatchServer()
+
+    def lost(self: BatchServer, name: str) -> dict[str, Any]:
+        return {**shown(self, name), "output_file_id": None, "request_counts": None, "status": "expired"}
+
+    with pytest.MonkeyPatch.context() as patch, batch_server(server) as url:
+        patch.setattr(BatchServer, "_shown", lost)
+        import_toys(tmp_path, toys[:4])
+        for made, resend in ((1, True), (1, False), (2, True), (3, True)):
+            report = run_pass(tmp_path, DemoConfig.load(config), url, batch=True, resend_unknown=resend)
+            assert (len(server.asked), report.pending) == (made, {"unknown": 4})
+            assert states(tmp_path) == {"unknown": 4 * made}
+        assert {tuple(sorted(keys)) for keys in server.asked} == {tuple(sorted(server.asked[0]))}
+        # Some come back at last: these are replies, the others stay what they are.
+        patch.setattr(BatchServer, "_shown", shown)
+        report = run_pass(tmp_path, DemoConfig.load(config), url, batch=True, resend_unknown=True)
+        assert (report.outcomes.total(), len(server.asked)) == (4, 4)
+        assert run_pass(tmp_path, DemoConfig.load(config), url, batch=True, resend_unknown=True).tally.requests == 0
+    assert states(tmp_path) == {"unknown": 12, "reply": 4}
+
+
+# -- files of any size ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_download_that_breaks_off_is_begun_again_and_counted_once(
+    tmp_path: Path, config: Path, toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file lies in the store meanwhile, for its user alone; what is read of it is written a part at a time."""
+    parts: list[int] = []
+    write = records.write_results
+
+    async def watched(ledger: Ledger, batch: int, results: list[Result]) -> None:
+        parts.append(len(results))
+        modes = {path.suffix: path.stat().st_mode & 0o777 for path in (tmp_path / "batches").iterdir()}
+        assert modes[".results"] == 0o600
+        await write(ledger, batch, results)
+
+    monkeypatch.setattr(records, "write_results", watched)
+    monkeypatch.setattr(takeover, "_PART_BYTES", 1)
+    # A request has a failure first and a reply in a later part.
+    failure = {"custom_id": "", "response": {"status_code": 500, "body": {}}}
+    server = BatchServer(
+        broken=2,
+        rows=lambda rows: [{**failure, "custom_id": rows[3]["custom_id"]}, *rows],
+        change=lambda shown, look: shown["request_counts"].update(completed=4),
+    )
+    report = annotated(tmp_path, config, server, toys)
+    assert (report.outcomes.total(), report.tally.lost, len(server.asked)) == (4, [], 1)
+    assert states(tmp_path) == {"reply": 4}
+    assert (parts, server.broken) == ([1] * 5, 0)
+    assert not list((tmp_path / "batches").iterdir())
+
+
+def test_of_a_file_that_is_too_large_the_beginning_is_taken(
+    tmp_path: Path, config: Path, toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = BatchServer()
+    import_toys(tmp_path, toys[:4])
+    with batch_server(server) as url:
+        monkeypatch.setattr("data_prep.provider.openai_batches.MOST_RESULTS", 900)
+        report = run_pass(tmp_path, DemoConfig.load(config), url, batch=True)
+        found = states(tmp_path)
+        assert found["reply"] == report.outcomes.total() > 0
+        assert found["unknown"] == report.pending["unknown"] == 4 - found["reply"] > 0
+        (lost,) = report.tally.lost
+        assert "file out-batch_0 is larger than the 900 bytes that are read" in lost
+        monkeypatch.undo()
+        monkeypatch.setenv(KEY_VARIABLE, KEY)
+        again = run_pass(tmp_path, DemoConfig.load(config), url, batch=True, resend_unknown=True)
+    assert (again.pending.total(), states(tmp_path)["reply"]) == (0, 4), "the pass is not held up by it"
+    assert not list((tmp_path / "batches").iterdir())
+
+
+def test_a_line_that_is_longer_than_any_reply_hides_no_other(
+    tmp_path: Path, config: Path, toys: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.provider.openai_batches.MAX_LINE_BYTES", 2000)
+    long = {"custom_id": "x", "response": {"status_code": 200, "body": "a" * 9000}}
+    report = annotated(tmp_path, config, BatchServer(rows=lambda rows: [*rows[:2], long, *rows[2:]]), toys)
+    assert (report.outcomes.total(), report.tally.garbled, states(tmp_path)) == (4, 1, {"reply": 4})
+
+
+def test_a_file_that_nobody_can_read_is_lost_by_name(tmp_path: Path, config: Path, toys: list) -> None:
+    server = BatchServer(coding="gzip", file=lambda file_id, look: (200, b"\x1f\x8b no gzip at all"))
+    report = annotated(tmp_path, config, server, toys)
+    assert (report.pending["unknown"], states(tmp_path)) == (4, {"unknown": 4})
+    assert "file out-batch_0: the answer cannot be read: its compression is damaged" in report.tally.lost[0]
 
 
 # -- ids, keys, and what is no answer ---------------------------------------------------------------------------------------------------
@@ -442,8 +535,8 @@ def test_what_a_line_says_of_an_execution() -> None:
         {"custom_id": "nothing", "response": None, "error": None},
         {"custom_id": "odd", "response": {"status_code": 7, "body": {}}},
     ]
-    found, garbled = read_results(b"\n".join(json.dumps(line).encode() for line in lines))
-    assert ([(line.key, line.status) for line in found], garbled) == ([("never", None), ("null", None)], 2)
+    found = list(read_results(json.dumps(line).encode() for line in lines))
+    assert [line and (line.key, line.status) for line in found] == [("never", None), ("null", None), None, None]
     assert read_batch({"status": "Canceled"}).status == "cancelled"
 
 

@@ -152,6 +152,33 @@ def test_what_one_party_said_in_an_old_ledger_is_no_vote_of_another(
         assert (bought["qwen"], bought["llava"]) == (N, N), "neither is asked twice"
 
 
+def test_what_was_sent_to_one_party_stays_unknown_though_another_has_answered(
+    tmp_path: Path, toys: list, config_of: Callable[..., PrepConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.2.0 had one key for both: what was sent to the second, and may be paid, is sent again with `--resend-unknown` alone."""
+    import_toys(tmp_path / "s", toys[:N])
+    with servers(2) as ((first, second), seen):
+        config = config_of(("qwen", first), ("llava", second))
+        with version_0_2_0(tmp_path / "s", monkeypatch):
+            run(tmp_path / "s", config_of(("qwen", first)))
+        with sqlite3.connect(tmp_path / "s/ledger.sqlite") as ledger:
+            kept = "id, cache_key, image_sha256, prompt_sha256, annotator, model, state, started"
+            ledger.execute(
+                f"INSERT INTO calls ({kept}) SELECT id + 100, cache_key, image_sha256, prompt_sha256, 'llava', model, 'unknown', 0 "
+                "FROM calls WHERE annotator = 'qwen'"
+            )
+        report = run(tmp_path / "s", config)
+        assert (report.pending["unknown"], len(seen[1])) == (N, 0)
+        with Store(tmp_path / "s", write=True) as store:
+            report = asyncio.run(annotate(store, config, resend_unknown=True))
+        assert (report.pending.total(), len(seen[1])) == (0, N)
+        with sqlite3.connect(tmp_path / "s/ledger.sqlite") as ledger:
+            ledger.execute("DELETE FROM outcomes")
+        asked = [len(bodies) for bodies in seen]
+        assert run(tmp_path / "s", config).pending.total() == 0
+        assert [len(bodies) for bodies in seen] == asked, "its own reply is found, though the old call stays unknown"
+
+
 def endpoint(name: str, url: str, **more: object) -> EndpointConfig:
     return EndpointConfig.model_validate({"name": name, "model": "m", "base_url": url, "api_key_env": "K", **more})
 

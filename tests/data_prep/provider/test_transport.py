@@ -204,8 +204,20 @@ def dripping(handler: BaseHTTPRequestHandler) -> None:
         threading.Event().wait(0.02)
 
 
+def dripping_head(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(100):
+        handler.wfile.write(b"X: y\r\n")
+        handler.wfile.flush()
+        threading.Event().wait(0.02)
+
+
 def test_an_answer_without_an_end_is_given_up_and_may_have_been_paid() -> None:
-    for write, why in ((endless, "larger than 1,048,576 bytes"), (dripping, "no whole answer within 0.3 s")):
+    for write, why in (
+        (endless, "larger than 1,048,576 bytes"),
+        (dripping, "no whole answer within 0.3 s"),
+        (dripping_head, "no whole answer"),
+    ):
         with answering(write) as (url, _), pytest.raises(TransportError, match=why) as found:
             post(url, timeout=20 if write is endless else 0.3)
         assert found.value.sent
@@ -295,7 +307,7 @@ def test_what_is_expanded_is_counted_before_it_is_in_memory() -> None:
         tracemalloc.stop()
 
 
-def test_an_echoed_key_is_blotted_out_by_every_client() -> None:
+def test_an_echoed_key_is_blotted_out_by_every_client(tmp_path: Path) -> None:
     said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "x"}}).encode()
     with answering(reply(401, said)) as (url, _):
         assert KEY.encode() not in post(url).body
@@ -307,7 +319,7 @@ def test_an_echoed_key_is_blotted_out_by_every_client() -> None:
             connection = OpenAIProvider().connect(url, KEY, 20.0)
             api = OpenAIProvider().batches(connection)
             assert api is not None
-            for call in (api.retrieve("b"), api.create("f", "t"), api.results("f"), api.cancel("b")):
+            for call in (api.retrieve("b"), api.create("f", "t"), api.download("f", tmp_path / "f"), api.cancel("b")):
                 with pytest.raises(HttpStatusError) as error:
                     await call
                 found.append(str(error.value))
@@ -337,14 +349,14 @@ def test_a_body_is_posted_to_one_address_alone() -> None:
     assert seen == []
 
 
-def test_the_client_of_batches_has_the_same_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_of_batches_has_the_same_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def call(url: str, timeout: float, what: str) -> TransportError:
         async def run() -> TransportError:
             connection = OpenAIProvider().connect(url, KEY, timeout)
             api = OpenAIProvider().batches(connection)
             assert api is not None
             with pytest.raises(TransportError) as found:
-                await (api.results("f") if what == "results" else api.create("f", "t"))
+                await (api.download("f", tmp_path / "f") if what == "results" else api.create("f", "t"))
             await connection.close()
             return found.value
 
@@ -353,8 +365,9 @@ def test_the_client_of_batches_has_the_same_limits(monkeypatch: pytest.MonkeyPat
     with answering(reply(200, bomb(100, 31), Content_Encoding="gzip")) as (url, _):
         assert call(url, 20.0, "results").hopeless
         assert call(url, 20.0, "create").sent
-    with answering(dripping) as (url, _):
-        assert call(url, 0.3, "create").sent
+    for write in (dripping, dripping_head):
+        with answering(write) as (url, _):
+            assert call(url, 0.3, "create").sent
     assert not call(f"http://127.0.0.1:{free_port()}/v1", 20.0, "create").sent
     with proxy(b"HTTP/1.1 502 Bad Gateway\r\n\r\n") as away:
         monkeypatch.setenv("HTTPS_PROXY", away)

@@ -159,7 +159,7 @@ def test_the_command_prints_an_address_that_works_and_shows_nothing_of_the_envir
         "review",
         str(root),
     ]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
     try:
         assert process.stdout is not None
         said = [process.stdout.readline(), process.stdout.readline()]

@@ -36,7 +36,7 @@ def test_an_unknown_family_is_refused_with_those_that_are_supported() -> None:
 
 def test_families_cost_no_torch() -> None:
     code = "import sys, emo_lightning.models.families; print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"
 
 
