@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ _FILE_SECONDS = 3600.0
 """For a whole file."""
 _WATCH = "emo_sent"
 """Key among a request's extensions: whether its head has left."""
+_TIME = "emo_time"
+"""Likewise: the limit of time for the head of its answer."""
 
 
 def batch_client(base_url: str, api_key: str, timeout: float) -> openai.AsyncOpenAI:
@@ -30,17 +33,28 @@ def batch_client(base_url: str, api_key: str, timeout: float) -> openai.AsyncOpe
         api_key: of the account.
         timeout: seconds between two bytes, and for a whole answer that is no file.
     """
+    import httpx2
     import openai
 
+    class Client(openai.DefaultAsyncHttpxClient):
+        # `Any`: the options of the base class.
+        async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:  # noqa: ANN401
+            """As the base class; the head of an answer must be whole in time, however often a byte of it comes."""
+            try:
+                async with asyncio.timeout(None) as limit:
+                    request.extensions[_TIME] = limit
+                    return await super().send(request, **options)
+            except TimeoutError:
+                msg = f"no whole answer within {timeout:g} s"
+                raise httpx2.ReadTimeout(msg, request=request) from None
+
     async def watch(request: httpx2.Request) -> None:
-        _watch(request)
+        _watch(request, timeout)
 
     async def bound(response: httpx2.Response) -> None:
         _bound(response, timeout)
 
-    client = openai.DefaultAsyncHttpxClient(
-        timeout=timeout, headers=IDENTITY, event_hooks={"request": [watch], "response": [bound]}
-    )
+    client = Client(timeout=timeout, headers=IDENTITY, event_hooks={"request": [watch], "response": [bound]})
     return openai.AsyncOpenAI(api_key=api_key, base_url=base_url, max_retries=0, timeout=timeout, http_client=client)
 
 
@@ -60,14 +74,20 @@ def unanswered(error: openai.APIConnectionError | httpx2.HTTPError, key: str) ->
     return TransportError(problem, sent=sent, hopeless=large is not None or (not sent and is_hopeless(error)))
 
 
-def _watch(request: httpx2.Request) -> None:
+def _watch(request: httpx2.Request, timeout: float) -> None:
     sent: list[bool] = []
+    limit: asyncio.Timeout = request.extensions[_TIME]
 
     # `Any`: what the client tells of an event is of many types.
     async def see(event: str, details: dict[str, Any]) -> None:
         # A proxy is asked for a tunnel first: that is no request of ours.
         if event.endswith("send_request_headers.started") and details["request"].method != b"CONNECT":
             sent.append(True)
+        # Sending a large file takes what it takes.
+        if event.endswith("receive_response_headers.started"):
+            limit.reschedule(asyncio.get_running_loop().time() + timeout)
+        elif event.endswith("receive_response_headers.complete") and not limit.expired():
+            limit.reschedule(None)
 
     request.extensions.update({"trace": see, _WATCH: sent})
 

@@ -65,6 +65,7 @@ class Annotation(TypedDict, total=False):
 
     result: list[Part]
     created_at: str
+    updated_at: str
     completed_by: object
     was_cancelled: bool
 
@@ -156,9 +157,16 @@ def _task(session: ReviewSession, item_id: str, embed: bool, with_reviews: bool)
         decided = [part for row in rows for part in _decision(record, row, boxes)]
         mended_fields = {row.field for row in rows if row.verdict == "mended"}
         rest = [part for field in FIELDS if field not in mended_fields for part in _value(record, field, values[field], boxes)]
-        created = datetime.fromtimestamp(rows[-1].time).astimezone().isoformat()
+        begun, changed = (
+            datetime.fromtimestamp(moment).astimezone().isoformat() for moment in (min(row.time for row in rows), rows[-1].time)
+        )
         task["annotations"] = [
-            {"result": [*rest, *decided], "created_at": created, "completed_by": {"email": session.reviewer}}
+            {
+                "result": [*rest, *decided],
+                "created_at": begun,
+                "updated_at": changed,
+                "completed_by": {"email": session.reviewer},
+            }
         ]
     return task
 

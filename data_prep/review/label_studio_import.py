@@ -24,7 +24,7 @@ from data_prep.review.decisions import (
     mended,
     standing,
 )
-from data_prep.review.label_studio_parts import boxes_of, moment_of, parts_by_field, text_or_choice, whole_intensity
+from data_prep.review.label_studio_parts import begun_of, boxes_of, moment_of, parts_by_field, text_or_choice, whole_intensity
 from data_prep.review.log import ReviewLog
 from data_prep.review.messages import RegionJSON
 from data_prep.review.session import check_name
@@ -42,7 +42,8 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
 
     Returns:
         Counts: tasks, annotations, cancelled (skipped annotations of Label Studio), added (decisions), known (standing already); and,
-        where there are any, decisions older than what stands, which are left out, and parts of no field of ours.
+        where there are any, decisions older than what stands, which are left out, decisions taken back by a later annotation that does
+        not say them any more, and parts of no field of ours.
 
     Raises:
         ReviewError: names the file, the task, the field, what was found and what is allowed.
@@ -53,18 +54,26 @@ def read_annotations(log: ReviewLog, path: str | Path, reviewer: str | None = No
         msg = f"{path}: expected a list of tasks (Label Studio's JSON export), found {type(tasks).__name__}"
         raise ReviewError(msg)
     found = _Annotations(log, reviewer)
-    for number, entry in enumerate(tasks, 1):
-        try:
-            found.take(_Task.read(entry, log))
-        except ReviewError as error:
-            msg = f"{path}: task {number}: {error}"
-            raise ReviewError(msg) from None
+    annotations: list[tuple[float, int, _Task, dict[str, object]]] = []
+    number = 0
+    try:
+        for number, entry in enumerate(tasks, 1):
+            task = _Task.read(entry, log)
+            found.counts["tasks"] += 1
+            annotations += [(moment_of(one), number, task, one) for one in task.annotations]
+        # Also where two tasks are of one item: the oldest first.
+        for moment, place, task, annotation in sorted(annotations, key=lambda row: row[0]):
+            number = place
+            found.take(task, annotation, moment)
+    except ReviewError as error:
+        msg = f"{path}: task {number}: {error}"
+        raise ReviewError(msg) from None
     people = found.people
     if reviewer is not None and len(people) > 1:
         msg = f"{path}: annotations of {len(people)} people ({', '.join(sorted(people))[:200]}); leave out --reviewer: each keeps a name"
         raise ReviewError(msg)
     log.add(found.new)
-    return {**found.counts, "added": len(found.new)}
+    return {**found.counts, "added": sum(row.undoes is None for row in found.new)}
 
 
 class _Annotations:
@@ -83,29 +92,63 @@ class _Annotations:
         self._history: dict[tuple[str, str], list[Review]] = {}
         """Of each item and annotator: the rows of the ledger, and those of this file after them."""
 
-    def take(self, task: _Task) -> None:
-        """Take the annotations of a task, the oldest first.
+        self._since: dict[tuple[str, str], float] = {}
+        """When the first annotation of this file that each annotator made of an item was begun."""
+
+    def take(self, task: _Task, annotation: Mapping[str, object], moment: float) -> None:
+        """Take an annotation; the older ones of its annotator must be taken before.
+
+        Args:
+            task: that it is of.
+            annotation: as it comes back.
+            moment: when it was made, or changed last.
 
         Raises:
-            ReviewError: one of them is not by the labelling config.
+            ReviewError: it is not by the labelling config.
         """
-        self.counts["tasks"] += 1
-        for annotation in sorted(task.annotations, key=moment_of):
-            self.counts["annotations"] += 1
-            if annotation.get("was_cancelled"):
-                self.counts["cancelled"] += 1
-                continue
-            who = check_name(self._reviewer or _annotator(annotation), "reviewer")
-            self.people.add(str(annotation.get("completed_by")))
-            rows, unknown = _rows(task, annotation, who)
-            if unknown:
-                self.counts["parts of no field of ours"] += unknown
-            key = task.record.id, who
-            if key not in self._history:
-                self._history[key] = self._log.reviews(item_id=task.record.id, reviewer=who)
-            newer = _newer(rows, self._history[key], self.counts)
-            self._history[key] += newer
-            self.new += newer
+        self.counts["annotations"] += 1
+        if annotation.get("was_cancelled"):
+            self.counts["cancelled"] += 1
+            return
+        who = check_name(self._reviewer or _annotator(annotation), "reviewer")
+        self.people.add(str(annotation.get("completed_by")))
+        rows, unknown = _rows(task, annotation, who, moment)
+        if unknown:
+            self.counts["parts of no field of ours"] += unknown
+        key = task.record.id, who
+        if key not in self._history:
+            self._history[key] = self._log.reviews(item_id=task.record.id, reviewer=who)
+        self._since[key] = min(self._since.get(key, moment), begun_of(annotation, moment))
+        self._take_back(key, {row.field for row in rows}, moment)
+        newer = _newer(rows, self._history[key], self.counts)
+        self._history[key] += newer
+        self.new += newer
+
+    def _take_back(self, key: tuple[str, str], fields: set[str], moment: float) -> None:
+        """A later annotation holds as a whole: what an earlier form of it said, and it does not say any more, does not stand.
+
+        What its annotator decided before it was begun, on our own page for example, is not a form of it and stands.
+        """
+        history = self._history[key]
+        undone = {row.undoes for row in history if row.undoes is not None}
+        gone = [
+            row
+            for row in history
+            if row.undoes is None
+            and (row.id is None or row.id not in undone)
+            and row.field not in fields
+            and self._since[key] <= row.time < moment
+        ]
+        for row in gone:
+            if row.id is None:
+                # Of this file, and written nowhere yet.
+                self.new = [one for one in self.new if one is not row]
+                self._history[key] = [one for one in self._history[key] if one is not row]
+            else:
+                back = Review(row.item_id, row.field, row.reviewer, "undone", row.shown, None, moment, row.id)
+                self.new.append(back)
+                self._history[key].append(back)
+                self.counts["taken back"] += 1
 
 
 def _newer(rows: list[Review], history: list[Review], counts: Counter[str]) -> list[Review]:
@@ -201,14 +244,13 @@ def _what(row: Review) -> tuple[str, ...]:
     return row.field, row.verdict, json.dumps(row.shown, sort_keys=True), json.dumps(row.value, sort_keys=True)
 
 
-def _rows(task: _Task, annotation: Mapping[str, object], who: str) -> tuple[list[Review], int]:
+def _rows(task: _Task, annotation: Mapping[str, object], who: str, moment: float) -> tuple[list[Review], int]:
     """The decisions of an annotation, and how many of its parts are of no field of ours."""
     record = task.record
     parts, unknown = parts_by_field(record, annotation)
     subject = text_or_choice(record, parts, "subject", "text") or record.subject or ""
     # A submitted prediction brings all values along; somebody who started from nothing has judged, and taken nothing out.
     filled = any(field in parts for field in FIELDS)
-    moment = moment_of(annotation)
     rows = []
     for field in FIELDS:
         before = task.intensity if field == "intensity" else task.shown[field]

@@ -118,8 +118,19 @@ def _box(record: Record, part: Mapping[str, object]) -> tuple[list[float], bool]
 def moment_of(annotation: Mapping[str, object]) -> float:
     """When it was made, or changed last; now, where it does not say so."""
     for key in ("updated_at", "created_at"):
-        try:
-            return datetime.fromisoformat(str(annotation.get(key))).timestamp()
-        except (ValueError, OverflowError, OSError):
-            continue
+        if (moment := _moment(annotation.get(key))) is not None:
+            return moment
     return time.time()
+
+
+def begun_of(annotation: Mapping[str, object], moment: float) -> float:
+    """When it was made first, to the second, as a time loses digits where it is written; `moment` where it does not say so."""
+    begun = _moment(annotation.get("created_at"))
+    return moment if begun is None else float(int(min(begun, moment)))
+
+
+def _moment(text: object) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -17,9 +17,15 @@ from emo_lightning.core.foreign import decode_json
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
 _MAX_LINEAGE = 2**16
 _MAX_URL = 4096
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NOT_PUBLIC = [
+    ipaddress.ip_network(block)
+    for block in ("192.0.0.0/24", "192.88.99.0/24", "64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")
+]
+"""What `ipaddress` calls global in some version of Python: protocol assignments (metadata of some clouds), relays, site-local, documentation."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ def read_list(path: Path) -> Iterator[ListedUrl | Refusal]:
     if not path.is_file():
         msg = f"{path}: no such file"
         raise SourceError(msg)
-    against = _contradicted(path)
+    # A list that is text says nothing of an address that another line could contradict.
+    against = _contradicted(path) if path.suffix.lower() in _TABLES else {}
     seen: set[str] = set()
     for listed in _rows(path):
         if isinstance(listed, ListedUrl):
@@ -83,10 +90,10 @@ def _contradicted(path: Path) -> dict[str, int | None]:
 
 def _rows(path: Path) -> Iterator[ListedUrl | Refusal]:
     match path.suffix.lower():
-        case ".csv" | ".tsv":
+        case ending if ending in _TABLES[:2]:
             for place, row in table_rows(path, ("url",)):
                 yield row if isinstance(row, Refusal) else place.attempt(_listed, row, place.file, place.line)
-        case ".jsonl" | ".ndjson":
+        case ending if ending in _TABLES:
             for place, _, value in json_records(path):
                 yield place.attempt(_listed, value, place.file, place.line)
         case _:
@@ -182,4 +189,6 @@ def is_public(address: IPAddress) -> bool:
         inner = [ip for ip in carried if ip is not None]
         if inner:
             return all(map(is_public, inner))
+    if any(address in block for block in _NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved

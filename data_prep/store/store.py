@@ -101,8 +101,10 @@ class Store:
             raise LedgerError(msg)
         self._lock: IO[bytes] | None = None
         if write:
-            (self.root / "images").mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.root / "images").mkdir(exist_ok=True, mode=0o700)
             make_private(self.root)
+            private_file(self.root / "lock")
             self.lock()
             private_file(self.root / "ledger.sqlite")
         try:
@@ -156,6 +158,7 @@ class Store:
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.image_path(sha256, extension)
         if not path.exists() or path.stat().st_size != len(data):
+            path.parent.mkdir(exist_ok=True, mode=0o700)
             write_bytes(path, data, writer=os.getpid())
             path.chmod(0o600)
         return sha256

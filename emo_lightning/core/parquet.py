@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,9 +108,10 @@ def _child(
             if (status := child.wait()) != 0:
                 said.seek(0)
                 why = said.read(4000).decode(errors="replace").strip()
-                why = (
-                    why if status == _REFUSED else f"not a parquet file that can be read: the reader ended with status {status}"
-                )
+                if status in (-signal.SIGXCPU, -signal.SIGKILL):
+                    why = "not a parquet file that can be read: it takes longer than its size explains"
+                elif status != _REFUSED:
+                    why = f"not a parquet file that can be read: the reader ended with status {status}"
                 msg = f"{path}: {why}"
                 raise error(msg)
         finally:

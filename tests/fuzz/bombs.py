@@ -61,7 +61,10 @@ def _parquet(columns: dict[str, object], **options: object) -> bytes:
 
 
 def _embeddings(des: object, text: object, count: int, **options: object) -> bytes:
-    return _parquet({"id": text, "emotion": ["awe"] * count, "split": ["x"] * count, "des": des}, **options)
+    emotion = ["awe"] * count
+    # The last two are what EmoVerse's files have.
+    names = {"id": text, "emotion": emotion, "split": ["x"] * count, "image": [b"x"] * count, "emotion_category": emotion}
+    return _parquet({**names, "des": des, "DES_representation": des, "description": text}, **options)
 
 
 def _long_page() -> bytes:
@@ -79,11 +82,12 @@ def _zeros() -> bytes:
 
 
 def _many_columns() -> bytes:
-    return _parquet({f"c{n}": pyarrow.array([n], pyarrow.int8()) for n in range(30_000)})
+    wanted = {name: pyarrow.array(["a"]) for name in ("id", "emotion", "split", "des", "image", "emotion_category")}
+    return _parquet({**wanted, **{f"c{n}": pyarrow.array([1], pyarrow.int8()) for n in range(30_000)}})
 
 
 def _many_groups() -> bytes:
-    return _embeddings([[0.0]] * 40_000, ["a"] * 40_000, 40_000, row_group_size=1)
+    return _embeddings([[0.0]] * 7_000, ["a"] * 7_000, 7_000, row_group_size=1)
 
 
 def _header(kind: bytes, size: int, name: str = "a.jpg") -> bytes:

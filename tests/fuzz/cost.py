@@ -105,6 +105,8 @@ def built(build: Callable[[], bytes]) -> bytes:
         if child == 0:
             try:
                 file.write_bytes(build())
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(0)
         os.waitpid(child, 0)

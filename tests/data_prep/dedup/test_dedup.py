@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -417,6 +418,29 @@ def test_embeddings_find_what_the_hash_does_not(tmp_path: Path, vision_model: Pa
     assert json.loads(capsys.readouterr().out)["embedded"] == 0
     with pytest.raises(EmbedderError, match="cannot be loaded"):
         Embedder(str(tmp_path))
+
+
+@pytest.mark.parametrize("model_type", ["dinov2", "theirs"])
+def test_code_beside_a_model_is_not_run_and_nobody_is_asked(
+    tmp_path: Path, vision_model: Path, model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from data_prep.dedup.embeddings import Embedder, EmbedderError
+
+    folder, mark = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(vision_model, folder)
+    for name in ("code.py", "__init__.py", "modeling.py"):
+        (folder / name).write_text(f"open({str(mark)!r}, 'w').write('x')\nclass C: pass\n")
+    kinds = ("AutoConfig", "AutoModel", "AutoImageProcessor", "AutoProcessor", "AutoFeatureExtractor")
+    for name in ("config.json", "preprocessor_config.json"):
+        settings = json.loads((folder / name).read_text()) | {"auto_map": dict.fromkeys(kinds, "code.C")}
+        (folder / name).write_text(json.dumps({**settings, "model_type": model_type} if name == "config.json" else settings))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    if model_type == "dinov2":
+        assert Embedder(str(folder)).name == str(folder)
+    else:
+        with pytest.raises(EmbedderError, match="cannot be loaded"):
+            Embedder(str(folder))
+    assert not mark.exists()
 
 
 def test_a_model_whose_file_lacks_weights_is_refused(tmp_path: Path, vision_model: Path) -> None:

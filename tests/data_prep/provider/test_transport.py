@@ -204,8 +204,20 @@ def dripping(handler: BaseHTTPRequestHandler) -> None:
         threading.Event().wait(0.02)
 
 
+def dripping_head(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(100):
+        handler.wfile.write(b"X: y\r\n")
+        handler.wfile.flush()
+        threading.Event().wait(0.02)
+
+
 def test_an_answer_without_an_end_is_given_up_and_may_have_been_paid() -> None:
-    for write, why in ((endless, "larger than 1,048,576 bytes"), (dripping, "no whole answer within 0.3 s")):
+    for write, why in (
+        (endless, "larger than 1,048,576 bytes"),
+        (dripping, "no whole answer within 0.3 s"),
+        (dripping_head, "no whole answer"),
+    ):
         with answering(write) as (url, _), pytest.raises(TransportError, match=why) as found:
             post(url, timeout=20 if write is endless else 0.3)
         assert found.value.sent
@@ -353,8 +365,9 @@ def test_the_client_of_batches_has_the_same_limits(tmp_path: Path, monkeypatch: 
     with answering(reply(200, bomb(100, 31), Content_Encoding="gzip")) as (url, _):
         assert call(url, 20.0, "results").hopeless
         assert call(url, 20.0, "create").sent
-    with answering(dripping) as (url, _):
-        assert call(url, 0.3, "create").sent
+    for write in (dripping, dripping_head):
+        with answering(write) as (url, _):
+            assert call(url, 0.3, "create").sent
     assert not call(f"http://127.0.0.1:{free_port()}/v1", 20.0, "create").sent
     with proxy(b"HTTP/1.1 502 Bad Gateway\r\n\r\n") as away:
         monkeypatch.setenv("HTTPS_PROXY", away)

@@ -315,6 +315,50 @@ def test_of_two_annotations_in_one_file_the_later_one_stands(store: Store, log: 
         assert stands == {"emotion": "right"}
 
 
+def test_what_a_later_annotation_does_not_say_any_more_is_taken_back(store: Store, log: ReviewLog, tmp_path: Path) -> None:
+    """Discard and verdicts are un-chosen, and a text is put back: in a later form of an annotation, or in a second one."""
+    decide(ReviewSession(store, log, "ben", sample=None), "toy-0005", ("subject", "right"))
+    path = tmp_path / "t.json"
+    fresh = submitted(exported(store, log, path)["toy-0005"])
+    fresh["annotations"][0]["created_at"] = "2998-01-02T00:00:00Z"
+    first = copy.deepcopy(fresh)
+    result = first["annotations"][0]["result"]
+    for edit in (say("emotion", "wrong"), say("background", "right"), set_value("description", text="Dawn.")):
+        edit(result)
+    result.append({"from_name": "record", "to_name": "image", "type": "choices", "value": {"choices": ["discard"]}})
+    later = copy.deepcopy(fresh)
+    later["annotations"][0]["updated_at"] = "2999-01-01T00:00:00Z"
+    say("background", "right")(later["annotations"][0]["result"])
+
+    def stands() -> dict[str, str]:
+        return {row.field: row.verdict for row in standing(log.reviews(reviewer="ben"))}
+
+    def read(*tasks: dict[str, Any]) -> dict[str, int]:
+        path.write_text(json.dumps(tasks))
+        return read_annotations(log, path, "ben")
+
+    assert read(first)["added"] == 4
+    assert stands() == {
+        "subject": "right",
+        "emotion": "wrong",
+        "background": "right",
+        "description": "mended",
+        "record": "wrong",
+    }
+    assert records(store)["toy-0005"][0] == "discarded"
+    for again in (3, None):
+        counts = read(later)
+        assert (counts["added"], counts["known"], counts.get("taken back")) == (0, 1, again)
+        assert stands() == {"subject": "right", "background": "right"}, "what was decided before on the page stays"
+    assert records(store)["toy-0005"][0] != "discarded"
+    # Both forms in one file, in any order, as two tasks or two annotations of one.
+    for number, tasks in enumerate(([later, first], [{**first, "annotations": later["annotations"] + first["annotations"]}])):
+        path.write_text(json.dumps(tasks))
+        assert read_annotations(log, path, f"cy{number}")["added"] == 1
+        assert {row.field for row in standing(log.reviews(reviewer=f"cy{number}"))} == {"background"}
+        assert read_annotations(log, path, f"cy{number}")["added"] == 0
+
+
 def test_what_was_taken_back_on_the_page_does_not_come_again(store: Store, log: ReviewLog, tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     task = submitted(exported(store, log, path)["toy-0005"], emotion="wrong")

@@ -211,6 +211,8 @@ def test_private_addresses_are_refused_whatever_they_are_called(tmp_path: Path, 
             for a in ("224.0.0.1", "255.255.255.255", "::1", "fe80::1", "fc00::1", "ff02::1", "::", "::ffff:10.0.0.1")
         ),
         *((a, False) for a in ("64:ff9b::a00:1", "2002:a00:1::", "240.0.0.1", "192.0.2.1")),
+        # Some versions of Python call these global; 192.0.0.192 gives metadata in one cloud.
+        *((a, False) for a in ("192.0.0.192", "::ffff:192.0.0.192", "fec0::1", "3fff::1", "5f00::1", "64:ff9b:1::a00:1")),
     ],
 )
 def test_which_addresses_are_public(address: str, public: bool) -> None:
