@@ -40,10 +40,12 @@ class FISource(IndexedSource):
             raise tree.missing(msg, *(f"{f}/<emotion>/" for f in FOLDERS), "*.csv (emotion,url,disagree,agree)")
         listed: dict[str, bool] = {}
         """Keys that a table names, and whether a row of them can be used."""
+        said: dict[str, tuple[str, SourceLabels]] = {}
+        """What the first row of each key says, and of which address."""
         for name in tables:
             table = tree.index(name)
             assert table is not None
-            yield from self._table(tree, table, folder, listed)
+            yield from self._table(tree, table, folder, listed, said)
         for name in tree.subfolders(folder):
             # The root may hold folders that mean nothing; a folder of images may not.
             if name.lower() not in EMOTIONS and folder == "":
@@ -64,12 +66,16 @@ class FISource(IndexedSource):
                 elif not listed[key]:
                     yield PassedOver(place.file, None, "its row is refused")
 
-    def _table(self, tree: Tree, table: Path, folder: str, listed: dict[str, bool]) -> Iterator[Entry | Refusal]:
+    def _table(
+        self, tree: Tree, table: Path, folder: str, listed: dict[str, bool], said: dict[str, tuple[str, SourceLabels]]
+    ) -> Iterator[Entry | Refusal]:
         for place, row in table_rows(table, _COLUMNS, names=_COLUMNS):
             if isinstance(row, Refusal):
                 yield row
                 continue
             entry = place.attempt(_entry, place, tree, folder, row)
+            if isinstance(entry, Entry):
+                entry = place.attempt(_at_one_address, entry, said)
             # Also of a row that is refused: its image is not one without votes.
             if not isinstance(key := place.attempt(_key, row), Refusal):
                 listed[key] = listed.get(key, False) or isinstance(entry, Entry)
@@ -91,6 +97,25 @@ def _entry(place: Place, tree: Tree, folder: str, row: dict[str, str]) -> Entry:
         scores = {str(e): round(yes / (yes + no) if e == emotion else rest, 6) for e in EMOTIONS}
         labels = {**labels, "emotion": emotion, "emotion_scores": scores}
     return Entry(place, _key(row), _image(tree, folder, emotion, file), labels, origin=row["url"].strip())
+
+
+def _at_one_address(entry: Entry, said: dict[str, tuple[str, SourceLabels]]) -> Entry:
+    """The row, unless one before says the same of a file of this name at another address.
+
+    The folder holds one file, and nobody knows of which address; the labels are the same, so the first row keeps it. Rows that say
+    different things are compared later (`IndexedSource`).
+
+    Args:
+        entry: the row.
+        said: address and labels by key, of the rows before.
+    """
+    parts = urllib.parse.urlsplit(entry.origin or "")
+    address = f"{parts.netloc.lower()}{parts.path}"
+    first, labels = said.setdefault(entry.key, (address, entry.labels))
+    if first != address and labels == entry.labels:
+        msg = f"{entry.key} is listed at {shown(first)} before, and the folder holds one file of that name"
+        raise RefusedError(msg)
+    return entry
 
 
 def _file_of(url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -41,11 +41,7 @@ class ConversationDataset(SlotDataset[Question]):
     def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int) -> None:
         self.index = index
         self.objectives = [objective(name) for name in objectives]
-        weights = np.array(list(objectives.values()), dtype=float)
-        if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-            msg = f"data.objectives={objectives}: weights must be 0 or more, and one above 0"
-            raise InputError(msg)
-        self.weights = weights / weights.sum()
+        self.weights = _shares(objectives)
         self.seed = seed
 
     def __len__(self) -> int:
@@ -79,6 +75,19 @@ class ConversationDataset(SlotDataset[Question]):
             return table[rows, chosen]
 
         return lru_cache(maxsize=2)(in_epoch)
+
+
+def _shares(objectives: Mapping[str, float]) -> NDArray[np.float64]:
+    """Weights that sum to 1.
+
+    Raises:
+        InputError: no weight is above 0, or one is below.
+    """
+    weights = np.array(list(objectives.values()), dtype=float)
+    if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+        msg = f"data.objectives={dict(objectives)}: weights must be 0 or more, and one above 0"
+        raise InputError(msg)
+    return np.asarray(weights / weights.sum())
 
 
 class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
@@ -145,20 +154,22 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             InputError: no record of the set has a label that is asked for.
         """
         if name not in self._datasets:
+            shares = _shares(self.objectives)
+            asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
             whole = TarIndex.open(self.paths[name])
             asked: list[Objective] = [objective(wanted) for wanted in self.objectives]
             labels: list[list[str]] = []
 
-            def usable(record: Record) -> bool:
+            def has_labels(record: Record) -> bool:
                 objectives = [o.name for o in asked if o.available(record)]
-                if objectives:
+                if usable := any(name in objectives for name in asked_at_all):
                     labels.append([*objectives, *(["emotion_scores"] if record.emotion_scores is not None else [])])
-                return bool(objectives)
+                return usable
 
-            index = whole.select(usable)
+            index = whole.select(has_labels)
             self.skipped[name] = len(whole) - len(index)
             if not len(index):
-                msg = f"data.{name}: none of {len(whole)} records has labels for {', '.join(self.objectives)}"
+                msg = f"data.{name}: none of {len(whole)} records has labels for {', '.join(asked_at_all)}"
                 raise InputError(msg)
             if name == "train" and self.limit is not None:
                 index = index.take(range(min(self.limit, len(index))))
@@ -256,6 +267,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 lengths,
                 self.max_tokens,
                 epochs=self.most_epochs,
+                batches=self.most_batches,
                 seed=self.seed,
                 rank=rank,
                 world_size=world_size,

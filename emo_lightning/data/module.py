@@ -60,6 +60,14 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         return 1 if self.trainer is None else self.trainer.world_size
 
     @property
+    def most_batches(self) -> int | None:
+        """Micro-batches of training that a rank will see at most, in whole epochs; None where the Trainer limits no steps, or epochs."""
+        # Lightning takes 1.0 for all batches of an epoch, and 1 for one.
+        if self.trainer is None or self.trainer.max_steps < 0 or repr(self.trainer.limit_train_batches) not in ("1.0", "None"):
+            return None
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
+    @property
     def most_epochs(self) -> int:
         """How many the Trainer will run at most; 1 where it says nothing of it."""
         limits = () if self.trainer is None else (self.trainer.max_epochs, self.trainer.max_steps)

@@ -48,13 +48,15 @@ def fit(lengths: NDArray[np.int64], order: NDArray[np.int64], most: int) -> list
     ahead = max(1, int(_ROWS * most / max(1.0, float(lengths[order].mean())))) if len(order) else 1
     for start in range(0, len(waiting), ahead):
         found = _best_fit([*left, *waiting[start : start + ahead]], sizes, most)
-        left = []
         last = start + ahead >= len(waiting)
-        for tokens, row in found:
-            if last or tokens >= _FULL * most:
-                rows.append(row)
-            else:
-                left += row
+        rows += [row for tokens, row in found if last or tokens >= _FULL * most]
+        loose = [] if last else [one for one in found if one[0] < _FULL * most]
+        if sum(len(row) for _, row in loose) > ahead:
+            # Lengths of which no sum is near `most`, all 0.6 of it perhaps: what is carried along would be fitted again and again.
+            loose.sort(key=lambda one: -one[0])
+            rows += [row for _, row in loose[: len(loose) // 2]]
+            loose = loose[len(loose) // 2 :]
+        left = [sample for _, row in loose for sample in row]
     return rows
 
 
@@ -94,6 +96,7 @@ class PackedRows(DistributedSampler[list[Slot]]):
         rank: int = 0,
         world_size: int = 1,
         together: int | None = None,
+        batches: int | None = None,
     ) -> None:
         """Plan the epochs.
 
@@ -105,6 +108,7 @@ class PackedRows(DistributedSampler[list[Slot]]):
             rank: of this process, 0 … world_size - 1.
             world_size: number of processes.
             together: rows of one optimiser step, on all ranks; a multiple of `world_size`, which is the default.
+            batches: that a rank will train on at most, in all epochs; None if only `epochs` is a limit.
 
         Raises:
             InputError: there are no samples, or one is longer than a row.
@@ -115,13 +119,18 @@ class PackedRows(DistributedSampler[list[Slot]]):
             msg = f"rank {rank} of world_size {world_size}, {together} rows together: expected a rank below, and a multiple"
             raise ValueError(msg)
         self.lengths, self.max_tokens, self.epochs = lengths, max_tokens, max(1, epochs)
-        self.size = len(lengths(0))
+        first = lengths(0)
+        self.size = len(first)
+        self._lengths_of_first = hashlib.sha256(first.astype("<i8").tobytes()).hexdigest()
         if self.size < 1:
             msg = "there are no samples to make rows of (empty dataset or selection?)"
             raise InputError(msg)
         super().__init__(range(self.size), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
         self.world_size, self.together = world_size, together
         self._fitted = lru_cache(maxsize=2)(self._fit)
+        if batches is not None:
+            # No epoch will have fewer rows than the first one needs.
+            self.epochs = min(self.epochs, max(1, -(-batches * world_size // len(self._fitted(0)))))
         looked_at = min(self.epochs, max(1, _MOST // self.size))
         needed = max(len(self._fitted(epoch)) for epoch in range(looked_at))
         if looked_at < self.epochs:
@@ -146,7 +155,7 @@ class PackedRows(DistributedSampler[list[Slot]]):
             "together": self.together,
             "world_size": self.world_size,
             "seed": self.seed,
-            "lengths": hashlib.sha256(self.lengths(0).astype("<i8").tobytes()).hexdigest(),
+            "lengths": self._lengths_of_first,
         }
 
     def plan(self, epoch: int) -> list[list[int]]:

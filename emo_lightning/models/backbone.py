@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from emo_lightning.core.model_folders import check_made_of, locate, made_of, weights_hash, write_made_of
+from emo_lightning.core.model_folders import check_made_of, hub_snapshot, locate, made_of, weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
 from emo_lightning.data.emotion_words import EmotionWords
@@ -268,7 +268,9 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     sources = _sources(config, base_path, adapter)
     # Beside an adapter stands the processor that it was trained with: its pixel limits are not the base model's.
     own = adapter is not None and any((adapter / name).exists() for name in PROCESSOR_FILES)
-    processor = load_processor(config, str(adapter) if own else base_path, family)
+    # Of the same commit, should the hub have another by now.
+    snapshot = None if own or Path(base_path).is_dir() else hub_snapshot(base_path)
+    processor = load_processor(config, str(adapter) if own else base_path, family, snapshot.name if snapshot else None)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
         checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)

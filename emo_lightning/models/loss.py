@@ -38,7 +38,8 @@ def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module, at: Tens
         states, wanted = hidden[0, at - 1], labels[0, at]
     total = in_chunks(_nll, lm_head, states, wanted)
     # An empty selection still has to reach every parameter, or ranks that wait for its gradient hang.
-    return total + 0.0 * hidden.sum().float(), torch.full((), len(wanted), device=hidden.device)
+    # Summed in float32: a sum that float16 does not hold would make it NaN.
+    return total + 0.0 * hidden.sum(dtype=torch.float32), torch.full((), len(wanted), device=hidden.device)
 
 
 def in_chunks(term: Callable[..., Tensor], lm_head: nn.Module, states: Tensor, *rest: Tensor) -> Tensor:

@@ -112,8 +112,14 @@ def _check_chat_template(processor: Processor, path: str) -> None:
         processor.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
 
 
-def load_processor(config: BackboneConfig, path: str, family: Family) -> Processor:
+def load_processor(config: BackboneConfig, path: str, family: Family, commit: str | None = None) -> Processor:
     """The processor of a folder or hub id, with the configured pixel limits, tried on two images.
+
+    Args:
+        config: pixel limits.
+        path: a folder or hub id.
+        family: of the model.
+        commit: of the hub's repository, from which the model came; None for a folder.
 
     Raises:
         BackboneError: it cannot be read, has no chat template that works, or the limits contradict each other or do not take effect.
@@ -125,7 +131,9 @@ def load_processor(config: BackboneConfig, path: str, family: Family) -> Process
         check_weight_files(Path(path), BackboneError)
     local = cache_only(path)
     with quiet_library(), foreign_files(f"backbone {path!r}: its processor cannot be read", BackboneError):
-        processor: Processor = AutoProcessor.from_pretrained(path, local_files_only=local, trust_remote_code=False)
+        processor: Processor = AutoProcessor.from_pretrained(
+            path, local_files_only=local, trust_remote_code=False, revision=commit or "main"
+        )
     _check_chat_template(processor, path)
     with foreign_files(f"backbone {path!r}: its processor is none of {family.title}", BackboneError):
         lowest, highest = family.pixel_limits(processor)

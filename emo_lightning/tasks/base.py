@@ -168,7 +168,8 @@ class Task(LightningModule, Generic[BatchT]):
         self._seen.append(Seen.of(batch, total))
         self._items = count.detach() if self._items is None else self._items + count.detach()
         average = total.detach() / count.clamp(min=1) / self.models_trained
-        self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=max(1, int(count)))
+        # Of each step alone: a size of the batch, which weighs means over epochs, would have to be waited for.
+        self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=1)
         # Lightning divides by the number of micro-batches and DDP by the number of ranks: both are undone here.
         return total * self.trainer.accumulate_grad_batches * self.trainer.world_size
 

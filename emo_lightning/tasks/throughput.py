@@ -18,7 +18,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 
 
 @dataclass
-class Seen:
+class Passed:
     """What went through a rank."""
 
     seconds: float = 0.0
@@ -34,9 +34,9 @@ class Seen:
     flops: float = 0.0
     """That were needed (`Backbone.step_flops`)."""
 
-    def since(self, before: Seen) -> Seen:
+    def since(self, before: Passed) -> Passed:
         """The difference."""
-        return Seen(**{f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self)})
+        return Passed(**{f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self)})
 
 
 class Throughput(Callback):
@@ -48,7 +48,7 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
-        self._all, self._logged = Seen(), Seen()
+        self._all, self._logged = Passed(), Passed()
         self._began: float | None = None
         self._waited = 0.0
         self._ranks, self._device = 1, torch.device("cpu")
@@ -63,10 +63,11 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts when the first batch is asked for."""
-        self._all, self._logged = Seen(), Seen()
+        self._all, self._logged = Passed(), Passed()
         self._ranks, self._device = trainer.world_size, pl_module.device
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+        self._waited = _waited(trainer)
         self._began = time.perf_counter()
 
     @override
@@ -78,7 +79,7 @@ class Throughput(Callback):
         if batch_idx % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches - 1 and step % _every(trainer) == 0:
             self._count(trainer)
             found = self.rates(self._all.since(self._logged))
-            self._logged = Seen(**vars(self._all))
+            self._logged = Passed(**vars(self._all))
             for name, value in found.items():
                 pl_module.log(f"perf/{name}", value, on_step=True, batch_size=1)
 
@@ -98,7 +99,7 @@ class Throughput(Callback):
         self._count(trainer)
         self._began = None
 
-    def rates(self, seen: Seen) -> dict[str, float]:
+    def rates(self, seen: Passed) -> dict[str, float]:
         """Name -> value, of what was seen in some time; empty where no time went by."""
         if seen.seconds <= 0 or not seen.places:
             return {}
@@ -124,9 +125,14 @@ class Throughput(Callback):
         if self._began is not None:
             self._all.seconds += now - self._began
             self._began = now
-        waited = float(getattr(trainer.train_dataloader, "waited", 0.0))
+        waited = _waited(trainer)
         self._all.waited += max(0.0, waited - self._waited)
         self._waited = waited
+
+
+def _waited(trainer: Trainer) -> float:
+    """Seconds that the loader has waited for batches, in this and earlier trainings."""
+    return float(getattr(trainer.train_dataloader, "waited", 0.0))
 
 
 def _every(trainer: Trainer) -> int:

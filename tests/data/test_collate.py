@@ -158,6 +158,10 @@ def test_sets_without_the_labels_asked_for_are_errors(tmp_path: Path, index: Tar
     assert (
         len(ConversationDataModule([str(tmp_path)], [str(tmp_path)], {"attributes": 1.0, "emotion": 1.0}).dataset("train")) == 3
     )
+    # Labels that are never asked for are none.
+    never = ConversationDataModule([str(tmp_path)], [str(tmp_path)], {"attributes": 0.0, "emotion": 1.0})
+    with pytest.raises(ValueError, match=r"data\.train: none of 3 records has labels for emotion$"):
+        never.dataset("train")
 
 
 # Worker processes

@@ -248,13 +248,43 @@ def test_a_tensor_that_is_not_as_its_header_says_is_named(tmp_path: Path, name: 
         FeatureCache(tmp_path)
 
 
-def rewritten(folder: Path, **tensors: torch.Tensor) -> None:
-    """The only part of a cache, with other tensors under the same header."""
+def rewritten(folder: Path, said: dict[str, object] | None = None, /, **tensors: torch.Tensor) -> None:
+    """The only part of a cache, with other tensors under the same header, or with something else `said` in it."""
     (part,) = folder.glob("part-*.safetensors")
     with safe_open(part, framework="pt") as file:
         kept = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
         header = file.metadata()
+    header["features"] = json.dumps(json.loads(header["features"]) | (said or {}))
     save_file(kept | tensors, part, metadata=header)
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        [],
+        [["train", None, None]],
+        [["train", None]] * 2,
+        [["train", None, None, None]] * 2,
+        [[7, None, None]] * 2,
+        "ab",
+        [{}, {}],
+    ],
+)
+def test_origins_are_three_texts_of_each_sample(tmp_path: Path, origins: object) -> None:
+    write(tmp_path, range(2), part_bytes=1 << 20)
+    rewritten(tmp_path, {"origins": [["train", "0" * 64, None], [None, None, "near:1"]]})
+    assert [one.group for one in FeatureCache(tmp_path).origins] == [None, "near:1"]
+    rewritten(tmp_path, {"origins": origins})
+    with pytest.raises(FeatureError, match=r"part-00000-00000\.safetensors: header: 'origins'"):
+        FeatureCache(tmp_path)
+
+
+def test_what_version_0_2_began_is_finished_by_it_alone(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    write(tmp_path, range(5))  # neither names what it is made of: it goes on
+    with pytest.raises(FeatureError, match=rf"was begun by version 0\.2, .* delete {tmp_path} to make it anew"):
+        FeatureWriter(tmp_path, LAYERS, HIDDEN, torch.float32, "g", made_of={"backbone": "0" * 64})
+    assert len(FeatureCache(tmp_path)) == 5, "a finished one is read"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.data import packing
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.conversations import ConversationDataset
@@ -71,6 +72,37 @@ def test_rows_are_full(lowest: int, highest: int, most: int, world: int) -> None
     lengths = lengths_of(20_000, lowest, highest)
     rows = ranks(lengths, most, world)[0]
     assert all(rows.fill(epoch) >= 0.97 for epoch in range(3))
+
+
+@pytest.mark.parametrize("share", [0.6, 0.4, 0.3])
+def test_lengths_that_fill_no_row_are_fitted_a_few_times_each(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = 0
+    whole = packing._best_fit
+
+    def counted(samples: list[int], sizes: list[int], most: int) -> list[tuple[int, list[int]]]:
+        nonlocal fitted
+        fitted += len(samples)
+        return whole(samples, sizes, most)
+
+    monkeypatch.setattr(packing, "_best_fit", counted)
+    rows = packing.fit(np.full(20_000, round(1000 * share)), np.arange(20_000), 1000)
+    assert sorted(sample for row in rows for sample in row) == list(range(20_000))
+    assert len(rows) == -(-20_000 // int(1 / share))
+    assert fitted < 4 * 20_000
+
+
+def test_epochs_that_a_limit_of_steps_leaves_out_are_not_planned() -> None:
+    asked: set[int] = set()
+    lengths = lengths_of(300, 20, 90)
+
+    def heard(epoch: int) -> NDArray[np.int64]:
+        asked.add(epoch)
+        return lengths(epoch)
+
+    each = len(PackedRows(lengths, 256, epochs=1, seed=5))
+    rows = PackedRows(heard, 256, epochs=1000, seed=5, world_size=2, batches=5 * each // 2)
+    assert asked == set(range(5))
+    assert len(rows) * 5 >= 5 * each // 2
 
 
 def test_an_optimiser_step_has_the_same_rows_on_any_number_of_ranks() -> None:

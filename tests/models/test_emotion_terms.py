@@ -187,3 +187,13 @@ def test_logits_a_chunk_at_a_time(
     assert parts[0] == pytest.approx(whole[0], rel=1e-6)
     assert parts[1] == whole[1]
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(parts[2], whole[2], strict=True))
+
+
+def test_a_sum_that_float16_does_not_hold_leaves_the_loss_finite() -> None:
+    from emo_lightning.models.loss import supervised_loss
+
+    hidden = torch.ones(1, 1024, 128, dtype=torch.float16)
+    labels = torch.full((1, 1024), IGNORE)
+    labels[0, 5] = 3
+    total, count = supervised_loss(hidden, labels, torch.nn.Linear(128, 7, dtype=torch.float16))
+    assert (bool(total.isfinite()), int(count)) == (True, 1)

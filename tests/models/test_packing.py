@@ -17,6 +17,7 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.families.attention import Samples, attend
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 KEYS = [("description",), ("emotion", "intensity"), ("bbox_2d", "description", "background", "attribute", "subject")]
@@ -171,3 +172,14 @@ def test_what_is_wrong_with_a_packed_batch_is_said(worded_qwen: Path, questions:
     ):
         with pytest.raises(ValueError, match=said):
             check(backbone.processor, batch | broken)
+
+
+def test_attention_under_autocast_takes_mixed_types() -> None:
+    """Rotary positions leave queries and keys in float32, values come out of a linear layer in bfloat16."""
+    query, key, value = (torch.randn(9, heads, 8) for heads in (4, 2, 2))
+    among = Samples.of([4, 2, 3], query.device)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(query, key, value.bfloat16(), among, causal=True)
+    expected = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), among, causal=True)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from emo_lightning.models.backbone import BackboneConfig, load_frozen
 from emo_lightning.models.backbone_config import BackboneError
+from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
 
 
 def with_weights(change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Callable[[Path], None]:
@@ -123,6 +124,17 @@ def test_a_half_filled_cache_of_the_hub(tiny_qwen: Path, tmp_path: Path, monkeyp
     snapshot = tmp_path / "models--Me--Mine" / "snapshots" / ("a" * 40)
     shutil.copytree(tiny_qwen, snapshot)
     (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
+    # While the model is loaded, another commit may come in: its processor is not that of the model.
+    _, family = load_model(config := BackboneConfig("Me/Mine", tuning="frozen"), "Me/Mine")
+    later = snapshot.with_name("b" * 40)
+    shutil.copytree(tiny_qwen, later)
+    for name in PROCESSOR_FILES:
+        (later / name).unlink(missing_ok=True)
+    (snapshot.parents[1] / "refs" / "main").write_text("b" * 40)
+    with pytest.raises(BackboneError, match="its processor cannot be read"):
+        load_processor(config, "Me/Mine", family)
+    load_processor(config, "Me/Mine", family, snapshot.name)
     (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(BackboneError, match="backbone 'Me/Mine': no weights"):

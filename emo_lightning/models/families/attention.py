@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import cast
 
@@ -98,7 +98,11 @@ def attend(
     Returns:
         (T, heads, d).
     """
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
+        query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
+    if device == "cuda" and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     outs = []
     for samples, length, places in among.groups:
@@ -193,6 +197,7 @@ def language_attention(
     return attend(q, k, v, samples, causal=True, dropout=dropout, scaling=scaling)[None], None
 
 
+@cache
 def attend_outside_graphs() -> None:
     """Have `torch.compile` leave `attend` as it is: it would compile anew for every set of lengths."""
     global attend

@@ -253,3 +253,20 @@ def test_findingemo(data: str, images: str, tmp_path: Path) -> None:
         *("unknown emotion 'Sleepy'; allowed", "path with '..'", "valence is out of range", "no such file"),
         *("contradiction", "contradiction"),
     ]
+
+
+def test_a_file_name_at_two_addresses_is_named_and_no_repeat(tmp_path: Path) -> None:
+    """FI: the folder holds one file of that name, of one of both; the same address by another scheme is the same."""
+    addresses = ("http://x.test/a.jpg", "https://X.test/a.jpg", "http://y.test/a.jpg", "http://x.test/b/a.jpg")
+    rows = [f"awe,{address},1,4" for address in addresses]
+    write(tmp_path, {"awe/a.jpg": 1, "votes.csv": "\n".join(rows)})
+    items, refused, repeated = read("fi", tmp_path)
+    assert [(item.key, item.origin) for item in items.values()] == [("awe/a.jpg", addresses[0])]
+    assert said(repeated, tmp_path) == ["votes.csv:2: listed before: awe/a.jpg"]
+    assert [(one.line, "x.test/a.jpg" in one.reason and "one file of that name" in one.reason) for one in refused] == [
+        (3, True),
+        (4, True),
+    ]
+    rows[2] = "awe,http://y.test/a.jpg,2,3"
+    write(tmp_path, {"votes.csv": "\n".join(rows)})
+    assert read("fi", tmp_path)[0] == {}, "two that say different things contradict one another, as before"
