@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.review.log import reviewed_outcomes
 from data_prep.sources.labels import source_record
-from data_prep.store.rows import Item
+from data_prep.store.rows import Item, stored_json
 from data_prep.store.store import Store
 from emo_lightning.core.records import Record
 
@@ -118,7 +117,7 @@ def export_store(
         elif state != "valid":
             excluded[state] += 1
         else:
-            emotions[item.id] = str(json.loads(text)["emotion"] or "")
+            emotions[item.id] = str(stored_json(text, f"outcome of {item.id!r}", dict)["emotion"] or "")
     for item in items:
         if item.id not in seen:
             excluded["duplicate" if item.id in duplicates else "pending"] += 1

@@ -15,7 +15,7 @@ from data_prep.grounding.regions import RegionGrounder
 from data_prep.local_models.checkpoints import identity
 from data_prep.local_models.decoding import decode, device_of
 from data_prep.review.log import reviewed_outcomes
-from data_prep.store.rows import Item
+from data_prep.store.rows import Item, stored_json
 from data_prep.store.store import Store
 from emo_lightning.core.records import GroundedObject, Record
 
@@ -240,7 +240,9 @@ def _write_records(store: Store, config: GroundingConfig, key_of: Callable[[Item
         if not subject:
             continue
         stored = store.ledger.grounding(item.sha256, subject, key_of(item))
-        objects = cut([GroundedObject.model_validate(o) for o in json.loads(stored or "[]")], config.cut)
+        objects = cut(
+            [GroundedObject.model_validate(o) for o in stored_json(stored or "[]", f"regions of {item.id!r}", list)], config.cut
+        )
         counts["grounded" if objects else "not_found"] += 1
         # Only the regions are written back: a review stays a layer above the record, and can be undone.
         record = Record.from_json(outcome.record, f"outcome of {item.id}")

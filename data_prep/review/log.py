@@ -17,7 +17,7 @@ from data_prep.review.decisions import Review, ReviewError, reviewed
 from data_prep.review.messages import RegionJSON
 from data_prep.store.group_commit import LedgerError, reader, writable
 from data_prep.store.ledger import Ledger
-from data_prep.store.rows import Item, Outcome
+from data_prep.store.rows import Item, Outcome, stored_json
 
 _COLUMNS = "id, item_id, field, reviewer, verdict, shown, value, time, undoes"
 _INSERT = "INSERT INTO reviews (item_id, field, reviewer, verdict, shown, value, time, undoes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -202,7 +202,7 @@ class ReviewLog:
     def candidates(self, image_sha256: str) -> list[RegionJSON]:
         """Everything that grounding ever found in an image (`GroundedObject` as JSON), whatever the phrase and backend."""
         rows = self.query("SELECT objects FROM groundings WHERE image_sha256 = ? ORDER BY phrase, backend", (image_sha256,))
-        return [candidate for (objects,) in rows for candidate in json.loads(objects)]
+        return [candidate for (objects,) in rows for candidate in stored_json(objects, "groundings", list)]
 
 
 def _row(review: Review) -> tuple[object, ...]:
@@ -213,5 +213,6 @@ def _row(review: Review) -> tuple[object, ...]:
 
 def _review(row: Sequence[Any]) -> Review:
     place, item_id, field, reviewer, verdict, shown, value, moment, undoes = row
-    mend = None if value is None else json.loads(value)
-    return Review(item_id, field, reviewer, verdict, json.loads(shown), mend, moment, undoes, place)
+    mend = None if value is None else stored_json(value, f"a review of {item_id!r}", object)
+    was = stored_json(shown, f"a review of {item_id!r}", object)
+    return Review(item_id, field, reviewer, verdict, was, mend, moment, undoes, place)

@@ -19,6 +19,7 @@ from data_prep.review.decisions import Review, reviewed
 from data_prep.review.log import ReviewLog, StaleError
 from data_prep.review.messages import StudyRow
 from data_prep.settings import shipped
+from data_prep.store.rows import stored_json
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_yaml
 from emo_lightning.core.records import Record, describe
@@ -117,7 +118,7 @@ def open_study(log: ReviewLog, config: StudyConfig) -> list[StudyItem]:
         if stored != text:
             msg = f"study {config.name!r}: it was started with another configuration ({stored}); give this one a new name"
             raise StudyError(msg)
-        return [StudyItem(**item) for item in json.loads(items)]
+        return [StudyItem(**item) for item in stored_json(items, f"study {config.name!r}", list)]
     chosen = [item for group in config.groups for item in _choose(log, config, group)]
     items = json.dumps([vars(item) for item in chosen], ensure_ascii=False)
     log.write([("INSERT INTO studies VALUES (?, ?, ?, ?)", (config.name, text, items, time.time()))])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from data_prep.annotate.critic import Draft, Judgement, judge
@@ -12,7 +11,7 @@ from data_prep.config import PrepConfig
 from data_prep.emovit.vote import DistributionVote
 from data_prep.grounding import backend_key, cut, missing_regions, store_regions
 from data_prep.store.provenance import annotator_replies, critic_replies, pool_summary
-from data_prep.store.rows import Item
+from data_prep.store.rows import Item, stored_json
 from data_prep.store.store import Store
 from emo_lightning.core.records import Box, Emotion, GroundedObject, Record
 
@@ -105,6 +104,9 @@ def boxes(store: Store, config: PrepConfig, wanted: Sequence[tuple[Item, str]]) 
     best: dict[tuple[str, str], Box | None] = {}
     for item, phrase in wanted:
         stored = store.ledger.grounding(item.sha256, phrase, key_of(item)) if phrase else None
-        objects = cut([GroundedObject.model_validate(o) for o in json.loads(stored or "[]")], grounding.cut)
+        objects = cut(
+            [GroundedObject.model_validate(o) for o in stored_json(stored or "[]", f"regions of {item.id!r}", list)],
+            grounding.cut,
+        )
         best[item.id, phrase] = objects[0].bbox if objects else None
     return best

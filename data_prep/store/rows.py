@@ -8,10 +8,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.store.group_commit import SqlValue
 from data_prep.store.items import SourceItem
+from data_prep.store.lock import StoreError
+from emo_lightning.core.foreign import decode_json
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,31 @@ class Item:
         """The inverse of `row`."""
         names = [f.name for f in fields(cls)]
         values = dict(zip(names, row, strict=True))
-        return cls(**{**values, "labels": json.loads(values["labels"]), "regions": json.loads(values["regions"])})
+        where = f"image {values['id']!r}"
+        labels = stored_json(values["labels"], f"labels of {where}", dict)
+        return cls(**{**values, "labels": labels, "regions": stored_json(values["regions"], f"regions of {where}", list)})
+
+
+def stored_json(text: object, what: str, kind: type[_Kind]) -> _Kind:
+    """A JSON value in a ledger, which may come from somebody else.
+
+    Args:
+        text: as it is stored.
+        what: it is, for the message.
+        kind: of value that it must be; `object` takes any.
+
+    Raises:
+        StoreError: it is no such value; names what it should have been.
+    """
+    where = f"ledger: {what}"
+    if not isinstance(text, str):
+        msg = f"{where}: found {type(text).__name__}; expected JSON text"
+        raise StoreError(msg)
+    value = decode_json(text, where, StoreError, half_characters="keep", repeated_keys="last")
+    if not isinstance(value, kind):
+        msg = f"{where}: found {type(value).__name__}; expected {kind.__name__}"
+        raise StoreError(msg)
+    return value
 
 
 @dataclass(frozen=True)

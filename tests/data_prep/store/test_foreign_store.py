@@ -56,3 +56,25 @@ def test_a_ledger_runs_nothing(store: Path) -> None:
     (store / "ledger.sqlite").write_bytes(pickle.dumps(Touch()))
     assert main(["status", "store"]) == 2
     assert not Path("planted").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"labels": "{"}, "ledger: labels of image"),
+        ({"labels": "[]"}, "found list; expected dict"),
+        ({"regions": "7"}, "found int; expected list"),
+        ({"labels": b"\x00"}, "found bytes; expected JSON text"),
+        ({"labels": "[" * 100_000}, "ledger: labels of image"),
+    ],
+)
+def test_what_is_no_json_is_named(
+    values: dict[str, object], message: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((column, value),) = values.items()
+    with closing(sqlite3.connect(store / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute(f"UPDATE items SET {column} = ?", (value,))
+    assert main(["export", "store", "out", "--labels", "source"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
