@@ -27,6 +27,8 @@ from emo_lightning.sweep.values import Values, as_text, fingerprint
 RECORD_FILE = "sweep.json"
 LOG_FILE = "sweep.log"
 _LONGEST_NAME = 100
+_MOST_BYTES = 2**20
+"""Of the record of a run; one has some figures and settings. pydantic keeps a complaint of each value that is none."""
 
 
 @dataclass
@@ -83,7 +85,9 @@ def read_run(folder: Path) -> Run | None:
     if not path.is_file():
         return None
     try:
-        run = TypeAdapter(Run).validate_json(json.dumps(read_object(path, error=SweepError)), strict=True)
+        run = TypeAdapter(Run).validate_json(
+            json.dumps(read_object(path, error=SweepError, max_bytes=_MOST_BYTES)), strict=True
+        )
     except SweepError as error:
         msg = f"{path}: no record of a run: {error}; delete {folder} to make it anew"
         raise SweepError(msg) from None

@@ -150,3 +150,11 @@ def test_a_parquet_file_of_a_few_bytes_holds_no_billion_values(tmp_path: Path, m
     (tmp_path / "des.parquet").write_bytes(out.getvalue())
     with pytest.raises(InputError, match=r"des\.parquet: holds 200,001 values; at most 100,000"):
         EmbeddingTable.read(tmp_path / "des.parquet")
+
+
+@pytest.mark.parametrize("url", ["pipe:touch planted", "pipe:touch planted; cat a.tar", "|touch planted"])
+def test_an_address_is_no_command(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ShardError, match=r"(?i)no such file|there is"):
+        TarIndex.open(url)
+    assert list(tmp_path.iterdir()) == []

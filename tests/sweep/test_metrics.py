@@ -11,6 +11,8 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.report.page import Page, write_page
 from emo_lightning.report.table import Spread, Table, columns
 from emo_lightning.sweep.metrics import figures
+from emo_lightning.sweep.parameters import SweepError
+from emo_lightning.sweep.records import read_run
 
 
 def test_a_stage_that_writes_a_page_alone_is_read_by_the_keys_of_its_tables(tmp_path: Path) -> None:
@@ -30,3 +32,9 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
     (tmp_path / "ours" / "page.json").write_text('{"tables": [{"key": "t", "columns": ["a"], "rows": [[1, 2]]}]}')
     with pytest.raises(InputError, match=r"ours/page\.json: is no page with tables"):
         figures(tmp_path)
+
+
+def test_a_record_of_a_run_that_is_too_long_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text('{"name":[' + "[]," * 400_000 + "0]}")
+    with pytest.raises(SweepError, match=r"sweep\.json: longer than 1,048,576 bytes"):
+        read_run(tmp_path)
