@@ -35,9 +35,9 @@ LEFT = 4
 """Exit status of a pass that came to its end but must leave images for another run."""
 _PASS, _CANCELLING = "a pass", "the end of batches (--cancel-batches)"
 _MODES = {
-    ALWAYS: ("config", "base_url", "allow_http"),
+    ALWAYS: ("config", "base_url", "allow_http", "yes"),
     _PASS: (
-        *("budget", "estimate", "yes", "batch", "resend_unknown", "no_ground", "check"),
+        *("budget", "estimate", "batch", "resend_unknown", "no_ground", "check"),
         *("engine", "ray_address", "ray_without_token"),
     ),
     _CANCELLING: ("cancel_batches",),

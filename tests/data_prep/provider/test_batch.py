@@ -162,7 +162,7 @@ def test_cancelled_batches_keep_what_they_answered(
             patch.setattr(BatchCaller, "collect", interrupted)
             run_pass(tmp_path / "s", config, server.base_url, batch=True)
         arguments = [str(tmp_path / "s"), "--config", str(path), "--base-url", server.base_url]
-        assert main(["annotate", *arguments, "--cancel-batches"]) == 0
+        assert main(["annotate", *arguments, "--cancel-batches", "--yes"]) == 0, "a script may always say yes"
         total, _ = bill_of(server)
     with Store(tmp_path / "s", write=False) as store:
         assert not open_batches(store.ledger)
