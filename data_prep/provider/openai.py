@@ -83,7 +83,7 @@ class OpenAIProvider(Provider):
 
     def connect(self, base_url: str, api_key: str, timeout: float) -> Connection:
         """See `Provider`."""
-        return OpenAIConnection(base_url, api_key, timeout, self.most_bytes)
+        return OpenAIConnection(base_url, api_key, self.headers(api_key), timeout, self.most_bytes)
 
     def reported_buckets(self, headers: Mapping[str, str]) -> list[ReportedBucket]:
         """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}`.
@@ -121,14 +121,15 @@ class OpenAIConnection(HttpConnection):
 
     Args:
         base_url, api_key: of the endpoint.
+        headers: that carry the key (`Provider.headers`).
         timeout: seconds for a whole request.
         most: bytes of an answer.
     """
 
-    def __init__(self, base_url: str, api_key: str, timeout: float, most: int = MOST_BYTES) -> None:
+    def __init__(self, base_url: str, api_key: str, headers: Mapping[str, str], timeout: float, most: int = MOST_BYTES) -> None:
         named = {header: os.environ.get(variable) for header, variable in _ACCOUNT.items()}
-        headers = {"Authorization": f"Bearer {api_key}", **{header: value for header, value in named.items() if value}}
-        super().__init__(base_url, headers, timeout, secret=api_key, most=most)
+        every = {**headers, **{header: value for header, value in named.items() if value}}
+        super().__init__(base_url, every, timeout, secret=api_key, most=most)
         self._base, self.api_key = base_url, api_key
 
     @cached_property

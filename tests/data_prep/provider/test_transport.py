@@ -29,13 +29,41 @@ GOOD = json.dumps({"choices": [], "usage": {}}).encode()
 
 def post(url: str, timeout: float = 20.0, most: int = 2**20) -> HttpAnswer:
     async def run() -> HttpAnswer:
-        connection = OpenAIConnection(url, KEY, timeout, most)
+        connection = OpenAIConnection(url, KEY, OpenAIProvider().headers(KEY), timeout, most)
         try:
             return await connection.post("/chat/completions", {"messages": ["x" * 1000]})
         finally:
             await connection.close()
 
     return asyncio.run(run())
+
+
+class OtherHeader(OpenAIProvider):
+    """OpenAI's API at a company that has the key elsewhere."""
+
+    name = "other-header"
+
+    def headers(self, api_key: str) -> dict[str, str]:
+        return {"api-key": api_key}
+
+
+def test_a_provider_with_another_header_sends_that_alone() -> None:
+    seen: list[dict[str, str]] = []
+
+    def write(handler: BaseHTTPRequestHandler) -> None:
+        seen.append({name.lower(): value for name, value in handler.headers.items()})
+        send(handler, 200, GOOD)
+
+    async def run(url: str) -> HttpAnswer:
+        connection = OtherHeader().connect(url, KEY, 20.0)
+        try:
+            return await connection.post("/chat/completions", {})
+        finally:
+            await connection.close()
+
+    with answering(write) as (url, _):
+        asyncio.run(run(url))
+    assert [(headers.get("api-key"), headers.get("authorization")) for headers in seen] == [(KEY, None)]
 
 
 @contextmanager
