@@ -226,14 +226,16 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
 
     def train_batches(self, world_size: int) -> int:
         """See `FitDataModule.train_batches`."""
-        return len(self._rows(world_size, 0)) if self.max_tokens is not None else super().train_batches(world_size)
+        if self.max_tokens is None:
+            return super().train_batches(world_size)
+        # That of this rank is needed anyway, and all ranks have as many.
+        return len(self._rows(world_size, self.rank if world_size == self.world_size else 0))
 
     def train_dataloader(self) -> ResumableLoader[ChatBatch]:
         """Shuffled, sized, resumable."""
         if self.max_tokens is None:
             return super().train_dataloader()
-        rank = 0 if self.trainer is None else self.trainer.global_rank
-        return self.loader_of(self.dataset("train"), self._rows(self.world_size, rank), self._collator(packed=True))
+        return self.loader_of(self.dataset("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
 
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
@@ -256,12 +258,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             msg = "rows are planned where data.max_tokens is set"
             raise RuntimeError(msg)
         if (world_size, rank) not in self._plans:
-            inputs = self.task.backbone_inputs()
-            if not inputs.packs:
+            if not self.task.backbone_inputs().packs:
                 msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
                 raise InputError(msg)
-            collate = Collator(inputs.processor, inputs.model_type, answers=True)
-            lengths = self._lengths = self._lengths or self.dataset("train").lengths(collate)
+            lengths = self._lengths = self._lengths or self.dataset("train").lengths(self._collator(packed=True))
             together = self.global_tokens // self.max_tokens if self.global_tokens else world_size
             self._plans[world_size, rank] = PackedRows(
                 lengths,

@@ -68,6 +68,11 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
 
     @property
+    def rank(self) -> int:
+        """Of this process among those that share the data."""
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    @property
     def most_epochs(self) -> int:
         """How many the Trainer will run at most; 1 where it says nothing of it."""
         limits = () if self.trainer is None else (self.trainer.max_epochs, self.trainer.max_steps)
@@ -100,8 +105,9 @@ class DataModule(LightningDataModule, Generic[TaskT]):
             shuffle: False keeps the dataset's order.
             num_workers: processes that fetch ahead; None takes the module's own.
         """
-        rank = 0 if self.trainer is None else self.trainer.global_rank
-        batches = EpochBatches(len(dataset), batch_size, seed=self.seed, rank=rank, world_size=self.world_size, shuffle=shuffle)
+        batches = EpochBatches(
+            len(dataset), batch_size, seed=self.seed, rank=self.rank, world_size=self.world_size, shuffle=shuffle
+        )
         return self.loader_of(dataset, batches, collate, num_workers)
 
     def loader_of(

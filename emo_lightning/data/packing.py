@@ -172,10 +172,6 @@ class PackedRows(DistributedSampler[list[Slot]]):
         order = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).permutation(len(rows))
         return [rows[row] for row in order]
 
-    def fill(self, epoch: int) -> float:
-        """Tokens of samples as a share of those that all rows may hold."""
-        return float(self.lengths(epoch).sum()) / (self.rows * self.max_tokens)
-
     def __iter__(self) -> Iterator[list[Slot]]:
         return self.from_step(0)
 

@@ -8,6 +8,7 @@ checked at loading and raises `BackboneError`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -197,6 +198,11 @@ class Backbone(nn.Module):
                 counts[f"trainable/{part}"] += parameter.numel()
         return counts
 
+    @cached_property
+    def _products(self) -> dict[Part, int]:
+        # Asked in every step; modules do not change.
+        return self.family.products(self.base)
+
     def step_flops(self, batch: ChatBatch, lengths: Sequence[int]) -> float:
         """Floating-point operations that a training step on a batch needs; those of checkpointing, done twice, count once.
 
@@ -210,7 +216,7 @@ class Backbone(nn.Module):
         text = self.base.config.get_text_config()
         answers = int((batch["labels"] != IGNORE).sum())
         total, before = 0.0, False
-        for part, work in self.family.work(self.base, batch, lengths).items():
+        for part, work in self.family.work(self.base, self._products, batch, lengths).items():
             learns = self.config.trains(part)
             before = before or learns
             whole = learns and self.config.tuning == "full"

@@ -175,11 +175,14 @@ class Family(ABC):
         """What the model needs beside the tokens (B, T) to give them positions: inputs of the same shape, by their names."""
 
     @abstractmethod
-    def work(self, model: PreTrainedModel, batch: Mapping[str, object], lengths: Sequence[int]) -> dict[Part, Work]:
+    def work(
+        self, model: PreTrainedModel, products: Mapping[Part, int], batch: Mapping[str, object], lengths: Sequence[int]
+    ) -> dict[Part, Work]:
         """What a forward pass over a batch needs, by part; the language-model head is left out.
 
         Args:
             model: without adapters' wrapping.
+            products: of the model (`products`).
             batch: of the collator.
             lengths: tokens of each sample, without padding.
         """
@@ -224,6 +227,14 @@ class Family(ABC):
         Raises:
             ValueError: names the key.
         """
+
+    def products(self, model: PreTrainedModel) -> dict[Part, int]:
+        """Products of one patch, or token, with the weights of each part; it walks all modules."""
+        return {
+            "vision": products_of(self.module(model, self.vision_blocks)),
+            "merger": products_of(*(self.module(model, path) for path in self.mergers)),
+            "language": products_of(*self.layers(model)),
+        }
 
     def packs(self, model: PreTrainedModel) -> bool:
         """Whether attention keeps samples apart that stand in one row: `prepare` has switched the language model to it."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work, products_of
+from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
@@ -74,21 +74,17 @@ class Qwen25VL(Family):
         """`mm_token_type_ids` (B, T)."""
         return {"mm_token_type_ids": (input_ids == image_token_id).long()}
 
-    def work(self, model: PreTrainedModel, batch: Mapping[str, object], lengths: Sequence[int]) -> dict[Part, Work]:
+    def work(
+        self, model: PreTrainedModel, products: Mapping[Part, int], batch: Mapping[str, object], lengths: Sequence[int]
+    ) -> dict[Part, Work]:
         """See `Family.work`."""
-        text = model.config.get_text_config()
-        visual, merger = (
-            self.module(model, self.vision_tower),
-            sum(products_of(self.module(model, path)) for path in self.mergers),
-        )
-        blocks, layers = list(self.module(model, self.vision_blocks).children()), self.layers(model)
+        text, merged = model.config.get_text_config(), model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
-        patches, merged = sum(pictures), int(cast(int, visual.spatial_merge_size)) ** 2
-        causal = sum(length**2 for length in lengths) / 2
+        patches, causal = sum(pictures), sum(length**2 for length in lengths) / 2
         return {
-            "vision": Work(2 * products_of(*blocks) * patches, 4 * self._attended(model, pictures)),
-            "merger": Work(2 * merger * patches / merged, 0.0),
-            "language": Work(2 * products_of(*layers) * sum(lengths), 4 * len(layers) * text.hidden_size * causal),
+            "vision": Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures)),
+            "merger": Work(2 * products["merger"] * patches / merged, 0.0),
+            "language": Work(2 * products["language"] * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal),
         }
 
     def _attended(self, model: PreTrainedModel, pictures: Sequence[int]) -> float:
