@@ -40,15 +40,13 @@ from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.tiny import TinyQwen, build_processor, build_qwen, build_tokenizer
 from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
+from emo_lightning.tasks.throughput import PEAKS
 
 PROMPT, ANSWER = 100, (60, 180)
 """Tokens of a question beside its image, and the shortest and longest answer."""
 
 WARMUP = 2
 """Steps of each kind that are not counted."""
-
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
-"""Dense bf16 FLOP/s by the device's name (NVIDIA's data sheets, SXM)."""
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "lora": {"tuning": "lora", "gradient_checkpointing": True},
