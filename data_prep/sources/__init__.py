@@ -1,9 +1,9 @@
 """Sources of images by name.
 
 A published data set is a class in a module of its own, and a row of `PUBLISHED`; `docs/recipes/data-source.md` adds one, line by line. `indexed`
-is the base of nearly all: it reads each image once, checks it, and counts repeated rows. `index_files` reads rows with their place in the file, `tree`
-finds files safely below the folder, `labels` has the keys of labels and the maps to the eight emotions. What cannot be used raises
-`base.RefusedError`, and the import goes on with the next row.
+is the base of nearly all: it reads each image once, checks it, and counts repeated rows. `index_files` reads rows with their place in the file,
+`tree` finds files safely below the folder, `labels` has the keys of labels and the maps to the eight emotions. What cannot be used
+raises `base.RefusedError`, and the import goes on with the next row.
 
 `stats.table1` shows a source that it does not know under its own name; a row in its `_TYPES` gives the image type of the paper.
 """
