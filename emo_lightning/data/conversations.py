@@ -76,6 +76,12 @@ class ConversationDataset(SlotDataset[Question]):
 
         return lru_cache(maxsize=2)(in_epoch)
 
+    def longest(self, collate: Collator) -> Lengths:
+        """Tokens of the longest that may be asked about each image: what a plan for all epochs has to make room for."""
+        asked = [one for one, share in zip(self.objectives, self.weights, strict=True) if share > 0]
+        table = sample_lengths(self.index, asked, collate).max(1)
+        return lambda _epoch: table
+
 
 def _shares(objectives: Mapping[str, float]) -> NDArray[np.float64]:
     """Weights that sum to 1.
@@ -98,9 +104,9 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val: the same, for the validation loss and the samples that are logged.
         objectives: what is trained, name -> weight: round 1 is `{attributes: 1}`, round 2 `{emotion: 0.8, attributes: 0.2}`
             (replay of round 1 keeps what it taught).
-        batch_size: samples per rank and micro-batch; for training, only where `max_tokens` is None.
+        batch_size: samples per rank and micro-batch, where `max_tokens` is None.
         val_batch_size: None takes `batch_size`.
-        max_tokens: per rank and micro-batch of training, whose samples stand in one row without padding (`data/packing.py`).
+        max_tokens: per rank and micro-batch, whose samples stand in one row without padding (`data/packing.py`).
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
         num_workers: processes that read ahead.
         max_length: tokens; a longer sample is an error.
@@ -237,6 +243,22 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             return super().train_dataloader()
         return self.loader_of(self.dataset("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
 
+    def val_dataloader(self) -> ResumableLoader[ChatBatch]:
+        """In order; rows have room for the longest that any epoch asks, so that they are the same in all."""
+        if self.max_tokens is None:
+            return super().val_dataloader()
+        dataset, collate = self.dataset("val"), self._collator(packed=True)
+        rows = PackedRows(
+            dataset.longest(collate),
+            self._row_tokens(),
+            epochs=1,
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            shuffle=False,
+        )
+        return self.loader_of(dataset, rows, collate)
+
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
         return self._collator(packed=False)
@@ -254,18 +276,13 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
 
     def _rows(self, world_size: int, rank: int) -> PackedRows:
         """The plan of training in tokens; the same for all ranks but for whose rows they are."""
-        if self.max_tokens is None:
-            msg = "rows are planned where data.max_tokens is set"
-            raise RuntimeError(msg)
         if (world_size, rank) not in self._plans:
-            if not self.task.backbone_inputs().packs:
-                msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
-                raise InputError(msg)
+            most = self._row_tokens()
             lengths = self._lengths = self._lengths or self.dataset("train").lengths(self._collator(packed=True))
-            together = self.global_tokens // self.max_tokens if self.global_tokens else world_size
+            together = self.global_tokens // most if self.global_tokens else world_size
             self._plans[world_size, rank] = PackedRows(
                 lengths,
-                self.max_tokens,
+                most,
                 epochs=self.most_epochs,
                 batches=self.most_batches,
                 seed=self.seed,
@@ -274,6 +291,20 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 together=together,
             )
         return self._plans[world_size, rank]
+
+    def _row_tokens(self) -> int:
+        """Tokens in a row.
+
+        Raises:
+            InputError: the backbone would mix the samples of a row.
+        """
+        if self.max_tokens is None:
+            msg = "rows are planned where data.max_tokens is set"
+            raise RuntimeError(msg)
+        if not self.task.backbone_inputs().packs:
+            msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
+            raise InputError(msg)
+        return self.max_tokens
 
     def _accumulate(self) -> None:
         """Have the Trainer accumulate as many micro-batches as `global_tokens` asks for.
