@@ -1,34 +1,9 @@
 """Sources of images by name.
 
-To add a published data set, for example `mydata`:
-
-1. Write `sources/mydata.py` with one class. An index (CSV, JSON, Parquet) that names the images is the usual case: subclass
-   `indexed.IndexedSource`, set `name`, and give in `entries(tree)` one `Entry` for each row, or a `Refusal` that says why not.
-
-       class MyDataSource(IndexedSource):
-           # Its docstring says what the labels of this data set mean.
-           name = "mydata"
-
-           def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
-               index = tree.index("labels.csv")
-               if index is None:
-                   raise tree.missing("the table of labels", "labels.csv")
-               for place, row in table_rows(index, ("file", "emotion")):
-                   yield row if isinstance(row, Refusal) else place.attempt(_entry, place, row)
-
-
-       def _entry(place: Place, row: dict[str, str]) -> Entry:
-           labels: SourceLabels = {"emotion": category(row["emotion"]), "emotion_raw": row["emotion"]}
-           return Entry(place, key_of(row["file"]), row["file"], labels)
-
-   The base class reads each image once, checks it, and counts repeated rows. `index_files` reads rows with their place in the file,
-   `tree` finds files safely below the folder, `labels` has the keys of labels and the maps to the eight emotions. A function that
-   cannot use a row raises `base.RefusedError`; the import then goes on with the next row. A layout without an index implements
-   `base.Source` itself, as `folder` does.
-2. Add one row to `PUBLISHED` below: `"mydata": ("MyDataSource", "MyData: labels.csv, images/")`. The text is what
-   `emo prep import --help` says of the layout.
-3. Write a small tree in `tests/data_prep/sources/` (`trees.write` makes pictures from numbers) and compare what `trees.read` gives.
-   The tests that every published source must pass take the new row from `PUBLISHED`.
+A published data set is a class in a module of its own, and a row of `PUBLISHED`; `docs/recipes/data-source.md` adds one, line by line. `indexed`
+is the base of nearly all: it reads each image once, checks it, and counts repeated rows. `index_files` reads rows with their place in the file,
+`tree` finds files safely below the folder, `labels` has the keys of labels and the maps to the eight emotions. What cannot be used
+raises `base.RefusedError`, and the import goes on with the next row.
 
 `stats.table1` shows a source that it does not know under its own name; a row in its `_TYPES` gives the image type of the paper.
 """
