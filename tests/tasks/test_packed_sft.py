@@ -78,8 +78,8 @@ def validate_and_save(tars: Path, model: Path, out: Path) -> None:
 
 def test_validation_in_rows_equals_padded(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     expected = validate(world_tars, tiny_qwen, tmp_path, 1, batch_size=3)
-    for most in (ROW, 1200):
-        assert validate(world_tars, tiny_qwen, tmp_path, 1, max_tokens=most) == pytest.approx(expected, abs=1e-6)
+    for rows in ({"max_tokens": ROW}, {"max_tokens": 1200}, {"max_tokens": ROW, "val_batch_size": 5}):
+        assert validate(world_tars, tiny_qwen, tmp_path, 1, **rows) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.slow
