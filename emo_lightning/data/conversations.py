@@ -24,6 +24,7 @@ from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.workers import Workers
 
 
 class ConversationDataset(SlotDataset[Question]):
@@ -108,7 +109,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val_batch_size: samples per rank and batch of validation; None takes `max_tokens`, else `batch_size`.
         max_tokens: per rank and micro-batch, whose samples stand in one row without padding (`data/packing.py`).
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
-        num_workers: processes that read ahead.
+        num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.
@@ -126,7 +127,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val_batch_size: int | None = None,
         max_tokens: int | None = None,
         global_tokens: int | None = None,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         max_length: int = 4096,
         limit: int | None = None,
         seed: int = 0,
