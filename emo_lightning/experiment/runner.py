@@ -6,13 +6,13 @@ Under torchrun or SLURM every rank walks the same list; rank 0 writes what the r
 from __future__ import annotations
 
 import fcntl
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from emo_lightning.core.console import Console
+from emo_lightning.core.endings import InterruptedBySignal, exit_code
 from emo_lightning.core.files import write_text
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.experiment.arguments import check
@@ -103,16 +103,17 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks) -> None:
     elif runs_on_one_rank(stage):
         wait_for_rank_zero(stage, started)
         return
-    code = run_in_process(stage, number, ranks)
+    code, asked = run_in_process(stage, number, ranks)
     changed = None
     if ranks.rank == 0:
         if code == 0 and (changed := first_changed(inputs, now := inputs_of(stage))) is None:
             # A model of the hub may have been downloaded in between.
             inputs = now
-        status: Status = "cut short" if code == CUT_SHORT else "failed" if code or changed else "complete"
+        interrupted = asked is not None and code == exit_code(asked)
+        status: Status = "cut short" if code == CUT_SHORT or interrupted else "failed" if code or changed else "complete"
         write_status(stage, status, started, inputs)
-    if code in (-signal.SIGINT, 130):
-        raise KeyboardInterrupt
+    if asked is not None:
+        raise InterruptedBySignal(asked)
     if code != 0:
         raise StageFailedError.from_exit_code(stage, code)
     if changed:
