@@ -13,8 +13,6 @@ import os
 import signal
 import sys
 import tempfile
-import time
-from datetime import datetime
 from multiprocessing.connection import Connection
 
 from emo_lightning.core.endings import ENDING, StoppedError, exit_code
@@ -26,9 +24,9 @@ from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import SIDECAR
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.peers import Peers
 from emo_lightning.experiment.results import check_results
 from emo_lightning.experiment.stage import Stage, StageCutShortError
-from emo_lightning.experiment.status import read_status
 from emo_lightning.experiment.supervision import SAID_NOTHING, Ended, Supervisor, lead_group
 from emo_lightning.experiment.tracking import tracking_of
 
@@ -120,33 +118,20 @@ def runs_on_one_rank(stage: Stage) -> bool:
     return isinstance(find_kind(stage.kind), FunctionKind) or one_device
 
 
-def wait_for_rank_zero(stage: Stage, since: float) -> None:
-    """Ranks above zero have nothing to do in a stage that runs on one rank: wait until it is done.
-
-    Raises:
-        StageFailedError: on rank 0.
-    """
-    while True:
-        status = read_status(stage)
-        fresh = bool(status) and datetime.fromisoformat(status["started"]).timestamp() > since - 60
-        if fresh and status["status"] == "complete":
-            return
-        if fresh and status["status"] in ("failed", "cut short"):
-            msg = f"stage {stage.name!r} failed on rank 0"
-            raise StageFailedError(msg)
-        time.sleep(1)
-
-
-def run_in_process(stage: Stage, number: int, ranks: Ranks) -> Ended:
+def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> Ended:
     """Run a stage in a forked process: heavy imports are paid once, state is shared with no other stage.
 
     Args:
         stage: to run.
         number: of it in its experiment.
         ranks: what the launcher says about this process.
+        peers: the other ranks' commands.
 
     Returns:
         How it ended, with all that it had started.
+
+    Raises:
+        PeerLostError: another rank has ended; so has this stage then.
     """
     kind = find_kind(stage.kind)
     if isinstance(kind, TrainerKind):
@@ -159,7 +144,7 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks) -> Ended:
     process.start()
     with word:
         said.close()
-        return Supervisor(process, word).wait()
+        return Supervisor(process, word, peers.check).wait()
 
 
 def _stage_process(stage: Stage, number: int, ranks: Ranks, word: Connection, parent: int) -> None:
