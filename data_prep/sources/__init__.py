@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 
 from data_prep.sources.base import Refusal, Source, SourceError, SourceItem
+from emo_lightning.core.label_map import OWN_WORDS, LabelMap
 from emo_lightning.core.text import name_fault
 
 __all__ = ["SOURCES", "Refusal", "Source", "SourceError", "SourceItem", "open_source"]
@@ -32,24 +33,27 @@ PUBLISHED = {
 _LONGEST_NAME = 60
 _LONGEST_LICENCE = 500
 
-SOURCES = ("folder", "urls", *PUBLISHED)
+SOURCES = ("folder", "urls", "labelled", *PUBLISHED)
 """Names that `open_source` knows."""
 
 
-def open_source(name: str, *, licence: str | None = None, source_name: str | None = None) -> Source:
+def open_source(
+    name: str, *, licence: str | None = None, source_name: str | None = None, labels: LabelMap = OWN_WORDS
+) -> Source:
     """The reader of a layout.
 
     Args:
         name: one of `SOURCES`.
         licence: of all images.
-        source_name: written into the records in place of `name` (folder and urls alone).
+        source_name: written into the records in place of `name` (folder, urls and labelled alone).
+        labels: words of `labelled` -> emotions.
 
     Raises:
         SourceError: unknown name, or a published data set under another name.
     """
     if name in PUBLISHED:
         if source_name is not None:
-            msg = f"source {name!r} keeps its name, found {source_name!r}; only a folder and urls may have another"
+            msg = f"source {name!r} keeps its name, found {source_name!r}; only a folder, urls and labelled may have another"
             raise SourceError(msg)
         module = importlib.import_module(f"data_prep.sources.{name}")
         published: Source = getattr(module, PUBLISHED[name][0])(licence)
@@ -67,6 +71,10 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
             from data_prep.sources.folder import FolderSource
 
             return FolderSource(source_name or "folder", licence)
+        case "labelled":
+            from data_prep.sources.labelled import LabelledSource
+
+            return LabelledSource(source_name or "labelled", licence, labels)
         case "urls":
             from data_prep.sources.urls import UrlSource
 

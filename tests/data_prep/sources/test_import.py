@@ -75,7 +75,7 @@ def test_images_without_a_label_are_imported(tmp_path: Path, capsys: pytest.Capt
     ("arguments", "message"),
     [
         (["emoset", "{tmp}"], "the list of images is missing; looked for train.json, val.json, test.json"),
-        (["emoset", "{tmp}", "--name", "mine"], "--name is for a folder or urls"),
+        (["emoset", "{tmp}", "--name", "mine"], "--name is for a folder or urls or images with labels of your own"),
         (["emoset", "{tmp}", "--refusals", "{tmp}/none/x"], "cannot be written"),
         (["emoverse", "{tmp}/broken.json"], "broken.json:2: not JSON"),
     ],
@@ -103,7 +103,7 @@ def test_every_published_source_takes_a_licence() -> None:
 
 def test_an_unknown_source_is_told_all_names_and_the_drawn_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "emoset2", str(tmp_path), "--into", str(tmp_path / "store")]) == 2
-    assert "unknown source 'emoset2'; allowed: folder, world, urls, emoset" in capsys.readouterr().err
+    assert "unknown source 'emoset2'; allowed: folder, world, urls, labelled, emoset" in capsys.readouterr().err
 
 
 def test_the_recipe_for_a_layout_without_an_index_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
