@@ -56,7 +56,7 @@ def read_label_map(path: str | Path) -> dict[str, Emotion | None]:
     Raises:
         InputError: see `label_map`; or it is no YAML, or no mapping.
     """
-    given: dict[object, object] = dict(read_yaml(Path(path), InputError))
+    given: dict[object, object] = dict(read_yaml(Path(path), InputError).items())
     return label_map(given, path)
 
 
