@@ -38,7 +38,7 @@ from emo_lightning.data.collate import IGNORE
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 from emo_lightning.models.tiny import TinyQwen, build_processor, build_qwen, build_tokenizer
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 from emo_lightning.tasks.throughput import PEAKS
 

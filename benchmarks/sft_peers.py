@@ -39,7 +39,7 @@ from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 
 PEERS = Path(__file__).parent / ".peers"
