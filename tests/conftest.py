@@ -13,11 +13,14 @@ __all__ = ["clip_folder", "finished_run", "make_tar"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Two cores and small tensors: more threads only wait for each other."""
+    import os
     import signal
 
     import torch
 
     torch.set_num_threads(1)
+    # A run of every stage costs a second each; the tests of what W&B is told ask for it.
+    os.environ["WANDB_MODE"] = "disabled"
     # A shell starts what runs in the background, or under nohup, deaf to Ctrl-C and to the end of its terminal; the processes that
     # tests start and interrupt would inherit that.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -18,6 +18,7 @@ Runs the stages of an experiment. Each writes its files to runs/NAME/STAGE/. A f
   --print_config        print the resolved experiment, and run nothing
   --vars.NAME VALUE     set a variable of the experiment
   --STAGE.KEY VALUE     set a key of one stage, e.g. --round1.model.optim.lr 1e-4
+  --wandb.KEY VALUE     how stages are logged to W&B: mode (offline, online, disabled), project, entity, tags
   --KEY VALUE           set a key of every stage that has it, e.g. --trainer.devices 2 --trainer.strategy ddp
   --allow-classes PACKAGE
                         {ALLOW_HELP}

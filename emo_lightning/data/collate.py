@@ -169,7 +169,7 @@ class Collator:
         ]
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        return self.family.framed(self.processor, ids)
 
     def _expand(self, ids: list[int], image_tokens: int) -> list[int]:
         """Repeat the one image token of the template as often as the image asks for."""

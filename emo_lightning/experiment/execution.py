@@ -13,6 +13,7 @@ from emo_lightning.experiment.advice import silence_advice
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.tracking import log_curves
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -38,6 +39,7 @@ def execute(stage: Stage) -> None:
         kind.function()(out=stage.out, **parsed(stage))
         return
     cli = _lightning_cli(kind, stage)
+    log_curves(cli.trainer)
     last = stage.out / "checkpoints" / "last.ckpt"
     # Those of the second kind Lightning looks for by itself, under SLURM. A run folder may be somebody else's.
     for path in (last, *stage.out.glob("hpc_ckpt_*.ckpt")):

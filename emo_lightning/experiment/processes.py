@@ -26,6 +26,7 @@ from emo_lightning.experiment.identity import SIDECAR
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.status import read_status
+from emo_lightning.experiment.tracking import tracking_of
 
 _LAUNCHER_VARIABLES = {
     "RANK",
@@ -232,7 +233,8 @@ def run_stage(stage: Stage) -> int:
     temporary.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(temporary)
     try:
-        execute(stage)
+        with tracking_of(stage):
+            execute(stage)
     except KeyboardInterrupt:
         return 130
     except StageCutShortError as cut:

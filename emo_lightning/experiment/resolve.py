@@ -36,6 +36,7 @@ from emo_lightning.experiment.files import (
 )
 from emo_lightning.experiment.interpolation import check_size
 from emo_lightning.experiment.stage import Stage, with_present_names
+from emo_lightning.experiment.tracked import Tracking, tracking_from
 
 _MOST_STAGES = 1000
 _STAGE_KEYS = ("run", "defaults", "foreach", "title")
@@ -55,6 +56,10 @@ class Experiment:
     """Its YAML file."""
     overrides: dict[str, str] = field(default_factory=dict)
     """Dotted key -> YAML text, of the command line."""
+    tracking: Tracking = field(default_factory=Tracking)
+    """How it is logged to W&B."""
+    arms: dict[str, str] = field(default_factory=dict)
+    """Arm -> where its backbone stands: `vars.arms`, resolved."""
 
     def as_yaml(self) -> str:
         """Everything, resolved."""
@@ -83,10 +88,10 @@ def load_experiment(
     """
     path = find_file(path)
     tree = read_experiment(path)
-    unknown = set(tree) - {"name", "vars", "stages", "description"}
+    unknown = set(tree) - {"name", "vars", "stages", "description", "wandb"}
     if unknown or not tree.get("stages"):
         found = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no stages"
-        msg = f"{path}: {found}; allowed: extends, name, description, vars, stages"
+        msg = f"{path}: {found}; allowed: extends, name, description, vars, stages, wandb"
         raise ExperimentError(msg)
     run_name = str(name or tree.get("name") or path.stem)
     if Path(run_name).is_absolute() or ".." in Path(run_name).parts:
@@ -100,20 +105,20 @@ def load_experiment(
     stages = dict(_expanded(path, tree["stages"]))
     merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
     variables = copy.deepcopy(tree.get("vars") or {})
-    _apply_overrides(overrides, variables, merged)
+    _apply_overrides([one for one in overrides if not one[0].startswith("wandb.")], variables, merged)
+    tracking = tracking_from(
+        path, tree.get("wandb"), {key: parse_value(text) for key, text in overrides if key.startswith("wandb.")}
+    )
     places = {stage: str(run_dir / stage) for stage in merged}
-    resolved = [
-        _resolve(
-            path,
-            stage,
-            body,
-            variables,
-            {"dir": str(run_dir), "out": places[stage], "stage": stage, "name": run_name, "stages": places},
-            stages[stage][1],
-        )
-        for stage, body in merged.items()
-    ]
-    return Experiment(run_name, run_dir, resolved, str(path), dict(overrides))
+    arms: dict[str, str] = {}
+    resolved = []
+    for stage, body in merged.items():
+        run = {"dir": str(run_dir), "out": places[stage], "stage": stage, "name": run_name, "stages": places}
+        one, filled = _resolve(path, stage, body, variables, run, stages[stage][1])
+        resolved.append(one)
+        if isinstance(named := filled.get("arms"), dict):
+            arms = {str(arm): place for arm, place in named.items() if isinstance(place, str)}
+    return Experiment(run_name, run_dir, resolved, str(path), dict(overrides), tracking, arms)
 
 
 def chosen_stages(experiment: Experiment, only: str | None) -> list[Stage]:
@@ -240,7 +245,8 @@ def _put(tree: dict[str, Any], dotted: str, given: _Given, option: str) -> None:
 
 def _resolve(
     path: Path, stage: str, body: dict[str, Any], variables: dict[str, Any], run: dict[str, Any], each: dict[str, Any]
-) -> Stage:
+) -> tuple[Stage, dict[str, Any]]:
+    """The stage, and the experiment's variables as it sees them."""
     context = {"vars": variables, "run": run, "each": each}
     arguments = {k: v for k, v in body.items() if k not in _STAGE_KEYS}
     clash = set(arguments) & set(context)
@@ -265,4 +271,5 @@ def _resolve(
         msg = f"{path}: stage {stage!r}: {held.removeprefix('args.')}"
         raise ExperimentError(msg)
     named = {key: with_present_names(value) for key, value in plain["args"].items()}
-    return Stage(stage, str(body["run"]), plain["_title"], named, Path(run["out"]))
+    values = {str(key): str(value) for key, value in each.items()}
+    return Stage(stage, str(body["run"]), plain["_title"], named, Path(run["out"]), values), plain["vars"]

@@ -9,7 +9,7 @@ import fcntl
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from emo_lightning.core.console import Console
@@ -29,6 +29,7 @@ from emo_lightning.experiment.processes import (
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import Status, check_not_stale, is_complete, write_config, write_status
+from emo_lightning.experiment.tracking import tracking_stages
 
 console = Console(highlight=False)
 
@@ -59,15 +60,19 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
             done -= {s.name for s in chosen if s.kind == "report"}
         if ranks.rank == 0:
             write_text(experiment.dir / "experiment.yaml", experiment.as_yaml())
-        for number, stage in enumerate(chosen, 1):
-            head = f"[bold]\\[{number}/{len(chosen)}] {stage.name}[/bold] — {stage.title}"
-            if stage.name in done:
+        # Nothing is logged of a run in which nothing is left to do.
+        with (
+            tracking_stages(experiment, ranks.rank) if len(done) < len(chosen) else nullcontext(lambda stage: stage) as tracked
+        ):
+            for number, stage in enumerate(chosen, 1):
+                head = f"[bold]\\[{number}/{len(chosen)}] {stage.name}[/bold] — {stage.title}"
+                if stage.name in done:
+                    if ranks.rank == 0:
+                        console.print(f"{head} [dim](complete, skipped)[/dim]")
+                    continue
                 if ranks.rank == 0:
-                    console.print(f"{head} [dim](complete, skipped)[/dim]")
-                continue
-            if ranks.rank == 0:
-                console.print(head)
-            _run_stage(stage, number, ranks)
+                    console.print(head)
+                _run_stage(tracked(stage), number, ranks)
         page = experiment.dir / "report.html"
         if ranks.rank == 0 and len(done) == len(chosen):
             console.print(f"nothing left to do: {page if page.exists() else experiment.dir}", soft_wrap=True, markup=False)

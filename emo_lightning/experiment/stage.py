@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from emo_lightning.experiment.tracked import TrackedRun
 
 _PLACEMENT_KEYS = (
     "devices",
@@ -46,6 +48,10 @@ class Stage:
     """Arguments: plain values, nothing left to interpolate."""
     out: Path
     """Its folder."""
+    each: dict[str, str] = field(default_factory=dict)
+    """Values of its `foreach`."""
+    tracked: TrackedRun | None = None
+    """What W&B is told of it; None logs nothing there."""
 
     @property
     def digest(self) -> str:

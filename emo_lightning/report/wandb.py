@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,12 @@ def log_report(report: Report, folder: Path, project: str = PROJECT) -> Path:
     sources = {
         f"{run.run.name}/{stage.name}": run.sources.of(stage).as_json() for run in report.runs for stage in run.run.stages
     }
+    config = {"runs": names, "sources": sources}
+    if wandb.run is not None:
+        # A stage's own: it is begun and ended where the stage is.
+        wandb.run.config.update(config)  # type: ignore[no-untyped-call]  # wandb has no type for it
+        _log(wandb.run, report, sources)
+        return Path(wandb.run.dir).parent
     run = wandb.init(
         project=project,
         dir=folder,
@@ -48,26 +54,34 @@ def log_report(report: Report, folder: Path, project: str = PROJECT) -> Path:
         group=names[0],
         job_type="report",
         mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
-        config={"runs": names, "sources": sources},
+        config=config,
         settings=wandb.Settings(silent=True, console="off"),
     )
     with run:
-        for table in report.tables:
-            columns, rows = flat_rows(table)
-            run.log({f"tables/{table.name}": wandb.Table(columns=list[str | int](columns), data=rows, allow_mixed_types=True)})
-        for one in report.runs:
-            at = f"{one.run.name}/" if len(report.runs) > 1 else ""
-            for key, picture in _pictures(one):
-                run.log({f"{at}{key}": picture})
-            for key, drawing in _drawings(one):
-                run.log({f"{at}{key}": drawing})
-        run.log({"report": wandb.Html(report.html.read_text(encoding="utf-8"), inject=False)})
-        run.summary["missing_or_skipped"] = report.notes
-        artifact = wandb.Artifact(_name("-".join(["report", *names])), "report", metadata={"sources": sources})
-        artifact.add_file(str(report.html))
-        artifact.add_dir(str(report.tables_dir), name=report.tables_dir.name)
-        run.log_artifact(artifact)
+        _log(run, report, sources)
         return Path(run.dir).parent
+
+
+def _log(run: wandb.Run, report: Report, sources: Mapping[str, object]) -> None:
+    import wandb
+
+    for table in report.tables:
+        columns, rows = flat_rows(table)
+        run.log({f"tables/{table.name}": wandb.Table(columns=list[str | int](columns), data=rows, allow_mixed_types=True)})
+    for one in report.runs:
+        at = f"{one.run.name}/" if len(report.runs) > 1 else ""
+        for key, picture in _pictures(one):
+            run.log({f"{at}{key}": picture})
+        for key, drawing in _drawings(one):
+            run.log({f"{at}{key}": drawing})
+    run.log({"report": wandb.Html(report.html.read_text(encoding="utf-8"), inject=False)})
+    run.summary["missing_or_skipped"] = report.notes
+    artifact = wandb.Artifact(
+        _name("-".join(["report", *(one.run.name for one in report.runs)])), "report", metadata={"sources": sources}
+    )
+    artifact.add_file(str(report.html))
+    artifact.add_dir(str(report.tables_dir), name=report.tables_dir.name)
+    run.log_artifact(artifact)
 
 
 def _pictures(run: RunSections) -> Iterator[tuple[str, wandb.Image]]:

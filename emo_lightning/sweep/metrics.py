@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import MAX_OBJECT_BYTES
-from emo_lightning.core.foreign import decode_json, read_capped
-from emo_lightning.core.logged import logged_rows
+from emo_lightning.experiment.figures import stage_figures
 from emo_lightning.experiment.stage import Stage
-
-_PAGE = "page.json"
-_BOOKS = {"stage.json", _PAGE}
-"""JSON in a stage's folder that is not read as results; a page is, where a stage wrote nothing else."""
 
 _LOGGED = {
     "des": ("val/loss", "val/accuracy", "train/loss"),
@@ -43,76 +32,13 @@ def promised(stage: Stage) -> tuple[list[str], bool]:
 
 
 def figures(run: Path) -> dict[str, float]:
-    """All figures of a run directory: numbers of the stages' JSON files, and the last value of each column that was logged.
-
-    A list in a JSON is left out (a curve or a matrix is no figure to order runs by). Of a stage that wrote a `page.json` and no
-    other result, the numbers of its tables are taken, as TABLE/ROW/COLUMN by their keys. Values may be NaN.
+    """All figures of a run directory, each stage's under its name. Values may be NaN.
 
     Raises:
         ValueError: a stage's file cannot be read; names it.
     """
-    found: dict[str, float] = {}
-    for stage in sorted(path.parent for path in run.glob("*/stage.json")):
-        for path in sorted(stage.glob("logs/version_*/metrics.csv"), key=_version):
-            found |= {f"{stage.name}/{name}": value for name, value in _last_logged(path).items()}
-        results = [path for path in sorted(stage.glob("*.json")) if path.name not in _BOOKS]
-        for path in results:
-            found |= {f"{stage.name}/{name}": value for name, value in _leaves(_json(path))}
-        if not results and (stage / _PAGE).is_file():
-            found |= {f"{stage.name}/{name}": value for name, value in _of_page(stage / _PAGE)}
-    return found
-
-
-def _version(path: Path) -> int:
-    """A resumed stage logs into a new folder: the later one has the last word."""
-    number = path.parent.name.removeprefix("version_")
-    return int(number) if re.fullmatch("[0-9]{1,9}", number) else -1
-
-
-def _json(path: Path) -> object:
-    return decode_json(read_capped(path, MAX_OBJECT_BYTES), path, on_constant=float)
-
-
-def _leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, float]]:
-    if isinstance(tree, dict):
-        for key, below in tree.items():
-            yield from _leaves(below, f"{prefix}{key}/")
-    elif isinstance(tree, int | float) and not isinstance(tree, bool):
-        yield prefix.rstrip("/"), float(tree)
-
-
-def _of_page(path: Path) -> Iterator[tuple[str, float]]:
-    """TABLE/ROW/COLUMN and number of every cell that holds one; of tables with keys alone (see `report.page`)."""
-    page: Any = _json(path)
-    try:
-        for table in page["tables"]:
-            if "key" not in table:
-                continue
-            rows = table.get("row_keys") or [str(row[0]) for row in table["rows"]]
-            columns = table.get("column_keys") or table["columns"]
-            for row_key, row in zip(rows, table["rows"], strict=True):
-                for column, cell in zip(columns, row, strict=True):
-                    value = cell["value"] if isinstance(cell, dict) else cell
-                    if isinstance(value, int | float) and not isinstance(value, bool):
-                        yield f"{table['key']}/{row_key}/{column}", float(value)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        msg = f"{path}: is no page with tables: {error!r}"
-        raise InputError(msg) from None
-
-
-def _last_logged(path: Path) -> dict[str, float]:
-    last: dict[str, float] = {}
-    for where, row in logged_rows(path):
-        for name, text in row.items():
-            if text and name not in ("epoch", "step"):
-                try:
-                    last[name] = float(text)
-                except ValueError:
-                    msg = f"{where}: {name} is {text[:40]!r}; expected a number"
-                    raise InputError(msg) from None
-    return last
-
-
-def usable(value: float | None) -> bool:
-    """Whether runs can be ordered by it."""
-    return value is not None and math.isfinite(value)
+    return {
+        f"{path.parent.name}/{name}": value
+        for path in sorted(run.glob("*/stage.json"))
+        for name, value in stage_figures(path.parent).items()
+    }

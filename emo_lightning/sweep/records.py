@@ -17,10 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.records import describe
 from emo_lightning.experiment.classes import ALLOWED, allowed_packages
+from emo_lightning.experiment.figures import usable
 from emo_lightning.experiment.resolve import Experiment, load_experiment
 from emo_lightning.experiment.status import is_complete
 from emo_lightning.sweep.config import Sweep
-from emo_lightning.sweep.metrics import usable
 from emo_lightning.sweep.parameters import Parameter, SweepError
 from emo_lightning.sweep.values import Values, as_text, fingerprint
 

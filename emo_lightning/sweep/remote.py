@@ -16,8 +16,9 @@ from typing import Any
 from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.terminal import say
+from emo_lightning.experiment.figures import usable
 from emo_lightning.sweep.config import Sweep, locate
-from emo_lightning.sweep.metrics import figures, usable
+from emo_lightning.sweep.metrics import figures
 from emo_lightning.sweep.parameters import SweepError
 from emo_lightning.sweep.values import Values, as_text, fingerprint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import json
 import os
@@ -29,6 +30,7 @@ from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
 from tests.patience import PATIENCE
 from tests.ranks import run_each
+from tests.report.test_wandb import written
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 SHORT = {
@@ -108,7 +110,7 @@ def test_round1_with_wandb_offline_then_round2_des_and_probe(
     emo_run: Run, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As shipped: bf16-mixed, gradient accumulation and checkpointing, W&B offline with sample images."""
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_MODE")
     run = emo_run(
         "round1",
         **{"vars.backbone": tiny_qwen, "data.num_workers": 0, "data.batch_size": 2, "trainer.max_steps": 1},
@@ -117,8 +119,19 @@ def test_round1_with_wandb_offline_then_round2_des_and_probe(
     stage = run / "round1"
     assert (stage / "adapter" / "adapter_model.safetensors").exists()
     assert (stage / "checkpoints" / "last.ckpt").exists()
-    assert list(stage.glob("wandb/offline-run-*")), "the run is on disk, ready for `wandb sync`"
-    assert len(list(stage.glob("wandb/offline-run-*/files/media/images/**/*.png"))) > 0
+    (told,) = stage.glob("wandb/offline-run-*")
+    assert len(list(told.glob("files/media/images/**/*.png"))) > 0
+    rows = [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in row.item} for row in written(told, "history")
+    ]
+    logged = list(csv.DictReader((stage / "logs/version_0/metrics.csv").open(encoding="utf-8")))
+    losses = [float(row["val/loss"]) for row in logged if row["val/loss"]]
+    assert losses
+    assert [row["val/loss"] for row in rows if "val/loss" in row] == losses
+    assert max(row.get("trainer/global_step", 0) for row in rows) == 1
+    assert written(told, "exit")[0].exit_code == 0
+    told_settings = {item.key: json.loads(item.value_json) for item in written(told, "run")[0].config.update}
+    assert (told_settings["model.optim.lr"], told_settings["data.batch_size"]) == (1e-4, 2)
     assert (stage / "logs" / "version_0" / "metrics.csv").exists()
     noted = status_of(stage)
     assert (noted["status"], noted["kind"], len(noted["config_sha256"])) == ("complete", "sft", 64)
@@ -705,8 +718,7 @@ def test_wandb_online_without_a_network(
     """Its client would retry for a minute and a half; the runner gives it less, and here three seconds."""
     for name, value in {"MODE": "online", "API_KEY": "0" * 40, "BASE_URL": "http://127.0.0.1:9", "INIT_TIMEOUT": "3"}.items():
         monkeypatch.setenv(f"WANDB_{name}", value)
-    logger = "[{class_path: lightning.pytorch.loggers.WandbLogger, init_args: {save_dir: '${run.out}', project: p}}]"
-    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune", "--trainer.logger", logger]
+    command = ["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]
     assert main(command) == 2
     error = capfd.readouterr().err
     assert "Traceback" not in error

@@ -39,8 +39,8 @@ class ImageProcessor(Protocol):
     patch_size: int
     merge_size: int
 
-    def __call__(self, images: Sequence[Image.Image], *, return_tensors: str) -> Mapping[str, Tensor]:
-        """Pixel tensors of pictures, and where each begins."""
+    def __call__(self, images: Sequence[Image.Image], *, return_tensors: str, **options: object) -> Mapping[str, Tensor]:
+        """Pixel tensors of pictures, and where each begins; options are the family's own."""
         ...
 
 
@@ -109,7 +109,7 @@ class Family(ABC):
     lm_head: str
     """Path of the linear layer from hidden states to the vocabulary."""
     vision_tower: str
-    """Path of the vision tower, mergers included."""
+    """Path of the vision tower; mergers may stand in it or beside it."""
     vision_blocks: str
     """Path of the vision tower's list of blocks."""
     language_model: str
@@ -130,20 +130,21 @@ class Family(ABC):
     """The token that stands for a piece of a picture; the chat template writes it once a picture."""
     end_of_turn: str
     """The token that ends an answer."""
-    special_tokens: tuple[str, ...]
-    """All of its chat's special tokens, in the order of their ids."""
-    old_names: tuple[tuple[str, str], ...]
-    """(how a module's path began in older versions of transformers, how it begins today): adapters of then are renamed by it."""
     inputs: tuple[str, ...]
     """What the model must be given. A name that is missing here would be missing in silence: transformers has defaults for most."""
+    image_frame: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Tokens that its processor, and not its chat template, writes before and after those of a picture; InternVL: `<img>`, `</img>`."""
+    special_tokens: tuple[str, ...] = ()
+    """All of its chat's special tokens, in the order of their ids, where small models of it are made from nothing."""
+    old_names: tuple[tuple[str, str], ...] = ()
+    """(how a module's path began in older versions of transformers, how it begins today): adapters of then are renamed by it."""
 
     @abstractmethod
     def model_class(self) -> type[PreTrainedModel]:
         """The class whose `from_pretrained` loads it."""
 
-    @abstractmethod
-    def prepare(self, model: PreTrainedModel, attention: str) -> None:
-        """What is done to a model that has just been loaded.
+    def prepare(self, model: PreTrainedModel, attention: str) -> None:  # noqa: B027 - most families need nothing
+        """What is done to a model that has just been loaded: nothing, unless a family says so.
 
         Args:
             model: changed in place.
@@ -187,7 +188,6 @@ class Family(ABC):
             lengths: tokens of each sample, without padding.
         """
 
-    @abstractmethod
     def packed_positions(self, processor: Processor, length: int, image_at: int, resized: Size) -> Tensor:
         """What gives positions to the tokens of one sample that is packed with others: each begins anew.
 
@@ -200,8 +200,8 @@ class Family(ABC):
         Returns:
             (axes, T) int64.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
         """Hidden states after the final norm, (1, T, H), of samples that stand one after another in one row.
 
@@ -209,8 +209,8 @@ class Family(ABC):
             model: without adapters' wrapping.
             batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Model inputs with text tokens appended.
 
@@ -219,6 +219,11 @@ class Family(ABC):
             ids: (B, N).
             mask: (B, N), which of them count.
         """
+        import torch
+
+        # No token of a text is one of a picture, whatever its id.
+        more = {"input_ids": ids, "attention_mask": mask, **self.position_inputs(ids, -1)}
+        return {**inputs, **{name: torch.cat([inputs[name], added.to(inputs[name].dtype)], 1) for name, added in more.items()}}
 
     @abstractmethod
     def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
@@ -245,6 +250,20 @@ class Family(ABC):
     def image_token_id(self, processor: Processor) -> int:
         """Id of `image_token`."""
         return _token_id(processor, self.image_token)
+
+    def framed(self, processor: Processor, ids: Sequence[int]) -> list[int]:
+        """A prompt's tokens with `image_frame` around the one that stands for the picture.
+
+        Raises:
+            FamilyError: the chat template writes it not once.
+        """
+        token = self.image_token_id(processor)
+        if (times := ids.count(token)) != 1:
+            msg = f"the chat template writes {self.image_token!r} {times} times for one picture; expected once ({self.title})"
+            raise FamilyError(msg)
+        at = ids.index(token)
+        before, after = ([_token_id(processor, token) for token in side] for side in self.image_frame)
+        return [*ids[:at], *before, ids[at], *after, *ids[at + 1 :]]
 
     def end_of_turn_id(self, processor: Processor) -> int:
         """Id of `end_of_turn`."""
@@ -296,6 +315,14 @@ def products_of(*modules: torch.nn.Module) -> int:
 def _is_linear(layer: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
     # A layer with an adapter has both numbers too, and so have the layers in it.
     return all(hasattr(layer, name) for name in ("in_features", "out_features", "weight")) and not any(layer.children())
+
+
+def resize_to(processor: Processor, **sides: int) -> None:
+    """Set the sizes of an image processor, by its own names for them."""
+    images = processor.image_processor
+    size = {**dict(images.size), **sides}
+    # A class of transformers' own, or a plain dict before there was one.
+    images.size = size if isinstance(images.size, dict) else type(images.size)(**size)
 
 
 def _token_id(processor: Processor, token: str) -> int:

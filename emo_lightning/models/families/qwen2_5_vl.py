@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work
+from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work, resize_to
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
@@ -45,10 +45,7 @@ class Qwen25VL(Family):
 
     def set_pixel_limits(self, processor: Processor, limits: PixelLimits) -> None:
         """See `Family.set_pixel_limits`."""
-        images = processor.image_processor
-        size = {**dict(images.size), "shortest_edge": limits.lowest, "longest_edge": limits.highest}
-        # A class of transformers' own, or a plain dict before there was one.
-        images.size = size if isinstance(images.size, dict) else type(images.size)(**size)
+        resize_to(processor, shortest_edge=limits.lowest, longest_edge=limits.highest)
 
     def resized_size(self, processor: Processor, original: Size) -> Size:
         """See `Family.resized_size`."""
@@ -132,18 +129,6 @@ class Qwen25VL(Family):
         )
         states: Tensor = out.last_hidden_state
         return states
-
-    def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """See `Family.extended`."""
-        import torch
-
-        before = inputs["attention_mask"]
-        return {
-            **inputs,
-            "input_ids": torch.cat([inputs["input_ids"], ids], 1),
-            "attention_mask": torch.cat([before, mask.to(before.dtype)], 1),
-            "mm_token_type_ids": torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(ids)], 1),
-        }
 
     def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
         """See `Family.check_images`."""

@@ -23,6 +23,7 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
 from emo_lightning.models.families import FAMILIES, AbsolutePixels, FamilyError, Relative1000, family_of, strictest_aspect_ratio
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL, Qwen25VL
+from tests.models.families.newcomer import check_family
 
 ROOT = Path(__file__).parents[3]
 
@@ -135,6 +136,22 @@ def test_a_new_family_is_one_object_in_the_registry(toy: Path, tiny_qwen: Path, 
     assert again.model_type == "toy_vl"
 
 
+def test_the_first_family_does_what_every_one_must(tiny_qwen: Path, world_tars: Path) -> None:
+    check_family(tiny_qwen, "qwen2_5_vl", world_tars)
+
+
+def test_a_picture_is_framed_where_the_template_does_not(tiny_qwen: Path) -> None:
+    processor = load_frozen(BackboneConfig(str(tiny_qwen))).processor
+    vocabulary = processor.tokenizer.get_vocab()
+    image, begin, end = (vocabulary[f"<|{name}|>"] for name in ("image_pad", "box_start", "box_end"))
+    assert QWEN2_5_VL.framed(processor, [1, image, 2]) == [1, image, 2]
+    other = replace(QWEN2_5_VL, image_frame=(("<|box_start|>",), ("<|box_end|>",)))
+    assert other.framed(processor, [1, image, 2]) == [1, begin, image, end, 2]
+    for ids, times in (([1, 2], 0), ([image, image], 2)):
+        with pytest.raises(FamilyError, match=rf"writes '<\|image_pad\|>' {times} times for one picture; expected once"):
+            other.framed(processor, ids)
+
+
 def test_facts_alone_are_a_replacement(world_tars: Path) -> None:
     other = replace(QWEN2_5_VL, model_type="other_vl", codec=Relative1000())
     assert other.part_of("model.visual.merger.mlp.0") == "merger"
@@ -143,7 +160,7 @@ def test_facts_alone_are_a_replacement(world_tars: Path) -> None:
 
 def test_a_model_of_no_family_is_refused(tiny_qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
-    with pytest.raises(BackboneError, match=r"model_type 'llava' is not supported; allowed: qwen2_5_vl"):
+    with pytest.raises(BackboneError, match=f"model_type 'llava' is not supported; allowed: {', '.join(sorted(FAMILIES))}$"):
         load_backbone(BackboneConfig(str(tmp_path)))
 
 

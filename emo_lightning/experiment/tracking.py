@@ -1,0 +1,183 @@
+"""Stages in Weights & Biases: one run each, with its settings, its curves and its figures, finished on every way out.
+
+The command holds W&B's own process, and its stages hand their records to it. What a stage had logged when it was killed is therefore
+kept, and its run is closed as failed when the command ends.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emo_lightning.core.files import write_text
+from emo_lightning.experiment.figures import stage_figures, usable
+from emo_lightning.experiment.resolve import Experiment
+from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.tracked import LONGEST_TAG, TrackedRun, Tracking
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+PROJECT = "emo-lightning"
+_ID_FILE = "run_id"
+_ON_OTHER_RANKS = "EMO_STAGE_TRACKED"
+"""Set for the ranks that Lightning starts: all of them must have the same loggers, though only the first one logs."""
+
+
+def tracked_run(stage: Stage, group: str, tracking: Tracking, arms: Mapping[str, str]) -> TrackedRun:
+    """What to tell W&B of a stage; the id of its run is made once and kept in its folder.
+
+    Args:
+        stage: resolved.
+        group: name of the experiment's run.
+        tracking: the experiment's.
+        arms: name of an arm -> where its backbone stands; the stage that makes it has the arm's tag.
+    """
+    config = {"kind": stage.kind, "stage": stage.name, **flattened(stage.config)}
+    return TrackedRun(_kept_id(stage.out), f"{group}/{stage.name}", group, _tags(stage, tracking, arms), tracking, config)
+
+
+def _kept_id(out: Path) -> str:
+    path = out / "wandb" / _ID_FILE
+    if path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    made = secrets.token_hex(4)
+    write_text(path, made + "\n")
+    return made
+
+
+def _tags(stage: Stage, tracking: Tracking, arms: Mapping[str, str]) -> tuple[str, ...]:
+    arm = stage.each.get("arm") or next((name for name, place in arms.items() if Path(place).is_relative_to(stage.out)), None)
+    seed = stage.config.get("seed_everything", stage.config.get("seed"))
+    found = {
+        **{key: value for key, value in stage.each.items() if key not in ("arm", "seed")},
+        "arm": arm,
+        "seed": stage.each.get("seed", seed),
+    }
+    own = [f"{key}:{value}"[:LONGEST_TAG] for key, value in found.items() if value is not None]
+    return tuple(dict.fromkeys([*own, *tracking.tags]))
+
+
+def flattened(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Dotted key -> value; lists, and mappings that hold nothing, are values."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+@contextmanager
+def tracking_stages(experiment: Experiment, rank: int) -> Iterator[Callable[[Stage], Stage]]:
+    """W&B's process, for the stages that are started meanwhile.
+
+    It is this command's child and not a stage's, so that a stage may be killed and its records are still written.
+
+    Args:
+        experiment: whose stages they are.
+        rank: of this process; the first one logs.
+
+    Yields:
+        Adds to a stage what W&B is told of it; as it is where nothing is logged.
+    """
+    tracking = experiment.tracking
+    mode = tracking.chosen_mode
+    if mode == "disabled":
+        yield lambda stage: stage
+        return
+    with _variables({_ON_OTHER_RANKS: "1", "WANDB_SILENT": os.environ.get("WANDB_SILENT", "true"), "WANDB_SERVICE": None}):
+        if rank != 0:
+            yield lambda stage: stage
+            return
+        import wandb
+
+        wandb.setup(wandb.Settings(mode=mode, silent=True))
+        try:
+            yield lambda stage: replace(stage, tracked=tracked_run(stage, experiment.name, tracking, experiment.arms))
+        finally:
+            # Closes what a stage has left open, which is then a failed run.
+            wandb.teardown(exit_code=1)
+
+
+@contextmanager
+def _variables(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Variables of the environment, for the processes started meanwhile; None takes one away."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@contextmanager
+def tracking_of(stage: Stage) -> Iterator[None]:
+    """The stage's run, while it is computed: begun with its settings, ended with its figures and how it went.
+
+    Raises:
+        wandb.errors.Error: its server does not answer, or refuses the account.
+    """
+    about = stage.tracked
+    if about is None:
+        yield
+        return
+    import wandb
+
+    tracking = about.tracking
+    run = wandb.init(
+        id=about.id,
+        resume="allow",
+        dir=stage.out,
+        name=about.name,
+        group=about.group,
+        job_type=stage.kind,
+        tags=about.tags,
+        config=about.config,
+        allow_val_change=True,
+        mode=tracking.chosen_mode,
+        project=tracking.project or os.environ.get("WANDB_PROJECT") or PROJECT,
+        entity=tracking.entity,
+        # Seconds; its own 90 are long to wait for "no network".
+        settings=wandb.Settings(silent=True, console="off", init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "20"))),
+    )
+    code = 1
+    try:
+        yield
+        code = 0
+    except KeyboardInterrupt:
+        code = 130
+        raise
+    finally:
+        # A stage that failed may have left half of them.
+        if code == 0:
+            run.summary.update({key: value for key, value in stage_figures(stage.out).items() if usable(value)})
+        run.finish(exit_code=code)
+
+
+def log_curves(trainer: Trainer) -> None:
+    """Have a Trainer log to the stage's run, beside what it logs to; one that logs nothing stays so."""
+    if not os.environ.get(_ON_OTHER_RANKS) or not trainer.loggers:
+        return
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    if wandb.run is not None:
+        # As the logger does it for a run that it has begun itself.
+        wandb.run.define_metric("trainer/global_step")
+        wandb.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    if not any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+        trainer.loggers = [*trainer.loggers, WandbLogger(experiment=wandb.run)]

@@ -1,0 +1,216 @@
+"""W&B holds every stage of an experiment, whole: settings, curves, figures and how it ended, in one run through kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emo_lightning.cli import main
+from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.resolve import load_experiment
+from emo_lightning.experiment.tracking import flattened, tracked_run
+from tests.analysis.test_table6 import probe
+from tests.report.test_wandb import written
+from tests.wandb_server import WandbServer, wandb_server
+
+STAGES = """\
+name: two
+wandb: {project: mine, tags: [pilot]}
+vars:
+  seed: 3
+  arms: {ours: "${run.stages.model}/model"}
+stages:
+  draw-{split}:
+    run: world_tars
+    foreach: {split: [train]}
+    split: ${each.split}
+    count: 2
+    seed: ${vars.seed}
+  model: {run: tiny_clip, tars: ["${run.stages.draw-train}"], seed: "${vars.seed}"}
+"""
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiment of two quick stages, and a client without a file of its own in the user's folder."""
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "wandb-data"))
+    monkeypatch.delenv("WANDB_MODE")
+    path = tmp_path / "two.yaml"
+    path.write_text(STAGES)
+    return path
+
+
+@pytest.fixture
+def online(two: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """W&B's client speaks to a server in this process."""
+    with wandb_server() as server:
+        for name, value in {"MODE": "online", "API_KEY": "0" * 40, "BASE_URL": server.url}.items():
+            monkeypatch.setenv(f"WANDB_{name}", value)
+        yield server
+
+
+def run(path: Path, *words: str) -> int:
+    """The exit code of `emo run`."""
+    return main(["run", str(path), "--runs", str(path.parent / "runs"), *words])
+
+
+def offline_runs(stage: Path) -> list[Path]:
+    """Folders of a stage's run, one for each time that it was begun."""
+    return sorted(stage.glob("wandb/offline-run-*"))
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """Of a run on disk, with name, group, job type, project and tags of W&B itself."""
+    begun = written(folder, "run")[0]
+    own = {name: getattr(begun, name) for name in ("run_id", "display_name", "run_group", "job_type", "project")}
+    config = {item.key: json.loads(item.value_json) for item in begun.config.update}
+    return {**config, **own, "tags": list(begun.tags)}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Of a run on disk: the last value of each key."""
+    found: dict[str, Any] = {}
+    for record in written(folder, "summary"):
+        found |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.update}
+    return found
+
+
+def exit_codes(stage: Path) -> list[int]:
+    """One for each time that the stage was begun."""
+    return [written(folder, "exit")[0].exit_code for folder in offline_runs(stage)]
+
+
+def test_each_stage_is_a_run_with_its_settings_and_its_end(two: Path) -> None:
+    assert run(two) == 0
+    runs = two.parent / "runs/two"
+    (draw,) = offline_runs(runs / "draw-train")
+    (model,) = offline_runs(runs / "model")
+    drawn, made = settings(draw), settings(model)
+    assert drawn["run_group"] == made["run_group"] == "two"
+    assert (drawn["job_type"], made["job_type"]) == ("world_tars", "tiny_clip")
+    assert (drawn["display_name"], drawn["project"]) == ("two/draw-train", "mine")
+    assert set(drawn["tags"]) == {"split:train", "seed:3", "pilot"}
+    assert set(made["tags"]) == {"arm:ours", "seed:3", "pilot"}
+    assert (drawn["kind"], drawn["stage"], drawn["count"], drawn["split"], drawn["seed"]) == (
+        "world_tars",
+        "draw-train",
+        2,
+        "train",
+        3,
+    )
+    assert made["tars"] == [str(runs / "draw-train")]
+    assert exit_codes(runs / "draw-train") == exit_codes(runs / "model") == [0]
+    # What is complete is not begun again.
+    assert run(two) == 0
+    assert len(offline_runs(runs / "model")) == 1
+
+
+def test_a_killed_stage_leaves_all_that_it_logged_and_goes_on_in_the_same_run(
+    two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emo_lightning.stages import tiny_models
+
+    real = tiny_models.tiny_clip_stage
+
+    def killed(out: Path, tars: list[str], seed: int = 0) -> None:
+        import wandb
+
+        assert wandb.run is not None
+        for step in range(5):
+            wandb.run.log({"loss": 1.0 / (step + 1)})
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", killed)
+    assert run(two) == 2
+    stage = two.parent / "runs/two/model"
+    (first,) = offline_runs(stage)
+    losses = [
+        json.loads(i.value_json) for row in written(first, "history") for i in row.item if "loss" in (i.key, *i.nested_key)
+    ]
+    assert losses == [1.0 / (step + 1) for step in range(5)]
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", real)
+    assert run(two) == 0
+    assert exit_codes(stage) == [1, 0]
+    assert len({settings(folder)["run_id"] for folder in offline_runs(stage)}) == 1
+
+
+def test_figures_are_the_summary(two: Path, tmp_path: Path) -> None:
+    """Scalars by which a sweep's runs are sorted."""
+    ours = probe(tmp_path / "probe", 61.5, "test")
+    two.write_text(f"name: t\nstages:\n  t6: {{run: table6, probes: {{ours: [{ours}]}}}}\n", encoding="utf-8")
+    assert run(two) == 0
+    (folder,) = offline_runs(tmp_path / "runs/t/t6")
+    assert summary(folder)["arms/ours/test/f1/mean"] == 61.5
+
+
+def test_a_server_is_sent_all_of_it(online: WandbServer, two: Path) -> None:
+    assert run(two) == 0
+    assert {kept.last("displayName") for kept in online.runs.values()} == {"two/draw-train", "two/model"}
+    kept = next(kept for kept in online.runs.values() if kept.last("jobType") == "world_tars")
+    assert (kept.last("groupName"), kept.config["count"], kept.exit_codes) == ("two", 2, [0])
+    assert set(kept.last("tags")) == {"split:train", "seed:3", "pilot"}
+
+
+def test_ctrl_c_is_an_end_as_well(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emo_lightning.stages import tiny_models
+
+    def interrupted(out: Path, tars: list[str], seed: int = 0) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tiny_models, "tiny_clip_stage", interrupted)
+    assert run(two) == 130
+    assert exit_codes(two.parent / "runs/two/model") == [130]
+
+
+def test_nothing_is_logged_where_it_is_disabled(two: Path) -> None:
+    assert run(two, "--wandb.mode", "disabled") == 0
+    assert not list(two.parent.glob("runs/two/*/wandb"))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("[a]", r"x.yaml: wandb: found \['a'\]; expected a mapping with mode, project, entity, tags"),
+        ("{projekt: a}", "x.yaml: wandb.projekt: no such key; allowed: wandb.mode, wandb.project, wandb.entity, wandb.tags"),
+        ("{mode: on}", "wandb.mode: found True; expected a word"),
+        ("{mode: maybe}", "wandb.mode: found 'maybe'; allowed: online, offline, disabled"),
+        ("{tags: a}", "wandb.tags: found 'a'; expected a list of words, each of at most 64 characters"),
+        (f"{{tags: [{'a' * 65}]}}", "expected a list of words, each of at most 64 characters"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(tmp_path: Path, given: str, found: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(f"wandb: {given}\n{STAGES.split(chr(10), 2)[2]}")
+    with pytest.raises(ExperimentError, match=found):
+        load_experiment(path)
+
+
+def test_the_command_line_has_the_last_word(two: Path) -> None:
+    found = load_experiment(two, [("wandb.project", "theirs"), ("wandb.tags", "[x]")]).tracking
+    assert (found.project, found.tags) == ("theirs", ("x",))
+    with pytest.raises(ExperimentError, match=r"wandb\.team: no such key"):
+        load_experiment(two, [("wandb.team", "a")])
+
+
+def test_settings_are_flat() -> None:
+    assert flattened({"a": {"b": {"c": 1}, "d": []}, "e": {}, "f": None}) == {"a.b.c": 1, "a.d": [], "e": {}, "f": None}
+
+
+def test_an_arm_names_the_stages_that_make_and_use_it(tmp_path: Path) -> None:
+    experiment = load_experiment("experiments/demo.yaml", runs=tmp_path)
+    stages = {stage.name: stage for stage in experiment.stages}
+
+    def tags(name: str) -> set[str]:
+        return set(tracked_run(stages[name], "demo", experiment.tracking, experiment.arms).tags)
+
+    assert tags("round2") == {"arm:attribute", "seed:0"}
+    assert tags("ces") == {"arm:ces", "seed:0"}
+    assert tags("predict-base") == {"arm:base"}
+    assert tags("report") == set()
