@@ -110,7 +110,7 @@ def attend(
     if torch.is_autocast_enabled(device):
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
-    if device == "cuda" and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     outs = []
     for samples, length, parts in _of_one_length((query, key, value), among):
@@ -133,6 +133,13 @@ def _of_one_length(row: tuple[Tensor, ...], among: Samples) -> Iterator[tuple[in
         yield from ((*run, parts) for run, parts in zip(among.runs, pieces, strict=True))
     else:
         yield from ((samples, length, tuple(part[places] for part in row)) for samples, length, places in among.groups)
+
+
+def _kernel_takes(query: Tensor) -> bool:
+    """Whether torch's kernel computes it: in half precision, from Ampere on."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] % 8:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, causal: bool, scaling: float | None) -> Tensor:

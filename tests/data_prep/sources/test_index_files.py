@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -58,7 +59,8 @@ def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
         ("", ":1: not JSON: the file ends"),
         ('[{"a": 1},\n', ":2: not JSON"),
         ('[{"a": 1}\n{"b": 2}]', ":2: not JSON: '{' where ',' or ']'"),
-        ('[\n{"a" 1}]', ":2: not JSON"),
+        ('[\n{"a" 1}]', ":2: not JSON: Expecting ':' delimiter at column 6$"),
+        ('[\n{"a": 1},\n{\n"b": 2,\n"c" 3}]', ":5: not JSON: Expecting ':' delimiter at column 5$"),
         ('[{"a": 1}]\n[]', ":2: not JSON: '\\[' after the end"),
         ('{"a": 1}\n{"b": 2}', "JSON lines have the name .jsonl"),
         ("hello", ":1: not JSON: 'h'"),
@@ -92,6 +94,21 @@ def test_table_rows_have_their_first_line(tmp_path: Path) -> None:
         (6, {"a": "5", "b": "6"}),
     ]
     assert [str(row) for _, row in rows if isinstance(row, Refusal)] == [f"{path}:5: wrong number of fields: 1, expected 2"]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_the_header_says_what_stands_between_columns(tmp_path: Path, mark: Literal[",", ";", "\t"]) -> None:
+    path, row = tmp_path / "table.csv", f'1{mark}"two{mark}three"\n'
+    path.write_text(f"a{mark}b\n{row}", encoding="utf-8")
+    expected = {"a": "1", "b": f"two{mark}three"}
+    assert [row for _, row in table_rows(path, ("a", "b"))] == [expected]
+    path.write_text(row, encoding="utf-8")
+    (found,) = [row for _, row in table_rows(path, (), delimiter=mark, names=("a", "b"))]
+    if mark == "\t":
+        # Quotes mean nothing there, so this row has a field too many.
+        assert isinstance(found, Refusal)
+    else:
+        assert found == expected
 
 
 @pytest.mark.parametrize(
