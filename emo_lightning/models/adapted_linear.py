@@ -31,7 +31,7 @@ class _Product(torch.autograd.Function):
     """x W' + b + s · (x A') B', of which A, B and x learn."""
 
     @staticmethod
-    def forward(  # type: ignore[override]  # torch's has no types
+    def forward(
         ctx: Any,  # noqa: ANN401 - torch gives it attributes at run time
         x: Tensor,
         dropped: Tensor | None,
@@ -50,7 +50,7 @@ class _Product(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's has no types
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         context = cast(Any, ctx)
         seen, low, weight, down, up = context.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
@@ -71,16 +71,18 @@ class AdaptedLinear(Linear):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - peft's
         """As peft's."""
         adapter, base = _plain(self), self.get_base_layer()
-        weight, bias = base.weight, base.bias
+        assert isinstance(base, nn.Linear)
+        weight: Tensor = base.weight
+        bias: Tensor | None = base.bias
         if adapter is None or args or kwargs or weight.requires_grad or (bias is not None and bias.requires_grad):
-            return cast(Tensor, super().forward(x, *args, **kwargs))
+            return super().forward(x, *args, **kwargs)
         down, up = adapter.down, adapter.up
         if torch.is_autocast_enabled(x.device.type):
             kind = torch.get_autocast_dtype(x.device.type)
             x, weight, down, up = (part.to(kind) for part in (x, weight, down, up))
             bias = None if bias is None else bias.to(kind)
         if not x.dtype == weight.dtype == down.dtype == up.dtype:
-            return cast(Tensor, super().forward(x))
+            return super().forward(x)
         dropped = adapter.dropout(x) if _drops(adapter.dropout) else None
         return cast(Tensor, _Product.apply(x, dropped, weight, bias, down, up, adapter.scale))
 
@@ -91,9 +93,10 @@ def _plain(layer: LoraLayer) -> _Adapter | None:
     if layer.disable_adapters or layer.merged or len(names) != 1 or names[0] not in layer.lora_A:
         return None
     (name,) = names
-    if name in layer.lora_variant or layer.lora_B[name].bias is not None:
+    down, up = layer.lora_A[name], layer.lora_B[name]
+    if name in layer.lora_variant or not isinstance(down, nn.Linear) or not isinstance(up, nn.Linear) or up.bias is not None:
         return None
-    return _Adapter(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name], layer.lora_dropout[name])
+    return _Adapter(down.weight, up.weight, layer.scaling[name], layer.lora_dropout[name])
 
 
 def _drops(dropout: nn.Module) -> bool:
