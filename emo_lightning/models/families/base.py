@@ -38,6 +38,12 @@ class ImageProcessor(Protocol):
     size: Mapping[str, int]
     patch_size: int
     merge_size: int
+    temporal_patch_size: int
+    do_rescale: bool
+    rescale_factor: float
+    do_normalize: bool
+    image_mean: float | Sequence[float]
+    image_std: float | Sequence[float]
 
     def __call__(self, images: Sequence[Image.Image], *, return_tensors: str, **options: object) -> Mapping[str, Tensor]:
         """Pixel tensors of pictures, and where each begins; options are the family's own."""
@@ -149,6 +155,14 @@ class Family(ABC):
         Args:
             model: changed in place.
             attention: transformers' attention implementation that was asked for.
+        """
+
+    def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:  # noqa: B027 - most families need nothing
+        """Have a model take pictures as `vision_inputs` gives them, where that is not as transformers gives them.
+
+        Args:
+            model: changed in place, before adapters are on it.
+            processor: that belongs to it.
         """
 
     @abstractmethod

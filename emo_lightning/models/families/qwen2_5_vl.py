@@ -12,7 +12,7 @@ from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
@@ -38,6 +38,15 @@ class Qwen25VL(Family):
             attend_in_samples(self.module(model, self.vision_tower), VISION)
             attend_in_samples(self.module(model, self.language_model), LANGUAGE)
 
+    def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:
+        """Patches as bytes, and their embedding as one matrix product."""
+        from emo_lightning.models.families.patches import StillPatches
+
+        visual = self.module(model, self.vision_tower)
+        visual.patch_embed = StillPatches(
+            cast("nn.Conv3d", visual.get_submodule("patch_embed.proj")), processor.image_processor
+        )
+
     def pixel_limits(self, processor: Processor) -> PixelLimits:
         """See `Family.pixel_limits`."""
         size = dict(processor.image_processor.size)
@@ -59,9 +68,11 @@ class Qwen25VL(Family):
         return (resized[0] // token) * (resized[1] // token)
 
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
-        """`pixel_values` (P, patch_dim) of P patches in all; `image_grid_thw` (B, 3), in patches."""
+        """`pixel_values` (P, patch_dim) of P patches in all, bytes of one frame; `image_grid_thw` (B, 3), in patches."""
+        from emo_lightning.models.families.patches import patches_of
+
         patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
-        vision = processor.image_processor(images, return_tensors="pt")
+        vision = patches_of(processor.image_processor, images)
         tensors = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
         grids: list[list[int]] = tensors["image_grid_thw"].tolist()
         sizes = [(columns * patch, rows * patch) for _, rows, columns in grids]
@@ -115,8 +126,7 @@ class Qwen25VL(Family):
         ids, lengths = tensors["input_ids"], cast("list[int]", batch["lengths"])
         hidden: Tensor = model.get_input_embeddings()(ids)
         visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
-        pixels = tensors["pixel_values"].to(visual.dtype)
-        pictures: Tensor = visual(pixels, grid_thw=tensors["image_grid_thw"]).pooler_output
+        pictures: Tensor = visual(tensors["pixel_values"], grid_thw=tensors["image_grid_thw"]).pooler_output
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
         # A mask that says nothing, or transformers makes one of (T, T).
