@@ -109,7 +109,8 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    from emo_lightning.stages import tables as stages
+    from emo_lightning.stages.figures import mds_stage, panel_stage
+    from emo_lightning.stages.tables import table5_stage, table6_stage
 
     home = tmp_path_factory.mktemp("finished")
     run = home / "runs" / "small & <odd>"
@@ -155,11 +156,11 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (probe / "csv" / "metrics.csv").write_text("epoch,step,train/loss,val/loss\n0,1,2.0,\n0,2,1.5,1.7\n1,4,nan,1.2\n")
     book(probe, "probe", {"note": "<script>"}, status="failed", seconds=71.0)
     named = {arm: str(path) for arm, path in arms.items()}
-    stages.table5_stage(run / "table5", arms, [str(tar)])
+    table5_stage(run / "table5", arms, [str(tar)])
     book(run / "table5", "table5", {"predictions": named, "references": [str(home / "data")]})
-    stages.panel_stage(run / "panel", arms, [str(tar)], count=3, seed=1)
-    stages.mds_stage(run / "mds", {"base": home / "des.parquet"})
-    stages.table6_stage(run / "table6", {"base": [probe]})
+    panel_stage(run / "panel", arms, [str(tar)], count=3, seed=1)
+    mds_stage(run / "mds", {"base": home / "des.parquet"})
+    table6_stage(run / "table6", {"base": [probe]})
     book(run / "table6", "table6", {"probes": {"base": [str(probe)]}})
     (run / "prep").mkdir()
     (run / "prep" / "prep.json").write_text(json.dumps({"images": 24, "emotions": {"awe": 3}, "discarded": ["img9", "img8"]}))

@@ -110,7 +110,7 @@ UNUSED = {
     "prep expand queries s --out q --count 1 --no-llm --base-url http://x": "--base-url is for queries that a model writes",
     "prep import folder p --into s --timeout 1": "--timeout is for urls; this is ",
     "prep import folder p --into s --allow-private": "--allow-private is for urls",
-    "prep import emoset p --into s --name n": "--name is for a folder or urls",
+    "prep import emoset p --into s --name n": "--name is for a folder or urls or images with labels of your own",
     "prep import world p --into s --licence CC0-1.0": "--licence is for sources of images that others made",
     "prep review s --json": "--json is for a report (--report) or the report of a study",
     "prep review s --report --port 1": "--port is for the review page or the page of a study",

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
 from data_prep.sources.base import Repeat
+from emo_lightning.core.label_map import OWN_WORDS, read_label_map
 from emo_lightning.core.options import ALWAYS
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
@@ -29,13 +30,23 @@ def main(argv: list[str]) -> int:
         "Take images into a store. Each image is decoded and checked; what cannot be used is refused with its reason, and the rest goes "
         "on. What is in the store already stays as it is.\n\nSources, and what has to lie in PATH:\n" + _sources(),
         "emo prep import folder ~/photos --into store --licence CC-BY-4.0\n"
-        "  emo prep import emoset ~/EmoSet-118K --into store --refusals refused.jsonl",
+        "  emo prep import emoset ~/EmoSet-118K --into store --refusals refused.jsonl\n"
+        "  emo prep import labelled ~/mine --labels words.yaml --into store --name mine",
     )
     parser.add_argument("source", metavar="SOURCE", help=f"one of {', '.join(_NAMES)}")
-    parser.add_argument("path", metavar="PATH", help="a folder; for urls the list of addresses, for world a YAML file")
+    parser.add_argument(
+        "path", metavar="PATH", help="a folder; for urls the list of addresses, for labelled also a CSV, for world a YAML file"
+    )
     parser.add_argument("--into", required=True, metavar="STORE", help="directory of the store; made if it is missing")
-    parser.add_argument("--name", help="name of the source in the records; only for folder and urls (default: folder, urls)")
+    parser.add_argument(
+        "--name", help="name of the source in the records; only for folder, urls and labelled (default: that word)"
+    )
     parser.add_argument("--licence", help="licence of all images, e.g. CC-BY-4.0")
+    parser.add_argument(
+        "--labels",
+        metavar="MAP",
+        help="YAML file that maps each label of the source to one of the eight emotions, or to null (default: the eight by name)",
+    )
     parser.add_argument(
         "--refusals",
         metavar="FILE",
@@ -49,17 +60,18 @@ def main(argv: list[str]) -> int:
             ALWAYS: ("into", "refusals"),
             "a folder": ("name",),
             "urls": ("name", "allow_private", "concurrency", "per_host_rate", "timeout", "max_bytes"),
+            "images with labels of your own": ("name", "labels"),
             "sources of images that others made": ("licence",),
         }
     )
     args = parser.parse_args(argv)
     active = ["sources of images that others made"] if args.source != "world" else []
-    active += {"folder": ["a folder"], "urls": ["urls"]}.get(args.source, [])
+    active += {"folder": ["a folder"], "urls": ["urls"], "labelled": ["images with labels of your own"]}.get(args.source, [])
     parser.refuse_unused(argv, *active)
     from data_prep.store.items import one_line
     from data_prep.store.store import ImportReport, Store
 
-    source = _source(args.source, args.licence, args.name)
+    source = _source(args.source, args.licence, args.name, args.labels)
     limits = download_limits(args)
     with Store(args.into, write=True) as store, progress_bars() as progress:
         if isinstance(source, UrlSource):
@@ -100,7 +112,7 @@ def main(argv: list[str]) -> int:
     return 0 if report.added or report.known else 2
 
 
-def _source(name: str, licence: str | None, source_name: str | None) -> Source:
+def _source(name: str, licence: str | None, source_name: str | None, labels: str | None) -> Source:
     if name == "world":
         from data_prep.demo.world_source import WorldSource
 
@@ -108,13 +120,16 @@ def _source(name: str, licence: str | None, source_name: str | None) -> Source:
     if name not in SOURCES:
         msg = f"unknown source {name!r}; allowed: {', '.join(_NAMES)}"
         raise SourceError(msg)
-    return open_source(name, licence=licence, source_name=source_name)
+    return open_source(
+        name, licence=licence, source_name=source_name, labels=OWN_WORDS if labels is None else read_label_map(labels)
+    )
 
 
 def _sources() -> str:
     layouts = {
         "folder": "a tree of images, whose folders mean nothing",
         "urls": "a list of addresses to download: text (one a line), CSV or JSONL with a column `url`",
+        "labelled": "a folder for each label, below train/, val/ and test/ or not; or a CSV with columns image, emotion and, if known, split",
         "world": "the drawn demo world: a YAML file with a `world` key",
         **{name: layout for name, (_, layout) in PUBLISHED.items()},
     }

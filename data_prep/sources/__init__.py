@@ -1,34 +1,9 @@
 """Sources of images by name.
 
-To add a published data set, for example `mydata`:
-
-1. Write `sources/mydata.py` with one class. An index (CSV, JSON, Parquet) that names the images is the usual case: subclass
-   `indexed.IndexedSource`, set `name`, and give in `entries(tree)` one `Entry` for each row, or a `Refusal` that says why not.
-
-       class MyDataSource(IndexedSource):
-           # Its docstring says what the labels of this data set mean.
-           name = "mydata"
-
-           def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
-               index = tree.index("labels.csv")
-               if index is None:
-                   raise tree.missing("the table of labels", "labels.csv")
-               for place, row in table_rows(index, ("file", "emotion")):
-                   yield row if isinstance(row, Refusal) else place.attempt(_entry, place, row)
-
-
-       def _entry(place: Place, row: dict[str, str]) -> Entry:
-           labels: SourceLabels = {"emotion": category(row["emotion"]), "emotion_raw": row["emotion"]}
-           return Entry(place, key_of(row["file"]), row["file"], labels)
-
-   The base class reads each image once, checks it, and counts repeated rows. `index_files` reads rows with their place in the file,
-   `tree` finds files safely below the folder, `labels` has the keys of labels and the maps to the eight emotions. A function that
-   cannot use a row raises `base.RefusedError`; the import then goes on with the next row. A layout without an index implements
-   `base.Source` itself, as `folder` does.
-2. Add one row to `PUBLISHED` below: `"mydata": ("MyDataSource", "MyData: labels.csv, images/")`. The text is what
-   `emo prep import --help` says of the layout.
-3. Write a small tree in `tests/data_prep/sources/` (`trees.write` makes pictures from numbers) and compare what `trees.read` gives.
-   The tests that every published source must pass take the new row from `PUBLISHED`.
+A published data set is a class in a module of its own, and a row of `PUBLISHED`; `docs/recipes/data-source.md` adds one, line by line. `indexed`
+is the base of nearly all: it reads each image once, checks it, and counts repeated rows. `index_files` reads rows with their place in the file,
+`tree` finds files safely below the folder, `labels` has the keys of labels and the maps to the eight emotions. What cannot be used
+raises `base.RefusedError`, and the import goes on with the next row.
 
 `stats.table1` shows a source that it does not know under its own name; a row in its `_TYPES` gives the image type of the paper.
 """
@@ -38,6 +13,7 @@ from __future__ import annotations
 import importlib
 
 from data_prep.sources.base import Refusal, Source, SourceError, SourceItem
+from emo_lightning.core.label_map import OWN_WORDS, LabelMap
 from emo_lightning.core.text import name_fault
 
 __all__ = ["SOURCES", "Refusal", "Source", "SourceError", "SourceItem", "open_source"]
@@ -57,24 +33,27 @@ PUBLISHED = {
 _LONGEST_NAME = 60
 _LONGEST_LICENCE = 500
 
-SOURCES = ("folder", "urls", *PUBLISHED)
+SOURCES = ("folder", "urls", "labelled", *PUBLISHED)
 """Names that `open_source` knows."""
 
 
-def open_source(name: str, *, licence: str | None = None, source_name: str | None = None) -> Source:
+def open_source(
+    name: str, *, licence: str | None = None, source_name: str | None = None, labels: LabelMap = OWN_WORDS
+) -> Source:
     """The reader of a layout.
 
     Args:
         name: one of `SOURCES`.
         licence: of all images.
-        source_name: written into the records in place of `name` (folder and urls alone).
+        source_name: written into the records in place of `name` (folder, urls and labelled alone).
+        labels: words of `labelled` -> emotions.
 
     Raises:
         SourceError: unknown name, or a published data set under another name.
     """
     if name in PUBLISHED:
         if source_name is not None:
-            msg = f"source {name!r} keeps its name, found {source_name!r}; only a folder and urls may have another"
+            msg = f"source {name!r} keeps its name, found {source_name!r}; only a folder, urls and labelled may have another"
             raise SourceError(msg)
         module = importlib.import_module(f"data_prep.sources.{name}")
         published: Source = getattr(module, PUBLISHED[name][0])(licence)
@@ -92,6 +71,10 @@ def open_source(name: str, *, licence: str | None = None, source_name: str | Non
             from data_prep.sources.folder import FolderSource
 
             return FolderSource(source_name or "folder", licence)
+        case "labelled":
+            from data_prep.sources.labelled import LabelledSource
+
+            return LabelledSource(source_name or "labelled", licence, labels)
         case "urls":
             from data_prep.sources.urls import UrlSource
 

@@ -85,15 +85,15 @@ def split_row(text: str, delimiter: str, *, quotes: bool) -> list[str]:
 
 
 def table_rows(
-    path: Path, required: tuple[str, ...], *, delimiter: Literal[",", "\t"] = ",", names: tuple[str, ...] | None = None
+    path: Path, required: tuple[str, ...], *, delimiter: Literal[",", ";", "\t"] = ",", names: tuple[str, ...] | None = None
 ) -> Iterator[tuple[Place, dict[str, str] | Refusal]]:
-    """Rows of a CSV or a tab-separated table.
+    """Rows of a table with commas, semicolons or tabs between its columns.
 
     Args:
         path: UTF-8, or UTF-16 with its mark.
         required: columns that must be there; others may.
-        delimiter: "," (quotes as in CSV) or a tab (quotes mean nothing, unless the header has them); a header with tabs, semicolons or
-            commas in its place says that the rows have them too.
+        delimiter: matters where there is no header, and where quotes mean nothing: of a tab they do so unless the header has some. A header
+            with another of the three says that the rows have it too.
         names: of the columns, where the file has no header.
 
     Yields:
@@ -103,7 +103,7 @@ def table_rows(
     Raises:
         SourceError: the file cannot be read, a required column is missing, a column stands there twice, or a line is too long.
     """
-    quotes = delimiter == ","
+    quotes = delimiter != "\t"
     separator: str = delimiter
     columns = names
     with open_text(path) as file:

@@ -128,6 +128,14 @@ def load_predictions(path: str | Path, references: References) -> dict[str, Pred
     return predictions
 
 
+def predictions_of_arms(files: Mapping[str, Path], references: References) -> dict[str, dict[str, Prediction]]:
+    """Arm -> id -> prediction, of a file for each arm; errors as `load_predictions`, and where no arm is named."""
+    if not files:
+        msg = "predictions: no arm is named"
+        raise SchemaError(msg)
+    return {arm: load_predictions(path, references) for arm, path in files.items()}
+
+
 def warn_of_other_images(predictions: Mapping[str, Prediction], records: Iterable[Record], where: str) -> None:
     """Say where predictions and references of one id are of other bytes: of another picture, or of the same one written anew.
 

@@ -158,8 +158,8 @@ KINDS: dict[str, Kind] = {
     ),
     "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", _ARMS),
     "table6": FunctionKind("emo_lightning.stages.tables:table6_stage", {"probes": "probe"}),
-    "mds": FunctionKind("emo_lightning.stages.tables:mds_stage", _SPACE),
-    "panel": FunctionKind("emo_lightning.stages.tables:panel_stage", {"predictions": "file", "references": "tars"}),
+    "mds": FunctionKind("emo_lightning.stages.figures:mds_stage", _SPACE),
+    "panel": FunctionKind("emo_lightning.stages.figures:panel_stage", {"predictions": "file", "references": "tars"}),
     "calibration": FunctionKind("emo_lightning.stages.robustness:calibration_stage", {"predictions": "file", "sets": "tars"}),
     "cross_dataset": FunctionKind(
         "emo_lightning.stages.robustness:cross_dataset_stage",
@@ -176,7 +176,7 @@ KINDS: dict[str, Kind] = {
     "des_distance": FunctionKind("emo_lightning.stages.des_space:distance_stage", _SPACE),
     "des_interpolation": FunctionKind("emo_lightning.stages.des_space:interpolation_stage", _SPACE),
     "des_stability": FunctionKind("emo_lightning.stages.des_space:stability_stage", {"models": "bundle", "references": "tars"}),
-    "report": FunctionKind("emo_lightning.stages.tables:report_stage", {"run_dir": "run"}),
+    "report": FunctionKind("emo_lightning.stages.report:report_stage", {"run_dir": "run"}),
 }
 
 

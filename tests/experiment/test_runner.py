@@ -113,8 +113,8 @@ def test_round1_with_wandb_offline_then_round2_des_and_probe(
     monkeypatch.delenv("WANDB_MODE")
     run = emo_run(
         "round1",
-        **{"vars.backbone": tiny_qwen, "data.num_workers": 0, "data.batch_size": 2, "trainer.max_steps": 1},
-        **{"trainer.limit_val_batches": 1, "trainer.val_check_interval": 4, "round1.model.optim.lr": "1e-4"},
+        **{"vars.backbone": tiny_qwen, "data.num_workers": 0, "data.max_tokens": 640, "trainer.max_steps": 1},
+        **{"trainer.limit_val_batches": 1, "trainer.val_check_interval": 1, "round1.model.optim.lr": "1e-4"},
     )
     stage = run / "round1"
     assert (stage / "adapter" / "adapter_model.safetensors").exists()
@@ -131,17 +131,17 @@ def test_round1_with_wandb_offline_then_round2_des_and_probe(
     assert max(row.get("trainer/global_step", 0) for row in rows) == 1
     assert written(told, "exit")[0].exit_code == 0
     told_settings = {item.key: json.loads(item.value_json) for item in written(told, "run")[0].config.update}
-    assert (told_settings["model.optim.lr"], told_settings["data.batch_size"]) == (1e-4, 2)
+    assert (told_settings["model.optim.lr"], told_settings["data.max_tokens"]) == (1e-4, 640)
     assert (stage / "logs" / "version_0" / "metrics.csv").exists()
     noted = status_of(stage)
     assert (noted["status"], noted["kind"], len(noted["config_sha256"])) == ("complete", "sft", 64)
     assert yaml.safe_load((stage / "config.yaml").read_text())["run"] == "sft"
-    assert yaml.safe_load((run / "experiment.yaml").read_text())["stages"]["round1"]["data"]["batch_size"] == 2
+    assert yaml.safe_load((run / "experiment.yaml").read_text())["stages"]["round1"]["data"]["max_tokens"] == 640
 
     # Round 2, DES and probe follow.
     short = SHORT | {"data.num_workers": 0}
     adapter = stage / "adapter"
-    round2 = emo_run("round2", **{"vars.round1": adapter, "data.batch_size": 2}, **short)
+    round2 = emo_run("round2", **{"vars.round1": adapter, "data.max_tokens": 640}, **short)
     backbone = round2 / "round2" / "adapter"
     des = emo_run("des", **{"vars.backbone": backbone}, **short)
     assert (des / "features" / "train").is_dir()
@@ -159,7 +159,7 @@ def whole(tiny_qwen: Path, tiny_clip: Path) -> dict[str, Any]:
         "vars.devices": 1,
         "vars.strategy": "auto",
         "vars.num_workers": 0,
-        "vars.batch_size": 2,
+        "vars.max_tokens": 640,
         "vars.des_epochs": 1,
         "model.max_new_tokens": 4,
         "panel.count": 1,
@@ -211,7 +211,7 @@ def test_emoverse_and_its_parts(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, 
     changes = whole(tiny_qwen, tiny_clip)
     parts = {
         "table6": {k: v for k, v in changes.items() if k not in ("vars.clip", "panel.count")},
-        "table5": {k: v for k, v in changes.items() if k not in ("vars.backbone", "vars.batch_size", "vars.des_epochs")}
+        "table5": {k: v for k, v in changes.items() if k not in ("vars.backbone", "vars.max_tokens", "vars.des_epochs")}
         | {
             "vars.arms.base": tiny_qwen,
             "vars.arms.ces": run / "ces/adapter",

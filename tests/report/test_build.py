@@ -13,7 +13,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.report.build import build_report
 from emo_lightning.report.page import Page, PageFigure, write_page
 from emo_lightning.report.table import Spread, Table, columns
-from emo_lightning.stages import tables as stages
+from emo_lightning.stages import report as stages
 from tests.made import book
 from tests.report.pages import page, read
 

@@ -17,7 +17,7 @@ from PIL import Image
 from emo_lightning.core.records import EMOTIONS, Record, SchemaError
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.report.page import read_page
-from emo_lightning.stages import tables as stages
+from emo_lightning.stages import figures as stages
 from tests.made import make_record
 
 if TYPE_CHECKING:

@@ -102,7 +102,7 @@ def attend(
     if torch.is_autocast_enabled(device):
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
-    if device == "cuda" and query.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     outs = []
     for samples, length, places in among.groups:
@@ -114,6 +114,13 @@ def attend(
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
     return outs[0] if len(outs) == 1 else torch.cat(outs)[among.back]
+
+
+def _kernel_takes(query: Tensor) -> bool:
+    """Whether torch's kernel computes it: in half precision, from Ampere on."""
+    if query.device.type != "cuda" or query.dtype not in (torch.bfloat16, torch.float16) or query.shape[-1] % 8:
+        return False
+    return torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, causal: bool, scaling: float | None) -> Tensor:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
-import textwrap
-import types
 from pathlib import Path
 
 import pytest
 
-from data_prep import sources
 from data_prep.cli import main
 from data_prep.sources import PUBLISHED, SOURCES, open_source
 from data_prep.sources.labels import source_record
 from data_prep.store.store import Store
-from tests.data_prep.sources.trees import read, write
+from tests.data_prep.sources.trees import write
 
 ROWS = [
     {"id": "Awe1", "image_path": "images/1.png", "emotion": "Awe"},
@@ -75,7 +71,7 @@ def test_images_without_a_label_are_imported(tmp_path: Path, capsys: pytest.Capt
     ("arguments", "message"),
     [
         (["emoset", "{tmp}"], "the list of images is missing; looked for train.json, val.json, test.json"),
-        (["emoset", "{tmp}", "--name", "mine"], "--name is for a folder or urls"),
+        (["emoset", "{tmp}", "--name", "mine"], "--name is for a folder or urls or images with labels of your own"),
         (["emoset", "{tmp}", "--refusals", "{tmp}/none/x"], "cannot be written"),
         (["emoverse", "{tmp}/broken.json"], "broken.json:2: not JSON"),
     ],
@@ -103,27 +99,4 @@ def test_every_published_source_takes_a_licence() -> None:
 
 def test_an_unknown_source_is_told_all_names_and_the_drawn_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "emoset2", str(tmp_path), "--into", str(tmp_path / "store")]) == 2
-    assert "unknown source 'emoset2'; allowed: folder, world, urls, emoset" in capsys.readouterr().err
-
-
-def test_the_recipe_for_a_new_source_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = sources.__doc__.split("usual case")[1].split("   The base class")[0]
-    code = textwrap.dedent(block[block.index("       class ") :])
-    imports = (
-        "from collections.abc import Iterator\n"
-        "from data_prep.sources.base import Refusal\n"
-        "from data_prep.sources.index_files import Place, table_rows\n"
-        "from data_prep.sources.indexed import Entry, IndexedSource\n"
-        "from data_prep.sources.labels import SourceLabels, category\n"
-        "from data_prep.sources.tree import Tree, key_of\n"
-    )
-    module = types.ModuleType("data_prep.sources.mydata")
-    exec("from __future__ import annotations\n" + imports + code, vars(module))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(PUBLISHED, "mydata", ("MyDataSource", "MyData: labels.csv, images/"))
-    tree = write(
-        tmp_path, {"labels.csv": "file,emotion\nimages/1.jpg,Awe\nimages/2.jpg,joy\n", "images/1.jpg": 1, "images/2.jpg": 2}
-    )
-    items, refused, _ = read("mydata", tree)
-    assert items["images/1.jpg"].labels == {"emotion": "awe", "emotion_raw": "Awe"}
-    assert [refusal.reason.split(";")[0] for refusal in refused] == ["unknown emotion 'joy'"]
+    assert "unknown source 'emoset2'; allowed: folder, world, urls, labelled, emoset" in capsys.readouterr().err

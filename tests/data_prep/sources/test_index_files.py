@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -92,6 +93,21 @@ def test_table_rows_have_their_first_line(tmp_path: Path) -> None:
         (6, {"a": "5", "b": "6"}),
     ]
     assert [str(row) for _, row in rows if isinstance(row, Refusal)] == [f"{path}:5: wrong number of fields: 1, expected 2"]
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_the_header_says_what_stands_between_columns(tmp_path: Path, mark: Literal[",", ";", "\t"]) -> None:
+    path, row = tmp_path / "table.csv", f'1{mark}"two{mark}three"\n'
+    path.write_text(f"a{mark}b\n{row}", encoding="utf-8")
+    expected = {"a": "1", "b": f"two{mark}three"}
+    assert [row for _, row in table_rows(path, ("a", "b"))] == [expected]
+    path.write_text(row, encoding="utf-8")
+    (found,) = [row for _, row in table_rows(path, (), delimiter=mark, names=("a", "b"))]
+    if mark == "\t":
+        # Quotes mean nothing there, so this row has a field too many.
+        assert isinstance(found, Refusal)
+    else:
+        assert found == expected
 
 
 @pytest.mark.parametrize(

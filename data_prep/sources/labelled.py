@@ -1,0 +1,122 @@
+"""Images with labels of one's own: a folder for each label, or a table that names images and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from data_prep.sources.base import Refusal, RefusedError, SourceError
+from data_prep.sources.index_files import Place, open_text, table_rows, text
+from data_prep.sources.indexed import SPLITS, Entry, IndexedSource, split_name
+from data_prep.sources.labels import SourceLabels
+from data_prep.sources.tree import Tree, key_of, refused_folder
+from emo_lightning.core.label_map import OWN_WORDS, LabelMap, emotion_of
+from emo_lightning.core.records import SchemaError
+from emo_lightning.core.text import printable
+
+_IMAGE_COLUMNS = ("image", "file", "path", "filename", "image_path", "file_name")
+_LABEL_COLUMNS = ("emotion", "label", "class", "category")
+_TABLES = (".csv", ".tsv")
+_LONGEST_HEADER = 100_000
+"""Characters."""
+
+
+class LabelledSource(IndexedSource):
+    """Each image has one label, which a map translates to one of the eight emotions, or to none.
+
+    Args:
+        name: written as the source into every record.
+        licence: of all images, if known.
+        labels: word -> emotion; the eight by their own names where nothing else is declared.
+    """
+
+    def __init__(self, name: str = "labelled", licence: str | None = None, labels: LabelMap = OWN_WORDS) -> None:
+        super().__init__(licence)
+        self.name = name
+        self.labels = labels
+        self._table: str | None = None
+
+    def open(self, path: Path) -> Tree:
+        """The folder itself, or the one of the table, below which its images lie."""
+        if path.suffix.lower() not in _TABLES:
+            self._table, self.whole_folder = None, True
+            return Tree(path)
+        if not path.is_file():
+            msg = f"{path}: no such file"
+            raise SourceError(msg)
+        self._table, self.whole_folder = path.name, False
+        return Tree(path.parent)
+
+    def entries(self, tree: Tree) -> Iterator[Entry | Refusal]:
+        """Rows of the table in its order; else images in the order of the folders' names."""
+        if self._table is not None:
+            yield from self._rows(tree.root / self._table)
+            return
+        folders = tree.subfolders("")
+        if not folders:
+            msg = "a folder for each label"
+            raise tree.missing(msg, "<label>/", "train/<label>/")
+        # Splits hold the folders of labels; a label may be called like a split only where the map has it.
+        splits = [name for name in folders if name.lower() in SPLITS and name.lower() not in self.labels]
+        for split in splits:
+            for name in tree.subfolders(f"{split}/"):
+                yield from self._folder(tree, f"{split}/{name}", name, SPLITS[split.lower()])
+        for name in folders:
+            if name not in splits:
+                yield from self._folder(tree, name, name, None)
+
+    def _folder(self, tree: Tree, folder: str, label: str, split: str | None) -> Iterator[Entry | Refusal]:
+        try:
+            labels = self._said(label)
+        except RefusedError as error:
+            yield refused_folder(tree, folder, error)
+            return
+        for image in tree.images_in(folder):
+            if isinstance(image, Refusal):
+                yield image
+            else:
+                yield Entry(Place(str(tree.root / image), None), key_of(image), image, labels, split)
+
+    def _rows(self, table: Path) -> Iterator[Entry | Refusal]:
+        mark, image, label = _columns(table)
+        for place, row in table_rows(table, (image, label), delimiter=mark):
+            yield row if isinstance(row, Refusal) else place.attempt(self._entry, place, row, image, label)
+
+    def _entry(self, place: Place, row: dict[str, str], image: str, label: str) -> Entry:
+        file = text(row, image)
+        return Entry(place, key_of(file), file, self._said(text(row, label)), split_name(row.get("split")))
+
+    def _said(self, word: str) -> SourceLabels:
+        try:
+            emotion = emotion_of(word, self.labels)
+        except SchemaError as error:
+            raise RefusedError(str(error)) from None
+        labels: SourceLabels = {"emotion_raw": word.strip().lower()}
+        return labels if emotion is None else {**labels, "emotion": str(emotion)}
+
+
+def _columns(table: Path) -> tuple[Literal[",", ";", "\t"], str, str]:
+    """What separates the columns of a table, and which of them name the image and its label.
+
+    Raises:
+        SourceError: one is not there, or two say the same.
+    """
+    with open_text(table) as file:
+        header = file.readline(_LONGEST_HEADER)
+    marks: tuple[Literal[",", ";", "\t"], ...] = (",", ";", "\t")
+    mark = max(marks, key=header.count)
+    columns = [name.strip().strip('"').strip().lower() for name in header.split(mark)]
+    image, label = (_column(table, columns, names) for names in (_IMAGE_COLUMNS, _LABEL_COLUMNS))
+    return mark, image, label
+
+
+def _column(table: Path, columns: list[str], names: tuple[str, ...]) -> str:
+    found = [name for name in names if name in columns]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        msg = f"{table}: columns {' and '.join(found)} say the same; keep one"
+    else:
+        msg = f"{table}: no column {' or '.join(names)}; found: {printable(', '.join(columns))[:300]}"
+    raise SourceError(msg)
