@@ -17,6 +17,7 @@ from emo_lightning.cli import main
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.des import DESHead
+from tests.pixels import for_transformers
 
 
 @pytest.fixture
