@@ -150,7 +150,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         if self.backbone is None:
             msg = "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
             raise InputError(msg)
-        return BackboneInputs(self.backbone.processor, self.backbone.model_type)
+        return BackboneInputs(self.backbone.processor, self.backbone.model_type, self.backbone.packs)
 
     def embeddings(self) -> dict[str, EmbeddingDataset]:
         """For a data module of features (`ReadsFeatures`): none, the head learns on the features themselves."""
@@ -177,8 +177,8 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             raise InputError(msg)
         # no_grad and not inference_mode: inference tensors cannot be saved for the head's backward.
         with torch.no_grad():
-            hidden = self.backbone.hidden_states(batch, layers)
-        return self._embedded(hidden, batch["attention_mask"])
+            hidden, mask = self.backbone.features(batch, layers)
+        return self._embedded(hidden, mask)
 
     def _embedded(self, hidden: Tensor, mask: Tensor) -> Tensor:
         des: Tensor = self.head(hidden, mask)
