@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         if "lengths" in batch:
             return self.family.packed_states(self.base, batch)
         body = self.family.module(self.base, self.family.body)
-        hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
+        hidden: Tensor = body(**self.family.padded_inputs(self.base, batch), use_cache=False).last_hidden_state
         return hidden
 
     def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -80,12 +80,12 @@ class VisionInputs(NamedTuple):
     """The pictures of a batch as the model takes them.
 
     Args:
-        tensors: inputs of the model that stand for pictures, by their names.
+        tensors: inputs of the model that stand for pictures, by their names; what is no tensor moves to a device by its own `to`.
         sizes: (width, height) of each picture after resizing.
         tokens: how many tokens each picture takes in its sequence.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, object]
     sizes: list[Size]
     tokens: list[int]
 
@@ -224,6 +224,15 @@ class Family(ABC):
             batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures.
         """
         raise NotImplementedError
+
+    def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:  # noqa: ARG002
+        """What the body is called with for a padded batch: `model_inputs`, and what a family's workers have worked out for it.
+
+        Args:
+            model: without adapters' wrapping.
+            batch: of the collator, or `model_inputs` of one.
+        """
+        return dict(self.model_inputs(batch))
 
     def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Model inputs with text tokens appended.

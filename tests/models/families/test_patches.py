@@ -143,7 +143,7 @@ def test_whatever_trains_the_tower_sees_the_processors_pixels(tiny_qwen: Path, t
     family, images = backbone.family, backbone.processor.image_processor
     visual = cast(Any, family.module(backbone.base, family.vision_tower))
     assert isinstance(visual.patch_embed, StillPatches)
-    found = family.vision_inputs(backbone.processor, pictures()).tensors
+    found = cast("dict[str, Tensor]", family.vision_inputs(backbone.processor, pictures()).tensors)
     theirs = images(pictures(), return_tensors="pt")
     device = backbone.base.device
     states = visual(found["pixel_values"].to(device), grid_thw=found["image_grid_thw"].to(device)).pooler_output
