@@ -227,14 +227,14 @@ class Backbone(nn.Module):
         """Floating-point operations that a training step on a batch needs; those of checkpointing, done twice, count once.
 
         As many as the forward pass again for gradients of activations, where something before trains, and once more where weights
-        themselves do.
+        themselves do. So a frozen model's are those of the forward pass.
 
         Args:
-            batch: with labels, on the CPU.
+            batch: on the CPU; without labels the language-model head is not run.
             lengths: tokens of each sample, without padding.
         """
         text = self.base.config.get_text_config()
-        answers = int((batch["labels"] != IGNORE).sum())
+        answers = int((batch["labels"] != IGNORE).sum()) if "labels" in batch else 0
         total, before = 0.0, False
         for part, work in self.family.work(self.base, self._products, batch, lengths).items():
             learns = self.config.trains(part)

@@ -24,7 +24,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.loss import supervised_loss
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch
 from tests.pixels import for_transformers
 from tests.ranks import run_ranks

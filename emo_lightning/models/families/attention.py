@@ -8,10 +8,10 @@ text it makes a mask of (tokens, tokens). Here both are one call a layer (`atten
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import cast
 
 import torch
@@ -56,13 +56,21 @@ class Samples:
         return max(self.lengths)
 
     @cached_property
-    def groups(self) -> list[tuple[int, int, Tensor | None]]:
-        """(samples, length, their places in the row) of all samples of one length; no places where they are the whole row."""
+    def runs(self) -> list[tuple[int, int]]:
+        """(samples, length) of samples of one length that stand one after another."""
+        return [(len(list(run)), length) for length, run in groupby(self.lengths)]
+
+    @cached_property
+    def sorted(self) -> bool:
+        """Whether all samples of one length stand one after another, as those of a packed row do: nothing has to be gathered."""
+        return len(self.runs) == len(set(self.lengths))
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int, Tensor]]:
+        """(samples, length, their places in the row) of all samples of one length."""
         starts: dict[int, list[int]] = defaultdict(list)
         for start, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
             starts[length].append(start)
-        if len(starts) == 1:
-            return [(len(self.lengths), self.lengths[0], None)]
         return [
             (len(begin), length, (torch.tensor(begin)[:, None] + torch.arange(length)).flatten().to(self.bounds.device))
             for length, begin in starts.items()
@@ -71,7 +79,7 @@ class Samples:
     @cached_property
     def back(self) -> Tensor:
         """Where each place of the row stands in the groups, one after another."""
-        return torch.cat([places for _, _, places in self.groups if places is not None]).argsort()
+        return torch.cat([places for _, _, places in self.groups]).argsort()
 
 
 def attend(
@@ -108,15 +116,26 @@ def attend(
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     outs = []
-    for samples, length, places in among.groups:
-        parts = (part if places is None else part[places] for part in (query, key, value))
+    for samples, length, parts in _of_one_length((query, key, value), among):
         # (samples · length, heads, d) -> (samples, heads, length, d)
         q, k, v = (part.unflatten(0, (samples, length)).transpose(1, 2) for part in parts)
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=causal, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
-    return outs[0] if len(outs) == 1 else torch.cat(outs)[among.back]
+    whole = outs[0] if len(outs) == 1 else torch.cat(outs)
+    return whole if among.sorted else whole[among.back]
+
+
+def _of_one_length(row: tuple[Tensor, ...], among: Samples) -> Iterator[tuple[int, int, tuple[Tensor, ...]]]:
+    """(samples, length, their parts of the tensors), each length once."""
+    if among.sorted:
+        # Views. The gradient of a gather would be a row of zeros for each length.
+        cuts = [samples * length for samples, length in among.runs]
+        pieces = zip(*(part.split(cuts) for part in row), strict=True)
+        yield from ((*run, parts) for run, parts in zip(among.runs, pieces, strict=True))
+    else:
+        yield from ((samples, length, tuple(part[places] for part in row)) for samples, length, places in among.groups)
 
 
 def _kernel_takes(query: Tensor) -> bool:

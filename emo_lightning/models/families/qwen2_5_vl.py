@@ -73,8 +73,18 @@ class Qwen25VL(Family):
 
     def image_tokens(self, processor: Processor, resized: Size) -> int:
         """One for `merge_size` × `merge_size` patches."""
+        columns, rows = self._token_grid(processor, resized)
+        return columns * rows
+
+    def _token_grid(self, processor: Processor, resized: Size) -> tuple[int, int]:
+        """(columns, rows) of the tokens of a picture of that (width, height)."""
         token = processor.image_processor.patch_size * processor.image_processor.merge_size
-        return (resized[0] // token) * (resized[1] // token)
+        return resized[0] // token, resized[1] // token
+
+    def _sizes(self, processor: Processor, grids: Tensor) -> list[Size]:
+        """(width, height) of each picture, from (B, 3): time, rows and columns of its patches."""
+        patch = processor.image_processor.patch_size
+        return [(columns * patch, rows * patch) for _, rows, columns in grids.tolist()]
 
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
         """`pixel_values` (P, patch_dim) of P patches in all, bytes of one frame; `image_grid_thw` (B, 3), in patches; `Places`."""
@@ -84,10 +94,10 @@ class Qwen25VL(Family):
         patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
         vision = patches_of(processor.image_processor, images)
         tensors: dict[str, object] = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
-        grids: list[list[int]] = vision["image_grid_thw"].tolist()
-        sizes = [(columns * patch, rows * patch) for _, rows, columns in grids]
-        tensors[PLACES] = Places.of([(rows, columns) for _, rows, columns in grids], Tower(self.window, patch, merge))
-        return VisionInputs(tensors, sizes, [frames * rows * columns // merge**2 for frames, rows, columns in grids])
+        grids = [(rows, columns) for _, rows, columns in vision["image_grid_thw"].tolist()]
+        tensors[PLACES] = Places.of(grids, Tower(self.window, patch, merge))
+        sizes = self._sizes(processor, vision["image_grid_thw"])
+        return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
 
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
@@ -116,8 +126,7 @@ class Qwen25VL(Family):
         """(3, T): time, row and column, as transformers' `get_rope_index` counts them."""
         import torch
 
-        token = processor.image_processor.patch_size * processor.image_processor.merge_size
-        columns, rows = (side // token for side in resized)
+        columns, rows = self._token_grid(processor, resized)
         positions = torch.arange(length).expand(3, -1).clone()
         place, after = torch.arange(rows * columns), image_at + rows * columns
         positions[:, image_at:after] = image_at
@@ -214,7 +223,7 @@ class Qwen25VL(Family):
             raise ValueError(msg)
 
     def _image_tokens(self, processor: Processor, grids: Tensor) -> int:
-        return int((grids.prod(-1) // processor.image_processor.merge_size**2).sum())
+        return sum(self.image_tokens(processor, size) for size in self._sizes(processor, grids))
 
 
 QWEN2_5_VL = Qwen25VL(
