@@ -8,11 +8,11 @@ text it makes a mask of (tokens, tokens). Here both are one call a layer (`atten
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,21 @@ LANGUAGE = "packed_sdpa"
 """Names under which transformers knows `vision_attention` and `language_attention`."""
 
 
+class Group(NamedTuple):
+    """Samples of one length, and what each of them sees."""
+
+    samples: int
+    """How many."""
+    length: int
+    """Tokens of each."""
+    places: Tensor | None
+    """(samples · length,) where they stand in the row; None where they are the whole row."""
+    seen: int
+    """Tokens that each sees, itself among them as the last ones."""
+    seen_places: Tensor | None
+    """(samples · seen,) where these stand."""
+
+
 @dataclass(frozen=True)
 class Samples:
     """Where each of several samples stands in a row.
@@ -31,16 +46,36 @@ class Samples:
     Args:
         lengths: tokens or patches of each, all above 0, in their order.
         bounds: (samples + 1,) int32 on the device of the row: where each begins, and the length of the row.
+        before: where the tokens begin, and how many they are, that each sees before its own; None: each sees itself alone.
     """
 
     lengths: tuple[int, ...]
     bounds: Tensor
+    before: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Samples:
         """From their lengths; nothing waits for the device."""
         bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         return cls(tuple(lengths), bounds.to(device, non_blocking=True))
+
+    @classmethod
+    def of_row(cls, batch: Mapping[str, object], device: torch.device) -> Samples:
+        """Of a packed batch of the collator."""
+        if "branches" in batch:
+            return cls.branched(cast("list[list[int]]", batch["branches"]), device)
+        return cls.of(cast("list[int]", batch["lengths"]), device)
+
+    @classmethod
+    def branched(cls, images: Sequence[Sequence[int]], device: torch.device) -> Samples:
+        """Of several images: the first sample of each is seen by those that follow it, and these do not see each other."""
+        whole = cls.of([length for image in images for length in image], device)
+        before: list[tuple[int, int]] = []
+        begin = 0
+        for first, *rest in images:
+            before += [(begin, 0), *((begin, first) for _ in rest)]
+            begin += first + sum(rest)
+        return cls(whole.lengths, whole.bounds, tuple(before))
 
     @classmethod
     def between(cls, bounds: Tensor) -> Samples:
@@ -53,22 +88,41 @@ class Samples:
         return max(self.lengths)
 
     @cached_property
-    def groups(self) -> list[tuple[int, int, Tensor | None]]:
-        """(samples, length, their places in the row) of all samples of one length; no places where they are the whole row."""
-        starts: dict[int, list[int]] = defaultdict(list)
-        for start, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
-            starts[length].append(start)
-        if len(starts) == 1:
-            return [(len(self.lengths), self.lengths[0], None)]
-        return [
-            (len(begin), length, (torch.tensor(begin)[:, None] + torch.arange(length)).flatten().to(self.bounds.device))
-            for length, begin in starts.items()
-        ]
+    def _before(self) -> tuple[tuple[int, int], ...]:
+        return self.before or ((0, 0),) * len(self.lengths)
+
+    @cached_property
+    def seen(self) -> tuple[Samples, Tensor]:
+        """What each sees, one after another, and where these tokens stand in the row; once a row."""
+        device = self.bounds.device
+        parts = []
+        starts = accumulate(self.lengths, initial=0)
+        for start, length, (begin, count) in zip(starts, self.lengths, self._before, strict=False):
+            parts += [torch.arange(begin, begin + count), torch.arange(start, start + length)]
+        lengths = [length + count for length, (_, count) in zip(self.lengths, self._before, strict=True)]
+        return Samples.of(lengths, device), torch.cat(parts).to(device, non_blocking=True)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The samples by their length and the number of tokens that they see."""
+        found: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+        starts = accumulate(self.lengths, initial=0)
+        for start, length, (begin, count) in zip(starts, self.lengths, self._before, strict=False):
+            found[length, count].append((start, begin))
+        if list(found) == [(self.lengths[0], 0)]:
+            return [Group(len(self.lengths), self.lengths[0], None, self.lengths[0], None)]
+        device, groups = self.bounds.device, []
+        for (length, count), begins in found.items():
+            starts_of, before_of = torch.tensor(begins).T[:, :, None]
+            places = starts_of + torch.arange(length)
+            seen = torch.cat([before_of + torch.arange(count), places], 1)
+            groups.append(Group(len(begins), length, places.flatten().to(device), count + length, seen.flatten().to(device)))
+        return groups
 
     @cached_property
     def back(self) -> Tensor:
         """Where each place of the row stands in the groups, one after another."""
-        return torch.cat([places for _, _, places in self.groups if places is not None]).argsort()
+        return torch.cat([group.places for group in self.groups if group.places is not None]).argsort()
 
 
 def attend(
@@ -81,7 +135,7 @@ def attend(
     dropout: float = 0.0,
     scaling: float | None = None,
 ) -> Tensor:
-    """Attention of each token to those of its own sample.
+    """Attention of each token to those of its own sample, and to those that its sample sees before it.
 
     On CUDA in half precision by torch's kernel for samples of several lengths; else one call of scaled dot-product attention for each
     length that occurs.
@@ -105,12 +159,24 @@ def attend(
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     outs = []
-    for samples, length, places in among.groups:
-        parts = (part if places is None else part[places] for part in (query, key, value))
+    for samples, length, places, seen, seen_places in among.groups:
         # (samples · length, heads, d) -> (samples, heads, length, d)
-        q, k, v = (part.unflatten(0, (samples, length)).transpose(1, 2) for part in parts)
+        q, k, v = (
+            (part if at is None else part[at]).unflatten(0, (samples, size)).transpose(1, 2)
+            for part, at, size in ((query, places, length), (key, seen_places, seen), (value, seen_places, seen))
+        )
+        further = causal and seen > length
+        # What stands before a sample is seen by all of it.
+        mask = torch.ones(length, seen, dtype=torch.bool, device=q.device).tril(seen - length) if further else None
         out = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and not further,
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
     return outs[0] if len(outs) == 1 else torch.cat(outs)[among.back]
@@ -128,9 +194,15 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, cau
 
     if shared := query.shape[1] // key.shape[1] - 1:
         key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
-    bounds, longest = among.bounds, among.longest
+    seen = among
+    if among.before is not None:
+        seen, places = among.seen
+        key, value = key[places], value[places]
     window = (-1, 0) if causal else (-1, -1)
-    out = varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=window)
+    # Where a sample sees more than itself, the kernel lets its last token see all.
+    out = varlen_attn(
+        query, key, value, among.bounds, seen.bounds, among.longest, seen.longest, scale=scaling, window_size=window
+    )
     return cast(Tensor, out)
 
 
