@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emo_lightning.core.fingerprints import HASHES, content_sha256
+from emo_lightning.data.remote import RemoteStore
 from emo_lightning.data.shard_list import list_shards
-from emo_lightning.data.stores import ByteStore, RemoteStore, open_store
+from emo_lightning.data.stores import ByteStore, open_store
 from emo_lightning.data.tar_scan import scan_tar
 
 _CHUNK = 1 << 22

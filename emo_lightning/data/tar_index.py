@@ -22,8 +22,9 @@ from emo_lightning.core.foreign import MAX_LINE_BYTES
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
+from emo_lightning.data.remote import StoreError
 from emo_lightning.data.shard_list import check_entry, list_shards
-from emo_lightning.data.stores import ByteStore, StoreError, open_store
+from emo_lightning.data.stores import ByteStore, open_store
 from emo_lightning.data.tar_content import shard_hash
 from emo_lightning.data.tar_rows import IMAGES, ROW, group_samples
 from emo_lightning.data.tar_scan import ShardError

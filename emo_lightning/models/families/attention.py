@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import accumulate
-from typing import NamedTuple, cast
+from functools import cache, cached_property, lru_cache
+from itertools import accumulate, groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,8 @@ VISION = "windowed_flash_sdpa"
 LANGUAGE = "packed_sdpa"
 """Names under which transformers knows `vision_attention` and `language_attention`."""
 
-
-class Group(NamedTuple):
-    """Samples of one length, and what each of them sees."""
-
-    samples: int
-    """How many."""
-    length: int
-    """Tokens of each."""
-    places: Tensor | None
-    """(samples · length,) where they stand in the row; None where they are the whole row."""
-    seen: int
-    """Tokens that each sees, itself among them as the last ones."""
-    seen_places: Tensor | None
-    """(samples · seen,) where these stand."""
+SEES_WHOLE = "sees_whole_images"
+"""Attribute of the attention of a vision tower's block."""
 
 
 @dataclass(frozen=True)
@@ -88,41 +76,46 @@ class Samples:
         return max(self.lengths)
 
     @cached_property
-    def _before(self) -> tuple[tuple[int, int], ...]:
-        return self.before or ((0, 0),) * len(self.lengths)
+    def _seen(self) -> list[Tensor]:
+        """On the CPU, of each: where what it sees stands in the row, its own as the last."""
+        before = self.before or ((0, 0),) * len(self.lengths)
+        starts = accumulate(self.lengths, initial=0)
+        return [
+            torch.cat([torch.arange(begin, begin + count), torch.arange(start, start + length)])
+            for start, length, (begin, count) in zip(starts, self.lengths, before, strict=False)
+        ]
 
     @cached_property
     def seen(self) -> tuple[Samples, Tensor]:
-        """What each sees, one after another, and where these tokens stand in the row; once a row."""
+        """What each sees, its own as the last, one after another; and where these tokens stand in the row."""
         device = self.bounds.device
-        parts = []
-        starts = accumulate(self.lengths, initial=0)
-        for start, length, (begin, count) in zip(starts, self.lengths, self._before, strict=False):
-            parts += [torch.arange(begin, begin + count), torch.arange(start, start + length)]
-        lengths = [length + count for length, (_, count) in zip(self.lengths, self._before, strict=True)]
-        return Samples.of(lengths, device), torch.cat(parts).to(device, non_blocking=True)
+        whole = Samples.of([len(places) for places in self._seen], device)
+        return whole, torch.cat(self._seen).to(device, non_blocking=True)
 
     @cached_property
-    def groups(self) -> list[Group]:
-        """The samples by their length and the number of tokens that they see."""
-        found: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-        starts = accumulate(self.lengths, initial=0)
-        for start, length, (begin, count) in zip(starts, self.lengths, self._before, strict=False):
-            found[length, count].append((start, begin))
-        if list(found) == [(self.lengths[0], 0)]:
-            return [Group(len(self.lengths), self.lengths[0], None, self.lengths[0], None)]
-        device, groups = self.bounds.device, []
-        for (length, count), begins in found.items():
-            starts_of, before_of = torch.tensor(begins).T[:, :, None]
-            places = starts_of + torch.arange(length)
-            seen = torch.cat([before_of + torch.arange(count), places], 1)
-            groups.append(Group(len(begins), length, places.flatten().to(device), count + length, seen.flatten().to(device)))
+    def sorted(self) -> bool:
+        """Whether all samples of one length stand one after another, as those of a packed row do: nothing has to be gathered."""
+        return self.before is None and len(list(groupby(self.lengths))) == len(set(self.lengths))
+
+    @cached_property
+    def groups(self) -> dict[tuple[int, int], list[int]]:
+        """(length, tokens that are seen) -> numbers of the samples, in the order of the row."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        before = self.before or ((0, 0),) * len(self.lengths)
+        for number, (length, (_, count)) in enumerate(zip(self.lengths, before, strict=True)):
+            groups[length, length + count].append(number)
         return groups
 
     @cached_property
-    def back(self) -> Tensor:
-        """Where each place of the row stands in the groups, one after another."""
-        return torch.cat([group.places for group in self.groups if group.places is not None]).argsort()
+    def order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Places of the groups in the row, one after another; of what they see; and of the row in the groups."""
+        own = torch.arange(sum(self.lengths)).split(list(self.lengths))
+        numbers = [number for group in self.groups.values() for number in group]
+        order = torch.cat([own[number] for number in numbers])
+        seen = torch.cat([self._seen[number] for number in numbers])
+        device = self.bounds.device
+        first, second, back = (part.to(device, non_blocking=True) for part in (order, seen, order.argsort()))
+        return first, second, back
 
 
 def attend(
@@ -135,7 +128,7 @@ def attend(
     dropout: float = 0.0,
     scaling: float | None = None,
 ) -> Tensor:
-    """Attention of each token to those of its own sample, and to those that its sample sees before it.
+    """Attention of each token to those of its own sample, and to those that its sample sees before itself.
 
     On CUDA in half precision by torch's kernel for samples of several lengths; else one call of scaled dot-product attention for each
     length that occurs.
@@ -153,18 +146,22 @@ def attend(
         (T, heads, d).
     """
     device = query.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
+    if not among.sorted:
+        own, others, _ = among.order
+        query, key, value = query[own], key[others], value[others]
+    groups = [(len(numbers), length, seen) for (length, seen), numbers in among.groups.items()]
+    # Views. The gradient of a gather would be a row of zeros for each length.
+    queries = query.split([samples * length for samples, length, _ in groups])
+    keys, values = (part.split([samples * seen for samples, _, seen in groups]) for part in (key, value))
     outs = []
-    for samples, length, places, seen, seen_places in among.groups:
+    for (samples, length, seen), *parts in zip(groups, queries, keys, values, strict=True):
         # (samples · length, heads, d) -> (samples, heads, length, d)
-        q, k, v = (
-            (part if at is None else part[at]).unflatten(0, (samples, size)).transpose(1, 2)
-            for part, at, size in ((query, places, length), (key, seen_places, seen), (value, seen_places, seen))
-        )
+        q, k, v = (part.unflatten(0, (samples, -1)).transpose(1, 2) for part in parts)
         further = causal and seen > length
         # What stands before a sample is seen by all of it.
         mask = torch.ones(length, seen, dtype=torch.bool, device=q.device).tril(seen - length) if further else None
@@ -179,7 +176,8 @@ def attend(
             enable_gqa=q.shape[1] != k.shape[1],
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
-    return outs[0] if len(outs) == 1 else torch.cat(outs)[among.back]
+    whole = outs[0] if len(outs) == 1 else torch.cat(outs)
+    return whole if among.sorted else whole[among.order[2]]
 
 
 def _kernel_takes(query: Tensor) -> bool:
@@ -207,7 +205,7 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, cau
 
 
 def vision_attention(
-    _module: nn.Module,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -215,28 +213,48 @@ def vision_attention(
     cu_seq_lens_q: Tensor,
     scaling: float | None = None,
     dropout: float = 0.0,
-    windows: Sequence[Samples] = (),
+    pictures: Samples | None = None,
+    windows: Samples | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attention within windows or images, in the form that transformers' registry of attention functions asks for.
 
     Args:
-        _module: unused.
+        module: the block's attention; `mark_windows` has said whether it sees windows or whole images.
         query: (1, heads, patches, d); `key` and `value` likewise.
         key: see `query`.
         value: see `query`.
         cu_seq_lens_q: (windows + 1,), where each window begins, and the number of patches.
         scaling: of the products; None is d^-0.5.
         dropout: on the weights.
-        windows: known already, with these boundaries among theirs.
+        pictures: where the batch says where its patches stand (`Places`): those of each image.
+        windows: as `pictures`: those of each window.
         **_: what else transformers hands to every implementation; the mask is None, as the boundaries say what may be attended to.
 
     Returns:
         (1, patches, heads, d) and None for the weights.
     """
-    among = next((known for known in windows if known.bounds is cu_seq_lens_q), None) or Samples.between(cu_seq_lens_q)
+    whole = getattr(module, SEES_WHOLE, None)
+    among = None if whole is None else pictures if whole else windows
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return attend(q, k, v, among, causal=False, dropout=dropout, scaling=scaling)[None], None
+    return attend(q, k, v, among or _between(cu_seq_lens_q), causal=False, dropout=dropout, scaling=scaling)[None], None
+
+
+@lru_cache(maxsize=4)
+def _between(bounds: Tensor) -> Samples:
+    """As `Samples.between`, once for all layers: they are given the same tensor."""
+    return Samples.between(bounds)
+
+
+def mark_windows(blocks: nn.Module, whole: Sequence[int]) -> None:
+    """Say which blocks of a vision tower see whole images, and that the others see windows.
+
+    Args:
+        blocks: list of blocks with an `attn`, changed in place.
+        whole: numbers of the former.
+    """
+    for number, block in enumerate(blocks.children()):
+        setattr(block.get_submodule("attn"), SEES_WHOLE, number in whole)
 
 
 def language_attention(
