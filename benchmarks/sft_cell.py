@@ -16,7 +16,7 @@ from benchmarks.sft_counts import Counts, count
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.models.backbone import BackboneConfig, LoRA
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 
 LR = 1e-6

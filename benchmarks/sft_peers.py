@@ -36,7 +36,7 @@ from benchmarks import sft_given as given
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.models.backbone import BackboneConfig, LoRA
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 
 BATCH = 8

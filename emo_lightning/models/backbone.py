@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         if "lengths" in batch:
             return self.family.packed_states(self.base, batch)
         body = self.family.module(self.base, self.family.body)
-        hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
+        hidden: Tensor = body(**self.family.padded_inputs(self.base, batch), use_cache=False).last_hidden_state
         return hidden
 
     def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -297,6 +297,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     # Of the same commit, should the hub have another by now.
     snapshot = None if own or Path(base_path).is_dir() else hub_snapshot(base_path)
     processor = load_processor(config, str(adapter) if own else base_path, family, snapshot.name if snapshot else None)
+    family.prepare_pictures(model, processor)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
         checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)

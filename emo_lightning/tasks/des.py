@@ -27,8 +27,9 @@ from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
-from emo_lightning.tasks.base import OptimConfig, Task, TrainingError, weights_of
+from emo_lightning.tasks.base import Task, TrainingError, weights_of
 from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size
+from emo_lightning.tasks.optim import OptimConfig
 
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.backbone import BackboneConfig, LoRA
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 from tests.ranks import run_ranks
 from tests.tasks.test_sft import Recorder, data, lora_task, trainer
