@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+from emo_lightning.core.stores import RemoteStore, StoreError
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import EpochBatches
-from emo_lightning.data.stores import RemoteStore, StoreError
 
 
 class Ranges(BaseHTTPRequestHandler):
