@@ -26,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
     # A run of every stage costs a second each; the tests of what W&B is told ask for it.
     os.environ["WANDB_MODE"] = "disabled"
+    # In the user's own cache.
+    os.environ["EMO_SHARD_CACHE"] = "off"
     # A shell starts what runs in the background, or under nohup, deaf to Ctrl-C and to the end of its terminal; the processes that
     # tests start and interrupt would inherit that.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -52,7 +52,7 @@ class QuestionBatch(TypedDict):
     rows: list[int]
     """B rows of the set's index."""
     inputs: dict[str, ChatBatch]
-    """Objective -> the questions, padded on the left; no answers."""
+    """Objective -> the questions, packed where the backbone can, else padded on the left; no answers."""
     filler: list[bool]
     """B values."""
 

@@ -75,6 +75,12 @@ class ConversationDataset(SlotDataset[Question]):
 
         return lru_cache(maxsize=2)(in_epoch)
 
+    def longest(self, collate: Collator) -> Lengths:
+        """Tokens of the longest that may be asked about each image: what a plan for all epochs has to make room for."""
+        asked = [one for one, share in zip(self.objectives, self.weights, strict=True) if share > 0]
+        table = sample_lengths(self.index, asked, collate).max(1)
+        return lambda _epoch: table
+
 
 def _shares(objectives: Mapping[str, float]) -> NDArray[np.float64]:
     """Weights that sum to 1.
@@ -98,8 +104,8 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         objectives: what is trained, name -> weight: round 1 is `{attributes: 1}`, round 2 `{emotion: 0.8, attributes: 0.2}`
             (replay of round 1 keeps what it taught).
         batch_size: samples per rank and micro-batch; for training, only where `max_tokens` is None.
-        val_batch_size: None takes `batch_size`.
-        max_tokens: per rank and micro-batch of training, whose samples stand in one row without padding (`data/packing.py`).
+        val_batch_size: samples per rank and batch of validation; None takes `max_tokens`, else `batch_size`.
+        max_tokens: per rank and micro-batch, whose samples stand in one row without padding (`data/packing.py`).
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
         num_workers: processes that read ahead.
         max_length: tokens; a longer sample is an error.
@@ -139,7 +145,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             raise InputError(msg)
         self.max_tokens, self.global_tokens = max_tokens, global_tokens
         self.paths, self.objectives = {"train": train, "val": val}, objectives
-        self.val_batch_size, self.max_length, self.limit = val_batch_size or batch_size, max_length, limit
+        self.val_batch_size, self.max_length, self.limit = val_batch_size, max_length, limit
         self._datasets: dict[str, ConversationDataset] = {}
         self.skipped: dict[str, int] = {}
         self._labels: dict[str, Counter[str]] = {}
@@ -215,7 +221,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
 
     def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (the base class's)
         """`batch_size`, or `val_batch_size` for validation."""
-        return self.batch_size if name == "train" else self.val_batch_size
+        return self.batch_size if name == "train" or self.val_batch_size is None else self.val_batch_size
 
     def train_batches(self, world_size: int) -> int:
         """See `FitDataModule.train_batches`."""
@@ -230,12 +236,31 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             return super().train_dataloader()
         return self.loader_of(self.dataset("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
 
+    def val_dataloader(self) -> ResumableLoader[ChatBatch]:
+        """In order; planned rows have room for the longest that any epoch asks, so that they are the same in all."""
+        if self.max_tokens is None or self.val_batch_size is not None:
+            return super().val_dataloader()
+        dataset, collate = self.dataset("val"), self._collator(packed=True)
+        rows = PackedRows(
+            dataset.longest(collate),
+            self.max_tokens,
+            epochs=1,
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            shuffle=False,
+        )
+        return self.loader_of(dataset, rows, collate)
+
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
-        return self._collator(packed=False)
+        return self._collator(packed=self.max_tokens is not None)
 
     def _collator(self, *, packed: bool) -> Collator:
         inputs = self.task.backbone_inputs()
+        if packed and not inputs.packs:
+            msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
+            raise InputError(msg)
         return Collator(
             inputs.processor,
             inputs.model_type,
@@ -251,9 +276,6 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             msg = "rows are planned where data.max_tokens is set"
             raise RuntimeError(msg)
         if (world_size, rank) not in self._plans:
-            if not self.task.backbone_inputs().packs:
-                msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
-                raise InputError(msg)
             lengths = self._lengths = self._lengths or self.dataset("train").lengths(self._collator(packed=True))
             together = self.global_tokens // self.max_tokens if self.global_tokens else world_size
             self._plans[world_size, rank] = PackedRows(

@@ -20,7 +20,7 @@ from emo_lightning.core.parquet import parquet_table
 from emo_lightning.core.records import Emotion
 from emo_lightning.data.batches import EmbeddingBatch
 from emo_lightning.data.loader import SlotDataset
-from emo_lightning.data.sampler import Slot
+from emo_lightning.data.sampler import Slot, places
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
 _MOST_VALUES = 20_000_000
@@ -156,14 +156,18 @@ class EmbeddingDataset(SlotDataset[Slot]):
     def __getitem__(self, slot: Slot) -> Slot:
         return slot
 
+    def __getitems__(self, slots: Sequence[Slot]) -> Sequence[Slot]:
+        """All places of a batch: PyTorch asks for them at once."""
+        return slots
+
     def collate(self, slots: Sequence[Slot]) -> EmbeddingBatch:
         """The batch of B places."""
-        rows = torch.tensor([slot.index for slot in slots])
+        rows, fillers = map(torch.from_numpy, places(slots))
         return {
             "des": self.des[rows],
             "target": self._columns["target"][rows],
             "emotion": self._columns["emotion"][rows],
             "intensity": self._columns["intensity"][rows],
-            "filler": torch.tensor([slot.filler for slot in slots]),
-            "key": [self.keys[slot.index] for slot in slots],
+            "filler": fillers,
+            "key": [self.keys[row] for row in rows.tolist()],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from emo_lightning.core.errors import InputError
@@ -11,14 +11,16 @@ from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import EmbeddingBatch, FeatureBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_parts import FeatureError
-from emo_lightning.data.features import FeatureCache, FeatureSample, collate_features
+from emo_lightning.data.feature_rows import FeatureRows
+from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.leaks import check_origins
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsFeatures
+from emo_lightning.data.sampler import Slot
 
 
-class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch | EmbeddingBatch]):
+class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | EmbeddingBatch]):
     """Cached hidden states of a train, a validation and any number of evaluation sets.
 
     Validation and evaluation sets are read in key order, each sample once over all ranks (`filler` rows count nowhere).
@@ -110,13 +112,9 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch
         """Sets that the task has embedded, which are read in place of the caches of these names."""
         return {} if self.trainer is None else self.task.embeddings()
 
-    def dataset(self, name: str) -> FeatureCache:
+    def dataset(self, name: str) -> FeatureRows:
         """The open cache `name`."""
-        return self.caches[name]
-
-    def collate_fn(self) -> Callable[[list[FeatureSample]], FeatureBatch]:
-        """Padded on the right."""
-        return collate_features
+        return FeatureRows(self.caches[name])
 
     def rows_per_step(self, name: str, world_size: int) -> int:
         """`batch_size`, or this rank's share of all embeddings in memory."""
@@ -132,7 +130,8 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, FeatureSample, FeatureBatch
 
     def feature_loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[FeatureBatch]:
         """Cached features of one set for this rank."""
-        return self.rank_loader(self.dataset(name), collate_features, self.batch_size, shuffle=shuffle)
+        dataset = self.dataset(name)
+        return self.rank_loader(dataset, dataset.collate, self.batch_size, shuffle=shuffle)
 
     def test_dataloader(self) -> list[ResumableLoader[FeatureBatch | EmbeddingBatch]]:
         """One loader per name in `evaluation_sets`.

@@ -64,18 +64,6 @@ def index_name(rank: int) -> str:
     return f"index-{rank:05}.json"
 
 
-class Slices(Protocol):
-    """A tensor on disk, of which stretches are read."""
-
-    def __getitem__(self, rows: slice) -> Tensor:
-        """Rows of it."""
-        ...
-
-    def get_shape(self) -> list[int]:
-        """Of the whole tensor."""
-        ...
-
-
 class PartFile(Protocol):
     """A mapped safetensors file; the package's own class has no types."""
 
@@ -97,10 +85,6 @@ class PartFile(Protocol):
 
     def get_tensor(self, name: str) -> Tensor:
         """A whole tensor."""
-        ...
-
-    def get_slice(self, name: str) -> Slices:
-        """A tensor to be read in stretches."""
         ...
 
 

@@ -8,14 +8,15 @@ another number of ranks.
 from __future__ import annotations
 
 import json
-import os
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,7 +26,6 @@ from emo_lightning.data.feature_parts import (
     FORMAT_VERSION,
     FeatureError,
     FeatureSpec,
-    PartFile,
     PartIndex,
     complete_parts,
     index_name,
@@ -38,8 +38,9 @@ from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
-MAX_OPEN_PARTS = 64
-"""Parts that a process keeps mapped: well under the usual limit of 1,024 open files."""
+MAX_OPEN_PARTS = 4096
+"""Parts that a process keeps mapped, which takes no open file: well under the usual limit of 65,530 maps."""
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
@@ -183,6 +184,24 @@ class FeatureWriter:
             self.flush()
 
 
+@dataclass
+class Columns:
+    """What a cache knows of its N samples without reading their features, in their order."""
+
+    parts: NDArray[np.int64]
+    """(N,) number of the part that holds each."""
+    starts: NDArray[np.int64]
+    """(N,) its first token there."""
+    lengths: NDArray[np.int64]
+    """(N,) how many tokens it has."""
+    target: Tensor
+    """(N, E), as in `LabelBatch`; so are the next two."""
+    emotion: Tensor
+    """(N,)"""
+    intensity: Tensor
+    """(N,)"""
+
+
 class FeatureCache(SlotDataset[FeatureSample]):
     """All ranks' samples, ordered by key, memory-mapped; indexed by int or by the sampler's `Slot`.
 
@@ -216,42 +235,63 @@ class FeatureCache(SlotDataset[FeatureSample]):
         self.keys = [key for key, _, _ in rows]
         self.origins = [headers[part][1][row] for _, part, row in rows]
         """Which image each sample is, in their order."""
-        self._places = torch.tensor([(part, row) for _, part, row in rows])
-        self._open: OrderedDict[int, tuple[PartFile, dict[str, Tensor]]] = OrderedDict()
-        self._process = os.getpid()
+        self.columns = self._columns([part for _, part, _ in rows], [row for _, _, row in rows])
+        self._open: OrderedDict[int, Tensor] = OrderedDict()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the features."""
+        return _DTYPES[self.spec.dtype]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, slot: int | Slot) -> FeatureSample:
         index, filler = (slot, False) if isinstance(slot, int) else (slot.index, slot.filler)
-        part, row = self._places[index].tolist()
-        file, small = self._part(part)
-        start, end = small["offsets"][row : row + 2].tolist()
-        hidden = file.get_slice("hidden")[start:end].transpose(0, 1)
+        start, tokens = int(self.columns.starts[index]), int(self.columns.lengths[index])
+        hidden = self.part(int(self.columns.parts[index]))[start : start + tokens].transpose(0, 1)
         return FeatureSample(self.keys[index], hidden, self.labels(index), filler)
 
     def labels(self, index: int) -> Supervision:
         """The supervision of one sample, without reading its features."""
-        part, row = self._places[index].tolist()
-        small = self._part(part)[1]
-        return Supervision(small["target"][row].tolist(), int(small["emotion"][row]), float(small["intensity"][row]))
+        columns = self.columns
+        return Supervision(columns.target[index].tolist(), int(columns.emotion[index]), float(columns.intensity[index]))
+
+    def part(self, number: int) -> Tensor:
+        """(tokens, L, H) of all samples of one part, mapped: nothing is read before it is used."""
+        if number not in self._open:
+            self._open[number] = open_part(self.directory / self._names[number]).get_tensor("hidden")
+            if len(self._open) > MAX_OPEN_PARTS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(number)
+        return self._open[number]
 
     def __getstate__(self) -> dict[str, object]:
         # Mapped files do not travel to worker processes; each opens its own.
         return self.__dict__ | {"_open": OrderedDict()}
 
-    def _part(self, part: int) -> tuple[PartFile, dict[str, Tensor]]:
-        if self._process != os.getpid():  # forked
-            self._open, self._process = OrderedDict(), os.getpid()
-        if part not in self._open:
-            file = open_part(self.directory / self._names[part])
-            small = {name: file.get_tensor(name) for name in ("offsets", "target", "emotion", "intensity")}
-            self._open[part] = (file, small)
-            if len(self._open) > MAX_OPEN_PARTS:
-                self._open.popitem(last=False)
-        self._open.move_to_end(part)
-        return self._open[part]
+    def _columns(self, parts: list[int], rows: list[int]) -> Columns:
+        """What is known of each sample without its features; `parts` and `rows` say where each is."""
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        for name in self._names:
+            with open_part(self.directory / name) as file:
+                offsets = file.get_tensor("offsets")
+                found["starts"].append(offsets[:-1])
+                found["lengths"].append(offsets.diff())
+                for label in ("target", "emotion", "intensity"):
+                    found[label].append(file.get_tensor(label))
+        before = torch.tensor([0, *(len(one) for one in found["starts"][:-1])]).cumsum(0)
+        of_parts = torch.tensor(parts)
+        order = before[of_parts] + torch.tensor(rows)
+        whole = {name: torch.cat(columns)[order] for name, columns in found.items()}
+        return Columns(
+            of_parts.numpy(),
+            whole["starts"].numpy(),
+            whole["lengths"].numpy(),
+            whole["target"],
+            whole["emotion"],
+            whole["intensity"],
+        )
 
 
 def collate_features(samples: Sequence[FeatureSample]) -> FeatureBatch:

@@ -43,7 +43,7 @@ class LabelledCollator:
         self.collator = collator
 
     def __call__(self, samples: Sequence[LabelledSample]) -> LabelledBatch:
-        """One padded batch."""
+        """One batch."""
         questions = [question for question, _ in samples]
         labels = collate_supervision([q.key for q in questions], [s for _, s in samples], [q.filler for q in questions])
         return {
@@ -108,8 +108,15 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
             raise InputError(msg)
 
     def collate_fn(self) -> Callable[[list[LabelledSample]], LabelledBatch]:
-        """Padded as a cached batch is, so that dropout of the head draws the same for the same place."""
+        """In one row, or padded on the right; a head sees them as a cached batch, so that its dropout draws the same for the same place."""
         inputs = self.task.backbone_inputs()
         return LabelledCollator(
-            Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length, padding_side="right")
+            Collator(
+                inputs.processor,
+                inputs.model_type,
+                answers=False,
+                max_length=self.max_length,
+                padding_side="right",
+                packed=inputs.packs,
+            )
         )

@@ -60,7 +60,8 @@ class _StepBatches:
         self.start = 0
 
     def __iter__(self) -> Iterator[list[Slot]]:
-        return self.batches.from_step(self.start)
+        # PyTorch hands on whatever it gets.
+        return cast(Iterator[list[Slot]], self.batches.from_step(self.start))
 
     def __len__(self) -> int:
         return len(self.batches)

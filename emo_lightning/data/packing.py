@@ -77,6 +77,19 @@ def _best_fit(samples: list[int], sizes: list[int], most: int) -> list[tuple[int
     return [(most - room, rows[row]) for room, row in sorted(free, key=lambda one: one[1])]
 
 
+def fit_in_order(lengths: NDArray[np.int64], most: int) -> list[list[int]]:
+    """Rows of samples that follow each other; see `fit`."""
+    rows: list[list[int]] = []
+    room = 0
+    for sample, size in enumerate(lengths.tolist()):
+        if not rows or size > room:
+            rows.append([])
+            room = most
+        rows[-1].append(sample)
+        room -= size
+    return rows
+
+
 class PackedRows(DistributedSampler[list[Slot]]):
     """Rows of one rank, a row a micro-batch: over all ranks every sample exactly once per epoch, and equally many rows on each.
 
@@ -97,6 +110,7 @@ class PackedRows(DistributedSampler[list[Slot]]):
         world_size: int = 1,
         together: int | None = None,
         batches: int | None = None,
+        shuffle: bool = True,
     ) -> None:
         """Plan the epochs.
 
@@ -109,6 +123,7 @@ class PackedRows(DistributedSampler[list[Slot]]):
             world_size: number of processes.
             together: rows of one optimiser step, on all ranks; a multiple of `world_size`, which is the default.
             batches: that a rank will train on at most, in all epochs; None if only `epochs` is a limit.
+            shuffle: False keeps the dataset's order.
 
         Raises:
             InputError: there are no samples, or one is longer than a row.
@@ -125,7 +140,7 @@ class PackedRows(DistributedSampler[list[Slot]]):
         if self.size < 1:
             msg = "there are no samples to make rows of (empty dataset or selection?)"
             raise InputError(msg)
-        super().__init__(range(self.size), num_replicas=world_size, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+        super().__init__(range(self.size), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.world_size, self.together = world_size, together
         self._fitted = lru_cache(maxsize=2)(self._fit)
         if batches is not None:
@@ -169,6 +184,8 @@ class PackedRows(DistributedSampler[list[Slot]]):
             msg = f"epoch {epoch} needs {len(rows)} rows of {self.max_tokens} tokens; {self.epochs} epochs were planned, with {self.rows}"
             raise InputError(msg)
         rows = _halved(rows, self.rows)
+        if not self.shuffle:
+            return rows
         order = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).permutation(len(rows))
         return [rows[row] for row in order]
 
@@ -195,6 +212,8 @@ class PackedRows(DistributedSampler[list[Slot]]):
                 "more (or lower the backbone's max_pixels)"
             )
             raise InputError(msg)
+        if not self.shuffle:
+            return fit_in_order(lengths, self.max_tokens)
         order = np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.size)
         return fit(lengths, order, self.max_tokens)
 

@@ -44,7 +44,7 @@ class QuestionCollator:
         self.keys = {name: objective(name).keys for name in objectives}
 
     def __call__(self, samples: Sequence[RowQuestion]) -> QuestionBatch:
-        """One padded batch for each objective."""
+        """One batch for each objective."""
         rows = [row for row, _ in samples]
         asked = {
             name: self.collator([Question(q.key, q.image, keys, filler=q.filler) for _, q in samples])
@@ -124,7 +124,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
 
     def _loader(self, name: str, rows: list[int]) -> ResumableLoader[QuestionBatch]:
         inputs, index = self.task.backbone_inputs(), self.index(name)
-        collator = Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length)
+        collator = Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length, packed=inputs.packs)
         if self.task.longest_first():
             # Where memory does not suffice, that shows in the first batch.
             sizes = index.sizes().tolist()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from itertools import repeat
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,42 @@ class Slot(NamedTuple):
     """It only fills the place, and must not count in any loss or metric."""
     epoch: int = 0
     """For what a dataset draws anew in each epoch."""
+
+
+class Slots(Sequence[Slot]):
+    """The slots of a batch, kept as one array: what takes a whole batch at once reads `rows`, and no Python runs for each sample."""
+
+    def __init__(self, rows: NDArray[np.int64], epoch: int, *, filler: bool = False) -> None:
+        self.rows, self.epoch, self.filler = rows, epoch, filler
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Slot: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Slots: ...
+
+    def __getitem__(self, place: int | slice) -> Slot | Slots:
+        if isinstance(place, slice):
+            return Slots(self.rows[place], self.epoch, filler=self.filler)
+        return Slot(int(self.rows[place]), self.filler, self.epoch)
+
+    def __iter__(self) -> Iterator[Slot]:
+        return map(Slot, self.rows.tolist(), repeat(self.filler), repeat(self.epoch))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list has none
+
+
+def places(slots: Sequence[Slot]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows and fillers of the B slots of a batch, (B,) each."""
+    if isinstance(slots, Slots):
+        return slots.rows, np.full(len(slots), slots.filler)
+    return np.array([slot.index for slot in slots]), np.array([slot.filler for slot in slots])
 
 
 PlanIdentity = dict[str, int | bool | str]
@@ -41,7 +78,7 @@ class EpochPlan(Protocol):
         """Choose the plan of `epoch`; takes effect at the next `iter`."""
         ...
 
-    def from_step(self, start: int) -> Iterator[list[Slot]]:
+    def from_step(self, start: int) -> Iterator[Sequence[Slot]]:
         """This rank's batches of the present epoch from batch `start` on."""
         ...
 
@@ -50,7 +87,7 @@ class EpochPlan(Protocol):
         ...
 
 
-class EpochBatches(DistributedSampler[list[Slot]]):
+class EpochBatches(DistributedSampler[Slots]):
     """Batches of one rank: over all ranks every sample exactly once per epoch, and equally many steps on each.
 
     Where `size` is no multiple of the global batch, the samples of the last two global batches are shared evenly between
@@ -128,19 +165,19 @@ class EpochBatches(DistributedSampler[list[Slot]]):
         rest = self.size - full * whole
         return tuple(full * whole + rest * (step - full + k) // uneven for k in (0, 1))  # type: ignore[return-value]
 
-    def __iter__(self) -> Iterator[list[Slot]]:
+    def __iter__(self) -> Iterator[Slots]:
         return self.from_step(0)
 
-    def from_step(self, start: int) -> Iterator[list[Slot]]:
+    def from_step(self, start: int) -> Iterator[Slots]:
         """This rank's batches of the present epoch from step `start` on."""
         # Bound now, not at the first `next`: workers fetch ahead, and the epoch may be set for the next pass meanwhile.
         return self._batches(self.plan(self.epoch), self.epoch, start)
 
-    def _batches(self, plan: NDArray[np.int64], epoch: int, start: int) -> Iterator[list[Slot]]:
+    def _batches(self, plan: NDArray[np.int64], epoch: int, start: int) -> Iterator[Slots]:
         for step in range(start, self.steps):
             first, last = self.bounds(step)
             low, high = (first + (last - first) * (self.rank + k) // self.world_size for k in (0, 1))
             if low == high:
-                yield [Slot(int(plan[self.rank % self.size]), True, epoch)]
+                yield Slots(plan[[self.rank % self.size]], epoch, filler=True)
             else:
-                yield [Slot(int(index), False, epoch) for index in plan[low:high]]
+                yield Slots(plan[low:high], epoch)

@@ -22,9 +22,11 @@ from emo_lightning.core.shard_index import (
     save_index,
     stamp_index,
 )
-from emo_lightning.core.stores import ByteStore, RemoteStore, StoreError, open_store
+from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.tar_rows import IMAGES
 from emo_lightning.core.tar_scan import ShardError
+from emo_lightning.data.remote import RemoteStore, StoreError
+from emo_lightning.data.stores import open_store
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,10 @@ from emo_lightning.core.foreign import integer_of, list_of, object_of, text_of
 from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
 from emo_lightning.core.records import SCHEMA_VERSION
 from emo_lightning.core.shard_index import SUFFIX
-from emo_lightning.core.stores import ByteStore, scheme_of
+from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.core.text import name_fault
+from emo_lightning.data.stores import scheme_of
 
 log = logging.getLogger(__name__)
 

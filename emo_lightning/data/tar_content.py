@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emo_lightning.core.fingerprints import content_sha256
-from emo_lightning.core.stores import RemoteStore, open_store
+from emo_lightning.data.remote import RemoteStore
 from emo_lightning.data.shard_indices import find_index
 from emo_lightning.data.shard_list import list_shards
+from emo_lightning.data.stores import open_store
 
 
 def data_hash(paths: str | Path | Sequence[str | Path]) -> str:

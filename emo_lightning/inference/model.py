@@ -80,7 +80,7 @@ class EmotionModel:
         self.backbone = backbone.to(self.device)
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         self.probe = LinearProbes.from_pretrained(self.bundle.probe).to(self.device) if self.bundle.probe else None
-        self.collate = Collator(backbone.processor, backbone.model_type, answers=False)
+        self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
 
     @property
     def des_dim(self) -> int:
@@ -106,8 +106,7 @@ class EmotionModel:
 
         batch = self._batch(images, self.bundle.features)
         with torch.no_grad():
-            hidden = self.backbone.hidden_states(batch, self.head.num_layers)
-            des: Tensor = self.head(hidden, batch["attention_mask"])
+            des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
             return des.float().cpu()
 
     def distribution(self, des: Tensor) -> Tensor | None:

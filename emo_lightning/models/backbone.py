@@ -25,6 +25,7 @@ from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
+from emo_lightning.models.rows import last_of_each, padded_inputs, states_apart, with_text
 
 if TYPE_CHECKING:
     from peft import LoraModel, PeftModel
@@ -102,7 +103,7 @@ class Backbone(nn.Module):
         if "lengths" in batch:
             return self.family.packed_states(self.base, batch)
         body = self.family.module(self.base, self.family.body)
-        hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
+        hidden: Tensor = body(**self.family.padded_inputs(self.base, batch), use_cache=False).last_hidden_state
         return hidden
 
     def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -126,23 +127,27 @@ class Backbone(nn.Module):
         """What the model would say next if its answer began with the key of the emotion.
 
         Args:
-            batch: padded on the left and ending at the generation prompt of a question whose first key is the emotion.
+            batch: packed, or padded on the left, and ending at the generation prompt of a question whose first key is the emotion.
             words: the eight in this backbone's tokens.
 
         Returns:
             Distribution over `EMOTIONS` (B, 8): the softmax over the eight first tokens; and the share (B,) of the whole
             vocabulary's probability that these eight tokens hold. Both float32.
         """
-        inputs = self.family.model_inputs(batch)
-        ids = inputs["input_ids"]
-        begun = torch.tensor(words.before, device=ids.device).expand(len(ids), -1)
-        hidden = self.last_hidden_state(self.family.extended(inputs, begun, torch.ones_like(begun)))
-        logits: Tensor = self._lm_head(hidden[:, -1]).float()
+        begun = torch.tensor(words.before, device=self.base.device)
+        if "lengths" in batch:
+            row = with_text(batch, [begun] * len(cast("list[int]", batch["lengths"])))
+            states = self.last_hidden_state(row)[0, last_of_each(row, begun.device)]
+        else:
+            inputs = self.family.model_inputs(batch)
+            each = begun.expand(len(inputs["input_ids"]), -1)
+            states = self.last_hidden_state(self.family.extended(inputs, each, torch.ones_like(each)))[:, -1]
+        logits: Tensor = self._lm_head(states).float()
         eight = logits[:, list(words.first)]
         return eight.softmax(-1), (eight.logsumexp(-1) - logits.logsumexp(-1)).exp()
 
     def hidden_states(self, batch: Mapping[str, object], num_layers: int = 4) -> Tensor:
-        """The last layers' hidden states, (num_layers, B, T, H), shallow to deep; no other layer is kept (section 3.3).
+        """The last layers' hidden states, (num_layers, B, T, H), shallow to deep; no other layer is kept (section 3.3). B is 1 for a row.
 
         Equal to `hidden_states[-num_layers:]` of transformers: the last one is after the final norm.
 
@@ -165,10 +170,25 @@ class Backbone(nn.Module):
                 hook.remove()
         return torch.stack([*kept, last])
 
+    def features(self, batch: ChatBatch, num_layers: int = 4) -> tuple[Tensor, Tensor]:
+        """`hidden_states` of each sample of a batch, packed or padded.
+
+        Returns:
+            (num_layers, B, T, H), and which of the T are tokens, (B, T) bool.
+        """
+        states = self.hidden_states(batch, num_layers)
+        return states_apart(states, batch["lengths"]) if "lengths" in batch else (states, batch["attention_mask"].bool())
+
     @torch.no_grad()
     def answer_tokens(self, batch: Mapping[str, object], max_new_tokens: int) -> Tensor:
-        """Greedy answers (B, A), A at most `max_new_tokens`; the batch must be padded on the left and end at the generation prompt."""
-        inputs = self.family.model_inputs(batch)
+        """Greedy answers (B, A), A at most `max_new_tokens`.
+
+        Args:
+            batch: packed, or padded on the left, and ending at the generation prompt.
+            max_new_tokens: of an answer.
+        """
+        packed = "lengths" in batch
+        inputs = padded_inputs(batch, self.family, self.processor) if packed else self.family.model_inputs(batch)
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
         return out[:, inputs["input_ids"].shape[1] :]
 
@@ -207,14 +227,14 @@ class Backbone(nn.Module):
         """Floating-point operations that a training step on a batch needs; those of checkpointing, done twice, count once.
 
         As many as the forward pass again for gradients of activations, where something before trains, and once more where weights
-        themselves do.
+        themselves do. So a frozen model's are those of the forward pass.
 
         Args:
-            batch: with labels, on the CPU.
+            batch: on the CPU; without labels the language-model head is not run.
             lengths: tokens of each sample, without padding.
         """
         text = self.base.config.get_text_config()
-        answers = int((batch["labels"] != IGNORE).sum())
+        answers = int((batch["labels"] != IGNORE).sum()) if "labels" in batch else 0
         total, before = 0.0, False
         for part, work in self.family.work(self.base, self._products, batch, lengths).items():
             learns = self.config.trains(part)
@@ -277,6 +297,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     # Of the same commit, should the hub have another by now.
     snapshot = None if own or Path(base_path).is_dir() else hub_snapshot(base_path)
     processor = load_processor(config, str(adapter) if own else base_path, family, snapshot.name if snapshot else None)
+    family.prepare_pictures(model, processor)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
         checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)

@@ -27,8 +27,9 @@ from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
-from emo_lightning.tasks.base import OptimConfig, Task, TrainingError, weights_of
+from emo_lightning.tasks.base import Task, TrainingError, weights_of
 from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size
+from emo_lightning.tasks.optim import OptimConfig
 
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
@@ -150,7 +151,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         if self.backbone is None:
             msg = "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
             raise InputError(msg)
-        return BackboneInputs(self.backbone.processor, self.backbone.model_type)
+        return BackboneInputs(self.backbone.processor, self.backbone.model_type, self.backbone.packs)
 
     def embeddings(self) -> dict[str, EmbeddingDataset]:
         """For a data module of features (`ReadsFeatures`): none, the head learns on the features themselves."""
@@ -177,8 +178,8 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             raise InputError(msg)
         # no_grad and not inference_mode: inference tensors cannot be saved for the head's backward.
         with torch.no_grad():
-            hidden = self.backbone.hidden_states(batch, layers)
-        return self._embedded(hidden, batch["attention_mask"])
+            hidden, mask = self.backbone.features(batch, layers)
+        return self._embedded(hidden, mask)
 
     def _embedded(self, hidden: Tensor, mask: Tensor) -> Tensor:
         des: Tensor = self.head(hidden, mask)

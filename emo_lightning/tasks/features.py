@@ -124,7 +124,7 @@ class FeatureTask(FrozenTask):
         """(num_layers, B, T, H), and which tokens count, (B, T) bool."""
         if self.source == "generated":
             return generated_states(self.net, inputs, self.num_layers, self.max_new_tokens)
-        return self.net.hidden_states(inputs, self.num_layers), inputs["attention_mask"].bool()
+        return self.net.features(inputs, self.num_layers)
 
     def on_test_end(self) -> None:
         """Mark this rank's share complete."""

@@ -44,7 +44,7 @@ class FrozenTask(LightningModule):
 
     def backbone_inputs(self) -> BackboneInputs:
         """For the data module (`AsksQuestions`)."""
-        return BackboneInputs(self.net.processor, self.net.model_type)
+        return BackboneInputs(self.net.processor, self.net.model_type, self.net.packs)
 
     @property
     def folder(self) -> Path:

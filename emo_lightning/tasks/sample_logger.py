@@ -58,7 +58,7 @@ class SampleLogger(Callback):
     ) -> tuple[list[Image.Image], list[str], list[dict[str, BoxGroup]]]:
         """Pictures of one size, what was said of each, and its boxes."""
         data = module.dataset("val")
-        collate = Collator(task.net.processor, task.net.model_type, answers=False)
+        collate = Collator(task.net.processor, task.net.model_type, answers=False, packed=task.net.packs)
         questions = [data[Slot(row, False)] for row in range(min(self.count, len(data)))]
         captions = ["" for _ in questions]
         found: list[list[PredictedObject]] = [[] for _ in questions]

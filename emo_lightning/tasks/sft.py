@@ -20,7 +20,8 @@ from emo_lightning.data.collate import IGNORE
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.sharding import gather_trained, shard
-from emo_lightning.tasks.base import OptimConfig, Task, TrainingError, weights_of
+from emo_lightning.tasks.base import Task, TrainingError, weights_of
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.throughput import Throughput
 
 if TYPE_CHECKING:

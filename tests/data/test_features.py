@@ -18,11 +18,13 @@ from safetensors.torch import save_file
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import Emotion, Record
+from emo_lightning.data.buffers import Buffers
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_parts import FeatureError
+from emo_lightning.data.feature_rows import FeatureRows
 from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
 from emo_lightning.data.loader import ResumableLoader
-from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.sampler import EpochBatches, Slot, Slots
 from emo_lightning.data.supervision import Supervision
 
 LAYERS, HIDDEN = 3, 4
@@ -101,6 +103,45 @@ def test_loader_delivers_every_sample_once(tmp_path: Path, workers: int) -> None
     for batch in batches:
         for row, key in enumerate(batch["key"]):
             assert torch.equal(batch["hidden_states"][:, row][:, batch["mask"][row]], sample(int(key[3:]))[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("part_bytes", "longest"), [(300, 4), (1 << 20, 4), (300, 1), (300, 9), (1 << 20, 9)])
+def test_a_gathered_batch_is_the_collated_samples(tmp_path: Path, dtype: torch.dtype, part_bytes: int, longest: int) -> None:
+    """Samples of one vector and of many, in one part and in several."""
+    with FeatureWriter(tmp_path, LAYERS, HIDDEN, dtype, "f", part_bytes=part_bytes) as writer:
+        for i in range(23):
+            key, hidden, labels = sample(i)
+            writer.append(key, hidden.repeat(1, 3, 1)[:, : 1 + i % longest], labels)
+    rows = FeatureRows(FeatureCache(tmp_path))
+    loader = ResumableLoader(rows, EpochBatches(23, 4, seed=1), collate_fn=rows.collate)
+    batches = EpochBatches(23, 4, seed=1)
+    for found, slots in zip(loader, batches, strict=True):
+        expected = collate_features([rows.cache[slot] for slot in slots])
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            if isinstance(value, torch.Tensor):
+                torch.testing.assert_close(found[name], value, rtol=0, atol=0, equal_nan=True)  # type: ignore[literal-required]
+            else:
+                assert found[name] == value  # type: ignore[literal-required]
+    again = pickle.loads(pickle.dumps(rows)).collate(Slots(np.arange(23), 0, filler=True))
+    assert again["filler"].all()
+    assert again["hidden_states"].dtype == dtype
+
+
+def test_memory_of_a_batch_is_used_again_when_nobody_holds_it() -> None:
+    buffers = Buffers(most=2)
+    first = buffers.tensor((3, 5), torch.float32)
+    place, view = first.data_ptr(), first[1:]
+    assert place % 64 == 0
+    second = buffers.tensor((3, 5), torch.bfloat16)
+    third = buffers.tensor((3, 5), torch.float32)
+    assert len({place, second.data_ptr(), third.data_ptr()}) == 3
+    del first
+    assert buffers.tensor((1,), torch.float32).data_ptr() != place, "a view still shows it"
+    del view
+    assert buffers.tensor((3, 5), torch.float32).data_ptr() == place
+    assert buffers.tensor((1000,), torch.float32).shape == (1000,)
 
 
 def test_interrupted_extraction_goes_on_even_with_other_ranks(tmp_path: Path) -> None:

@@ -132,6 +132,22 @@ def test_the_plan_depends_on_seed_and_epoch_alone_and_goes_on_anywhere() -> None
     assert list(rows.from_step(3)) == whole[3:]
 
 
+def test_rows_in_order_hold_what_follows_each_other() -> None:
+    for size, lowest, highest, most, world in cases():
+        lengths = lengths_of(size, lowest, highest)(0)
+        each = [
+            PackedRows(lambda _, one=lengths: one, most, epochs=1, seed=0, rank=r, world_size=world, shuffle=False)  # type: ignore[misc]
+            for r in range(world)
+        ]
+        rows = [row for step in zip(*each, strict=True) for row in step]
+        assert all(lengths[[slot.index for slot in row]].sum() <= most for row in rows)
+        assert sorted(slot.index for row in rows for slot in row if not slot.filler) == list(range(size))
+        each[0].set_epoch(7)
+        assert each[0].plan(0) == each[0].plan(7)
+        if world == 1:
+            assert [slot.index for row in rows for slot in row] == list(range(size))
+
+
 def test_a_sample_that_no_row_holds_is_refused() -> None:
     with pytest.raises(InputError, match=r"data\.max_tokens: found 399; the longest of 50 samples has 400 tokens"):
         PackedRows(lambda _: np.full(50, 400), 399, epochs=1, seed=0)

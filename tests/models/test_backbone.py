@@ -20,7 +20,7 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ImagesKwargs
 
-from benchmarks.sft_3b import published_3b
+from benchmarks.sft_given import published_3b
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective

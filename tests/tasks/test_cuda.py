@@ -26,10 +26,10 @@ from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_b
 from emo_lightning.models.backbone_config import Tuning
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.tiny import TinyQwen, build_qwen
-from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.probe import ProbeTask
 from emo_lightning.tasks.sft import SFTTask
 from tests.models.test_backbone import asked

@@ -19,9 +19,9 @@ from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.des import DESHead
-from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.features import FeatureTask
+from emo_lightning.tasks.optim import OptimConfig
 from tests.models.test_backbone import asked
 from tests.tasks.test_sft import trainer
 

@@ -28,8 +28,8 @@ from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs
 from emo_lightning.models.probe import LinearProbes
-from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.probe import ProbeTask
 from tests.ranks import run_ranks
 

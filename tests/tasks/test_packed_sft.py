@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.backbone import BackboneConfig, LoRA
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 from tests.ranks import run_ranks
 from tests.tasks.test_sft import Recorder, data, lora_task, trainer
@@ -59,6 +59,35 @@ def test_one_row_equals_a_padded_batch(world_tars: Path, tiny_qwen: Path, tmp_pa
     assert float((one.gradients[0] - other.gradients[0]).abs().max()) < 1e-6
     for (name, a), (_, b) in zip(packed.named_parameters(), padded.named_parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6), name
+
+
+def validate(tars: Path, model: Path, out: Path, devices: int, images: int = 8, **changes: Any) -> float:  # noqa: ANN401
+    """Validation loss on the first so many images, in float64."""
+    source = data(tars, **changes)
+    source.dataset("val").index = source.dataset("val").index.take(range(images))
+    strategy = "ddp" if devices > 1 else "auto"
+    run = trainer(out, precision="64-true", devices=devices, strategy=strategy)
+    run.validate(SFTTask(BackboneConfig(str(model), tuning="full"), OptimConfig()), datamodule=source, verbose=False)
+    return float(run.callback_metrics["val/loss"])
+
+
+def validate_and_save(tars: Path, model: Path, out: Path) -> None:
+    found = validate(tars, model, out, 2, images=1, max_tokens=1200)
+    (out / "loss.txt").write_text(repr(found))
+
+
+def test_validation_in_rows_equals_padded(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    expected = validate(world_tars, tiny_qwen, tmp_path, 1, batch_size=3)
+    for rows in ({"max_tokens": ROW}, {"max_tokens": 1200}, {"max_tokens": ROW, "val_batch_size": 5}):
+        assert validate(world_tars, tiny_qwen, tmp_path, 1, **rows) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_fillers_weigh_nothing_in_validation(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """One image on two ranks: the other's row is a filler."""
+    run_ranks(partial(validate_and_save, world_tars, tiny_qwen, tmp_path))
+    expected = validate(world_tars, tiny_qwen, tmp_path, 1, images=1)
+    assert float((tmp_path / "loss.txt").read_text()) == pytest.approx(expected, abs=1e-6)
 
 
 def test_resume_in_mid_epoch_is_exact(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ text it makes a mask of (tokens, tokens). Here both are one call a layer (`atten
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import accumulate
+from functools import cache, cached_property, lru_cache
+from itertools import accumulate, groupby
 from typing import cast
 
 import torch
@@ -22,6 +22,9 @@ from torch.nn import functional
 VISION = "windowed_flash_sdpa"
 LANGUAGE = "packed_sdpa"
 """Names under which transformers knows `vision_attention` and `language_attention`."""
+
+SEES_WHOLE = "sees_whole_images"
+"""Attribute of the attention of a vision tower's block."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,21 @@ class Samples:
         return max(self.lengths)
 
     @cached_property
-    def groups(self) -> list[tuple[int, int, Tensor | None]]:
-        """(samples, length, their places in the row) of all samples of one length; no places where they are the whole row."""
+    def runs(self) -> list[tuple[int, int]]:
+        """(samples, length) of samples of one length that stand one after another."""
+        return [(len(list(run)), length) for length, run in groupby(self.lengths)]
+
+    @cached_property
+    def sorted(self) -> bool:
+        """Whether all samples of one length stand one after another, as those of a packed row do: nothing has to be gathered."""
+        return len(self.runs) == len(set(self.lengths))
+
+    @cached_property
+    def groups(self) -> list[tuple[int, int, Tensor]]:
+        """(samples, length, their places in the row) of all samples of one length."""
         starts: dict[int, list[int]] = defaultdict(list)
         for start, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
             starts[length].append(start)
-        if len(starts) == 1:
-            return [(len(self.lengths), self.lengths[0], None)]
         return [
             (len(begin), length, (torch.tensor(begin)[:, None] + torch.arange(length)).flatten().to(self.bounds.device))
             for length, begin in starts.items()
@@ -68,7 +79,7 @@ class Samples:
     @cached_property
     def back(self) -> Tensor:
         """Where each place of the row stands in the groups, one after another."""
-        return torch.cat([places for _, _, places in self.groups if places is not None]).argsort()
+        return torch.cat([places for _, _, places in self.groups]).argsort()
 
 
 def attend(
@@ -99,21 +110,32 @@ def attend(
         (T, heads, d).
     """
     device = query.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     outs = []
-    for samples, length, places in among.groups:
-        parts = (part if places is None else part[places] for part in (query, key, value))
+    for samples, length, parts in _of_one_length((query, key, value), among):
         # (samples · length, heads, d) -> (samples, heads, length, d)
         q, k, v = (part.unflatten(0, (samples, length)).transpose(1, 2) for part in parts)
         out = functional.scaled_dot_product_attention(
             q, k, v, is_causal=causal, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
-    return outs[0] if len(outs) == 1 else torch.cat(outs)[among.back]
+    whole = outs[0] if len(outs) == 1 else torch.cat(outs)
+    return whole if among.sorted else whole[among.back]
+
+
+def _of_one_length(row: tuple[Tensor, ...], among: Samples) -> Iterator[tuple[int, int, tuple[Tensor, ...]]]:
+    """(samples, length, their parts of the tensors), each length once."""
+    if among.sorted:
+        # Views. The gradient of a gather would be a row of zeros for each length.
+        cuts = [samples * length for samples, length in among.runs]
+        pieces = zip(*(part.split(cuts) for part in row), strict=True)
+        yield from ((*run, parts) for run, parts in zip(among.runs, pieces, strict=True))
+    else:
+        yield from ((samples, length, tuple(part[places] for part in row)) for samples, length, places in among.groups)
 
 
 def _kernel_takes(query: Tensor) -> bool:
@@ -135,7 +157,7 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, cau
 
 
 def vision_attention(
-    _module: nn.Module,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -143,28 +165,48 @@ def vision_attention(
     cu_seq_lens_q: Tensor,
     scaling: float | None = None,
     dropout: float = 0.0,
-    windows: Sequence[Samples] = (),
+    pictures: Samples | None = None,
+    windows: Samples | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attention within windows or images, in the form that transformers' registry of attention functions asks for.
 
     Args:
-        _module: unused.
+        module: the block's attention; `mark_windows` has said whether it sees windows or whole images.
         query: (1, heads, patches, d); `key` and `value` likewise.
         key: see `query`.
         value: see `query`.
         cu_seq_lens_q: (windows + 1,), where each window begins, and the number of patches.
         scaling: of the products; None is d^-0.5.
         dropout: on the weights.
-        windows: known already, with these boundaries among theirs.
+        pictures: where the batch says where its patches stand (`Places`): those of each image.
+        windows: as `pictures`: those of each window.
         **_: what else transformers hands to every implementation; the mask is None, as the boundaries say what may be attended to.
 
     Returns:
         (1, patches, heads, d) and None for the weights.
     """
-    among = next((known for known in windows if known.bounds is cu_seq_lens_q), None) or Samples.between(cu_seq_lens_q)
+    whole = getattr(module, SEES_WHOLE, None)
+    among = None if whole is None else pictures if whole else windows
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return attend(q, k, v, among, causal=False, dropout=dropout, scaling=scaling)[None], None
+    return attend(q, k, v, among or _between(cu_seq_lens_q), causal=False, dropout=dropout, scaling=scaling)[None], None
+
+
+@lru_cache(maxsize=4)
+def _between(bounds: Tensor) -> Samples:
+    """As `Samples.between`, once for all layers: they are given the same tensor."""
+    return Samples.between(bounds)
+
+
+def mark_windows(blocks: nn.Module, whole: Sequence[int]) -> None:
+    """Say which blocks of a vision tower see whole images, and that the others see windows.
+
+    Args:
+        blocks: list of blocks with an `attn`, changed in place.
+        whole: numbers of the former.
+    """
+    for number, block in enumerate(blocks.children()):
+        setattr(block.get_submodule("attn"), SEES_WHOLE, number in whole)
 
 
 def language_attention(

@@ -1,0 +1,135 @@
+"""Shuffled reads of a feature cache, batch by batch: the loader of `FeatureDataModule` against numpy on one plain memory map.
+
+Both read the same vectors of 1024 float32 in the same order, on one thread, from pages that are in memory. The peer copies them into one
+array, which it uses again for each batch, and gives nothing else; ours gives batches with masks, labels and keys, out of a cache of
+several parts. `ratio` is ours over the peer's for samples of 64 tokens in four layers; samples of a single vector are shown beside it.
+Rounds alternate; vectors per second of processor time, medians.
+
+    python benchmarks/features.py [--quick] [--rounds 5] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from emo_lightning.data.feature_rows import FeatureRows
+from emo_lightning.data.features import FeatureCache, FeatureWriter
+from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.sampler import EpochBatches
+from emo_lightning.data.supervision import Supervision
+
+WIDTH = 1024
+
+
+class Shape(NamedTuple):
+    """Of the samples of one cache."""
+
+    tokens: int
+    layers: int
+    batch: int
+    samples: int
+
+    @property
+    def vectors(self) -> int:
+        """Of one sample."""
+        return self.tokens * self.layers
+
+
+SHAPES = (Shape(64, 4, 64, 1024), Shape(1, 1, 1024, 131_072))
+QUICK = (Shape(64, 4, 8, 32), Shape(1, 1, 64, 2048))
+
+
+def write(folder: Path, shape: Shape) -> None:
+    """The cache, in eight parts, and the same vectors as one plain file."""
+    folder.mkdir(parents=True)
+    size = 4 * WIDTH * shape.vectors * shape.samples
+    draw = torch.Generator().manual_seed(0)
+    with (
+        FeatureWriter(folder, shape.layers, WIDTH, torch.float32, "benchmark", part_bytes=size // 8) as writer,
+        (folder / "plain").open("wb") as plain,
+    ):
+        for number in range(shape.samples):
+            hidden = torch.randn(shape.layers, shape.tokens, WIDTH, generator=draw)
+            writer.append(f"{number:07}", hidden, Supervision())
+            plain.write(hidden.numpy().tobytes())
+
+
+def ours(folder: Path, shape: Shape) -> Callable[[int], float]:
+    """Reads one epoch; gives a checksum."""
+    rows = FeatureRows(FeatureCache(folder))
+    loader = ResumableLoader(rows, EpochBatches(len(rows), shape.batch, seed=0), collate_fn=rows.collate)
+
+    def epoch(number: int) -> float:
+        loader.set_epoch(number)
+        return sum(float(batch["hidden_states"][0, -1, 0, 0]) for batch in loader)
+
+    return epoch
+
+
+def plain(folder: Path, shape: Shape) -> Callable[[int], float]:
+    """As `ours`, from the plain file: (layers, tokens) of each sample together."""
+    table = np.memmap(folder / "plain", dtype=np.float32, mode="r", shape=(shape.samples, shape.vectors * WIDTH))
+    batches = EpochBatches(shape.samples, shape.batch, seed=0)
+    whole = np.empty((shape.batch, shape.vectors * WIDTH), dtype=np.float32)
+
+    def epoch(number: int) -> float:
+        batches.set_epoch(number)
+        total = 0.0
+        for slots in batches:
+            out = whole[: len(slots)]
+            np.take(table, slots.rows, axis=0, out=out, mode="clip")
+            total += float(out[-1, 0])
+        return total
+
+    return epoch
+
+
+def main() -> None:
+    """Rounds in turn; the ratio of the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small caches, one round: that it runs, not how fast")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for shape in QUICK if given.quick else SHAPES:
+            folder = Path(name) / f"{shape.vectors}"
+            write(folder, shape)
+            sides = {"ours": ours(folder, shape), "plain": plain(folder, shape)}
+            seconds: dict[str, list[float]] = {side: [] for side in sides}
+            # The first round brings the pages into memory.
+            for number in range(1 + (1 if given.quick else given.rounds)):
+                sums = []
+                for side, epoch in sides.items():
+                    began = time.process_time()
+                    sums.append(epoch(number))
+                    if number:
+                        seconds[side].append(time.process_time() - began)
+                assert abs(sums[0] - sums[1]) < 1e-3
+            count = shape.vectors * shape.samples
+            rates = {side: count / statistics.median(times) for side, times in seconds.items()}
+            said = f"{shape.tokens} tokens x {shape.layers} layers, batches of {shape.batch}"
+            ratio = rates["ours"] / rates["plain"]
+            print(
+                f"{said}: ours {rates['ours']:,.0f} vectors/s, plain map {rates['plain']:,.0f}, ratio {ratio:.2f}", flush=True
+            )
+            found.setdefault("ratio", ratio)
+            found[said] = {"vectors_per_s": rates, "ratio": ratio}
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Memory for large batches, used again as soon as nobody holds the batch that lay in it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_ALIGNED = 64
+"""Bytes, as torch's own allocator aligns: some matrix products give other last bits elsewhere."""
+_FREE = 2
+"""References to a buffer that nobody uses: the list's, and that of the question."""
+
+
+class Buffers:
+    """Gives tensors of any contents. A fresh one costs a page fault for each 4 KiB, which takes longer than to copy them.
+
+    Args:
+        most: buffers that are kept; with more batches in use at once, each further one gets memory of its own.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        self.most = most
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def tensor(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor on the CPU; as long as it, or anything that shares its memory, is there, nobody else is given that memory."""
+        size = math.prod(shape) * dtype.itemsize
+        buffer = self._free(size)
+        start = -buffer.ctypes.data % _ALIGNED
+        # The tensor holds the array that it is a view of.
+        return torch.from_numpy(buffer[start : start + size]).view(dtype).view(*shape)
+
+    def _free(self, size: int) -> NDArray[np.uint8]:
+        for place in range(len(self._kept)):
+            if sys.getrefcount(self._kept[place]) == _FREE:
+                if len(self._kept[place]) < size + _ALIGNED:
+                    # Batches differ a little in size.
+                    self._kept[place] = _fresh(size + size // 8)
+                return self._kept[place]
+        buffer = _fresh(size)
+        if len(self._kept) < self.most:
+            self._kept.append(buffer)
+        return buffer
+
+    def __getstate__(self) -> dict[str, object]:
+        # Another process has batches of its own.
+        return self.__dict__ | {"_kept": []}
+
+
+def _fresh(size: int) -> NDArray[np.uint8]:
+    return np.empty(size + _ALIGNED, dtype=np.uint8)
