@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from typing_extensions import override
 
 from emo_lightning.core.endings import ENDING, StoppedError
+from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, note_place
 from emo_lightning.experiment.saving import STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 
@@ -38,18 +40,34 @@ class KeepWhenCut(Callback):
         self._step = 0
         self._since = 0.0
         self._saved = 0.0
+        self._place: Place | None = None
 
     @override
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of every checkpoint, whoever asked for it."""
         checkpoint[STAGE_KEY] = self.digest
+        note_place(trainer, checkpoint)
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Before the loops take their counters from it."""
+        self._place = find_place(trainer, checkpoint)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there is something to save."""
+        if self._place is not None:
+            go_on_at(trainer, self._place)
         self._step = trainer.global_step
         self._since = self._saved = time.monotonic()
         ENDING.begin_steps()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of the first one after a checkpoint."""
+        if self._place == "end":
+            leave_end(trainer)
+        self._place = None
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
