@@ -40,6 +40,8 @@ class ChatBatch(TypedDict):
     """As `input_ids`, with answers: token ids at the answer and its end, `IGNORE` elsewhere."""
     emotion_at: NotRequired[Tensor]
     """(B,) int64, with distributions: the place of the emotion's first token in its row, -1 without one."""
+    emotion_rows: NotRequired[Tensor]
+    """(N,) int64, with distributions: which of the B have one."""
     emotion_first: NotRequired[Tensor]
     """(B, E) int64, with distributions: that token for each of `EMOTIONS`."""
     emotion_target: NotRequired[Tensor]
