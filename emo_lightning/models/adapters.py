@@ -87,6 +87,8 @@ def _wrapped(model: PreTrainedModel, plain: LoraConfig, kept: LoraConfig, config
     """The model with adapters as `plain` says; what peft keeps, and writes when it is saved, is `kept`."""
     from peft import PeftModel, get_peft_model
 
+    from emo_lightning.models.adapted_linear import join_products
+
     own, base = {id(parameter) for parameter in model.parameters()}, model.dtype
     # In float32, whatever the base is in.
     wrapped = get_peft_model(model, plain, adapter_name=ADAPTER_NAME)
@@ -97,6 +99,7 @@ def _wrapped(model: PreTrainedModel, plain: LoraConfig, kept: LoraConfig, config
             if id(parameter) not in own:
                 parameter.data = parameter.data.to(base)
     restore_patterns(plain, kept)
+    join_products(wrapped)
     return wrapped
 
 

@@ -48,7 +48,7 @@ class Triplet(_Model):
     attribute: str
     """What the subject does or how it looks, as far as it bears on the emotion."""
     subject: str
-    """Who or what the emotion hangs on."""
+    """Who or what the emotion depends on."""
 
     def __str__(self) -> str:
         return f"{self.background} - {self.attribute} - {self.subject}"
