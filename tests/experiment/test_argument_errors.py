@@ -22,7 +22,7 @@ CASES = [
     (
         "model.backbone.tunin",
         "lora",
-        "unknown key model.backbone.tunin; did you mean tuning? allowed: attention, compile, dtype, ",
+        "unknown key model.backbone.tunin; did you mean tuning? allowed: adapter_dtype, attention, compile, dtype, ",
     ),
     ("model.backbone.tuning", "half", "model.backbone.tuning: found half; allowed: full, lora, qlora, frozen"),
     (
