@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache, sample_of
 
 
 class ConversationDataset(SlotDataset[Question]):
@@ -43,12 +46,19 @@ class ConversationDataset(SlotDataset[Question]):
         self.objectives = [objective(name) for name in objectives]
         self.weights = _shares(objectives)
         self.seed = seed
+        self.vision: VisionCache | None = None
+
+    def reading(self, vision: VisionCache | None) -> Self:
+        """The same, with pictures out of a cache."""
+        other = copy(self)
+        other.vision = vision
+        return other
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> Question:
-        record, image = self.index.sample(slot.index)
+        record, image = sample_of(self.index, slot.index, self.vision)
         keys = self._choose(slot, [o.available(record) for o in self.objectives])
         return Question(record.id, image, keys, record, slot.filler)
 
@@ -241,13 +251,13 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         """Shuffled, sized, resumable."""
         if self.max_tokens is None:
             return super().train_dataloader()
-        return self.loader_of(self.dataset("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
+        return self.loader_of(self.source("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
 
     def val_dataloader(self) -> ResumableLoader[ChatBatch]:
         """In order; planned rows have room for the longest that any epoch asks, so that they are the same in all."""
         if self.max_tokens is None or self.val_batch_size is not None:
             return super().val_dataloader()
-        dataset, collate = self.dataset("val"), self._collator(packed=True)
+        dataset, collate = self.source("val"), self._collator(packed=True)
         rows = PackedRows(
             dataset.longest(collate),
             self.max_tokens,
@@ -258,6 +268,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             shuffle=False,
         )
         return self.loader_of(dataset, rows, collate)
+
+    def source(self, name: str) -> ConversationDataset:
+        """See `FitDataModule.source`."""
+        dataset = self.dataset(name)
+        return dataset.reading(self.task.pictures(dataset.index, self))
 
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""

@@ -74,7 +74,7 @@ def write_part(
 
 def checksum(tensor: Tensor) -> int:
     """CRC-32 of the bytes of a contiguous tensor."""
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def open_part(path: Path, error: type[PartError] = PartError) -> PartFile:

@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         if "lengths" in batch:
             return self.family.packed_states(self.base, batch)
         body = self.family.module(self.base, self.family.body)
-        hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
+        hidden: Tensor = body(**self.family.padded_inputs(self.base, batch), use_cache=False).last_hidden_state
         return hidden
 
     def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -189,7 +189,8 @@ class Backbone(nn.Module):
         """
         packed = "lengths" in batch
         inputs = padded_inputs(batch, self.family, self.processor) if packed else self.family.model_inputs(batch)
-        out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
+        given = self.family.padded_inputs(self.base, inputs)
+        out = _generative(self.base).generate(**given, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
         return out[:, inputs["input_ids"].shape[1] :]
 
     def generate(self, batch: Mapping[str, object], max_new_tokens: int) -> list[str]:

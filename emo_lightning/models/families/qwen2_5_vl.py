@@ -6,13 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work, resize_to
+from emo_lightning.models.families.base import (
+    CACHED,
+    CachedPicture,
+    Family,
+    Part,
+    PixelLimits,
+    Processor,
+    VisionInputs,
+    Work,
+    resize_to,
+)
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 
@@ -75,6 +85,62 @@ class Qwen25VL(Family):
         sizes = self._sizes(processor, tensors["image_grid_thw"])
         return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
 
+    def cached_inputs(self, processor: Processor, pictures: Sequence[CachedPicture]) -> VisionInputs:
+        """The states, and `image_grid_thw` (B, 3)."""
+        import torch
+
+        sizes = [self.resized_size(processor, picture.size) for picture in pictures]
+        tokens = [self.image_tokens(processor, size) for size in sizes]
+        if tokens != (found := [len(picture.states) for picture in pictures]):
+            msg = f"cached pictures have {found} tokens, by their sizes they should have {tokens}"
+            raise ValueError(msg)
+        patch = processor.image_processor.patch_size
+        tensors = {
+            CACHED[pictures[0].part]: torch.cat([picture.states for picture in pictures]),
+            "image_grid_thw": torch.tensor([[1, height // patch, width // patch] for width, height in sizes]),
+        }
+        return VisionInputs(tensors, sizes, tokens)
+
+    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:
+        """What leaves the tower are the patches of each token side by side, as the merger takes them."""
+
+        def unmerged(_merger: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            # In the place of the merger's output the tower brings it into the order of the tokens.
+            return given[0].reshape(len(out), -1)
+
+        (path,) = self.mergers
+        hook = self.module(model, path).register_forward_hook(unmerged) if part == "vision" else None
+        try:
+            return self._pictures(model, inputs)
+        finally:
+            if hook is not None:
+                hook.remove()
+
+    def _pictures(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+        """(image tokens, H) of the pictures of a batch: through the tower, or what a cache holds of them through what is left of it."""
+        visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
+        tensors = cast("Mapping[str, Tensor]", batch)
+        if CACHED["merger"] in batch:
+            return tensors[CACHED["merger"]]
+        if CACHED["vision"] in batch:
+            (path,) = self.mergers
+            merged: Tensor = self.module(model, path)(tensors[CACHED["vision"]].reshape(-1, visual.config.hidden_size))
+            return merged
+        pictures: Tensor = visual(tensors["pixel_values"].to(visual.dtype), grid_thw=tensors["image_grid_thw"]).pooler_output
+        return pictures
+
+    def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
+        """See `Family.padded_inputs`."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        inputs = self.model_inputs(batch)
+        if not inputs.keys() & CACHED.values():
+            return dict(inputs)
+        # transformers' own way in for pictures that are encoded already.
+        seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
+        left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
+        return {**left, "mm_encoder_outputs": {"image": seen}}
+
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
         return {"mm_token_type_ids": (input_ids == image_token_id).long()}
@@ -86,9 +152,13 @@ class Qwen25VL(Family):
         text, merged = model.config.get_text_config(), model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
         patches, causal = sum(pictures), sum(length**2 for length in lengths) / 2
+        # What a cache holds is not computed again.
+        seen = batch.keys() & CACHED.values()
+        tower = Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures))
+        merger = Work(2 * products["merger"] * patches / merged, 0.0)
         return {
-            "vision": Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures)),
-            "merger": Work(2 * products["merger"] * patches / merged, 0.0),
+            "vision": Work(0.0, 0.0) if seen else tower,
+            "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
             "language": Work(2 * products["language"] * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal),
         }
 
@@ -121,9 +191,7 @@ class Qwen25VL(Family):
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         ids, lengths = tensors["input_ids"], cast("list[int]", batch["lengths"])
         hidden: Tensor = model.get_input_embeddings()(ids)
-        visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
-        pixels = tensors["pixel_values"].to(visual.dtype)
-        pictures: Tensor = visual(pixels, grid_thw=tensors["image_grid_thw"]).pooler_output
+        pictures = self._pictures(model, tensors)
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
         # A mask that says nothing, or transformers makes one of (T, T).
