@@ -87,10 +87,13 @@ def _wrapped(model: PreTrainedModel, plain: LoraConfig, config: LoraConfig) -> P
     """The model with adapters as `plain` says; what peft keeps, and writes when it is saved, is `config`."""
     from peft import PeftModel, get_peft_model
 
+    from emo_lightning.models.adapted_linear import join_products
+
     wrapped = get_peft_model(model, plain, adapter_name=ADAPTER_NAME)
     # It gives another class for adapters of mixed types alone.
     assert isinstance(wrapped, PeftModel)
     restore_patterns(plain, config)
+    join_products(wrapped)
     return wrapped
 
 

@@ -298,6 +298,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     # Of the same commit, should the hub have another by now.
     snapshot = None if own or Path(base_path).is_dir() else hub_snapshot(base_path)
     processor = load_processor(config, str(adapter) if own else base_path, family, snapshot.name if snapshot else None)
+    family.prepare_pictures(model, processor)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
         checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)

@@ -59,7 +59,7 @@ def vision_facts(backbone: Backbone, part: Part, states: Tensor) -> dict[str, st
         "processor": _hash_of(images),
         "pixels": f"{limits.lowest} to {limits.highest}",
         # Of the program that decodes, too: two of them may differ in a pixel.
-        "decoding": _of_tensors(probe_inputs(backbone).tensors.items()),
+        "decoding": _of_tensors(one for one in probe_inputs(backbone).tensors.items() if isinstance(one[1], Tensor)),
         "dtype": str(states.dtype),
         "precision": f"autocast {autocast}, matmul {torch.get_float32_matmul_precision()}",
         "attention": str(getattr(tower.config, "_attn_implementation", None)),

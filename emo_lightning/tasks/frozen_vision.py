@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 from emo_lightning.core.disk import free_bytes, gigabytes, require_room
@@ -181,7 +181,7 @@ class _Batch(NamedTuple):
     """Images as the tower takes them; more than have names, so that there are `IMAGES`."""
 
     images: list[str | None]
-    inputs: dict[str, Tensor]
+    inputs: dict[str, object]
     tokens: list[int]
 
 

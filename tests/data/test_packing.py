@@ -75,20 +75,25 @@ def test_rows_are_full(lowest: int, highest: int, most: int, world: int) -> None
 
 
 @pytest.mark.parametrize("share", [0.6, 0.4, 0.3])
-def test_lengths_that_fill_no_row_are_fitted_a_few_times_each(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted = 0
-    whole = packing._best_fit
-
-    def counted(samples: list[int], sizes: list[int], most: int) -> list[tuple[int, list[int]]]:
-        nonlocal fitted
-        fitted += len(samples)
-        return whole(samples, sizes, most)
-
-    monkeypatch.setattr(packing, "_best_fit", counted)
+def test_lengths_that_fill_no_row(share: float) -> None:
     rows = packing.fit(np.full(20_000, round(1000 * share)), np.arange(20_000), 1000)
     assert sorted(sample for row in rows for sample in row) == list(range(20_000))
     assert len(rows) == -(-20_000 // int(1 / share))
-    assert fitted < 4 * 20_000
+
+
+def test_a_row_is_a_random_draw() -> None:
+    """What is asked goes with length: were long answers to stand together, a step would learn one thing and the next another."""
+    draw = np.random.default_rng(3)
+    kind = draw.random(20_000) < 0.4
+    lengths = np.where(kind, draw.integers(60, 90, 20_000), draw.integers(20, 40, 20_000))
+    rows = packing.fit(lengths, draw.permutation(20_000), 736)
+    assert lengths.sum() / (736 * len(rows)) >= 0.99
+    shares = np.array([kind[row].mean() for row in rows])
+    # Of a row of n independent draws: sqrt(0.4 * 0.6 / n).
+    expected = np.sqrt(0.24 / np.mean([len(row) for row in rows]))
+    assert shares.std() < 1.15 * expected
+    # Nor does what is left for later differ.
+    assert np.corrcoef(np.arange(len(rows)), shares)[0, 1] < 0.05
 
 
 def test_epochs_that_a_limit_of_steps_leaves_out_are_not_planned() -> None:

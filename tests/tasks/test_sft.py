@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from safetensors.torch import load_file
-from transformers import ProcessorMixin
+from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE, Collator, Question
@@ -26,6 +26,7 @@ from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_b
 from emo_lightning.models.loss import supervised_loss
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch
+from tests.pixels import for_transformers
 from tests.ranks import run_ranks
 
 
@@ -52,10 +53,12 @@ def test_loss_equals_transformers(world_tars: Path, tiny_qwen: Path) -> None:
     lengths = (batch["labels"] != IGNORE).sum(1)
     assert len(set(lengths.tolist())) > 1
     total, count = supervised_loss(backbone.last_hidden_state(batch), batch["labels"], backbone.base.lm_head)
-    inputs = backbone.family.model_inputs(batch)
-    expected = backbone.base(**inputs, labels=batch["labels"]).loss
+    # A model that this project did not load, with pixels as its processor gives them.
+    plain = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen).eval()
+    inputs = for_transformers(backbone.family.model_inputs(batch), backbone.processor)
+    expected = plain(**inputs, labels=batch["labels"]).loss
     assert int(count) == int(lengths.sum())
-    assert abs(float(total.detach() / count) - float(expected.detach())) < 1e-5
+    assert float(total.detach() / count) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
 def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> None:
@@ -96,7 +99,7 @@ def test_collator_equals_the_processor(world_tars: Path, tiny_qwen: Path) -> Non
     found = backbone.family.model_inputs(ours)
     for name in ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw"):
         assert torch.equal(found[name], theirs[name]), name
-    assert torch.equal(found["pixel_values"], theirs["pixel_values"])
+    assert torch.equal(for_transformers(found, backbone.processor)["pixel_values"], theirs["pixel_values"])
 
 
 def trainer(out: Path, **changes: object) -> pl.Trainer:
@@ -249,7 +252,6 @@ def test_resume_in_mid_epoch_is_exact(world_tars: Path, tiny_qwen: Path, tmp_pat
 def test_round_two_starts_from_round_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     """The adapter is written in PEFT's format, peft loads it to the same outputs, and the next round goes on from it."""
     from peft import PeftModel
-    from transformers import Qwen2_5_VLForConditionalGeneration
 
     task = lora_task(tiny_qwen)
     trainer(tmp_path, max_steps=3).fit(task, datamodule=data(world_tars))
@@ -258,7 +260,7 @@ def test_round_two_starts_from_round_one(world_tars: Path, tiny_qwen: Path, tmp_
     ours = load_backbone(BackboneConfig(str(tmp_path / "adapter"), tuning="lora", train_vision=True))
     assert any(p.requires_grad for p in ours.parameters())
     _, batch = batch_of(world_tars, tiny_qwen)
-    inputs = ours.family.model_inputs(batch)
+    inputs = for_transformers(ours.family.model_inputs(batch), ours.processor)
     with torch.no_grad():
         expected = theirs(**inputs).logits
         untrained = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**inputs).logits

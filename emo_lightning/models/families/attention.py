@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import accumulate, groupby
 from typing import cast
 
@@ -22,6 +22,9 @@ from torch.nn import functional
 VISION = "windowed_flash_sdpa"
 LANGUAGE = "packed_sdpa"
 """Names under which transformers knows `vision_attention` and `language_attention`."""
+
+SEES_WHOLE = "sees_whole_images"
+"""Attribute of the attention of a vision tower's block."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def attend(
         (T, heads, d).
     """
     device = query.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
     if not dropout and _kernel_takes(query):
@@ -154,7 +157,7 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, cau
 
 
 def vision_attention(
-    _module: nn.Module,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -162,28 +165,48 @@ def vision_attention(
     cu_seq_lens_q: Tensor,
     scaling: float | None = None,
     dropout: float = 0.0,
-    windows: Sequence[Samples] = (),
+    pictures: Samples | None = None,
+    windows: Samples | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attention within windows or images, in the form that transformers' registry of attention functions asks for.
 
     Args:
-        _module: unused.
+        module: the block's attention; `mark_windows` has said whether it sees windows or whole images.
         query: (1, heads, patches, d); `key` and `value` likewise.
         key: see `query`.
         value: see `query`.
         cu_seq_lens_q: (windows + 1,), where each window begins, and the number of patches.
         scaling: of the products; None is d^-0.5.
         dropout: on the weights.
-        windows: known already, with these boundaries among theirs.
+        pictures: where the batch says where its patches stand (`Places`): those of each image.
+        windows: as `pictures`: those of each window.
         **_: what else transformers hands to every implementation; the mask is None, as the boundaries say what may be attended to.
 
     Returns:
         (1, patches, heads, d) and None for the weights.
     """
-    among = next((known for known in windows if known.bounds is cu_seq_lens_q), None) or Samples.between(cu_seq_lens_q)
+    whole = getattr(module, SEES_WHOLE, None)
+    among = None if whole is None else pictures if whole else windows
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return attend(q, k, v, among, causal=False, dropout=dropout, scaling=scaling)[None], None
+    return attend(q, k, v, among or _between(cu_seq_lens_q), causal=False, dropout=dropout, scaling=scaling)[None], None
+
+
+@lru_cache(maxsize=4)
+def _between(bounds: Tensor) -> Samples:
+    """As `Samples.between`, once for all layers: they are given the same tensor."""
+    return Samples.between(bounds)
+
+
+def mark_windows(blocks: nn.Module, whole: Sequence[int]) -> None:
+    """Say which blocks of a vision tower see whole images, and that the others see windows.
+
+    Args:
+        blocks: list of blocks with an `attn`, changed in place.
+        whole: numbers of the former.
+    """
+    for number, block in enumerate(blocks.children()):
+        setattr(block.get_submodule("attn"), SEES_WHOLE, number in whole)
 
 
 def language_attention(

@@ -38,6 +38,12 @@ class ImageProcessor(Protocol):
     size: Mapping[str, int]
     patch_size: int
     merge_size: int
+    temporal_patch_size: int
+    do_rescale: bool
+    rescale_factor: float
+    do_normalize: bool
+    image_mean: float | Sequence[float]
+    image_std: float | Sequence[float]
 
     def __call__(self, images: Sequence[Image.Image], *, return_tensors: str, **options: object) -> Mapping[str, Tensor]:
         """Pixel tensors of pictures, and where each begins; options are the family's own."""
@@ -92,12 +98,12 @@ class VisionInputs(NamedTuple):
     """The pictures of a batch as the model takes them.
 
     Args:
-        tensors: inputs of the model that stand for pictures, by their names.
+        tensors: inputs of the model that stand for pictures, by their names; what is no tensor moves to a device by its own `to`.
         sizes: (width, height) of each picture after resizing.
         tokens: how many tokens each picture takes in its sequence.
     """
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, object]
     sizes: list[Size]
     tokens: list[int]
 
@@ -171,6 +177,14 @@ class Family(ABC):
             attention: transformers' attention implementation that was asked for.
         """
 
+    def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:  # noqa: B027 - most families need nothing
+        """Have a model take pictures as `vision_inputs` gives them, where that is not as transformers gives them.
+
+        Args:
+            model: changed in place, before adapters are on it.
+            processor: that belongs to it.
+        """
+
     @abstractmethod
     def pixel_limits(self, processor: Processor) -> PixelLimits:
         """The limits of a processor."""
@@ -208,15 +222,6 @@ class Family(ABC):
         """
         msg = f"{self.title}: its pictures are not cached; set model.backbone.vision_cache to off"
         raise FamilyError(msg)
-
-    def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:  # noqa: ARG002
-        """What the body is called with for a padded batch: `model_inputs`, in the form that the model takes.
-
-        Args:
-            model: without adapters' wrapping.
-            batch: of the collator, or `model_inputs` of one.
-        """
-        return dict(self.model_inputs(batch))
 
     @abstractmethod
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
@@ -257,6 +262,15 @@ class Family(ABC):
             batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures.
         """
         raise NotImplementedError
+
+    def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:  # noqa: ARG002
+        """What the body is called with for a padded batch: `model_inputs`, and what a family's workers have worked out for it.
+
+        Args:
+            model: without adapters' wrapping.
+            batch: of the collator, or `model_inputs` of one.
+        """
+        return dict(self.model_inputs(batch))
 
     def extended(self, inputs: Mapping[str, Tensor], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Model inputs with text tokens appended.

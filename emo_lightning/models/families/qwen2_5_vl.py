@@ -21,9 +21,14 @@ from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+
+
+PLACES = "places"
+"""Key of a batch: the `Places` of its pictures."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,9 @@ class Qwen25VL(Family):
     text) and `image_grid_thw`. Without the former it falls back to 1-D positions in silence.
     """
 
+    window: int = 112
+    """Side of the vision tower's windows in all published models, pixels; where one has others, it works its places out itself."""
+
     def model_class(self) -> type[PreTrainedModel]:
         """See `Family.model_class`."""
         from transformers import Qwen2_5_VLForConditionalGeneration
@@ -42,11 +50,21 @@ class Qwen25VL(Family):
 
     def prepare(self, model: PreTrainedModel, attention: str) -> None:
         """All windows of the vision tower at once, and packed text, where transformers' `sdpa` would take one at a time, or a mask."""
-        from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples
+        from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples, mark_windows
 
         if attention == "sdpa":
+            mark_windows(self.module(model, self.vision_blocks), model.config.vision_config.fullatt_block_indexes)
             attend_in_samples(self.module(model, self.vision_tower), VISION)
             attend_in_samples(self.module(model, self.language_model), LANGUAGE)
+
+    def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:
+        """Patches as bytes, and their embedding as one matrix product."""
+        from emo_lightning.models.families.patches import StillPatches
+
+        visual = self.module(model, self.vision_tower)
+        visual.patch_embed = StillPatches(
+            cast("nn.Conv3d", visual.get_submodule("patch_embed.proj")), processor.image_processor
+        )
 
     def pixel_limits(self, processor: Processor) -> PixelLimits:
         """See `Family.pixel_limits`."""
@@ -79,10 +97,16 @@ class Qwen25VL(Family):
         return [(columns * patch, rows * patch) for _, rows, columns in grids.tolist()]
 
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
-        """`pixel_values` (P, patch_dim) of P patches in all; `image_grid_thw` (B, 3), in patches."""
-        vision = processor.image_processor(images, return_tensors="pt")
-        tensors = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
-        sizes = self._sizes(processor, tensors["image_grid_thw"])
+        """`pixel_values` (P, patch_dim) of P patches in all, bytes of one frame; `image_grid_thw` (B, 3), in patches; `Places`."""
+        from emo_lightning.models.families.patches import patches_of
+        from emo_lightning.models.families.places import Places, Tower
+
+        patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
+        vision = patches_of(processor.image_processor, images)
+        tensors: dict[str, object] = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
+        grids = [(rows, columns) for _, rows, columns in vision["image_grid_thw"].tolist()]
+        tensors[PLACES] = Places.of(grids, Tower(self.window, patch, merge))
+        sizes = self._sizes(processor, vision["image_grid_thw"])
         return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
 
     def cached_inputs(self, processor: Processor, pictures: Sequence[CachedPicture]) -> VisionInputs:
@@ -95,7 +119,7 @@ class Qwen25VL(Family):
             msg = f"cached pictures have {found} tokens, by their sizes they should have {tokens}"
             raise ValueError(msg)
         patch = processor.image_processor.patch_size
-        tensors = {
+        tensors: dict[str, object] = {
             CACHED[pictures[0].part]: torch.cat([picture.states for picture in pictures]),
             "image_grid_thw": torch.tensor([[1, height // patch, width // patch] for width, height in sizes]),
         }
@@ -126,20 +150,10 @@ class Qwen25VL(Family):
             (path,) = self.mergers
             merged: Tensor = self.module(model, path)(tensors[CACHED["vision"]].reshape(-1, visual.config.hidden_size))
             return merged
-        pictures: Tensor = visual(tensors["pixel_values"].to(visual.dtype), grid_thw=tensors["image_grid_thw"]).pooler_output
+        pixels, grids = tensors["pixel_values"], tensors["image_grid_thw"]
+        known = self._tower_inputs(model, batch, pixels.device) if self.packs(model) else {}
+        pictures: Tensor = visual(pixels, grid_thw=grids, **known).pooler_output
         return pictures
-
-    def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
-        """See `Family.padded_inputs`."""
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        inputs = self.model_inputs(batch)
-        if not inputs.keys() & CACHED.values():
-            return dict(inputs)
-        # transformers' own way in for pictures that are encoded already.
-        seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
-        left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
-        return {**left, "mm_encoder_outputs": {"image": seen}}
 
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
@@ -191,7 +205,7 @@ class Qwen25VL(Family):
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         ids, lengths = tensors["input_ids"], cast("list[int]", batch["lengths"])
         hidden: Tensor = model.get_input_embeddings()(ids)
-        pictures = self._pictures(model, tensors)
+        pictures = self._pictures(model, batch)
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
         # A mask that says nothing, or transformers makes one of (T, T).
@@ -205,11 +219,39 @@ class Qwen25VL(Family):
         states: Tensor = out.last_hidden_state
         return states
 
+    def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
+        """Where patches stand, or what a cache holds of them."""
+        inputs = self.model_inputs(batch)
+        if inputs.keys() & CACHED.values():
+            from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+            # transformers' own way in for pictures that are encoded already.
+            seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
+            left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
+            return {**left, "mm_encoder_outputs": {"image": seen}}
+        known = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
+        # The names by which transformers' model hands them on to its tower.
+        return {**inputs, **{f"image_{name}": value for name, value in known.items()}}
+
+    def _tower_inputs(self, model: PreTrainedModel, batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
+        """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""
+        from emo_lightning.models.families.places import Places
+
+        found, pixels, vision = batch.get(PLACES), cast("Tensor", batch["pixel_values"]), model.config.vision_config
+        its = (vision.window_size, vision.patch_size, vision.spatial_merge_size)
+        if not isinstance(found, Places) or found.tower != its or len(found.positions) != len(pixels):
+            return {}
+        return found.to(device).tower_inputs()
+
     def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
         """See `Family.check_images`."""
         if "lengths" in batch:
             self._check_packed(processor, batch)
-            return
+        else:
+            self._check_padded(processor, batch)
+        self._check_places(batch)
+
+    def _check_padded(self, processor: Processor, batch: Mapping[str, object]) -> None:
         if "mm_token_type_ids" not in batch:
             msg = f"batch lacks 'mm_token_type_ids': without it {self.title} uses 1-D positions for images; pass the collator's batch"
             raise ValueError(msg)
@@ -222,6 +264,14 @@ class Qwen25VL(Family):
             if found != expected:
                 msg = f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?"
                 raise ValueError(msg)
+
+    def _check_places(self, batch: Mapping[str, object]) -> None:
+        from emo_lightning.models.families.places import Places
+
+        found, grids = batch.get(PLACES), cast("Tensor", batch["image_grid_thw"])
+        if isinstance(found, Places) and found.pictures.lengths != (patches := tuple(grids.prod(-1).tolist())):
+            msg = f"batch[{PLACES!r}] is of pictures of {found.pictures.lengths} patches, batch['image_grid_thw'] of {patches}"
+            raise ValueError(msg)
 
     def _check_packed(self, processor: Processor, batch: Mapping[str, object]) -> None:
         ids, places, grids = (cast("Tensor", batch[name]) for name in ("input_ids", "image_at", "image_grid_thw"))
