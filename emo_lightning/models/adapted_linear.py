@@ -77,7 +77,8 @@ class AdaptedLinear(Linear):
         if adapter is None or args or kwargs or weight.requires_grad or (bias is not None and bias.requires_grad):
             return super().forward(x, *args, **kwargs)
         down, up = adapter.down, adapter.up
-        if torch.is_autocast_enabled(x.device.type):
+        # Devices that hold no values know no autocast.
+        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
             kind = torch.get_autocast_dtype(x.device.type)
             x, weight, down, up = (part.to(kind) for part in (x, weight, down, up))
             bias = None if bias is None else bias.to(kind)
