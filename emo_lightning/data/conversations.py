@@ -19,7 +19,7 @@ from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.lengths import sample_lengths
+from emo_lightning.data.lengths import sample_lengths, shared_lengths
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
@@ -36,13 +36,14 @@ class ConversationDataset(SlotDataset[Question]):
         index: the images and their records.
         objectives: name -> weight; an image that lacks the labels of the chosen one is asked another that it has labels for.
         seed: of the choice.
+        all_questions: ask all of them of each image, an answer counting by its weight: the mean of what would be drawn.
 
     Raises:
         InputError: no weight is above 0, or one is below.
     """
 
-    def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int) -> None:
-        self.index = index
+    def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int, all_questions: bool = False) -> None:
+        self.index, self.all_questions = index, all_questions
         self.objectives = [objective(name) for name in objectives]
         self.weights = _shares(objectives)
         self.seed = seed
@@ -59,7 +60,13 @@ class ConversationDataset(SlotDataset[Question]):
 
     def __getitem__(self, slot: Slot) -> Question:
         record, image = sample_of(self.index, slot.index, self.vision)
-        keys = self._choose(slot, [o.available(record) for o in self.objectives])
+        available = [o.available(record) for o in self.objectives]
+        if self.all_questions:
+            asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]
+            (keys, *more), shares = zip(*asked, strict=True)
+            whole = tuple(float(share) / sum(shares) for share in shares)
+            return Question(record.id, image, keys, record, slot.filler, tuple(more), whole)
+        keys = self._choose(slot, available)
         return Question(record.id, image, keys, record, slot.filler)
 
     def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
@@ -76,6 +83,10 @@ class ConversationDataset(SlotDataset[Question]):
     def lengths(self, collate: Collator) -> Lengths:
         """Tokens of every sample in each epoch, in which it may be asked something else."""
         table = sample_lengths(self.index, self.objectives, collate)
+        if self.all_questions:
+            asked = table[:, self.weights > 0]
+            together = asked.sum(1) - np.maximum(0, (asked > 0).sum(1) - 1) * shared_lengths(self.index, collate)
+            return lambda _epoch: together
 
         def in_epoch(epoch: int) -> NDArray[np.int64]:
             rows = range(len(table))
@@ -88,6 +99,8 @@ class ConversationDataset(SlotDataset[Question]):
 
     def longest(self, collate: Collator) -> Lengths:
         """Tokens of the longest that may be asked about each image: what a plan for all epochs has to make room for."""
+        if self.all_questions:
+            return self.lengths(collate)
         asked = [one for one, share in zip(self.objectives, self.weights, strict=True) if share > 0]
         table = sample_lengths(self.index, asked, collate).max(1)
         return lambda _epoch: table
@@ -118,6 +131,8 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val_batch_size: samples per rank and batch of validation; None takes `max_tokens`, else `batch_size`.
         max_tokens: per rank and micro-batch, whose samples stand in one row without padding (`data/packing.py`).
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
+        all_questions: ask all objectives of each image, which is read once for them; an answer counts by its objective's weight, so that
+            the loss is the mean of what would be drawn. Needs `max_tokens`.
         num_workers: processes that read ahead.
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many training samples.
@@ -136,6 +151,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val_batch_size: int | None = None,
         max_tokens: int | None = None,
         global_tokens: int | None = None,
+        all_questions: bool = False,
         num_workers: int = 0,
         max_length: int = 4096,
         limit: int | None = None,
@@ -154,7 +170,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         if global_tokens is not None and max_tokens is None:
             msg = f"data.global_tokens: found {global_tokens} without data.max_tokens; set both, or data.batch_size"
             raise InputError(msg)
-        self.max_tokens, self.global_tokens = max_tokens, global_tokens
+        if all_questions and max_tokens is None:
+            msg = "data.all_questions: found true without data.max_tokens; questions share an image in packed rows alone"
+            raise InputError(msg)
+        self.max_tokens, self.global_tokens, self.all_questions = max_tokens, global_tokens, all_questions
         self.paths, self.objectives = {"train": train, "val": val}, objectives
         self.val_batch_size, self.max_length, self.limit = val_batch_size, max_length, limit
         self._datasets: dict[str, ConversationDataset] = {}
@@ -190,7 +209,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             if name == "train" and self.limit is not None:
                 index = index.take(range(min(self.limit, len(index))))
             self._labels[name] = Counter(label for found in labels[: len(index)] for label in found)
-            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed)
+            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:

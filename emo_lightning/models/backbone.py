@@ -109,6 +109,8 @@ class Backbone(nn.Module):
     def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
         """Equation 1 on a batch with labels: (sum of -log p over supervised tokens, how many they are).
 
+        Both are weighed by `label_weights` where the batch has them.
+
         One method from inputs to loss: a sharded model gathers its weights around it, the language-model head's among them.
 
         Args:
@@ -117,7 +119,9 @@ class Backbone(nn.Module):
             distribution_weight: of the KL between the distribution and the model's over the eight words.
         """
         hidden = self.last_hidden_state(batch)
-        total, count = supervised_loss(hidden, batch["labels"], self._lm_head, batch.get("answer_at"))
+        total, count = supervised_loss(
+            hidden, batch["labels"], self._lm_head, batch.get("answer_at"), batch.get("label_weights")
+        )
         if soft or distribution_weight:
             total = total + emotion_terms(hidden, batch, self._lm_head, soft=soft, distribution_weight=distribution_weight)
         return total, count

@@ -171,3 +171,20 @@ def test_lengths_are_those_of_the_collated_samples(world_tars: Path, tiny_qwen: 
         batch = collate([dataset[Slot(row, False, epoch)] for row in range(len(index))])
         assert batch["lengths"] == lengths(epoch).tolist()
     assert lengths(0).tolist() != lengths(1).tolist()
+
+
+def test_an_image_with_all_its_questions_is_one_sample(world_tars: Path, tiny_qwen: Path) -> None:
+    """Asked the same in every epoch, each answer counting by its objective's weight; its length is known from its record."""
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    dataset = ConversationDataset(index, {"attributes": 1.5, "explain": 0.0, "emotion": 0.5}, 3, all_questions=True)
+    questions = [dataset[Slot(row, False, 1)] for row in range(len(index))]
+    assert all(question.shares == (0.75, 0.25) for question in questions)
+    assert [question.asked for question in questions] == [
+        tuple(objective(name).available(index.record(row)) for name in ("attributes", "emotion")) for row in range(len(index))
+    ]
+    batch = collate(questions)
+    assert batch["lengths"] == dataset.lengths(collate)(1).tolist() == dataset.longest(collate)(0).tolist()
+    rows = PackedRows(dataset.lengths(collate), 640, epochs=2, seed=0)
+    assert sorted(slot.index for row in rows for slot in row) == list(range(len(index)))

@@ -8,7 +8,7 @@ text it makes a mask of (tokens, tokens). Here both are one call a layer (`atten
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import accumulate, groupby
@@ -34,16 +34,36 @@ class Samples:
     Args:
         lengths: tokens or patches of each, all above 0, in their order.
         bounds: (samples + 1,) int32 on the device of the row: where each begins, and the length of the row.
+        before: where the tokens begin, and how many they are, that each sees before its own; None: each sees itself alone.
     """
 
     lengths: tuple[int, ...]
     bounds: Tensor
+    before: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Samples:
         """From their lengths; nothing waits for the device."""
         bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         return cls(tuple(lengths), bounds.to(device, non_blocking=True))
+
+    @classmethod
+    def of_row(cls, batch: Mapping[str, object], device: torch.device) -> Samples:
+        """Of a packed batch of the collator."""
+        if "branches" in batch:
+            return cls.branched(cast("list[list[int]]", batch["branches"]), device)
+        return cls.of(cast("list[int]", batch["lengths"]), device)
+
+    @classmethod
+    def branched(cls, images: Sequence[Sequence[int]], device: torch.device) -> Samples:
+        """Of several images: the first sample of each is seen by those that follow it, and these do not see each other."""
+        whole = cls.of([length for image in images for length in image], device)
+        before: list[tuple[int, int]] = []
+        begin = 0
+        for first, *rest in images:
+            before += [(begin, 0), *((begin, first) for _ in rest)]
+            begin += first + sum(rest)
+        return cls(whole.lengths, whole.bounds, tuple(before))
 
     @classmethod
     def between(cls, bounds: Tensor) -> Samples:
@@ -56,30 +76,46 @@ class Samples:
         return max(self.lengths)
 
     @cached_property
-    def runs(self) -> list[tuple[int, int]]:
-        """(samples, length) of samples of one length that stand one after another."""
-        return [(len(list(run)), length) for length, run in groupby(self.lengths)]
+    def _seen(self) -> list[Tensor]:
+        """On the CPU, of each: where what it sees stands in the row, its own as the last."""
+        before = self.before or ((0, 0),) * len(self.lengths)
+        starts = accumulate(self.lengths, initial=0)
+        return [
+            torch.cat([torch.arange(begin, begin + count), torch.arange(start, start + length)])
+            for start, length, (begin, count) in zip(starts, self.lengths, before, strict=False)
+        ]
+
+    @cached_property
+    def seen(self) -> tuple[Samples, Tensor]:
+        """What each sees, its own as the last, one after another; and where these tokens stand in the row."""
+        device = self.bounds.device
+        whole = Samples.of([len(places) for places in self._seen], device)
+        return whole, torch.cat(self._seen).to(device, non_blocking=True)
 
     @cached_property
     def sorted(self) -> bool:
         """Whether all samples of one length stand one after another, as those of a packed row do: nothing has to be gathered."""
-        return len(self.runs) == len(set(self.lengths))
+        return self.before is None and len(list(groupby(self.lengths))) == len(set(self.lengths))
 
     @cached_property
-    def groups(self) -> list[tuple[int, int, Tensor]]:
-        """(samples, length, their places in the row) of all samples of one length."""
-        starts: dict[int, list[int]] = defaultdict(list)
-        for start, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
-            starts[length].append(start)
-        return [
-            (len(begin), length, (torch.tensor(begin)[:, None] + torch.arange(length)).flatten().to(self.bounds.device))
-            for length, begin in starts.items()
-        ]
+    def groups(self) -> dict[tuple[int, int], list[int]]:
+        """(length, tokens that are seen) -> numbers of the samples, in the order of the row."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        before = self.before or ((0, 0),) * len(self.lengths)
+        for number, (length, (_, count)) in enumerate(zip(self.lengths, before, strict=True)):
+            groups[length, length + count].append(number)
+        return groups
 
     @cached_property
-    def back(self) -> Tensor:
-        """Where each place of the row stands in the groups, one after another."""
-        return torch.cat([places for _, _, places in self.groups]).argsort()
+    def order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Places of the groups in the row, one after another; of what they see; and of the row in the groups."""
+        own = torch.arange(sum(self.lengths)).split(list(self.lengths))
+        numbers = [number for group in self.groups.values() for number in group]
+        order = torch.cat([own[number] for number in numbers])
+        seen = torch.cat([self._seen[number] for number in numbers])
+        device = self.bounds.device
+        first, second, back = (part.to(device, non_blocking=True) for part in (order, seen, order.argsort()))
+        return first, second, back
 
 
 def attend(
@@ -92,7 +128,7 @@ def attend(
     dropout: float = 0.0,
     scaling: float | None = None,
 ) -> Tensor:
-    """Attention of each token to those of its own sample.
+    """Attention of each token to those of its own sample, and to those that its sample sees before itself.
 
     On CUDA in half precision by torch's kernel for samples of several lengths; else one call of scaled dot-product attention for each
     length that occurs.
@@ -115,27 +151,33 @@ def attend(
         query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
+    if not among.sorted:
+        own, others, _ = among.order
+        query, key, value = query[own], key[others], value[others]
+    groups = [(len(numbers), length, seen) for (length, seen), numbers in among.groups.items()]
+    # Views. The gradient of a gather would be a row of zeros for each length.
+    queries = query.split([samples * length for samples, length, _ in groups])
+    keys, values = (part.split([samples * seen for samples, _, seen in groups]) for part in (key, value))
     outs = []
-    for samples, length, parts in _of_one_length((query, key, value), among):
+    for (samples, length, seen), *parts in zip(groups, queries, keys, values, strict=True):
         # (samples · length, heads, d) -> (samples, heads, length, d)
-        q, k, v = (part.unflatten(0, (samples, length)).transpose(1, 2) for part in parts)
+        q, k, v = (part.unflatten(0, (samples, -1)).transpose(1, 2) for part in parts)
+        further = causal and seen > length
+        # What stands before a sample is seen by all of it.
+        mask = torch.ones(length, seen, dtype=torch.bool, device=q.device).tril(seen - length) if further else None
         out = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and not further,
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
     whole = outs[0] if len(outs) == 1 else torch.cat(outs)
-    return whole if among.sorted else whole[among.back]
-
-
-def _of_one_length(row: tuple[Tensor, ...], among: Samples) -> Iterator[tuple[int, int, tuple[Tensor, ...]]]:
-    """(samples, length, their parts of the tensors), each length once."""
-    if among.sorted:
-        # Views. The gradient of a gather would be a row of zeros for each length.
-        cuts = [samples * length for samples, length in among.runs]
-        pieces = zip(*(part.split(cuts) for part in row), strict=True)
-        yield from ((*run, parts) for run, parts in zip(among.runs, pieces, strict=True))
-    else:
-        yield from ((samples, length, tuple(part[places] for part in row)) for samples, length, places in among.groups)
+    return whole if among.sorted else whole[among.order[2]]
 
 
 def _kernel_takes(query: Tensor) -> bool:
@@ -150,9 +192,15 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, cau
 
     if shared := query.shape[1] // key.shape[1] - 1:
         key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
-    bounds, longest = among.bounds, among.longest
+    seen = among
+    if among.before is not None:
+        seen, places = among.seen
+        key, value = key[places], value[places]
     window = (-1, 0) if causal else (-1, -1)
-    out = varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=window)
+    # Where a sample sees more than itself, the kernel lets its last token see all.
+    out = varlen_attn(
+        query, key, value, among.bounds, seen.bounds, among.longest, seen.longest, scale=scaling, window_size=window
+    )
     return cast(Tensor, out)
 
 

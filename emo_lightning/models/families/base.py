@@ -259,7 +259,8 @@ class Family(ABC):
 
         Args:
             model: without adapters' wrapping.
-            batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures.
+            batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures; with
+                `branches` where several questions about an image share it.
         """
         raise NotImplementedError
 

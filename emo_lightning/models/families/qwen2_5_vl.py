@@ -165,11 +165,14 @@ class Qwen25VL(Family):
         """See `Family.work`."""
         text, merged = model.config.get_text_config(), model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
-        patches, causal = sum(pictures), sum(length**2 for length in lengths) / 2
+        patches = sum(pictures)
         # What a cache holds is not computed again.
         seen = batch.keys() & CACHED.values()
         tower = Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures))
         merger = Work(2 * products["merger"] * patches / merged, 0.0)
+        # Pairs of tokens that attend to each other, of samples that see what stands before their branches.
+        images = cast("Sequence[Sequence[int]]", batch.get("branches", [[length] for length in lengths]))
+        causal = sum(first**2 / 2 + sum(first * rest + rest**2 / 2 for rest in more) for first, *more in images)
         return {
             "vision": Work(0.0, 0.0) if seen else tower,
             "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
@@ -203,7 +206,7 @@ class Qwen25VL(Family):
         from emo_lightning.models.families.attention import Samples
 
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        ids, lengths = tensors["input_ids"], cast("list[int]", batch["lengths"])
+        ids = tensors["input_ids"]
         hidden: Tensor = model.get_input_embeddings()(ids)
         pictures = self._pictures(model, batch)
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
@@ -214,7 +217,7 @@ class Qwen25VL(Family):
             position_ids=tensors["positions"],
             attention_mask={"full_attention": None},
             use_cache=False,
-            samples=Samples.of(lengths, ids.device),
+            samples=Samples.of_row(batch, ids.device),
         )
         states: Tensor = out.last_hidden_state
         return states
