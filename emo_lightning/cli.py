@@ -45,7 +45,7 @@ def usage() -> str:
             "",
             "`emo COMMAND --help` shows a command's arguments and an example.",
             f"--debug, anywhere on the line: {DEBUG_HELP}.",
-            "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted.",
+            "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted (143 by SIGTERM).",
             "",
             "example: emo demo --fast",
         ]

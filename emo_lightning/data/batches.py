@@ -46,6 +46,8 @@ class ChatBatch(TypedDict):
     emotion_at: NotRequired[Tensor]
     """(B,) int64, with distributions: the place of the emotion's first token in its row, -1 without one. Here and below B is the
     number of questions, where images are asked several."""
+    emotion_rows: NotRequired[Tensor]
+    """(N,) int64, with distributions: which of the B have one."""
     emotion_first: NotRequired[Tensor]
     """(B, E) int64, with distributions: that token for each of `EMOTIONS`."""
     emotion_target: NotRequired[Tensor]

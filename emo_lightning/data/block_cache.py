@@ -9,6 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.terminal import say
@@ -110,5 +111,4 @@ def cache_from_environment() -> BlockCache | None:
     if not 0 < gigabytes < float("inf"):
         msg = f"{_LIMIT}: found {text!r}; expected gigabytes above 0, or {_PLACE}=off"
         raise InputError(msg)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return BlockCache(Path(place) if place else Path(home) / "emo-lightning" / "shards", int(gigabytes * 1e9))
+    return BlockCache(Path(place) if place else cache_folder() / "shards", int(gigabytes * 1e9))

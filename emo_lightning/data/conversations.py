@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import Record
 from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.chat import Objective, objective
+from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
@@ -192,23 +191,17 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             shares = _shares(self.objectives)
             asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
             whole = TarIndex.open(self.paths[name])
-            asked: list[Objective] = [objective(wanted) for wanted in self.objectives]
-            labels: list[list[str]] = []
-
-            def has_labels(record: Record) -> bool:
-                objectives = [o.name for o in asked if o.available(record)]
-                if usable := any(name in objectives for name in asked_at_all):
-                    labels.append([*objectives, *(["emotion_scores"] if record.emotion_scores is not None else [])])
-                return usable
-
-            index = whole.select(has_labels)
-            self.skipped[name] = len(whole) - len(index)
-            if not len(index):
+            labelled = {wanted: objective(wanted).labelled(whole) for wanted in self.objectives}
+            rows = np.flatnonzero(np.any([labelled[wanted] for wanted in asked_at_all], axis=0))
+            self.skipped[name] = len(whole) - len(rows)
+            if not len(rows):
                 msg = f"data.{name}: none of {len(whole)} records has labels for {', '.join(asked_at_all)}"
                 raise InputError(msg)
             if name == "train" and self.limit is not None:
-                index = index.take(range(min(self.limit, len(index))))
-            self._labels[name] = Counter(label for found in labels[: len(index)] for label in found)
+                rows = rows[: self.limit]
+            index = whole.take(rows)
+            labelled["emotion_scores"] = whole.has("emotion_scores")
+            self._labels[name] = Counter({label: int(found[rows].sum()) for label, found in labelled.items()})
             self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions)
         return self._datasets[name]
 
@@ -300,7 +293,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     def _collator(self, *, packed: bool) -> Collator:
         inputs = self.task.backbone_inputs()
         if packed and not inputs.packs:
-            msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
+            msg = (
+                f"data.max_tokens: found {self.max_tokens}; this backbone cannot pack samples into rows: expected null, which pads steps of "
+                "data.batch_size samples, or model.backbone.attention: sdpa of a family that packs"
+            )
             raise InputError(msg)
         return Collator(
             inputs.processor,

@@ -7,7 +7,6 @@ from copy import copy
 from typing import Self
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
@@ -114,8 +113,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
 
     def require_labels(self, name: str) -> None:
         """Raise an InputError if no image of a set has an emotion category."""
-        index = self.dataset(name).index
-        if all(Supervision.of(index.record(row)).emotion == NO_EMOTION for row in range(len(index))):
+        if not self.dataset(name).index.has("emotion").any():
             msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
             raise InputError(msg)
 

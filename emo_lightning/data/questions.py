@@ -128,14 +128,15 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         collator = Collator(inputs.processor, inputs.model_type, answers=False, max_length=self.max_length, packed=inputs.packs)
         if self.task.longest_first():
             # Where memory does not suffice, that shows in the first batch.
-            rows = sorted(rows, key=lambda row: -_area(inputs, index.record(row)))
+            sizes = index.sizes().tolist()
+            rows = sorted(rows, key=lambda row: -_area(inputs, sizes[row]))
         # The grey of a blind model is no picture of the tars.
         vision = None if self.blind else self.task.pictures(index.take(rows), self)
         dataset = QuestionDataset(index, rows, self.blind, vision)
         return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
 
 
-def _area(inputs: BackboneInputs, record: Record) -> int:
+def _area(inputs: BackboneInputs, size: Sequence[int]) -> int:
     """Pixels that the model sees, which its tokens are proportional to; the prompt is the same for all."""
-    width, height = family_of(inputs.model_type).resized_size(inputs.processor, (record.width, record.height))
+    width, height = family_of(inputs.model_type).resized_size(inputs.processor, (size[0], size[1]))
     return width * height

@@ -38,6 +38,8 @@ def execute(stage: Stage) -> None:
     if isinstance(kind, FunctionKind):
         kind.function()(out=stage.out, **parsed(stage))
         return
+    from emo_lightning.experiment.cut_short import answer_signals_alone, watch
+
     cli = _lightning_cli(kind, stage)
     log_curves(cli.trainer)
     last = stage.out / "checkpoints" / "last.ckpt"
@@ -48,8 +50,6 @@ def execute(stage: Stage) -> None:
     for verb in kind.verbs:
         match verb:
             case "fit":
-                from emo_lightning.experiment.cut_short import watch
-
                 keeper = watch(cli.trainer, last)
                 cli.trainer.fit(
                     cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True
@@ -57,6 +57,7 @@ def execute(stage: Stage) -> None:
                 keeper.check(cli.trainer)
                 _write_training(stage, cli)
             case "test":
+                answer_signals_alone(cli.trainer)
                 cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False, weights_only=True)
 
 

@@ -89,15 +89,13 @@ class EmotionModel:
 
     def _batch(self, images: Sequence[Image.Image], objective_name: str) -> ChatBatch:
         """The same question about each image, on the device."""
-        import torch
-
         from emo_lightning.data.chat import objective
         from emo_lightning.data.collate import Question
         from emo_lightning.data.images import as_seen
 
         keys = objective(objective_name).keys
         batch = self.collate([Question(str(i), as_seen(image), keys) for i, image in enumerate(images)])
-        moved = {k: v.to(self.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        moved = {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
         return cast("ChatBatch", moved)  # the same keys with the same kinds of values
 
     def embed(self, images: Sequence[Image.Image]) -> Tensor:

@@ -7,12 +7,15 @@ are peft's; what is not plain LoRA (DoRA, several adapters, merged weights) is l
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from peft.tuners.lora.layer import Linear, LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
+
+from emo_lightning.models.families.autocast import autocast_type
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -77,9 +80,7 @@ class AdaptedLinear(Linear):
         if adapter is None or args or kwargs or weight.requires_grad or (bias is not None and bias.requires_grad):
             return super().forward(x, *args, **kwargs)
         down, up = adapter.down, adapter.up
-        # Devices that hold no values know no autocast.
-        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
-            kind = torch.get_autocast_dtype(x.device.type)
+        if (kind := autocast_type(x.device)) is not None:
             x, weight, down, up = (part.to(kind) for part in (x, weight, down, up))
             bias = None if bias is None else bias.to(kind)
         if not x.dtype == weight.dtype == down.dtype == up.dtype:
@@ -104,6 +105,24 @@ def _drops(dropout: nn.Module) -> bool:
     return not isinstance(dropout, nn.Identity) and dropout.training
 
 
+@cache
+def _in_4_bits(kind: type[LoraLayer]) -> type[LoraLayer]:
+    """The layer of peft on 4-bit weights, made of what peft has; it exists only where bitsandbytes is installed."""
+
+    class Adapted4bit(kind):  # type: ignore[valid-type, misc]  # a class that is not known before
+        def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - peft's
+            adapter = _plain(self)
+            alike = adapter is not None and x.dtype == adapter.down.dtype == adapter.up.dtype
+            if adapter is None or args or kwargs or not (alike or torch.is_autocast_enabled(x.device.type)):
+                return cast(Tensor, super().forward(x, *args, **kwargs))
+            # peft copies this first, scales the adapter's whole output and adds it up.
+            base: Tensor = self.get_base_layer()(x)
+            low = functional.linear(adapter.dropout(x), adapter.down) * adapter.scale
+            return torch.addmm(base.flatten(0, -2), low.flatten(0, -2), adapter.up.t()).view_as(base)
+
+    return Adapted4bit
+
+
 def join_products(model: nn.Module) -> None:
     """Have all linear layers with adapters computed so; in place.
 
@@ -113,3 +132,5 @@ def join_products(model: nn.Module) -> None:
     for layer in model.modules():
         if type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
             layer.__class__ = AdaptedLinear
+        elif isinstance(layer, LoraLayer) and type(layer).__name__ == "Linear4bit":
+            layer.__class__ = _in_4_bits(type(layer))

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from typing_extensions import override
 
+from emo_lightning.core.endings import ENDING
 from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.tasks.collectives import world_size
 from emo_lightning.tasks.finite import Fault, NotFiniteError, Seen, all_finite, first_of_ranks, not_finite
@@ -119,13 +120,18 @@ class Task(LightningModule, Generic[BatchT]):
         if self.global_step == 0:
             self._check_gradients()
         fault = self._fault()
-        # One sum for both: where a rank stopped alone, the others would wait for it.
-        sums = torch.stack([self._items.float(), self._items.new_tensor(fault is not None, dtype=torch.float32)])
-        items, faults = self.trainer.strategy.reduce(sums, reduce_op="sum").unbind()
-        if fault is not None or (world_size() > 1 and bool(faults)):
+        # One sum for all: where a rank stopped alone, the others would wait for it.
+        told = [float(fault is not None), *ENDING.wishes()]
+        sums = torch.cat([self._items.float().reshape(1), self._items.new_tensor(told, dtype=torch.float32)])
+        sums = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        # Alone there is nothing to wait for the device for.
+        faults, *wishes = sums[1:].tolist() if world_size() > 1 else told
+        ENDING.agree(wishes)
+        if faults:
             named = first_of_ranks(fault)
             assert named is not None
             raise NotFiniteError.at(*named, self.global_step)
+        items = sums[0]
         self._items = None
         self._seen = []
         for group in optimizer.param_groups:

@@ -236,6 +236,7 @@ def test_where_blocks_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("EMO_SHARD_CACHE", "off")
     assert cache_from_environment() is None
     monkeypatch.setenv("EMO_SHARD_CACHE", "")
+    monkeypatch.delenv("EMO_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_from_environment() == BlockCache(tmp_path / "emo-lightning/shards", 20 * 10**9)
     monkeypatch.setenv("EMO_SHARD_CACHE", str(tmp_path / "here"))

@@ -107,6 +107,26 @@ def test_what_is_not_plain_is_computed_by_peft(how: str, monkeypatch: pytest.Mon
     assert bool(calls) == (how in ("rslora", "evaluated"))
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_on_weights_in_4_bits(autocast: bool) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Linear(12, 64), bitsandbytes.nn.Linear4bit(64, 128, quant_type="nf4", compute_dtype=torch.float32))
+    whole.is_loaded_in_4bit = True  # type: ignore[assignment]  # as transformers says it, and peft asks
+    model = get_peft_model(whole.to("cpu"), LoraConfig(r=4, lora_alpha=12, lora_dropout=0.3, target_modules=["0", "1"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    expected = computed(model.train(), autocast=autocast)
+    model.zero_grad()
+    join_products(model)
+    assert [type(layer).__name__ for layer in model.modules() if hasattr(layer, "lora_A")] == ["AdaptedLinear", "Adapted4bit"]
+    found = computed(model, autocast=autocast)
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert (tensor - expected[name]).abs().max() <= (2e-2 if autocast else 1e-6) * expected[name].abs().max(), name
+
+
 def test_files_and_merged_weights_stay_those_of_peft() -> None:
     plain, joined = pair()
     assert sum(type(layer) is AdaptedLinear for layer in joined.modules()) == 2
