@@ -59,8 +59,8 @@ class QuestionBatch(TypedDict):
 
     rows: list[int]
     """B rows of the set's index."""
-    inputs: dict[str, ChatBatch]
-    """Objective -> the questions, packed where the backbone can, else padded on the left; no answers."""
+    inputs: dict[tuple[str, ...], ChatBatch]
+    """Objectives -> questions without answers: all objectives in one row where the backbone packs, else each padded on the left."""
     filler: list[bool]
     """B values."""
 
