@@ -280,7 +280,7 @@ def test_an_image_goes_by_its_bytes(world_tars: Path, tiny_qwen: Path, tmp_path:
     whole, row = bytearray(other.read_bytes()), index._rows[3]
     whole[int(row["image_o"]) + int(row["image_l"]) // 2] ^= 1
     other.write_bytes(whole)
-    with pytest.raises(ShardError, match="(sha256|CRC-32) of the bytes is"):
+    with pytest.raises(ShardError, match=r"(sha256|CRC-32) of the bytes is"):
         filled(TarIndex.open(str(other)), tiny_qwen, tmp_path)
 
 
