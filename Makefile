@@ -17,8 +17,8 @@ setup: $(VENV)/.installed  ## install into .venv: emo, lightning and everything 
 demo: setup  ## the whole road on a drawn world, to runs/demo/report.html (under ten minutes on two cores)
 	$(BIN)/emo demo $(ARGS)
 
-test: setup  ## all tests, in as many processes as there are cores
-	$(BIN)/python -m pytest -n logical --dist worksteal $(ARGS)
+test: setup  ## all tests, in one process more than there are cores, as some only wait
+	$(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(os.cpu_count() + 1)') --dist worksteal $(ARGS)
 
 test-lowest: $(UV)  ## training, data and inference with the lowest versions that pyproject.toml allows
 	$(UV) venv --quiet --clear --python $(PYTHON) .venv-lowest

@@ -3,97 +3,93 @@
 Both get the same model, pictures (112 to 336 pixels a side), questions, answers (20 to 160 words), LoRA and number of samples; neither
 checkpoints activations. The peer takes batches of eight, padded, as it refuses to pack pictures; our rows have as many tokens as eight
 samples have on average. Rounds alternate, each of one epoch from the same weights; seconds are those of the training loop without
-set-up, and the ratio is that of the medians. Both print the loss of all answers before and after.
+set-up, and the ratio is that of the medians. Both print their losses. With `--cache` ours runs once more with the frozen tower's
+features read from a cache that an earlier epoch wrote. OpenMP threads sleep while they wait, on both sides.
 
     uv pip install --target benchmarks/.peers --no-deps -r benchmarks/requirements-peers.txt
-    python benchmarks/sft_peers.py [--quick] [--full] [--samples 128] [--rounds 3] [--json FILE]
+    python benchmarks/sft_peers.py [--quick] [--tuning lora,full] [--cache] [--samples 128] [--rounds 3] [--json FILE]
 """
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `emo` sets it; read when torch is imported
+
 import argparse
-import hashlib
-import io
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from PIL import Image
 
-from data_prep.demo.world import World
-from data_prep.export import write_shards
-from emo_lightning.core.records import Record
-from emo_lightning.data.chat import answer, objective, prompt
-from emo_lightning.data.collate import Collator
+from benchmarks import sft_given as given
 from emo_lightning.data.conversations import ConversationDataModule
-from emo_lightning.data.lengths import sample_lengths
-from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
-from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.models.backbone import BackboneConfig, LoRA
+from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 
-PEERS = Path(__file__).parent / ".peers"
 BATCH = 8
-KEYS = ("description",)
 
 
-def samples(count: int) -> Iterator[tuple[Record, bytes, str]]:
-    """Drawn pictures of several sizes, described in 20 to 160 words."""
-    draw = np.random.default_rng(0)
-    words = sorted({word for sample in World(seed=0).samples("train", 40) for word in (sample.truth.description or "").split()})
-    for sample in World(seed=0).samples("train", count):
-        size = tuple(int(side) for side in draw.integers(112, 337, 2))
-        data = io.BytesIO()
-        Image.open(io.BytesIO(sample.image)).convert("RGB").resize(size).save(data, "JPEG", quality=90)
-        text = " ".join(draw.choice(words, int(draw.integers(20, 161))))
-        changes = {"width": size[0], "height": size[1], "description": text, "objects": [], "triplets": []}
-        record = sample.truth.model_copy(update={**changes, "sha256": hashlib.sha256(data.getvalue()).hexdigest()})
-        yield record, data.getvalue(), "jpg"
-
-
-@dataclass
+@dataclass(frozen=True)
 class Setting:
     """What both sides share."""
 
     tars: str
     model: str
-    full: bool
+    tuning: Literal["lora", "full"]
     row: int
     """Tokens of eight samples on average."""
+
+
+@dataclass
+class Took:
+    """A round's training loop."""
+
+    seconds: float = 0.0
+    cpu: float = 0.0
+
+    def start(self) -> None:
+        self.seconds, self.cpu = -time.perf_counter(), -time.process_time()
+
+    def stop(self) -> None:
+        self.seconds += time.perf_counter()
+        self.cpu += time.process_time()
 
 
 class Clock(pl.Callback):
     """Seconds of the training loop."""
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.begin, self.cpu = time.perf_counter(), time.process_time()
+    def __init__(self) -> None:
+        self.took = Took()
 
-    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.seconds, self.cpu = time.perf_counter() - self.begin, time.process_time() - self.cpu
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.took.start()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.took.stop()
 
 
-def lora() -> LoRA:
-    return LoRA(rank=16, alpha=32, dropout=0.0)
-
-
-def ours(setting: Setting, folder: str) -> float:
-    """Seconds of an epoch."""
+def ours(setting: Setting, folder: str, cache: str | None = None) -> Took:
+    """An epoch."""
     torch.manual_seed(0)
-    tuning: Any = "full" if setting.full else "lora"
-    backbone = BackboneConfig(setting.model, tuning=tuning, lora=None if setting.full else lora())
+    cached: dict[str, Any] = {} if cache is None else {"vision_cache": cache}
+    lora = None if setting.tuning == "full" else LoRA(rank=16, alpha=32, dropout=0.0)
+    backbone = BackboneConfig(setting.model, tuning=setting.tuning, lora=lora, **cached)
     data = ConversationDataModule([setting.tars], [setting.tars], {"caption": 1.0}, max_tokens=setting.row, allow_leaks=True)
     clock = Clock()
-    quiet: dict[str, Any] = dict.fromkeys(
+    off: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     trainer = pl.Trainer(
@@ -103,45 +99,32 @@ def ours(setting: Setting, folder: str) -> float:
         callbacks=[clock],
         default_root_dir=folder,
         gradient_clip_val=1.0,
-        **quiet,
+        **off,
     )
     trainer.fit(SFTTask(backbone, OptimConfig(lr=1e-4, warmup=0.0)), datamodule=data)
+    loss = float(trainer.callback_metrics["train/loss"])
     print(
-        f"ours: loss of the last row {float(trainer.callback_metrics['train/loss']):.3f}, {trainer.global_step} steps, {clock.cpu:.1f} s of CPU"
+        f"ours{', cached' if cache else ''}: loss of the last row {loss:.3f}, {trainer.global_step} steps, {clock.took.cpu:.1f} s of CPU"
     )
-    return clock.seconds
+    return clock.took
 
 
-def theirs(setting: Setting, folder: str) -> float:
+def theirs(setting: Setting, folder: str) -> Took:
     """The same by TRL."""
-    from datasets import Dataset, Features, Value
-    from datasets import Image as ImageFeature
     from peft import LoraConfig
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
-
     torch.manual_seed(0)
-    index = TarIndex.open(setting.tars)
-    codec = QWEN2_5_VL.codec
-    rows = []
-    for row in range(len(index)):
-        record = index.record(row)
-        question = [{"role": "user", "content": prompt(KEYS)}]
-        said = [{"role": "assistant", "content": answer(KEYS, record, codec, (record.width, record.height))}]
-        rows.append({"images": [{"bytes": index.image_bytes(row)[0], "path": None}], "prompt": question, "completion": said})
-    turns = [{"role": Value("string"), "content": Value("string")}]
-    data = Dataset.from_list(rows, features=Features({"images": [ImageFeature()], "prompt": turns, "completion": turns}))
+    took = Took()
 
     class Timed(TrainerCallback):
         def on_train_begin(self, *_: object, **__: object) -> None:
-            self.begin, self.cpu = time.perf_counter(), time.process_time()
+            took.start()
 
         def on_train_end(self, *_: object, **__: object) -> None:
-            self.seconds, self.cpu = time.perf_counter() - self.begin, time.process_time() - self.cpu
+            took.stop()
 
-    clock = Timed()
     config = SFTConfig(
         folder,
         per_device_train_batch_size=BATCH,
@@ -157,67 +140,83 @@ def theirs(setting: Setting, folder: str) -> float:
         max_length=None,
         dataloader_pin_memory=False,
     )
-    adapter = LoraConfig(
-        r=16,
-        lora_alpha=32,
-        lora_dropout=0.0,
-        target_modules=QWEN2_5_VL.lora_targets["language"] + "|" + QWEN2_5_VL.lora_targets["merger"],
-    )
+    adapter = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules=given.lora_targets())
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(setting.model, dtype="float32")
-    if setting.full:
+    if setting.tuning == "full":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(QWEN2_5_VL.part_of(name) != "vision")
     trainer = SFTTrainer(
         model,
         config,
-        train_dataset=data,
+        train_dataset=given.dataset(setting.tars),
         processing_class=AutoProcessor.from_pretrained(setting.model),
-        callbacks=[clock],
-        peft_config=None if setting.full else adapter,
+        callbacks=[Timed()],
+        peft_config=None if setting.tuning == "full" else adapter,
     )
     loss = trainer.train().training_loss
-    print(f"TRL: mean loss {loss:.3f}, {trainer.state.global_step} steps, {clock.cpu:.1f} s of CPU")
-    return clock.seconds
+    print(f"TRL: mean loss {loss:.3f}, {trainer.state.global_step} steps, {took.cpu:.1f} s of CPU")
+    return took
+
+
+def compare(setting: Setting, count: int, rounds: int, folder: str, *, cache: bool) -> dict[str, Any]:
+    """Rounds in turn; rates and ratios of the medians."""
+    sides: dict[str, Any] = {"ours": ours, "trl": theirs}
+    if cache:
+        sides["cached"] = partial(ours, cache=f"{folder}/cache-{setting.tuning}")
+        # Fills it.
+        sides["cached"](setting, f"{folder}/filling-{setting.tuning}")
+    took: dict[str, list[Took]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name, side in sides.items():
+            took[name].append(side(setting, f"{folder}/{name}-{setting.tuning}-{number}"))
+        print("  ".join(f"{name} {count / one[-1].seconds:.2f} samples/s" for name, one in took.items()), flush=True)
+    rate = {name: count / statistics.median(one.seconds for one in found) for name, found in took.items()}
+    cpu = {name: statistics.median(one.cpu for one in found) for name, found in took.items()}
+    found: dict[str, Any] = {
+        "tuning": setting.tuning,
+        "samples_per_s": rate,
+        "cpu_seconds": cpu,
+        "ratio": rate["ours"] / rate["trl"],
+    }
+    found["cpu_ratio"] = cpu["trl"] / cpu["ours"]
+    said = f"{setting.tuning}: ours {rate['ours']:.2f} samples/s, TRL {rate['trl']:.2f}, ratio {found['ratio']:.2f}"
+    said += f", in CPU time {found['cpu_ratio']:.2f}"
+    if cache:
+        found["cache_ratio"], found["cache_cpu_ratio"] = rate["cached"] / rate["ours"], cpu["ours"] / cpu["cached"]
+        said += (
+            f"; cached {rate['cached']:.2f}, over live {found['cache_ratio']:.2f}, in CPU time {found['cache_cpu_ratio']:.2f}"
+        )
+    print(said, flush=True)
+    return found
 
 
 def main() -> None:
-    """Rounds in turn; the ratio of the medians."""
+    """Every way of tuning in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
-    parser.add_argument("--full", action="store_true", help="all weights but the vision tower's learn, in place of LoRA")
+    parser.add_argument("--tuning", default="lora", help="lora, full (all weights but the vision tower's), or lora,full")
+    parser.add_argument("--cache", action="store_true", help="also with the frozen tower's features from a cache")
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    count, rounds = (16, 1) if given.quick else (given.samples, given.rounds)
-    sys.path.append(str(PEERS))
+    asked = parser.parse_args()
+    tunings: list[Any] = asked.tuning.split(",")
+    if unknown := set(tunings) - {"lora", "full"}:
+        parser.error(f"--tuning: found {', '.join(unknown)}; allowed: lora, full")
+    count, rounds = (16, 1) if asked.quick else (asked.samples, asked.rounds)
+    given.find_peers()
     with tempfile.TemporaryDirectory() as folder:
-        write_shards(samples(count), folder, "world", count)
-        tars = f"{folder}/*.tar"
-        sizes = TinyQwen(hidden_size=256, layers=6, heads=8, vision_hidden=128, vision_layers=4, vocabulary=16000)
-        model = build_qwen(Path(folder) / "model", words_of([tars]), sizes, max_pixels=336 * 336, seed=0)
-        backbone = load_backbone(BackboneConfig(str(model), tuning="frozen"))
-        collate = Collator(backbone.processor, backbone.model_type, answers=True)
-        lengths = sample_lengths(TarIndex.open(tars), [objective("caption")], collate)
-        setting = Setting(tars, str(model), given.full, int(BATCH * lengths.mean()) + int(lengths.max()) // 2)
-        print(
-            f"{count} samples of {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.0f} on average; rows of {setting.row}"
-        )
-        seconds: dict[str, list[float]] = {"ours": [], "trl": []}
-        for number in range(rounds):
-            for name, side in (("ours", ours), ("trl", theirs)):
-                seconds[name].append(side(setting, f"{folder}/{name}{number}"))
-            print("  ".join(f"{name} {count / times[-1]:.2f} samples/s" for name, times in seconds.items()), flush=True)
-    rate = {name: count / statistics.median(times) for name, times in seconds.items()}
-    found = {
-        "samples_per_s": rate,
-        "ratio": rate["ours"] / rate["trl"],
-        "tuning": "full" if given.full else "lora",
-        "samples": count,
-    }
-    print(f"ours {rate['ours']:.2f} samples/s, TRL {rate['trl']:.2f}, ratio {found['ratio']:.2f}")
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        tars = given.Pictures(count, (112, 336), (20, 160)).write(Path(folder) / "tars")
+        model = given.build_small(Path(folder) / "model", tars, 336 * 336)
+        lengths = given.token_lengths(tars, model)
+        row = int(BATCH * lengths.mean()) + int(lengths.max()) // 2
+        print(f"{count} samples of {lengths.min()} to {lengths.max()} tokens, {lengths.mean():.0f} on average; rows of {row}")
+        found = [
+            compare(Setting(tars, str(model), tuning, row), count, rounds, folder, cache=asked.cache) for tuning in tunings
+        ]
+    if asked.json:
+        whole = {"ratio": found[0]["ratio"], "samples": count, "tunings": found}
+        asked.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
 from emo_lightning.core.terminal import say, speak_to_any_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("emo_lightning.commands.demo", "the whole road on a small drawn world whose truth is known"),
+    "demo": ("emo_lightning.commands.demo", "everything, end to end, on a small drawn world whose truth is known"),
     "prep": ("data_prep.cli", "images -> annotated, verified records -> WebDataset tars"),
     "run": ("emo_lightning.commands.run", "run an experiment (same as `lightning run`)"),
     "sweep": ("emo_lightning.commands.sweep", "an experiment over many settings, on W&B or on this machine alone"),
@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("emo_lightning.commands.eval", "score a predictions file (Table 5)"),
     "calibrate": ("emo_lightning.commands.calibrate", "calibration, temperature and conformal sets of predicted probabilities"),
     "cross-dataset": ("emo_lightning.commands.cross_dataset", "several models on several data sets, against the untuned base"),
-    "faithfulness": ("emo_lightning.commands.faithfulness", "does the emotion hang on the region that its words point at"),
+    "faithfulness": ("emo_lightning.commands.faithfulness", "does the emotion depend on the region that its words name"),
     "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
     "explain": ("emo_lightning.commands.explain", "one image -> triplet, boxes, emotion, intensity, and an overlay"),
     "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),
@@ -45,7 +45,7 @@ def usage() -> str:
             "",
             "`emo COMMAND --help` shows a command's arguments and an example.",
             f"--debug, anywhere on the line: {DEBUG_HELP}.",
-            "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted.",
+            "Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted (143 by SIGTERM).",
             "",
             "example: emo demo --fast",
         ]

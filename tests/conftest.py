@@ -15,12 +15,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Two cores and small tensors: more threads only wait for each other."""
     import os
     import signal
+    import tempfile
 
     import torch
 
+    # Nothing of this session is found by the next one.
+    own = tempfile.TemporaryDirectory(prefix="emo-cache-")
+    config.add_cleanup(own.cleanup)
+    os.environ["EMO_CACHE"] = own.name
     torch.set_num_threads(1)
     # A run of every stage costs a second each; the tests of what W&B is told ask for it.
     os.environ["WANDB_MODE"] = "disabled"
+    # In the user's own cache.
+    os.environ["EMO_SHARD_CACHE"] = "off"
     # A shell starts what runs in the background, or under nohup, deaf to Ctrl-C and to the end of its terminal; the processes that
     # tests start and interrupt would inherit that.
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):

@@ -75,6 +75,6 @@ def test_schema_is_the_records_under_their_public_name() -> None:
     defined = {
         name
         for name, value in vars(records).items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == records.__name__
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith(f"{records.__name__}.")
     }
     assert defined <= set(records.__all__)

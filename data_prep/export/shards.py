@@ -19,6 +19,7 @@ from data_prep.store.provenance import annotator_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
+from emo_lightning.core.shard_index import Stamp, index_path, stamp_index, write_index
 
 _LONGEST_KEY = 200
 _LONGEST_SPLIT = 50
@@ -66,6 +67,7 @@ class _Shards:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             # The manifest vouches for it: it must be on the disk before the manifest is.
             os.fsync(file.fileno())
+        write_index(path)
         size = path.stat().st_size
         self.rows.append({"file": path.name, "split": self.split, "count": self.count, "sha256": digest, "bytes": size})
         self.count = 0
@@ -85,7 +87,7 @@ def write_shards(
     created_from: Mapping[str, object] | None = None,
     excluded: Mapping[str, int] | None = None,
 ) -> Manifest:
-    """Write `NAME-SPLIT-{000000..}.tar` per split of the records, the dataset card `README.md`, and `manifest.json` last.
+    """Write `NAME-SPLIT-{000000..}.tar` per split of the records, each with its index, the card `README.md`, and `manifest.json` last.
 
     Everything is written to a hidden folder in `out` first and renamed when it is whole: an export that breaks off (full disk,
     kill) leaves an earlier one as it was, and nothing else that a reader would take for one.
@@ -221,7 +223,13 @@ def _move(staging: Path, out: Path, name: str, files: list[str]) -> None:
     for old in (MANIFEST, CARD):
         (out / old).unlink(missing_ok=True)
     for path in out.glob(f"{name}-*-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
+        index_path(path).unlink(missing_ok=True)
         if path.name not in files:
             path.unlink()
-    for new in (*files, CARD, MANIFEST):
+    for tar in files:
+        (staging / tar).replace(out / tar)
+        index_path(staging / tar).replace(index_path(out / tar))
+        # The move was a change of the tar.
+        stamp_index(index_path(out / tar), Stamp.of(out / tar))
+    for new in (CARD, MANIFEST):
         (staging / new).replace(out / new)

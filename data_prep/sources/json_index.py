@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.sources.base import Refusal, SourceError
 from data_prep.sources.places import Place, RowCount, open_text, unreadable
 from data_prep.sources.tree import encodable, shown
-from emo_lightning.core.foreign import decode_json, json_lines
+from emo_lightning.core.foreign import RefusedJsonError, json_lines, read_json
 
 _CHUNK = 2**20
 _MAX_VALUE = 8 * 2**20
@@ -80,14 +80,13 @@ class _JsonReader:
         text = self._text(char)
         self.line += text.count("\n")
         try:
-            return _decoded(text, where)
-        except SourceError as error:
-            reason = str(error).removeprefix(f"{where}: ")
-            if reason.startswith("not JSON"):
+            return _decoded(text)
+        except RefusedJsonError as fault:
+            if fault.syntax:
                 # Where it ends is then a guess.
-                msg = f"{self.path}:{line}: {reason}"
+                msg = f"{self.path}:{line + (fault.line or 1) - 1}: {fault}"
                 raise SourceError(msg) from None
-            return Refusal(where, line, reason)
+            return Refusal(where, line, str(fault))
 
     def _text(self, char: str) -> str:
         """The text of the next value, reading on while it is incomplete."""
@@ -122,12 +121,12 @@ class _JsonReader:
             self._more()
 
 
-def _decoded(text: str | bytes, where: str) -> object:
+def _decoded(text: str | bytes) -> object:
     """The decoder of foreign JSON, as indexes need it: some libraries write NaN and Infinity for "missing"."""
     if isinstance(text, str) and not encodable(text):
-        msg = f"{where}: not UTF-8"
-        raise SourceError(msg)
-    return decode_json(text, where, SourceError, max_bytes=_MAX_VALUE, on_constant=lambda _: None)
+        msg = "not UTF-8"
+        raise RefusedJsonError(msg)
+    return read_json(text, max_bytes=_MAX_VALUE, on_constant=lambda _: None)
 
 
 def json_records(path: Path, member: str | None = None) -> Iterator[tuple[Place, str, object]]:
@@ -169,9 +168,9 @@ def _lines(path: Path) -> Iterator[tuple[Place, str, object]]:
         for number, (where, line) in enumerate(json_lines(file, path, SourceError, max_bytes=_MAX_VALUE)):
             place = rows.place(f"{path}[{number}]", int(where.rpartition(":")[2]))
             try:
-                value = _decoded(line, place.file)
-            except SourceError as error:
-                value = place.refuse(str(error).removeprefix(f"{place.file}: "))
+                value = _decoded(line)
+            except RefusedJsonError as fault:
+                value = place.refuse(str(fault))
             yield place, "", value
 
 

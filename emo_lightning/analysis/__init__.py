@@ -7,7 +7,7 @@
 | `mds`, `mds_arms` | Figure 6: DES in two dimensions |
 | `calibration` | whether probabilities mean what they say; conformal sets |
 | `cross_dataset`, `label_spaces` | what fine-tuning costs on other data sets |
-| `faithfulness` | whether the emotion hangs on the region that the words name |
+| `faithfulness` | whether the emotion depends on the region that its words name |
 | `des_space` | what the paper promises of the embedding: retrieval, affective distance, interpolation, stability |
 | `references`, `scored` | their input: annotated images, and predicted distributions beside them |
 

@@ -1,4 +1,4 @@
-"""Word-to-region faithfulness: does the emotion's probability hang on the region that the words were grounded to?
+"""Word-to-region faithfulness: does the emotion's probability depend on the region that the words were grounded to?
 
 The region is masked, and the fall of the probability of the emotion that the model saw in the whole image is compared with the mean
 fall under boxes of the same width and height at random places of the same image. Only a surplus over those says that the region

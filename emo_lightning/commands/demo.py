@@ -1,4 +1,4 @@
-"""`emo demo`: the whole road on a small world whose truth is known."""
+"""`emo demo`: everything, end to end, on a small drawn world whose truth is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`emo faithfulness`: does the emotion hang on the region that its words were grounded to."""
+"""`emo faithfulness`: does the emotion depend on the region that its words were grounded to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLE = """examples:
 
 
 ABOUT = """\
-Test whether the emotion hangs on the region that the words point at: mask the grounded box of each image, then boxes of the same size
+Test whether the emotion depends on the region that the words name: mask the grounded box of each image, then boxes of the same size
 elsewhere in it, and compare how far the probability of the emotion falls."""
 
 

@@ -24,7 +24,7 @@ Runs the stages of an experiment. Each writes its files to runs/NAME/STAGE/. A f
                         {ALLOW_HELP}
   --debug               {DEBUG_HELP}
 
-Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted.
+Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 130 interrupted (143 by SIGTERM).
 
 example: lightning run experiments/round1.yaml --vars.train 'data/train-{{000000..000099}}.tar' --trainer.devices 8
 torchrun and srun start it as it is: torchrun --nproc-per-node 8 $(which lightning) run experiments/emoverse.yaml"""

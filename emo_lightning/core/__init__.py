@@ -2,11 +2,15 @@
 
 | module | holds |
 |---|---|
-| `records` | the record of one annotated image, and its JSON |
+| `records` | the record of one annotated image, what a model says of one, and both as JSON lines |
 | `emotions` | the eight emotions and the levels of intensity |
 | `strict_numbers` | what counts as a number in a record |
-| `foreign` | the one decoder of JSON that others wrote; files of at most a given length |
+| `foreign` | the one decoder of JSON that others wrote, and its types; files of at most a given length |
 | `arrays` | .npy and .npz files that others wrote |
+| `stores` | bytes of a local file, or of an object behind a URL |
+| `tar_scan`, `tar_rows` | the members of a tar, put together to samples |
+| `shard_index` | the index beside a tar |
+| `cache_folder` | where is kept what can be made again |
 | `text` | text that others wrote, as a terminal, Markdown, CSV or a file's name may hold it |
 | `image_metadata` | what an image file says beside its pixels, and the file without it |
 | `errors` | the base of every error that a user can mend |

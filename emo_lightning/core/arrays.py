@@ -88,7 +88,15 @@ def read_npz(path: str | Path, error: type[UserError] = InputError) -> dict[str,
         MissingFileError: no such file.
         UserError: of the type `error`: no .npz, an array that `parse_npy` refuses, or more than `MAX_ARRAYS_BYTES` unpacked.
     """
-    data = read_capped(path, MAX_ARRAYS_BYTES, error)
+    return parse_npz(read_capped(path, MAX_ARRAYS_BYTES, error), path, error)
+
+
+def parse_npz(data: bytes, where: object, error: type[UserError] = InputError) -> dict[str, NDArray[np.generic]]:
+    """As `read_npz`, of a file's bytes.
+
+    Raises:
+        UserError: see `read_npz`.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
@@ -96,9 +104,9 @@ def read_npz(path: str | Path, error: type[UserError] = InputError) -> dict[str,
             # `read` gives no more than a member's header says.
             unpacked = {member.filename: archive.read(member) for member in members if size <= MAX_ARRAYS_BYTES}
     except _OF_ZIP as failure:
-        msg = f"{path}: not an .npz file: {str(failure)[:200]}"
+        msg = f"{where}: not an .npz file: {str(failure)[:200]}"
         raise error(msg) from None
     if size > MAX_ARRAYS_BYTES:
-        msg = f"{path}: {size:,} bytes when it is unpacked; at most {MAX_ARRAYS_BYTES:,}"
+        msg = f"{where}: {size:,} bytes when it is unpacked; at most {MAX_ARRAYS_BYTES:,}"
         raise error(msg)
-    return {name.removesuffix(".npy"): parse_npy(body, f"{path}: array {name!r}", error) for name, body in unpacked.items()}
+    return {name.removesuffix(".npy"): parse_npy(body, f"{where}: array {name!r}", error) for name, body in unpacked.items()}

@@ -7,10 +7,27 @@ import re
 
 from emo_lightning.core.errors import InputError
 
-__all__ = ["DeviceError", "check_device_name", "usable_device"]
+__all__ = ["DeviceError", "check_device_name", "peak_flops", "usable_device"]
 
 _NAME = re.compile(r"cpu|mps|(?:cuda|xpu)(?::[0-9]{1,4})?", re.ASCII)
 _NAMES = "cpu, cuda, cuda:1 (the second GPU), mps, xpu"
+
+
+_PEAKS = {
+    "B200": 2250e12,
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "GH200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100 NVL": 835e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "RTX 4090": 165e12,
+}
+"""Name of a GPU, or what it begins with -> dense bf16 FLOP/s of its tensor cores with float32 sums (NVIDIA's data sheets)."""
 
 
 class DeviceError(InputError):
@@ -49,3 +66,13 @@ def usable_device(name: str | None = None) -> str:
         here = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
         msg = f"device {name!r} cannot be used: {str(error).splitlines()[0][:200]}; this machine has {', '.join(here)}"
         raise DeviceError(msg) from None
+
+
+def peak_flops(name: str) -> float | None:
+    """Dense bf16 operations a second that a device can do at most; None where that is not known.
+
+    Args:
+        name: as `torch.cuda.get_device_name` gives it.
+    """
+    known = [key for key in _PEAKS if re.search(rf"(?<!\w){key}(?!\w)", name)]
+    return _PEAKS[max(known, key=len)] if known else None

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.endings import InterruptedBySignal
 from emo_lightning.core.terminal import say
 from emo_lightning.core.text import plain
 
@@ -66,6 +67,7 @@ _LIBRARY_ERRORS = {
 
 By name, as their packages are not imported here.
 """
+_PEER_LOST = re.compile(r"gloo/transport\S*\] .*(onnection (reset|closed)|Broken pipe|Timed out|timed out)", re.DOTALL)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _UNREADABLE = (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETXTBSY)
 """What the system says of a disk or a mount that fails; reading from an open file names no path."""
@@ -94,14 +96,14 @@ def run_guarded(body: Callable[[], int], command: Sequence[str], prefix: str = "
         prefix: before the message, e.g. the stage.
 
     Returns:
-        What `body` returns; 2 for what the user can mend, 1 for a bug, 130 where it was interrupted, 141 where nobody reads what it
+        What `body` returns; 2 for what the user can mend, 1 for a bug, 130 where it was interrupted (143 by SIGTERM), 141 where nobody reads what it
         says any more.
     """
     try:
         return _written(body)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         say("\ninterrupted; the same command goes on from what is finished", file=sys.stderr)
-        return 130
+        return end.exit_code if isinstance(end, InterruptedBySignal) else 130
     except Exception as error:
         return explain_error(error, command, prefix)
 
@@ -194,6 +196,9 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _of_a_library(error: BaseException) -> str | None:
+    # Gloo's and NCCL's words for a connection that a rank has left.
+    if isinstance(error, RuntimeError) and (_PEER_LOST.search(str(error)) or type(error).__name__ == "DistBackendError"):
+        return f"another rank of this training has ended, or cannot be reached: {' '.join(str(error).split())[:200]}"
     # A ModuleNotFoundError is its word for an accelerator or logger whose package is not installed.
     if isinstance(error, ValueError | ModuleNotFoundError) and raised_in(error, "lightning"):
         return str(error)

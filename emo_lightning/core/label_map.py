@@ -17,7 +17,7 @@ OWN_WORDS: LabelMap = {str(emotion): emotion for emotion in EMOTIONS}
 """The eight by their own names."""
 
 
-def label_map(given: Mapping[object, object], where: object) -> dict[str, Emotion | None]:
+def label_map(given: Mapping[str, object] | Mapping[object, object], where: object) -> dict[str, Emotion | None]:
     """A map as it stands in a file or in settings.
 
     Args:
@@ -56,8 +56,7 @@ def read_label_map(path: str | Path) -> dict[str, Emotion | None]:
     Raises:
         InputError: see `label_map`; or it is no YAML, or no mapping.
     """
-    given: dict[object, object] = dict(read_yaml(Path(path), InputError))
-    return label_map(given, path)
+    return label_map(read_yaml(Path(path), InputError), path)
 
 
 def key_of_label(word: str) -> str:

@@ -1,8 +1,9 @@
 """From tars to batches.
 
 1. `shard_list` expands what a user writes (files, folders, globs, URLs) to shards, and reads the manifest beside them.
-2. `stores` reads their bytes: local files directly, anything else through fsspec.
-3. `tar_scan` walks a tar's headers, `tar_rows` puts its members together to samples.
+2. `stores` reads their bytes: local files directly, anything else through fsspec (`remote`), in blocks that stay on disk (`block_cache`).
+3. `core.shard_index` is what a tar's index holds, which `shard_indices` finds, or makes by `core.tar_scan` and `core.tar_rows`; `joined` puts
+   those of several tars together.
 4. `tar_index` is the table of all samples by row: `TarIndex.sample(row)` gives a checked record and its image.
 5. `conversations`, `questions`, `labelled` and `pairs` make datasets of it: an image, and what is asked or known about it.
 6. `sampler` plans an epoch: which rank takes which row in which step, as a pure function of seed and epoch.

@@ -26,6 +26,9 @@ class ChatBatch(TypedDict):
     """(B, T) int64: 1 at real tokens, 0 at padding; none where samples are packed."""
     lengths: NotRequired[list[int]]
     """B numbers of tokens, where samples are packed."""
+    branches: NotRequired[list[list[int]]]
+    """Packed, where images are asked several questions: of each image the tokens up to the end of its picture, and those of each
+    question, with its answer, after it."""
     key: list[str]
     """B ids of records."""
     original_size: list[Size]
@@ -36,10 +39,15 @@ class ChatBatch(TypedDict):
     """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
     answer_at: NotRequired[Tensor]
     """(S,) int64, packed and with answers: the places in the row whose label is a target."""
+    label_weights: NotRequired[Tensor]
+    """(1, T) float32, where images are asked several questions: what a target counts, at its place."""
     labels: NotRequired[Tensor]
     """As `input_ids`, with answers: token ids at the answer and its end, `IGNORE` elsewhere."""
     emotion_at: NotRequired[Tensor]
-    """(B,) int64, with distributions: the place of the emotion's first token in its row, -1 without one."""
+    """(B,) int64, with distributions: the place of the emotion's first token in its row, -1 without one. Here and below B is the
+    number of questions, where images are asked several."""
+    emotion_rows: NotRequired[Tensor]
+    """(N,) int64, with distributions: which of the B have one."""
     emotion_first: NotRequired[Tensor]
     """(B, E) int64, with distributions: that token for each of `EMOTIONS`."""
     emotion_target: NotRequired[Tensor]
@@ -51,8 +59,8 @@ class QuestionBatch(TypedDict):
 
     rows: list[int]
     """B rows of the set's index."""
-    inputs: dict[str, ChatBatch]
-    """Objective -> the questions, packed where the backbone can, else padded on the left; no answers."""
+    inputs: dict[tuple[str, ...], ChatBatch]
+    """Objectives -> questions without answers: all objectives in one row where the backbone packs, else each padded on the left."""
     filler: list[bool]
     """B values."""
 

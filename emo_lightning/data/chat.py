@@ -11,12 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard
 
+import numpy as np
+from numpy.typing import NDArray
+
 from emo_lightning.core.boxes import inside
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Box, PredictedObject, Prediction, Record
 from emo_lightning.core.replies import AMBIGUOUS, UNREADABLE, Reason, UnreadableReplyError, asked_values, json_values
 
 if TYPE_CHECKING:
+    from emo_lightning.data.tar_index import TarIndex
     from emo_lightning.models.families import BoxCodec, Size
 
 KEY_GUIDE: dict[str, str] = {
@@ -48,6 +52,11 @@ class Objective:
         """The keys for which this record has a label: training asks for no more than these."""
         return tuple(key for key in self.keys if _VALUES[key](record) is not None)
 
+    def labelled(self, index: TarIndex) -> NDArray[np.bool_]:
+        """Which records of an index have a label for any key, shape (N,): `available`, without reading them."""
+        found: NDArray[np.bool_] = np.any([index.has(_LABELS.get(key, key)) for key in self.keys], axis=0)
+        return found
+
 
 OBJECTIVES: dict[str, Objective] = {
     o.name: o
@@ -71,6 +80,10 @@ _VALUES: dict[str, Callable[[Record], object]] = {
     "emotion": lambda r: r.emotion,
     "intensity": lambda r: r.intensity,
 }
+
+
+_LABELS = {"bbox_2d": "objects"}
+"""What the index of a tar calls a key (`core.shard_index.LABELS`), where it has another name."""
 
 
 def _subject_boxes(record: Record) -> list[Box]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import accumulate
 from typing import cast
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.data.batches import ChatBatch
+from emo_lightning.data.branches import Branches, branches_of, flat, laid_out, positions_laid_out
 from emo_lightning.data.chat import answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.models.families import Processor, Size, VisionInputs, family_of
+from emo_lightning.models.families import CachedPicture, Processor, Size, VisionInputs, family_of
 
 IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
@@ -33,17 +34,38 @@ class Question:
 
     Args:
         key: the record's id.
-        image: RGB.
+        image: RGB, or what a cache holds of it.
         keys: keys of the answer that is asked for.
         record: the annotation, for training targets only; None at inference.
         filler: a repeated sample that only keeps ranks in step: it gets no loss and counts nowhere.
+        more: keys of further answers that are asked for, in a question of their own each; the image is read once (packed alone).
+        shares: what a target counts in each of these questions; empty: 1.
     """
 
     key: str
-    image: Image.Image
+    image: Image.Image | CachedPicture
     keys: tuple[str, ...]
     record: Record | None = None
     filler: bool = False
+    more: tuple[tuple[str, ...], ...] = ()
+    shares: tuple[float, ...] = ()
+
+    @property
+    def asked(self) -> tuple[tuple[str, ...], ...]:
+        """Keys of every question."""
+        return (self.keys, *self.more)
+
+    @property
+    def pixels(self) -> Image.Image:
+        """The image, of a question that has it.
+
+        Raises:
+            TypeError: it comes out of a cache.
+        """
+        if isinstance(self.image, CachedPicture):
+            msg = f"the picture of {self.key!r} comes out of a cache, which has no pixels"
+            raise TypeError(msg)
+        return self.image
 
 
 @dataclass
@@ -94,21 +116,18 @@ class Collator:
         Raises:
             CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
         """
-        vision = self.family.vision_inputs(self.processor, [q.image for q in questions])
-        rows: list[list[int]] = []
-        labels: list[list[int]] = []
-        for question, resized, image_tokens in zip(questions, vision.sizes, vision.tokens, strict=True):
-            asked = self._expand(self._prompt_ids(question.keys), image_tokens)
-            target = self._target(question, resized) if self.answers else []
-            if len(asked) + len(target) > self.max_length:
-                msg = (
-                    f"sample {question.key!r} has {len(asked) + len(target)} tokens ({image_tokens} of the image); "
-                    f"allowed: data.max_length={self.max_length}. Lower the backbone's max_pixels or raise max_length"
-                )
-                raise CollateError(msg)
-            rows.append(asked + target)
-            labels.append([IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target))
-        inputs = self._packed(rows, vision) if self.packed else self._padded(rows)
+        vision = self._vision([q.image for q in questions])
+        if not self.packed and any(question.more for question in questions):
+            msg = "several questions share an image in packed rows alone"
+            raise ValueError(msg)
+        samples = [
+            [self._sample(question, keys, resized, image_tokens) for keys in question.asked]
+            for question, resized, image_tokens in zip(questions, vision.sizes, vision.tokens, strict=True)
+        ]
+        rows = [[ids for ids, _ in of_image] for of_image in samples]
+        labels = [[targets for _, targets in of_image] for of_image in samples]
+        images = [branches_of(each, self._shared(each[0], n)) for each, n in zip(rows, vision.tokens, strict=True)]
+        inputs = self._packed(rows, images, vision) if self.packed else self._padded([row for (row,) in rows])
         batch = {
             **inputs,
             "key": [q.key for q in questions],
@@ -118,11 +137,45 @@ class Collator:
             **vision.tensors,
         }
         if self.answers:
-            batch |= self._packed_labels(labels) if self.packed else {"labels": self._pad(labels, IGNORE)}
+            if self.packed:
+                batch |= self._packed_labels(questions, labels, images)
+            else:
+                batch["labels"] = self._pad([row for (row,) in labels], IGNORE)
             if self.distributions:
-                batch |= self._distributions(questions, vision.sizes, labels)
+                batch |= self._distributions(questions, vision.sizes, labels, images)
         # A TypedDict cannot say "and what the family needs".
         return cast(ChatBatch, batch)
+
+    def _vision(self, images: Sequence[Image.Image | CachedPicture]) -> VisionInputs:
+        seen = [image for image in images if isinstance(image, CachedPicture)]
+        if not seen:
+            return self.family.vision_inputs(self.processor, cast("Sequence[Image.Image]", images))
+        if len(seen) < len(images):
+            msg = f"{len(seen)} of {len(images)} pictures of a batch come out of a cache; expected all or none"
+            raise ValueError(msg)
+        return self.family.cached_inputs(self.processor, seen)
+
+    def _sample(
+        self, question: Question, keys: tuple[str, ...], resized: Size, image_tokens: int
+    ) -> tuple[list[int], list[int]]:
+        """Tokens and labels of one question, with its answer."""
+        asked = self._expand(self._prompt_ids(keys), image_tokens)
+        target = self._target(question, keys, resized) if self.answers else []
+        if len(asked) + len(target) > self.max_length:
+            msg = (
+                f"sample {question.key!r} has {len(asked) + len(target)} tokens ({image_tokens} of the image); "
+                f"allowed: data.max_length={self.max_length}. Lower the backbone's max_pixels or raise max_length"
+            )
+            raise CollateError(msg)
+        return asked + target, [IGNORE] * len(asked) + ([IGNORE] * len(target) if question.filler else target)
+
+    def _shared(self, ids: list[int], image_tokens: int) -> int:
+        return ids.index(self.image_token) + image_tokens
+
+    def shared_length(self, image_tokens: int) -> int:
+        """Tokens up to the end of a picture, which all questions about it begin with."""
+        # Whatever is asked.
+        return self._prompt_ids(("description",)).index(self.image_token) + image_tokens
 
     def length(self, keys: tuple[str, ...], image_tokens: int, target: int) -> int:
         """Tokens of a sample, without its picture.
@@ -142,26 +195,43 @@ class Collator:
             **self.family.position_inputs(input_ids, self.image_token),
         }
 
-    def _packed(self, rows: list[list[int]], vision: VisionInputs) -> dict[str, object]:
+    def _packed(self, rows: list[list[list[int]]], images: Sequence[Branches], vision: VisionInputs) -> dict[str, object]:
         """All samples in one row, with the positions that each has alone."""
         places: list[int] = []
         positions: list[Tensor] = []
         begin = 0
-        for row, resized, image_tokens in zip(rows, vision.sizes, vision.tokens, strict=True):
-            at = row.index(self.image_token)
+        for samples, image, resized, image_tokens in zip(rows, images, vision.sizes, vision.tokens, strict=True):
+            at = samples[0].index(self.image_token)
             places += range(begin + at, begin + at + image_tokens)
-            positions.append(self.family.packed_positions(self.processor, len(row), at, resized))
-            begin += len(row)
+            alone = [self.family.packed_positions(self.processor, length, at, resized) for length in image.lengths]
+            positions += positions_laid_out(alone, image)
+            begin += sum(image.pieces)
         return {
-            "input_ids": torch.tensor([list(chain.from_iterable(rows))]),
-            "lengths": [len(row) for row in rows],
+            "input_ids": torch.tensor([flat([laid_out(*one) for one in zip(rows, images, strict=True)])]),
+            "lengths": [sum(image.pieces) for image in images],
             "image_at": torch.tensor(places),
             "positions": torch.cat(positions, 1)[:, None],
+            **({"branches": [image.pieces for image in images]} if any(image.shared for image in images) else {}),
         }
 
-    def _packed_labels(self, labels: list[list[int]]) -> dict[str, Tensor]:
-        row = torch.tensor([list(chain.from_iterable(labels))])
-        return {"labels": row, "answer_at": (row[0] != IGNORE).nonzero()[:, 0]}
+    def _packed_labels(
+        self, questions: Sequence[Question], labels: list[list[list[int]]], images: Sequence[Branches]
+    ) -> dict[str, Tensor]:
+        row = torch.tensor([flat([laid_out(*one) for one in zip(labels, images, strict=True)])])
+        found = {"labels": row, "answer_at": (row[0] != IGNORE).nonzero()[:, 0]}
+        if any(question.shares for question in questions):
+            found["label_weights"] = torch.cat(
+                [
+                    torch.full((length,), share)
+                    for question, image in zip(questions, images, strict=True)
+                    for share, length in zip(
+                        [*([0.0] if image.shared else []), *(question.shares or (1.0,) * len(image.lengths))],
+                        image.pieces,
+                        strict=True,
+                    )
+                ]
+            )[None]
+        return found
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
         chat: list[dict[str, object]] = [
@@ -176,24 +246,34 @@ class Collator:
         at = ids.index(self.image_token)
         return ids[:at] + [self.image_token] * image_tokens + ids[at + 1 :]
 
-    def _target(self, question: Question, resized: Size) -> list[int]:
+    def _target(self, question: Question, keys: tuple[str, ...], resized: Size) -> list[int]:
         if question.record is None:
             msg = f"sample {question.key!r} has no record to learn from"
             raise CollateError(msg)
-        text = answer(question.keys, question.record, self.codec, resized)
+        text = answer(keys, question.record, self.codec, resized)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if not question.keys or not ids:
+        if not keys or not ids:
             msg = f"sample {question.key!r} has zero supervised tokens: its record has none of the keys asked for"
             raise CollateError(msg)
         return [*ids, self.end]
 
     def _distributions(
-        self, questions: Sequence[Question], sizes: Sequence[Size], labels: Sequence[Sequence[int]]
+        self,
+        questions: Sequence[Question],
+        sizes: Sequence[Size],
+        labels: Sequence[Sequence[Sequence[int]]],
+        images: Sequence[Branches],
     ) -> dict[str, Tensor]:
         places, tokens, targets = [], [], []
-        width, begin = max(len(row) for row in labels), 0
-        for question, resized, row in zip(questions, sizes, labels, strict=True):
-            record, keys = question.record, question.keys
+        width = max(len(row) for of_image in labels for row in of_image)
+        begins = accumulate((sum(image.pieces) for image in images), initial=0)
+        each = [
+            (question, keys, resized, row, begin + shift)
+            for question, resized, of_image, image, begin in zip(questions, sizes, labels, images, begins, strict=False)
+            for keys, row, shift in zip(question.asked, of_image, image.shifts, strict=True)
+        ]
+        for question, keys, resized, row, begin in each:
+            record = question.record
             distribution = record.emotion_distribution() if record is not None and "emotion" in keys else None
             if record is None or distribution is None or question.filler:
                 places.append(-1)
@@ -207,9 +287,9 @@ class Collator:
                 places.append((begin if self.packed else self._shift(width - len(row))) + first + len(words.before))
                 tokens.append(list(words.first))
                 targets.append(distribution)
-            begin += len(row)
         return {
             "emotion_at": torch.tensor(places),
+            "emotion_rows": torch.tensor([row for row, place in enumerate(places) if place > 0], dtype=torch.int64),
             "emotion_first": torch.tensor(tokens),
             "emotion_target": torch.tensor(targets, dtype=torch.float32),
         }

@@ -3,98 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import Record
 from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
-from emo_lightning.data.chat import Objective, objective
+from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.conversation_dataset import ConversationDataset, shares_of
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.lengths import sample_lengths
-from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
+from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
-from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
-
-
-class ConversationDataset(SlotDataset[Question]):
-    """One question per image; which objective it serves is a pure function of (seed, epoch, row).
-
-    Args:
-        index: the images and their records.
-        objectives: name -> weight; an image that lacks the labels of the chosen one is asked another that it has labels for.
-        seed: of the choice.
-
-    Raises:
-        InputError: no weight is above 0, or one is below.
-    """
-
-    def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int) -> None:
-        self.index = index
-        self.objectives = [objective(name) for name in objectives]
-        self.weights = _shares(objectives)
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, slot: Slot) -> Question:
-        record, image = self.index.sample(slot.index)
-        keys = self._choose(slot, [o.available(record) for o in self.objectives])
-        return Question(record.id, image, keys, record, slot.filler)
-
-    def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-        chosen = self._chosen(slot.epoch, slot.index, [bool(keys) for keys in available])
-        return () if chosen is None else available[chosen]
-
-    def _chosen(self, epoch: int, row: int, available: Sequence[bool]) -> int | None:
-        weights = np.where(available, self.weights, 0.0)
-        if weights.sum() == 0:
-            return None
-        draw = np.random.Generator(np.random.PCG64([self.seed, epoch, row])).random()
-        return int(np.searchsorted(np.cumsum(weights / weights.sum()), draw, side="right"))
-
-    def lengths(self, collate: Collator) -> Lengths:
-        """Tokens of every sample in each epoch, in which it may be asked something else."""
-        table = sample_lengths(self.index, self.objectives, collate)
-
-        def in_epoch(epoch: int) -> NDArray[np.int64]:
-            rows = range(len(table))
-            if len(self.objectives) == 1:
-                return table[:, 0]
-            chosen = [self._chosen(epoch, row, (table[row] > 0).tolist()) or 0 for row in rows]
-            return table[rows, chosen]
-
-        return lru_cache(maxsize=2)(in_epoch)
-
-    def longest(self, collate: Collator) -> Lengths:
-        """Tokens of the longest that may be asked about each image: what a plan for all epochs has to make room for."""
-        asked = [one for one, share in zip(self.objectives, self.weights, strict=True) if share > 0]
-        table = sample_lengths(self.index, asked, collate).max(1)
-        return lambda _epoch: table
-
-
-def _shares(objectives: Mapping[str, float]) -> NDArray[np.float64]:
-    """Weights that sum to 1.
-
-    Raises:
-        InputError: no weight is above 0, or one is below.
-    """
-    weights = np.array(list(objectives.values()), dtype=float)
-    if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-        msg = f"data.objectives={dict(objectives)}: weights must be 0 or more, and one above 0"
-        raise InputError(msg)
-    return np.asarray(weights / weights.sum())
 
 
 class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
@@ -109,6 +35,8 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val_batch_size: samples per rank and batch of validation; None takes `max_tokens`, else `batch_size`.
         max_tokens: per rank and micro-batch, whose samples stand in one row without padding (`data/packing.py`).
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
+        all_questions: ask all objectives of each image, which is read once for them; an answer counts by its objective's weight, so that
+            the loss is the mean of what would be drawn. Needs `max_tokens`.
         num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many training samples.
@@ -127,6 +55,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val_batch_size: int | None = None,
         max_tokens: int | None = None,
         global_tokens: int | None = None,
+        all_questions: bool = False,
         num_workers: Workers = "auto",
         max_length: int = 4096,
         limit: int | None = None,
@@ -145,7 +74,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         if global_tokens is not None and max_tokens is None:
             msg = f"data.global_tokens: found {global_tokens} without data.max_tokens; set both, or data.batch_size"
             raise InputError(msg)
-        self.max_tokens, self.global_tokens = max_tokens, global_tokens
+        if all_questions and max_tokens is None:
+            msg = "data.all_questions: found true without data.max_tokens; questions share an image in packed rows alone"
+            raise InputError(msg)
+        self.max_tokens, self.global_tokens, self.all_questions = max_tokens, global_tokens, all_questions
         self.paths, self.objectives = {"train": train, "val": val}, objectives
         self.val_batch_size, self.max_length, self.limit = val_batch_size, max_length, limit
         self._datasets: dict[str, ConversationDataset] = {}
@@ -161,27 +93,21 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             InputError: no record of the set has a label that is asked for.
         """
         if name not in self._datasets:
-            shares = _shares(self.objectives)
+            shares = shares_of(self.objectives)
             asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
             whole = TarIndex.open(self.paths[name])
-            asked: list[Objective] = [objective(wanted) for wanted in self.objectives]
-            labels: list[list[str]] = []
-
-            def has_labels(record: Record) -> bool:
-                objectives = [o.name for o in asked if o.available(record)]
-                if usable := any(name in objectives for name in asked_at_all):
-                    labels.append([*objectives, *(["emotion_scores"] if record.emotion_scores is not None else [])])
-                return usable
-
-            index = whole.select(has_labels)
-            self.skipped[name] = len(whole) - len(index)
-            if not len(index):
+            labelled = {wanted: objective(wanted).labelled(whole) for wanted in self.objectives}
+            rows = np.flatnonzero(np.any([labelled[wanted] for wanted in asked_at_all], axis=0))
+            self.skipped[name] = len(whole) - len(rows)
+            if not len(rows):
                 msg = f"data.{name}: none of {len(whole)} records has labels for {', '.join(asked_at_all)}"
                 raise InputError(msg)
             if name == "train" and self.limit is not None:
-                index = index.take(range(min(self.limit, len(index))))
-            self._labels[name] = Counter(label for found in labels[: len(index)] for label in found)
-            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed)
+                rows = rows[: self.limit]
+            index = whole.take(rows)
+            labelled["emotion_scores"] = whole.has("emotion_scores")
+            self._labels[name] = Counter({label: int(found[rows].sum()) for label, found in labelled.items()})
+            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:
@@ -242,13 +168,13 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         """Shuffled, sized, resumable."""
         if self.max_tokens is None:
             return super().train_dataloader()
-        return self.loader_of(self.dataset("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
+        return self.loader_of(self.source("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
 
     def val_dataloader(self) -> ResumableLoader[ChatBatch]:
         """In order; planned rows have room for the longest that any epoch asks, so that they are the same in all."""
         if self.max_tokens is None or self.val_batch_size is not None:
             return super().val_dataloader()
-        dataset, collate = self.dataset("val"), self._collator(packed=True)
+        dataset, collate = self.source("val"), self._collator(packed=True)
         rows = PackedRows(
             dataset.longest(collate),
             self.max_tokens,
@@ -260,6 +186,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         )
         return self.loader_of(dataset, rows, collate)
 
+    def source(self, name: str) -> ConversationDataset:
+        """See `FitDataModule.source`."""
+        dataset = self.dataset(name)
+        return dataset.reading(self.task.pictures(dataset.index, self))
+
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
         return self._collator(packed=self.max_tokens is not None)
@@ -267,7 +198,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     def _collator(self, *, packed: bool) -> Collator:
         inputs = self.task.backbone_inputs()
         if packed and not inputs.packs:
-            msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
+            msg = (
+                f"data.max_tokens: found {self.max_tokens}; this backbone cannot pack samples into rows: expected null, which pads steps of "
+                "data.batch_size samples, or model.backbone.attention: sdpa of a family that packs"
+            )
             raise InputError(msg)
         return Collator(
             inputs.processor,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
@@ -41,21 +42,19 @@ def grey(size: tuple[int, int]) -> Image.Image:
 
 
 def check_shapes(index: TarIndex) -> None:
-    """Refuse pictures that no processor of a backbone takes, before the first step; reads every record.
+    """Refuse pictures that no processor of a backbone takes, before the first step; no record is read.
 
     Raises:
         InputError: says how many, and names the first with its tar.
     """
     limit = strictest_aspect_ratio()
-    rows = []
-    for row in range(len(index)):
-        record = index.record(row)
-        if max(record.width, record.height) > limit * min(record.width, record.height):
-            rows.append(row)
-    if rows:
-        first = index.record(rows[0])
+    sizes = index.sizes()
+    rows = np.flatnonzero(sizes.max(axis=1) > limit * sizes.min(axis=1))
+    if len(rows):
+        first = int(rows[0])
+        width, height = sizes[first]
         msg = (
-            f"{index.where(rows[0], 'json')}: the picture of {first.id!r} has {first.width}x{first.height} pixels, more than {limit:g} times "
+            f"{index.where(first, 'json')}: the picture of {index.id(first)!r} has {width}x{height} pixels, more than {limit:g} times "
             f"as long as wide, which the backbone refuses ({len(rows)} of {len(index)} pictures); leave it out, or cut it"
         )
         raise InputError(msg)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Self
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import NO_EMOTION
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
@@ -17,6 +18,7 @@ from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache, sample_of
 from emo_lightning.data.workers import Workers
 
 LabelledSample = tuple[Question, Supervision]
@@ -28,12 +30,19 @@ class LabelledDataset(SlotDataset[LabelledSample]):
     def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
         self.index = index.take(sorted(range(len(index)), key=index.id))
         self.keys = keys
+        self.vision: VisionCache | None = None
+
+    def reading(self, vision: VisionCache | None) -> Self:
+        """The same, with pictures out of a cache."""
+        other = copy(self)
+        other.vision = vision
+        return other
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> LabelledSample:
-        record, image = self.index.sample(slot.index)
+        record, image = sample_of(self.index, slot.index, self.vision)
         # Without the record: at this prompt nothing of the annotation may reach the model.
         return Question(record.id, image, self.keys, filler=slot.filler), Supervision.of(record)
 
@@ -105,10 +114,14 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
 
     def require_labels(self, name: str) -> None:
         """Raise an InputError if no image of a set has an emotion category."""
-        index = self.dataset(name).index
-        if all(Supervision.of(index.record(row)).emotion == NO_EMOTION for row in range(len(index))):
+        if not self.dataset(name).index.has("emotion").any():
             msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
             raise InputError(msg)
+
+    def source(self, name: str) -> LabelledDataset:
+        """See `FitDataModule.source`."""
+        dataset = self.dataset(name)
+        return dataset.reading(self.task.pictures(dataset.index, self))
 
     def collate_fn(self) -> Callable[[list[LabelledSample]], LabelledBatch]:
         """In one row, or padded on the right; a head sees them as a cached batch, so that its dropout draws the same for the same place."""

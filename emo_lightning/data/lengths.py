@@ -14,6 +14,16 @@ from emo_lightning.data.tar_index import TarIndex
 _AT_ONCE = 1024
 
 
+def shared_lengths(index: TarIndex, collate: Collator) -> NDArray[np.int64]:
+    """Tokens of each sample up to the end of its picture, (N,)."""
+    found = np.zeros(len(index), dtype=np.int64)
+    for row in range(len(index)):
+        record = index.record(row)
+        resized = collate.family.resized_size(collate.processor, (record.width, record.height))
+        found[row] = collate.shared_length(collate.family.image_tokens(collate.processor, resized))
+    return found
+
+
 def sample_lengths(index: TarIndex, objectives: Sequence[Objective], collate: Collator) -> NDArray[np.int64]:
     """Tokens of question, picture and answer together.
 

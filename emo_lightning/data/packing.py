@@ -1,7 +1,8 @@
 """Which samples share a row: the plan of an epoch in tokens, a pure function of (seed, epoch, lengths, rows a step).
 
-Samples are shuffled, then taken in windows and fitted into rows by decreasing length (best fit); what a window leaves over goes into the
-next one. So a row is nearly full, and who stands beside whom is drawn anew in each epoch.
+Samples are shuffled, and rows take them in that order; only the last two or three places of a row go to samples from further behind that
+fill it. So a row is nearly full, and it is a random draw: rows of long samples alone and rows of short ones alone, which fitting by
+length would make, are steps that pull in different directions (what is asked goes with length).
 """
 
 from __future__ import annotations
@@ -22,12 +23,10 @@ from emo_lightning.data.sampler import PlanIdentity, Slot
 Lengths = Callable[[int], NDArray[np.int64]]
 """Epoch -> tokens of every sample in it, (N,): what is asked about an image may change from one epoch to the next."""
 
-_ROWS = 64
-"""Rows that a window fills: with fewer, more is left over; with more, neighbours are drawn less freely."""
+_AHEAD = 512
+"""Samples behind the next one among which the last places of a row are given away."""
 _MOST = 5_000_000
 """Samples that are fitted before the first step, over all epochs; where there are more, a hundredth is added to the rows of the first."""
-_FULL = 0.99
-"""A row with less than this share goes into the next window again."""
 
 
 def fit(lengths: NDArray[np.int64], order: NDArray[np.int64], most: int) -> list[list[int]]:
@@ -41,40 +40,88 @@ def fit(lengths: NDArray[np.int64], order: NDArray[np.int64], most: int) -> list
     Returns:
         The samples of each row; every sample of `order` once.
     """
-    rows: list[list[int]] = []
-    left: list[int] = []
-    waiting = order.tolist()
     sizes = lengths.tolist()
-    ahead = max(1, int(_ROWS * most / max(1.0, float(lengths[order].mean())))) if len(order) else 1
-    for start in range(0, len(waiting), ahead):
-        found = _best_fit([*left, *waiting[start : start + ahead]], sizes, most)
-        last = start + ahead >= len(waiting)
-        rows += [row for tokens, row in found if last or tokens >= _FULL * most]
-        loose = [] if last else [one for one in found if one[0] < _FULL * most]
-        if sum(len(row) for _, row in loose) > ahead:
-            # Lengths of which no sum is near `most`, all 0.6 of it perhaps: what is carried along would be fitted again and again.
-            loose.sort(key=lambda one: -one[0])
-            rows += [row for _, row in loose[: len(loose) // 2]]
-            loose = loose[len(loose) // 2 :]
-        left = [sample for _, row in loose for sample in row]
+    waiting = _Waiting([(sizes[sample], place) for place, sample in enumerate(order.tolist())])
+    rows: list[list[int]] = []
+    while waiting:
+        room = most
+        row: list[int] = []
+        # In their order, while the two longest would still go into it afterwards.
+        while waiting and (not row or room >= 2 * waiting.longest):
+            size, place = waiting.take_next()
+            row.append(place)
+            room -= size
+        while found := waiting.filling(room):
+            for size, place in found:
+                waiting.take(size, place)
+                row.append(place)
+                room -= size
+        rows.append(sorted(order[row].tolist(), key=lambda sample: -sizes[sample]))
     return rows
 
 
-def _best_fit(samples: list[int], sizes: list[int], most: int) -> list[tuple[int, list[int]]]:
-    """(tokens, samples) of rows: each sample, the longest first, goes where the least room is left."""
-    rows: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # (room, row), sorted
-    for sample in sorted(samples, key=lambda one: -sizes[one]):
-        size = sizes[sample]
-        at = bisect_left(free, (size, -1))
-        if at < len(free):
-            room, row = free.pop(at)
-            rows[row].append(sample)
-        else:
-            room, row = most, len(rows)
-            rows.append([sample])
-        insort(free, (room - size, row))
-    return [(most - room, rows[row]) for room, row in sorted(free, key=lambda one: one[1])]
+class _Waiting:
+    """Samples in the order in which they wait, and the next ones of them by length as well.
+
+    Args:
+        samples: (tokens, place in the order).
+    """
+
+    def __init__(self, samples: list[tuple[int, int]]) -> None:
+        self._samples = samples
+        self._taken = bytearray(len(samples))
+        self._first = 0
+        self._seen = 0
+        self._near: list[tuple[int, int]] = []
+        self._look_on()
+
+    def __bool__(self) -> bool:
+        return bool(self._near)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest near."""
+        return self._near[-1][0]
+
+    def take_next(self) -> tuple[int, int]:
+        """The one that has waited longest."""
+        while self._taken[self._first]:
+            self._first += 1
+        found = self._samples[self._first]
+        self.take(*found)
+        return found
+
+    def take(self, size: int, place: int) -> None:
+        """One of those near."""
+        self._near.pop(bisect_left(self._near, (size, place)))
+        self._taken[place] = 1
+        self._look_on()
+
+    def filling(self, room: int) -> list[tuple[int, int]]:
+        """The one or two of those near that leave the least of the room over; none where none fits."""
+        near = self._near
+        low, high = 0, bisect_left(near, (room + 1, -1)) - 1
+        if high < 0:
+            return []
+        best = near[high][0]
+        found = [high]
+        while low < high:
+            both = near[low][0] + near[high][0]
+            if both > room:
+                high -= 1
+                continue
+            if both > best:
+                best, found = both, [low, high]
+            low += 1
+        # Of several of one length the one that has waited longest.
+        first = bisect_left(near, (near[found[-1]][0], -1))
+        found[-1] = first + 1 if len(found) == 2 and first == found[0] else first
+        return [near[at] for at in found]
+
+    def _look_on(self) -> None:
+        while self._seen < len(self._samples) and len(self._near) < _AHEAD:
+            insort(self._near, self._samples[self._seen])
+            self._seen += 1
 
 
 def fit_in_order(lengths: NDArray[np.int64], most: int) -> list[list[int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset
@@ -59,8 +61,8 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
     def dataset(self, name: str) -> PairDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            index = TarIndex.open(self.paths[name]).select(lambda record: bool(record.description))
-            self._datasets[name] = PairDataset(index)
+            index = TarIndex.open(self.paths[name])
+            self._datasets[name] = PairDataset(index.take(np.flatnonzero(index.has("described"))))
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:

@@ -16,9 +16,11 @@ from emo_lightning.core.files import read_object
 from emo_lightning.core.foreign import integer_of, list_of, object_of, text_of
 from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
 from emo_lightning.core.records import SCHEMA_VERSION
+from emo_lightning.core.shard_index import SUFFIX
+from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.core.text import name_fault
-from emo_lightning.data.stores import ByteStore, scheme_of
-from emo_lightning.data.tar_scan import ShardError
+from emo_lightning.data.stores import scheme_of
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,8 @@ def _expand(text: str) -> list[Shard]:
     if path.is_dir():
         return _folder(path)
     if not path.exists() and glob.has_magic(text):
-        found = expand_glob(str(path))
+        # `d-*` means the tars; their indices may have been made since.
+        found = [one for one in expand_glob(str(path)) if not one.endswith(SUFFIX)]
         if not found:
             msg = f"{text}: no file matches"
             raise ShardError(msg)

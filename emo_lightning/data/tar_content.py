@@ -1,22 +1,20 @@
 """What the members of tars hold, so that a tar which was written anew under its old name is not taken for the old one.
 
-Names, lengths and CRC-32 of all members, in order: every byte is read, once (`emo_lightning.core.fingerprints.HASHES` remembers). Where a
-tar lies, how it is called and when its members were written is no part of it.
+Names, lengths and CRC-32 of all members, in order, as the index beside each tar has them (`shard_indices`). Where a tar lies, how it is
+called and when its members were written is no part of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from emo_lightning.core.fingerprints import HASHES, content_sha256
+from emo_lightning.core.fingerprints import content_sha256
+from emo_lightning.data.remote import RemoteStore
+from emo_lightning.data.shard_indices import find_index
 from emo_lightning.data.shard_list import list_shards
-from emo_lightning.data.stores import ByteStore, RemoteStore, open_store
-from emo_lightning.data.tar_scan import scan_tar
-
-_CHUNK = 1 << 22
+from emo_lightning.data.stores import open_store
 
 
 def data_hash(paths: str | Path | Sequence[str | Path]) -> str:
@@ -50,14 +48,4 @@ def shard_hash(url: str) -> str:
     store = open_store(url)
     if isinstance(store, RemoteStore):
         return hashlib.sha256(f"{store.size} {store.version()}".encode()).hexdigest()
-    return HASHES.of(url.removeprefix("file://"), "tar", lambda: _members(store, url))
-
-
-def _members(store: ByteStore, url: str) -> str:
-    digest = hashlib.sha256()
-    for member in scan_tar(store, url):
-        crc, end = 0, member.offset + member.size
-        for offset in range(member.offset, end, _CHUNK):
-            crc = zlib.crc32(store.read(offset, min(_CHUNK, end - offset)), crc)
-        digest.update(f"{member.name}\0{member.size}\0{crc:08x}\n".encode())
-    return digest.hexdigest()
+    return find_index(url, store).content.content

@@ -1,13 +1,13 @@
 """WebDataset tars as a random-access table: an index of byte offsets, and reading that refuses what it cannot trust.
 
-What a sample is stands in `tar_rows`.
+What a sample is stands in `core.tar_rows`, what an index keeps of it in `core.shard_index`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +20,14 @@ from PIL import Image
 from emo_lightning.core.arrays import parse_npy
 from emo_lightning.core.foreign import MAX_LINE_BYTES
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
-from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
-from emo_lightning.data.shard_list import check_entry, list_shards
-from emo_lightning.data.stores import ByteStore, StoreError, open_store
+from emo_lightning.core.shard_index import LABELS, PARTS
+from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.tar_rows import IMAGES
+from emo_lightning.core.tar_scan import ShardError
+from emo_lightning.data.joined import Joined, join_shards, open_shard
+from emo_lightning.data.shard_indices import crc_fault
 from emo_lightning.data.tar_content import shard_hash
-from emo_lightning.data.tar_rows import IMAGES, ROW, group_samples
-from emo_lightning.data.tar_scan import ShardError
 
 __all__ = ["ShardError", "ShardRange", "TarIndex"]
 
@@ -42,23 +43,17 @@ class ShardRange(NamedTuple):
     stop: int
 
 
-class _Opened(NamedTuple):
-    """A scanned shard."""
-
-    url: str
-    size: int
+_PLACES = sorted(["format", *(f"{part}_{what}" for part in PARTS for what in "ol")])
+"""Fields of `fingerprint`, in the order of caches that exist."""
 
 
 class TarIndex:
     """Samples of one or more tars by row number; picklable, and safe to use in forked and spawned workers."""
 
-    def __init__(
-        self, shards: list[_Opened], keys: list[str], rows: NDArray[np.void], ignored: int, check_sha256: bool
-    ) -> None:
+    def __init__(self, table: Joined, ignored: int, check_sha256: bool) -> None:
         """Use `TarIndex.open`."""
-        self._shards = shards
-        self._keys = keys
-        self._rows = rows
+        self._table = table
+        self._shards, self._keys, self._texts, self._rows = table
         self.ignored = ignored
         """Members that are neither JSON, image nor DES (of whole shards, also after `select`)."""
         self.check_sha256 = check_sha256
@@ -66,7 +61,7 @@ class TarIndex:
 
     @classmethod
     def open(cls, paths: str | Path | Sequence[str | Path], *, verify: bool = False, check_sha256: bool = True) -> Self:
-        """Scan the headers of all shards.
+        """Read the index of each shard; one that has none, or was changed since, is read whole, and its index kept (`shard_indices`).
 
         Args:
             paths: tar files, folders (those of `manifest.json`, else all `*.tar`), globs, `name-{000000..000003}.tar`, or
@@ -75,34 +70,10 @@ class TarIndex:
             check_sha256: compare an image's bytes with its record whenever they are read.
 
         Raises:
-            ShardError: a shard is missing, not a whole tar, or holds an incomplete or repeated sample.
+            ShardError: a shard is missing, not a whole tar, holds an incomplete or repeated sample, or other bytes than its index says.
         """
-        shards: list[_Opened] = []
-        keys: list[str] = []
-        rows: list[tuple[int, ...]] = []
-        home: dict[str, str] = {}
-        ignored: Counter[str] = Counter()
-        for shard in list_shards(paths, verify=verify):
-            store = _open(shard.url)
-            samples, other = group_samples(store, shard, len(shards))
-            check_entry(shard, store, len(samples), verify=verify)
-            for key in samples:
-                # The id, without the folder inside the tar: answers, features and scores are kept by it.
-                name = key.rpartition("/")[2]
-                if name in home:
-                    msg = (
-                        f"{shard.url}: key {key!r} stands in {home[name]} already; names must be unique, whatever their folder"
-                    )
-                    raise ShardError(msg)
-                home[name] = f"{shard.url}:{key}"
-            shards.append(_Opened(shard.url, store.size))
-            keys += samples
-            rows += samples.values()
-            ignored += other
-        if ignored:
-            kinds = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common(5))
-            warn_once(f"{shards[0].url}{' …' * (len(shards) > 1)}: not read, as neither record, image nor DES: members {kinds}")
-        return cls(shards, keys, np.array(rows, dtype=ROW), ignored.total(), check_sha256)
+        table, ignored = join_shards(paths, verify=verify)
+        return cls(table, ignored, check_sha256)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -198,15 +169,53 @@ class TarIndex:
         des: NDArray[np.float32] = array.astype(np.float32)
         return des
 
+    def has(self, label: str) -> NDArray[np.bool_]:
+        """Which records have a label (a name of `LABELS`), shape (N,); no record is read.
+
+        Raises:
+            ShardError: a record is not valid; see `record`.
+        """
+        self._check_records()
+        found: NDArray[np.bool_] = (self._rows["labels"] >> LABELS.index(label)) & 1 == 1
+        return found
+
+    def sizes(self) -> NDArray[np.int64]:
+        """(width, height) of each picture as its record says, shape (N, 2); no record is read.
+
+        Raises:
+            ShardError: a record is not valid; see `record`.
+        """
+        self._check_records()
+        return np.stack([self._rows["width"], self._rows["height"]], axis=1).astype(np.int64)
+
+    def splits(self) -> list[str]:
+        """Of each record, as `sizes`."""
+        self._check_records()
+        return [self._texts[number] for number in self._rows["split"].tolist()]
+
+    def groups(self) -> list[str | None]:
+        """Of near-duplicates (`provenance.group`), as `sizes`; None where a record has none."""
+        self._check_records()
+        return [self._texts[number] if number >= 0 else None for number in self._rows["group"].tolist()]
+
+    def hashes(self) -> list[str]:
+        """SHA-256 of each picture's bytes as its record says, as `sizes`."""
+        self._check_records()
+        return [value.decode() for value in self._rows["sha256"].tolist()]
+
+    def _check_records(self) -> None:
+        for row in np.flatnonzero(~self._rows["valid"])[:1]:
+            self.record(int(row))
+            msg = f"{self.where(int(row), 'json')}: {self._shards[self._rows[row]['shard']].index_file} calls this record invalid; remove that index"
+            raise ShardError(msg)
+
     def select(self, predicate: Callable[[Record], bool]) -> Self:
-        """The rows whose record fulfils `predicate`, in order; reads every JSON once."""
+        """The rows whose record fulfils `predicate`, in order; reads every JSON once (`has` asks the index alone)."""
         return self.take([row for row in range(len(self)) if predicate(self.record(row))])
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Self:
-        """The given rows, in the given order; the shards themselves are shared, not scanned again."""
-        chosen = np.asarray(rows, dtype=np.int64)
-        keys = [self._keys[row] for row in chosen]
-        return type(self)(self._shards, keys, self._rows[chosen], self.ignored, self.check_sha256)
+        """The given rows, in the given order; the shards themselves are shared, not opened again."""
+        return type(self)(self._table.take(np.asarray(rows, dtype=np.int64)), self.ignored, self.check_sha256)
 
     @property
     def shards(self) -> list[ShardRange]:
@@ -228,16 +237,24 @@ class TarIndex:
         order = np.unique(self._rows["shard"], return_inverse=True)[1].astype("<i4")
         digest.update(order.tobytes())
         digest.update(json.dumps(self._keys).encode())
-        for field in sorted(set(ROW.fields or ()) - {"shard"}):
+        for field in _PLACES:
             digest.update(self._rows[field].astype("<i8").tobytes())
         return digest.hexdigest()
 
     @property
     def content(self) -> str:
-        """Identity of what the rows hold: `fingerprint`, and the CRC-32 of every member of their shards, which are read once."""
+        """Identity of what the rows hold: `fingerprint`, and the CRC-32 of every member of their shards."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for number in np.unique(self._rows["shard"]):
             digest.update(shard_hash(self._shards[number].url).encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def records_hash(self) -> str:
+        """Identity of the records alone, in their order: SHA-256 in hex over length and CRC-32 of each; no paths, no pictures."""
+        digest = hashlib.sha256()
+        for field in ("json_l", "json_c"):
+            digest.update(self._rows[field].astype("<i8").tobytes())
         return digest.hexdigest()
 
     def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:
@@ -258,13 +275,17 @@ class TarIndex:
         if len(data) != length:
             msg = f"{self.where(row, extension)}: byte {offset}: expected {length} bytes, found {len(data)}"
             raise ShardError(msg)
+        if (crc := zlib.crc32(data)) != entry[f"{part}_c"]:
+            raise ShardError(
+                crc_fault(self.where(row, extension), crc, int(entry[f"{part}_c"]), self._shards[entry["shard"]].index_file)
+            )
         return data
 
     def _store(self, number: int) -> ByteStore:
         store = self._stores.get(number)
         if store is None:
-            url, size = self._shards[number]
-            store = _open(url)
+            url, size = self._shards[number][:2]
+            store = open_shard(url)
             if store.size != size:
                 msg = f"{url}: has {store.size} bytes, had {size} when it was indexed"
                 raise ShardError(msg)
@@ -272,13 +293,3 @@ class TarIndex:
                 self._stores.clear()
             self._stores[number] = store
         return store
-
-
-def _open(url: str) -> ByteStore:
-    try:
-        return open_store(url)
-    except OSError as error:
-        msg = f"{url}: cannot be read: {error.strerror or error}"
-        raise ShardError(msg) from error
-    except StoreError as error:
-        raise ShardError(str(error)) from error

@@ -10,13 +10,15 @@ import importlib.util
 import multiprocessing
 import multiprocessing.util
 import os
+import shutil
 import signal
 import sys
 import tempfile
-import time
-from datetime import datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
 
-from emo_lightning.core.errors import UserError, explain_error
+from emo_lightning.core.endings import ENDING, StoppedError, exit_code
+from emo_lightning.core.errors import UserError, debugging, explain_error, user_message
 from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.ranks import Ranks
 from emo_lightning.core.terminal import say, speak_to_any_terminal
@@ -24,8 +26,10 @@ from emo_lightning.experiment.execution import execute
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import SIDECAR
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.peers import Peers
+from emo_lightning.experiment.results import check_results
 from emo_lightning.experiment.stage import Stage, StageCutShortError
-from emo_lightning.experiment.status import read_status
+from emo_lightning.experiment.supervision import SAID_NOTHING, Ended, Supervisor, lead_group
 from emo_lightning.experiment.tracking import tracking_of
 
 _LAUNCHER_VARIABLES = {
@@ -44,6 +48,7 @@ _LAUNCHER_VARIABLES = {
     "SLURM_LOCALID",
 }
 """By these Lightning sees that it is one of several processes."""
+_RANK_VARIABLES = ("NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "LOCAL_RANK")
 _SHORT_FOLDERS = ("/tmp", "/var/tmp")
 _SOCKET_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 """Bytes of a folder's path that leave room for a socket's: its address is that of C, of 108 bytes."""
@@ -61,6 +66,8 @@ class StageFailedError(UserError, RuntimeError):
         """The error for a stage whose process has ended so; a negative code is the signal that killed it."""
         if code == CUT_SHORT:
             return cls(f"stage {stage.name!r} was cut short and is not complete; the same command goes on there")
+        if code == SAID_NOTHING:
+            return cls(f"stage {stage.name!r} ended without a word, and is not complete; the same command goes on there")
         how = f"ended with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
         how += " (is there enough memory?)" if code == -signal.SIGKILL else ""
         error = cls(f"stage {stage.name!r} {how}; its files are in {stage.out}, the same command goes on there")
@@ -114,33 +121,20 @@ def runs_on_one_rank(stage: Stage) -> bool:
     return isinstance(find_kind(stage.kind), FunctionKind) or one_device
 
 
-def wait_for_rank_zero(stage: Stage, since: float) -> None:
-    """Ranks above zero have nothing to do in a stage that runs on one rank: wait until it is done.
-
-    Raises:
-        StageFailedError: on rank 0.
-    """
-    while True:
-        status = read_status(stage)
-        fresh = bool(status) and datetime.fromisoformat(status["started"]).timestamp() > since - 60
-        if fresh and status["status"] == "complete":
-            return
-        if fresh and status["status"] in ("failed", "cut short"):
-            msg = f"stage {stage.name!r} failed on rank 0"
-            raise StageFailedError(msg)
-        time.sleep(1)
-
-
-def run_in_process(stage: Stage, number: int, ranks: Ranks) -> int:
+def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> Ended:
     """Run a stage in a forked process: heavy imports are paid once, state is shared with no other stage.
 
     Args:
         stage: to run.
         number: of it in its experiment.
         ranks: what the launcher says about this process.
+        peers: the other ranks' commands.
 
     Returns:
-        The exit code; a negative one is the signal that killed it, 130 that it was interrupted.
+        How it ended, with all that it had started.
+
+    Raises:
+        PeerLostError: another rank has ended; so has this stage then.
     """
     kind = find_kind(stage.kind)
     if isinstance(kind, TrainerKind):
@@ -148,29 +142,16 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks) -> int:
     # A fork of a process that uses CUDA (a notebook, say) cannot use it.
     in_use = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
     context = multiprocessing.get_context("spawn") if in_use else multiprocessing.get_context("fork")
-    process = context.Process(target=_stage_process, args=(stage, number, ranks), name=stage.name)
+    word, said = context.Pipe(duplex=False)
+    process = context.Process(target=_stage_process, args=(stage, number, ranks, said, os.getpid()), name=stage.name)
     process.start()
-
-    def terminated(*_: object) -> None:
-        # Unlike Ctrl-C of a terminal it comes to this process alone, and the stage would go on by itself.
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGINT)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, terminated)
-    try:
-        process.join()
-    except KeyboardInterrupt:
-        # The child has it as well, and saves its checkpoint first.
-        process.join(60)
-        process.kill()
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return int(process.exitcode or 0)
+    with word:
+        said.close()
+        return Supervisor(process, word, peers.check).wait()
 
 
-def _stage_process(stage: Stage, number: int, ranks: Ranks) -> None:
+def _stage_process(stage: Stage, number: int, ranks: Ranks, word: Connection, parent: int) -> None:
+    lead_group(parent)
     if "torch" in sys.modules:
         import torch
 
@@ -186,7 +167,7 @@ def _stage_process(stage: Stage, number: int, ranks: Ranks) -> None:
         # As Lightning chooses it under SLURM.
         port = os.environ.get("MASTER_PORT") or int(os.environ.get("SLURM_JOB_ID", "0")[-4:]) + 15_000
         os.environ["MASTER_PORT"] = str(int(port) + number)
-    sys.exit(run_stage(stage))
+    sys.exit(run_stage(stage, word))
 
 
 def make_socket_folder() -> str:
@@ -214,8 +195,35 @@ def make_socket_folder() -> str:
     raise ExperimentError(msg)
 
 
-def run_stage(stage: Stage) -> int:
-    """Run one stage in this process, and explain what it raises; returns the exit code."""
+def make_temporary_folder(out: Path) -> Path:
+    """The folder in which this rank stages its checkpoints, on the filesystem where they end, without what a killed process has left there.
+
+    Args:
+        out: the stage's folder.
+    """
+    checkpoints = out / "checkpoints"
+    base = (checkpoints.resolve() if checkpoints.is_symlink() else out) / ".tmp"
+    # One rank on each node may have the same local number.
+    folder = base / "-".join(["rank", *(os.environ.get(name, "0") for name in _RANK_VARIABLES)])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for left in base.iterdir():
+        if left.is_file():
+            # Of version 0.2.0, whose ranks had one folder.
+            left.unlink(missing_ok=True)
+    return folder
+
+
+def run_stage(stage: Stage, word: Connection | None = None) -> int:
+    """Run one stage in this process, and explain what it raises.
+
+    Args:
+        stage: to run.
+        word: where to say that it is complete, once its results are written and looked at.
+
+    Returns:
+        The exit code.
+    """
     speak_to_any_terminal()
     command = ["emo", *sys.argv[1:]]
     # Lightning's launcher starts further ranks as `python -m emo_lightning _stage FOLDER`.
@@ -229,20 +237,41 @@ def run_stage(stage: Stage) -> int:
     HASHES.keep_in(stage.out.parent / SIDECAR)
     make_socket_folder()
     # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
-    temporary = stage.out / ".tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = str(temporary)
+    tempfile.tempdir = str(make_temporary_folder(stage.out))
+
+    def tell(kind: str, value: float) -> None:
+        if word is not None:
+            word.send((kind, value))
+
+    with ENDING.watched(tell):
+        code = _run_stage(stage, command)
+    if code == 0:
+        tell("complete", 0)
+    return code
+
+
+def _run_stage(stage: Stage, command: list[str]) -> int:
+    prefix = f"stage {stage.name!r}: "
     try:
         with tracking_of(stage):
             execute(stage)
-    except KeyboardInterrupt:
-        return 130
+        check_results(stage.out)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, StoppedError):
+            say(f"{prefix}{end}", file=sys.stderr)
+        asked = ENDING.asked or ENDING.agreed
+        if asked is None:
+            # Nothing of it says that the stage was done.
+            return end.code if isinstance(end, SystemExit) and isinstance(end.code, int) and end.code else 130
+        return exit_code(asked)
     except StageCutShortError as cut:
-        say(f"stage {stage.name!r}: {cut}", file=sys.stderr)
+        say(f"{prefix}{cut}", file=sys.stderr)
         return CUT_SHORT
-    except SystemExit as end:
-        # Lightning's own answer to SIGTERM, which has no code: nothing of it says that the stage was done.
-        return end.code if isinstance(end.code, int) and end.code else 128 + signal.SIGTERM
     except Exception as error:
-        return explain_error(error, command, f"stage {stage.name!r}: ")
+        asked = ENDING.asked or ENDING.agreed
+        if asked is None or debugging() or user_message(error) is not None:
+            return explain_error(error, command, prefix)
+        # Another rank or a worker has ended first.
+        say(f"{prefix}ended by {asked.name} before it could save: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        return exit_code(asked)
     return 0

@@ -6,6 +6,7 @@ Under torchrun or SLURM every rank walks the same list; rank 0 writes what the r
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,18 +14,20 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from emo_lightning.core.console import Console
+from emo_lightning.core.endings import InterruptedBySignal, exit_code
 from emo_lightning.core.files import write_text
+from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import Inputs, first_changed, inputs_of
+from emo_lightning.experiment.peers import PeerLostError, Peers
 from emo_lightning.experiment.processes import (
     CUT_SHORT,
     StageFailedError,
     check_process_count,
     run_in_process,
     runs_on_one_rank,
-    wait_for_rank_zero,
 )
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
 from emo_lightning.experiment.stage import Stage
@@ -47,12 +50,16 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
     """
     forget_job_variables()
     ranks = Ranks.from_environment()
+    if ranks.world_size > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun's agent ends its workers where it can; killed, it cannot.
+        die_with_parent(signal.SIGTERM)
     chosen = chosen_stages(experiment, only)
     for stage in chosen:
         check(stage)
         if ranks.world_size == 1:
             check_process_count(stage)
-    with _locked(experiment.dir, ranks):
+    peers = Peers(experiment.dir, ranks)
+    with _locked(experiment.dir, ranks), peers.told():
         done = {s.name for s in chosen if is_complete(s, look_inside=ranks.rank == 0)}
         check_not_stale(chosen, done)
         if len(done) < len(chosen):
@@ -72,7 +79,9 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
                     continue
                 if ranks.rank == 0:
                     console.print(head)
-                _run_stage(tracked(stage), number, ranks)
+                peers.at(number)
+                _run_stage(tracked(stage), number, ranks, peers)
+        peers.at(len(chosen) + 1)
         page = experiment.dir / "report.html"
         if ranks.rank == 0 and len(done) == len(chosen):
             console.print(f"nothing left to do: {page if page.exists() else experiment.dir}", soft_wrap=True, markup=False)
@@ -93,7 +102,7 @@ def _locked(run_dir: Path, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _run_stage(stage: Stage, number: int, ranks: Ranks) -> None:
+def _run_stage(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> None:
     started = time.time()
     inputs: Inputs = {}
     if ranks.rank == 0:
@@ -101,18 +110,24 @@ def _run_stage(stage: Stage, number: int, ranks: Ranks) -> None:
         write_config(stage)
         write_status(stage, "running", started, inputs)
     elif runs_on_one_rank(stage):
-        wait_for_rank_zero(stage, started)
+        peers.wait_for_first(number)
         return
-    code = run_in_process(stage, number, ranks)
+    try:
+        code, asked = run_in_process(stage, number, ranks, peers)
+    except PeerLostError:
+        if ranks.rank == 0:
+            write_status(stage, "failed", started, inputs)
+        raise
     changed = None
     if ranks.rank == 0:
         if code == 0 and (changed := first_changed(inputs, now := inputs_of(stage))) is None:
             # A model of the hub may have been downloaded in between.
             inputs = now
-        status: Status = "cut short" if code == CUT_SHORT else "failed" if code or changed else "complete"
+        interrupted = asked is not None and code == exit_code(asked)
+        status: Status = "cut short" if code == CUT_SHORT or interrupted else "failed" if code or changed else "complete"
         write_status(stage, status, started, inputs)
-    if code in (-signal.SIGINT, 130):
-        raise KeyboardInterrupt
+    if asked is not None:
+        raise InterruptedBySignal(asked)
     if code != 0:
         raise StageFailedError.from_exit_code(stage, code)
     if changed:

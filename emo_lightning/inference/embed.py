@@ -16,6 +16,7 @@ from emo_lightning.core.files import read_object, replacing, write_json, write_t
 from emo_lightning.core.fingerprints import file_sha256
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.core.records import DES_EXTENSION
+from emo_lightning.core.shard_index import write_index
 from emo_lightning.core.terminal import say
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.images import open_image
@@ -160,6 +161,8 @@ def _embed_shard(index: TarIndex, shard: ShardRange, target: Path, net: EmotionM
                         DES_EXTENSION: buffer.getvalue(),
                     }
                 )
+    # One of an earlier tar of this name would take the new embeddings for damage.
+    write_index(target)
 
 
 def _write_manifest(out: Path, shards: Sequence[ShardRange]) -> None:

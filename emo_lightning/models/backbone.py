@@ -24,8 +24,9 @@ from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, 
 from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
+from emo_lightning.models.prefill import Read, continuing, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
-from emo_lightning.models.rows import last_of_each, padded_inputs, states_apart, with_text
+from emo_lightning.models.rows import states_apart
 
 if TYPE_CHECKING:
     from peft import LoraModel, PeftModel
@@ -103,11 +104,13 @@ class Backbone(nn.Module):
         if "lengths" in batch:
             return self.family.packed_states(self.base, batch)
         body = self.family.module(self.base, self.family.body)
-        hidden: Tensor = body(**self.family.model_inputs(batch), use_cache=False).last_hidden_state
+        hidden: Tensor = body(**self.family.padded_inputs(self.base, batch), use_cache=False).last_hidden_state
         return hidden
 
     def answer_loss(self, batch: ChatBatch, soft: bool = False, distribution_weight: float = 0.0) -> tuple[Tensor, Tensor]:
         """Equation 1 on a batch with labels: (sum of -log p over supervised tokens, how many they are).
+
+        Both are weighed by `label_weights` where the batch has them.
 
         One method from inputs to loss: a sharded model gathers its weights around it, the language-model head's among them.
 
@@ -117,7 +120,9 @@ class Backbone(nn.Module):
             distribution_weight: of the KL between the distribution and the model's over the eight words.
         """
         hidden = self.last_hidden_state(batch)
-        total, count = supervised_loss(hidden, batch["labels"], self._lm_head, batch.get("answer_at"))
+        total, count = supervised_loss(
+            hidden, batch["labels"], self._lm_head, batch.get("answer_at"), batch.get("label_weights")
+        )
         if soft or distribution_weight:
             total = total + emotion_terms(hidden, batch, self._lm_head, soft=soft, distribution_weight=distribution_weight)
         return total, count
@@ -134,14 +139,21 @@ class Backbone(nn.Module):
             Distribution over `EMOTIONS` (B, 8): the softmax over the eight first tokens; and the share (B,) of the whole
             vocabulary's probability that these eight tokens hold. Both float32.
         """
-        begun = torch.tensor(words.before, device=self.base.device)
         if "lengths" in batch:
-            row = with_text(batch, [begun] * len(cast("list[int]", batch["lengths"])))
-            states = self.last_hidden_state(row)[0, last_of_each(row, begun.device)]
-        else:
-            inputs = self.family.model_inputs(batch)
-            each = begun.expand(len(inputs["input_ids"]), -1)
-            states = self.last_hidden_state(self.family.extended(inputs, each, torch.ones_like(each)))[:, -1]
+            return self.word_scores(self.read(batch, {0: words.before}).states, words)
+        inputs = self.family.model_inputs(batch)
+        begun = torch.tensor(words.before, device=self.base.device).expand(len(inputs["input_ids"]), -1)
+        hidden = self.last_hidden_state(self.family.extended(inputs, begun, torch.ones_like(begun)))
+        return self.word_scores(hidden[:, -1], words)
+
+    @torch.no_grad()
+    def word_scores(self, states: Tensor, words: EmotionWords) -> tuple[Tensor, Tensor]:
+        """See `emotion_scores`.
+
+        Args:
+            states: (B, H) after the final norm, where the emotion's word is next.
+            words: the eight in this backbone's tokens.
+        """
         logits: Tensor = self._lm_head(states).float()
         eight = logits[:, list(words.first)]
         return eight.softmax(-1), (eight.logsumexp(-1) - logits.logsumexp(-1)).exp()
@@ -187,10 +199,27 @@ class Backbone(nn.Module):
             batch: packed, or padded on the left, and ending at the generation prompt.
             max_new_tokens: of an answer.
         """
-        packed = "lengths" in batch
-        inputs = padded_inputs(batch, self.family, self.processor) if packed else self.family.model_inputs(batch)
+        if "lengths" in batch:
+            return self.reply_tokens(self.read(batch), 0, max_new_tokens)
+        return self._generated(self.family.padded_inputs(self.base, self.family.model_inputs(batch)), max_new_tokens)
+
+    def _generated(self, inputs: Mapping[str, object], max_new_tokens: int) -> Tensor:
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
-        return out[:, inputs["input_ids"].shape[1] :]
+        return out[:, cast(Tensor, inputs["input_ids"]).shape[1] :]
+
+    def read(self, row: Mapping[str, object], after: Mapping[int, Sequence[int]] | None = None) -> Read:
+        """Questions that stand in one row, several about an image among them, in one forward pass; see `read_row`."""
+        return read_row(self.base, self.family, row, after)
+
+    @torch.no_grad()
+    def reply_tokens(self, read: Read, number: int, max_new_tokens: int) -> Tensor:
+        """As `answer_tokens`, to one of the questions about each image that have been read."""
+        padding = self.processor.tokenizer.pad_token_id
+        return self._generated(continuing(self.base, self.family, padding, read, number), max_new_tokens)
+
+    def replies(self, read: Read, number: int, max_new_tokens: int) -> list[str]:
+        """As texts, one an image; see `reply_tokens`."""
+        return self.processor.batch_decode(self.reply_tokens(read, number, max_new_tokens), skip_special_tokens=True)
 
     def generate(self, batch: Mapping[str, object], max_new_tokens: int) -> list[str]:
         """Greedy answers as texts, one a row; see `answer_tokens`."""
@@ -227,14 +256,14 @@ class Backbone(nn.Module):
         """Floating-point operations that a training step on a batch needs; those of checkpointing, done twice, count once.
 
         As many as the forward pass again for gradients of activations, where something before trains, and once more where weights
-        themselves do.
+        themselves do. So a frozen model's are those of the forward pass.
 
         Args:
-            batch: with labels, on the CPU.
+            batch: on the CPU; without labels the language-model head is not run.
             lengths: tokens of each sample, without padding.
         """
         text = self.base.config.get_text_config()
-        answers = int((batch["labels"] != IGNORE).sum())
+        answers = int((batch["labels"] != IGNORE).sum()) if "labels" in batch else 0
         total, before = 0.0, False
         for part, work in self.family.work(self.base, self._products, batch, lengths).items():
             learns = self.config.trains(part)
@@ -297,6 +326,7 @@ def load_backbone(config: BackboneConfig) -> Backbone:
     # Of the same commit, should the hub have another by now.
     snapshot = None if own or Path(base_path).is_dir() else hub_snapshot(base_path)
     processor = load_processor(config, str(adapter) if own else base_path, family, snapshot.name if snapshot else None)
+    family.prepare_pictures(model, processor)
     backbone = Backbone(attach(model, family, config, adapter, base_path), family, processor, config, sources)
     if config.gradient_checkpointing:
         checkpoint_blocks(backbone.base, family, config.gradient_checkpointing)

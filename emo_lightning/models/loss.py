@@ -16,7 +16,9 @@ MAX_LOGITS = 2**25
 """Entries of the logits that are in memory at once, in the 16 bytes that each takes up to its gradient: half a gigabyte."""
 
 
-def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def supervised_loss(
+    hidden: Tensor, labels: Tensor, lm_head: nn.Module, at: Tensor | None = None, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy summed over supervised tokens; logits are computed at their positions and nowhere else, a chunk at a time.
 
     With 151,936 words the full logits of a row of 8,192 tokens take 5 GB in fp32, and as much again for their gradient.
@@ -26,9 +28,10 @@ def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module, at: Tens
         labels: (B, T); `IGNORE` where there is no target. Position t is predicted from t-1.
         lm_head: H -> vocabulary.
         at: (S,), where B is 1 and the supervised positions are known: nothing has to wait for the device then.
+        weights: (1, T), what each target counts, where `at` is given; None: 1.
 
     Returns:
-        (sum of -log p in float32, number of supervised tokens): divide after summing both over micro-batches and ranks.
+        (sum of -log p in float32, number of supervised tokens, or sum of their weights): divide after summing both over micro-batches and ranks.
     """
     if at is None:
         targets = labels[:, 1:]
@@ -36,10 +39,14 @@ def supervised_loss(hidden: Tensor, labels: Tensor, lm_head: nn.Module, at: Tens
         states, wanted = hidden[:, :-1][supervised], targets[supervised]
     else:
         states, wanted = hidden[0, at - 1], labels[0, at]
-    total = in_chunks(_nll, lm_head, states, wanted)
+    if at is None or weights is None:
+        total, count = in_chunks(_nll, lm_head, states, wanted), torch.full((), len(wanted), device=hidden.device)
+    else:
+        weigh = weights[0, at]
+        total, count = in_chunks(_weighed_nll, lm_head, states, wanted, weigh), weigh.sum()
     # An empty selection still has to reach every parameter, or ranks that wait for its gradient hang.
     # Summed in float32: a sum that float16 does not hold would make it NaN.
-    return total + 0.0 * hidden.sum(dtype=torch.float32), torch.full((), len(wanted), device=hidden.device)
+    return total + 0.0 * hidden.sum(dtype=torch.float32), count
 
 
 def in_chunks(term: Callable[..., Tensor], lm_head: nn.Module, states: Tensor, *rest: Tensor) -> Tensor:
@@ -67,6 +74,10 @@ def _nll(logits: Tensor, wanted: Tensor) -> Tensor:
     return functional.cross_entropy(logits, wanted, reduction="sum")
 
 
+def _weighed_nll(logits: Tensor, wanted: Tensor, weigh: Tensor) -> Tensor:
+    return (functional.cross_entropy(logits, wanted, reduction="none") * weigh).sum()
+
+
 def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft: bool, distribution_weight: float) -> Tensor:
     """What is added to the sum of `supervised_loss` for answers that name an emotion with a known distribution q.
 
@@ -76,7 +87,8 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
 
     Args:
         hidden: (B, T, H), after the final norm.
-        batch: `labels` (B, T), or (1, T) packed, `emotion_at` (B,), `emotion_first` (B, 8), `emotion_target` (B, 8), as the collator makes them.
+        batch: `labels` (B, T), or (1, T) packed, `emotion_at` (B,), `emotion_rows` (N,), `emotion_first` (B, 8), `emotion_target` (B, 8),
+            as the collator makes them.
         lm_head: H -> vocabulary.
         soft: replace the hard target.
         distribution_weight: of the KL term, in answer tokens: 1 weighs it as much as one token.
@@ -84,21 +96,24 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
     Returns:
         A sum over answers in float32, for the same divisor as that of `supervised_loss`.
     """
-    named = (batch["emotion_at"] > 0).nonzero()[:, 0]
+    # Known beforehand: nothing has to wait for the device.
+    named = batch["emotion_rows"]
     at = batch["emotion_at"][named]
     rows = torch.zeros_like(named) if "lengths" in batch else named
     first, target = batch["emotion_first"][named], batch["emotion_target"][named]
     hard = batch["labels"][rows, at][:, None]
+    weigh = batch["label_weights"][rows, at] if "label_weights" in batch else torch.ones_like(at, dtype=torch.float32)
 
-    def terms(logits: Tensor, hard: Tensor, first: Tensor, target: Tensor) -> Tensor:
+    def terms(logits: Tensor, hard: Tensor, first: Tensor, target: Tensor, weigh: Tensor) -> Tensor:
+        by_word = weigh[:, None]
         total = logits.sum() * 0.0
         if soft:
             log_p = logits.log_softmax(-1)
-            total = total + log_p.gather(1, hard).sum() - (target * log_p.gather(1, first)).sum()
+            total = total + (by_word * log_p.gather(1, hard)).sum() - (by_word * target * log_p.gather(1, first)).sum()
         if distribution_weight:
             log_eight = logits.gather(1, first).log_softmax(-1)
-            total = total + distribution_weight * functional.kl_div(log_eight, target, reduction="sum")
+            total = total + distribution_weight * (by_word * functional.kl_div(log_eight, target, reduction="none")).sum()
         return total
 
     # Position t is predicted from t-1.
-    return in_chunks(terms, lm_head, hidden[rows, at - 1], hard, first, target.float())
+    return in_chunks(terms, lm_head, hidden[rows, at - 1], hard, first, target.float(), weigh)

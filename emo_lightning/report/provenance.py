@@ -128,8 +128,8 @@ class Sources:
             yield self._file(located) if located.is_file() else Data(text, None, "not there any more")
 
     def _tars(self, text: str, located: Path) -> Iterator[Data]:
+        from emo_lightning.core.tar_scan import ShardError
         from emo_lightning.data.shard_list import list_shards
-        from emo_lightning.data.tar_scan import ShardError
 
         try:
             shards = [shard.url for shard in list_shards(str(located) if "://" not in text else text)]

@@ -14,7 +14,7 @@ from emo_lightning.core.records import SchemaError
 COMPLETE = "complete"
 """`status` in `stage.json` of a stage that is done; the page names every stage with another."""
 
-STATUS = {"running": "was interrupted, or is still running", "failed": "failed"}
+STATUS = {"running": "was interrupted, or is still running", "cut short": "was cut short", "failed": "failed"}
 """What the page says of a stage that is not complete."""
 
 Settings: TypeAlias = dict[str, Any]

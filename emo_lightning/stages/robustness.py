@@ -122,7 +122,7 @@ def faithfulness_stage(
     batch_size: int = 16,
     seed: int = 0,
 ) -> None:
-    """Does the emotion hang on the region that its words were grounded to: `faithfulness.json` (see `faithfulness.faithfulness`).
+    """Does the emotion depend on the region that its words were grounded to: `faithfulness.json` (see `faithfulness.faithfulness`).
 
     Args:
         out: the stage's directory.

@@ -15,7 +15,8 @@ from emo_lightning.core.model_loading import foreign_files, quiet_library
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.protocols import PairSample
 from emo_lightning.metrics.clip import load_clip
-from emo_lightning.tasks.base import OptimConfig, Task
+from emo_lightning.tasks.base import Task
+from emo_lightning.tasks.optim import OptimConfig
 
 
 class CLIPTask(Task[PairBatch]):

@@ -26,8 +26,9 @@ from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.metrics.classification import classification_metrics, classification_scores
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
-from emo_lightning.tasks.base import OptimConfig, Task, refuse_limits, total_steps
+from emo_lightning.tasks.base import Task, refuse_limits
 from emo_lightning.tasks.collectives import sum_over_ranks, world_size
+from emo_lightning.tasks.optim import OptimConfig, total_steps
 
 PROBE_FOLDER = "probe"
 METRICS_FILE = "metrics.json"

@@ -10,11 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from emo_lightning.core.devices import peak_flops
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.models.backbone import Backbone
-
-PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "RTX 4090": 165e12}
-"""Dense bf16 FLOP/s of tensor cores with float32 sums by the device's name (NVIDIA's data sheets; SXM where there are several)."""
 
 
 @dataclass
@@ -38,12 +36,41 @@ class Passed:
         """The difference."""
         return Passed(**{f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self)})
 
+    def see(self, backbone: Backbone, batch: ChatBatch) -> None:
+        """Count a batch; it is on the CPU."""
+        lengths = batch["lengths"] if "lengths" in batch else batch["attention_mask"].sum(1).tolist()
+        self.tokens += sum(lengths)
+        self.places += batch["input_ids"].numel()
+        self.images += int((~batch["filler"]).sum())
+        self.flops += backbone.step_flops(batch, lengths)
+
+    def rates(self, device: torch.device, ranks: int = 1) -> dict[str, float]:
+        """What is logged below `perf/`; empty where no time went by.
+
+        Args:
+            device: that it went through.
+            ranks: with as much as this one.
+        """
+        if self.seconds <= 0 or not self.places:
+            return {}
+        found = {
+            "tokens_per_s": self.tokens / self.seconds * ranks,
+            "images_per_s": self.images / self.seconds * ranks,
+            "data_wait": min(1.0, self.waited / self.seconds),
+            "fill": self.tokens / self.places,
+        }
+        if device.type == "cuda":
+            found["memory"] = torch.cuda.max_memory_allocated(device) / 2**30
+            if peak := peak_flops(torch.cuda.get_device_name(device)):
+                found["mfu"] = self.flops / self.seconds / peak
+        return found
+
 
 class Throughput(Callback):
     """Logs `perf/…` with the other metrics of training, over the steps since it did so last.
 
     `tokens_per_s` and `images_per_s` are of all ranks together, taken as this one times their number. `mfu` is the share of the
-    device's peak, where that is known (`PEAKS`). `data_wait` is a share of the time, `fill` a share of the places in batches, `memory`
+    device's peak, where that is known (`peak_flops`). `data_wait` is a share of the time, `fill` a share of the places in batches, `memory`
     the most GiB that were allocated on a GPU.
     """
 
@@ -55,16 +82,16 @@ class Throughput(Callback):
 
     def see(self, backbone: Backbone, batch: ChatBatch) -> None:
         """Count a batch that will be trained on; it is still on the CPU."""
-        lengths = batch["lengths"] if "lengths" in batch else batch["attention_mask"].sum(1).tolist()
-        self._all.tokens += sum(lengths)
-        self._all.places += batch["input_ids"].numel()
-        self._all.images += int((~batch["filler"]).sum())
-        self._all.flops += backbone.step_flops(batch, lengths)
+        self._all.see(backbone, batch)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The clock starts when the first batch is asked for."""
-        self._all, self._logged = Passed(), Passed()
         self._ranks, self._device = trainer.world_size, pl_module.device
+        self.restart(trainer)
+
+    def restart(self, trainer: Trainer) -> None:
+        """Forget what was seen: the first steps, perhaps, in which much is built that later ones have."""
+        self._all, self._logged = Passed(), Passed()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._waited = _waited(trainer)
@@ -78,7 +105,7 @@ class Throughput(Callback):
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches - 1 and step % _every(trainer) == 0:
             self._count(trainer)
-            found = self.rates(self._all.since(self._logged))
+            found = self._rates(self._all.since(self._logged))
             self._logged = Passed(**vars(self._all))
             for name, value in found.items():
                 pl_module.log(f"perf/{name}", value, on_step=True, batch_size=1)
@@ -99,26 +126,12 @@ class Throughput(Callback):
         self._count(trainer)
         self._began = None
 
-    def rates(self, seen: Passed) -> dict[str, float]:
-        """Name -> value, of what was seen in some time; empty where no time went by."""
-        if seen.seconds <= 0 or not seen.places:
-            return {}
-        found = {
-            "tokens_per_s": seen.tokens / seen.seconds * self._ranks,
-            "images_per_s": seen.images / seen.seconds * self._ranks,
-            "data_wait": min(1.0, seen.waited / seen.seconds),
-            "fill": seen.tokens / seen.places,
-        }
-        if self._device.type == "cuda":
-            found["memory"] = torch.cuda.max_memory_allocated(self._device) / 2**30
-            name = torch.cuda.get_device_name(self._device)
-            if peak := next((value for key, value in PEAKS.items() if key in name), None):
-                found["mfu"] = seen.flops / seen.seconds / peak
-        return found
-
     def summary(self) -> dict[str, object]:
         """`perf` of the whole training, for `training.json`."""
-        return {"perf": {name: float(f"{value:.4g}") for name, value in self.rates(self._all).items()}}
+        return {"perf": {name: float(f"{value:.4g}") for name, value in self._rates(self._all).items()}}
+
+    def _rates(self, seen: Passed) -> dict[str, float]:
+        return seen.rates(self._device, self._ranks)
 
     def _count(self, trainer: Trainer) -> None:
         now = time.perf_counter()

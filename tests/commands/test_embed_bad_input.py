@@ -78,7 +78,12 @@ def test_no_room_on_the_disk(world_tars: Path, bundle: Path, tmp_path: Path, cap
     assert "Traceback" not in error
     assert not list(tmp_path.glob("*.tar"))
     assert main(command) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["embedding.json", "manifest.json", "world-val-000000.tar"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "embedding.json",
+        "manifest.json",
+        "world-val-000000.index.npz",
+        "world-val-000000.tar",
+    ]
 
 
 @pytest.mark.parametrize(

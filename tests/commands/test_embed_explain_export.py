@@ -17,6 +17,7 @@ from emo_lightning.cli import main
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.des import DESHead
+from tests.pixels import for_transformers
 
 
 @pytest.fixture
@@ -181,10 +182,11 @@ def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path
     batch = Collator(adapted.processor, adapted.model_type, False)(
         [Question(str(i), index.image(i), ("emotion",)) for i in range(3)]
     )
+    inputs = for_transformers(adapted.family.model_inputs(batch), adapted.processor)
     with torch.no_grad():
-        found = plain(**adapted.family.model_inputs(batch)).logits
+        found = plain(**inputs).logits
         expected = adapted.base(**adapted.family.model_inputs(batch)).logits
-        base = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**adapted.family.model_inputs(batch)).logits
+        base = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**inputs).logits
     assert torch.allclose(found, expected, atol=1e-4)
     assert not torch.allclose(found, base, atol=1e-2)
     # An export is never overwritten.

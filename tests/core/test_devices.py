@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from emo_lightning.core.devices import DeviceError, check_device_name, usable_device
+from emo_lightning.core.devices import DeviceError, check_device_name, peak_flops, usable_device
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,21 @@ def test_a_device_of_another_machine(name: str) -> None:
 def test_the_default_is_there() -> None:
     assert usable_device("cpu") == "cpu"
     assert usable_device().split(":")[0] == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA RTX A1000", None),
+        ("Tesla V100-SXM2-16GB", None),
+    ],
+)
+def test_peaks_go_by_whole_names(name: str, peak: float | None) -> None:
+    assert peak_flops(name) == peak

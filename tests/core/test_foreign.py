@@ -74,6 +74,25 @@ def test_what_is_refused_says_where_and_why(text: str | bytes, said: str) -> Non
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": 1,, "b": 2}', "here: not JSON: Expecting property name enclosed in double quotes at column 9"),
+        # A line of a file ends with a line break, and begins no other line.
+        ("[1, 2\r\n", "here: not JSON: Expecting ',' delimiter at column 6"),
+        ('{"a": 1\n', "here: not JSON: Expecting ',' delimiter at column 8"),
+        ('{\n "a": 1,\n "b" 2}\n', "here:3: not JSON: Expecting ':' delimiter at column 6"),
+        ("\n\n[1 2]", "here:3: not JSON: Expecting ',' delimiter at column 4"),
+        ('{\n"a": NaN}', "here: NaN is no number of JSON; expected a finite one, or null"),
+    ],
+)
+def test_a_line_is_named_once(text: str, said: str) -> None:
+    for data in (text, text.encode()):
+        with pytest.raises(InputError) as caught:
+            decode_json(data, "here")
+        assert str(caught.value) == said
+
+
 def test_what_a_caller_may_let_through() -> None:
     assert decode_json("[" * 64 + "]" * 64, "x") is not None
     assert decode_json('"\\ud83d\\ude00"', "x") == "\U0001f600"

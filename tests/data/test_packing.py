@@ -13,7 +13,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data import packing
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator
-from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.sampler import Slot
@@ -75,20 +75,25 @@ def test_rows_are_full(lowest: int, highest: int, most: int, world: int) -> None
 
 
 @pytest.mark.parametrize("share", [0.6, 0.4, 0.3])
-def test_lengths_that_fill_no_row_are_fitted_a_few_times_each(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    fitted = 0
-    whole = packing._best_fit
-
-    def counted(samples: list[int], sizes: list[int], most: int) -> list[tuple[int, list[int]]]:
-        nonlocal fitted
-        fitted += len(samples)
-        return whole(samples, sizes, most)
-
-    monkeypatch.setattr(packing, "_best_fit", counted)
+def test_lengths_that_fill_no_row(share: float) -> None:
     rows = packing.fit(np.full(20_000, round(1000 * share)), np.arange(20_000), 1000)
     assert sorted(sample for row in rows for sample in row) == list(range(20_000))
     assert len(rows) == -(-20_000 // int(1 / share))
-    assert fitted < 4 * 20_000
+
+
+def test_a_row_is_a_random_draw() -> None:
+    """What is asked goes with length: were long answers to stand together, a step would learn one thing and the next another."""
+    draw = np.random.default_rng(3)
+    kind = draw.random(20_000) < 0.4
+    lengths = np.where(kind, draw.integers(60, 90, 20_000), draw.integers(20, 40, 20_000))
+    rows = packing.fit(lengths, draw.permutation(20_000), 736)
+    assert lengths.sum() / (736 * len(rows)) >= 0.99
+    shares = np.array([kind[row].mean() for row in rows])
+    # Of a row of n independent draws: sqrt(0.4 * 0.6 / n).
+    expected = np.sqrt(0.24 / np.mean([len(row) for row in rows]))
+    assert shares.std() < 1.15 * expected
+    # Nor does what is left for later differ.
+    assert np.corrcoef(np.arange(len(rows)), shares)[0, 1] < 0.05
 
 
 def test_epochs_that_a_limit_of_steps_leaves_out_are_not_planned() -> None:
@@ -166,3 +171,20 @@ def test_lengths_are_those_of_the_collated_samples(world_tars: Path, tiny_qwen: 
         batch = collate([dataset[Slot(row, False, epoch)] for row in range(len(index))])
         assert batch["lengths"] == lengths(epoch).tolist()
     assert lengths(0).tolist() != lengths(1).tolist()
+
+
+def test_an_image_with_all_its_questions_is_one_sample(world_tars: Path, tiny_qwen: Path) -> None:
+    """Asked the same in every epoch, each answer counting by its objective's weight; its length is known from its record."""
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    dataset = ConversationDataset(index, {"attributes": 1.5, "explain": 0.0, "emotion": 0.5}, 3, all_questions=True)
+    questions = [dataset[Slot(row, False, 1)] for row in range(len(index))]
+    assert all(question.shares == (0.75, 0.25) for question in questions)
+    assert [question.asked for question in questions] == [
+        tuple(objective(name).available(index.record(row)) for name in ("attributes", "emotion")) for row in range(len(index))
+    ]
+    batch = collate(questions)
+    assert batch["lengths"] == dataset.lengths(collate)(1).tolist() == dataset.longest(collate)(0).tolist()
+    rows = PackedRows(dataset.lengths(collate), 640, epochs=2, seed=0)
+    assert sorted(slot.index for row in rows for slot in row) == list(range(len(index)))

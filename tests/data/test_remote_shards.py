@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import threading
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from torch.utils.data import DataLoader
 
+from emo_lightning.core.errors import InputError
+from emo_lightning.data import remote
+from emo_lightning.data.block_cache import BLOCK, BlockCache, cache_from_environment
 from emo_lightning.data.conversations import ConversationDataModule
+from emo_lightning.data.remote import ATTEMPTS, RemoteStore, StoreError
 from emo_lightning.data.sampler import EpochBatches
-from emo_lightning.data.stores import RemoteStore, StoreError
 
 
 class Ranges(BaseHTTPRequestHandler):
-    """Serves a folder's files: their size (HEAD), and ranges of them (GET); below `/whole/` it passes over the range."""
+    """Serves a folder's files: their size (HEAD), and ranges of them (GET); below `/whole/` it passes over the range.
 
-    def __init__(self, folder: Path, *args: object) -> None:
-        self.folder = folder
+    Args:
+        folder: whose files.
+        faults: how each of the next answers fails, taken from the front: `503`, `cut` (half of the body) or `drop` (the connection).
+        asked: every range that was asked for is added.
+        *args: of the base class.
+    """
+
+    def __init__(self, folder: Path, faults: list[str], asked: list[str], *args: object) -> None:
+        self.folder, self.faults, self.asked = folder, faults, asked
         super().__init__(*args)  # type: ignore[arg-type]
 
     def do_HEAD(self) -> None:
@@ -37,9 +49,17 @@ class Ranges(BaseHTTPRequestHandler):
             self._answer(200, len(data))
             self.wfile.write(data)
         else:
+            self.asked.append(self.headers["Range"])
+            fault = self.faults.pop(0) if self.faults else ""
+            if fault == "503":
+                self.send_error(503)
+                return
+            if fault == "drop":
+                self.close_connection = True
+                return
             part = data[int(wanted[1]) : int(wanted[2]) + 1]
             self._answer(206, len(part))
-            self.wfile.write(part)
+            self.wfile.write(part[: len(part) // 2] if fault == "cut" else part)
 
     def _file(self) -> bytes | None:
         path = self.folder / self.path.removeprefix("/whole").lstrip("/")
@@ -57,15 +77,32 @@ class Ranges(BaseHTTPRequestHandler):
         pass
 
 
+class Place(NamedTuple):
+    """A server of the session's tars."""
+
+    address: str
+    faults: list[str]
+    asked: list[str]
+
+
 @pytest.fixture
-def address(world_tars: Path) -> Iterator[str]:
-    """Where the session's tars are served."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, world_tars))
+def place(world_tars: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """Where the session's tars are served; nobody waits between two questions."""
+    monkeypatch.setattr(remote, "_FIRST_WAIT", 0.0)
+    faults: list[str] = []
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, world_tars, faults, asked))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
+    yield Place(f"http://127.0.0.1:{server.server_port}", faults, asked)
     server.shutdown()
     thread.join()
+
+
+@pytest.fixture
+def address(place: Place) -> str:
+    """Of the server."""
+    return place.address
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -95,3 +132,113 @@ def test_a_server_that_cannot_serve_shards_is_named(address: str) -> None:
     store = RemoteStore(f"{address}/whole/world-val-000000.tar")
     with pytest.raises(StoreError, match=r"asked for bytes 512 to 1024, got \d+ bytes: the place does not answer ranges"):
         store.read(512, 512)
+
+
+FAULTS = ["503", "cut", "drop"]
+
+
+def test_nothing_is_lost_doubled_or_altered_where_a_place_fails(place: Place, world_tars: Path) -> None:
+    """Every second answer fails, in one way or another."""
+    data = (world_tars / "world-train-000000.tar").read_bytes()
+    store = RemoteStore(f"{place.address}/world-train-000000.tar")
+    draw = random.Random(0)
+    for n in range(60):
+        place.faults[:] = [draw.choice(FAULTS) for _ in range(n % 4)]
+        start = draw.randrange(len(data))
+        length = draw.randrange(1, 100_000)
+        assert store.read(start, length) == data[start : start + length]
+
+
+def test_a_place_that_never_answers_is_named_with_how_often_it_was_asked(place: Place) -> None:
+    store = RemoteStore(f"{place.address}/world-train-000000.tar")
+    place.faults[:] = ["503"] * 50
+    with pytest.raises(StoreError, match=rf"world-train-000000.tar: cannot be read: 503, .* \(asked {ATTEMPTS} times\)"):
+        store.read(0, 512)
+    assert len(place.asked) == ATTEMPTS
+    place.faults[:] = ["cut"] * 50
+    with pytest.raises(StoreError, match=rf"\(asked {ATTEMPTS} times\)"):
+        store.read(0, 512)
+
+
+def test_what_cannot_change_is_asked_for_once(place: Place) -> None:
+    with pytest.raises(StoreError, match=r"no such file$"):
+        RemoteStore(f"{place.address}/no.tar")
+    with pytest.raises(StoreError, match="Protocol not known: nowhere"):
+        RemoteStore("nowhere://a.tar")
+
+
+def test_each_block_is_asked_for_once(place: Place, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all processes and starts together; in order, several at once."""
+    monkeypatch.setattr(remote, "BLOCK", 8192)
+    data = (world_tars / "world-train-000000.tar").read_bytes()
+    draw = random.Random(1)
+    for _ in range(2):
+        store = RemoteStore(f"{place.address}/world-train-000000.tar", BlockCache(tmp_path / "blocks", 10**9))
+        for _ in range(200):
+            start, length = draw.randrange(len(data)), draw.randrange(1, 20_000)
+            assert store.read(start, length) == data[start : start + length]
+    blocks = -(-len(data) // 8192)
+    assert len(list(tmp_path.glob("blocks/*/*"))) == blocks
+    assert len(place.asked) <= blocks
+    place.asked.clear()
+    whole = RemoteStore(f"{place.address}/world-train-000000.tar", BlockCache(tmp_path / "other", 10**9))
+    assert b"".join(whole.read(at, 1000) for at in range(0, len(data), 1000)) == data
+    assert len(place.asked) <= blocks / 3 + 2
+
+
+def test_a_changed_block_is_asked_for_again(place: Place, world_tars: Path, tmp_path: Path) -> None:
+    data = (world_tars / "world-train-000000.tar").read_bytes()
+    cache = BlockCache(tmp_path, 10**9)
+    store = RemoteStore(f"{place.address}/world-train-000000.tar", cache)
+    assert store.read(0, 100) == data[:100]
+    (block,) = tmp_path.glob("*/*")
+    for damaged in (bytes([block.read_bytes()[0] ^ 1]) + block.read_bytes()[1:], block.read_bytes()[:-1], b""):
+        block.write_bytes(damaged)
+        assert store.read(0, 100) == data[:100]
+        assert len(block.read_bytes()) == min(len(data), BLOCK) + 4
+
+
+def test_the_blocks_read_longest_ago_go_first(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, 10_000)
+    for number in range(8):
+        cache.write("a", number, bytes(996))
+        os.utime(tmp_path / "a" / f"{number:08d}", (1000 + number, 1000 + number))
+    assert cache.read("a", 0) is not None
+    BlockCache(tmp_path, 10_000).write("a", 8, bytes(996))
+    kept = sorted(int(path.name) for path in tmp_path.glob("a/*"))
+    assert 0 in kept
+    assert 8 in kept
+    assert 1 not in kept
+    assert sum(path.stat().st_size for path in tmp_path.glob("a/*")) <= 10_000
+
+
+def test_a_folder_that_cannot_be_written_to_stops_nobody(
+    place: Place, world_tars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    store = RemoteStore(f"{place.address}/world-train-000000.tar", BlockCache(tmp_path / "file", 10**9))
+    data = (world_tars / "world-train-000000.tar").read_bytes()
+    assert [store.read(at, 10) for at in (0, 1000)] == [data[:10], data[1000:1010]]
+    assert capsys.readouterr().out.count("blocks of remote shards are not kept: Not a directory") == 1
+
+
+@pytest.mark.parametrize("given", ["-1", "0", "nan", "inf", "many"])
+def test_the_limit_is_a_number_of_gigabytes(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("EMO_SHARD_CACHE", "")
+    monkeypatch.setenv("EMO_SHARD_CACHE_GB", given)
+    with pytest.raises(
+        InputError, match=f"EMO_SHARD_CACHE_GB: found '{given}'; expected gigabytes above 0, or EMO_SHARD_CACHE=off"
+    ):
+        cache_from_environment()
+
+
+def test_where_blocks_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EMO_SHARD_CACHE", "off")
+    assert cache_from_environment() is None
+    monkeypatch.setenv("EMO_SHARD_CACHE", "")
+    monkeypatch.delenv("EMO_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_from_environment() == BlockCache(tmp_path / "emo-lightning/shards", 20 * 10**9)
+    monkeypatch.setenv("EMO_SHARD_CACHE", str(tmp_path / "here"))
+    monkeypatch.setenv("EMO_SHARD_CACHE_GB", "0.5")
+    assert cache_from_environment() == BlockCache(tmp_path / "here", 5 * 10**8)

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from emo_lightning.core.records import SCHEMA_VERSION, Record
+from emo_lightning.core.stores import LocalStore
 from emo_lightning.data import tar_index as module
 from emo_lightning.data.images import open_image
-from emo_lightning.data.stores import LocalStore, RemoteStore
+from emo_lightning.data.remote import RemoteStore
 from emo_lightning.data.tar_index import ShardError, TarIndex
 from tests.patience import PATIENCE
 

@@ -19,7 +19,7 @@ import torch
 from emo_lightning.core import cores
 from emo_lightning.data import workers
 from emo_lightning.data.collate import Collator
-from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.tar_index import TarIndex
@@ -89,7 +89,18 @@ def test_batches_are_the_same_to_the_bit_whatever_their_number(tiny_qwen: Path, 
     for one, other in zip(*found, strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
-            assert value.equal(other[name]) if isinstance(value, torch.Tensor) else value == other[name], name
+            assert _same(value, other[name]), name
+
+
+def _same(one: object, other: object) -> bool:
+    """To the bit, also inside of lists and of classes that hold tensors."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and one.equal(other)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if hasattr(one, "__dict__"):
+        return type(one) is type(other) and _same(list(vars(one).items()), list(vars(other).items()))
+    return one == other
 
 
 def _train_for_ever(pids: Connection) -> None:

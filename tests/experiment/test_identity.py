@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule
 
 from emo_lightning.core import fingerprints
 from emo_lightning.core.fingerprints import HashMemory
+from emo_lightning.data import shard_indices
 from emo_lightning.data.tar_content import data_hash
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.identity import SIDECAR, first_changed, inputs_of
@@ -202,7 +203,7 @@ def test_a_model_of_the_hub_may_be_downloaded_in_between() -> None:
 
 
 def test_files_are_read_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also by the next process: the run's folder remembers."""
+    """Also by the next process: the run's folder remembers models, and the index beside a tar what is in it."""
     monkeypatch.setattr(fingerprints, "_SETTLED", -(10**18))
     stage.out.mkdir(parents=True)
     before = inputs_of(stage)
@@ -210,13 +211,19 @@ def test_files_are_read_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
     fresh = HashMemory()
     fresh.keep_in(stage.out.parent / SIDECAR)
 
-    def read() -> str:
+    def read(*_: object) -> str:
         raise AssertionError
 
-    assert fresh.of("train.tar", "tar", read)
-    relabelled()
+    assert fresh.of("base/model.safetensors", "sha256", read)
+    other_weights()
     with pytest.raises(AssertionError):
-        fresh.of("train.tar", "tar", read)
+        fresh.of("base/model.safetensors", "sha256", read)
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_indices, "build_index", read)
+        assert data_hash("train.tar") == before["data.train"]
+        relabelled()
+        with pytest.raises(AssertionError):
+            data_hash("train.tar")
     assert first_changed(before, inputs_of(stage)) == "data.train"
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.shard_list import list_shards
-from emo_lightning.data.tar_scan import ShardError
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.interpolation import check_size
 from emo_lightning.experiment.resolve import load_experiment

@@ -20,7 +20,7 @@ from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, LoRA
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.report.mds_page import write_mds_page
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.probe import ProbeTask
 

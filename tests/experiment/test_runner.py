@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +25,9 @@ import torch
 import yaml
 
 from emo_lightning.cli import main
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import write_text
 from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
@@ -351,43 +354,47 @@ class CrashAt(pl.Callback):
             raise RuntimeError("power cut")
 
 
-class Waits(pl.Callback):
-    """Touches a file when training starts, and does not go on by itself.
+class Notes(pl.Callback):
+    """Notes the process of each rank once it has made two steps.
 
     Args:
-        started: file.
+        folder: for a file a rank.
     """
 
-    def __init__(self, started: str) -> None:
-        self.started = Path(started)
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
-        self.started.write_text(str(os.getpid()))
-        time.sleep(600)
+        if trainer.global_step == 2:
+            write_text(self.folder / f"rank-{trainer.global_rank}", str(os.getpid()))
 
 
 @pytest.mark.slow
-def test_terminated_is_interrupted_with_its_stage(small: Callable[..., Path], tmp_path: Path) -> None:
-    """`kill PID`, `docker stop` and torchrun's agent end the command alone: a stage left behind would keep the folder and the GPU."""
-    started = tmp_path / "started"
-    waits = {"class_path": "tests.experiment.test_runner.Waits", "init_args": {"started": str(started)}}
-    path = small(callbacks=[waits], enable_checkpointing=False)
+def test_a_signal_to_the_second_rank_saves_and_ends_all(small: Callable[..., Path], tmp_path: Path) -> None:
+    """Light processes show the rest (`test_supervision.py`); here with Lightning and the ranks that it starts."""
+    notes = {"class_path": "tests.experiment.test_runner.Notes", "init_args": {"folder": str(tmp_path)}}
+    path = small(callbacks=[notes], enable_checkpointing=False, max_steps=100_000, max_epochs=-1, devices=2, strategy="ddp")
     command = [sys.executable, "-m", "emo_lightning", "run", str(path), "--runs", "runs", "--only", "tune"]
+    files = [tmp_path / f"rank-{rank}" for rank in range(2)]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, encoding="utf-8") as run:
         try:
             until = time.monotonic() + PATIENCE
-            while not (started.exists() and started.read_text()) and time.monotonic() < until:
+            while not all(file.exists() for file in files) and time.monotonic() < until:
                 assert run.poll() is None, run.communicate()[1]
                 time.sleep(0.1)
-            run.terminate()
+            os.kill(int(files[1].read_text()), signal.SIGTERM)
             error = run.communicate(timeout=PATIENCE)[1]
         finally:
             run.kill()
-    assert run.returncode == 130, error
+    assert run.returncode == 143, error
+    for file in files:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.read_text()), 0)
+    step = read_checkpoint(tmp_path / "runs/small/tune/checkpoints/last.ckpt")["global_step"]
+    assert f"stopped after step {step} by SIGTERM, and saved" in error
     assert "interrupted; the same command goes on from what is finished" in error
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text()), 0)
-    assert status_of(tmp_path / "runs/small/tune")["status"] == "failed"
+    assert "Traceback" not in error
+    assert status_of(tmp_path / "runs/small/tune")["status"] == "cut short"
 
 
 def test_experiment_for_many_gpus_is_refused_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -673,7 +680,7 @@ def test_checkpoints_are_staged_beside_where_they_end(
     monkeypatch.setattr(tempfile, "mkstemp", noted)
     assert main(["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]) == 0
     assert list((tmp_path / "runs/small/tune/checkpoints").glob("*.ckpt"))
-    assert {Path(name).parent for name in made.read_text().split()} == {tmp_path / "runs/small/tune/.tmp"}
+    assert {Path(name).parent.parent for name in made.read_text().split()} == {tmp_path / "runs/small/tune/.tmp"}
 
 
 def test_a_process_that_uses_cuda_is_not_forked(

@@ -20,12 +20,12 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ImagesKwargs
 
-from benchmarks.sft_3b import published_3b
+from benchmarks.sft_given import published_3b
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes

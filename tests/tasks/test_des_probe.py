@@ -28,8 +28,8 @@ from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs
 from emo_lightning.models.probe import LinearProbes
-from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.probe import ProbeTask
 from tests.ranks import run_ranks
 
@@ -314,6 +314,9 @@ class ToyBackbone(nn.Module):
         assert not torch.is_grad_enabled()
         hidden = self.dropout(self.embedding(batch["input_ids"]))
         return torch.stack([hidden * (layer + 1) + layer for layer in range(6)][-num_layers:])
+
+    def features(self, batch: dict, num_layers: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.hidden_states(batch, num_layers), batch["attention_mask"].bool()
 
 
 def ids_of(index: int) -> torch.Tensor:

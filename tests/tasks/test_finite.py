@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.models.backbone_config import BackboneConfig
-from emo_lightning.tasks.base import OptimConfig, Task
+from emo_lightning.tasks.base import Task
 from emo_lightning.tasks.des import DESTask
 from emo_lightning.tasks.finite import NotFiniteError, all_finite, not_finite
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 from tests.ranks import run_ranks
 

@@ -19,9 +19,9 @@ from torch.distributed.tensor import DTensor
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone
 from emo_lightning.models.sharding import is_sharded, shard
-from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.fsdp import ShardedStrategy
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sample_logger import SampleLogger
 from emo_lightning.tasks.sft import SFTTask
 from tests.ranks import run_ranks

@@ -19,8 +19,8 @@ from emo_lightning.inference.bundle import Bundle, check_bundle, read_bundle
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.stages.bundle import bundle_stage
-from emo_lightning.tasks.base import OptimConfig
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.probe import ProbeTask
 
 OF_ONE = {"backbone": "a" * 64, "pixels": "1 to 2", "prompt": "emotion", "source": "prompt"}

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.backbone import BackboneConfig, LoRA
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
 from tests.ranks import run_ranks
 from tests.tasks.test_sft import Recorder, data, lora_task, trainer
@@ -137,12 +137,33 @@ def test_what_cannot_be_packed_is_refused(
         )
 
 
+def test_all_questions_of_an_image_weigh_as_if_they_were_drawn(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """One optimiser step over eight images, against the mean of what each objective alone gives."""
+    options = {"max_epochs": None, "max_steps": 1}
+
+    def step(name: str, objectives: dict[str, float], **changes: Any) -> tuple[float, torch.Tensor, int]:  # noqa: ANN401
+        given = {"max_tokens": 8192, "limit": 8, "options": options, "objectives": objectives, **changes}
+        task, _, found = fit(world_tars, tiny_qwen, tmp_path / name, 1, **given)
+        batch = next(iter(task.trainer.datamodule.train_dataloader()))  # type: ignore[attr-defined]
+        return found.losses[0], found.gradients[0], len(batch["answer_at"])
+
+    both = step("both", {"attributes": 0.6, "emotion": 0.2}, all_questions=True)
+    attributes, emotion = (step(name, {name: 1.0}) for name in ("attributes", "emotion"))
+    assert both[2] == attributes[2] + emotion[2]
+    count = 0.75 * attributes[2] + 0.25 * emotion[2]
+    for n in range(2):
+        mean = (0.75 * attributes[2] * attributes[n] + 0.25 * emotion[2] * emotion[n]) / count
+        assert torch.allclose(torch.as_tensor(both[n]), torch.as_tensor(mean), atol=1e-6)
+
+
 def test_tokens_of_a_step_need_tokens_of_a_row(world_tars: Path) -> None:
     with pytest.raises(InputError, match=r"without data\.max_tokens"):
         data(world_tars, global_tokens=ROW)
+    with pytest.raises(InputError, match=r"all_questions: found true without data\.max_tokens"):
+        data(world_tars, all_questions=True)
 
 
 def test_an_attention_that_would_mix_samples_is_refused(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     task = SFTTask(BackboneConfig(str(tiny_qwen), tuning="full", attention="eager"), OptimConfig())
-    with pytest.raises(InputError, match="attention cannot pack"):
+    with pytest.raises(InputError, match="cannot pack samples into rows: expected null"):
         trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(task, datamodule=data(world_tars, max_tokens=ROW))

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from safetensors.torch import load_file
-from transformers import ProcessorMixin
+from transformers import ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE, Collator, Question
@@ -24,8 +24,9 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.loss import supervised_loss
-from emo_lightning.tasks.base import OptimConfig
+from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask, check_batch
+from tests.pixels import for_transformers
 from tests.ranks import run_ranks
 
 
@@ -52,10 +53,12 @@ def test_loss_equals_transformers(world_tars: Path, tiny_qwen: Path) -> None:
     lengths = (batch["labels"] != IGNORE).sum(1)
     assert len(set(lengths.tolist())) > 1
     total, count = supervised_loss(backbone.last_hidden_state(batch), batch["labels"], backbone.base.lm_head)
-    inputs = backbone.family.model_inputs(batch)
-    expected = backbone.base(**inputs, labels=batch["labels"]).loss
+    # A model that this project did not load, with pixels as its processor gives them.
+    plain = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen).eval()
+    inputs = for_transformers(backbone.family.model_inputs(batch), backbone.processor)
+    expected = plain(**inputs, labels=batch["labels"]).loss
     assert int(count) == int(lengths.sum())
-    assert abs(float(total.detach() / count) - float(expected.detach())) < 1e-5
+    assert float(total.detach() / count) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
 def test_only_the_answer_is_supervised(world_tars: Path, tiny_qwen: Path) -> None:
@@ -96,7 +99,7 @@ def test_collator_equals_the_processor(world_tars: Path, tiny_qwen: Path) -> Non
     found = backbone.family.model_inputs(ours)
     for name in ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw"):
         assert torch.equal(found[name], theirs[name]), name
-    assert torch.equal(found["pixel_values"], theirs["pixel_values"])
+    assert torch.equal(for_transformers(found, backbone.processor)["pixel_values"], theirs["pixel_values"])
 
 
 def trainer(out: Path, **changes: object) -> pl.Trainer:
@@ -249,7 +252,6 @@ def test_resume_in_mid_epoch_is_exact(world_tars: Path, tiny_qwen: Path, tmp_pat
 def test_round_two_starts_from_round_one(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     """The adapter is written in PEFT's format, peft loads it to the same outputs, and the next round goes on from it."""
     from peft import PeftModel
-    from transformers import Qwen2_5_VLForConditionalGeneration
 
     task = lora_task(tiny_qwen)
     trainer(tmp_path, max_steps=3).fit(task, datamodule=data(world_tars))
@@ -258,7 +260,7 @@ def test_round_two_starts_from_round_one(world_tars: Path, tiny_qwen: Path, tmp_
     ours = load_backbone(BackboneConfig(str(tmp_path / "adapter"), tuning="lora", train_vision=True))
     assert any(p.requires_grad for p in ours.parameters())
     _, batch = batch_of(world_tars, tiny_qwen)
-    inputs = ours.family.model_inputs(batch)
+    inputs = for_transformers(ours.family.model_inputs(batch), ours.processor)
     with torch.no_grad():
         expected = theirs(**inputs).logits
         untrained = Qwen2_5_VLForConditionalGeneration.from_pretrained(tiny_qwen)(**inputs).logits
@@ -449,19 +451,33 @@ def test_qlora_fits_and_resumes(world_tars: Path, tiny_qwen: Path, tmp_path: Pat
 
 
 def test_bf16_keeps_adapters_in_float32_and_learns_the_same(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    """A base in bfloat16 under bf16-mixed, as configs/model/qwen2_5_vl_3b.yaml has it."""
+    """A base in bfloat16 under bf16-mixed, as configs/model/qwen2_5_vl_3b.yaml has it; adapters in bfloat16 where that is asked for."""
     losses = {}
-    for dtype, precision in (("float32", "32-true"), ("bfloat16", "bf16-mixed")):
+    for name, dtype, precision, adapters in (
+        ("exact", "float32", "32-true", "float32"),
+        ("default", "bfloat16", "bf16-mixed", "float32"),
+        ("half", "bfloat16", "bf16-mixed", "base"),
+    ):
         torch.manual_seed(0)
-        config = BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4, dropout=0.0), dtype=dtype)  # type: ignore[arg-type]
+        lora = LoRA(rank=4, dropout=0.0)
+        config = BackboneConfig(str(tiny_qwen), tuning="lora", lora=lora, dtype=dtype, adapter_dtype=adapters)  # type: ignore[arg-type]
         task, recorder = SFTTask(config, OptimConfig(lr=1e-2, warmup=0)), Recorder()
-        run = trainer(tmp_path / dtype, max_steps=4, precision=precision, limit_val_batches=0, callbacks=[recorder])
+        run = trainer(tmp_path / name, max_steps=4, precision=precision, limit_val_batches=0, callbacks=[recorder])
         run.fit(task, datamodule=data(world_tars))
-        losses[dtype] = recorder.losses
+        losses[name] = recorder.losses
         kinds = {(p.requires_grad, p.dtype) for p in task.parameters()}
-        assert kinds == {(True, torch.float32), (False, getattr(torch, dtype))}
-    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
-    assert losses["bfloat16"] != losses["float32"]
+        base = getattr(torch, dtype)
+        assert kinds == {(True, base if adapters == "base" else torch.float32), (False, base)}
+    for name in ("default", "half"):
+        assert losses[name] == pytest.approx(losses["exact"], rel=0.02)
+        assert losses[name] != losses["exact"]
+    # What was saved in half precision goes on in half precision, or in float32.
+    saved = str(tmp_path / "half" / "adapter")
+    for adapters in ("base", "float32"):
+        again = load_backbone(BackboneConfig(saved, dtype="bfloat16", adapter_dtype=adapters))  # type: ignore[arg-type]
+        assert {p.dtype for p in again.parameters() if p.requires_grad} == {
+            torch.bfloat16 if adapters == "base" else torch.float32
+        }
 
 
 def test_gradient_checkpointing_changes_no_gradient(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:

@@ -8,20 +8,25 @@ text it makes a mask of (tokens, tokens). Here both are one call a layer (`atten
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import accumulate
+from functools import cache, cached_property, lru_cache
+from itertools import accumulate, groupby
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emo_lightning.models.families.autocast import autocast_type
+
 # transformers hands the windows' boundaries to implementations with "flash" in their name, and to no others.
 VISION = "windowed_flash_sdpa"
 LANGUAGE = "packed_sdpa"
 """Names under which transformers knows `vision_attention` and `language_attention`."""
+
+SEES_WHOLE = "sees_whole_images"
+"""Attribute of the attention of a vision tower's block."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,36 @@ class Samples:
     Args:
         lengths: tokens or patches of each, all above 0, in their order.
         bounds: (samples + 1,) int32 on the device of the row: where each begins, and the length of the row.
+        before: where the tokens begin, and how many they are, that each sees before its own; None: each sees itself alone.
     """
 
     lengths: tuple[int, ...]
     bounds: Tensor
+    before: tuple[tuple[int, int], ...] | None = None
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> Samples:
         """From their lengths; nothing waits for the device."""
         bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
         return cls(tuple(lengths), bounds.to(device, non_blocking=True))
+
+    @classmethod
+    def of_row(cls, batch: Mapping[str, object], device: torch.device) -> Samples:
+        """Of a packed batch of the collator."""
+        if "branches" in batch:
+            return cls.branched(cast("list[list[int]]", batch["branches"]), device)
+        return cls.of(cast("list[int]", batch["lengths"]), device)
+
+    @classmethod
+    def branched(cls, images: Sequence[Sequence[int]], device: torch.device) -> Samples:
+        """Of several images: the first sample of each is seen by those that follow it, and these do not see each other."""
+        whole = cls.of([length for image in images for length in image], device)
+        before: list[tuple[int, int]] = []
+        begin = 0
+        for first, *rest in images:
+            before += [(begin, 0), *((begin, first) for _ in rest)]
+            begin += first + sum(rest)
+        return cls(whole.lengths, whole.bounds, tuple(before))
 
     @classmethod
     def between(cls, bounds: Tensor) -> Samples:
@@ -53,22 +78,46 @@ class Samples:
         return max(self.lengths)
 
     @cached_property
-    def groups(self) -> list[tuple[int, int, Tensor | None]]:
-        """(samples, length, their places in the row) of all samples of one length; no places where they are the whole row."""
-        starts: dict[int, list[int]] = defaultdict(list)
-        for start, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
-            starts[length].append(start)
-        if len(starts) == 1:
-            return [(len(self.lengths), self.lengths[0], None)]
+    def _seen(self) -> list[Tensor]:
+        """On the CPU, of each: where what it sees stands in the row, its own as the last."""
+        before = self.before or ((0, 0),) * len(self.lengths)
+        starts = accumulate(self.lengths, initial=0)
         return [
-            (len(begin), length, (torch.tensor(begin)[:, None] + torch.arange(length)).flatten().to(self.bounds.device))
-            for length, begin in starts.items()
+            torch.cat([torch.arange(begin, begin + count), torch.arange(start, start + length)])
+            for start, length, (begin, count) in zip(starts, self.lengths, before, strict=False)
         ]
 
     @cached_property
-    def back(self) -> Tensor:
-        """Where each place of the row stands in the groups, one after another."""
-        return torch.cat([places for _, _, places in self.groups if places is not None]).argsort()
+    def seen(self) -> tuple[Samples, Tensor]:
+        """What each sees, its own as the last, one after another; and where these tokens stand in the row."""
+        device = self.bounds.device
+        whole = Samples.of([len(places) for places in self._seen], device)
+        return whole, torch.cat(self._seen).to(device, non_blocking=True)
+
+    @cached_property
+    def sorted(self) -> bool:
+        """Whether all samples of one length stand one after another, as those of a packed row do: nothing has to be gathered."""
+        return self.before is None and len(list(groupby(self.lengths))) == len(set(self.lengths))
+
+    @cached_property
+    def groups(self) -> dict[tuple[int, int], list[int]]:
+        """(length, tokens that are seen) -> numbers of the samples, in the order of the row."""
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        before = self.before or ((0, 0),) * len(self.lengths)
+        for number, (length, (_, count)) in enumerate(zip(self.lengths, before, strict=True)):
+            groups[length, length + count].append(number)
+        return groups
+
+    @cached_property
+    def order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Places of the groups in the row, one after another; of what they see; and of the row in the groups."""
+        own = torch.arange(sum(self.lengths)).split(list(self.lengths))
+        numbers = [number for group in self.groups.values() for number in group]
+        order = torch.cat([own[number] for number in numbers])
+        seen = torch.cat([self._seen[number] for number in numbers])
+        device = self.bounds.device
+        first, second, back = (part.to(device, non_blocking=True) for part in (order, seen, order.argsort()))
+        return first, second, back
 
 
 def attend(
@@ -81,7 +130,7 @@ def attend(
     dropout: float = 0.0,
     scaling: float | None = None,
 ) -> Tensor:
-    """Attention of each token to those of its own sample.
+    """Attention of each token to those of its own sample, and to those that its sample sees before itself.
 
     On CUDA in half precision by torch's kernel for samples of several lengths; else one call of scaled dot-product attention for each
     length that occurs.
@@ -98,22 +147,38 @@ def attend(
     Returns:
         (T, heads, d).
     """
-    device = query.device.type
-    if torch.is_autocast_enabled(device):
+    if (kind := autocast_type(query.device)) is not None:
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
-        query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
+        query, key, value = (part.to(kind) for part in (query, key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
+    if not among.sorted:
+        own, others, _ = among.order
+        query, key, value = query[own], key[others], value[others]
+    groups = [(len(numbers), length, seen) for (length, seen), numbers in among.groups.items()]
+    # Views. The gradient of a gather would be a row of zeros for each length.
+    queries = query.split([samples * length for samples, length, _ in groups])
+    keys, values = (part.split([samples * seen for samples, _, seen in groups]) for part in (key, value))
     outs = []
-    for samples, length, places in among.groups:
-        parts = (part if places is None else part[places] for part in (query, key, value))
+    for (samples, length, seen), *parts in zip(groups, queries, keys, values, strict=True):
         # (samples · length, heads, d) -> (samples, heads, length, d)
-        q, k, v = (part.unflatten(0, (samples, length)).transpose(1, 2) for part in parts)
+        q, k, v = (part.unflatten(0, (samples, -1)).transpose(1, 2) for part in parts)
+        further = causal and seen > length
+        # What stands before a sample is seen by all of it.
+        mask = torch.ones(length, seen, dtype=torch.bool, device=q.device).tril(seen - length) if further else None
         out = functional.scaled_dot_product_attention(
-            q, k, v, is_causal=causal, dropout_p=dropout, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal and not further,
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
-    return outs[0] if len(outs) == 1 else torch.cat(outs)[among.back]
+    whole = outs[0] if len(outs) == 1 else torch.cat(outs)
+    return whole if among.sorted else whole[among.order[2]]
 
 
 def _kernel_takes(query: Tensor) -> bool:
@@ -128,14 +193,20 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, cau
 
     if shared := query.shape[1] // key.shape[1] - 1:
         key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
-    bounds, longest = among.bounds, among.longest
+    seen = among
+    if among.before is not None:
+        seen, places = among.seen
+        key, value = key[places], value[places]
     window = (-1, 0) if causal else (-1, -1)
-    out = varlen_attn(query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=window)
+    # Where a sample sees more than itself, the kernel lets its last token see all.
+    out = varlen_attn(
+        query, key, value, among.bounds, seen.bounds, among.longest, seen.longest, scale=scaling, window_size=window
+    )
     return cast(Tensor, out)
 
 
 def vision_attention(
-    _module: nn.Module,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -143,28 +214,48 @@ def vision_attention(
     cu_seq_lens_q: Tensor,
     scaling: float | None = None,
     dropout: float = 0.0,
-    windows: Sequence[Samples] = (),
+    pictures: Samples | None = None,
+    windows: Samples | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attention within windows or images, in the form that transformers' registry of attention functions asks for.
 
     Args:
-        _module: unused.
+        module: the block's attention; `mark_windows` has said whether it sees windows or whole images.
         query: (1, heads, patches, d); `key` and `value` likewise.
         key: see `query`.
         value: see `query`.
         cu_seq_lens_q: (windows + 1,), where each window begins, and the number of patches.
         scaling: of the products; None is d^-0.5.
         dropout: on the weights.
-        windows: known already, with these boundaries among theirs.
+        pictures: where the batch says where its patches stand (`Places`): those of each image.
+        windows: as `pictures`: those of each window.
         **_: what else transformers hands to every implementation; the mask is None, as the boundaries say what may be attended to.
 
     Returns:
         (1, patches, heads, d) and None for the weights.
     """
-    among = next((known for known in windows if known.bounds is cu_seq_lens_q), None) or Samples.between(cu_seq_lens_q)
+    whole = getattr(module, SEES_WHOLE, None)
+    among = None if whole is None else pictures if whole else windows
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return attend(q, k, v, among, causal=False, dropout=dropout, scaling=scaling)[None], None
+    return attend(q, k, v, among or _between(cu_seq_lens_q), causal=False, dropout=dropout, scaling=scaling)[None], None
+
+
+@lru_cache(maxsize=4)
+def _between(bounds: Tensor) -> Samples:
+    """As `Samples.between`, once for all layers: they are given the same tensor."""
+    return Samples.between(bounds)
+
+
+def mark_windows(blocks: nn.Module, whole: Sequence[int]) -> None:
+    """Say which blocks of a vision tower see whole images, and that the others see windows.
+
+    Args:
+        blocks: list of blocks with an `attn`, changed in place.
+        whole: numbers of the former.
+    """
+    for number, block in enumerate(blocks.children()):
+        setattr(block.get_submodule("attn"), SEES_WHOLE, number in whole)
 
 
 def language_attention(

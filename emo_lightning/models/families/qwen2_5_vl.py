@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work, resize_to
+from emo_lightning.models.families.base import (
+    CACHED,
+    CachedPicture,
+    Family,
+    Part,
+    PixelLimits,
+    Processor,
+    VisionInputs,
+    Work,
+    resize_to,
+)
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
-    from torch import Tensor
-    from transformers import PreTrainedModel
+    from torch import Tensor, nn
+    from transformers import Cache, PreTrainedModel
+
+
+PLACES = "places"
+"""Key of a batch: the `Places` of its pictures."""
+
+
+class _Deltas(Protocol):
+    rope_deltas: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -24,6 +43,9 @@ class Qwen25VL(Family):
     text) and `image_grid_thw`. Without the former it falls back to 1-D positions in silence.
     """
 
+    window: int = 112
+    """Side of the vision tower's windows in all published models, pixels; where one has others, it works its places out itself."""
+
     def model_class(self) -> type[PreTrainedModel]:
         """See `Family.model_class`."""
         from transformers import Qwen2_5_VLForConditionalGeneration
@@ -32,11 +54,21 @@ class Qwen25VL(Family):
 
     def prepare(self, model: PreTrainedModel, attention: str) -> None:
         """All windows of the vision tower at once, and packed text, where transformers' `sdpa` would take one at a time, or a mask."""
-        from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples
+        from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples, mark_windows
 
         if attention == "sdpa":
+            mark_windows(self.module(model, self.vision_blocks), model.config.vision_config.fullatt_block_indexes)
             attend_in_samples(self.module(model, self.vision_tower), VISION)
             attend_in_samples(self.module(model, self.language_model), LANGUAGE)
+
+    def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:
+        """Patches as bytes, and their embedding as one matrix product."""
+        from emo_lightning.models.families.patches import StillPatches
+
+        visual = self.module(model, self.vision_tower)
+        visual.patch_embed = StillPatches(
+            cast("nn.Conv3d", visual.get_submodule("patch_embed.proj")), processor.image_processor
+        )
 
     def pixel_limits(self, processor: Processor) -> PixelLimits:
         """See `Family.pixel_limits`."""
@@ -55,17 +87,77 @@ class Qwen25VL(Family):
 
     def image_tokens(self, processor: Processor, resized: Size) -> int:
         """One for `merge_size` × `merge_size` patches."""
+        columns, rows = self._token_grid(processor, resized)
+        return columns * rows
+
+    def _token_grid(self, processor: Processor, resized: Size) -> tuple[int, int]:
+        """(columns, rows) of the tokens of a picture of that (width, height)."""
         token = processor.image_processor.patch_size * processor.image_processor.merge_size
-        return (resized[0] // token) * (resized[1] // token)
+        return resized[0] // token, resized[1] // token
+
+    def _sizes(self, processor: Processor, grids: Tensor) -> list[Size]:
+        """(width, height) of each picture, from (B, 3): time, rows and columns of its patches."""
+        patch = processor.image_processor.patch_size
+        return [(columns * patch, rows * patch) for _, rows, columns in grids.tolist()]
 
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
-        """`pixel_values` (P, patch_dim) of P patches in all; `image_grid_thw` (B, 3), in patches."""
+        """`pixel_values` (P, patch_dim) of P patches in all, bytes of one frame; `image_grid_thw` (B, 3), in patches; `Places`."""
+        from emo_lightning.models.families.patches import patches_of
+        from emo_lightning.models.families.places import Places, Tower
+
         patch, merge = processor.image_processor.patch_size, processor.image_processor.merge_size
-        vision = processor.image_processor(images, return_tensors="pt")
-        tensors = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
-        grids: list[list[int]] = tensors["image_grid_thw"].tolist()
-        sizes = [(columns * patch, rows * patch) for _, rows, columns in grids]
-        return VisionInputs(tensors, sizes, [frames * rows * columns // merge**2 for frames, rows, columns in grids])
+        vision = patches_of(processor.image_processor, images)
+        tensors: dict[str, object] = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
+        grids = [(rows, columns) for _, rows, columns in vision["image_grid_thw"].tolist()]
+        tensors[PLACES] = Places.of(grids, Tower(self.window, patch, merge))
+        sizes = self._sizes(processor, vision["image_grid_thw"])
+        return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
+
+    def cached_inputs(self, processor: Processor, pictures: Sequence[CachedPicture]) -> VisionInputs:
+        """The states, and `image_grid_thw` (B, 3)."""
+        import torch
+
+        sizes = [self.resized_size(processor, picture.size) for picture in pictures]
+        tokens = [self.image_tokens(processor, size) for size in sizes]
+        if tokens != (found := [len(picture.states) for picture in pictures]):
+            msg = f"cached pictures have {found} tokens, by their sizes they should have {tokens}"
+            raise ValueError(msg)
+        patch = processor.image_processor.patch_size
+        tensors: dict[str, object] = {
+            CACHED[pictures[0].part]: torch.cat([picture.states for picture in pictures]),
+            "image_grid_thw": torch.tensor([[1, height // patch, width // patch] for width, height in sizes]),
+        }
+        return VisionInputs(tensors, sizes, tokens)
+
+    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:
+        """What leaves the tower are the patches of each token side by side, as the merger takes them."""
+
+        def unmerged(_merger: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            # In the place of the merger's output the tower brings it into the order of the tokens.
+            return given[0].reshape(len(out), -1)
+
+        (path,) = self.mergers
+        hook = self.module(model, path).register_forward_hook(unmerged) if part == "vision" else None
+        try:
+            return self._pictures(model, inputs)
+        finally:
+            if hook is not None:
+                hook.remove()
+
+    def _pictures(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+        """(image tokens, H) of the pictures of a batch: through the tower, or what a cache holds of them through what is left of it."""
+        visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
+        tensors = cast("Mapping[str, Tensor]", batch)
+        if CACHED["merger"] in batch:
+            return tensors[CACHED["merger"]]
+        if CACHED["vision"] in batch:
+            (path,) = self.mergers
+            merged: Tensor = self.module(model, path)(tensors[CACHED["vision"]].reshape(-1, visual.config.hidden_size))
+            return merged
+        pixels, grids = tensors["pixel_values"], tensors["image_grid_thw"]
+        known = self._tower_inputs(model, batch, pixels.device) if self.packs(model) else {}
+        pictures: Tensor = visual(pixels, grid_thw=grids, **known).pooler_output
+        return pictures
 
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
@@ -77,10 +169,17 @@ class Qwen25VL(Family):
         """See `Family.work`."""
         text, merged = model.config.get_text_config(), model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
-        patches, causal = sum(pictures), sum(length**2 for length in lengths) / 2
+        patches = sum(pictures)
+        # What a cache holds is not computed again.
+        seen = batch.keys() & CACHED.values()
+        tower = Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures))
+        merger = Work(2 * products["merger"] * patches / merged, 0.0)
+        # Pairs of tokens that attend to each other, of samples that see what stands before their branches.
+        images = cast("Sequence[Sequence[int]]", batch.get("branches", [[length] for length in lengths]))
+        causal = sum(first**2 / 2 + sum(first * rest + rest**2 / 2 for rest in more) for first, *more in images)
         return {
-            "vision": Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures)),
-            "merger": Work(2 * products["merger"] * patches / merged, 0.0),
+            "vision": Work(0.0, 0.0) if seen else tower,
+            "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
             "language": Work(2 * products["language"] * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal),
         }
 
@@ -94,8 +193,7 @@ class Qwen25VL(Family):
         """(3, T): time, row and column, as transformers' `get_rope_index` counts them."""
         import torch
 
-        token = processor.image_processor.patch_size * processor.image_processor.merge_size
-        columns, rows = (side // token for side in resized)
+        columns, rows = self._token_grid(processor, resized)
         positions = torch.arange(length).expand(3, -1).clone()
         place, after = torch.arange(rows * columns), image_at + rows * columns
         positions[:, image_at:after] = image_at
@@ -105,18 +203,16 @@ class Qwen25VL(Family):
         positions[:, after:] += max(rows, columns) - rows * columns
         return positions
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
         """See `Family.packed_states`; nothing here waits for the device."""
         import torch
 
         from emo_lightning.models.families.attention import Samples
 
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        ids, lengths = tensors["input_ids"], cast("list[int]", batch["lengths"])
+        ids = tensors["input_ids"]
         hidden: Tensor = model.get_input_embeddings()(ids)
-        visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
-        pixels = tensors["pixel_values"].to(visual.dtype)
-        pictures: Tensor = visual(pixels, grid_thw=tensors["image_grid_thw"]).pooler_output
+        pictures = self._pictures(model, batch)
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
         # A mask that says nothing, or transformers makes one of (T, T).
@@ -124,17 +220,51 @@ class Qwen25VL(Family):
             inputs_embeds=hidden,
             position_ids=tensors["positions"],
             attention_mask={"full_attention": None},
-            use_cache=False,
-            samples=Samples.of(lengths, ids.device),
+            past_key_values=cache,
+            use_cache=cache is not None,
+            samples=Samples.of_row(batch, ids.device),
         )
         states: Tensor = out.last_hidden_state
         return states
+
+    def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:
+        """See `Family.go_on`."""
+        # transformers' generation adds them to places where the cache has tokens already.
+        cast("_Deltas", self.module(model, self.body)).rope_deltas = ahead
+
+    def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
+        """Where patches stand, or what a cache holds of them."""
+        inputs = self.model_inputs(batch)
+        if inputs.keys() & CACHED.values():
+            from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+            # transformers' own way in for pictures that are encoded already.
+            seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
+            left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
+            return {**left, "mm_encoder_outputs": {"image": seen}}
+        known = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
+        # The names by which transformers' model hands them on to its tower.
+        return {**inputs, **{f"image_{name}": value for name, value in known.items()}}
+
+    def _tower_inputs(self, model: PreTrainedModel, batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
+        """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""
+        from emo_lightning.models.families.places import Places
+
+        found, pixels, vision = batch.get(PLACES), cast("Tensor", batch["pixel_values"]), model.config.vision_config
+        its = (vision.window_size, vision.patch_size, vision.spatial_merge_size)
+        if not isinstance(found, Places) or found.tower != its or len(found.positions) != len(pixels):
+            return {}
+        return found.to(device).tower_inputs()
 
     def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
         """See `Family.check_images`."""
         if "lengths" in batch:
             self._check_packed(processor, batch)
-            return
+        else:
+            self._check_padded(processor, batch)
+        self._check_places(batch)
+
+    def _check_padded(self, processor: Processor, batch: Mapping[str, object]) -> None:
         if "mm_token_type_ids" not in batch:
             msg = f"batch lacks 'mm_token_type_ids': without it {self.title} uses 1-D positions for images; pass the collator's batch"
             raise ValueError(msg)
@@ -147,6 +277,14 @@ class Qwen25VL(Family):
             if found != expected:
                 msg = f"batch[{name!r}] marks {found} image tokens, the images have {expected}: was the sequence cut?"
                 raise ValueError(msg)
+
+    def _check_places(self, batch: Mapping[str, object]) -> None:
+        from emo_lightning.models.families.places import Places
+
+        found, grids = batch.get(PLACES), cast("Tensor", batch["image_grid_thw"])
+        if isinstance(found, Places) and found.pictures.lengths != (patches := tuple(grids.prod(-1).tolist())):
+            msg = f"batch[{PLACES!r}] is of pictures of {found.pictures.lengths} patches, batch['image_grid_thw'] of {patches}"
+            raise ValueError(msg)
 
     def _check_packed(self, processor: Processor, batch: Mapping[str, object]) -> None:
         ids, places, grids = (cast("Tensor", batch[name]) for name in ("input_ids", "image_at", "image_grid_thw"))
@@ -163,7 +301,7 @@ class Qwen25VL(Family):
             raise ValueError(msg)
 
     def _image_tokens(self, processor: Processor, grids: Tensor) -> int:
-        return int((grids.prod(-1) // processor.image_processor.merge_size**2).sum())
+        return sum(self.image_tokens(processor, size) for size in self._sizes(processor, grids))
 
 
 QWEN2_5_VL = Qwen25VL(

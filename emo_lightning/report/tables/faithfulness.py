@@ -36,6 +36,6 @@ def faithfulness_page(result: Result) -> Page:
     few = [name for name, s in {"all": result["summary"], **result["emotions"]}.items() if 1 < s["images"] < FEW]
     if few:
         notes.append(f"{', '.join(few)}: fewer than {FEW} images, for which the intervals of the bootstrap are too narrow")
-    text = f"Does the emotion hang on the region that its words point at? Boxes: {result['boxes']}."
+    text = f"Does the emotion depend on the region that its words name? Boxes: {result['boxes']}."
     table = Table("faithfulness", "Masked regions", shown, rows, note)
     return Page("Word-to-region faithfulness", text, [table], notes=notes)

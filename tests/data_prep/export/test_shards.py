@@ -72,7 +72,9 @@ def test_a_smaller_export_leaves_no_stale_shard(tmp_path: Path, toys: list) -> N
         "manifest.json",
         "README.md",
         "toy-train-000000.tar",
+        "toy-train-000000.index.npz",
         "toy-val-000000.tar",
+        "toy-val-000000.index.npz",
         "other-train-000000.tar",
     }
 
@@ -96,7 +98,8 @@ def test_what_a_killed_export_left_is_cleared_away(tmp_path: Path, toys: list) -
     (tmp_path / ".toy.partial").mkdir()
     (tmp_path / ".toy.partial/toy-train-000000.tar").write_bytes(b"half")
     write_shards(samples(toys), tmp_path, "toy", 100)
-    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "README.md", "toy-train-000000.tar", "toy-val-000000.tar"}
+    tars = {f"toy-{split}-000000.{kind}" for split in ("train", "val") for kind in ("tar", "index.npz")}
+    assert {p.name for p in tmp_path.iterdir()} == {"manifest.json", "README.md", *tars}
 
 
 def test_a_card_of_somebody_else_is_not_replaced(tmp_path: Path, toys: list) -> None:

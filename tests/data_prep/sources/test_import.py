@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from data_prep.cli import main
 from data_prep.sources import PUBLISHED, SOURCES, open_source
 from data_prep.sources.labels import source_record
 from data_prep.store.store import Store
-from tests.data_prep.sources.trees import write
+from tests.data_prep.sources.trees import read, write
 
 ROWS = [
     {"id": "Awe1", "image_path": "images/1.png", "emotion": "Awe"},
@@ -100,3 +104,29 @@ def test_every_published_source_takes_a_licence() -> None:
 def test_an_unknown_source_is_told_all_names_and_the_drawn_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "emoset2", str(tmp_path), "--into", str(tmp_path / "store")]) == 2
     assert "unknown source 'emoset2'; allowed: folder, world, urls, labelled, emoset" in capsys.readouterr().err
+
+
+def test_the_recipe_for_a_layout_without_an_index_works_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The diffs of the page are applied in `tests/docs/test_recipes.py`; this is its only method that stands in no diff."""
+    page = (Path(__file__).parents[3] / "docs/recipes/data-source.md").read_text(encoding="utf-8")
+    (method,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "images_in" in block)
+    code = (
+        "from __future__ import annotations\n"
+        "from data_prep.sources.base import Refusal\n"
+        "from data_prep.sources.index_files import Place\n"
+        "from data_prep.sources.indexed import Entry, IndexedSource\n"
+        "from data_prep.sources.labels import category\n"
+        "from data_prep.sources.tree import key_of\n"
+        "def _entry(place, image):\n"
+        "    return Entry(place, key_of(image), image, {'emotion': category(image.split('/')[-1].split('_')[0])})\n"
+        "class MyDataSource(IndexedSource):\n"
+        "    name = 'mydata'\n"
+    )
+    module = types.ModuleType("data_prep.sources.mydata")
+    exec(code + textwrap.indent(textwrap.dedent(method), "    "), vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(PUBLISHED, "mydata", ("MyDataSource", "MyData: images/"))
+    tree = write(tmp_path, {"images/awe_1.jpg": 1, "images/joy_2.jpg": 2, "images/fear_3.tif": b"II*\0"})
+    items, refused, _ = read("mydata", tree)
+    assert {key: item.labels for key, item in items.items()} == {"images/awe_1.jpg": {"emotion": "awe"}}
+    assert [Path(refusal.file).name for refusal in refused] == ["fear_3.tif", "joy_2.jpg"]

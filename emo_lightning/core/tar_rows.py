@@ -1,4 +1,4 @@
-"""One shard's members put together to samples: rows of byte offsets, which `TarIndex` keeps.
+"""One shard's members put together to samples: where the parts of each stand, and the CRC-32 of their bytes.
 
 A sample is `{key}.json` + one image + optionally `{key}.des.npy`, grouped as webdataset does: the key is the member's name up to
 the first dot of its last part, and the members of a key stand together.
@@ -11,21 +11,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-
-import numpy as np
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from emo_lightning.core.records import DES_EXTENSION, IMAGE_EXTENSIONS
-from emo_lightning.data.shard_list import Shard
-from emo_lightning.data.stores import ByteStore
-from emo_lightning.data.tar_scan import ShardError, scan_tar
+from emo_lightning.core.tar_scan import Member, ShardError
 
 IMAGES = (*IMAGE_EXTENSIONS, "jpeg")
 _META = re.compile(r"__[^/]*__($|/)")
 """Names that webdataset passes over."""
 
-_PARTS = ("image", "json", "des")
-ROW = np.dtype([("shard", "i4"), ("format", "i1")] + [(f"{part}_{n}", "i8") for part in _PARTS for n in "ol"])
-"""One sample: its shard, the image's extension (index into `IMAGES`), offset and length of each part (0, 0: none)."""
+
+class Part(NamedTuple):
+    """The bytes of one member of a sample."""
+
+    offset: int = 0
+    length: int = 0
+    crc: int = 0
+    """CRC-32 of the bytes."""
+    extension: str = ""
+
+
+class Sample(NamedTuple):
+    """Where the parts of one sample stand."""
+
+    image: Part
+    json: Part
+    des: Part
+    """All 0 where there is none."""
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -37,50 +50,51 @@ def split_name(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, extension.lower()
 
 
-def group_samples(store: ByteStore, shard: Shard, number: int) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
+def group_samples(members: Iterable[tuple[Member, int]], name: str) -> tuple[dict[str, Sample], Counter[str]]:
     """The samples of one shard.
 
     Args:
-        store: its bytes.
-        shard: its name.
-        number: its place in the index, for the rows.
+        members: of the archive, in order, each with the CRC-32 of its bytes.
+        name: of the archive, for messages.
 
     Returns:
-        Rows (as `ROW`) by key, in order; and how many members were passed over, by ending.
+        Samples by key, in order; and how many members were passed over, by ending.
 
     Raises:
         ShardError: not a whole tar, a sample without an image or record, a key that comes again, or names with a dot before the
             ending.
     """
-    samples: dict[str, tuple[int, ...]] = {}
+    samples: dict[str, Sample] = {}
     ignored: Counter[str] = Counter()
     dotted: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # (key, rest of the name), part -> member
     key = ""
-    parts: dict[str, tuple[int, int, str]] = {}  # offset, length, extension
-    for member in scan_tar(store, shard.url):
-        name = split_name(member.name)
-        part = None if name is None else _part(name[1])
-        if name is None or part is None:
-            ignored["no ending" if name is None else name[1]] += 1
-            if name is not None and (more := _dotted(name[1])) is not None:
-                dotted[name[0], more[0]][more[1]] = member.name
+    parts: dict[str, Part] = {}
+    for member, crc in members:
+        split = split_name(member.name)
+        part = None if split is None else _part(split[1])
+        if split is None or part is None:
+            ignored["no ending" if split is None else split[1]] += 1
+            if split is not None and (more := _dotted(split[1])) is not None:
+                dotted[split[0], more[0]][more[1]] = member.name
             continue
-        if name[0] != key and parts:
-            samples[key] = _row(shard.url, number, key, parts)
+        if split[0] != key and parts:
+            samples[key] = _sample(name, key, parts)
             parts = {}
-        key = name[0]
+        key = split[0]
         if key in samples:
-            msg = f"{shard.url}: byte {member.header}: key {key!r} comes again after other keys"
+            msg = f"{name}: byte {member.header}: key {key!r} comes again after other keys"
             raise ShardError(msg)
         if part in parts:
-            msg = f"{shard.url}: byte {member.header}: key {key!r} has two members for {part}: {parts[part][2]!r}, {name[1]!r}"
+            msg = (
+                f"{name}: byte {member.header}: key {key!r} has two members for {part}: {parts[part].extension!r}, {split[1]!r}"
+            )
             raise ShardError(msg)
-        parts[part] = (member.offset, member.size, name[1])
+        parts[part] = Part(member.offset, member.size, crc, split[1])
     if parts:
-        samples[key] = _row(shard.url, number, key, parts)
-    _check_dots(shard.url, samples, dotted)
+        samples[key] = _sample(name, key, parts)
+    _check_dots(name, samples, dotted)
     if not samples:
-        msg = f"{shard.url}: the tar holds no samples ({ignored.total()} other members)"
+        msg = f"{name}: the tar holds no samples ({ignored.total()} other members)"
         raise ShardError(msg)
     return samples, ignored
 
@@ -99,12 +113,12 @@ def _dotted(extension: str) -> tuple[str, str] | None:
     return None
 
 
-def _check_dots(url: str, samples: dict[str, tuple[int, ...]], dotted: dict[tuple[str, str], dict[str, str]]) -> None:
+def _check_dots(url: str, samples: dict[str, Sample], dotted: dict[tuple[str, str], dict[str, str]]) -> None:
     """Refuse samples whose names have a dot before the ending; `a.mask.png` beside a sample `a` is a part of that one.
 
     Args:
         url: of the shard.
-        samples: rows by key.
+        samples: by key.
         dotted: (key, what stands between key and ending) -> part -> name of the member.
     """
     lost = [found for (key, _), found in dotted.items() if key not in samples or {"image", "json"} <= found.keys()]
@@ -117,10 +131,9 @@ def _check_dots(url: str, samples: dict[str, tuple[int, ...]], dotted: dict[tupl
         raise ShardError(msg)
 
 
-def _row(url: str, number: int, key: str, parts: dict[str, tuple[int, int, str]]) -> tuple[int, ...]:
+def _sample(url: str, key: str, parts: dict[str, Part]) -> Sample:
     for part, allowed in (("json", "json"), ("image", ", ".join(IMAGES))):
         if part not in parts:
-            msg = f"{url}: key {key!r} has no {part} member ({allowed}); found {[p[2] for p in parts.values()]}"
+            msg = f"{url}: key {key!r} has no {part} member ({allowed}); found {[p.extension for p in parts.values()]}"
             raise ShardError(msg)
-    image, record, des = parts["image"], parts["json"], parts.get("des", (0, 0, ""))
-    return (number, IMAGES.index(image[2]), *image[:2], *record[:2], *des[:2])
+    return Sample(parts["image"], parts["json"], parts.get("des", Part()))

@@ -1,64 +1,18 @@
-"""The records that every part of the project exchanges: no torch, no I/O beyond JSON lines.
-
-One JSON object per image, the same in the ledger, in a tar and (leniently typed) in a predictions file. Paper: section 3.1.2.
-"""
+"""The record of one annotated image."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from emo_lightning.core.emotions import (
-    EMOTIONS,
-    INTENSITY_LEVELS,
-    NO_EMOTION,
-    Emotion,
-    IntensityLevel,
-    SchemaError,
-    intensity_level,
-)
-from emo_lightning.core.files import replacing
-from emo_lightning.core.foreign import MAX_LINE_BYTES, MAX_PIXELS, decode_json, json_lines, open_binary
-from emo_lightning.core.strict_numbers import Number, Said, Whole
+from emo_lightning.core.emotions import EMOTIONS, Emotion, IntensityLevel, intensity_level
+from emo_lightning.core.foreign import MAX_PIXELS
+from emo_lightning.core.records.parsing import parse
+from emo_lightning.core.records.pixels import refuse_fractions
+from emo_lightning.core.strict_numbers import Number, Whole
 from emo_lightning.core.text import name_fault
-
-__all__ = [
-    "BOX_TOLERANCE",
-    "DES_EXTENSION",
-    "EMOTIONS",
-    "IMAGE_EXTENSIONS",
-    "INTENSITY_LEVELS",
-    "NO_EMOTION",
-    "SCHEMA_VERSION",
-    "Box",
-    "Emotion",
-    "GroundedObject",
-    "IntensityLevel",
-    "Mask",
-    "PredictedObject",
-    "Prediction",
-    "Record",
-    "SchemaError",
-    "Triplet",
-    "check_pixels",
-    "describe",
-    "intensity_level",
-    "read_jsonl",
-    "write_jsonl",
-]
 
 SCHEMA_VERSION = 1
 """Written into every manifest; a reader refuses a version it does not know."""
@@ -94,7 +48,7 @@ class Triplet(_Model):
     attribute: str
     """What the subject does or how it looks, as far as it bears on the emotion."""
     subject: str
-    """Who or what the emotion hangs on."""
+    """Who or what the emotion depends on."""
 
     def __str__(self) -> str:
         return f"{self.background} - {self.attribute} - {self.subject}"
@@ -264,141 +218,6 @@ class Record(_Model):
         Raises:
             SchemaError: not JSON, or not a record; names `where`, the key and what was found.
         """
-        record = _parse(cls, data, where)
-        check_pixels([record], where)
+        record = parse(cls, data, where)
+        refuse_fractions([record], where, annotated=True)
         return record
-
-
-class PredictedObject(BaseModel):
-    """A region as a model gave it, in original-image pixels; nothing is checked but the shape."""
-
-    model_config = ConfigDict(extra="ignore")
-    phrase: str | None = None
-    """What the model calls it."""
-    bbox: tuple[Said, Said, Said, Said]
-    """(x1, y1, x2, y2)."""
-    score: Said | None = None
-    """Its confidence, where it gives one."""
-    primary: bool = True
-    """Whether it is the subject."""
-
-
-class Prediction(BaseModel):
-    """What a model said of one image: strings as given, None where missing or unparsable, raw answer in `provenance`."""
-
-    model_config = ConfigDict(extra="ignore")
-    id: str
-    """Of the image; the other fields are those of `Record`, as the model gives them."""
-    source: str | None = None
-    width: Whole | None = None
-    height: Whole | None = None
-    sha256: str | None = None
-    split: str | None = None
-    description: str | None = None
-    background: str | None = None
-    attribute: str | None = None
-    subject: str | None = None
-    emotion: str | None = None
-    emotion_scores: dict[str, Said] | None = None
-    confidence: Said | None = None
-    intensity: Said | None = None
-    intensity_level: str | None = None
-    objects: list[PredictedObject] = []
-    des: list[Said] | None = None
-    provenance: dict[str, object] = {}
-
-    @classmethod
-    def from_json(cls, data: bytes | str, where: str) -> Prediction:
-        """As `Record.from_json`."""
-        return _parse(cls, data, where)
-
-
-_MOST_VALUES = 200_000
-"""Of a record, by its commas; an embedding has some thousands."""
-_M = TypeVar("_M", bound=BaseModel)
-_R = TypeVar("_R", Record, Prediction)
-
-
-def _parse(model: type[_M], data: bytes | str, where: str) -> _M:
-    # What a model has said may end in half a character, and its file was paid for; a record with one could not be written.
-    # Nor may an intensity of 1e999, as a model has said it, cost the rest of its file: it is counted as unparsable.
-    ours = model is Record
-    if (values := data.count(",") if isinstance(data, str) else data.count(b",")) > _MOST_VALUES:
-        # pydantic keeps a complaint of each.
-        msg = f"{where}: {values:,} values; at most {_MOST_VALUES:,} are read as one record"
-        raise SchemaError(msg)
-    value = decode_json(
-        data,
-        where,
-        SchemaError,
-        max_bytes=MAX_LINE_BYTES,
-        half_characters="refuse" if ours else "replace",
-        on_constant=None if ours else float,
-    )
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        msg = f"{where}: {describe(error)}"
-        raise SchemaError(msg) from None
-    except SchemaError as error:
-        msg = f"{where}: {error}"
-        raise SchemaError(msg) from None
-
-
-def check_pixels(items: Sequence[Record | Prediction], where: str) -> None:
-    """Refuse boxes that are fractions of their image: they fit into it, and no comparison notices.
-
-    Args:
-        items: of one origin. A single box of one pixel in a corner is possible; that all boxes are is not.
-        where: file, and line or member, for the message.
-
-    Raises:
-        SchemaError: all boxes of all items lie within 0–1.
-    """
-    boxes = [(item.id, box.bbox) for item in items if (item.width or 2) > 1 and (item.height or 2) > 1 for box in item.objects]
-    numbers = [number for _, box in boxes for number in box]
-    # A model may well answer with the first pixel.
-    meant = any(isinstance(item, Record) for item in items) or any(number % 1 for number in numbers)
-    if numbers and meant and all(0 <= number <= 1 for number in numbers):
-        key, box = boxes[0]
-        msg = f"{where}: all boxes lie within 0–1, the first, of {key!r}: {list(box)}; expected (x1, y1, x2, y2) in pixels of the image"
-        raise SchemaError(msg)
-
-
-def describe(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one line: key, what was found, what is allowed.
-
-    Keys that do not exist come first: a misspelt one is also the reason why another is missing.
-    """
-    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"]) or "record"
-    secret = first["type"] == "extra_forbidden" and re.search("key|token|secret|passw|credential|auth", key, re.IGNORECASE)
-    found = "" if secret or first["type"] in ("missing", "value_error") else f" (found {str(first['input'])[:80]!r})"
-    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    said = {"extra_forbidden": "unknown key", "missing": "is missing"}.get(first["type"], first["msg"])
-    return f"key {key!r}: {said.removeprefix('Value error, ')}{found}{more}"
-
-
-def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
-    """Records or predictions of a JSON-lines file, in order; blank lines are skipped.
-
-    Raises:
-        MissingFileError: no such file.
-        SchemaError: it cannot be read, or a line is no record; names the file, the line and the key.
-    """
-    with open_binary(path, SchemaError) as lines:
-        for where, line in json_lines(lines, path, SchemaError):
-            yield model.from_json(line, where)
-
-
-def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:
-    """Write one JSON object per line to a temporary name, then rename; returns how many.
-
-    Half a character (a lone surrogate), which a model may write, stays the escape that it was in its answer.
-    """
-    count = 0
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as out:
-        for item in items:
-            out.write(json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n")
-            count += 1
-    return count

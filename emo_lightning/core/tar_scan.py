@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.text import printable
-from emo_lightning.data.stores import ByteStore
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)

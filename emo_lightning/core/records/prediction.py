@@ -1,0 +1,52 @@
+"""What a model says of one image, with the keys of a record."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from emo_lightning.core.records.parsing import parse
+from emo_lightning.core.strict_numbers import Said, Whole
+
+
+class PredictedObject(BaseModel):
+    """A region as a model gave it, in original-image pixels; nothing is checked but the shape."""
+
+    model_config = ConfigDict(extra="ignore")
+    phrase: str | None = None
+    """What the model calls it."""
+    bbox: tuple[Said, Said, Said, Said]
+    """(x1, y1, x2, y2)."""
+    score: Said | None = None
+    """Its confidence, where it gives one."""
+    primary: bool = True
+    """Whether it is the subject."""
+
+
+class Prediction(BaseModel):
+    """What a model said of one image: strings as given, None where missing or unparsable, raw answer in `provenance`."""
+
+    model_config = ConfigDict(extra="ignore")
+    id: str
+    """Of the image; the other fields are those of `Record`, as the model gives them."""
+    source: str | None = None
+    width: Whole | None = None
+    height: Whole | None = None
+    sha256: str | None = None
+    split: str | None = None
+    description: str | None = None
+    background: str | None = None
+    attribute: str | None = None
+    subject: str | None = None
+    emotion: str | None = None
+    emotion_scores: dict[str, Said] | None = None
+    confidence: Said | None = None
+    intensity: Said | None = None
+    intensity_level: str | None = None
+    objects: list[PredictedObject] = []
+    des: list[Said] | None = None
+    provenance: dict[str, object] = {}
+
+    @classmethod
+    def from_json(cls, data: bytes | str, where: str) -> Prediction:
+        """As `Record.from_json`."""
+        return parse(cls, data, where, said=True)

@@ -1,0 +1,53 @@
+"""Bytes that can be read at any offset: those of a local file (of an object behind a URL: `emo_lightning.data.remote`)."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+
+class ByteStore(Protocol):
+    """One object that can be read at any offset, from several threads or forked processes at once."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`; fewer only where the object ends."""
+        ...
+
+
+class LocalStore:
+    """A local file. `pread` keeps no position, so one descriptor serves forked workers as well."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self._size = os.fstat(self._descriptor).st_size
+
+    @property
+    def size(self) -> int:
+        """Length in bytes when the file was opened."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `ByteStore.read`."""
+        parts: list[bytes] = []
+        while length > 0:  # one pread returns at most 2 GiB, and may return less
+            part = os.pread(self._descriptor, length, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
+        # A copied descriptor number would be closed twice, the second time perhaps as somebody else's file.
+        return LocalStore, (self._path,)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)

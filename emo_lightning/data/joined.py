@@ -1,0 +1,114 @@
+"""The indices of several tars as one table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emo_lightning.core.model_folders import warn_once
+from emo_lightning.core.shard_index import ROW
+from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.tar_scan import ShardError
+from emo_lightning.data.remote import StoreError
+from emo_lightning.data.shard_indices import indexed
+from emo_lightning.data.shard_list import check_entry, list_shards
+from emo_lightning.data.stores import open_store
+
+NUMBERED = np.dtype([("shard", "<i4"), *((name, ROW[name]) for name in ROW.names or ())])
+"""`ROW`, and the shard that it stands in."""
+
+
+class Opened(NamedTuple):
+    """A shard whose index is known."""
+
+    url: str
+    size: int
+    index_file: str
+    """Where its index is, for messages."""
+
+
+class Joined(NamedTuple):
+    """Samples of several tars, in the tars' order."""
+
+    shards: list[Opened]
+    keys: list[str]
+    """With the folder inside the tar."""
+    texts: list[str]
+    """Splits and groups, by the numbers in `rows`."""
+    rows: NDArray[np.void]
+    """(N,) of `NUMBERED`."""
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """The given rows, in the given order."""
+        return self._replace(keys=[self.keys[row] for row in rows], rows=self.rows[rows])
+
+
+def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tuple[Joined, int]:
+    """See `TarIndex.open`.
+
+    Returns:
+        The table, and how many members belong to no sample.
+    """
+    shards: list[Opened] = []
+    keys: list[str] = []
+    texts: list[str] = []
+    rows: list[NDArray[np.void]] = []
+    ignored: Counter[str] = Counter()
+    for shard in list_shards(paths, verify=verify):
+        store = open_shard(shard.url)
+        index, where, _ = indexed(shard.url, store)
+        check_entry(shard, store, len(index.keys), verify=verify)
+        numbered = np.empty(len(index.rows), dtype=NUMBERED)
+        numbered["shard"] = len(shards)
+        for name in ROW.names or ():
+            numbered[name] = index.rows[name]
+        for name in ("split", "group"):
+            numbered[name][numbered[name] >= 0] += len(texts)
+        shards.append(Opened(shard.url, store.size, where))
+        keys += index.keys
+        texts += index.texts
+        rows.append(numbered)
+        ignored.update(index.ignored)
+    if ignored:
+        kinds = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common(5))
+        warn_once(f"{shards[0].url}{' …' * (len(shards) > 1)}: not read, as neither record, image nor DES: members {kinds}")
+    found = Joined(shards, keys, texts, np.concatenate(rows))
+    _check_names(found)
+    return found, ignored.total()
+
+
+def open_shard(url: str) -> ByteStore:
+    """Its bytes.
+
+    Raises:
+        ShardError: they cannot be read.
+    """
+    try:
+        return open_store(url)
+    except OSError as error:
+        msg = f"{url}: cannot be read: {error.strerror or error}"
+        raise ShardError(msg) from error
+    except StoreError as error:
+        raise ShardError(str(error)) from error
+
+
+def _check_names(table: Joined) -> None:
+    """Refuse an id that comes twice: answers, features and scores are kept by it, without the folder inside the tar."""
+    ids = [key.rpartition("/")[2] for key in table.keys]
+    if len(set(ids)) == len(ids):
+        return
+    home: dict[str, int] = {}
+    for row, name in enumerate(ids):
+        if name in home:
+            other, own = (table.shards[table.rows[one]["shard"]].url for one in (home[name], row))
+            msg = (
+                f"{own}: key {table.keys[row]!r} stands in {other}:{table.keys[home[name]]} already; names must be unique, "
+                "whatever their folder"
+            )
+            raise ShardError(msg)
+        home[name] = row

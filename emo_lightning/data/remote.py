@@ -1,0 +1,167 @@
+"""Shards behind URLs: ranges read through fsspec, asked for again where a place fails, and kept on disk in blocks.
+
+`s3://`, `gs://`, `https://` and the rest need fsspec's package for that place (`pip install s3fs`). A place that fsspec does not
+know is a class of its own, named to it by `fsspec.register_implementation`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.data.block_cache import BLOCK, BlockCache, cache_from_environment
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+"""Of one range: with waits of 0.25, 0.5, 1, 2 and 4 seconds between them."""
+_FIRST_WAIT = 0.25
+"""Seconds; doubled each time, and drawn between the half and the whole of it, so that processes do not ask at once."""
+_AHEAD = 4
+"""Blocks that are asked for at once where blocks are read one after another."""
+_FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError, TypeError, ValueError)
+"""What asking again does not change."""
+_SAYS_VERSION = ("etag", "content-md5", "digest", "last-modified", "lastmodified", "versionid")
+_HTTP_FOR_GOOD = range(400, 500)
+_HTTP_PASSING = (408, 425, 429)
+"""Too slow, too early, too often: of the former those that pass."""
+
+
+class StoreError(InputError):
+    """A URL cannot be read; the message names it."""
+
+
+class RemoteStore:
+    """An object behind a URL that fsspec knows; each read is a range of its own, so threads and processes share no position.
+
+    A place that fails, answers 5xx, or sends less than it was asked for is asked again, `ATTEMPTS` times in all.
+
+    Args:
+        url: of the object.
+        cache: where its blocks are kept; None asks for each range anew.
+
+    Raises:
+        StoreError: the place is unknown, its package is not installed, there is no such object, or its size is not told.
+    """
+
+    def __init__(self, url: str, cache: BlockCache | None = None) -> None:
+        self._url = url
+        self._opened: tuple[int, AbstractFileSystem, str] | None = None
+        self._cache = cache or cache_from_environment()
+        self._last = -2
+        told = self._persistently(lambda: dict(self._files()[0].info(self._files()[1])))
+        if told.get("size") is None:
+            msg = f"{url}: cannot be read: its size is not told"
+            raise StoreError(msg)
+        self._size = int(told["size"])
+        # Of HTTP fsspec takes every object for one that never changes.
+        self._told = {key: str(value) for key, value in sorted(told.items()) if key.lower() in _SAYS_VERSION}
+
+    @property
+    def size(self) -> int:
+        """Length in bytes when the object was opened."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `ByteStore.read`.
+
+        Raises:
+            StoreError: the place does not answer, or not by ranges.
+        """
+        end = min(offset + length, self._size)
+        if end <= offset:
+            return b""
+        if self._cache is None:
+            return self._fetch(offset, end)
+        first, last = offset // BLOCK, (end - 1) // BLOCK
+        data = b"".join(self._block(self._cache, number) for number in range(first, last + 1))
+        return data[offset - first * BLOCK : end - first * BLOCK]
+
+    def version(self) -> str:
+        """What the place says of this object that changes with its bytes, as far as fsspec knows (ETag, time of change, size).
+
+        Raises:
+            StoreError: the place does not answer.
+        """
+        return self._persistently(lambda: str(self._files()[0].ukey(self._files()[1])))
+
+    def _block(self, cache: BlockCache, number: int) -> bytes:
+        kept = cache.read(self._name, number)
+        if kept is not None:
+            return kept
+        # Reading on from the block before: the next ones will be asked for as well.
+        ahead = _AHEAD if number == self._last + 1 else 1
+        start, end = number * BLOCK, min((number + ahead) * BLOCK, self._size)
+        data = self._fetch(start, end)
+        blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+        for n, block in enumerate(blocks):
+            cache.write(self._name, number + n, block)
+        self._last = number + len(blocks) - 1
+        return blocks[0]
+
+    @cached_property
+    def _name(self) -> str:
+        """Of the object in the cache: its address and version, so that another object at the same address is another one."""
+        return hashlib.sha256(f"{self._url} {self._size} {self.version()} {self._told}".encode()).hexdigest()[:32]
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        def once() -> bytes:
+            files, path = self._files()
+            data = bytes(files.cat_file(path, start=start, end=end))
+            if len(data) < end - start:
+                msg = f"asked for bytes {start} to {end}, got {len(data)} bytes: the answer was cut"
+                raise OSError(msg)
+            return data
+
+        data = self._persistently(once)
+        if len(data) > end - start:
+            msg = f"{self._url}: asked for bytes {start} to {end}, got {len(data)} bytes: the place does not answer ranges"
+            raise StoreError(msg)
+        return data
+
+    def _persistently(self, ask: Callable[[], T]) -> T:
+        """The answer, asked for again while what fails may pass."""
+        wait = _FIRST_WAIT
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return ask()
+            # fsspec's file systems raise what their own clients raise.
+            except Exception as error:
+                if attempt == ATTEMPTS or not _may_pass(error):
+                    raise StoreError(_reason(self._url, error, attempt)) from error
+            time.sleep(wait * random.uniform(0.5, 1.0))
+            wait *= 2
+        raise AssertionError
+
+    def _files(self) -> tuple[AbstractFileSystem, str]:
+        """The file system and the path in it. One of a process before a fork belongs to that process: made anew."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            from fsspec.core import url_to_fs
+
+            files, path = url_to_fs(self._url)
+            self._opened = (os.getpid(), files, path)
+        return self._opened[1:]
+
+    def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, BlockCache | None]]:
+        return RemoteStore, (self._url, self._cache)
+
+
+def _may_pass(error: Exception) -> bool:
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status in _HTTP_PASSING or status not in _HTTP_FOR_GOOD
+    return not isinstance(error, _FOR_GOOD)
+
+
+def _reason(url: str, error: Exception, attempts: int) -> str:
+    reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
+    return f"{url}: cannot be read: {reason}" + (f" (asked {attempts} times)" if attempts > 1 else "")

@@ -1,0 +1,152 @@
+"""The index of each tar: the one beside it, one kept in the user's cache folder, or a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.shard_index import (
+    PARTS,
+    SUFFIX,
+    ShardIndex,
+    Stamp,
+    build_index,
+    index_path,
+    is_stamped,
+    read_index,
+    save_index,
+    stamp_index,
+)
+from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.tar_rows import IMAGES
+from emo_lightning.core.tar_scan import ShardError
+from emo_lightning.data.remote import RemoteStore, StoreError
+from emo_lightning.data.stores import open_store
+
+log = logging.getLogger(__name__)
+
+
+class Found(NamedTuple):
+    """An index that is of its tar."""
+
+    content: ShardIndex
+    where: str
+    """Of the index, for messages; of the tar where no index could be kept."""
+    before: ShardIndex | None = None
+    """The index that stood there and is of other bytes at the same places: damage, or a tar written anew."""
+
+
+def find_index(url: str, store: ByteStore) -> Found:
+    """The index of a tar; made, which reads every byte of it, where there is none, or where the tar was changed or moved since.
+
+    Args:
+        url: of the tar.
+        store: its bytes.
+
+    Raises:
+        ShardError: no whole tar, or none of samples.
+    """
+    if isinstance(store, RemoteStore):
+        return _of_remote(url, store)
+    path = Path(url.removeprefix("file://"))
+    places = [index_path(path), _kept(f"{path.resolve()}")]
+    stamp = Stamp.of(path)
+    known = [(place, index) for place in places if (index := _read(place)) is not None and index.size == stamp.size]
+    for place, index in known:
+        if is_stamped(place, stamp):
+            return Found(index, str(place))
+    fresh = build_index(store, url)
+    for place, index in known:
+        if index.content == fresh.content and _stamped(place, stamp):
+            return Found(index, str(place))
+        if index.content != fresh.content and index.same_places(fresh):
+            return Found(fresh, str(place), before=index)
+    return Found(fresh, next((str(place) for place in places if _saved(fresh, place, stamp)), url))
+
+
+def indexed(url: str, store: ByteStore) -> Found:
+    """As `find_index`, where an index of other bytes at the same places is an error: nobody can tell damage from a change here.
+
+    Raises:
+        ShardError: names the first member that differs; or see `find_index`.
+    """
+    found = find_index(url, store)
+    if found.before is not None:
+        raise ShardError(_difference(url, found.content, found.before, found.where))
+    return found
+
+
+def _difference(url: str, index: ShardIndex, before: ShardIndex, where: str) -> str:
+    for part in PARTS:
+        rows = np.flatnonzero(index.rows[f"{part}_c"] != before.rows[f"{part}_c"])
+        if len(rows):
+            row = int(rows[0])
+            extension = {"image": IMAGES[index.rows[row]["format"]], "json": "json", "des": "des.npy"}[part]
+            crc, said = (int(one.rows[row][f"{part}_c"]) for one in (index, before))
+            return crc_fault(f"{url}:{index.keys[row]}.{extension}", crc, said, where)
+    return f"{url}: members that belong to no sample are not those of {where}; remove that index if the tar was written anew"
+
+
+def crc_fault(member: str, found: int, said: int, index: str) -> str:
+    """What is wrong with a member of other bytes than its index was made of."""
+    return (
+        f"{member}: CRC-32 of the bytes is {found:08x}, {index} says {said:08x}: the tar is damaged, or was written anew; "
+        "restore it, or remove the index if it was meant"
+    )
+
+
+def _of_remote(url: str, store: RemoteStore) -> Found:
+    place = _kept(f"{url} {store.size} {store.version()}")
+    if (index := _read(place)) is not None and index.size == store.size:
+        return Found(index, str(place))
+    beside = url.removesuffix(".tar") + SUFFIX
+    try:
+        there = open_store(beside)
+        index = read_index(there.read(0, there.size), beside)
+    except (StoreError, ShardError):
+        # None there, or none that can be used.
+        index = None
+    where = beside
+    if index is None or index.size != store.size:
+        log.info("%s: has no index; its %d bytes are read once", url, store.size)
+        index, where = build_index(store, url), str(place)
+    _saved(index, place, None)
+    return Found(index, where)
+
+
+def _kept(name: str) -> Path:
+    return cache_folder() / "indices" / (hashlib.sha256(name.encode()).hexdigest()[:32] + SUFFIX)
+
+
+def _read(path: Path) -> ShardIndex | None:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    try:
+        return read_index(data, path)
+    except ShardError as error:
+        log.warning("%s; made anew", error)
+        return None
+
+
+def _saved(index: ShardIndex, path: Path, stamp: Stamp | None) -> bool:
+    """Whether an index could be kept."""
+    try:
+        save_index(index, path)
+    except OSError:
+        return False
+    return stamp is None or _stamped(path, stamp)
+
+
+def _stamped(path: Path, stamp: Stamp) -> bool:
+    try:
+        stamp_index(path, stamp)
+    except OSError:
+        return False
+    return True
