@@ -19,7 +19,7 @@ from emo_lightning.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CheckpointFileError", "read_checkpoint"]
+__all__ = ["START_ANEW", "CheckpointFileError", "read_checkpoint"]
 
 _KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
 """What Lightning reads of a checkpoint, and of which type it has to be."""
@@ -27,6 +27,10 @@ _KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "o
 
 _MAX_PICKLE = 5_000_000
 """Bytes of what a checkpoint holds beside its tensors: of ten thousand of them it is 2 MB. Each may become a hundred in memory."""
+
+
+START_ANEW = "remove it to start this stage from its beginning"
+"""Ends every message about a file that cannot be gone on from."""
 
 
 class CheckpointFileError(InputError):
@@ -42,7 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     import torch
 
     path = Path(path)
-    mend = "remove it to start this stage from its beginning"
+    mend = START_ANEW
     if not path.is_file():
         msg = f"{path}: no such file" if not path.exists() else f"{path}: a folder; expected a file; {mend}"
         raise CheckpointFileError(msg)

@@ -268,6 +268,7 @@ class Collator:
                 targets.append(distribution)
         return {
             "emotion_at": torch.tensor(places),
+            "emotion_rows": torch.tensor([row for row, place in enumerate(places) if place > 0], dtype=torch.int64),
             "emotion_first": torch.tensor(tokens),
             "emotion_target": torch.tensor(targets, dtype=torch.float32),
         }

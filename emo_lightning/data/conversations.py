@@ -278,7 +278,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     def _collator(self, *, packed: bool) -> Collator:
         inputs = self.task.backbone_inputs()
         if packed and not inputs.packs:
-            msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
+            msg = (
+                f"data.max_tokens: found {self.max_tokens}; this backbone cannot pack samples into rows: expected null, which pads steps of "
+                "data.batch_size samples, or model.backbone.attention: sdpa of a family that packs"
+            )
             raise InputError(msg)
         return Collator(
             inputs.processor,

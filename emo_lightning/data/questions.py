@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
-from emo_lightning.data.batches import QuestionBatch
+from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes, grey
@@ -44,12 +44,14 @@ class QuestionCollator:
         self.keys = {name: objective(name).keys for name in objectives}
 
     def __call__(self, samples: Sequence[RowQuestion]) -> QuestionBatch:
-        """One batch for each objective."""
+        """All objectives in one batch that is packed, or each in one that is padded."""
         rows = [row for row, _ in samples]
-        asked = {
-            name: self.collator([Question(q.key, q.image, keys, filler=q.filler) for _, q in samples])
-            for name, keys in self.keys.items()
-        }
+        names = list(self.keys)
+        together = [tuple(names)] if self.collator.packed else [(name,) for name in names]
+        asked: dict[tuple[str, ...], ChatBatch] = {}
+        for some in together:
+            keys, *more = (self.keys[name] for name in some)
+            asked[some] = self.collator([Question(q.key, q.image, keys, filler=q.filler, more=tuple(more)) for _, q in samples])
         return {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
 
 

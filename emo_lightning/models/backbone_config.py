@@ -59,6 +59,9 @@ class BackboneConfig:
     """An image with more pixels is reduced; null keeps the processor's limit."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the weights; `auto` takes the checkpoint's."""
+    adapter_dtype: Literal["float32", "base"] = "float32"
+    """Type of the adapters' weights where the base is in half precision: float32 keeps updates that bfloat16 would round away; `base`
+    takes the base's, and halves what adapters and their optimiser take."""
     attention: str = "sdpa"
     """Transformers' attention implementation."""
     gradient_checkpointing: bool | Literal["every_2", "every_3", "every_4"] = False

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emo_lightning.models.families.autocast import autocast_type
+
 # transformers hands the windows' boundaries to implementations with "flash" in their name, and to no others.
 VISION = "windowed_flash_sdpa"
 LANGUAGE = "packed_sdpa"
@@ -145,10 +147,9 @@ def attend(
     Returns:
         (T, heads, d).
     """
-    device = query.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if (kind := autocast_type(query.device)) is not None:
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
-        query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
+        query, key, value = (part.to(kind) for part in (query, key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     if not among.sorted:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 Part = Literal["vision", "merger", "language"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "language")
@@ -216,15 +216,24 @@ class Family(ABC):
         """
         raise NotImplementedError
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
         """Hidden states after the final norm, (1, T, H), of samples that stand one after another in one row.
 
         Args:
             model: without adapters' wrapping.
             batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures; with
                 `branches` where several questions about an image share it.
+            cache: that takes the keys and values of the row.
         """
         raise NotImplementedError
+
+    def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:  # noqa: B027 - positions of many families are places
+        """Tell a model that generates from a cache where it has not filled the positions of what follows.
+
+        Args:
+            model: without adapters' wrapping.
+            ahead: (B, 1), how far the position of a row's next token is ahead of its place; a picture takes fewer positions than places.
+        """
 
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:  # noqa: ARG002
         """What the body is called with for a padded batch: `model_inputs`, and what a family's workers have worked out for it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work, resize_to
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
 
 PLACES = "places"
 """Key of a batch: the `Places` of its pictures."""
+
+
+class _Deltas(Protocol):
+    rope_deltas: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class Qwen25VL(Family):
         positions[:, after:] += max(rows, columns) - rows * columns
         return positions
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
         """See `Family.packed_states`; nothing here waits for the device."""
         import torch
 
@@ -158,11 +162,17 @@ class Qwen25VL(Family):
             inputs_embeds=hidden,
             position_ids=tensors["positions"],
             attention_mask={"full_attention": None},
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
             samples=Samples.of_row(batch, ids.device),
         )
         states: Tensor = out.last_hidden_state
         return states
+
+    def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:
+        """See `Family.go_on`."""
+        # transformers' generation adds them to places where the cache has tokens already.
+        cast("_Deltas", self.module(model, self.body)).rope_deltas = ahead
 
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
         """Where patches stand."""
