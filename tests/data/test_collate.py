@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import OBJECTIVES
 from emo_lightning.data.collate import IGNORE, CollateError, Collator, Question
-from emo_lightning.data.conversations import ConversationDataModule, ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
+from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.questions import QuestionCollator, QuestionDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
