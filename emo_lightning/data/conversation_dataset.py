@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.packing import Lengths
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache, sample_of
 
 
 class ConversationDataset(SlotDataset[Question]):
@@ -36,12 +39,19 @@ class ConversationDataset(SlotDataset[Question]):
         self.objectives = [objective(name) for name in objectives]
         self.weights = shares_of(objectives)
         self.seed = seed
+        self.vision: VisionCache | None = None
+
+    def reading(self, vision: VisionCache | None) -> Self:
+        """The same, with pictures out of a cache."""
+        other = copy(self)
+        other.vision = vision
+        return other
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> Question:
-        record, image = self.index.sample(slot.index)
+        record, image = sample_of(self.index, slot.index, self.vision)
         available = [o.available(record) for o in self.objectives]
         if self.all_questions:
             asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]

@@ -175,13 +175,13 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         """Shuffled, sized, resumable."""
         if self.max_tokens is None:
             return super().train_dataloader()
-        return self.loader_of(self.dataset("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
+        return self.loader_of(self.source("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
 
     def val_dataloader(self) -> ResumableLoader[ChatBatch]:
         """In order; planned rows have room for the longest that any epoch asks, so that they are the same in all."""
         if self.max_tokens is None or self.val_batch_size is not None:
             return super().val_dataloader()
-        dataset, collate = self.dataset("val"), self._collator(packed=True)
+        dataset, collate = self.source("val"), self._collator(packed=True)
         rows = PackedRows(
             dataset.longest(collate),
             self.max_tokens,
@@ -192,6 +192,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             shuffle=False,
         )
         return self.loader_of(dataset, rows, collate)
+
+    def source(self, name: str) -> ConversationDataset:
+        """See `FitDataModule.source`."""
+        dataset = self.dataset(name)
+        return dataset.reading(self.task.pictures(dataset.index, self))
 
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""

@@ -15,6 +15,7 @@ from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache, sample_of
 from emo_lightning.models.families import family_of
 
 RowQuestion = tuple[int, Question]
@@ -24,15 +25,15 @@ RowQuestion = tuple[int, Question]
 class QuestionDataset(SlotDataset[RowQuestion]):
     """(row, image) pairs of an index; the question is put by the collator. `blind`: grey of the image's size in its place."""
 
-    def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False) -> None:
-        self.index, self.rows, self.blind = index, rows, blind
+    def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False, vision: VisionCache | None = None) -> None:
+        self.index, self.rows, self.blind, self.vision = index, rows, blind, vision
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
-        record, image = self.index.sample(row)
+        record, image = sample_of(self.index, row, self.vision)
         return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=slot.filler)
 
 
@@ -131,7 +132,9 @@ class QuestionDataModule(DataModule[AsksQuestions]):
             # Where memory does not suffice, that shows in the first batch.
             sizes = index.sizes().tolist()
             rows = sorted(rows, key=lambda row: -_area(inputs, sizes[row]))
-        dataset = QuestionDataset(index, rows, self.blind)
+        # The grey of a blind model is no picture of the tars.
+        vision = None if self.blind else self.task.pictures(index.take(rows), self)
+        dataset = QuestionDataset(index, rows, self.blind, vision)
         return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
 
 

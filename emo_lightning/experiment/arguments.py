@@ -58,7 +58,7 @@ def _trainer_parser(kind: TrainerKind) -> ArgumentParser:
     parser.add_lightning_class_args(kind.task_class(), "model")
     parser.add_lightning_class_args(kind.data_class(), "data")
     if "fit" in kind.verbs:
-        parser.add_argument("--save_every", type=SaveEvery | None, default=None)
+        parser.add_class_arguments(SaveEvery, "save_every")
     return parser
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emo_lightning.core.checkpoints import START_ANEW, CheckpointFileError, read_checkpoint
+from emo_lightning.core.checkpoints import START_ANEW, CheckpointFileError, check_content, read_checkpoint
 from emo_lightning.core.errors import InputError
 
 STAGE_KEY = "emo_stage"
@@ -91,7 +91,13 @@ def newest_checkpoint(out: Path, digest: str, elsewhere: Sequence[Path]) -> Path
         assert isinstance(step, int)
         if path in own or checkpoint.get(STAGE_KEY) == digest:
             found.append((step, path.stat().st_mtime_ns, path))
-    newest = max(found, default=None)
+    newest, before = [*sorted(found, reverse=True)[:2], None, None][:2]
+    if newest is not None and damaged is None:
+        try:
+            # Only of the one that is used, as it reads all of it.
+            check_content(newest[2])
+        except CheckpointFileError as error:
+            damaged, newest = error, before
     if damaged is not None:
         msg = str(damaged)
         if newest is not None:

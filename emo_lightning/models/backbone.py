@@ -201,7 +201,7 @@ class Backbone(nn.Module):
         """
         if "lengths" in batch:
             return self.reply_tokens(self.read(batch), 0, max_new_tokens)
-        return self._generated(self.family.model_inputs(batch), max_new_tokens)
+        return self._generated(self.family.padded_inputs(self.base, self.family.model_inputs(batch)), max_new_tokens)
 
     def _generated(self, inputs: Mapping[str, object], max_new_tokens: int) -> Tensor:
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)

@@ -18,6 +18,7 @@ from emo_lightning.experiment.arguments import problems
 from emo_lightning.experiment.cut_short import saved_to, watch
 from emo_lightning.experiment.files import ROOT, read_yaml
 from emo_lightning.experiment.processes import make_temporary_folder
+from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.experiment.saving import STAGE_KEY, SaveEvery, newest_checkpoint, split_config
 from emo_lightning.experiment.stage import Stage
 
@@ -103,6 +104,15 @@ def test_it_is_a_setting_of_where_and_not_of_what() -> None:
     assert plain == other
 
 
+def test_the_command_line_sets_it_for_every_training() -> None:
+    words = [("save_every.minutes", "10"), ("round1.save_every.steps", "500")]
+    stages = {stage.name: stage for stage in load_experiment(ROOT / "experiments/emoverse.yaml", words).stages}
+    assert stages["round1"].config["save_every"] == {"minutes": 10, "steps": 500}
+    assert stages["probe-base-0"].config["save_every"] == {"minutes": 10}
+    assert "save_every" not in stages["table6"].config
+    assert problems(stages["round1"]) == []
+
+
 def test_callbacks_of_the_shipped_settings_give_way() -> None:
     config = read_yaml(ROOT / "configs/trainer/default.yaml")
     plain, every = split_config({**config, "save_every": {"minutes": 5}})
@@ -115,9 +125,10 @@ def test_callbacks_of_the_shipped_settings_give_way() -> None:
     assert split_config(config) == (config, None)
 
 
-def checkpoint(path: Path, step: int, digest: str | None = None) -> Path:
+def checkpoint(path: Path, step: int, digest: str | None = None, weights: torch.Tensor | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    tree = {"state_dict": {}, "epoch": 0, "global_step": step, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
+    state = {} if weights is None else {"weight": weights}
+    tree = {"state_dict": state, "epoch": 0, "global_step": step, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
     torch.save(tree | ({} if digest is None else {STAGE_KEY: digest}), path)
     return path
 
@@ -151,6 +162,22 @@ def test_a_damaged_one_is_named_and_nobody_goes_back_in_silence(tmp_path: Path) 
         newest_checkpoint(tmp_path, "", [])
     assert str(refused.value).startswith(f"{last}: ")
     assert str(refused.value).endswith(f"; remove it to go on from {older} (step 4)")
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    """Anywhere in the weights; torch itself goes on with another model."""
+    older = checkpoint(tmp_path / "checkpoints/step=4.ckpt", 4)
+    last = checkpoint(tmp_path / "checkpoints/last.ckpt", 8, weights=torch.full((64,), 1.5))
+    whole = last.read_bytes()
+    start = whole.index(torch.full((64,), 1.5).numpy().tobytes())
+    for at in range(start, start + 256, 51):
+        last.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(CheckpointFileError) as refused:
+            newest_checkpoint(tmp_path, "", [])
+        assert "has changed since it was written (its checksum is another)" in str(refused.value)
+        assert str(refused.value).endswith(f"; remove it to go on from {older} (step 4)")
+    last.write_bytes(whole)
+    assert newest_checkpoint(tmp_path, "", []) == last
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

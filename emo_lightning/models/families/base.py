@@ -76,6 +76,24 @@ class PixelLimits(NamedTuple):
     highest: int
 
 
+CACHED: Mapping[Part, str] = {"vision": "tower_states", "merger": "picture_states"}
+"""Keys of a batch whose pictures come out of a cache, by the last part that they have passed: (image tokens, width)."""
+
+
+class CachedPicture(NamedTuple):
+    """A picture that a frozen part of the model has seen already.
+
+    Args:
+        size: (width, height) of the picture as it is stored, upright.
+        states: (image tokens, width) that left the part.
+        part: the last one that it has passed: the vision tower, or the merger behind it.
+    """
+
+    size: Size
+    states: Tensor
+    part: Part
+
+
 class VisionInputs(NamedTuple):
     """The pictures of a batch as the model takes them.
 
@@ -138,6 +156,8 @@ class Family(ABC):
     """The token that ends an answer."""
     inputs: tuple[str, ...]
     """What the model must be given. A name that is missing here would be missing in silence: transformers has defaults for most."""
+    pixels: str = "pixel_values"
+    """Which of `inputs` holds the pictures' pixels: what a cache holds of them stands in its place."""
     image_frame: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """Tokens that its processor, and not its chat template, writes before and after those of a picture; InternVL: `<img>`, `</img>`."""
     special_tokens: tuple[str, ...] = ()
@@ -184,6 +204,24 @@ class Family(ABC):
     @abstractmethod
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
         """RGB pictures as inputs of the model."""
+
+    def cached_inputs(self, processor: Processor, pictures: Sequence[CachedPicture]) -> VisionInputs:
+        """As `vision_inputs`, of pictures that the same part has seen already: their states stand where pixels would."""
+        raise NotImplementedError
+
+    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:  # noqa: ARG002
+        """What leaves a part of the model, (image tokens, width), in the order of the image tokens: what a cache keeps of pictures.
+
+        Args:
+            model: without adapters' wrapping; the part does not learn.
+            inputs: tensors of `vision_inputs`.
+            part: the vision tower, or the merger behind it.
+
+        Raises:
+            FamilyError: nothing is cached of this family.
+        """
+        msg = f"{self.title}: its pictures are not cached; set model.backbone.vision_cache to off"
+        raise FamilyError(msg)
 
     @abstractmethod
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
@@ -310,11 +348,13 @@ class Family(ABC):
         """
         from torch import Tensor
 
-        missing = [name for name in self.inputs if name not in batch]
+        cached = next((key for key in CACHED.values() if key in batch), None)
+        wanted = [cached if cached and name == self.pixels else name for name in self.inputs]
+        missing = [name for name in wanted if name not in batch]
         if missing:
             msg = f"batch lacks {', '.join(missing)}; a {self.title} batch needs {', '.join(self.inputs)}"
             raise KeyError(msg)
-        found = {name: batch[name] for name in self.inputs}
+        found = {name: batch[name] for name in wanted}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def part_of(self, name: str) -> Part:
