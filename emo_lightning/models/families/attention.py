@@ -118,6 +118,13 @@ class Samples:
         return first, second, back
 
 
+def autocast_type(device: torch.device) -> torch.dtype | None:
+    """The type in which products are taken there; None outside autocast, and on devices that have none (`meta`)."""
+    kind = device.type
+    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if enabled else None
+
+
 def attend(
     query: Tensor,
     key: Tensor,
@@ -145,10 +152,9 @@ def attend(
     Returns:
         (T, heads, d).
     """
-    device = query.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if kind := autocast_type(query.device):
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
-        query, key, value = (part.to(torch.get_autocast_dtype(device)) for part in (query, key, value))
+        query, key, value = (part.to(kind) for part in (query, key, value))
     if not dropout and _kernel_takes(query):
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     if not among.sorted:
