@@ -195,7 +195,7 @@ def trl(cell: Cell, place: Place, out: str) -> Measured:
             return found
 
     class Clock(TrainerCallback):
-        def on_step_end(self, args: object, state: Any, control: object, **kwargs: object) -> None:  # noqa: ANN401, ARG002
+        def on_step_end(self, args: object, state: Any, control: object, **kwargs: object) -> None:  # noqa: ANN401
             if state.global_step == cell.warmup:
                 seen.start()
 

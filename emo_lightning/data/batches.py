@@ -46,6 +46,8 @@ class ChatBatch(TypedDict):
     emotion_at: NotRequired[Tensor]
     """(B,) int64, with distributions: the place of the emotion's first token in its row, -1 without one. Here and below B is the
     number of questions, where images are asked several."""
+    emotion_rows: NotRequired[Tensor]
+    """(N,) int64, with distributions: which of the B have one."""
     emotion_first: NotRequired[Tensor]
     """(B, E) int64, with distributions: that token for each of `EMOTIONS`."""
     emotion_target: NotRequired[Tensor]
@@ -57,8 +59,8 @@ class QuestionBatch(TypedDict):
 
     rows: list[int]
     """B rows of the set's index."""
-    inputs: dict[str, ChatBatch]
-    """Objective -> the questions, packed where the backbone can, else padded on the left; no answers."""
+    inputs: dict[tuple[str, ...], ChatBatch]
+    """Objectives -> questions without answers: all objectives in one row where the backbone packs, else each padded on the left."""
     filler: list[bool]
     """B values."""
 

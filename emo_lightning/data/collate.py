@@ -18,7 +18,7 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.branches import Branches, branches_of, flat, laid_out, positions_laid_out
 from emo_lightning.data.chat import answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.models.families import Processor, Size, VisionInputs, family_of
+from emo_lightning.models.families import CachedPicture, Processor, Size, VisionInputs, family_of
 
 IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
@@ -34,7 +34,7 @@ class Question:
 
     Args:
         key: the record's id.
-        image: RGB.
+        image: RGB, or what a cache holds of it.
         keys: keys of the answer that is asked for.
         record: the annotation, for training targets only; None at inference.
         filler: a repeated sample that only keeps ranks in step: it gets no loss and counts nowhere.
@@ -43,7 +43,7 @@ class Question:
     """
 
     key: str
-    image: Image.Image
+    image: Image.Image | CachedPicture
     keys: tuple[str, ...]
     record: Record | None = None
     filler: bool = False
@@ -54,6 +54,18 @@ class Question:
     def asked(self) -> tuple[tuple[str, ...], ...]:
         """Keys of every question."""
         return (self.keys, *self.more)
+
+    @property
+    def pixels(self) -> Image.Image:
+        """The image, of a question that has it.
+
+        Raises:
+            TypeError: it comes out of a cache.
+        """
+        if isinstance(self.image, CachedPicture):
+            msg = f"the picture of {self.key!r} comes out of a cache, which has no pixels"
+            raise TypeError(msg)
+        return self.image
 
 
 @dataclass
@@ -104,7 +116,7 @@ class Collator:
         Raises:
             CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
         """
-        vision = self.family.vision_inputs(self.processor, [q.image for q in questions])
+        vision = self._vision([q.image for q in questions])
         if not self.packed and any(question.more for question in questions):
             msg = "several questions share an image in packed rows alone"
             raise ValueError(msg)
@@ -133,6 +145,15 @@ class Collator:
                 batch |= self._distributions(questions, vision.sizes, labels, images)
         # A TypedDict cannot say "and what the family needs".
         return cast(ChatBatch, batch)
+
+    def _vision(self, images: Sequence[Image.Image | CachedPicture]) -> VisionInputs:
+        seen = [image for image in images if isinstance(image, CachedPicture)]
+        if not seen:
+            return self.family.vision_inputs(self.processor, cast("Sequence[Image.Image]", images))
+        if len(seen) < len(images):
+            msg = f"{len(seen)} of {len(images)} pictures of a batch come out of a cache; expected all or none"
+            raise ValueError(msg)
+        return self.family.cached_inputs(self.processor, seen)
 
     def _sample(
         self, question: Question, keys: tuple[str, ...], resized: Size, image_tokens: int
@@ -268,6 +289,7 @@ class Collator:
                 targets.append(distribution)
         return {
             "emotion_at": torch.tensor(places),
+            "emotion_rows": torch.tensor([row for row, place in enumerate(places) if place > 0], dtype=torch.int64),
             "emotion_first": torch.tensor(tokens),
             "emotion_target": torch.tensor(targets, dtype=torch.float32),
         }

@@ -3,109 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.conversation_dataset import ConversationDataset, shares_of
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.lengths import sample_lengths, shared_lengths
-from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
+from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
-from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-
-
-class ConversationDataset(SlotDataset[Question]):
-    """One question per image; which objective it serves is a pure function of (seed, epoch, row).
-
-    Args:
-        index: the images and their records.
-        objectives: name -> weight; an image that lacks the labels of the chosen one is asked another that it has labels for.
-        seed: of the choice.
-        all_questions: ask all of them of each image, an answer counting by its weight: the mean of what would be drawn.
-
-    Raises:
-        InputError: no weight is above 0, or one is below.
-    """
-
-    def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int, all_questions: bool = False) -> None:
-        self.index, self.all_questions = index, all_questions
-        self.objectives = [objective(name) for name in objectives]
-        self.weights = _shares(objectives)
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def __getitem__(self, slot: Slot) -> Question:
-        record, image = self.index.sample(slot.index)
-        available = [o.available(record) for o in self.objectives]
-        if self.all_questions:
-            asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]
-            (keys, *more), shares = zip(*asked, strict=True)
-            whole = tuple(float(share) / sum(shares) for share in shares)
-            return Question(record.id, image, keys, record, slot.filler, tuple(more), whole)
-        keys = self._choose(slot, available)
-        return Question(record.id, image, keys, record, slot.filler)
-
-    def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-        chosen = self._chosen(slot.epoch, slot.index, [bool(keys) for keys in available])
-        return () if chosen is None else available[chosen]
-
-    def _chosen(self, epoch: int, row: int, available: Sequence[bool]) -> int | None:
-        weights = np.where(available, self.weights, 0.0)
-        if weights.sum() == 0:
-            return None
-        draw = np.random.Generator(np.random.PCG64([self.seed, epoch, row])).random()
-        return int(np.searchsorted(np.cumsum(weights / weights.sum()), draw, side="right"))
-
-    def lengths(self, collate: Collator) -> Lengths:
-        """Tokens of every sample in each epoch, in which it may be asked something else."""
-        table = sample_lengths(self.index, self.objectives, collate)
-        if self.all_questions:
-            asked = table[:, self.weights > 0]
-            together = asked.sum(1) - np.maximum(0, (asked > 0).sum(1) - 1) * shared_lengths(self.index, collate)
-            return lambda _epoch: together
-
-        def in_epoch(epoch: int) -> NDArray[np.int64]:
-            rows = range(len(table))
-            if len(self.objectives) == 1:
-                return table[:, 0]
-            chosen = [self._chosen(epoch, row, (table[row] > 0).tolist()) or 0 for row in rows]
-            return table[rows, chosen]
-
-        return lru_cache(maxsize=2)(in_epoch)
-
-    def longest(self, collate: Collator) -> Lengths:
-        """Tokens of the longest that may be asked about each image: what a plan for all epochs has to make room for."""
-        if self.all_questions:
-            return self.lengths(collate)
-        asked = [one for one, share in zip(self.objectives, self.weights, strict=True) if share > 0]
-        table = sample_lengths(self.index, asked, collate).max(1)
-        return lambda _epoch: table
-
-
-def _shares(objectives: Mapping[str, float]) -> NDArray[np.float64]:
-    """Weights that sum to 1.
-
-    Raises:
-        InputError: no weight is above 0, or one is below.
-    """
-    weights = np.array(list(objectives.values()), dtype=float)
-    if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
-        msg = f"data.objectives={dict(objectives)}: weights must be 0 or more, and one above 0"
-        raise InputError(msg)
-    return np.asarray(weights / weights.sum())
 
 
 class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
@@ -178,7 +92,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             InputError: no record of the set has a label that is asked for.
         """
         if name not in self._datasets:
-            shares = _shares(self.objectives)
+            shares = shares_of(self.objectives)
             asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
             whole = TarIndex.open(self.paths[name])
             labelled = {wanted: objective(wanted).labelled(whole) for wanted in self.objectives}
@@ -253,13 +167,13 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         """Shuffled, sized, resumable."""
         if self.max_tokens is None:
             return super().train_dataloader()
-        return self.loader_of(self.dataset("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
+        return self.loader_of(self.source("train"), self._rows(self.world_size, self.rank), self._collator(packed=True))
 
     def val_dataloader(self) -> ResumableLoader[ChatBatch]:
         """In order; planned rows have room for the longest that any epoch asks, so that they are the same in all."""
         if self.max_tokens is None or self.val_batch_size is not None:
             return super().val_dataloader()
-        dataset, collate = self.dataset("val"), self._collator(packed=True)
+        dataset, collate = self.source("val"), self._collator(packed=True)
         rows = PackedRows(
             dataset.longest(collate),
             self.max_tokens,
@@ -271,6 +185,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         )
         return self.loader_of(dataset, rows, collate)
 
+    def source(self, name: str) -> ConversationDataset:
+        """See `FitDataModule.source`."""
+        dataset = self.dataset(name)
+        return dataset.reading(self.task.pictures(dataset.index, self))
+
     def collate_fn(self) -> Callable[[list[Question]], ChatBatch]:
         """Built from the task's backbone, whose processor and coordinates it must use."""
         return self._collator(packed=self.max_tokens is not None)
@@ -278,7 +197,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     def _collator(self, *, packed: bool) -> Collator:
         inputs = self.task.backbone_inputs()
         if packed and not inputs.packs:
-            msg = f"data.max_tokens: found {self.max_tokens}; the backbone's attention cannot pack: set it to sdpa, or data.batch_size"
+            msg = (
+                f"data.max_tokens: found {self.max_tokens}; this backbone cannot pack samples into rows: expected null, which pads steps of "
+                "data.batch_size samples, or model.backbone.attention: sdpa of a family that packs"
+            )
             raise InputError(msg)
         return Collator(
             inputs.processor,

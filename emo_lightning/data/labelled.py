@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Self
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import LabelledBatch
@@ -16,6 +18,7 @@ from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache, sample_of
 
 LabelledSample = tuple[Question, Supervision]
 
@@ -26,12 +29,19 @@ class LabelledDataset(SlotDataset[LabelledSample]):
     def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
         self.index = index.take(sorted(range(len(index)), key=index.id))
         self.keys = keys
+        self.vision: VisionCache | None = None
+
+    def reading(self, vision: VisionCache | None) -> Self:
+        """The same, with pictures out of a cache."""
+        other = copy(self)
+        other.vision = vision
+        return other
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> LabelledSample:
-        record, image = self.index.sample(slot.index)
+        record, image = sample_of(self.index, slot.index, self.vision)
         # Without the record: at this prompt nothing of the annotation may reach the model.
         return Question(record.id, image, self.keys, filler=slot.filler), Supervision.of(record)
 
@@ -106,6 +116,11 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         if not self.dataset(name).index.has("emotion").any():
             msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
             raise InputError(msg)
+
+    def source(self, name: str) -> LabelledDataset:
+        """See `FitDataModule.source`."""
+        dataset = self.dataset(name)
+        return dataset.reading(self.task.pictures(dataset.index, self))
 
     def collate_fn(self) -> Callable[[list[LabelledSample]], LabelledBatch]:
         """In one row, or padded on the right; a head sees them as a cached batch, so that its dropout draws the same for the same place."""

@@ -129,6 +129,10 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
         """The set `name`, opened once."""
         raise NotImplementedError
 
+    def source(self, name: str) -> SlotDataset[SampleT]:
+        """What a loader reads of the set `name`: the set, with pictures that a frozen vision tower has seen already where it is cached."""
+        return self.dataset(name)
+
     def collate_fn(self) -> Callable[[list[SampleT]], BatchT]:
         """What makes a batch of samples; asked for each loader."""
         raise NotImplementedError
@@ -145,7 +149,7 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
     def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[BatchT]:
         """Batches of one set for this rank."""
         return self.rank_loader(
-            self.dataset(name), self.collate_fn(), self.rows_per_step(name, self.world_size), shuffle=shuffle
+            self.source(name), self.collate_fn(), self.rows_per_step(name, self.world_size), shuffle=shuffle
         )
 
     def train_dataloader(self) -> ResumableLoader[BatchT]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
-from emo_lightning.data.batches import QuestionBatch
+from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes, grey
@@ -15,6 +15,7 @@ from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache, sample_of
 from emo_lightning.models.families import family_of
 
 RowQuestion = tuple[int, Question]
@@ -24,15 +25,15 @@ RowQuestion = tuple[int, Question]
 class QuestionDataset(SlotDataset[RowQuestion]):
     """(row, image) pairs of an index; the question is put by the collator. `blind`: grey of the image's size in its place."""
 
-    def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False) -> None:
-        self.index, self.rows, self.blind = index, rows, blind
+    def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False, vision: VisionCache | None = None) -> None:
+        self.index, self.rows, self.blind, self.vision = index, rows, blind, vision
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
-        record, image = self.index.sample(row)
+        record, image = sample_of(self.index, row, self.vision)
         return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=slot.filler)
 
 
@@ -44,12 +45,14 @@ class QuestionCollator:
         self.keys = {name: objective(name).keys for name in objectives}
 
     def __call__(self, samples: Sequence[RowQuestion]) -> QuestionBatch:
-        """One batch for each objective."""
+        """All objectives in one batch that is packed, or each in one that is padded."""
         rows = [row for row, _ in samples]
-        asked = {
-            name: self.collator([Question(q.key, q.image, keys, filler=q.filler) for _, q in samples])
-            for name, keys in self.keys.items()
-        }
+        names = list(self.keys)
+        together = [tuple(names)] if self.collator.packed else [(name,) for name in names]
+        asked: dict[tuple[str, ...], ChatBatch] = {}
+        for some in together:
+            keys, *more = (self.keys[name] for name in some)
+            asked[some] = self.collator([Question(q.key, q.image, keys, filler=q.filler, more=tuple(more)) for _, q in samples])
         return {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
 
 
@@ -129,7 +132,9 @@ class QuestionDataModule(DataModule[AsksQuestions]):
             # Where memory does not suffice, that shows in the first batch.
             sizes = index.sizes().tolist()
             rows = sorted(rows, key=lambda row: -_area(inputs, sizes[row]))
-        dataset = QuestionDataset(index, rows, self.blind)
+        # The grey of a blind model is no picture of the tars.
+        vision = None if self.blind else self.task.pictures(index.take(rows), self)
+        dataset = QuestionDataset(index, rows, self.blind, vision)
         return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
 
 

@@ -15,7 +15,7 @@ from peft.tuners.lora.layer import Linear, LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emo_lightning.models.families.attention import autocast_type
+from emo_lightning.models.families.autocast import autocast_type
 
 if TYPE_CHECKING:
     from torch.autograd.function import FunctionCtx
@@ -80,7 +80,7 @@ class AdaptedLinear(Linear):
         if adapter is None or args or kwargs or weight.requires_grad or (bias is not None and bias.requires_grad):
             return super().forward(x, *args, **kwargs)
         down, up = adapter.down, adapter.up
-        if kind := autocast_type(x.device):
+        if (kind := autocast_type(x.device)) is not None:
             x, weight, down, up = (part.to(kind) for part in (x, weight, down, up))
             bias = None if bias is None else bias.to(kind)
         if not x.dtype == weight.dtype == down.dtype == up.dtype:
@@ -113,7 +113,7 @@ def _in_4_bits(kind: type[LoraLayer]) -> type[LoraLayer]:
         def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - peft's
             adapter = _plain(self)
             alike = adapter is not None and x.dtype == adapter.down.dtype == adapter.up.dtype
-            if adapter is None or args or kwargs or not (alike or autocast_type(x.device)):
+            if adapter is None or args or kwargs or not (alike or torch.is_autocast_enabled(x.device.type)):
                 return cast(Tensor, super().forward(x, *args, **kwargs))
             # peft copies this first, scales the adapter's whole output and adds it up.
             base: Tensor = self.get_base_layer()(x)
@@ -133,4 +133,4 @@ def join_products(model: nn.Module) -> None:
         if type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
             layer.__class__ = AdaptedLinear
         elif isinstance(layer, LoraLayer) and type(layer).__name__ == "Linear4bit":
-            layer.__class__ = _in_4_bits(type(layer))  # type: ignore[assignment]  # of the same layout
+            layer.__class__ = _in_4_bits(type(layer))  # type: ignore[assignment]  # a subclass of its own class

@@ -80,19 +80,25 @@ def _new_adapter(model: PreTrainedModel, family: Family, config: BackboneConfig,
     )
     plain = resolved(peft_config, model, family, "lora.targets")
     _refuse_tied(model, plain, "lora.targets")
-    return _wrapped(model, plain, peft_config)
+    return _wrapped(model, plain, peft_config, config)
 
 
-def _wrapped(model: PreTrainedModel, plain: LoraConfig, config: LoraConfig) -> PeftModel:
-    """The model with adapters as `plain` says; what peft keeps, and writes when it is saved, is `config`."""
+def _wrapped(model: PreTrainedModel, plain: LoraConfig, kept: LoraConfig, config: BackboneConfig) -> PeftModel:
+    """The model with adapters as `plain` says; what peft keeps, and writes when it is saved, is `kept`."""
     from peft import PeftModel, get_peft_model
 
     from emo_lightning.models.adapted_linear import join_products
 
+    own, base = {id(parameter) for parameter in model.parameters()}, model.dtype
+    # In float32, whatever the base is in.
     wrapped = get_peft_model(model, plain, adapter_name=ADAPTER_NAME)
     # It gives another class for adapters of mixed types alone.
     assert isinstance(wrapped, PeftModel)
-    restore_patterns(plain, config)
+    if config.adapter_dtype == "base":
+        for parameter in wrapped.parameters():
+            if id(parameter) not in own:
+                parameter.data = parameter.data.to(base)
+    restore_patterns(plain, kept)
     join_products(wrapped)
     return wrapped
 
@@ -113,7 +119,7 @@ def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneCon
     kept = replace(plain) if files.renamed else peft_config
     # What adapter_config.json says cannot be built on this base.
     with foreign_files(f"{where}: no adapter of this base model", BackboneError):
-        wrapped = _wrapped(model, plain, kept)
+        wrapped = _wrapped(model, plain, kept, config)
     # peft loads what fits and goes on: the model would then run untrained.
     expected = get_peft_model_state_dict(wrapped, adapter_name=ADAPTER_NAME, save_embedding_layers=False).keys()
     missing, unexpected = sorted(expected - files.weights.keys()), sorted(files.weights.keys() - expected - _ends(model))

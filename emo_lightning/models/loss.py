@@ -87,7 +87,8 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
 
     Args:
         hidden: (B, T, H), after the final norm.
-        batch: `labels` (B, T), or (1, T) packed, `emotion_at` (B,), `emotion_first` (B, 8), `emotion_target` (B, 8), as the collator makes them.
+        batch: `labels` (B, T), or (1, T) packed, `emotion_at` (B,), `emotion_rows` (N,), `emotion_first` (B, 8), `emotion_target` (B, 8),
+            as the collator makes them.
         lm_head: H -> vocabulary.
         soft: replace the hard target.
         distribution_weight: of the KL term, in answer tokens: 1 weighs it as much as one token.
@@ -95,7 +96,8 @@ def emotion_terms(hidden: Tensor, batch: ChatBatch, lm_head: nn.Module, *, soft:
     Returns:
         A sum over answers in float32, for the same divisor as that of `supervised_loss`.
     """
-    named = (batch["emotion_at"] > 0).nonzero()[:, 0]
+    # Known beforehand: nothing has to wait for the device.
+    named = batch["emotion_rows"]
     at = batch["emotion_at"][named]
     rows = torch.zeros_like(named) if "lengths" in batch else named
     first, target = batch["emotion_first"][named], batch["emotion_target"][named]

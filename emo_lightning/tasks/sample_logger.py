@@ -77,7 +77,7 @@ class SampleLogger(Callback):
                 found[i] += said.objects
         true = [q.record.primary_objects if q.record is not None else [] for q in questions]
         return (
-            _same_size([q.image for q in questions]),
+            _same_size([q.pixels for q in questions]),
             captions,
             [_boxes(said, truth, q.image.size) for said, truth, q in zip(found, true, questions, strict=True)],
         )

@@ -13,7 +13,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data import packing
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator
-from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.lengths import sample_lengths
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.sampler import Slot

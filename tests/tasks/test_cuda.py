@@ -84,8 +84,8 @@ def fit(
 
 
 def on_device(batch: ChatBatch) -> ChatBatch:
-    """Tensors moved, as the Trainer moves them."""
-    return cast(ChatBatch, {k: v.to(DEVICE) if isinstance(v, Tensor) else v for k, v in batch.items()})
+    """What can be moved is, as the Trainer moves it."""
+    return cast(ChatBatch, {k: v.to(DEVICE) if hasattr(v, "to") else v for k, v in batch.items()})
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -304,6 +304,24 @@ def test_features_alone_equal_those_in_a_batch(
             assert relative(embedding, des) < tolerance
             assert embedding.dtype == torch.float32
     assert relative(left[0][1], left[1][1]) > 3e-4, "all images look the same"
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_the_host_never_waits_in_a_step_over_a_row(world_tars: Path, tiny_qwen: Path, tuning: Tuning) -> None:
+    """Loss and gradients; CUDA itself says where it is waited for."""
+    config = lora(tiny_qwen, tuning=tuning, dtype="bfloat16")
+    backbone = load_backbone(config).to(DEVICE).train()
+    dataset = data(world_tars).dataset("train")
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    batch = on_device(collate([dataset[Slot(row, False)] for row in range(6)]))
+    with torch.autocast(DEVICE, torch.bfloat16):
+        backbone.answer_loss(batch)[0].backward()  # what is made once
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            backbone.answer_loss(batch)[0].backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_features_in_bf16_are_near_float32(world_tars: Path, tiny_qwen: Path) -> None:

@@ -165,5 +165,5 @@ def test_tokens_of_a_step_need_tokens_of_a_row(world_tars: Path) -> None:
 
 def test_an_attention_that_would_mix_samples_is_refused(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     task = SFTTask(BackboneConfig(str(tiny_qwen), tuning="full", attention="eager"), OptimConfig())
-    with pytest.raises(InputError, match="attention cannot pack"):
+    with pytest.raises(InputError, match="cannot pack samples into rows: expected null"):
         trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(task, datamodule=data(world_tars, max_tokens=ROW))

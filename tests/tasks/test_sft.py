@@ -451,19 +451,33 @@ def test_qlora_fits_and_resumes(world_tars: Path, tiny_qwen: Path, tmp_path: Pat
 
 
 def test_bf16_keeps_adapters_in_float32_and_learns_the_same(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    """A base in bfloat16 under bf16-mixed, as configs/model/qwen2_5_vl_3b.yaml has it."""
+    """A base in bfloat16 under bf16-mixed, as configs/model/qwen2_5_vl_3b.yaml has it; adapters in bfloat16 where that is asked for."""
     losses = {}
-    for dtype, precision in (("float32", "32-true"), ("bfloat16", "bf16-mixed")):
+    for name, dtype, precision, adapters in (
+        ("exact", "float32", "32-true", "float32"),
+        ("default", "bfloat16", "bf16-mixed", "float32"),
+        ("half", "bfloat16", "bf16-mixed", "base"),
+    ):
         torch.manual_seed(0)
-        config = BackboneConfig(str(tiny_qwen), tuning="lora", lora=LoRA(rank=4, dropout=0.0), dtype=dtype)  # type: ignore[arg-type]
+        lora = LoRA(rank=4, dropout=0.0)
+        config = BackboneConfig(str(tiny_qwen), tuning="lora", lora=lora, dtype=dtype, adapter_dtype=adapters)  # type: ignore[arg-type]
         task, recorder = SFTTask(config, OptimConfig(lr=1e-2, warmup=0)), Recorder()
-        run = trainer(tmp_path / dtype, max_steps=4, precision=precision, limit_val_batches=0, callbacks=[recorder])
+        run = trainer(tmp_path / name, max_steps=4, precision=precision, limit_val_batches=0, callbacks=[recorder])
         run.fit(task, datamodule=data(world_tars))
-        losses[dtype] = recorder.losses
+        losses[name] = recorder.losses
         kinds = {(p.requires_grad, p.dtype) for p in task.parameters()}
-        assert kinds == {(True, torch.float32), (False, getattr(torch, dtype))}
-    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
-    assert losses["bfloat16"] != losses["float32"]
+        base = getattr(torch, dtype)
+        assert kinds == {(True, base if adapters == "base" else torch.float32), (False, base)}
+    for name in ("default", "half"):
+        assert losses[name] == pytest.approx(losses["exact"], rel=0.02)
+        assert losses[name] != losses["exact"]
+    # What was saved in half precision goes on in half precision, or in float32.
+    saved = str(tmp_path / "half" / "adapter")
+    for adapters in ("base", "float32"):
+        again = load_backbone(BackboneConfig(saved, dtype="bfloat16", adapter_dtype=adapters))  # type: ignore[arg-type]
+        assert {p.dtype for p in again.parameters() if p.requires_grad} == {
+            torch.bfloat16 if adapters == "base" else torch.float32
+        }
 
 
 def test_gradient_checkpointing_changes_no_gradient(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emo_lightning.models.families.autocast import autocast_type
+
 # transformers hands the windows' boundaries to implementations with "flash" in their name, and to no others.
 VISION = "windowed_flash_sdpa"
 LANGUAGE = "packed_sdpa"
@@ -118,13 +120,6 @@ class Samples:
         return first, second, back
 
 
-def autocast_type(device: torch.device) -> torch.dtype | None:
-    """The type in which products are taken there; None outside autocast, and on devices that have none (`meta`)."""
-    kind = device.type
-    enabled = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if enabled else None
-
-
 def attend(
     query: Tensor,
     key: Tensor,
@@ -152,7 +147,7 @@ def attend(
     Returns:
         (T, heads, d).
     """
-    if kind := autocast_type(query.device):
+    if (kind := autocast_type(query.device)) is not None:
         # As scaled dot-product attention does by itself: rotary positions make queries and keys float32, which the kernel does not take.
         query, key, value = (part.to(kind) for part in (query, key, value))
     if not dropout and _kernel_takes(query):

@@ -23,6 +23,7 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.places import Places, Tower
 from emo_lightning.models.families.qwen2_5_vl import PLACES
+from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 pytest.importorskip("transformers.vision_utils", reason="this transformers does not take places from outside")
 
@@ -41,8 +42,8 @@ def windowed(tiny: Path, folder: Path, window: int = 112) -> Path:
 
 
 @pytest.fixture(scope="module")
-def backbone(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    return loaded(windowed(tiny_qwen, tmp_path_factory.mktemp("windowed") / "model"))
+def backbone(worded_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Backbone:  # noqa: F811
+    return loaded(windowed(worded_qwen, tmp_path_factory.mktemp("windowed") / "model"))
 
 
 def loaded(path: Path) -> Backbone:
@@ -58,7 +59,7 @@ def batch_of(backbone: Backbone, tars: Path, sizes: Sequence[tuple[int, int]] = 
         Question(record.id, index.image(0).resize(size, Image.Resampling.BICUBIC), ("emotion", "intensity"), record)
         for size in sizes
     ]
-    return Collator(backbone.processor, backbone.model_type, answers=True, packed=packed)(questions)
+    return Collator(backbone.processor, backbone.model_type, answers=True, packed=packed, distributions=True)(questions)
 
 
 def without(batch: ChatBatch) -> ChatBatch:
@@ -68,7 +69,7 @@ def without(batch: ChatBatch) -> ChatBatch:
 def gradients(backbone: Backbone, batch: ChatBatch) -> list[Tensor]:
     backbone.zero_grad()
     torch.manual_seed(0)  # of dropout
-    loss, _ = backbone.answer_loss(batch)
+    loss, _ = backbone.answer_loss(batch, soft=True, distribution_weight=0.5)
     loss.backward()
     return [loss.detach(), *(p.grad for p in backbone.parameters() if p.grad is not None)]
 
@@ -97,9 +98,12 @@ def test_what_is_learned_is_the_same_to_the_bit(backbone: Backbone, world_tars: 
 
 
 def test_a_tower_with_other_windows_works_them_out_itself(
-    backbone: Backbone, tiny_qwen: Path, world_tars: Path, tmp_path: Path
+    backbone: Backbone,
+    worded_qwen: Path,  # noqa: F811
+    world_tars: Path,
+    tmp_path: Path,
 ) -> None:
-    other = loaded(windowed(tiny_qwen, tmp_path / "model", window=56))
+    other = loaded(windowed(worded_qwen, tmp_path / "model", window=56))
     batch = batch_of(other, world_tars)
     for found, expected in zip(gradients(other, batch), gradients(other, without(batch)), strict=True):
         assert found.equal(expected)
@@ -133,12 +137,12 @@ def test_nothing_waits_for_the_device(backbone: Backbone, world_tars: Path) -> N
     assert waits.found, "the test does not see what transformers asks for"
 
 
-def test_not_even_their_values_are_there(tiny_qwen: Path, world_tars: Path, tmp_path: Path) -> None:
+def test_not_even_their_values_are_there(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
     """On the meta device tensors have shapes and nothing else: `item` and `tolist` fail there, as any choice by a value does."""
-    backbone = loaded(windowed(tiny_qwen, tmp_path / "model"))
+    backbone = loaded(windowed(worded_qwen, tmp_path / "model"))
     batch = on_meta(batch_of(backbone, world_tars))
     backbone.to("meta")
-    loss, count = backbone.answer_loss(batch)
+    loss, count = backbone.answer_loss(batch, soft=True, distribution_weight=0.5)
     loss.backward()
     assert loss.is_meta
     assert count.is_meta
