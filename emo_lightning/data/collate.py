@@ -18,7 +18,8 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.branches import Branches, branches_of, flat, laid_out, positions_laid_out
 from emo_lightning.data.chat import answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
-from emo_lightning.models.families import CachedPicture, Processor, Size, VisionInputs, family_of
+from emo_lightning.models.families import Processor, Size, VisionInputs, family_of
+from emo_lightning.models.families.base import CachedPicture
 
 IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""

@@ -22,6 +22,8 @@ from emo_lightning.data.protocols import LearnsAnswers
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
+_BATCH_SIZE = 8
+
 
 class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
     """Loaders for `SFTTask`.
@@ -31,7 +33,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         val: the same, for the validation loss and the samples that are logged.
         objectives: what is trained, name -> weight: round 1 is `{attributes: 1}`, round 2 `{emotion: 0.8, attributes: 0.2}`
             (replay of round 1 keeps what it taught).
-        batch_size: samples per rank and micro-batch; for training, only where `max_tokens` is None.
+        batch_size: samples per rank and micro-batch, in place of `max_tokens`; 8 where neither is set.
         val_batch_size: samples per rank and batch of validation; None takes `max_tokens`, else `batch_size`.
         max_tokens: per rank and micro-batch, whose samples stand in one row without padding (`data/packing.py`).
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
@@ -51,7 +53,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         train: list[str],
         val: list[str],
         objectives: dict[str, float],
-        batch_size: int = 8,
+        batch_size: int | None = None,
         val_batch_size: int | None = None,
         max_tokens: int | None = None,
         global_tokens: int | None = None,
@@ -62,7 +64,13 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         seed: int = 0,
         allow_leaks: bool = False,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        if batch_size is not None and max_tokens is not None:
+            msg = (
+                f"data.batch_size={batch_size} and data.max_tokens={max_tokens}: a micro-batch is counted in samples or in tokens; "
+                "set one of the two to null"
+            )
+            raise InputError(msg)
+        super().__init__(_BATCH_SIZE if batch_size is None else batch_size, num_workers, seed)
         self.allow_leaks = allow_leaks
         check_counts(
             val_batch_size=val_batch_size,

@@ -36,7 +36,8 @@ from emo_lightning.data.mapped_parts import (
     write_part,
 )
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.models.families import CachedPicture, Part
+from emo_lightning.models.families import Part
+from emo_lightning.models.families.base import CachedPicture
 
 __all__ = ["AUTO", "VisionCache", "VisionKey", "VisionWriter", "cache_folder", "sample_of"]
 

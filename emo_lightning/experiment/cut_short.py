@@ -108,7 +108,7 @@ class KeepWhenCut(Callback):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath == str(self.last.parent):
                 # It would take the file for another's, and leave it behind for a `last-v1.ckpt`.
                 callback.last_model_path = str(self.last)
-        trainer.save_checkpoint(self.last)
+        trainer.save_checkpoint(self.last, weights_only=False)
         ENDING.save_wanted = ENDING.save_agreed = False
         self._saved = time.monotonic()
 

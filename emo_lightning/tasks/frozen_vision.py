@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,7 +17,6 @@ from emo_lightning.core.disk import free_bytes, gigabytes, require_room
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.model_folders import warn_once
-from emo_lightning.core.records import Record
 from emo_lightning.core.terminal import say
 from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.module import DataModule
@@ -54,16 +53,16 @@ class FrozenVision:
                 warn_once("model.backbone.vision_cache: the vision tower learns, so that nothing of it is kept")
             return None
         cache = self._opened(part, trainer, backbone)
-        records = [index.record(row) for row in range(len(index))]
+        images = index.hashes()
         # One list for all ranks: others may be writing at this moment.
-        missing = trainer.strategy.broadcast(cache.missing([record.sha256 for record in records]))
+        missing = trainer.strategy.broadcast(cache.missing(images))
         if missing:
-            self._announce(cache, records, missing, backbone, said=trainer.is_global_zero)
+            self._announce(cache, index.take(missing), len(set(images)), backbone, said=trainer.is_global_zero)
             trainer.strategy.barrier()
             self._fill(cache, index.take(missing), part, data, trainer, backbone)
             trainer.strategy.barrier()
             cache.look()
-            if lost := cache.missing([record.sha256 for record in records]):
+            if lost := cache.missing(images):
                 msg = f"{cache.folder}: {len(lost)} images that other ranks have written are not there: all of them must see the folder"
                 raise InputError(msg)
         if trainer.is_global_zero:
@@ -83,14 +82,11 @@ class FrozenVision:
             trainer.strategy.barrier()
         return self._cache
 
-    def _announce(
-        self, cache: VisionCache, records: Sequence[Record], missing: Sequence[int], backbone: Backbone, *, said: bool
-    ) -> None:
+    def _announce(self, cache: VisionCache, missing: TarIndex, images: int, backbone: Backbone, *, said: bool) -> None:
         """Say what is computed and how much room it takes, before it is."""
         family, processor = backbone.family, backbone.processor
-        sizes = [family.resized_size(processor, (records[row].width, records[row].height)) for row in missing]
+        sizes = [family.resized_size(processor, (width, height)) for width, height in missing.sizes().tolist()]
         needed = sum(family.image_tokens(processor, size) for size in sizes) * self._bytes
-        images = len({record.sha256 for record in records})
         if said:
             say(
                 f"vision cache {cache.folder}: {len(missing)} of {images} images pass the vision tower now; that takes {gigabytes(needed)}, "

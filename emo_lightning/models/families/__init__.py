@@ -5,7 +5,7 @@ A newcomer adds one: a file beside this one that makes a `Family`, and its name 
 
 from __future__ import annotations
 
-from emo_lightning.models.families.base import PARTS, CachedPicture, Family, FamilyError, Part, Processor, VisionInputs
+from emo_lightning.models.families.base import PARTS, Family, FamilyError, Part, Processor, VisionInputs
 from emo_lightning.models.families.boxes import AbsolutePixels, BoxCodec, Relative1000, Size
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
 
@@ -14,7 +14,6 @@ __all__ = [
     "PARTS",
     "AbsolutePixels",
     "BoxCodec",
-    "CachedPicture",
     "Family",
     "FamilyError",
     "Part",
