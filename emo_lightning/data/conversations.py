@@ -20,6 +20,7 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.workers import Workers
 
 _BATCH_SIZE = 8
 
@@ -38,7 +39,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         global_tokens: of an optimiser step, on all ranks: how many micro-batches are accumulated follows from it and the number of ranks.
         all_questions: ask all objectives of each image, which is read once for them; an answer counts by its objective's weight, so that
             the loss is the mean of what would be drawn. Needs `max_tokens`.
-        num_workers: processes that read ahead.
+        num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.
@@ -57,7 +58,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         max_tokens: int | None = None,
         global_tokens: int | None = None,
         all_questions: bool = False,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         max_length: int = 4096,
         limit: int | None = None,
         seed: int = 0,

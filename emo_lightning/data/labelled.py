@@ -19,6 +19,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache, sample_of
+from emo_lightning.data.workers import Workers
 
 LabelledSample = tuple[Question, Supervision]
 
@@ -72,7 +73,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         val: the same.
         objective: the prompt at which hidden states are taken; a cache that shall equal this one has the same.
         batch_size: images per rank and step.
-        num_workers: processes that read ahead.
+        num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
@@ -86,7 +87,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         val: list[str],
         objective: str = "emotion",
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         max_length: int = 4096,
         seed: int = 0,
         allow_leaks: bool = False,

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
+from emo_lightning.data.workers import AHEAD, Workers, workers
 
 TaskT = TypeVar("TaskT")
 SampleT = TypeVar("SampleT")
@@ -20,14 +21,14 @@ class DataModule(LightningDataModule, Generic[TaskT]):
 
     Args:
         batch_size: samples per rank and step.
-        num_workers: processes that read ahead; 0 reads in the main process.
+        num_workers: processes that read ahead; 0 reads in the main process, `auto` decides by the machine and the data (`workers.count`).
         seed: of the order.
     """
 
     task_type: ClassVar[type]
     """The protocol of `data/protocols.py` that the task must follow."""
 
-    def __init__(self, batch_size: int, num_workers: int = 0, seed: int = 0) -> None:
+    def __init__(self, batch_size: int, num_workers: Workers = "auto", seed: int = 0) -> None:
         super().__init__()
         check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
@@ -118,8 +119,22 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         num_workers: int | None = None,
     ) -> ResumableLoader[BatchT]:
         """Batches of a plan; see `rank_loader`."""
-        workers = self.num_workers if num_workers is None else num_workers
-        return ResumableLoader(dataset, batches, num_workers=workers, collate_fn=collate)
+        number = self.workers(len(dataset)) if num_workers is None else num_workers
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return ResumableLoader(
+            dataset,
+            batches,
+            collate_fn=collate,
+            num_workers=number,
+            persistent_workers=number > 0,
+            prefetch_factor=AHEAD if number else None,
+            pin_memory=on_gpu,
+        )
+
+    def workers(self, samples: int) -> int:
+        """Processes of this rank that read ahead, of a set of so many samples."""
+        ranks = 1 if self.trainer is None else self.trainer.num_devices
+        return workers(self.num_workers, samples // self.world_size, ranks)
 
 
 class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):

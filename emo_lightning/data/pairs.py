@@ -13,6 +13,7 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import PairSample, ReadsPairs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.workers import Workers
 
 
 class PairDataset(SlotDataset[PairSample]):
@@ -36,7 +37,7 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
         train: tars, folders of tars, globs or brace ranges.
         val: the same.
         batch_size: pairs per rank and step; each image is told from the texts of the others.
-        num_workers: processes that read ahead.
+        num_workers: processes that read ahead (`workers.count`).
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
     """
@@ -48,7 +49,7 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
         train: list[str],
         val: list[str],
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         seed: int = 0,
         allow_leaks: bool = False,
     ) -> None:

@@ -16,6 +16,7 @@ from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache, sample_of
+from emo_lightning.data.workers import Workers
 from emo_lightning.models.families import family_of
 
 RowQuestion = tuple[int, Question]
@@ -63,7 +64,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         sets: name of a set -> tars, folders of tars, globs or brace ranges.
         objectives: what is asked of each image, one question each.
         batch_size: images per rank and step.
-        num_workers: processes that read ahead.
+        num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many images of each set.
         blind: show grey in place of every image: what the model says without looking (a text-only baseline).
@@ -77,7 +78,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         sets: dict[str, list[str]],
         objectives: list[str],
         batch_size: int = 16,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         max_length: int = 4096,
         limit: int | None = None,
         blind: bool = False,
