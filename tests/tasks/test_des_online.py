@@ -22,6 +22,7 @@ from emo_lightning.models.des import DESHead
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.optim import OptimConfig
+from tests.made import write_tar
 from tests.models.test_backbone import asked
 from tests.tasks.test_sft import trainer
 
@@ -149,14 +150,10 @@ def test_images_need_a_backbone_and_caches_none(
         trainer(tmp_path, max_steps=1).fit(DESTask(head, backbone=BackboneConfig(str(tiny_qwen))), datamodule=cache)
 
 
-def test_unlabelled_images_stop_before_the_first_step(
-    world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = online(world_tars)
-    dataset = data.dataset("val")
-    dataset.index = dataset.index.take([0])
-    record = dataset.index.record(0).model_copy(update={"emotion": None, "emotion_scores": None})
-    monkeypatch.setattr(dataset.index, "record", lambda row: record)
+def test_unlabelled_images_stop_before_the_first_step(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    labelled = online(world_tars).dataset("val").index.record(0)
+    tar, _ = write_tar(tmp_path / "val.tar", [labelled.model_copy(update={"emotion": None, "emotion_scores": None})])
+    data = LabelledDataModule(paths(world_tars)["train"], [str(tar)], batch_size=5)
     with pytest.raises(ValueError, match=r"no sample of the set 'val' .* has an emotion label"):
         trainer(tmp_path, max_steps=1).fit(DESTask(backbone=BackboneConfig(str(tiny_qwen))), datamodule=data)
 
