@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from functools import lru_cache
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +12,13 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.lengths import sample_lengths, shared_lengths
-from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.packing import Lengths
+from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.data.vision_cache import VisionCache, sample_of
 
 
-class ConversationDataset(SlotDataset[Question]):
+class ConversationDataset(PictureDataset[Question]):
     """One question per image; which objective it serves is a pure function of (seed, epoch, row).
 
     Args:
@@ -35,23 +32,17 @@ class ConversationDataset(SlotDataset[Question]):
     """
 
     def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int, all_questions: bool = False) -> None:
-        self.index, self.all_questions = index, all_questions
+        super().__init__(index)
+        self.all_questions = all_questions
         self.objectives = [objective(name) for name in objectives]
         self.weights = shares_of(objectives)
         self.seed = seed
-        self.vision: VisionCache | None = None
-
-    def reading(self, vision: VisionCache | None) -> Self:
-        """The same, with pictures out of a cache."""
-        other = copy(self)
-        other.vision = vision
-        return other
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> Question:
-        record, image = sample_of(self.index, slot.index, self.vision)
+        record, image = self.record_and_picture(slot.index)
         available = [o.available(record) for o in self.objectives]
         if self.all_questions:
             asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]

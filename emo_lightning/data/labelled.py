@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
-from typing import Self
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import LabelledBatch
@@ -12,37 +10,30 @@ from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.loader import SlotDataset, check_counts
+from emo_lightning.data.loader import check_counts
 from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.data.vision_cache import VisionCache, sample_of
 from emo_lightning.data.workers import Workers
 
 LabelledSample = tuple[Question, Supervision]
 
 
-class LabelledDataset(SlotDataset[LabelledSample]):
+class LabelledDataset(PictureDataset[LabelledSample]):
     """(question, labels) of every image, ordered by id as a feature cache is: the same seed gives the same batches."""
 
     def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
-        self.index = index.take(sorted(range(len(index)), key=index.id))
+        super().__init__(index.take(sorted(range(len(index)), key=index.id)))
         self.keys = keys
-        self.vision: VisionCache | None = None
-
-    def reading(self, vision: VisionCache | None) -> Self:
-        """The same, with pictures out of a cache."""
-        other = copy(self)
-        other.vision = vision
-        return other
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> LabelledSample:
-        record, image = sample_of(self.index, slot.index, self.vision)
+        record, image = self.record_and_picture(slot.index)
         # Without the record: at this prompt nothing of the annotation may reach the model.
         return Question(record.id, image, self.keys, filler=slot.filler), Supervision.of(record)
 

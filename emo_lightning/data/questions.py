@@ -10,12 +10,13 @@ from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes, grey
-from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
+from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import DataModule
+from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.data.vision_cache import VisionCache, sample_of
+from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.data.workers import Workers
 from emo_lightning.models.families import family_of
 
@@ -23,18 +24,19 @@ RowQuestion = tuple[int, Question]
 """A row of the index, and its image."""
 
 
-class QuestionDataset(SlotDataset[RowQuestion]):
+class QuestionDataset(PictureDataset[RowQuestion]):
     """(row, image) pairs of an index; the question is put by the collator. `blind`: grey of the image's size in its place."""
 
     def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False, vision: VisionCache | None = None) -> None:
-        self.index, self.rows, self.blind, self.vision = index, rows, blind, vision
+        super().__init__(index, vision)
+        self.rows, self.blind = rows, blind
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
-        record, image = sample_of(self.index, row, self.vision)
+        record, image = self.record_and_picture(row)
         return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=slot.filler)
 
 

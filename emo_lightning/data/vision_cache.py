@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.files import write_text
 from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
 from emo_lightning.core.records import Record
@@ -35,11 +35,10 @@ from emo_lightning.data.mapped_parts import (
     open_part,
     write_part,
 )
-from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.families import Part
 from emo_lightning.models.families.base import CachedPicture
 
-__all__ = ["AUTO", "VisionCache", "VisionKey", "VisionWriter", "cache_folder", "sample_of"]
+__all__ = ["AUTO", "VisionCache", "VisionKey", "VisionWriter", "vision_folder"]
 
 KIND = "vision"
 """Key of a part's header."""
@@ -49,11 +48,10 @@ MAX_OPEN_PARTS = 16_384
 _KEY_FILE = "key.json"
 
 
-def cache_folder(setting: str) -> Path:
+def vision_folder(setting: str) -> Path:
     """The folder that `model.backbone.vision_cache` names."""
     if setting == AUTO:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(home) / "emo-lightning" / "vision"
+        return cache_folder() / "vision"
     return Path(setting).expanduser()
 
 
@@ -221,14 +219,6 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def sample_of(index: TarIndex, row: int, cache: VisionCache | None) -> tuple[Record, Image.Image | CachedPicture]:
-    """A record and its picture, decoded, or out of a cache: then no byte of it is read."""
-    if cache is None:
-        return index.sample(row)
-    record = index.record(row)
-    return record, cache.picture(record)
 
 
 class VisionWriter:

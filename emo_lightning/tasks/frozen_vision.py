@@ -22,7 +22,7 @@ from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.data.vision_cache import VisionCache, VisionKey, VisionWriter, cache_folder
+from emo_lightning.data.vision_cache import VisionCache, VisionKey, VisionWriter, vision_folder
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.families import Family, Part, Processor
 from emo_lightning.models.vision_facts import probe_inputs, vision_facts
@@ -76,7 +76,7 @@ class FrozenVision:
                 msg = "model.backbone.vision_cache: found the strategy fsdp, which splits the tower; allowed there: off (or the strategy ddp)"
                 raise InputError(msg)
             key, self._bytes = vision_key(part, trainer, backbone)
-            self._cache = VisionCache(cache_folder(backbone.config.vision_cache), key)
+            self._cache = VisionCache(vision_folder(backbone.config.vision_cache), key)
             if trainer.is_global_zero:
                 self._cache.remove_damaged()
             trainer.strategy.barrier()

@@ -24,7 +24,7 @@ from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.mapped_parts import PartError
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.data.tar_index import ShardError, TarIndex
-from emo_lightning.data.vision_cache import VisionCache, VisionWriter, cache_folder
+from emo_lightning.data.vision_cache import VisionCache, VisionWriter, vision_folder
 from emo_lightning.models import vision_facts
 from emo_lightning.models.backbone import Backbone, BackboneConfig, BackboneError, LoRA, load_backbone, load_frozen
 from emo_lightning.models.families import Part
@@ -352,8 +352,11 @@ def test_a_killed_pass_goes_on(world_tars: Path, tiny_qwen: Path, tmp_path: Path
 def test_where_it_is_and_when_there_is_none(
     world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("EMO_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cache_folder("auto") == tmp_path / "x/emo-lightning/vision"
+    assert vision_folder("auto") == tmp_path / "x/emo-lightning/vision"
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path / "own"))
+    assert vision_folder("auto") == tmp_path / "own/vision"
     assert BackboneConfig("m", vision_cache="auto", train_vision=True).cached_part is None
     assert BackboneConfig("m", vision_cache="auto", train_merger=False).cached_part == "merger"
     assert BackboneConfig("m", vision_cache="auto", train_merger=False).frozen().cached_part == "vision"
