@@ -1,4 +1,4 @@
-"""How long a test waits for something else before it calls it hung, and for what."""
+"""How long a test waits for something else before it calls it hung, and how it waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PATIENCE = 900.0
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    """Look every hundredth of a second."""
+    """Until a condition holds."""
     until = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < until
@@ -22,5 +22,5 @@ def gone(pid: int) -> bool:
     """Whether a process has ended; one that nobody has waited for yet has, too."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True

@@ -17,8 +17,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from typing_extensions import override
 
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.core.files import remove_left_behind
+from emo_lightning.data.step_cut import StepCut
+from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
 from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, note_place
 from emo_lightning.experiment.saving import LAST, PREVIOUS, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
@@ -32,9 +35,18 @@ class KeepWhenCut(Callback):
         last: the checkpoint that the next start goes on from.
         digest: of the stage, which every checkpoint of it names.
         every: how often to save besides.
+        begun: the checkpoint that this start goes on from.
+        accumulate: micro-batches of a step, as the Trainer is configured.
     """
 
-    def __init__(self, last: Path, digest: str = "", every: SaveEvery | None = None) -> None:
+    def __init__(
+        self,
+        last: Path,
+        digest: str = "",
+        every: SaveEvery | None = None,
+        begun: Path | None = None,
+        accumulate: int = 1,
+    ) -> None:
         self.last = last
         self.digest = digest
         self.every = every or SaveEvery()
@@ -47,17 +59,33 @@ class KeepWhenCut(Callback):
         self._steps = 0
         self._most_steps: int | None = None
         self._validating = False
+        self.begun = begun
+        self.accumulate = accumulate
+        self.cut_anew: StepCut | None = None
+        """How steps are shared, where the number of ranks is another than at the beginning."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Before loaders and optimisers are made, whose number of steps depends on it."""
+        if stage != "fit" or self.begun is None:
+            return
+        noted = noted_cut(read_checkpoint(self.begun), self.accumulate)
+        if noted is not None:
+            self.cut_anew = take_up(trainer, noted)
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of every checkpoint, whoever asked for it."""
         checkpoint[STAGE_KEY] = self.digest
         note_place(trainer, checkpoint, validating=self._validating)
+        note_cut(trainer, checkpoint)
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Before the loops take their counters from it."""
-        self._place, self._steps = find_place(trainer, checkpoint), checkpoint["global_step"]
+        noted = noted_cut(checkpoint, self.accumulate)
+        self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
+        self._steps = checkpoint["global_step"]
         if trainer.strategy.restore_checkpoint_after_setup:
             self._allow_one_step_more(trainer)
 
@@ -69,7 +97,7 @@ class KeepWhenCut(Callback):
 
     def _allow_one_step_more(self, trainer: Trainer) -> None:
         """After the last of `max_steps` Lightning would find nothing left to do, and leave out what follows that step."""
-        if self._place is not None and 0 <= trainer.max_steps <= self._steps:
+        if self._place in ("validation", "end") and 0 <= trainer.max_steps <= self._steps:
             self._most_steps = trainer.max_steps
             trainer.fit_loop.epoch_loop.max_steps = self._steps + 1
 
@@ -134,7 +162,8 @@ class KeepWhenCut(Callback):
         Raises:
             StoppedError: on every rank at once, when one of them has got a signal; a checkpoint is written.
         """
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.fit_loop._should_accumulate():
+            # Of the latter it ends after the step, within which the validation stands.
             return
         now = time.monotonic()
         ENDING.step_took(now - self._since)
@@ -236,9 +265,9 @@ def saved_to(trainer: Trainer) -> list[Path]:
     return [Path(one.dirpath) for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint) and one.dirpath]
 
 
-def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None) -> KeepWhenCut:
+def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun: Path | None = None) -> KeepWhenCut:
     """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
-    keeper = KeepWhenCut(stage.out / "checkpoints" / LAST, stage.digest, every)
+    keeper = KeepWhenCut(stage.out / "checkpoints" / LAST, stage.digest, every, begun, trainer.accumulate_grad_batches)
     for callback in callbacks_of(trainer):
         if isinstance(callback, Timer):
             callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005
