@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.images import check_shapes
+from emo_lightning.data.images import check_shapes, grey
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.lengths import sample_lengths, shared_lengths
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
@@ -22,7 +24,8 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
 from emo_lightning.data.sampler import Slot
-from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.skips import Skips
+from emo_lightning.data.tar_index import ShardError, TarIndex
 
 
 class ConversationDataset(SlotDataset[Question]):
@@ -33,13 +36,16 @@ class ConversationDataset(SlotDataset[Question]):
         objectives: name -> weight; an image that lacks the labels of the chosen one is asked another that it has labels for.
         seed: of the choice.
         all_questions: ask all of them of each image, an answer counting by its weight: the mean of what would be drawn.
+        skip: give a grey filler in the place of an image that cannot be read, of the size that its record says.
 
     Raises:
         InputError: no weight is above 0, or one is below.
     """
 
-    def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int, all_questions: bool = False) -> None:
-        self.index, self.all_questions = index, all_questions
+    def __init__(
+        self, index: TarIndex, objectives: dict[str, float], seed: int, all_questions: bool = False, skip: bool = False
+    ) -> None:
+        self.index, self.all_questions, self.skip = index, all_questions, skip
         self.objectives = [objective(name) for name in objectives]
         self.weights = _shares(objectives)
         self.seed = seed
@@ -48,15 +54,24 @@ class ConversationDataset(SlotDataset[Question]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> Question:
-        record, image = self.index.sample(slot.index)
+        record = self.index.record(slot.index)
+        fault = None
+        try:
+            image = self.index.picture(slot.index, record)
+        except ShardError as error:
+            if not self.skip:
+                raise
+            # As many tokens as were planned, and none that counts: every rank keeps its steps.
+            image, fault = grey((record.width, record.height)), str(error)
+        filler = slot.filler or fault is not None
         available = [o.available(record) for o in self.objectives]
         if self.all_questions:
             asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]
             (keys, *more), shares = zip(*asked, strict=True)
             whole = tuple(float(share) / sum(shares) for share in shares)
-            return Question(record.id, image, keys, record, slot.filler, tuple(more), whole)
+            return Question(record.id, image, keys, record, filler, tuple(more), whole, fault=fault)
         keys = self._choose(slot, available)
-        return Question(record.id, image, keys, record, slot.filler)
+        return Question(record.id, image, keys, record, filler, fault=fault)
 
     def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         chosen = self._chosen(slot.epoch, slot.index, [bool(keys) for keys in available])
@@ -127,6 +142,9 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that a rank leaves out before it stops all the same.
     """
 
     task_type = LearnsAnswers
@@ -146,15 +164,22 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         limit: int | None = None,
         seed: int = 0,
         allow_leaks: bool = False,
+        on_error: Literal["stop", "skip"] = "stop",
+        max_skipped: int = 10,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         self.allow_leaks = allow_leaks
+        if on_error not in ("stop", "skip"):
+            msg = f"data.on_error={on_error!r}; allowed: stop, skip"
+            raise InputError(msg)
+        self.skip, self.skips = on_error == "skip", Skips(max_skipped)
         check_counts(
             val_batch_size=val_batch_size,
             max_length=max_length,
             limit=limit,
             max_tokens=max_tokens,
             global_tokens=global_tokens,
+            max_skipped=max_skipped,
         )
         if global_tokens is not None and max_tokens is None:
             msg = f"data.global_tokens: found {global_tokens} without data.max_tokens; set both, or data.batch_size"
@@ -192,12 +217,14 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             index = whole.take(rows)
             labelled["emotion_scores"] = whole.has("emotion_scores")
             self._labels[name] = Counter({label: int(found[rows].sum()) for label, found in labelled.items()})
-            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions)
+            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions, self.skip)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:
         """Open and check all tars before the first step; rank 0 says what is skipped."""
         super().setup(stage)
+        if self.skip and self.trainer is not None:
+            self.skips.keep_in(Path(self.trainer.default_root_dir), self.rank)
         self._accumulate()
         for name in self.paths:
             check_shapes(self.dataset(name).index)
@@ -208,11 +235,17 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             for remark in self.remarks():
                 say(remark)
 
+    def seen(self, batch: object) -> None:
+        """Count the images of a batch that could not be read."""
+        for key, fault in batch.get("faults", ()) if isinstance(batch, dict) else ():
+            self.skips.add(key, fault)
+
     def summary(self) -> dict[str, object]:
         """What is trained on, as JSON.
 
         Returns:
-            `images`, `skipped` and `labels` (objective or `emotion_scores` -> records that have them), each by split, and `remarks`.
+            `images`, `skipped` and `labels` (objective or `emotion_scores` -> records that have them), each by split, and `remarks`;
+            with `on_error: skip` also `unreadable`, id -> why.
         """
         return {
             "images": {name: len(dataset) for name, dataset in self._datasets.items()},
@@ -222,6 +255,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 for name, found in self._labels.items()
             },
             "remarks": self.remarks(),
+            **({"unreadable": self.skips.of_all_ranks()} if self.skip else {}),
         }
 
     def remarks(self) -> list[str]:

@@ -119,7 +119,10 @@ class DataModule(LightningDataModule, Generic[TaskT]):
     ) -> ResumableLoader[BatchT]:
         """Batches of a plan; see `rank_loader`."""
         workers = self.num_workers if num_workers is None else num_workers
-        return ResumableLoader(dataset, batches, num_workers=workers, collate_fn=collate)
+        return ResumableLoader(dataset, batches, num_workers=workers, collate_fn=collate, seen=self.seen)
+
+    def seen(self, batch: object) -> None:
+        """Take note of a batch that is handed to the Trainer; nothing by default."""
 
 
 class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):

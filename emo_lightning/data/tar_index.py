@@ -141,6 +141,14 @@ class TarIndex:
             ShardError: as `record` and `image`.
         """
         record = self.record(row)
+        return record, self.picture(row, record)
+
+    def picture(self, row: int, record: Record) -> Image.Image:
+        """The image of a record that has been read; see `image`.
+
+        Raises:
+            ShardError: as `image`.
+        """
         data, extension = self._image_bytes(row, record)
         where = self.where(row, extension)
         # Before anything is decoded: a record cannot make a picture larger than it is, nor a picture its record.
@@ -150,7 +158,7 @@ class TarIndex:
             msg = f"{where}: image is {size[0]}x{size[1]}{lying}, its record says {record.width}x{record.height}"
             raise ShardError(msg)
         # As a picture file of the same bytes: a model sees the same picture, wherever it came from.
-        return record, to_rgb(open_image(data, where, ShardError, upright=True))
+        return to_rgb(open_image(data, where, ShardError, upright=True))
 
     def des(self, row: int) -> NDArray[np.float32] | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.
