@@ -25,6 +25,7 @@ import torch
 from emo_lightning.data.feature_rows import FeatureRows
 from emo_lightning.data.features import FeatureCache, FeatureWriter
 from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.mapped_parts import PART_BYTES
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import Supervision
 
@@ -50,12 +51,12 @@ QUICK = (Shape(64, 4, 8, 32), Shape(1, 1, 64, 2048))
 
 
 def write(folder: Path, shape: Shape) -> None:
-    """The cache, in eight parts, and the same vectors as one plain file."""
+    """The cache, in parts as small as they are by default, and the same vectors as one plain file."""
     folder.mkdir(parents=True)
     size = 4 * WIDTH * shape.vectors * shape.samples
     draw = torch.Generator().manual_seed(0)
     with (
-        FeatureWriter(folder, shape.layers, WIDTH, torch.float32, "benchmark", part_bytes=size // 8) as writer,
+        FeatureWriter(folder, shape.layers, WIDTH, torch.float32, "benchmark", part_bytes=min(size // 8, PART_BYTES)) as writer,
         (folder / "plain").open("wb") as plain,
     ):
         for number in range(shape.samples):

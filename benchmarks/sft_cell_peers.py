@@ -119,7 +119,7 @@ def transformers(cell: Cell, place: Place, _out: str) -> Measured:
     from peft import get_peft_model
 
     plain, processor = _load(cell, place)
-    plain.to(cell.device)
+    cast(Any, plain).to(cell.device)
     if cell.checkpointing:
         plain.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         plain.enable_input_require_grads()
@@ -195,7 +195,7 @@ def trl(cell: Cell, place: Place, out: str) -> Measured:
             return found
 
     class Clock(TrainerCallback):
-        def on_step_end(self, _arguments: object, state: Any, *_: object, **__: object) -> None:  # noqa: ANN401
+        def on_step_end(self, args: object, state: Any, control: object, **kwargs: object) -> None:  # noqa: ANN401
             if state.global_step == cell.warmup:
                 seen.start()
 

@@ -40,7 +40,7 @@ def failing_run(
             "vars.train": train,
             "vars.val": f"{world_tars}/*-val-*.tar",
             "data.num_workers": 0,
-            "data.batch_size": 2,
+            "data.max_tokens": 640,
             "trainer.limit_val_batches": 0,
             "trainer.accelerator": "cpu",
             "trainer.enable_progress_bar": "false",

@@ -84,7 +84,11 @@ def parser() -> Parser:
     local.add_argument("--emotion-scores", action="store_true", help="also write the distribution over the eight emotions")
     local.add_argument("--accelerator", default="auto", help="cpu, gpu, … (default: auto)")
     local.add_argument("--devices", default="auto", help="how many (default: all GPUs, or one CPU process)")
-    local.add_argument("--num-workers", type=Whole(0, 1024), default=0, help="processes that read images ahead (default: 0)")
+    local.add_argument(
+        "--num-workers",
+        type=Whole(0, 1024),
+        help="processes that read images ahead (default: by the number of cores and images)",
+    )
     remote = parser.add_argument_group("a model behind an OpenAI-compatible endpoint")
     remote.add_argument("--endpoint", type=Path, metavar="CONFIG.yaml", help="the endpoint, instead of the next three")
     remote.add_argument("--base-url", help="e.g. https://api.openai.com/v1")
@@ -137,6 +141,7 @@ def _local(args: argparse.Namespace) -> int:
     from lightning.pytorch import Trainer
 
     from emo_lightning.data.questions import QuestionDataModule
+    from emo_lightning.data.workers import Workers
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.models.backbone import BackboneConfig
     from emo_lightning.tasks.predict import PredictTask
@@ -153,8 +158,9 @@ def _local(args: argparse.Namespace) -> int:
     task = PredictTask(
         config, args.max_new_tokens, out=str(args.out.parent), file=args.out.name, emotion_scores=args.emotion_scores
     )
+    workers: Workers = "auto" if args.num_workers is None else args.num_workers
     data = QuestionDataModule(
-        {"images": args.inputs[1:]}, objectives, args.batch_size, args.num_workers, limit=args.limit, blind=args.blind
+        {"images": args.inputs[1:]}, objectives, args.batch_size, workers, limit=args.limit, blind=args.blind
     )
     trainer = Trainer(
         **_launched(args),

@@ -19,7 +19,7 @@ from emo_lightning.core.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CheckpointFileError", "read_checkpoint"]
+__all__ = ["START_ANEW", "CheckpointFileError", "check_content", "read_checkpoint"]
 
 _KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "optimizer_states": list, "lr_schedulers": list}
 """What Lightning reads of a checkpoint, and of which type it has to be."""
@@ -27,6 +27,10 @@ _KEYS = {"state_dict": dict, "epoch": int, "global_step": int, "loops": dict, "o
 
 _MAX_PICKLE = 5_000_000
 """Bytes of what a checkpoint holds beside its tensors: of ten thousand of them it is 2 MB. Each may become a hundred in memory."""
+
+
+START_ANEW = "remove it to start this stage from its beginning"
+"""Ends every message about a file that cannot be gone on from."""
 
 
 class CheckpointFileError(InputError):
@@ -42,7 +46,7 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
     import torch
 
     path = Path(path)
-    mend = "remove it to start this stage from its beginning"
+    mend = START_ANEW
     if not path.is_file():
         msg = f"{path}: no such file" if not path.exists() else f"{path}: a folder; expected a file; {mend}"
         raise CheckpointFileError(msg)
@@ -67,6 +71,23 @@ def read_checkpoint(path: str | Path) -> dict[str, object]:
         msg = f"{path}: its tensors claim {claimed:,} bytes, the file has {path.stat().st_size:,}; {mend}"
         raise CheckpointFileError(msg)
     return found
+
+
+def check_content(path: Path) -> None:
+    """Hold every byte of a checkpoint against the checksums that torch has written into it; reads the whole file.
+
+    Raises:
+        CheckpointFileError: a bit has changed since.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        msg = f"{path}: damaged: {error}; {START_ANEW}"
+        raise CheckpointFileError(msg) from None
+    if wrong is not None:
+        msg = f"{path}: damaged: {wrong} has changed since it was written (its checksum is another); {START_ANEW}"
+        raise CheckpointFileError(msg)
 
 
 def _check_archive(path: Path, mend: str) -> None:

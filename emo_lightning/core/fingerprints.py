@@ -45,6 +45,11 @@ class HashMemory:
                 case [int(size), int(changed), int(inode), str(digest)]:
                     self._known.setdefault(key, ([size, changed, inode], digest))
 
+    def keep_beside(self, sidecar: Path) -> None:
+        """As `keep_in`, where nothing else was asked for."""
+        if self._sidecar is None:
+            self.keep_in(sidecar)
+
     def of(self, path: str | Path, what: str, read: Callable[[], str]) -> str:
         """The hash of a local file.
 

@@ -271,4 +271,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     `emo prep import` stores images that way; tars and files from elsewhere may hold any.
     """
-    return opaque(eight_bit(image)).convert("RGB")
+    plain = opaque(eight_bit(image))
+    # It would be a copy, which costs half as much as decoding did.
+    return plain if plain.mode == "RGB" else plain.convert("RGB")

@@ -61,10 +61,12 @@ class QuestionBatch(TypedDict):
 
     rows: list[int]
     """B rows of the set's index."""
-    inputs: dict[str, ChatBatch]
-    """Objective -> the questions, packed where the backbone can, else padded on the left; no answers."""
+    inputs: dict[tuple[str, ...], ChatBatch]
+    """Objectives -> questions without answers: all objectives in one row where the backbone packs, else each padded on the left."""
     filler: list[bool]
     """B values."""
+    faults: NotRequired[list[tuple[str, str]]]
+    """As in `ChatBatch`."""
 
 
 class LabelBatch(TypedDict):
@@ -120,3 +122,5 @@ class PairBatch(TypedDict):
     """(B,) bool: a repeated sample that only keeps ranks in step."""
     key: list[str]
     """B ids of records."""
+    faults: NotRequired[list[tuple[str, str]]]
+    """As in `ChatBatch`; none of the B."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
@@ -19,6 +19,7 @@ from emo_lightning.data.branches import Branches, branches_of, flat, laid_out, p
 from emo_lightning.data.chat import answer, prompt
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.families import Processor, Size, VisionInputs, family_of
+from emo_lightning.models.families.base import CachedPicture
 
 IGNORE = -100
 """Label of a position that carries no loss (PyTorch's cross-entropy default)."""
@@ -34,7 +35,7 @@ class Question:
 
     Args:
         key: the record's id.
-        image: RGB.
+        image: RGB, or what a cache holds of it.
         keys: keys of the answer that is asked for.
         record: the annotation, for training targets only; None at inference.
         filler: a repeated sample that only keeps ranks in step: it gets no loss and counts nowhere.
@@ -44,7 +45,7 @@ class Question:
     """
 
     key: str
-    image: Image.Image
+    image: Image.Image | CachedPicture
     keys: tuple[str, ...]
     record: Record | None = None
     filler: bool = False
@@ -56,6 +57,23 @@ class Question:
     def asked(self) -> tuple[tuple[str, ...], ...]:
         """Keys of every question."""
         return (self.keys, *self.more)
+
+    @property
+    def pixels(self) -> Image.Image:
+        """The image, of a question that has it.
+
+        Raises:
+            TypeError: it comes out of a cache.
+        """
+        if isinstance(self.image, CachedPicture):
+            msg = f"the picture of {self.key!r} comes out of a cache, which has no pixels"
+            raise TypeError(msg)
+        return self.image
+
+
+def faults_in(questions: Iterable[Question]) -> list[tuple[str, str]]:
+    """(id, why) of those whose image cannot be read."""
+    return [(question.key, question.fault) for question in questions if question.fault is not None]
 
 
 @dataclass
@@ -106,7 +124,7 @@ class Collator:
         Raises:
             CollateError: a sample is longer than `max_length`, or has no answer token to learn from.
         """
-        vision = self.family.vision_inputs(self.processor, [q.image for q in questions])
+        vision = self._vision([q.image for q in questions])
         if not self.packed and any(question.more for question in questions):
             msg = "several questions share an image in packed rows alone"
             raise ValueError(msg)
@@ -126,7 +144,7 @@ class Collator:
             "filler": torch.tensor([q.filler for q in questions]),
             **vision.tensors,
         }
-        if faults := [(q.key, q.fault) for q in questions if q.fault is not None]:
+        if faults := faults_in(questions):
             batch["faults"] = faults
         if self.answers:
             if self.packed:
@@ -137,6 +155,15 @@ class Collator:
                 batch |= self._distributions(questions, vision.sizes, labels, images)
         # A TypedDict cannot say "and what the family needs".
         return cast(ChatBatch, batch)
+
+    def _vision(self, images: Sequence[Image.Image | CachedPicture]) -> VisionInputs:
+        seen = [image for image in images if isinstance(image, CachedPicture)]
+        if not seen:
+            return self.family.vision_inputs(self.processor, cast("Sequence[Image.Image]", images))
+        if len(seen) < len(images):
+            msg = f"{len(seen)} of {len(images)} pictures of a batch come out of a cache; expected all or none"
+            raise ValueError(msg)
+        return self.family.cached_inputs(self.processor, seen)
 
     def _sample(
         self, question: Question, keys: tuple[str, ...], resized: Size, image_tokens: int

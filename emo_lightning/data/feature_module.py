@@ -18,6 +18,7 @@ from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsFeatures
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.workers import Workers
 
 
 class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | EmbeddingBatch]):
@@ -32,7 +33,7 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         extra: further evaluation sets, by the name their metrics get, e.g. {"heldout": "cache/heldout"}.
         batch_size: samples per rank and step. Embeddings in memory are one batch, whatever this is: a linear problem on them has one
             optimum, which the noise of small batches would miss.
-        num_workers: loader processes per rank; 0 reads in the main process.
+        num_workers: processes that read ahead; `auto` is 0: a mapped cache is read faster than a batch is handed over.
         seed: of the training order.
         allow_leaks: train although `train` holds images of a held-out split or of another set.
     """
@@ -46,7 +47,7 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         test: str | None = None,
         extra: dict[str, str] | None = None,
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         seed: int = 0,
         allow_leaks: bool = False,
     ) -> None:
@@ -106,6 +107,10 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         if all(cache.labels(row).emotion == NO_EMOTION for row in range(len(cache))):
             msg = f"no sample of the set {name!r} ({self.paths[name]}) has an emotion label"
             raise InputError(msg)
+
+    def workers(self, samples: int) -> int:
+        """See `DataModule.workers`."""
+        return 0 if self.num_workers == "auto" else super().workers(samples)
 
     @property
     def embeddings(self) -> Mapping[str, EmbeddingDataset]:

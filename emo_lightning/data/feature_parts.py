@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, Self, TypedDict
+from typing import TypedDict
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
 from emo_lightning.core.model_folders import check_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
 from emo_lightning.core.text import name_fault
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 from emo_lightning.data.leaks import Origin
+from emo_lightning.data.mapped_parts import PartError, checked_tensor, header_text, open_part
 
 FORMAT_VERSION = 1
+KIND = "features"
+"""Key of a part's header."""
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """dtype of the features -> its name in a safetensors header."""
 _SHOWN = 8
 """Ranks named in a message."""
 
 
-class FeatureError(InputError):
+class FeatureError(PartError):
     """A feature cache is incomplete, damaged, or not the expected one; the message names the file."""
 
 
@@ -64,43 +65,6 @@ def index_name(rank: int) -> str:
     return f"index-{rank:05}.json"
 
 
-class PartFile(Protocol):
-    """A mapped safetensors file; the package's own class has no types."""
-
-    def __enter__(self) -> Self:
-        """As a context manager it closes itself."""
-        ...
-
-    def __exit__(self, kind: object, error: object, traceback: object, /) -> None:
-        """See `__enter__`."""
-        ...
-
-    def metadata(self) -> dict[str, str] | None:
-        """What stands in the header beside the tensors."""
-        ...
-
-    def keys(self) -> list[str]:
-        """Names of the tensors."""
-        ...
-
-    def get_tensor(self, name: str) -> Tensor:
-        """A whole tensor."""
-        ...
-
-
-def open_part(path: Path) -> PartFile:
-    """Map a part.
-
-    Raises:
-        FeatureError: it is damaged or cannot be read.
-    """
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        msg = f"{path}: damaged or unreadable feature part: {error}"
-        raise FeatureError(msg) from None
-
-
 def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
     """What a part says of itself, and its images in order; no features are read, labels and places of all samples are checked.
 
@@ -108,12 +72,8 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
         FeatureError: it is damaged, no part of a feature cache, or a tensor is missing or not as its header says.
     """
     headers = tensor_headers(path, FeatureError)
-    with open_part(path) as file:
-        text = (file.metadata() or {}).get("features")
-        if text is None:
-            msg = f"{path}: not a feature part: its header has no key 'features'"
-            raise FeatureError(msg)
-        spec, origins = _spec(path, text)
+    with open_part(path, FeatureError) as file:
+        spec, origins = _spec(path, header_text(path, file, KIND, FeatureError))
         tokens = headers["hidden"].shape[0] if "hidden" in headers and headers["hidden"].shape else 0
         for name, expected in _tensors(spec, len(origins), tokens).items():
             found = headers.get(name)
@@ -121,7 +81,14 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
                 what = "is missing" if found is None else f"has shape {list(found.shape)} ({found.dtype})"
                 msg = f"{path}: tensor {name!r} {what}; its header and keys say {list(expected.shape)} ({expected.dtype})"
                 raise FeatureError(msg)
-        _check_rows(path, {name: file.get_tensor(name) for name in ("offsets", "target", "emotion", "intensity")}, tokens)
+        _check_rows(
+            path,
+            {
+                name: checked_tensor(path, file, KIND, name, FeatureError)
+                for name in ("offsets", "target", "emotion", "intensity")
+            },
+            tokens,
+        )
     return spec, origins
 
 

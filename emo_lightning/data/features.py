@@ -17,24 +17,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor
 
-from emo_lightning.core.files import replacing, write_text
+from emo_lightning.core.files import write_text
 from emo_lightning.data.batches import FeatureBatch
 from emo_lightning.data.feature_parts import (
     FORMAT_VERSION,
+    KIND,
     FeatureError,
     FeatureSpec,
     PartIndex,
     complete_parts,
     index_name,
-    open_part,
     read_header,
     read_index,
 )
 from emo_lightning.data.leaks import Origin
 from emo_lightning.data.loader import SlotDataset
+from emo_lightning.data.mapped_parts import PART_BYTES, checked_tensor, open_part, write_part
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
@@ -93,7 +93,7 @@ class FeatureWriter:
         rank: int = 0,
         world_size: int = 1,
         made_of: Mapping[str, str] | None = None,
-        part_bytes: int = 1 << 28,
+        part_bytes: int = PART_BYTES,
     ) -> None:
         self.directory, self.dtype, self.part_bytes = Path(directory), dtype, part_bytes
         self.rank, self.world_size = rank, world_size
@@ -163,8 +163,7 @@ class FeatureWriter:
         origins = [list(s.origin or Origin(s.key))[1:] for s in samples]
         header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"], "origins": origins}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
-        with replacing(self.directory / name, fsync=True) as temporary:
-            save_file(tensors, temporary, metadata={"features": json.dumps(header)})
+        write_part(self.directory / name, KIND, header, tensors)
         self.parts.append(name)
         self._number += 1
 
@@ -258,9 +257,15 @@ class FeatureCache(SlotDataset[FeatureSample]):
         return Supervision(columns.target[index].tolist(), int(columns.emotion[index]), float(columns.intensity[index]))
 
     def part(self, number: int) -> Tensor:
-        """(tokens, L, H) of all samples of one part, mapped: nothing is read before it is used."""
+        """(tokens, L, H) of all samples of one part, mapped, and compared with its checksum when it is opened.
+
+        Raises:
+            FeatureError: a byte of it is another one than was written.
+        """
         if number not in self._open:
-            self._open[number] = open_part(self.directory / self._names[number]).get_tensor("hidden")
+            path = self.directory / self._names[number]
+            # Read once as a whole, in the order of the file: what follows finds it in memory.
+            self._open[number] = checked_tensor(path, open_part(path, FeatureError), KIND, "hidden", FeatureError)
             if len(self._open) > MAX_OPEN_PARTS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
@@ -274,7 +279,7 @@ class FeatureCache(SlotDataset[FeatureSample]):
         """What is known of each sample without its features; `parts` and `rows` say where each is."""
         found: dict[str, list[Tensor]] = defaultdict(list)
         for name in self._names:
-            with open_part(self.directory / name) as file:
+            with open_part(self.directory / name, FeatureError) as file:
                 offsets = file.get_tensor("offsets")
                 found["starts"].append(offsets[:-1])
                 found["lengths"].append(offsets.diff())

@@ -10,30 +10,34 @@ from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.images import check_shapes
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.loader import SlotDataset, check_counts
+from emo_lightning.data.loader import check_counts
 from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.workers import Workers
 
 LabelledSample = tuple[Question, Supervision]
 
 
-class LabelledDataset(SlotDataset[LabelledSample]):
+class LabelledDataset(PictureDataset[LabelledSample]):
     """(question, labels) of every image, ordered by id as a feature cache is: the same seed gives the same batches."""
 
-    def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
-        self.index = index.take(sorted(range(len(index)), key=index.id))
+    def __init__(self, index: TarIndex, keys: tuple[str, ...], *, skip: bool = False) -> None:
+        super().__init__(index.take(sorted(range(len(index)), key=index.id)), skip=skip)
         self.keys = keys
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> LabelledSample:
-        record, image = self.index.sample(slot.index)
+        record, image, fault = self.pictured(slot.index)
+        filler = slot.filler or fault is not None
         # Without the record: at this prompt nothing of the annotation may reach the model.
-        return Question(record.id, image, self.keys, filler=slot.filler), Supervision.of(record)
+        return Question(record.id, image, self.keys, filler=filler, fault=fault), Supervision.of(record)
 
 
 class LabelledCollator:
@@ -62,10 +66,13 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         val: the same.
         objective: the prompt at which hidden states are taken; a cache that shall equal this one has the same.
         batch_size: images per rank and step.
-        num_workers: processes that read ahead.
+        num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type = ReadsImages
@@ -76,12 +83,14 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         val: list[str],
         objective: str = "emotion",
         batch_size: int = 64,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         max_length: int = 4096,
         seed: int = 0,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
         self.allow_leaks = allow_leaks
         check_counts(max_length=max_length)
         self.paths = {"train": train, "val": val}
@@ -91,7 +100,8 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
     def dataset(self, name: str) -> LabelledDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            self._datasets[name] = LabelledDataset(TarIndex.open(self.paths[name]), objective(self.objective).keys)
+            index = TarIndex.open(self.paths[name], bad_images=self.skip)
+            self._datasets[name] = LabelledDataset(index, objective(self.objective).keys, skip=self.skip)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:
@@ -106,6 +116,11 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         if not self.dataset(name).index.has("emotion").any():
             msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
             raise InputError(msg)
+
+    def source(self, name: str) -> LabelledDataset:
+        """See `FitDataModule.source`."""
+        dataset = self.dataset(name)
+        return dataset.reading(self.task.pictures(dataset.index, self))
 
     def collate_fn(self) -> Callable[[list[LabelledSample]], LabelledBatch]:
         """In one row, or padded on the right; a head sees them as a cached batch, so that its dropout draws the same for the same place."""

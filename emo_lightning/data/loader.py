@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar, cast
+from typing import Generic, Literal, TypeVar, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.sampler import EpochPlan, PlanIdentity, Slot
+from emo_lightning.data.workers import end_with_parent, started_safely
 
 SampleT_co = TypeVar("SampleT_co", covariant=True)
 SampleT = TypeVar("SampleT")
@@ -36,18 +38,19 @@ LoaderState = PlanIdentity
 """A place in training (`epoch`, `position`), and what the plan of the epoch depends on."""
 
 
-def check_counts(**found: int | None) -> None:
+def check_counts(**found: int | Literal["auto"] | None) -> None:
     """Refuse numbers of samples, batches or processes that mean nothing, by the name of their config key below `data`.
 
     Args:
-        **found: key -> value; None means "not set". `num_workers` and `seed` may be 0, all others are at least 1.
+        **found: key -> value; None means "not set", `auto` that the program decides. `num_workers` and `seed` may be 0, all others are
+            at least 1.
 
     Raises:
         InputError: names the key, the value and what is allowed.
     """
     for name, value in found.items():
         least = 0 if name in ("num_workers", "seed") else 1
-        if value is not None and value < least:
+        if value is not None and value != "auto" and value < least:
             msg = f"data.{name}: found {value}; expected at least {least}"
             raise InputError(msg)
 
@@ -89,6 +92,7 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
         num_workers: int = 0,
         persistent_workers: bool = False,
         prefetch_factor: int | None = None,
+        pin_memory: bool = False,
         seen: Callable[[BatchT_co], None] | None = None,
     ) -> None:
         """Make a loader; nothing is fetched yet.
@@ -100,6 +104,7 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
             num_workers: processes that fetch ahead; 0 fetches in this one.
             persistent_workers: keep these processes from one epoch to the next.
             prefetch_factor: batches that each of them fetches ahead; None is PyTorch's own.
+            pin_memory: give tensors in memory that a GPU copies from by itself.
             seen: called with each batch as it is handed out, in this process.
         """
         self._seen = seen
@@ -112,6 +117,7 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
             generator=torch.Generator(),
             persistent_workers=persistent_workers,
             prefetch_factor=prefetch_factor,
+            pin_memory=pin_memory,
         )
         self.batches = batches
         # Lightning looks for `set_epoch` here, and under DDP replaces what is not a DistributedSampler.
@@ -132,7 +138,10 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
         self._from_step.start = start
         # Seeds of the workers: by the epoch, not by the global random state, which must go on as if there were no loader.
         self.generator.manual_seed((self.batches.seed * 1_000_003 + epoch) % 2**63)
-        batches = super().__iter__()
+        # The signal of a parent's end is that of the thread which started the worker.
+        self.worker_init_fn = end_with_parent if threading.current_thread() is threading.main_thread() else None
+        with started_safely():
+            batches = super().__iter__()
         while True:
             began = time.perf_counter()
             batch = next(batches, _END)

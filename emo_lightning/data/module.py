@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar, cast
 
 from lightning.pytorch import LightningDataModule
 
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
+from emo_lightning.data.skips import OnError, Skips, check_on_error, faults_of
+from emo_lightning.data.workers import AHEAD, Workers, workers
 
 TaskT = TypeVar("TaskT")
 SampleT = TypeVar("SampleT")
@@ -20,17 +23,30 @@ class DataModule(LightningDataModule, Generic[TaskT]):
 
     Args:
         batch_size: samples per rank and step.
-        num_workers: processes that read ahead; 0 reads in the main process.
+        num_workers: processes that read ahead; 0 reads in the main process, `auto` decides by the machine and the data (`workers.count`).
         seed: of the order.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type: ClassVar[type]
     """The protocol of `data/protocols.py` that the task must follow."""
 
-    def __init__(self, batch_size: int, num_workers: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        num_workers: Workers = "auto",
+        seed: int = 0,
+        *,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
+    ) -> None:
         super().__init__()
-        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed, max_skipped=max_skipped)
+        check_on_error(on_error)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.skip, self.skips = on_error == "skip", Skips(max_skipped)
 
     @property
     def task(self) -> TaskT:
@@ -82,10 +98,20 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         """Refuse a task that this module cannot serve, before anything is opened."""
         if self.trainer is not None:
             _ = self.task
+            if self.skip:
+                self.skips.keep_in(Path(self.trainer.default_root_dir), self.rank)
 
     def summary(self) -> dict[str, object]:
-        """What is trained on, as JSON for `training.json`; nothing by default."""
-        return {}
+        """What is trained on, as JSON for `training.json`; with `on_error: skip` the images that were left out, id -> why."""
+        return {"unreadable": self.skips.of_all_ranks()} if self.skip else {}
+
+    def state_dict(self) -> dict[str, object]:
+        """What a checkpoint keeps: the images that were left out so far."""
+        return {"skipped": dict(self.skips.met)} if self.skip else {}
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Go on with what was left out up to the checkpoint."""
+        self.skips.met = dict(cast("Mapping[str, str]", state_dict.get("skipped", {})))
 
     def rank_loader(
         self,
@@ -118,11 +144,28 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         num_workers: int | None = None,
     ) -> ResumableLoader[BatchT]:
         """Batches of a plan; see `rank_loader`."""
-        workers = self.num_workers if num_workers is None else num_workers
-        return ResumableLoader(dataset, batches, num_workers=workers, collate_fn=collate, seen=self.seen)
+        number = self.workers(len(dataset)) if num_workers is None else num_workers
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return ResumableLoader(
+            dataset,
+            batches,
+            collate_fn=collate,
+            num_workers=number,
+            persistent_workers=number > 0,
+            prefetch_factor=AHEAD if number else None,
+            pin_memory=on_gpu,
+            seen=self.seen,
+        )
 
     def seen(self, batch: object) -> None:
-        """Take note of a batch that is handed to the Trainer; nothing by default."""
+        """Take note of the images of a batch, which is handed to the Trainer now, that cannot be read."""
+        for key, fault in faults_of(batch):
+            self.skips.add(key, fault)
+
+    def workers(self, samples: int) -> int:
+        """Processes of this rank that read ahead, of a set of so many samples."""
+        ranks = 1 if self.trainer is None else self.trainer.num_devices
+        return workers(self.num_workers, samples // self.world_size, ranks)
 
 
 class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
@@ -131,6 +174,10 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
     def dataset(self, name: str) -> SlotDataset[SampleT]:
         """The set `name`, opened once."""
         raise NotImplementedError
+
+    def source(self, name: str) -> SlotDataset[SampleT]:
+        """What a loader reads of the set `name`: the set, with pictures that a frozen vision tower has seen already where it is cached."""
+        return self.dataset(name)
 
     def collate_fn(self) -> Callable[[list[SampleT]], BatchT]:
         """What makes a batch of samples; asked for each loader."""
@@ -148,7 +195,7 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
     def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[BatchT]:
         """Batches of one set for this rank."""
         return self.rank_loader(
-            self.dataset(name), self.collate_fn(), self.rows_per_step(name, self.world_size), shuffle=shuffle
+            self.source(name), self.collate_fn(), self.rows_per_step(name, self.world_size), shuffle=shuffle
         )
 
     def train_dataloader(self) -> ResumableLoader[BatchT]:

@@ -8,16 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.models.families import Processor
 
-PairSample = tuple[Image.Image, str, bool, str]
-"""(image, description, filler, id)."""
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from emo_lightning.data.module import DataModule
+    from emo_lightning.data.tar_index import TarIndex
+    from emo_lightning.data.vision_cache import VisionCache
+
+
+class PairSample(NamedTuple):
+    """An image and what is said of it."""
+
+    image: Image.Image
+    text: str
+    filler: bool
+    """It only fills its place, and counts nowhere."""
+    key: str
+    """Id of the record."""
+    fault: str | None = None
+    """Why the image cannot be read; it is a filler then."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,17 @@ class BackboneInputs:
 @runtime_checkable
 class ReadsImages(Protocol):
     """A task whose backbone reads images and questions (`LabelledDataModule`)."""
+
+    def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
+        """What a frozen vision tower has made of all images of an index, or None where it runs in every step.
+
+        Asked when a loader is made, by all ranks at once; they compute together what the cache lacks.
+
+        Args:
+            index: the images.
+            data: the data module, which makes the loader for what is computed.
+        """
+        ...
 
     def backbone_inputs(self) -> BackboneInputs:
         """Of the loaded backbone; asked after `configure_model`."""

@@ -6,34 +6,48 @@ from collections.abc import Sequence
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
-from emo_lightning.data.batches import QuestionBatch
+from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, Question, faults_in
 from emo_lightning.data.images import check_shapes, grey
-from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
+from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import DataModule
+from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache
+from emo_lightning.data.workers import Workers
 from emo_lightning.models.families import family_of
 
 RowQuestion = tuple[int, Question]
 """A row of the index, and its image."""
 
 
-class QuestionDataset(SlotDataset[RowQuestion]):
+class QuestionDataset(PictureDataset[RowQuestion]):
     """(row, image) pairs of an index; the question is put by the collator. `blind`: grey of the image's size in its place."""
 
-    def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False) -> None:
-        self.index, self.rows, self.blind = index, rows, blind
+    def __init__(
+        self,
+        index: TarIndex,
+        rows: Sequence[int],
+        blind: bool = False,
+        vision: VisionCache | None = None,
+        *,
+        skip: bool = False,
+    ) -> None:
+        super().__init__(index, vision, skip=skip)
+        self.rows, self.blind = rows, blind
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
-        record, image = self.index.sample(row)
-        return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=slot.filler)
+        record, image, fault = self.pictured(row)
+        filler = slot.filler or fault is not None
+        return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=filler, fault=fault)
 
 
 class QuestionCollator:
@@ -44,13 +58,20 @@ class QuestionCollator:
         self.keys = {name: objective(name).keys for name in objectives}
 
     def __call__(self, samples: Sequence[RowQuestion]) -> QuestionBatch:
-        """One batch for each objective."""
+        """All objectives in one batch that is packed, or each in one that is padded."""
         rows = [row for row, _ in samples]
-        asked = {
-            name: self.collator([Question(q.key, q.image, keys, filler=q.filler) for _, q in samples])
-            for name, keys in self.keys.items()
-        }
-        return {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
+        names = list(self.keys)
+        together = [tuple(names)] if self.collator.packed else [(name,) for name in names]
+        asked: dict[tuple[str, ...], ChatBatch] = {}
+        for some in together:
+            keys, *more = (self.keys[name] for name in some)
+            asked[some] = self.collator(
+                [Question(q.key, q.image, keys, filler=q.filler, more=tuple(more), fault=q.fault) for _, q in samples]
+            )
+        batch: QuestionBatch = {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
+        if faults := faults_in(q for _, q in samples):
+            batch["faults"] = faults
+        return batch
 
 
 class QuestionDataModule(DataModule[AsksQuestions]):
@@ -60,11 +81,14 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         sets: name of a set -> tars, folders of tars, globs or brace ranges.
         objectives: what is asked of each image, one question each.
         batch_size: images per rank and step.
-        num_workers: processes that read ahead.
+        num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many images of each set.
         blind: show grey in place of every image: what the model says without looking (a text-only baseline).
         allow_leaks: cache the features of a set `train` although it holds images of a held-out split or of another set.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: it has no
+            answer and no features then, and is named. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type = AsksQuestions
@@ -74,13 +98,15 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         sets: dict[str, list[str]],
         objectives: list[str],
         batch_size: int = 16,
-        num_workers: int = 0,
+        num_workers: Workers = "auto",
         max_length: int = 4096,
         limit: int | None = None,
         blind: bool = False,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, on_error=on_error, max_skipped=max_skipped)
         if not sets or not objectives:
             msg = f"data.sets={sets}, data.objectives={objectives}: expected at least one of each"
             raise InputError(msg)
@@ -97,7 +123,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
     def index(self, name: str) -> TarIndex:
         """The set's images and records, opened once."""
         if name not in self._indices:
-            index = TarIndex.open(self.sets[name])
+            index = TarIndex.open(self.sets[name], bad_images=self.skip)
             self._indices[name] = index if self.limit is None else index.take(range(min(self.limit, len(index))))
         return self._indices[name]
 
@@ -129,7 +155,9 @@ class QuestionDataModule(DataModule[AsksQuestions]):
             # Where memory does not suffice, that shows in the first batch.
             sizes = index.sizes().tolist()
             rows = sorted(rows, key=lambda row: -_area(inputs, sizes[row]))
-        dataset = QuestionDataset(index, rows, self.blind)
+        # The grey of a blind model is no picture of the tars.
+        vision = None if self.blind else self.task.pictures(index.take(rows), self)
+        dataset = QuestionDataset(index, rows, self.blind, vision, skip=self.skip)
         return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
 
 

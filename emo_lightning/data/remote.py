@@ -47,7 +47,7 @@ class RemoteStore:
 
     Args:
         url: of the object.
-        cache: where its blocks are kept; None asks for each range anew.
+        cache: where its blocks are kept; None takes what the environment asks for (`cache_from_environment`).
 
     Raises:
         StoreError: the place is unknown, its package is not installed, there is no such object, or its size is not told.

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.experiment.argument_errors import explain_arguments, type_hints
 from emo_lightning.experiment.classes import dotted_keys, named_classes, parsed_classes, set_policy
 from emo_lightning.experiment.environment import leaves, secrets, unresolved
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.saving import SaveEvery, split_config
 from emo_lightning.experiment.stage import Stage
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def _trainer_parser(kind: TrainerKind) -> ArgumentParser:
     parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
     parser.add_lightning_class_args(kind.task_class(), "model")
     parser.add_lightning_class_args(kind.data_class(), "data")
+    if "fit" in kind.verbs:
+        parser.add_class_arguments(SaveEvery, "save_every")
     return parser
 
 
@@ -96,6 +100,10 @@ def problems(stage: Stage) -> list[str]:
         found = parser.parse_object(copy.deepcopy(stage.config))
     except Exception as error:
         return explain_arguments(parser, stage.config, error)
+    try:
+        split_config(stage.config)
+    except InputError as error:
+        return [str(error)]
     return [*_text_as_other(stage.config, found), *parsed_classes(found, stage.config)]
 
 

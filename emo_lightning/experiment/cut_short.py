@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
@@ -16,7 +17,9 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from typing_extensions import override
 
 from emo_lightning.core.endings import ENDING, StoppedError
-from emo_lightning.experiment.stage import StageCutShortError
+from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, note_place
+from emo_lightning.experiment.saving import STAGE_KEY, SaveEvery
+from emo_lightning.experiment.stage import Stage, StageCutShortError
 
 
 class KeepWhenCut(Callback):
@@ -24,20 +27,47 @@ class KeepWhenCut(Callback):
 
     Args:
         last: the checkpoint that the next start goes on from.
+        digest: of the stage, which every checkpoint of it names.
+        every: how often to save besides.
     """
 
-    def __init__(self, last: Path) -> None:
+    def __init__(self, last: Path, digest: str = "", every: SaveEvery | None = None) -> None:
         self.last = last
+        self.digest = digest
+        self.every = every or SaveEvery()
         self.cut: tuple[int, int] | None = None
         """(step, epoch from 1) at which it was asked to stop in mid-epoch or before its last epoch."""
         self._step = 0
         self._since = 0.0
+        self._saved = 0.0
+        self._place: Place | None = None
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Of every checkpoint, whoever asked for it."""
+        checkpoint[STAGE_KEY] = self.digest
+        note_place(trainer, checkpoint)
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Before the loops take their counters from it."""
+        self._place = find_place(trainer, checkpoint)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on there is something to save."""
-        self._step, self._since = trainer.global_step, time.monotonic()
+        if self._place is not None:
+            go_on_at(trainer, self._place)
+        self._step = trainer.global_step
+        self._since = self._saved = time.monotonic()
         ENDING.begin_steps()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of the first one after a checkpoint."""
+        if self._place == "end":
+            leave_end(trainer)
+        self._place = None
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -57,6 +87,9 @@ class KeepWhenCut(Callback):
         now = time.monotonic()
         ENDING.step_took(now - self._since)
         self._since = now
+        if self.every.minutes is not None and trainer.is_global_zero:
+            # Of several ranks, all learn of it in the next step.
+            ENDING.save_wanted = now - self._saved >= self.every.minutes * 60
         if trainer.world_size == 1:
             ENDING.agree(ENDING.wishes())
         asked = ENDING.agreed
@@ -66,6 +99,8 @@ class KeepWhenCut(Callback):
             if asked is not None:
                 ENDING.stopped = True
                 raise StoppedError(asked, trainer.global_step)
+        elif ENDING.save_agreed or (self.every.steps is not None and trainer.global_step % self.every.steps == 0):
+            self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint that the next start goes on from."""
@@ -73,7 +108,9 @@ class KeepWhenCut(Callback):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath == str(self.last.parent):
                 # It would take the file for another's, and leave it behind for a `last-v1.ckpt`.
                 callback.last_model_path = str(self.last)
-        trainer.save_checkpoint(self.last)
+        trainer.save_checkpoint(self.last, weights_only=False)
+        ENDING.save_wanted = ENDING.save_agreed = False
+        self._saved = time.monotonic()
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a training that did not reach `max_epochs`, `max_steps` or a rule of its own (early stopping).
@@ -134,9 +171,14 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
     return found
 
 
-def watch(trainer: Trainer, last: Path) -> KeepWhenCut:
+def saved_to(trainer: Trainer) -> list[Path]:
+    """Folders that the Trainer's callbacks write checkpoints to."""
+    return [Path(one.dirpath) for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint) and one.dirpath]
+
+
+def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None) -> KeepWhenCut:
     """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
-    keeper = KeepWhenCut(last)
+    keeper = KeepWhenCut(stage.out / "checkpoints" / "last.ckpt", stage.digest, every)
     for callback in callbacks_of(trainer):
         if isinstance(callback, Timer):
             callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005

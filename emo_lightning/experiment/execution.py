@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.terminal import on_a_terminal
 from emo_lightning.experiment.advice import silence_advice
 from emo_lightning.experiment.arguments import PARSER_MODE, TRAINER_DEFAULTS, parsed
 from emo_lightning.experiment.kinds import FunctionKind, TrainerKind, find_kind
+from emo_lightning.experiment.saving import newest_checkpoint, split_config
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.tracking import log_curves
 
@@ -38,22 +38,18 @@ def execute(stage: Stage) -> None:
     if isinstance(kind, FunctionKind):
         kind.function()(out=stage.out, **parsed(stage))
         return
-    from emo_lightning.experiment.cut_short import answer_signals_alone, watch
+    from emo_lightning.experiment.cut_short import answer_signals_alone, saved_to, watch
 
-    cli = _lightning_cli(kind, stage)
+    config, every = split_config(stage.config)
+    cli = _lightning_cli(kind, stage.out, config)
     log_curves(cli.trainer)
-    last = stage.out / "checkpoints" / "last.ckpt"
-    # Those of the second kind Lightning looks for by itself, under SLURM. A run folder may be somebody else's.
-    for path in (last, *stage.out.glob("hpc_ckpt_*.ckpt")):
-        if path.exists():
-            read_checkpoint(path)
     for verb in kind.verbs:
         match verb:
             case "fit":
-                keeper = watch(cli.trainer, last)
-                cli.trainer.fit(
-                    cli.model, datamodule=cli.datamodule, ckpt_path=last if last.exists() else None, weights_only=True
-                )
+                keeper = watch(cli.trainer, stage, every)
+                # A run folder may be somebody else's: its checkpoints have been read as plain data.
+                begun = newest_checkpoint(stage.out, stage.digest, saved_to(cli.trainer))
+                cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=begun, weights_only=True)
                 keeper.check(cli.trainer)
                 _write_training(stage, cli)
             case "test":
@@ -61,10 +57,10 @@ def execute(stage: Stage) -> None:
                 cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False, weights_only=True)
 
 
-def _lightning_cli(kind: TrainerKind, stage: Stage) -> LightningCLI:
+def _lightning_cli(kind: TrainerKind, out: Path, config: Mapping[str, Any]) -> LightningCLI:
     from lightning.pytorch.cli import LightningCLI
 
-    trainer = {**stage.config.get("trainer", {}), "default_root_dir": str(stage.out)}
+    trainer = {**config.get("trainer", {}), "default_root_dir": str(out)}
     if trainer.get("strategy") == "fsdp":
         # Lightning's own is FSDP1, which clips no gradients by norm.
         trainer["strategy"] = {"class_path": "emo_lightning.tasks.fsdp.ShardedStrategy"} if kind.divisible else "ddp"
@@ -72,7 +68,7 @@ def _lightning_cli(kind: TrainerKind, stage: Stage) -> LightningCLI:
         kind.task_class(),
         kind.data_class(),
         run=False,
-        args={**copy.deepcopy(stage.config), "trainer": trainer},
+        args={**config, "trainer": trainer},
         save_config_callback=None,
         auto_configure_optimizers=False,
         seed_everything_default=0,

@@ -10,10 +10,12 @@ import importlib.util
 import multiprocessing
 import multiprocessing.util
 import os
+import shutil
 import signal
 import sys
 import tempfile
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from emo_lightning.core.endings import ENDING, StoppedError, exit_code
 from emo_lightning.core.errors import UserError, debugging, explain_error, user_message
@@ -46,6 +48,7 @@ _LAUNCHER_VARIABLES = {
     "SLURM_LOCALID",
 }
 """By these Lightning sees that it is one of several processes."""
+_RANK_VARIABLES = ("NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "LOCAL_RANK")
 _SHORT_FOLDERS = ("/tmp", "/var/tmp")
 _SOCKET_FOLDER = 107 - len("/pymp-12345678/listener-12345678")
 """Bytes of a folder's path that leave room for a socket's: its address is that of C, of 108 bytes."""
@@ -192,6 +195,25 @@ def make_socket_folder() -> str:
     raise ExperimentError(msg)
 
 
+def make_temporary_folder(out: Path) -> Path:
+    """The folder in which this rank stages its checkpoints, on the filesystem where they end, without what a killed process has left there.
+
+    Args:
+        out: the stage's folder.
+    """
+    checkpoints = out / "checkpoints"
+    base = (checkpoints.resolve() if checkpoints.is_symlink() else out) / ".tmp"
+    # One rank on each node may have the same local number.
+    folder = base / "-".join(["rank", *(os.environ.get(name, "0") for name in _RANK_VARIABLES)])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for left in base.iterdir():
+        if left.is_file():
+            # Of version 0.2.0, whose ranks had one folder.
+            left.unlink(missing_ok=True)
+    return folder
+
+
 def run_stage(stage: Stage, word: Connection | None = None) -> int:
     """Run one stage in this process, and explain what it raises.
 
@@ -215,9 +237,7 @@ def run_stage(stage: Stage, word: Connection | None = None) -> int:
     HASHES.keep_in(stage.out.parent / SIDECAR)
     make_socket_folder()
     # A checkpoint is staged in the temporary folder and renamed: on another filesystem a kill would tear it.
-    temporary = stage.out / ".tmp"
-    temporary.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = str(temporary)
+    tempfile.tempdir = str(make_temporary_folder(stage.out))
 
     def tell(kind: str, value: float) -> None:
         if word is not None:

@@ -20,6 +20,8 @@ _PLACEMENT_KEYS = (
     "enable_progress_bar",
     "benchmark",
     "max_time",
+    "save_every",
+    "vision_cache",
 )
 """Keys that say where a stage runs and how long one start may take, not what it computes: it stays finished when they change."""
 

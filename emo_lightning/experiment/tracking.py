@@ -151,8 +151,8 @@ def tracking_of(stage: Stage) -> Iterator[None]:
         mode=tracking.chosen_mode,
         project=tracking.project or os.environ.get("WANDB_PROJECT") or PROJECT,
         entity=tracking.entity,
-        # Seconds; its own 90 are long to wait for "no network".
-        settings=wandb.Settings(silent=True, console="off", init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "20"))),
+        # The rest is in the environment of every stage (`processes.run_stage`).
+        settings=wandb.Settings(console="off"),
     )
     code = 1
     try:

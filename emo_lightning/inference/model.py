@@ -87,14 +87,14 @@ class EmotionModel:
         """Numbers of an embedding."""
         return self.head.des_dim
 
-    def _batch(self, images: Sequence[Image.Image], objective_name: str) -> ChatBatch:
-        """The same question about each image, on the device."""
+    def _batch(self, images: Sequence[Image.Image], *objectives: str) -> ChatBatch:
+        """The same questions about each image, on the device; several where the backbone packs."""
         from emo_lightning.data.chat import objective
         from emo_lightning.data.collate import Question
         from emo_lightning.data.images import as_seen
 
-        keys = objective(objective_name).keys
-        batch = self.collate([Question(str(i), as_seen(image), keys) for i, image in enumerate(images)])
+        keys, *more = (objective(name).keys for name in objectives)
+        batch = self.collate([Question(str(i), as_seen(image), keys, more=tuple(more)) for i, image in enumerate(images)])
         moved = {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
         return cast("ChatBatch", moved)  # the same keys with the same kinds of values
 
@@ -131,19 +131,18 @@ class EmotionModel:
         """
         from emo_lightning.data.chat import merge_predictions, parse_answer
 
-        parts = []
-        for question in self.bundle.questions:
-            batch = self._batch([image], question)
-            (answer,) = self.backbone.generate(batch, max_new_tokens)
-            parts.append(
-                parse_answer(
-                    answer,
-                    id=name,
-                    original=batch["original_size"][0],
-                    resized=batch["resized_size"][0],
-                    codec=self.collate.codec,
-                )
-            )
+        if self.collate.packed:
+            batch = self._batch([image], *self.bundle.questions)
+            read = self.backbone.read(batch)
+            answers = [self.backbone.replies(read, n, max_new_tokens)[0] for n in range(len(self.bundle.questions))]
+        else:
+            batches = [self._batch([image], question) for question in self.bundle.questions]
+            batch = batches[0]
+            answers = [self.backbone.generate(one, max_new_tokens)[0] for one in batches]
+        original, resized = batch["original_size"][0], batch["resized_size"][0]
+        parts = [
+            parse_answer(answer, id=name, original=original, resized=resized, codec=self.collate.codec) for answer in answers
+        ]
         des = self.embed([image])
         scores = self.distribution(des)
         named = None if scores is None else {str(e): round(float(s), 6) for e, s in zip(EMOTIONS, scores[0], strict=True)}

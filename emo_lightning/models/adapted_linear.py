@@ -133,4 +133,4 @@ def join_products(model: nn.Module) -> None:
         if type(layer) is Linear and type(layer.get_base_layer()) is nn.Linear:
             layer.__class__ = AdaptedLinear
         elif isinstance(layer, LoraLayer) and type(layer).__name__ == "Linear4bit":
-            layer.__class__ = _in_4_bits(type(layer))
+            layer.__class__ = _in_4_bits(type(layer))  # type: ignore[assignment]  # a subclass of its own class

@@ -24,8 +24,9 @@ from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, 
 from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
+from emo_lightning.models.prefill import Read, continuing, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
-from emo_lightning.models.rows import last_of_each, padded_inputs, states_apart, with_text
+from emo_lightning.models.rows import states_apart
 
 if TYPE_CHECKING:
     from peft import LoraModel, PeftModel
@@ -138,14 +139,21 @@ class Backbone(nn.Module):
             Distribution over `EMOTIONS` (B, 8): the softmax over the eight first tokens; and the share (B,) of the whole
             vocabulary's probability that these eight tokens hold. Both float32.
         """
-        begun = torch.tensor(words.before, device=self.base.device)
         if "lengths" in batch:
-            row = with_text(batch, [begun] * len(cast("list[int]", batch["lengths"])))
-            states = self.last_hidden_state(row)[0, last_of_each(row, begun.device)]
-        else:
-            inputs = self.family.model_inputs(batch)
-            each = begun.expand(len(inputs["input_ids"]), -1)
-            states = self.last_hidden_state(self.family.extended(inputs, each, torch.ones_like(each)))[:, -1]
+            return self.word_scores(self.read(batch, {0: words.before}).states, words)
+        inputs = self.family.model_inputs(batch)
+        begun = torch.tensor(words.before, device=self.base.device).expand(len(inputs["input_ids"]), -1)
+        hidden = self.last_hidden_state(self.family.extended(inputs, begun, torch.ones_like(begun)))
+        return self.word_scores(hidden[:, -1], words)
+
+    @torch.no_grad()
+    def word_scores(self, states: Tensor, words: EmotionWords) -> tuple[Tensor, Tensor]:
+        """See `emotion_scores`.
+
+        Args:
+            states: (B, H) after the final norm, where the emotion's word is next.
+            words: the eight in this backbone's tokens.
+        """
         logits: Tensor = self._lm_head(states).float()
         eight = logits[:, list(words.first)]
         return eight.softmax(-1), (eight.logsumexp(-1) - logits.logsumexp(-1)).exp()
@@ -191,10 +199,27 @@ class Backbone(nn.Module):
             batch: packed, or padded on the left, and ending at the generation prompt.
             max_new_tokens: of an answer.
         """
-        packed = "lengths" in batch
-        inputs = padded_inputs(batch, self.family, self.processor) if packed else self.family.model_inputs(batch)
+        if "lengths" in batch:
+            return self.reply_tokens(self.read(batch), 0, max_new_tokens)
+        return self._generated(self.family.padded_inputs(self.base, self.family.model_inputs(batch)), max_new_tokens)
+
+    def _generated(self, inputs: Mapping[str, object], max_new_tokens: int) -> Tensor:
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
-        return out[:, inputs["input_ids"].shape[1] :]
+        return out[:, cast(Tensor, inputs["input_ids"]).shape[1] :]
+
+    def read(self, row: Mapping[str, object], after: Mapping[int, Sequence[int]] | None = None) -> Read:
+        """Questions that stand in one row, several about an image among them, in one forward pass; see `read_row`."""
+        return read_row(self.base, self.family, row, after)
+
+    @torch.no_grad()
+    def reply_tokens(self, read: Read, number: int, max_new_tokens: int) -> Tensor:
+        """As `answer_tokens`, to one of the questions about each image that have been read."""
+        padding = self.processor.tokenizer.pad_token_id
+        return self._generated(continuing(self.base, self.family, padding, read, number), max_new_tokens)
+
+    def replies(self, read: Read, number: int, max_new_tokens: int) -> list[str]:
+        """As texts, one an image; see `reply_tokens`."""
+        return self.processor.batch_decode(self.reply_tokens(read, number, max_new_tokens), skip_special_tokens=True)
 
     def generate(self, batch: Mapping[str, object], max_new_tokens: int) -> list[str]:
         """Greedy answers as texts, one a row; see `answer_tokens`."""

@@ -67,15 +67,33 @@ class BackboneConfig:
     gradient_checkpointing: bool | Literal["every_2", "every_3", "every_4"] = False
     """Recompute activations in the backward pass (non-reentrant): of all blocks that learn, or of every second, third or fourth, which
     costs less time and saves less memory."""
+    vision_cache: str = "off"
+    """Where what leaves the frozen vision tower is kept, so that each image passes it once and not in every epoch and round: a folder,
+    `auto` (`vision` in `$EMO_CACHE`, else in `$XDG_CACHE_HOME/emo-lightning` or `~/.cache/emo-lightning`), or `off`. Where the
+    tower learns, nothing is kept."""
     compile: bool = False
     """Compile the blocks of both towers one by one (`torch.compile`): elementwise work is fused, attention stays as it is. The first
     steps take minutes."""
 
     def __post_init__(self) -> None:
+        if not self.vision_cache.strip():
+            msg = "backbone.vision_cache: found an empty text; allowed: auto, a folder, off"
+            raise BackboneError(msg)
         for name, value in (("min_pixels", self.min_pixels), ("max_pixels", self.max_pixels)):
             if value is not None and value < 1:
                 msg = f"backbone.{name}: found {value}; expected at least 1"
                 raise BackboneError(msg)
+
+    @property
+    def cached_part(self) -> Part | None:
+        """The last part whose states `vision_cache` keeps; None: the tower runs in every step.
+
+        It is the merger where a training leaves both alone. A model that learns nothing at all reads what left the tower: that is the same
+        for all that has been fine-tuned without it.
+        """
+        if self.vision_cache == "off" or self.trains("vision"):
+            return None
+        return "vision" if self.tuning == "frozen" or self.trains("merger") else "merger"
 
     def trains(self, part: Part) -> bool:
         """Whether this part learns."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import lightning.pytorch as pl
 import torch
@@ -23,12 +23,16 @@ from emo_lightning.data.batches import FeatureBatch, LabelledBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.labelled import LabelledDataModule
+from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import BackboneInputs
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
 from emo_lightning.tasks.base import Task, TrainingError, weights_of
 from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size
+from emo_lightning.tasks.frozen_vision import FrozenVision
 from emo_lightning.tasks.optim import OptimConfig
 
 if TYPE_CHECKING:
@@ -104,6 +108,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
         self.out = out
+        self.frozen_vision = FrozenVision()
         self.val_accuracy = MulticlassAccuracy(len(EMOTIONS), average="micro")
 
     def configure_model(self) -> None:
@@ -152,6 +157,12 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             msg = "data are images and model.backbone is null: set model.backbone.path, or use the kind `des` on a cache"
             raise InputError(msg)
         return BackboneInputs(self.backbone.processor, self.backbone.model_type, self.backbone.packs)
+
+    def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
+        """For a data module of images (`ReadsImages`)."""
+        if self.backbone is None:
+            return None
+        return self.frozen_vision.pictures(index, data, self.trainer, self.backbone)
 
     def embeddings(self) -> dict[str, EmbeddingDataset]:
         """For a data module of features (`ReadsFeatures`): none, the head learns on the features themselves."""

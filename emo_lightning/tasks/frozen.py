@@ -7,12 +7,18 @@ loaders and lose their exact share of samples per rank).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from emo_lightning.core.terminal import say
+from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from emo_lightning.tasks.frozen_vision import FrozenVision
 
 
 class FrozenTask(LightningModule):
@@ -28,6 +34,7 @@ class FrozenTask(LightningModule):
         self.backbone_config = backbone.frozen()
         self.backbone: Backbone | None = None
         self.out = out
+        self.frozen_vision = FrozenVision()
 
     def configure_model(self) -> None:
         """Load the backbone, once, on every rank."""
@@ -46,6 +53,10 @@ class FrozenTask(LightningModule):
         """For the data module (`AsksQuestions`)."""
         return BackboneInputs(self.net.processor, self.net.model_type, self.net.packs)
 
+    def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
+        """For a data module of images (`ReadsImages`)."""
+        return self.frozen_vision.pictures(index, data, self.trainer, self.net)
+
     @property
     def folder(self) -> Path:
         """Where the results go."""
@@ -59,6 +70,13 @@ class FrozenTask(LightningModule):
             msg = f"{type(self).__name__} needs a QuestionDataModule, got {type(data).__name__}"
             raise TypeError(msg)
         return data
+
+    def say_skipped(self, what: str) -> None:
+        """Say at the end how many images have no result, as they cannot be read (`data.on_error: skip`)."""
+        if skipped := self.data.skips.of_all_ranks():
+            say(
+                f"{len(skipped)} images cannot be read and have no {what}: {', '.join(list(skipped)[:5])}{' …' * (len(skipped) > 5)}"
+            )
 
     def configure_optimizers(self) -> None:
         """Nothing trains."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import Tensor
 from typing_extensions import override
 
 from emo_lightning.core.errors import InputError
@@ -132,10 +133,14 @@ class PredictTask(FrozenTask):
     def test_step(self, batch: QuestionBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """One batch of images: all its questions."""
         name = self.data.pending[dataloader_idx]
-        answers = [self.net.generate(inputs, self.max_new_tokens) for inputs in batch["inputs"].values()]
         sizes = next(iter(batch["inputs"].values()))
         codec = self.net.family.codec
-        scores = self._emotion_scores(batch["inputs"]) if self.emotion_scores else None
+        answers: list[list[str]] = []
+        scores: list[tuple[list[float], float]] | None = None
+        for names, inputs in batch["inputs"].items():
+            texts, found = self._asked(names, inputs)
+            answers += texts
+            scores = found or scores
         predictions = []
         for i, row in enumerate(batch["rows"]):
             if batch["filler"][i]:
@@ -147,11 +152,22 @@ class PredictTask(FrozenTask):
             predictions.append(prediction if scores is None else add_emotion_scores(prediction, *scores[i]))
         self.files.append(self.global_rank, predictions)
 
-    def _emotion_scores(self, inputs: dict[str, ChatBatch]) -> list[tuple[list[float], float]]:
-        """For each row: the distribution over the eight, and the share of all probability that they hold."""
-        words = EmotionWords.of_question(self.net.processor.tokenizer)
-        scores, share = self.net.emotion_scores(inputs["emotion"], words)
-        return list(zip(scores.tolist(), share.tolist(), strict=True))
+    def _asked(
+        self, names: tuple[str, ...], inputs: ChatBatch
+    ) -> tuple[list[list[str]], list[tuple[list[float], float]] | None]:
+        """Answers by objective and image; and of each image the distribution over the eight, and the share of probability that they hold."""
+        scored = names.index("emotion") if self.emotion_scores and "emotion" in names else None
+        words = None if scored is None else EmotionWords.of_question(self.net.processor.tokenizer)
+        found: tuple[Tensor, Tensor] | None = None
+        if "lengths" in inputs:
+            read = self.net.read(inputs, None if scored is None or words is None else {scored: words.before})
+            texts = [self.net.replies(read, number, self.max_new_tokens) for number in range(len(names))]
+            if scored is not None and words is not None:
+                found = self.net.word_scores(read.states[scored :: len(names)], words)
+        else:
+            texts = [self.net.generate(inputs, self.max_new_tokens)]
+            found = None if words is None else self.net.emotion_scores(inputs, words)
+        return texts, None if found is None else list(zip(found[0].tolist(), found[1].tolist(), strict=True))
 
     def on_test_end(self) -> None:
         """Rank 0 writes the one file and removes the parts."""
@@ -161,6 +177,7 @@ class PredictTask(FrozenTask):
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
             say(f"{summary_line(self.files.finish())}: {self.files.out}")
+            self.say_skipped("predictions")
 
 
 def add_emotion_scores(prediction: Prediction, scores: Sequence[float], share: float) -> Prediction:

@@ -60,7 +60,7 @@ class SampleLogger(Callback):
         data = module.dataset("val")
         collate = Collator(task.net.processor, task.net.model_type, answers=False, packed=task.net.packs)
         questions = [data[Slot(row, False)] for row in range(min(self.count, len(data)))]
-        captions = ["" for _ in questions]
+        captions = [f"{q.fault}\n" if q.fault else "" for q in questions]
         found: list[list[PredictedObject]] = [[] for _ in questions]
         for name in module.objectives:
             batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])
@@ -77,7 +77,7 @@ class SampleLogger(Callback):
                 found[i] += said.objects
         true = [q.record.primary_objects if q.record is not None else [] for q in questions]
         return (
-            _same_size([q.image for q in questions]),
+            _same_size([q.pixels for q in questions]),
             captions,
             [_boxes(said, truth, q.image.size) for said, truth, q in zip(found, true, questions, strict=True)],
         )

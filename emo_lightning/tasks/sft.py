@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,14 @@ from typing_extensions import override
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
+from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import BackboneInputs
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_backbone
 from emo_lightning.models.sharding import gather_trained, shard
 from emo_lightning.tasks.base import Task, TrainingError, weights_of
+from emo_lightning.tasks.frozen_vision import FrozenVision
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.throughput import Throughput
 
@@ -59,6 +63,7 @@ class SFTTask(Task[ChatBatch]):
         self.backbone_config = backbone
         self.backbone: Backbone | None = None
         self.throughput = Throughput()
+        self.frozen_vision = FrozenVision()
 
     def configure_model(self) -> None:
         """Load the backbone, once, on every rank."""
@@ -98,6 +103,10 @@ class SFTTask(Task[ChatBatch]):
     def backbone_inputs(self) -> BackboneInputs:
         """For the data module (`LearnsAnswers`)."""
         return BackboneInputs(self.net.processor, self.net.model_type, self.net.packs)
+
+    def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
+        """For a data module of images (`ReadsImages`)."""
+        return self.frozen_vision.pictures(index, data, self.trainer, self.net)
 
     def wants_distributions(self) -> bool:
         """Whether training batches must say where the emotion's word stands."""

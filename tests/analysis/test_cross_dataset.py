@@ -382,7 +382,18 @@ def test_cross_dataset_from_the_published_trees_to_the_page(
     monkeypatch.chdir(published_tars.parent)
     path = shortened("cross_dataset", tmp_path, ("hard", "soft", "distribution"))
     words = ["run", str(path), "--runs", str(tmp_path / "runs"), *SHORT, "--vars.backbone", str(worded_qwen)]
-    words += ["--vars.precision", "32-true", "--vars.num_workers", "0", "--vars.devices", "1", "--data.batch_size", "8"]
+    words += [
+        "--vars.precision",
+        "32-true",
+        "--vars.num_workers",
+        "0",
+        "--vars.devices",
+        "1",
+        "--data.max_tokens",
+        "null",
+        "--data.batch_size",
+        "8",
+    ]
     words += ["--vars.train", "tars/emoset/emoset-train-*.tar", "--vars.val", "tars/emoset/emoset-val-*.tar"]
     assert main(words) == 0
     run = tmp_path / "runs" / "cross-dataset"

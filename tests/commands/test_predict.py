@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Prediction, read_jsonl
 from emo_lightning.data.questions import QuestionDataModule
 from emo_lightning.models.backbone import Backbone, BackboneConfig
+from emo_lightning.models.prefill import Read
 from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.prediction_files import PredictionFiles
 from tests.made import as_json
@@ -37,15 +39,15 @@ def replies(path: Path) -> dict[str, list[str]]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Ids of every batch that the model is asked about, objective after objective."""
+    """Ids of every batch that the model reads: all questions about its images together."""
     seen: list[list[str]] = []
-    generate = Backbone.generate
+    read = Backbone.read
 
-    def counted(self: Backbone, batch: dict[str, Any], max_new_tokens: int) -> list[str]:
-        seen.append(list(batch["key"]))
-        return generate(self, batch, max_new_tokens)
+    def counted(self: Backbone, row: dict[str, Any], after: Mapping[int, Sequence[int]] | None = None) -> Read:
+        seen.append(list(row["key"]))
+        return read(self, row, after)
 
-    monkeypatch.setattr(Backbone, "generate", counted)
+    monkeypatch.setattr(Backbone, "read", counted)
     return seen
 
 
@@ -68,9 +70,9 @@ def test_one_prediction_an_image_whatever_the_batch(
     assert {i: said[i] for i in single} == single
     assert len({tuple(r) for r in said.values()}) > 1
     assert not (whole.parent / "said.jsonl.parts").exists()
-    # Longest first: the images' areas fall (nine of them, two questions each).
+    # Longest first: the images' areas fall.
     areas = {p.id: (p.width or 0) * (p.height or 0) for p in read_jsonl(whole, Prediction)}
-    order = [areas[keys[0]] for keys in asked[::2]]
+    order = [areas[keys[0]] for keys in asked]
     assert len(order) == 9
     assert order[0] > order[-1]
 
@@ -125,7 +127,7 @@ def test_an_image_that_changed_under_its_id_is_asked_again(
     stale[3] |= {"sha256": "f" * 64, "provenance": {"replies": [{"reply": "old"}] * 2}}
     out.write_text("".join(json.dumps(p) + "\n" for p in stale))
     assert predict(adapter, world_tars, out) == 0
-    assert asked == [[changed], [changed]]
+    assert asked == [[changed]]
     assert out.read_bytes() == whole.read_bytes()
 
 

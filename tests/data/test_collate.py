@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import OBJECTIVES
 from emo_lightning.data.collate import IGNORE, CollateError, Collator, Question
-from emo_lightning.data.conversations import ConversationDataModule, ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
+from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.questions import QuestionCollator, QuestionDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
@@ -64,11 +65,11 @@ def test_questions_for_predictions_carry_no_record(processor: Processor, index: 
     dataset = QuestionDataset(index, [3, 5])
     row, question = dataset[Slot(1, False)]
     assert (row, question.record, question.keys) == (5, None, ())
-    batch = QuestionCollator(Collator(processor, "qwen2_5_vl", answers=False), ["attributes", "emotion"])(
-        [dataset[Slot(0, False)]]
-    )
-    assert batch["rows"] == [3]
-    assert set(batch["inputs"]) == {"attributes", "emotion"}
+    for packed, together in ((False, [("attributes",), ("emotion",)]), (True, [("attributes", "emotion")])):
+        collate = Collator(processor, "qwen2_5_vl", answers=False, packed=packed)
+        batch = QuestionCollator(collate, ["attributes", "emotion"])([dataset[Slot(0, False)]])
+        assert batch["rows"] == [3]
+        assert list(batch["inputs"]) == together
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from emo_lightning.data.feature_parts import FeatureError
 from emo_lightning.data.feature_rows import FeatureRows
 from emo_lightning.data.features import FeatureCache, FeatureWriter, collate_features
 from emo_lightning.data.loader import ResumableLoader
+from emo_lightning.data.mapped_parts import PART_BYTES
 from emo_lightning.data.sampler import EpochBatches, Slot, Slots
 from emo_lightning.data.supervision import Supervision
 
@@ -295,7 +296,10 @@ def rewritten(folder: Path, said: dict[str, object] | None = None, /, **tensors:
     with safe_open(part, framework="pt") as file:
         kept = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
         header = file.metadata()
-    header["features"] = json.dumps(json.loads(header["features"]) | (said or {}))
+    # Without checksums, as version 0.2 wrote it.
+    header.pop("crc32", None)
+    found = {key: value for key, value in json.loads(header["features"]).items() if key != "crc32"}
+    header["features"] = json.dumps({**found, **(said or {})})
     save_file(kept | tensors, part, metadata=header)
 
 
@@ -382,3 +386,32 @@ def test_an_index_that_claims_what_there_is_not(tmp_path: Path, changes: dict[st
     index.write_text(json.dumps(json.loads(index.read_text()) | changes))
     with pytest.raises(FeatureError, match=said):
         FeatureCache(tmp_path)
+
+
+def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
+    """Wherever it stands in a part: in what is mapped, in labels and places, in the header or before it."""
+    write(tmp_path, range(6), part_bytes=1 << 20)
+    (part,) = tmp_path.glob("part-*.safetensors")
+    whole = part.read_bytes()
+    missed, said = [], []
+    for place in range(0, len(whole), 13):
+        part.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            cache = FeatureCache(tmp_path)
+            missed.append((place, [cache[row].key for row in range(6)]))
+        except FeatureError as error:
+            said.append(str(error))
+    assert not missed
+    assert all(part.name in text for text in said)
+    part.write_bytes(whole)
+    assert len(FeatureCache(tmp_path)[0].hidden) == LAYERS
+
+
+def test_a_kill_loses_at_most_one_small_part(tmp_path: Path) -> None:
+    """Parts as large as they are by default: what has been appended is on disk but for less than one of them."""
+    hidden = torch.zeros(1, 1 << 10, 1 << 10)
+    writer = FeatureWriter(tmp_path, 1, 1 << 10, torch.float32, "f")
+    for row in range(10):
+        writer.append(f"{row}", hidden, Supervision())
+    left = 10 * hidden.nbytes - sum(part.stat().st_size for part in tmp_path.glob("part-*.safetensors"))
+    assert 0 < left < PART_BYTES <= 64 << 20

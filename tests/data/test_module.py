@@ -66,7 +66,7 @@ def test_what_a_task_lacks_is_named_before_a_tar_is_opened(tmp_path: Path) -> No
             return True
 
     data = attached(ConversationDataModule([str(tmp_path)], [str(tmp_path)], {"emotion": 1.0}), Misspelt())
-    with pytest.raises(TypeError, match=r"is a LearnsAnswers; Misspelt has no wants_distributions$"):
+    with pytest.raises(TypeError, match=r"is a LearnsAnswers; Misspelt has no pictures, wants_distributions$"):
         data.setup("fit")
 
 

@@ -22,7 +22,7 @@ CASES = [
     (
         "model.backbone.tunin",
         "lora",
-        "unknown key model.backbone.tunin; did you mean tuning? allowed: attention, compile, dtype, ",
+        "unknown key model.backbone.tunin; did you mean tuning? allowed: adapter_dtype, attention, compile, dtype, ",
     ),
     ("model.backbone.tuning", "half", "model.backbone.tuning: found half; allowed: full, lora, qlora, frozen"),
     (
@@ -58,7 +58,11 @@ CASES = [
         [{"class_pat": SAVER}],
         "trainer.callbacks[0]: found 'class_pat'; expected class_path, and init_args, of a Callback",
     ),
-    ("modl", {"backbone": 1}, "unknown key modl; did you mean model? allowed: data, model, seed_everything, trainer"),
+    (
+        "modl",
+        {"backbone": 1},
+        "unknown key modl; did you mean model? allowed: data, model, save_every, seed_everything, trainer",
+    ),
 ]
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from emo_lightning.experiment.cut_short import watch
-from emo_lightning.experiment.stage import StageCutShortError
+from emo_lightning.experiment.stage import Stage, StageCutShortError
 
 
 class Logged(BoringModel):
@@ -37,6 +37,10 @@ class StopAt(Callback):
         trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
 
 
+def stage_in(folder: Path) -> Stage:
+    return Stage("tune", "sft", "tune", {}, folder)
+
+
 def trained(folder: Path, *callbacks: Callback, length: Mapping[str, int], last: Path | None = None) -> Trainer:
     """Train on three batches an epoch, and hold the result against its length."""
     trainer = Trainer(
@@ -52,7 +56,7 @@ def trained(folder: Path, *callbacks: Callback, length: Mapping[str, int], last:
         max_steps=length.get("max_steps", -1),
         fast_dev_run=length.get("fast_dev_run", False),
     )
-    keeper = watch(trainer, folder / "last.ckpt")
+    keeper = watch(trainer, stage_in(folder))
     trainer.fit(Logged(), ckpt_path=last, weights_only=True)
     keeper.check(trainer)
     return trainer
@@ -61,7 +65,7 @@ def trained(folder: Path, *callbacks: Callback, length: Mapping[str, int], last:
 @pytest.mark.parametrize(("step", "epoch"), [(1, 1), (3, 1), (4, 2), (6, 2), (8, 3)])
 def test_it_is_kept_and_goes_on(step: int, epoch: int, tmp_path: Path) -> None:
     """Within an epoch, at its end, and in the last one."""
-    last = tmp_path / "last.ckpt"
+    last = tmp_path / "checkpoints/last.ckpt"
     with pytest.raises(StageCutShortError, match=f"stopped after step {step}, in epoch {epoch}, of 3 epochs"):
         trained(tmp_path, StopAt(step), length={"max_epochs": 3})
     assert trained(tmp_path, length={"max_epochs": 3}, last=last).global_step == 9
@@ -92,7 +96,7 @@ def test_its_own_length_and_early_stopping_are_an_end(
     callbacks: list[Callback], length: dict[str, int], tmp_path: Path
 ) -> None:
     trained(tmp_path, *callbacks, length=length)
-    assert not (tmp_path / "last.ckpt").exists()
+    assert not (tmp_path / "checkpoints/last.ckpt").exists()
 
 
 def test_a_metric_that_is_no_number_is_no_end(tmp_path: Path) -> None:
@@ -110,6 +114,6 @@ def test_a_trial_is_none(tmp_path: Path) -> None:
 def test_each_start_has_its_own_time(tmp_path: Path) -> None:
     timer = Timer("00:01:00:00")
     trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[timer], logger=False, enable_checkpointing=False)
-    watch(trainer, tmp_path / "last.ckpt")
+    watch(trainer, stage_in(tmp_path))
     timer.load_state_dict({"time_elapsed": {"train": 9999.0}})
     assert timer.time_elapsed() == 0

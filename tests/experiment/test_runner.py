@@ -680,7 +680,7 @@ def test_checkpoints_are_staged_beside_where_they_end(
     monkeypatch.setattr(tempfile, "mkstemp", noted)
     assert main(["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]) == 0
     assert list((tmp_path / "runs/small/tune/checkpoints").glob("*.ckpt"))
-    assert {Path(name).parent for name in made.read_text().split()} == {tmp_path / "runs/small/tune/.tmp"}
+    assert {Path(name).parent.parent for name in made.read_text().split()} == {tmp_path / "runs/small/tune/.tmp"}
 
 
 def test_a_process_that_uses_cuda_is_not_forked(

@@ -162,7 +162,8 @@ def test_ctrl_c_is_an_end_as_well(two: Path, monkeypatch: pytest.MonkeyPatch) ->
     from emo_lightning.stages import tiny_models
 
     def interrupted(out: Path, tars: list[str], seed: int = 0) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
 
     monkeypatch.setattr(tiny_models, "tiny_clip_stage", interrupted)
     assert run(two) == 130

@@ -25,7 +25,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
-from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models import DESHead, LinearProbes

@@ -13,7 +13,7 @@ from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import answer
 from emo_lightning.data.collate import IGNORE, Collator, Question
-from emo_lightning.data.conversations import ConversationDataset
+from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.emotion_words import EmotionWords, EmotionWordsError
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.tar_index import TarIndex

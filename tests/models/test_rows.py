@@ -83,3 +83,22 @@ def test_answers(backbone: Backbone, world_tars: Path, name: str) -> None:
     )
     assert packed == padded
     assert len(set(packed)) > 1
+
+
+def test_all_questions_of_an_image_are_answered_as_if_asked_alone(backbone: Backbone, world_tars: Path) -> None:
+    """Read in one forward pass, the text that scores an emotion among it."""
+    words = EmotionWords.of_question(backbone.processor.tokenizer)
+    names = ("caption", "emotion", "attributes")
+    first, *more = (objective(name).keys for name in names)
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    pictures = [index.image(row).resize(size, Image.Resampling.BICUBIC) for row, size in enumerate(SIZES)]
+    collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=True)
+    row = collate([Question(str(n), picture, first, more=tuple(more)) for n, picture in enumerate(pictures)])
+    read = backbone.read(row, {1: words.before})
+    for number, name in enumerate(names):
+        alone = asked(backbone, world_tars, objective(name).keys, packed=False)
+        assert backbone.replies(read, number, 16) == backbone.generate(alone, 16)
+        if name == "emotion":
+            scores, expected = backbone.word_scores(read.states[1::3], words), backbone.emotion_scores(alone, words)
+            for one, other in zip(scores, expected, strict=True):
+                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)

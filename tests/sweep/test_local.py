@@ -19,10 +19,11 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from emo_lightning.cli import main
 from emo_lightning.data.features import FeatureWriter
+from emo_lightning.data.mapped_parts import write_part
 from emo_lightning.data.supervision import Supervision
 from emo_lightning.experiment.files import ROOT
 from emo_lightning.experiment.resolve import load_experiment
@@ -208,7 +209,8 @@ def test_other_features_under_the_same_name(swept: Path, features: Path, capfd: 
     with safe_open(part, "pt") as file:
         header = file.metadata()
     tensors["emotion"] = (tensors["emotion"] + 1) % 8
-    save_file(tensors, part, header)
+    (kind,) = [key for key, text in header.items() if text.startswith("{")]
+    write_part(part, kind, json.loads(header[kind]), tensors)
     assert main(["sweep", "s.yaml", "--local"]) == 2
     assert "was made from other content of data.val" in capfd.readouterr().err
     # What is gone is made again.

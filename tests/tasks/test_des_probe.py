@@ -315,6 +315,9 @@ class ToyBackbone(nn.Module):
         hidden = self.dropout(self.embedding(batch["input_ids"]))
         return torch.stack([hidden * (layer + 1) + layer for layer in range(6)][-num_layers:])
 
+    def features(self, batch: dict, num_layers: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.hidden_states(batch, num_layers), batch["attention_mask"].bool()
+
 
 def ids_of(index: int) -> torch.Tensor:
     """Token ids of image `index`: the first tells its class."""

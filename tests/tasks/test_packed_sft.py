@@ -156,6 +156,11 @@ def test_all_questions_of_an_image_weigh_as_if_they_were_drawn(world_tars: Path,
         assert torch.allclose(torch.as_tensor(both[n]), torch.as_tensor(mean), atol=1e-6)
 
 
+def test_samples_or_tokens(world_tars: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.batch_size=4 and data\.max_tokens=640: .* set one of the two to null"):
+        data(world_tars, max_tokens=ROW, batch_size=4)
+
+
 def test_tokens_of_a_step_need_tokens_of_a_row(world_tars: Path) -> None:
     with pytest.raises(InputError, match=r"without data\.max_tokens"):
         data(world_tars, global_tokens=ROW)

@@ -32,7 +32,9 @@ from tests.ranks import run_ranks
 
 def data(tars: Path, **changes: object) -> ConversationDataModule:
     """Loaders over the session's tars."""
-    defaults: dict[str, Any] = {"objectives": {"attributes": 0.6, "emotion": 0.4}, "batch_size": 4}
+    defaults: dict[str, Any] = {"objectives": {"attributes": 0.6, "emotion": 0.4}}
+    if changes.get("max_tokens") is None:
+        defaults["batch_size"] = 4
     return ConversationDataModule([str(tars / "*-train-*.tar")], [str(tars / "*-val-*.tar")], **(defaults | changes))
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 Part = Literal["vision", "merger", "language"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "language")
@@ -74,6 +74,24 @@ class PixelLimits(NamedTuple):
 
     lowest: int
     highest: int
+
+
+CACHED: Mapping[Part, str] = {"vision": "tower_states", "merger": "picture_states"}
+"""Keys of a batch whose pictures come out of a cache, by the last part that they have passed: (image tokens, width)."""
+
+
+class CachedPicture(NamedTuple):
+    """A picture that a frozen part of the model has seen already.
+
+    Args:
+        size: (width, height) of the picture as it is stored, upright.
+        states: (image tokens, width) that left the part.
+        part: the last one that it has passed: the vision tower, or the merger behind it.
+    """
+
+    size: Size
+    states: Tensor
+    part: Part
 
 
 class VisionInputs(NamedTuple):
@@ -138,6 +156,8 @@ class Family(ABC):
     """The token that ends an answer."""
     inputs: tuple[str, ...]
     """What the model must be given. A name that is missing here would be missing in silence: transformers has defaults for most."""
+    pixels: str = "pixel_values"
+    """Which of `inputs` holds the pictures' pixels: what a cache holds of them stands in its place."""
     image_frame: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """Tokens that its processor, and not its chat template, writes before and after those of a picture; InternVL: `<img>`, `</img>`."""
     special_tokens: tuple[str, ...] = ()
@@ -185,6 +205,24 @@ class Family(ABC):
     def vision_inputs(self, processor: Processor, images: Sequence[Image.Image]) -> VisionInputs:
         """RGB pictures as inputs of the model."""
 
+    def cached_inputs(self, processor: Processor, pictures: Sequence[CachedPicture]) -> VisionInputs:
+        """As `vision_inputs`, of pictures that the same part has seen already: their states stand where pixels would."""
+        raise NotImplementedError
+
+    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:  # noqa: ARG002
+        """What leaves a part of the model, (image tokens, width), in the order of the image tokens: what a cache keeps of pictures.
+
+        Args:
+            model: without adapters' wrapping; the part does not learn.
+            inputs: tensors of `vision_inputs`.
+            part: the vision tower, or the merger behind it.
+
+        Raises:
+            FamilyError: nothing is cached of this family.
+        """
+        msg = f"{self.title}: its pictures are not cached; set model.backbone.vision_cache to off"
+        raise FamilyError(msg)
+
     @abstractmethod
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """What the model needs beside the tokens (B, T) to give them positions: inputs of the same shape, by their names."""
@@ -216,15 +254,24 @@ class Family(ABC):
         """
         raise NotImplementedError
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
         """Hidden states after the final norm, (1, T, H), of samples that stand one after another in one row.
 
         Args:
             model: without adapters' wrapping.
             batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures; with
                 `branches` where several questions about an image share it.
+            cache: that takes the keys and values of the row.
         """
         raise NotImplementedError
+
+    def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:  # noqa: B027 - positions of many families are places
+        """Tell a model that generates from a cache where it has not filled the positions of what follows.
+
+        Args:
+            model: without adapters' wrapping.
+            ahead: (B, 1), how far the position of a row's next token is ahead of its place; a picture takes fewer positions than places.
+        """
 
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:  # noqa: ARG002
         """What the body is called with for a padded batch: `model_inputs`, and what a family's workers have worked out for it.
@@ -301,11 +348,13 @@ class Family(ABC):
         """
         from torch import Tensor
 
-        missing = [name for name in self.inputs if name not in batch]
+        cached = next((key for key in CACHED.values() if key in batch), None)
+        wanted = [cached if cached and name == self.pixels else name for name in self.inputs]
+        missing = [name for name in wanted if name not in batch]
         if missing:
             msg = f"batch lacks {', '.join(missing)}; a {self.title} batch needs {', '.join(self.inputs)}"
             raise KeyError(msg)
-        found = {name: batch[name] for name in self.inputs}
+        found = {name: batch[name] for name in wanted}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def part_of(self, name: str) -> Part:

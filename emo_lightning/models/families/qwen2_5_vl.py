@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from emo_lightning.models.families.base import Family, Part, PixelLimits, Processor, VisionInputs, Work, resize_to
+from emo_lightning.models.families.base import (
+    CACHED,
+    CachedPicture,
+    Family,
+    Part,
+    PixelLimits,
+    Processor,
+    VisionInputs,
+    Work,
+    resize_to,
+)
 from emo_lightning.models.families.boxes import AbsolutePixels, Size
 from emo_lightning.models.families.resize import MAX_ASPECT_RATIO, resized_size
 
@@ -14,11 +24,15 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor, nn
-    from transformers import PreTrainedModel
+    from transformers import Cache, PreTrainedModel
 
 
 PLACES = "places"
 """Key of a batch: the `Places` of its pictures."""
+
+
+class _Deltas(Protocol):
+    rope_deltas: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,52 @@ class Qwen25VL(Family):
         sizes = self._sizes(processor, vision["image_grid_thw"])
         return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
 
+    def cached_inputs(self, processor: Processor, pictures: Sequence[CachedPicture]) -> VisionInputs:
+        """The states, and `image_grid_thw` (B, 3)."""
+        import torch
+
+        sizes = [self.resized_size(processor, picture.size) for picture in pictures]
+        tokens = [self.image_tokens(processor, size) for size in sizes]
+        if tokens != (found := [len(picture.states) for picture in pictures]):
+            msg = f"cached pictures have {found} tokens, by their sizes they should have {tokens}"
+            raise ValueError(msg)
+        patch = processor.image_processor.patch_size
+        tensors: dict[str, object] = {
+            CACHED[pictures[0].part]: torch.cat([picture.states for picture in pictures]),
+            "image_grid_thw": torch.tensor([[1, height // patch, width // patch] for width, height in sizes]),
+        }
+        return VisionInputs(tensors, sizes, tokens)
+
+    def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:
+        """What leaves the tower are the patches of each token side by side, as the merger takes them."""
+
+        def unmerged(_merger: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            # In the place of the merger's output the tower brings it into the order of the tokens.
+            return given[0].reshape(len(out), -1)
+
+        (path,) = self.mergers
+        hook = self.module(model, path).register_forward_hook(unmerged) if part == "vision" else None
+        try:
+            return self._pictures(model, inputs)
+        finally:
+            if hook is not None:
+                hook.remove()
+
+    def _pictures(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+        """(image tokens, H) of the pictures of a batch: through the tower, or what a cache holds of them through what is left of it."""
+        visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
+        tensors = cast("Mapping[str, Tensor]", batch)
+        if CACHED["merger"] in batch:
+            return tensors[CACHED["merger"]]
+        if CACHED["vision"] in batch:
+            (path,) = self.mergers
+            merged: Tensor = self.module(model, path)(tensors[CACHED["vision"]].reshape(-1, visual.config.hidden_size))
+            return merged
+        pixels, grids = tensors["pixel_values"], tensors["image_grid_thw"]
+        known = self._tower_inputs(model, batch, pixels.device) if self.packs(model) else {}
+        pictures: Tensor = visual(pixels, grid_thw=grids, **known).pooler_output
+        return pictures
+
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
         return {"mm_token_type_ids": (input_ids == image_token_id).long()}
@@ -110,12 +170,16 @@ class Qwen25VL(Family):
         text, merged = model.config.get_text_config(), model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
         patches = sum(pictures)
+        # What a cache holds is not computed again.
+        seen = batch.keys() & CACHED.values()
+        tower = Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures))
+        merger = Work(2 * products["merger"] * patches / merged, 0.0)
         # Pairs of tokens that attend to each other, of samples that see what stands before their branches.
         images = cast("Sequence[Sequence[int]]", batch.get("branches", [[length] for length in lengths]))
         causal = sum(first**2 / 2 + sum(first * rest + rest**2 / 2 for rest in more) for first, *more in images)
         return {
-            "vision": Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures)),
-            "merger": Work(2 * products["merger"] * patches / merged, 0.0),
+            "vision": Work(0.0, 0.0) if seen else tower,
+            "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
             "language": Work(2 * products["language"] * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal),
         }
 
@@ -139,7 +203,7 @@ class Qwen25VL(Family):
         positions[:, after:] += max(rows, columns) - rows * columns
         return positions
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
+    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
         """See `Family.packed_states`; nothing here waits for the device."""
         import torch
 
@@ -148,9 +212,7 @@ class Qwen25VL(Family):
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         ids = tensors["input_ids"]
         hidden: Tensor = model.get_input_embeddings()(ids)
-        visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
-        known = self._tower_inputs(model, batch, ids.device)
-        pictures: Tensor = visual(tensors["pixel_values"], grid_thw=tensors["image_grid_thw"], **known).pooler_output
+        pictures = self._pictures(model, batch)
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
         # A mask that says nothing, or transformers makes one of (T, T).
@@ -158,15 +220,28 @@ class Qwen25VL(Family):
             inputs_embeds=hidden,
             position_ids=tensors["positions"],
             attention_mask={"full_attention": None},
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
             samples=Samples.of_row(batch, ids.device),
         )
         states: Tensor = out.last_hidden_state
         return states
 
+    def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:
+        """See `Family.go_on`."""
+        # transformers' generation adds them to places where the cache has tokens already.
+        cast("_Deltas", self.module(model, self.body)).rope_deltas = ahead
+
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
-        """Where patches stand."""
+        """Where patches stand, or what a cache holds of them."""
         inputs = self.model_inputs(batch)
+        if inputs.keys() & CACHED.values():
+            from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+            # transformers' own way in for pictures that are encoded already.
+            seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
+            left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
+            return {**left, "mm_encoder_outputs": {"image": seen}}
         known = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
         # The names by which transformers' model hands them on to its tower.
         return {**inputs, **{f"image_{name}": value for name, value in known.items()}}

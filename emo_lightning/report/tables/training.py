@@ -15,7 +15,7 @@ def training_row(name: str, settings: Result, found: Result) -> list[Cell]:
     data = settings.get("data", {})
     each = found["devices"] * (settings.get("trainer", {}).get("accumulate_grad_batches") or 1)
     batch: Cell = None if data.get("batch_size") is None else data["batch_size"] * each
-    if tokens := data.get("global_tokens") or data.get("max_tokens", 0) * each:
+    if tokens := data.get("global_tokens") or (data.get("max_tokens") or 0) * each:
         batch = f"{tokens:,} tokens"
     return [
         name,

@@ -8,12 +8,13 @@ FOUND = {"devices": 2, "steps": 30, "trained_parameters": 7, "seed": 1, "images"
 
 
 def test_a_batch_is_counted_in_images_or_tokens() -> None:
-    def batch(data: dict[str, int], accumulate: int | None = 3) -> object:
+    def batch(data: dict[str, int | None], accumulate: int | None = 3) -> object:
         return training_row("a", {"data": data, "trainer": {"accumulate_grad_batches": accumulate}}, FOUND)[5]
 
     assert batch({"batch_size": 4}) == 24
     assert batch({"batch_size": 4}, None) == 8
-    assert batch({"batch_size": 8, "max_tokens": 4096}) == "24,576 tokens"
+    assert batch({"max_tokens": 4096}) == "24,576 tokens"
+    assert batch({"batch_size": 8, "max_tokens": None, "global_tokens": None}) == 48
     assert batch({"max_tokens": 4096, "global_tokens": 65536}, None) == "65,536 tokens"
     assert batch({}) is None
 

@@ -1,0 +1,205 @@
+"""Images of tars in a shuffled order: our loader against two threads that only read and decode, and against webdataset's WebLoader.
+
+All three do the same with each of the same samples (JPEGs of 640 x 480 with their records): read it out of its tar, decode it to RGB,
+parse its JSON, resize it to 224 x 224, and stack batches of 32 as uint8. Ours checks each member's CRC-32 and each record against the
+schema beside that, and hands out every sample once an epoch in an order that is a function of the seed. The two threads read the tars
+from front to back in one process, and hand nothing on: they are what two cores can give. Ours and webdataset's have two workers.
+
+`ratio` is ours over the threads'; `webdataset` ours over WebLoader's. Rounds alternate; samples per second by the clock, medians, the
+start of the workers left out.
+
+    python benchmarks/loader.py [--quick] [--rounds 5] [--samples 2000] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import statistics
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_prep.export import write_shards
+from emo_lightning.core.emotions import EMOTIONS
+from emo_lightning.core.images import encoded
+from emo_lightning.core.records import Record
+from emo_lightning.data.loader import ResumableLoader, SlotDataset
+from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.tar_index import TarIndex
+
+SIDE = 224
+BATCH = 32
+WORKERS = 2
+
+
+def write(folder: Path, samples: int) -> list[str]:
+    """Tars of pictures that compress as photographs do (some 60 kB), and their paths."""
+    draw = np.random.default_rng(0)
+
+    def made() -> Iterator[tuple[Record, bytes, str]]:
+        for number in range(samples):
+            coarse = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(
+                (640, 480), Image.Resampling.BICUBIC
+            )
+            noisy = np.asarray(coarse, dtype=np.int16) + draw.integers(-8, 9, (480, 640, 3))
+            image = encoded(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), "JPEG", quality=90)
+            record = Record(
+                id=f"{number:06}",
+                source="benchmark",
+                width=640,
+                height=480,
+                sha256=hashlib.sha256(image).hexdigest(),
+                split="train",
+                emotion=EMOTIONS[number % len(EMOTIONS)],
+                description="a made picture",
+            )
+            yield record, image, "jpg"
+
+    write_shards(made(), folder, "made", max(1, samples // 4))
+    return sorted(map(str, folder.glob("*.tar")))
+
+
+def resized(image: Image.Image) -> NDArray[np.uint8]:
+    """(3, 224, 224), as all sides make it."""
+    return np.array(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+
+
+class Pictures(SlotDataset[torch.Tensor]):
+    """Of an index."""
+
+    def __init__(self, index: TarIndex) -> None:
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, slot: Slot) -> torch.Tensor:
+        _, image = self.index.sample(slot.index)
+        return torch.from_numpy(resized(image))
+
+
+class Ours:
+    """The product's loader."""
+
+    def __init__(self, tars: list[str]) -> None:
+        pictures = Pictures(TarIndex.open(tars))
+        batches = EpochBatches(len(pictures), BATCH, seed=0)
+        self.loader: ResumableLoader[torch.Tensor] = ResumableLoader(
+            pictures, batches, collate_fn=torch.stack, num_workers=WORKERS, persistent_workers=True, prefetch_factor=2
+        )
+        self.number = 0
+
+    def epoch(self) -> int:
+        """Samples seen."""
+        self.loader.set_epoch(self.number)
+        self.number += 1
+        return sum(len(batch) for batch in self.loader)
+
+
+class WebDataset:
+    """webdataset's own pipeline."""
+
+    def __init__(self, tars: list[str]) -> None:
+        data = (
+            webdataset.WebDataset(tars, shardshuffle=len(tars), seed=0, empty_check=False)
+            .shuffle(256)
+            .decode("pilrgb")
+            .to_tuple("jpg", "json")
+            .map(lambda sample: resized(sample[0]))
+            .batched(BATCH, collation_fn=lambda found: torch.from_numpy(np.stack(found)), partial=True)
+        )
+        # As WebLoader's documentation has it: batches are made in the workers.
+        self.loader = webdataset.WebLoader(
+            data, batch_size=None, num_workers=WORKERS, persistent_workers=True, prefetch_factor=2
+        )
+
+    def epoch(self) -> int:
+        """Samples seen."""
+        return sum(len(batch) for batch in self.loader)
+
+
+class Threads:
+    """Two threads, each with every other tar."""
+
+    def __init__(self, tars: list[str]) -> None:
+        self.tars = tars
+
+    def epoch(self) -> int:
+        """Samples seen."""
+        counts = [0] * WORKERS
+
+        def work(number: int) -> None:
+            for path in self.tars[number::WORKERS]:
+                batch: list[NDArray[np.uint8]] = []
+                with tarfile.open(path) as tar:
+                    for member in tar:
+                        file = tar.extractfile(member)
+                        assert file is not None
+                        data = file.read()
+                        if member.name.endswith(".json"):
+                            json.loads(data)
+                            continue
+                        batch.append(resized(Image.open(io.BytesIO(data)).convert("RGB")))
+                        counts[number] += 1
+                        if len(batch) == BATCH:
+                            np.stack(batch)
+                            batch = []
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(WORKERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(counts)
+
+
+def main() -> None:
+    """Rounds in turn; ratios of the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    samples, rounds = (48, 1) if given.quick else (given.samples, given.rounds)
+    with tempfile.TemporaryDirectory() as name:
+        tars = write(Path(name), samples)
+        sides = {"ours": Ours(tars), "threads": Threads(tars), "webdataset": WebDataset(tars)}
+        seconds: dict[str, list[float]] = {side: [] for side in sides}
+        # The first epoch starts the workers, and brings the tars into memory.
+        for number in range(rounds + 1):
+            for side, loader in sides.items():
+                began = time.perf_counter()
+                seen = loader.epoch()
+                if number:
+                    seconds[side].append(time.perf_counter() - began)
+                assert seen == samples, f"{side}: {seen} of {samples} samples"
+    rates = {side: samples / statistics.median(times) for side, times in seconds.items()}
+    found = {
+        "ratio": rates["ours"] / rates["threads"],
+        "webdataset": rates["ours"] / rates["webdataset"],
+        "samples_per_s": rates,
+    }
+    print(
+        f"ours {rates['ours']:.0f} samples/s, two threads {rates['threads']:.0f} (ratio {found['ratio']:.2f}), "
+        f"webdataset {rates['webdataset']:.0f} (ratio {found['webdataset']:.2f})"
+    )
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

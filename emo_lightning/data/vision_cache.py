@@ -1,0 +1,291 @@
+"""Cache of the frozen vision tower: what left it for each image, computed once, read by every epoch, round, arm and later experiment.
+
+Below the cache's folder stands one folder for each way in which states come about (`VisionKey`), in it parts of about 32 MB
+(`mapped_parts`). An image goes by the SHA-256 of its bytes, so the same image in two tars is kept once, and where tars lie is no part of
+it. Parts are named by what they hold: any number of processes, of one run or of several, may write at once, and none needs a list of
+parts. What a killed process had finished is found by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.files import write_text
+from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
+from emo_lightning.core.records import Record
+from emo_lightning.core.terminal import say
+from emo_lightning.data.mapped_parts import (
+    PART_BYTES,
+    PartError,
+    PartFile,
+    checked_tensor,
+    header_text,
+    open_part,
+    write_part,
+)
+from emo_lightning.models.families import Part
+from emo_lightning.models.families.base import CachedPicture
+
+__all__ = ["AUTO", "VisionCache", "VisionKey", "VisionWriter", "vision_folder"]
+
+KIND = "vision"
+"""Key of a part's header."""
+AUTO = "auto"
+MAX_OPEN_PARTS = 16_384
+"""Parts that a process keeps mapped: 500 GB; Linux allows 65,530 maps."""
+_KEY_FILE = "key.json"
+
+
+def vision_folder(setting: str) -> Path:
+    """The folder that `model.backbone.vision_cache` names."""
+    if setting == AUTO:
+        return cache_folder() / "vision"
+    return Path(setting).expanduser()
+
+
+class VisionKey(NamedTuple):
+    """What decides the states of an image, beside the image."""
+
+    part: Part
+    """The last part of the model that they have passed."""
+    facts: Mapping[str, str]
+    """Weights, processor, precision and so on, each by name and by content."""
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return hashlib.sha256(json.dumps([self.part, sorted(self.facts.items())]).encode()).hexdigest()[:32]
+
+
+class _Place(NamedTuple):
+    """Where the states of an image stand."""
+
+    part: int
+    start: int
+    tokens: int
+
+
+class VisionCache:
+    """States by the SHA-256 of images, memory-mapped.
+
+    Args:
+        folder: of the cache, for all keys; made when something is written.
+        key: of the states that are looked for.
+    """
+
+    def __init__(self, folder: Path, key: VisionKey) -> None:
+        self.folder, self.key = folder / key.name, key
+        self._paths: list[Path] = []
+        self._places: dict[str, _Place] = {}
+        self._open: OrderedDict[int, Tensor] = OrderedDict()
+        self._left_out: dict[str, tuple[str, Tensor]] = {}
+        self.damaged: dict[Path, str] = {}
+        """Parts that were passed over when the folder was looked through, and why."""
+        self.look()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._places
+
+    def look(self) -> None:
+        """Look through the folder for parts that are not known yet; what is damaged is passed over, and named in `damaged`."""
+        known = {*self._paths, *self.damaged}
+        for path in sorted(self.folder.glob("part-*.safetensors")):
+            if path in known:
+                continue
+            try:
+                images, ends = self._header(path)
+            except PartError as error:
+                self.damaged[path] = str(error)
+                continue
+            number, start = len(self._paths), 0
+            self._paths.append(path)
+            for sha256, end in zip(images, ends, strict=True):
+                # Two processes may have computed the same image.
+                self._places.setdefault(sha256, _Place(number, start, end - start))
+                start = end
+
+    def _header(self, path: Path) -> tuple[list[str], list[int]]:
+        """The images of a part, and where the states of each end."""
+        with open_part(path) as file:
+            where = f"{path}: header"
+            header = object_of(decode_json(header_text(path, file, KIND), where, PartError), where, PartError)
+            if header.get("key") != [self.key.part, dict(self.key.facts)]:
+                msg = f"{path}: holds states of another model, processor or precision than its folder"
+                raise PartError(msg)
+            images = [text_of(one, where, PartError) for one in list_of(header.get("images"), where, PartError)]
+            ends: list[int] = checked_tensor(path, file, KIND, "ends").tolist()
+            _check_shapes(path, file, len(images), ends)
+        return images, ends
+
+    def remove_damaged(self) -> None:
+        """Delete the parts that were passed over, and say so: what they held is computed anew."""
+        for path, why in self.damaged.items():
+            say(f"vision cache: {why}; deleted, its images are computed anew")
+            path.unlink(missing_ok=True)
+        self.damaged.clear()
+
+    def missing(self, images: Sequence[str]) -> list[int]:
+        """Places in `images` (SHA-256) of those that the cache has not, each image once; none of those that are left out."""
+        wanted: dict[str, int] = {}
+        for place, sha256 in enumerate(images):
+            if sha256 not in self._places and sha256 not in self._left_out:
+                wanted.setdefault(sha256, place)
+        return list(wanted.values())
+
+    def leave_out(self, sha256: str, fault: str, states: Tensor) -> None:
+        """Note an image that cannot be read (`data.on_error: skip`); for this process alone.
+
+        Args:
+            sha256: that its record says.
+            fault: why.
+            states: (tokens, width) that stand in its place, and count nowhere.
+        """
+        self._left_out[sha256] = (fault, states)
+
+    def fault(self, record: Record) -> str | None:
+        """Why the image of a record is left out; None if it is not."""
+        return self._left_out[record.sha256][0] if record.sha256 in self._left_out else None
+
+    def picture(self, record: Record) -> CachedPicture:
+        """What stands for the picture of a record; nothing of it is read before it is used."""
+        left = self._left_out.get(record.sha256)
+        states = self.states(record.sha256) if left is None else left[1]
+        return CachedPicture((record.width, record.height), states, self.key.part)
+
+    def states(self, sha256: str) -> Tensor:
+        """(tokens, width) of an image, mapped.
+
+        Raises:
+            KeyError: the cache has it not.
+            PartError: its part is damaged.
+        """
+        part, start, tokens = self._places[sha256]
+        return self._part(part)[start : start + tokens]
+
+    def _part(self, number: int) -> Tensor:
+        if number not in self._open:
+            self._open[number] = self._opened(self._paths[number])
+            if len(self._open) > MAX_OPEN_PARTS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def _opened(self, path: Path) -> Tensor:
+        try:
+            # Read once as a whole, in the order of the file: what follows finds it in memory.
+            return checked_tensor(path, open_part(path), KIND, "states")
+        except PartError as error:
+            aside = path.with_suffix(".damaged")
+            with contextlib.suppress(OSError):
+                path.rename(aside)
+            msg = f"{error}. It is called {aside.name} now: run again, and its images are computed anew"
+            raise PartError(msg) from None
+
+    def is_checked(self, content: str) -> bool:
+        """Whether the bytes of all images of a data set have been compared with their records (`mark_checked`)."""
+        return self._checked(content).exists()
+
+    def mark_checked(self, content: str) -> None:
+        """Remember that they are those of the records, by the content of the data set."""
+        write_text(self._checked(content), "", writer=f"{platform.node()}.{os.getpid()}")
+
+    def _checked(self, content: str) -> Path:
+        return self.folder.parent / "checked" / content
+
+    def __getstate__(self) -> dict[str, object]:
+        # Mapped files do not travel to worker processes; each opens its own.
+        return self.__dict__ | {"_open": OrderedDict()}
+
+
+def _check_shapes(path: Path, file: PartFile, images: int, ends: list[int]) -> None:
+    rows = len(file.get_tensor("states"))
+    if len(ends) != images or sorted(set(ends)) != ends or (ends and (ends[0] < 1 or ends[-1] != rows)):
+        msg = f"{path}: names {images} images, whose {rows} rows are cut at other places"
+        raise PartError(msg)
+
+
+def _remove_left_behind(folder: Path) -> None:
+    """Temporary files of processes of this machine that are no more."""
+    for path in folder.glob("*.tmp"):
+        # NAME.NODE.PROCESS.tmp
+        before, _, process = path.stem.rpartition(".")
+        if before.endswith(f".{platform.node()}") and process.isdigit() and not _alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class VisionWriter:
+    """Appends states to a cache, part by part; use as a context manager.
+
+    Args:
+        cache: which finds what has been written only when it looks again.
+        part_bytes: size of a part, about; what a kill can lose.
+    """
+
+    def __init__(self, cache: VisionCache, part_bytes: int = PART_BYTES) -> None:
+        self.cache, self.part_bytes = cache, part_bytes
+        self._images: list[str] = []
+        self._states: list[Tensor] = []
+        self._bytes = 0
+        self._name = f"{platform.node()}.{os.getpid()}"
+        _remove_left_behind(cache.folder)
+        # For people: no program reads it.
+        facts = json.dumps({"part": cache.key.part, **cache.key.facts}, indent=1)
+        write_text(cache.folder / _KEY_FILE, facts + "\n", writer=self._name)
+
+    def append(self, sha256: str, states: Tensor) -> None:
+        """Add the states (tokens, width) of an image.
+
+        Raises:
+            PartError: they are not finite.
+        """
+        states = states.detach().to("cpu", copy=True)
+        if not bool(states.isfinite().all()):
+            msg = f"image {sha256}: the vision tower's states are not finite"
+            raise PartError(msg)
+        self._images.append(sha256)
+        self._states.append(states)
+        self._bytes += states.nbytes
+        if self._bytes >= self.part_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending as one part."""
+        if not self._images:
+            return
+        images, states, self._images, self._states, self._bytes = self._images, self._states, [], [], 0
+        header = {"key": [self.cache.key.part, dict(self.cache.key.facts)], "images": images}
+        name = hashlib.sha256(json.dumps(images).encode()).hexdigest()[:24]
+        ends = torch.tensor([len(one) for one in states]).cumsum(0)
+        path = self.cache.folder / f"part-{name}.safetensors"
+        write_part(path, KIND, header, {"states": torch.cat(states), "ends": ends}, writer=self._name)
+
+    def __enter__(self) -> VisionWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.flush()

@@ -1,0 +1,74 @@
+"""Where a checkpoint stands in its training, put so that Lightning's loops go on there.
+
+A checkpoint that is written at the end of a batch comes before what follows that batch: a validation, the end of an epoch. Lightning goes on
+after it as if that had been done: the validation is lost, and the counters of epochs stay one behind, so that the next start trains an
+epoch again. Here the loops' counters, as they stand in the file, are set to one of the places that Lightning goes on from in good order:
+"validation has begun, and no batch of it is done", or "all batches of the epoch are done".
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+from lightning.pytorch import Trainer
+
+Place = Literal["validation", "end"]
+_DUE = "emo_validation_due"
+"""In a checkpoint that was written at the end of a batch: whether a validation follows it."""
+
+
+def note_place(trainer: Trainer, checkpoint: MutableMapping[str, Any]) -> None:
+    """While a checkpoint is written: note what follows."""
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    if not _is_after_batch(checkpoint["loops"]["fit_loop"]) or fetcher is None:
+        return
+    asked, trainer.should_stop = trainer.should_stop, False
+    # To be asked to stop is a reason to validate at once, and none to do so when it goes on.
+    checkpoint[_DUE] = loop._should_check_val_fx(fetcher)
+    trainer.should_stop = asked
+
+
+def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any]) -> Place | None:
+    """Before a checkpoint is loaded: set its loops to where they go on; returns the place, if it is one of these two."""
+    loops = checkpoint["loops"].get("fit_loop")
+    if not loops or not _is_after_batch(loops):
+        return None
+    batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
+    last = bool(batches.get("is_last_batch"))
+    every = trainer.check_val_every_n_epoch
+    # One of version 0.2.0 says nothing.
+    due = checkpoint.get(_DUE, last and trainer.enable_validation and (epochs["current"]["ready"] % (every or 1) == 0))
+    if due:
+        for part in ("total", "current"):
+            batches[part]["completed"] = batches[part]["processed"]
+        validation = loops["epoch_loop.val_loop.batch_progress"]
+        for part, done in (("total", validation["total"]["completed"]), ("current", 0)):
+            validation[part] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+        validation["is_last_batch"] = False
+    elif last:
+        for part in ("total", "current"):
+            batches[part]["completed"] = batches[part]["processed"]
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+    return "validation" if due else "end" if last else None
+
+
+def go_on_at(trainer: Trainer, place: Place) -> None:
+    """Once the loops know where they go on: the sums that told them are what was done, and at the end of an epoch nothing is left to do."""
+    loop = trainer.fit_loop.epoch_loop
+    total = loop.val_loop.batch_progress.total
+    total.reset_on_restart()
+    if place == "end":
+        loop.val_loop._has_run = True
+
+
+def leave_end(trainer: Trainer) -> None:
+    """At the end of the epoch that was gone on with there: no batch has told its loop that it is restarted no more."""
+    trainer.fit_loop.epoch_loop.restarting = False
+    trainer.fit_loop.epoch_loop.reset_restart_stage()
+
+
+def _is_after_batch(loops: MutableMapping[str, Any]) -> bool:
+    total = loops["epoch_loop.batch_progress"]["total"]
+    return bool(total["processed"] == total["completed"] + 1)

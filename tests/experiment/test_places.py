@@ -1,0 +1,157 @@
+"""Killed after any step and in any validation, a training does everything once, in order, as if it had never been killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from emo_lightning.experiment.cut_short import watch
+from emo_lightning.experiment.saving import SaveEvery, newest_checkpoint
+from emo_lightning.experiment.stage import Stage
+
+STEPS = 4
+"""Of an epoch."""
+
+
+class Order(Sampler[int]):
+    """Of which Lightning says the epoch."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(STEPS))
+
+    def __len__(self) -> int:
+        return STEPS
+
+
+class Resumable(DataLoader[Tensor]):
+    """Goes on within an epoch, as ours do."""
+
+    def __init__(self) -> None:
+        self.order = Order()
+        super().__init__(RandomDataset(32, STEPS), sampler=self.order)
+        self.at = 0
+        self.loaded: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:  # type: ignore[override]
+        start = self.loaded[1] if self.loaded is not None and self.loaded[0] == self.order.epoch else 0
+        self.loaded = None
+        self.at = start
+        for batch in islice(super().__iter__(), start, None):
+            self.at += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        epoch, at = self.loaded or (self.order.epoch, self.at)
+        return {"epoch": epoch, "at": at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.loaded = state["epoch"], state["at"]
+        self.order.set_epoch(state["epoch"])
+
+
+class PowerCutError(Exception):
+    """What kills the training."""
+
+
+class Events(Callback):
+    """What has been done, and the end of power before the event of that number.
+
+    Args:
+        done: filled in.
+        cut: events that this process does.
+    """
+
+    def __init__(self, done: list[str], cut: int | None) -> None:
+        self.done, self.left = done, cut
+
+    def _event(self, name: str) -> None:
+        if self.left is not None:
+            if self.left == 0:
+                raise PowerCutError
+            self.left -= 1
+        self.done.append(name)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
+        self._event(f"epoch {trainer.current_epoch} batch {batch_idx} step {trainer.global_step}")
+
+    def on_validation_end(self, trainer: Trainer, *_: object) -> None:
+        self._event(f"validation after step {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
+        self._event(f"end of epoch {trainer.current_epoch}")
+
+
+def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any]) -> None:
+    """Four steps an epoch, three epochs, saved at the steps that are asked for."""
+    trainer = Trainer(
+        accelerator="cpu",
+        default_root_dir=out,
+        callbacks=[Events(done, cut)],
+        enable_checkpointing=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        max_epochs=3,
+        limit_val_batches=settings.get("limit_val_batches", 2),
+        check_val_every_n_epoch=settings.get("check_val_every_n_epoch", 1),
+        val_check_interval=settings.get("val_check_interval", 1.0),
+    )
+    stage = Stage("tune", "sft", "tune", {}, out)
+    watch(trainer, stage, SaveEvery(steps=settings["steps"]))
+    trainer.fit(
+        BoringModel(),
+        Resumable(),
+        DataLoader(RandomDataset(32, 2)),
+        ckpt_path=newest_checkpoint(out, stage.digest, []),
+        weights_only=True,
+    )
+    assert (trainer.current_epoch, trainer.global_step) == (3, 12)
+    assert trainer.fit_loop.epoch_loop._batches_that_stepped == 12
+    assert trainer.fit_loop.epoch_progress.total.completed == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": 1},
+        {"steps": 2},
+        {"steps": 4},
+        {"steps": 1, "limit_val_batches": 0},
+        {"steps": 1, "check_val_every_n_epoch": 2},
+        {"steps": 1, "val_check_interval": 2},
+    ],
+    ids=lambda settings: " ".join(f"{key}={value}" for key, value in settings.items()),
+)
+def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Starts are killed after one event, and after one more than it takes to come to the next checkpoint, in turn."""
+    whole: list[str] = []
+    train(tmp_path / "whole", whole, None, settings)
+    done: list[str] = []
+    for start in count():
+        mine: list[str] = []
+        try:
+            train(tmp_path / "killed", mine, settings["steps"] + 2 if start % 2 else 1, settings)
+        except PowerCutError:
+            mine.append("killed")
+        # What was not saved is done again, from some earlier event on.
+        back = done.index(mine[0]) if mine and mine[0] in done else len(done)
+        done = done[:back] + mine
+        if not mine or mine[-1] != "killed":
+            break
+        done.remove("killed")
+        assert start < 60, done
+    assert done == whole

@@ -1,0 +1,200 @@
+"""When a training saves itself, where it goes on, and that a signal loses no step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.demos.boring_classes import BoringModel
+
+from emo_lightning.core.checkpoints import CheckpointFileError, read_checkpoint
+from emo_lightning.core.endings import ENDING, StoppedError
+from emo_lightning.experiment.arguments import problems
+from emo_lightning.experiment.cut_short import saved_to, watch
+from emo_lightning.experiment.files import ROOT, read_yaml
+from emo_lightning.experiment.processes import make_temporary_folder
+from emo_lightning.experiment.resolve import load_experiment
+from emo_lightning.experiment.saving import STAGE_KEY, SaveEvery, newest_checkpoint, split_config
+from emo_lightning.experiment.stage import Stage
+
+
+class Saves(Callback):
+    """Notes the steps at which a checkpoint is written, and sends this process a signal at one of them.
+
+    Args:
+        kill_at: step; 0 for none.
+    """
+
+    def __init__(self, kill_at: int = 0) -> None:
+        self.kill_at = kill_at
+        self.steps: list[int] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        if self.kill_at and trainer.global_step == self.kill_at - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+        self.steps.append(trainer.global_step)
+
+
+def stage_in(out: Path, **config: object) -> Stage:
+    return Stage("tune", "sft", "tune", dict(config), out)
+
+
+def train(out: Path, every: SaveEvery | None = None, *callbacks: Callback, kill_at: int = 0) -> list[int]:
+    """Nine steps in three epochs, from the newest checkpoint; returns the steps at which it was saved."""
+    stage, saves = stage_in(out), Saves(kill_at)
+    trainer = Trainer(
+        accelerator="cpu",
+        default_root_dir=out,
+        callbacks=[saves, *callbacks],
+        enable_checkpointing=bool(callbacks),
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_train_batches=3,
+        limit_val_batches=0,
+        max_epochs=3,
+    )
+    watch(trainer, stage, every)
+    with ENDING.watched():
+        trainer.fit(BoringModel(), ckpt_path=newest_checkpoint(out, stage.digest, saved_to(trainer)), weights_only=True)
+    assert trainer.global_step == 9
+    return saves.steps
+
+
+@pytest.mark.parametrize(
+    ("every", "steps"),
+    [(SaveEvery(steps=2), [2, 4, 6, 8]), (SaveEvery(minutes=1e-9), list(range(1, 10))), (SaveEvery(steps=5, minutes=1e6), [5])],
+)
+def test_it_saves_as_often_as_asked(every: SaveEvery, steps: list[int], tmp_path: Path) -> None:
+    assert train(tmp_path, every) == steps
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_signal_saves_the_step_and_the_next_start_goes_on_there(tmp_path: Path) -> None:
+    """Another interval is no other training; and whoever saves later takes the same file, not a `last-v1.ckpt` that nobody finds."""
+    folder = tmp_path / "checkpoints"
+    with pytest.raises(StoppedError, match="stopped after step 4 by SIGTERM, and saved") as stopped:
+        train(tmp_path, SaveEvery(steps=100), kill_at=4)
+    assert stopped.value.code == 143
+    assert read_checkpoint(folder / "last.ckpt")["global_step"] == 4
+    saver = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=2)
+    with pytest.raises(StoppedError):
+        train(tmp_path, None, saver, kill_at=5)
+    assert train(tmp_path, SaveEvery(steps=7)) == [7]
+    assert read_checkpoint(folder / "last.ckpt")["global_step"] == 7
+    assert len(list(folder.iterdir())) == 1
+
+
+@pytest.mark.parametrize("key", ["steps", "minutes"])
+def test_an_interval_of_nothing_is_refused(key: str) -> None:
+    config = {"model": {"path": "x"}, "data": {"train": [], "val": []}, "save_every": {key: 0}}
+    (found,) = problems(Stage("clip", "clip", "clip", config, Path("x")))
+    assert f"save_every.{key}: found 0" in found
+
+
+def test_it_is_a_setting_of_where_and_not_of_what() -> None:
+    plain, other = (stage_in(Path("x"), trainer={}, **more).digest for more in ({}, {"save_every": {"steps": 3}}))
+    assert plain == other
+
+
+def test_the_command_line_sets_it_for_every_training() -> None:
+    words = [("save_every.minutes", "10"), ("round1.save_every.steps", "500")]
+    stages = {stage.name: stage for stage in load_experiment(ROOT / "experiments/emoverse.yaml", words).stages}
+    assert stages["round1"].config["save_every"] == {"minutes": 10, "steps": 500}
+    assert stages["probe-base-0"].config["save_every"] == {"minutes": 10}
+    assert "save_every" not in stages["table6"].config
+    assert problems(stages["round1"]) == []
+
+
+def test_callbacks_of_the_shipped_settings_give_way() -> None:
+    config = read_yaml(ROOT / "configs/trainer/default.yaml")
+    plain, every = split_config({**config, "save_every": {"minutes": 5}})
+    names = [one["class_path"].rpartition(".")[2] for one in plain["trainer"]["callbacks"]]
+    assert (names, plain["trainer"]["enable_checkpointing"]) == (["LearningRateMonitor", "SampleLogger"], False)
+    assert every == SaveEvery(minutes=5)
+    # What keeps the best one has another purpose.
+    head = read_yaml(ROOT / "configs/trainer/head.yaml")
+    assert split_config({**head, "save_every": {"steps": 5}})[0] == head
+    assert split_config(config) == (config, None)
+
+
+def checkpoint(path: Path, step: int, digest: str | None = None, weights: torch.Tensor | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {} if weights is None else {"weight": weights}
+    tree = {"state_dict": state, "epoch": 0, "global_step": step, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
+    torch.save(tree | ({} if digest is None else {STAGE_KEY: digest}), path)
+    return path
+
+
+def test_the_newest_of_all_that_were_left(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+
+    def newest() -> Path | None:
+        return newest_checkpoint(out, "mine", [elsewhere, out / "checkpoints"])
+
+    assert newest() is None
+    last = checkpoint(out / "checkpoints/last.ckpt", 20)
+    checkpoint(out / ".tmp/half.ckpt", 90)
+    assert newest() == last
+    of_slurm = checkpoint(out / "hpc_ckpt_1.ckpt", 34)
+    assert newest() == of_slurm
+    checkpoint(elsewhere / "of-another-stage.ckpt", 80, "other")
+    checkpoint(elsewhere / "of-an-older-release.ckpt", 81)
+    assert newest() == of_slurm
+    mine = checkpoint(elsewhere / "mine.ckpt", 35, "mine")
+    assert newest() == mine
+    by_default = checkpoint(out / "lightning_logs/version_0/checkpoints/epoch=0.ckpt", 36)
+    assert newest() == by_default
+
+
+def test_a_damaged_one_is_named_and_nobody_goes_back_in_silence(tmp_path: Path) -> None:
+    older = checkpoint(tmp_path / "checkpoints/step=4.ckpt", 4)
+    last = checkpoint(tmp_path / "checkpoints/last.ckpt", 8)
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(CheckpointFileError) as refused:
+        newest_checkpoint(tmp_path, "", [])
+    assert str(refused.value).startswith(f"{last}: ")
+    assert str(refused.value).endswith(f"; remove it to go on from {older} (step 4)")
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    """Anywhere in the weights; torch itself goes on with another model."""
+    older = checkpoint(tmp_path / "checkpoints/step=4.ckpt", 4)
+    last = checkpoint(tmp_path / "checkpoints/last.ckpt", 8, weights=torch.full((64,), 1.5))
+    whole = last.read_bytes()
+    start = whole.index(torch.full((64,), 1.5).numpy().tobytes())
+    for at in range(start, start + 256, 51):
+        last.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(CheckpointFileError) as refused:
+            newest_checkpoint(tmp_path, "", [])
+        assert "has changed since it was written (its checksum is another)" in str(refused.value)
+        assert str(refused.value).endswith(f"; remove it to go on from {older} (step 4)")
+    last.write_bytes(whole)
+    assert newest_checkpoint(tmp_path, "", []) == last
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    old = tmp_path / ".tmp/tmpabc"
+    old.parent.mkdir()
+    old.touch()
+    folder = make_temporary_folder(tmp_path)
+    (folder / "tmpdef").touch()
+    assert make_temporary_folder(tmp_path) == folder
+    assert not list(folder.iterdir())
+    assert not old.exists()
+
+
+def test_a_checkpoint_is_staged_where_it_is_renamed(tmp_path: Path) -> None:
+    other = tmp_path / "other-disk"
+    other.mkdir()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "checkpoints").symlink_to(other)
+    assert make_temporary_folder(out).is_relative_to(other)
