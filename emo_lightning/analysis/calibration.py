@@ -147,9 +147,9 @@ def measure_calibration(
 
 
 def _refuse_shared(fit: str, tested: Mapping[str, Sequence[Record]], fitted_on: Sequence[Record]) -> None:
-    known, files = {record.id for record in fitted_on}, {record.sha256 for record in fitted_on}
+    known, files = {record.id for record in fitted_on}, {one for record in fitted_on for one in record.image_hashes}
     for name, records in tested.items():
-        if double := sum(record.id in known or record.sha256 in files for record in records):
+        if double := sum(record.id in known or not files.isdisjoint(record.image_hashes) for record in records):
             msg = (
                 f"fit: the set {fit!r} shares {double} images with {name!r}: what is fitted on an image cannot be tested on it"
             )

@@ -139,7 +139,7 @@ def cross_dataset(
         base: arm that was not fine-tuned.
         in_domain: set like the one that was trained on.
         seed: of the bootstrap; arms meet the same resamples, so that differences are paired.
-        trained: sha256 of the images that an arm was trained on.
+        trained: `Record.image_hashes` of the images that an arm was trained on.
 
     Raises:
         SchemaError: an unknown base or set, a set without an image that has a class, or two sets with other pictures under one id; names
@@ -155,7 +155,7 @@ def cross_dataset(
     gaps: dict[str, dict[str, Array]] = {arm: {} for arm in predictions if arm != base}
     for name, (records, space_name) in sets.items():
         space = SPACES[space_name]
-        unseen = [record for record in records if record.sha256 not in trained]
+        unseen = [record for record in records if trained.isdisjoint(record.image_hashes)]
         pairs = [(record, label) for record in unseen if (label := space.reference(record)) is not None]
         if not pairs:
             seen = f" that was not trained on ({len(records) - len(unseen)} were)" if len(unseen) < len(records) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -22,6 +23,10 @@ IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 
 DES_EXTENSION = "des.npy"
 """Tar member with the emotion embedding: float32, shape (des_dim,)."""
+
+SOURCE_SHA256 = "source_sha256"
+"""Key of `provenance`: the sha256 of the file that a store has of the image, where an export holds other bytes of the same picture (of
+another type, or without what the file said beside its pixels)."""
 
 BOX_TOLERANCE = 0.5
 """Pixels by which a box may leave its image before it is an error (rounding of other tools)."""
@@ -194,6 +199,17 @@ class Record(_Model):
     def primary_objects(self) -> list[GroundedObject]:
         """The regions of the subject: those marked primary, else all."""
         return [o for o in self.objects if o.primary] or list(self.objects)
+
+    @property
+    def source_sha256(self) -> str | None:
+        """Of the file that the stored bytes were made of; None where they are that file, or it is not known."""
+        found = self.provenance.get(SOURCE_SHA256)
+        return found if isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) else None
+
+    @property
+    def image_hashes(self) -> set[str]:
+        """By any of these, two records are of one picture: the sha256 of the stored bytes, and of what they were made of."""
+        return {self.sha256} | ({found} if (found := self.source_sha256) is not None else set())
 
     def emotion_distribution(self) -> list[float] | None:
         """Shape (8,), order of `EMOTIONS`: the soft label, or one-hot from `emotion`, or None without a label."""
