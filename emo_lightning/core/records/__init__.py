@@ -27,6 +27,7 @@ from emo_lightning.core.records.record import (
     GroundedObject,
     Mask,
     Record,
+    Reference,
     Triplet,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "PredictedObject",
     "Prediction",
     "Record",
+    "Reference",
     "SchemaError",
     "Triplet",
     "check_pixels",
