@@ -21,10 +21,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cross-dataset": ("emo_lightning.commands.cross_dataset", "several models on several data sets, against the untuned base"),
     "faithfulness": ("emo_lightning.commands.faithfulness", "does the emotion depend on the region that its words name"),
     "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
-    "explain": ("emo_lightning.commands.explain", "one image -> triplet, boxes, emotion, intensity, and an overlay"),
+    "explain": ("emo_lightning.commands.explain", "images -> triplet, boxes, emotion, intensity, and overlays"),
     "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),
     "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
-    "export": ("emo_lightning.commands.export", "merge an adapter into a plain transformers model"),
+    "export": ("emo_lightning.commands.export", "a trained model as one folder that needs nothing else"),
+    "push": ("emo_lightning.commands.push", "an exported folder to the Hugging Face hub"),
 }
 """By name: the module whose `main(argv) -> int` it is, imported when it is chosen; and what it does."""
 

@@ -169,6 +169,7 @@ def parse_yaml(
         raise error(msg)
     try:
         loading = (loader or yaml.SafeLoader)(text)
+        _bound_nesting(loading)
         node = loading.get_single_node()
         if node is None:
             return None
@@ -184,6 +185,23 @@ def parse_yaml(
         )
         msg = f"{where}: not YAML: {reason}"
         raise error(msg) from None
+
+
+def _bound_nesting(loading: yaml.SafeLoader) -> None:
+    """Have a loader stop at a bracket that is nested too deep.
+
+    The time that PyYAML's scanner takes for a bracket grows with their number around it: it would read a line of 5,000 of them for ten
+    seconds before `_check_node` sees a node.
+    """
+    started = loading.fetch_flow_collection_start
+
+    def bounded(token: type[yaml.Token]) -> None:
+        if loading.flow_level >= MAX_DEPTH:
+            msg = f"line {loading.line + 1}: nested deeper than {MAX_DEPTH}"
+            raise ValueError(msg)
+        started(token)
+
+    loading.fetch_flow_collection_start = bounded  # type: ignore[assignment]  # its stub names the argument
 
 
 def _check_node(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

@@ -161,9 +161,16 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             )
         return remarks
 
-    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (the base class's)
-        """`batch_size`, or `val_batch_size` for validation."""
-        return self.batch_size if name == "train" or self.val_batch_size is None else self.val_batch_size
+    @property
+    def most_rows(self) -> int:
+        """See `FitDataModule.most_rows`; a micro-batch in tokens is one row."""
+        return self.batch_size if self.max_tokens is None else 1
+
+    def rows_per_step(self, name: str, world_size: int) -> int:
+        """`batch_size`, or `val_batch_size` for validation; of training in tokens one row."""
+        if name == "train":
+            return super().rows_per_step(name, world_size) if self.max_tokens is None else 1
+        return self.batch_size if self.val_batch_size is None else self.val_batch_size
 
     def train_batches(self, world_size: int) -> int:
         """See `FitDataModule.train_batches`."""
@@ -227,7 +234,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             raise RuntimeError(msg)
         if (world_size, rank) not in self._plans:
             lengths = self._lengths = self._lengths or self.dataset("train").lengths(self._collator(packed=True))
-            together = self.global_tokens // self.max_tokens if self.global_tokens else world_size
+            together = self.global_tokens // self.max_tokens if self.global_tokens else world_size * self.accumulated("train")
             self._plans[world_size, rank] = PackedRows(
                 lengths,
                 self.max_tokens,
@@ -251,9 +258,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         each = self.max_tokens * self.world_size
         batches, rest = divmod(self.global_tokens, each)
         if rest or not batches:
+            rows, over = divmod(self.global_tokens, self.max_tokens)
+            fits = ", ".join(str(n) for n in range(1, rows + 1) if rows % n == 0) if rows and not over else "none"
             msg = (
                 f"data.global_tokens: found {self.global_tokens}; expected a multiple of {each}, which {self.world_size} "
-                f"processes take in one micro-batch of data.max_tokens={self.max_tokens}"
+                f"processes take in one micro-batch of data.max_tokens={self.max_tokens} (numbers of processes that it fits: {fits})"
             )
             raise InputError(msg)
         if self.trainer.accumulate_grad_batches not in (1, batches):

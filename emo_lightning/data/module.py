@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
+from emo_lightning.data.step_cut import StepCut
 from emo_lightning.data.workers import AHEAD, Workers, workers
 
 TaskT = TypeVar("TaskT")
@@ -96,18 +97,26 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         *,
         shuffle: bool,
         num_workers: int | None = None,
+        accumulate: int = 1,
     ) -> ResumableLoader[BatchT]:
         """This rank's share of a dataset.
 
         Args:
             dataset: `dataset[Slot]` gives one sample.
             collate: list of samples to batch.
-            batch_size: samples per rank and step.
+            batch_size: samples per rank and micro-batch.
             shuffle: False keeps the dataset's order.
             num_workers: processes that fetch ahead; None takes the module's own.
+            accumulate: micro-batches of an optimiser step.
         """
         batches = EpochBatches(
-            len(dataset), batch_size, seed=self.seed, rank=self.rank, world_size=self.world_size, shuffle=shuffle
+            len(dataset),
+            batch_size,
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            shuffle=shuffle,
+            accumulate=accumulate,
         )
         return self.loader_of(dataset, batches, collate, num_workers)
 
@@ -152,20 +161,39 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
         """What makes a batch of samples; asked for each loader."""
         raise NotImplementedError
 
-    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (subclasses use it)
-        """Samples per rank and step of the set `name`."""
+    _rows_of_cut: int | None = None
+    """Of `take_cut`."""
+
+    @property
+    def most_rows(self) -> int:
+        """See `CutsSteps`."""
         return self.batch_size
+
+    def cut(self) -> StepCut:
+        """See `CutsSteps`."""
+        return StepCut(self.world_size, self.accumulated("train"), self.rows_per_step("train", self.world_size))
+
+    def take_cut(self, cut: StepCut) -> None:
+        """See `CutsSteps`."""
+        self._rows_of_cut = cut.rows
+
+    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (subclasses use it)
+        """Samples per rank and micro-batch of the set `name`."""
+        return self.batch_size if name != "train" or self._rows_of_cut is None else self._rows_of_cut
+
+    def accumulated(self, name: str) -> int:
+        """Micro-batches of an optimiser step of the set `name`; 1 of one that is not trained on."""
+        return 1 if name != "train" or self.trainer is None else self.trainer.accumulate_grad_batches
 
     def train_batches(self, world_size: int) -> int:
         """Micro-batches per rank and epoch, without making a loader."""
-        rows = self.rows_per_step("train", world_size)
-        return len(EpochBatches(len(self.dataset("train")), rows, seed=self.seed, world_size=world_size))
+        rows, accumulate = self.rows_per_step("train", world_size), self.accumulated("train")
+        return len(EpochBatches(len(self.dataset("train")), rows, seed=self.seed, world_size=world_size, accumulate=accumulate))
 
     def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[BatchT]:
         """Batches of one set for this rank."""
-        return self.rank_loader(
-            self.source(name), self.collate_fn(), self.rows_per_step(name, self.world_size), shuffle=shuffle
-        )
+        rows = self.rows_per_step(name, self.world_size)
+        return self.rank_loader(self.source(name), self.collate_fn(), rows, shuffle=shuffle, accumulate=self.accumulated(name))
 
     def train_dataloader(self) -> ResumableLoader[BatchT]:
         """Shuffled, sized, resumable."""

@@ -16,7 +16,10 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from typing_extensions import override
 
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
+from emo_lightning.data.step_cut import StepCut
+from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
 from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, note_place
 from emo_lightning.experiment.saving import STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
@@ -29,9 +32,18 @@ class KeepWhenCut(Callback):
         last: the checkpoint that the next start goes on from.
         digest: of the stage, which every checkpoint of it names.
         every: how often to save besides.
+        begun: the checkpoint that this start goes on from.
+        accumulate: micro-batches of a step, as the Trainer is configured.
     """
 
-    def __init__(self, last: Path, digest: str = "", every: SaveEvery | None = None) -> None:
+    def __init__(
+        self,
+        last: Path,
+        digest: str = "",
+        every: SaveEvery | None = None,
+        begun: Path | None = None,
+        accumulate: int = 1,
+    ) -> None:
         self.last = last
         self.digest = digest
         self.every = every or SaveEvery()
@@ -41,17 +53,32 @@ class KeepWhenCut(Callback):
         self._since = 0.0
         self._saved = 0.0
         self._place: Place | None = None
+        self.begun = begun
+        self.accumulate = accumulate
+        self.cut_anew: StepCut | None = None
+        """How steps are shared, where the number of ranks is another than at the beginning."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Before loaders and optimisers are made, whose number of steps depends on it."""
+        if stage != "fit" or self.begun is None:
+            return
+        noted = noted_cut(read_checkpoint(self.begun), self.accumulate)
+        if noted is not None:
+            self.cut_anew = take_up(trainer, noted)
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of every checkpoint, whoever asked for it."""
         checkpoint[STAGE_KEY] = self.digest
         note_place(trainer, checkpoint)
+        note_cut(trainer, checkpoint)
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Before the loops take their counters from it."""
-        self._place = find_place(trainer, checkpoint)
+        noted = noted_cut(checkpoint, self.accumulate)
+        self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,9 +203,9 @@ def saved_to(trainer: Trainer) -> list[Path]:
     return [Path(one.dirpath) for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint) and one.dirpath]
 
 
-def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None) -> KeepWhenCut:
+def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun: Path | None = None) -> KeepWhenCut:
     """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
-    keeper = KeepWhenCut(stage.out / "checkpoints" / "last.ckpt", stage.digest, every)
+    keeper = KeepWhenCut(stage.out / "checkpoints" / "last.ckpt", stage.digest, every, begun, trainer.accumulate_grad_batches)
     for callback in callbacks_of(trainer):
         if isinstance(callback, Timer):
             callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005

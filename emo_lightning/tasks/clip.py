@@ -28,6 +28,8 @@ class CLIPTask(Task[PairBatch]):
         seed: of dropout.
     """
 
+    compares = "rank"
+
     def __init__(self, path: str, optim: OptimConfig | None = None, seed: int = 0) -> None:
         super().__init__(optim, seed)
         from transformers import AutoProcessor

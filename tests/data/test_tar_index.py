@@ -293,15 +293,15 @@ def _header_offsets(path: Path) -> list[int]:
         return [member.offset for member in tar.getmembers()]
 
 
-@pytest.mark.parametrize("mask", [0x01, 0x10, 0x80])
-def test_no_flipped_header_byte_loses_a_sample(tmp_path: Path, mask: int) -> None:
+def test_no_flipped_header_byte_loses_a_sample(tmp_path: Path) -> None:
+    """Every byte of every header, and every bit of a byte in turn."""
     path = write_tar(tmp_path / "a.tar", many(range(2)))
     whole, expected = path.read_bytes(), _everything(path)
     survived = 0
     for header in _header_offsets(path):
         for offset in range(header, header + 512):
             damaged = bytearray(whole)
-            damaged[offset] ^= mask
+            damaged[offset] ^= 1 << (offset + header // 512) % 8
             path.write_bytes(damaged)
             try:
                 found = _everything(path)

@@ -37,9 +37,14 @@ class Order(Sampler[int]):
 
 
 class Resumable(DataLoader[Tensor]):
-    """Goes on within an epoch, as ours do."""
+    """Goes on within an epoch, as ours do: where an optimiser step begins.
 
-    def __init__(self) -> None:
+    Args:
+        accumulate: batches of a step.
+    """
+
+    def __init__(self, accumulate: int) -> None:
+        self.accumulate = accumulate
         self.order = Order()
         super().__init__(RandomDataset(32, STEPS), sampler=self.order)
         self.at = 0
@@ -55,7 +60,7 @@ class Resumable(DataLoader[Tensor]):
 
     def state_dict(self) -> dict[str, int]:
         epoch, at = self.loaded or (self.order.epoch, self.at)
-        return {"epoch": epoch, "at": at}
+        return {"epoch": epoch, "at": at - at % self.accumulate}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.loaded = state["epoch"], state["at"]
@@ -64,6 +69,20 @@ class Resumable(DataLoader[Tensor]):
 
 class PowerCutError(Exception):
     """What kills the training."""
+
+
+class SavesWithinSteps(Callback):
+    """Saves after every batch, as a ModelCheckpoint with an interval of time may.
+
+    Args:
+        out: folder of the stage.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        trainer.save_checkpoint(self.out / "checkpoints/last.ckpt")
 
 
 class Events(Callback):
@@ -85,7 +104,8 @@ class Events(Callback):
         self.done.append(name)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
-        self._event(f"epoch {trainer.current_epoch} batch {batch_idx} step {trainer.global_step}")
+        stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._event(f"epoch {trainer.current_epoch} batch {batch_idx} step {trainer.global_step} logged at {stepped}")
 
     def on_validation_end(self, trainer: Trainer, *_: object) -> None:
         self._event(f"validation after step {trainer.global_step}")
@@ -95,11 +115,13 @@ class Events(Callback):
 
 
 def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any]) -> None:
-    """Four steps an epoch, three epochs, saved at the steps that are asked for."""
+    """Four batches an epoch, three epochs, saved at the steps that are asked for."""
+    accumulate = settings.get("accumulate", 1)
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=out,
-        callbacks=[Events(done, cut)],
+        callbacks=[Events(done, cut), *([SavesWithinSteps(out)] if accumulate > 1 else [])],
+        accumulate_grad_batches=accumulate,
         enable_checkpointing=False,
         logger=False,
         enable_progress_bar=False,
@@ -114,13 +136,15 @@ def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any])
     watch(trainer, stage, SaveEvery(steps=settings["steps"]))
     trainer.fit(
         BoringModel(),
-        Resumable(),
+        Resumable(accumulate),
         DataLoader(RandomDataset(32, 2)),
         ckpt_path=newest_checkpoint(out, stage.digest, []),
         weights_only=True,
     )
-    assert (trainer.current_epoch, trainer.global_step) == (3, 12)
-    assert trainer.fit_loop.epoch_loop._batches_that_stepped == 12
+    steps = 3 * STEPS // accumulate
+    assert (trainer.current_epoch, trainer.global_step) == (3, steps)
+    assert trainer.fit_loop.epoch_loop._batches_that_stepped == steps
+    assert trainer.fit_loop.epoch_loop.batch_progress.total.completed == 3 * STEPS
     assert trainer.fit_loop.epoch_progress.total.completed == 3
 
 
@@ -133,6 +157,8 @@ def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any])
         {"steps": 1, "limit_val_batches": 0},
         {"steps": 1, "check_val_every_n_epoch": 2},
         {"steps": 1, "val_check_interval": 2},
+        {"steps": 1, "accumulate": 2},
+        {"steps": 1, "accumulate": 4, "val_check_interval": 4, "limit_val_batches": 0},
     ],
     ids=lambda settings: " ".join(f"{key}={value}" for key, value in settings.items()),
 )
@@ -144,7 +170,9 @@ def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
     for start in count():
         mine: list[str] = []
         try:
-            train(tmp_path / "killed", mine, settings["steps"] + 2 if start % 2 else 1, settings)
+            train(
+                tmp_path / "killed", mine, settings["steps"] * settings.get("accumulate", 1) + 2 if start % 2 else 1, settings
+            )
         except PowerCutError:
             mine.append("killed")
         # What was not saved is done again, from some earlier event on.
