@@ -112,13 +112,13 @@ def write_json(path: str | Path, value: object, *, indent: int = 1) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
 
 
-def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]], *, writer: str | int | None = None) -> None:
     """Write a compressed .npz without pickled objects; see `replacing`."""
     import numpy as np
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), writer=writer)
 
 
 def read_object(

@@ -48,7 +48,7 @@ class Joined(NamedTuple):
         return self._replace(keys=[self.keys[row] for row in rows], rows=self.rows[rows])
 
 
-def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tuple[Joined, int]:
+def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool, bad_images: bool = False) -> tuple[Joined, int]:
     """See `TarIndex.open`.
 
     Returns:
@@ -61,7 +61,7 @@ def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tu
     ignored: Counter[str] = Counter()
     for shard in list_shards(paths, verify=verify):
         store = open_shard(shard.url)
-        index, where, _ = indexed(shard.url, store)
+        index, where, _ = indexed(shard.url, store, bad_images=bad_images)
         check_entry(shard, store, len(index.keys), verify=verify)
         numbered = np.empty(len(index.rows), dtype=NUMBERED)
         numbered["shard"] = len(shards)

@@ -90,6 +90,7 @@ class VisionCache:
         self._paths: list[Path] = []
         self._places: dict[str, _Place] = {}
         self._open: OrderedDict[int, Tensor] = OrderedDict()
+        self._left_out: dict[str, tuple[str, Tensor]] = {}
         self.damaged: dict[Path, str] = {}
         """Parts that were passed over when the folder was looked through, and why."""
         self.look()
@@ -139,16 +140,32 @@ class VisionCache:
         self.damaged.clear()
 
     def missing(self, images: Sequence[str]) -> list[int]:
-        """Places in `images` (SHA-256) of those that the cache has not, each image once."""
+        """Places in `images` (SHA-256) of those that the cache has not, each image once; none of those that are left out."""
         wanted: dict[str, int] = {}
         for place, sha256 in enumerate(images):
-            if sha256 not in self._places:
+            if sha256 not in self._places and sha256 not in self._left_out:
                 wanted.setdefault(sha256, place)
         return list(wanted.values())
 
+    def leave_out(self, sha256: str, fault: str, states: Tensor) -> None:
+        """Note an image that cannot be read (`data.on_error: skip`); for this process alone.
+
+        Args:
+            sha256: that its record says.
+            fault: why.
+            states: (tokens, width) that stand in its place, and count nowhere.
+        """
+        self._left_out[sha256] = (fault, states)
+
+    def fault(self, record: Record) -> str | None:
+        """Why the image of a record is left out; None if it is not."""
+        return self._left_out[record.sha256][0] if record.sha256 in self._left_out else None
+
     def picture(self, record: Record) -> CachedPicture:
         """What stands for the picture of a record; nothing of it is read before it is used."""
-        return CachedPicture((record.width, record.height), self.states(record.sha256), self.key.part)
+        left = self._left_out.get(record.sha256)
+        states = self.states(record.sha256) if left is None else left[1]
+        return CachedPicture((record.width, record.height), states, self.key.part)
 
     def states(self, sha256: str) -> Tensor:
         """(tokens, width) of an image, mapped.

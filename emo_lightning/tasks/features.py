@@ -130,3 +130,5 @@ class FeatureTask(FrozenTask):
         """Mark this rank's share complete."""
         for writer in self.writers.values():
             writer.close()
+        if self.trainer.is_global_zero:
+            self.say_skipped("features")
