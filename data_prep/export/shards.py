@@ -126,7 +126,7 @@ def write_shards(
         refuse_foreign(str(out), name)
         with tempfile.TemporaryDirectory(prefix="emo-export-") as local:
             made = write_shards(
-                records_with_images, local, name, samples_per_shard, created_from=created_from, excluded=excluded
+                records_with_images, local, name, samples_per_shard, images=images, created_from=created_from, excluded=excluded
             )
             upload_export(Path(local), str(out), name, [row["file"] for row in made["shards"]])
         return made
