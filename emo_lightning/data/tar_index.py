@@ -219,6 +219,11 @@ class TarIndex:
         self._check_records()
         return [value.decode() for value in self._rows["sha256"].tolist()]
 
+    def source_hashes(self) -> list[str | None]:
+        """SHA-256 of the file that each picture was made of (`Record.source_sha256`), as `sizes`; None where a record has none."""
+        self._check_records()
+        return [value.decode() or None for value in self._rows["source_sha256"].tolist()]
+
     def _check_records(self) -> None:
         for row in np.flatnonzero(~self._rows["valid"])[:1]:
             self.record(int(row))
