@@ -76,7 +76,9 @@ def newest_checkpoint(out: Path, digest: str, elsewhere: Sequence[Path]) -> Path
     """
     found: list[tuple[int, int, Path]] = []
     damaged: CheckpointFileError | None = None
-    own = [path for path in out.rglob("*.ckpt") if path.relative_to(out).parts[0] not in (".tmp", "wandb")]
+    # `checkpoints` may be a link to a larger disk, which `rglob` does not follow.
+    below = dict.fromkeys([*out.rglob("*.ckpt"), *(out / "checkpoints").glob("*.ckpt")])
+    own = [path for path in below if path.relative_to(out).parts[0] not in (".tmp", "wandb")]
     others = [
         path for folder in elsewhere for path in folder.glob("*.ckpt") if not path.resolve().is_relative_to(out.resolve())
     ]
