@@ -9,17 +9,20 @@ import os
 import re
 import shutil
 import tarfile
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_prep.export.card import MARK, dataset_card
 from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRow
+from data_prep.export.upload import refuse_foreign, upload_export
 from data_prep.store.provenance import annotator_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
 from emo_lightning.core.shard_index import Stamp, index_path, stamp_index, write_index
+from emo_lightning.core.stores import is_remote
 
 _LONGEST_KEY = 200
 _LONGEST_SPLIT = 50
@@ -94,7 +97,8 @@ def write_shards(
 
     Args:
         records_with_images: (record, image bytes, extension); the tars keep this order. Split and key come from the record.
-        out: directory; an export of the same name that is there already is replaced.
+        out: directory, or a URL that fsspec writes to, for which the export is made in the system's temporary folder first; an export of
+            the same name that is there already is replaced.
         name: first part of the shard names.
         samples_per_shard: at most this many images in one tar.
         created_from: what the data was made of, for the manifest.
@@ -113,6 +117,14 @@ def write_shards(
     if not re.fullmatch(r"\w[\w. +-]{0,99}", name) or ".." in name:
         msg = f"name {name[:100]!r} cannot begin the names of files; allowed: 1–100 letters, digits, blanks and _ - . +"
         raise ExportError(msg)
+    if is_remote(out):
+        refuse_foreign(str(out), name)
+        with tempfile.TemporaryDirectory(prefix="emo-export-") as local:
+            made = write_shards(
+                records_with_images, local, name, samples_per_shard, created_from=created_from, excluded=excluded
+            )
+            upload_export(Path(local), str(out), name, [row["file"] for row in made["shards"]])
+        return made
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _refuse_foreign(out, name)

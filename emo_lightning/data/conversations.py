@@ -19,6 +19,7 @@ from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
@@ -44,6 +45,9 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type = LearnsAnswers
@@ -63,6 +67,8 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         limit: int | None = None,
         seed: int = 0,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
     ) -> None:
         if batch_size is not None and max_tokens is not None:
             msg = (
@@ -70,7 +76,8 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 "set one of the two to null"
             )
             raise InputError(msg)
-        super().__init__(_BATCH_SIZE if batch_size is None else batch_size, num_workers, seed)
+        size = _BATCH_SIZE if batch_size is None else batch_size
+        super().__init__(size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
         self.allow_leaks = allow_leaks
         check_counts(
             val_batch_size=val_batch_size,
@@ -103,7 +110,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         if name not in self._datasets:
             shares = shares_of(self.objectives)
             asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
-            whole = TarIndex.open(self.paths[name])
+            whole = TarIndex.open(self.paths[name], bad_images=self.skip)
             labelled = {wanted: objective(wanted).labelled(whole) for wanted in self.objectives}
             rows = np.flatnonzero(np.any([labelled[wanted] for wanted in asked_at_all], axis=0))
             self.skipped[name] = len(whole) - len(rows)
@@ -115,7 +122,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             index = whole.take(rows)
             labelled["emotion_scores"] = whole.has("emotion_scores")
             self._labels[name] = Counter({label: int(found[rows].sum()) for label, found in labelled.items()})
-            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions)
+            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions, self.skip)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:
@@ -145,6 +152,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 for name, found in self._labels.items()
             },
             "remarks": self.remarks(),
+            **super().summary(),
         }
 
     def remarks(self) -> list[str]:

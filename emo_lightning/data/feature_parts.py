@@ -10,14 +10,18 @@ from typing import TypedDict
 from torch import Tensor
 
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
+from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import check_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
+from emo_lightning.core.remote import StoreError
 from emo_lightning.core.text import name_fault
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 from emo_lightning.data.leaks import Origin
 from emo_lightning.data.mapped_parts import PartError, checked_tensor, header_text, open_part
 
 FORMAT_VERSION = 1
+FILES = ("part-*.safetensors", "index-*.json")
+"""What a cache consists of."""
 KIND = "features"
 """Key of a part's header."""
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -58,6 +62,18 @@ class FeatureSpec:
                 raise FeatureError(msg)
         if self.made_of and other.made_of:
             check_made_of(f"{where}: this part of the cache", other.made_of, self.made_of)
+
+
+def feature_folder(place: str | Path) -> Path:
+    """The folder of a cache on this machine; of one behind a URL, a copy.
+
+    Raises:
+        FeatureError: it cannot be copied.
+    """
+    try:
+        return local_folder(place, FILES)
+    except StoreError as error:
+        raise FeatureError(str(error)) from error
 
 
 def index_name(rank: int) -> str:

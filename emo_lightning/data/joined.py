@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.model_folders import warn_once
+from emo_lightning.core.remote import StoreError
 from emo_lightning.core.shard_index import ROW
 from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.data.remote import StoreError
 from emo_lightning.data.shard_indices import indexed
 from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import open_store
@@ -48,7 +48,7 @@ class Joined(NamedTuple):
         return self._replace(keys=[self.keys[row] for row in rows], rows=self.rows[rows])
 
 
-def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tuple[Joined, int]:
+def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool, bad_images: bool = False) -> tuple[Joined, int]:
     """See `TarIndex.open`.
 
     Returns:
@@ -61,7 +61,7 @@ def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tu
     ignored: Counter[str] = Counter()
     for shard in list_shards(paths, verify=verify):
         store = open_shard(shard.url)
-        index, where, _ = indexed(shard.url, store)
+        index, where, _ = indexed(shard.url, store, bad_images=bad_images)
         check_entry(shard, store, len(index.keys), verify=verify)
         numbered = np.empty(len(index.rows), dtype=NUMBERED)
         numbered["shard"] = len(shards)

@@ -15,6 +15,7 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
@@ -25,17 +26,18 @@ LabelledSample = tuple[Question, Supervision]
 class LabelledDataset(PictureDataset[LabelledSample]):
     """(question, labels) of every image, ordered by id as a feature cache is: the same seed gives the same batches."""
 
-    def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
-        super().__init__(index.take(sorted(range(len(index)), key=index.id)))
+    def __init__(self, index: TarIndex, keys: tuple[str, ...], *, skip: bool = False) -> None:
+        super().__init__(index.take(sorted(range(len(index)), key=index.id)), skip=skip)
         self.keys = keys
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> LabelledSample:
-        record, image = self.record_and_picture(slot.index)
+        record, image, fault = self.pictured(slot.index)
+        filler = slot.filler or fault is not None
         # Without the record: at this prompt nothing of the annotation may reach the model.
-        return Question(record.id, image, self.keys, filler=slot.filler), Supervision.of(record)
+        return Question(record.id, image, self.keys, filler=filler, fault=fault), Supervision.of(record)
 
 
 class LabelledCollator:
@@ -68,6 +70,9 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         max_length: tokens; a longer sample is an error.
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type = ReadsImages
@@ -82,8 +87,10 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         max_length: int = 4096,
         seed: int = 0,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
         self.allow_leaks = allow_leaks
         check_counts(max_length=max_length)
         self.paths = {"train": train, "val": val}
@@ -93,7 +100,8 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
     def dataset(self, name: str) -> LabelledDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            self._datasets[name] = LabelledDataset(TarIndex.open(self.paths[name]), objective(self.objective).keys)
+            index = TarIndex.open(self.paths[name], bad_images=self.skip)
+            self._datasets[name] = LabelledDataset(index, objective(self.objective).keys, skip=self.skip)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:

@@ -95,6 +95,7 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
         persistent_workers: bool = False,
         prefetch_factor: int | None = None,
         pin_memory: bool = False,
+        seen: Callable[[BatchT_co], None] | None = None,
     ) -> None:
         """Make a loader; nothing is fetched yet.
 
@@ -106,7 +107,9 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
             persistent_workers: keep these processes from one epoch to the next.
             prefetch_factor: batches that each of them fetches ahead; None is PyTorch's own.
             pin_memory: give tensors in memory that a GPU copies from by itself.
+            seen: called with each batch as it is handed out, in this process.
         """
+        self._seen = seen
         self._from_step = _StepBatches(batches)
         super().__init__(
             dataset,
@@ -149,7 +152,10 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
                 return
             self._position += 1
             # What `collate_fn` gave.
-            yield cast(BatchT_co, batch)
+            found = cast(BatchT_co, batch)
+            if self._seen is not None:
+                self._seen(found)
+            yield found
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration. Lightning does this by itself."""

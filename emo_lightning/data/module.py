@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar, cast
 
 from lightning.pytorch import LightningDataModule
 
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
+from emo_lightning.data.skips import OnError, Skips, check_on_error, faults_of
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.data.workers import AHEAD, Workers, workers
 
@@ -24,15 +26,28 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         batch_size: samples per rank and step.
         num_workers: processes that read ahead; 0 reads in the main process, `auto` decides by the machine and the data (`workers.count`).
         seed: of the order.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type: ClassVar[type]
     """The protocol of `data/protocols.py` that the task must follow."""
 
-    def __init__(self, batch_size: int, num_workers: Workers = "auto", seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        num_workers: Workers = "auto",
+        seed: int = 0,
+        *,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
+    ) -> None:
         super().__init__()
-        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed, max_skipped=max_skipped)
+        check_on_error(on_error)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.skip, self.skips = on_error == "skip", Skips(max_skipped)
 
     @property
     def task(self) -> TaskT:
@@ -84,10 +99,20 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         """Refuse a task that this module cannot serve, before anything is opened."""
         if self.trainer is not None:
             _ = self.task
+            if self.skip:
+                self.skips.keep_in(Path(self.trainer.default_root_dir), self.rank)
 
     def summary(self) -> dict[str, object]:
-        """What is trained on, as JSON for `training.json`; nothing by default."""
-        return {}
+        """What is trained on, as JSON for `training.json`; with `on_error: skip` the images that were left out, id -> why."""
+        return {"unreadable": self.skips.of_all_ranks()} if self.skip else {}
+
+    def state_dict(self) -> dict[str, object]:
+        """What a checkpoint keeps: the images that were left out so far."""
+        return {"skipped": dict(self.skips.met)} if self.skip else {}
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Go on with what was left out up to the checkpoint."""
+        self.skips.met = dict(cast("Mapping[str, str]", state_dict.get("skipped", {})))
 
     def rank_loader(
         self,
@@ -138,7 +163,13 @@ class DataModule(LightningDataModule, Generic[TaskT]):
             persistent_workers=number > 0,
             prefetch_factor=AHEAD if number else None,
             pin_memory=on_gpu,
+            seen=self.seen,
         )
+
+    def seen(self, batch: object) -> None:
+        """Take note of the images of a batch, which is handed to the Trainer now, that cannot be read."""
+        for key, fault in faults_of(batch):
+            self.skips.add(key, fault)
 
     def workers(self, samples: int) -> int:
         """Processes of this rank that read ahead, of a set of so many samples."""

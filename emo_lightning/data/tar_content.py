@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emo_lightning.core.fingerprints import content_sha256
-from emo_lightning.data.remote import RemoteStore
 from emo_lightning.data.shard_indices import find_index
 from emo_lightning.data.shard_list import list_shards
 from emo_lightning.data.stores import open_store
@@ -39,13 +38,10 @@ def data_hash(paths: str | Path | Sequence[str | Path]) -> str:
 
 
 def shard_hash(url: str) -> str:
-    """SHA-256 over a tar's members. Of one behind a URL, over what its store says of it (an ETag, say) and not its bytes.
+    """SHA-256 over a tar's members, wherever it lies. Of one behind a URL its index says it; what is read is held to that index.
 
     Raises:
         ShardError: no whole tar.
         OSError: it cannot be read.
     """
-    store = open_store(url)
-    if isinstance(store, RemoteStore):
-        return hashlib.sha256(f"{store.size} {store.version()}".encode()).hexdigest()
-    return find_index(url, store).content.content
+    return find_index(url, open_store(url)).content.content

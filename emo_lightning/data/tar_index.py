@@ -60,7 +60,14 @@ class TarIndex:
         self._stores: dict[int, ByteStore] = {}
 
     @classmethod
-    def open(cls, paths: str | Path | Sequence[str | Path], *, verify: bool = False, check_sha256: bool = True) -> Self:
+    def open(
+        cls,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        verify: bool = False,
+        check_sha256: bool = True,
+        bad_images: bool = False,
+    ) -> Self:
         """Read the index of each shard; one that has none, or was changed since, is read whole, and its index kept (`shard_indices`).
 
         Args:
@@ -68,11 +75,12 @@ class TarIndex:
                 URLs that fsspec reads.
             verify: also compare every shard's sha256 and count with the `manifest.json` beside it (reads every byte).
             check_sha256: compare an image's bytes with its record whenever they are read.
+            bad_images: open a tar all the same whose images, and nothing else, are other bytes than its index says; each fails when it is read.
 
         Raises:
             ShardError: a shard is missing, not a whole tar, holds an incomplete or repeated sample, or other bytes than its index says.
         """
-        table, ignored = join_shards(paths, verify=verify)
+        table, ignored = join_shards(paths, verify=verify, bad_images=bad_images)
         return cls(table, ignored, check_sha256)
 
     def __len__(self) -> int:
@@ -141,6 +149,14 @@ class TarIndex:
             ShardError: as `record` and `image`.
         """
         record = self.record(row)
+        return record, self.picture(row, record)
+
+    def picture(self, row: int, record: Record) -> Image.Image:
+        """The image of a record that has been read; see `image`.
+
+        Raises:
+            ShardError: as `image`.
+        """
         data, extension = self._image_bytes(row, record)
         where = self.where(row, extension)
         # Before anything is decoded: a record cannot make a picture larger than it is, nor a picture its record.
@@ -150,7 +166,7 @@ class TarIndex:
             msg = f"{where}: image is {size[0]}x{size[1]}{lying}, its record says {record.width}x{record.height}"
             raise ShardError(msg)
         # As a picture file of the same bytes: a model sees the same picture, wherever it came from.
-        return record, to_rgb(open_image(data, where, ShardError, upright=True))
+        return to_rgb(open_image(data, where, ShardError, upright=True))
 
     def des(self, row: int) -> NDArray[np.float32] | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.
@@ -229,10 +245,14 @@ class TarIndex:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the data, sha256 in hex over shards' names (no folder) and sizes, rows' keys, offsets and lengths."""
+        """Identity of the rows, SHA-256 in hex over shards' sizes, in their order, and rows' keys, offsets and lengths; no name of a file."""
+        return self._fingerprint(named=False)
+
+    def _fingerprint(self, *, named: bool) -> str:
         digest = hashlib.sha256()
         used = [self._shards[number] for number in np.unique(self._rows["shard"])]
-        digest.update(json.dumps([(Path(shard.url).name, shard.size) for shard in used]).encode())
+        sizes = [(Path(shard.url).name, shard.size) if named else shard.size for shard in used]
+        digest.update(json.dumps(sizes).encode())
         # Number the shards that are used: a selection is the same whatever other shards were opened beside it.
         order = np.unique(self._rows["shard"], return_inverse=True)[1].astype("<i4")
         digest.update(order.tobytes())
@@ -244,7 +264,15 @@ class TarIndex:
     @property
     def content(self) -> str:
         """Identity of what the rows hold: `fingerprint`, and the CRC-32 of every member of their shards."""
-        digest = hashlib.sha256(self.fingerprint.encode())
+        return self._content(self.fingerprint)
+
+    @property
+    def named_content(self) -> str:
+        """As `content`, with the names of the shards: what caches were known by before names were left out."""
+        return self._content(self._fingerprint(named=True))
+
+    def _content(self, fingerprint: str) -> str:
+        digest = hashlib.sha256(fingerprint.encode())
         for number in np.unique(self._rows["shard"]):
             digest.update(shard_hash(self._shards[number].url).encode())
         return digest.hexdigest()

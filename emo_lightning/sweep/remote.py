@@ -15,6 +15,7 @@ from typing import Any
 
 from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.foreign import decode_json, object_of
+from emo_lightning.core.lifetimes import PARENT, die_with_parent
 from emo_lightning.core.terminal import say
 from emo_lightning.experiment.figures import usable
 from emo_lightning.sweep.config import Sweep, locate
@@ -89,6 +90,9 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
         SweepError: a word is none of these, or there is no such experiment.
     """
     program, values = parse_trial(words)
+    if "WANDB_SWEEP_ID" in os.environ:
+        # The agent has started this process, in a group of its own; killed, it passes nothing on.
+        die_with_parent(signal.SIGTERM)
     sweep_id = os.environ.get("WANDB_SWEEP_ID", "trial")
     runs, name = Path("runs") / f"sweep-{sweep_id}", os.environ.get("WANDB_RUN_ID") or fingerprint(values)
     options = [f"--{key}={as_text(value)}" for key, value in values.items()]
@@ -137,7 +141,7 @@ def parse_trial(words: list[str]) -> tuple[Path, Values]:
 
 def _run(command: list[str]) -> int:
     """The command's exit code; an agent that stops this process stops the command with it."""
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_AGENT}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_AGENT} | {PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
     try:

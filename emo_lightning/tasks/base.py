@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from emo_lightning.core.endings import ENDING
 from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.data.module import DataModule
 from emo_lightning.data.step_cut import Compares
 from emo_lightning.tasks.collectives import world_size
 from emo_lightning.tasks.finite import Fault, NotFiniteError, Seen, all_finite, first_of_ranks, not_finite
@@ -85,6 +86,10 @@ class Task(LightningModule, Generic[BatchT]):
         average = total.detach() / count.clamp(min=1) / self.models_trained
         # Of each step alone: a size of the batch, which weighs means over epochs, would have to be waited for.
         self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=1)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, DataModule) and data.skip:
+            # Of rank 0, whose metrics are kept; `training.json` has those of all ranks.
+            self.log("data/skipped", float(len(data.skips.met)), on_step=True, batch_size=1)
         # Lightning divides by the number of micro-batches and DDP by the number of ranks: both are undone here.
         return total * self.trainer.accumulate_grad_batches * self.trainer.world_size
 

@@ -177,6 +177,7 @@ class PredictTask(FrozenTask):
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
             say(f"{summary_line(self.files.finish())}: {self.files.out}")
+            self.say_skipped("predictions")
 
 
 def add_emotion_scores(prediction: Prediction, scores: Sequence[float], share: float) -> Prediction:

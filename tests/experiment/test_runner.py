@@ -31,7 +31,7 @@ from emo_lightning.core.files import write_text
 from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, gone, wait_until
 from tests.ranks import run_each
 from tests.report.test_wandb import written
 
@@ -387,8 +387,7 @@ def test_a_signal_to_the_second_rank_saves_and_ends_all(small: Callable[..., Pat
             run.kill()
     assert run.returncode == 143, error
     for file in files:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(file.read_text()), 0)
+        wait_until(partial(gone, int(file.read_text())))
     step = read_checkpoint(tmp_path / "runs/small/tune/checkpoints/last.ckpt")["global_step"]
     assert f"stopped after step {step} by SIGTERM, and saved" in error
     assert "interrupted; the same command goes on from what is finished" in error
