@@ -20,7 +20,7 @@ from benchmarks.run_goals.lines import Given, Line, tested
 from emo_lightning.core.checkpoints import CheckpointFileError
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.processes import make_temporary_folder
-from emo_lightning.experiment.saving import SaveEvery, newest_checkpoint
+from emo_lightning.experiment.saving import PREVIOUS, SaveEvery, newest_checkpoint
 from emo_lightning.experiment.stage import Stage
 from tests.ranks import start_each
 
@@ -69,7 +69,8 @@ def measure(given: Given) -> Iterator[Line]:
             f"kills while checkpoints are written, {where}",
             f"{len(torn)} of {count // len(places)} torn, at most {left} temporary files left, step {newest}"
             + "".join(torn[:1]),
-            not torn and left <= 1 and newest > 0,
+            # Half a checkpoint, and a second name of the one before it; the next start removes them.
+            not torn and left <= 2 and newest > 0,
             "tests/experiment/test_saving.py::test_a_checkpoint_is_staged_where_it_is_renamed",
         )
     named = damaged(places["on its own disk"], given)
@@ -108,9 +109,9 @@ def kills(out: Path, count: int, given: Given, linked: bool) -> tuple[list[str],
             assert process.pid is not None
             os.kill(process.pid, signal.SIGKILL)
             process.join()
-            left = max(
-                left, sum(path.is_file() for base in (out, *([other] if other else [])) for path in base.rglob(".tmp/**/*"))
-            )
+            places = [out / ".tmp", out / "checkpoints", *([other / ".tmp"] if other else [])]
+            half = {path for place in places for path in place.glob("**/*") if place.name == ".tmp" or path.suffix == ".tmp"}
+            left = max(left, sum(path.is_file() for path in half))
             try:
                 found = newest_checkpoint(out, stage_in(out).digest, [])
                 step = max(step, int(torch.load(found, weights_only=True)["global_step"]) if found else 0)
@@ -126,10 +127,9 @@ def damaged(out: Path, given: Given) -> int:
     """How many of 20 damages (flipped bits, cuts, nothing left) were named, with the checkpoint that is left."""
     draw = random.Random(given.seed)
     last = out / "checkpoints/last.ckpt"
-    older = last.with_name("older.ckpt")
+    older = last.with_name(PREVIOUS)
     whole = last.read_bytes()
-    checkpoint = torch.load(last, weights_only=True)
-    torch.save({**checkpoint, "global_step": 1}, older)
+    shutil.copyfile(last, older)
     named = 0
     for number in range(20):
         at = draw.randrange(len(whole) // 20, len(whole))
@@ -138,6 +138,6 @@ def damaged(out: Path, given: Given) -> int:
         try:
             newest_checkpoint(out, stage_in(out).digest, [])
         except CheckpointFileError as error:
-            named += str(error).startswith(f"{last}: ") and f"go on from {older} (step 1)" in str(error)
+            named += str(error).startswith(f"{last}: ") and f"go on from {older} (step " in str(error)
     last.write_bytes(whole)
     return named

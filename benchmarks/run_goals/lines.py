@@ -55,7 +55,12 @@ def tested(what: str, *tests: str) -> Line:
         # A session of its own: some of these tests send signals to groups.
         done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", check=False, start_new_session=True)
         if not report.exists():
-            return Line(what, f"the tests did not run ({done.returncode}): {done.stdout[-300:]}{done.stderr[-300:]}", False, " ".join(tests))
+            return Line(
+                what,
+                f"the tests did not run ({done.returncode}): {done.stdout[-300:]}{done.stderr[-300:]}",
+                False,
+                " ".join(tests),
+            )
         cases = list(ElementTree.parse(report).iter("testcase"))
     failed = [case.get("name") for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skipped = sum(case.find("skipped") is not None for case in cases)
