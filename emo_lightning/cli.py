@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.lifetimes import die_with_named_parent
 from emo_lightning.core.terminal import say, speak_to_any_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `emo`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     speak_to_any_terminal()
+    die_with_named_parent()
     with debug_option(words) as rest:
         return run_guarded(lambda: _run(rest), ["emo", *words])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,30 @@ def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def this_writer() -> str:
+    """Name of this process among all that may write to a shared disk, for `replacing`; `remove_left_behind` knows it again."""
+    return f"{platform.node()}.{os.getpid()}"
+
+
+def remove_left_behind(folder: Path, pattern: str = "*.tmp") -> None:
+    """Remove the temporary files of writers (`this_writer`) of this machine that are no more."""
+    for path in folder.glob(pattern):
+        # NAME.NODE.PROCESS.tmp
+        before, _, process = path.stem.rpartition(".")
+        if before.endswith(f".{platform.node()}") and process.isdigit() and not _alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
 from emo_lightning.core.foreign import MAX_LINE_BYTES, decode_json, integer_of, list_of, object_of, text_of
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size
-from emo_lightning.core.records import Record
+from emo_lightning.core.records import SOURCE_SHA256, Record
 from emo_lightning.core.stores import ByteStore, LocalStore
 from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
 from emo_lightning.core.tar_rows import IMAGES, Sample, group_samples
@@ -70,11 +70,12 @@ ROW = np.dtype(
         ("split", "<i4"),
         ("group", "<i4"),
     ]
-    + [("sha256", "S64")]
+    + [("sha256", "S64"), (SOURCE_SHA256, "S64")]
     + [(f"{part}_{what}", kind) for part in PARTS for what, kind in (("o", "<i8"), ("l", "<i8"), ("c", "<u4"))]
 )
 """One sample: the image's extension (number in `IMAGES`); whether the record is valid, and what it says (`split` and `group`: numbers in
-the index's `texts`, -1: none; `sha256` in hexadecimal); offset, length and CRC-32 of each part (all 0: none)."""
+the index's `texts`, -1: none; `sha256` and `source_sha256` in hexadecimal, the latter empty where a record has none); offset, length and
+CRC-32 of each part (all 0: none)."""
 
 _AHEAD = 4 << 20
 """Bytes that are read at once."""
@@ -176,9 +177,14 @@ def save_index(index: ShardIndex, path: Path) -> None:
     texts = {"header": json.dumps(header), "keys": "\n".join(index.keys)}
     arrays = {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays, **{name: index.rows[name] for name in ROW.names or ()})
+    np.savez(buffer, allow_pickle=False, **arrays, **{name: index.rows[name] for name in _columns(index.rows)})
     with replacing(path, writer=os.getpid()) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def _columns(rows: NDArray[np.void]) -> list[str]:
+    """Of the file. Where no record names a source, that column is left out, and a file without it names none."""
+    return [name for name in ROW.names or () if name != SOURCE_SHA256 or rows[name].any()]
 
 
 def read_index(data: bytes, where: object) -> ShardIndex:
@@ -191,14 +197,14 @@ def read_index(data: bytes, where: object) -> ShardIndex:
     try:
         header = object_of(decode_json(bytes(arrays["header"]), where, ShardError), where, ShardError)
         keys = bytes(arrays["keys"]).decode().split("\n")
-        columns = {name: arrays[name] for name in ROW.names or ()}
+        columns = {name: arrays[name] for name in ROW.names or () if name != SOURCE_SHA256 or name in arrays}
     except (KeyError, UnicodeDecodeError) as error:
         msg = f"{where}: no index of a tar: {error}"
         raise ShardError(msg) from None
     if header.get("version") != VERSION:
         msg = f"{where}: found version {header.get('version')!r:.40}; this version reads {VERSION}"
         raise ShardError(msg)
-    rows = np.empty(len(keys), dtype=ROW)
+    rows = np.zeros(len(keys), dtype=ROW)
     texts = [text_of(text, where, ShardError) for text in list_of(header.get("texts"), where, ShardError)]
     for name, column in columns.items():
         if column.shape != (len(keys),) or column.dtype != rows[name].dtype:
@@ -332,6 +338,7 @@ def _set_record(row: np.void, key: str, data: bytes, texts: dict[str, int]) -> N
     if record.id != key.rpartition("/")[2]:
         return
     row["valid"], row["width"], row["height"], row["sha256"] = True, record.width, record.height, record.sha256
+    row[SOURCE_SHA256] = record.source_sha256 or ""
     row["labels"] = labels_of(record)
     row["split"] = texts.setdefault(record.split, len(texts))
     if isinstance(group := record.provenance.get("group"), str):

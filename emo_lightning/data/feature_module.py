@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import check_made_of, warn_once
@@ -72,7 +71,9 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         if len(set(shapes.values())) > 1:
             msg = f"the caches differ in (num_layers, hidden_size): {shapes}; extract all with one backbone"
             raise FeatureError(msg)
-        if nameless := {str(Path(self.paths[name]).parent) for name, cache in self.caches.items() if not cache.spec.made_of}:
+        if nameless := {
+            self.paths[name].rstrip("/").rpartition("/")[0] for name, cache in self.caches.items() if not cache.spec.made_of
+        }:
             warn_once(
                 f"the feature caches below {', '.join(sorted(nameless))} name no content hash of their backbone (version 0.2 wrote none); "
                 "taken as they are"

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.model_folders import warn_once
+from emo_lightning.core.remote import StoreError
 from emo_lightning.core.shard_index import ROW
 from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.tar_labels import TarLabels, labelled_id
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.data.remote import StoreError
 from emo_lightning.data.shard_indices import indexed
 from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import open_store

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.remote import RemoteStore, StoreError
 from emo_lightning.core.shard_index import (
     PARTS,
     SUFFIX,
@@ -26,7 +27,6 @@ from emo_lightning.core.stores import ByteStore
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.core.tar_rows import IMAGES
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.data.remote import RemoteStore, StoreError
 from emo_lightning.data.stores import open_store
 
 log = logging.getLogger(__name__)

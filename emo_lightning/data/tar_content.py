@@ -41,17 +41,17 @@ def data_hash(paths: str | Path | Sequence[str | Path]) -> str:
 
 
 def shard_hash(url: str) -> str:
-    """SHA-256 over a tar's members. Of one behind a URL, over what its store says of it (an ETag, say) and not its bytes.
+    """SHA-256 over a tar's members, wherever it lies. Of one behind a URL its index says it; what is read is held to that index.
 
     Raises:
         ShardError: no whole tar.
         OSError: it cannot be read.
     """
     store = open_store(url)
-    if isinstance(store, RemoteStore):
-        return hashlib.sha256(f"{store.size} {store.version()}".encode()).hexdigest()
     try:
         return find_index(url, store).content.content
     except ShardError:
         # A tar of others, perhaps (`data.labels`); whoever opens it says what is wrong.
+        if isinstance(store, RemoteStore):
+            return hashlib.sha256(f"{store.size} {store.version()}".encode()).hexdigest()
         return HASHES.of(url.removeprefix("file://"), "members", lambda: members_hash(store, url))

@@ -239,6 +239,11 @@ class TarIndex:
         self._check_records()
         return [value.decode() for value in self._rows["sha256"].tolist()]
 
+    def source_hashes(self) -> list[str | None]:
+        """SHA-256 of the file that each picture was made of (`Record.source_sha256`), as `sizes`; None where a record has none."""
+        self._check_records()
+        return [value.decode() or None for value in self._rows["source_sha256"].tolist()]
+
     def _check_records(self) -> None:
         for row in np.flatnonzero(~self._rows["valid"])[:1]:
             self.record(int(row))
@@ -275,10 +280,14 @@ class TarIndex:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the data, sha256 in hex over shards' names (no folder) and sizes, rows' keys, offsets and lengths."""
+        """Identity of the rows, SHA-256 in hex over shards' sizes, in their order, and rows' keys, offsets and lengths; no name of a file."""
+        return self._fingerprint(named=False)
+
+    def _fingerprint(self, *, named: bool) -> str:
         digest = hashlib.sha256()
         used = [self._shards[number] for number in np.unique(self._rows["shard"])]
-        digest.update(json.dumps([(Path(shard.url).name, shard.size) for shard in used]).encode())
+        sizes = [(Path(shard.url).name, shard.size) if named else shard.size for shard in used]
+        digest.update(json.dumps(sizes).encode())
         # Number the shards that are used: a selection is the same whatever other shards were opened beside it.
         order = np.unique(self._rows["shard"], return_inverse=True)[1].astype("<i4")
         digest.update(order.tobytes())
@@ -291,7 +300,15 @@ class TarIndex:
     @property
     def content(self) -> str:
         """Identity of what the rows hold: `fingerprint`, and the CRC-32 of every member of their shards."""
-        digest = hashlib.sha256(self.fingerprint.encode())
+        return self._content(self.fingerprint)
+
+    @property
+    def named_content(self) -> str:
+        """As `content`, with the names of the shards: what caches were known by before names were left out."""
+        return self._content(self._fingerprint(named=True))
+
+    def _content(self, fingerprint: str) -> str:
+        digest = hashlib.sha256(fingerprint.encode())
         for number in np.unique(self._rows["shard"]):
             digest.update(shard_hash(self._shards[number].url).encode())
         digest.update(self._declared().encode())

@@ -18,14 +18,26 @@ from emo_lightning.experiment.elastic import scaled
 
 Place = Literal["validation", "end", "begin"]
 _DUE = "emo_validation_due"
-"""In a checkpoint that was written at the end of a batch: whether a validation follows it."""
+"""In a checkpoint that was written at the end of a batch, or in a validation: whether a validation follows it."""
 
 
-def note_place(trainer: Trainer, checkpoint: MutableMapping[str, Any]) -> None:
-    """While a checkpoint is written: note what follows."""
+def note_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], *, validating: bool = False) -> None:
+    """While a checkpoint is written: note what follows.
+
+    Args:
+        trainer: that trains.
+        checkpoint: to be written.
+        validating: a validation is left in its middle.
+    """
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
-    if not _is_after_batch(checkpoint["loops"]["fit_loop"]) or fetcher is None:
+    loops = checkpoint["loops"]["fit_loop"]
+    if validating:
+        validation = loops["epoch_loop.val_loop.batch_progress"]
+        _begin_validation(validation, validation["total"]["completed"] - validation["current"]["completed"])
+        checkpoint[_DUE] = True
+        return
+    if not _is_after_batch(loops) or fetcher is None:
         return
     asked, trainer.should_stop = trainer.should_stop, False
     # To be asked to stop is a reason to validate at once, and none to do so when it goes on.
@@ -47,8 +59,10 @@ def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], accumulat
     within = scaled(loops, accumulated, trainer.accumulate_grad_batches)
     if within:
         return _before_step(loops)
-    if not _is_after_batch(loops):
         return None
+    if not _is_after_batch(loops):
+        # Only one that was written in the middle of a validation says so.
+        return "validation" if checkpoint.get(_DUE) else None
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     last = bool(batches.get("is_last_batch"))
     every = trainer.check_val_every_n_epoch
@@ -58,14 +72,24 @@ def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], accumulat
         for part in ("total", "current"):
             batches[part]["completed"] = batches[part]["processed"]
         validation = loops["epoch_loop.val_loop.batch_progress"]
-        for part, done in (("total", validation["total"]["completed"]), ("current", 0)):
-            validation[part] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
-        validation["is_last_batch"] = False
+        _begin_validation(validation, validation["total"]["completed"])
     elif last:
         for part in ("total", "current"):
             batches[part]["completed"] = batches[part]["processed"]
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
     return "validation" if due else "end" if last else None
+
+
+def _begin_validation(progress: MutableMapping[str, Any], before: int) -> None:
+    """Say that one has begun, and no batch of it is done.
+
+    Args:
+        progress: of validation batches.
+        before: batches of earlier validations.
+    """
+    for part, done in (("total", before), ("current", 0)):
+        progress[part] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+    progress["is_last_batch"] = False
 
 
 def go_on_at(trainer: Trainer, place: Place) -> None:

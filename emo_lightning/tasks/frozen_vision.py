@@ -17,6 +17,7 @@ from emo_lightning.core.disk import free_bytes, gigabytes, require_room
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.fingerprints import HASHES
 from emo_lightning.core.model_folders import warn_once
+from emo_lightning.core.stores import is_remote
 from emo_lightning.core.terminal import say
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.pictures import PictureDataset, read_pictured
@@ -88,7 +89,8 @@ class FrozenVision:
                 msg = "model.backbone.vision_cache: found the strategy fsdp, which splits the tower; allowed there: off (or the strategy ddp)"
                 raise InputError(msg)
             key, self._like = vision_key(part, trainer, backbone)
-            self._cache = VisionCache(vision_folder(backbone.config.vision_cache), key)
+            setting = backbone.config.vision_cache
+            self._cache = VisionCache(vision_folder(setting), key, setting if is_remote(setting) else None)
             if trainer.is_global_zero:
                 self._cache.remove_damaged()
             trainer.strategy.barrier()
