@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emo_lightning.core.fingerprints import HASHES, content_sha256
+from emo_lightning.core.remote import RemoteStore
 from emo_lightning.core.shard_index import members_hash
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.data.remote import RemoteStore
 from emo_lightning.data.shard_indices import find_index
 from emo_lightning.data.shard_list import list_shards
 from emo_lightning.data.stores import open_store
