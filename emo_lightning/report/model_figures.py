@@ -13,7 +13,7 @@ from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.analysis.table6_intervals import table6_estimates
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import read_object
-from emo_lightning.core.records import Prediction, Record, SchemaError
+from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.run_folder import RunFolder, Settings, StageFolder
 
@@ -115,7 +115,7 @@ def _table6(run: RunFolder, probe: StageFolder | None) -> tuple[dict[str, dict[s
 
 def _calibration(run: RunFolder, probe: StageFolder) -> ArmCalibration | None:
     """Temperature and conformal sets of the probe, from its predictions and the records that they are of."""
-    sets: dict[str, list[Record]] = {}
+    sets: dict[str, list[Reference]] = {}
     data = probe.settings.get("data") or {}
     for name, cache in {"val": data.get("val"), "test": data.get("test"), **(data.get("extra") or {})}.items():
         features = None if cache is None else run.owner(str(cache))
