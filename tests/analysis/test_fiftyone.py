@@ -78,7 +78,7 @@ def test_the_layout_is_that_of_its_reader(written: tuple[TarIndex, Path], tmp_pa
     assert first["ours_emotion"]["confidence"] is None
     assert first["ours_intensity"] == 4.5
     assert len(first["ours_objects"]["detections"]) == 1, "no box of no numbers"
-    assert first["ours_objects"]["detections"][0]["bounding_box"] == pytest.approx([0, 0, 0.5, 1])
+    assert first["ours_objects"]["detections"][0]["bounding_box"] == pytest.approx([0, 0, 0.5, 1], abs=1e-6)
     assert "ours_emotion" not in samples[1]
     ids = [label["_id"]["$oid"] for sample in samples for label in (sample["emotion"], *sample["objects"]["detections"])]
     assert len(set(ids)) == len(ids)
