@@ -60,19 +60,38 @@ class BlockCache:
         return block
 
     @contextlib.contextmanager
-    def alone(self, name: str, number: int) -> Iterator[None]:
-        """While a block is asked for: other processes that want it wait, and find it."""
+    def alone(self, name: str, number: int, *, wait: bool = True) -> Iterator[bool]:
+        """While a block is asked for: other processes that want it wait, and find it.
+
+        Args:
+            name: of the object.
+            number: of the block.
+            wait: for another process that is at it.
+
+        Yields:
+            Whether this process is the only one, as far as the disk can tell.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = open(self.folder / ".lock", "ab")  # noqa: SIM115 - closed below
         except OSError:
-            yield
+            yield True
             return
         with lock:
-            # A byte of the file for each block, as far as names go; two that share one wait for each other.
-            with contextlib.suppress(OSError):
-                fcntl.lockf(lock, fcntl.LOCK_EX, 1, zlib.crc32(f"{name} {number}".encode()))
-            yield
+            alone = True
+            try:
+                # A byte of the file for each block, as far as names go; two that share one wait for each other.
+                fcntl.lockf(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, zlib.crc32(f"{name} {number}".encode()))
+            except BlockingIOError:
+                alone = False
+            except OSError:
+                # A disk without locks: two processes may ask for the same block.
+                pass
+            yield alone
+
+    def has(self, name: str, number: int) -> bool:
+        """Whether a block is there; it is not looked into."""
+        return self._path(name, number).exists()
 
     def write(self, name: str, number: int, block: bytes) -> None:
         """Keep a block, and make room for it."""
