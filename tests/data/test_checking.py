@@ -79,10 +79,10 @@ def test_an_image_that_is_none_any_more(tars: Path) -> None:
     index_path(tar).unlink()
     whole = pieces[0][1]
     broken = whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
-    hashes = [hashlib.sha256(data).hexdigest().encode() for data in (whole, broken)]
+    before, after = (hashlib.sha256(data).hexdigest().encode() for data in (whole, broken))
     with tarfile.open(tar, "w") as file:
         for one, body in pieces:
-            file.addfile(one, io.BytesIO(broken if body is whole else body.replace(*hashes)))
+            file.addfile(one, io.BytesIO(broken if body is whole else body.replace(before, after)))
     assert check_tars([tar], decode=False).faults == []
     (fault,) = check_tars([tar], decode=True).faults
     assert fault.startswith(f"{tar}:{Path(pieces[0][0].name).stem}")
