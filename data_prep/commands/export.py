@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import add_store_argument, new_parser, print_manifest
+from data_prep.commands.console import add_images_argument, add_store_argument, new_parser, print_manifest
 from emo_lightning.core.options import Whole
 
 
@@ -55,6 +55,7 @@ def main(argv: list[str]) -> int:
         help="leave in the image files what they say beside their pixels (place, time, camera, author); the dataset card says so. By "
         "default it is taken out, pixels and colour profiles untouched",
     )
+    add_images_argument(parser, "the one that most of them have")
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig
     from data_prep.export import Selection, export_store
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> int:
             labels=args.labels,
             resplit=args.resplit,
             keep_metadata=args.keep_metadata,
+            images=args.images,
         )
     print_manifest(args.out, manifest)
     return 0

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from emo_lightning.inference.inputs import Entry
+    from emo_lightning.inference.model import Masks
 
 ABOUT = """\
 Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
@@ -52,6 +53,9 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--text", action="store_true", help="print a block for people instead of JSON")
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="also write a picture of every image to this folder")
+    parser.add_argument(
+        "--masks", metavar="SAM", help="also give the pixels of every box, by this SAM (folder or hub id; default: no masks)"
+    )
     parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     parser.add_argument("--max-new-tokens", type=Whole(1), default=256, help="tokens that one answer may have (default: 256)")
@@ -96,7 +100,8 @@ def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     silence_advice()
     model = EmotionModel.from_pretrained(args.model, args.device)
     ids = [entry.id for entry in found] if len(found) > 1 else [name_of(found[0].id, 0)]
-    explained = model.explain(pictures, ids, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size)
+    masks = _masks(args.masks, str(model.device))
+    explained = model.explain(pictures, ids, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size, masks=masks)
     for number, (one, picture, path) in enumerate(zip(explained, pictures, paths, strict=True)):
         if path is not None:
             save_overlay(picture, one, path)
@@ -120,7 +125,7 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     from emo_lightning.core.model_folders import weights_hash
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder, read_bundle
-    from emo_lightning.inference.many import explain_work, look_at_all, write_failures
+    from emo_lightning.inference.many import Work, explain_work, look_at_all, write_failures
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.parts import Parts
     from emo_lightning.inference.tables import write_results
@@ -134,21 +139,30 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
         "questions": bundle.questions,
         "max_new_tokens": args.max_new_tokens,
         "overlays": None if args.overlays is None else str(args.overlays),
+        "masks": args.masks,
     }
     overlay = None if args.overlays is None else lambda name: overlay_path(args.overlays, name)
     parts = Parts(args.out, about)
-    failures = look_at_all(
-        found,
-        parts,
-        lambda: explain_work(EmotionModel(folder, args.device), args.max_new_tokens, overlay),
-        args.batch_size,
-        "explain",
-    )
+
+    def work() -> Work:
+        model = EmotionModel(folder, args.device)
+        return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)))
+
+    failures = look_at_all(found, parts, work, args.batch_size, "explain")
     count = write_results(args.out, [entry.id for entry in found], parts)
     write_failures(args.out, failures)
     parts.remove()
     say(f"{count} explanations: {args.out}")
     return 0
+
+
+def _masks(name: str | None, device: str) -> Masks | None:
+    """Masks by a SAM, where one is named."""
+    if name is None:
+        return None
+    from data_prep.grounding.transformers_backend import load_segmenter
+
+    return load_segmenter(name, device).masks_of
 
 
 def overlay_path(folder: Path, name: str) -> Path:

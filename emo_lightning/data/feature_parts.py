@@ -135,9 +135,9 @@ def _origins(found: object, keys: list[str], where: str) -> list[Origin]:
         return [Origin(key) for key in keys]
     rows = [list_of(row, where, FeatureError) for row in list_of(found, where, FeatureError)]
     if len(rows) != len(keys) or not all(
-        len(row) == len(Origin._fields) - 1 and all(value is None or isinstance(value, str) for value in row) for row in rows
+        len(row) in (3, 4) and all(value is None or isinstance(value, str) for value in row) for row in rows
     ):
-        msg = f"{where}: expected [split, sha256, group] of each of the {len(keys)} keys"
+        msg = f"{where}: expected [split, sha256, group] or with the source's sha256 behind, of each of the {len(keys)} keys"
         raise FeatureError(msg)
     return [
         Origin(key, *(None if value is None else text_of(value, where, FeatureError) for value in row))

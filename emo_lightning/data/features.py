@@ -164,8 +164,7 @@ class FeatureWriter:
             "emotion": labels["emotion"],
             "intensity": labels["intensity"],
         }
-        # [split, sha256, group] of each key.
-        origins = [list(s.origin or Origin(s.key))[1:] for s in samples]
+        origins = [(s.origin or Origin(s.key)).as_row() for s in samples]
         header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"], "origins": origins}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
         write_part(self.directory / name, KIND, header, tensors)

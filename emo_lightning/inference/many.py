@@ -20,7 +20,7 @@ from emo_lightning.inference.inputs import Entry
 from emo_lightning.inference.parts import Parts, Result
 
 if TYPE_CHECKING:
-    from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.inference.model import EmotionModel, Masks
 
 _READERS = 4
 """Threads that decode the next batch while the model is at work."""
@@ -50,19 +50,22 @@ def embed_work(model: EmotionModel) -> Work:
     return work
 
 
-def explain_work(model: EmotionModel, max_new_tokens: int, overlay: Callable[[str], Path] | None = None) -> Work:
+def explain_work(
+    model: EmotionModel, max_new_tokens: int, overlay: Callable[[str], Path] | None = None, masks: Masks | None = None
+) -> Work:
     """All that the model says.
 
     Args:
         model: loaded.
         max_new_tokens: of one answer.
         overlay: id -> picture to draw; None draws none.
+        masks: see `EmotionModel.explain`.
     """
     from emo_lightning.inference.overlay import save_overlay
 
     def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
         ids = [entry.id for entry in found]
-        explained = model.explain(list(pictures), ids, max_new_tokens=max_new_tokens, batch_size=len(pictures))
+        explained = model.explain(list(pictures), ids, max_new_tokens=max_new_tokens, batch_size=len(pictures), masks=masks)
         if overlay is not None:
             for one, picture in zip(explained, pictures, strict=True):
                 save_overlay(picture, one, overlay(one.id))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from emo_lightning.data.batches import ChatBatch
     from emo_lightning.data.emotion_words import EmotionWords
 
+    Masks = Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]]
+
 __all__ = ["EmotionModel", "Explanation"]
 
 BATCH_SIZE = 16
@@ -181,7 +183,7 @@ class EmotionModel:
         *,
         max_new_tokens: int = 256,
         batch_size: int = BATCH_SIZE,
-        masks: Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]] | None = None,
+        masks: Masks | None = None,
     ) -> list[Explanation]:
         """Ask the model everything about each image; each is read once for all answers, the scores and the embedding.
 
@@ -190,7 +192,8 @@ class EmotionModel:
             ids: of the predictions; None: stems of file names, addresses, or the images' numbers.
             max_new_tokens: of one answer.
             batch_size: images at a time.
-            masks: gives a mask for each box, for example `inference.masks.SamMasks`; None leaves them out.
+            masks: gives a mask for each box of a picture, for example `masks_of` of a SAM that `data_prep.grounding` has loaded; None
+                leaves them out.
 
         Raises:
             InputError: an image cannot be had, or is none; names it.

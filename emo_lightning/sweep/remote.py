@@ -17,6 +17,7 @@ from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.lifetimes import PARENT, die_with_parent
 from emo_lightning.core.terminal import say
+from emo_lightning.core.wandb_defaults import wandb_mode, wandb_project
 from emo_lightning.experiment.figures import usable
 from emo_lightning.sweep.config import Sweep, locate
 from emo_lightning.sweep.metrics import figures
@@ -26,7 +27,6 @@ from emo_lightning.sweep.values import Values, as_text, fingerprint
 _ANSWER_SECONDS = 5
 _SETTING = re.compile(r"[\w+-]+(\.[\w+-]+)+")
 """A key of `emo run` that is none of its options, which have no point: where it writes, and with whose code."""
-_PROJECT = "emo-lightning"
 _OF_THE_AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_SERVICE")
 """By these a stage's own logger would take itself for the sweep's run."""
 
@@ -38,7 +38,7 @@ def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count
 
     Args:
         sweep: whose file has no fault.
-        project: None takes the file's, else `emo-lightning`.
+        project: None takes the file's, else `WANDB_PROJECT`, else `emo-lightning`.
         entity: user or team; None takes the file's, else the default of the account.
         count: runs of this agent; None goes on until the sweep ends.
         fixed: values of every run beside the file's.
@@ -47,7 +47,7 @@ def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count
         SweepError: W&B is switched off, or does not answer.
         wandb.UsageError: no API key.
     """
-    mode = os.environ.get("WANDB_MODE", "online")
+    mode = wandb_mode(default="online")
     if mode in ("offline", "disabled", "dryrun"):
         msg = f"WANDB_MODE is {mode}, but a sweep on W&B needs its server; unset it, or use --local, which needs none"
         raise SweepError(msg)
@@ -56,7 +56,7 @@ def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count
     _require_server(str(wandb.setup().settings.base_url))
     content = {**sweep.raw, "name": sweep.name, "program": str(sweep.program)}
     content["parameters"] = sweep.raw["parameters"] | {key: {"value": value} for key, value in fixed.items()}
-    project, entity = project or sweep.raw.get("project") or _PROJECT, entity or sweep.raw.get("entity")
+    project, entity = wandb_project(project, sweep.raw.get("project")), entity or sweep.raw.get("entity")
     identity = wandb.sweep(content, project=project, entity=entity)
     # The agent starts `emo` by its name: the one beside this interpreter.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
