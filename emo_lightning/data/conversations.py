@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
@@ -48,6 +49,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
             stays, and counts nowhere. A record that cannot be read always stops.
         max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
+        labels: where tars without our record say what an image is labelled, and what it means.
     """
 
     task_type = LearnsAnswers
@@ -69,6 +71,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         allow_leaks: bool = False,
         on_error: OnError = "stop",
         max_skipped: int = 10,
+        labels: TarLabels | None = None,
     ) -> None:
         if batch_size is not None and max_tokens is not None:
             msg = (
@@ -78,7 +81,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             raise InputError(msg)
         size = _BATCH_SIZE if batch_size is None else batch_size
         super().__init__(size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
-        self.allow_leaks = allow_leaks
+        self.allow_leaks, self.labels = allow_leaks, labels
         check_counts(
             val_batch_size=val_batch_size,
             max_length=max_length,
@@ -110,7 +113,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         if name not in self._datasets:
             shares = shares_of(self.objectives)
             asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
-            whole = TarIndex.open(self.paths[name], bad_images=self.skip)
+            whole = TarIndex.open(self.paths[name], bad_images=self.skip, labels=self.labels)
             labelled = {wanted: objective(wanted).labelled(whole) for wanted in self.objectives}
             rows = np.flatnonzero(np.any([labelled[wanted] for wanted in asked_at_all], axis=0))
             self.skipped[name] = len(whole) - len(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
@@ -73,6 +74,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
             stays, and counts nowhere. A record that cannot be read always stops.
         max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
+        labels: where tars without our record say what an image is labelled, and what it means.
     """
 
     task_type = ReadsImages
@@ -89,9 +91,10 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         allow_leaks: bool = False,
         on_error: OnError = "stop",
         max_skipped: int = 10,
+        labels: TarLabels | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
-        self.allow_leaks = allow_leaks
+        self.allow_leaks, self.labels = allow_leaks, labels
         check_counts(max_length=max_length)
         self.paths = {"train": train, "val": val}
         self.objective, self.max_length = objective, max_length
@@ -100,7 +103,7 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
     def dataset(self, name: str) -> LabelledDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            index = TarIndex.open(self.paths[name], bad_images=self.skip)
+            index = TarIndex.open(self.paths[name], bad_images=self.skip, labels=self.labels)
             self._datasets[name] = LabelledDataset(index, objective(self.objective).keys, skip=self.skip)
         return self._datasets[name]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question, faults_in
@@ -89,6 +90,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: it has no
             answer and no features then, and is named. A record that cannot be read always stops.
         max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
+        labels: where tars without our record say what an image is labelled, and what it means.
     """
 
     task_type = AsksQuestions
@@ -105,6 +107,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         allow_leaks: bool = False,
         on_error: OnError = "stop",
         max_skipped: int = 10,
+        labels: TarLabels | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, on_error=on_error, max_skipped=max_skipped)
         if not sets or not objectives:
@@ -115,7 +118,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         check_counts(max_length=max_length, limit=limit)
         self.sets, self.objectives = sets, objectives
         self.max_length, self.limit, self.blind = max_length, limit, blind
-        self.allow_leaks = allow_leaks
+        self.allow_leaks, self.labels = allow_leaks, labels
         self._indices: dict[str, TarIndex] = {}
         self.pending: list[str] = []
         """Sets with images left, in the order of the loaders."""
@@ -123,7 +126,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
     def index(self, name: str) -> TarIndex:
         """The set's images and records, opened once."""
         if name not in self._indices:
-            index = TarIndex.open(self.sets[name], bad_images=self.skip)
+            index = TarIndex.open(self.sets[name], bad_images=self.skip, labels=self.labels)
             self._indices[name] = index if self.limit is None else index.take(range(min(self.limit, len(index))))
         return self._indices[name]
 

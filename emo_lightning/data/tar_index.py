@@ -21,8 +21,10 @@ from emo_lightning.core.arrays import parse_npy
 from emo_lightning.core.foreign import MAX_LINE_BYTES
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
+from emo_lightning.core.remote import RemoteStore
 from emo_lightning.core.shard_index import LABELS, PARTS
-from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.stores import ByteStore, is_remote
+from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
 from emo_lightning.core.tar_rows import IMAGES
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.joined import Joined, join_shards, open_shard
@@ -33,6 +35,9 @@ __all__ = ["ShardError", "ShardRange", "TarIndex"]
 
 _MAX_OPEN = 256
 """Shards kept open at once, well below the usual limit of 1,024 descriptors."""
+
+_TOGETHER = 16 << 20
+"""Bytes of a sample, with what stands between its parts, that are asked for at once."""
 
 
 class ShardRange(NamedTuple):
@@ -67,6 +72,7 @@ class TarIndex:
         verify: bool = False,
         check_sha256: bool = True,
         bad_images: bool = False,
+        labels: TarLabels | None = None,
     ) -> Self:
         """Read the index of each shard; one that has none, or was changed since, is read whole, and its index kept (`shard_indices`).
 
@@ -76,11 +82,12 @@ class TarIndex:
             verify: also compare every shard's sha256 and count with the `manifest.json` beside it (reads every byte).
             check_sha256: compare an image's bytes with its record whenever they are read.
             bad_images: open a tar all the same whose images, and nothing else, are other bytes than its index says; each fails when it is read.
+            labels: what stands in place of our record, in tars that have none.
 
         Raises:
             ShardError: a shard is missing, not a whole tar, holds an incomplete or repeated sample, or other bytes than its index says.
         """
-        table, ignored = join_shards(paths, verify=verify, bad_images=bad_images)
+        table, ignored = join_shards(paths, verify=verify, bad_images=bad_images, labels=labels)
         return cls(table, ignored, check_sha256)
 
     def __len__(self) -> int:
@@ -103,7 +110,7 @@ class TarIndex:
 
     def id(self, row: int) -> str:
         """The id that the record must have, by the name of its members; nothing is read."""
-        return self._keys[row].rpartition("/")[2]
+        return self._table.id(row)
 
     def record(self, row: int) -> Record:
         """Parse and validate the JSON member.
@@ -111,6 +118,8 @@ class TarIndex:
         Raises:
             ShardError: no valid record, or one whose id is not the key; names shard and member.
         """
+        if (labels := self._shards[self._rows[row]["shard"]].labels) is not None:
+            return self._labelled(row, labels)
         where = self.where(row, "json")
         try:
             record = Record.from_json(self.record_bytes(row), where)
@@ -120,6 +129,21 @@ class TarIndex:
             msg = f"{where}: key 'id': found {record.id!r}; expected the member's key {self._keys[row]!r}"
             raise ShardError(msg)
         return record
+
+    def _labelled(self, row: int, labels: TarLabels) -> Record:
+        """The record of a sample that has a label in its place."""
+        where, entry = self.where(row, labels.member), self._rows[row]
+        if entry["json_l"] > MAX_LABEL_BYTES:
+            msg = f"{where}: {entry['json_l']} bytes; a label has {MAX_LABEL_BYTES} at most"
+            raise ShardError(msg)
+        label = self._read(row, "json", labels.member)
+        size = (int(entry["width"]), int(entry["height"]))
+        if not entry["valid"]:
+            # What is wrong may be the label or the image: each says it by itself.
+            data, extension = self._image_bytes(row, None)
+            size = image_size(data, self.where(row, extension), ShardError, upright=True)
+        image = LabelledImage(*size, entry["sha256"].decode())
+        return labels.record(self.key(row).rpartition("/")[2], label, image, where)
 
     def image_bytes(self, row: int) -> tuple[bytes, str]:
         """The image member as it stands in the tar, and its extension (`jpg`, `jpeg`, `png` or `webp`).
@@ -227,8 +251,18 @@ class TarIndex:
     def _check_records(self) -> None:
         for row in np.flatnonzero(~self._rows["valid"])[:1]:
             self.record(int(row))
-            msg = f"{self.where(int(row), 'json')}: {self._shards[self._rows[row]['shard']].index_file} calls this record invalid; remove that index"
+            index_file = self._shards[self._rows[row]["shard"]].index_file
+            msg = f"{self.where(int(row), self._record_ending(row))}: {index_file} calls this record invalid; remove that index"
             raise ShardError(msg)
+
+    def _record_ending(self, row: int) -> str:
+        labels = self._shards[self._rows[row]["shard"]].labels
+        return "json" if labels is None else labels.member
+
+    def _declared(self) -> str:
+        """Of `data.labels`, as far as rows depend on it; empty where all have records of ours."""
+        used = (self._shards[number].labels for number in np.unique(self._rows["shard"]))
+        return "".join(labels.identity for labels in used if labels is not None)
 
     def select(self, predicate: Callable[[Record], bool]) -> Self:
         """The rows whose record fulfils `predicate`, in order; reads every JSON once (`has` asks the index alone)."""
@@ -264,6 +298,7 @@ class TarIndex:
         digest.update(json.dumps(self._keys).encode())
         for field in _PLACES:
             digest.update(self._rows[field].astype("<i8").tobytes())
+        digest.update(self._declared().encode())
         return digest.hexdigest()
 
     @property
@@ -280,6 +315,7 @@ class TarIndex:
         digest = hashlib.sha256(fingerprint.encode())
         for number in np.unique(self._rows["shard"]):
             digest.update(shard_hash(self._shards[number].url).encode())
+        digest.update(self._declared().encode())
         return digest.hexdigest()
 
     @cached_property
@@ -288,6 +324,7 @@ class TarIndex:
         digest = hashlib.sha256()
         for field in ("json_l", "json_c"):
             digest.update(self._rows[field].astype("<i8").tobytes())
+        digest.update(self._declared().encode())
         return digest.hexdigest()
 
     def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:
@@ -304,7 +341,13 @@ class TarIndex:
         if length > (most := MAX_IMAGE_BYTES if part == "image" else MAX_LINE_BYTES):
             msg = f"{self.where(row, extension)}: {length} bytes; at most {most} are read"
             raise ShardError(msg)
-        data = self._store(int(entry["shard"])).read(offset, length)
+        store = self._store(int(entry["shard"]))
+        if isinstance(store, RemoteStore):
+            starts = [int(entry[f"{one}_o"]) for one in PARTS if entry[f"{one}_l"]]
+            ends = [int(entry[f"{one}_o"] + entry[f"{one}_l"]) for one in PARTS if entry[f"{one}_l"]]
+            if max(ends) - min(starts) <= _TOGETHER:
+                store.hold(min(starts), max(ends))
+        data = store.read(offset, length)
         if len(data) != length:
             msg = f"{self.where(row, extension)}: byte {offset}: expected {length} bytes, found {len(data)}"
             raise ShardError(msg)
@@ -314,6 +357,13 @@ class TarIndex:
             )
         return data
 
+    @cached_property
+    def _far(self) -> int:
+        """Bytes of all shards behind URLs."""
+        return sum(
+            self._shards[number].size for number in np.unique(self._rows["shard"]) if is_remote(self._shards[number].url)
+        )
+
     def _store(self, number: int) -> ByteStore:
         store = self._stores.get(number)
         if store is None:
@@ -322,7 +372,9 @@ class TarIndex:
             if store.size != size:
                 msg = f"{url}: has {store.size} bytes, had {size} when it was indexed"
                 raise ShardError(msg)
-            if len(self._stores) >= _MAX_OPEN:
+            if isinstance(store, RemoteStore):
+                store.expect(self._far)
+            elif len(self._stores) >= _MAX_OPEN:
                 self._stores.clear()
             self._stores[number] = store
         return store

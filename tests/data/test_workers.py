@@ -82,7 +82,7 @@ def test_batches_are_the_same_to_the_bit_whatever_their_number(tiny_qwen: Path, 
             persistent_workers=number > 0,
             prefetch_factor=workers.AHEAD if number else None,
         )
-        loader.load_state_dict({**loader.state_dict(), "position": 2})
+        loader.load_state_dict({**loader.state_dict(), "step": 2})
         batches = list(loader)
         loader.set_epoch(1)
         found.append(batches + list(loader))

@@ -172,6 +172,15 @@ def test_the_newest_of_all_that_were_left(tmp_path: Path) -> None:
     assert newest() == by_default
 
 
+def test_a_folder_of_checkpoints_that_is_a_link(tmp_path: Path) -> None:
+    """To a larger disk, where nothing but `save_every` saves: the next start does not begin anew."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/checkpoints").symlink_to(tmp_path / "disk")
+    checkpoint(tmp_path / "disk/last.ckpt", 7)
+    assert newest_checkpoint(tmp_path / "out", "mine", []) == tmp_path / "out/checkpoints/last.ckpt"
+
+
 def test_a_damaged_one_is_named_and_nobody_goes_back_in_silence(tmp_path: Path) -> None:
     older = checkpoint(tmp_path / "checkpoints/step=4.ckpt", 4)
     last = checkpoint(tmp_path / "checkpoints/last.ckpt", 8)
