@@ -19,6 +19,7 @@ from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRo
 from data_prep.export.pictures import HOW, Images, as_type
 from data_prep.export.upload import refuse_foreign, upload_export
 from data_prep.store.provenance import annotator_replies
+from data_prep.store.rehearsal import is_rehearsed
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
@@ -212,6 +213,9 @@ def _write_records(
 
 
 def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None:
+    if is_rehearsed(record):
+        msg = f"{record.id}: is of a rehearsal, whose answers are made up; it is not exported"
+        raise ExportError(msg)
     if record.id in keys:
         msg = f"key {record.id!r} appears twice; a tar holds a key once"
         raise ExportError(msg)

@@ -16,6 +16,7 @@ from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.review.log import reviewed_outcomes
 from data_prep.sources.labels import source_record
+from data_prep.store.rehearsal import refuse_rehearsal
 from data_prep.store.rows import Item, stored_json
 from data_prep.store.store import Store
 from emo_lightning.core.records import SOURCE_SHA256, Record
@@ -99,10 +100,12 @@ def export_store(
 
     Raises:
         ExportError: nothing to export; a selection that names what is not there; see `write_shards`.
+        RehearsalError: the store is one of a rehearsal.
     """
     if labels not in ("annotations", "source"):
         msg = f"labels {labels!r}; allowed: annotations, source"
         raise ExportError(msg)
+    refuse_rehearsal(store.ledger, "it is not exported")
     shares = shares or SplitConfig()
     selection = selection or Selection()
     items = list(store.ledger.items())

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from emo_lightning.core.emotions import named_emotion
 from emo_lightning.core.records import (
     EMOTIONS,
     Box,
@@ -64,10 +65,7 @@ class Said:
     @property
     def category(self) -> Emotion | None:
         """Which of the eight the word is; None for any other."""
-        try:
-            return None if self.emotion is None else Emotion.parse(self.emotion)
-        except SchemaError:
-            return None
+        return named_emotion(self.emotion)
 
     @property
     def confidence(self) -> float | None:

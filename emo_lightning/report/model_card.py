@@ -62,7 +62,9 @@ def _results(figures: ModelFigures) -> Iterator[dict[str, object]]:
         rows = figures["table5"].get(mode) or {}
         metrics = [_metric(row.key, f"{row.title} ({mode})", rows[row.key]) for row in ROWS[mode] if row.key in rows]
         if metrics:
-            yield _entry("image-text-to-text", "interpretable emotion analysis", "test", f"Table 5, {mode}", metrics)
+            yield _entry(
+                "image-text-to-text", "interpretable emotion analysis", figures["table5_split"], f"Table 5, {mode}", metrics
+            )
     for name, found in figures["table6"].items():
         metrics = [_metric(key, title, found[key]) for key, title in METRICS.items() if key in found]
         yield _entry("image-classification", "evoked emotion, eight classes", name, "Table 6, linear probe on DES", metrics)
@@ -89,7 +91,7 @@ def _round(value: float | None) -> float | None:
 
 def _use(name: str, merged: bool, des_dim: int) -> list[str]:
     opens = (
-        "The folder itself is a plain model: `transformers.AutoModelForImageTextToText.from_pretrained` opens it, and vLLM serves it."
+        "The folder itself is a plain model: `transformers.AutoModelForImageTextToText.from_pretrained` opens it, and vLLM reads this form."
         if merged
         else "`adapter/` is a peft adapter: `peft.PeftModel.from_pretrained(base, …)` puts it on its base model."
     )
@@ -123,7 +125,7 @@ def _measured(figures: ModelFigures) -> Iterator[str]:
     for mode in MODES:
         rows = figures["table5"].get(mode) or {}
         if rows:
-            yield from (f"Table 5, {mode}, {figures['table5_images']} images:", "")
+            yield from (f"Table 5, {mode}, {figures['table5_images']} images ({figures['table5_split']}):", "")
             yield from _table(("", "value"), {row.title: _shown(rows[row.key]) for row in ROWS[mode] if row.key in rows})
     for name, found in figures["table6"].items():
         about = _SETS.get(name, name)

@@ -36,6 +36,8 @@ class ModelFigures(TypedDict):
     table5: dict[str, dict[str, Estimate]]
     """Mode -> row -> value x100."""
     table5_images: int
+    table5_split: str
+    """Splits of its references, joined by commas."""
     table6: dict[str, dict[str, Estimate]]
     """Set -> metric -> percent."""
     table6_images: dict[str, int]
@@ -62,11 +64,12 @@ def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
     """
     probe = run.owner(str(bundle.settings.get("probe") or ""))
     backbone = str(bundle.settings.get("backbone") or "")
-    table5, images5 = _table5(run, backbone)
+    table5, images5, split5 = _table5(run, backbone)
     table6, images6 = _table6(run, probe)
     return {
         "table5": table5,
         "table5_images": images5,
+        "table5_split": split5,
         "table6": table6,
         "table6_images": images6,
         "calibration": None if probe is None else _calibration(run, probe),
@@ -85,7 +88,7 @@ def _arm_of(run: RunFolder, predictions: object, backbone: str) -> str | None:
     return None
 
 
-def _table5(run: RunFolder, backbone: str) -> tuple[dict[str, dict[str, Estimate]], int]:
+def _table5(run: RunFolder, backbone: str) -> tuple[dict[str, dict[str, Estimate]], int, str]:
     for stage in (stage for stage in run.stages if stage.kind == "table5"):
         arm = _arm_of(run, stage.settings.get("predictions"), backbone)
         path = stage.path / "table5.json"
@@ -94,8 +97,8 @@ def _table5(run: RunFolder, backbone: str) -> tuple[dict[str, dict[str, Estimate
             column = found["arms"][arm]
             ends = column.get("intervals") or {}
             rows: dict[str, dict[str, Estimate]] = {mode: _rows(column[mode], ends.get(mode) or {}) for mode in MODES}
-            return rows, int(found["references"])
-    return {}, 0
+            return rows, int(found["references"]), str(found["split"])
+    return {}, 0, ""
 
 
 def _rows(values: Mapping[str, float | None], ends: Mapping[str, list[float] | None]) -> dict[str, Estimate]:
