@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from emo_lightning.models.families import Family
-from emo_lightning.models.families.attention import Samples
+from emo_lightning.models.families.samples import Samples
 from emo_lightning.models.rows import questions_of, with_text
 
 if TYPE_CHECKING:

@@ -55,11 +55,13 @@ class Qwen25VL(Family):
     def prepare(self, model: PreTrainedModel, attention: str) -> None:
         """All windows of the vision tower at once, and packed text, where transformers' `sdpa` would take one at a time, or a mask."""
         from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples, mark_windows
+        from emo_lightning.models.families.qwen_layers import read_in_rows
 
         if attention == "sdpa":
             mark_windows(self.module(model, self.vision_blocks), model.config.vision_config.fullatt_block_indexes)
             attend_in_samples(self.module(model, self.vision_tower), VISION)
             attend_in_samples(self.module(model, self.language_model), LANGUAGE)
+            read_in_rows(self.module(model, self.language_model))
 
     def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:
         """Patches as bytes, and their embedding as one matrix product."""
@@ -177,11 +179,31 @@ class Qwen25VL(Family):
         # Pairs of tokens that attend to each other, of samples that see what stands before their branches.
         images = cast("Sequence[Sequence[int]]", batch.get("branches", [[length] for length in lengths]))
         causal = sum(first**2 / 2 + sum(first * rest + rest**2 / 2 for rest in more) for first, *more in images)
+        unread = self._unread(model, products["language"], batch, images)
         return {
             "vision": Work(0.0, 0.0) if seen else tower,
             "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
-            "language": Work(2 * products["language"] * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal),
+            "language": Work(
+                2 * products["language"] * sum(lengths) - unread.weights,
+                4 * text.num_hidden_layers * text.hidden_size * causal - unread.attention,
+            ),
         }
+
+    def _unread(
+        self, model: PreTrainedModel, products: int, batch: Mapping[str, object], images: Sequence[Sequence[int]]
+    ) -> Work:
+        """What the last decoder layer leaves out: all but keys and values of tokens whose states the loss does not read."""
+        ends = cast("Sequence[int] | None", batch.get("answer_ends"))
+        if ends is None:
+            return Work(0.0, 0.0)
+        text = model.config.get_text_config()
+        kept = 2 * text.hidden_size**2 * text.num_key_value_heads // text.num_attention_heads
+        seen = [(length, before) for first, *more in images for length, before in [(first, 0), *((one, first) for one in more)]]
+        others = [(length - count, before) for (length, before), count in zip(seen, ends, strict=True)]
+        return Work(
+            2.0 * (products // text.num_hidden_layers - kept) * sum(count for count, _ in others),
+            4.0 * text.hidden_size * sum(count**2 / 2 + count * before for count, before in others),
+        )
 
     def _attended(self, model: PreTrainedModel, pictures: Sequence[int]) -> float:
         """Width × pairs of patches that attend to each other, over all blocks; some attend within windows."""
@@ -203,11 +225,24 @@ class Qwen25VL(Family):
         positions[:, after:] += max(rows, columns) - rows * columns
         return positions
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
+    def padded_positions(
+        self, processor: Processor, mask: Tensor, image_at: Sequence[int], sizes: Sequence[Size]
+    ) -> dict[str, Tensor]:
+        """`positions` (3, B, T), 0 at padding."""
+        import torch
+
+        positions = torch.zeros(3, *mask.shape, dtype=torch.int64)
+        for row, (tokens, at, resized) in enumerate(zip(mask.bool(), image_at, sizes, strict=True)):
+            positions[:, row, tokens] = self.packed_positions(processor, int(tokens.sum()), at, resized)
+        return {"positions": positions}
+
+    def packed_states(
+        self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None, *, ends: bool = False
+    ) -> Tensor:
         """See `Family.packed_states`; nothing here waits for the device."""
         import torch
 
-        from emo_lightning.models.families.attention import Samples
+        from emo_lightning.models.families.samples import Ends, Samples
 
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         ids = tensors["input_ids"]
@@ -215,6 +250,8 @@ class Qwen25VL(Family):
         pictures = self._pictures(model, batch)
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
+        counts = cast("Sequence[int] | None", batch.get("answer_ends")) if ends and self.packs(model) else None
+        read = None if counts is None else Ends.of_row(batch, counts, ids.device)
         # A mask that says nothing, or transformers makes one of (T, T).
         out = language(
             inputs_embeds=hidden,
@@ -223,9 +260,12 @@ class Qwen25VL(Family):
             past_key_values=cache,
             use_cache=cache is not None,
             samples=Samples.of_row(batch, ids.device),
+            ends=read,
         )
         states: Tensor = out.last_hidden_state
-        return states
+        if read is None:
+            return states
+        return torch.zeros_like(hidden, dtype=states.dtype).index_copy(1, read.places, states)
 
     def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:
         """See `Family.go_on`."""
@@ -233,18 +273,19 @@ class Qwen25VL(Family):
         cast("_Deltas", self.module(model, self.body)).rope_deltas = ahead
 
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
-        """Where patches stand, or what a cache holds of them."""
+        """Where tokens and patches stand, or what a cache holds of these."""
         inputs = self.model_inputs(batch)
+        positions = {"position_ids": batch["positions"]} if "positions" in batch else {}
         if inputs.keys() & CACHED.values():
             from transformers.modeling_outputs import BaseModelOutputWithPooling
 
             # transformers' own way in for pictures that are encoded already.
             seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
             left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
-            return {**left, "mm_encoder_outputs": {"image": seen}}
+            return {**left, **positions, "mm_encoder_outputs": {"image": seen}}
         known = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
         # The names by which transformers' model hands them on to its tower.
-        return {**inputs, **{f"image_{name}": value for name, value in known.items()}}
+        return {**inputs, **positions, **{f"image_{name}": value for name, value in known.items()}}
 
     def _tower_inputs(self, model: PreTrainedModel, batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
         """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""
