@@ -275,7 +275,10 @@ class Qwen25VL(Family):
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
         """Where tokens and patches stand, or what a cache holds of these."""
         inputs = self.model_inputs(batch)
-        positions = {"position_ids": batch["positions"]} if "positions" in batch else {}
+        known = cast("Tensor | None", batch.get("positions"))
+        # Those of a batch from which rows were taken are of others.
+        its = known is not None and known.shape[1:] == inputs["input_ids"].shape
+        positions = {"position_ids": known} if its else {}
         if inputs.keys() & CACHED.values():
             from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -283,9 +286,9 @@ class Qwen25VL(Family):
             seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
             left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
             return {**left, **positions, "mm_encoder_outputs": {"image": seen}}
-        known = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
+        places = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
         # The names by which transformers' model hands them on to its tower.
-        return {**inputs, **positions, **{f"image_{name}": value for name, value in known.items()}}
+        return {**inputs, **positions, **{f"image_{name}": value for name, value in places.items()}}
 
     def _tower_inputs(self, model: PreTrainedModel, batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
         """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""

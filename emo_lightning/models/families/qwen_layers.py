@@ -143,11 +143,13 @@ class _Norm(torch.autograd.Function):
         whole = x.float()
         of_x: Tensor | None = None
         if context.needs_input_grad[0]:
-            weighed = grad.float() * weight
+            weighed = (grad * weight).float()
             along = (weighed * whole).sum(-1, keepdim=True).mul_(scale.pow(3)).div_(-x.shape[-1])
             of_x = weighed.mul_(scale).addcmul_(whole, along).to(x.dtype)
-        of_weight = (grad.float() * (whole * scale)).flatten(0, -2).sum(0) if context.needs_input_grad[1] else None
-        return of_x, of_weight if of_weight is None else of_weight.to(weight.dtype), None
+        of_weight: Tensor | None = None
+        if context.needs_input_grad[1]:
+            of_weight = (grad * (whole * scale).to(x.dtype)).flatten(0, -2).sum(0).to(weight.dtype)
+        return of_x, of_weight, None
 
 
 def turned(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
