@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,23 +95,25 @@ def plain(folder: Path, shape: Shape) -> Callable[[int], float]:
     return epoch
 
 
-def main() -> None:
-    """Rounds in turn; the ratio of the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small caches, one round: that it runs, not how fast")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    found: dict[str, object] = {}
+class Found(NamedTuple):
+    """Of one shape."""
+
+    vectors_per_s: dict[str, float]
+    """Of each side."""
+    ratio: float
+    """Ours over the plain map's."""
+
+
+def measure(quick: bool, rounds: int) -> Iterator[tuple[str, Found]]:
+    """What each shape is, and what was found; rounds in turn, the ratio of the medians."""
     with tempfile.TemporaryDirectory() as name:
-        for shape in QUICK if given.quick else SHAPES:
+        for shape in QUICK if quick else SHAPES:
             folder = Path(name) / f"{shape.vectors}"
             write(folder, shape)
             sides = {"ours": ours(folder, shape), "plain": plain(folder, shape)}
             seconds: dict[str, list[float]] = {side: [] for side in sides}
             # The first round brings the pages into memory.
-            for number in range(1 + (1 if given.quick else given.rounds)):
+            for number in range(1 + rounds):
                 sums = []
                 for side, epoch in sides.items():
                     began = time.process_time()
@@ -121,13 +123,25 @@ def main() -> None:
                 assert abs(sums[0] - sums[1]) < 1e-3
             count = shape.vectors * shape.samples
             rates = {side: count / statistics.median(times) for side, times in seconds.items()}
-            said = f"{shape.tokens} tokens x {shape.layers} layers, batches of {shape.batch}"
-            ratio = rates["ours"] / rates["plain"]
-            print(
-                f"{said}: ours {rates['ours']:,.0f} vectors/s, plain map {rates['plain']:,.0f}, ratio {ratio:.2f}", flush=True
+            yield (
+                f"{shape.tokens} tokens x {shape.layers} layers, batches of {shape.batch}",
+                Found(rates, rates["ours"] / rates["plain"]),
             )
-            found.setdefault("ratio", ratio)
-            found[said] = {"vectors_per_s": rates, "ratio": ratio}
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small caches, one round: that it runs, not how fast")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, object] = {}
+    for said, (rates, ratio) in measure(given.quick, 1 if given.quick else given.rounds):
+        print(f"{said}: ours {rates['ours']:,.0f} vectors/s, plain map {rates['plain']:,.0f}, ratio {ratio:.2f}", flush=True)
+        found.setdefault("ratio", ratio)
+        found[said] = {"vectors_per_s": rates, "ratio": ratio}
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -165,16 +166,19 @@ class Threads:
         return sum(counts)
 
 
-def main() -> None:
+class Found(TypedDict):
+    """Of all rounds."""
+
+    ratio: float
+    """Ours over the two threads'."""
+    webdataset: float
+    """Ours over WebLoader's."""
+    samples_per_s: dict[str, float]
+    """Of each side."""
+
+
+def measure(samples: int, rounds: int) -> Found:
     """Rounds in turn; ratios of the medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    samples, rounds = (48, 1) if given.quick else (given.samples, given.rounds)
     with tempfile.TemporaryDirectory() as name:
         tars = write(Path(name), samples)
         sides = {"ours": Ours(tars), "threads": Threads(tars), "webdataset": WebDataset(tars)}
@@ -188,11 +192,24 @@ def main() -> None:
                     seconds[side].append(time.perf_counter() - began)
                 assert seen == samples, f"{side}: {seen} of {samples} samples"
     rates = {side: samples / statistics.median(times) for side, times in seconds.items()}
-    found = {
+    return {
         "ratio": rates["ours"] / rates["threads"],
         "webdataset": rates["ours"] / rates["webdataset"],
         "samples_per_s": rates,
     }
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(*((48, 1) if given.quick else (given.samples, given.rounds)))
+    rates = found["samples_per_s"]
     print(
         f"ours {rates['ours']:.0f} samples/s, two threads {rates['threads']:.0f} (ratio {found['ratio']:.2f}), "
         f"webdataset {rates['webdataset']:.0f} (ratio {found['webdataset']:.2f})"

@@ -10,7 +10,8 @@ The command line `emo` runs whole experiments; these names are for code of your 
 | `Prediction` | what a model said of one image |
 | `read_jsonl`, `write_jsonl` | records or predictions of a JSON-lines file |
 | `TarIndex` | the images and records of exported tars, by row |
-| `EmotionModel`, `Explanation` | a trained model from its folder: embeddings, distributions, explanations |
+| `EmotionModel` | a trained model from its folder or the hub: embeddings, distributions, explanations |
+| `Explanation`, `Said`, `Probed`, `Region` | what it says of one image: its words, its probe, where it points |
 | `DESHead`, `LinearProbes` | the two small networks on top of a backbone, to train or to load alone |
 | `UserError` | base of every error that a user can mend: a file, a key, a value |
 
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
         write_jsonl,
     )
     from emo_lightning.data.tar_index import TarIndex
-    from emo_lightning.inference.model import EmotionModel, Explanation
+    from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.inference.results import Explanation, Probed, Region, Said
     from emo_lightning.models import DESHead, LinearProbes
 
     __version__: str
@@ -54,7 +56,10 @@ __all__ = [
     "GroundedObject",
     "LinearProbes",
     "Prediction",
+    "Probed",
     "Record",
+    "Region",
+    "Said",
     "TarIndex",
     "Triplet",
     "UserError",
@@ -71,7 +76,7 @@ _MODULES = {
     ),
     "TarIndex": "data.tar_index",
     "EmotionModel": "inference.model",
-    "Explanation": "inference.model",
+    **dict.fromkeys(("Explanation", "Probed", "Region", "Said"), "inference.results"),
     "DESHead": "models",
     "LinearProbes": "models",
 }

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from emo_lightning.core.errors import DEBUG_HELP, debug_option, run_guarded
+from emo_lightning.core.lifetimes import die_with_named_parent
 from emo_lightning.core.terminal import say, speak_to_any_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -21,10 +22,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cross-dataset": ("emo_lightning.commands.cross_dataset", "several models on several data sets, against the untuned base"),
     "faithfulness": ("emo_lightning.commands.faithfulness", "does the emotion depend on the region that its words name"),
     "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
-    "explain": ("emo_lightning.commands.explain", "one image -> triplet, boxes, emotion, intensity, and an overlay"),
+    "explain": ("emo_lightning.commands.explain", "images -> triplet, boxes, emotion, intensity, and overlays"),
     "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),
     "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
-    "export": ("emo_lightning.commands.export", "merge an adapter into a plain transformers model"),
+    "export": ("emo_lightning.commands.export", "a trained model as one folder that needs nothing else"),
+    "push": ("emo_lightning.commands.push", "an exported folder to the Hugging Face hub"),
 }
 """By name: the module whose `main(argv) -> int` it is, imported when it is chosen; and what it does."""
 
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `emo`; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     speak_to_any_terminal()
+    die_with_named_parent()
     with debug_option(words) as rest:
         return run_guarded(lambda: _run(rest), ["emo", *words])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.made import clip_folder, finished_run, make_tar
+from tests.made import clip_folder, finished_run, make_qwen, make_tar, write_world
 
 __all__ = ["clip_folder", "finished_run", "make_tar"]
 
@@ -51,24 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def world_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `train`, `val` and `test` tars of the drawn world, labelled with the truth: 24, 8 and 8 images."""
-    from data_prep.demo.world import World
-    from data_prep.export import write_shards
-
-    folder = tmp_path_factory.mktemp("world")
-    world = World(seed=0)
-    samples = [s for split, n in (("train", 24), ("val", 8), ("test", 8)) for s in world.samples(split, n)]
-    write_shards(((s.truth, s.image, s.extension) for s in samples), folder, "world", 12)
-    return folder
+    return write_world(tmp_path_factory.mktemp("world"), train=24, val=8, test=8)
 
 
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> Path:
     """Model folder of a random Qwen2.5-VL: 4 layers of width 64, vision 32 wide and 2 deep."""
-    from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
-
-    words = words_of([str(world_tars)])
-    sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=900)
-    return build_qwen(tmp_path_factory.mktemp("tiny") / "model", words, sizes, max_pixels=84 * 84, seed=0)
+    return make_qwen(tmp_path_factory.mktemp("tiny") / "model", world_tars)
 
 
 @pytest.fixture(scope="session")

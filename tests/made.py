@@ -45,6 +45,31 @@ def as_json(result: Mapping[str, object]) -> dict[str, Any]:
     return value
 
 
+def write_world(folder: Path, **splits: int) -> Path:
+    """Tars of the drawn world, labelled with the truth, twelve images each; returns their folder.
+
+    Args:
+        folder: to write to.
+        **splits: split -> images.
+    """
+    from data_prep.demo.world import World
+    from data_prep.export import write_shards
+
+    world = World(seed=0)
+    samples = [s for split, n in splits.items() for s in world.samples(split, n)]
+    write_shards(((s.truth, s.image, s.extension) for s in samples), folder, "world", 12)
+    return folder
+
+
+def make_qwen(folder: Path, tars: Path) -> Path:
+    """A random Qwen2.5-VL in the true architecture, small: 4 layers of width 64, vision 32 wide and 2 deep; returns its folder."""
+    from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
+
+    words = words_of([str(tars)])
+    sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=900)
+    return build_qwen(folder, words, sizes, max_pixels=84 * 84, seed=0)
+
+
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch

@@ -48,12 +48,7 @@ def run_each(work: Callable[[], object], environments: Sequence[Mapping[str, obj
     Raises:
         AssertionError: one failed; its traceback stands among what the test printed.
     """
-    import torch
-
-    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
-    processes = [context.Process(target=_main, args=(work, environment, output)) for environment in environments]
-    for process in processes:
-        process.start()
+    processes = start_each(work, environments, output)
     until = time.monotonic() + PATIENCE
     # One that fails leaves the others waiting for it.
     while any(p.is_alive() for p in processes) and not any(p.exitcode for p in processes) and time.monotonic() < until:
@@ -64,6 +59,19 @@ def run_each(work: Callable[[], object], environments: Sequence[Mapping[str, obj
         process.join()
     codes = [process.exitcode for process in processes]
     assert codes == [0] * len(processes), f"exit codes: {codes}"
+
+
+def start_each(
+    work: Callable[[], object], environments: Sequence[Mapping[str, object]], output: Path | None = None
+) -> list[multiprocessing.Process]:
+    """As `run_each`, without waiting for their end."""
+    import torch
+
+    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
+    processes = [context.Process(target=_main, args=(work, environment, output)) for environment in environments]
+    for process in processes:
+        process.start()
+    return processes
 
 
 def _main(work: Callable[[], object], environment: Mapping[str, object], output: Path | None) -> None:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 
-@pytest.mark.parametrize("name", ["features", "loader"])
+@pytest.mark.parametrize("name", ["explain", "features", "loader"])
 def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json", str(tmp_path / "found.json")])
     importlib.import_module(f"benchmarks.{name}").main()
     assert json.loads((tmp_path / "found.json").read_text())["ratio"] > 0
+
+
+def test_goals_of_runs_are_measured_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cheapest; the others take minutes, and what of them is fast is tests elsewhere, which each line names."""
+    monkeypatch.setattr(sys, "argv", ["runs", "--quick", "--only", "shuffle", "--json", str(tmp_path / "found.json")])
+    for name in ("WANDB_MODE", "OMP_NUM_THREADS", "EMO_CACHE"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # it sets them
+    runs = importlib.import_module("benchmarks.runs")
+    runs.main()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["ratio"], [line["goal"] for line in found["lines"]]) == (1.0, [9, 9])
+    assert "2 of 2 lines hold" in capsys.readouterr().out
+    assert len(runs.GOALS) == 10

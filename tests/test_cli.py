@@ -88,8 +88,11 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "a.yaml", "b.yaml"], "expected one experiment file, found 2: a.yaml b.yaml"),
         (["run", "a.yaml", "--vars.x"], "--vars.x needs a value"),
         (["run", "a.yaml", "--vars.x", "--vars.y", "1"], "--vars.x needs a value"),
-        (["embed", "a.jpg", "b.tar", "--out", "o"], "inputs hold 1 tars and 1 other files; give one kind"),
-        (["embed", "a.jpg", "--out", "o"], "--out o: images go to a .parquet file"),
+        (
+            ["embed", "a.jpg", "b.tar", "--out", "o"],
+            "images such as a.jpg go to a .jsonl or .parquet file; tars alone may go to a folder",
+        ),
+        (["embed", "a.jpg", "--out", "o"], "--out o: images such as a.jpg go to a .jsonl or .parquet file"),
         (["embed", "a.jpg", "--out", "o.parquet", "--batch-size", "0"], "--batch-size 0: expected at least 1"),
         (["embed", "no.jpg", "--out", "o.parquet"], "no.jpg: no such file"),
         (["explain", "no.jpg"], "no.jpg: no such file"),

@@ -28,7 +28,14 @@ ARROWS: dict[str, set[str]] = {
         "emo_lightning.models",
         "emo_lightning.metrics",
     },
-    "emo_lightning.inference": {CORE, "emo_lightning.models.families", "emo_lightning.data", "emo_lightning.models"},
+    "emo_lightning.inference": {
+        CORE,
+        "emo_lightning.models.families",
+        "emo_lightning.data",
+        "emo_lightning.models",
+        # Temperature and conformal sets of a probe.
+        "emo_lightning.metrics",
+    },
     "emo_lightning.analysis": {
         CORE,
         "emo_lightning.models.families",

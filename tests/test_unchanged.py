@@ -92,6 +92,8 @@ def demo(work: Path, *options: str) -> Path:
         "--name",
         "demo",
         *changes,
+        "--panel.count",
+        "1",
         "--trainer.log_every_n_steps",
         "1",
         *options,

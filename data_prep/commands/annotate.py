@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from data_prep.annotate.pipeline import PassReport
     from data_prep.config import PrepConfig
+    from data_prep.demo.config import DemoConfig
     from data_prep.engine import Engine
     from data_prep.store.store import Store
 
@@ -33,14 +34,16 @@ BUDGET_REACHED = 3
 """Exit status of a pass that its budget stopped."""
 LEFT = 4
 """Exit status of a pass that came to its end but must leave images for another run."""
-_PASS, _CANCELLING = "a pass", "the end of batches (--cancel-batches)"
+_PASS, _CANCELLING, _REHEARSAL = "a pass", "the end of batches (--cancel-batches)", "a rehearsal (--rehearse)"
 _MODES = {
-    ALWAYS: ("config", "base_url", "allow_http", "yes"),
+    ALWAYS: ("config",),
+    _REHEARSAL: ("rehearse",),
     _PASS: (
+        *("base_url", "allow_http", "yes"),
         *("budget", "estimate", "batch", "resend_unknown", "no_ground", "check"),
         *("engine", "ray_address", "ray_without_token"),
     ),
-    _CANCELLING: ("cancel_batches",),
+    _CANCELLING: ("cancel_batches", "base_url", "allow_http", "yes"),
 }
 _LOG_SECONDS = 60.0
 """Between two lines of progress where there is no terminal."""
@@ -79,6 +82,12 @@ def _parser() -> Parser:
     add_resend_argument(parser)
     parser.add_argument("--no-ground", action="store_true", help="do not look for boxes and masks of the subjects")
     parser.add_argument("--check", action="store_true", help="check the configuration, the prices and the API keys, then stop")
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="run the whole pass on copies of the images in STORE-rehearsal, with answers that this machine makes up: nothing is sent, no "
+        "key is needed, and the bill of the true pass is printed at the end",
+    )
     add_engine_arguments(parser)
     parser.modes(_MODES)
     return parser
@@ -87,7 +96,7 @@ def _parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Annotate, cross-verify, criticise and ground what has no outcome yet."""
     args = (options := _parser()).parse_args(argv)
-    options.refuse_unused(argv, _CANCELLING if args.cancel_batches else _PASS)
+    options.refuse_unused(argv, _REHEARSAL if args.rehearse else _CANCELLING if args.cancel_batches else _PASS)
     import asyncio
 
     from data_prep.annotate.pipeline import annotate
@@ -99,6 +108,8 @@ def main(argv: list[str]) -> int:
     from data_prep.store.store import Store
 
     config = DemoConfig.load(args.config)
+    if args.rehearse:
+        return _rehearse(args.store, config)
     limit = budget_nano(args.budget) if args.budget is not None else None
     if args.base_url is not None:
         config = config.at(args.base_url, config.critic.api_key_env)
@@ -139,6 +150,30 @@ def main(argv: list[str]) -> int:
     if report.stopped:
         return BUDGET_REACHED if report.stopped_by_budget else 130
     return LEFT if report.pending else 0
+
+
+def _rehearse(root: str, config: DemoConfig) -> int:
+    """The whole pass with made-up answers, and what the true one would cost."""
+    from pathlib import Path
+
+    from data_prep.demo.rehearsal import rehearse
+
+    with progress_bars() as bars:
+        done = rehearse(Path(root), config, _Progress(bars, 0))
+    tally = done.report.tally
+    say(f"rehearsal in {done.store}: every answer was made up on this machine; nothing was sent, nothing was paid")
+    say(f"{done.report.total} images, {done.report.done_before} done before, {done.report.revised} of this run after revision")
+    say("outcomes: " + (", ".join(f"{state} {n}" for state, n in sorted(done.report.outcomes.items())) or "none"))
+    say(f"requests {tally.requests}, answered from the ledger {tally.cached}, replies off the schema {tally.invalid}")
+    say("grounding: " + (", ".join(f"{name} {n}" for name, n in sorted(done.grounded.items())) or "none"))
+    for local in config.local:
+        say(f"{local.name}, which runs on this machine, was left out")
+    say(
+        f"look at it: emo prep status {done.store}, emo prep review {done.store}; it is not exported, and nothing is paid for in it"
+    )
+    say("\nthe bill of the true pass:")
+    say(done.bill.text())
+    return 130 if done.report.stopped else 0
 
 
 def _vote(store: Store, config: PrepConfig, bars: Progress, engine: Engine) -> None:
@@ -192,7 +227,7 @@ class _Progress:
         text = f"${report.tally.cost_nano / NANO:.4f}, {rate:.1f} images/s"
         if report.waiting:
             text += f", {report.waiting} wait for batches"
-        self._bars.update(self._task, completed=done, description=f"annotate: {text}")
+        self._bars.update(self._task, completed=done, total=self._total or report.total, description=f"annotate: {text}")
         if self._bars.disable and time.monotonic() >= self._next:
             self._next = time.monotonic() + _LOG_SECONDS
             left = f"{(self._total - done) / rate / 60:.0f} min left" if rate else "time left unknown"

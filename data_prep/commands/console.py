@@ -108,6 +108,16 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_images_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--images`."""
+    parser.add_argument(
+        "--images",
+        choices=("jpg", "png", "webp", "keep"),
+        help="the type of all images; others are written anew, which the manifest and the card say. `keep` leaves each as it is: a mixture "
+        f"opens in `datasets` as a folder, by its card, and no other way (default: {default})",
+    )
+
+
 def print_manifest(out: str, manifest: Manifest) -> None:
     """Shards and images by split, and what was left out."""
     counts = ", ".join(f"{split} {n}" for split, n in manifest["counts"].items())
@@ -120,5 +130,8 @@ def print_manifest(out: str, manifest: Manifest) -> None:
             f"no image in {' and '.join(empty)}: sources name their own splits, and few images do not fill a small share "
             "(key `splits` of --config)"
         )
+    if changed := manifest["images"]["reencoded"]:
+        counts = ", ".join(f"{extension} {n}" for extension, n in changed.items())
+        say(f"written anew as {manifest['images']['type']}: {counts} (--images keep leaves each as it is)")
     if manifest["excluded"]:
         say("left out: " + ", ".join(f"{state} {n}" for state, n in manifest["excluded"].items()))

@@ -111,10 +111,12 @@ def _images(args: argparse.Namespace, config: ExpandConfig, limit: int | None) -
     from data_prep.expand.config import image_price
     from data_prep.expand.images import generate
     from data_prep.expand.plan import make_plan, save_plan
+    from data_prep.store.rehearsal import refuse_rehearsal
     from data_prep.store.store import Store
 
     price = image_price(config.prices, config.images.model)
     with Store(args.store, write=not args.dry_run, create=False) as store:
+        refuse_rehearsal(store.ledger, "no image is generated from it")
         plan = make_plan(store.ledger, config, args.count, args.seed)
         _print_plan(plan, price.per_image, store.ledger.total_cost(), by_tokens=price.by_tokens)
         say(price_source(config.prices))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import add_store_argument, new_parser, print_manifest
+from data_prep.commands.console import add_images_argument, add_store_argument, new_parser, print_manifest
 from emo_lightning.core.options import Whole
 
 
@@ -13,11 +13,16 @@ def main(argv: list[str]) -> int:
         "Write the valid records of a store and their images as WebDataset tars, with a dataset card (README.md) and a manifest. An image "
         "keeps the split that its source gives. The others are assigned to splits evenly per emotion; images that belong together stay "
         "together, and nothing moves when images are added later.",
-        "emo prep export store tars --name mine\n  emo prep export store open --licences CC-BY-4.0,CC0-1.0\n"
+        "emo prep export store tars --name mine\n  emo prep export store s3://bucket/mine --name mine\n"
+        "  emo prep export store open --licences CC-BY-4.0,CC0-1.0\n"
         "  emo prep export store references --labels source --sources emoset",
     )
     add_store_argument(parser)
-    parser.add_argument("out", help="directory of the tars")
+    parser.add_argument(
+        "out",
+        help="directory of the tars, or a URL that takes files (s3://bucket/folder, gs://…); for a URL all is made in TMPDIR first, and the "
+        "manifest is written last",
+    )
     parser.add_argument("--name", default="emo", help="first part of the shard names (default: emo)")
     parser.add_argument(
         "--samples-per-shard", type=Whole(1), default=1000, metavar="N", help="most images in one tar (default: 1000)"
@@ -50,6 +55,7 @@ def main(argv: list[str]) -> int:
         help="leave in the image files what they say beside their pixels (place, time, camera, author); the dataset card says so. By "
         "default it is taken out, pixels and colour profiles untouched",
     )
+    add_images_argument(parser, "the one that most of them have")
     args = parser.parse_args(argv)
     from data_prep.demo.config import DemoConfig
     from data_prep.export import Selection, export_store
@@ -67,6 +73,7 @@ def main(argv: list[str]) -> int:
             labels=args.labels,
             resplit=args.resplit,
             keep_metadata=args.keep_metadata,
+            images=args.images,
         )
     print_manifest(args.out, manifest)
     return 0

@@ -131,12 +131,14 @@ def _mode(args: argparse.Namespace) -> str:
 def _review(args: argparse.Namespace, store: Store, log: ReviewLog) -> int:
     from data_prep.review.names import free_name
     from data_prep.review.session import check_name
+    from data_prep.store.rehearsal import is_rehearsal
 
     wanted = _default_name(args) if args.reviewer is None else check_name(args.reviewer, "--reviewer")
     with free_name(store.root, wanted) as free:
         review = _review_session(args, store, log, args.reviewer or free)
         human = sum(review.states[i] == "human" for i in review.queue)
-        what = f"{len(review.queue)} of {len(review.states)} records, {human} of them from the human queue; reviewer {review.reviewer}"
+        what = "a rehearsal: all answers are made up\n" if is_rehearsal(store.ledger) else ""
+        what += f"{len(review.queue)} of {len(review.states)} records, {human} of them from the human queue; reviewer {review.reviewer}"
         if args.reviewer is not None and free != args.reviewer:
             what += f"\na page for {args.reviewer} is open elsewhere; a decision that it has not seen is shown before it is replaced"
         elif args.reviewer is None and (before := len({row.item_id for row in log.reviews(reviewer=free)})):

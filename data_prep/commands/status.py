@@ -24,11 +24,13 @@ def main(argv: list[str]) -> int:
 
     # Not `Store`: this command answers at once, however large the store is, and loads nothing that it does not need.
     from data_prep.store.ledger import Ledger
+    from data_prep.store.rehearsal import is_rehearsal
 
     ledger = Ledger(Path(args.store) / "ledger.sqlite", write=False)
     query = "SELECT endpoint, remote_status, requests, remote_id FROM batches WHERE state != 'ended' ORDER BY id"
     lost = "SELECT endpoint, requests, remote_id, error FROM batches WHERE state = 'ended' AND error LIKE 'lost%' ORDER BY id"
     with ledger_errors(ledger.path):
+        rehearsal = is_rehearsal(ledger)
         outcomes, calls, cost, waiting = ledger.outcome_counts(), ledger.call_totals(), ledger.total_cost(), ledger.open_calls()
         batches, lost_batches = ledger.read(query), ledger.read(lost)
     ledger.close()
@@ -37,6 +39,7 @@ def main(argv: list[str]) -> int:
         open_keys = ("calls", "at_most_nano_dollars", "without_bound")
         say_json(
             {
+                "rehearsal": rehearsal,
                 "outcomes": outcomes,
                 "calls": [dict(zip(keys, row, strict=True)) for row in calls],
                 "nano_dollars": cost,
@@ -46,6 +49,10 @@ def main(argv: list[str]) -> int:
             }
         )
         return 0
+    if rehearsal:
+        say(
+            "a rehearsal: all answers are made up, and nothing was paid; the costs are what they would have been at list prices"
+        )
     say("images: " + ", ".join(f"{state} {n}" for state, n in outcomes.items()))
     for annotator, state, count, nano, without in calls:
         note = f"  ({without} replies named no usage: counted at the most that they can cost)" if without else ""

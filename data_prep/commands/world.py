@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.commands.console import new_parser, print_manifest
+from data_prep.commands.console import add_images_argument, new_parser, print_manifest
 from emo_lightning.core.options import Whole
 
 
@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--style", default="flat", help="style of the drawings: flat or dusk (default: flat)")
     parser.add_argument("--seed", type=Whole(), default=0, metavar="N", help="seed of the world (default: 0)")
+    add_images_argument(parser, "jpg")
     args = parser.parse_args(argv)
     from data_prep.demo.config import WorldConfig
     from data_prep.demo.world import SPLITS
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
     if args.style not in STYLES:
         msg = f"--style {args.style}: allowed are {', '.join(STYLES)}"
         raise SourceError(msg)
-    manifest = write_world_tars(args.out, WorldConfig(seed=args.seed, style=args.style), {args.split: args.count}, args.labels)
+    world = WorldConfig(seed=args.seed, style=args.style)
+    manifest = write_world_tars(args.out, world, {args.split: args.count}, args.labels, images=args.images or "jpg")
     print_manifest(args.out, manifest)
     return 0

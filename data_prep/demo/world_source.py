@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.demo.config import DemoConfig, WorldConfig
 from data_prep.sources.base import Refusal, SourceError, SourceItem
+from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.records import Record
 
 if TYPE_CHECKING:
@@ -32,8 +34,11 @@ def draw(world: WorldConfig, splits: dict[str, int], workers: int | None = None)
         for chunk in chunks:
             yield from _draw_chunk(*chunk)
         return
-    # Spawned, not forked: the caller may hold threads (a progress bar, torch).
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Spawned, not forked: the caller may hold threads (a progress bar, torch). A pool's processes wait for work for ever where their
+    # caller was killed.
+    context = multiprocessing.get_context("spawn")
+    ends = (signal.SIGKILL, os.getpid())
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent, initargs=ends) as pool:
         for job in [pool.submit(_draw_chunk, *chunk) for chunk in chunks]:
             yield from job.result()
 

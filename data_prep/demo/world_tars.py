@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from data_prep.demo.config import WorldConfig
 from data_prep.demo.world_source import draw
-from data_prep.export import Manifest, write_shards
+from data_prep.export import Images, Manifest, write_shards
 from data_prep.sources.base import SourceError
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record, describe
@@ -20,7 +20,13 @@ WorldLabels = Literal["truth", "neutral"]
 
 
 def write_world_tars(
-    out: str | Path, world: WorldConfig, splits: dict[str, int], labels: WorldLabels, *, samples_per_shard: int = 1000
+    out: str | Path,
+    world: WorldConfig,
+    splits: dict[str, int],
+    labels: WorldLabels,
+    *,
+    samples_per_shard: int = 1000,
+    images: Images = "jpg",
 ) -> Manifest:
     """Write `world-SPLIT-{000000..}.tar` for the first images of each split, and the manifest.
 
@@ -30,6 +36,7 @@ def write_world_tars(
         splits: images per split (pretrain, train, val, test, heldout).
         labels: `truth` (everything, known exactly) or `neutral` (neutral caption, triplet and boxes; no emotion, no intensity).
         samples_per_shard: at most this many images in one tar.
+        images: the type of all images; most of the drawn ones are `jpg`. See `write_shards`.
 
     Returns:
         The manifest.
@@ -42,7 +49,9 @@ def write_world_tars(
         for sample in draw(world, splits):
             yield sample.truth if labels == "truth" else sample.neutral, sample.image, sample.extension
 
-    return write_shards(records(), out, "world", samples_per_shard, created_from=tars_origin(world, splits, labels))
+    return write_shards(
+        records(), out, "world", samples_per_shard, images=images, created_from=tars_origin(world, splits, labels)
+    )
 
 
 def tars_origin(world: WorldConfig, splits: dict[str, int], labels: WorldLabels) -> dict[str, object]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
-from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, read_body
-from data_prep.sources.addresses import is_public
-from data_prep.sources.download import NotPublicError, guarded
 from data_prep.sources.images import MAX_BYTES
+from emo_lightning.core.web.addresses import is_public
+from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, read_body
+from emo_lightning.core.web.download import NotPublicError, guarded
 
 if TYPE_CHECKING:
     from yarl import URL

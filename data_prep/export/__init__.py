@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from data_prep.export.manifest import CARD, MANIFEST, Manifest
+from data_prep.export.pictures import IMAGES, Images
 from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.store import Selection, export_store
 
-__all__ = ["CARD", "MANIFEST", "ExportError", "Manifest", "Selection", "export_store", "write_shards"]
+__all__ = ["CARD", "IMAGES", "MANIFEST", "ExportError", "Images", "Manifest", "Selection", "export_store", "write_shards"]

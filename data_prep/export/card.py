@@ -82,7 +82,7 @@ def _body(manifest: Manifest) -> list[str]:
         'data = load_dataset("path/to/this/folder")',
         "```",
         "",
-        "The tars are WebDataset shards (`KEY.jpg|png|webp` and `KEY.json`); `manifest.json` has their sha256.",
+        *_loading(manifest),
         "",
         "## Images",
         "",
@@ -90,7 +90,8 @@ def _body(manifest: Manifest) -> list[str]:
         "",
         *_table(("Source", "Images"), contents["source"]),
         "",
-        *_metadata(origin),
+        *_reencoded(manifest),
+        *_metadata(manifest),
         "## Licences",
         "",
         "Every image keeps the licence and origin that its source states, in `json.provenance.licence` and `.origin`.",
@@ -106,16 +107,54 @@ def _body(manifest: Manifest) -> list[str]:
     return lines
 
 
-def _metadata(origin: Mapping[str, object]) -> list[str]:
+def _loading(manifest: Manifest) -> list[str]:
+    extensions = list(manifest["contents"]["extension"])
+    members = " and ".join([f"`KEY.{'|'.join(extensions)}`", "`KEY.json`"])
+    lines = [f"The tars are WebDataset shards ({members}); `manifest.json` has their sha256."]
+    if len(extensions) > 1:
+        return [
+            *lines,
+            "Their images are of several types, which `datasets` opens as this folder alone, a column for each type.",
+        ]
+    return [
+        *lines,
+        "Without this card, from the tars alone:",
+        "",
+        "```python",
+        "from datasets import Features, Image, Json, Value",
+        "",
+        f'features = Features({{"{extensions[0]}": Image(), "json": Json(), "__key__": Value("string"), "__url__": Value("string")}})',
+        'data = load_dataset("webdataset", data_files="*-train-*.tar", features=features)',
+        "```",
+        "",
+        "`features` may be left out where the first five records say all that any of them says: `datasets` takes the types from these.",
+    ]
+
+
+def _reencoded(manifest: Manifest) -> list[str]:
+    images = manifest["images"]
+    if not images["reencoded"]:
+        return []
+    counts = ", ".join(f"{n} {extension}" for extension, n in images["reencoded"].items())
+    said = (
+        f"All images are {images['type']}. {counts} were of another type and were written anew ({images['how']}): `json.sha256` is of the "
+        "file here, `json.provenance.source_sha256` of the one that it was made of. Sizes, boxes and masks are as they were."
+    )
+    return ["## Images that were written anew", "", said, ""]
+
+
+def _metadata(manifest: Manifest) -> list[str]:
+    origin, anew = manifest["created_from"], bool(manifest["images"]["reencoded"])
     if origin.get("metadata") == "kept":
         said = (
             "The image files are as their sources made them, with all that they say beside their pixels (EXIF, XMP, IPTC, text): "
             "that may be the place and time of a photograph, the camera, and names of people."
-        )
+        ) + (" Those written anew keep their EXIF alone." if anew else "")
     elif removed := origin.get("metadata_removed"):
+        but = ", but for those written anew" if anew else ""
         said = (
             f"{removed} image files said more than their pixels (EXIF, XMP, IPTC, text: place, time, camera, …); that was taken out. "
-            "Pixels and colour profiles are as they were."
+            f"Pixels and colour profiles are as they were{but}."
         )
     else:
         return []

@@ -31,6 +31,17 @@ class Contents(TypedDict):
     model: dict[str, int]
 
 
+class ImagesRow(TypedDict):
+    """Which type the images have, and what was written anew for that."""
+
+    type: str
+    """jpg, png or webp; `keep`: each as it was."""
+    reencoded: dict[str, int]
+    """Images by the type that they had."""
+    how: str | None
+    """How they were written; None where none was."""
+
+
 class Manifest(TypedDict):
     """What an export holds, and what it was made of; the same input gives the same manifest."""
 
@@ -42,6 +53,7 @@ class Manifest(TypedDict):
     label_counts: dict[str, dict[str, int]]
     """Images by split and emotion."""
     contents: Contents
+    images: ImagesRow
     excluded: dict[str, int]
     """What was left out, by reason."""
     created_from: Mapping[str, object]

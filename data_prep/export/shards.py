@@ -9,17 +9,22 @@ import os
 import re
 import shutil
 import tarfile
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_prep.export.card import MARK, dataset_card
 from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRow
+from data_prep.export.pictures import HOW, Images, as_type
+from data_prep.export.upload import refuse_foreign, upload_export
 from data_prep.store.provenance import annotator_replies
+from data_prep.store.rehearsal import is_rehearsed
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object
-from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, Record
+from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
 from emo_lightning.core.shard_index import Stamp, index_path, stamp_index, write_index
+from emo_lightning.core.stores import is_remote
 
 _LONGEST_KEY = 200
 _LONGEST_SPLIT = 50
@@ -84,6 +89,7 @@ def write_shards(
     name: str,
     samples_per_shard: int = 1000,
     *,
+    images: Images = "keep",
     created_from: Mapping[str, object] | None = None,
     excluded: Mapping[str, int] | None = None,
 ) -> Manifest:
@@ -94,9 +100,13 @@ def write_shards(
 
     Args:
         records_with_images: (record, image bytes, extension); the tars keep this order. Split and key come from the record.
-        out: directory; an export of the same name that is there already is replaced.
+        out: directory, or a URL that fsspec writes to, for which the export is made in the system's temporary folder first; an export of
+            the same name that is there already is replaced.
         name: first part of the shard names.
         samples_per_shard: at most this many images in one tar.
+        images: the type that all get; another type is written anew (`pictures.as_type`), and its record then names the sha256 of what is
+            stored, and as `provenance.source_sha256` that of what it was made of. `keep`: as they are; `datasets` opens a mixture by
+            the card alone.
         created_from: what the data was made of, for the manifest.
         excluded: counts of what was left out, for the manifest; read when the records have ended, so it may grow meanwhile.
 
@@ -113,6 +123,14 @@ def write_shards(
     if not re.fullmatch(r"\w[\w. +-]{0,99}", name) or ".." in name:
         msg = f"name {name[:100]!r} cannot begin the names of files; allowed: 1–100 letters, digits, blanks and _ - . +"
         raise ExportError(msg)
+    if is_remote(out):
+        refuse_foreign(str(out), name)
+        with tempfile.TemporaryDirectory(prefix="emo-export-") as local:
+            made = write_shards(
+                records_with_images, local, name, samples_per_shard, images=images, created_from=created_from, excluded=excluded
+            )
+            upload_export(Path(local), str(out), name, [row["file"] for row in made["shards"]])
+        return made
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _refuse_foreign(out, name)
@@ -121,7 +139,9 @@ def write_shards(
     staging.mkdir()
     splits: dict[str, _Shards] = {}
     try:
-        labels, contents = _write_records(records_with_images, staging, name, samples_per_shard, splits)
+        changed: Counter[str] = Counter()
+        one_type = _of_one_type(records_with_images, images, changed)
+        labels, contents = _write_records(one_type, staging, name, samples_per_shard, splits)
         if not splits:
             left_out = ", ".join(f"{reason} {n}" for reason, n in sorted((excluded or {}).items()))
             raise ExportError(f"{out}: there is no record to export" + (f"; left out: {left_out}" if left_out else ""))
@@ -138,6 +158,7 @@ def write_shards(
                 "extension": dict(sorted(contents["extension"].items())),
                 "model": dict(sorted(contents["model"].items())),
             },
+            "images": {"type": images, "reencoded": dict(sorted(changed.items())), "how": HOW[images] if changed else None},
             "excluded": dict(sorted((excluded or {}).items())),
             "created_from": created_from or {},
         }
@@ -149,6 +170,22 @@ def write_shards(
             shards.abandon()
         shutil.rmtree(staging, ignore_errors=True)
     return manifest
+
+
+def _of_one_type(
+    records: Iterable[tuple[Record, bytes, str]], images: Images, changed: Counter[str]
+) -> Iterator[tuple[Record, bytes, str]]:
+    """The records with images of one type; `changed` counts by type what was written anew."""
+    for record, image, extension in records:
+        if images in ("keep", extension) or extension not in IMAGE_EXTENSIONS:
+            yield record, image, extension
+            continue
+        _check_image(record, image)
+        data = as_type(image, extension, images, record.id, (record.width, record.height), ExportError)
+        changed[extension] += 1
+        provenance = {**record.provenance, SOURCE_SHA256: record.provenance.get(SOURCE_SHA256) or record.sha256}
+        update = {"sha256": hashlib.sha256(data).hexdigest(), "provenance": provenance}
+        yield record.model_copy(update=update), data, images
 
 
 def _write_records(
@@ -176,6 +213,9 @@ def _write_records(
 
 
 def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None:
+    if is_rehearsed(record):
+        msg = f"{record.id}: is of a rehearsal, whose answers are made up; it is not exported"
+        raise ExportError(msg)
     if record.id in keys:
         msg = f"key {record.id!r} appears twice; a tar holds a key once"
         raise ExportError(msg)
@@ -189,6 +229,10 @@ def _check(record: Record, image: bytes, extension: str, keys: set[str]) -> None
     if not record.split.isidentifier() or len(record.split) > _LONGEST_SPLIT:
         msg = f"{record.id}: split {record.split!r} cannot be part of a file name; allowed: letters, digits and _"
         raise ExportError(msg)
+    _check_image(record, image)
+
+
+def _check_image(record: Record, image: bytes) -> None:
     if hashlib.sha256(image).hexdigest() != record.sha256:
         msg = f"{record.id}: the image does not have the sha256 of its record"
         raise ExportError(msg)

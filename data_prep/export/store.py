@@ -11,13 +11,15 @@ from typing import Literal
 
 from data_prep.config import SplitConfig
 from data_prep.export.manifest import UNKNOWN, Manifest
+from data_prep.export.pictures import Images, most_common
 from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.review.log import reviewed_outcomes
 from data_prep.sources.labels import source_record
+from data_prep.store.rehearsal import refuse_rehearsal
 from data_prep.store.rows import Item, stored_json
 from data_prep.store.store import Store
-from emo_lightning.core.records import Record
+from emo_lightning.core.records import SOURCE_SHA256, Record
 
 Labels = Literal["annotations", "source"]
 
@@ -73,6 +75,7 @@ def export_store(
     labels: Labels = "annotations",
     resplit: bool = False,
     keep_metadata: bool = False,
+    images: Images | None = None,
 ) -> Manifest:
     """Export a store; what stays behind is counted in the manifest.
 
@@ -89,17 +92,20 @@ def export_store(
         labels: `annotations`, or `source`: what the source itself says, annotated or not, for evaluation against it.
         resplit: forget the splits of earlier exports.
         keep_metadata: image files go out with all that they say: place, time, camera, author. Without it, a record names the
-            sha256 of the file that goes out.
+            sha256 of the file that goes out, and as `provenance.source_sha256` that of the store's.
+        images: the type of all images; None: the one that most of them have. See `write_shards`.
 
     Returns:
         The manifest.
 
     Raises:
         ExportError: nothing to export; a selection that names what is not there; see `write_shards`.
+        RehearsalError: the store is one of a rehearsal.
     """
     if labels not in ("annotations", "source"):
         msg = f"labels {labels!r}; allowed: annotations, source"
         raise ExportError(msg)
+    refuse_rehearsal(store.ledger, "it is not exported")
     shares = shares or SplitConfig()
     selection = selection or Selection()
     items = list(store.ledger.items())
@@ -150,12 +156,16 @@ def export_store(
             if not keep_metadata and record.sha256 == item.sha256:
                 sha256 = hashlib.sha256(image).hexdigest()
                 if sha256 != item.sha256:
+                    provenance[SOURCE_SHA256] = item.sha256
                     cleaned.add(item.id)
                     created_from["metadata_removed"] = len(cleaned)
                 update["sha256"] = sha256
             yield record.model_copy(update=update), image, item.extension
 
-    return write_shards(selected(), out, name, samples_per_shard, created_from=created_from, excluded=excluded)
+    if images is None:
+        going = (item for item in items if item.id in assignment.splits and not selection.reason_against(item))
+        images = most_common(item.extension for item in going)
+    return write_shards(selected(), out, name, samples_per_shard, images=images, created_from=created_from, excluded=excluded)
 
 
 def _records(store: Store, labels: Labels, items: Iterable[Item]) -> Iterator[tuple[Item, str, str]]:

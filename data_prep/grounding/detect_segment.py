@@ -19,6 +19,7 @@ from torch.nn.functional import interpolate
 
 from data_prep.grounding.base import STORED_FROM, GroundingError, Query, query_text, rank
 from data_prep.grounding.masks import encode_mask
+from emo_lightning.core.boxes import inside
 from emo_lightning.core.records import GroundedObject, Mask
 
 if TYPE_CHECKING:
@@ -124,6 +125,19 @@ class Segmenter(ABC):
             side = prepared[i]["pixel_values"].shape[-2:]
             masks.append(self._draw(logits, (int(side[0]), int(side[1])), (resized[0], resized[1]), (height, width)))
         return masks
+
+    @torch.no_grad()
+    def masks_of(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> list[Mask | None]:
+        """A mask for each box of one picture, as `EmotionModel.explain` asks for them.
+
+        Args:
+            image: RGB.
+            boxes: (x1, y1, x2, y2) each, as a model said them; nothing is found for one that is not in the picture.
+        """
+        within = {n: cut for n, box in enumerate(boxes) if (cut := inside(box, image.size)) is not None}
+        found = self.segment([image], [np.array(list(within.values()))])[0] if within else []
+        masks = dict(zip(within, found, strict=True))
+        return [masks.get(n) for n in range(len(boxes))]
 
     def _best(self, embedding: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Mask logits of the best proposal, shape (n, 1, 4h, 4w)."""

@@ -88,9 +88,13 @@ def load(detector: str, segmenter: str | None, *, device: str = "cpu", threshold
     )
     if segmenter is None:
         return ModelGrounder(found, None, threshold)
-    sam = TransformersSegmenter(
-        complete(SamModel.from_pretrained, segmenter),
-        pretrained(AutoImageProcessor.from_pretrained, segmenter, backend="pil"),
+    return ModelGrounder(found, load_segmenter(segmenter, device), threshold)
+
+
+def load_segmenter(name: str, device: str = "cpu") -> TransformersSegmenter:
+    """A SAM alone; names and errors as `load`."""
+    return TransformersSegmenter(
+        complete(SamModel.from_pretrained, name),
+        pretrained(AutoImageProcessor.from_pretrained, name, backend="pil"),
         device,
     )
-    return ModelGrounder(found, sam, threshold)

@@ -22,7 +22,7 @@ from data_prep.provider.config import EndpointConfig
 from data_prep.provider.failures import CallError, Failure, NotSentError, PassStoppedError, Retry, StopSignal
 from data_prep.provider.outage import Outage, in_words
 from data_prep.provider.prices import Price, price_reply
-from data_prep.provider.rate import RateLimit, RateObserver, retry_after
+from data_prep.provider.rate import RateLimit, RateObserver
 from data_prep.provider.received import NotFromApi, Paid, TransientError
 from data_prep.provider.registry import PROVIDERS
 from data_prep.provider.request import Request
@@ -31,6 +31,7 @@ from data_prep.provider.taken_parameters import TakenParameters
 from data_prep.provider.transport import HttpAnswer, TransportError, without_key
 from data_prep.store.disk_space import DiskSpace
 from data_prep.store.ledger import Ledger
+from emo_lightning.core.web.waiting import retry_after
 
 _GRACE = 1.0
 """Seconds by which the limit of a whole request is above the client's own, which knows whether anything was sent."""

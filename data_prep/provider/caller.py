@@ -24,6 +24,7 @@ from data_prep.provider.reply_schema import InvalidReplyError, Reply, parse_repl
 from data_prep.provider.request import Picture, Request
 from data_prep.settings import ConfigError
 from data_prep.store.ledger import Ledger
+from data_prep.store.rehearsal import check_parties
 
 _T = TypeVar("_T", bound=Reply)
 
@@ -49,6 +50,7 @@ class Caller:
 
     Raises:
         ConfigError: a key or a price is missing, or a limit is set and a model's replies have none.
+        RehearsalError: real answers in the store of a rehearsal, or made-up ones in another.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Caller:
         attempts: Callable[..., Attempts] = Attempts,
     ) -> None:
         check_prices(prices, endpoints, bounded=limit_nano is not None)
+        check_parties(ledger, [endpoint.party_name for endpoint in endpoints])
         self.ledger = ledger
         self.prices = prices
         self.tally = Tally()

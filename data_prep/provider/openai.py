@@ -14,10 +14,10 @@ from data_prep.provider.openai_batches import OpenAIBatches
 from data_prep.provider.openai_client import batch_client
 from data_prep.provider.openai_parameters import rejected_parameter
 from data_prep.provider.openai_received import answered_model, read_chat
-from data_prep.provider.rate import LONGEST
 from data_prep.provider.rate_headers import ReportedBucket
 from data_prep.provider.received import Body, body_text, foreign_json
 from data_prep.provider.transport import MOST_BYTES, Connection, HttpConnection
+from emo_lightning.core.web.waiting import LONGEST
 
 if TYPE_CHECKING:
     import openai

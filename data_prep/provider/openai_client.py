@@ -7,8 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, BodyReader
 from data_prep.provider.transport import MOST_BYTES, TransportError, causes, is_hopeless, root_cause, without_key
+from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, BodyReader
 
 if TYPE_CHECKING:
     import httpx2

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
-from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, BodyReader
 from data_prep.provider.json_bodies import is_complete
+from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, BodyReader
 
 if TYPE_CHECKING:
     import ssl

@@ -11,7 +11,8 @@ from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SOMETHING_ELSE, SourceLabels, category, over_the_eight, shares, top
-from data_prep.sources.tree import Tree, canonical, key_of, shown
+from data_prep.sources.tree import Tree, canonical, key_of
+from emo_lightning.core.text import shown
 
 _TABLE = "artemis_dataset_release_v0.csv"
 _COLUMNS = ("art_style", "painting", "emotion", "utterance")

@@ -8,16 +8,9 @@ from typing import Protocol
 
 from data_prep.store.items import PassedOver, Refusal, Repeat, SourceItem
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.web.addresses import RefusedError
 
 __all__ = ["PassedOver", "Refusal", "RefusedError", "Repeat", "Source", "SourceError", "SourceItem"]
-
-
-class RefusedError(ValueError):
-    """A signal inside this package: one row or file of a source cannot be used.
-
-    It never leaves a source: `Place.attempt` turns it into a `Refusal` with the message as its reason, so that the import goes on
-    with the next row. The kind of reason stands before the first colon of the message.
-    """
 
 
 class SourceError(InputError):

@@ -8,7 +8,8 @@ from data_prep.sources.base import Refusal, RefusedError
 from data_prep.sources.index_files import Place, json_records, small_json, text
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
-from data_prep.sources.tree import Tree, key_of, shown
+from data_prep.sources.tree import Tree, key_of
+from emo_lightning.core.text import shown
 
 SPLITS = ("train", "val", "test")
 ATTRIBUTES = ("brightness", "colorfulness", "scene", "object", "facial_expression", "human_action")

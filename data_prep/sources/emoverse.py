@@ -12,10 +12,11 @@ from data_prep.sources.index_files import Place, as_object, json_records, number
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
 from data_prep.sources.labels import SourceLabels, category
 from data_prep.sources.places import RowCount
-from data_prep.sources.tree import Tree, key_of, shown
+from data_prep.sources.tree import Tree, key_of
 from emo_lightning.core.foreign import as_number
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import Box
+from emo_lightning.core.text import shown
 
 DES_DIM = 1024
 """Length of the published embedding (paper, section 3.1.2)."""

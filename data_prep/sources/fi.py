@@ -10,8 +10,9 @@ from data_prep.sources.base import PassedOver, Refusal, RefusedError
 from data_prep.sources.index_files import Place, number, table_rows
 from data_prep.sources.indexed import Entry, IndexedSource
 from data_prep.sources.labels import SourceLabels, category
-from data_prep.sources.tree import Tree, key_of, path_parts, refused_folder, shown
+from data_prep.sources.tree import Tree, key_of, path_parts, refused_folder
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.text import shown
 
 FOLDERS = ("emotion_dataset", "images", "image", ".")
 _COLUMNS = ("emotion", "url", "disagree", "agree")

@@ -9,8 +9,9 @@ from pathlib import Path
 from data_prep.sources.base import Refusal, RefusedError, SourceError
 from data_prep.sources.index_files import Place, as_object, json_records, optional_text, table_rows, text
 from data_prep.sources.indexed import Entry, IndexedSource, split_name
-from data_prep.sources.tree import Tree, key_of, shown
+from data_prep.sources.tree import Tree, key_of
 from emo_lightning.core.foreign import decode_json
+from emo_lightning.core.text import shown
 
 CSV, KARPATHY, TOKEN = "flickr_annotations_30k.csv", "dataset_flickr30k.json", "results_20130124.token"
 FOLDERS = ("flickr30k_images", "flickr30k-images", "images", "Images")

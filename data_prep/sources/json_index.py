@@ -8,8 +8,9 @@ from pathlib import Path
 
 from data_prep.sources.base import Refusal, SourceError
 from data_prep.sources.places import Place, RowCount, open_text, unreadable
-from data_prep.sources.tree import encodable, shown
+from data_prep.sources.tree import encodable
 from emo_lightning.core.foreign import RefusedJsonError, json_lines, read_json
+from emo_lightning.core.text import shown
 
 _CHUNK = 2**20
 _MAX_VALUE = 8 * 2**20

@@ -11,6 +11,7 @@ from pathlib import Path
 from data_prep.sources.base import PassedOver, Refusal, RefusedError, SourceError
 from data_prep.sources.images import MAX_BYTES, CheckedImage, ImageError, check_image
 from data_prep.sources.walk import Found, files_below
+from emo_lightning.core.text import shown
 
 
 class NoSuchFileError(RefusedError):
@@ -244,11 +245,6 @@ def key_of(name: str) -> str:
         RefusedError: see `path_parts`.
     """
     return canonical("/".join(path_parts(name)))
-
-
-def shown(text: object) -> str:
-    """What was found, short enough for a message."""
-    return repr(text if isinstance(text, str) else str(text))[:160]
 
 
 def refused_folder(tree: Tree, prefix: str, error: RefusedError) -> Refusal:

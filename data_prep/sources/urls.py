@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from data_prep.sources.addresses import IPAddress, ListedUrl, is_public, read_list
+from data_prep.sources.addresses import ListedUrl, read_list
 from data_prep.sources.base import Refusal, RefusedError, SourceItem
-from data_prep.sources.download import Downloader, DownloadLimits
 from data_prep.sources.images import MAX_BYTES, ImageError, check_image
-from emo_lightning.core.images import image_format
 from emo_lightning.core.options import Real, Whole
+from emo_lightning.core.web.addresses import IPAddress, is_public
+from emo_lightning.core.web.download import Downloader, DownloadLimits, unlike_an_image
 
 _WINDOW = 32
 """Addresses taken from the list ahead of each place for a download, so that one slow host does not hold up the others."""
@@ -163,13 +163,6 @@ class _Downloads:
                 else:
                     await window.acquire()
                     group.create_task(download(listed))
-
-
-def unlike_an_image(head: bytes) -> str | None:
-    """Why a body that begins so need not be read on, whatever its Content-Type says; None if it may be an image."""
-    if image_format(head) is not None:
-        return None
-    return f"no JPEG or PNG or WebP: it begins with {head[:12]!r}"
 
 
 def add_download_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Record
+from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Reference
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -26,6 +26,11 @@ class BaselineError(InputError):
     """These records do not allow a baseline; the table says so in its place."""
 
 
+def size_of(record: Reference) -> tuple[int, int] | None:
+    """(width, height); None where they are not known, which `table5` refuses wherever a box is scored."""
+    return None if record.width is None or record.height is None else (record.width, record.height)
+
+
 class Baseline(Protocol):
     """Answers for references without their images."""
 
@@ -34,7 +39,7 @@ class Baseline(Protocol):
         """Rows of Table 5 that the baseline has no answer to."""
         ...
 
-    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+    def answers(self, records: Sequence[Reference]) -> list[Prediction]:
         """One answer per record."""
         ...
 
@@ -55,7 +60,7 @@ class ConstantAnswer:
 
     inapplicable: tuple[str, ...] = ()
 
-    def __init__(self, records: Sequence[Record], center: Literal["mean", "median"]) -> None:
+    def __init__(self, records: Sequence[Reference], center: Literal["mean", "median"]) -> None:
         if center not in ("mean", "median"):
             msg = f"center={center!r}; allowed: 'mean', 'median'"
             raise ValueError(msg)
@@ -63,21 +68,21 @@ class ConstantAnswer:
         self.description = _most_common(r.description for r in records if r.description)
         intensities = [r.intensity for r in records if r.intensity]
         self.intensity = int(np.floor(np.median(intensities) + 0.5)) if intensities else None
-        boxes = [np.divide(o.bbox, (r.width, r.height) * 2) for r in records for o in r.primary_objects]
+        boxes = [np.divide(o.bbox, size * 2) for r in records if (size := size_of(r)) is not None for o in r.primary_objects]
         self.box = (np.mean(boxes, axis=0) if center == "mean" else np.median(boxes, axis=0)) if boxes else None
 
-    def __call__(self, record: Record) -> Prediction:
+    def __call__(self, record: Reference) -> Prediction:
         """The answer for one image: only its size is looked at, to scale the box."""
         objects = []
-        if self.box is not None:
+        if self.box is not None and (size := size_of(record)) is not None:
             x1, y1, x2, y2 = map(float, self.box)
-            w, h = record.width, record.height
+            w, h = size
             objects = [PredictedObject(bbox=(x1 * w, y1 * h, x2 * w, y2 * h))]
         return Prediction(
             id=record.id, description=self.description, emotion=self.emotion, intensity=self.intensity, objects=objects
         )
 
-    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+    def answers(self, records: Sequence[Reference]) -> list[Prediction]:
         """As `Baseline.answers`."""
         return [self(record) for record in records]
 
@@ -100,23 +105,26 @@ class ShuffledLabels:
 
     inapplicable: tuple[str, ...] = ()
 
-    def __init__(self, records: Sequence[Record], seed: int = 0) -> None:
+    def __init__(self, records: Sequence[Reference], seed: int = 0) -> None:
         if len({record.id for record in records}) < 2:
             msg = "shuffled labels need annotations of two images"
             raise BaselineError(msg)
         self.records, self.seed = records, seed
 
-    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+    def answers(self, records: Sequence[Reference]) -> list[Prediction]:
         """As `Baseline.answers`; boxes keep their place relative to the image."""
         return [self._answer(record) for record in records]
 
-    def _answer(self, record: Record) -> Prediction:
+    def _answer(self, record: Reference) -> Prediction:
         digest = hashlib.blake2b(f"{self.seed}\0{record.id}".encode(), digest_size=8).digest()
         at = int.from_bytes(digest, "little") % len(self.records)
         while (other := self.records[at]).id == record.id:
             at = (at + 1) % len(self.records)
-        x, y = record.width / other.width, record.height / other.height
-        boxes = [(x1 * x, y1 * y, x2 * x, y2 * y) for x1, y1, x2, y2 in (o.bbox for o in other.primary_objects)]
+        here, there = size_of(record), size_of(other)
+        boxes = []
+        if here is not None and there is not None:
+            x, y = here[0] / there[0], here[1] / there[1]
+            boxes = [(x1 * x, y1 * y, x2 * x, y2 * y) for x1, y1, x2, y2 in (o.bbox for o in other.primary_objects)]
         return Prediction(
             id=record.id,
             description=other.description,
@@ -146,7 +154,7 @@ class TextOnly:
 
     inapplicable = ("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_image_text")
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Reference]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression, Ridge
         from sklearn.pipeline import make_pipeline
@@ -164,7 +172,7 @@ class TextOnly:
         self.intensity = fitted(Ridge(), rated) if rated else None
         self.learned = {"emotion": len(named), "intensity": len(rated)}
 
-    def answers(self, records: Sequence[Record]) -> list[Prediction]:
+    def answers(self, records: Sequence[Reference]) -> list[Prediction]:
         """As `Baseline.answers`; a record without a description gets no emotion and no intensity."""
         described = [i for i, record in enumerate(records) if record.description]
         texts = [str(records[i].description) for i in described]
@@ -185,7 +193,7 @@ class TextOnly:
 
 
 def all_baselines(
-    references: Sequence[Record], train: Sequence[Record] | None, seed: int
+    references: Sequence[Reference], train: Sequence[Reference] | None, seed: int
 ) -> tuple[dict[str, Baseline], dict[str, str]]:
     """Every baseline that these records allow, by name, and why the others are missing.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from emo_lightning.analysis.label_spaces import PARTIAL_SOURCES
 from emo_lightning.analysis.scored import Scored
-from emo_lightning.core.records import Prediction, Record, SchemaError
+from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, mean_estimate
 from emo_lightning.metrics.calibration import (
     BINS,
@@ -102,7 +102,7 @@ class _Fitted:
 
 def measure_calibration(
     predictions: Mapping[str, Mapping[str, Prediction]],
-    sets: Mapping[str, Sequence[Record]],
+    sets: Mapping[str, Sequence[Reference]],
     fit: str | None = "val",
     alpha: float = 0.1,
     score: Score = "lac",
@@ -146,17 +146,17 @@ def measure_calibration(
     return {"arms": arms, "fit": fit, "alpha": alpha, "score": score, "bins": bins, "seed": seed}
 
 
-def _refuse_shared(fit: str, tested: Mapping[str, Sequence[Record]], fitted_on: Sequence[Record]) -> None:
-    known, files = {record.id for record in fitted_on}, {record.sha256 for record in fitted_on}
+def _refuse_shared(fit: str, tested: Mapping[str, Sequence[Reference]], fitted_on: Sequence[Reference]) -> None:
+    known, files = {record.id for record in fitted_on}, {one for record in fitted_on for one in record.image_hashes}
     for name, records in tested.items():
-        if double := sum(record.id in known or record.sha256 in files for record in records):
+        if double := sum(record.id in known or not files.isdisjoint(record.image_hashes) for record in records):
             msg = (
                 f"fit: the set {fit!r} shares {double} images with {name!r}: what is fitted on an image cannot be tested on it"
             )
             raise SchemaError(msg)
 
 
-def _labelled(arm: str, name: str, said: Mapping[str, Prediction], records: Sequence[Record]) -> tuple[Scored, Scored]:
+def _labelled(arm: str, name: str, said: Mapping[str, Prediction], records: Sequence[Reference]) -> tuple[Scored, Scored]:
     """(all with scores, those with a category as well)."""
     scored = Scored.match(said, records, f"arm {arm!r}")
     labelled = scored.labelled()
@@ -170,7 +170,9 @@ def _labelled(arm: str, name: str, said: Mapping[str, Prediction], records: Sequ
     return scored, labelled
 
 
-def _fit(arm: str, said: Mapping[str, Prediction], name: str, records: Sequence[Record], alpha: float, score: Score) -> _Fitted:
+def _fit(
+    arm: str, said: Mapping[str, Prediction], name: str, records: Sequence[Reference], alpha: float, score: Score
+) -> _Fitted:
     _, known = _labelled(arm, name, said, records)
     try:
         temperature = fit_temperature(known.predicted, known.truth)
@@ -184,7 +186,7 @@ def _set(
     arm: str,
     name: str,
     said: Mapping[str, Prediction],
-    records: Sequence[Record],
+    records: Sequence[Reference],
     fitted: _Fitted | None,
     bins: int,
     seed: int,
@@ -211,7 +213,7 @@ def _set(
     }
 
 
-def _distances(scored: Scored, records: Sequence[Record], seed: int) -> Distances | None:
+def _distances(scored: Scored, records: Sequence[Reference], seed: int) -> Distances | None:
     rows = np.flatnonzero(np.isfinite(scored.annotated).all(1))
     if not len(rows):
         return None
@@ -219,7 +221,7 @@ def _distances(scored: Scored, records: Sequence[Record], seed: int) -> Distance
     weights = draws(known.ids, RESAMPLES, seed)
     measures = distribution_measures(known.predicted, known.annotated)
     means = {key: mean_estimate(values, weights) for key, values in measures.items()}
-    sources = {record.source for record in records if record.emotion_scores is not None}
+    sources = {record.source for record in records if record.source and record.emotion_scores is not None}
     return {
         "images": len(known),
         "kl": means["kl"],

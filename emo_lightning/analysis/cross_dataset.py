@@ -16,10 +16,10 @@ import numpy as np
 from scipy.stats import binomtest
 
 from emo_lightning.analysis.label_spaces import SPACES, LabelSpace, SpaceName
-from emo_lightning.analysis.references import check_distinct
+from emo_lightning.analysis.references import check_distinct, require
 from emo_lightning.analysis.scored import probabilities
 from emo_lightning.core.intervals import LEVEL, wilson
-from emo_lightning.core.records import Prediction, Record, SchemaError
+from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array, Flags
 from emo_lightning.metrics.bootstrap import FEWEST, RESAMPLES, Difference, Estimate, difference, draws, interval
 
@@ -120,9 +120,19 @@ class _Correctness:
         return self.said if self.scored is None else self.scored
 
 
+def trained_images(records: Sequence[Reference]) -> set[str]:
+    """`Reference.image_hashes` of all images that were trained on.
+
+    Raises:
+        SchemaError: one does not say of which bytes it is.
+    """
+    require(records, ["sha256"], "by it images that were trained on are found among those that are tested")
+    return {digest for record in records for digest in record.image_hashes}
+
+
 def cross_dataset(
     predictions: Mapping[str, Mapping[str, Prediction]],
-    sets: Mapping[str, tuple[Sequence[Record], SpaceName]],
+    sets: Mapping[str, tuple[Sequence[Reference], SpaceName]],
     base: str,
     in_domain: str,
     seed: int = 0,
@@ -139,7 +149,7 @@ def cross_dataset(
         base: arm that was not fine-tuned.
         in_domain: set like the one that was trained on.
         seed: of the bootstrap; arms meet the same resamples, so that differences are paired.
-        trained: sha256 of the images that an arm was trained on.
+        trained: `Reference.image_hashes` of the images that an arm was trained on.
 
     Raises:
         SchemaError: an unknown base or set, a set without an image that has a class, or two sets with other pictures under one id; names
@@ -149,13 +159,16 @@ def cross_dataset(
         if name not in known:
             msg = f"{what}: {name!r} is unknown; allowed: {', '.join(known) or 'none is named'}"
             raise SchemaError(msg)
+    if trained:
+        every = (record for records, _ in sets.values() for record in records)
+        require(every, ["sha256"], "by it images that were trained on are left out")
     check_distinct({name: records for name, (records, _) in sets.items()})
     about: dict[str, AboutSet] = {}
     arms: dict[str, dict[str, SetScores]] = {arm: {} for arm in predictions}
     gaps: dict[str, dict[str, Array]] = {arm: {} for arm in predictions if arm != base}
     for name, (records, space_name) in sets.items():
         space = SPACES[space_name]
-        unseen = [record for record in records if record.sha256 not in trained]
+        unseen = [record for record in records if trained.isdisjoint(record.image_hashes)]
         pairs = [(record, label) for record in unseen if (label := space.reference(record)) is not None]
         if not pairs:
             seen = f" that was not trained on ({len(records) - len(unseen)} were)" if len(unseen) < len(records) else ""
@@ -234,7 +247,7 @@ def _about(space: LabelSpace, references: int, unseen: int, truth: Sequence[str]
     }
 
 
-def _correctness(said: Mapping[str, Prediction], pairs: Sequence[tuple[Record, str]], space: LabelSpace) -> _Correctness:
+def _correctness(said: Mapping[str, Prediction], pairs: Sequence[tuple[Reference, str]], space: LabelSpace) -> _Correctness:
     words: list[str | None] = []
     scored: list[str | None] = []
     missing = 0

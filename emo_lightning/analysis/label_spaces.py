@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Emotion, Prediction, Record, SchemaError, intensity_level
+from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Emotion, Prediction, Reference, SchemaError, intensity_level
 from emo_lightning.metrics.arrays import Array
 
 SpaceName = Literal["eight", "ekman", "polarity", "intensity"]
@@ -38,7 +38,7 @@ class LabelSpace:
     """In a fixed order."""
     of_emotion: Mapping[Emotion, str]
     """Emotion -> class; empty for intensity, which has nothing to do with them."""
-    reference: Callable[[Record], str | None]
+    reference: Callable[[Reference], str | None]
     """The class of a reference, None where it has none."""
     about: str
     """The map in words."""
@@ -61,16 +61,16 @@ class LabelSpace:
             return None
 
 
-def _source_labels(record: Record) -> Mapping[str, object]:
+def _source_labels(record: Reference) -> Mapping[str, object]:
     found = record.provenance.get("source_labels")
     return found if isinstance(found, Mapping) else {}
 
 
-def _eight(record: Record) -> str | None:
+def _eight(record: Reference) -> str | None:
     return None if record.emotion is None else str(record.emotion)
 
 
-def _ekman(record: Record) -> str | None:
+def _ekman(record: Reference) -> str | None:
     # Emotion6 says joy where the eight have no equal; its own word goes first.
     raw = _source_labels(record).get("emotion_raw")
     if record.source == "emotion6" and isinstance(raw, str):
@@ -78,14 +78,14 @@ def _ekman(record: Record) -> str | None:
     return None if record.emotion is None else _EKMAN[record.emotion]
 
 
-def _polarity(record: Record) -> str | None:
-    valence, neutral = _source_labels(record).get("valence"), NEUTRAL_VALENCE.get(record.source)
+def _polarity(record: Reference) -> str | None:
+    valence, neutral = _source_labels(record).get("valence"), NEUTRAL_VALENCE.get(record.source or "")
     if neutral is not None and isinstance(valence, int | float):
         return None if valence == neutral else "positive" if valence > neutral else "negative"
     return None if record.emotion is None else _POLARITY[record.emotion]
 
 
-def _intensity(record: Record) -> str | None:
+def _intensity(record: Reference) -> str | None:
     if record.intensity_level is not None:
         return record.intensity_level
     return None if record.intensity is None else intensity_level(record.intensity)

@@ -1,4 +1,4 @@
-"""The annotated images that predictions are compared with: from JSON lines (no images) or from tars."""
+"""What is true of the images that predictions are compared with: from JSON lines, Parquet (no images) or tars."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.analysis.item_files import holds_images, is_rows, read_all, read_items
 from emo_lightning.core.model_folders import warn_once
-from emo_lightning.core.records import Prediction, Record, SchemaError, check_pixels, read_jsonl
+from emo_lightning.core.records import Prediction, Reference, SchemaError, check_pixels
+from emo_lightning.core.tar_scan import ShardError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class References:
-    """Records with unique ids, in file order, and their images where they come from tars.
+    """What is true of images with unique ids, in file order, and the images where they come from tars.
 
     Args:
-        records: what is true of each image.
+        records: what is true of each image; an id and the labels that are scored are enough (`require` names what is missing).
         index: the tars, row by row as the records; None where there are no images.
         where: the files, for messages.
 
@@ -27,7 +29,7 @@ class References:
         SchemaError: no record, or a repeated id.
     """
 
-    def __init__(self, records: Sequence[Record], index: TarIndex | None = None, where: str = "the references") -> None:
+    def __init__(self, records: Sequence[Reference], index: TarIndex | None = None, where: str = "the references") -> None:
         self.records = list(records)
         self._index = index
         if not self.records:
@@ -45,24 +47,34 @@ class References:
 
     @classmethod
     def load(cls, paths: str | Path | Sequence[str | Path]) -> References:
-        """From `.jsonl` files, or else from tars (files, folders, globs: whatever `TarIndex.open` takes).
+        """From `.jsonl` or `.parquet` files, or else from tars (files, folders, globs: whatever `TarIndex.open` takes).
+
+        Tars without images, and those whose records are not whole, are read for their records alone: they have no images then.
 
         Raises:
-            SchemaError: no record, a repeated id, JSON lines mixed with tars, or an invalid line.
+            SchemaError: no record, a repeated id, files of rows mixed with tars, or an invalid line, row or member.
             MissingFileError: a file is missing.
         """
         given = [paths] if isinstance(paths, str | Path) else list(paths)
-        lines = [p for p in given if str(p).endswith(".jsonl")]
-        if not given or 0 < len(lines) < len(given):
-            msg = f"references {[str(p) for p in given]}: expected .jsonl files or tars, not none and not both"
+        rows = [path for path in given if is_rows(path)]
+        if not given or 0 < len(rows) < len(given):
+            msg = f"references {[str(p) for p in given]}: expected .jsonl or .parquet files or tars, not none and not both"
             raise SchemaError(msg)
         where = ", ".join(map(str, given))
-        if lines:
-            return cls([record for path in lines for record in read_jsonl(path, Record)], where=where)
+        if rows:
+            return cls(read_all(rows, Reference), where=where)
         from emo_lightning.data.tar_index import TarIndex
 
-        index = TarIndex.open(given)
-        return cls([index.record(i) for i in range(len(index))], index, where)
+        try:
+            index = TarIndex.open(given)
+            return cls([index.record(i) for i in range(len(index))], index, where)
+        except ShardError as problem:
+            # Perhaps they are references of the least form; where they are none either, that is what the reader of them says.
+            found = read_all(given, Reference)
+            if not found or (all(map(_is_whole, found)) and any(map(holds_images, given))):
+                raise
+            warn_once(f"{where}: read without images: {problem}")
+            return cls(found, where=where)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -75,29 +87,33 @@ class References:
     @property
     def splits(self) -> str:
         """The splits that occur, joined by commas."""
-        return ", ".join(sorted({record.split for record in self.records}))
+        return ", ".join(sorted({record.split or "unknown" for record in self.records}))
 
     def image(self, i: int) -> Image:
         """The i-th image, RGB.
 
         Raises:
-            SchemaError: these references came from JSON lines.
+            SchemaError: these references came without images.
         """
         if self._index is None:
-            msg = "these references are JSON lines, which hold no images: give the tars instead"
+            msg = "these references hold no images: give the tars instead"
             raise SchemaError(msg)
         return self._index.image(i)
 
 
+def _is_whole(reference: Reference) -> bool:
+    return None not in (reference.source, reference.width, reference.height, reference.sha256, reference.split)
+
+
 def by_id(path: str | Path) -> dict[str, Prediction]:
-    """Predictions of one file by id, of whatever images.
+    """Predictions of one place by id, of whatever images: `.jsonl`, `.parquet` or tars.
 
     Raises:
         SchemaError: an id occurs twice, there is no prediction, or all boxes are fractions of their images.
         MissingFileError: no such file.
     """
     predictions: dict[str, Prediction] = {}
-    for prediction in read_jsonl(path, Prediction):
+    for prediction in read_items(path, Prediction):
         if prediction.id in predictions:
             msg = f"{path}: prediction id {prediction.id!r} occurs twice"
             raise SchemaError(msg)
@@ -136,7 +152,7 @@ def predictions_of_arms(files: Mapping[str, Path], references: References) -> di
     return {arm: load_predictions(path, references) for arm, path in files.items()}
 
 
-def warn_of_other_images(predictions: Mapping[str, Prediction], records: Iterable[Record], where: str) -> None:
+def warn_of_other_images(predictions: Mapping[str, Prediction], records: Iterable[Reference], where: str) -> None:
     """Say where predictions and references of one id are of other bytes: of another picture, or of the same one written anew.
 
     Args:
@@ -144,25 +160,54 @@ def warn_of_other_images(predictions: Mapping[str, Prediction], records: Iterabl
         records: what they are held against.
         where: the predictions' file.
     """
-    pairs = [(one, record) for record in records if (one := predictions.get(record.id)) is not None and one.sha256 is not None]
-    if other := [record.id for one, record in pairs if one.sha256 != record.sha256]:
+    pairs = [
+        (one.sha256, record)
+        for record in records
+        if (one := predictions.get(record.id)) is not None and one.sha256 is not None and record.sha256 is not None
+    ]
+    if other := [record.id for digest, record in pairs if digest not in record.image_hashes]:
         warn_once(
             f"{where}: {len(other)} of {len(pairs)} predictions are of other image files than the references of the same id, first: "
             f"{other[0]!r} (another picture, or the same one written anew)"
         )
 
 
-def check_distinct(sets: Mapping[str, Iterable[Record]]) -> None:
+def require(records: Iterable[Reference], keys: Sequence[str], why: str) -> None:
+    """Refuse references that do not say what a table needs of them.
+
+    Args:
+        records: those that it needs it of.
+        keys: names of fields.
+        why: what they are needed for, for the message.
+
+    Raises:
+        SchemaError: names the first of them and the key.
+    """
+    for record in records:
+        for key in keys:
+            if getattr(record, key) is None:
+                msg = f"reference {record.id!r}: key {key!r} is missing; {why}"
+                raise SchemaError(msg)
+
+
+def check_distinct(sets: Mapping[str, Iterable[Reference]]) -> None:
     """Refuse sets that have an id in common but not its picture: predictions are found by id.
 
     Raises:
         SchemaError: names both sets and the id.
     """
-    homes: dict[str, tuple[str, str]] = {}
+    homes: dict[str, tuple[str, Reference]] = {}
     for name, records in sets.items():
         for record in records:
-            home, digest = homes.setdefault(record.id, (name, record.sha256))
-            if digest != record.sha256:
+            home, other = homes.setdefault(record.id, (name, record))
+            if other is record:
+                continue
+            require(
+                (other, record),
+                ["sha256"],
+                f"the sets {home!r} and {name!r} both have that id, and a prediction is found by it",
+            )
+            if other.image_hashes.isdisjoint(record.image_hashes):
                 msg = f"the sets {home!r} and {name!r} have other pictures under the id {record.id!r}; a prediction is found by its id"
                 raise SchemaError(msg)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.analysis.references import warn_of_other_images
-from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Emotion, Prediction, Record, SchemaError
+from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Emotion, Prediction, Reference, SchemaError
 from emo_lightning.metrics.arrays import Array, Classes
 
 CLASSES = len(EMOTIONS)
@@ -63,7 +63,7 @@ class Scored:
         return len(self.ids)
 
     @classmethod
-    def match(cls, predictions: Mapping[str, Prediction], records: Iterable[Record], where: str) -> Scored:
+    def match(cls, predictions: Mapping[str, Prediction], records: Iterable[Reference], where: str) -> Scored:
         """Pair predictions with records by id; predictions of other images are not looked at.
 
         Args:

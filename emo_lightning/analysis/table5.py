@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from emo_lightning.analysis import baselines
-from emo_lightning.analysis.references import References
+from emo_lightning.analysis.references import References, require
 from emo_lightning.analysis.table5_result import (
     BaselineColumn,
     ByEmotion,
@@ -26,7 +26,7 @@ from emo_lightning.analysis.table5_result import (
 )
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
 from emo_lightning.core.intervals import LEVEL
-from emo_lightning.core.records import EMOTIONS, Prediction, Record, SchemaError
+from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
 from emo_lightning.metrics.arrays import Array, Classes
@@ -64,7 +64,7 @@ class Table5:
     def update(
         self,
         predictions: Sequence[Prediction | None],
-        records: Sequence[Record],
+        records: Sequence[Reference],
         image_features: Tensor | None = None,
         draws: Array | None = None,
     ) -> None:
@@ -175,7 +175,7 @@ def table5(
         seed: of the bootstrap and of the shuffled labels.
 
     Raises:
-        SchemaError: `against` is no arm, or resamples are negative.
+        SchemaError: `against` is no arm, resamples are negative, no reference has a label, or one has boxes and no size.
     """
     if against is not None and against not in arms:
         msg = f"against: {against!r} is no arm; allowed: {', '.join(arms)}"
@@ -183,6 +183,7 @@ def table5(
     if resamples < 0:
         msg = f"resamples: {resamples}; expected 0 or more"
         raise SchemaError(msg)
+    _check_references(references, train)
     unseeing, omitted = baselines.all_baselines(references.records, train.records if train else None, seed)
     columns = {name: Table5(scorer, resamples, seed) for name in (*arms, *unseeing)}
     size = batch_size or (32 if scorer is not None and references.has_images else 1024)
@@ -209,6 +210,19 @@ def table5(
         "clip_truncated": scorer.truncated if scorer else None,
         "definition": definition(),
     }
+
+
+LABELS = ("description", "emotion", "intensity", "objects")
+"""What the rows of the table score."""
+
+
+def _check_references(references: References, train: References | None) -> None:
+    if not any(getattr(record, label) for record in references.records for label in LABELS):
+        msg = f"none of the {len(references)} references has a label that Table 5 scores; expected any of {', '.join(LABELS)}"
+        raise SchemaError(msg)
+    for records in (references.records, train.records if train else []):
+        boxed = (record for record in records if record.objects)
+        require(boxed, ["width", "height"], "its boxes are scored, and the baselines' boxes are shares of the image")
 
 
 def compare(columns: Mapping[str, Table5], against: str) -> Paired:

@@ -22,9 +22,15 @@ The predictions need `emotion_scores`: a `probe` stage writes them, and so does 
 def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("calibrate", ABOUT, EXAMPLE)
-    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS.jsonl", help="predictions with emotion_scores")
     parser.add_argument(
-        "references", nargs="+", metavar="REFERENCES", help="records as .jsonl, or tars; each split is tested by itself"
+        "predictions", type=Path, metavar="PREDICTIONS", help="predictions with emotion_scores: .jsonl, .parquet or tars"
+    )
+    parser.add_argument(
+        "references",
+        nargs="+",
+        metavar="REFERENCES",
+        help="records as .jsonl or .parquet (id and the labels that are scored are enough), or tars; each split is tested by "
+        "itself",
     )
     parser.add_argument(
         "--fit",
@@ -62,13 +68,13 @@ def main(argv: list[str]) -> int:
     options.refuse_unused(argv, *(["conformal sets (--fit)"] if args.fit else []))
     from emo_lightning.analysis.calibration import measure_calibration
     from emo_lightning.analysis.references import References, by_id
-    from emo_lightning.core.records import Record
+    from emo_lightning.core.records import Reference
     from emo_lightning.report.tables.calibration import calibration_page
     from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_calibration
 
     predictions = {args.predictions.stem: by_id(args.predictions)}
-    sets: dict[str, list[Record]] = {}
+    sets: dict[str, list[Reference]] = {}
     for record in References.load(args.references).records:
         sets.setdefault(record.split or "all", []).append(record)
     fit = None

@@ -35,7 +35,7 @@ def parser() -> Parser:
         action="append",
         required=True,
         metavar="NAME[:SPACE]=REFS",
-        help="a data set: records as .jsonl, or tars; SPACE is its label space: eight (default), ekman, polarity or intensity; "
+        help="a data set: records as .jsonl or .parquet, or tars; SPACE is its label space: eight (default), ekman, polarity or intensity; "
         "repeat the option for more sets",
     )
     parser.add_argument("--base", required=True, metavar="ARM", help="the arm that was not fine-tuned")
@@ -55,16 +55,16 @@ def parser() -> Parser:
 def main(argv: list[str]) -> int:
     """Run `emo cross-dataset`."""
     args = parser().parse_args(argv)
-    from emo_lightning.analysis.cross_dataset import cross_dataset
+    from emo_lightning.analysis.cross_dataset import cross_dataset, trained_images
     from emo_lightning.analysis.label_spaces import SPACES, SpaceName
     from emo_lightning.analysis.references import References, by_id
-    from emo_lightning.core.records import Record
+    from emo_lightning.core.records import Reference
     from emo_lightning.report.tables.cross_dataset import cross_page
     from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_result
 
     predictions = {name: by_id(Path(file)) for name, file in _pairs("--arm", args.arm).items()}
-    sets: dict[str, tuple[list[Record], SpaceName]] = {}
+    sets: dict[str, tuple[list[Reference], SpaceName]] = {}
     for key, references in _pairs("--set", args.set).items():
         name, _, space = key.partition(":")
         space = space or "eight"
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
             msg = f"--set {key}: unknown label space {space!r}; allowed: {', '.join(SPACES)}"
             raise InputError(msg)
         sets[name] = (References.load([references]).records, space)
-    trained = {record.sha256 for record in References.load(args.trained_on).records} if args.trained_on else set()
+    trained = trained_images(References.load(args.trained_on).records) if args.trained_on else set()
     result = cross_dataset(predictions, sets, args.base, args.in_domain, args.seed, trained)
     page = cross_page(result)
     if args.out:

@@ -86,7 +86,11 @@ def _verb(verbs: argparse._SubParsersAction[Parser], name: str, text: str, meta:
     add_debug_option(verb)
     verb.add_argument("inputs", nargs="+", metavar=meta, help=f"{what}; without ARM= an arm is named after its folder")
     verb.add_argument(
-        "--references", nargs="+", required=True, metavar="REFS", help="records as .jsonl, or tars (files, folders, globs)"
+        "--references",
+        nargs="+",
+        required=True,
+        metavar="REFS",
+        help="records as .jsonl or .parquet, or tars (files, folders, globs)",
     )
     verb.add_argument("--out", type=Path, required=True, help="folder to write: JSON, tables and figures")
     verb.add_argument("--seed", type=Whole(), default=0, help="random seed (default: 0)")

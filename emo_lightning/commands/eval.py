@@ -25,20 +25,21 @@ def parser() -> Parser:
     parser.add_argument(
         "predictions",
         type=Path,
-        metavar="PREDICTIONS.jsonl",
-        help="one JSON object for each image, as `emo predict` writes them",
+        metavar="PREDICTIONS",
+        help="answers by image, as `emo predict` writes them: .jsonl, .parquet or tars",
     )
     parser.add_argument(
         "references",
         nargs="+",
         metavar="REFERENCES",
-        help="records as .jsonl, or tars (files, folders, globs); only tars have images",
+        help="records as .jsonl or .parquet (id and the labels that are scored are enough), or tars (files, folders, globs); only tars have "
+        "images",
     )
     parser.add_argument("--mode", choices=("paper", "strict"), help="score in this way only (default: both)")
     parser.add_argument(
         "--against",
         type=Path,
-        metavar="OTHER.jsonl",
+        metavar="OTHER",
         help="a second predictions file; prints the differences on the same images",
     )
     parser.add_argument(

@@ -1,44 +1,181 @@
-"""`emo explain IMAGE`: what the model sees, feels and points at."""
+"""`emo explain IMAGES`: what the model sees, feels and points at."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import DEFAULT_MODEL, check_output_file, new_parser
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import Whole
 from emo_lightning.core.terminal import json_text, say
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emo_lightning.inference.inputs import Entry
+    from emo_lightning.inference.model import Masks
+
 ABOUT = """\
-Show what a model sees in one image: what it describes, the triplet (background, attribute, subject) with boxes, the emotion, the
-probabilities of all emotions and the intensity. Prints JSON and writes a picture with the boxes drawn in."""
+Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
+that it says, and beside them the emotions that the probe reads off the embedding. Of one image it prints JSON, or with --text a block
+for people, and writes a picture with the boxes drawn in. Of many (files, folders, globs, addresses, tars, Parquet files of paths) it
+writes JSON lines or Parquet; images that cannot be opened are named and left out. What is done is not done again: after an interrupt
+run the same command."""
+
+EXAMPLES = """\
+examples:
+  emo explain photo.jpg --text
+  emo explain photo.jpg --model runs/demo/model --out photo.explained.png
+  emo explain photos/ --out explained.jsonl --overlays pictures
+  emo explain 'data/*-test-*.tar' --out explained.parquet --model emotion-model"""
+
+_PICTURE = ".png"
 
 
 def main(argv: list[str]) -> int:
-    """Print JSON and write the overlay."""
-    example = "example: emo explain photo.jpg --model runs/demo/model --out photo.explained.png"
-    parser = new_parser("explain", ABOUT, example)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="image file")
+    """Explain one image on the terminal, or many into a file."""
+    parser = new_parser("explain", ABOUT, EXAMPLES)
     parser.add_argument(
-        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
+        "inputs",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders, globs, addresses, tars, or .parquet with a column path",
     )
-    parser.add_argument("--out", type=Path, help="picture to write, PNG (default: IMAGE.explained.png in the current folder)")
+    parser.add_argument(
+        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"model folder, or hub id (default: {DEFAULT_MODEL})"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="of one image: the picture to write, PNG (default: IMAGE.explained.png in the current folder); else a .jsonl or .parquet file",
+    )
+    parser.add_argument("--text", action="store_true", help="print a block for people instead of JSON")
+    parser.add_argument("--overlays", type=Path, metavar="DIR", help="also write a picture of every image to this folder")
+    parser.add_argument(
+        "--masks", metavar="SAM", help="also give the pixels of every box, by this SAM (folder or hub id; default: no masks)"
+    )
+    parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     parser.add_argument("--max-new-tokens", type=Whole(1), default=256, help="tokens that one answer may have (default: 256)")
     args = parser.parse_args(argv)
-    from emo_lightning.data.images import open_image
+    from emo_lightning.inference.inputs import entries
+    from emo_lightning.inference.tables import ENDINGS
 
-    image = open_image(args.image)
-    out = args.out or Path(f"{args.image.stem}.explained.png")
-    check_output_file(out)
+    found = entries(args.inputs)
+    to_file = args.out is not None and args.out.suffix in ENDINGS
+    if not to_file and len(found) > 1 and not args.text:
+        msg = f"{len(found)} images: add --out FILE{' or FILE'.join(ENDINGS)}, or --text to read them here"
+        raise InputError(msg)
+    if not to_file and args.out is not None and (args.out.suffix != _PICTURE or len(found) > 1):
+        msg = f"--out {args.out}: expected FILE{' or FILE'.join(ENDINGS)}, or of one image FILE{_PICTURE}"
+        raise InputError(msg)
+    if to_file and args.text:
+        msg = f"--text is for the terminal; {args.out} is written for programs"
+        raise InputError(msg)
+    if args.overlays is not None and args.overlays.is_file():
+        msg = f"--overlays {args.overlays}: is a file; expected a folder"
+        raise InputError(msg)
+    return _many(args, found) if to_file else _shown(args, found)
+
+
+def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
+    """On the terminal."""
+    # Before the minutes that a model takes: one that is missing or broken ends the command.
+    pictures = [entry.open() for entry in found]
+    paths: list[Path | None] = [None] * len(found)
+    if args.overlays is not None:
+        paths = [overlay_path(args.overlays, entry.id) for entry in found]
+    elif len(found) == 1:
+        paths = [args.out or overlay_path(Path(), Path(found[0].id).stem)]
+    for out in filter(None, paths):
+        check_output_file(out)
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.overlay import save_overlay
+    from emo_lightning.inference.pictures import name_of
+    from emo_lightning.inference.text import as_text
 
     silence_advice()
-    explanation = EmotionModel(args.model, args.device).explain(image, args.image.stem, args.max_new_tokens)
-    save_overlay(image, explanation, out)
-    # One key a line: an embedding of 1,024 numbers would fill the screen.
-    said = explanation.as_json() | {"overlay": str(out)}
-    rows = [f"{json_text(key)}: {json_text(value)}" for key, value in said.items()]
-    say("{" + ",\n ".join(rows) + "}")
+    model = EmotionModel.from_pretrained(args.model, args.device)
+    ids = [entry.id for entry in found] if len(found) > 1 else [name_of(found[0].id, 0)]
+    masks = _masks(args.masks, str(model.device))
+    explained = model.explain(pictures, ids, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size, masks=masks)
+    for number, (one, picture, path) in enumerate(zip(explained, pictures, paths, strict=True)):
+        if path is not None:
+            save_overlay(picture, one, path)
+        if args.text:
+            say(("\n" if number else "") + as_text(one))
+            if path is not None:
+                say(f"  {'drawn in':<9} {path}")
+        else:
+            # One key a line: an embedding of 1,024 numbers would fill the screen.
+            said = one.as_json() | {"overlay": str(path)}
+            rows = [f"{json_text(key)}: {json_text(value)}" for key, value in said.items()]
+            say("{" + ",\n ".join(rows) + "}")
     return 0
+
+
+def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
+    """Into a file."""
+    check_output_file(args.out)
+    if args.overlays is not None:
+        args.overlays.mkdir(parents=True, exist_ok=True)
+    from emo_lightning.core.model_folders import weights_hash
+    from emo_lightning.experiment.advice import silence_advice
+    from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder, read_bundle
+    from emo_lightning.inference.many import Work, explain_work, look_at_all, write_failures
+    from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.inference.parts import Parts
+    from emo_lightning.inference.tables import write_results
+
+    silence_advice()
+    folder = bundle_folder(args.model)
+    bundle = read_bundle(folder)
+    about = {
+        "weights": bundle_fingerprint(folder),
+        "probe": weights_hash(bundle.probe) if bundle.probe else None,
+        "questions": bundle.questions,
+        "max_new_tokens": args.max_new_tokens,
+        "overlays": None if args.overlays is None else str(args.overlays),
+        "masks": args.masks,
+    }
+    overlay = None if args.overlays is None else lambda name: overlay_path(args.overlays, name)
+    parts = Parts(args.out, about)
+
+    def work() -> Work:
+        model = EmotionModel(folder, args.device)
+        return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)))
+
+    failures = look_at_all(found, parts, work, args.batch_size, "explain")
+    count = write_results(args.out, [entry.id for entry in found], parts)
+    write_failures(args.out, failures)
+    parts.remove()
+    say(f"{count} explanations: {args.out}")
+    return 0
+
+
+def _masks(name: str | None, device: str) -> Masks | None:
+    """Masks by a SAM, where one is named."""
+    if name is None:
+        return None
+    from data_prep.grounding.transformers_backend import load_segmenter
+
+    return load_segmenter(name, device).masks_of
+
+
+def overlay_path(folder: Path, name: str) -> Path:
+    """Where the picture of an image goes.
+
+    Args:
+        folder: of all pictures.
+        name: id of the image: a path, an address or a key; two of them never share a picture.
+    """
+    import hashlib
+
+    from emo_lightning.inference.inputs import OVERLAY
+
+    stem = Path(name).stem[:80]
+    apart = "" if name == stem else "." + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return folder / f"{stem}{apart}{OVERLAY}"

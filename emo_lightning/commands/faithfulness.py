@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
 
     silence_advice()
     plan = MaskPlan(args.mask, args.draws, args.max_overlap, args.seed)
-    net = EmotionModel(args.model, args.device)
+    net = EmotionModel.from_pretrained(args.model, args.device)
     result = faithfulness(net, args.references, args.boxes, plan, args.limit, args.batch_size)
     page = faithfulness_page(result)
     if args.out:

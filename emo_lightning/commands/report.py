@@ -42,7 +42,7 @@ def parser() -> Parser:
     parser.add_argument(
         "--wandb", action="store_true", help="also log tables, images and an artifact to W&B (offline unless WANDB_MODE=online)"
     )
-    parser.add_argument("--project", metavar="NAME", help="W&B project (default: emo-lightning)")
+    parser.add_argument("--project", metavar="NAME", help="W&B project (default: WANDB_PROJECT, else emo-lightning)")
     parser.modes({ALWAYS: ("out", "samples", "wandb"), "W&B (--wandb)": ("project",)})
     return parser
 
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     if report.notes:
         say(f"{len(report.notes)} notes on what is missing or was skipped stand on the page")
     if args.wandb:
-        from emo_lightning.report.wandb import PROJECT, log_report
+        from emo_lightning.report.wandb import log_report
 
-        say(f"W&B: {log_report(report, report.html.parent, args.project or PROJECT)}")
+        say(f"W&B: {log_report(report, report.html.parent, args.project)}")
     return 0

@@ -15,6 +15,7 @@ Runs the stages of an experiment. Each writes its files to runs/NAME/STAGE/. A f
   --name NAME           run directory below --runs (default: the experiment's name)
   --runs DIR            folder of all runs (default: runs)
   --only STAGE          run this stage only
+  --go-back             where a stage's checkpoint is damaged, set it aside and go on from the one before it
   --print_config        print the resolved experiment, and run nothing
   --vars.NAME VALUE     set a variable of the experiment
   --STAGE.KEY VALUE     set a key of one stage, e.g. --round1.model.optim.lr 1e-4
@@ -42,6 +43,8 @@ class CommandLine:
     """Folder of all runs."""
     only: str | None = None
     """Stage to run."""
+    go_back: bool = False
+    """Whether to go on from the checkpoint before a damaged one."""
     print_config: bool = False
     """Whether to print the resolved experiment instead of running it."""
     allow_classes: list[str] = field(default_factory=list)
@@ -66,6 +69,9 @@ def parse(argv: list[str]) -> CommandLine:
         key, equals, value = word[2:].partition("=")
         if key in ("print_config", "print-config"):
             found.print_config = True
+            continue
+        if key == "go-back":
+            found.go_back = True
             continue
         if not equals:
             value = next(words, "--")
@@ -109,5 +115,5 @@ def _run(given: CommandLine) -> int:
         return 0
     from emo_lightning.experiment.runner import run_experiment
 
-    run_experiment(experiment, only=given.only)
+    run_experiment(experiment, only=given.only, go_back=given.go_back)
     return 0

@@ -37,7 +37,7 @@ Without --local the sweep is registered on W&B, and an agent works on it here. S
                         {ALLOW_HELP}
   --debug               {DEBUG_HELP}
 
-Exit status: 0 done, 1 a run failed (or a bug of ours), 2 something that you can mend, 130 interrupted.
+Exit status: 0 done, 1 a run failed (or a bug of ours), 2 something that you can mend, 130 interrupted (143 by SIGTERM).
 
 example: emo sweep experiments/sweeps/fusion.yaml --local --vars.features runs/demo/features-attribute"""
 

@@ -45,6 +45,15 @@ class Emotion(StrEnum):
 
 EMOTIONS: tuple[Emotion, ...] = tuple(Emotion)
 
+
+def named_emotion(word: str | None) -> Emotion | None:
+    """Which of the eight a word is that a model has said; None for any other, and for none."""
+    try:
+        return None if word is None else Emotion.parse(word)
+    except SchemaError:
+        return None
+
+
 NO_EMOTION = -1
 """Class index of an image without an emotion, where the others have their position in `EMOTIONS`."""
 

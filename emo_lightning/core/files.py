@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,30 @@ def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def this_writer() -> str:
+    """Name of this process among all that may write to a shared disk, for `replacing`; `remove_left_behind` knows it again."""
+    return f"{platform.node()}.{os.getpid()}"
+
+
+def remove_left_behind(folder: Path, pattern: str = "*.tmp") -> None:
+    """Remove the temporary files of writers (`this_writer`) of this machine that are no more."""
+    for path in folder.glob(pattern):
+        # NAME.NODE.PROCESS.tmp
+        before, _, process = path.stem.rpartition(".")
+        if before.endswith(f".{platform.node()}") and process.isdigit() and not _alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager
@@ -112,13 +137,13 @@ def write_json(path: str | Path, value: object, *, indent: int = 1) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n")
 
 
-def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+def write_npz(path: str | Path, arrays: Mapping[str, NDArray[np.generic]], *, writer: str | int | None = None) -> None:
     """Write a compressed .npz without pickled objects; see `replacing`."""
     import numpy as np
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), writer=writer)
 
 
 def read_object(
@@ -169,6 +194,7 @@ def parse_yaml(
         raise error(msg)
     try:
         loading = (loader or yaml.SafeLoader)(text)
+        _bound_nesting(loading)
         node = loading.get_single_node()
         if node is None:
             return None
@@ -184,6 +210,23 @@ def parse_yaml(
         )
         msg = f"{where}: not YAML: {reason}"
         raise error(msg) from None
+
+
+def _bound_nesting(loading: yaml.SafeLoader) -> None:
+    """Have a loader stop at a bracket that is nested too deep.
+
+    The time that PyYAML's scanner takes for a bracket grows with their number around it: it would read a line of 5,000 of them for ten
+    seconds before `_check_node` sees a node.
+    """
+    started = loading.fetch_flow_collection_start
+
+    def bounded(token: type[yaml.Token]) -> None:
+        if loading.flow_level >= MAX_DEPTH:
+            msg = f"line {loading.line + 1}: nested deeper than {MAX_DEPTH}"
+            raise ValueError(msg)
+        started(token)
+
+    loading.fetch_flow_collection_start = bounded  # type: ignore[assignment]  # its stub names the argument
 
 
 def _check_node(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

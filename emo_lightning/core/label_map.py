@@ -17,7 +17,9 @@ OWN_WORDS: LabelMap = {str(emotion): emotion for emotion in EMOTIONS}
 """The eight by their own names."""
 
 
-def label_map(given: Mapping[str, object] | Mapping[object, object], where: object) -> dict[str, Emotion | None]:
+def label_map(
+    given: Mapping[str, object] | Mapping[str | int, str | None] | Mapping[object, object], where: object
+) -> dict[str, Emotion | None]:
     """A map as it stands in a file or in settings.
 
     Args:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 import threading
 from typing import Final
 
+PARENT: Final = "EMO_PARENT"
+"""Variable of the environment of an `emo` that another program of ours starts: the process id that it ends with."""
 _PR_SET_PDEATHSIG: Final = 1
 """Of prctl(2): the signal that this process gets when the thread that started it ends."""
 
@@ -32,11 +33,19 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL, parent: int | None 
     """
     if sys.platform != "linux":
         return
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def die_with_named_parent() -> None:
+    """As `die_with_parent` where `PARENT` is set; it is then taken out, as it is no parent of what this process starts."""
+    if (parent := os.environ.pop(PARENT, "")).isdigit():
+        die_with_parent(parent=int(parent))
 
 
 def end_forks_with_this_process() -> None:

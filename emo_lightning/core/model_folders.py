@@ -27,6 +27,7 @@ __all__ = [
     "MADE_OF",
     "BackboneError",
     "check_made_of",
+    "deciding_files",
     "files_of",
     "hub_snapshot",
     "locate",
@@ -139,13 +140,18 @@ def weights_hash(path: str) -> str:
         if folder is None:
             digest.update(f"id {place}\n".encode())
             continue
-        for file in sorted({file for kind in _DECIDES for file in folder.glob(kind)}, key=lambda file: file.name):
+        for file in deciding_files(folder):
             digest.update(f"{file.name} {content_sha256(file)}\n".encode())
         if adapter is not None and folder == adapter:
             # Without where the base lay when it was trained: that is not content.
             settings = {key: value for key, value in _adapter_config(adapter).items() if key != _BASE}
             digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
+
+
+def deciding_files(folder: Path) -> list[Path]:
+    """Files of a folder that decide what a model says, by name."""
+    return sorted({file for kind in _DECIDES for file in folder.glob(kind)}, key=lambda file: file.name)
 
 
 def files_of(name: str) -> Path | None:

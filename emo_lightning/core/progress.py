@@ -8,9 +8,19 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def progress_bars() -> Progress:
-    """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def progress_bars(unit: str | None = None) -> Progress:
+    """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise.
+
+    Args:
+        unit: of what is counted, for the rate beside the bar; None shows no rate.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.1f} {unit}/s")
 
     from emo_lightning.core.console import Console
 
@@ -19,4 +29,5 @@ def progress_bars() -> Progress:
     shown = console.is_terminal and not console.is_dumb_terminal
     console.quiet = not shown
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not shown)
+    rate = () if unit is None else (Rate(),)
+    return Progress(*columns, *rate, console=console, disable=not shown)

@@ -27,10 +27,13 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.arrays import parse_npz
 from emo_lightning.core.emotions import SchemaError
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
 from emo_lightning.core.foreign import MAX_LINE_BYTES, decode_json, integer_of, list_of, object_of, text_of
-from emo_lightning.core.records import Record
+from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size
+from emo_lightning.core.records import SOURCE_SHA256, Record
 from emo_lightning.core.stores import ByteStore, LocalStore
+from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
 from emo_lightning.core.tar_rows import IMAGES, Sample, group_samples
 from emo_lightning.core.tar_scan import Member, ShardError, scan_tar
 
@@ -67,11 +70,12 @@ ROW = np.dtype(
         ("split", "<i4"),
         ("group", "<i4"),
     ]
-    + [("sha256", "S64")]
+    + [("sha256", "S64"), (SOURCE_SHA256, "S64")]
     + [(f"{part}_{what}", kind) for part in PARTS for what, kind in (("o", "<i8"), ("l", "<i8"), ("c", "<u4"))]
 )
 """One sample: the image's extension (number in `IMAGES`); whether the record is valid, and what it says (`split` and `group`: numbers in
-the index's `texts`, -1: none; `sha256` in hexadecimal); offset, length and CRC-32 of each part (all 0: none)."""
+the index's `texts`, -1: none; `sha256` and `source_sha256` in hexadecimal, the latter empty where a record has none); offset, length and
+CRC-32 of each part (all 0: none)."""
 
 _AHEAD = 4 << 20
 """Bytes that are read at once."""
@@ -173,9 +177,14 @@ def save_index(index: ShardIndex, path: Path) -> None:
     texts = {"header": json.dumps(header), "keys": "\n".join(index.keys)}
     arrays = {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays, **{name: index.rows[name] for name in ROW.names or ()})
+    np.savez(buffer, allow_pickle=False, **arrays, **{name: index.rows[name] for name in _columns(index.rows)})
     with replacing(path, writer=os.getpid()) as temporary:
         temporary.write_bytes(buffer.getbuffer())
+
+
+def _columns(rows: NDArray[np.void]) -> list[str]:
+    """Of the file. Where no record names a source, that column is left out, and a file without it names none."""
+    return [name for name in ROW.names or () if name != SOURCE_SHA256 or rows[name].any()]
 
 
 def read_index(data: bytes, where: object) -> ShardIndex:
@@ -188,14 +197,14 @@ def read_index(data: bytes, where: object) -> ShardIndex:
     try:
         header = object_of(decode_json(bytes(arrays["header"]), where, ShardError), where, ShardError)
         keys = bytes(arrays["keys"]).decode().split("\n")
-        columns = {name: arrays[name] for name in ROW.names or ()}
+        columns = {name: arrays[name] for name in ROW.names or () if name != SOURCE_SHA256 or name in arrays}
     except (KeyError, UnicodeDecodeError) as error:
         msg = f"{where}: no index of a tar: {error}"
         raise ShardError(msg) from None
     if header.get("version") != VERSION:
         msg = f"{where}: found version {header.get('version')!r:.40}; this version reads {VERSION}"
         raise ShardError(msg)
-    rows = np.empty(len(keys), dtype=ROW)
+    rows = np.zeros(len(keys), dtype=ROW)
     texts = [text_of(text, where, ShardError) for text in list_of(header.get("texts"), where, ShardError)]
     for name, column in columns.items():
         if column.shape != (len(keys),) or column.dtype != rows[name].dtype:
@@ -228,35 +237,89 @@ def _check_ranges(index: ShardIndex, where: object) -> None:
         raise ShardError(msg)
 
 
-def build_index(store: ByteStore, name: str) -> ShardIndex:
+def build_index(store: ByteStore, name: str, labels: TarLabels | None = None) -> ShardIndex:
     """Read every byte of a tar once.
 
     Args:
         store: its bytes.
         name: of it, for messages.
+        labels: where samples have a label in place of a record.
 
     Raises:
         ShardError: as `scan_tar` and `group_samples`.
     """
     ahead, digest = _ReadAhead(store), sha256()
-    said: dict[int, bytes] = {}  # offset -> record
+    said: dict[int, bytes] = {}  # offset -> record, or label
+    images: dict[int, LabelledImage] = {}
 
     def members() -> Iterator[tuple[Member, int]]:
         for member in scan_tar(ahead, name):
-            kept = member.name.lower().endswith(".json") and member.size <= MAX_LINE_BYTES
+            ending = member.name.lower().rpartition(".")[2]
+            is_image = labels is not None and ending in IMAGES and member.size <= MAX_IMAGE_BYTES
+            is_said = ending == ("json" if labels is None else labels.member)
+            kept = is_image or (is_said and member.size <= (MAX_LINE_BYTES if labels is None else MAX_LABEL_BYTES))
             crc, body = ahead.crc(member.offset, member.size, keep=kept)
-            if kept:
+            if is_image:
+                images[member.offset] = _labelled_image(body)
+            elif kept:
                 said[member.offset] = body
-            digest.update(f"{member.name}\0{member.size}\0{crc:08x}\n".encode())
+            digest.update(_line(member, crc))
             yield member, crc
 
-    samples, ignored = group_samples(members(), name)
+    samples, ignored = group_samples(members(), name, "json" if labels is None else labels.member)
     rows = np.zeros(len(samples), dtype=ROW)
     texts: dict[str, int] = {}
     for row, (key, sample) in zip(rows, samples.items(), strict=True):
         _set_places(row, sample)
-        _set_record(row, key, said.get(sample.json.offset, b""), texts)
+        body = said.get(sample.json.offset, b"")
+        if labels is None:
+            _set_record(row, key, body, texts)
+        else:
+            _set_label(row, key, body, images.get(sample.image.offset, NO_IMAGE), texts, labels)
     return ShardIndex(store.size, digest.hexdigest(), dict(ignored), list(samples), list(texts), rows)
+
+
+NO_IMAGE = LabelledImage(0, 0, "")
+"""Of a row whose image is too large to be read."""
+
+
+def _labelled_image(data: bytes) -> LabelledImage:
+    """Of an image that no record says anything of; a size of 0 where it has none that can be read."""
+    try:
+        size = image_size(data, upright=True)
+    except InputError:
+        # Said when the record is asked for.
+        size = (0, 0)
+    return LabelledImage(*size, sha256(data).hexdigest())
+
+
+def _set_label(row: np.void, key: str, label: bytes, image: LabelledImage, texts: dict[str, int], labels: TarLabels) -> None:
+    row["split"] = row["group"] = -1
+    row["sha256"] = image.sha256
+    try:
+        record = labels.record(key.rpartition("/")[2], label, image, key)
+    except ShardError:
+        return
+    row["valid"], row["width"], row["height"] = True, image.width, image.height
+    row["labels"] = labels_of(record)
+    row["split"] = texts.setdefault(record.split, len(texts))
+
+
+def _line(member: Member, crc: int) -> bytes:
+    """Of a member, for `ShardIndex.content`."""
+    return f"{member.name}\0{member.size}\0{crc:08x}\n".encode()
+
+
+def members_hash(store: ByteStore, name: str) -> str:
+    """`ShardIndex.content` of any tar, whatever its members are.
+
+    Raises:
+        ShardError: no whole tar.
+    """
+    ahead, digest = _ReadAhead(store), sha256()
+    for member in scan_tar(ahead, name):
+        digest.update(_line(member, ahead.crc(member.offset, member.size, keep=False)[0]))
+    return digest.hexdigest()
 
 
 def _set_places(row: np.void, sample: Sample) -> None:
@@ -275,6 +338,7 @@ def _set_record(row: np.void, key: str, data: bytes, texts: dict[str, int]) -> N
     if record.id != key.rpartition("/")[2]:
         return
     row["valid"], row["width"], row["height"], row["sha256"] = True, record.width, record.height, record.sha256
+    row[SOURCE_SHA256] = record.source_sha256 or ""
     row["labels"] = labels_of(record)
     row["split"] = texts.setdefault(record.split, len(texts))
     if isinstance(group := record.provenance.get("group"), str):

@@ -1,9 +1,20 @@
-"""Bytes that can be read at any offset: those of a local file (of an object behind a URL: `emo_lightning.data.remote`)."""
+"""Bytes that can be read at any offset: those of a local file (of an object behind a URL: `emo_lightning.core.remote`)."""
 
 from __future__ import annotations
 
 import os
 from typing import Protocol
+
+
+def scheme_of(url: str) -> str | None:
+    """`s3` of `s3://bucket/a.tar`; None for a plain path."""
+    scheme, separator, _ = url.partition("://")
+    return scheme if separator else None
+
+
+def is_remote(url: object) -> bool:
+    """Whether it is a URL of something that does not lie on a disk of this machine."""
+    return scheme_of(str(url)) not in (None, "file")
 
 
 class ByteStore(Protocol):

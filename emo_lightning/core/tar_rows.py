@@ -50,12 +50,15 @@ def split_name(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, extension.lower()
 
 
-def group_samples(members: Iterable[tuple[Member, int]], name: str) -> tuple[dict[str, Sample], Counter[str]]:
+def group_samples(
+    members: Iterable[tuple[Member, int]], name: str, record: str = "json"
+) -> tuple[dict[str, Sample], Counter[str]]:
     """The samples of one shard.
 
     Args:
         members: of the archive, in order, each with the CRC-32 of its bytes.
         name: of the archive, for messages.
+        record: ending of the member that stands for the record, where that is not ours (`core.tar_labels`).
 
     Returns:
         Samples by key, in order; and how many members were passed over, by ending.
@@ -71,14 +74,14 @@ def group_samples(members: Iterable[tuple[Member, int]], name: str) -> tuple[dic
     parts: dict[str, Part] = {}
     for member, crc in members:
         split = split_name(member.name)
-        part = None if split is None else _part(split[1])
+        part = None if split is None else _part(split[1], record)
         if split is None or part is None:
             ignored["no ending" if split is None else split[1]] += 1
-            if split is not None and (more := _dotted(split[1])) is not None:
+            if split is not None and (more := _dotted(split[1], record)) is not None:
                 dotted[split[0], more[0]][more[1]] = member.name
             continue
         if split[0] != key and parts:
-            samples[key] = _sample(name, key, parts)
+            samples[key] = _sample(name, key, parts, record)
             parts = {}
         key = split[0]
         if key in samples:
@@ -91,7 +94,7 @@ def group_samples(members: Iterable[tuple[Member, int]], name: str) -> tuple[dic
             raise ShardError(msg)
         parts[part] = Part(member.offset, member.size, crc, split[1])
     if parts:
-        samples[key] = _sample(name, key, parts)
+        samples[key] = _sample(name, key, parts, record)
     _check_dots(name, samples, dotted)
     if not samples:
         msg = f"{name}: the tar holds no samples ({ignored.total()} other members)"
@@ -99,17 +102,17 @@ def group_samples(members: Iterable[tuple[Member, int]], name: str) -> tuple[dic
     return samples, ignored
 
 
-def _part(extension: str) -> str | None:
+def _part(extension: str, record: str) -> str | None:
     if extension in IMAGES:
         return "image"
-    return {"json": "json", DES_EXTENSION: "des"}.get(extension)
+    return {record: "json", DES_EXTENSION: "des"}.get(extension)
 
 
-def _dotted(extension: str) -> tuple[str, str] | None:
+def _dotted(extension: str, record: str) -> tuple[str, str] | None:
     """`("0001", "image")` of `0001.png`; None where the last ending is none of ours."""
-    for ending in (DES_EXTENSION, "json", *IMAGES):
+    for ending in (DES_EXTENSION, record, *IMAGES):
         if extension.endswith(f".{ending}"):
-            return extension.removesuffix(f".{ending}"), _part(ending) or ""
+            return extension.removesuffix(f".{ending}"), _part(ending, record) or ""
     return None
 
 
@@ -131,9 +134,12 @@ def _check_dots(url: str, samples: dict[str, Sample], dotted: dict[tuple[str, st
         raise ShardError(msg)
 
 
-def _sample(url: str, key: str, parts: dict[str, Part]) -> Sample:
-    for part, allowed in (("json", "json"), ("image", ", ".join(IMAGES))):
+def _sample(url: str, key: str, parts: dict[str, Part], record: str) -> Sample:
+    for part, allowed in (("json", record), ("image", ", ".join(IMAGES))):
         if part not in parts:
-            msg = f"{url}: key {key!r} has no {part} member ({allowed}); found {[p.extension for p in parts.values()]}"
+            what = part if part == "image" or record == "json" else "label"
+            msg = f"{url}: key {key!r} has no {what} member ({allowed}); found {[p.extension for p in parts.values()]}"
+            if what == "json":
+                msg += "; what the tars of others have in its place is declared by data.labels"
             raise ShardError(msg)
     return Sample(parts["image"], parts["json"], parts.get("des", Part()))

@@ -47,6 +47,11 @@ def plain(text: object) -> str:
     return " ".join(printable(text).split())
 
 
+def shown(text: object) -> str:
+    """What was found, short enough for a message."""
+    return repr(text if isinstance(text, str) else str(text))[:160]
+
+
 def markdown_text(text: object) -> str:
     """The text in one line, without anything that Markdown or the HTML inside it reads as its own."""
     escaped = _MARKDOWN.sub(r"\\\1", plain(text)).replace("\\<", "&lt;").replace("\\&", "&amp;")

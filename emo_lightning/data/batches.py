@@ -37,6 +37,8 @@ class ChatBatch(TypedDict):
     """B sizes of the images as the model sees them."""
     filler: Tensor
     """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
+    faults: NotRequired[list[tuple[str, str]]]
+    """Ids of fillers whose image cannot be read, and why (`data.on_error: skip`)."""
     answer_at: NotRequired[Tensor]
     """(S,) int64, packed and with answers: the places in the row whose label is a target."""
     answer_ends: NotRequired[list[int]]
@@ -66,6 +68,8 @@ class QuestionBatch(TypedDict):
     """Objectives -> questions without answers: all objectives in one row where the backbone packs, else each padded on the left."""
     filler: list[bool]
     """B values."""
+    faults: NotRequired[list[tuple[str, str]]]
+    """As in `ChatBatch`."""
 
 
 class LabelBatch(TypedDict):
@@ -121,3 +125,5 @@ class PairBatch(TypedDict):
     """(B,) bool: a repeated sample that only keeps ranks in step."""
     key: list[str]
     """B ids of records."""
+    faults: NotRequired[list[tuple[str, str]]]
+    """As in `ChatBatch`; none of the B."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
@@ -41,6 +41,7 @@ class Question:
         filler: a repeated sample that only keeps ranks in step: it gets no loss and counts nowhere.
         more: keys of further answers that are asked for, in a question of their own each; the image is read once (packed alone).
         shares: what a target counts in each of these questions; empty: 1.
+        fault: why the image is none (`data.on_error: skip`): it is grey, and a filler.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Question:
     filler: bool = False
     more: tuple[tuple[str, ...], ...] = ()
     shares: tuple[float, ...] = ()
+    fault: str | None = None
 
     @property
     def asked(self) -> tuple[tuple[str, ...], ...]:
@@ -67,6 +69,11 @@ class Question:
             msg = f"the picture of {self.key!r} comes out of a cache, which has no pixels"
             raise TypeError(msg)
         return self.image
+
+
+def faults_in(questions: Iterable[Question]) -> list[tuple[str, str]]:
+    """(id, why) of those whose image cannot be read."""
+    return [(question.key, question.fault) for question in questions if question.fault is not None]
 
 
 @dataclass
@@ -137,6 +144,8 @@ class Collator:
             "filler": torch.tensor([q.filler for q in questions]),
             **vision.tensors,
         }
+        if faults := faults_in(questions):
+            batch["faults"] = faults
         if self.answers:
             if self.packed:
                 batch |= self._packed_labels(questions, labels, images)
@@ -172,6 +181,10 @@ class Collator:
 
     def _shared(self, ids: list[int], image_tokens: int) -> int:
         return ids.index(self.image_token) + image_tokens
+
+    def prompt_ids(self, keys: tuple[str, ...]) -> list[int]:
+        """Tokens of the prompt that asks for these keys, with one for the picture."""
+        return self._prompt_ids(keys)
 
     def shared_length(self, image_tokens: int) -> int:
         """Tokens up to the end of a picture, which all questions about it begin with."""

@@ -26,13 +26,16 @@ class ConversationDataset(PictureDataset[Question]):
         objectives: name -> weight; an image that lacks the labels of the chosen one is asked another that it has labels for.
         seed: of the choice.
         all_questions: ask all of them of each image, an answer counting by its weight: the mean of what would be drawn.
+        skip: give a filler of the size that its record says in the place of an image that cannot be read.
 
     Raises:
         InputError: no weight is above 0, or one is below.
     """
 
-    def __init__(self, index: TarIndex, objectives: dict[str, float], seed: int, all_questions: bool = False) -> None:
-        super().__init__(index)
+    def __init__(
+        self, index: TarIndex, objectives: dict[str, float], seed: int, all_questions: bool = False, skip: bool = False
+    ) -> None:
+        super().__init__(index, skip=skip)
         self.all_questions = all_questions
         self.objectives = [objective(name) for name in objectives]
         self.weights = shares_of(objectives)
@@ -42,15 +45,16 @@ class ConversationDataset(PictureDataset[Question]):
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> Question:
-        record, image = self.record_and_picture(slot.index)
+        record, image, fault = self.pictured(slot.index)
+        filler = slot.filler or fault is not None
         available = [o.available(record) for o in self.objectives]
         if self.all_questions:
             asked = [(keys, share) for keys, share in zip(available, self.weights, strict=True) if keys and share > 0]
             (keys, *more), shares = zip(*asked, strict=True)
             whole = tuple(float(share) / sum(shares) for share in shares)
-            return Question(record.id, image, keys, record, slot.filler, tuple(more), whole)
+            return Question(record.id, image, keys, record, filler, tuple(more), whole, fault)
         keys = self._choose(slot, available)
-        return Question(record.id, image, keys, record, slot.filler)
+        return Question(record.id, image, keys, record, filler, fault=fault)
 
     def _choose(self, slot: Slot, available: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
         chosen = self._chosen(slot.epoch, slot.index, [bool(keys) for keys in available])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.core.terminal import say
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.chat import objective
@@ -19,6 +20,7 @@ from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.packing import Lengths, PackedRows
 from emo_lightning.data.protocols import LearnsAnswers
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
@@ -44,6 +46,10 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         limit: use only the first so many training samples.
         seed: of the order and of the choice of objectives.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
+        labels: where tars without our record say what an image is labelled, and what it means.
     """
 
     task_type = LearnsAnswers
@@ -63,6 +69,9 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         limit: int | None = None,
         seed: int = 0,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
+        labels: TarLabels | None = None,
     ) -> None:
         if batch_size is not None and max_tokens is not None:
             msg = (
@@ -70,8 +79,9 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 "set one of the two to null"
             )
             raise InputError(msg)
-        super().__init__(_BATCH_SIZE if batch_size is None else batch_size, num_workers, seed)
-        self.allow_leaks = allow_leaks
+        size = _BATCH_SIZE if batch_size is None else batch_size
+        super().__init__(size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
+        self.allow_leaks, self.labels = allow_leaks, labels
         check_counts(
             val_batch_size=val_batch_size,
             max_length=max_length,
@@ -103,7 +113,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         if name not in self._datasets:
             shares = shares_of(self.objectives)
             asked_at_all = [name for name, share in zip(self.objectives, shares, strict=True) if share > 0]
-            whole = TarIndex.open(self.paths[name])
+            whole = TarIndex.open(self.paths[name], bad_images=self.skip, labels=self.labels)
             labelled = {wanted: objective(wanted).labelled(whole) for wanted in self.objectives}
             rows = np.flatnonzero(np.any([labelled[wanted] for wanted in asked_at_all], axis=0))
             self.skipped[name] = len(whole) - len(rows)
@@ -115,7 +125,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             index = whole.take(rows)
             labelled["emotion_scores"] = whole.has("emotion_scores")
             self._labels[name] = Counter({label: int(found[rows].sum()) for label, found in labelled.items()})
-            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions)
+            self._datasets[name] = ConversationDataset(index, self.objectives, self.seed, self.all_questions, self.skip)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:
@@ -145,6 +155,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
                 for name, found in self._labels.items()
             },
             "remarks": self.remarks(),
+            **super().summary(),
         }
 
     def remarks(self) -> list[str]:
@@ -161,9 +172,16 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             )
         return remarks
 
-    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (the base class's)
-        """`batch_size`, or `val_batch_size` for validation."""
-        return self.batch_size if name == "train" or self.val_batch_size is None else self.val_batch_size
+    @property
+    def most_rows(self) -> int:
+        """See `FitDataModule.most_rows`; a micro-batch in tokens is one row."""
+        return self.batch_size if self.max_tokens is None else 1
+
+    def rows_per_step(self, name: str, world_size: int) -> int:
+        """`batch_size`, or `val_batch_size` for validation; of training in tokens one row."""
+        if name == "train":
+            return super().rows_per_step(name, world_size) if self.max_tokens is None else 1
+        return self.batch_size if self.val_batch_size is None else self.val_batch_size
 
     def train_batches(self, world_size: int) -> int:
         """See `FitDataModule.train_batches`."""
@@ -227,7 +245,7 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
             raise RuntimeError(msg)
         if (world_size, rank) not in self._plans:
             lengths = self._lengths = self._lengths or self.dataset("train").lengths(self._collator(packed=True))
-            together = self.global_tokens // self.max_tokens if self.global_tokens else world_size
+            together = self.global_tokens // self.max_tokens if self.global_tokens else world_size * self.accumulated("train")
             self._plans[world_size, rank] = PackedRows(
                 lengths,
                 self.max_tokens,
@@ -251,9 +269,11 @@ class ConversationDataModule(FitDataModule[LearnsAnswers, Question, ChatBatch]):
         each = self.max_tokens * self.world_size
         batches, rest = divmod(self.global_tokens, each)
         if rest or not batches:
+            rows, over = divmod(self.global_tokens, self.max_tokens)
+            fits = ", ".join(str(n) for n in range(1, rows + 1) if rows % n == 0) if rows and not over else "none"
             msg = (
                 f"data.global_tokens: found {self.global_tokens}; expected a multiple of {each}, which {self.world_size} "
-                f"processes take in one micro-batch of data.max_tokens={self.max_tokens}"
+                f"processes take in one micro-batch of data.max_tokens={self.max_tokens} (numbers of processes that it fits: {fits})"
             )
             raise InputError(msg)
         if self.trainer.accumulate_grad_batches not in (1, batches):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import check_made_of, warn_once
@@ -72,7 +71,9 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         if len(set(shapes.values())) > 1:
             msg = f"the caches differ in (num_layers, hidden_size): {shapes}; extract all with one backbone"
             raise FeatureError(msg)
-        if nameless := {str(Path(self.paths[name]).parent) for name, cache in self.caches.items() if not cache.spec.made_of}:
+        if nameless := {
+            self.paths[name].rstrip("/").rpartition("/")[0] for name, cache in self.caches.items() if not cache.spec.made_of
+        }:
             warn_once(
                 f"the feature caches below {', '.join(sorted(nameless))} name no content hash of their backbone (version 0.2 wrote none); "
                 "taken as they are"
@@ -122,8 +123,14 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         return FeatureRows(self.caches[name])
 
     def rows_per_step(self, name: str, world_size: int) -> int:
-        """`batch_size`, or this rank's share of all embeddings in memory."""
-        return -(-len(self.embeddings[name]) // world_size) if name in self.embeddings else self.batch_size
+        """See `FitDataModule.rows_per_step`; or this rank's share of all embeddings in memory."""
+        if name in self.embeddings:
+            return -(-len(self.embeddings[name]) // world_size)
+        return super().rows_per_step(name, world_size)
+
+    def accumulated(self, name: str) -> int:
+        """See `FitDataModule.accumulated`; embeddings in memory are one batch."""
+        return 1 if name in self.embeddings else super().accumulated(name)
 
     def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[FeatureBatch | EmbeddingBatch]:
         """Batches of one set for this rank: its embeddings where the task has them, in the cache's order, else its features."""
@@ -136,7 +143,10 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
     def feature_loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[FeatureBatch]:
         """Cached features of one set for this rank."""
         dataset = self.dataset(name)
-        return self.rank_loader(dataset, dataset.collate, self.batch_size, shuffle=shuffle)
+        if not shuffle:
+            return self.rank_loader(dataset, dataset.collate, self.batch_size, shuffle=False)
+        rows, accumulate = self.rows_per_step(name, self.world_size), self.accumulated(name)
+        return self.rank_loader(dataset, dataset.collate, rows, shuffle=True, accumulate=accumulate)
 
     def test_dataloader(self) -> list[ResumableLoader[FeatureBatch | EmbeddingBatch]]:
         """One loader per name in `evaluation_sets`.

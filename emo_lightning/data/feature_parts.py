@@ -10,14 +10,18 @@ from typing import TypedDict
 from torch import Tensor
 
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
+from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import check_made_of
 from emo_lightning.core.records import EMOTIONS, NO_EMOTION
+from emo_lightning.core.remote import StoreError
 from emo_lightning.core.text import name_fault
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 from emo_lightning.data.leaks import Origin
 from emo_lightning.data.mapped_parts import PartError, checked_tensor, header_text, open_part
 
 FORMAT_VERSION = 1
+FILES = ("part-*.safetensors", "index-*.json")
+"""What a cache consists of."""
 KIND = "features"
 """Key of a part's header."""
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -58,6 +62,18 @@ class FeatureSpec:
                 raise FeatureError(msg)
         if self.made_of and other.made_of:
             check_made_of(f"{where}: this part of the cache", other.made_of, self.made_of)
+
+
+def feature_folder(place: str | Path) -> Path:
+    """The folder of a cache on this machine; of one behind a URL, a copy.
+
+    Raises:
+        FeatureError: it cannot be copied.
+    """
+    try:
+        return local_folder(place, FILES)
+    except StoreError as error:
+        raise FeatureError(str(error)) from error
 
 
 def index_name(rank: int) -> str:
@@ -119,9 +135,9 @@ def _origins(found: object, keys: list[str], where: str) -> list[Origin]:
         return [Origin(key) for key in keys]
     rows = [list_of(row, where, FeatureError) for row in list_of(found, where, FeatureError)]
     if len(rows) != len(keys) or not all(
-        len(row) == len(Origin._fields) - 1 and all(value is None or isinstance(value, str) for value in row) for row in rows
+        len(row) in (3, 4) and all(value is None or isinstance(value, str) for value in row) for row in rows
     ):
-        msg = f"{where}: expected [split, sha256, group] of each of the {len(keys)} keys"
+        msg = f"{where}: expected [split, sha256, group] or with the source's sha256 behind, of each of the {len(keys)} keys"
         raise FeatureError(msg)
     return [
         Origin(key, *(None if value is None else text_of(value, where, FeatureError) for value in row))

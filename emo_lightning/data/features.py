@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from emo_lightning.data.feature_parts import (
     FeatureSpec,
     PartIndex,
     complete_parts,
+    feature_folder,
     index_name,
     read_header,
     read_index,
@@ -73,6 +74,7 @@ class FeatureWriter:
         hidden_size: width of the backbone.
         dtype: floating-point type on disk.
         fingerprint: identity of the backbone, its preprocessing and the data.
+        earlier: the same as an earlier version made it; a cache that was begun under it is finished under it.
         rank: of this process.
         world_size: number of processes that write.
         made_of: what the features are of, part -> content hash or setting; heads and probes on them are held to it.
@@ -90,6 +92,7 @@ class FeatureWriter:
         dtype: torch.dtype,
         fingerprint: str,
         *,
+        earlier: str | None = None,
         rank: int = 0,
         world_size: int = 1,
         made_of: Mapping[str, str] | None = None,
@@ -103,6 +106,8 @@ class FeatureWriter:
         self.done: set[str] = set()
         for path in sorted(self.directory.glob("part-*.safetensors")):
             spec, origins = read_header(path)
+            if not self.parts and spec.fingerprint == earlier:
+                self.spec = replace(self.spec, fingerprint=earlier)
             self.spec.check(spec, path)
             self.parts.append(path.name)
             self.done.update(origin.id for origin in origins)
@@ -159,8 +164,7 @@ class FeatureWriter:
             "emotion": labels["emotion"],
             "intensity": labels["intensity"],
         }
-        # [split, sha256, group] of each key.
-        origins = [list(s.origin or Origin(s.key))[1:] for s in samples]
+        origins = [(s.origin or Origin(s.key)).as_row() for s in samples]
         header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"], "origins": origins}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
         write_part(self.directory / name, KIND, header, tensors)
@@ -205,7 +209,7 @@ class FeatureCache(SlotDataset[FeatureSample]):
     """All ranks' samples, ordered by key, memory-mapped; indexed by int or by the sampler's `Slot`.
 
     Args:
-        directory: of a complete cache.
+        directory: of a complete cache, or a URL of one, of which a copy is kept here (`core.mirrors`).
         fingerprint: the expected one; None takes any, if all parts agree.
 
     Raises:
@@ -213,7 +217,7 @@ class FeatureCache(SlotDataset[FeatureSample]):
     """
 
     def __init__(self, directory: str | Path, fingerprint: str | None = None) -> None:
-        self.directory = Path(directory)
+        self.directory = feature_folder(directory)
         names = complete_parts(self.directory)
         headers = [read_header(self.directory / name) for name in names]
         if not any(origins for _, origins in headers):

@@ -23,10 +23,22 @@ def open_image(path: str | Path) -> Image.Image:
         MissingFileError: no such file.
         InputError: no image, broken, absurdly large or long; names the file.
     """
-    picture = to_rgb(read_image(path, upright=True))
+    return check_shape(to_rgb(read_image(path, upright=True)), path)
+
+
+def check_shape(picture: Image.Image, where: object) -> Image.Image:
+    """The picture, unless it is longer than any backbone takes.
+
+    Args:
+        picture: upright.
+        where: what messages call it.
+
+    Raises:
+        InputError: it is.
+    """
     limit = strictest_aspect_ratio()
     if max(picture.size) > limit * min(picture.size):
-        msg = f"{path}: {picture.width}x{picture.height}: aspect ratio above {limit:g}, which the backbone refuses"
+        msg = f"{where}: {picture.width}x{picture.height}: aspect ratio above {limit:g}, which the backbone refuses"
         raise InputError(msg)
     return picture
 

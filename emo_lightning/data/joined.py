@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.model_folders import warn_once
+from emo_lightning.core.remote import StoreError
 from emo_lightning.core.shard_index import ROW
 from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.tar_labels import TarLabels, labelled_id
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.data.remote import StoreError
 from emo_lightning.data.shard_indices import indexed
 from emo_lightning.data.shard_list import check_entry, list_shards
 from emo_lightning.data.stores import open_store
@@ -30,6 +31,8 @@ class Opened(NamedTuple):
     size: int
     index_file: str
     """Where its index is, for messages."""
+    labels: TarLabels | None = None
+    """What its records are made of, where it has none of ours."""
 
 
 class Joined(NamedTuple):
@@ -43,12 +46,21 @@ class Joined(NamedTuple):
     rows: NDArray[np.void]
     """(N,) of `NUMBERED`."""
 
+    def id(self, row: int) -> str:
+        """The id that the record of a row has, by the name of its members."""
+        key = self.keys[row].rpartition("/")[2]
+        if self.shards[self.rows[row]["shard"]].labels is None:
+            return key
+        return labelled_id(key, self.rows[row]["sha256"].decode())
+
     def take(self, rows: NDArray[np.int64]) -> Self:
         """The given rows, in the given order."""
         return self._replace(keys=[self.keys[row] for row in rows], rows=self.rows[rows])
 
 
-def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tuple[Joined, int]:
+def join_shards(
+    paths: str | Path | Sequence[str | Path], *, verify: bool, bad_images: bool = False, labels: TarLabels | None = None
+) -> tuple[Joined, int]:
     """See `TarIndex.open`.
 
     Returns:
@@ -61,7 +73,8 @@ def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tu
     ignored: Counter[str] = Counter()
     for shard in list_shards(paths, verify=verify):
         store = open_shard(shard.url)
-        index, where, _ = indexed(shard.url, store)
+        found = indexed(shard.url, store, bad_images=bad_images, labels=labels)
+        index = found.content
         check_entry(shard, store, len(index.keys), verify=verify)
         numbered = np.empty(len(index.rows), dtype=NUMBERED)
         numbered["shard"] = len(shards)
@@ -69,7 +82,7 @@ def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tu
             numbered[name] = index.rows[name]
         for name in ("split", "group"):
             numbered[name][numbered[name] >= 0] += len(texts)
-        shards.append(Opened(shard.url, store.size, where))
+        shards.append(Opened(shard.url, store.size, found.where, found.labels))
         keys += index.keys
         texts += index.texts
         rows.append(numbered)
@@ -77,9 +90,9 @@ def join_shards(paths: str | Path | Sequence[str | Path], *, verify: bool) -> tu
     if ignored:
         kinds = ", ".join(f"{count} {ending}" for ending, count in ignored.most_common(5))
         warn_once(f"{shards[0].url}{' …' * (len(shards) > 1)}: not read, as neither record, image nor DES: members {kinds}")
-    found = Joined(shards, keys, texts, np.concatenate(rows))
-    _check_names(found)
-    return found, ignored.total()
+    table = Joined(shards, keys, texts, np.concatenate(rows))
+    _check_names(table)
+    return table, ignored.total()
 
 
 def open_shard(url: str) -> ByteStore:
@@ -99,7 +112,7 @@ def open_shard(url: str) -> ByteStore:
 
 def _check_names(table: Joined) -> None:
     """Refuse an id that comes twice: answers, features and scores are kept by it, without the folder inside the tar."""
-    ids = [key.rpartition("/")[2] for key in table.keys]
+    ids = list(map(table.id, range(len(table.keys))))
     if len(set(ids)) == len(ids):
         return
     home: dict[str, int] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
 from emo_lightning.data.collate import Collator, Question
@@ -15,6 +16,7 @@ from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.supervision import Supervision, collate_supervision
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
@@ -25,17 +27,18 @@ LabelledSample = tuple[Question, Supervision]
 class LabelledDataset(PictureDataset[LabelledSample]):
     """(question, labels) of every image, ordered by id as a feature cache is: the same seed gives the same batches."""
 
-    def __init__(self, index: TarIndex, keys: tuple[str, ...]) -> None:
-        super().__init__(index.take(sorted(range(len(index)), key=index.id)))
+    def __init__(self, index: TarIndex, keys: tuple[str, ...], *, skip: bool = False) -> None:
+        super().__init__(index.take(sorted(range(len(index)), key=index.id)), skip=skip)
         self.keys = keys
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> LabelledSample:
-        record, image = self.record_and_picture(slot.index)
+        record, image, fault = self.pictured(slot.index)
+        filler = slot.filler or fault is not None
         # Without the record: at this prompt nothing of the annotation may reach the model.
-        return Question(record.id, image, self.keys, filler=slot.filler), Supervision.of(record)
+        return Question(record.id, image, self.keys, filler=filler, fault=fault), Supervision.of(record)
 
 
 class LabelledCollator:
@@ -68,6 +71,10 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         max_length: tokens; a longer sample is an error.
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
+        labels: where tars without our record say what an image is labelled, and what it means.
     """
 
     task_type = ReadsImages
@@ -82,9 +89,12 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         max_length: int = 4096,
         seed: int = 0,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
+        labels: TarLabels | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
-        self.allow_leaks = allow_leaks
+        super().__init__(batch_size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
+        self.allow_leaks, self.labels = allow_leaks, labels
         check_counts(max_length=max_length)
         self.paths = {"train": train, "val": val}
         self.objective, self.max_length = objective, max_length
@@ -93,7 +103,8 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
     def dataset(self, name: str) -> LabelledDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            self._datasets[name] = LabelledDataset(TarIndex.open(self.paths[name]), objective(self.objective).keys)
+            index = TarIndex.open(self.paths[name], bad_images=self.skip, labels=self.labels)
+            self._datasets[name] = LabelledDataset(index, objective(self.objective).keys, skip=self.skip)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:

@@ -25,17 +25,23 @@ class Origin(NamedTuple):
     """Of the image's bytes; None where it is not known."""
     group: str | None = None
     """Of near-duplicates, as `emo prep export` writes it; None where there is none."""
+    source_sha256: str | None = None
+    """Of the file that the bytes were made of (`Record.source_sha256`)."""
 
     @classmethod
     def of(cls, record: Record) -> Self:
         """That of a record."""
         group = record.provenance.get("group")
-        return cls(record.id, record.split, record.sha256, group if isinstance(group, str) else None)
+        return cls(record.id, record.split, record.sha256, group if isinstance(group, str) else None, record.source_sha256)
+
+    def as_row(self) -> list[str | None]:
+        """All but the id, as a feature cache keeps it: three values, or four where the bytes were made of another file."""
+        return list(self[1:] if self.source_sha256 is not None else self[1:4])
 
     def marks(self) -> list[str]:
         """By any of these two images are the same, or near to each other."""
-        known = {"id": self.id, "sha256": self.sha256, "group": self.group}
-        return [f"{what} {value}" for what, value in known.items() if value is not None]
+        known = (("id", self.id), ("sha256", self.sha256), ("group", self.group), ("sha256", self.source_sha256))
+        return [f"{what} {value}" for what, value in known if value is not None]
 
 
 def check_leaks(sets: Mapping[str, TarIndex], *, allowed: bool) -> None:
@@ -54,13 +60,14 @@ def check_leaks(sets: Mapping[str, TarIndex], *, allowed: bool) -> None:
 
 def _origins(index: TarIndex) -> list[Origin]:
     ids = map(index.id, range(len(index)))
-    return list(map(Origin, ids, index.splits(), index.hashes(), index.groups()))
+    return list(map(Origin, ids, index.splits(), index.hashes(), index.groups(), index.source_hashes()))
 
 
 def check_origins(sets: Mapping[str, Sequence[Origin]], *, allowed: bool) -> None:
     """Refuse, or only say, that the set `train` has images of a held-out split, or images that another set has too.
 
-    Two images are the same by id, by the SHA-256 of their bytes, and by the group of near-duplicates that `emo prep export` writes.
+    Two images are the same by id, by the SHA-256 of their bytes or of the file that these were made of, and by the group of
+    near-duplicates that `emo prep export` writes.
 
     Args:
         sets: name -> its images; without `train` nothing is checked.

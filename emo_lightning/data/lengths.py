@@ -1,27 +1,40 @@
-"""How many tokens each sample will have, from its record alone: no picture is opened."""
+"""How many tokens each sample will have, from its record alone: no picture is opened.
+
+Answers are tokenised once: the counts are kept in the user's cache folder (`lengths/`), under a name made of all that decides them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emo_lightning.core.arrays import read_npz
+from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.files import write_npz
 from emo_lightning.data.chat import Objective, answer
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.tar_index import TarIndex
 
 _AT_ONCE = 1024
+_VERSION = 1
+"""Of how a sample is made of a record; another one counts anew."""
+
+log = logging.getLogger(__name__)
 
 
 def shared_lengths(index: TarIndex, collate: Collator) -> NDArray[np.int64]:
     """Tokens of each sample up to the end of its picture, (N,)."""
-    found = np.zeros(len(index), dtype=np.int64)
-    for row in range(len(index)):
-        record = index.record(row)
-        resized = collate.family.resized_size(collate.processor, (record.width, record.height))
-        found[row] = collate.shared_length(collate.family.image_tokens(collate.processor, resized))
-    return found
+    sizes, place = np.unique(index.sizes(), axis=0, return_inverse=True)
+    tokens = [collate.shared_length(tokens) for *_, tokens in _image_tokens(sizes, collate)]
+    return np.array(tokens, dtype=np.int64)[place.reshape(-1)]
 
 
 def sample_lengths(index: TarIndex, objectives: Sequence[Objective], collate: Collator) -> NDArray[np.int64]:
@@ -35,6 +48,62 @@ def sample_lengths(index: TarIndex, objectives: Sequence[Objective], collate: Co
     Returns:
         (N, objectives); 0 where a record has no label for an objective.
     """
+    name = _identity(index, objectives, collate)
+    place = cache_folder() / "lengths" / f"{name}.npz" if name is not None else None
+    if place is not None and (kept := _kept(place, (len(index), len(objectives)))) is not None:
+        return kept
+    found = _counted(index, objectives, collate)
+    if place is not None:
+        try:
+            write_npz(place, {"lengths": found}, writer=os.getpid())
+        except OSError as error:
+            log.info("%s: lengths of texts are not kept: %s", place, error)
+    return found
+
+
+def _kept(place: Path, shape: tuple[int, int]) -> NDArray[np.int64] | None:
+    try:
+        found = read_npz(place).get("lengths")
+    except MissingFileError:
+        return None
+    except InputError as error:
+        log.warning("%s; counted anew", error)
+        return None
+    return found.astype(np.int64) if found is not None and found.shape == shape and found.dtype.kind == "i" else None
+
+
+def _identity(index: TarIndex, objectives: Sequence[Objective], collate: Collator) -> str | None:
+    """What the lengths follow from: records, tokenizer, prompts, and how pictures of these sizes are resized. None: it cannot be told."""
+    backend = getattr(collate.tokenizer, "backend_tokenizer", None)
+    if backend is None or not len(index):
+        return None
+    record = index.record(0)
+    size = (record.width, record.height)
+    resized = collate.family.resized_size(collate.processor, size)
+    known = [
+        _VERSION,
+        index.records_hash,
+        hashlib.sha256(backend.to_str().encode()).hexdigest(),
+        collate.model_type,
+        [[one.name, one.keys, collate.prompt_ids(one.keys)] for one in objectives],
+        [list(row) for row in _image_tokens(np.unique(index.sizes(), axis=0), collate)],
+        # How an answer is written, boxes among it.
+        [answer(one.available(record), record, collate.codec, resized) for one in objectives],
+    ]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:32]
+
+
+def _image_tokens(sizes: NDArray[np.int64], collate: Collator) -> list[tuple[int, int, int, int, int]]:
+    """(width, height, resized width, resized height, tokens) of pictures of these sizes."""
+    found = []
+    for width, height in sizes.tolist():
+        resized = collate.family.resized_size(collate.processor, (width, height))
+        found.append((width, height, *resized, collate.family.image_tokens(collate.processor, resized)))
+    return found
+
+
+def _counted(index: TarIndex, objectives: Sequence[Objective], collate: Collator) -> NDArray[np.int64]:
+    """As `sample_lengths`; reads every record once."""
     found = np.zeros((len(index), len(objectives)), dtype=np.int64)
     for start in range(0, len(index), _AT_ONCE):
         places, texts, fixed = [], [], []

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.data.older_places import of_older_release
 from emo_lightning.data.sampler import EpochPlan, PlanIdentity, Slot
 from emo_lightning.data.workers import end_with_parent, started_safely
 
@@ -35,7 +36,8 @@ class SlotDataset(Dataset[SampleT_co]):
 
 
 LoaderState = PlanIdentity
-"""A place in training (`epoch`, `position`), and what the plan of the epoch depends on."""
+"""A place in training (`epoch`, and `step`: optimiser steps done in it), and what the plan of the epoch depends on. It says nothing of ranks:
+the same place on any number of them."""
 
 
 def check_counts(**found: int | Literal["auto"] | None) -> None:
@@ -73,9 +75,9 @@ class _StepBatches:
 class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
     """Batches of a map dataset (indexed by `Slot`) in the order of an `EpochPlan`, with Lightning's loader state.
 
-    `state_dict` counts the batches handed to the loop, not those that workers have fetched ahead; it is the same on all
-    ranks, as Lightning saves rank 0's and gives it to every rank. After `load_state_dict` the next iteration begins with
-    exactly the next batch.
+    `state_dict` counts the optimiser steps whose batches were handed to the loop, not those that workers have fetched ahead; it is the same
+    on all ranks, as Lightning saves rank 0's and gives it to every rank, and on any number of them. After `load_state_dict` the next
+    iteration begins with exactly the next step; of one that was under way, all of it is done again.
 
     Lightning (2.6) calls `iter` on a loader *before* it tells it the epoch when a run resumes at the end of one. So nothing
     is fetched before the first `next`, and only then the epoch and the position are read.
@@ -93,6 +95,7 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
         persistent_workers: bool = False,
         prefetch_factor: int | None = None,
         pin_memory: bool = False,
+        seen: Callable[[BatchT_co], None] | None = None,
     ) -> None:
         """Make a loader; nothing is fetched yet.
 
@@ -104,7 +107,9 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
             persistent_workers: keep these processes from one epoch to the next.
             prefetch_factor: batches that each of them fetches ahead; None is PyTorch's own.
             pin_memory: give tensors in memory that a GPU copies from by itself.
+            seen: called with each batch as it is handed out, in this process.
         """
+        self._seen = seen
         self._from_step = _StepBatches(batches)
         super().__init__(
             dataset,
@@ -147,30 +152,34 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
                 return
             self._position += 1
             # What `collate_fn` gave.
-            yield cast(BatchT_co, batch)
+            found = cast(BatchT_co, batch)
+            if self._seen is not None:
+                self._seen(found)
+            yield found
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration. Lightning does this by itself."""
         self.batches.set_epoch(epoch)
 
     def state_dict(self) -> LoaderState:
-        """Epoch and batches handed out in it, and what the order depends on."""
+        """Epoch and optimiser steps handed out in it, and what the order depends on."""
         # Until the first batch after a load, the place is the loaded one.
         epoch, position = self._resume if self._resume is not None else (self.batches.epoch, self._position)
-        return {"epoch": epoch, "position": position, **self.batches.identity()}
+        return {"epoch": epoch, "step": position // self.batches.accumulate, **self.batches.identity()}
 
     def load_state_dict(self, state_dict: LoaderState) -> None:
         """Go on at a saved place.
 
         Raises:
-            InputError: the saved plan is another one: the samples, the size of batches, the world size or the seed differ.
+            InputError: the saved plan is another one: the samples, those of a step or the seed differ.
         """
-        for key, value in self.state_dict().items():
-            if key not in ("epoch", "position") and state_dict.get(key) != value:
+        state = of_older_release(state_dict, self.batches) if "position" in state_dict else state_dict
+        for key, value in self.batches.identity().items():
+            if state.get(key) != value:
                 msg = (
-                    f"the checkpoint's loader state has {key} {state_dict.get(key)!r}, this run has {value!r}: a mid-epoch "
-                    "position means nothing in another order; use the same value, or start from an epoch's end"
+                    f"the checkpoint's loader state has {key} {state.get(key)!r}, this run has {value!r}: a place in an epoch means "
+                    "nothing in another order; use the same value"
                 )
                 raise InputError(msg)
-        self._resume = (int(state_dict["epoch"]), int(state_dict["position"]))
+        self._resume = (int(state["epoch"]), int(state["step"]) * self.batches.accumulate)
         self.batches.set_epoch(self._resume[0])

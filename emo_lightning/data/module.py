@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import ClassVar, Generic, TypeVar, cast
 
 from lightning.pytorch import LightningDataModule
 
 from emo_lightning.data.loader import ResumableLoader, SlotDataset, check_counts
 from emo_lightning.data.sampler import EpochBatches, EpochPlan
+from emo_lightning.data.skips import OnError, Skips, check_on_error, faults_of
+from emo_lightning.data.step_cut import StepCut
 from emo_lightning.data.workers import AHEAD, Workers, workers
 
 TaskT = TypeVar("TaskT")
@@ -23,15 +26,28 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         batch_size: samples per rank and step.
         num_workers: processes that read ahead; 0 reads in the main process, `auto` decides by the machine and the data (`workers.count`).
         seed: of the order.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: its place
+            stays, and counts nowhere. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type: ClassVar[type]
     """The protocol of `data/protocols.py` that the task must follow."""
 
-    def __init__(self, batch_size: int, num_workers: Workers = "auto", seed: int = 0) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        num_workers: Workers = "auto",
+        seed: int = 0,
+        *,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
+    ) -> None:
         super().__init__()
-        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed)
+        check_counts(batch_size=batch_size, num_workers=num_workers, seed=seed, max_skipped=max_skipped)
+        check_on_error(on_error)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.skip, self.skips = on_error == "skip", Skips(max_skipped)
 
     @property
     def task(self) -> TaskT:
@@ -83,10 +99,20 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         """Refuse a task that this module cannot serve, before anything is opened."""
         if self.trainer is not None:
             _ = self.task
+            if self.skip:
+                self.skips.keep_in(Path(self.trainer.default_root_dir), self.rank)
 
     def summary(self) -> dict[str, object]:
-        """What is trained on, as JSON for `training.json`; nothing by default."""
-        return {}
+        """What is trained on, as JSON for `training.json`; with `on_error: skip` the images that were left out, id -> why."""
+        return {"unreadable": self.skips.of_all_ranks()} if self.skip else {}
+
+    def state_dict(self) -> dict[str, object]:
+        """What a checkpoint keeps: the images that were left out so far."""
+        return {"skipped": dict(self.skips.met)} if self.skip else {}
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Go on with what was left out up to the checkpoint."""
+        self.skips.met = dict(cast("Mapping[str, str]", state_dict.get("skipped", {})))
 
     def rank_loader(
         self,
@@ -96,18 +122,26 @@ class DataModule(LightningDataModule, Generic[TaskT]):
         *,
         shuffle: bool,
         num_workers: int | None = None,
+        accumulate: int = 1,
     ) -> ResumableLoader[BatchT]:
         """This rank's share of a dataset.
 
         Args:
             dataset: `dataset[Slot]` gives one sample.
             collate: list of samples to batch.
-            batch_size: samples per rank and step.
+            batch_size: samples per rank and micro-batch.
             shuffle: False keeps the dataset's order.
             num_workers: processes that fetch ahead; None takes the module's own.
+            accumulate: micro-batches of an optimiser step.
         """
         batches = EpochBatches(
-            len(dataset), batch_size, seed=self.seed, rank=self.rank, world_size=self.world_size, shuffle=shuffle
+            len(dataset),
+            batch_size,
+            seed=self.seed,
+            rank=self.rank,
+            world_size=self.world_size,
+            shuffle=shuffle,
+            accumulate=accumulate,
         )
         return self.loader_of(dataset, batches, collate, num_workers)
 
@@ -129,7 +163,13 @@ class DataModule(LightningDataModule, Generic[TaskT]):
             persistent_workers=number > 0,
             prefetch_factor=AHEAD if number else None,
             pin_memory=on_gpu,
+            seen=self.seen,
         )
+
+    def seen(self, batch: object) -> None:
+        """Take note of the images of a batch, which is handed to the Trainer now, that cannot be read."""
+        for key, fault in faults_of(batch):
+            self.skips.add(key, fault)
 
     def workers(self, samples: int) -> int:
         """Processes of this rank that read ahead, of a set of so many samples."""
@@ -152,20 +192,39 @@ class FitDataModule(DataModule[TaskT], Generic[TaskT, SampleT, BatchT]):
         """What makes a batch of samples; asked for each loader."""
         raise NotImplementedError
 
-    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (subclasses use it)
-        """Samples per rank and step of the set `name`."""
+    _rows_of_cut: int | None = None
+    """Of `take_cut`."""
+
+    @property
+    def most_rows(self) -> int:
+        """See `CutsSteps`."""
         return self.batch_size
+
+    def cut(self) -> StepCut:
+        """See `CutsSteps`."""
+        return StepCut(self.world_size, self.accumulated("train"), self.rows_per_step("train", self.world_size))
+
+    def take_cut(self, cut: StepCut) -> None:
+        """See `CutsSteps`."""
+        self._rows_of_cut = cut.rows
+
+    def rows_per_step(self, name: str, world_size: int) -> int:  # noqa: ARG002 (subclasses use it)
+        """Samples per rank and micro-batch of the set `name`."""
+        return self.batch_size if name != "train" or self._rows_of_cut is None else self._rows_of_cut
+
+    def accumulated(self, name: str) -> int:
+        """Micro-batches of an optimiser step of the set `name`; 1 of one that is not trained on."""
+        return 1 if name != "train" or self.trainer is None else self.trainer.accumulate_grad_batches
 
     def train_batches(self, world_size: int) -> int:
         """Micro-batches per rank and epoch, without making a loader."""
-        rows = self.rows_per_step("train", world_size)
-        return len(EpochBatches(len(self.dataset("train")), rows, seed=self.seed, world_size=world_size))
+        rows, accumulate = self.rows_per_step("train", world_size), self.accumulated("train")
+        return len(EpochBatches(len(self.dataset("train")), rows, seed=self.seed, world_size=world_size, accumulate=accumulate))
 
     def loader(self, name: str, *, shuffle: bool = False) -> ResumableLoader[BatchT]:
         """Batches of one set for this rank."""
-        return self.rank_loader(
-            self.source(name), self.collate_fn(), self.rows_per_step(name, self.world_size), shuffle=shuffle
-        )
+        rows = self.rows_per_step(name, self.world_size)
+        return self.rank_loader(self.source(name), self.collate_fn(), rows, shuffle=shuffle, accumulate=self.accumulated(name))
 
     def train_dataloader(self) -> ResumableLoader[BatchT]:
         """Shuffled, sized, resumable."""

@@ -200,6 +200,11 @@ class PackedRows(DistributedSampler[list[Slot]]):
         self.rows = -(-needed // together) * together
         """In an epoch, on all ranks."""
 
+    @property
+    def accumulate(self) -> int:
+        """See `EpochPlan.accumulate`."""
+        return self.together // self.world_size
+
     def __len__(self) -> int:
         """Rows per epoch and rank."""
         return self.rows // self.world_size
@@ -215,7 +220,6 @@ class PackedRows(DistributedSampler[list[Slot]]):
             "max_tokens": self.max_tokens,
             "rows": self.rows,
             "together": self.together,
-            "world_size": self.world_size,
             "seed": self.seed,
             "lengths": self._lengths_of_first,
         }

@@ -10,24 +10,26 @@ from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.module import FitDataModule
+from emo_lightning.data.pictures import read_pictured
 from emo_lightning.data.protocols import PairSample, ReadsPairs
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
 
 class PairDataset(SlotDataset[PairSample]):
-    """(image, description, filler, id) of every record that has a description."""
+    """Every record that has a description."""
 
-    def __init__(self, index: TarIndex) -> None:
-        self.index = index
+    def __init__(self, index: TarIndex, *, skip: bool = False) -> None:
+        self.index, self.skip = index, skip
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, slot: Slot) -> PairSample:
-        record, image = self.index.sample(slot.index)
-        return image, str(record.description), slot.filler, record.id
+        record, image, fault = read_pictured(self.index, slot.index, skip=self.skip)
+        return PairSample(image, str(record.description), slot.filler or fault is not None, record.id, fault)
 
 
 class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
@@ -40,6 +42,9 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
         num_workers: processes that read ahead (`workers.count`).
         seed: of the order.
         allow_leaks: train although the training set holds images of a held-out split or of another set; it is said, not refused.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: it is no
+            pair then. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
     """
 
     task_type = ReadsPairs
@@ -52,8 +57,10 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
         num_workers: Workers = "auto",
         seed: int = 0,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed)
+        super().__init__(batch_size, num_workers, seed, on_error=on_error, max_skipped=max_skipped)
         self.allow_leaks = allow_leaks
         self.paths = {"train": train, "val": val}
         self._datasets: dict[str, PairDataset] = {}
@@ -61,8 +68,8 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
     def dataset(self, name: str) -> PairDataset:
         """`train` or `val`, opened once."""
         if name not in self._datasets:
-            index = TarIndex.open(self.paths[name])
-            self._datasets[name] = PairDataset(index.take(np.flatnonzero(index.has("described"))))
+            index = TarIndex.open(self.paths[name], bad_images=self.skip)
+            self._datasets[name] = PairDataset(index.take(np.flatnonzero(index.has("described"))), skip=self.skip)
         return self._datasets[name]
 
     def setup(self, stage: str) -> None:

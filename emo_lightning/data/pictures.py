@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from PIL import Image
 
 from emo_lightning.core.records import Record
+from emo_lightning.data.images import grey
 from emo_lightning.data.loader import SlotDataset
-from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.tar_index import ShardError, TarIndex
 from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.models.families.base import CachedPicture
 
 SampleT_co = TypeVar("SampleT_co", covariant=True)
+
+
+PictureT = TypeVar("PictureT")
+
+
+class Pictured(NamedTuple, Generic[PictureT]):
+    """A record and its picture."""
+
+    record: Record
+    picture: PictureT
+    """Where there is a fault, something of the same size, that no result may count."""
+    fault: str | None = None
+    """Why the picture cannot be read (`data.on_error: skip`)."""
+
+
+def read_pictured(index: TarIndex, row: int, *, skip: bool) -> Pictured[Image.Image]:
+    """Decode the picture of a row.
+
+    Args:
+        index: the images and their records.
+        row: of the index.
+        skip: give grey, and why, in the place of a picture that cannot be read.
+
+    Raises:
+        ShardError: the record cannot be read, or, unless `skip`, the picture.
+    """
+    record = index.record(row)
+    try:
+        return Pictured(record, index.picture(row, record))
+    except ShardError as error:
+        if not skip:
+            raise
+        # As many tokens as were planned, and none that counts: every rank keeps its steps.
+        return Pictured(record, grey((record.width, record.height)), str(error))
 
 
 class PictureDataset(SlotDataset[SampleT_co]):
@@ -22,10 +57,11 @@ class PictureDataset(SlotDataset[SampleT_co]):
     Args:
         index: the images and their records.
         vision: where pictures come from; None decodes them.
+        skip: see `read_pictured`.
     """
 
-    def __init__(self, index: TarIndex, vision: VisionCache | None = None) -> None:
-        self.index, self.vision = index, vision
+    def __init__(self, index: TarIndex, vision: VisionCache | None = None, *, skip: bool = False) -> None:
+        self.index, self.vision, self.skip = index, vision, skip
 
     def reading(self, vision: VisionCache | None) -> Self:
         """The same, with pictures out of a cache."""
@@ -33,9 +69,9 @@ class PictureDataset(SlotDataset[SampleT_co]):
         other.vision = vision
         return other
 
-    def record_and_picture(self, row: int) -> tuple[Record, Image.Image | CachedPicture]:
+    def pictured(self, row: int) -> Pictured[Image.Image] | Pictured[CachedPicture]:
         """Of a row of the index; of a picture out of the cache no byte is read."""
         if self.vision is None:
-            return self.index.sample(row)
+            return read_pictured(self.index, row, skip=self.skip)
         record = self.index.record(row)
-        return record, self.vision.picture(record)
+        return Pictured(record, self.vision.picture(record), self.vision.fault(record))

@@ -8,21 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.models.families import Processor
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from emo_lightning.data.module import DataModule
     from emo_lightning.data.tar_index import TarIndex
     from emo_lightning.data.vision_cache import VisionCache
 
-PairSample = tuple[Image.Image, str, bool, str]
-"""(image, description, filler, id)."""
+
+class PairSample(NamedTuple):
+    """An image and what is said of it."""
+
+    image: Image.Image
+    text: str
+    filler: bool
+    """It only fills its place, and counts nowhere."""
+    key: str
+    """Id of the record."""
+    fault: str | None = None
+    """Why the image cannot be read; it is a filler then."""
 
 
 @dataclass(frozen=True)

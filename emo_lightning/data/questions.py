@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import Record
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import ChatBatch, QuestionBatch
 from emo_lightning.data.chat import objective
-from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.collate import Collator, Question, faults_in
 from emo_lightning.data.images import check_shapes, grey
 from emo_lightning.data.loader import ResumableLoader, check_counts
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import AsksQuestions, BackboneInputs
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.skips import OnError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.data.workers import Workers
@@ -27,8 +29,16 @@ RowQuestion = tuple[int, Question]
 class QuestionDataset(PictureDataset[RowQuestion]):
     """(row, image) pairs of an index; the question is put by the collator. `blind`: grey of the image's size in its place."""
 
-    def __init__(self, index: TarIndex, rows: Sequence[int], blind: bool = False, vision: VisionCache | None = None) -> None:
-        super().__init__(index, vision)
+    def __init__(
+        self,
+        index: TarIndex,
+        rows: Sequence[int],
+        blind: bool = False,
+        vision: VisionCache | None = None,
+        *,
+        skip: bool = False,
+    ) -> None:
+        super().__init__(index, vision, skip=skip)
         self.rows, self.blind = rows, blind
 
     def __len__(self) -> int:
@@ -36,8 +46,9 @@ class QuestionDataset(PictureDataset[RowQuestion]):
 
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
-        record, image = self.record_and_picture(row)
-        return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=slot.filler)
+        record, image, fault = self.pictured(row)
+        filler = slot.filler or fault is not None
+        return row, Question(record.id, grey(image.size) if self.blind else image, (), filler=filler, fault=fault)
 
 
 class QuestionCollator:
@@ -55,8 +66,13 @@ class QuestionCollator:
         asked: dict[tuple[str, ...], ChatBatch] = {}
         for some in together:
             keys, *more = (self.keys[name] for name in some)
-            asked[some] = self.collator([Question(q.key, q.image, keys, filler=q.filler, more=tuple(more)) for _, q in samples])
-        return {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
+            asked[some] = self.collator(
+                [Question(q.key, q.image, keys, filler=q.filler, more=tuple(more), fault=q.fault) for _, q in samples]
+            )
+        batch: QuestionBatch = {"rows": rows, "inputs": asked, "filler": [q.filler for _, q in samples]}
+        if faults := faults_in(q for _, q in samples):
+            batch["faults"] = faults
+        return batch
 
 
 class QuestionDataModule(DataModule[AsksQuestions]):
@@ -71,6 +87,10 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         limit: use only the first so many images of each set.
         blind: show grey in place of every image: what the model says without looking (a text-only baseline).
         allow_leaks: cache the features of a set `train` although it holds images of a held-out split or of another set.
+        on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: it has no
+            answer and no features then, and is named. A record that cannot be read always stops.
+        max_skipped: with `skip`, most images that all ranks together leave out before they stop all the same.
+        labels: where tars without our record say what an image is labelled, and what it means.
     """
 
     task_type = AsksQuestions
@@ -85,8 +105,11 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         limit: int | None = None,
         blind: bool = False,
         allow_leaks: bool = False,
+        on_error: OnError = "stop",
+        max_skipped: int = 10,
+        labels: TarLabels | None = None,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, on_error=on_error, max_skipped=max_skipped)
         if not sets or not objectives:
             msg = f"data.sets={sets}, data.objectives={objectives}: expected at least one of each"
             raise InputError(msg)
@@ -95,7 +118,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         check_counts(max_length=max_length, limit=limit)
         self.sets, self.objectives = sets, objectives
         self.max_length, self.limit, self.blind = max_length, limit, blind
-        self.allow_leaks = allow_leaks
+        self.allow_leaks, self.labels = allow_leaks, labels
         self._indices: dict[str, TarIndex] = {}
         self.pending: list[str] = []
         """Sets with images left, in the order of the loaders."""
@@ -103,7 +126,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
     def index(self, name: str) -> TarIndex:
         """The set's images and records, opened once."""
         if name not in self._indices:
-            index = TarIndex.open(self.sets[name])
+            index = TarIndex.open(self.sets[name], bad_images=self.skip, labels=self.labels)
             self._indices[name] = index if self.limit is None else index.take(range(min(self.limit, len(index))))
         return self._indices[name]
 
@@ -137,7 +160,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
             rows = sorted(rows, key=lambda row: -_area(inputs, sizes[row]))
         # The grey of a blind model is no picture of the tars.
         vision = None if self.blind else self.task.pictures(index.take(rows), self)
-        dataset = QuestionDataset(index, rows, self.blind, vision)
+        dataset = QuestionDataset(index, rows, self.blind, vision, skip=self.skip)
         return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
 
 

@@ -1,4 +1,4 @@
-"""Which sample goes where: the plan of an epoch, a pure function of (seed, epoch, step, world size)."""
+"""Which sample goes where: the plan of an epoch, a pure function of (seed, epoch, samples a step); ranks and micro-batches share a step."""
 
 from __future__ import annotations
 
@@ -70,6 +70,11 @@ class EpochPlan(Protocol):
     epoch: int
     seed: int
 
+    @property
+    def accumulate(self) -> int:
+        """Batches of a rank that make one optimiser step."""
+        ...
+
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank and in every epoch."""
         ...
@@ -90,28 +95,38 @@ class EpochPlan(Protocol):
 class EpochBatches(DistributedSampler[Slots]):
     """Batches of one rank: over all ranks every sample exactly once per epoch, and equally many steps on each.
 
-    Where `size` is no multiple of the global batch, the samples of the last two global batches are shared evenly between
-    these two steps and among the ranks; only where a step has fewer samples than ranks does a rank get one filler.
+    An optimiser step takes the next `global_batch` samples of the epoch, however many ranks and micro-batches share them. Where `size` is
+    no multiple of it, the samples of the last two steps are shared evenly between these two; only where a step has fewer samples than
+    micro-batches does one of them get a filler.
 
     It is a `DistributedSampler` so that Lightning leaves it in place under DDP.
     """
 
     def __init__(
-        self, size: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1, shuffle: bool = True
+        self,
+        size: int,
+        batch_size: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        accumulate: int = 1,
     ) -> None:
         """Plan the epochs; nothing is drawn yet.
 
         Args:
             size: samples in the dataset.
-            batch_size: samples per rank and step.
+            batch_size: samples per rank and micro-batch.
             seed: of the order; the epoch is mixed in.
             rank: of this process, 0 … world_size - 1.
             world_size: number of processes.
             shuffle: False keeps the dataset's order.
+            accumulate: micro-batches of an optimiser step.
 
         Raises:
             InputError: nothing to sample, or a batch size or seed out of range.
-            ValueError: a rank out of range.
+            ValueError: a rank or a number of micro-batches out of range.
         """
         if size < 1:
             msg = f"size {size}: there are no samples to make batches of (empty dataset or selection?)"
@@ -125,15 +140,21 @@ class EpochBatches(DistributedSampler[Slots]):
         if not 0 <= rank < world_size:
             msg = f"rank {rank} of world_size {world_size}: expected 0 <= rank < world_size"
             raise ValueError(msg)
+        if accumulate < 1:
+            msg = f"accumulate {accumulate}: expected at least 1"
+            raise ValueError(msg)
         super().__init__(range(size), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]
         self.size = size
         self.batch_size = batch_size
-        self.world_size = world_size
-        self.steps = -(-size // (batch_size * world_size))
+        self.world_size, self.accumulate = world_size, accumulate
+        self.global_batch = batch_size * world_size * accumulate
+        """Samples of an optimiser step."""
+        self.steps = -(-size // self.global_batch)
+        """Optimiser steps per epoch."""
 
     def __len__(self) -> int:
-        """Steps per epoch, the same on every rank."""
-        return self.steps
+        """Micro-batches per epoch, the same on every rank; as many in each optimiser step."""
+        return self.steps * self.accumulate
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the plan of `epoch`; takes effect at the next `iter`."""
@@ -143,8 +164,8 @@ class EpochBatches(DistributedSampler[Slots]):
         """See `EpochPlan.identity`."""
         return {
             "size": self.size,
-            "batch_size": self.batch_size,
-            "world_size": self.world_size,
+            # Of a set that is one step, whatever more would go into it.
+            "global_batch": min(self.global_batch, self.size),
             "seed": self.seed,
             "shuffle": self.shuffle,
         }
@@ -156,8 +177,8 @@ class EpochBatches(DistributedSampler[Slots]):
         return np.random.Generator(np.random.PCG64([self.seed, epoch])).permutation(self.size)
 
     def bounds(self, step: int) -> tuple[int, int]:
-        """Half-open range of positions in the plan that all ranks together take in `step`."""
-        whole = self.batch_size * self.world_size
+        """Half-open range of positions in the plan that all ranks together take in an optimiser step."""
+        whole = self.global_batch
         uneven = 0 if self.size % whole == 0 else min(2, self.steps)
         full = self.steps - uneven
         if step < full:
@@ -169,15 +190,18 @@ class EpochBatches(DistributedSampler[Slots]):
         return self.from_step(0)
 
     def from_step(self, start: int) -> Iterator[Slots]:
-        """This rank's batches of the present epoch from step `start` on."""
+        """This rank's batches of the present epoch from its micro-batch `start` on."""
         # Bound now, not at the first `next`: workers fetch ahead, and the epoch may be set for the next pass meanwhile.
         return self._batches(self.plan(self.epoch), self.epoch, start)
 
     def _batches(self, plan: NDArray[np.int64], epoch: int, start: int) -> Iterator[Slots]:
-        for step in range(start, self.steps):
+        cells = self.accumulate * self.world_size
+        for batch in range(start, len(self)):
+            step, part = divmod(batch, self.accumulate)
             first, last = self.bounds(step)
-            low, high = (first + (last - first) * (self.rank + k) // self.world_size for k in (0, 1))
+            cell = part * self.world_size + self.rank
+            low, high = (first + (last - first) * (cell + k) // cells for k in (0, 1))
             if low == high:
-                yield Slots(plan[[self.rank % self.size]], epoch, filler=True)
+                yield Slots(plan[[cell % self.size]], epoch, filler=True)
             else:
                 yield Slots(plan[low:high], epoch)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from emo_lightning.core.cache_folder import cache_folder
+from emo_lightning.core.remote import RemoteStore, StoreError
 from emo_lightning.core.shard_index import (
     PARTS,
     SUFFIX,
@@ -23,9 +24,9 @@ from emo_lightning.core.shard_index import (
     stamp_index,
 )
 from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.core.tar_rows import IMAGES
 from emo_lightning.core.tar_scan import ShardError
-from emo_lightning.data.remote import RemoteStore, StoreError
 from emo_lightning.data.stores import open_store
 
 log = logging.getLogger(__name__)
@@ -39,28 +40,52 @@ class Found(NamedTuple):
     """Of the index, for messages; of the tar where no index could be kept."""
     before: ShardIndex | None = None
     """The index that stood there and is of other bytes at the same places: damage, or a tar written anew."""
+    labels: TarLabels | None = None
+    """What its records are made of, where it has none of ours."""
 
 
-def find_index(url: str, store: ByteStore) -> Found:
+def find_index(url: str, store: ByteStore, labels: TarLabels | None = None) -> Found:
     """The index of a tar; made, which reads every byte of it, where there is none, or where the tar was changed or moved since.
 
     Args:
         url: of the tar.
         store: its bytes.
+        labels: what stands in place of our record, in tars that have none.
 
     Raises:
         ShardError: no whole tar, or none of samples.
     """
+    if labels is None:
+        return _find(url, store, None)
+    try:
+        found = _find(url, store, None)
+    except ShardError as error:
+        unfit = str(error)
+    else:
+        # Whoever has our records is read by them: what is declared for the tars of others says nothing of ours.
+        if found.content.rows["valid"].any():
+            return found
+        unfit = f"{url}: no record is one of ours"
+    try:
+        return _find(url, store, labels)._replace(labels=labels)
+    except ShardError as error:
+        msg = f"{error} (data.labels.member: {labels.member}). It was taken for a tar without records, as: {unfit}"
+        raise ShardError(msg) from None
+
+
+def _find(url: str, store: ByteStore, labels: TarLabels | None) -> Found:
     if isinstance(store, RemoteStore):
-        return _of_remote(url, store)
+        return _of_remote(url, store, labels)
     path = Path(url.removeprefix("file://"))
-    places = [index_path(path), _kept(f"{path.resolve()}")]
+    places = (
+        [index_path(path), _kept(f"{path.resolve()}")] if labels is None else [_kept(f"{path.resolve()} {labels.identity}")]
+    )
     stamp = Stamp.of(path)
     known = [(place, index) for place in places if (index := _read(place)) is not None and index.size == stamp.size]
     for place, index in known:
         if is_stamped(place, stamp):
             return Found(index, str(place))
-    fresh = build_index(store, url)
+    fresh = build_index(store, url, labels)
     for place, index in known:
         if index.content == fresh.content and _stamped(place, stamp):
             return Found(index, str(place))
@@ -69,24 +94,35 @@ def find_index(url: str, store: ByteStore) -> Found:
     return Found(fresh, next((str(place) for place in places if _saved(fresh, place, stamp)), url))
 
 
-def indexed(url: str, store: ByteStore) -> Found:
+def indexed(url: str, store: ByteStore, *, bad_images: bool = False, labels: TarLabels | None = None) -> Found:
     """As `find_index`, where an index of other bytes at the same places is an error: nobody can tell damage from a change here.
+
+    Args:
+        url: of the tar.
+        store: its bytes.
+        labels: as there.
+        bad_images: where nothing but images differs, take the index, by which each of them fails when it is read.
 
     Raises:
         ShardError: names the first member that differs; or see `find_index`.
     """
-    found = find_index(url, store)
-    if found.before is not None:
-        raise ShardError(_difference(url, found.content, found.before, found.where))
-    return found
+    found = find_index(url, store, labels)
+    if found.before is None:
+        return found
+    others = ("json_c", "des_c")
+    if bad_images and all((found.content.rows[part] == found.before.rows[part]).all() for part in others):
+        return Found(found.before, found.where, labels=found.labels)
+    raise ShardError(_difference(url, found, found.before))
 
 
-def _difference(url: str, index: ShardIndex, before: ShardIndex, where: str) -> str:
+def _difference(url: str, found: Found, before: ShardIndex) -> str:
+    index, where = found.content, found.where
+    record = "json" if found.labels is None else found.labels.member
     for part in PARTS:
         rows = np.flatnonzero(index.rows[f"{part}_c"] != before.rows[f"{part}_c"])
         if len(rows):
             row = int(rows[0])
-            extension = {"image": IMAGES[index.rows[row]["format"]], "json": "json", "des": "des.npy"}[part]
+            extension = {"image": IMAGES[index.rows[row]["format"]], "json": record, "des": "des.npy"}[part]
             crc, said = (int(one.rows[row][f"{part}_c"]) for one in (index, before))
             return crc_fault(f"{url}:{index.keys[row]}.{extension}", crc, said, where)
     return f"{url}: members that belong to no sample are not those of {where}; remove that index if the tar was written anew"
@@ -100,11 +136,15 @@ def crc_fault(member: str, found: int, said: int, index: str) -> str:
     )
 
 
-def _of_remote(url: str, store: RemoteStore) -> Found:
-    place = _kept(f"{url} {store.size} {store.version()}")
+def _of_remote(url: str, store: RemoteStore, labels: TarLabels | None) -> Found:
+    place = _kept(f"{url} {store.size} {store.version()}{'' if labels is None else f' {labels.identity}'}")
     if (index := _read(place)) is not None and index.size == store.size:
         return Found(index, str(place))
     beside = url.removesuffix(".tar") + SUFFIX
+    if labels is not None:
+        index = build_index(store, url, labels)
+        _saved(index, place, None)
+        return Found(index, str(place))
     try:
         there = open_store(beside)
         index = read_index(there.read(0, there.size), beside)

@@ -7,20 +7,21 @@ import hashlib
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from emo_lightning.core.files import read_object
-from emo_lightning.core.foreign import integer_of, list_of, object_of, text_of
+from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, text_of
 from emo_lightning.core.names import as_on_disk, expand_glob, literal_head
 from emo_lightning.core.records import SCHEMA_VERSION
+from emo_lightning.core.remote import StoreError
+from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.shard_index import SUFFIX
-from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.stores import ByteStore, is_remote, scheme_of
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.core.text import name_fault
-from emo_lightning.data.stores import scheme_of
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ class Shard(NamedTuple):
 def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = False) -> list[Shard]:
     """Expand files, folders, globs, brace ranges and URLs, in the order given (folders and globs by name).
 
-    A folder with a `manifest.json` holds the shards that it lists; other tars beside them are passed over with a warning.
+    A folder with a `manifest.json` holds the shards that it lists; other tars beside them are passed over with a warning. One behind a URL
+    has to have it: an upload that broke off has none.
 
     Args:
         paths: one or several of them.
@@ -74,7 +76,7 @@ def list_shards(paths: str | Path | Sequence[str | Path], *, verify: bool = Fals
 
 def _braces(text: str) -> Iterator[str]:
     """The ranges of a path, but for those in names that are there."""
-    if scheme_of(text) not in (None, "file"):
+    if is_remote(text):
         yield from _ranges(text)
     elif as_on_disk(text).exists():
         yield text
@@ -104,8 +106,8 @@ def _ranges(text: str) -> Iterator[str]:
 
 
 def _expand(text: str) -> list[Shard]:
-    if scheme_of(text) not in (None, "file"):
-        return [Shard(text)]
+    if is_remote(text):
+        return _remote(text)
     path = as_on_disk(text.removeprefix("file://"))
     if path.is_dir():
         return _folder(path)
@@ -117,6 +119,35 @@ def _expand(text: str) -> list[Shard]:
             raise ShardError(msg)
         return [shard for one in found for shard in (_folder(Path(one)) if Path(one).is_dir() else [Shard(one)])]
     return [Shard(str(path))]
+
+
+def _remote(url: str) -> list[Shard]:
+    """A shard behind a URL, those of a pattern, or those of a folder's manifest, which is written last: without it nothing is whole."""
+    folder, _, name = url.rstrip("/").rpartition("/")
+    web = scheme_of(url) in ("http", "https")
+    try:
+        # In an address of the web `?` begins a question, such as a signature.
+        if any(sign in name for sign in ("*[" if web else "*?[")):
+            found = [one for one in RemoteFolder(folder).names(name) if not one.endswith(SUFFIX)]
+            if not found:
+                msg = f"{url}: no file matches"
+                raise ShardError(msg)
+            return [Shard(f"{folder}/{one}") for one in found]
+        if name.endswith(".tar") or (web and "?" in name):
+            return [Shard(url)]
+        data = RemoteFolder(url).read(MANIFEST)
+        if data is None and url.endswith("/"):
+            msg = f"{url}: holds no {MANIFEST}: an export that is not whole yet, or tars of others, which are named one by one or by {url}*.tar"
+            raise ShardError(msg)
+    except StoreError as error:
+        raise ShardError(str(error)) from error
+    if data is None:
+        return [Shard(url)]
+    where = f"{url.rstrip('/')}/{MANIFEST}"
+    if not (listed := parse_manifest(data, where)):
+        msg = f"{where}: the manifest lists no shards"
+        raise ShardError(msg)
+    return [Shard(f"{url.rstrip('/')}/{name}", entry) for name, entry in listed.items()]
 
 
 def _folder(folder: Path) -> list[Shard]:
@@ -137,14 +168,18 @@ def _folder(folder: Path) -> list[Shard]:
 
 
 def _beside(shard: Shard) -> Shard:
-    path = Path(shard.url.removeprefix("file://"))
-    manifest = path.parent / MANIFEST
-    if scheme_of(shard.url) not in (None, "file") or not manifest.exists():
+    folder, _, name = shard.url.removeprefix("file://").rpartition("/")
+    manifest = f"{folder}/{MANIFEST}" if folder else MANIFEST
+    try:
+        data = RemoteFolder(folder).read(MANIFEST) if is_remote(shard.url) else None
+    except StoreError as error:
+        raise ShardError(str(error)) from error
+    if data is None and (is_remote(shard.url) or not Path(manifest).exists()):
         msg = f"{shard.url}: nothing to verify with; expected {MANIFEST} beside it"
         raise ShardError(msg)
-    entry = read_manifest(manifest).get(path.name)
+    entry = (read_manifest(Path(manifest)) if data is None else parse_manifest(data, manifest)).get(name)
     if entry is None:
-        msg = f"{manifest}: does not list {path.name!r}"
+        msg = f"{manifest}: does not list {name!r}"
         raise ShardError(msg)
     return Shard(shard.url, entry)
 
@@ -155,7 +190,20 @@ def read_manifest(path: Path) -> dict[str, ManifestEntry]:
     Raises:
         ShardError: not JSON, another schema version, or entries without a file name.
     """
-    manifest = read_object(path, error=ShardError)
+    return _entries(read_object(path, error=ShardError), path)
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, ManifestEntry]:
+    """As `read_manifest`, of the bytes of one.
+
+    Args:
+        data: of the file.
+        where: its URL, for messages.
+    """
+    return _entries(object_of(decode_json(data, where, ShardError), where, ShardError), where)
+
+
+def _entries(manifest: Mapping[str, object], path: object) -> dict[str, ManifestEntry]:
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         msg = f"{path}: key 'schema_version': found {version!r:.60}; this version reads {SCHEMA_VERSION}"

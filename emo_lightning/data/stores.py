@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from emo_lightning.core.stores import ByteStore, LocalStore
-
-
-def scheme_of(url: str) -> str | None:
-    """`s3` of `s3://bucket/a.tar`; None for a plain path."""
-    scheme, separator, _ = url.partition("://")
-    return scheme if separator else None
+from emo_lightning.core.stores import ByteStore, LocalStore, is_remote
 
 
 def open_store(url: str) -> ByteStore:
@@ -18,8 +12,8 @@ def open_store(url: str) -> ByteStore:
         OSError: a local file that is not there, or not readable.
         StoreError: any other URL that cannot be read.
     """
-    if scheme_of(url) in (None, "file"):
+    if not is_remote(url):
         return LocalStore(url.removeprefix("file://"))
-    from emo_lightning.data.remote import RemoteStore
+    from emo_lightning.core.remote import RemoteStore
 
     return RemoteStore(url)

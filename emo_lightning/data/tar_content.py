@@ -10,8 +10,10 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from emo_lightning.core.fingerprints import content_sha256
-from emo_lightning.data.remote import RemoteStore
+from emo_lightning.core.fingerprints import HASHES, content_sha256
+from emo_lightning.core.remote import RemoteStore
+from emo_lightning.core.shard_index import members_hash
+from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.shard_indices import find_index
 from emo_lightning.data.shard_list import list_shards
 from emo_lightning.data.stores import open_store
@@ -39,13 +41,17 @@ def data_hash(paths: str | Path | Sequence[str | Path]) -> str:
 
 
 def shard_hash(url: str) -> str:
-    """SHA-256 over a tar's members. Of one behind a URL, over what its store says of it (an ETag, say) and not its bytes.
+    """SHA-256 over a tar's members, wherever it lies. Of one behind a URL its index says it; what is read is held to that index.
 
     Raises:
         ShardError: no whole tar.
         OSError: it cannot be read.
     """
     store = open_store(url)
-    if isinstance(store, RemoteStore):
-        return hashlib.sha256(f"{store.size} {store.version()}".encode()).hexdigest()
-    return find_index(url, store).content.content
+    try:
+        return find_index(url, store).content.content
+    except ShardError:
+        # A tar of others, perhaps (`data.labels`); whoever opens it says what is wrong.
+        if isinstance(store, RemoteStore):
+            return hashlib.sha256(f"{store.size} {store.version()}".encode()).hexdigest()
+        return HASHES.of(url.removeprefix("file://"), "members", lambda: members_hash(store, url))

@@ -23,6 +23,7 @@ from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, t
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
 from emo_lightning.core.shard_index import LABELS, PARTS
 from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
 from emo_lightning.core.tar_rows import IMAGES
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.joined import Joined, join_shards, open_shard
@@ -60,7 +61,15 @@ class TarIndex:
         self._stores: dict[int, ByteStore] = {}
 
     @classmethod
-    def open(cls, paths: str | Path | Sequence[str | Path], *, verify: bool = False, check_sha256: bool = True) -> Self:
+    def open(
+        cls,
+        paths: str | Path | Sequence[str | Path],
+        *,
+        verify: bool = False,
+        check_sha256: bool = True,
+        bad_images: bool = False,
+        labels: TarLabels | None = None,
+    ) -> Self:
         """Read the index of each shard; one that has none, or was changed since, is read whole, and its index kept (`shard_indices`).
 
         Args:
@@ -68,11 +77,13 @@ class TarIndex:
                 URLs that fsspec reads.
             verify: also compare every shard's sha256 and count with the `manifest.json` beside it (reads every byte).
             check_sha256: compare an image's bytes with its record whenever they are read.
+            bad_images: open a tar all the same whose images, and nothing else, are other bytes than its index says; each fails when it is read.
+            labels: what stands in place of our record, in tars that have none.
 
         Raises:
             ShardError: a shard is missing, not a whole tar, holds an incomplete or repeated sample, or other bytes than its index says.
         """
-        table, ignored = join_shards(paths, verify=verify)
+        table, ignored = join_shards(paths, verify=verify, bad_images=bad_images, labels=labels)
         return cls(table, ignored, check_sha256)
 
     def __len__(self) -> int:
@@ -95,7 +106,7 @@ class TarIndex:
 
     def id(self, row: int) -> str:
         """The id that the record must have, by the name of its members; nothing is read."""
-        return self._keys[row].rpartition("/")[2]
+        return self._table.id(row)
 
     def record(self, row: int) -> Record:
         """Parse and validate the JSON member.
@@ -103,6 +114,8 @@ class TarIndex:
         Raises:
             ShardError: no valid record, or one whose id is not the key; names shard and member.
         """
+        if (labels := self._shards[self._rows[row]["shard"]].labels) is not None:
+            return self._labelled(row, labels)
         where = self.where(row, "json")
         try:
             record = Record.from_json(self.record_bytes(row), where)
@@ -112,6 +125,21 @@ class TarIndex:
             msg = f"{where}: key 'id': found {record.id!r}; expected the member's key {self._keys[row]!r}"
             raise ShardError(msg)
         return record
+
+    def _labelled(self, row: int, labels: TarLabels) -> Record:
+        """The record of a sample that has a label in its place."""
+        where, entry = self.where(row, labels.member), self._rows[row]
+        if entry["json_l"] > MAX_LABEL_BYTES:
+            msg = f"{where}: {entry['json_l']} bytes; a label has {MAX_LABEL_BYTES} at most"
+            raise ShardError(msg)
+        label = self._read(row, "json", labels.member)
+        size = (int(entry["width"]), int(entry["height"]))
+        if not entry["valid"]:
+            # What is wrong may be the label or the image: each says it by itself.
+            data, extension = self._image_bytes(row, None)
+            size = image_size(data, self.where(row, extension), ShardError, upright=True)
+        image = LabelledImage(*size, entry["sha256"].decode())
+        return labels.record(self.key(row).rpartition("/")[2], label, image, where)
 
     def image_bytes(self, row: int) -> tuple[bytes, str]:
         """The image member as it stands in the tar, and its extension (`jpg`, `jpeg`, `png` or `webp`).
@@ -141,6 +169,14 @@ class TarIndex:
             ShardError: as `record` and `image`.
         """
         record = self.record(row)
+        return record, self.picture(row, record)
+
+    def picture(self, row: int, record: Record) -> Image.Image:
+        """The image of a record that has been read; see `image`.
+
+        Raises:
+            ShardError: as `image`.
+        """
         data, extension = self._image_bytes(row, record)
         where = self.where(row, extension)
         # Before anything is decoded: a record cannot make a picture larger than it is, nor a picture its record.
@@ -150,7 +186,7 @@ class TarIndex:
             msg = f"{where}: image is {size[0]}x{size[1]}{lying}, its record says {record.width}x{record.height}"
             raise ShardError(msg)
         # As a picture file of the same bytes: a model sees the same picture, wherever it came from.
-        return record, to_rgb(open_image(data, where, ShardError, upright=True))
+        return to_rgb(open_image(data, where, ShardError, upright=True))
 
     def des(self, row: int) -> NDArray[np.float32] | None:
         """Emotion embedding, float32, shape (des_dim,): the `.des.npy` member, else the record's `des`, else None.
@@ -203,11 +239,26 @@ class TarIndex:
         self._check_records()
         return [value.decode() for value in self._rows["sha256"].tolist()]
 
+    def source_hashes(self) -> list[str | None]:
+        """SHA-256 of the file that each picture was made of (`Record.source_sha256`), as `sizes`; None where a record has none."""
+        self._check_records()
+        return [value.decode() or None for value in self._rows["source_sha256"].tolist()]
+
     def _check_records(self) -> None:
         for row in np.flatnonzero(~self._rows["valid"])[:1]:
             self.record(int(row))
-            msg = f"{self.where(int(row), 'json')}: {self._shards[self._rows[row]['shard']].index_file} calls this record invalid; remove that index"
+            index_file = self._shards[self._rows[row]["shard"]].index_file
+            msg = f"{self.where(int(row), self._record_ending(row))}: {index_file} calls this record invalid; remove that index"
             raise ShardError(msg)
+
+    def _record_ending(self, row: int) -> str:
+        labels = self._shards[self._rows[row]["shard"]].labels
+        return "json" if labels is None else labels.member
+
+    def _declared(self) -> str:
+        """Of `data.labels`, as far as rows depend on it; empty where all have records of ours."""
+        used = (self._shards[number].labels for number in np.unique(self._rows["shard"]))
+        return "".join(labels.identity for labels in used if labels is not None)
 
     def select(self, predicate: Callable[[Record], bool]) -> Self:
         """The rows whose record fulfils `predicate`, in order; reads every JSON once (`has` asks the index alone)."""
@@ -229,24 +280,38 @@ class TarIndex:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identity of the data, sha256 in hex over shards' names (no folder) and sizes, rows' keys, offsets and lengths."""
+        """Identity of the rows, SHA-256 in hex over shards' sizes, in their order, and rows' keys, offsets and lengths; no name of a file."""
+        return self._fingerprint(named=False)
+
+    def _fingerprint(self, *, named: bool) -> str:
         digest = hashlib.sha256()
         used = [self._shards[number] for number in np.unique(self._rows["shard"])]
-        digest.update(json.dumps([(Path(shard.url).name, shard.size) for shard in used]).encode())
+        sizes = [(Path(shard.url).name, shard.size) if named else shard.size for shard in used]
+        digest.update(json.dumps(sizes).encode())
         # Number the shards that are used: a selection is the same whatever other shards were opened beside it.
         order = np.unique(self._rows["shard"], return_inverse=True)[1].astype("<i4")
         digest.update(order.tobytes())
         digest.update(json.dumps(self._keys).encode())
         for field in _PLACES:
             digest.update(self._rows[field].astype("<i8").tobytes())
+        digest.update(self._declared().encode())
         return digest.hexdigest()
 
     @property
     def content(self) -> str:
         """Identity of what the rows hold: `fingerprint`, and the CRC-32 of every member of their shards."""
-        digest = hashlib.sha256(self.fingerprint.encode())
+        return self._content(self.fingerprint)
+
+    @property
+    def named_content(self) -> str:
+        """As `content`, with the names of the shards: what caches were known by before names were left out."""
+        return self._content(self._fingerprint(named=True))
+
+    def _content(self, fingerprint: str) -> str:
+        digest = hashlib.sha256(fingerprint.encode())
         for number in np.unique(self._rows["shard"]):
             digest.update(shard_hash(self._shards[number].url).encode())
+        digest.update(self._declared().encode())
         return digest.hexdigest()
 
     @cached_property
@@ -255,6 +320,7 @@ class TarIndex:
         digest = hashlib.sha256()
         for field in ("json_l", "json_c"):
             digest.update(self._rows[field].astype("<i8").tobytes())
+        digest.update(self._declared().encode())
         return digest.hexdigest()
 
     def _image_bytes(self, row: int, record: Record | None) -> tuple[bytes, str]:

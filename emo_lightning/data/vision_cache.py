@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import platform
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,9 +20,13 @@ import torch
 from torch import Tensor
 
 from emo_lightning.core.cache_folder import cache_folder
-from emo_lightning.core.files import write_text
+from emo_lightning.core.files import remove_left_behind, this_writer, write_text
 from emo_lightning.core.foreign import decode_json, list_of, object_of, text_of
+from emo_lightning.core.mirrors import copy_here
 from emo_lightning.core.records import Record
+from emo_lightning.core.remote import RemoteStore, StoreError
+from emo_lightning.core.remote_folder import RemoteFolder
+from emo_lightning.core.stores import is_remote
 from emo_lightning.core.terminal import say
 from emo_lightning.data.mapped_parts import (
     PART_BYTES,
@@ -49,8 +51,8 @@ _KEY_FILE = "key.json"
 
 
 def vision_folder(setting: str) -> Path:
-    """The folder that `model.backbone.vision_cache` names."""
-    if setting == AUTO:
+    """The folder that `model.backbone.vision_cache` names; what lies behind a URL is kept in the user's own, too."""
+    if setting == AUTO or is_remote(setting):
         return cache_folder() / "vision"
     return Path(setting).expanduser()
 
@@ -83,13 +85,19 @@ class VisionCache:
     Args:
         folder: of the cache, for all keys; made when something is written.
         key: of the states that are looked for.
+        url: of a second cache, for all keys: its parts are copied here, and what is computed here is put there.
+
+    Raises:
+        StoreError: that place does not answer.
     """
 
-    def __init__(self, folder: Path, key: VisionKey) -> None:
+    def __init__(self, folder: Path, key: VisionKey, url: str | None = None) -> None:
         self.folder, self.key = folder / key.name, key
+        self.remote = None if url is None else RemoteFolder(f"{url.rstrip('/')}/{key.name}")
         self._paths: list[Path] = []
         self._places: dict[str, _Place] = {}
         self._open: OrderedDict[int, Tensor] = OrderedDict()
+        self._left_out: dict[str, tuple[str, Tensor]] = {}
         self.damaged: dict[Path, str] = {}
         """Parts that were passed over when the folder was looked through, and why."""
         self.look()
@@ -102,6 +110,7 @@ class VisionCache:
 
     def look(self) -> None:
         """Look through the folder for parts that are not known yet; what is damaged is passed over, and named in `damaged`."""
+        self._fetch()
         known = {*self._paths, *self.damaged}
         for path in sorted(self.folder.glob("part-*.safetensors")):
             if path in known:
@@ -117,6 +126,24 @@ class VisionCache:
                 # Two processes may have computed the same image.
                 self._places.setdefault(sha256, _Place(number, start, end - start))
                 start = end
+
+    def _fetch(self) -> None:
+        """Copy the parts that lie behind the URL and not here."""
+        if self.remote is None:
+            return
+        for name in self.remote.names("part-*.safetensors"):
+            if not (self.folder / name).exists():
+                copy_here(RemoteStore(self.remote.of(name), cached=False), self.folder / name)
+
+    def share(self, path: Path) -> None:
+        """Put a part behind the URL; a place that takes none is said once, and stops nobody."""
+        if self.remote is None:
+            return
+        try:
+            self.remote.put(path, path.name)
+        except StoreError as error:
+            say(f"note: vision cache: {error}; what is computed here stays here")
+            self.remote = None
 
     def _header(self, path: Path) -> tuple[list[str], list[int]]:
         """The images of a part, and where the states of each end."""
@@ -139,16 +166,32 @@ class VisionCache:
         self.damaged.clear()
 
     def missing(self, images: Sequence[str]) -> list[int]:
-        """Places in `images` (SHA-256) of those that the cache has not, each image once."""
+        """Places in `images` (SHA-256) of those that the cache has not, each image once; none of those that are left out."""
         wanted: dict[str, int] = {}
         for place, sha256 in enumerate(images):
-            if sha256 not in self._places:
+            if sha256 not in self._places and sha256 not in self._left_out:
                 wanted.setdefault(sha256, place)
         return list(wanted.values())
 
+    def leave_out(self, sha256: str, fault: str, states: Tensor) -> None:
+        """Note an image that cannot be read (`data.on_error: skip`); for this process alone.
+
+        Args:
+            sha256: that its record says.
+            fault: why.
+            states: (tokens, width) that stand in its place, and count nowhere.
+        """
+        self._left_out[sha256] = (fault, states)
+
+    def fault(self, record: Record) -> str | None:
+        """Why the image of a record is left out; None if it is not."""
+        return self._left_out[record.sha256][0] if record.sha256 in self._left_out else None
+
     def picture(self, record: Record) -> CachedPicture:
         """What stands for the picture of a record; nothing of it is read before it is used."""
-        return CachedPicture((record.width, record.height), self.states(record.sha256), self.key.part)
+        left = self._left_out.get(record.sha256)
+        states = self.states(record.sha256) if left is None else left[1]
+        return CachedPicture((record.width, record.height), states, self.key.part)
 
     def states(self, sha256: str) -> Tensor:
         """(tokens, width) of an image, mapped.
@@ -185,7 +228,7 @@ class VisionCache:
 
     def mark_checked(self, content: str) -> None:
         """Remember that they are those of the records, by the content of the data set."""
-        write_text(self._checked(content), "", writer=f"{platform.node()}.{os.getpid()}")
+        write_text(self._checked(content), "", writer=this_writer())
 
     def _checked(self, content: str) -> Path:
         return self.folder.parent / "checked" / content
@@ -202,25 +245,6 @@ def _check_shapes(path: Path, file: PartFile, images: int, ends: list[int]) -> N
         raise PartError(msg)
 
 
-def _remove_left_behind(folder: Path) -> None:
-    """Temporary files of processes of this machine that are no more."""
-    for path in folder.glob("*.tmp"):
-        # NAME.NODE.PROCESS.tmp
-        before, _, process = path.stem.rpartition(".")
-        if before.endswith(f".{platform.node()}") and process.isdigit() and not _alive(int(process)):
-            path.unlink(missing_ok=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 class VisionWriter:
     """Appends states to a cache, part by part; use as a context manager.
 
@@ -234,8 +258,8 @@ class VisionWriter:
         self._images: list[str] = []
         self._states: list[Tensor] = []
         self._bytes = 0
-        self._name = f"{platform.node()}.{os.getpid()}"
-        _remove_left_behind(cache.folder)
+        self._name = this_writer()
+        remove_left_behind(cache.folder)
         # For people: no program reads it.
         facts = json.dumps({"part": cache.key.part, **cache.key.facts}, indent=1)
         write_text(cache.folder / _KEY_FILE, facts + "\n", writer=self._name)
@@ -266,6 +290,7 @@ class VisionWriter:
         ends = torch.tensor([len(one) for one in states]).cumsum(0)
         path = self.cache.folder / f"part-{name}.safetensors"
         write_part(path, KIND, header, {"states": torch.cat(states), "ends": ends}, writer=self._name)
+        self.cache.share(path)
 
     def __enter__(self) -> VisionWriter:
         return self

@@ -5,18 +5,16 @@ Batches are the same, to the bit and in their order, whatever the number is.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import shutil
-import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from emo_lightning.core.cores import usable_cores
+from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.core.model_folders import warn_once
 
 Workers = int | Literal["auto"]
@@ -31,7 +29,6 @@ AHEAD = 2
 _SHARED = 256 * 2**20
 """Bytes of shared memory for the batches of a worker: 16,384 tokens of pictures, twice."""
 _SHARED_FOLDER = Path("/dev/shm")
-_PR_SET_PDEATHSIG = 1
 
 
 def count(samples: int, *, cores: int, ranks: int, shared: int | None = None) -> int:
@@ -84,9 +81,5 @@ def end_with_parent(_worker: int) -> None:
     PyTorch's own watchdog looks every five seconds, and not while a worker waits for room to hand over a batch. Where the system has
     no such signal, that has to do.
     """
-    parent = multiprocessing.parent_process()
-    if not sys.platform.startswith("linux") or parent is None:
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it was gone before
-        os._exit(1)
+    if (parent := multiprocessing.parent_process()) is not None:
+        die_with_parent(parent=parent.pid)

@@ -11,15 +11,21 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from typing_extensions import override
 
+from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.endings import ENDING, StoppedError
+from emo_lightning.core.files import remove_left_behind
+from emo_lightning.data.step_cut import StepCut
+from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
 from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, note_place
-from emo_lightning.experiment.saving import STAGE_KEY, SaveEvery
+from emo_lightning.experiment.saving import LAST, PREVIOUS, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
+from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
 
 
 class KeepWhenCut(Callback):
@@ -29,9 +35,18 @@ class KeepWhenCut(Callback):
         last: the checkpoint that the next start goes on from.
         digest: of the stage, which every checkpoint of it names.
         every: how often to save besides.
+        begun: the checkpoint that this start goes on from.
+        accumulate: micro-batches of a step, as the Trainer is configured.
     """
 
-    def __init__(self, last: Path, digest: str = "", every: SaveEvery | None = None) -> None:
+    def __init__(
+        self,
+        last: Path,
+        digest: str = "",
+        every: SaveEvery | None = None,
+        begun: Path | None = None,
+        accumulate: int = 1,
+    ) -> None:
         self.last = last
         self.digest = digest
         self.every = every or SaveEvery()
@@ -41,17 +56,54 @@ class KeepWhenCut(Callback):
         self._since = 0.0
         self._saved = 0.0
         self._place: Place | None = None
+        self._steps = 0
+        self._most_steps: int | None = None
+        self._validating = False
+        self.begun = begun
+        self.accumulate = accumulate
+        self.cut_anew: StepCut | None = None
+        """How steps are shared, where the number of ranks is another than at the beginning."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Before loaders and optimisers are made, whose number of steps depends on it."""
+        if stage != "fit" or self.begun is None:
+            return
+        noted = noted_cut(read_checkpoint(self.begun), self.accumulate)
+        if noted is not None:
+            self.cut_anew = take_up(trainer, noted)
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Of every checkpoint, whoever asked for it."""
         checkpoint[STAGE_KEY] = self.digest
-        note_place(trainer, checkpoint)
+        note_place(trainer, checkpoint, validating=self._validating)
+        note_cut(trainer, checkpoint)
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Before the loops take their counters from it."""
-        self._place = find_place(trainer, checkpoint)
+        noted = noted_cut(checkpoint, self.accumulate)
+        self._place = find_place(trainer, checkpoint, trainer.accumulate_grad_batches if noted is None else noted["accumulate"])
+        self._steps = checkpoint["global_step"]
+        if trainer.strategy.restore_checkpoint_after_setup:
+            self._allow_one_step_more(trainer)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Once the schedule is made of `max_steps`."""
+        if not trainer.strategy.restore_checkpoint_after_setup:
+            self._allow_one_step_more(trainer)
+
+    def _allow_one_step_more(self, trainer: Trainer) -> None:
+        """After the last of `max_steps` Lightning would find nothing left to do, and leave out what follows that step."""
+        if self._place in ("validation", "end") and 0 <= trainer.max_steps <= self._steps:
+            self._most_steps = trainer.max_steps
+            trainer.fit_loop.epoch_loop.max_steps = self._steps + 1
+
+    def _allow_no_more(self, trainer: Trainer) -> None:
+        if self._most_steps is not None:
+            trainer.fit_loop.epoch_loop.max_steps, self._most_steps = self._most_steps, None
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -65,6 +117,7 @@ class KeepWhenCut(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Of the first one after a checkpoint."""
+        self._allow_no_more(trainer)
         if self._place == "end":
             leave_end(trainer)
         self._place = None
@@ -102,6 +155,36 @@ class KeepWhenCut(Callback):
         elif ENDING.save_agreed or (self.every.steps is not None and trainer.global_step % self.every.steps == 0):
             self.save(trainer)
 
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """A validation may take longer than a signal can wait: it is left here, and done as a whole by the next start.
+
+        Raises:
+            StoppedError: on every rank at once, when one of them has got a signal; a checkpoint is written.
+        """
+        if trainer.sanity_checking or trainer.fit_loop._should_accumulate():
+            # Of the latter it ends after the step, within which the validation stands.
+            return
+        now = time.monotonic()
+        ENDING.step_took(now - self._since)
+        self._since = now
+        wishes = ENDING.wishes()
+        if trainer.world_size > 1:
+            wishes = trainer.strategy.reduce(torch.tensor(wishes, device=pl_module.device), reduce_op="sum").tolist()
+        ENDING.agree(wishes)
+        if (asked := ENDING.agreed) is not None:
+            self.cut = trainer.global_step, trainer.current_epoch + 1
+            self._validating = True
+            self.save(trainer)
+            ENDING.stopped = True
+            raise StoppedError(asked, trainer.global_step)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What follows is measured anew."""
+        self._since = time.monotonic()
+        self._allow_no_more(trainer)
+
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint that the next start goes on from."""
         for callback in callbacks_of(trainer):
@@ -113,11 +196,17 @@ class KeepWhenCut(Callback):
         self._saved = time.monotonic()
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a training that did not reach `max_epochs`, `max_steps` or a rule of its own (early stopping).
+        """Refuse a training that did not reach its end; of one that did, nobody goes back to the checkpoint before the last.
 
         Raises:
             StageCutShortError: says where it stopped.
         """
+        self._check(trainer)
+        if trainer.is_global_zero:
+            self.last.with_name(PREVIOUS).unlink(missing_ok=True)
+
+    def _check(self, trainer: Trainer) -> None:
+        """Whether it reached `max_epochs`, `max_steps` or a rule of its own (early stopping)."""
         steps = trainer.max_steps
         if getattr(trainer, "fast_dev_run", False):
             msg = "a trial (fast_dev_run) is never complete"
@@ -176,13 +265,16 @@ def saved_to(trainer: Trainer) -> list[Path]:
     return [Path(one.dirpath) for one in callbacks_of(trainer) if isinstance(one, ModelCheckpoint) and one.dirpath]
 
 
-def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None) -> KeepWhenCut:
+def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun: Path | None = None) -> KeepWhenCut:
     """Add `KeepWhenCut`, and have `max_time` count each start: a checkpoint's clock would end the next one at once."""
-    keeper = KeepWhenCut(stage.out / "checkpoints" / "last.ckpt", stage.digest, every)
+    keeper = KeepWhenCut(stage.out / "checkpoints" / LAST, stage.digest, every, begun, trainer.accumulate_grad_batches)
     for callback in callbacks_of(trainer):
         if isinstance(callback, Timer):
             callback.load_state_dict = lambda state_dict: None  # type: ignore[method-assign] # noqa: ARG005
     callbacks_of(trainer).append(keeper)
+    trainer.strategy.checkpoint_io = WholeCheckpoints()
+    for folder in (keeper.last.parent, *saved_to(trainer)):
+        remove_left_behind(folder, "*.ckpt.*.tmp")
     trainer.save_checkpoint = _with_time_to_save(trainer.save_checkpoint)  # type: ignore[method-assign]
     answer_signals_alone(trainer)
     return keeper

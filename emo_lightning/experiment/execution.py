@@ -18,6 +18,8 @@ from emo_lightning.experiment.tracking import log_curves
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
 
+    from emo_lightning.data.step_cut import StepCut
+
 _BATCHES_A_LINE = 100
 """Of progress, where there is no terminal."""
 
@@ -46,12 +48,12 @@ def execute(stage: Stage) -> None:
     for verb in kind.verbs:
         match verb:
             case "fit":
-                keeper = watch(cli.trainer, stage, every)
                 # A run folder may be somebody else's: its checkpoints have been read as plain data.
                 begun = newest_checkpoint(stage.out, stage.digest, saved_to(cli.trainer))
+                keeper = watch(cli.trainer, stage, every, begun)
                 cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=begun, weights_only=True)
                 keeper.check(cli.trainer)
-                _write_training(stage, cli)
+                _write_training(stage, cli, keeper.cut_anew)
             case "test":
                 answer_signals_alone(cli.trainer)
                 cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False, weights_only=True)
@@ -96,15 +98,28 @@ def _quiet_bar(trainer: Mapping[str, object]) -> dict[str, object]:
     return {"callbacks": [TQDMProgressBar(refresh_rate=_BATCHES_A_LINE)]}
 
 
-def _write_training(stage: Stage, cli: LightningCLI) -> None:
-    """Rank 0 writes `training.json`: what a reader of the run's report must know of a training beside its settings."""
+def _write_training(stage: Stage, cli: LightningCLI, cut: StepCut | None) -> None:
+    """Rank 0 writes `training.json`: what a reader of the run's report must know of a training beside its settings.
+
+    Args:
+        stage: that has trained.
+        cli: with its Trainer.
+        cut: of its steps, where that is another than configured.
+    """
     if not cli.trainer.is_global_zero:
         return
     from emo_lightning.core.files import write_json
 
     trained = sum(p.numel() for p in cli.model.parameters() if p.requires_grad)
     seed = cli.config.get("seed_everything")
-    found = {"seed": seed, "steps": cli.trainer.global_step, "devices": cli.trainer.world_size, "trained_parameters": trained}
+    found: dict[str, object] = {
+        "seed": seed,
+        "steps": cli.trainer.global_step,
+        "devices": cli.trainer.world_size,
+        "trained_parameters": trained,
+    }
+    if cut is not None:
+        found["step"] = cut._asdict()
     assert isinstance(cli.datamodule, Summarised)
     for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]  # every Trainer has it
         if isinstance(callback, Summarised):

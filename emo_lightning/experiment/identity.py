@@ -15,6 +15,7 @@ from typing import Any
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
+from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.experiment.kinds import Role, find_kind
 from emo_lightning.experiment.stage import Stage, computed_settings
@@ -143,7 +144,8 @@ def _files(patterns: tuple[str, ...]) -> Callable[[object], str]:
     def hashed(folders: object) -> str:
         digest = hashlib.sha256()
         for folder in folders if isinstance(folders, list) else [folders]:
-            found = sorted({file for pattern in patterns for file in Path(str(folder)).glob(pattern)})
+            here = local_folder(str(folder), patterns)
+            found = sorted({file for pattern in patterns for file in here.glob(pattern)})
             if not found:
                 msg = f"{folder}: holds none of {', '.join(patterns)}"
                 raise FileNotFoundError(msg)

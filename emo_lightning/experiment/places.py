@@ -3,7 +3,8 @@
 A checkpoint that is written at the end of a batch comes before what follows that batch: a validation, the end of an epoch. Lightning goes on
 after it as if that had been done: the validation is lost, and the counters of epochs stay one behind, so that the next start trains an
 epoch again. Here the loops' counters, as they stand in the file, are set to one of the places that Lightning goes on from in good order:
-"validation has begun, and no batch of it is done", or "all batches of the epoch are done".
+"validation has begun, and no batch of it is done", or "all batches of the epoch are done". One that was written within an optimiser step
+(gradients of some of its micro-batches are not in it) is put back to where that step begins.
 """
 
 from __future__ import annotations
@@ -13,16 +14,30 @@ from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 
-Place = Literal["validation", "end"]
+from emo_lightning.experiment.elastic import scaled
+
+Place = Literal["validation", "end", "begin"]
 _DUE = "emo_validation_due"
-"""In a checkpoint that was written at the end of a batch: whether a validation follows it."""
+"""In a checkpoint that was written at the end of a batch, or in a validation: whether a validation follows it."""
 
 
-def note_place(trainer: Trainer, checkpoint: MutableMapping[str, Any]) -> None:
-    """While a checkpoint is written: note what follows."""
+def note_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], *, validating: bool = False) -> None:
+    """While a checkpoint is written: note what follows.
+
+    Args:
+        trainer: that trains.
+        checkpoint: to be written.
+        validating: a validation is left in its middle.
+    """
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
-    if not _is_after_batch(checkpoint["loops"]["fit_loop"]) or fetcher is None:
+    loops = checkpoint["loops"]["fit_loop"]
+    if validating:
+        validation = loops["epoch_loop.val_loop.batch_progress"]
+        _begin_validation(validation, validation["total"]["completed"] - validation["current"]["completed"])
+        checkpoint[_DUE] = True
+        return
+    if not _is_after_batch(loops) or fetcher is None:
         return
     asked, trainer.should_stop = trainer.should_stop, False
     # To be asked to stop is a reason to validate at once, and none to do so when it goes on.
@@ -30,11 +45,24 @@ def note_place(trainer: Trainer, checkpoint: MutableMapping[str, Any]) -> None:
     trainer.should_stop = asked
 
 
-def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any]) -> Place | None:
-    """Before a checkpoint is loaded: set its loops to where they go on; returns the place, if it is one of these two."""
+def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], accumulated: int) -> Place | None:
+    """Before a checkpoint is loaded: set its loops to where they go on; returns the place, if it is none within an epoch.
+
+    Args:
+        trainer: that goes on.
+        checkpoint: whose loops are set.
+        accumulated: micro-batches of a step of the training that wrote it.
+    """
     loops = checkpoint["loops"].get("fit_loop")
-    if not loops or not _is_after_batch(loops):
+    if not loops:
         return None
+    within = scaled(loops, accumulated, trainer.accumulate_grad_batches)
+    if within:
+        return _before_step(loops)
+        return None
+    if not _is_after_batch(loops):
+        # Only one that was written in the middle of a validation says so.
+        return "validation" if checkpoint.get(_DUE) else None
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     last = bool(batches.get("is_last_batch"))
     every = trainer.check_val_every_n_epoch
@@ -44,14 +72,24 @@ def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any]) -> Place 
         for part in ("total", "current"):
             batches[part]["completed"] = batches[part]["processed"]
         validation = loops["epoch_loop.val_loop.batch_progress"]
-        for part, done in (("total", validation["total"]["completed"]), ("current", 0)):
-            validation[part] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
-        validation["is_last_batch"] = False
+        _begin_validation(validation, validation["total"]["completed"])
     elif last:
         for part in ("total", "current"):
             batches[part]["completed"] = batches[part]["processed"]
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
     return "validation" if due else "end" if last else None
+
+
+def _begin_validation(progress: MutableMapping[str, Any], before: int) -> None:
+    """Say that one has begun, and no batch of it is done.
+
+    Args:
+        progress: of validation batches.
+        before: batches of earlier validations.
+    """
+    for part, done in (("total", before), ("current", 0)):
+        progress[part] |= {"ready": done + 1, "started": done + 1, "processed": done, "completed": done}
+    progress["is_last_batch"] = False
 
 
 def go_on_at(trainer: Trainer, place: Place) -> None:
@@ -61,12 +99,30 @@ def go_on_at(trainer: Trainer, place: Place) -> None:
     total.reset_on_restart()
     if place == "end":
         loop.val_loop._has_run = True
+    if place == "begin":
+        # No batch of this epoch is done: the loop over them starts as in any other.
+        loop.restarting = False
 
 
 def leave_end(trainer: Trainer) -> None:
     """At the end of the epoch that was gone on with there: no batch has told its loop that it is restarted no more."""
     trainer.fit_loop.epoch_loop.restarting = False
     trainer.fit_loop.epoch_loop.reset_restart_stage()
+
+
+def _before_step(loops: MutableMapping[str, Any]) -> Place | None:
+    """Where a step begins whose micro-batches are partly done: after that of the step before it, or at the beginning of the epoch."""
+    batches = loops["epoch_loop.batch_progress"]
+    if batches["current"]["processed"] == 0:
+        for part in ("total", "current"):
+            batches[part] |= dict.fromkeys(batches[part], batches[part]["processed"])
+        return "begin"
+    # Validation after it, where one was due, is done.
+    for part in ("total", "current"):
+        processed = batches[part]["processed"]
+        batches[part] |= {"ready": processed, "started": processed, "completed": processed - 1}
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+    return None
 
 
 def _is_after_batch(loops: MutableMapping[str, Any]) -> bool:

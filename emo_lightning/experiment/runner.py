@@ -30,6 +30,7 @@ from emo_lightning.experiment.processes import (
     runs_on_one_rank,
 )
 from emo_lightning.experiment.resolve import Experiment, chosen_stages
+from emo_lightning.experiment.saving import set_damaged_aside
 from emo_lightning.experiment.stage import Stage
 from emo_lightning.experiment.status import Status, check_not_stale, is_complete, write_config, write_status
 from emo_lightning.experiment.tracking import tracking_stages
@@ -37,12 +38,13 @@ from emo_lightning.experiment.tracking import tracking_stages
 console = Console(highlight=False)
 
 
-def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
+def run_experiment(experiment: Experiment, *, only: str | None = None, go_back: bool = False) -> None:
     """Run what is not complete, in order.
 
     Args:
         experiment: resolved.
         only: run just this stage.
+        go_back: set damaged checkpoints aside, and go on from those before them.
 
     Raises:
         ExperimentError: a stage's arguments are wrong, or the folder holds another experiment; nothing has been run then.
@@ -65,6 +67,10 @@ def run_experiment(experiment: Experiment, *, only: str | None = None) -> None:
         if len(done) < len(chosen):
             # A page about a run that goes on is about an older run.
             done -= {s.name for s in chosen if s.kind == "report"}
+        if go_back:
+            for stage in chosen:
+                if stage.name not in done:
+                    set_damaged_aside(stage.out, stage.digest)
         if ranks.rank == 0:
             write_text(experiment.dir / "experiment.yaml", experiment.as_yaml())
         # Nothing is logged of a run in which nothing is left to do.

@@ -66,7 +66,8 @@ class Stage:
 def computed_settings(value: object) -> object:
     """A config without the keys that only say where it runs; classes by the first name that they had, so that digests last."""
     if isinstance(value, dict):
-        return {k: computed_settings(v) for k, v in value.items() if k not in _PLACEMENT_KEYS}
+        # A map may have numbers among its words, which do not sort with text.
+        return {str(k): computed_settings(v) for k, v in value.items() if k not in _PLACEMENT_KEYS}
     if isinstance(value, list):
         return [computed_settings(v) for v in value]
     return _FIRST_NAMES.get(value, value) if isinstance(value, str) else value

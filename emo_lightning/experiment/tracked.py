@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
+from emo_lightning.core.wandb_defaults import wandb_mode
 from emo_lightning.experiment.files import ExperimentError
 
 Mode = Literal["online", "offline", "disabled"]
@@ -38,7 +38,7 @@ class Tracking:
         Raises:
             ExperimentError: there is no such mode.
         """
-        given, where = (self.mode, "wandb.mode") if self.mode else (os.environ.get("WANDB_MODE") or "offline", "WANDB_MODE")
+        given, where = wandb_mode(self.mode), "wandb.mode" if self.mode else "WANDB_MODE"
         mode = _SAME_MODE.get(given, given)
         if mode not in MODES:
             msg = f"{where}: found {given!r}; allowed: {', '.join(MODES)}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.files import write_text
+from emo_lightning.core.wandb_defaults import wandb_project
 from emo_lightning.experiment.figures import stage_figures, usable
 from emo_lightning.experiment.resolve import Experiment
 from emo_lightning.experiment.stage import Stage
@@ -23,7 +24,6 @@ from emo_lightning.experiment.tracked import LONGEST_TAG, TrackedRun, Tracking
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-PROJECT = "emo-lightning"
 _ID_FILE = "run_id"
 _ON_OTHER_RANKS = "EMO_STAGE_TRACKED"
 """Set for the ranks that Lightning starts: all of them must have the same loggers, though only the first one logs."""
@@ -149,7 +149,7 @@ def tracking_of(stage: Stage) -> Iterator[None]:
         config=about.config,
         allow_val_change=True,
         mode=tracking.chosen_mode,
-        project=tracking.project or os.environ.get("WANDB_PROJECT") or PROJECT,
+        project=wandb_project(tracking.project),
         entity=tracking.entity,
         # The rest is in the environment of every stage (`processes.run_stage`).
         settings=wandb.Settings(console="off"),

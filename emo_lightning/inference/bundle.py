@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.foreign import object_of, text_of
+from emo_lightning.core.hub import cache_only
 from emo_lightning.core.model_folders import check_made_of, made_of, weights_hash
 from emo_lightning.core.records import SchemaError
 from emo_lightning.data.chat import OBJECTIVES
@@ -87,6 +88,31 @@ def read_bundle(folder: Path) -> Bundle:
     parts = {part: text_of(value, f"{where}: {part}", SchemaError) for part, value in made.items()}
     probe = place("probe") if found["probe"] else None
     return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts)
+
+
+def bundle_folder(name: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """Where the files of a model are: the folder itself, or that of a hub id, which is downloaded where the cache lacks it.
+
+    Args:
+        name: folder, or `owner/name`.
+        revision: branch, tag or commit of the hub's.
+        token: for a private one.
+
+    Raises:
+        HubError: the hub cannot be reached, and nothing of the id is in the local cache.
+        SchemaError: the hub has no such model, or does not give it.
+    """
+    text = str(name)
+    if Path(text).exists() or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        return Path(text).expanduser()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(text, revision=revision, token=token, local_files_only=cache_only(text)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+        msg = f"{text}: no folder of that name, and the hub does not give it: {' '.join(str(error).split())}"
+        raise SchemaError(msg) from None
 
 
 def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""DES of image files (to a table) and of whole tars (to new tars)."""
+"""DES of images (to a table) and of whole tars (to new tars)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.core.records import DES_EXTENSION
 from emo_lightning.core.shard_index import write_index
 from emo_lightning.core.terminal import say
-from emo_lightning.data.embeddings import EmbeddingTable
-from emo_lightning.data.images import open_image
 from emo_lightning.data.tar_index import ShardRange, TarIndex
-from emo_lightning.inference.bundle import bundle_fingerprint
+from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder
+from emo_lightning.inference.inputs import entries
+from emo_lightning.inference.many import embed_work, look_at_all, write_failures
 from emo_lightning.inference.model import EmotionModel
+from emo_lightning.inference.parts import Parts
+from emo_lightning.inference.tables import write_results
 from emo_lightning.models.fingerprints import weights_fingerprint
 
 MANIFEST = "manifest.json"
@@ -34,32 +36,31 @@ class EmbedError(InputError):
     """Embeddings cannot be written where they were asked for."""
 
 
-def embed_images(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
-    """Write `out` (parquet: id, emotion, split, des; the id is the path as given); a file that is no image stops everything.
+def embed_images(inputs: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> int:
+    """Write a table of embeddings; what is there already goes on. Images that cannot be opened are counted, named and left out.
 
     Args:
-        paths: image files.
-        out: parquet file.
-        model: bundle folder.
+        inputs: see `inference.inputs.entries`; the id is the path as given, or the record's.
+        out: parquet (id, emotion, split, des, of which the middle two are empty) or JSON lines (id, des).
+        model: folder, or hub id.
         batch_size: images at a time.
         device: torch device.
 
+    Returns:
+        How many images could not be opened.
+
     Raises:
-        EmbedError: a path is given twice.
+        InputError: no image, one given twice, or none that can be opened.
     """
-    if len(set(paths)) < len(paths):
-        msg = f"{max(paths, key=list(paths).count)}: given twice; the table has one row an image"
-        raise EmbedError(msg)
-    for path in paths:
-        open_image(path)
-    net = EmotionModel(model, device)
-    names = list(paths)
-    rows = [
-        net.embed([open_image(p) for p in names[start : start + batch_size]]).numpy()
-        for start in track(range(0, len(names), batch_size), description="embed")
-    ]
-    EmbeddingTable(names, [None] * len(names), [""] * len(names), np.concatenate(rows)).write(out)
-    say(f"{len(names)} embeddings of {rows[0].shape[1]} dimensions: {out}")
+    found = entries(inputs)
+    folder = bundle_folder(model)
+    parts = Parts(out, {"weights": bundle_fingerprint(folder), "embeddings": 1})
+    failures = look_at_all(found, parts, lambda: embed_work(EmotionModel(folder, device)), batch_size, "embed")
+    count = write_results(out, [entry.id for entry in found], parts)
+    write_failures(out, failures)
+    parts.remove()
+    say(f"{count} embeddings: {out}")
+    return len(failures)
 
 
 def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
@@ -76,6 +77,7 @@ def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, de
         EmbedError: `out` is the folder of the tars or holds embeddings of another model or of other tars, or two shards have the
             same name.
     """
+    model = bundle_folder(model)
     index = TarIndex.open(list(paths))
     shards = index.shards
     names = [Path(s.path).name for s in shards]

@@ -1,48 +1,50 @@
-"""A trained emotion model, loaded from its folder: embeddings, emotion distributions, and what it says of an image."""
+"""A trained emotion model, loaded from its folder: embeddings, emotion distributions, and what it says of images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from emo_lightning.core.devices import usable_device
-from emo_lightning.core.records import EMOTIONS, Prediction, intensity_level
-from emo_lightning.inference.bundle import BUNDLE_FILE, check_bundle, read_bundle
+from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, read_bundle
+from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
+from emo_lightning.inference.results import Explanation, said_of
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from emo_lightning.core.records import Box, Mask
     from emo_lightning.data.batches import ChatBatch
+    from emo_lightning.data.emotion_words import EmotionWords
+
+    Masks = Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]]
+
+__all__ = ["EmotionModel", "Explanation"]
+
+BATCH_SIZE = 16
+"""Images at a time, where nobody says."""
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What the model says of one image."""
+class _Asked(NamedTuple):
+    """What one reading of some pictures gives."""
 
-    prediction: Prediction
-    """Triplet, boxes, emotion and intensity as the language model said them."""
-    distribution: dict[str, float] | None
-    """Emotion -> probability, of the probe on DES; None without a probe."""
-    des: list[float]
-    """The embedding, des_dim numbers."""
-
-    def as_json(self) -> dict[str, object]:
-        """The record's keys; `emotion` is as said, `emotion_scores` is the probe's distribution."""
-        said = self.prediction.model_dump(mode="json")
-        intensity = self.prediction.intensity
-        level = intensity_level(intensity) if intensity is not None and 1 <= intensity <= 10 else None
-        confidence = max(self.distribution.values()) if self.distribution else None
-        return said | {"emotion_scores": self.distribution, "confidence": confidence, "intensity_level": level, "des": self.des}
+    batch: ChatBatch
+    des: Tensor
+    """(N, des_dim) on the device."""
+    answers: list[list[str]]
+    """By question, one a picture."""
+    scores: list[list[float]] | None
+    """Of each picture, over the eight."""
 
 
 class EmotionModel:
     """Backbone, DES head and probe, loaded; all frozen.
 
     Args:
-        folder: of an experiment's `model` stage (it holds `emo.json`).
+        folder: that `emo export` wrote, or of an experiment's `model` stage (it holds `emo.json`).
         device: torch device; None takes a GPU where there is one (the local rank's).
 
     Raises:
@@ -51,36 +53,70 @@ class EmotionModel:
         DeviceError: the device cannot be used.
 
     Examples:
-        >>> from PIL import Image
         >>> from emo_lightning import EmotionModel
-        >>> model = EmotionModel("runs/demo/model", device="cpu")
-        >>> photo = Image.open("photo.jpg")
-        >>> des = model.embed([photo])
+        >>> model = EmotionModel.from_pretrained("runs/demo/model", device="cpu")
+        >>> des = model.embed(["photo.jpg"])
         >>> des.shape == (1, model.des_dim)
         True
-        >>> probabilities = model.distribution(des)
-        >>> tuple(probabilities.shape)
+        >>> tuple(model.distribution(des).shape)
         (1, 8)
-        >>> explanation = model.explain(photo, "photo")
-        >>> explanation.prediction.id
+        >>> (explanation,) = model.explain(["photo.jpg"])
+        >>> explanation.id
         'photo'
+        >>> explanation.probe.confidence == explanation.probe.distribution[explanation.probe.emotion]
+        True
+        >>> explanation.agreement in ("agree", "differ", "no emotion said")
+        True
     """
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         import torch
 
         from emo_lightning.data.collate import Collator
+        from emo_lightning.inference.calibration import ProbeCalibration
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.backbone import BackboneConfig, load_frozen
 
-        self.bundle = read_bundle(Path(folder))
+        self.folder = Path(folder)
+        self.bundle = read_bundle(self.folder)
         self.device = torch.device(usable_device(device))
-        check_bundle(self.bundle, Path(folder) / BUNDLE_FILE)
+        check_bundle(self.bundle, self.folder / BUNDLE_FILE)
         backbone = load_frozen(BackboneConfig(self.bundle.backbone, tuning="frozen"))
         self.backbone = backbone.to(self.device)
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
-        self.probe = LinearProbes.from_pretrained(self.bundle.probe).to(self.device) if self.bundle.probe else None
+        probe = self.bundle.probe
+        self.probe = LinearProbes.from_pretrained(probe).to(self.device) if probe else None
+        self.calibration = ProbeCalibration.read(Path(probe)) if probe else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str | None = None, *, revision: str | None = None, token: str | None = None
+    ) -> EmotionModel:
+        """Load a folder, or what was published under an id of the Hugging Face hub.
+
+        Args:
+            name: folder, or id as `owner/name`; a folder of that name comes first.
+            device: torch device; None takes a GPU where there is one.
+            revision: branch, tag or commit of the hub's.
+            token: for a private one; None takes the one that the hub's client has.
+
+        Raises:
+            SchemaError: as the constructor; also of an id that holds no emotion model.
+            HubError: the hub cannot be reached, and nothing of the id is in the local cache.
+        """
+        return cls(bundle_folder(name, revision, token), device)
+
+    def save_pretrained(self, folder: str | Path, *, merge: bool = True) -> None:
+        """Write all parts into one folder that needs nothing else: see `inference.folder.write_folder`.
+
+        Args:
+            folder: missing or empty; it is there when it is whole.
+            merge: fold the adapter into its base model; else the adapter is kept beside its base.
+        """
+        from emo_lightning.inference.folder import write_folder
+
+        write_folder(self.bundle, Path(folder), merge=merge, calibration=self.calibration, origin=self.folder)
 
     @property
     def des_dim(self) -> int:
@@ -91,24 +127,43 @@ class EmotionModel:
         """The same questions about each image, on the device; several where the backbone packs."""
         from emo_lightning.data.chat import objective
         from emo_lightning.data.collate import Question
-        from emo_lightning.data.images import as_seen
 
         keys, *more = (objective(name).keys for name in objectives)
-        batch = self.collate([Question(str(i), as_seen(image), keys, more=tuple(more)) for i, image in enumerate(images)])
+        batch = self.collate([Question(str(i), image, keys, more=tuple(more)) for i, image in enumerate(images)])
         moved = {k: v.to(self.device) if hasattr(v, "to") else v for k, v in batch.items()}
         return cast("ChatBatch", moved)  # the same keys with the same kinds of values
 
-    def embed(self, images: Sequence[Image.Image]) -> Tensor:
-        """DES of N images (paper section 3.3), each turned as its EXIF says: (N, des_dim) float32 on the CPU."""
+    def embed(self, images: ImageLike | Sequence[ImageLike], batch_size: int = BATCH_SIZE) -> Tensor:
+        """DES of N images (paper section 3.3), each turned as its EXIF says: (N, des_dim) float32 on the CPU.
+
+        Args:
+            images: paths, addresses, bytes, arrays or PIL images, in any mixture.
+            batch_size: images at a time.
+
+        Raises:
+            InputError: an image cannot be had, or is none; names it.
+        """
         import torch
 
-        batch = self._batch(images, self.bundle.features)
+        given = as_list(images)
+        rows = [
+            self._embed([as_picture(image, f"image {start + i}") for i, image in enumerate(given[start : start + batch_size])])
+            for start in range(0, len(given), batch_size)
+        ]
+        return torch.cat(rows) if rows else torch.zeros(0, self.des_dim)
+
+    def _embed(self, pictures: Sequence[Image.Image]) -> Tensor:
+        import torch
+
+        batch = self._batch(pictures, self.bundle.features)
         with torch.no_grad():
             des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
             return des.float().cpu()
 
     def distribution(self, des: Tensor) -> Tensor | None:
         """Emotion probabilities of the probe, (N, 8) on the CPU in the order of `EMOTIONS`; None without a probe.
+
+        They are as the probe gives them: no temperature is applied.
 
         Args:
             des: (N, des_dim), as `embed` gives them.
@@ -121,29 +176,99 @@ class EmotionModel:
             logits: Tensor = self.probe(des.to(self.device))[0]  # of the only probe that a saved one has
             return logits.softmax(-1).cpu()
 
-    def explain(self, image: Image.Image, name: str, max_new_tokens: int = 256) -> Explanation:
-        """Ask the model everything about one image.
+    def explain(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        ids: Sequence[str] | None = None,
+        *,
+        max_new_tokens: int = 256,
+        batch_size: int = BATCH_SIZE,
+        masks: Masks | None = None,
+    ) -> list[Explanation]:
+        """Ask the model everything about each image; each is read once for all answers, the scores and the embedding.
 
         Args:
-            image: any mode and size; turned as its EXIF says, as are the boxes.
-            name: id of the prediction.
+            images: as `embed`; boxes are in pixels of the upright image.
+            ids: of the predictions; None: stems of file names, addresses, or the images' numbers.
             max_new_tokens: of one answer.
-        """
-        from emo_lightning.data.chat import merge_predictions, parse_answer
+            batch_size: images at a time.
+            masks: gives a mask for each box of a picture, for example `masks_of` of a SAM that `data_prep.grounding` has loaded; None
+                leaves them out.
 
-        if self.collate.packed:
-            batch = self._batch([image], *self.bundle.questions)
-            read = self.backbone.read(batch)
-            answers = [self.backbone.replies(read, n, max_new_tokens)[0] for n in range(len(self.bundle.questions))]
-        else:
-            batches = [self._batch([image], question) for question in self.bundle.questions]
-            batch = batches[0]
-            answers = [self.backbone.generate(one, max_new_tokens)[0] for one in batches]
-        original, resized = batch["original_size"][0], batch["resized_size"][0]
-        parts = [
-            parse_answer(answer, id=name, original=original, resized=resized, codec=self.collate.codec) for answer in answers
-        ]
-        des = self.embed([image])
-        scores = self.distribution(des)
-        named = None if scores is None else {str(e): round(float(s), 6) for e, s in zip(EMOTIONS, scores[0], strict=True)}
-        return Explanation(merge_predictions(parts), named, [float(x) for x in des[0]])
+        Raises:
+            InputError: an image cannot be had, or is none; names it.
+        """
+        given = as_list(images)
+        names = [name_of(image, n) for n, image in enumerate(given)] if ids is None else list(ids)
+        if len(names) != len(given):
+            msg = f"{len(names)} ids for {len(given)} images; expected one each"
+            raise ValueError(msg)
+        found: list[Explanation] = []
+        for start in range(0, len(given), batch_size):
+            here = range(start, min(start + batch_size, len(given)))
+            pictures = [as_picture(given[n], f"image {names[n]}") for n in here]
+            explained = self._explain(pictures, [names[n] for n in here], max_new_tokens)
+            if masks is not None:
+                explained = [
+                    one.with_masks(masks(picture, [region.box for region in one.said.regions])) if one.said.regions else one
+                    for one, picture in zip(explained, pictures, strict=True)
+                ]
+            found += explained
+        return found
+
+    def _explain(self, pictures: Sequence[Image.Image], ids: Sequence[str], max_new_tokens: int) -> list[Explanation]:
+        import torch
+
+        from emo_lightning.data.chat import merge_predictions, parse_answer
+        from emo_lightning.inference.calibration import probed
+
+        with torch.no_grad():
+            asked = (
+                self._read_once(pictures, max_new_tokens) if self.collate.packed else self._one_by_one(pictures, max_new_tokens)
+            )
+        des = asked.des.float().cpu()
+        probabilities = self.distribution(des)
+        explained = []
+        for n, name in enumerate(ids):
+            original, resized = asked.batch["original_size"][n], asked.batch["resized_size"][n]
+            parts = [
+                parse_answer(texts[n], id=name, original=original, resized=resized, codec=self.collate.codec)
+                for texts in asked.answers
+            ]
+            words = merge_predictions(parts)
+            said = said_of(words, None if asked.scores is None else asked.scores[n])
+            probe = None if probabilities is None else probed(probabilities[n].double().tolist(), self.calibration)
+            explained.append(Explanation(said, probe, des[n].numpy(), words))
+        return explained
+
+    @cached_property
+    def _emotion_words(self) -> tuple[int, EmotionWords] | None:
+        """Number of the question whose answer begins with the emotion, and the eight in the backbone's tokens; None without one."""
+        from emo_lightning.data.emotion_words import EmotionWords, EmotionWordsError
+
+        if "emotion" not in self.bundle.questions:
+            return None
+        try:
+            return self.bundle.questions.index("emotion"), EmotionWords.of_question(self.backbone.processor.tokenizer)
+        except EmotionWordsError:
+            return None
+
+    def _read_once(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
+        """One forward pass over all pictures and questions; answers go on from its cache, all of them side by side."""
+        questions = self.bundle.questions
+        names = questions if self.bundle.features in questions else [*questions, self.bundle.features]
+        batch = self._batch(pictures, *names)
+        number, words = self._emotion_words or (0, None)
+        read = self.backbone.read(batch, None if words is None else {number: words.before}, self.head.num_layers)
+        des: Tensor = self.head(*read.features(names.index(self.bundle.features)))
+        scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0].tolist()
+        answers = self.backbone.all_replies(read, range(len(questions)), max_new_tokens)
+        return _Asked(batch, des, answers, scores)
+
+    def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
+        """A batch for each question, for backbones that cannot hold several in a row."""
+        batches = [self._batch(pictures, question) for question in self.bundle.questions]
+        answers = [self.backbone.generate(batch, max_new_tokens) for batch in batches]
+        number, words = self._emotion_words or (0, None)
+        scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0].tolist()
+        return _Asked(batches[0], self._embed(pictures), answers, scores)

@@ -9,11 +9,12 @@ from emo_lightning.core.boxes import inside
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.files import replacing
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.inference.text import comparison
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from emo_lightning.inference.model import Explanation
+    from emo_lightning.inference.results import Explanation
 
 _BOX = "#d62728"
 _BESIDE_BOX = "white"
@@ -32,17 +33,17 @@ def save_overlay(image: Image, explanation: Explanation, path: Path) -> None:
 
     from emo_lightning.data.images import as_seen
 
-    said, scores = explanation.prediction, explanation.distribution
+    said, scores = explanation.said, explanation.distribution
     figure = Figure(figsize=(10, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     seen = as_seen(image)
     left.imshow(seen)
     left.set_axis_off()
-    for region in said.objects:
+    for region in said.regions:
         # A label far outside would shrink the picture to nothing.
-        if (shown := inside(region.bbox, seen.size)) is None:
+        if (shown := inside(region.box, seen.size)) is None:
             continue
-        x1, y1, x2, y2 = region.bbox
+        x1, y1, x2, y2 = region.box
         for colour, width in ((_BESIDE_BOX, 4), (_BOX, 2)):
             left.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width))
         left.text(
@@ -62,10 +63,13 @@ def save_overlay(image: Image, explanation: Explanation, path: Path) -> None:
         names = [str(e) for e in EMOTIONS][::-1]
         right.barh(names, [scores[n] for n in names], color=[EMOTION_COLOURS[n] for n in names])
         right.set_xlim(0, 1)
-        right.set_xlabel("probability (linear probe on DES)")
+        fitted = explanation.probe is not None and explanation.probe.calibrated
+        right.set_xlabel(f"probability (linear probe on DES, {'' if fitted else 'not '}calibrated)")
     else:
         right.set_axis_off()
     intensity = "?" if said.intensity is None else f"{said.intensity:g}"
-    right.set_title(f"emotion: {said.emotion or '?'}   intensity: {intensity}/10", fontsize=11, parse_math=False)
+    # Two sources: the bars are not the probability of the word above them.
+    about = f"says: {said.emotion or '?'}   intensity: {intensity}/10\n{comparison(explanation)}"
+    right.set_title(about, fontsize=10, parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from emo_lightning.core.records import EMOTIONS, Prediction, Record
+from emo_lightning.core.records import EMOTIONS, Prediction, Reference
 from emo_lightning.metrics.arrays import Array, Classes
 
 Rows = dict[str, dict[str, Array]]
@@ -39,7 +39,7 @@ class Batch:
     """
 
     predictions: Sequence[Prediction | None]
-    records: Sequence[Record]
+    records: Sequence[Reference]
     draws: Array
 
     @cached_property

@@ -24,7 +24,7 @@ from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, 
 from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
-from emo_lightning.models.prefill import Read, continuing, read_row
+from emo_lightning.models.prefill import Read, continuing, last_layers, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
 from emo_lightning.models.rows import states_apart
 
@@ -173,16 +173,8 @@ class Backbone(nn.Module):
         if not 1 <= num_layers <= len(layers):
             msg = f"num_layers={num_layers}: this backbone has {len(layers)} layers, allowed: 1 to {len(layers)}"
             raise BackboneError(msg)
-        kept: list[Tensor] = []
-        hooks = [
-            layer.register_forward_hook(lambda _module, _inputs, out: kept.append(out[0] if isinstance(out, tuple) else out))
-            for layer in layers[len(layers) - num_layers : -1]
-        ]
-        try:
+        with last_layers(layers, num_layers) as kept:
             last = self.last_hidden_state(batch)
-        finally:
-            for hook in hooks:
-                hook.remove()
         return torch.stack([*kept, last])
 
     def features(self, batch: ChatBatch, num_layers: int = 4) -> tuple[Tensor, Tensor]:
@@ -210,19 +202,30 @@ class Backbone(nn.Module):
         out = _generative(self.base).generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, use_cache=True)
         return out[:, cast(Tensor, inputs["input_ids"]).shape[1] :]
 
-    def read(self, row: Mapping[str, object], after: Mapping[int, Sequence[int]] | None = None) -> Read:
+    def read(self, row: Mapping[str, object], after: Mapping[int, Sequence[int]] | None = None, layers: int = 0) -> Read:
         """Questions that stand in one row, several about an image among them, in one forward pass; see `read_row`."""
-        return read_row(self.base, self.family, row, after)
+        return read_row(self.base, self.family, row, after, layers)
 
     @torch.no_grad()
     def reply_tokens(self, read: Read, number: int, max_new_tokens: int) -> Tensor:
         """As `answer_tokens`, to one of the questions about each image that have been read."""
+        return self._reply_tokens(read, [number], max_new_tokens)
+
+    def _reply_tokens(self, read: Read, numbers: Sequence[int], max_new_tokens: int) -> Tensor:
         padding = self.processor.tokenizer.pad_token_id
-        return self._generated(continuing(self.base, self.family, padding, read, number), max_new_tokens)
+        return self._generated(continuing(self.base, self.family, padding, read, numbers), max_new_tokens)
 
     def replies(self, read: Read, number: int, max_new_tokens: int) -> list[str]:
         """As texts, one an image; see `reply_tokens`."""
         return self.processor.batch_decode(self.reply_tokens(read, number, max_new_tokens), skip_special_tokens=True)
+
+    @torch.no_grad()
+    def all_replies(self, read: Read, numbers: Sequence[int], max_new_tokens: int) -> list[list[str]]:
+        """Answers to several questions about each image, written side by side: by question, one an image."""
+        tokens = self._reply_tokens(read, numbers, max_new_tokens)
+        texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
+        images = len(texts) // len(numbers)
+        return [texts[start : start + images] for start in range(0, len(texts), images)]
 
     def generate(self, batch: Mapping[str, object], max_new_tokens: int) -> list[str]:
         """Greedy answers as texts, one a row; see `answer_tokens`."""

@@ -69,8 +69,9 @@ class BackboneConfig:
     costs less time and saves less memory."""
     vision_cache: str = "off"
     """Where what leaves the frozen vision tower is kept, so that each image passes it once and not in every epoch and round: a folder,
-    `auto` (`vision` in `$EMO_CACHE`, else in `$XDG_CACHE_HOME/emo-lightning` or `~/.cache/emo-lightning`), or `off`. Where the
-    tower learns, nothing is kept."""
+    `auto` (`vision` in `$EMO_CACHE`, else in `$XDG_CACHE_HOME/emo-lightning` or `~/.cache/emo-lightning`), `off`, or a URL
+    (`s3://…`): as `auto`, and what others have put there is copied, what is computed here is put there. Where the tower learns, nothing
+    is kept."""
     compile: bool = False
     """Compile the blocks of both towers one by one (`torch.compile`): elementwise work is fused, attention stays as it is. The first
     steps take minutes."""

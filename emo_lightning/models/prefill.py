@@ -6,17 +6,18 @@ with other questions about its image among them, and transformers' generation go
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from emo_lightning.models.families import Family
 from emo_lightning.models.families.samples import Samples
-from emo_lightning.models.rows import questions_of, with_text
+from emo_lightning.models.rows import questions_of, states_apart, with_text
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -33,6 +34,7 @@ class Read:
         places: of each question, (n,) those in the row that it sees; the last is its own last.
         states: (questions, H) after the final norm, at the end of each question, or of the text that follows it.
         cache: keys and values of the row.
+        hidden: (layers, 1, T, H) of the row: the model's last layers, shallow to deep; None where none were asked for.
     """
 
     row: Mapping[str, object]
@@ -40,11 +42,57 @@ class Read:
     places: list[Tensor]
     states: Tensor
     cache: Cache
+    hidden: Tensor | None = None
+
+    def features(self, number: int) -> tuple[Tensor, Tensor]:
+        """Hidden states of what one of the questions about each image sees: what a DES head takes.
+
+        Args:
+            number: of the question.
+
+        Returns:
+            (layers, B, longest, H), padded on the right, and which of them are of tokens, (B, longest) bool.
+
+        Raises:
+            ValueError: no layers were kept.
+        """
+        if self.hidden is None:
+            msg = "this row was read without keeping hidden states: give `layers` to `read_row`"
+            raise ValueError(msg)
+        own = [places for which, places in zip(self.numbers, self.places, strict=True) if which == number]
+        return states_apart(self.hidden[:, :, torch.cat(own)], [len(places) for places in own])
+
+
+@contextmanager
+def last_layers(layers: Sequence[nn.Module], count: int) -> Iterator[list[Tensor]]:
+    """Keep what the last layers but the very last give, shallow to deep; that one's states are those before the final norm.
+
+    Args:
+        layers: of the language model, shallow to deep.
+        count: the last so many, the very last among them.
+
+    Yields:
+        `count` - 1 tensors, once the model has run.
+    """
+    kept: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _module, _inputs, out: kept.append(out[0] if isinstance(out, tuple) else out))
+        for layer in layers[len(layers) - count : -1]
+    ]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()
 def read_row(
-    model: PreTrainedModel, family: Family, row: Mapping[str, object], after: Mapping[int, Sequence[int]] | None = None
+    model: PreTrainedModel,
+    family: Family,
+    row: Mapping[str, object],
+    after: Mapping[int, Sequence[int]] | None = None,
+    layers: int = 0,
 ) -> Read:
     """One forward pass.
 
@@ -53,6 +101,7 @@ def read_row(
         family: of the model.
         row: of the collator, packed and without answers.
         after: number of a question -> tokens that follow it, which its state has seen and its answer will not.
+        layers: how many of the last layers' hidden states are kept.
     """
     from transformers import DynamicCache
 
@@ -61,7 +110,8 @@ def read_row(
     if any(texts):
         row = with_text(row, [torch.tensor(text, dtype=ids.dtype, device=ids.device) for text in texts])
     cache = DynamicCache(config=model.config.get_text_config())
-    hidden = family.packed_states(model, row, cache)[0]
+    with last_layers(family.layers(model), layers or 1) as kept:
+        last = family.packed_states(model, row, cache)
     seen, where = Samples.of_row(row, ids.device).seen
     asked = [
         (number, places, len(text))
@@ -70,22 +120,23 @@ def read_row(
     ]
     ends = torch.stack([places[-1] for _, places, _ in asked])
     own = [places[: len(places) - added] for _, places, added in asked]
-    return Read(row, [number for number, _, _ in asked], own, hidden[ends], cache)
+    hidden = torch.stack([*kept, last]) if layers else None
+    return Read(row, [number for number, _, _ in asked], own, last[0, ends], cache, hidden)
 
 
-def continuing(model: PreTrainedModel, family: Family, padding: int, read: Read, number: int) -> dict[str, object]:
-    """What generation takes to answer one of the questions about each image.
+def continuing(model: PreTrainedModel, family: Family, padding: int, read: Read, numbers: Sequence[int]) -> dict[str, object]:
+    """What generation takes to answer some of the questions about each image, all of them at once.
 
     Args:
         model: without adapters' wrapping; it learns how far positions are ahead of places.
         family: of the model.
         padding: id of the token that fills.
         read: by `read_row`.
-        number: of the question.
+        numbers: of the questions; the rows are all images' first, then all images' second.
     """
     from transformers import DynamicCache
 
-    parts = [places for which, places in zip(read.numbers, read.places, strict=True) if which == number]
+    parts = [places for number in numbers for which, places in zip(read.numbers, read.places, strict=True) if which == number]
     at = pad_sequence(parts, batch_first=True, padding_side="left")
     mask = pad_sequence([torch.ones_like(part) for part in parts], batch_first=True, padding_side="left")
     ids = cast(Tensor, read.row["input_ids"])[0][at].masked_fill(mask == 0, padding)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from emo_lightning.analysis.references import References, load_predictions
 from emo_lightning.core.images import encoded
-from emo_lightning.core.records import Prediction, Record, SchemaError
+from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.report.panel import LONG_SIDE, answer_of, answers_to, choose
 from emo_lightning.report.pictures import AnsweredImage, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance
@@ -66,7 +66,7 @@ def right_and_wrong(run: RunFolder, stage: StageFolder, source: Provenance, coun
     arm = list(arms)[-1]
     seen = {said.sha256 for answers in arms.values() for said in answers.values()}
     own = all(is_own(run.path, place) for place in places)
-    known = [i for i, record in enumerate(truth.records) if own or record.sha256 in seen]
+    known = [i for i, record in enumerate(truth.records) if own or not record.image_hashes.isdisjoint(seen)]
     if len(known) < len(truth.records):
         run.note(
             f"stage {stage.name!r}: {len(truth.records) - len(known)} of {len(truth.records)} images are not shown: they lie outside the "
@@ -91,23 +91,24 @@ def right_and_wrong(run: RunFolder, stage: StageFolder, source: Provenance, coun
     )
 
 
-def is_right(prediction: Prediction | None, record: Record) -> bool:
+def is_right(prediction: Prediction | None, record: Reference) -> bool:
     """Emotion accuracy as in Table 5's strict mode: case and outer blanks aside."""
     said = prediction.emotion if prediction else None
     return record.emotion is not None and (said or "").strip().casefold() == record.emotion.value
 
 
-def _chosen(records: Sequence[Record], among: Sequence[int], count: int, seed: int) -> list[int]:
+def _chosen(records: Sequence[Reference], among: Sequence[int], count: int, seed: int) -> list[int]:
     return [among[i] for i in choose([records[i] for i in among], count, seed)]
 
 
 def _picture(truth: References, row: int, arms: Mapping[str, Mapping[str, Prediction]]) -> Picture:
     record, image = truth.records[row], truth.image(row).convert("RGB")
+    size = list(image.size)
     image.thumbnail((LONG_SIDE, LONG_SIDE))
     item = AnsweredImage(
         id=record.id,
-        size=[record.width, record.height],
-        split=record.split,
+        size=size,
+        split=record.split or "",
         truth=answer_of(record),
         predictions=answers_to(record, arms),
     )

@@ -17,7 +17,7 @@ from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.images import encoded
-from emo_lightning.core.records import EMOTIONS, Record
+from emo_lightning.core.records import EMOTIONS, Reference
 from emo_lightning.report.html import environment
 
 THUMBNAIL_SIDES = (128, 96, 72, 56, 40)
@@ -93,7 +93,7 @@ def write_mds_page(
     }
 
 
-def _described(record: Record | None) -> dict[str, object]:
+def _described(record: Reference | None) -> dict[str, object]:
     if record is None:
         return {}
     found = {

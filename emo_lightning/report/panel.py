@@ -12,7 +12,7 @@ from emo_lightning.analysis.references import References
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes, write_json
 from emo_lightning.core.images import encoded
-from emo_lightning.core.records import Prediction, Record
+from emo_lightning.core.records import Prediction, Reference
 from emo_lightning.report.pictures import Answer, AnsweredImage
 
 LONG_SIDE = 480
@@ -36,7 +36,7 @@ class Panel(TypedDict):
     items: list[PanelItem]
 
 
-def choose(records: Sequence[Record], count: int, seed: int) -> list[int]:
+def choose(records: Sequence[Reference], count: int, seed: int) -> list[int]:
     """Positions of `count` records, drawn without replacement, emotion after emotion in turn; a pure function of its input."""
     order = np.random.default_rng(seed).permutation(len(records)).tolist()
     turns: dict[str, int] = {}
@@ -65,14 +65,15 @@ def write_panel(
     items: list[PanelItem] = []
     for n, i in enumerate(choose(references.records, count, seed)):
         record, picture = references.records[i], references.image(i).convert("RGB")
+        size = list(picture.size)
         picture.thumbnail((LONG_SIDE, LONG_SIDE))
         name = f"panel/{n:02d}.jpg"
         write_bytes(out / name, encoded(picture, "JPEG", quality=88))
         item = PanelItem(
             id=record.id,
             image=name,
-            size=[record.width, record.height],
-            split=record.split,
+            size=size,
+            split=record.split or "",
             truth=answer_of(record),
             predictions=answers_to(record, arms),
         )
@@ -83,15 +84,15 @@ def write_panel(
     return panel
 
 
-def answers_to(record: Record, arms: Mapping[str, Mapping[str, Prediction]]) -> dict[str, Answer | None]:
+def answers_to(record: Reference, arms: Mapping[str, Mapping[str, Prediction]]) -> dict[str, Answer | None]:
     """Every arm's answer, None where there is none."""
     said = {arm: predictions.get(record.id) for arm, predictions in arms.items()}
     return {arm: answer_of(one) if one else None for arm, one in said.items()}
 
 
-def answer_of(item: Record | Prediction) -> Answer:
+def answer_of(item: Reference | Prediction) -> Answer:
     """The fields of a record or a prediction that a reader looks at; numbers that JSON does not have are left out."""
-    objects = item.primary_objects if isinstance(item, Record) else item.objects
+    objects = item.primary_objects if isinstance(item, Reference) else item.objects
     boxes = [list(o.bbox) for o in objects]
     return {
         "description": item.description,

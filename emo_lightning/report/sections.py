@@ -195,6 +195,9 @@ class RunSections:
         for split, count in found.get("skipped", {}).items():
             if count:
                 self.run.note(f"stage {stage.name!r}: {count} {split} records without a label that was asked for were skipped")
+        if unreadable := found.get("unreadable"):
+            named = ", ".join(list(unreadable)[:3]) + (" …" if len(unreadable) > 3 else "")
+            self.run.note(f"stage {stage.name!r}: {len(unreadable)} images could not be read and were left out: {named}")
 
     def _losses(self, section: Section) -> None:
         for stage in self.run.stages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.core.boxes import inside
 from emo_lightning.core.images import open_image
+from emo_lightning.core.wandb_defaults import wandb_mode, wandb_project
 from emo_lightning.report.build import Report
 from emo_lightning.report.csv import flat_rows
 from emo_lightning.report.examples import Examples
@@ -20,16 +20,14 @@ from emo_lightning.report.sections import RunSections
 if TYPE_CHECKING:
     import wandb
 
-PROJECT = "emo-lightning"
 
-
-def log_report(report: Report, folder: Path, project: str = PROJECT) -> Path:
+def log_report(report: Report, folder: Path, project: str | None = None) -> Path:
     """Log a written report as one W&B run; offline unless `WANDB_MODE` says otherwise (`wandb sync` sends it later).
 
     Args:
         report: from `build_report`.
         folder: where W&B keeps the run, in `folder/wandb/`.
-        project: of W&B.
+        project: of W&B; None takes `WANDB_PROJECT`, else `emo-lightning`.
 
     Returns:
         The run's own directory.
@@ -48,12 +46,12 @@ def log_report(report: Report, folder: Path, project: str = PROJECT) -> Path:
         _log(wandb.run, report, sources)
         return Path(wandb.run.dir).parent
     run = wandb.init(
-        project=project,
+        project=wandb_project(project),
         dir=folder,
         name=f"{'+'.join(names)}/report",
         group=names[0],
         job_type="report",
-        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        mode=wandb_mode(),  # type: ignore[arg-type]
         config=config,
         settings=wandb.Settings(silent=True, console="off"),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from emo_lightning.analysis.cross_dataset import TestSet
-from emo_lightning.core.records import Record, SchemaError
+from emo_lightning.core.records import Reference, SchemaError
 from emo_lightning.report.page import Page
 
 if TYPE_CHECKING:
@@ -94,9 +94,10 @@ def cross_dataset_stage(
         base: the arm that was not fine-tuned.
         in_domain: the set like the one that was trained on; all others are out of the domain.
         seed: of the bootstrap.
-        trained_on: tars (or .jsonl) that any arm was trained on; an image of a set that is also there, byte for byte, is left out.
+        trained_on: tars (or .jsonl) that any arm was trained on; an image of a set that is also there, byte for byte or as
+            the same file of another type, is left out.
     """
-    from emo_lightning.analysis.cross_dataset import cross_dataset
+    from emo_lightning.analysis.cross_dataset import cross_dataset, trained_images
     from emo_lightning.analysis.references import by_id
     from emo_lightning.report.tables.cross_dataset import cross_page
     from emo_lightning.report.terminal import show_page
@@ -105,7 +106,7 @@ def cross_dataset_stage(
     _named("sets", sets)
     said = {arm: by_id(Path(path)) for arm, path in predictions.items()}
     records = {name: (_records(one.references), one.space) for name, one in sets.items()}
-    trained = {record.sha256 for record in _records(trained_on)} if trained_on else set()
+    trained = trained_images(_records(trained_on)) if trained_on else set()
     result = cross_dataset(said, records, base, in_domain, seed, trained)
     show_page(write_result(out, "cross_dataset", result, cross_page(result)))
 
@@ -151,7 +152,7 @@ def _named(key: str, values: Mapping[str, object]) -> None:
         raise SchemaError(msg)
 
 
-def _records(paths: list[str]) -> list[Record]:
+def _records(paths: list[str]) -> list[Reference]:
     from emo_lightning.analysis.references import References
 
     return References.load(list(paths)).records

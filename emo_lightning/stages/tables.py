@@ -30,8 +30,8 @@ def table5_stage(
 
     Args:
         out: the stage's directory.
-        predictions: arm -> predictions file (.jsonl).
-        references: .jsonl files of records, or tars (files, folders, globs); only tars have images.
+        predictions: arm -> predictions: .jsonl, .parquet or tars.
+        references: .jsonl or .parquet files (`Reference`), or tars (files, folders, globs); only tars have images.
         train: records that the baselines' answers come from; without it the references themselves.
         clip: folder or hub id of a CLIP model; without it the CLIP rows are not computed.
         remarks: what a reader of the table should know of its arms; shown below it.

@@ -43,12 +43,13 @@ def check_features(sweep: Sweep, fixed: Values, folder: Path) -> None:
 
 
 def _problem(stage: Stage, folder: Path) -> str | None:
-    from emo_lightning.data.feature_parts import FeatureError, complete_parts, read_header
+    from emo_lightning.data.feature_parts import FeatureError, complete_parts, feature_folder, read_header
 
     directory = Path(stage.config["data"]["train"])
     if directory.is_relative_to(folder):
         return None
     try:
+        directory = feature_folder(stage.config["data"]["train"])
         spec, _ = read_header(directory / complete_parts(directory)[0])
     except FeatureError as error:
         return (

@@ -16,6 +16,7 @@ from typing import Any
 from rich.markup import escape
 
 from emo_lightning.core.console import Console
+from emo_lightning.core.endings import PATIENCE, PATIENCE_TO_SAVE
 from emo_lightning.experiment.arguments import check
 from emo_lightning.sweep.config import Sweep
 from emo_lightning.sweep.inputs import check_features
@@ -28,8 +29,8 @@ from emo_lightning.sweep.values import Values, as_text
 
 console = Console(highlight=False)
 
-_PATIENCE = 75.0
-"""Seconds for a run to save itself after an interruption: a stage has 60 of them."""
+_PATIENCE = PATIENCE_TO_SAVE + 2 * PATIENCE
+"""Seconds for a run to save itself after an interruption; it ends itself long before, unless a checkpoint takes long to write."""
 
 
 @dataclass(frozen=True)

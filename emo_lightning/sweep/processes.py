@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import sys
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from emo_lightning.core.endings import ENDING_SIGNALS, InterruptedBySignal
+from emo_lightning.core.lifetimes import die_with_parent
 from emo_lightning.sweep.parameters import SweepError
 
 
@@ -34,16 +37,25 @@ def alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does, so that no run is left behind."""
+    """What asks a sweep to end (`ENDING_SIGNALS`) ends it as Ctrl-C does: its runs save themselves first.
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    Once: a signal comes to the group and to the process. A second Ctrl-C is a person's, who will not wait.
+    """
+    asked: list[int] = []
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def interrupt(number: int, _: object) -> None:
+        if not asked or number == signal.SIGINT:
+            asked.append(number)
+            raise InterruptedBySignal(signal.Signals(number))
+
+    # Under nohup, and in the background of a script, some are ignored: they stay so.
+    mine = [number for number in ENDING_SIGNALS if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in mine}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def send(process: BaseProcess, number: signal.Signals) -> None:
@@ -57,10 +69,13 @@ def send(process: BaseProcess, number: signal.Signals) -> None:
 
 
 def child(start: Callable[[list[str]], int], arguments: Sequence[str], log: Path, slot: int, jobs: int) -> None:
-    """A run's process: leads a group of its own, speaks into its log, and ends with the exit code of `start`."""
+    """A run's process: leads a group of its own, speaks into its log, and ends with the exit code of `start`, or with the sweep."""
     os.setpgid(0, 0)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sweep = multiprocessing.parent_process()
+    die_with_parent(parent=None if sweep is None else sweep.pid)
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)

@@ -15,7 +15,9 @@ from typing import Any
 
 from emo_lightning.core.files import parse_yaml
 from emo_lightning.core.foreign import decode_json, object_of
+from emo_lightning.core.lifetimes import PARENT, die_with_parent
 from emo_lightning.core.terminal import say
+from emo_lightning.core.wandb_defaults import wandb_mode, wandb_project
 from emo_lightning.experiment.figures import usable
 from emo_lightning.sweep.config import Sweep, locate
 from emo_lightning.sweep.metrics import figures
@@ -25,7 +27,6 @@ from emo_lightning.sweep.values import Values, as_text, fingerprint
 _ANSWER_SECONDS = 5
 _SETTING = re.compile(r"[\w+-]+(\.[\w+-]+)+")
 """A key of `emo run` that is none of its options, which have no point: where it writes, and with whose code."""
-_PROJECT = "emo-lightning"
 _OF_THE_AGENT = ("WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_ID", "WANDB_SERVICE")
 """By these a stage's own logger would take itself for the sweep's run."""
 
@@ -37,7 +38,7 @@ def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count
 
     Args:
         sweep: whose file has no fault.
-        project: None takes the file's, else `emo-lightning`.
+        project: None takes the file's, else `WANDB_PROJECT`, else `emo-lightning`.
         entity: user or team; None takes the file's, else the default of the account.
         count: runs of this agent; None goes on until the sweep ends.
         fixed: values of every run beside the file's.
@@ -46,7 +47,7 @@ def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count
         SweepError: W&B is switched off, or does not answer.
         wandb.UsageError: no API key.
     """
-    mode = os.environ.get("WANDB_MODE", "online")
+    mode = wandb_mode(default="online")
     if mode in ("offline", "disabled", "dryrun"):
         msg = f"WANDB_MODE is {mode}, but a sweep on W&B needs its server; unset it, or use --local, which needs none"
         raise SweepError(msg)
@@ -55,7 +56,7 @@ def run_on_wandb(sweep: Sweep, *, project: str | None, entity: str | None, count
     _require_server(str(wandb.setup().settings.base_url))
     content = {**sweep.raw, "name": sweep.name, "program": str(sweep.program)}
     content["parameters"] = sweep.raw["parameters"] | {key: {"value": value} for key, value in fixed.items()}
-    project, entity = project or sweep.raw.get("project") or _PROJECT, entity or sweep.raw.get("entity")
+    project, entity = wandb_project(project, sweep.raw.get("project")), entity or sweep.raw.get("entity")
     identity = wandb.sweep(content, project=project, entity=entity)
     # The agent starts `emo` by its name: the one beside this interpreter.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -89,6 +90,9 @@ def trial(words: list[str], start: Callable[[], Any] | None = None) -> int:
         SweepError: a word is none of these, or there is no such experiment.
     """
     program, values = parse_trial(words)
+    if "WANDB_SWEEP_ID" in os.environ:
+        # The agent has started this process, in a group of its own; killed, it passes nothing on.
+        die_with_parent(signal.SIGTERM)
     sweep_id = os.environ.get("WANDB_SWEEP_ID", "trial")
     runs, name = Path("runs") / f"sweep-{sweep_id}", os.environ.get("WANDB_RUN_ID") or fingerprint(values)
     options = [f"--{key}={as_text(value)}" for key, value in values.items()]
@@ -137,7 +141,7 @@ def parse_trial(words: list[str]) -> tuple[Path, Values]:
 
 def _run(command: list[str]) -> int:
     """The command's exit code; an agent that stops this process stops the command with it."""
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_AGENT}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_AGENT} | {PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
     before = signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
     try:

@@ -17,6 +17,8 @@ from typing_extensions import override
 
 from emo_lightning.core.endings import ENDING
 from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.data.module import DataModule
+from emo_lightning.data.step_cut import Compares
 from emo_lightning.tasks.collectives import world_size
 from emo_lightning.tasks.finite import Fault, NotFiniteError, Seen, all_finite, first_of_ranks, not_finite
 from emo_lightning.tasks.optim import OptimConfig, total_steps
@@ -55,6 +57,8 @@ class Task(LightningModule, Generic[BatchT]):
 
     models_trained = 1
     """How many models share the sum; `train/loss` is their mean."""
+    compares: Compares = "nothing"
+    """Which samples the loss sees together: what must stay together when steps are cut anew for another number of ranks."""
     some_may_diverge = False
     """Whether a loss, a gradient or a weight that is not finite is no reason to stop: the task chooses among its models."""
 
@@ -82,6 +86,10 @@ class Task(LightningModule, Generic[BatchT]):
         average = total.detach() / count.clamp(min=1) / self.models_trained
         # Of each step alone: a size of the batch, which weighs means over epochs, would have to be waited for.
         self.log("train/loss", average, prog_bar=True, on_step=True, batch_size=1)
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, DataModule) and data.skip:
+            # Of rank 0, whose metrics are kept; `training.json` has those of all ranks.
+            self.log("data/skipped", float(len(data.skips.met)), on_step=True, batch_size=1)
         # Lightning divides by the number of micro-batches and DDP by the number of ranks: both are undone here.
         return total * self.trainer.accumulate_grad_batches * self.trainer.world_size
 
@@ -108,8 +116,13 @@ class Task(LightningModule, Generic[BatchT]):
 
     @override
     def on_train_batch_start(self, batch: BatchT, batch_idx: int) -> None:
-        """Seed dropout by the place in training, so that a resumed run draws what the uninterrupted one drew."""
-        place = (self.current_epoch * 1_000_003 + batch_idx) * 4099 + self.global_rank
+        """Seed dropout by the place in training, so that a resumed run draws what the uninterrupted one drew.
+
+        The place is that of the micro-batch among those of all ranks: where another number of ranks has micro-batches of the same size,
+        the same one draws the same.
+        """
+        micro_batch = batch_idx * self.trainer.world_size + self.global_rank
+        place = (self.current_epoch * 1_000_003 + micro_batch) * 4099
         torch.manual_seed((self.seed * 7_368_787 + place) % 2**63)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -28,6 +28,8 @@ class CLIPTask(Task[PairBatch]):
         seed: of dropout.
     """
 
+    compares = "rank"
+
     def __init__(self, path: str, optim: OptimConfig | None = None, seed: int = 0) -> None:
         super().__init__(optim, seed)
         from transformers import AutoProcessor
@@ -40,9 +42,25 @@ class CLIPTask(Task[PairBatch]):
 
     def collate(self, samples: Sequence[PairSample]) -> PairBatch:
         """For the data module (`ReadsPairs`): model inputs and fillers."""
-        images, texts, fillers, keys = zip(*samples, strict=True)
-        inputs = dict(self.processor(images=list(images), text=list(texts), return_tensors="pt", padding=True, truncation=True))
-        return {"inputs": inputs, "filler": torch.tensor(fillers), "key": list(keys)}
+        # A filler is no pair that the others are told from; where there are none but fillers, one stands for them.
+        pairs = [sample for sample in samples if not sample.filler] or samples[:1]
+        inputs = dict(
+            self.processor(
+                images=[pair.image for pair in pairs],
+                text=[pair.text for pair in pairs],
+                return_tensors="pt",
+                padding=True,
+                truncation=True,
+            )
+        )
+        batch: PairBatch = {
+            "inputs": inputs,
+            "filler": torch.tensor([pair.filler for pair in pairs]),
+            "key": [pair.key for pair in pairs],
+        }
+        if faults := [(sample.key, sample.fault) for sample in samples if sample.fault is not None]:
+            batch["faults"] = faults
+        return batch
 
     @override
     def _step(self, batch: PairBatch, stage: str) -> tuple[Tensor, Tensor]:

@@ -100,6 +100,8 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
     ) -> None:
         super().__init__(optim or OptimConfig(lr=1e-3), seed)
         self.loss_weights = _loss_weights({"contrastive": contrastive_weight, "intensity": intensity_weight}, losses or {})
+        if any(DES_LOSSES[name].compares_images for name in self.loss_weights):
+            self.compares = "ranks"
         if not 0 < contrastive_temperature < math.inf:
             msg = f"model.contrastive_temperature is {contrastive_temperature}; expected more than 0"
             raise InputError(msg)

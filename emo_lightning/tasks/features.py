@@ -83,7 +83,8 @@ class FeatureTask(FrozenTask):
                 self.num_layers,
                 self.net.hidden_size,
                 self.cache_dtype,
-                self._fingerprint(name, weights),
+                self._fingerprint(weights, self.data.index(name).content),
+                earlier=self._fingerprint(weights, self.data.index(name).named_content),
                 rank=self.global_rank,
                 world_size=self.trainer.world_size,
                 made_of=self._made_of(),
@@ -98,10 +99,9 @@ class FeatureTask(FrozenTask):
         generated = {"source": f"generated, at most {self.max_new_tokens} tokens"} if self.source == "generated" else {}
         return {**self.net.sources(self.backbone_config.path), "prompt": objective, "source": "prompt", **generated}
 
-    def _fingerprint(self, name: str, weights: str) -> str:
+    def _fingerprint(self, weights: str, content: str) -> str:
         limits = self.net.family.pixel_limits(self.net.processor)
-        index = self.data.index(name)
-        parts: list[object] = [weights, limits.lowest, limits.highest, self.data.objectives, index.content]
+        parts: list[object] = [weights, limits.lowest, limits.highest, self.data.objectives, content]
         if self.source == "generated":
             parts += [self.source, self.max_new_tokens]
         return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
@@ -130,3 +130,5 @@ class FeatureTask(FrozenTask):
         """Mark this rank's share complete."""
         for writer in self.writers.values():
             writer.close()
+        if self.trainer.is_global_zero:
+            self.say_skipped("features")

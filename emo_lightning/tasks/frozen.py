@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
+from emo_lightning.core.terminal import say
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.questions import QuestionDataModule
@@ -69,6 +70,13 @@ class FrozenTask(LightningModule):
             msg = f"{type(self).__name__} needs a QuestionDataModule, got {type(data).__name__}"
             raise TypeError(msg)
         return data
+
+    def say_skipped(self, what: str) -> None:
+        """Say at the end how many images have no result, as they cannot be read (`data.on_error: skip`)."""
+        if skipped := self.data.skips.of_all_ranks():
+            say(
+                f"{len(skipped)} images cannot be read and have no {what}: {', '.join(list(skipped)[:5])}{' …' * (len(skipped) > 5)}"
+            )
 
     def configure_optimizers(self) -> None:
         """Nothing trains."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from typing_extensions import override
 
+from emo_lightning.core.emotions import named_emotion
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
 from emo_lightning.core.records import EMOTIONS, Prediction
@@ -35,7 +36,7 @@ class PredictTask(FrozenTask):
         out: folder for the results; null is the trainer's default_root_dir.
         file: name of the predictions file in it.
         emotion_scores: also write the model's own distribution over the eight, at the place where its answer names the emotion, and
-            its largest as `confidence`; needs the objective `emotion`.
+            that of the emotion that it said as `confidence`; needs the objective `emotion`.
     """
 
     def __init__(
@@ -177,10 +178,21 @@ class PredictTask(FrozenTask):
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
             say(f"{summary_line(self.files.finish())}: {self.files.out}")
+            self.say_skipped("predictions")
 
 
 def add_emotion_scores(prediction: Prediction, scores: Sequence[float], share: float) -> Prediction:
-    """The prediction with the model's distribution over `EMOTIONS`; the share of probability that it stands for goes to `provenance`."""
+    """The prediction with the model's distribution over `EMOTIONS`; the share of probability that it stands for goes to `provenance`.
+
+    Its confidence is that of the emotion that stands beside it; where the words name none of the eight there is none.
+    """
     named = {str(emotion): score for emotion, score in zip(EMOTIONS, scores, strict=True)}
+    category = named_emotion(prediction.emotion)
     provenance = {**prediction.provenance, "emotion_scores": {"share_of_vocabulary": share}}
-    return prediction.model_copy(update={"emotion_scores": named, "confidence": max(scores), "provenance": provenance})
+    return prediction.model_copy(
+        update={
+            "emotion_scores": named,
+            "confidence": None if category is None else named[category],
+            "provenance": provenance,
+        }
+    )

@@ -64,6 +64,7 @@ class ProbeTask(Task[EmbeddingBatch]):
         seed: unused by the probes, which start at zero; as in every task.
     """
 
+    compares = "all"
     some_may_diverge = True
     probes: LinearProbes
     chosen: Tensor

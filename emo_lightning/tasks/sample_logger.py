@@ -60,7 +60,7 @@ class SampleLogger(Callback):
         data = module.dataset("val")
         collate = Collator(task.net.processor, task.net.model_type, answers=False, packed=task.net.packs)
         questions = [data[Slot(row, False)] for row in range(min(self.count, len(data)))]
-        captions = ["" for _ in questions]
+        captions = [f"{q.fault}\n" if q.fault else "" for q in questions]
         found: list[list[PredictedObject]] = [[] for _ in questions]
         for name in module.objectives:
             batch = collate([Question(q.key, q.image, objective(name).keys) for q in questions])

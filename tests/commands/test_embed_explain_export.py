@@ -154,9 +154,12 @@ def test_explain_writes_json_and_overlay(
     said = json.loads(capsys.readouterr().out)
     assert said["id"] == "picture2"
     assert (said["width"], said["height"]) == (200, 80)
-    assert list(said["emotion_scores"]) == [str(e) for e in EMOTIONS]
-    assert abs(sum(said["emotion_scores"].values()) - 1) < 1e-4
-    assert said["confidence"] == max(said["emotion_scores"].values())
+    probe = said["probe"]
+    assert list(probe["distribution"]) == [str(e) for e in EMOTIONS]
+    assert abs(sum(probe["distribution"].values()) - 1) < 1e-4
+    assert probe["confidence"] == max(probe["distribution"].values()) == probe["distribution"][probe["emotion"]]
+    assert (probe["calibrated"], probe["conformal_set"]) == (False, None)
+    assert (said["said"]["emotion"], said["agreement"]) == (said["emotion"], "no emotion said")
     assert len(said["des"]) == 32
     assert len(said["provenance"]["replies"]) == 2
     with Image.open(out) as overlay:

@@ -161,7 +161,9 @@ def test_what_is_no_object_is_named(tmp_path: Path, data: bytes, expected: str) 
         ("a: 2026-02-30", "not YAML: day is out of range for month"),
         ("a: 2001-12-14t21:59:43.10-25:00", "not YAML: offset must be"),
         ("a: " + "9" * 5000, "not YAML: line 1: a number of 5000 characters"),
-        ("[" * 5000, "not YAML: nested too deep"),
+        ("[" * 5000, "not YAML: line 1: nested deeper than 64"),
+        ("[\n" * 50_000, "not YAML: line 65: nested deeper than 64"),
+        ("- " * 5000, "not YAML: nested too deep"),
         ("a: " + "[" * 70 + "]" * 70, "not YAML: line 1: nested deeper than 64"),
         (
             "a: &a ["

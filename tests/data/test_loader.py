@@ -130,7 +130,7 @@ def test_resume_with_workers_counts_batches_handed_out_not_fetched(tmp_path: Pat
     for step in (3, STEPS, STEPS + 2):
         state = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)["loops"]["fit_loop"]["state_dict"]
         saved = state["combined_loader"][0]
-        assert (saved["epoch"] * STEPS + saved["position"]) == step
+        assert (saved["epoch"] * STEPS + saved["step"]) == step
         seen = fit(tmp_path, Recorder(), resume=tmp_path / f"step={step}.ckpt", workers=2)
         assert seen == expected()[step:]
 
@@ -207,7 +207,7 @@ def test_state_without_lightning() -> None:
     iterator = iter(one)
     head = [next(iterator) for _ in range(3)]
     state = one.state_dict()
-    assert (state["epoch"], state["position"]) == (5, 3)
+    assert (state["epoch"], state["step"]) == (5, 3)
     tail = list(iterator)
     two = loader()
     two.load_state_dict(state)
@@ -220,9 +220,7 @@ def test_state_without_lightning() -> None:
     assert len(list(three)) == STEPS  # another epoch begins at its beginning
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("size", 24), ("batch_size", 4), ("world_size", 2), ("seed", 4), ("shuffle", False)]
-)
+@pytest.mark.parametrize(("key", "value"), [("size", 24), ("global_batch", 4), ("seed", 4), ("shuffle", False)])
 def test_state_of_another_order_is_refused(key: str, value: int) -> None:
     state = cast(LoaderState, {**loader().state_dict(), key: value})
     with pytest.raises(ValueError, match=rf"loader state has {key} {value}, this run has"):

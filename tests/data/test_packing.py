@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.data import packing
-from emo_lightning.data.chat import objective
+from emo_lightning.data import chat, packing
+from emo_lightning.data import lengths as lengths_module
+from emo_lightning.data.chat import Objective, objective
 from emo_lightning.data.collate import Collator
 from emo_lightning.data.conversation_dataset import ConversationDataset
 from emo_lightning.data.lengths import sample_lengths
@@ -171,6 +172,43 @@ def test_lengths_are_those_of_the_collated_samples(world_tars: Path, tiny_qwen: 
         batch = collate([dataset[Slot(row, False, epoch)] for row in range(len(index))])
         assert batch["lengths"] == lengths(epoch).tolist()
     assert lengths(0).tolist() != lengths(1).tolist()
+
+
+def test_answers_are_tokenised_once(
+    world_tars: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As long as records, prompts, tokenizer and sizes of pictures are the same; what is kept and damaged is counted anew."""
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path))
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="frozen"))
+    collate = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    asked = [objective("attributes"), objective("emotion")]
+    counted: list[int] = []
+    count = lengths_module._counted
+
+    def counts(index: TarIndex, asked: Sequence[Objective], collate: Collator) -> NDArray[np.int64]:
+        counted.append(len(index))
+        return count(index, asked, collate)
+
+    monkeypatch.setattr(lengths_module, "_counted", counts)
+    first = sample_lengths(index, asked, collate)
+    assert sample_lengths(index, asked, collate).tolist() == first.tolist()
+    assert counted == [24]
+    assert sample_lengths(index.take(range(23, -1, -1)), asked, collate).tolist() == first[::-1].tolist()
+    assert sample_lengths(index, asked[:1], collate).tolist() == first[:, :1].tolist()
+    assert counted == [24] * 3
+    with monkeypatch.context() as patch:
+        patch.setitem(chat.KEY_GUIDE, "emotion", "any word")
+        changed = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+        assert sample_lengths(index, asked, changed).tolist() != first.tolist()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(collate.family), "image_tokens", lambda *_: 7)
+        assert sample_lengths(index, asked, collate).tolist() != first.tolist()
+    assert counted == [24] * 5
+    for path in tmp_path.glob("lengths/*.npz"):
+        path.write_bytes(path.read_bytes()[:-30])
+    assert sample_lengths(index, asked, collate).tolist() == first.tolist()
+    assert "counted anew" in caplog.text
 
 
 def test_an_image_with_all_its_questions_is_one_sample(world_tars: Path, tiny_qwen: Path) -> None:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 from torch.utils.data import DataLoader
 
+from emo_lightning.core import remote
+from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment
 from emo_lightning.core.errors import InputError
-from emo_lightning.data import remote
-from emo_lightning.data.block_cache import BLOCK, BlockCache, cache_from_environment
+from emo_lightning.core.remote import ATTEMPTS, RemoteStore, StoreError
 from emo_lightning.data.conversations import ConversationDataModule
-from emo_lightning.data.remote import ATTEMPTS, RemoteStore, StoreError
 from emo_lightning.data.sampler import EpochBatches
 
 

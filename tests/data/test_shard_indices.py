@@ -17,6 +17,7 @@ from data_prep.export import write_shards
 from emo_lightning.core.records import Record
 from emo_lightning.core.shard_index import LABELS, ROW, ShardIndex, build_index, index_path, labels_of, read_index, save_index
 from emo_lightning.core.stores import LocalStore
+from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data import shard_indices
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import Slot
@@ -37,9 +38,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Tars that are read whole from now on."""
     names: list[str] = []
 
-    def build(store: LocalStore, name: str) -> ShardIndex:
+    def build(store: LocalStore, name: str, labels: TarLabels | None) -> ShardIndex:
         names.append(Path(name).name)
-        return build_index(store, name)
+        return build_index(store, name, labels)
 
     monkeypatch.setattr(shard_indices, "build_index", build)
     return names

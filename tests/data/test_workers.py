@@ -25,6 +25,7 @@ from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from tests.data.test_loader import Rows
+from tests.patience import PATIENCE, gone, wait_until
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_batches_are_the_same_to_the_bit_whatever_their_number(tiny_qwen: Path, 
             persistent_workers=number > 0,
             prefetch_factor=workers.AHEAD if number else None,
         )
-        loader.load_state_dict({**loader.state_dict(), "position": 2})
+        loader.load_state_dict({**loader.state_dict(), "step": 2})
         batches = list(loader)
         loader.set_epoch(1)
         found.append(batches + list(loader))
@@ -120,14 +121,6 @@ def _much(samples: list[torch.Tensor]) -> list[list[float]]:
     return [sample.tolist() * 50_000 for sample in samples]
 
 
-def _alive(pid: int) -> bool:
-    """Not gone, and no zombie either."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.fixture
 def parent() -> Iterator[tuple[multiprocessing.Process, list[int]]]:
     context = multiprocessing.get_context("fork")
@@ -144,13 +137,10 @@ def parent() -> Iterator[tuple[multiprocessing.Process, list[int]]]:
 def test_workers_end_with_their_parent(end: signal.Signals, parent: tuple[multiprocessing.Process, list[int]]) -> None:
     process, pids = parent
     assert process.pid is not None
-    assert all(map(_alive, pids))
+    assert not any(map(gone, pids))
     os.kill(process.pid, end)
-    process.join(10)
-    until = time.monotonic() + 10
-    while any(map(_alive, pids)) and time.monotonic() < until:
-        time.sleep(0.01)
-    assert not any(map(_alive, pids))
+    process.join(PATIENCE)
+    wait_until(lambda: all(map(gone, pids)))
 
 
 def test_a_tokenizer_that_has_used_its_threads_is_forked_in_silence(tiny_qwen: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.saving import SaveEvery, newest_checkpoint
 from emo_lightning.experiment.stage import Stage
@@ -37,9 +40,14 @@ class Order(Sampler[int]):
 
 
 class Resumable(DataLoader[Tensor]):
-    """Goes on within an epoch, as ours do."""
+    """Goes on within an epoch, as ours do: where an optimiser step begins.
 
-    def __init__(self) -> None:
+    Args:
+        accumulate: batches of a step.
+    """
+
+    def __init__(self, accumulate: int) -> None:
+        self.accumulate = accumulate
         self.order = Order()
         super().__init__(RandomDataset(32, STEPS), sampler=self.order)
         self.at = 0
@@ -55,7 +63,7 @@ class Resumable(DataLoader[Tensor]):
 
     def state_dict(self) -> dict[str, int]:
         epoch, at = self.loaded or (self.order.epoch, self.at)
-        return {"epoch": epoch, "at": at}
+        return {"epoch": epoch, "at": at - at % self.accumulate}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.loaded = state["epoch"], state["at"]
@@ -66,16 +74,31 @@ class PowerCutError(Exception):
     """What kills the training."""
 
 
+class SavesWithinSteps(Callback):
+    """Saves after every batch, as a ModelCheckpoint with an interval of time may.
+
+    Args:
+        out: folder of the stage.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        trainer.save_checkpoint(self.out / "checkpoints/last.ckpt")
+
+
 class Events(Callback):
     """What has been done, and the end of power before the event of that number.
 
     Args:
         done: filled in.
         cut: events that this process does.
+        term: validation batches after which it is sent SIGTERM.
     """
 
-    def __init__(self, done: list[str], cut: int | None) -> None:
-        self.done, self.left = done, cut
+    def __init__(self, done: list[str], cut: int | None, term: int = -1) -> None:
+        self.done, self.left, self.term = done, cut, term
 
     def _event(self, name: str) -> None:
         if self.left is not None:
@@ -84,8 +107,14 @@ class Events(Callback):
             self.left -= 1
         self.done.append(name)
 
+    def on_validation_batch_start(self, *_: object) -> None:
+        if self.term == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.term -= 1
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
-        self._event(f"epoch {trainer.current_epoch} batch {batch_idx} step {trainer.global_step}")
+        stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
+        self._event(f"epoch {trainer.current_epoch} batch {batch_idx} step {trainer.global_step} logged at {stepped}")
 
     def on_validation_end(self, trainer: Trainer, *_: object) -> None:
         self._event(f"validation after step {trainer.global_step}")
@@ -94,33 +123,39 @@ class Events(Callback):
         self._event(f"end of epoch {trainer.current_epoch}")
 
 
-def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any]) -> None:
-    """Four steps an epoch, three epochs, saved at the steps that are asked for."""
+def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any], term: int = -1) -> None:
+    """Four batches an epoch, three epochs or so many steps as are asked for, saved at the steps that are asked for."""
+    steps, accumulate = settings.get("max_steps", -1), settings.get("accumulate", 1)
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=out,
-        callbacks=[Events(done, cut)],
+        callbacks=[Events(done, cut, term), *([SavesWithinSteps(out)] if accumulate > 1 else [])],
+        accumulate_grad_batches=accumulate,
         enable_checkpointing=False,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        max_epochs=3,
+        max_epochs=3 if steps < 0 else -1,
+        max_steps=steps,
         limit_val_batches=settings.get("limit_val_batches", 2),
         check_val_every_n_epoch=settings.get("check_val_every_n_epoch", 1),
         val_check_interval=settings.get("val_check_interval", 1.0),
     )
     stage = Stage("tune", "sft", "tune", {}, out)
     watch(trainer, stage, SaveEvery(steps=settings["steps"]))
-    trainer.fit(
-        BoringModel(),
-        Resumable(),
-        DataLoader(RandomDataset(32, 2)),
-        ckpt_path=newest_checkpoint(out, stage.digest, []),
-        weights_only=True,
-    )
-    assert (trainer.current_epoch, trainer.global_step) == (3, 12)
-    assert trainer.fit_loop.epoch_loop._batches_that_stepped == 12
+    with ENDING.watched():
+        trainer.fit(
+            BoringModel(),
+            Resumable(accumulate),
+            DataLoader(RandomDataset(32, 2)),
+            ckpt_path=newest_checkpoint(out, stage.digest, []),
+            weights_only=True,
+        )
+    assert trainer.max_steps == steps
+    assert trainer.global_step == (3 * STEPS // accumulate if steps < 0 else steps)
+    assert trainer.fit_loop.epoch_loop._batches_that_stepped == trainer.global_step
+    assert steps >= 0 or trainer.fit_loop.epoch_loop.batch_progress.total.completed == 3 * STEPS
     assert trainer.fit_loop.epoch_progress.total.completed == 3
 
 
@@ -133,6 +168,11 @@ def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any])
         {"steps": 1, "limit_val_batches": 0},
         {"steps": 1, "check_val_every_n_epoch": 2},
         {"steps": 1, "val_check_interval": 2},
+        {"steps": 1, "max_steps": 12},
+        {"steps": 2, "max_steps": 12, "limit_val_batches": 0},
+        {"steps": 1, "max_steps": 10, "val_check_interval": 2},
+        {"steps": 1, "accumulate": 2},
+        {"steps": 1, "accumulate": 4, "val_check_interval": 4, "limit_val_batches": 0},
     ],
     ids=lambda settings: " ".join(f"{key}={value}" for key, value in settings.items()),
 )
@@ -144,7 +184,9 @@ def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
     for start in count():
         mine: list[str] = []
         try:
-            train(tmp_path / "killed", mine, settings["steps"] + 2 if start % 2 else 1, settings)
+            train(
+                tmp_path / "killed", mine, settings["steps"] * settings.get("accumulate", 1) + 2 if start % 2 else 1, settings
+            )
         except PowerCutError:
             mine.append("killed")
         # What was not saved is done again, from some earlier event on.
@@ -154,4 +196,22 @@ def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
             break
         done.remove("killed")
         assert start < 60, done
+    assert done == whole
+
+
+@pytest.mark.parametrize(
+    "settings", [{"steps": 100}, {"steps": 100, "max_steps": 10, "val_check_interval": 2}], ids=["epochs", "steps"]
+)
+def test_a_signal_in_a_validation(settings: dict[str, Any], tmp_path: Path) -> None:
+    """All starts but the last are sent SIGTERM in a batch of their second validation, the last but one in the first batch that it does."""
+    whole: list[str] = []
+    train(tmp_path / "whole", whole, None, settings)
+    validations = sum(event.startswith("validation") for event in whole)
+    done: list[str] = []
+    for left in range(validations - 1, -1, -1):
+        before = len(done)
+        with pytest.raises(StoppedError, match="by SIGTERM, and saved"):
+            train(tmp_path / "stopped", done, None, settings, term=2 + left % 2 if left else 0)
+        assert sum(event.startswith("validation") for event in done[before:]) == bool(left)
+    train(tmp_path / "stopped", done, None, settings)
     assert done == whole

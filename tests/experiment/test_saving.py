@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import random
+import shutil
 import signal
+import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +25,17 @@ from emo_lightning.experiment.cut_short import saved_to, watch
 from emo_lightning.experiment.files import ROOT, read_yaml
 from emo_lightning.experiment.processes import make_temporary_folder
 from emo_lightning.experiment.resolve import load_experiment
-from emo_lightning.experiment.saving import STAGE_KEY, SaveEvery, newest_checkpoint, split_config
+from emo_lightning.experiment.saving import (
+    LAST,
+    PREVIOUS,
+    STAGE_KEY,
+    SaveEvery,
+    newest_checkpoint,
+    set_damaged_aside,
+    split_config,
+)
 from emo_lightning.experiment.stage import Stage
+from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
 
 
 class Saves(Callback):
@@ -61,10 +76,11 @@ def train(out: Path, every: SaveEvery | None = None, *callbacks: Callback, kill_
         limit_val_batches=0,
         max_epochs=3,
     )
-    watch(trainer, stage, every)
+    keeper = watch(trainer, stage, every)
     with ENDING.watched():
         trainer.fit(BoringModel(), ckpt_path=newest_checkpoint(out, stage.digest, saved_to(trainer)), weights_only=True)
     assert trainer.global_step == 9
+    keeper.check(trainer)
     return saves.steps
 
 
@@ -84,9 +100,11 @@ def test_a_signal_saves_the_step_and_the_next_start_goes_on_there(tmp_path: Path
         train(tmp_path, SaveEvery(steps=100), kill_at=4)
     assert stopped.value.code == 143
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 4
+    assert not (folder / PREVIOUS).exists()
     saver = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=2)
     with pytest.raises(StoppedError):
         train(tmp_path, None, saver, kill_at=5)
+    assert read_checkpoint(folder / PREVIOUS)["global_step"] == 4
     assert train(tmp_path, SaveEvery(steps=7)) == [7]
     assert read_checkpoint(folder / "last.ckpt")["global_step"] == 7
     assert len(list(folder.iterdir())) == 1
@@ -154,6 +172,15 @@ def test_the_newest_of_all_that_were_left(tmp_path: Path) -> None:
     assert newest() == by_default
 
 
+def test_a_folder_of_checkpoints_that_is_a_link(tmp_path: Path) -> None:
+    """To a larger disk, where nothing but `save_every` saves: the next start does not begin anew."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/checkpoints").symlink_to(tmp_path / "disk")
+    checkpoint(tmp_path / "disk/last.ckpt", 7)
+    assert newest_checkpoint(tmp_path / "out", "mine", []) == tmp_path / "out/checkpoints/last.ckpt"
+
+
 def test_a_damaged_one_is_named_and_nobody_goes_back_in_silence(tmp_path: Path) -> None:
     older = checkpoint(tmp_path / "checkpoints/step=4.ckpt", 4)
     last = checkpoint(tmp_path / "checkpoints/last.ckpt", 8)
@@ -161,7 +188,7 @@ def test_a_damaged_one_is_named_and_nobody_goes_back_in_silence(tmp_path: Path) 
     with pytest.raises(CheckpointFileError) as refused:
         newest_checkpoint(tmp_path, "", [])
     assert str(refused.value).startswith(f"{last}: ")
-    assert str(refused.value).endswith(f"; remove it to go on from {older} (step 4)")
+    assert str(refused.value).endswith(f"; remove it, or add --go-back, to go on from {older} (step 4)")
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
@@ -175,7 +202,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
         with pytest.raises(CheckpointFileError) as refused:
             newest_checkpoint(tmp_path, "", [])
         assert "has changed since it was written (its checksum is another)" in str(refused.value)
-        assert str(refused.value).endswith(f"; remove it to go on from {older} (step 4)")
+        assert str(refused.value).endswith(f"; remove it, or add --go-back, to go on from {older} (step 4)")
     last.write_bytes(whole)
     assert newest_checkpoint(tmp_path, "", []) == last
 
@@ -198,3 +225,133 @@ def test_a_checkpoint_is_staged_where_it_is_renamed(tmp_path: Path) -> None:
     out.mkdir()
     (out / "checkpoints").symlink_to(other)
     assert make_temporary_folder(out).is_relative_to(other)
+
+
+@pytest.fixture(params=["here", "linked"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Of checkpoints: in the run's folder, or a link from there to another file system."""
+    place = tmp_path / "out/checkpoints"
+    if request.param == "here":
+        place.mkdir(parents=True)
+        yield place
+        return
+    if not os.access("/dev/shm", os.W_OK) or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        place.parent.mkdir()
+        place.symlink_to(other)
+        yield place
+
+
+def saved(folder: Path, step: int) -> None:
+    state = {"weight": torch.full((5_000,), float(step))}
+    tree = {"state_dict": state, "epoch": 0, "global_step": step, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
+    WholeCheckpoints().save_checkpoint(tree, folder / LAST)
+
+
+@pytest.mark.parametrize("moment", ["half written", "before it is kept", "before it is renamed"])
+def test_killed_while_a_checkpoint_is_written(folder: Path, moment: str) -> None:
+    saved(folder, 1)
+    saved(folder, 2)
+
+    def killed() -> None:
+        write, replace = Path.write_bytes, Path.replace
+        renames: list[Path] = []
+
+        def half(path: Path, data: bytes) -> int:
+            write(path, data[: len(data) // 2])
+            os._exit(9)
+
+        def dies(path: Path, target: Path) -> Path:
+            if len(renames) == (moment == "before it is renamed"):
+                os._exit(9)
+            renames.append(path)
+            return replace(path, target)
+
+        if moment == "half written":
+            Path.write_bytes = half  # type: ignore[assignment, method-assign]
+        Path.replace = dies  # type: ignore[assignment, method-assign]
+        saved(folder, 3)
+
+    child = multiprocessing.get_context("fork").Process(target=killed)
+    child.start()
+    child.join()
+    assert child.exitcode == 9
+    assert list(folder.glob("*.tmp"))
+    last = newest_checkpoint(folder.parent, "", [])
+    assert last is not None
+    assert read_checkpoint(last)["global_step"] == 2
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    watch(trainer, stage_in(folder.parent))
+    assert not list(folder.glob("*.tmp"))
+    saved(folder, 3)
+    assert [read_checkpoint(folder / name)["global_step"] for name in (LAST, PREVIOUS)] == [3, 2]
+
+
+def test_where_a_file_has_one_name_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse)
+    for step in (1, 2, 3):
+        saved(folder, step)
+    assert [read_checkpoint(folder / name)["global_step"] for name in (LAST, PREVIOUS)] == [3, 2]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
+
+
+def damages(whole: bytes, scratch: Path) -> Iterator[bytes]:
+    """Twenty of them: cut, filled, flipped, joined, and something else altogether."""
+    draw = random.Random(0)
+    weights = whole.index(torch.full((5_000,), 2.0).numpy().tobytes())
+    directory = whole.rindex(b"PK\x01\x02")
+    yield from (whole[: int(len(whole) * share)] for share in (0.0, 0.1, 0.5, 0.9, 0.999))
+    yield whole[:-1]
+    yield whole[1000:]
+    yield bytes(len(whole))
+    yield whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2)
+    yield from (flipped(whole, weights + draw.randrange(20_000)) for _ in range(4))
+    yield flipped(whole, whole.index(b"state_dict") + 2)
+    yield flipped(whole, directory + 42)
+    yield flipped(whole, whole.index(b"optimizer_states") + 1)
+    yield b"<html><body>404 Not Found</body></html>"
+    yield whole[: len(whole) // 2] * 2
+    with zipfile.ZipFile(scratch, "w") as other:
+        other.writestr("readme.txt", "no checkpoint")
+    yield scratch.read_bytes()
+    torch.save({"weight": torch.zeros(3)}, scratch)
+    yield scratch.read_bytes()
+
+
+def test_each_of_twenty_damages_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "out/checkpoints"
+    saved(folder, 1)
+    saved(folder, 2)
+    whole, named = (folder / LAST).read_bytes(), 0
+    for data in damages(whole, tmp_path / "scratch"):
+        (folder / LAST).write_bytes(data)
+        with pytest.raises(CheckpointFileError) as refused:
+            newest_checkpoint(folder.parent, "", [])
+        assert str(refused.value).startswith(f"{folder / LAST}: "), data[:20]
+        assert str(refused.value).endswith(f"; remove it, or add --go-back, to go on from {folder / PREVIOUS} (step 1)")
+        named += 1
+    assert named == 20
+
+
+def test_go_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "checkpoints"
+    saved(folder, 1)
+    saved(folder, 2)
+    set_damaged_aside(tmp_path, "")
+    assert capsys.readouterr().err == ""
+    (folder / LAST).unlink()
+    shutil.copyfile(folder / PREVIOUS, folder / LAST)
+    (folder / LAST).write_bytes((folder / LAST).read_bytes()[:-1])
+    set_damaged_aside(tmp_path, "")
+    assert capsys.readouterr().err == f"{folder / LAST}: damaged; it is called last.ckpt.damaged now\n"
+    assert newest_checkpoint(tmp_path, "", []) == folder / PREVIOUS
+    (folder / PREVIOUS).write_bytes(b"")
+    set_damaged_aside(tmp_path, "")
+    assert newest_checkpoint(tmp_path, "", []) is None

@@ -21,7 +21,7 @@ from emo_lightning.core import endings
 from emo_lightning.core.endings import ENDING, ENDING_SIGNALS, StoppedError, exit_code
 from emo_lightning.experiment import supervision
 from emo_lightning.experiment.supervision import SAID_NOTHING, Supervisor, lead_group
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, gone, wait_until
 
 FORK = multiprocessing.get_context("fork")
 TERM, INT, HUP, USR1, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGKILL
@@ -56,21 +56,6 @@ class Run:
     def saved(self) -> bool:
         """Whether the stage has stopped after a step."""
         return (self.folder / "saved").exists()
-
-
-def wait_until(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    """Whether it has ended; one that nobody has waited for yet has, too."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def note(name: str, pid: int) -> None:

@@ -33,12 +33,12 @@ from data_prep.review.study import StudyConfig
 from data_prep.review.study_session import StudySession
 from data_prep.settings import CONFIGS
 from data_prep.sources.base import RefusedError
-from data_prep.sources.hosts import Host
 from data_prep.stats.graph import TripletGraph
 from data_prep.store.store import Store
 from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.records import Record
 from emo_lightning.core.replies import UnreadableReplyError, asked_values, json_values
+from emo_lightning.core.web.hosts import Host
 from tests.data_prep.conftest import truth
 from tests.data_prep.review.conftest import decide, make_store
 from tests.fuzz.target import Make, Target, as_json, through

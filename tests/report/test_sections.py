@@ -122,6 +122,7 @@ def test_what_was_trained_is_said(run: Path) -> None:
         "trained_parameters": 1234,
         "images": {"train": 90, "val": 10},
         "skipped": {"train": 5, "val": 0},
+        "unreadable": dict.fromkeys("abcd", "broken"),
         "labels": {"train": {"emotion": 90, "emotion_scores": 0}},
         "remarks": ["train: no record has emotion_scores"],
     }
@@ -130,6 +131,7 @@ def test_what_was_trained_is_said(run: Path) -> None:
     table = next(t for t in report.tables if t.key == "training")
     assert table.rows == [["sft", 90, 10, "emotion 90, emotion scores 0", 11, 24, 1234, "7"]]
     assert "stage 'sft': train: no record has emotion_scores" in report.notes
+    assert "stage 'sft': 4 images could not be read and were left out: a, b, c …" in report.notes
     assert "stage 'sft': 5 train records without a label that was asked for were skipped" in report.notes
     read(report.html)
     (run / "sft" / "training.json").write_text('{"steps": 1}')

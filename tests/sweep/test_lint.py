@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,15 +204,18 @@ def test_a_list_narrows_what_the_sweep_varies(tmp_path: Path) -> None:
     assert "nothing to compare" in "".join(lint(path, {key: [1]})[1])
 
 
-def test_the_command_lints_without_a_run(tmp_path: Path) -> None:
+def test_the_command_lints_without_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     faults(tmp_path, of("vars.sead", {"values": [1, 2]}))
-    command = [sys.executable, "-m", "emo_lightning", "sweep", "--check", str(SWEEPS[0]), str(tmp_path / "s.yaml")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False)
-    assert (done.returncode, done.stdout) == (2, f"{SWEEPS[0]}: no fault found\n")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert main(["sweep", "--check", str(SWEEPS[0]), str(tmp_path / "s.yaml")]) == 2
+    out, error = capsys.readouterr()
+    assert out == f"{SWEEPS[0]}: no fault found\n"
     assert [path.name for path in tmp_path.iterdir()] == ["s.yaml"]
-    assert "vars.sead: " in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "vars.sead: " in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("text", ["- a", "a: [", ""], ids=["a list", "no YAML", "empty"])

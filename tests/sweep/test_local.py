@@ -138,7 +138,7 @@ def test_finished_runs_are_kept_and_a_killed_one_goes_on(swept: Path, capfd: pyt
     wait_for(later, process)
     os.kill(process.pid or 0, signal.SIGTERM)
     process.join(90)
-    assert process.exitcode == 130
+    assert process.exitcode == 143
     assert "1 complete, 0 failed, 1 interrupted" in capfd.readouterr().out
     record = read_run(slow)
     assert record is not None

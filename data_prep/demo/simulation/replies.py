@@ -15,7 +15,7 @@ from emo_lightning.core.errors import UserError
 from emo_lightning.core.records import EMOTIONS, INTENSITY_LEVELS, Emotion, Record, intensity_level
 
 _TRIPLET = ("background", "attribute", "subject")
-_SHOWN = re.compile(r"^Annotation: (\{.*\})\nPooled votes on the emotion: (\{.*\})$", re.MULTILINE)
+SHOWN = re.compile(r"^Annotation: (\{.*\})\nPooled votes on the emotion: (\{.*\})$", re.MULTILINE)
 """How `prompts.CRITIC` shows an annotation."""
 
 
@@ -68,6 +68,10 @@ class Simulation:
             raise SimulationError(msg)
         return self.config.models[name]
 
+    def asked(self, name: str, prompt: str) -> SimulatedModel:  # noqa: ARG002 - a rehearsal goes by it
+        """Rates of a model for what it is asked; here they do not depend on that."""
+        return self.model(name)
+
     def answer(self, model_name: str, image_sha256: str, prompt: str) -> SimulatedReply:
         """The reply of a model.
 
@@ -79,7 +83,7 @@ class Simulation:
         Raises:
             SimulationError: unknown model or image.
         """
-        model = self.model(model_name)
+        model = self.asked(model_name, prompt)
         if image_sha256 not in self.truth:
             msg = f"image {image_sha256} is not in the truth of this simulation ({len(self.truth)} images)"
             raise SimulationError(msg)
@@ -123,7 +127,7 @@ class Simulation:
         }
 
     def _critic(self, model: SimulatedModel, truth: Record, prompt: str, rng: random.Random) -> dict[str, object]:
-        shown = _SHOWN.search(prompt)
+        shown = SHOWN.search(prompt)
         if shown is None and (verdict := box_verdict(model, truth, prompt, rng)) is not None:
             return verdict
         if shown is None:

@@ -15,7 +15,8 @@ from typing import Protocol
 from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.limits import TokenBucket
 from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.rate import RateLimit, retry_after
+from data_prep.provider.rate import RateLimit
+from emo_lightning.core.web.waiting import retry_after
 
 
 class Clock:

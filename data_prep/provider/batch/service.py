@@ -14,9 +14,9 @@ from data_prep.provider.failures import CallError, PassStoppedError, StopSignal
 from data_prep.provider.interrupt import unless_stopped
 from data_prep.provider.outage import in_words
 from data_prep.provider.prices import Price
-from data_prep.provider.rate import retry_after
 from data_prep.provider.received import NotFromApi, TransientError
 from data_prep.provider.transport import HttpStatusError, TransportError
+from emo_lightning.core.web.waiting import retry_after
 
 _PAUSE = 1.0
 """Seconds before an endpoint that does not answer is asked again, doubled up to a minute."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emo_lightning.analysis.references import References
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.intervals import LEVEL
-from emo_lightning.core.records import EMOTIONS, Record, SchemaError
+from emo_lightning.core.records import EMOTIONS, Reference, SchemaError
 
 Metric: TypeAlias = Literal["cosine", "euclidean"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -46,7 +46,7 @@ class DesSet:
 
     vectors: NDArray[np.float64]
     """(N, des_dim), finite."""
-    records: list[Record]
+    records: Sequence[Reference]
     """N, in order of id."""
     left_out: dict[str, int]
     """Reason -> images."""

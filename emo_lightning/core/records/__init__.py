@@ -22,10 +22,12 @@ from emo_lightning.core.records.record import (
     DES_EXTENSION,
     IMAGE_EXTENSIONS,
     SCHEMA_VERSION,
+    SOURCE_SHA256,
     Box,
     GroundedObject,
     Mask,
     Record,
+    Reference,
     Triplet,
 )
 
@@ -37,6 +39,7 @@ __all__ = [
     "INTENSITY_LEVELS",
     "NO_EMOTION",
     "SCHEMA_VERSION",
+    "SOURCE_SHA256",
     "Box",
     "Emotion",
     "GroundedObject",
@@ -45,6 +48,7 @@ __all__ = [
     "PredictedObject",
     "Prediction",
     "Record",
+    "Reference",
     "SchemaError",
     "Triplet",
     "check_pixels",

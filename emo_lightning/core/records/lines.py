@@ -12,12 +12,12 @@ from emo_lightning.core.files import replacing
 from emo_lightning.core.foreign import json_lines, open_binary
 from emo_lightning.core.records.pixels import refuse_fractions
 from emo_lightning.core.records.prediction import Prediction
-from emo_lightning.core.records.record import Record
+from emo_lightning.core.records.record import Record, Reference
 
-_R = TypeVar("_R", Record, Prediction)
+_R = TypeVar("_R", Reference, Record, Prediction)
 
 
-def check_pixels(items: Sequence[Record | Prediction], where: str) -> None:
+def check_pixels(items: Sequence[Reference | Prediction], where: str) -> None:
     """Refuse boxes that are fractions of their image (`refuse_fractions`).
 
     Args:
@@ -27,7 +27,7 @@ def check_pixels(items: Sequence[Record | Prediction], where: str) -> None:
     Raises:
         SchemaError: all boxes of all items lie within 0–1.
     """
-    refuse_fractions(items, where, annotated=any(isinstance(item, Record) for item in items))
+    refuse_fractions(items, where, annotated=any(isinstance(item, Reference) for item in items))
 
 
 def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
@@ -42,7 +42,7 @@ def read_jsonl(path: str | Path, model: type[_R]) -> Iterator[_R]:
             yield model.from_json(line, where)
 
 
-def write_jsonl(path: str | Path, items: Iterable[Record | Prediction]) -> int:
+def write_jsonl(path: str | Path, items: Iterable[Reference | Prediction]) -> int:
     """Write one JSON object per line to a temporary name, then rename; returns how many.
 
     Half a character (a lone surrogate), which a model may write, stays the escape that it was in its answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -23,8 +24,15 @@ IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 DES_EXTENSION = "des.npy"
 """Tar member with the emotion embedding: float32, shape (des_dim,)."""
 
+SOURCE_SHA256 = "source_sha256"
+"""Key of `provenance`: the sha256 of the file that a store has of the image, where an export holds other bytes of the same picture (of
+another type, or without what the file said beside its pixels)."""
+
 BOX_TOLERANCE = 0.5
 """Pixels by which a box may leave its image before it is an error (rounding of other tools)."""
+
+
+_SHA256 = r"^[0-9a-f]{64}$"
 
 
 def _sides(size: tuple[int, int]) -> tuple[int, int]:
@@ -96,20 +104,23 @@ class GroundedObject(_Model):
         return box
 
 
-class Record(_Model):
-    """One annotated image. `None` means "not annotated"."""
+class Reference(_Model):
+    """What is true of one image, as far as it is known: an id, and the labels that are to be scored. `None` means "not annotated".
+
+    A `Record` is a whole one; these have the same keys.
+    """
 
     id: str = Field(min_length=1)
     """Unique in a data set, and the name of the image and its record in a tar; no dot, no slash."""
-    source: str
+    source: str | None = None
     """The data set or folder that the image comes from."""
-    width: Whole = Field(gt=0)
-    """Of the original image, in pixels."""
-    height: Whole = Field(gt=0)
-    """Of the original image, in pixels."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    width: Whole | None = Field(default=None, gt=0)
+    """Of the original image, in pixels; boxes are scored by it."""
+    height: Whole | None = Field(default=None, gt=0)
+    """Of the original image, in pixels; boxes are scored by it."""
+    sha256: str | None = Field(default=None, pattern=_SHA256)
     """Of the image's bytes as stored in the tar."""
-    split: str
+    split: str | None = None
     """train, val, test, or another name."""
     description: str | None = None
     """What the image shows, in sentences."""
@@ -147,8 +158,10 @@ class Record(_Model):
 
     @field_validator("id", "source", "split")
     @classmethod
-    def _names_no_place(cls, value: str, info: ValidationInfo) -> str:
+    def _names_no_place(cls, value: str | None, info: ValidationInfo) -> str | None:
         # They become names of files, keys in tars and words on pages. Before an export an image may be in no split.
+        if value is None:
+            return value
         if (value or info.field_name != "split") and (fault := name_fault(value)):
             msg = f"{value[:80]!r} {fault}"
             raise ValueError(msg)
@@ -169,11 +182,14 @@ class Record(_Model):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _sides((self.height, self.width))
+        if self.height is not None and self.width is not None:
+            _sides((self.height, self.width))
         if self.intensity is not None and self.intensity_level not in (None, intensity_level(self.intensity)):
             msg = f"intensity {self.intensity} is not level {self.intensity_level!r} (low 1–3, medium 4–7, high 8–10)"
             raise ValueError(msg)
         for i, obj in enumerate(self.objects):
+            if self.height is None or self.width is None:
+                continue
             x1, y1, x2, y2 = obj.bbox
             if min(x1, y1) < -BOX_TOLERANCE or x2 > self.width + BOX_TOLERANCE or y2 > self.height + BOX_TOLERANCE:
                 msg = f"objects[{i}].bbox {list(obj.bbox)} leaves the image of {self.width}x{self.height}"
@@ -195,6 +211,17 @@ class Record(_Model):
         """The regions of the subject: those marked primary, else all."""
         return [o for o in self.objects if o.primary] or list(self.objects)
 
+    @property
+    def source_sha256(self) -> str | None:
+        """Of the file that the stored bytes were made of; None where they are that file, or it is not known."""
+        found = self.provenance.get(SOURCE_SHA256)
+        return found if isinstance(found, str) and re.match(_SHA256, found) else None
+
+    @property
+    def image_hashes(self) -> set[str]:
+        """By any of these, two records are of one picture: the sha256 of the stored bytes, and of what they were made of."""
+        return {found for found in (self.sha256, self.source_sha256) if found is not None}
+
     def emotion_distribution(self) -> list[float] | None:
         """Shape (8,), order of `EMOTIONS`: the soft label, or one-hot from `emotion`, or None without a label."""
         if self.emotion_scores is not None:
@@ -208,8 +235,8 @@ class Record(_Model):
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
-    def from_json(cls, data: bytes | str, where: str) -> Record:
-        """Parse and validate one record.
+    def from_json(cls, data: bytes | str, where: str) -> Self:
+        """Parse and validate one.
 
         Args:
             data: JSON text.
@@ -221,3 +248,18 @@ class Record(_Model):
         record = parse(cls, data, where)
         refuse_fractions([record], where, annotated=True)
         return record
+
+
+class Record(Reference):
+    """One annotated image: a `Reference` that says where the image comes from, its size, its bytes and its split."""
+
+    source: str
+    """The data set or folder that the image comes from."""
+    width: Whole = Field(gt=0)
+    """Of the original image, in pixels."""
+    height: Whole = Field(gt=0)
+    """Of the original image, in pixels."""
+    sha256: str = Field(pattern=_SHA256)
+    """Of the image's bytes as stored in the tar."""
+    split: str
+    """train, val, test, or another name."""

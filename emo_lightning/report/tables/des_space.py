@@ -101,7 +101,7 @@ def distance_page(result: Arms, arms: Mapping[str, DesSet], drawn: bool) -> Page
                     3,
                 )
             )
-    sources = sorted({record.source for found in arms.values() for record in found.records})
+    sources = sorted({record.source or "unknown" for found in arms.values() for record in found.records})
     page.text += f" Distributions and intensities as annotated in: {', '.join(sources[:8])}{' …' if len(sources) > 8 else ''}."
     if drawn:
         page.figures.append(

@@ -13,8 +13,14 @@ def training_row(name: str, settings: Result, found: Result) -> list[Cell]:
     images, labels = found.get("images", {}), found.get("labels", {}).get("train", {})
     has = ", ".join(f"{label.replace('_', ' ')} {count:,}" for label, count in labels.items()) or None
     data = settings.get("data", {})
-    each = found["devices"] * (settings.get("trainer", {}).get("accumulate_grad_batches") or 1)
-    batch: Cell = None if data.get("batch_size") is None else data["batch_size"] * each
+    # Said of a training that went on with another number of processes: a step kept its samples, and was shared otherwise.
+    step = found.get("step") or {
+        "ranks": found["devices"],
+        "accumulate": settings.get("trainer", {}).get("accumulate_grad_batches") or 1,
+        "rows": data.get("batch_size"),
+    }
+    each = step["ranks"] * step["accumulate"]
+    batch: Cell = None if data.get("batch_size") is None else step["rows"] * each
     if tokens := data.get("global_tokens") or (data.get("max_tokens") or 0) * each:
         batch = f"{tokens:,} tokens"
     return [

@@ -143,6 +143,7 @@ def test_the_folder_loads_with_its_splits_whatever_the_records_hold(
             assert row["json"] == json.loads(record.to_json())
             assert row[extension].size == (40, 32)
             assert row["jpg" if extension == "png" else "png"] is None
+    assert "several types" in (tmp_path / "t" / "README.md").read_text()
 
 
 def test_the_card_says_what_is_inside(tmp_path: Path, toys: list) -> None:

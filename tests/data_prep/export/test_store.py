@@ -240,7 +240,7 @@ def test_what_a_photograph_says_beside_its_pixels_stays_unless_asked_for(tmp_pat
     said = photo(1, image=bytes_, extension="jpg")
     fill(tmp_path / "s", [plain, said])
     flags = ["--keep-metadata"] if kept else []
-    assert main(["export", str(tmp_path / "s"), str(tmp_path / "out"), "--name", "toy", *flags]) == 0
+    assert main(["export", str(tmp_path / "s"), str(tmp_path / "out"), "--name", "toy", "--images", "keep", *flags]) == 0
     found: dict[str, bytes] = {}
     for path in (tmp_path / "out").glob("*.tar"):
         with tarfile.open(path) as tar:

@@ -62,3 +62,15 @@ def test_boxes_and_masks_are_those_of_the_processors(folders: dict[str, Path], i
             assert differing[int(ratings.argmax())] <= 2, "the best-rated proposal, at the scale of the image"
             assert max(differing) > 50, "the proposals are not alike"
     assert min(kept, dropped) > 5, "this test wants candidates on both sides of the threshold"
+
+
+def test_masks_of_boxes_that_a_model_said(folders: dict[str, Path], images: list[Image.Image]) -> None:
+    """As `EmotionModel.explain(masks=…)` asks for them: what lies outside has none, what leaves the picture is cut."""
+    segmenter = transformers_backend.load_segmenter(str(folders["sam"]))
+    width, height = images[0].size
+    outside, inner = (-9.0, -9.0, -1.0, -1.0), (2.0, 2.0, width / 2, height / 2)
+    found = segmenter.masks_of(images[0], [outside, inner, (2.0, 2.0, 9e5, 9e5)])
+    assert found[0] is None
+    assert all(mask is not None and mask.size == (height, width) for mask in found[1:])
+    assert found[1:] == segmenter.segment([images[0]], [np.array([inner, (2.0, 2.0, width, height)])])[0]
+    assert segmenter.masks_of(images[0], [outside]) == [None]

@@ -24,10 +24,11 @@ from data_prep.provider.interrupt import unless_stopped
 from data_prep.provider.model_under_test import OwnPrice, UnderTest
 from data_prep.provider.openai import OpenAIProvider
 from data_prep.provider.prices import load_prices
-from data_prep.provider.rate import LONGEST, RateLimit, retry_after
+from data_prep.provider.rate import RateLimit
 from data_prep.settings import CONFIGS, ConfigError
 from data_prep.sources.base import RefusedError
-from data_prep.sources.hosts import Host
+from emo_lightning.core.web.hosts import Host
+from emo_lightning.core.web.waiting import LONGEST, retry_after
 from tests.data_prep.provider.test_transport import answering, bomb, dripping, reply
 from tests.data_prep.serving import good, import_toys, run_pass, send, server
 

@@ -11,7 +11,8 @@ import pytest
 from data_prep.demo.simulation.config import SimulatedModel
 from data_prep.demo.simulation.traffic import Clock, Paced, drive
 from data_prep.provider.openai import OpenAIProvider
-from data_prep.provider.rate import RateLimit, retry_after
+from data_prep.provider.rate import RateLimit
+from emo_lightning.core.web.waiting import retry_after
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.provider.bodies import BodyError, BodyLimit, BodyReader
 from data_prep.provider.openai import OpenAIConnection, OpenAIProvider
 from data_prep.provider.transport import HttpAnswer, HttpConnection, HttpStatusError, TransportError
+from emo_lightning.core.web.bodies import BodyError, BodyLimit, BodyReader
 from tests.data_prep.serving import Handler, listening, send
 
 KEY = "sk-test-0123456789"

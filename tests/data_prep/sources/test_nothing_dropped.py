@@ -10,10 +10,11 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.sources import Refusal, SourceItem, open_source
-from data_prep.sources.addresses import ListedUrl, normal_url, read_list
+from data_prep.sources.addresses import ListedUrl, read_list
 from data_prep.sources.base import PassedOver, RefusedError
 from data_prep.sources.index_files import json_records, number, table_rows
 from data_prep.sources.walk import OTHER_SUFFIXES
+from emo_lightning.core.web.addresses import normal_url
 from tests.data_prep.conftest import picture
 from tests.data_prep.sources.trees import read, said, write
 

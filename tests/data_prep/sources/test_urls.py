@@ -13,12 +13,13 @@ from aiohttp import web
 
 from data_prep.cli import main
 from data_prep.sources import Refusal, SourceError, SourceItem
-from data_prep.sources.addresses import ListedUrl, is_public, normal_url, read_list
+from data_prep.sources.addresses import ListedUrl, read_list
 from data_prep.sources.base import RefusedError, Repeat
-from data_prep.sources.download import DownloadLimits
 from data_prep.sources.urls import UrlSource
 from data_prep.store.rows import Item
 from data_prep.store.store import Store
+from emo_lightning.core.web.addresses import is_public, normal_url
+from emo_lightning.core.web.download import DownloadLimits
 from tests.data_prep.conftest import picture
 
 
@@ -229,7 +230,7 @@ def test_errors_that_pass_are_tried_again_and_retry_after_is_obeyed(tmp_path: Pa
 
 
 def test_errors_that_last_are_refused_in_the_end(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_prep.sources.download._BACK_OFF", 0.01)
+    monkeypatch.setattr("emo_lightning.core.web.download._BACK_OFF", 0.01)
     _, refused = download(tmp_path, *map(site.url, ("/failing", "/later")), "http://127.0.0.1:1/x.png")
     assert refused[site.url("/failing")].startswith("HTTP 503, 4 attempts")
     assert site.asked["/failing"] == 4
@@ -248,7 +249,7 @@ def test_robots_txt_is_obeyed(tmp_path: Path, site: Site) -> None:
 
 
 def test_a_robots_txt_in_trouble_forbids_everything(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data_prep.sources.download._BACK_OFF", 0.01)
+    monkeypatch.setattr("emo_lightning.core.web.download._BACK_OFF", 0.01)
     site.robots = (500, "")
     items, refused = download(tmp_path, site.url("/image/1"))
     assert not items

@@ -17,6 +17,9 @@ def test_a_batch_is_counted_in_images_or_tokens() -> None:
     assert batch({"batch_size": 8, "max_tokens": None, "global_tokens": None}) == 48
     assert batch({"max_tokens": 4096, "global_tokens": 65536}, None) == "65,536 tokens"
     assert batch({}) is None
+    cut = {"devices": 1, "step": {"ranks": 1, "accumulate": 6, "rows": 4}}
+    settings = {"data": {"batch_size": 4}, "trainer": {"accumulate_grad_batches": 3}}
+    assert training_row("a", settings, FOUND | cut)[5] == 24, "as on the two devices that it was begun with"
 
 
 def test_speed_is_shown_where_it_was_logged() -> None:

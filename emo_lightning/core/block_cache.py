@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,8 @@ BLOCK = 4 << 20
 _TAIL = 4
 """Bytes of the checksum behind each block."""
 _PLACE = "EMO_SHARD_CACHE"
-_LIMIT = "EMO_SHARD_CACHE_GB"
+LIMIT = "EMO_SHARD_CACHE_GB"
+"""Variable of the environment: gigabytes that are kept of what lies behind URLs."""
 _DEFAULT_GB = 20.0
 _LOOK_EVERY = 64
 """Blocks that are written before their sum is looked at again: other processes write as well."""
@@ -55,6 +58,21 @@ class BlockCache:
             # What was read last goes last. The time of the last read itself is not kept on many disks.
             os.utime(path)
         return block
+
+    @contextlib.contextmanager
+    def alone(self, name: str, number: int) -> Iterator[None]:
+        """While a block is asked for: other processes that want it wait, and find it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / ".lock", "ab")  # noqa: SIM115 - closed below
+        except OSError:
+            yield
+            return
+        with lock:
+            # A byte of the file for each block, as far as names go; two that share one wait for each other.
+            with contextlib.suppress(OSError):
+                fcntl.lockf(lock, fcntl.LOCK_EX, 1, zlib.crc32(f"{name} {number}".encode()))
+            yield
 
     def write(self, name: str, number: int, block: bytes) -> None:
         """Keep a block, and make room for it."""
@@ -103,12 +121,21 @@ def cache_from_environment() -> BlockCache | None:
     place = os.environ.get(_PLACE, "")
     if place.lower() == "off":
         return None
-    text = os.environ.get(_LIMIT, "")
+    return BlockCache(Path(place) if place else cache_folder() / "shards", limit_from_environment())
+
+
+def limit_from_environment() -> int:
+    """Bytes that `EMO_SHARD_CACHE_GB` allows.
+
+    Raises:
+        InputError: it is no number above zero.
+    """
+    text = os.environ.get(LIMIT, "")
     try:
         gigabytes = float(text) if text else _DEFAULT_GB
     except ValueError:
         gigabytes = 0.0
     if not 0 < gigabytes < float("inf"):
-        msg = f"{_LIMIT}: found {text!r}; expected gigabytes above 0, or {_PLACE}=off"
+        msg = f"{LIMIT}: found {text!r}; expected gigabytes above 0, or {_PLACE}=off"
         raise InputError(msg)
-    return BlockCache(Path(place) if place else cache_folder() / "shards", int(gigabytes * 1e9))
+    return int(gigabytes * 1e9)

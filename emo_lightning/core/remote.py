@@ -1,7 +1,7 @@
-"""Shards behind URLs: ranges read through fsspec, asked for again where a place fails, and kept on disk in blocks.
+"""Objects behind URLs: ranges read through fsspec, asked for again where a place fails, and kept on disk in blocks.
 
-`s3://`, `gs://`, `https://` and the rest need fsspec's package for that place (`pip install s3fs`). A place that fsspec does not
-know is a class of its own, named to it by `fsspec.register_implementation`.
+`https://` and `hf://` need nothing more, `s3://` and `gs://` the extra `storage`, other places fsspec's package for them. A place that
+fsspec does not know is a class of its own, named to it by `fsspec.register_implementation`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
+from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment
 from emo_lightning.core.errors import InputError
-from emo_lightning.data.block_cache import BLOCK, BlockCache, cache_from_environment
+from emo_lightning.core.stores import scheme_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -30,6 +31,8 @@ _AHEAD = 4
 """Blocks that are asked for at once where blocks are read one after another."""
 _FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError, TypeError, ValueError)
 """What asking again does not change."""
+_IN_EXTRA = ("s3", "s3a", "gs", "gcs")
+"""Schemes whose packages the extra `storage` brings."""
 _SAYS_VERSION = ("etag", "content-md5", "digest", "last-modified", "lastmodified", "versionid")
 _HTTP_FOR_GOOD = range(400, 500)
 _HTTP_PASSING = (408, 425, 429)
@@ -37,7 +40,60 @@ _HTTP_PASSING = (408, 425, 429)
 
 
 class StoreError(InputError):
-    """A URL cannot be read; the message names it."""
+    """A URL cannot be read or written; the message names it."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+        """Whether the place has answered that nothing is there."""
+
+
+class Place:
+    """The file system of a URL, made anew in each process, and asked again while what fails may pass.
+
+    Args:
+        url: of an object or a folder.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._opened: tuple[int, AbstractFileSystem, str] | None = None
+
+    def ask(self, question: Callable[[AbstractFileSystem, str], T], url: str | None = None, done: str = "read") -> T:
+        """The answer to a question, which is asked `ATTEMPTS` times in all.
+
+        Args:
+            question: called with the file system and the URL's path in it.
+            url: for the message; None is that of the place.
+            done: what is done with it, for the message.
+
+        Raises:
+            StoreError: the place is unknown, its package is not installed, or it does not answer.
+        """
+        wait = _FIRST_WAIT
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return question(*self._files())
+            # fsspec's file systems raise what their own clients raise.
+            except Exception as error:
+                if attempt == ATTEMPTS or not _may_pass(error):
+                    reason = _reason(url or self.url, done, error, attempt)
+                    raise StoreError(reason, missing=isinstance(error, FileNotFoundError)) from error
+            time.sleep(wait * random.uniform(0.5, 1.0))
+            wait *= 2
+        raise AssertionError
+
+    def _files(self) -> tuple[AbstractFileSystem, str]:
+        """The file system and the path in it. One of a process before a fork belongs to that process: made anew."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            from fsspec.core import url_to_fs
+
+            files, path = url_to_fs(self.url)
+            self._opened = (os.getpid(), files, path)
+        return self._opened[1:]
+
+    def __reduce__(self) -> tuple[type[Place], tuple[str]]:
+        return Place, (self.url,)
 
 
 class RemoteStore:
@@ -48,17 +104,18 @@ class RemoteStore:
     Args:
         url: of the object.
         cache: where its blocks are kept; None takes what the environment asks for (`cache_from_environment`).
+        cached: whether blocks are kept at all.
 
     Raises:
         StoreError: the place is unknown, its package is not installed, there is no such object, or its size is not told.
     """
 
-    def __init__(self, url: str, cache: BlockCache | None = None) -> None:
+    def __init__(self, url: str, cache: BlockCache | None = None, *, cached: bool = True) -> None:
         self._url = url
-        self._opened: tuple[int, AbstractFileSystem, str] | None = None
-        self._cache = cache or cache_from_environment()
+        self._place = Place(url)
+        self._cache = (cache or cache_from_environment()) if cached else None
         self._last = -2
-        told = self._persistently(lambda: dict(self._files()[0].info(self._files()[1])))
+        told = self._place.ask(lambda files, path: dict(files.info(path)))
         if told.get("size") is None:
             msg = f"{url}: cannot be read: its size is not told"
             raise StoreError(msg)
@@ -92,12 +149,18 @@ class RemoteStore:
         Raises:
             StoreError: the place does not answer.
         """
-        return self._persistently(lambda: str(self._files()[0].ukey(self._files()[1])))
+        return self._place.ask(lambda files, path: str(files.ukey(path)))
 
     def _block(self, cache: BlockCache, number: int) -> bytes:
         kept = cache.read(self._name, number)
         if kept is not None:
             return kept
+        with cache.alone(self._name, number):
+            # Another process may have asked for it meanwhile.
+            kept = cache.read(self._name, number)
+            return kept if kept is not None else self._new_block(cache, number)
+
+    def _new_block(self, cache: BlockCache, number: int) -> bytes:
         # Reading on from the block before: the next ones will be asked for as well.
         ahead = _AHEAD if number == self._last + 1 else 1
         start, end = number * BLOCK, min((number + ahead) * BLOCK, self._size)
@@ -114,42 +177,18 @@ class RemoteStore:
         return hashlib.sha256(f"{self._url} {self._size} {self.version()} {self._told}".encode()).hexdigest()[:32]
 
     def _fetch(self, start: int, end: int) -> bytes:
-        def once() -> bytes:
-            files, path = self._files()
+        def once(files: AbstractFileSystem, path: str) -> bytes:
             data = bytes(files.cat_file(path, start=start, end=end))
             if len(data) < end - start:
                 msg = f"asked for bytes {start} to {end}, got {len(data)} bytes: the answer was cut"
                 raise OSError(msg)
             return data
 
-        data = self._persistently(once)
+        data = self._place.ask(once)
         if len(data) > end - start:
             msg = f"{self._url}: asked for bytes {start} to {end}, got {len(data)} bytes: the place does not answer ranges"
             raise StoreError(msg)
         return data
-
-    def _persistently(self, ask: Callable[[], T]) -> T:
-        """The answer, asked for again while what fails may pass."""
-        wait = _FIRST_WAIT
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return ask()
-            # fsspec's file systems raise what their own clients raise.
-            except Exception as error:
-                if attempt == ATTEMPTS or not _may_pass(error):
-                    raise StoreError(_reason(self._url, error, attempt)) from error
-            time.sleep(wait * random.uniform(0.5, 1.0))
-            wait *= 2
-        raise AssertionError
-
-    def _files(self) -> tuple[AbstractFileSystem, str]:
-        """The file system and the path in it. One of a process before a fork belongs to that process: made anew."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            from fsspec.core import url_to_fs
-
-            files, path = url_to_fs(self._url)
-            self._opened = (os.getpid(), files, path)
-        return self._opened[1:]
 
     def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, BlockCache | None]]:
         return RemoteStore, (self._url, self._cache)
@@ -162,6 +201,8 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, _FOR_GOOD)
 
 
-def _reason(url: str, error: Exception, attempts: int) -> str:
+def _reason(url: str, done: str, error: Exception, attempts: int) -> str:
     reason = "no such file" if isinstance(error, FileNotFoundError) else str(error) or type(error).__name__
-    return f"{url}: cannot be read: {reason}" + (f" (asked {attempts} times)" if attempts > 1 else "")
+    if isinstance(error, ImportError) and scheme_of(url) in _IN_EXTRA:
+        reason = f"{scheme_of(url)}:// needs the extra `storage`: pip install 'emo-lightning[storage]'"
+    return f"{url}: cannot be {done}: {reason}" + (f" (asked {attempts} times)" if attempts > 1 else "")

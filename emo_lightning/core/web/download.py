@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from data_prep.provider.bodies import IDENTITY, BodyError, BodyLimit, BodyReader, BodyTooLargeError
-from data_prep.provider.rate import retry_after
-from data_prep.sources.addresses import IPAddress, is_public, normal_url
-from data_prep.sources.base import RefusedError, SourceError
-from data_prep.sources.hosts import AGENT, LONGEST_WAIT, Host
-from data_prep.sources.images import MAX_BYTES
-from data_prep.sources.tree import shown
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.images import MAX_IMAGE_BYTES, image_format
+from emo_lightning.core.text import shown
+from emo_lightning.core.web.addresses import IPAddress, RefusedError, is_public, normal_url
+from emo_lightning.core.web.bodies import IDENTITY, BodyError, BodyLimit, BodyReader, BodyTooLargeError
+from emo_lightning.core.web.hosts import AGENT, LONGEST_WAIT, Host
+from emo_lightning.core.web.waiting import retry_after
 
 if TYPE_CHECKING:
     import aiohttp
@@ -91,7 +91,7 @@ class DownloadLimits:
     """What a download may cost.
 
     Raises:
-        SourceError: a value that makes no sense.
+        InputError: a value that makes no sense.
     """
 
     concurrency: int = 16
@@ -100,7 +100,7 @@ class DownloadLimits:
     """Requests per second to one host; a Crawl-delay or Request-rate of its robots.txt can only lower it."""
     timeout: float = 30.0
     """Seconds for one request, from connecting to the last byte."""
-    max_bytes: int = MAX_BYTES
+    max_bytes: int = MAX_IMAGE_BYTES
     """Of one image."""
     allow_private: bool = False
     """Connect to private, loopback, link-local and reserved addresses too."""
@@ -110,10 +110,10 @@ class DownloadLimits:
             value = getattr(self, name)
             if not low <= value <= high or value == 0:
                 msg = f"{name} is {value:g}, allowed: {low or 'above 0'} to {high:g}"
-                raise SourceError(msg)
-        if not 1 <= self.max_bytes <= MAX_BYTES:
-            msg = f"max_bytes is {self.max_bytes}, allowed: 1 to {MAX_BYTES}"
-            raise SourceError(msg)
+                raise InputError(msg)
+        if not 1 <= self.max_bytes <= MAX_IMAGE_BYTES:
+            msg = f"max_bytes is {self.max_bytes}, allowed: 1 to {MAX_IMAGE_BYTES}"
+            raise InputError(msg)
 
 
 @dataclass(frozen=True)
@@ -335,3 +335,10 @@ async def _body(response: aiohttp.ClientResponse, limit: _Limit) -> bytes:
     if not looked:
         limit.look(reader.body)
     return bytes(reader.body[: limit.most])
+
+
+def unlike_an_image(head: bytes) -> str | None:
+    """Why a body that begins so need not be read on, whatever its Content-Type says; None if it may be an image."""
+    if image_format(head) is not None:
+        return None
+    return f"no JPEG or PNG or WebP: it begins with {head[:12]!r}"

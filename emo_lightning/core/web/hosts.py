@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from data_prep.sources.base import RefusedError
+from emo_lightning.core.web.addresses import RefusedError
 
 if TYPE_CHECKING:
     from protego import Protego

@@ -1,0 +1,50 @@
+"""Goal 7: images out of tars. Goal 10: caches of features and of the frozen tower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import features, loader
+from benchmarks.run_goals.lines import Given, Line, tested
+
+CEILING, PEER, VECTORS = 0.9, 1.5, 1_000_000
+"""Goals: of two threads that only read and decode; of webdataset; vectors a second."""
+
+
+def measure(given: Given) -> Iterator[Line]:
+    """Goal 7."""
+    found = loader.measure(*((800, 5) if not given.quick else (200, 2)))
+    yield Line(
+        "images out of tars, 2 workers, against two threads that only read and decode",
+        f"{found['samples_per_s']['ours']:.0f} samples/s, ratio {found['ratio']:.2f} (goal {CEILING})",
+        found["ratio"] >= CEILING,
+        "tests/test_benchmarks.py",
+    )
+    yield Line(
+        "the same against webdataset's WebLoader",
+        f"ratio {found['webdataset']:.2f} (goal {PEER})",
+        found["webdataset"] >= PEER,
+        "tests/test_benchmarks.py",
+    )
+
+
+def caches(given: Given) -> Iterator[Line]:
+    """Goal 10."""
+    for shape, found in features.measure(given.quick, given.count(5, 1)):
+        rate = found.vectors_per_s["ours"]
+        yield Line(
+            f"shuffled reads of a feature cache, {shape}",
+            f"{rate:,.0f} vectors/s ({found.ratio:.2f} of a plain memory map; goal {VECTORS:,})",
+            rate >= VECTORS,
+            "tests/test_benchmarks.py",
+        )
+    yield tested(
+        "feature cache: a kill loses at most one small part, every flipped byte is found, other ranks go on",
+        "tests/data/test_features.py",
+    )
+    yield tested(
+        "cache of the frozen tower: equal to the live tower, a killed pass goes on, whatever decides the states invalidates it",
+        "tests/tasks/test_frozen_vision.py",
+    )
+    yield tested("cached features and the live backbone give one head, to the bit", "tests/tasks/test_des_online.py")
+    yield tested("content under the same path has changed: 20/20 mutations are named", "tests/experiment/test_identity.py")

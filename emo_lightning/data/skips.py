@@ -1,0 +1,93 @@
+"""Images that cannot be read and are left out (`data.on_error: skip`): counted, named, and no more than a few."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.terminal import say
+
+OnError = Literal["stop", "skip"]
+"""`data.on_error`."""
+
+
+class Skips:
+    """What the ranks of a stage leave out: `skipped-RANK.jsonl` in its folder.
+
+    An image is named once, whichever rank meets it, in whichever run of the stage; it is left out again whenever it is met.
+
+    Args:
+        most: images that all ranks together leave out before the stage stops all the same.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.met: dict[str, str] = {}
+        """Id -> why, of those that this rank has met up to its place in the training, which a checkpoint brings back."""
+        self._told: dict[str, str] = {}
+        self._file: Path | None = None
+
+    def keep_in(self, folder: Path, rank: int) -> None:
+        """Go on where the files of a folder end."""
+        self._file = folder / f"skipped-{rank:05d}.jsonl"
+
+    def add(self, key: str, fault: str) -> None:
+        """Note an image that cannot be read.
+
+        Raises:
+            InputError: all ranks have more of them than `most`.
+        """
+        if key in self.met:
+            return
+        self.met[key] = fault
+        known = self.of_all_ranks()
+        if key not in known:
+            say(f"skipped: {fault}")
+            self._told[key] = fault
+            if self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                with open(self._file, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"id": key, "fault": fault}, ensure_ascii=False) + "\n")
+            # Each writes before it counts: of two ranks at the limit, one sees both.
+            known = self.of_all_ranks()
+        if len(known) > self.most:
+            msg = f"{len(known)} images cannot be read, more than data.max_skipped={self.most}; the last: {fault}"
+            raise InputError(msg)
+
+    def of_all_ranks(self) -> dict[str, str]:
+        """Id -> why, by id; those of other ranks and earlier runs as far as they are in the folder."""
+        found = dict(_read(self._file.parent)) if self._file is not None else {}
+        return dict(sorted((found | self._told).items()))
+
+
+def _read(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.glob("skipped-*.jsonl")):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                # The last line of a process that was killed in it: the image will be met again.
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+                yield entry["id"], str(entry.get("fault"))
+
+
+def check_on_error(found: str) -> None:
+    """Refuse another `data.on_error`.
+
+    Raises:
+        InputError: names what is allowed.
+    """
+    if found not in get_args(OnError):
+        msg = f"data.on_error={found!r}; allowed: {', '.join(get_args(OnError))}"
+        raise InputError(msg)
+
+
+def faults_of(batch: object) -> Iterable[tuple[str, str]]:
+    """(id, why) of the images of a batch that cannot be read; one of `data/batches.py`, or anything else, which has none."""
+    if not isinstance(batch, Mapping):
+        return ()
+    return cast("Iterable[tuple[str, str]]", batch.get("faults", ()))

@@ -1,0 +1,171 @@
+"""Many images through a model: bad ones are counted and named, a kill costs little, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
+
+from emo_lightning.core.errors import InputError, UserError
+from emo_lightning.core.files import write_bytes
+from emo_lightning.core.progress import progress_bars
+from emo_lightning.core.terminal import say
+from emo_lightning.inference.inputs import Entry
+from emo_lightning.inference.parts import Parts, Result
+
+if TYPE_CHECKING:
+    from emo_lightning.inference.model import EmotionModel, Masks
+
+_READERS = 4
+"""Threads that decode the next batch while the model is at work."""
+_NAMED = 20
+"""Images whose faults are printed; the file has all of them."""
+
+
+class _Opened(NamedTuple):
+    """A batch: what could be opened, and what could not."""
+
+    entries: list[Entry]
+    pictures: list[Image.Image]
+    failures: dict[str, str]
+
+
+Work = Callable[[Sequence[Entry], Sequence[Image.Image]], Sequence[Result]]
+"""Looks at some pictures."""
+
+
+def embed_work(model: EmotionModel) -> Work:
+    """Embeddings alone."""
+
+    def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
+        rows = model.embed(list(pictures), len(pictures)).numpy()
+        return [Result(entry.id, entry.stamp, "", row) for entry, row in zip(found, rows, strict=True)]
+
+    return work
+
+
+def explain_work(
+    model: EmotionModel, max_new_tokens: int, overlay: Callable[[str], Path] | None = None, masks: Masks | None = None
+) -> Work:
+    """All that the model says.
+
+    Args:
+        model: loaded.
+        max_new_tokens: of one answer.
+        overlay: id -> picture to draw; None draws none.
+        masks: see `EmotionModel.explain`.
+    """
+    from emo_lightning.inference.overlay import save_overlay
+
+    def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
+        ids = [entry.id for entry in found]
+        explained = model.explain(list(pictures), ids, max_new_tokens=max_new_tokens, batch_size=len(pictures), masks=masks)
+        if overlay is not None:
+            for one, picture in zip(explained, pictures, strict=True):
+                save_overlay(picture, one, overlay(one.id))
+        said = (json.dumps(one.as_json(des=False), ensure_ascii=False) for one in explained)
+        return [Result(entry.id, entry.stamp, text, one.des) for entry, one, text in zip(found, explained, said, strict=True)]
+
+    return work
+
+
+def look_at_all(found: Sequence[Entry], parts: Parts, work: Callable[[], Work], batch_size: int, what: str) -> dict[str, str]:
+    """Every image that is not known yet.
+
+    Args:
+        found: all images.
+        parts: what is known, and what is added to.
+        work: loads the model; not called where nothing is left.
+        batch_size: images at a time.
+        what: is done, for the progress bar.
+
+    Returns:
+        id -> why, of images that cannot be opened. They are asked again by the next command.
+
+    Raises:
+        InputError: no image can be opened.
+    """
+    left = [entry for entry in found if not parts.has(entry.id, entry.stamp)]
+    if len(left) < len(found):
+        say(f"{len(found) - len(left)} images are done already, {len(left)} are left", file=sys.stderr)
+    failures: dict[str, str] = {}
+    if not left:
+        return failures
+    do, start = work(), time.monotonic()
+    try:
+        with progress_bars("images") as bars:
+            bar = bars.add_task(what, total=len(left))
+            for opened in _batches(left, batch_size):
+                failures |= opened.failures
+                if opened.entries:
+                    parts.add(do(opened.entries, opened.pictures))
+                bars.advance(bar, len(opened.entries) + len(opened.failures))
+    finally:
+        # Ctrl-C included: what was paid for is kept.
+        parts.flush()
+    done = len(left) - len(failures)
+    say(f"{what}: {done} images, {done / max(time.monotonic() - start, 1e-9):.1f} a second", file=sys.stderr)
+    name_failures(failures)
+    if not done:
+        parts.remove_empty()
+        msg = f"none of {len(left)} images can be opened; the first: {next(iter(failures.values()))}"
+        raise InputError(msg)
+    return failures
+
+
+def name_failures(failures: Mapping[str, str]) -> None:
+    """Say which images could not be opened, and why."""
+    for text in list(failures.values())[:_NAMED]:
+        say(f"left out: {text}", file=sys.stderr)
+    if failures:
+        more = f", {len(failures) - _NAMED} more than are named here" if len(failures) > _NAMED else ""
+        say(f"{len(failures)} images could not be opened{more}", file=sys.stderr)
+
+
+def _batches(found: Sequence[Entry], batch_size: int) -> Iterator[_Opened]:
+    """Batches, the next one opened while this one is worked on."""
+    starts = range(0, len(found), batch_size)
+    with ThreadPoolExecutor(_READERS) as readers:
+
+        def begin(start: int) -> list[tuple[Entry, Callable[[], Image.Image | str]]]:
+            batch = found[start : start + batch_size]
+            return [(entry, readers.submit(_open, entry).result) for entry in batch]
+
+        waiting = begin(0)
+        for start in starts:
+            here, waiting = waiting, begin(start + batch_size)
+            opened = _Opened([], [], {})
+            for entry, result in here:
+                picture = result()
+                if isinstance(picture, str):
+                    opened.failures[entry.id] = picture
+                else:
+                    opened.entries.append(entry)
+                    opened.pictures.append(picture)
+            yield opened
+
+
+def _open(entry: Entry) -> Image.Image | str:
+    """The picture, or why not."""
+    try:
+        return entry.open()
+    except (UserError, OSError) as error:
+        said = str(error)
+        return said if entry.id in said else f"{entry.id}: {said}"
+
+
+def write_failures(out: Path, failures: Mapping[str, str]) -> None:
+    """`OUT.failed.jsonl`: `id` and `error` of every image that could not be opened; no file where there is none."""
+    path = out.with_name(f"{out.name}.failed.jsonl")
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    rows = [json.dumps({"id": name, "error": text}, ensure_ascii=False) + "\n" for name, text in failures.items()]
+    write_bytes(path, "".join(rows).encode("utf-8", "backslashreplace"))
+    say(f"they are listed in {path}", file=sys.stderr)

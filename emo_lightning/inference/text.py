@@ -1,0 +1,68 @@
+"""An explanation as a block of text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from emo_lightning.inference.results import Explanation, Probed, Said
+
+_BAR = 24
+"""Characters of a bar that stands for 1."""
+_SHOWN = 3
+"""Emotions with a bar; more where the conformal set has more."""
+
+
+def as_text(explanation: Explanation) -> str:
+    """What the model sees, says and reads off its embedding, in about ten lines."""
+    words = explanation.prediction
+    size = f"  ({words.width} × {words.height})" if words.width and words.height else ""
+    lines = [f"{explanation.id}{size}", *(f"  {name:<9} {text}" for name, text in _rows(explanation))]
+    return "\n".join(lines)
+
+
+def comparison(explanation: Explanation) -> str:
+    """Whether words and probe agree, in one sentence."""
+    said, probe = explanation.said, explanation.probe
+    match explanation.agreement:
+        case "agree":
+            return "words and probe agree"
+        case "differ":
+            return f"words and probe differ: {said.category} said, {probe.emotion if probe else '?'} in the embedding"
+        case "no emotion said":
+            return "the words name none of the eight emotions"
+        case "no probe":
+            return "the model has no probe to compare the words with"
+
+
+def _rows(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    said = explanation.said
+    yield "sees", said.description or "(no description)"
+    yield "triplet", " – ".join(part or "?" for part in (said.background, said.attribute, said.subject))
+    for region in said.regions:
+        corners = ", ".join(f"{number:.0f}" for number in region.box)
+        yield "points at", f"{region.phrase or 'something'} at ({corners})"
+    yield "says", _said(said)
+    if explanation.probe is not None:
+        yield from _probed(explanation.probe)
+    yield "", comparison(explanation)
+
+
+def _said(said: Said) -> str:
+    confidence = "" if said.confidence is None else f", by its own account {said.confidence:.2f}"
+    if said.intensity is None:
+        return f"{said.emotion or '(no emotion)'}{confidence}; no intensity"
+    level = f" ({said.level})" if said.level else " (off the scale)"
+    return f"{said.emotion or '(no emotion)'}{confidence}; intensity {said.intensity:g} of 10{level}"
+
+
+def _probed(probe: Probed) -> Iterator[tuple[str, str]]:
+    ranked = sorted(probe.distribution, key=lambda emotion: -probe.distribution[emotion])
+    name = "probe" if probe.calibrated else "probe*"
+    for emotion in ranked[: max(_SHOWN, len(probe.conformal or ()))]:
+        share = probe.distribution[emotion]
+        yield name, f"{emotion:<12} {share:.2f} {'█' * round(_BAR * share)}".rstrip()
+        name = ""
+    if probe.conformal is not None and probe.coverage is not None:
+        yield "one of", f"{', '.join(probe.conformal)}  (such sets hold the true one in {100 * probe.coverage:.0f} % of images)"
+    if not probe.calibrated:
+        yield "", "* not calibrated: an order, not frequencies"

@@ -1,0 +1,224 @@
+"""The model card of an exported folder, by the conventions of the Hugging Face hub, out of the run's own figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import yaml
+
+from emo_lightning.analysis.calibration import SetCalibration
+from emo_lightning.analysis.table5_rows import MODES, ROWS
+from emo_lightning.analysis.table6 import METRICS
+from emo_lightning.core.emotions import EMOTIONS
+from emo_lightning.metrics.bootstrap import Estimate
+from emo_lightning.report.markdown import escaped
+from emo_lightning.report.model_figures import ModelFigures
+
+MARK = "<!-- written by emo export -->"
+_SETS = {"test": "test images", "heldout": "combinations of background, attribute and subject that training never had"}
+
+
+def model_card(
+    name: str, figures: ModelFigures, *, base_model: str | None, merged: bool, des_dim: int, licence: str | None = None
+) -> str:
+    """README.md of a folder.
+
+    Args:
+        name: of the model.
+        figures: measured by its run.
+        base_model: hub id that it was trained from; None where it has none.
+        merged: whether the folder itself is a plain model, or an adapter beside its base.
+        des_dim: numbers of an embedding.
+        licence: of the weights, as the hub spells it; None leaves it to whoever publishes.
+
+    Returns:
+        Text that is the same for the same figures: no date, path or machine.
+    """
+    head = yaml.safe_dump(
+        _front_matter(name, figures, base_model, merged, licence), sort_keys=False, allow_unicode=True, width=120
+    )
+    body = [*_use(name, merged, des_dim), *_measured(figures), *_calibrated(figures), *_data(figures), *_limits(figures)]
+    return "\n".join(["---", head + "---", MARK, "", *body]) + "\n"
+
+
+def _front_matter(
+    name: str, figures: ModelFigures, base_model: str | None, merged: bool, licence: str | None
+) -> dict[str, object]:
+    base = {} if base_model is None else {"base_model": base_model, "base_model_relation": "finetune" if merged else "adapter"}
+    return {
+        "library_name": "emo-lightning",
+        "pipeline_tag": "image-text-to-text",
+        "language": ["en"],
+        **({} if licence is None else {"license": licence}),
+        **base,
+        "tags": ["visual-emotion-analysis", "emotion", "sentence-transformers", "image-feature-extraction", "interpretability"],
+        "model-index": [{"name": name, "results": list(_results(figures))}],
+    }
+
+
+def _results(figures: ModelFigures) -> Iterator[dict[str, object]]:
+    """Entries of `model-index`: Table 5 by mode, Table 6 by set."""
+    for mode in MODES:
+        rows = figures["table5"].get(mode) or {}
+        metrics = [_metric(row.key, f"{row.title} ({mode})", rows[row.key]) for row in ROWS[mode] if row.key in rows]
+        if metrics:
+            yield _entry(
+                "image-text-to-text", "interpretable emotion analysis", figures["table5_split"], f"Table 5, {mode}", metrics
+            )
+    for name, found in figures["table6"].items():
+        metrics = [_metric(key, title, found[key]) for key, title in METRICS.items() if key in found]
+        yield _entry("image-classification", "evoked emotion, eight classes", name, "Table 6, linear probe on DES", metrics)
+
+
+def _entry(task: str, title: str, split: str, dataset: str, metrics: list[dict[str, object]]) -> dict[str, object]:
+    return {
+        "task": {"type": task, "name": title},
+        "dataset": {"type": "webdataset", "name": f"{dataset} ({split})", "split": split},
+        "metrics": metrics,
+    }
+
+
+def _metric(key: str, title: str, value: Estimate) -> dict[str, object]:
+    found: dict[str, object] = {"type": key, "name": title, "value": _round(value["value"])}
+    if value["low"] is not None:
+        found["args"] = {"interval_95": [_round(value["low"]), _round(value["high"])]}
+    return found
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _use(name: str, merged: bool, des_dim: int) -> list[str]:
+    opens = (
+        "The folder itself is a plain model: `transformers.AutoModelForImageTextToText.from_pretrained` opens it, and vLLM reads this form."
+        if merged
+        else "`adapter/` is a peft adapter: `peft.PeftModel.from_pretrained(base, …)` puts it on its base model."
+    )
+    return [
+        f"# {escaped(name)}",
+        "",
+        "What does this picture make people feel, how strongly, and what in it does that? A vision-language model that names background,",
+        f"attribute and subject of a picture with boxes, an embedding of the emotion ({des_dim} numbers, DES), and a linear probe on it.",
+        "The emotions are Mikels' eight: " + ", ".join(EMOTIONS) + ".",
+        "",
+        "```python",
+        "from emo_lightning import EmotionModel",
+        "",
+        'model = EmotionModel.from_pretrained("path/or/id")',
+        'print(model.explain(["photo.jpg"])[0].probe)',
+        "```",
+        "",
+        "```python",
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        'vectors = SentenceTransformer("path/or/id", trust_remote_code=True).encode([image])',
+        "```",
+        "",
+        opens,
+        "",
+    ]
+
+
+def _measured(figures: ModelFigures) -> Iterator[str]:
+    yield from ("## Measured", "", "With 95 % intervals; in percent, or x100.", "")
+    for mode in MODES:
+        rows = figures["table5"].get(mode) or {}
+        if rows:
+            yield from (f"Table 5, {mode}, {figures['table5_images']} images ({figures['table5_split']}):", "")
+            yield from _table(("", "value"), {row.title: _shown(rows[row.key]) for row in ROWS[mode] if row.key in rows})
+    for name, found in figures["table6"].items():
+        about = _SETS.get(name, name)
+        yield from (f"Table 6, linear probe on frozen DES, {figures['table6_images'][name]} {about}:", "")
+        yield from _table(("", "value"), {title: _shown(found[key]) for key, title in METRICS.items() if key in found})
+    if not figures["table5"] and not figures["table6"]:
+        yield from ("Nothing: the run that it comes from has neither of the tables.", "")
+
+
+def _calibrated(figures: ModelFigures) -> Iterator[str]:
+    yield from ("## Calibration", "")
+    found = figures["calibration"]
+    if found is None or found["fit"] is None:
+        yield from ("Not calibrated: take the probe's probabilities for an order, not for frequencies.", "")
+        return
+    yield from (
+        f"Temperature {found['fit']['temperature']:.3f} and conformal threshold, fitted on {found['fit']['images']} validation images:",
+        "",
+    )
+    for name, one in found["sets"].items():
+        yield from (f"{one['images']} {_SETS.get(name, name)}:", "")
+        yield from _table(("", "value"), _calibration_rows(one))
+    yield from (
+        "The coverage of the sets is guaranteed on average over images like the validation set's, and for no others.",
+        "",
+    )
+
+
+def _calibration_rows(one: SetCalibration) -> dict[str, str]:
+    rows = {"calibration error (ECE), as the probe says": _shown(one["calibration"]["ece"])}
+    if one["scaled"] is not None:
+        rows["calibration error (ECE), at the temperature"] = _shown(one["scaled"]["ece"])
+    if (sets := one["conformal"]) is not None:
+        rows["conformal sets that hold the true emotion"] = _shown(
+            {"value": sets["coverage"], "low": sets["low"], "high": sets["high"]}
+        )
+        rows["emotions in a set, on average"] = f"{sets['size']:.2f}"
+    return rows
+
+
+def _data(figures: ModelFigures) -> Iterator[str]:
+    yield from ("## Data", "")
+    if not figures["data"]:
+        yield from ("What it was fine-tuned on is not known to this folder.", "")
+    for one in figures["data"]:
+        images = ", ".join(f"{count:,} {split}" for split, count in one["counts"].items())
+        yield from (f"{escaped(one['name'])}: {images}.", "")
+        yield from _table(("licence", "images"), {escaped(key): f"{n:,}" for key, n in one["licences"].items()})
+        yield from _table(("source", "images"), {escaped(key): f"{n:,}" for key, n in one["sources"].items()})
+
+
+def _limits(figures: ModelFigures) -> Iterator[str]:
+    yield from ("## What it is not for", "")
+    yield (
+        "- It estimates the emotion that a picture *evokes* in people who look at it. It does not say what a person in a picture feels, "
+        "wants or is."
+    )
+    yield "- No biometrics: it must not be used to recognise, categorise or judge people by their faces, voices or bodies."
+    yield "- No decision about a person (work, school, credit, police, health) may rest on it."
+    yield (
+        "- The labels are those of its annotators: people elsewhere may feel otherwise, and eight categories are few. A box shows where "
+        "its words point, which is no proof of a cause; `emo faithfulness` measures that."
+    )
+    yield from ("", "## Out of its domain", "")
+    collapse = figures["collapse"]
+    if collapse is None:
+        yield (
+            "Not measured: pictures unlike those that it was fine-tuned on may do worse than with its base model. "
+            "`emo cross-dataset` measures that."
+        )
+    else:
+        low, high = collapse["interval"] if isinstance(collapse["interval"], list) else (None, None)
+        gain = {"value": _number(collapse["difference"]), "low": low, "high": high}
+        sets = ", ".join(escaped(str(name)) for name in _names(collapse["sets"]))
+        yield f"Accuracy over that of {escaped(str(collapse['base']))} on {sets}: {_shown(gain)} points on average."  # type: ignore[arg-type]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _names(value: object) -> list[object]:
+    return list(value) if isinstance(value, list) else []
+
+
+def _table(head: tuple[str, str], rows: Mapping[str, str]) -> Iterator[str]:
+    yield from (f"| {head[0]} | {head[1]} |", "|---|---:|")
+    yield from (f"| {key} | {value} |" for key, value in rows.items())
+    yield ""
+
+
+def _shown(value: Estimate) -> str:
+    if value["value"] is None:
+        return "–"
+    ends = "" if value["low"] is None or value["high"] is None else f" [{value['low']:.2f}, {value['high']:.2f}]"
+    return f"{value['value']:.2f}{ends}"

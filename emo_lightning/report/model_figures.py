@@ -1,0 +1,188 @@
+"""What a run has measured of the model that one of its `bundle` stages puts together, for `config.json` and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from emo_lightning.analysis.calibration import ArmCalibration, measure_calibration
+from emo_lightning.analysis.probe_predictions import read_arm
+from emo_lightning.analysis.references import References, by_id
+from emo_lightning.analysis.table5_rows import MODES
+from emo_lightning.analysis.table6_intervals import table6_estimates
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.files import read_object
+from emo_lightning.core.records import Prediction, Reference, SchemaError
+from emo_lightning.metrics.bootstrap import Estimate
+from emo_lightning.report.run_folder import RunFolder, Settings, StageFolder
+
+_ARM = "model"
+
+
+class DataFigures(TypedDict):
+    """One data set that the backbone was fine-tuned on."""
+
+    name: str
+    counts: dict[str, int]
+    """Images by split."""
+    sources: dict[str, int]
+    licences: dict[str, int]
+
+
+class ModelFigures(TypedDict):
+    """JSON-ready; what the run has not measured is empty."""
+
+    table5: dict[str, dict[str, Estimate]]
+    """Mode -> row -> value x100."""
+    table5_images: int
+    table5_split: str
+    """Splits of its references, joined by commas."""
+    table6: dict[str, dict[str, Estimate]]
+    """Set -> metric -> percent."""
+    table6_images: dict[str, int]
+    calibration: ArmCalibration | None
+    """Of the probe: fitted on its validation images, measured on the others."""
+    collapse: dict[str, object] | None
+    """Mean gain over the base out of the domain, in points."""
+    data: list[DataFigures]
+    notes: list[str]
+    """What could not be read."""
+
+
+def bundle_stages(run: RunFolder) -> list[StageFolder]:
+    """Its stages that put a model together."""
+    return [stage for stage in run.stages if stage.kind == "bundle"]
+
+
+def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
+    """Everything that the run says of one of its models; what is missing is noted.
+
+    Args:
+        run: as `RunFolder` reads it.
+        bundle: of `bundle_stages`.
+    """
+    probe = run.owner(str(bundle.settings.get("probe") or ""))
+    backbone = str(bundle.settings.get("backbone") or "")
+    table5, images5, split5 = _table5(run, backbone)
+    table6, images6 = _table6(run, probe)
+    return {
+        "table5": table5,
+        "table5_images": images5,
+        "table5_split": split5,
+        "table6": table6,
+        "table6_images": images6,
+        "calibration": None if probe is None else _calibration(run, probe),
+        "collapse": _collapse(run, backbone),
+        "data": list(_data(run, backbone)),
+        "notes": list(run.notes),
+    }
+
+
+def _arm_of(run: RunFolder, predictions: object, backbone: str) -> str | None:
+    """The arm whose predictions came from this backbone."""
+    for arm, path in (predictions if isinstance(predictions, Mapping) else {}).items():
+        stage = run.owner(str(path))
+        if stage is not None and _get(stage.settings, "model", "backbone", "path") == backbone:
+            return str(arm)
+    return None
+
+
+def _table5(run: RunFolder, backbone: str) -> tuple[dict[str, dict[str, Estimate]], int, str]:
+    for stage in (stage for stage in run.stages if stage.kind == "table5"):
+        arm = _arm_of(run, stage.settings.get("predictions"), backbone)
+        path = stage.path / "table5.json"
+        found = None if arm is None else run.attempt(path, lambda path=path: run.read_object(path))  # type: ignore[misc]
+        if arm is not None and found is not None:
+            column = found["arms"][arm]
+            ends = column.get("intervals") or {}
+            rows: dict[str, dict[str, Estimate]] = {mode: _rows(column[mode], ends.get(mode) or {}) for mode in MODES}
+            return rows, int(found["references"]), str(found["split"])
+    return {}, 0, ""
+
+
+def _rows(values: Mapping[str, float | None], ends: Mapping[str, list[float] | None]) -> dict[str, Estimate]:
+    rows: dict[str, Estimate] = {}
+    for row, value in values.items():
+        if value is not None:
+            low, high = ends.get(row) or (None, None)
+            rows[row] = {"value": value, "low": low, "high": high}
+    return rows
+
+
+def _table6(run: RunFolder, probe: StageFolder | None) -> tuple[dict[str, dict[str, Estimate]], dict[str, int]]:
+    found = None if probe is None else run.attempt(probe.path / "predictions.jsonl", lambda: read_arm([probe.path]))
+    sets = {name: arm for name, arm in (found or {}).items() if len(arm.ids)}
+    return {name: table6_estimates(arm) for name, arm in sets.items()}, {name: len(arm.ids) for name, arm in sets.items()}
+
+
+def _calibration(run: RunFolder, probe: StageFolder) -> ArmCalibration | None:
+    """Temperature and conformal sets of the probe, from its predictions and the records that they are of."""
+    sets: dict[str, list[Reference]] = {}
+    data = probe.settings.get("data") or {}
+    for name, cache in {"val": data.get("val"), "test": data.get("test"), **(data.get("extra") or {})}.items():
+        features = None if cache is None else run.owner(str(cache))
+        tars = None if features is None else _get(features.settings, "data", "sets", Path(str(cache)).name)
+        if tars is None:
+            continue
+        try:
+            sets[name] = References.load([run.located(str(tar)) for tar in _list(tars)]).records
+        except (UserError, OSError) as error:
+            run.note(f"the probe's set {name!r} cannot be read, so nothing is fitted or measured on it: {error}")
+    if "val" not in sets or len(sets) < 2:
+        return None
+    said: dict[str, Prediction] | None = run.attempt(
+        probe.path / "predictions.jsonl", lambda: by_id(probe.path / "predictions.jsonl")
+    )
+    try:
+        return None if said is None else measure_calibration({_ARM: said}, sets)["arms"][_ARM]
+    except SchemaError as error:
+        run.note(f"{run.shown(probe.path)}: not calibrated: {error}")
+        return None
+
+
+def _collapse(run: RunFolder, backbone: str) -> dict[str, object] | None:
+    for stage in (stage for stage in run.stages if stage.kind == "cross_dataset"):
+        arm = _arm_of(run, stage.settings.get("predictions"), backbone)
+        path = stage.path / "cross_dataset.json"
+        found = None if arm is None else run.attempt(path, lambda path=path: run.read_object(path))  # type: ignore[misc]
+        if arm is not None and found is not None and arm in found["collapse"]:
+            sets = [name for name in found["sets"] if name != found["in_domain"]]
+            return {**found["collapse"][arm], "base": found["base"], "sets": sets}
+    return None
+
+
+def _data(run: RunFolder, backbone: str) -> Iterator[DataFigures]:
+    """The exports that the backbone, and what it was started from, were fine-tuned on."""
+    seen: set[Path] = set()
+    stage, passed = run.owner(backbone), set()
+    while stage is not None and stage.name not in passed:
+        passed.add(stage.name)
+        for pattern in _list(_get(stage.settings, "data", "train")):
+            manifest = run.located(str(pattern)).parent / "manifest.json"
+            if manifest in seen or not manifest.is_file():
+                continue
+            seen.add(manifest)
+            # Data sets lie outside of a run.
+            found = run.attempt(manifest, lambda path=manifest: read_object(path))  # type: ignore[misc]
+            if found is not None:
+                contents = found.get("contents") or {}
+                yield {
+                    "name": str(found.get("name", manifest.parent.name)),
+                    "counts": dict(found.get("counts") or {}),
+                    "sources": dict(contents.get("source") or {}),
+                    "licences": dict(contents.get("licence") or {}),
+                }
+        stage = run.owner(str(_get(stage.settings, "model", "backbone", "path") or ""))
+
+
+def _list(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _get(settings: Settings, *keys: str) -> object:
+    """What stands there, or None."""
+    found: object = settings
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found

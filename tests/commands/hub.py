@@ -1,0 +1,141 @@
+"""A stand-in for the Hugging Face hub on loopback: enough of its HTTP API to commit a folder and to download it again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "c" * 40
+
+
+@dataclass
+class Hub:
+    """What it was sent."""
+
+    url: str
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """Repository -> path -> bytes of its one branch."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    """sha256 -> bytes, of large files."""
+    private: dict[str, bool] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    refuse: bool = False
+    """Whether the token may not write."""
+
+
+def serve() -> tuple[Hub, ThreadingHTTPServer]:
+    """Start it; the caller shuts it down."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    hub = Hub(f"http://127.0.0.1:{server.server_port}")
+    server.hub = hub  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return hub, server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    @property
+    def hub(self) -> Hub:
+        return self.server.hub  # type: ignore[attr-defined]
+
+    def log_message(self, *_: object) -> None: ...
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return b"".join(parts)
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _answer(self, body: bytes, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _json(self, value: object, status: int = 200) -> None:
+        self._answer(json.dumps(value).encode(), status)
+
+    def do_POST(self) -> None:
+        path, body = unquote(urlsplit(self.path).path), self._body()
+        self.hub.requests.append(f"POST {path}")
+        if self.hub.refuse:
+            self._json({"error": "You don't have the rights to create a model under this namespace"}, 403)
+        elif path == "/api/repos/create":
+            said = json.loads(body)
+            repo = f"{said['organization']}/{said['name']}"
+            self.hub.files.setdefault(repo, {})
+            self.hub.private[repo] = said.get("visibility") == "private"
+            self._json({"url": f"{self.hub.url}/{repo}", "id": repo, "name": repo})
+        elif path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+        elif path.endswith("/preupload/main"):
+            files = json.loads(body)["files"]
+            modes = [{"path": f["path"], "uploadMode": _mode(f["path"]), "shouldIgnore": False} for f in files]
+            self._json({"files": modes})
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {"oid": o["oid"], "size": o["size"], "actions": {"upload": {"href": f"{self.hub.url}/blobs/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]
+            self._json({"transfer": "basic", "objects": objects})
+        elif path.endswith("/commit/main"):
+            repo = path.removeprefix("/api/models/").removesuffix("/commit/main")
+            for line in body.splitlines():
+                self._take(repo, json.loads(line))
+            self._json({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/{repo}/commit/{COMMIT}"})
+        else:
+            self._json({"error": path}, 404)
+
+    def _take(self, repo: str, said: dict) -> None:
+        value = said["value"]
+        if said["key"] == "file":
+            self.hub.files[repo][value["path"]] = base64.b64decode(value["content"])
+        elif said["key"] == "lfsFile":
+            self.hub.files[repo][value["path"]] = self.hub.blobs[value["oid"]]
+
+    def do_PUT(self) -> None:
+        oid, body = self.path.rsplit("/", 1)[1], self._body()
+        assert hashlib.sha256(body).hexdigest() == oid
+        self.hub.blobs[oid] = body
+        self._json({})
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path).strip("/")
+        self.hub.requests.append(f"GET {path}")
+        for repo, files in self.hub.files.items():
+            if path == f"api/models/{repo}/revision/main" or path == f"api/models/{repo}":
+                names = [{"rfilename": name} for name in files]
+                self._json({"id": repo, "sha": COMMIT, "siblings": names, "tags": [], "private": False})
+                return
+            if path.startswith(f"api/models/{repo}/tree/"):
+                self._json([_entry(name, data) for name, data in files.items()])
+                return
+            name = path.removeprefix(f"{repo}/resolve/").partition("/")[2]
+            if path.startswith(f"{repo}/resolve/") and name in files:
+                etag = f'"{hashlib.sha256(files[name]).hexdigest()}"'
+                self._answer(files[name], ETag=etag, X_Repo_Commit=COMMIT, Content_Type="application/octet-stream")
+                return
+        self._answer(b"{}", 404 if path else 200, X_Error_Code="EntryNotFound" if "/resolve/" in f"/{path}" else "RepoNotFound")
+
+
+def _mode(path: str) -> str:
+    return "lfs" if path.endswith(".safetensors") else "regular"
+
+
+def _entry(name: str, data: bytes) -> dict:
+    return {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}

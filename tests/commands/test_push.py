@@ -1,0 +1,102 @@
+"""`emo push` and the way back, against a stand-in of the hub's HTTP API on loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from emo_lightning.cli import main
+from emo_lightning.core.errors import UserError
+from emo_lightning.inference.bundle import read_bundle
+from emo_lightning.inference.folder import write_folder
+from emo_lightning.inference.model import EmotionModel
+from tests.commands.hub import Hub, serve
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    from huggingface_hub import constants
+
+    found, server = serve()
+    # Read from the environment once, when the library is imported.
+    monkeypatch.setattr(constants, "ENDPOINT", found.url)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", found.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def folder(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("push") / "folder"
+    write_folder(read_bundle(bundle), out, card="---\nlibrary_name: emo-lightning\n---\n# A model\n")
+    return out
+
+
+def test_what_was_pushed_is_loaded_by_its_id(
+    hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["push", str(folder), "--repo", "ada/tiny", "--private"]
+    assert main([*command, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "model.safetensors" in said
+    assert f"would go to {hub.url}/ada/tiny (private, where it is new); nothing was sent" in said
+    assert hub.requests == []
+
+    assert main(command) == 0
+    assert f"{hub.url}/ada/tiny/commit/" in capsys.readouterr().out
+    expected = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert hub.files["ada/tiny"] == expected
+    assert hub.private["ada/tiny"]
+
+    picture = np.full((60, 60, 3), 90, np.uint8)
+    found = EmotionModel.from_pretrained("ada/tiny", "cpu")
+    assert torch.equal(found.embed(picture), EmotionModel(folder, "cpu").embed(picture))
+    assert found.folder.is_relative_to(tmp_path / "cache")
+    with pytest.raises(UserError, match="ada/none: no folder of that name, and the hub does not give it"):
+        EmotionModel.from_pretrained("ada/none", "cpu")
+
+
+def test_what_the_hub_refuses_is_one_line(hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.refuse = True
+    assert main(["push", str(folder), "--repo", "bob/tiny"]) == 2
+    error = capsys.readouterr().err
+    assert f"{hub.url}/bob/tiny" in error
+    assert "403" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("given", "repo", "message"),
+    [
+        ("FOLDER", "tiny", "--repo tiny: expected OWNER/NAME"),
+        ("FOLDER", "ada/ti ny", "--repo ada/ti ny: Repo id must"),
+        ("FOLDER/head", "ada/tiny", "has no emo.json or no README.md"),
+        ("BUNDLE", "ada/tiny", "lies outside of it"),
+    ],
+)
+def test_what_is_no_folder_of_ours_is_not_sent(
+    given: str,
+    repo: str,
+    message: str,
+    hub: Hub,
+    folder: Path,
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if given == "BUNDLE":
+        (tmp_path / "emo.json").write_text((bundle / "emo.json").read_text().replace('"../', f'"{bundle.parent}/'))
+        (tmp_path / "README.md").write_text("# A run's stage\n")
+        given = str(tmp_path)
+    assert main(["push", given.replace("FOLDER", str(folder)), "--repo", repo]) == 2
+    assert message in capsys.readouterr().err
+    assert hub.requests == []

@@ -1,0 +1,166 @@
+"""Data on S3, of whose answers one in twenty fails: written, read, trained from, and never seen half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+
+from data_prep.demo.world import World
+from data_prep.export import write_shards
+from data_prep.export.upload import UploadError
+from emo_lightning.core import remote
+from emo_lightning.core.block_cache import BlockCache
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.mirrors import local_folder
+from emo_lightning.core.remote import RemoteStore, StoreError
+from emo_lightning.core.remote_folder import RemoteFolder
+from emo_lightning.data.feature_parts import FILES
+from emo_lightning.data.features import FeatureCache, FeatureWriter
+from emo_lightning.data.supervision import Supervision
+from emo_lightning.data.tar_content import data_hash
+from emo_lightning.data.tar_index import ShardError, TarIndex
+from emo_lightning.data.vision_cache import VisionCache, VisionKey, VisionWriter
+from tests.storage_servers import Faulty, served
+
+SHARE = 0.05
+"""Of the answers that fail."""
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Faulty]:
+    """A local S3 with one bucket."""
+    with served(seed=3) as (address, faulty), pytest.MonkeyPatch.context() as patch:
+        settings = {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_MAX_ATTEMPTS": "1",
+        }
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        patch.setattr(remote, "_FIRST_WAIT", 0.0)
+        fsspec.filesystem("s3").mkdir("s3://bucket")
+        yield faulty
+        fsspec.filesystem("s3").clear_instance_cache()
+
+
+@pytest.fixture(autouse=True)
+def faults(s3: Faulty, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Faulty]:
+    """Ours alone ask again."""
+    monkeypatch.setattr(fsspec.filesystem("s3"), "retries", 1)
+    monkeypatch.setenv("EMO_CACHE", str(tmp_path / "cache"))
+    s3.share = SHARE
+    s3.seen.clear()
+    yield s3
+    s3.share = 0.0
+    s3.refuses = lambda _method, _path: False
+
+
+def world(count: int = 24) -> list[Any]:
+    return [(s.truth, s.image, s.extension) for s in World(seed=0).samples("train", count)]
+
+
+def samples(index: TarIndex) -> list[tuple[str, bytes, bytes]]:
+    return [(index.key(row), index.record_bytes(row), index.image_bytes(row)[0]) for row in range(len(index))]
+
+
+def test_nothing_is_lost_doubled_or_altered(faults: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "BLOCK", 8192)
+    here = write_shards(world(), tmp_path / "here", "set", 4)
+    there = write_shards(world(), "s3://bucket/whole", "set", 4)
+    assert here == there
+    monkeypatch.setattr(remote, "cache_from_environment", lambda: BlockCache(tmp_path / "blocks", 10**9))
+    local, far = TarIndex.open(tmp_path / "here"), TarIndex.open("s3://bucket/whole", verify=True)
+    assert samples(far) == samples(local)
+    assert len(far) == 24
+    assert (far.content, data_hash("s3://bucket/whole/*.tar")) == (local.content, data_hash(tmp_path / "here"))
+    assert min(faults.seen[kind] for kind in ("drop", "cut", "503")) >= 1, faults.seen
+
+
+def test_a_half_uploaded_export_is_none(faults: Faulty) -> None:
+    url = "s3://bucket/half"
+    write_shards(world(8), url, "set", 4)
+    before = samples(TarIndex.open(f"{url}/"))
+    faults.share = 0.0
+    faults.refuses = lambda method, path: method == "PUT" and path.endswith("000001.tar")
+    with pytest.raises(StoreError, match=rf"^{url}/set-train-000001.tar: cannot be written: "):
+        write_shards(world(12), url, "set", 4)
+    with pytest.raises(ShardError, match=r"holds no manifest.json: an export that is not whole yet"):
+        TarIndex.open(f"{url}/")
+    faults.refuses = lambda _method, _path: False
+    write_shards(world(4), url, "set", 4)
+    index = TarIndex.open(f"{url}/")
+    assert samples(index) == before[:4]
+    assert RemoteFolder(url).names("*.tar") == ["set-train-000000.tar"]
+
+
+def test_what_is_not_of_this_export_is_left_alone(tmp_path: Path) -> None:
+    write_shards(world(4), "s3://bucket/other", "other", 4)
+    with pytest.raises(UploadError, match="is of an export named 'other', not 'set'"):
+        write_shards(world(4), "s3://bucket/other", "set", 4)
+    (tmp_path / "README.md").write_text("mine")
+    RemoteFolder("s3://bucket/card").put(tmp_path / "README.md", "README.md")
+    with pytest.raises(UploadError, match="not a dataset card of an export"):
+        write_shards(world(4), "s3://bucket/card", "set", 4)
+
+
+def test_features(faults: Faulty, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from a URL as from a folder; copied once; a part that is not there yet is no cache."""
+    with FeatureWriter(tmp_path / "here", 2, 4, torch.float32, "f", part_bytes=1) as writer:
+        for row in range(6):
+            writer.append(f"k{row}", torch.full((2, 3, 4), float(row)), Supervision([float("nan")] * 8, -1, float("nan")))
+    folder = RemoteFolder("s3://bucket/features")
+    files = sorted((tmp_path / "here").iterdir())
+    for path in files[:-1]:
+        folder.put(path, path.name)
+    with pytest.raises(InputError, match="parts missing"):
+        FeatureCache("s3://bucket/features")
+    folder.put(files[-1], files[-1].name)
+    here, there = FeatureCache(tmp_path / "here"), FeatureCache("s3://bucket/features")
+    assert there.keys == here.keys
+    assert all(torch.equal(there[row].hidden, here[row].hidden) for row in range(6))
+    faults.seen.clear()
+    faults.share = 0.0
+    local_folder("s3://bucket/features", FILES)
+    assert faults.seen["GET"] == 1  # the listing
+    monkeypatch.setenv("EMO_SHARD_CACHE_GB", "1e-7")
+    with pytest.raises(InputError, match=r"s3://bucket/features: .* GB, more than EMO_SHARD_CACHE_GB \(1e-07\)"):
+        local_folder("s3://bucket/features", FILES)
+
+
+def test_vision(faults: Faulty, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What one machine has computed, another one copies; a place that takes nothing stops nobody."""
+    key = VisionKey("vision", {"weights": "w"})
+    url = "s3://bucket/vision"
+    with VisionWriter(VisionCache(tmp_path / "one", key, url)) as writer:
+        for name in "abc":
+            writer.append(name, torch.full((2, 4), float(ord(name))))
+    other = VisionCache(tmp_path / "two", key, url)
+    assert other.missing(["a", "b", "c", "d"]) == [3]
+    assert torch.equal(other.states("b"), torch.full((2, 4), float(ord("b"))))
+    faults.share = 0.0
+    faults.refuses = lambda method, _: method == "PUT"
+    with VisionWriter(other) as writer:
+        writer.append("d", torch.ones(2, 4))
+    assert "what is computed here stays here" in capsys.readouterr().out
+    other.look()
+    assert "d" in other
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    fsspec.filesystem("s3").clear_instance_cache()
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(StoreError) as refused:
+        RemoteStore("gs://bucket/a.tar")
+    assert (
+        str(refused.value)
+        == "gs://bucket/a.tar: cannot be read: gs:// needs the extra `storage`: pip install 'emo-lightning[storage]'"
+    )

@@ -1,0 +1,137 @@
+"""One folder: whole wherever it lies, and opened by everybody's libraries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.inference.bundle import read_bundle
+from emo_lightning.inference.calibration import ProbeCalibration
+from emo_lightning.inference.folder import read_about, write_folder
+from emo_lightning.inference.model import EmotionModel
+from emo_lightning.metrics.conformal import Conformal
+
+FITTED = ProbeCalibration(1.5, Conformal("lac", 0.1, 0.8, 40))
+
+
+@pytest.fixture(scope="module")
+def pictures(world_tars: Path) -> list[Image.Image]:
+    index = TarIndex.open(world_tars)
+    return [index.image(row) for row in range(4)]
+
+
+@pytest.fixture(scope="module")
+def folders(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Merged and with its adapter, each moved after it was written, so that nothing leads back."""
+    found = {}
+    for name, merge in (("merged", True), ("adapter", False)):
+        written, moved = tmp_path_factory.mktemp(name) / "written", tmp_path_factory.mktemp(name) / "moved"
+        figures = {"table6": {"test": {"accuracy": {"value": 50.0, "low": 40.0, "high": 60.0}}}}
+        write_folder(read_bundle(bundle), written, merge=merge, calibration=FITTED, figures=figures, card="# A card\n")
+        written.rename(moved)
+        found[name] = moved
+    return found
+
+
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_a_moved_folder_says_what_its_parts_say(
+    kind: str, folders: dict[str, Path], bundle: Path, pictures: list[Image.Image]
+) -> None:
+    whole, parts = EmotionModel.from_pretrained(folders[kind], "cpu"), EmotionModel(bundle, "cpu")
+    assert torch.allclose(whole.embed(pictures), parts.embed(pictures), atol=1e-4)
+    for one, other in zip(whole.explain(pictures, max_new_tokens=16), parts.explain(pictures, max_new_tokens=16), strict=True):
+        assert one.prediction.provenance == other.prediction.provenance
+        assert one.probe is not None
+        assert one.probe.calibrated
+        assert one.probe.coverage == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_nothing_in_it_leads_out_of_it_or_could_run(kind: str, folders: dict[str, Path], bundle: Path) -> None:
+    folder = folders[kind]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".jinja", ".txt", ".md", ".py"}
+    assert [path.name for path in files if path.suffix == ".py"] == ["sentence_emotion.py"]
+    assert not any(path.is_symlink() for path in files)
+    temporary = str(bundle.parents[1]).encode()
+    assert not [path for path in files if path.suffix != ".safetensors" and temporary in path.read_bytes()]
+    said = json.loads((folder / "emo.json").read_text())
+    assert (said["backbone"], said["head"], said["probe"]) == ("." if kind == "merged" else "adapter", "head", "probe")
+    about = read_about(folder)
+    assert isinstance(about["versions"], dict)
+    assert {"emo-lightning", "torch", "transformers"} <= about["versions"].keys()
+    assert about["figures"] == {"table6": {"test": {"accuracy": {"value": 50.0, "low": 40.0, "high": 60.0}}}}
+
+
+def test_a_loaded_model_is_saved_with_all_that_it_brought(
+    folders: dict[str, Path], tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    model = EmotionModel.from_pretrained(folders["adapter"], "cpu")
+    model.save_pretrained(tmp_path / "again")
+    again = EmotionModel.from_pretrained(tmp_path / "again", "cpu")
+    assert (again.calibration, read_about(tmp_path / "again")["figures"]) == (FITTED, read_about(folders["adapter"])["figures"])
+    assert (tmp_path / "again" / "README.md").read_text() == "# A card\n"
+    assert torch.allclose(again.embed(pictures), model.embed(pictures), atol=1e-4)
+    with pytest.raises(InputError, match="exists already"):
+        model.save_pretrained(tmp_path / "again")
+    with pytest.raises(InputError, match="no adapter, so there is nothing to keep apart"):
+        again.save_pretrained(tmp_path / "kept", merge=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_part_that_was_changed_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["merged"], tmp_path / "changed")
+    config = tmp_path / "changed" / "head" / "config.json"
+    config.write_text(config.read_text().replace('"dropout": 0.1', '"dropout": 0.2'))
+    with pytest.raises(InputError, match="was made with another head"):
+        EmotionModel.from_pretrained(tmp_path / "changed", "cpu")
+
+
+def test_transformers_and_vllm_find_a_plain_model(folders: dict[str, Path]) -> None:
+    """vLLM needs CUDA to be installed: what it reads first is looked at."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+    folder = folders["merged"]
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    model, found = loaded
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    assert AutoConfig.from_pretrained(folder).architectures == ["Qwen2_5_VLForConditionalGeneration"] == [type(model).__name__]
+    assert AutoProcessor.from_pretrained(folder).chat_template
+    assert GenerationConfig.from_pretrained(folder).eos_token_id is not None
+
+
+def test_peft_finds_the_adapter(folders: dict[str, Path]) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    base = AutoModelForImageTextToText.from_pretrained(folders["adapter"] / "base")
+    adapted = PeftModel.from_pretrained(base, folders["adapter"] / "adapter")
+    weights = [parameter for name, parameter in adapted.named_parameters() if "lora_B" in name]
+    assert weights
+    assert all(bool(weight.any()) for weight in weights)
+
+
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_sentence_transformers_encodes_as_embed_does(
+    kind: str, folders: dict[str, Path], pictures: list[Image.Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("sentence_transformers", reason="needs sentence-transformers: pip install '.[dev]'")
+    # Where transformers keeps the module's file; looked up when it is used.
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with pytest.raises(ValueError, match="trust_remote_code=True"):
+        library.SentenceTransformer(str(folders[kind]), device="cpu")
+    encoder = library.SentenceTransformer(str(folders[kind]), trust_remote_code=True, device="cpu")
+    expected = EmotionModel.from_pretrained(folders[kind], "cpu").embed(pictures).numpy()
+    assert np.abs(encoder.encode(pictures) - expected).max() <= 1e-6
+    assert encoder.get_embedding_dimension() == expected.shape[1]
+    assert encoder.similarity(expected[:1], expected).shape == (1, 4)
