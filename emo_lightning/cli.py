@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "prep": ("data_prep.cli", "images -> annotated, verified records -> WebDataset tars"),
     "run": ("emo_lightning.commands.run", "run an experiment (same as `lightning run`)"),
     "sweep": ("emo_lightning.commands.sweep", "an experiment over many settings, on W&B or on this machine alone"),
+    "check": ("emo_lightning.commands.check", "whether tars are whole: manifest, checksums, records, pictures"),
     "predict": ("emo_lightning.commands.predict", "what a model, or an endpoint, says of images -> a predictions file"),
     "eval": ("emo_lightning.commands.eval", "score a predictions file (Table 5)"),
     "calibrate": ("emo_lightning.commands.calibrate", "calibration, temperature and conformal sets of predicted probabilities"),
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),
     "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
     "export": ("emo_lightning.commands.export", "a trained model as one folder that needs nothing else"),
+    "export-fiftyone": ("emo_lightning.commands.export_fiftyone", "tars, predictions and embeddings as a data set of FiftyOne"),
     "push": ("emo_lightning.commands.push", "an exported folder to the Hugging Face hub"),
 }
 """By name: the module whose `main(argv) -> int` it is, imported when it is chosen; and what it does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,29 @@ LIMIT = "EMO_SHARD_CACHE_GB"
 _DEFAULT_GB = 20.0
 _LOOK_EVERY = 64
 """Blocks that are written before their sum is looked at again: other processes write as well."""
+
+
+_THREADS = [threading.Lock() for _ in range(1024)]
+"""Of this process, each for some of the blocks."""
+
+
+_FILES: dict[Path, int] = {}
+"""Open for as long as the process lives: who closes one gives up all locks on it."""
+
+
+def _lock_file(folder: Path) -> int:
+    if folder not in _FILES:
+        folder.mkdir(parents=True, exist_ok=True)
+        _FILES[folder] = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    return _FILES[folder]
+
+
+def _begin_anew() -> None:
+    _THREADS[:] = [threading.Lock() for _ in _THREADS]
+
+
+# A thread that holds one does not live in a fork.
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 @dataclass
@@ -60,19 +84,45 @@ class BlockCache:
         return block
 
     @contextlib.contextmanager
-    def alone(self, name: str, number: int) -> Iterator[None]:
-        """While a block is asked for: other processes that want it wait, and find it."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self.folder / ".lock", "ab")  # noqa: SIM115 - closed below
-        except OSError:
-            yield
+    def alone(self, name: str, number: int, *, wait: bool = True) -> Iterator[bool]:
+        """While a block is asked for: other processes that want it wait, and find it.
+
+        Args:
+            name: of the object.
+            number: of the block.
+            wait: for another process that is at it.
+
+        Yields:
+            Whether this process is the only one, as far as the disk can tell.
+        """
+        # A byte of the file for each block, as far as names go; two that share one wait for each other.
+        byte = zlib.crc32(f"{name} {number}".encode())
+        # The system's lock is the process's: its threads have one of their own.
+        thread = _THREADS[byte % len(_THREADS)]
+        if not thread.acquire(blocking=wait):
+            yield False
             return
-        with lock:
-            # A byte of the file for each block, as far as names go; two that share one wait for each other.
-            with contextlib.suppress(OSError):
-                fcntl.lockf(lock, fcntl.LOCK_EX, 1, zlib.crc32(f"{name} {number}".encode()))
-            yield
+        try:
+            alone, file = True, None
+            try:
+                file = _lock_file(self.folder)
+                fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, byte)
+            except BlockingIOError:
+                alone, file = False, None
+            except OSError:
+                # A folder that cannot be written to, a disk without locks: two processes may ask for the same block.
+                file = None
+            try:
+                yield alone
+            finally:
+                if file is not None:
+                    fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)
+        finally:
+            thread.release()
+
+    def has(self, name: str, number: int) -> bool:
+        """Whether a block is there; it is not looked into."""
+        return self._path(name, number).exists()
 
     def write(self, name: str, number: int, block: bytes) -> None:
         """Keep a block, and make room for it."""
@@ -81,7 +131,9 @@ class BlockCache:
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._written % _LOOK_EVERY == 0:
                 self._make_room(len(block) * _LOOK_EVERY)
-            write_bytes(path, block + zlib.crc32(block).to_bytes(_TAIL, "little"), writer=os.getpid())
+            write_bytes(
+                path, block + zlib.crc32(block).to_bytes(_TAIL, "little"), writer=f"{os.getpid()}-{threading.get_ident()}"
+            )
         except OSError as error:
             if self._written >= 0:
                 say(f"note: {self.folder}: blocks of remote shards are not kept: {error.strerror or error}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.read_ahead import read_ahead
 from emo_lightning.core.stores import scheme_of
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class RemoteStore:
         self._place = Place(url)
         self._cache = (cache or cache_from_environment()) if cached else None
         self._last = -2
+        self._all = False
+        self._held = 0, b""
         told = self._place.ask(lambda files, path: dict(files.info(path)))
         if told.get("size") is None:
             msg = f"{url}: cannot be read: its size is not told"
@@ -128,6 +131,24 @@ class RemoteStore:
         """Length in bytes when the object was opened."""
         return self._size
 
+    def expect(self, total: int) -> None:
+        """Say how much will be read in all, of this object and others, in an order that jumps among them.
+
+        What fits in the cache is fetched ahead; what does not is read as it is asked for, since blocks would be thrown away half used.
+
+        Args:
+            total: bytes.
+        """
+        if self._cache is not None and total > self._cache.limit:
+            self._cache = None
+        self._all = self._cache is not None
+
+    def hold(self, start: int, end: int) -> None:
+        """Where no blocks are kept: read a range at once that is about to be read in parts."""
+        first, held = self._held
+        if self._cache is None and not (first <= start and end <= first + len(held)):
+            self._held = start, self._fetch(start, min(end, self._size))
+
     def read(self, offset: int, length: int) -> bytes:
         """See `ByteStore.read`.
 
@@ -138,6 +159,9 @@ class RemoteStore:
         if end <= offset:
             return b""
         if self._cache is None:
+            start, held = self._held
+            if start <= offset and end <= start + len(held):
+                return held[offset - start : end - start]
             return self._fetch(offset, end)
         first, last = offset // BLOCK, (end - 1) // BLOCK
         data = b"".join(self._block(self._cache, number) for number in range(first, last + 1))
@@ -151,28 +175,47 @@ class RemoteStore:
         """
         return self._place.ask(lambda files, path: str(files.ukey(path)))
 
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are."""
+        return -(-self._size // BLOCK)
+
+    def keep(self, number: int) -> None:
+        """See `read_ahead.Kept`.
+
+        Raises:
+            StoreError: the place does not answer.
+        """
+        if self._cache is None or self._cache.has(self.name, number):
+            return
+        with self._cache.alone(self.name, number, wait=False) as alone:
+            if alone and not self._cache.has(self.name, number):
+                self._cache.write(self.name, number, self._fetch(number * BLOCK, min((number + 1) * BLOCK, self._size)))
+
     def _block(self, cache: BlockCache, number: int) -> bytes:
-        kept = cache.read(self._name, number)
+        kept = cache.read(self.name, number)
         if kept is not None:
             return kept
-        with cache.alone(self._name, number):
+        if self._all:
+            read_ahead(self)
+        with cache.alone(self.name, number):
             # Another process may have asked for it meanwhile.
-            kept = cache.read(self._name, number)
+            kept = cache.read(self.name, number)
             return kept if kept is not None else self._new_block(cache, number)
 
     def _new_block(self, cache: BlockCache, number: int) -> bytes:
         # Reading on from the block before: the next ones will be asked for as well.
-        ahead = _AHEAD if number == self._last + 1 else 1
+        ahead = _AHEAD if number == self._last + 1 and not self._all else 1
         start, end = number * BLOCK, min((number + ahead) * BLOCK, self._size)
         data = self._fetch(start, end)
         blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
         for n, block in enumerate(blocks):
-            cache.write(self._name, number + n, block)
+            cache.write(self.name, number + n, block)
         self._last = number + len(blocks) - 1
         return blocks[0]
 
     @cached_property
-    def _name(self) -> str:
+    def name(self) -> str:
         """Of the object in the cache: its address and version, so that another object at the same address is another one."""
         return hashlib.sha256(f"{self._url} {self._size} {self.version()} {self._told}".encode()).hexdigest()[:32]
 

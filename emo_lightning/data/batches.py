@@ -6,8 +6,11 @@ H the width of the backbone, L the number of layers that are kept, E the number 
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict, final
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict, final, overload
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from emo_lightning.models.families import Size
@@ -72,6 +75,41 @@ class QuestionBatch(TypedDict):
     """As in `ChatBatch`."""
 
 
+class Keys(Sequence[str]):
+    """Ids of the rows of a batch, which are looked up only where somebody asks: most steps never do.
+
+    Args:
+        names: of all samples.
+        rows: of the batch; None: all.
+    """
+
+    def __init__(self, names: Sequence[str], rows: NDArray[np.int64] | None = None) -> None:
+        self._names, self._rows = names, np.arange(len(names)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Keys: ...
+
+    def __getitem__(self, place: int | slice) -> str | Keys:
+        if isinstance(place, slice):
+            return Keys(self._names, self._rows[place])
+        return self._names[int(self._rows[place])]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as a list has none
+
+    def __reduce__(self) -> tuple[type[list[str]], tuple[list[str]]]:
+        # Between processes the batch's own go, not those of all samples.
+        return list, (list(self),)
+
+
 class LabelBatch(TypedDict):
     """What the DES head and the probe learn from (`collate_supervision`)."""
 
@@ -83,7 +121,7 @@ class LabelBatch(TypedDict):
     """(B,) float32: 1–10, NaN without one."""
     filler: Tensor
     """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
-    key: list[str]
+    key: Sequence[str]
     """B ids of records."""
 
 

@@ -257,11 +257,13 @@ class Collator:
         return found
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
-        chat: list[dict[str, object]] = [
-            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt(keys)}]}
-        ]
+        return self._question_tokens(prompt(keys))
+
+    def _question_tokens(self, words: str) -> list[int]:
+        """Token ids of a chat that asks this about one picture, up to where its answer begins."""
+        chat: list[dict[str, object]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}]
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self.tokenizer(self.family.prompt_text(text), add_special_tokens=False)["input_ids"]
         return self.family.framed(self.processor, ids)
 
     def _expand(self, ids: list[int], image_tokens: int) -> list[int]:

@@ -18,7 +18,7 @@ from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.files import replacing
 from emo_lightning.core.parquet import parquet_table
 from emo_lightning.core.records import Emotion
-from emo_lightning.data.batches import EmbeddingBatch
+from emo_lightning.data.batches import EmbeddingBatch, Keys
 from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.sampler import Slot, places
 from emo_lightning.data.supervision import Supervision, collate_supervision
@@ -162,12 +162,13 @@ class EmbeddingDataset(SlotDataset[Slot]):
 
     def collate(self, slots: Sequence[Slot]) -> EmbeddingBatch:
         """The batch of B places."""
-        rows, fillers = map(torch.from_numpy, places(slots))
+        places_of, counted = places(slots)
+        rows, fillers = torch.from_numpy(places_of), torch.from_numpy(counted)
         return {
             "des": self.des[rows],
             "target": self._columns["target"][rows],
             "emotion": self._columns["emotion"][rows],
             "intensity": self._columns["intensity"][rows],
             "filler": fillers,
-            "key": [self.keys[row] for row in rows.tolist()],
+            "key": Keys(self.keys, places_of),
         }

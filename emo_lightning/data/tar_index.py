@@ -21,8 +21,9 @@ from emo_lightning.core.arrays import parse_npy
 from emo_lightning.core.foreign import MAX_LINE_BYTES
 from emo_lightning.core.images import MAX_IMAGE_BYTES, image_size, open_image, to_rgb
 from emo_lightning.core.records import DES_EXTENSION, Record, SchemaError
+from emo_lightning.core.remote import RemoteStore
 from emo_lightning.core.shard_index import LABELS, PARTS
-from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.stores import ByteStore, is_remote
 from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
 from emo_lightning.core.tar_rows import IMAGES
 from emo_lightning.core.tar_scan import ShardError
@@ -34,6 +35,9 @@ __all__ = ["ShardError", "ShardRange", "TarIndex"]
 
 _MAX_OPEN = 256
 """Shards kept open at once, well below the usual limit of 1,024 descriptors."""
+
+_TOGETHER = 16 << 20
+"""Bytes of a sample, with what stands between its parts, that are asked for at once."""
 
 
 class ShardRange(NamedTuple):
@@ -337,7 +341,13 @@ class TarIndex:
         if length > (most := MAX_IMAGE_BYTES if part == "image" else MAX_LINE_BYTES):
             msg = f"{self.where(row, extension)}: {length} bytes; at most {most} are read"
             raise ShardError(msg)
-        data = self._store(int(entry["shard"])).read(offset, length)
+        store = self._store(int(entry["shard"]))
+        if isinstance(store, RemoteStore):
+            starts = [int(entry[f"{one}_o"]) for one in PARTS if entry[f"{one}_l"]]
+            ends = [int(entry[f"{one}_o"] + entry[f"{one}_l"]) for one in PARTS if entry[f"{one}_l"]]
+            if max(ends) - min(starts) <= _TOGETHER:
+                store.hold(min(starts), max(ends))
+        data = store.read(offset, length)
         if len(data) != length:
             msg = f"{self.where(row, extension)}: byte {offset}: expected {length} bytes, found {len(data)}"
             raise ShardError(msg)
@@ -347,6 +357,13 @@ class TarIndex:
             )
         return data
 
+    @cached_property
+    def _far(self) -> int:
+        """Bytes of all shards behind URLs."""
+        return sum(
+            self._shards[number].size for number in np.unique(self._rows["shard"]) if is_remote(self._shards[number].url)
+        )
+
     def _store(self, number: int) -> ByteStore:
         store = self._stores.get(number)
         if store is None:
@@ -355,7 +372,9 @@ class TarIndex:
             if store.size != size:
                 msg = f"{url}: has {store.size} bytes, had {size} when it was indexed"
                 raise ShardError(msg)
-            if len(self._stores) >= _MAX_OPEN:
+            if isinstance(store, RemoteStore):
+                store.expect(self._far)
+            elif len(self._stores) >= _MAX_OPEN:
                 self._stores.clear()
             self._stores[number] = store
         return store

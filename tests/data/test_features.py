@@ -309,7 +309,7 @@ def rewritten(folder: Path, said: dict[str, object] | None = None, /, **tensors:
         [],
         [["train", None, None]],
         [["train", None]] * 2,
-        [["train", None, None, None]] * 2,
+        [["train", None, None, None, None]] * 2,
         [[7, None, None]] * 2,
         "ab",
         [{}, {}],
@@ -415,3 +415,29 @@ def test_a_kill_loses_at_most_one_small_part(tmp_path: Path) -> None:
         writer.append(f"{row}", hidden, Supervision())
     left = 10 * hidden.nbytes - sum(part.stat().st_size for part in tmp_path.glob("part-*.safetensors"))
     assert 0 < left < PART_BYTES <= 64 << 20
+
+
+def test_short_samples_are_gathered_out_of_all_parts(tmp_path: Path) -> None:
+    """Of several parts, layers and lengths, in any dtype, also after a part was closed; ids are looked up where somebody asks."""
+    draw = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.bfloat16):
+        folder = tmp_path / str(dtype)
+        with FeatureWriter(folder, 2, 5, dtype, "f", part_bytes=100) as writer:
+            for number in range(40):
+                writer.append(
+                    f"{number:03}", torch.randn(2, 1 + number % 4, 5, generator=draw), Supervision(emotion=number % 8)
+                )
+        cache = FeatureCache(folder)
+        assert len({int(part) for part in cache.columns.parts}) > 10
+        rows = FeatureRows(cache)
+        slots = [Slot(int(row), False) for row in torch.randperm(40, generator=draw)[:25]]
+        for _ in range(2):
+            found, expected = rows.collate(slots), collate_features([cache[slot] for slot in slots])
+            assert found["hidden_states"].equal(expected["hidden_states"])
+            assert found["mask"].equal(expected["mask"])
+            assert found["emotion"].equal(expected["emotion"])
+            assert found["key"] == expected["key"]
+            again = pickle.loads(pickle.dumps(found["key"]))
+            assert (type(again), again, found["key"][3:5]) == (list, expected["key"], expected["key"][3:5])
+            cache = FeatureCache(folder)
+            rows = pickle.loads(pickle.dumps(rows))

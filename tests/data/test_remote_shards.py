@@ -21,6 +21,8 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.core.remote import ATTEMPTS, RemoteStore, StoreError
 from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.sampler import EpochBatches
+from emo_lightning.data.tar_index import TarIndex
+from tests.patience import wait_until
 
 
 class Ranges(BaseHTTPRequestHandler):
@@ -242,3 +244,41 @@ def test_where_blocks_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     monkeypatch.setenv("EMO_SHARD_CACHE", str(tmp_path / "here"))
     monkeypatch.setenv("EMO_SHARD_CACHE_GB", "0.5")
     assert cache_from_environment() == BlockCache(tmp_path / "here", 5 * 10**8)
+
+
+def whole(address: str) -> list[tuple[bytes, bytes]]:
+    index = TarIndex.open(f"{address}/world-train-{{000000..000001}}.tar")
+    return [
+        (index.record_bytes(row), index.image_bytes(row)[0]) for row in random.Random(2).sample(range(len(index)), len(index))
+    ]
+
+
+def test_blocks_are_fetched_ahead_and_each_is_asked_for_once(
+    place: Place, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "BLOCK", 8192)
+    local = whole(str(world_tars))
+    kept = BlockCache(tmp_path / "blocks", 10**9)
+    monkeypatch.setattr(remote, "cache_from_environment", lambda: kept)
+    for fault in ("", "503", "cut", "drop"):
+        place.faults[:] = [fault] * 5
+        assert whole(place.address) == local
+    tars = [(world_tars / f"world-train-{number:06d}.tar").stat().st_size for number in range(2)]
+    blocks = sum(-(-size // 8192) for size in tars)
+    # What was not asked for by anybody comes by itself.
+    wait_until(lambda: len(list(tmp_path.glob("blocks/*/*"))) >= blocks)
+    # Five of them failed, three times.
+    assert len(place.asked) <= blocks + 15
+
+
+def test_what_does_not_fit_in_the_cache_is_read_as_it_is_asked_for(
+    place: Place, world_tars: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample in one range, and no byte twice: blocks would be thrown away half used."""
+    local = whole(str(world_tars))
+    whole(place.address)  # the indices
+    place.asked.clear()
+    monkeypatch.setattr(remote, "cache_from_environment", lambda: BlockCache(tmp_path / "blocks", 100_000))
+    assert whole(place.address) == local
+    assert len(place.asked) == len(local) == 24
+    assert not (tmp_path / "blocks").exists()

@@ -79,7 +79,7 @@ def fit(
     defaults: dict[str, Any] = {"max_steps": 4, "gradient_clip_val": 1.0, "limit_val_batches": 0}
     callbacks = [recorder, *cast(list[pl.Callback], options.pop("callbacks", []))]
     run = trainer(out, **(defaults | {"accelerator": device, "callbacks": callbacks} | options))
-    run.fit(task, datamodule=data(tars), ckpt_path=start, weights_only=False)
+    run.fit(task, datamodule=data(tars), ckpt_path=start, weights_only=True)
     return task, recorder.losses
 
 

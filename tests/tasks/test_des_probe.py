@@ -206,7 +206,7 @@ def test_resumed_fit_equals_the_uninterrupted_one(caches: dict[str, str], tmp_pa
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         trainer_of(tmp_path / "cut", 3, callbacks=[first, Stop()]).fit(DESTask(**arguments), datamodule=data_of(caches))
     trainer_of(tmp_path / "rest", 3, callbacks=[second]).fit(
-        DESTask(**arguments), datamodule=data_of(caches), ckpt_path=tmp_path / "mid.ckpt", weights_only=False
+        DESTask(**arguments), datamodule=data_of(caches), ckpt_path=tmp_path / "mid.ckpt", weights_only=True
     )
     assert len(whole.losses) == 30
     assert first.losses[:13] + second.losses == whole.losses

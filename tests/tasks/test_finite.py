@@ -107,7 +107,7 @@ MESSAGES = {
 def test_training_stops_and_keeps_the_last_checkpoint_of_numbers(fault: Fault, tmp_path: Path) -> None:
     with pytest.raises(NotFiniteError, match=MESSAGES[fault]):
         fit(Line(fault), tmp_path)
-    saved = torch.load(tmp_path / "last.ckpt", weights_only=False)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["global_step"] == (6 if fault == "val" else 3)
     assert bool(saved["state_dict"]["weight"].isfinite())
 
@@ -121,7 +121,7 @@ def every_rank_stops(out: Path) -> None:
 
 def test_all_ranks_stop_when_one_has_to(tmp_path: Path) -> None:
     run_ranks(partial(every_rank_stops, tmp_path))
-    saved = torch.load(tmp_path / "loss" / "last.ckpt", weights_only=False)
+    saved = torch.load(tmp_path / "loss" / "last.ckpt", weights_only=True)
     assert (saved["global_step"], bool(saved["state_dict"]["weight"].isfinite())) == (3, True)
 
 

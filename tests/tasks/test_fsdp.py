@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.precision import DoublePrecision
@@ -16,7 +19,11 @@ from safetensors.torch import load_file
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
+from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.data.labelled import LabelledDataModule
+from emo_lightning.experiment.cut_short import watch
+from emo_lightning.experiment.saving import newest_checkpoint
+from emo_lightning.experiment.stage import Stage
 from emo_lightning.models.backbone import BackboneConfig, BackboneError, LoRA, load_backbone
 from emo_lightning.models.sharding import is_sharded, shard
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
@@ -55,7 +62,7 @@ def fit(
         callbacks=callbacks,
         logger=logger,
     )
-    run.fit(task, datamodule=data(tars, batch_size=4 // world, limit=13), ckpt_path=resume, weights_only=False)
+    run.fit(task, datamodule=data(tars, batch_size=4 // world, limit=13), ckpt_path=resume, weights_only=True)
     if strategy == "fsdp":
         assert is_sharded(task.net)
         # Every weight is divided, the frozen ones too: half of it, or up to one row more.
@@ -66,12 +73,57 @@ def fit(
     return task
 
 
+class Terminates(Callback):
+    """Sends SIGTERM to the second rank, in its first step or in its first validation."""
+
+    def __init__(self, moment: str | None) -> None:
+        self.moment = moment
+
+    def _at(self, moment: str, trainer: Trainer) -> None:
+        if self.moment == moment and trainer.global_rank == 1:
+            self.moment = None
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self._at("step", trainer)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: object) -> None:
+        self._at("validation", trainer)
+
+
+def terminated(tars: Path, model: Path, out: Path) -> None:
+    """As `fit` with FSDP and LoRA, stopped twice."""
+    stage = Stage("tune", "sft", "tune", {}, out / "terminated")
+    for moment in ("step", "validation", None):
+        torch.manual_seed(0)
+        task = SFTTask(BackboneConfig(str(model), train_vision=True, **LORA), OptimConfig(lr=1e-3, warmup=0))
+        run = trainer(
+            stage.out,
+            max_steps=STEPS,
+            accumulate_grad_batches=2,
+            gradient_clip_val=0.5,
+            limit_val_batches=1,
+            devices=2,
+            strategy=ShardedStrategy(),
+            plugins=[DoublePrecision()],
+            callbacks=[Terminates(moment)],
+        )
+        watch(run, stage)
+        begun = newest_checkpoint(stage.out, stage.digest, [])
+        try:
+            with ENDING.watched():
+                run.fit(task, datamodule=data(tars, batch_size=2, limit=13), ckpt_path=begun, weights_only=True)
+        except StoppedError as end:
+            (out / f"{moment}-{run.global_rank}").write_text(f"{end.code} after step {end.step}")
+
+
 def two_ranks(tars: Path, model: Path, out: Path) -> None:
     """What each of them does."""
     fit(tars, model, out / "fsdp", 2, "fsdp", LORA)
     fit(tars, model, out / "ddp-resumed", 2, "ddp", LORA, out / "fsdp" / "step=1.ckpt")
     fit(tars, model, out / "fsdp-resumed", 2, "fsdp", LORA, out / "ddp-resumed" / "step=2.ckpt")
     fit(tars, model, out / "full", 2, "fsdp", FULL)
+    terminated(tars, model, out)
     try:
         run = trainer(out, max_steps=1, devices=2, strategy=ShardedStrategy())
         images = LabelledDataModule([str(tars / "*-train-*.tar")], [str(tars / "*-val-*.tar")])
@@ -98,6 +150,11 @@ def test_two_sharded_ranks_equal_one_process(
     monkeypatch.setenv("WANDB_SILENT", "true")
     run_ranks(partial(two_ranks, world_tars, tiny_qwen, tmp_path))
 
+    for rank in (0, 1):
+        assert (tmp_path / f"step-{rank}").read_text() == "143 after step 1"
+        assert (tmp_path / f"validation-{rank}").read_text() == "143 after step 2"
+    assert largest_difference(adapter(tmp_path / "terminated"), adapter(tmp_path / "fsdp")) == 0
+
     fit(world_tars, tiny_qwen, tmp_path / "one", 1, "auto", LORA)
     whole = adapter(tmp_path / "one")
     assert len(whole) == 2 * (2 * 5 + 2 + 4 * 7)
@@ -105,7 +162,7 @@ def test_two_sharded_ranks_equal_one_process(
     # A DDP run takes up what it loads in float32 before it turns to float64.
     assert largest_difference(whole, adapter(tmp_path / "ddp-resumed")) < 1e-5
     assert largest_difference(adapter(tmp_path / "ddp-resumed"), adapter(tmp_path / "fsdp-resumed")) < 1e-10
-    saved = [torch.load(tmp_path / run / "step=1.ckpt", weights_only=False) for run in ("one", "fsdp")]
+    saved = [torch.load(tmp_path / run / "step=1.ckpt", weights_only=True) for run in ("one", "fsdp")]
     assert largest_difference(*(checkpoint["state_dict"] for checkpoint in saved)) < 1e-10
     # What peft and transformers load is whole, and the head is not there a second time.
     again = load_backbone(BackboneConfig(str(tmp_path / "fsdp" / "adapter"), tuning="lora", train_vision=True))

@@ -99,7 +99,7 @@ def test_resume_in_mid_epoch_is_exact(world_tars: Path, tiny_qwen: Path, tmp_pat
         saver = ModelCheckpoint(dirpath=out, every_n_train_steps=5, save_top_k=-1, filename="{step}")
         there = trainer(out, max_steps=9, enable_checkpointing=True, callbacks=[recorder, saver], limit_val_batches=0)
         source = data(world_tars, max_tokens=ROW)
-        there.fit(lora_task(tiny_qwen), datamodule=source, ckpt_path=checkpoint, weights_only=False)
+        there.fit(lora_task(tiny_qwen), datamodule=source, ckpt_path=checkpoint, weights_only=True)
         assert 5 % source.train_batches(1), "the test needs a place within an epoch"
         return recorder.losses
 

@@ -241,7 +241,7 @@ def test_resume_in_mid_epoch_is_exact(world_tars: Path, tiny_qwen: Path, tmp_pat
         saver = ModelCheckpoint(dirpath=out, every_n_train_steps=4, save_top_k=-1, filename="{step}")
         task = lora_task(tiny_qwen)
         fit = trainer(out, max_steps=steps, enable_checkpointing=True, callbacks=[recorder, saver], limit_val_batches=0)
-        fit.fit(task, datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=False)
+        fit.fit(task, datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=True)
         assert any(m.p > 0 and m.training for m in task.modules() if isinstance(m, torch.nn.Dropout))
         return recorder.losses
 
@@ -440,11 +440,11 @@ def test_qlora_fits_and_resumes(world_tars: Path, tiny_qwen: Path, tmp_path: Pat
         task = SFTTask(BackboneConfig(str(tiny_qwen), tuning="qlora", lora=LoRA(rank=4)), OptimConfig(lr=1e-2, warmup=0))
         saver = ModelCheckpoint(dirpath=out, every_n_train_steps=1, save_top_k=-1, filename="{step}")
         fit = trainer(out, max_steps=3, limit_val_batches=0, enable_checkpointing=True, callbacks=[saver])
-        fit.fit(task, datamodule=data(world_tars), ckpt_path=resume, weights_only=False)
+        fit.fit(task, datamodule=data(world_tars), ckpt_path=resume, weights_only=True)
         return task
 
     run(tmp_path / "a")
-    saved = torch.load(tmp_path / "a" / "step=2.ckpt", weights_only=False)["state_dict"]
+    saved = torch.load(tmp_path / "a" / "step=2.ckpt", weights_only=True)["state_dict"]
     assert all("lora_" in name for name in saved)
     run(tmp_path / "b", tmp_path / "a" / "step=2.ckpt")
     whole, resumed = (load_file(tmp_path / n / "adapter" / "adapter_model.safetensors") for n in ("a", "b"))
@@ -523,7 +523,7 @@ def test_a_fit_stopped_after_its_last_step_still_writes_its_adapter(world_tars: 
     def run(out: Path, checkpoint: Path | None = None) -> pl.Trainer:
         saver = ModelCheckpoint(dirpath=out, every_n_train_steps=2, save_top_k=-1, filename="{step}")
         fit = trainer(out, max_steps=2, enable_checkpointing=True, callbacks=[saver], limit_val_batches=0)
-        fit.fit(lora_task(tiny_qwen), datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=False)
+        fit.fit(lora_task(tiny_qwen), datamodule=data(world_tars), ckpt_path=checkpoint, weights_only=True)
         return fit
 
     run(tmp_path / "whole")

@@ -169,6 +169,10 @@ class Family(ABC):
     def model_class(self) -> type[PreTrainedModel]:
         """The class whose `from_pretrained` loads it."""
 
+    def prompt_text(self, text: str) -> str:
+        """A prompt as its chat template writes it, up to where an answer begins: as it is, unless a family says otherwise."""
+        return text
+
     def prepare(self, model: PreTrainedModel, attention: str) -> None:  # noqa: B027 - most families need nothing
         """What is done to a model that has just been loaded: nothing, unless a family says so.
 

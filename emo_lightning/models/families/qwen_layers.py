@@ -195,9 +195,16 @@ def read_in_rows(language: nn.Module) -> None:
         language: with its `layers` and `norm`, before adapters are on it.
     """
     *_, last = language.get_submodule("layers").children()
-    last.__class__ = RowLayer
+    # Relatives have layers of their own, which stay as they are.
+    if type(last) is Qwen2_5_VLDecoderLayer:
+        last.__class__ = RowLayer
     for module in language.modules():
         if type(module) is Qwen2_5_VLAttention:
             module.__class__ = RowAttention
         elif type(module) is Qwen2_5_VLRMSNorm:
             module.__class__ = RowNorm
+
+
+def leaves_out(layer: nn.Module) -> bool:
+    """Whether a decoder layer computes ends alone, where it is told to."""
+    return isinstance(layer, RowLayer)

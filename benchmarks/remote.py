@@ -1,0 +1,207 @@
+"""A cold epoch of tars behind a slow link: our loader against one reader that takes the same bytes from front to back.
+
+A server on loopback, in a process of its own, serves tars by ranges; all connections together get `--rate` MB/s, and each answer waits
+for `--latency` seconds first. With `--faults` so many of the answers are 503, or cut, and our loader has to ask again. The peer reads each
+tar in one answer, decodes nothing, and is what the link gives.
+
+Ours opens the tars (the index of each lies beside it there), and reads one shuffled epoch with two workers, from an empty cache of blocks:
+every image is checked, decoded and resized to 224 x 224. Counted from before the first byte to after the last batch. `ratio` is the peer's
+time over ours. The order is a random one of all samples, and needs most blocks before it needs the last: what of an epoch the processors
+take comes after what the link takes, so the ratio says something where the link is the slower of the two. `lost` counts samples that were
+not seen exactly once with the right pixels.
+
+    python benchmarks/remote.py [--quick] [--rounds 1] [--samples 800] [--rate 2] [--latency 0.02] [--faults 0] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import re
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+import zlib
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.loader import BATCH, WORKERS, resized, write
+from emo_lightning.core import remote
+from emo_lightning.core.lifetimes import die_with_parent
+from emo_lightning.data.loader import ResumableLoader, SlotDataset
+from emo_lightning.data.sampler import EpochBatches, Slot
+from emo_lightning.data.tar_index import TarIndex
+
+PIECE = 16 << 10
+
+
+class Link:
+    """Bytes that all connections together may send.
+
+    Args:
+        rate: bytes a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._free = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, size: int) -> None:
+        """Until so many bytes have passed."""
+        with self._lock:
+            self._free = max(self._free, time.monotonic()) + size / self.rate
+            until = self._free
+        time.sleep(max(0.0, until - time.monotonic()))
+
+
+class Ranges(BaseHTTPRequestHandler):
+    """Files of a folder, whole or by ranges, over a link."""
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, folder: Path, link: Link, latency: float, faults: float, draw: random.Random, *args: object) -> None:
+        self.folder, self.link, self.latency, self.faults, self.draw = folder, link, latency, faults, draw
+        super().__init__(*args)  # type: ignore[arg-type]
+
+    def do_HEAD(self) -> None:
+        self._serve(body=False)
+
+    def do_GET(self) -> None:
+        self._serve(body=True)
+
+    def _serve(self, *, body: bool) -> None:
+        time.sleep(self.latency)
+        path = self.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+        fault = self.draw.choice(("503", "cut")) if wanted and self.draw.random() < self.faults else ""
+        if fault == "503":
+            self.send_error(503)
+            return
+        data = path.read_bytes()
+        part = data[int(wanted[1]) : int(wanted[2]) + 1] if wanted else data
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        if not body:
+            return
+        for start in range(0, len(part) // (2 if fault else 1), PIECE):
+            piece = part[start : start + PIECE]
+            self.link.wait(len(piece))
+            self.wfile.write(piece)
+        self.close_connection = bool(fault)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def serve(folder: Path, given: argparse.Namespace, told: Connection, parent: int) -> None:
+    """Until this process is ended."""
+    die_with_parent(parent=parent)
+    link, draw = Link(given.rate * 1e6), random.Random(0)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, folder, link, given.latency, given.faults, draw))
+    told.send(server.server_port)
+    server.serve_forever()
+
+
+class Pictures(SlotDataset[tuple[str, int, torch.Tensor]]):
+    """Of an index: key, CRC-32 of the pixels, and the picture as a training takes it."""
+
+    def __init__(self, index: TarIndex) -> None:
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, slot: Slot) -> tuple[str, int, torch.Tensor]:
+        record, image = self.index.sample(slot.index)
+        pixels = resized(image)
+        return record.id, zlib.crc32(pixels.tobytes()), torch.from_numpy(pixels)
+
+
+def epoch(tars: list[str], workers: int) -> tuple[float, list[tuple[str, int]]]:
+    """(seconds, what was seen)."""
+    began = time.perf_counter()
+    pictures = Pictures(TarIndex.open(tars))
+    loader: ResumableLoader[list[tuple[str, int, torch.Tensor]]] = ResumableLoader(
+        pictures, EpochBatches(len(pictures), BATCH, seed=0), collate_fn=list, num_workers=workers
+    )
+    loader.set_epoch(0)
+    seen = [(key, crc) for batch in loader for key, crc, _ in batch]
+    return time.perf_counter() - began, seen
+
+
+def straight(urls: list[str]) -> float:
+    """Seconds that the bytes alone take."""
+    began = time.perf_counter()
+    for url in urls:
+        with urllib.request.urlopen(url) as answer:  # nosec: our own server on loopback
+            while answer.read(1 << 20):
+                pass
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Rounds in turn; ratio of the medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--samples", type=int, default=800)
+    parser.add_argument("--rate", type=float, default=2.0, help="MB a second (default: 2)")
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer (default: 0.02)")
+    parser.add_argument("--faults", type=float, default=0.0, help="share of the answers to ranges that fail (default: 0)")
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.quick:
+        given.samples, given.rounds, given.rate, given.latency = 32, 1, 50.0, 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "tars"
+        tars = write(folder, given.samples)
+        hear, told = multiprocessing.Pipe(duplex=False)
+        server = multiprocessing.get_context("fork").Process(target=serve, args=(folder, given, told, os.getpid()), daemon=True)
+        server.start()
+        port = hear.recv()
+        urls = [f"http://127.0.0.1:{port}/{Path(tar).name}" for tar in tars]
+        wanted = sorted(epoch(tars, 0)[1])
+        peer, ours, lost = [], [], 0
+        for number in range(given.rounds):
+            peer.append(straight(urls))
+            os.environ |= {"EMO_SHARD_CACHE": f"{name}/blocks-{number}", "EMO_CACHE": f"{name}/cache-{number}"}
+            seconds, seen = epoch(urls, WORKERS)
+            ours.append(seconds)
+            lost += len(wanted) - len(set(wanted) & set(seen)) + len(seen) - len(set(seen))
+        server.kill()
+        size = sum(Path(tar).stat().st_size for tar in tars)
+    found = {
+        "ratio": statistics.median(peer) / statistics.median(ours),
+        "lost": lost,
+        "link_mb_per_s": size / statistics.median(peer) / 1e6,
+        "ours_mb_per_s": size / statistics.median(ours) / 1e6,
+        "attempts": remote.ATTEMPTS,
+    }
+    print(
+        f"{size / 1e6:.0f} MB: the link {found['link_mb_per_s']:.2f} MB/s, a cold epoch {found['ours_mb_per_s']:.2f} (ratio {found['ratio']:.2f}), "
+        f"{lost} of {given.rounds * given.samples} samples lost, doubled or altered"
+    )
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
