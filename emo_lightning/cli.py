@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),
     "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
     "export": ("emo_lightning.commands.export", "a trained model as one folder that needs nothing else"),
+    "export-fiftyone": ("emo_lightning.commands.export_fiftyone", "tars, predictions and embeddings as a data set of FiftyOne"),
     "push": ("emo_lightning.commands.push", "an exported folder to the Hugging Face hub"),
 }
 """By name: the module whose `main(argv) -> int` it is, imported when it is chosen; and what it does."""

@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL whose tokenizer tells the eight emotions apart by their first tokens, as the real one does."""
+"""Tiny backbones of every family, whose tokenizer tells the eight emotions apart by their first tokens, as the real one does."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ def worded_qwen(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> P
     sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=4000)
     whole = [*words, *(f" {word}" for word in words)]
     return build_qwen(tmp_path_factory.mktemp("worded") / "model", whole, sizes, max_pixels=84 * 84, seed=0)
+
+
+@pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen3_vl"])
+def worded_model(request: pytest.FixtureRequest, worded_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `worded_qwen`, of each family."""
+    if request.param == "qwen2_5_vl":
+        return worded_qwen
+    from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
+
+    return build_qwen3_vl(tmp_path_factory.mktemp("worded3") / "model", worded_qwen, max_pixels=96 * 96)

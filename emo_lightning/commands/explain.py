@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from emo_lightning.inference.inputs import Entry
     from emo_lightning.inference.model import Masks
+    from emo_lightning.inference.results import Explanation
 
 ABOUT = """\
 Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
@@ -82,39 +83,50 @@ def main(argv: list[str]) -> int:
 
 def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     """On the terminal."""
-    # Before the minutes that a model takes: one that is missing or broken ends the command.
-    pictures = [entry.open() for entry in found]
-    paths: list[Path | None] = [None] * len(found)
-    if args.overlays is not None:
-        paths = [overlay_path(args.overlays, entry.id) for entry in found]
-    elif len(found) == 1:
-        paths = [args.out or overlay_path(Path(), Path(found[0].id).stem)]
-    for out in filter(None, paths):
+    alone = len(found) == 1
+    # Before the minutes that a model takes: one image that is missing or broken ends the command; of many it is left out.
+    first = [found[0].open()] if alone else []
+    own = args.out or overlay_path(Path(), Path(found[0].id).stem) if alone and args.overlays is None else None
+    if (out := own or (None if args.overlays is None else overlay_path(args.overlays, found[0].id))) is not None:
         check_output_file(out)
     from emo_lightning.experiment.advice import silence_advice
+    from emo_lightning.inference.many import Opened, name_failures, opened_batches
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.overlay import save_overlay
     from emo_lightning.inference.pictures import name_of
-    from emo_lightning.inference.text import as_text
 
     silence_advice()
     model = EmotionModel.from_pretrained(args.model, args.device)
-    ids = [entry.id for entry in found] if len(found) > 1 else [name_of(found[0].id, 0)]
     masks = _masks(args.masks, str(model.device))
-    explained = model.explain(pictures, ids, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size, masks=masks)
-    for number, (one, picture, path) in enumerate(zip(explained, pictures, paths, strict=True)):
-        if path is not None:
-            save_overlay(picture, one, path)
-        if args.text:
-            say(("\n" if number else "") + as_text(one))
+    failures: dict[str, str] = {}
+    shown = 0
+    for batch in [Opened(list(found), first, {})] if alone else opened_batches(found, args.batch_size):
+        failures |= batch.failures
+        ids = [name_of(entry.id, 0) if alone else entry.id for entry in batch.entries]
+        for one, picture in zip(
+            model.explain(batch.pictures, ids, max_new_tokens=args.max_new_tokens, masks=masks), batch.pictures, strict=True
+        ):
+            path = own or (None if args.overlays is None else overlay_path(args.overlays, one.id))
             if path is not None:
-                say(f"  {'drawn in':<9} {path}")
-        else:
-            # One key a line: an embedding of 1,024 numbers would fill the screen.
-            said = one.as_json() | {"overlay": str(path)}
-            rows = [f"{json_text(key)}: {json_text(value)}" for key, value in said.items()]
-            say("{" + ",\n ".join(rows) + "}")
-    return 0
+                save_overlay(picture, one, path)
+            _print(one, path, text=args.text, number=shown)
+            shown += 1
+    name_failures(failures)
+    return 0 if shown else 2
+
+
+def _print(one: Explanation, path: Path | None, *, text: bool, number: int) -> None:
+    from emo_lightning.inference.text import as_text
+
+    if text:
+        say(("\n" if number else "") + as_text(one))
+        if path is not None:
+            say(f"  {'drawn in':<9} {path}")
+        return
+    # One key a line: an embedding of 1,024 numbers would fill the screen.
+    said = one.as_json() | {"overlay": None if path is None else str(path)}
+    rows = [f"{json_text(key)}: {json_text(value)}" for key, value in said.items()]
+    say("{" + ",\n ".join(rows) + "}")
 
 
 def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:

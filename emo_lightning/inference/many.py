@@ -28,7 +28,7 @@ _NAMED = 20
 """Images whose faults are printed; the file has all of them."""
 
 
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
     """A batch: what could be opened, and what could not."""
 
     entries: list[Entry]
@@ -101,7 +101,7 @@ def look_at_all(found: Sequence[Entry], parts: Parts, work: Callable[[], Work], 
     try:
         with progress_bars("images") as bars:
             bar = bars.add_task(what, total=len(left))
-            for opened in _batches(left, batch_size):
+            for opened in opened_batches(left, batch_size):
                 failures |= opened.failures
                 if opened.entries:
                     parts.add(do(opened.entries, opened.pictures))
@@ -128,7 +128,7 @@ def name_failures(failures: Mapping[str, str]) -> None:
         say(f"{len(failures)} images could not be opened{more}", file=sys.stderr)
 
 
-def _batches(found: Sequence[Entry], batch_size: int) -> Iterator[_Opened]:
+def opened_batches(found: Sequence[Entry], batch_size: int) -> Iterator[Opened]:
     """Batches, the next one opened while this one is worked on."""
     starts = range(0, len(found), batch_size)
     with ThreadPoolExecutor(_READERS) as readers:
@@ -140,7 +140,7 @@ def _batches(found: Sequence[Entry], batch_size: int) -> Iterator[_Opened]:
         waiting = begin(0)
         for start in starts:
             here, waiting = waiting, begin(start + batch_size)
-            opened = _Opened([], [], {})
+            opened = Opened([], [], {})
             for entry, result in here:
                 picture = result()
                 if isinstance(picture, str):
@@ -153,6 +153,10 @@ def _batches(found: Sequence[Entry], batch_size: int) -> Iterator[_Opened]:
 
 def _open(entry: Entry) -> Image.Image | str:
     """The picture, or why not."""
+    try:
+        entry.id.encode()
+    except UnicodeEncodeError:
+        return f"{entry.id!r}: its name is not UTF-8, so that no table can hold it"
     try:
         return entry.open()
     except (UserError, OSError) as error:

@@ -156,8 +156,11 @@ def test_online_features(pair: tuple[str, str], tiny_qwen: Path) -> None:
 def equal(one: object, other: object) -> bool:
     """Whether two values of a batch are, in every number."""
     if isinstance(one, Places) and isinstance(other, Places):
-        tensors = torch.equal(one.window_index, other.window_index) and torch.equal(one.positions, other.positions)
-        return tensors and one.pictures.lengths == other.pictures.lengths and one.windows.lengths == other.windows.lengths
+        windows, others = one.windows, other.windows
+        assert windows is not None
+        assert others is not None
+        tensors = torch.equal(windows.order, others.order) and torch.equal(one.positions, other.positions)
+        return tensors and one.pictures.lengths == other.pictures.lengths and windows.samples.lengths == others.samples.lengths
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return torch.equal(one, other)
     return one == other

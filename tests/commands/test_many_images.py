@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,13 +127,21 @@ def test_explanations_are_predictions_and_pictures(photos: Path, bundle: Path, t
 
 
 def test_people_read_a_block(photos: Path, bundle: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    pictures = [str(photos / "a.png"), str(photos / "b.png")]
-    assert main(["explain", *pictures, "--model", str(bundle), "--max-new-tokens", "5", "--text"]) == 0
-    text = capsys.readouterr().out
+    pictures = [str(photos / name) for name in ("a.png", "broken.jpg", "b.png")]
+    command = ["explain", "--model", str(bundle), "--max-new-tokens", "5", "--text"]
+    assert main([*command, *pictures]) == 0
+    text, error = capsys.readouterr()
+    assert f"left out: {photos}/broken.jpg: does not decode" in error
     assert text.count("the words name none of the eight emotions") == 2
     width, height = Image.open(pictures[0]).size
     assert f"{photos}/a.png  ({width} × {height})" in text
     assert max(map(len, text.splitlines())) < 160
+    nameless = tmp_path / os.fsdecode(b"\xff.png")
+    shutil.copy(photos / "a.png", nameless)
+    assert (
+        main(["embed", str(photos / "a.png"), str(nameless), "--model", str(bundle), "--out", str(tmp_path / "o.jsonl")]) == 0
+    )
+    assert "its name is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

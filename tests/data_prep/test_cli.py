@@ -79,7 +79,7 @@ def test_own_photographs_from_import_to_tars(
         (["annotate", "{tmp}/s", "--config", "{tmp}/none.yaml"], "no such file"),
         (["export", "{tmp}/none", "{tmp}/out"], "no ledger there"),
         (["status", "{tmp}/none"], "no ledger there"),
-        (["annotate", "{tmp}/s", "--config", "{tmp}/deep.yaml"], "deep.yaml: not YAML: nested too deep"),
+        (["annotate", "{tmp}/s", "--config", "{tmp}/deep.yaml"], "deep.yaml: not YAML: line 1: nested deeper than 64"),
         (["annotate", "{tmp}/s", "--config", "{tmp}/day.yaml"], "day.yaml: not YAML: day is out of range for month"),
         (["annotate", "{tmp}/s", "--base-url", "http://[::1"], "base_url 'http://[::1': expected an address, e.g. https://"),
         (["annotate", "{tmp}/s", "--base-url", ""], "base_url '': expected an address"),

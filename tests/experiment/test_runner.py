@@ -31,6 +31,7 @@ from emo_lightning.core.files import write_text
 from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
+from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.patience import PATIENCE, gone, wait_until
 from tests.ranks import run_each
 from tests.report.test_wandb import written
@@ -231,10 +232,14 @@ def test_emoverse_and_its_parts(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "saved"), [("authors", "model"), ("authors_lora", "adapter")])
-def test_settings_of_the_release(emo_run: Run, tiny_qwen: Path, tiny_clip: Path, experiment: str, saved: str) -> None:
+def test_settings_of_the_release(
+    emo_run: Run, tiny_qwen: Path, tiny_clip: Path, tmp_path: Path, experiment: str, saved: str
+) -> None:
+    """The second one with another family of backbones: nothing but `--vars.backbone` says so."""
+    backbone = tiny_qwen if experiment == "authors" else build_qwen3_vl(tmp_path / "qwen3", tiny_qwen)
     # Only what is their own, and one reader of what it saves: heads and tables are made as `emoverse`, which they extend, makes them.
     for stage in ("round1", "round2", "ces", "predict-attribute", "report"):
-        run = emo_run(experiment, "--only", stage, **whole(tiny_qwen, tiny_clip))
+        run = emo_run(experiment, "--only", stage, **whole(backbone, tiny_clip))
     for stage in ("round1", "round2", "ces"):
         assert weights(run / stage / saved)
     config = yaml.safe_load((run / "round2" / "config.yaml").read_text())

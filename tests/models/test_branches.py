@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from emo_lightning.data.collate import Question
 from emo_lightning.models.backbone import LoRA
-from emo_lightning.models.families.attention import Samples, attend
+from emo_lightning.models.families.attention import attend
+from emo_lightning.models.families.samples import Samples
 from tests.models.test_packing import KEYS, close, collator, learned, questions, tuned  # noqa: F401 - fixture
-from tests.worded import worded_qwen  # noqa: F401 - fixture
+from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
 IMAGES = [[5], [7, 3, 4, 3], [2, 6], [7, 4, 3]]
 """Tokens of what is shared, and of each branch."""
@@ -71,13 +72,13 @@ def test_the_kernel_sees_the_same() -> None:
     ],
 )
 def test_loss_and_gradients_are_those_of_the_questions_alone(
-    worded_qwen: Path,  # noqa: F811
+    worded_model: Path,  # noqa: F811
     questions: list[Question],  # noqa: F811
     tuning: dict[str, Any],
     options: dict[str, Any],
     rows: int,
 ) -> None:
-    backbone = tuned(worded_qwen, tuning)
+    backbone = tuned(worded_model, tuning)
     single, packed = collator(backbone, packed=False), collator(backbone, packed=True)
     some = questions[:6]
     alone = [[learned(backbone, single([replace(one, keys=keys)]), options) for keys in KEYS] for one in some]
@@ -99,8 +100,8 @@ def test_loss_and_gradients_are_those_of_the_questions_alone(
             assert close(gradient, expected), (name, float((gradient - expected).abs().max()))
 
 
-def test_what_is_shared_is_computed_once(worded_qwen: Path, questions: list[Question]) -> None:  # noqa: F811
-    backbone = tuned(worded_qwen)
+def test_what_is_shared_is_computed_once(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+    backbone = tuned(worded_model)
     packed = collator(backbone, packed=True)
     batch = packed([together(questions[0], KEYS), questions[1]])
     apart = packed([replace(questions[0], keys=keys) for keys in KEYS] + [questions[1]])

@@ -101,7 +101,7 @@ def load_arms(embeddings: Mapping[str, Path], references: References, metric: Me
         msg = "embeddings: no arm is named"
         raise SchemaError(msg)
     records = {record.id: record for record in references.records}
-    found = {arm: _read(Path(path)) for arm, path in embeddings.items()}
+    found = {arm: read_vectors(Path(path)) for arm, path in embeddings.items()}
     common = set(records)
     for arm, (ids, vectors) in found.items():
         if not set(ids) & set(records):
@@ -126,7 +126,13 @@ def load_arms(embeddings: Mapping[str, Path], references: References, metric: Me
     return arms
 
 
-def _read(path: Path) -> tuple[list[str], NDArray[np.float64]]:
+def read_vectors(path: Path) -> tuple[list[str], NDArray[np.float64]]:
+    """Ids and embeddings, (N,) and (N, des_dim), of a `.parquet` as `emo embed` writes it, or of tars with `.des.npy`.
+
+    Raises:
+        MissingFileError: no such file.
+        SchemaError: an image without an embedding, of another length, or twice.
+    """
     if path.suffix == ".parquet":
         from emo_lightning.data.embeddings import EmbeddingTable
 

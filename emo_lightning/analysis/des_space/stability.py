@@ -161,10 +161,7 @@ class _Reworded(Collator):
 
     def _tokenize_prompt(self, keys: tuple[str, ...]) -> list[int]:
         explained = prompt(keys).partition(": ")[2]
-        text = self.wording.replace("{keys}", explained)
-        chat: list[dict[str, object]] = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
-        full = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(full, add_special_tokens=False)["input_ids"])
+        return self._question_tokens(self.wording.replace("{keys}", explained))
 
 
 def embedder(model: EmotionModel, batch_size: int) -> Embed:

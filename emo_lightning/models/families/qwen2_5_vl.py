@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
     from transformers import Cache, PreTrainedModel
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    from emo_lightning.models.families.places import Tower
 
 
 PLACES = "places"
@@ -43,8 +46,10 @@ class Qwen25VL(Family):
     text) and `image_grid_thw`. Without the former it falls back to 1-D positions in silence.
     """
 
-    window: int = 112
+    window: int | None = 112
     """Side of the vision tower's windows in all published models, pixels; where one has others, it works its places out itself."""
+    table: int | None = None
+    """Rows, and columns, of its table of learned positions in all published models; None: it has none."""
 
     def model_class(self) -> type[PreTrainedModel]:
         """See `Family.model_class`."""
@@ -55,11 +60,17 @@ class Qwen25VL(Family):
     def prepare(self, model: PreTrainedModel, attention: str) -> None:
         """All windows of the vision tower at once, and packed text, where transformers' `sdpa` would take one at a time, or a mask."""
         from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples, mark_windows
+        from emo_lightning.models.families.qwen_layers import read_in_rows
 
         if attention == "sdpa":
-            mark_windows(self.module(model, self.vision_blocks), model.config.vision_config.fullatt_block_indexes)
+            mark_windows(self.module(model, self.vision_blocks), self._whole_blocks(model))
             attend_in_samples(self.module(model, self.vision_tower), VISION)
             attend_in_samples(self.module(model, self.language_model), LANGUAGE)
+            read_in_rows(self.module(model, self.language_model))
+
+    def _whole_blocks(self, model: PreTrainedModel) -> Sequence[int]:
+        """Numbers of the vision tower's blocks in which patches attend to the whole picture."""
+        return cast("Sequence[int]", model.config.vision_config.fullatt_block_indexes)
 
     def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:
         """Patches as bytes, and their embedding as one matrix product."""
@@ -109,7 +120,7 @@ class Qwen25VL(Family):
         vision = patches_of(processor.image_processor, images)
         tensors: dict[str, object] = {name: vision[name] for name in ("pixel_values", "image_grid_thw")}
         grids = [(rows, columns) for _, rows, columns in vision["image_grid_thw"].tolist()]
-        tensors[PLACES] = Places.of(grids, Tower(self.window, patch, merge))
+        tensors[PLACES] = Places.of(grids, Tower(self.window, patch, merge, self.table))
         sizes = self._sizes(processor, vision["image_grid_thw"])
         return VisionInputs(tensors, sizes, [self.image_tokens(processor, size) for size in sizes])
 
@@ -136,28 +147,46 @@ class Qwen25VL(Family):
             # In the place of the merger's output the tower brings it into the order of the tokens.
             return given[0].reshape(len(out), -1)
 
-        (path,) = self.mergers
-        hook = self.module(model, path).register_forward_hook(unmerged) if part == "vision" else None
+        mergers = self._mergers(model) if part == "vision" else []
+        hooks = [merger.register_forward_hook(unmerged) for merger in mergers]
         try:
             return self._pictures(model, inputs)
         finally:
-            if hook is not None:
+            for hook in hooks:
                 hook.remove()
+
+    def _mergers(self, model: PreTrainedModel) -> list[nn.Module]:
+        """All of them, in the order in which their outputs stand side by side in `_pictures`."""
+        return [self.module(model, path) for path in self.mergers]
 
     def _pictures(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Tensor:
         """(image tokens, H) of the pictures of a batch: through the tower, or what a cache holds of them through what is left of it."""
+        import torch
+
         visual = cast("PreTrainedModel", self.module(model, self.vision_tower))
         tensors = cast("Mapping[str, Tensor]", batch)
         if CACHED["merger"] in batch:
             return tensors[CACHED["merger"]]
         if CACHED["vision"] in batch:
-            (path,) = self.mergers
-            merged: Tensor = self.module(model, path)(tensors[CACHED["vision"]].reshape(-1, visual.config.hidden_size))
-            return merged
+            mergers = self._mergers(model)
+            parts = tensors[CACHED["vision"]].chunk(len(mergers), -1)
+            merged: list[Tensor] = [
+                merger(part.reshape(-1, visual.config.hidden_size)) for merger, part in zip(mergers, parts, strict=True)
+            ]
+            return merged[0] if len(merged) == 1 else torch.cat(merged, -1)
         pixels, grids = tensors["pixel_values"], tensors["image_grid_thw"]
         known = self._tower_inputs(model, batch, pixels.device) if self.packs(model) else {}
-        pictures: Tensor = visual(pixels, grid_thw=grids, **known).pooler_output
-        return pictures
+        return self._merged(visual(pixels, grid_thw=grids, **known))
+
+    def _merged(self, out: BaseModelOutputWithPooling) -> Tensor:
+        """(image tokens, H) of what a vision tower gives back."""
+        return cast("Tensor", out.pooler_output)
+
+    def _encoded(self, model: PreTrainedModel, pictures: Tensor) -> BaseModelOutputWithPooling:  # noqa: ARG002
+        """`_pictures` of a batch, in transformers' own way in for pictures that are encoded already."""
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        return BaseModelOutputWithPooling(pooler_output=(pictures,))  # type: ignore[arg-type]  # as it gives itself
 
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """`mm_token_type_ids` (B, T)."""
@@ -170,6 +199,8 @@ class Qwen25VL(Family):
         text, merged = model.config.get_text_config(), model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
         patches = sum(pictures)
+        heads = text.num_attention_heads
+        width = heads * (getattr(text, "head_dim", None) or text.hidden_size // heads)
         # What a cache holds is not computed again.
         seen = batch.keys() & CACHED.values()
         tower = Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures))
@@ -177,16 +208,44 @@ class Qwen25VL(Family):
         # Pairs of tokens that attend to each other, of samples that see what stands before their branches.
         images = cast("Sequence[Sequence[int]]", batch.get("branches", [[length] for length in lengths]))
         causal = sum(first**2 / 2 + sum(first * rest + rest**2 / 2 for rest in more) for first, *more in images)
+        unread = self._unread(model, products["language"], batch, images)
         return {
             "vision": Work(0.0, 0.0) if seen else tower,
             "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
-            "language": Work(2 * products["language"] * sum(lengths), 4 * text.num_hidden_layers * text.hidden_size * causal),
+            "language": Work(
+                2 * products["language"] * sum(lengths) - unread.weights,
+                4 * text.num_hidden_layers * width * causal - unread.attention,
+            ),
         }
+
+    def _read_ends(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Sequence[int] | None:
+        """`answer_ends` of a batch, where the last decoder layer can leave out the rest."""
+        from emo_lightning.models.families.qwen_layers import leaves_out
+
+        ends = cast("Sequence[int] | None", batch.get("answer_ends"))
+        return ends if ends is not None and leaves_out(self.layers(model)[-1]) else None
+
+    def _unread(
+        self, model: PreTrainedModel, products: int, batch: Mapping[str, object], images: Sequence[Sequence[int]]
+    ) -> Work:
+        """What the last decoder layer leaves out: all but keys and values of tokens whose states the loss does not read."""
+        ends = self._read_ends(model, batch)
+        if ends is None:
+            return Work(0.0, 0.0)
+        text = model.config.get_text_config()
+        kept = 2 * text.hidden_size**2 * text.num_key_value_heads // text.num_attention_heads
+        seen = [(length, before) for first, *more in images for length, before in [(first, 0), *((one, first) for one in more)]]
+        others = [(length - count, before) for (length, before), count in zip(seen, ends, strict=True)]
+        return Work(
+            2.0 * (products // text.num_hidden_layers - kept) * sum(count for count, _ in others),
+            4.0 * text.hidden_size * sum(count**2 / 2 + count * before for count, before in others),
+        )
 
     def _attended(self, model: PreTrainedModel, pictures: Sequence[int]) -> float:
         """Width × pairs of patches that attend to each other, over all blocks; some attend within windows."""
         vision = model.config.vision_config
-        window, whole = (vision.window_size // vision.patch_size) ** 2, len(vision.fullatt_block_indexes)
+        tower, whole = self._tower(model), len(self._whole_blocks(model))
+        window = ((tower.window or 0) // tower.patch) ** 2
         return float(vision.hidden_size * sum(p * (whole * p + (vision.depth - whole) * min(window, p)) for p in pictures))
 
     def packed_positions(self, processor: Processor, length: int, image_at: int, resized: Size) -> Tensor:
@@ -203,29 +262,57 @@ class Qwen25VL(Family):
         positions[:, after:] += max(rows, columns) - rows * columns
         return positions
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
+    def padded_positions(
+        self, processor: Processor, mask: Tensor, image_at: Sequence[int], sizes: Sequence[Size]
+    ) -> dict[str, Tensor]:
+        """`positions` (3, B, T), 0 at padding."""
+        import torch
+
+        positions = torch.zeros(3, *mask.shape, dtype=torch.int64)
+        for row, (tokens, at, resized) in enumerate(zip(mask.bool(), image_at, sizes, strict=True)):
+            positions[:, row, tokens] = self.packed_positions(processor, int(tokens.sum()), at, resized)
+        return {"positions": positions}
+
+    def packed_states(
+        self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None, *, ends: bool = False
+    ) -> Tensor:
         """See `Family.packed_states`; nothing here waits for the device."""
         import torch
 
-        from emo_lightning.models.families.attention import Samples
+        from emo_lightning.models.families.samples import Ends, Samples
 
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         ids = tensors["input_ids"]
         hidden: Tensor = model.get_input_embeddings()(ids)
-        pictures = self._pictures(model, batch)
+        pictures, more = self._placed(model, self._pictures(model, batch), tensors["image_at"])
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
-        # A mask that says nothing, or transformers makes one of (T, T).
+        counts = self._read_ends(model, batch) if ends else None
+        read = None if counts is None else Ends.of_row(batch, counts, ids.device)
         out = language(
             inputs_embeds=hidden,
             position_ids=tensors["positions"],
-            attention_mask={"full_attention": None},
             past_key_values=cache,
             use_cache=cache is not None,
             samples=Samples.of_row(batch, ids.device),
+            **({} if read is None else {"ends": read}),
+            **more,
         )
         states: Tensor = out.last_hidden_state
-        return states
+        if read is None:
+            return states
+        return torch.zeros_like(hidden, dtype=states.dtype).index_copy(1, read.places, states)
+
+    def _placed(self, model: PreTrainedModel, pictures: Tensor, places: Tensor) -> tuple[Tensor, dict[str, object]]:  # noqa: ARG002
+        """What of `_pictures` stands in a row, (image tokens, H), and inputs of the language model that go with it.
+
+        Args:
+            model: without adapters' wrapping.
+            pictures: of the row's pictures.
+            places: (image tokens,), where they stand.
+        """
+        # A mask that says nothing, or transformers makes one of (T, T).
+        return pictures, {"attention_mask": {"full_attention": None}}
 
     def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:
         """See `Family.go_on`."""
@@ -233,28 +320,35 @@ class Qwen25VL(Family):
         cast("_Deltas", self.module(model, self.body)).rope_deltas = ahead
 
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
-        """Where patches stand, or what a cache holds of them."""
+        """Where tokens and patches stand, or what a cache holds of these."""
         inputs = self.model_inputs(batch)
+        known = cast("Tensor | None", batch.get("positions"))
+        # Those of a batch from which rows were taken are of others.
+        its = known is not None and known.shape[1:] == inputs["input_ids"].shape
+        positions = {"position_ids": known} if its else {}
         if inputs.keys() & CACHED.values():
-            from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-            # transformers' own way in for pictures that are encoded already.
-            seen = BaseModelOutputWithPooling(pooler_output=(self._pictures(model, inputs),))  # type: ignore[arg-type]  # as it gives itself
             left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
-            return {**left, "mm_encoder_outputs": {"image": seen}}
-        known = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
+            encoded = self._encoded(model, self._pictures(model, inputs))
+            return {**left, **positions, "mm_encoder_outputs": {"image": encoded}}
+        places = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
         # The names by which transformers' model hands them on to its tower.
-        return {**inputs, **{f"image_{name}": value for name, value in known.items()}}
+        return {**inputs, **positions, **{f"image_{name}": value for name, value in places.items()}}
 
     def _tower_inputs(self, model: PreTrainedModel, batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
         """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""
         from emo_lightning.models.families.places import Places
 
-        found, pixels, vision = batch.get(PLACES), cast("Tensor", batch["pixel_values"]), model.config.vision_config
-        its = (vision.window_size, vision.patch_size, vision.spatial_merge_size)
-        if not isinstance(found, Places) or found.tower != its or len(found.positions) != len(pixels):
+        found, pixels = batch.get(PLACES), cast("Tensor", batch["pixel_values"])
+        if not isinstance(found, Places) or found.tower != self._tower(model) or len(found.positions) != len(pixels):
             return {}
         return found.to(device).tower_inputs()
+
+    def _tower(self, model: PreTrainedModel) -> Tower:
+        """What decides where a model's patches stand."""
+        from emo_lightning.models.families.places import Tower
+
+        vision = model.config.vision_config
+        return Tower(vision.window_size, vision.patch_size, vision.spatial_merge_size)
 
     def check_images(self, processor: Processor, batch: Mapping[str, object]) -> None:
         """See `Family.check_images`."""

@@ -82,10 +82,12 @@ def test_places_are_those_that_transformers_works_out() -> None:
         grids = [(tower.merge * int(rows), tower.merge * int(columns)) for rows, columns in draw.integers(1, 20, (30, 2))]
         found = Places.of(grids, tower)
         grid = torch.tensor([(1, *sides) for sides in grids])
+        assert tower.window is not None
+        assert found.windows is not None
         index, bounds = get_vision_window_index(grid, tower.merge, tower.window, tower.patch)
-        assert found.window_index.equal(index)
-        assert found.windows.bounds.equal(bounds)
-        assert found.windows.lengths == tuple(bounds.diff().tolist())
+        assert found.windows.order.equal(index)
+        assert found.windows.samples.bounds.equal(bounds)
+        assert found.windows.samples.lengths == tuple(bounds.diff().tolist())
         assert found.positions.equal(get_vision_position_ids(grid, tower.merge))
         assert found.pictures.bounds.equal(get_vision_cu_seqlens(grid))
 
@@ -162,7 +164,7 @@ def test_a_batch_is_one_call_of_attention_a_layer_and_no_padding(backbone: Backb
     batch = batch_of(backbone, world_tars, [(224, 112)] * 3)
     assert len(set(batch["lengths"])) == 1
     places = cast("dict[str, Any]", batch)[PLACES]
-    assert set(places.windows.lengths) == {64}
+    assert set(places.windows.samples.lengths) == {64}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen, torch.no_grad():
         backbone.last_hidden_state(batch)
     calls = {event.key: event.count for event in seen.key_averages()}
@@ -171,7 +173,11 @@ def test_a_batch_is_one_call_of_attention_a_layer_and_no_padding(backbone: Backb
     assert not calls.keys() & {"aten::item", *WAITING}
     # Padding: 0 % of the tokens, and of the patches.
     assert batch["input_ids"].shape == (1, sum(batch["lengths"]))
-    assert sum(places.pictures.lengths) == sum(places.windows.lengths) == len(cast("dict[str, Tensor]", batch)["pixel_values"])
+    assert (
+        sum(places.pictures.lengths)
+        == sum(places.windows.samples.lengths)
+        == len(cast("dict[str, Tensor]", batch)["pixel_values"])
+    )
     assert "attention_mask" not in batch
 
 
@@ -182,10 +188,10 @@ def test_places_travel_with_the_batch(backbone: Backbone, world_tars: Path) -> N
 
     batch = batch_of(backbone, world_tars)
     found = pickle.loads(pickle.dumps(batch))
-    assert found[PLACES].window_index.equal(cast("dict[str, Any]", batch)[PLACES].window_index)
+    assert found[PLACES].windows.order.equal(cast("dict[str, Any]", batch)[PLACES].windows.order)
     moved = cast("dict[str, Any]", move_data_to_device(dict(batch), torch.device("meta")))[PLACES]
-    assert moved.window_index.is_meta
-    assert moved.windows.bounds.is_meta
+    assert moved.windows.order.is_meta
+    assert moved.windows.samples.bounds.is_meta
     halved = HalfPrecision("bf16-true").convert_input(dict(batch))
     assert halved[PLACES].positions.dtype == torch.int64
     assert halved["pixel_values"].dtype == torch.uint8
