@@ -8,7 +8,10 @@ from front to back in one process, and hand nothing on: they are what two cores 
 `ratio` is ours over the threads'; `webdataset` ours over WebLoader's. Rounds alternate; samples per second by the clock, medians, the
 start of the workers left out.
 
-    python benchmarks/loader.py [--quick] [--rounds 5] [--samples 2000] [--json FILE]
+With `--wait` the same pictures are trained on instead: LoRA on the demo's tiny model, pictures of at most 224 x 224, rows of 1,024 tokens, workers
+as the machine gives them. `ratio` is then `perf/data_wait`, the share of the time in which the training waited for batches.
+
+    python benchmarks/loader.py [--quick] [--wait] [--rounds 5] [--samples 2000] [--steps 100] [--json FILE]
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from typing import TypedDict
 import numpy as np
 import torch
 import webdataset
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,13 +41,20 @@ from data_prep.export import write_shards
 from emo_lightning.core.emotions import EMOTIONS
 from emo_lightning.core.images import encoded
 from emo_lightning.core.records import Record
+from emo_lightning.data.conversations import ConversationDataModule
 from emo_lightning.data.loader import ResumableLoader, SlotDataset
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
+from emo_lightning.tasks.optim import OptimConfig
+from emo_lightning.tasks.sft import SFTTask
 
 SIDE = 224
 BATCH = 32
 WORKERS = 2
+WARM = 4
+"""Steps in which workers and much else is started."""
 
 
 def write(folder: Path, samples: int) -> list[str]:
@@ -199,14 +211,53 @@ def measure(samples: int, rounds: int) -> Found:
     }
 
 
+def training_wait(samples: int, steps: int) -> dict[str, float]:
+    """`perf/…` of a training of so many steps, the first few of which count nowhere."""
+    with tempfile.TemporaryDirectory() as name:
+        tars = write(Path(name), samples)
+        model = build_qwen(Path(name) / "tiny", words_of(tars), TinyQwen(), max_pixels=SIDE * SIDE)
+        task = SFTTask(BackboneConfig(str(model), tuning="lora"), OptimConfig(lr=1e-4))
+        data = ConversationDataModule(tars, tars[:1], {"caption": 1.0}, max_tokens=1024, allow_leaks=True)
+
+        def restart(trainer: Trainer, *rest: object) -> None:
+            if rest[-1] == WARM:
+                task.throughput.restart(trainer)
+
+        trainer = Trainer(
+            default_root_dir=name,
+            accelerator="cpu",
+            devices=1,
+            max_steps=WARM + 1 + steps,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[LambdaCallback(on_train_batch_end=restart)],
+        )
+        trainer.fit(task, datamodule=data)
+    perf = task.throughput.summary()["perf"]
+    assert isinstance(perf, dict)
+    return perf
+
+
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few samples, one round: that it runs, not how fast")
+    parser.add_argument("--wait", action="store_true", help="how long a training of the tiny model waits for these pictures")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=100, help="of the training of --wait")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    if given.wait:
+        perf = training_wait(*((48, 2) if given.quick else (given.samples, given.steps)))
+        print(f"waiting for data {perf['data_wait']:.2%} of the time, {perf['images_per_s']:.0f} images/s")
+        if given.json:
+            given.json.write_text(json.dumps({"ratio": perf["data_wait"], **perf}, indent=1) + "\n", encoding="utf-8")
+        return
     torch.set_num_threads(1)
     found = measure(*((48, 1) if given.quick else (given.samples, given.rounds)))
     rates = found["samples_per_s"]

@@ -20,7 +20,7 @@ def measure(given: Given) -> Iterator[Line]:
     """Goal 2."""
     found = [exactly_once(*cell) for cell in cells()]
     yield Line(
-        "exactly once: samples × ranks × micro-batches × (samples of a batch | tokens of a row), 3 epochs, fillers flagged",
+        "exactly once: samples × ranks × micro-batches × (samples of a batch or tokens of a row), 3 epochs, fillers flagged",
         f"{sum(found)}/{len(found)} cells",
         all(found) and len(found) == 240,
         "tests/data/test_elastic.py::test_240_cells_have_each_sample_once",

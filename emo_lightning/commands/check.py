@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emo_lightning.commands.arguments import new_parser
-from emo_lightning.core.options import ALWAYS, Parser
+from emo_lightning.core.options import Parser
 from emo_lightning.core.terminal import say, say_json
 
 EXAMPLE = """examples:
@@ -26,7 +26,6 @@ def parser() -> Parser:
     parser.add_argument("tars", nargs="+", metavar="TARS", help="tars, folders, patterns or URLs")
     parser.add_argument("--decode", action="store_true", help="decode each image, too")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.modes({ALWAYS: ("decode", "json")})
     return parser
 
 

@@ -60,7 +60,13 @@ class _RefusedError(Exception):
 
 
 def open_image(
-    data: bytes, where: object = None, error: type[Exception] = InputError, *, upright: bool = False, reduced: int | None = None
+    data: bytes,
+    where: object = None,
+    error: type[Exception] = InputError,
+    *,
+    upright: bool = False,
+    reduced: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Image.Image:
     """A picture, decoded, in its own mode; `format`, `info` and `getexif` are as the file has them.
 
@@ -70,12 +76,18 @@ def open_image(
         error: what is raised.
         upright: turn it as its EXIF orientation says.
         reduced: the size that a JPEG may be decoded at, half or less of its own, where the longer side stays at least as long.
+        size: (width, height) that its record says; another one is refused before anything is decoded, so that a record cannot make a
+            picture larger than it is, nor a picture its record.
 
     Raises:
         Exception: of the type `error`: no JPEG, PNG or WebP, damaged, or it claims more than it may cost.
     """
     try:
         image = _opened(data)
+        if size is not None and (found := _size(image, upright=upright)) != size:
+            lying = " (as its EXIF turns it)" if found != image.size else ""
+            msg = f"image is {found[0]}x{found[1]}{lying}, its record says {size[0]}x{size[1]}"
+            raise _RefusedError(msg)
         if reduced is not None:
             image.draft("L", (reduced, reduced))
         if upright:
@@ -94,13 +106,17 @@ def image_size(
 ) -> tuple[int, int]:
     """(width, height) as the file's header says, or as `upright` turns it; nothing is decoded. Errors as `open_image`."""
     try:
-        image = _opened(data)
-        sideways = upright and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
-        return (image.height, image.width) if sideways else image.size
+        return _size(_opened(data), upright=upright)
     except _RefusedError as refused:
         raise error(_said(where, str(refused))) from None
     except Exception as failure:
         raise error(_said(where, f"does not decode: {type(failure).__name__}: {failure}")) from None
+
+
+def _size(image: Image.Image, *, upright: bool) -> tuple[int, int]:
+    """(width, height) of a picture whose header has been read."""
+    sideways = upright and image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+    return (image.height, image.width) if sideways else image.size
 
 
 def image_format(data: bytes) -> Literal["JPEG", "PNG", "WEBP"] | None:

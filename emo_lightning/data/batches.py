@@ -44,6 +44,9 @@ class ChatBatch(TypedDict):
     """Ids of fillers whose image cannot be read, and why (`data.on_error: skip`)."""
     answer_at: NotRequired[Tensor]
     """(S,) int64, packed and with answers: the places in the row whose label is a target."""
+    answer_ends: NotRequired[list[int]]
+    """Packed and with answers: of each piece of the row (`branches`, or its samples), how many of its last tokens have states that the loss
+    reads: those from before the answer on. At least one, but 0 of what questions share."""
     label_weights: NotRequired[Tensor]
     """(1, T) float32, where images are asked several questions: what a target counts, at its place."""
     labels: NotRequired[Tensor]

@@ -135,7 +135,7 @@ class Collator:
         rows = [[ids for ids, _ in of_image] for of_image in samples]
         labels = [[targets for _, targets in of_image] for of_image in samples]
         images = [branches_of(each, self._shared(each[0], n)) for each, n in zip(rows, vision.tokens, strict=True)]
-        inputs = self._packed(rows, images, vision) if self.packed else self._padded([row for (row,) in rows])
+        inputs = self._packed(rows, images, vision) if self.packed else self._padded([row for (row,) in rows], vision)
         batch = {
             **inputs,
             "key": [q.key for q in questions],
@@ -201,12 +201,15 @@ class Collator:
         """
         return len(self._prompt_ids(keys)) - 1 + image_tokens + target + 1
 
-    def _padded(self, rows: list[list[int]]) -> dict[str, object]:
+    def _padded(self, rows: list[list[int]], vision: VisionInputs) -> dict[str, object]:
         input_ids = self._pad(rows, self.tokenizer.pad_token_id)
+        mask = self._pad([[1] * len(row) for row in rows], 0)
+        image_at = [row.index(self.image_token) for row in rows]
         return {
             "input_ids": input_ids,
-            "attention_mask": self._pad([[1] * len(row) for row in rows], 0),
+            "attention_mask": mask,
             **self.family.position_inputs(input_ids, self.image_token),
+            **self.family.padded_positions(self.processor, mask, image_at, vision.sizes),
         }
 
     def _packed(self, rows: list[list[list[int]]], images: Sequence[Branches], vision: VisionInputs) -> dict[str, object]:
@@ -230,9 +233,15 @@ class Collator:
 
     def _packed_labels(
         self, questions: Sequence[Question], labels: list[list[list[int]]], images: Sequence[Branches]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, object]:
         row = torch.tensor([flat([laid_out(*one) for one in zip(labels, images, strict=True)])])
-        found = {"labels": row, "answer_at": (row[0] != IGNORE).nonzero()[:, 0]}
+        found: dict[str, object] = {"labels": row, "answer_at": (row[0] != IGNORE).nonzero()[:, 0]}
+        found["answer_ends"] = flat(
+            [
+                [*([0] if image.shared else []), *(_end(targets) for targets in of_image)]
+                for of_image, image in zip(labels, images, strict=True)
+            ]
+        )
         if any(question.shares for question in questions):
             found["label_weights"] = torch.cat(
                 [
@@ -324,3 +333,9 @@ class Collator:
         fills = [[value] * (width - len(row)) for row in rows]
         pairs = zip(rows, fills, strict=True)
         return torch.tensor([row + fill if self._pads_right else fill + row for row, fill in pairs])
+
+
+def _end(targets: Sequence[int]) -> int:
+    """Tokens from the one before the first target to the end of a sample; 1 where there is none."""
+    first = next((place for place, target in enumerate(targets) if target != IGNORE), len(targets))
+    return len(targets) - first + 1

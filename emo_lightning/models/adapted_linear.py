@@ -102,7 +102,7 @@ def _plain(layer: LoraLayer) -> _Adapter | None:
 
 
 def _drops(dropout: nn.Module) -> bool:
-    return not isinstance(dropout, nn.Identity) and dropout.training
+    return isinstance(dropout, nn.Dropout) and dropout.training and dropout.p > 0
 
 
 @cache

@@ -143,6 +143,10 @@ def _restore_adapter(model: PreTrainedModel, family: Family, config: BackboneCon
     for name, parameter in wrapped.named_parameters():
         if not config.trains(family.part_of(name)):
             parameter.requires_grad_(False)
+    for name, module in wrapped.named_modules():
+        # What a frozen vision tower makes of an image is the same at any time, so that it can be kept.
+        if isinstance(module, nn.Dropout) and not config.trains(family.part_of(name)):
+            module.p = 0.0
     return wrapped
 
 

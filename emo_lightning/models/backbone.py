@@ -101,8 +101,11 @@ class Backbone(nn.Module):
 
     def last_hidden_state(self, batch: Mapping[str, object]) -> Tensor:
         """Hidden states after the final norm, (B, T, H), or (1, T, H) of a packed batch; the language-model head is not run."""
+        return self._states(batch)
+
+    def _states(self, batch: Mapping[str, object], *, ends: bool = False) -> Tensor:
         if "lengths" in batch:
-            return self.family.packed_states(self.base, batch)
+            return self.family.packed_states(self.base, batch, ends=ends)
         body = self.family.module(self.base, self.family.body)
         hidden: Tensor = body(**self.family.padded_inputs(self.base, batch), use_cache=False).last_hidden_state
         return hidden
@@ -119,7 +122,7 @@ class Backbone(nn.Module):
             soft: the emotion's label is its distribution (see `emotion_terms`).
             distribution_weight: of the KL between the distribution and the model's over the eight words.
         """
-        hidden = self.last_hidden_state(batch)
+        hidden = self._states(batch, ends=True)
         total, count = supervised_loss(
             hidden, batch["labels"], self._lm_head, batch.get("answer_at"), batch.get("label_weights")
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from emo_lightning.models.families import Family
-from emo_lightning.models.families.attention import Samples
+from emo_lightning.models.families.samples import Samples
 from emo_lightning.models.rows import questions_of, states_apart, with_text
 
 if TYPE_CHECKING:

@@ -146,7 +146,7 @@ def vision_key(part: Part, trainer: Trainer, backbone: Backbone) -> tuple[Vision
 
 @contextmanager
 def _as_in_training(trainer: Trainer, tower: nn.Module) -> Iterator[None]:
-    """In the precision of the Trainer, without gradients, and without dropout, which a frozen tower has none of."""
+    """In the precision of the Trainer, without gradients, and without dropout: a frozen tower has none in training either."""
     modes = {module: module.training for module in tower.modules()}
     tower.eval()
     try:

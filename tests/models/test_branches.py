@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from emo_lightning.data.collate import Question
 from emo_lightning.models.backbone import LoRA
-from emo_lightning.models.families.attention import Samples, attend
+from emo_lightning.models.families.attention import attend
+from emo_lightning.models.families.samples import Samples
 from tests.models.test_packing import KEYS, close, collator, learned, questions, tuned  # noqa: F401 - fixture
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 

@@ -17,7 +17,8 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
-from emo_lightning.models.families.attention import Samples, attend
+from emo_lightning.models.families.attention import attend
+from emo_lightning.models.families.samples import Samples
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
 KEYS = [("description",), ("emotion", "intensity"), ("bbox_2d", "description", "background", "attribute", "subject")]
@@ -136,6 +137,25 @@ def test_positions_are_those_of_transformers(worded_model: Path, questions: list
         names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
         expected, _ = cast(Any, backbone.base).model.get_rope_index(**{name: alone[name] for name in names})
         assert found.equal(expected)
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_positions_of_padded_batches_are_those_of_transformers(
+    worded_qwen: Path,  # noqa: F811
+    questions: list[Question],
+    monkeypatch: pytest.MonkeyPatch,
+    answers: bool,
+) -> None:
+    """Padded on the right and on the left; nothing of it is left to the forward pass."""
+    backbone = tuned(worded_qwen)
+    batch: dict[str, Any] = dict(Collator(backbone.processor, backbone.model_type, answers=answers)(questions[:5]))
+    names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+    body = cast(Any, backbone.base).model
+    expected, _ = body.get_rope_index(**{name: batch[name] for name in names})
+    assert batch["positions"].equal(expected)
+    states = backbone.last_hidden_state({name: value for name, value in batch.items() if name != "positions"})
+    monkeypatch.setattr(body, "get_rope_index", None)
+    assert backbone.last_hidden_state(batch).equal(states)
 
 
 def test_one_call_of_attention_a_layer_and_tower(

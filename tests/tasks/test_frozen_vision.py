@@ -88,6 +88,24 @@ def test_losses_are_those_of_the_live_tower(
         assert fit(world_tars, tiny_qwen, tmp_path / f"{number}", tmp_path / "cache", row=row, **changes) == live
 
 
+def test_a_frozen_tower_with_adapters_has_no_dropout(world_tars: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Live and cached are the same, and the parts that learn keep theirs."""
+    lora = LoRA(rank=2, dropout=0.5)
+    first = load_backbone(BackboneConfig(str(tiny_qwen), train_vision=True, lora=lora))
+    with torch.no_grad():
+        for _, name, parameter in first.parameter_groups():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    adapter = first.save(tmp_path)
+    net = load_backbone(BackboneConfig(str(adapter))).train()
+    rates = {net.part_of(name): module.p for name, module in net.model.named_modules() if isinstance(module, nn.Dropout)}
+    assert rates == {"vision": 0.0, "merger": 0.5, "language": 0.5}
+    assert json.loads((net.save(tmp_path / "again") / "adapter_config.json").read_text())["lora_dropout"] == 0.5
+    live = fit(world_tars, adapter, tmp_path / "live", None, lora=None)
+    assert fit(world_tars, adapter, tmp_path / "cached", tmp_path / "cache", lora=None) == live
+    assert fit(world_tars, adapter, tmp_path / "learns", None, lora=None, train_vision=True) != live
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
 def test_losses_in_half_precision(world_tars: Path, tiny_qwen: Path, tmp_path: Path, precision: str) -> None:
     live = fit(world_tars, tiny_qwen, tmp_path / "live", None, precision=precision)

@@ -7,11 +7,8 @@ text it makes a mask of (tokens, tokens). Here both are one call a layer (`atten
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
-from itertools import accumulate, groupby
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import cast
 
 import torch
@@ -19,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emo_lightning.models.families.autocast import autocast_type
+from emo_lightning.models.families.samples import Samples
 
 # transformers hands the windows' boundaries to implementations with "flash" in their name, and to no others.
 VISION = "windowed_flash_sdpa"
@@ -27,97 +25,6 @@ LANGUAGE = "packed_sdpa"
 
 SEES_WHOLE = "sees_whole_images"
 """Attribute of the attention of a vision tower's block."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Where each of several samples stands in a row.
-
-    Args:
-        lengths: tokens or patches of each, all above 0, in their order.
-        bounds: (samples + 1,) int32 on the device of the row: where each begins, and the length of the row.
-        before: where the tokens begin, and how many they are, that each sees before its own; None: each sees itself alone.
-    """
-
-    lengths: tuple[int, ...]
-    bounds: Tensor
-    before: tuple[tuple[int, int], ...] | None = None
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> Samples:
-        """From their lengths; nothing waits for the device."""
-        bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-        return cls(tuple(lengths), bounds.to(device, non_blocking=True))
-
-    @classmethod
-    def of_row(cls, batch: Mapping[str, object], device: torch.device) -> Samples:
-        """Of a packed batch of the collator."""
-        if "branches" in batch:
-            return cls.branched(cast("list[list[int]]", batch["branches"]), device)
-        return cls.of(cast("list[int]", batch["lengths"]), device)
-
-    @classmethod
-    def branched(cls, images: Sequence[Sequence[int]], device: torch.device) -> Samples:
-        """Of several images: the first sample of each is seen by those that follow it, and these do not see each other."""
-        whole = cls.of([length for image in images for length in image], device)
-        before: list[tuple[int, int]] = []
-        begin = 0
-        for first, *rest in images:
-            before += [(begin, 0), *((begin, first) for _ in rest)]
-            begin += first + sum(rest)
-        return cls(whole.lengths, whole.bounds, tuple(before))
-
-    @classmethod
-    def between(cls, bounds: Tensor) -> Samples:
-        """From their boundaries; waits for the device."""
-        return cls(tuple(bounds.diff().tolist()), bounds)
-
-    @property
-    def longest(self) -> int:
-        """Length of the longest."""
-        return max(self.lengths)
-
-    @cached_property
-    def _seen(self) -> list[Tensor]:
-        """On the CPU, of each: where what it sees stands in the row, its own as the last."""
-        before = self.before or ((0, 0),) * len(self.lengths)
-        starts = accumulate(self.lengths, initial=0)
-        return [
-            torch.cat([torch.arange(begin, begin + count), torch.arange(start, start + length)])
-            for start, length, (begin, count) in zip(starts, self.lengths, before, strict=False)
-        ]
-
-    @cached_property
-    def seen(self) -> tuple[Samples, Tensor]:
-        """What each sees, its own as the last, one after another; and where these tokens stand in the row."""
-        device = self.bounds.device
-        whole = Samples.of([len(places) for places in self._seen], device)
-        return whole, torch.cat(self._seen).to(device, non_blocking=True)
-
-    @cached_property
-    def sorted(self) -> bool:
-        """Whether all samples of one length stand one after another, as those of a packed row do: nothing has to be gathered."""
-        return self.before is None and len(list(groupby(self.lengths))) == len(set(self.lengths))
-
-    @cached_property
-    def groups(self) -> dict[tuple[int, int], list[int]]:
-        """(length, tokens that are seen) -> numbers of the samples, in the order of the row."""
-        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        before = self.before or ((0, 0),) * len(self.lengths)
-        for number, (length, (_, count)) in enumerate(zip(self.lengths, before, strict=True)):
-            groups[length, length + count].append(number)
-        return groups
-
-    @cached_property
-    def order(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Places of the groups in the row, one after another; of what they see; and of the row in the groups."""
-        own = torch.arange(sum(self.lengths)).split(list(self.lengths))
-        numbers = [number for group in self.groups.values() for number in group]
-        order = torch.cat([own[number] for number in numbers])
-        seen = torch.cat([self._seen[number] for number in numbers])
-        device = self.bounds.device
-        first, second, back = (part.to(device, non_blocking=True) for part in (order, seen, order.argsort()))
-        return first, second, back
 
 
 def attend(
@@ -137,7 +44,8 @@ def attend(
 
     Args:
         query: (T, heads, d) of the T tokens of all samples.
-        key: (T, key heads, d); each serves heads / (key heads) of the queries'.
+        key: (K, key heads, d) of the tokens that are seen, the same T where `among` does not say otherwise; each head serves heads /
+            (key heads) of the queries'.
         value: as `key`.
         among: whose lengths add up to T.
         causal: only to tokens that stand before, and to itself.
@@ -154,7 +62,7 @@ def attend(
         return _by_kernel(query, key, value, among, causal=causal, scaling=scaling)
     if not among.sorted:
         own, others, _ = among.order
-        query, key, value = query[own], key[others], value[others]
+        query, key, value = query.index_select(0, own), key.index_select(0, others), value.index_select(0, others)
     groups = [(len(numbers), length, seen) for (length, seen), numbers in among.groups.items()]
     # Views. The gradient of a gather would be a row of zeros for each length.
     queries = query.split([samples * length for samples, length, _ in groups])
@@ -178,7 +86,7 @@ def attend(
         )
         outs.append(out.transpose(1, 2).flatten(0, 1))
     whole = outs[0] if len(outs) == 1 else torch.cat(outs)
-    return whole if among.sorted else whole[among.order[2]]
+    return whole if among.sorted else whole.index_select(0, among.order[2])
 
 
 def _kernel_takes(query: Tensor) -> bool:
@@ -193,10 +101,9 @@ def _by_kernel(query: Tensor, key: Tensor, value: Tensor, among: Samples, *, cau
 
     if shared := query.shape[1] // key.shape[1] - 1:
         key, value = (part.repeat_interleave(shared + 1, dim=1) for part in (key, value))
-    seen = among
-    if among.before is not None:
-        seen, places = among.seen
-        key, value = key[places], value[places]
+    seen = among if among.sees is None else among.seen[0]
+    if not among.apart:
+        key, value = (part.index_select(0, among.seen[1]) for part in (key, value))
     window = (-1, 0) if causal else (-1, -1)
     # Where a sample sees more than itself, the kernel lets its last token see all.
     out = varlen_attn(

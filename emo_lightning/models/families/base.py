@@ -258,7 +258,26 @@ class Family(ABC):
         """
         raise NotImplementedError
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
+    def padded_positions(
+        self,
+        processor: Processor,  # noqa: ARG002
+        mask: Tensor,  # noqa: ARG002
+        image_at: Sequence[int],  # noqa: ARG002
+        sizes: Sequence[Size],  # noqa: ARG002
+    ) -> dict[str, Tensor]:
+        """As `packed_positions`, of samples that are padded, where the model need not work them out: a key of the batch.
+
+        Args:
+            processor: of the backbone.
+            mask: (B, T), 1 at tokens.
+            image_at: where the image tokens of each begin, padding aside.
+            sizes: (width, height) of each picture as the model sees it.
+        """
+        return {}
+
+    def packed_states(
+        self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None, *, ends: bool = False
+    ) -> Tensor:
         """Hidden states after the final norm, (1, T, H), of samples that stand one after another in one row.
 
         Args:
@@ -266,6 +285,7 @@ class Family(ABC):
             batch: of the collator, packed: `input_ids` (1, T), `positions` (axes, 1, T), `image_at`, `lengths`, and the pictures; with
                 `branches` where several questions about an image share it.
             cache: that takes the keys and values of the row.
+            ends: only states at the ends of samples are read, as far as `answer_ends` says; others may be zeros.
         """
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from emo_lightning.models.families.attention import Samples
+from emo_lightning.models.families.samples import Samples
 
 
 class Tower(NamedTuple):

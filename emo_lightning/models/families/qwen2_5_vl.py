@@ -60,11 +60,13 @@ class Qwen25VL(Family):
     def prepare(self, model: PreTrainedModel, attention: str) -> None:
         """All windows of the vision tower at once, and packed text, where transformers' `sdpa` would take one at a time, or a mask."""
         from emo_lightning.models.families.attention import LANGUAGE, VISION, attend_in_samples, mark_windows
+        from emo_lightning.models.families.qwen_layers import read_in_rows
 
         if attention == "sdpa":
             mark_windows(self.module(model, self.vision_blocks), self._whole_blocks(model))
             attend_in_samples(self.module(model, self.vision_tower), VISION)
             attend_in_samples(self.module(model, self.language_model), LANGUAGE)
+            read_in_rows(self.module(model, self.language_model))
 
     def _whole_blocks(self, model: PreTrainedModel) -> Sequence[int]:
         """Numbers of the vision tower's blocks in which patches attend to the whole picture."""
@@ -206,11 +208,38 @@ class Qwen25VL(Family):
         # Pairs of tokens that attend to each other, of samples that see what stands before their branches.
         images = cast("Sequence[Sequence[int]]", batch.get("branches", [[length] for length in lengths]))
         causal = sum(first**2 / 2 + sum(first * rest + rest**2 / 2 for rest in more) for first, *more in images)
+        unread = self._unread(model, products["language"], batch, images)
         return {
             "vision": Work(0.0, 0.0) if seen else tower,
             "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
-            "language": Work(2 * products["language"] * sum(lengths), 4 * text.num_hidden_layers * width * causal),
+            "language": Work(
+                2 * products["language"] * sum(lengths) - unread.weights,
+                4 * text.num_hidden_layers * width * causal - unread.attention,
+            ),
         }
+
+    def _read_ends(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Sequence[int] | None:
+        """`answer_ends` of a batch, where the last decoder layer can leave out the rest."""
+        from emo_lightning.models.families.qwen_layers import leaves_out
+
+        ends = cast("Sequence[int] | None", batch.get("answer_ends"))
+        return ends if ends is not None and leaves_out(self.layers(model)[-1]) else None
+
+    def _unread(
+        self, model: PreTrainedModel, products: int, batch: Mapping[str, object], images: Sequence[Sequence[int]]
+    ) -> Work:
+        """What the last decoder layer leaves out: all but keys and values of tokens whose states the loss does not read."""
+        ends = self._read_ends(model, batch)
+        if ends is None:
+            return Work(0.0, 0.0)
+        text = model.config.get_text_config()
+        kept = 2 * text.hidden_size**2 * text.num_key_value_heads // text.num_attention_heads
+        seen = [(length, before) for first, *more in images for length, before in [(first, 0), *((one, first) for one in more)]]
+        others = [(length - count, before) for (length, before), count in zip(seen, ends, strict=True)]
+        return Work(
+            2.0 * (products // text.num_hidden_layers - kept) * sum(count for count, _ in others),
+            4.0 * text.hidden_size * sum(count**2 / 2 + count * before for count, before in others),
+        )
 
     def _attended(self, model: PreTrainedModel, pictures: Sequence[int]) -> float:
         """Width × pairs of patches that attend to each other, over all blocks; some attend within windows."""
@@ -233,11 +262,24 @@ class Qwen25VL(Family):
         positions[:, after:] += max(rows, columns) - rows * columns
         return positions
 
-    def packed_states(self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None) -> Tensor:
+    def padded_positions(
+        self, processor: Processor, mask: Tensor, image_at: Sequence[int], sizes: Sequence[Size]
+    ) -> dict[str, Tensor]:
+        """`positions` (3, B, T), 0 at padding."""
+        import torch
+
+        positions = torch.zeros(3, *mask.shape, dtype=torch.int64)
+        for row, (tokens, at, resized) in enumerate(zip(mask.bool(), image_at, sizes, strict=True)):
+            positions[:, row, tokens] = self.packed_positions(processor, int(tokens.sum()), at, resized)
+        return {"positions": positions}
+
+    def packed_states(
+        self, model: PreTrainedModel, batch: Mapping[str, object], cache: Cache | None = None, *, ends: bool = False
+    ) -> Tensor:
         """See `Family.packed_states`; nothing here waits for the device."""
         import torch
 
-        from emo_lightning.models.families.attention import Samples
+        from emo_lightning.models.families.samples import Ends, Samples
 
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
         ids = tensors["input_ids"]
@@ -245,16 +287,21 @@ class Qwen25VL(Family):
         pictures, more = self._placed(model, self._pictures(model, batch), tensors["image_at"])
         hidden = hidden.index_copy(1, tensors["image_at"], pictures[None].to(hidden))
         language = self.module(model, self.language_model)
+        counts = self._read_ends(model, batch) if ends else None
+        read = None if counts is None else Ends.of_row(batch, counts, ids.device)
         out = language(
             inputs_embeds=hidden,
             position_ids=tensors["positions"],
             past_key_values=cache,
             use_cache=cache is not None,
             samples=Samples.of_row(batch, ids.device),
+            **({} if read is None else {"ends": read}),
             **more,
         )
         states: Tensor = out.last_hidden_state
-        return states
+        if read is None:
+            return states
+        return torch.zeros_like(hidden, dtype=states.dtype).index_copy(1, read.places, states)
 
     def _placed(self, model: PreTrainedModel, pictures: Tensor, places: Tensor) -> tuple[Tensor, dict[str, object]]:  # noqa: ARG002
         """What of `_pictures` stands in a row, (image tokens, H), and inputs of the language model that go with it.
@@ -273,14 +320,19 @@ class Qwen25VL(Family):
         cast("_Deltas", self.module(model, self.body)).rope_deltas = ahead
 
     def padded_inputs(self, model: PreTrainedModel, batch: Mapping[str, object]) -> dict[str, object]:
-        """Where patches stand, or what a cache holds of them."""
+        """Where tokens and patches stand, or what a cache holds of these."""
         inputs = self.model_inputs(batch)
+        known = cast("Tensor | None", batch.get("positions"))
+        # Those of a batch from which rows were taken are of others.
+        its = known is not None and known.shape[1:] == inputs["input_ids"].shape
+        positions = {"position_ids": known} if its else {}
         if inputs.keys() & CACHED.values():
             left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
-            return {**left, "mm_encoder_outputs": {"image": self._encoded(model, self._pictures(model, inputs))}}
-        known = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
+            encoded = self._encoded(model, self._pictures(model, inputs))
+            return {**left, **positions, "mm_encoder_outputs": {"image": encoded}}
+        places = self._tower_inputs(model, batch, inputs["input_ids"].device) if self.packs(model) else {}
         # The names by which transformers' model hands them on to its tower.
-        return {**inputs, **{f"image_{name}": value for name, value in known.items()}}
+        return {**inputs, **positions, **{f"image_{name}": value for name, value in places.items()}}
 
     def _tower_inputs(self, model: PreTrainedModel, batch: Mapping[str, object], device: torch.device) -> dict[str, object]:
         """What the tower need not work out; nothing where the batch does not say it, or says it of other windows or pictures."""
