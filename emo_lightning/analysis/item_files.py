@@ -20,22 +20,38 @@ from emo_lightning.data.shard_list import list_shards
 _I = TypeVar("_I", Reference, Record, Prediction)
 
 LINES, PARQUET = (".jsonl", ".ndjson"), (".parquet", ".pq")
-"""Endings of files of rows; everything else are tars, folders of them, globs and URLs."""
+"""Endings of files of rows. Folders, globs, URLs and what ends in `.tar` are tars; of other files their content decides."""
+
+_MAGIC_BEGIN, _MAGIC_END = 257, 262
+"""Where a tar says that it is one, bytes."""
 
 _NESTED = ("emotion_scores", "objects", "des", "provenance")
 """Columns that a table without nested types holds as JSON text."""
 
 
 def is_rows(path: str | Path) -> bool:
-    """Whether a path is a file of rows, by its ending."""
-    return str(path).lower().endswith((*LINES, *PARQUET))
+    """Whether a path is a file of rows."""
+    return str(path).lower().endswith((*LINES, *PARQUET)) or _of_another_name(path)
+
+
+def _of_another_name(path: str | Path) -> bool:
+    """Whether it is a file with an ending of its own that is no tar: JSON lines, then."""
+    file = Path(path)
+    if str(path).lower().endswith(".tar") or not file.exists() or file.is_dir():
+        return False
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(_MAGIC_END)[_MAGIC_BEGIN:] != b"ustar"
+    except OSError:
+        # The reader of lines says what is wrong with it.
+        return True
 
 
 def read_items(path: str | Path, model: type[_I]) -> Iterator[_I]:
     """References or predictions of one place, in order.
 
     Args:
-        path: `.jsonl`, `.parquet`, or tars (a file, a folder, a glob, a URL), whose `.json` members are read and nothing else.
+        path: `.jsonl` (or JSON lines of any other name), `.parquet`, or tars (a file, a folder, a glob, a URL), whose `.json` members are read and nothing else.
         model: what they are.
 
     Raises:
@@ -44,12 +60,12 @@ def read_items(path: str | Path, model: type[_I]) -> Iterator[_I]:
         SchemaError: what stands there is no such object; names the file, the line, row or member, and the key.
     """
     name = str(path).lower()
-    if name.endswith(LINES):
-        yield from read_jsonl(path, model)
-    elif name.endswith(PARQUET):
+    if name.endswith(PARQUET):
         for number, row in enumerate(parquet_rows(path, SchemaError, required=["id"], rows=256), 1):
             where = f"{path}: row {number}"
             yield model.from_json(_as_json(row, where), where)
+    elif is_rows(path):
+        yield from read_jsonl(path, model)
     else:
         for shard in list_shards(path):
             yield from _of_tar(shard.url, model)

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
     if not to_file and len(found) > 1 and not args.text:
         msg = f"{len(found)} images: add --out FILE{' or FILE'.join(ENDINGS)}, or --text to read them here"
         raise InputError(msg)
-    if not to_file and args.out is not None and (args.out.suffix != _PICTURE or len(found) > 1):
+    if not to_file and args.out is not None and (args.out.suffix not in ("", _PICTURE) or len(found) > 1):
         msg = f"--out {args.out}: expected FILE{' or FILE'.join(ENDINGS)}, or of one image FILE{_PICTURE}"
         raise InputError(msg)
     if to_file and args.text:

@@ -154,3 +154,16 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "z.tar").write_bytes(whole[:700])
     with pytest.raises(ShardError, match=r"truncated|ends|cut"):
         References.load(tmp_path / "z.tar")
+
+
+def test_a_name_of_its_own_says_nothing(tmp_path: Path) -> None:
+    """JSON lines in `answers.json`, and a tar without an ending."""
+    lines = '{"id": "a", "emotion": "awe"}\n{"id": "b", "emotion": "fear"}\n'
+    for name in ("answers.json", "answers", "answers.txt"):
+        (tmp_path / name).write_text(lines)
+        assert [item.id for item in read_items(tmp_path / name, Prediction)] == ["a", "b"]
+    with tarfile.open(tmp_path / "shard", "w") as tar:
+        member = tarfile.TarInfo("c.json")
+        member.size = len(data := b'{"id": "c", "emotion": "awe"}')
+        tar.addfile(member, io.BytesIO(data))
+    assert [item.id for item in read_items(tmp_path / "shard", Reference)] == ["c"]

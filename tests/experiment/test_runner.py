@@ -667,23 +667,20 @@ def test_checkpoints_are_staged_beside_where_they_end(
     small: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the folder for temporary files, which may be another filesystem, a kill would tear them while they are copied."""
-    import tempfile
-
     made = tmp_path / "made"
-    mkstemp = tempfile.mkstemp
+    rename = Path.replace
 
-    def noted(
-        suffix: str | None = None, prefix: str | None = None, dir: str | None = None, text: bool = False
-    ) -> tuple[int, str]:
-        found = mkstemp(suffix, prefix, dir, text)
-        with open(made, "a", encoding="utf-8") as file:
-            file.write(found[1] + "\n")
-        return found
+    def noted(self: Path, target: str | Path) -> Path:
+        if str(target).endswith(".ckpt"):
+            with open(made, "a", encoding="utf-8") as file:
+                file.write(f"{self.parent} {Path(target).parent}\n")
+        return rename(self, target)
 
-    monkeypatch.setattr(tempfile, "mkstemp", noted)
+    monkeypatch.setattr(Path, "replace", noted)
     assert main(["run", str(small()), "--runs", str(tmp_path / "runs"), "--only", "tune"]) == 0
-    assert list((tmp_path / "runs/small/tune/checkpoints").glob("*.ckpt"))
-    assert {Path(name).parent.parent for name in made.read_text().split()} == {tmp_path / "runs/small/tune/.tmp"}
+    checkpoints = tmp_path / "runs/small/tune/checkpoints"
+    assert list(checkpoints.glob("*.ckpt"))
+    assert {tuple(line.split()) for line in made.read_text().splitlines()} == {(str(checkpoints), str(checkpoints))}
 
 
 def test_a_process_that_uses_cuda_is_not_forked(
