@@ -51,7 +51,8 @@ def read_items(path: str | Path, model: type[_I]) -> Iterator[_I]:
     """References or predictions of one place, in order.
 
     Args:
-        path: `.jsonl` (or JSON lines of any other name), `.parquet`, or tars (a file, a folder, a glob, a URL), whose `.json` members are read and nothing else.
+        path: `.jsonl` (or JSON lines of any other name), `.parquet`, or tars (a file, a folder, a glob, a URL), whose `.json` members are
+            read and nothing else.
         model: what they are.
 
     Raises:
