@@ -12,10 +12,14 @@ __all__ = ["clip_folder", "finished_run", "make_tar"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Two cores and small tensors: more threads only wait for each other."""
+    """Two cores and small tensors: more threads only wait for each other, here and in every process that a test starts."""
     import os
     import signal
     import tempfile
+
+    # Before NumPy is imported, which reads them once.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
     import torch
 

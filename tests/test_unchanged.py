@@ -344,12 +344,9 @@ def test_losses_of_ten_steps(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bytes_of_an_export(work: Path) -> None:
+def test_bytes_of_an_export_and_tables_of_the_demo(work: Path) -> None:
+    """In one test: two would draw the world twice wherever they run in two processes."""
     check("export", find_export(work))
-
-
-@pytest.mark.slow
-def test_tables_of_the_demo(work: Path) -> None:
     check("tables", find_tables(work))
 
 

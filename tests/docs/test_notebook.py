@@ -17,7 +17,6 @@ NOTEBOOK = DOCS / "tutorials/embedding.ipynb"
 def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As on a machine without a GPU: the outputs that are stored are of one.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     # The outputs that are stored were made with all of them.
     of_all, of_some = '("train", 1000)', '("train", 200)'
