@@ -28,6 +28,7 @@ test-lowest: $(UV)  ## training, data and inference with the lowest versions tha
 lint: setup  ## ruff, codespell, mypy, size of files: what CI and the pre-commit hooks check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	! git grep -nE 'fmt: (skip|off)' -- '*.py'
 	$(BIN)/codespell
 	git ls-files -z | xargs -0 $(BIN)/check-added-large-files --enforce-all --maxkb=700
 	$(BIN)/mypy

@@ -26,9 +26,41 @@ from emo_lightning.experiment.resolve import load_experiment
 from emo_lightning.report.build import build_report
 
 NAMES = [
-    "a#b", "a #b", "#", "[v2]", "a[0-9]", "]", "~", "~user", "lr=0.1", "a b", " a", "a,b", "{a}", "{0..3}", "{000..001}", "2026-11-29",
-    "1e3", "2026", "on", "null", "a: b", "- a", "&a", "*a", "!a", "a?b", "a%20b", "a::b", "it's", '"a"', "@a", "-a", "été", "e\u0301te",
-]  # fmt: skip
+    "a#b",
+    "a #b",
+    "#",
+    "[v2]",
+    "a[0-9]",
+    "]",
+    "~",
+    "~user",
+    "lr=0.1",
+    "a b",
+    " a",
+    "a,b",
+    "{a}",
+    "{0..3}",
+    "{000..001}",
+    "2026-11-29",
+    "1e3",
+    "2026",
+    "on",
+    "null",
+    "a: b",
+    "- a",
+    "&a",
+    "*a",
+    "!a",
+    "a?b",
+    "a%20b",
+    "a::b",
+    "it's",
+    '"a"',
+    "@a",
+    "-a",
+    "été",
+    "e\u0301te",
+]
 EXPERIMENT = "name: x\nvars: {train: data/*.tar, other: null}\nstages:\n  a: {run: sft, data: {train: '${vars.train}'}}\n"
 
 

@@ -52,8 +52,11 @@ def test_of_an_endpoint_with_a_local_model(option: str, capsys: pytest.CaptureFi
 def test_devices_beside_a_launcher(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torchrun = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     srun = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2"} | {
-        "SLURM_STEP_NUM_TASKS": "4", "SLURM_STEP_ID": "0", "SLURM_JOB_NAME": "x", "SLURM_JOB_ID": "1",
-    }  # fmt: skip
+        "SLURM_STEP_NUM_TASKS": "4",
+        "SLURM_STEP_ID": "0",
+        "SLURM_JOB_NAME": "x",
+        "SLURM_JOB_ID": "1",
+    }
     for key, value in (torchrun if launcher == "torchrun" else srun).items():
         monkeypatch.setenv(key, value)
     given = ["model", "a.tar", "--out", "p.jsonl"]

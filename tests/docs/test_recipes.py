@@ -80,12 +80,13 @@ def test_the_commands_do_what_the_pages_say(copy: Path) -> None:
     for page, commands in QUICK.items():
         apply(page, copy)
         assert set(commands) <= set(blocks(page, "bash").splitlines())
-    commands = [shlex.split(command) for page in QUICK.values() for command in page]
-    tests = [argument for program, *rest in commands if program == "pytest" for argument in rest]
-    others = [("emo_lightning", *rest) for program, *rest in commands if program == "emo"]
+    split = [shlex.split(command) for commands in QUICK.values() for command in commands]
+    tests = [argument for program, *rest in split if program == "pytest" for argument in rest]
+    runs = [["pytest", "-q", "-p", "no:cacheprovider", *tests]]
+    runs += [["emo_lightning", *rest] for program, *rest in split if program == "emo"]
     # Of the copy, not of the installed package.
     environment = {**os.environ, "PYTHONPATH": str(copy)}
-    for command in [("pytest", "-q", "-p", "no:cacheprovider", *tests), *others]:
+    for command in runs:
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=copy, env=environment, capture_output=True, encoding="utf-8"
         )

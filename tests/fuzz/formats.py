@@ -29,11 +29,21 @@ from tests.data.test_tar_index import many
 from tests.fuzz.target import Make, Target, as_json, through
 
 _RECORD = {
-    "id": "a", "source": "s", "width": 40, "height": 30, "sha256": "0" * 64, "split": "train", "emotion": "awe", "intensity": 5,
-    "emotion_scores": {"awe": 1.0}, "confidence": 0.5, "description": "d", "des": [0.5],
+    "id": "a",
+    "source": "s",
+    "width": 40,
+    "height": 30,
+    "sha256": "0" * 64,
+    "split": "train",
+    "emotion": "awe",
+    "intensity": 5,
+    "emotion_scores": {"awe": 1.0},
+    "confidence": 0.5,
+    "description": "d",
+    "des": [0.5],
     "objects": [{"phrase": "p", "bbox": [1, 2, 3, 4], "score": 1, "mask": {"size": [30, 40], "counts": "abc"}}],
     "provenance": {"votes": [{"a": "b"}]},
-}  # fmt: skip
+}
 _SETTINGS = b"a: &x [1, 2.5, 2026-01-01, true]\nb: {<<: {c: *x}, d: 'text'}\n"
 MANIFEST = {"schema_version": 1, "shards": [{"file": "a.tar", "count": 1, "bytes": 3, "sha256": "0" * 64}]}
 

@@ -34,9 +34,18 @@ _EMOART = {
     },
 }
 _EMOVERSE = {
-    "id": "a", "image_path": "images/a.jpg", "description": "d", "emotion": "awe", "confidence": 8, "background": "b", "attribute": "c",
-    "subject": "d", "DES": None, "bbox": [{"x1": 1, "y1": 2, "x2": 30, "y2": 31}], "split": "train",
-}  # fmt: skip
+    "id": "a",
+    "image_path": "images/a.jpg",
+    "description": "d",
+    "emotion": "awe",
+    "confidence": 8,
+    "background": "b",
+    "attribute": "c",
+    "subject": "d",
+    "DES": None,
+    "bbox": [{"x1": 1, "y1": 2, "x2": 30, "y2": 31}],
+    "split": "train",
+}
 _VOTES = ("anger", "disgust", "fear", "joy", "sadness", "surprise", "neutral")
 _EMOTION6 = (
     "\t".join(["[image_filename]", "[valence]", "[arousal]", *(f"[prob. {word}]" for word in _VOTES)])
@@ -50,7 +59,12 @@ _KARPATHY = {
 INDEXES: dict[str, tuple[str, str, dict[str, Any], Any]] = {
     # Name of the target: source, its index, the other files, the index's content.
     "emoset": ("emoset", "train.json", {"a.jpg": 1, "a.json": {"emotion": "awe"}}, [["awe", "a.jpg", "a.json"]] * 2),
-    "emoset, image": ("emoset", "a.json", {"a.jpg": 1, "train.json": [["awe", "a.jpg", "a.json"]]}, {"emotion": "awe", "scene": ["x"]}),
+    "emoset, image": (
+        "emoset",
+        "a.json",
+        {"a.jpg": 1, "train.json": [["awe", "a.jpg", "a.json"]]},
+        {"emotion": "awe", "scene": ["x"]},
+    ),
     "emoart": ("emoart", "Annotation.json", {"Images/Cubism/a.jpg": 1}, [_EMOART, _EMOART]),
     "flickr30k, JSON": ("flickr30k", "dataset_flickr30k.json", {"images/a.jpg": 1}, _KARPATHY),
     "flickr30k, CSV": (
@@ -76,7 +90,7 @@ INDEXES: dict[str, tuple[str, str, dict[str, Any], Any]] = {
     ),
     "emoverse, JSON": ("emoverse", "train.json", {"images/a.jpg": 1}, [_EMOVERSE, {**_EMOVERSE, "id": "b"}]),
     "emoverse, lines": ("emoverse", "train.jsonl", {"images/a.jpg": 1}, json.dumps(_EMOVERSE) + "\n" + json.dumps(_EMOVERSE)),
-}  # fmt: skip
+}
 """Every index that is JSON, CSV or a table with tabs."""
 
 

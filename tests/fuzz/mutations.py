@@ -7,14 +7,61 @@ import random
 from typing import Any
 
 NASTY = [
-    b"\xed\xa0\x80", b"\\ud83d", b"NaN", b"1e999", b"-Infinity", b"9" * 5000, b"[" * 3000, b'{"a":' * 300, b"true", b"null", b'""', b"\x00",
-    b"\xef\xbb\xbf", b"\x1b[2J", "\u202e".encode(), b"../", b"-1", b"0", b"99999999999999999999", b"[]", b"{}", b"*a", b"&a", b"\r", b"\n",
-]  # fmt: skip
+    b"\xed\xa0\x80",
+    b"\\ud83d",
+    b"NaN",
+    b"1e999",
+    b"-Infinity",
+    b"9" * 5000,
+    b"[" * 3000,
+    b'{"a":' * 300,
+    b"true",
+    b"null",
+    b'""',
+    b"\x00",
+    b"\xef\xbb\xbf",
+    b"\x1b[2J",
+    "\u202e".encode(),
+    b"../",
+    b"-1",
+    b"0",
+    b"99999999999999999999",
+    b"[]",
+    b"{}",
+    b"*a",
+    b"&a",
+    b"\r",
+    b"\n",
+]
 """Pieces that are put into bytes."""
 VALUES: list[object] = [
-    None, True, False, 0, -1, 1.5, 1e308, 2**63, -(2**70), 10**400, float("nan"), float("inf"), "", "../x", "\ud800", "\x1b[2J", "a" * 5000,
-    [], {}, [[]], [None], {"a": None}, [True], ["1"], {"": {}}, [{"bbox": [float("nan")] * 4}],
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1.5,
+    1e308,
+    2**63,
+    -(2**70),
+    10**400,
+    float("nan"),
+    float("inf"),
+    "",
+    "../x",
+    "\ud800",
+    "\x1b[2J",
+    "a" * 5000,
+    [],
+    {},
+    [[]],
+    [None],
+    {"a": None},
+    [True],
+    ["1"],
+    {"": {}},
+    [{"bbox": [float("nan")] * 4}],
+]
 """What a value in JSON becomes."""
 
 

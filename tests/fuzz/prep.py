@@ -44,9 +44,11 @@ from tests.data_prep.review.conftest import decide, make_store
 from tests.fuzz.target import Make, Target, as_json, through
 
 REPLY = {
-    "id": "x", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}],
+    "id": "x",
+    "model": "m",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "{}"}}],
     "usage": {"prompt_tokens": 5, "completion_tokens": 2},
-}  # fmt: skip
+}
 IMAGE_REPLY = {
     "created": 1,
     "data": [{"b64_json": "iVBORw0KGgo=", "revised_prompt": "p"}, {"url": "https://x.example/a.png?sig=1"}],
@@ -76,9 +78,13 @@ def _batches(_: Path) -> Target:
 
 def _batch(_: Path) -> Target:
     batch = {
-        "id": "b", "status": "completed", "output_file_id": "f", "error_file_id": None, "request_counts": {"total": 2, "completed": 2},
+        "id": "b",
+        "status": "completed",
+        "output_file_id": "f",
+        "error_file_id": None,
+        "request_counts": {"total": 2, "completed": 2},
         "errors": {"data": [{"code": "c", "message": "m"}]},
-    }  # fmt: skip
+    }
     return Target(lambda data: read_batch(object_of(decode_json(data, "a batch"), "a batch")), [as_json(batch)])
 
 

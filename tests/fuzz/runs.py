@@ -172,9 +172,18 @@ def _hashes(folder: Path) -> Target:
 
 def _adapter(folder: Path) -> Target:
     config = {
-        "peft_type": "LORA", "base_model_name_or_path": "x", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none",
-        "rank_pattern": {}, "modules_to_save": None, "layers_to_transform": [1], "init_lora_weights": True, "task_type": None,
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "base_model_name_or_path": "x",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+        "rank_pattern": {},
+        "modules_to_save": None,
+        "layers_to_transform": [1],
+        "init_lora_weights": True,
+        "task_type": None,
+    }
     weights = {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(4, 8)}
     (folder / "adapter_model.safetensors").write_bytes(save(weights))
     family = FAMILIES["qwen2_5_vl"]
@@ -239,9 +248,17 @@ _TRAINING = {
     "devices": 1,
 }
 _STAGE = {
-    "stage": "s", "kind": "probe", "status": "complete", "started": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "commit": "abc1234",
-    "command": "emo run a", "config_sha256": "f" * 64, "inputs": {"a": "b"}, "title": "t",
-}  # fmt: skip
+    "stage": "s",
+    "kind": "probe",
+    "status": "complete",
+    "started": "2026-01-01T00:00:00+00:00",
+    "seconds": 1.0,
+    "commit": "abc1234",
+    "command": "emo run a",
+    "config_sha256": "f" * 64,
+    "inputs": {"a": "b"},
+    "title": "t",
+}
 _PREP = {"images": 24, "emotions": {"awe": 3}, "discarded": ["a", "b"], "cost": {"usd": 1.5, "by": {"m": 1}}}
 _MDS = {"base": {"points": 2, "stress": 0.1, "silhouette_des": None, "splits": {"test": 2}, "dim": 4}}
 
