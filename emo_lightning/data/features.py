@@ -35,7 +35,7 @@ from emo_lightning.data.feature_parts import (
 )
 from emo_lightning.data.leaks import Origin
 from emo_lightning.data.loader import SlotDataset
-from emo_lightning.data.mapped_parts import PART_BYTES, checked_tensor, open_part, write_part
+from emo_lightning.data.mapped_parts import PART_BYTES, checked_tensor, named_tensor, open_part, write_part
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.supervision import Supervision, collate_supervision
 
@@ -284,11 +284,11 @@ class FeatureCache(SlotDataset[FeatureSample]):
         found: dict[str, list[Tensor]] = defaultdict(list)
         for name in self._names:
             with open_part(self.directory / name, FeatureError) as file:
-                offsets = file.get_tensor("offsets")
+                offsets = named_tensor(self.directory / name, file, "offsets", FeatureError)
                 found["starts"].append(offsets[:-1])
                 found["lengths"].append(offsets.diff())
                 for label in ("target", "emotion", "intensity"):
-                    found[label].append(file.get_tensor(label))
+                    found[label].append(named_tensor(self.directory / name, file, label, FeatureError))
         before = torch.tensor([0, *(len(one) for one in found["starts"][:-1])]).cumsum(0)
         of_parts = torch.tensor(parts)
         order = before[of_parts] + torch.tensor(rows)

@@ -111,6 +111,19 @@ def _crc(text: str) -> str:
     return f"{zlib.crc32(text.encode()):08x}"
 
 
+def named_tensor(path: Path, file: PartFile, name: str, error: type[PartError] = PartError) -> Tensor:
+    """A tensor of a part, mapped; nothing of it is read.
+
+    Raises:
+        PartError: of the type `error`: there is no such tensor.
+    """
+    try:
+        return file.get_tensor(name)
+    except SafetensorError as failure:
+        msg = f"{path}: damaged: {failure}"
+        raise error(msg) from None
+
+
 def checked_tensor(path: Path, file: PartFile, kind: str, name: str, error: type[PartError] = PartError) -> Tensor:
     """A tensor of a part, mapped, after all of it has been read once and compared with its checksum.
 
@@ -119,11 +132,7 @@ def checked_tensor(path: Path, file: PartFile, kind: str, name: str, error: type
     Raises:
         PartError: of the type `error`: a byte is another one than was written.
     """
-    try:
-        tensor = file.get_tensor(name)
-    except SafetensorError as failure:
-        msg = f"{path}: damaged: {failure}"
-        raise error(msg) from None
+    tensor = named_tensor(path, file, name, error)
     sums = _sums(path, file, kind, error)
     if sums is not None and sums.get(name) != checksum(tensor):
         msg = (

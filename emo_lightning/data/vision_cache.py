@@ -34,6 +34,7 @@ from emo_lightning.data.mapped_parts import (
     PartFile,
     checked_tensor,
     header_text,
+    named_tensor,
     open_part,
     write_part,
 )
@@ -239,7 +240,7 @@ class VisionCache:
 
 
 def _check_shapes(path: Path, file: PartFile, images: int, ends: list[int]) -> None:
-    rows = len(file.get_tensor("states"))
+    rows = len(named_tensor(path, file, "states"))
     if len(ends) != images or sorted(set(ends)) != ends or (ends and (ends[0] < 1 or ends[-1] != rows)):
         msg = f"{path}: names {images} images, whose {rows} rows are cut at other places"
         raise PartError(msg)

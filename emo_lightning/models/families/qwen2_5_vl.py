@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from inspect import signature
 from typing import TYPE_CHECKING, Protocol, cast
 
 from emo_lightning.models.families.base import (
     CACHED,
     CachedPicture,
     Family,
+    FamilyError,
     Part,
     PixelLimits,
     Processor,
@@ -32,6 +35,14 @@ if TYPE_CHECKING:
 
 PLACES = "places"
 """Key of a batch: the `Places` of its pictures."""
+
+
+@cache
+def takes_encoded_pictures() -> bool:
+    """Whether this version of transformers lets a model be given pictures that have passed its tower."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    return "mm_encoder_outputs" in signature(Qwen2_5_VLForConditionalGeneration.forward).parameters
 
 
 class _Deltas(Protocol):
@@ -327,6 +338,12 @@ class Qwen25VL(Family):
         its = known is not None and known.shape[1:] == inputs["input_ids"].shape
         positions = {"position_ids": known} if its else {}
         if inputs.keys() & CACHED.values():
+            if not takes_encoded_pictures():
+                msg = (
+                    "this version of transformers takes no cached pictures in padded batches: "
+                    "set data.max_tokens in place of data.batch_size, or model.backbone.vision_cache to off, or install a newer one"
+                )
+                raise FamilyError(msg)
             left = {name: value for name, value in inputs.items() if name not in CACHED.values()}
             encoded = self._encoded(model, self._pictures(model, inputs))
             return {**left, **positions, "mm_encoder_outputs": {"image": encoded}}

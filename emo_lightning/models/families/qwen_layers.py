@@ -130,10 +130,10 @@ class _Norm(torch.autograd.Function):
         epsilon: float,
     ) -> Tensor:
         whole = x.float()
-        scale = torch.linalg.vector_norm(whole, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        scale = torch.linalg.vector_norm(whole, dim=-1, keepdim=True).square().div(x.shape[-1]).add(epsilon).rsqrt()
         ctx.save_for_backward(x, weight, scale)
         normed = (whole * scale).to(x.dtype)
-        weighed: Tensor = normed.mul_(weight) if normed.dtype == weight.dtype else normed * weight
+        weighed: Tensor = normed * weight
         return weighed
 
     @staticmethod
@@ -144,8 +144,8 @@ class _Norm(torch.autograd.Function):
         of_x: Tensor | None = None
         if context.needs_input_grad[0]:
             weighed = (grad * weight).float()
-            along = (weighed * whole).sum(-1, keepdim=True).mul_(scale.pow(3)).div_(-x.shape[-1])
-            of_x = weighed.mul_(scale).addcmul_(whole, along).to(x.dtype)
+            along = (weighed * whole).sum(-1, keepdim=True).mul(scale.pow(3)).div(-x.shape[-1])
+            of_x = weighed.mul(scale).addcmul(whole, along).to(x.dtype)
         of_weight: Tensor | None = None
         if context.needs_input_grad[1]:
             of_weight = (grad * (whole * scale).to(x.dtype)).flatten(0, -2).sum(0).to(weight.dtype)
@@ -185,7 +185,7 @@ class _Turn(torch.autograd.Function):
 def _turn(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     # As it is rounded in transformers, which computes padded batches.
     first, second = states.chunk(2, -1)
-    return (states * cos).add_(torch.cat((second, first), -1) * sin)
+    return (states * cos).add(torch.cat((second, first), -1) * sin)
 
 
 def read_in_rows(language: nn.Module) -> None:
