@@ -46,3 +46,16 @@ def check_output_file(out: Path, option: str = "--out") -> None:
     except OSError as error:
         msg = f"{option} {out}: nothing can be written in {out.parent}: {error.strerror}"
         raise InputError(msg) from None
+
+
+def add_images_and_model(parser: argparse.ArgumentParser) -> None:
+    """The images that an emotion model is given, and the model."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="IMAGES",
+        help="image files, folders, globs, addresses, tars, or .parquet with a column path",
+    )
+    parser.add_argument(
+        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"model folder, or hub id (default: {DEFAULT_MODEL})"
+    )

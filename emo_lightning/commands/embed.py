@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emo_lightning.commands.arguments import DEFAULT_MODEL, check_output_file, new_parser
+from emo_lightning.commands.arguments import add_images_and_model, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import Whole
 
@@ -24,15 +24,7 @@ What is done is not done again: after an interrupt run the same command."""
 def main(argv: list[str]) -> int:
     """Embed images into a table, or tars into tars."""
     parser = new_parser("embed", ABOUT, EXAMPLE)
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="IMAGES",
-        help="image files, folders, globs, addresses, tars, or .parquet with a column path",
-    )
-    parser.add_argument(
-        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"model folder, or hub id (default: {DEFAULT_MODEL})"
-    )
+    add_images_and_model(parser)
     parser.add_argument("--out", type=Path, required=True, help="a .parquet or .jsonl file; or a folder, for tars alone")
     parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.commands.arguments import DEFAULT_MODEL, check_output_file, new_parser
+from emo_lightning.commands.arguments import add_images_and_model, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import Whole
 from emo_lightning.core.terminal import json_text, say
@@ -38,15 +38,7 @@ _PICTURE = ".png"
 def main(argv: list[str]) -> int:
     """Explain one image on the terminal, or many into a file."""
     parser = new_parser("explain", ABOUT, EXAMPLES)
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="IMAGES",
-        help="image files, folders, globs, addresses, tars, or .parquet with a column path",
-    )
-    parser.add_argument(
-        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"model folder, or hub id (default: {DEFAULT_MODEL})"
-    )
+    add_images_and_model(parser)
     parser.add_argument(
         "--out",
         type=Path,

@@ -58,9 +58,7 @@ class Said:
     @property
     def triplet(self) -> Triplet | None:
         """Background, attribute and subject, where it named all three."""
-        if self.background is None or self.attribute is None or self.subject is None:
-            return None
-        return Triplet(background=self.background, attribute=self.attribute, subject=self.subject)
+        return Triplet.of(self.background, self.attribute, self.subject)
 
     @property
     def category(self) -> Emotion | None:

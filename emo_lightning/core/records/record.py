@@ -58,6 +58,13 @@ class Triplet(_Model):
     subject: str
     """Who or what the emotion depends on."""
 
+    @classmethod
+    def of(cls, background: str | None, attribute: str | None, subject: str | None) -> Triplet | None:
+        """The three together; None where a part is missing."""
+        if background is None or attribute is None or subject is None:
+            return None
+        return cls(background=background, attribute=attribute, subject=subject)
+
     def __str__(self) -> str:
         return f"{self.background} - {self.attribute} - {self.subject}"
 
@@ -202,9 +209,7 @@ class Reference(_Model):
     @property
     def triplet(self) -> Triplet | None:
         """The B-A-S triplet, or None where a part is missing."""
-        if self.background is None or self.attribute is None or self.subject is None:
-            return None
-        return Triplet(background=self.background, attribute=self.attribute, subject=self.subject)
+        return Triplet.of(self.background, self.attribute, self.subject)
 
     @property
     def primary_objects(self) -> list[GroundedObject]:

@@ -133,6 +133,7 @@ class _Norm(torch.autograd.Function):
         scale = torch.linalg.vector_norm(whole, dim=-1, keepdim=True).square().div(x.shape[-1]).add(epsilon).rsqrt()
         ctx.save_for_backward(x, weight, scale)
         normed = (whole * scale).to(x.dtype)
+        # Nothing in place, here and below: what torch 2.11 compiles of it has wrong gradients then.
         weighed: Tensor = normed * weight
         return weighed
 
