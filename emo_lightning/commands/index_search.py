@@ -63,12 +63,12 @@ def _found(args: argparse.Namespace, index: SearchIndex, question: Question, whe
         return answer.hits
     if args.to is not None:
         end = understood(index, args.to, lambda: _model(index, args.model, args.device), where).start
-        ends = [start.vector if start.id is None else start.id, end.vector if end.id is None else end.id]
+        here, there = (one.vector if one.id is None else one.id for one in (start, end))
         if args.at is None:
-            return index.path(*ends, args.steps or _STEPS, where)
+            return index.path(here, there, args.steps or _STEPS, where)
         notes.append(f"at {args.at:g} of the way to {args.to}")
         without = [one for one in (start.id, end.id) if one is not None]
-        return index.search(index.between(*ends, args.at), args.k, where, without=without, exact=args.exact)
+        return index.search(index.between(here, there, args.at), args.k, where, without=without, exact=args.exact)
     return index.search(start.vector, args.k, where, without=own, exact=args.exact)
 
 
@@ -96,7 +96,7 @@ def _title(args: argparse.Namespace) -> str:
 
 
 def _show(hits: Sequence[Hit], title: str, notes: Sequence[str]) -> None:
-    from emo_lightning.report.table import Table, columns
+    from emo_lightning.report.table import Cell, Table, columns
     from emo_lightning.report.terminal import show
 
     if not hits:
@@ -111,7 +111,7 @@ def _show(hits: Sequence[Hit], title: str, notes: Sequence[str]) -> None:
             ("triplet", "background – attribute – subject"),
             ("file", "lies in"),
         )
-        rows = [
+        rows: list[list[Cell]] = [
             [number, hit.id, hit.cosine, _feeling(hit), _intensity(hit), _words(hit), hit.text("file")]
             for number, hit in enumerate(hits, 1)
         ]

@@ -20,6 +20,8 @@ from emo_lightning.search.wishes import Wish
 _POOL = 20
 """Times k, how many of the nearest are looked at for those that go the right way; at least `_LEAST_POOL`."""
 _LEAST_POOL = 200
+_AHEAD = 0.25
+"""Share of the way (at strength 1) that an image has to have gone; where one begins at the end of it, any step further counts."""
 _SAME = 0.25
 """Share of that pool that counts as the same scene where no words say it."""
 
@@ -67,7 +69,8 @@ def like(
     2. The scene. Where the start's background is known in words and the index knows backgrounds: only images whose background matches them
        (`scenes.same_backgrounds`). Else the nearest quarter of a pool around z, by what the embeddings hold beside the emotion
        (`scenes.alike_beside_emotion`).
-    3. Of these, the nearest to z that lie further in the wished direction than the start.
+    3. Of these, the nearest to z that lie at least a quarter of the way further in the wished direction than the start; any step further
+       where the start is of the wished emotion already.
 
     Args:
         index: of the same model as the start's embedding.
@@ -97,7 +100,8 @@ def like(
     else:
         rows = index.nearest(point, pool, condition, columns)
         scene = "same scene by the embedding alone: no words of the background are known"
-    ahead = _ahead(rows, x, way, start.id)
+    there = any(wish.kind == "towards" and own in wish.emotions for wish in parsed)
+    ahead = _ahead(rows, x, way, 0.0 if there else _AHEAD * min(strength, 1.0), start.id)
     if not texts and ahead:
         likeness = alike_beside_emotion(ahead, x, start.emotion, index.centroids)
         kept = set(np.argsort(-likeness, kind="stable")[: max(k, int(_SAME * len(ahead)))].tolist())
@@ -105,11 +109,11 @@ def like(
     return Answer([as_hit(row) for row in ahead[:k]], scene)
 
 
-def _ahead(rows: Sequence[Row], x: NDArray[np.float32], way: NDArray[np.float64], own: str | None) -> list[Row]:
-    """Those that lie further along the way than x, without x itself."""
+def _ahead(rows: Sequence[Row], x: NDArray[np.float32], way: NDArray[np.float64], least: float, own: str | None) -> list[Row]:
+    """Those that have gone more than a share of the way from x, without x itself."""
     if not rows:
         return []
     vectors = np.array([row["des"] for row in rows], np.float64)
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    further = units @ way > float(x @ way)
+    further = (units - x) @ way > least * float(way @ way)
     return [row for row, ahead in zip(rows, further, strict=True) if ahead and row["id"] != own]

@@ -6,8 +6,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from emo_lightning.search.schema import IMAGES, SHOWN
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb import DBConnection
+    from lancedb.query import LanceVectorQueryBuilder
     from lancedb.table import Table
 
 Row = dict[str, object]
@@ -54,25 +56,18 @@ def asking(place: object, done: str = "read", faults: tuple[type[Exception], ...
         raise InputError(msg) from error
 
 
-def connect(place: str) -> DBConnection:
-    """The folder, which need not be there.
-
-    Args:
-        place: folder, or URL of one (`s3://bucket/index`). S3 is reached as the AWS tools reach it: `AWS_ACCESS_KEY_ID` and the like, and
-            `AWS_ENDPOINT_URL` where it is not Amazon's.
+def require_lancedb() -> None:
+    """Before the minutes that a model takes.
 
     Raises:
         UserError: LanceDB is not installed.
-        InputError: the place cannot be reached.
     """
     # Its Rust library writes a line for every table that it makes.
     os.environ.setdefault("LANCEDB_LOG", "error")
     try:
-        import lancedb
+        import lancedb  # noqa: F401 - whether it can be
     except ImportError:
         raise UserError(EXTRA) from None
-    with asking(place, faults=_AT_FIRST):
-        return lancedb.connect(place, storage_options=_storage_options(place))
 
 
 def _storage_options(place: str) -> dict[str, str] | None:
@@ -90,12 +85,28 @@ class Tables:
     """The tables of an index.
 
     Args:
-        place: folder, or URL of one.
+        place: folder, or URL of one (`s3://bucket/index`), which need not be there. S3 is reached as the AWS tools reach it:
+            `AWS_ACCESS_KEY_ID` and the like, and `AWS_ENDPOINT_URL` where it is not Amazon's.
+
+    Raises:
+        UserError: LanceDB is not installed.
     """
 
     def __init__(self, place: str | Path) -> None:
+        require_lancedb()
         self.place = str(Path(place).expanduser()) if not is_remote(place) else str(place).rstrip("/")
-        self.database = connect(self.place)
+
+    @cached_property
+    def database(self) -> DBConnection:
+        """Connected; a local folder is made.
+
+        Raises:
+            InputError: the place cannot be reached.
+        """
+        import lancedb
+
+        with asking(self.place, faults=_AT_FIRST):
+            return lancedb.connect(self.place, storage_options=_storage_options(self.place))
 
     def names(self) -> set[str]:
         """Which tables there are.
@@ -127,7 +138,8 @@ class Tables:
         if name not in self.names():
             return []
         with asking(self.place):
-            return self.open(name).to_arrow().to_pylist()
+            found: list[Row] = self.open(name).to_arrow().to_pylist()
+        return found
 
     def write(self, name: str, rows: pa.Table) -> None:
         """Put a small table in the place of the one that is there, in one step."""
@@ -183,7 +195,8 @@ class Images:
             refine: times k, how many are compared by their stored embeddings.
         """
         with asking(self.place):
-            query = self._table.search(vector, vector_column_name="des", query_type="vector").distance_type("cosine").limit(k)
+            search = self._table.search(vector, vector_column_name="des", query_type="vector")
+            query = cast("LanceVectorQueryBuilder", search).distance_type("cosine").limit(k)
             query = query.select([*columns, "_distance"])
             query = (
                 query.bypass_vector_index()
@@ -199,10 +212,8 @@ class Images:
         self, text: str, field: str, most: int, where: str | None = None, columns: Sequence[str] = ("id",)
     ) -> list[Row]:
         """Images whose words match a text best (BM25 over stems), best first, with `_score`."""
-        from lancedb.query import MatchQuery
-
         with asking(self.place):
-            query = self._table.search(MatchQuery(text, field), query_type="fts").limit(most).select([*columns, "_score"])
+            query = self._table.search(text, query_type="fts", fts_columns=field).limit(most).select([*columns, "_score"])
             if where is not None:
                 query = query.where(where, prefilter=True)
             found: list[Row] = query.to_arrow().to_pylist()
@@ -214,7 +225,8 @@ class Images:
             query = self._table.search().select(list(columns)).limit(most)
             if condition is not None:
                 query = query.where(condition)
-            return query.to_arrow().to_pylist()
+            found: list[Row] = query.to_arrow().to_pylist()
+        return found
 
     def batches(self, columns: Sequence[str], rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """Some columns of all images, a stretch at a time."""

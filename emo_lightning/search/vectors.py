@@ -15,7 +15,7 @@ from emo_lightning.core.errors import InputError, UserError
 from emo_lightning.core.model_folders import check_made_of, warn_once, weights_hash
 from emo_lightning.core.parquet import MODEL_KEY, parquet_batches
 from emo_lightning.core.progress import progress_bars
-from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, Reference, read_jsonl
+from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, Reference, SchemaError, read_jsonl
 from emo_lightning.inference.inputs import SUFFIXES
 from emo_lightning.inference.pictures import as_picture
 from emo_lightning.search.rows import NewRow, thumbnail_of
@@ -174,7 +174,7 @@ def parquet_stretches(path: str) -> Iterator[Stretch]:
             msg = f"{path}: column 'id' holds {bad!r}; expected texts"
             raise InputError(msg)
         columns = {name: batch[name].to_pylist() for name in batch.schema.names if name not in ("id", "des")}
-        yield Stretch(ids, vectors, [_known(name, n, columns) for n, name in enumerate(ids)])
+        yield Stretch(ids, vectors, [_known(name, n, columns, path) for n, name in enumerate(ids)])
 
 
 def _vectors(column: pa.Array, path: str, width: int | None) -> NDArray[np.float32]:
@@ -193,7 +193,7 @@ def _vectors(column: pa.Array, path: str, width: int | None) -> NDArray[np.float
     return vectors_of(column)
 
 
-def _known(name: str, row: int, columns: Mapping[str, Sequence[object]]) -> Prediction | Reference | None:
+def _known(name: str, row: int, columns: Mapping[str, Sequence[object]], path: str) -> Prediction | Reference | None:
     """What the file says of an image beside its embedding: the words of `emo explain`, or the label of a stage."""
     if "said_emotion" in columns:
         said = {key: columns[key][row] for key in _SAID if key in columns}
@@ -203,7 +203,11 @@ def _known(name: str, row: int, columns: Mapping[str, Sequence[object]]) -> Pred
     emotion, split = (columns[key][row] if key in columns else None for key in ("emotion", "split"))
     if not emotion and not split:
         return None
-    named = Emotion.parse(str(emotion)) if emotion else None
+    try:
+        named = Emotion.parse(str(emotion)) if emotion else None
+    except SchemaError as error:
+        msg = f"{path}: {name!r}: {error}"
+        raise SchemaError(msg) from None
     # Not validated: the id of a photograph is its path, which no tar could hold.
     return Reference.model_construct(id=name, emotion=named, split=str(split) if split else None)
 

@@ -57,9 +57,9 @@ def test_wishes_of_a_picture_take_its_words_from_the_model(
 ) -> None:
     truth = TarIndex.open(str(world_tars / "*-train-*.tar"))
     (tmp_path / "photo.png").write_bytes(encoded(truth.image(5), "PNG"))
-    assert main(["index", "search", str(tmp_path / "photo.png"), "--index", str(built), "--like", "calmer", "--k", "3"]) == 0
+    assert main(["index", "search", str(tmp_path / "photo.png"), "--index", str(built), "--like", "sadder", "--k", "3"]) == 0
     out = capsys.readouterr().out
-    assert f"Like {tmp_path / 'photo.png'}, but calmer" in out.replace("\n", "")
+    assert f"Like {tmp_path / 'photo.png'}, but sadder" in " ".join(out.split())
     assert "scene by the embedding alone" in out or "same background by its words" in out
 
 
@@ -69,9 +69,9 @@ def test_every_way_to_ask(made: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [one["emotion"] for one in lines(capsys)] == ["fear", "fear"]
     assert main([*ask, "i6", "--like", "calmer", "--intensity", "low", "--where", "split=train"]) == 0
     found = lines(capsys)
-    assert {(one["emotion"], one["background"], one["intensity_level"], one["split"]) for one in found} == {
-        ("contentment", "o'reilly street", "low", "train")
-    }
+    assert {(one["background"], one["intensity_level"], one["split"]) for one in found} == {("o'reilly street", "low", "train")}
+    assert [one["emotion"] for one in found[:3]] == ["contentment"] * 3
+    assert "fear" not in {one["emotion"] for one in found}
     assert main([*ask, "beach - ? - dog", "--emotion", "awe,anger", "--k", "5"]) == 0
     assert {one["emotion"] for one in lines(capsys)} <= {"awe", "anger"}
     assert main([*ask, "i0", "--to", "i7", "--steps", "5"]) == 0

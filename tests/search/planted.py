@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,9 @@ def planted(count: int, *, words: bool = True, seed: int = 0) -> list[NewRow]:
     for n in range(count):
         emotion, scene, intensity = n % 8, n // 8 % 5, 1 + n // 40 % 10
         vector = 2 * emotions[emotion] + scenes[scene] + 0.05 * intensity * strong[0] + 0.2 * rng.normal(size=DIM)
-        said = {"background": SCENES[scene], "attribute": "running", "subject": "dog" if n % 3 else "old cat"} if words else {}
+        said: dict[str, Any] = (
+            {"background": SCENES[scene], "attribute": "running", "subject": "dog" if n % 3 else "old cat"} if words else {}
+        )
         record = Reference.model_construct(
             id=f"i{n}",
             emotion=EMOTIONS[emotion],
