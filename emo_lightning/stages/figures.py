@@ -44,8 +44,6 @@ def mds_stage(
     from emo_lightning.report.mds_page import write_mds_page
     from emo_lightning.report.page import Page, PageFigure, write_page
     from emo_lightning.report.paper_figures import draw_mds_maps
-    from emo_lightning.report.tables.mds import mds_tables
-    from emo_lightning.report.terminal import show
 
     truth = References.load(references) if references else None
     found = map_arms(embeddings, seed, max_points)
@@ -65,7 +63,6 @@ def mds_stage(
     write_json(out / "mds.json", {"arms": arms, "max_points": max_points, "page": shown})
     figure = PageFigure("The emotion cloud, to explore", "mds.html", "Point at, tap or walk to an image; for print: mds.pdf.")
     write_page(out, Page("The emotion cloud", figures=[figure], notes=notes))
-    show(mds_tables({"arms": arms}))
     for note in notes:
         say(note)
     say(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
