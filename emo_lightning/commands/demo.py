@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
+
 from emo_lightning.commands import run
 from emo_lightning.core.errors import DEBUG_HELP
 from emo_lightning.core.terminal import say
@@ -19,11 +23,40 @@ Interrupt it at any time; the same command goes on.
 
 example: emo demo --fast"""
 
+NAMES = {"demo": "demo", "demo_fast": "demo-fast"}
+"""Experiment -> name of its run."""
+
 
 def main(argv: list[str]) -> int:
-    """Run experiments/demo.yaml, or demo_fast.yaml."""
+    """Run experiments/demo.yaml, or demo_fast.yaml, and say what to do next."""
     if argv and argv[0] in ("-h", "--help"):
         say(HELP)
         return 0
-    name = "demo_fast" if "--fast" in argv else "demo"
-    return run.main([str(ROOT / "experiments" / f"{name}.yaml"), *(word for word in argv if word != "--fast")])
+    experiment = "demo_fast" if "--fast" in argv else "demo"
+    words = [str(ROOT / "experiments" / f"{experiment}.yaml"), *(word for word in argv if word != "--fast")]
+    status = run.main(words)
+    given = run.parse(words)
+    folder = Path(given.runs) / (given.name or NAMES[experiment])
+    if status == 0 and not given.print_config and given.only is None:
+        say("\n".join(["", "What next:", *next_steps(folder, fast="--fast" in argv)]))
+    return status
+
+
+def next_steps(folder: Path, *, fast: bool) -> list[str]:
+    """Four lines, each with a command that works as it stands once the demo is done.
+
+    Args:
+        folder: of the run.
+        fast: whether it was the fast demo, so that what trains again is as fast.
+    """
+    emo = "emo" if shutil.which("emo") else sys.argv[0]
+    world = folder / "world"
+    train = (
+        f"{emo} demo {'--fast ' if fast else ''}--name mine --vars.tars {world / 'tars'} --vars.reference {world / 'reference'}"
+    )
+    return [
+        f"  ask it in the browser:  {emo} serve {folder / 'model'}",
+        f"  a photo of yours:       {emo} explain {folder / 'panel' / 'panel' / '00.jpg'} --text --model {folder / 'model'}",
+        f"  a folder of images:     {emo} prep import folder {folder / 'panel' / 'panel'} --into {folder / 'own'} --licence CC0-1.0",
+        f"  tars of your own:       {train}",
+    ]

@@ -49,9 +49,7 @@ def table5_stage(
     from emo_lightning.report.tables.overview import MOST, overview_tables
     from emo_lightning.report.terminal import show
 
-    if unknown := [arm for arm in about or {} if arm not in predictions]:
-        msg = f"about: {unknown[0]!r} is no arm; allowed: {', '.join(predictions)}"
-        raise SchemaError(msg)
+    _check_about(about, predictions)
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
     result = {**scored, "remarks": remarks or [], "about": about or {}}
     write_json(out / "table5.json", result)
@@ -82,7 +80,15 @@ def score(
     return table5(arms, truth, training, scorer, against=against, resamples=resamples, seed=seed)
 
 
-def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000, seed: int = 0) -> None:
+def _check_about(about: Mapping[str, str] | None, arms: Mapping[str, object]) -> None:
+    if unknown := [arm for arm in about or {} if arm not in arms]:
+        msg = f"about: {unknown[0]!r} is no arm; allowed: {', '.join(arms)}"
+        raise SchemaError(msg)
+
+
+def table6_stage(
+    out: Path, probes: dict[str, list[Path]], resamples: int = 2000, seed: int = 0, about: dict[str, str] | None = None
+) -> None:
     """Gather probe runs, compare the arms image by image, write `table6.json` and `page.json`, and print their overview.
 
     `table6.json` holds what `table6.table6` returns and, as `paired`, what `table6_paired.paired_tests` does.
@@ -93,6 +99,10 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
             `predictions.jsonl` and `des.parquet`, and is left out, with a note, where they are missing.
         resamples: of the bootstrap behind the intervals of differences.
         seed: of bootstrap and permutation.
+        about: arm -> what it is, in one line.
+
+    Raises:
+        SchemaError: no arm, or `about` explains an arm that there is not; and as `table6.table6`.
     """
     from emo_lightning.analysis.table6 import table6
     from emo_lightning.analysis.table6_paired import paired_tests
@@ -105,8 +115,9 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
     if not probes:
         msg = "probes: no arm is named"
         raise SchemaError(msg)
+    _check_about(about, probes)
     paired = paired_tests(probes, resamples=resamples, seed=seed)
-    result = {**table6(probes), "paired": paired}
+    result = {**table6(probes), "paired": paired, "about": about or {}}
     write_json(out / "table6.json", result)
     page = paired_page(paired)
     write_page(out, page)

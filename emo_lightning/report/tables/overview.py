@@ -35,16 +35,16 @@ def overview_tables(found: Result) -> Iterator[Table]:
     keys = [key for key in METRICS if any(column["strict"].get(key) is not None for column in found["arms"].values())]
     if not keys:
         return
-    rows: list[list[Cell]] = [[arm, *(_scored(column, key) for key in keys)] for arm, column in found["arms"].items()]
+    rows: list[list[Cell]] = [[arm, *(scored(column, key) for key in keys)] for arm, column in found["arms"].items()]
     best = {(n, 1 + m) for m in range(len(keys)) for n in best_of([row[1 + m] for row in rows])}
     names = list(found["arms"])
-    floors = [_floor(found, key) for key in keys]
+    floors = [best_blind(found, key) for key in keys]
     if any(floor is not None for floor in floors):
         rows.append([BLIND, *floors])
         names.append("blind")
-    if ahead := found.get("ahead"):
+    if len(found["arms"]) > 1:
         names.append("ahead")
-        rows.append([AHEAD, *(ahead["strict"].get(key) or NOBODY for key in keys)])
+        rows.append([AHEAD, *(_leader(found, key) for key in keys)])
     yield Table(
         "overview-table5",
         "What each arm says of an image",
@@ -89,6 +89,19 @@ def overview_table6(found: Result) -> Iterator[Table]:
     )
 
 
+def _leader(found: Result, key: str) -> str | None:
+    """The arm whose differences to all others do not touch 0; of a run that did not measure them, whose interval lies above all others."""
+    if ahead := found.get("ahead"):
+        return ahead["strict"].get(key) or NOBODY
+    cells = {arm: scored(column, key) for arm, column in found["arms"].items()}
+    known = {arm: cell for arm, cell in cells.items() if isinstance(cell, Spread) and cell.low is not None}
+    if len(known) < 2:
+        return None
+    best = max(known, key=lambda arm: known[arm].value or 0)
+    others = [cell.high or 0 for arm, cell in known.items() if arm != best]
+    return best if (known[best].low or 0) > max(others) else NOBODY
+
+
 def probe_ahead(found: Result, name: str) -> str | None:
     """The arm of Table 6 whose paired differences in accuracy to all others have intervals above 0.
 
@@ -119,13 +132,14 @@ def _sets(sets: Sequence[str]) -> str:
     return "; ".join(f"{name}: {SET_TITLES[name]}" for name in sets).capitalize() + "."
 
 
-def _scored(column: Result, key: str) -> Cell:
+def scored(column: Result, key: str) -> Cell:
+    """A row of a column of `table5.json`, strict mode, with its interval."""
     return spread(column["strict"].get(key), ((column.get("intervals") or {}).get("strict") or {}).get(key))
 
 
-def _floor(found: Result, key: str) -> Cell:
+def best_blind(found: Result, key: str) -> Cell:
     """The best answer given without looking in one row."""
-    cells = [_scored(column, key) for name, column in found["baselines"].items() if name not in UPPER_READINGS]
+    cells = [scored(column, key) for name, column in found["baselines"].items() if name not in UPPER_READINGS]
     known = [(value, cell) for cell in cells if (value := number_of(cell)) is not None]
     return max(known, key=lambda one: one[0])[1] if known else None
 
