@@ -42,6 +42,7 @@ def shoot(browser: Browser, page_file: Path, out: Path, width: int, *, dark: boo
     page.goto(page_file.resolve().as_uri())
     for frame in page.locator("iframe").all():
         frame.scroll_into_view_if_needed()
+        page.wait_for_timeout(_SETTLED)
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(_SETTLED)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -93,7 +93,9 @@ class ConstantAnswer:
         return Prediction(
             id=record.id,
             description=self.description,
-            **self.triplet,
+            background=self.triplet["background"],
+            attribute=self.triplet["attribute"],
+            subject=self.triplet["subject"],
             emotion=self.emotion,
             intensity=self.intensity,
             objects=objects,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from emo_lightning.metrics.spelling import PARTS, SIMILAR, WHOLE
+from emo_lightning.metrics.spelling import PARTS, SAME_WORD, SIMILAR, WHOLE
 
 Mode = Literal["paper", "strict"]
 MODES: tuple[Mode, ...] = ("paper", "strict")
@@ -46,13 +46,13 @@ _CLIP_TRIPLET = "the same of predicted and reference triplet, both written as ba
 _CLOSENESS = "1 − |difference|/10, at least 0; no number: 0"
 _NAMED = {part: f"the {part} said is the annotated one" for part in PARTS} | {WHOLE: "all three parts of an image are"}
 _SIMILAR = (
-    f"the same where spelling alike is enough: Ratcliff and Obershelp's similarity (Python's difflib) of at least {SIMILAR}, which forgives "
-    "articles and endings and knows no synonyms"
+    f"the same where similar words are enough: F1 over words as for SQuAD, articles aside, of at least {SIMILAR}; words that are spelt alike "
+    f"(Ratcliff and Obershelp's similarity, Python's difflib, of at least {SAME_WORD}) are one. It forgives endings and knows no synonyms"
 )
 
 
 def _triplet_rows() -> tuple[Row, ...]:
-    """Each part and the whole, exactly named and spelt alike."""
+    """Each part and the whole, exactly named, and in similar words."""
     exact = [
         Row(key, f"{key.capitalize()}, exact", f"{what}, case and blanks aside; none said: wrong")
         for key, what in _NAMED.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -50,13 +51,12 @@ def next_steps(folder: Path, *, fast: bool) -> list[str]:
         fast: whether it was the fast demo, so that what trains again is as fast.
     """
     emo = "emo" if shutil.which("emo") else sys.argv[0]
-    world = folder / "world"
-    train = (
-        f"{emo} demo {'--fast ' if fast else ''}--name mine --vars.tars {world / 'tars'} --vars.reference {world / 'reference'}"
-    )
-    return [
-        f"  ask it in the browser:  {emo} serve {folder / 'model'}",
-        f"  a photo of yours:       {emo} explain {folder / 'panel' / 'panel' / '00.jpg'} --text --model {folder / 'model'}",
-        f"  a folder of images:     {emo} prep import folder {folder / 'panel' / 'panel'} --into {folder / 'own'} --licence CC0-1.0",
-        f"  tars of your own:       {train}",
-    ]
+    model, pictures, world = folder / "model", folder / "panel" / "panel", folder / "world"
+    own = ["--name", "mine", "--vars.tars", world / "tars", "--vars.reference", world / "reference"]
+    commands = {
+        "ask it in the browser": ["serve", model],
+        "a photo of yours": ["explain", pictures / "00.jpg", "--text", "--model", model],
+        "a folder of images": ["prep", "import", "folder", pictures, "--into", folder / "own", "--licence", "CC0-1.0"],
+        "tars of your own": ["demo", *(["--fast"] if fast else []), *own],
+    }
+    return [f"  {what + ':':<23} {shlex.join([emo, *map(str, words)])}" for what, words in commands.items()]

@@ -5,7 +5,7 @@
 | `classification` | accuracy, macro precision, recall and F1 |
 | `matching`, `boxes` | overlap of boxes, one-to-one matchings, and the scores of whole images |
 | `accumulators`, `scores`, `triplets` | the metrics of Table 5 as torchmetrics over exact sums |
-| `spelling` | whether two names of a thing are spelt alike |
+| `spelling` | whether two names of a thing are the same, or similar in their words |
 | `clip` | similarity of texts and images by CLIP |
 | `calibration`, `conformal`, `distributions` | what predicted probabilities are worth |
 | `bootstrap` | intervals and paired differences over images |

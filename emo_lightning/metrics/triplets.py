@@ -1,4 +1,4 @@
-"""What a model names of the triplet: background, attribute, subject, and all three; exactly, or spelt alike."""
+"""What a model names of the triplet: background, attribute, subject, and all three; exactly, or in similar words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from emo_lightning.core.records import Prediction, Reference
 from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.spelling import PARTS, WHOLE, plain, spelt_alike
+from emo_lightning.metrics.spelling import PARTS, WHOLE, plain, similar
 
 
 class TripletScores(Accumulator):
@@ -25,9 +25,9 @@ class TripletScores(Accumulator):
         """As `Accumulator.amounts`; a part that the reference does not have is not scored, and a triplet only where it is whole."""
         out = np.zeros((len(batch.records), len(self.names)))
         for row, prediction, record in zip(out, batch.predictions, batch.records, strict=True):
-            exact, similar, known = (np.array(part) for part in zip(*_compared(prediction, record), strict=True))
+            exact, alike, known = (np.array(part) for part in zip(*_compared(prediction, record), strict=True))
             whole = known.all()
-            scores = [*zip(exact, similar, known, strict=True), (exact.all() and whole, similar.all() and whole, whole)]
+            scores = [*zip(exact, alike, known, strict=True), (exact.all() and whole, alike.all() and whole, whole)]
             row[: 3 * len(scores)] = np.ravel(scores)
             row[-1] = not known.any()
         return out
@@ -52,5 +52,5 @@ def _compared(prediction: Prediction | None, record: Reference) -> list[tuple[bo
     for part in PARTS:
         true = plain(getattr(record, part))
         said = plain(getattr(prediction, part)) if prediction and true else ""
-        found.append((said == true != "", bool(said) and spelt_alike(said, true), bool(true)))
+        found.append((said == true != "", bool(said) and similar(said, true), bool(true)))
     return found

@@ -42,7 +42,7 @@ def _table5(table: Table) -> Iterator[Fact]:
             value, best = max(known)
             floor = number_of(table.cell("blind", key)) if "blind" in table.row_keys else None
             beside = "" if floor is None else f"; without looking: {floor:.1f}"
-            yield Fact(title, f"{value:.1f} %", f"{_ahead(table, key)}{best}, strict{_about(table.cell(best, key))}{beside}")
+            yield Fact(title, f"{value:.1f} %", f"{_ahead(table, key)}{best}{_about(table.cell(best, key))}{beside}")
 
 
 def _ahead(table: Table, key: str) -> str:

@@ -26,18 +26,18 @@ PICTURES = 6
 """Images of the strip."""
 
 LEARNED = {
-    "attributes": "to name background, attribute and subject, and where the subject is,",
+    "attributes": "to name background, attribute and subject, and to box the subject",
     "emotion": "to name the emotion and its strength",
     "explain": "to name the emotion, its strength and what brings it about",
-    "neutral": "to describe images without a word of emotion",
-    "caption": "to describe images without a word of emotion",
+    "neutral": "to describe images neutrally",
+    "caption": "to describe images neutrally",
     "grounding": "to find things in images",
 }
 """Objective of a training -> what it teaches, in words."""
 
 _DOES = {
     "emotion_acc": "the emotion",
-    "intensity_kappa": "its strength",
+    "intensity_kappa": "the strength of the emotion",
     "bbox_iou": "the box around the subject",
     "subject": "the subject",
     "triplet": "background, attribute and subject together",
@@ -155,12 +155,11 @@ def _trained(run: RunFolder, stage: StageFolder, found: Result, arm: str) -> Mar
     """What was trained on what, as far as the run's own stages say it."""
     path = (stage.settings.get("predictions") or {}).get(arm)
     lessons = list(_lessons(run, run.owner(str(path)) if path else None))
-    splits = Markup(", ").join(str(found["split"]).split(", "))
-    tested = Markup("is tested on {:,} other images (split {})").format(found["references"], splits)
+    tested = Markup("is tested on <b>{:,}</b> other images").format(found["references"])
     if not lessons:
         return Markup("The model <b>{}</b> {}.").format(arm, tested)
-    words = _listed([Markup("{} from <b>{:,}</b> images").format(what, images) for what, images in reversed(lessons)])
-    return Markup("The model <b>{}</b> learned {}, and {}.").format(arm, words, tested)
+    words = _listed([Markup("{} (<b>{:,}</b> images)").format(what, images) for what, images in reversed(lessons)])
+    return Markup("The model <b>{}</b> was taught {}; it {}.").format(arm, words, tested)
 
 
 def _lessons(run: RunFolder, stage: StageFolder | None) -> Iterator[tuple[str, int]]:
@@ -189,7 +188,7 @@ def _lesson(run: RunFolder, stage: StageFolder) -> tuple[str, int] | None:
 def _looking(gain: Gain) -> Markup:
     """What the model does, and what is done without looking at the image."""
     unit = " %" if gain.key != "intensity_kappa" else ""
-    reached = Markup("<b>{:.0f}{}</b>{}").format(gain.value.value, unit, _between(gain.value))
+    reached = Markup("<b>{}{}</b>").format(_points(gain.value.value), unit)
     does = {
         "emotion_acc": "It names the right emotion in {} of them",
         "intensity_kappa": "It agrees on the strength of the emotion by {} (chance is 0, 100 the most)",
@@ -198,16 +197,17 @@ def _looking(gain: Gain) -> Markup:
         "triplet": "It names background, attribute and subject rightly in {} of them",
     }
     sentence = Markup(does[gain.key]).format(reached)
+    # The interval of the difference is enough for a sentence; those of its two sides are in the figure.
     if gain.blind is None or gain.difference is None:
         return sentence + "."
     compared = {
         "better": "looking is worth <b>{} points</b>{}",
-        "worse": "looking costs it <b>{} points</b>{}",
+        "worse": "looking costs <b>{} points</b>{}",
         "open": "the difference of <b>{} points</b>{} may be chance",
     }[gain.verdict]
     size = gain.difference if gain.verdict != "worse" else _turned(gain.difference)
-    return sentence + Markup("; the best answer that is given without looking at the image reaches {:.0f}{}, so {}.").format(
-        gain.blind.value, unit, Markup(compared).format(_points(size.value), _between(size))
+    return sentence + Markup("; the best answer without looking at the image reaches {}{}: {}.").format(
+        _points(gain.blind.value), unit, Markup(compared).format(_points(size.value), _between(size))
     )
 
 
@@ -220,12 +220,13 @@ def _the_rest(gains: Sequence[Gain]) -> Markup | None:
     said = {"better": "helps with", "open": "makes no sure difference for", "worse": "does worse than not looking for"}
     parts = []
     for verdict, words in said.items():
-        own = [gain for gain in gains if gain.verdict == verdict and gain.difference is not None]
+        own = [
+            Markup("{} ({:+.0f} points{})").format(_DOES[gain.key], gap.value, _within(gap))
+            for gain in gains
+            if gain.verdict == verdict and (gap := gain.difference) is not None
+        ]
         if own:
-            listed = _listed(
-                [Markup("{} ({:+.0f} points{})").format(_DOES[g.key], g.difference.value, _within(g.difference)) for g in own]  # type: ignore[union-attr]
-            )
-            parts.append(Markup("{} {}").format(words, listed))
+            parts.append(Markup("{} {}").format(words, _listed(own)))
     also = "also " if parts and parts[0].startswith("helps") else ""
     return Markup("Looking {}{}.").format(also, Markup("; it ").join(parts)).replace("-", "−") if parts else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,7 @@ class RunSections:
         for name, builder in (("table5", overview_tables), ("table6", overview_table6)):
             for stage, found in self._found(name):
                 path = stage.path / KINDS[name].file
-                tables = self.run.attempt(path, lambda found=found, builder=builder: list(builder(found)))
+                tables = self.run.attempt(path, partial(_all_of, builder, found))
                 section.tables += of_stage(tables or [], stage.name, self.sources.of(stage))
                 lines |= self.run.attempt(path, partial(explained_arms, self.run, stage, found)) or {}
         section.details["arms"] = Arms(lines)
@@ -237,6 +237,10 @@ class RunSections:
                     section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))
                 elif curves is not None:
                     self.run.note(f"{self.run.shown(path)} holds no loss")
+
+
+def _all_of(builder: Callable[[Result], Iterator[Table]], found: Result) -> list[Table]:
+    return list(builder(found))
 
 
 def _merged(own: Section | None, pages: list[Section], together: bool) -> list[Section]:

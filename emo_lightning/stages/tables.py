@@ -54,7 +54,7 @@ def table5_stage(
     result = {**scored, "remarks": remarks or [], "about": about or {}}
     write_json(out / "table5.json", result)
     show(overview_tables(result), most=MOST)
-    for arm, what in result["about"].items():
+    for arm, what in (about or {}).items():
         say(f"{arm}: {what}")
 
 

@@ -212,7 +212,14 @@ def of_triplets(pairs: list[tuple[Record, Prediction | None]]) -> dict[str, dict
         return re.sub(r"\s+", " ", getattr(item, part, None) or "").strip().lower()
 
     def alike(a: str, b: str) -> bool:
-        return bool(a) and difflib.SequenceMatcher(None, a, b).ratio() >= 0.8
+        words = [[word for word in text.split() if word != "the"] for text in (a, b)]
+        alike = [[difflib.SequenceMatcher(None, x, y).ratio() >= 0.8 for y in words[1]] for x in words[0]]
+        # At most two words a side: the best of all ways to pair them.
+        few, many = sorted((range(len(words[0])), range(len(words[1]))), key=len)
+        straight = len(words[0]) <= len(words[1])
+        pairings = [list(zip(few, chosen, strict=True)) for chosen in itertools.permutations(many, len(few))]
+        common = max(sum(alike[i][j] if straight else alike[j][i] for i, j in pairing) for pairing in pairings)
+        return bool(a) and 2 * common / len(words[0] + words[1]) >= 0.75
 
     rows: dict[str, list[float]] = {}
     for record, prediction in pairs:

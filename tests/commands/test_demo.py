@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.cli import main
-from emo_lightning.commands import demo, explain, run
+from emo_lightning.commands import demo, run
 from emo_lightning.core.files import read_yaml
 from emo_lightning.core.records import SchemaError
 from emo_lightning.experiment.files import ROOT
@@ -25,7 +25,7 @@ def test_four_lines_with_a_command_each(tmp_path: Path, capsys: pytest.CaptureFi
     assert [words[1] for words in commands] == ["serve", "explain", "prep", "demo"]
     serve, explained, imported, trained = commands
     assert serve[2] == str(tmp_path / "runs" / "a demo" / "model")
-    assert explain.parser().parse_args(explained[2:]).text
+    assert explained[3:] == ["--text", "--model", serve[2]]
     given = run.parse([w for w in ["x.yaml", *trained[2:]] if w != "--fast"])
     assert given.name == "mine"
     assert dict(given.overrides)["vars.tars"].endswith("world/tars")

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from emo_lightning.core.records import Prediction, Record
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.accumulators import Batch
-from emo_lightning.metrics.spelling import SIMILAR, plain, spelt_alike
+from emo_lightning.metrics.spelling import plain, similar, word_f1
 from emo_lightning.metrics.triplets import TripletScores
 from tests.made import make_prediction, make_record
 
@@ -21,7 +23,7 @@ def rows(pairs: list[tuple[Prediction | None, Record]]) -> tuple[dict[str, float
 
 def test_parts_and_wholes_by_hand() -> None:
     """Two images with a whole triplet, one whose reference has a subject alone, one with nothing."""
-    whole = {"background": "Snowy  mountain", "attribute": "sleeping", "subject": "old man"}
+    whole: dict[str, Any] = {"background": "Snowy  mountain", "attribute": "sleeping", "subject": "old man"}
     pairs: list[tuple[Prediction | None, Record]] = [
         (
             make_prediction("a", background=" snowy mountain", attribute="Sleeping", subject="an old man"),
@@ -61,10 +63,20 @@ def test_no_answer_is_wrong_and_nothing_annotated_is_no_number() -> None:
         ("snowy mountains", "snowy mountain", True),
         ("sleeping cat", "sleeping dog", False),
         ("park", "city park", False),
+        ("old woman", "old man", False),
+        ("a dog", "dogs", True),
+        ("the", "a", False),
         ("puppy", "dog", False),  # Synonyms are not known, and the definition says so.
         ("a" * 5000, "b" * 5000, False),
     ],
 )
-def test_similar_is_spelling_and_not_meaning(said: str, true: str, alike: bool) -> None:
-    assert spelt_alike(plain(said), plain(true)) is alike
-    assert SIMILAR == 0.8
+def test_similar_is_a_matter_of_words_and_not_of_meaning(said: str, true: str, alike: bool) -> None:
+    assert similar(plain(said), plain(true)) is alike
+
+
+def test_f1_over_words_by_hand() -> None:
+    assert word_f1("the old man of the sea", "an old man") == 2 * 2 / (4 + 2)
+    assert word_f1("dog dog", "dog") == 2 / 3
+    # An exact match is not lost to one that is only alike.
+    assert word_f1("dogs dog", "dog dogs") == 1.0
+    assert word_f1("", "dog") == 0.0

@@ -92,7 +92,7 @@ def overview_table6(found: Result) -> Iterator[Table]:
 def _leader(found: Result, key: str) -> str | None:
     """The arm whose differences to all others do not touch 0; of a run that did not measure them, whose interval lies above all others."""
     if ahead := found.get("ahead"):
-        return ahead["strict"].get(key) or NOBODY
+        return str(ahead["strict"].get(key) or NOBODY)
     cells = {arm: scored(column, key) for arm, column in found["arms"].items()}
     known = {arm: cell for arm, cell in cells.items() if isinstance(cell, Spread) and cell.low is not None}
     if len(known) < 2:
@@ -124,7 +124,7 @@ def probe_ahead(found: Result, name: str) -> str | None:
             if arm in (pair["a"], pair["b"])
         ]
         if len(ends) == len(arms) - 1 and all(min(own) > 0 for own in ends):
-            return arm
+            return str(arm)
     return ""
 
 
