@@ -153,7 +153,7 @@ def test_in_a_browser(browser: Browser, width: int, inputs: tuple[dict[str, Path
         page.mouse.move(*at)
     shown = card.inner_text()
     assert "true" in shown
-    assert re.search(r"intensity \d+/10", shown)
+    assert re.search(r"\d+ of 10", shown)
     assert ODD in shown
     # The last arm is shown first, with its answer: image 7 is said rightly.
     assert card.locator("b.right").count() == 1
