@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -17,7 +17,7 @@ from emo_lightning.core.files import write_bytes
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.inputs import Entry
-from emo_lightning.inference.parts import Parts, Result
+from emo_lightning.inference.parts import Result
 
 if TYPE_CHECKING:
     from emo_lightning.inference.model import EmotionModel, Masks
@@ -37,8 +37,34 @@ class Opened(NamedTuple):
     failures: dict[str, str]
 
 
-Work = Callable[[Sequence[Entry], Sequence[Image.Image]], Sequence[Result]]
+R = TypeVar("R")
+
+Look: TypeAlias = Callable[[Sequence[Entry], Sequence[Image.Image]], Sequence[R]]
 """Looks at some pictures."""
+Work: TypeAlias = Look[Result]
+
+
+A = TypeVar("A", contravariant=True)
+
+
+class Kept(Protocol[A]):
+    """Where results are kept, so that what is done is not done again."""
+
+    def has(self, name: str, stamp: str) -> bool:
+        """Whether the image is known; one whose file has changed is not."""
+        ...
+
+    def add(self, results: Sequence[A]) -> None:
+        """Keep results."""
+        ...
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        ...
+
+    def remove_empty(self) -> None:
+        """Leave nothing behind where nothing is known."""
+        ...
 
 
 def embed_work(model: EmotionModel) -> Work:
@@ -88,12 +114,14 @@ def explain_work(
     return work
 
 
-def look_at_all(found: Sequence[Entry], parts: Parts, work: Callable[[], Work], batch_size: int, what: str) -> dict[str, str]:
+def look_at_all(
+    found: Sequence[Entry], parts: Kept[R], work: Callable[[], Look[R]], batch_size: int, what: str
+) -> dict[str, str]:
     """Every image that is not known yet.
 
     Args:
         found: all images.
-        parts: what is known, and what is added to.
+        parts: what is known, and what is added to (`Parts`, or the rows of an index).
         work: loads the model; not called where nothing is left.
         batch_size: images at a time.
         what: is done, for the progress bar.
