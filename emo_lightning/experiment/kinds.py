@@ -124,6 +124,19 @@ KINDS: dict[str, Kind] = {
         reads={"model.backbone.path": "weights", **_TRAINED_ON},
         shared=_BACKBONE,
     ),
+    "grpo": TrainerKind(
+        "emo_lightning.tasks.grpo:GRPOTask",
+        "emo_lightning.data.rollouts:RolloutDataModule",
+        reads={
+            "model.backbone.path": "weights",
+            "model.rewards.anchors": "file",
+            "model.rewards.embeddings": "file",
+            "model.rewards.lexicon": "file",
+            **_TRAINED_ON,
+            "data.others": "tars",
+        },
+        shared=_BACKBONE,
+    ),
     "predict": TrainerKind(
         "emo_lightning.tasks.predict:PredictTask",
         "emo_lightning.data.questions:QuestionDataModule",

@@ -1,0 +1,95 @@
+"""The experiments of round 3, small: every stage, and the settings of the one for GPUs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from emo_lightning.cli import main
+from emo_lightning.experiment.arguments import check
+from emo_lightning.experiment.files import ExperimentError
+from emo_lightning.experiment.resolve import load_experiment
+from tests.worded import worded_qwen  # noqa: F401 - fixture
+
+ROOT = Path(__file__).parents[2]
+KEPT = {"seed": [0], "arm": ("hard", "near", "direct")}
+
+
+def small(folder: Path) -> Path:
+    """The same stages, of one seed and one arm of each sort."""
+    tree: dict[str, Any] = yaml.safe_load((ROOT / "experiments/round3.yaml").read_text(encoding="utf-8"))
+    for stage in tree["stages"].values():
+        if "foreach" in stage:
+            stage["foreach"] = {key: [one for one in values if one in KEPT[key]] for key, values in stage["foreach"].items()}
+        if isinstance(stage.get("predictions"), dict):
+            kept = ("base", "round2", "sft", "near", "direct")
+            stage["predictions"] = {arm: path for arm, path in stage["predictions"].items() if arm in kept}
+    path = folder / "round3.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> None:  # noqa: F811
+    sets = {split: [f"{world_tars}/*-{split}-*.tar"] for split in ("train", "val", "test")}
+    changes: dict[str, object] = {
+        "vars.base": worded_qwen,
+        "vars.tars": world_tars,
+        "vars.reference": world_tars,
+        "vars.dusk": tmp_path / "none",
+        "vars.anchors": ROOT / "configs/anchors/ddes.yaml",
+        "trainer.logger": "false",
+        "trainer.enable_progress_bar": "false",
+        "model.max_new_tokens": 8,
+        "data.num_workers": 0,
+    }
+    for stage in ("round2-0", "sft-hard-0", "rl-near-0", "rl-direct-0"):
+        changes[f"{stage}.trainer.max_steps"] = 2
+    for stage in ("rl-near-0", "rl-direct-0"):
+        changes |= {
+            f"{stage}.data.others.dusk": sets["test"],
+            f"{stage}.data.batch_size": 4,
+            f"{stage}.model.sampling.replies": 2,
+        }
+    for stage in ("predict-base", "predict-round2-0", "predict-sft-hard-0", "predict-rl-near-0", "predict-rl-direct-0"):
+        changes |= {f"{stage}.data.sets": json.dumps({"val": sets["val"], "test": sets["test"]})}
+    for stage in ("cross_dataset-0", "against_sft-0"):
+        changes |= {f"{stage}.sets": json.dumps({"test": {"references": sets["test"]}}), f"{stage}.trained_on": sets["train"]}
+    changes["calibration-0.sets"] = json.dumps({"val": sets["val"], "test": sets["test"]})
+    words = [part for key, value in changes.items() for part in (f"--{key}", str(value))]
+    assert main(["run", str(small(tmp_path)), "--runs", str(tmp_path / "runs"), *words]) == 0
+    run = tmp_path / "runs/round3"
+    result = json.loads((run / "against_sft-0/cross_dataset.json").read_text(encoding="utf-8"))
+    assert set(result["arms"]) == {"base", "round2", "sft", "near", "direct"}
+    assert "gain" in result["arms"]["near"]["test"]
+    assert (run / "rl-near-0/model/config.json").exists()
+    assert (run / "report.html").exists()
+
+
+def test_the_published_recipe_is_as_published() -> None:
+    experiment = load_experiment(ROOT / "experiments/emo_r3.yaml")
+    (stage,) = experiment.stages
+    data, trained = stage.config["data"], stage.config["trainer"]
+    update = data["batch_size"] * trained["accumulate_grad_batches"] * trained["devices"]
+    assert update == 256
+    assert update * stage.config["model"]["grpo"]["sample_every"] == 512
+    # About 80 rollouts.
+    assert 75 < trained["max_epochs"] * data["limit"] / 512 < 85
+
+
+@pytest.mark.parametrize("key", ["grpo.klweight", "rewards.emotoin", "sampling.top_p"])
+def test_a_key_that_is_none_is_refused(key: str) -> None:
+    (stage,) = load_experiment(ROOT / "experiments/emo_r3.yaml", [(f"round3.model.{key}", "1")]).stages
+    with pytest.raises(ExperimentError, match=rf"stage 'round3' \(grpo\): .*{key.partition('.')[2]}"):
+        check(stage)
+
+
+def test_the_shipped_settings_are_understood() -> None:
+    stages = [one for name in ("round3", "emo_r3") for one in load_experiment(ROOT / f"experiments/{name}.yaml").stages]
+    # Of each arm one seed.
+    for stage in (one for one in stages if one.name in ("round3", "rl-dapo-0")):
+        check(stage)
