@@ -7,5 +7,6 @@
 | `accumulators`, `scores` | the metrics of Table 5 as torchmetrics over exact sums |
 | `clip` | similarity of texts and images by CLIP |
 | `calibration`, `conformal`, `distributions` | what predicted probabilities are worth |
+| `rewards`, `emotion_space` | what a reply is worth in round 3; distances of the eight emotions, where they are points |
 | `bootstrap` | intervals and paired differences over images |
 """
