@@ -8,5 +8,6 @@
 | `spelling` | whether two names of a thing are the same, or similar in their words |
 | `clip` | similarity of texts and images by CLIP |
 | `calibration`, `conformal`, `distributions` | what predicted probabilities are worth |
+| `rewards`, `emotion_space` | what a reply is worth in round 3; distances of the eight emotions, where they are points |
 | `bootstrap` | intervals and paired differences over images |
 """

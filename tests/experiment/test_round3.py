@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from emo_lightning.cli import main
+from emo_lightning.data.chat import OBJECTIVES
+from emo_lightning.data.collate import Collator, Question
+from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.experiment.arguments import check
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
+from emo_lightning.models.backbone import BackboneConfig, load_backbone
+from emo_lightning.models.reply_rows import with_replies
+from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +76,35 @@ def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> Non
     assert "gain" in result["arms"]["near"]["test"]
     assert (run / "rl-near-0/model/config.json").exists()
     assert (run / "report.html").exists()
+
+
+def test_arms_cost_as_much(world_tars: Path, tmp_path: Path) -> None:
+    """Floating-point operations of all epochs, of fine-tuning and of rewards, on the demo's model."""
+    words = words_of([str(world_tars)])
+    path = build_qwen(tmp_path / "model", [*words, *(f" {word}" for word in words)], TinyQwen(), max_pixels=112 * 112)
+    backbone = load_backbone(BackboneConfig(str(path), tuning="full", train_vision=True))
+    index = TarIndex.open(str(world_tars / "*-train-*.tar"))
+    answers = Collator(backbone.processor, backbone.model_type, answers=True, packed=True)
+    asked = Collator(backbone.processor, backbone.model_type, answers=False, packed=True)
+    records = [index.sample(row) for row in range(8)]
+    keys = OBJECTIVES["emotion"].keys
+    tuned = answers([Question(record.id, image, keys, record) for record, image in records])
+    questions = asked([Question(record.id, image, keys) for record, image in records])
+    each, length = 8, len(tuned["answer_at"]) // 8
+    row = with_replies(questions, [torch.full((length,), 20)] * (8 * each)).row
+    products = backbone.family.products(backbone.base)
+    text = backbone.base.config.get_text_config()
+    head = 2.0 * text.vocab_size * text.hidden_size * 8 * each * length
+
+    def forward(batch: Mapping[str, Any]) -> float:
+        parts = backbone.family.work(backbone.base, products, batch, batch["lengths"]).values()
+        return sum(part.weights + part.attention for part in parts)
+
+    drawn = forward(questions) + 2.0 * products["language"] * 8 * each * length + head
+    rewarded = drawn + 4 * (forward(row) + head)
+    names = yaml.safe_load((ROOT / "experiments/round3.yaml").read_text(encoding="utf-8"))["vars"]
+    whole = rewarded * names["grpo_epochs"], backbone.step_flops(tuned, tuned["lengths"]) * names["sft_epochs"]
+    assert whole[0] == pytest.approx(whole[1], rel=0.1)
 
 
 def test_the_published_recipe_is_as_published() -> None:

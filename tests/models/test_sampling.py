@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from emo_lightning.core.errors import InputError
@@ -86,6 +87,17 @@ def test_what_is_drawn_is_as_probable_when_it_is_read_again(
     )[0]
     assert learning.requires_grad
     assert float((learning.detach() - sampled).abs().max()) <= 1e-5
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_both_sides_agree(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811
+    backbone = with_ends(tuned(worded_model)).to("cuda")
+    batch = move_data_to_device(asked(backbone, questions[:5]), torch.device("cuda"))
+    replies = drawn(backbone, batch)
+    banned = torch.tensor(never_drawn(backbone), device="cuda")
+    with torch.no_grad():
+        found = reply_log_probs(backbone, with_replies(batch, replies.tokens), banned, HOW.temperature)[0]
+    assert float((found - torch.cat(replies.log_p)).abs().max()) <= 1e-4
 
 
 def test_a_reply_is_the_same_whatever_is_drawn_beside_it(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811

@@ -133,6 +133,15 @@ def test_the_reference_is_round_two(speaking: Path, adapted: Path, world_tars: P
         assert np.abs(emotion_probabilities(own, [picture]) - emotion_probabilities(base, [picture])).max() > 1e-3
 
 
+def test_in_mixed_precision_policies_are_not_mixed_up(speaking: Path, world_tars: Path, tmp_path: Path) -> None:
+    """torch would keep rounded weights for a whole step, whichever policy has used them first, did Lightning not switch that off."""
+    config = GRPOConfig(kl_weight=0.1, sample_every=2, clip_low=1e-4, clip_high=1e-4)
+    seen, _ = fit(task_of(speaking, grpo=config), data(world_tars), tmp_path, max_steps=3, precision="bf16-mixed")
+    assert seen.of("policy/kl")[0] == 0
+    assert min(seen.of("policy/kl")[1:]) > 0
+    assert [share > 0 for share in seen.of("policy/clipped")] == [False, True, False]
+
+
 def test_a_policy_is_put_in_and_taken_out(speaking: Path) -> None:
     backbone = load_backbone(BackboneConfig(str(speaking), tuning="full"))
     weight = next(p for p in backbone.parameters() if p.requires_grad)
