@@ -170,7 +170,7 @@ KINDS: dict[str, Kind] = {
     ),
     "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", _ARMS),
     "table6": FunctionKind("emo_lightning.stages.tables:table6_stage", {"probes": "probe"}),
-    "mds": FunctionKind("emo_lightning.stages.figures:mds_stage", _SPACE),
+    "mds": FunctionKind("emo_lightning.stages.figures:mds_stage", {**_SPACE, "predictions": "file"}),
     "panel": FunctionKind("emo_lightning.stages.figures:panel_stage", {"predictions": "file", "references": "tars"}),
     "calibration": FunctionKind("emo_lightning.stages.robustness:calibration_stage", {"predictions": "file", "sets": "tars"}),
     "cross_dataset": FunctionKind(
