@@ -49,7 +49,6 @@ def test_round3_runs(worded_qwen: Path, world_tars: Path, tmp_path: Path) -> Non
         "vars.tars": world_tars,
         "vars.reference": world_tars,
         "vars.dusk": tmp_path / "none",
-        "vars.anchors": ROOT / "configs/anchors/ddes.yaml",
         "trainer.logger": "false",
         "trainer.enable_progress_bar": "false",
         "model.max_new_tokens": 8,
