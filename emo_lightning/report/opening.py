@@ -76,10 +76,10 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `open` where the interval holds 0 or there is none."""
+        """`better`, `worse`, `open` where the interval holds 0, `unmeasured` where there is none, as in runs of before 0.3."""
         gap = self.difference
         if gap is None or gap.low is None or gap.high is None:
-            return "open"
+            return "unmeasured"
         return "better" if gap.low > 0 else "worse" if gap.high < 0 else "open"
 
 
@@ -211,6 +211,7 @@ def _looking(gain: Gain) -> Markup:
         "better": "looking is worth <b>{} points</b>{}",
         "worse": "looking costs <b>{} points</b>{}",
         "open": "the difference of <b>{} points</b>{} may be chance",
+        "unmeasured": "a difference of <b>{} points</b>{}, of which this run has no interval",
     }[gain.verdict]
     size = gain.difference if gain.verdict != "worse" else _turned(gain.difference)
     return sentence + Markup("; the best answer without looking at the image reaches {}{}: {}.").format(
@@ -224,7 +225,12 @@ def _turned(gap: Spread) -> Spread:
 
 def _the_rest(gains: Sequence[Gain]) -> Markup | None:
     """Where else looking helps, and where it does not."""
-    said = {"better": "helps with", "open": "makes no sure difference for", "worse": "does worse than not looking for"}
+    said = {
+        "better": "helps with",
+        "open": "makes no sure difference for",
+        "worse": "does worse than not looking for",
+        "unmeasured": "changes, without an interval,",
+    }
     parts = []
     for verdict, words in said.items():
         own = [

@@ -105,7 +105,7 @@ def test_a_run_of_an_older_version_opens_without_intervals_of_gains(run: Path) -
     path.write_text(json.dumps(found))
     opening = RunSections(run).opening
     assert opening
-    assert "may be chance" in opening.sentences[1]
+    assert "of which this run has no interval" in opening.sentences[1]
     strict = next(table for table in RunSections(run).tables if table.key == "table5-strict")
     assert not set(rows) & set(strict.row_keys)
     assert "bbox_iou" in strict.row_keys
