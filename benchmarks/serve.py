@@ -50,7 +50,8 @@ PATIENCE = 600.0
 def serving(model: EmotionModel, limits: Limits) -> Iterator[str]:
     """Address of a server that runs until the block ends."""
     bound = listen("127.0.0.1", 0)
-    server = Server(make_app(Service(model, limits), Gate(TOKEN)), PATIENCE)
+    service = Service(model, limits)
+    server = Server(make_app(service, Gate(TOKEN)), PATIENCE, service.batcher.hurry)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     thread.start()
     while not server.started:

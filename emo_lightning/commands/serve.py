@@ -138,7 +138,7 @@ def _serve(args: argparse.Namespace, limits: Limits, token: str | None, bound: s
         masks = load_segmenter(args.masks, str(model.device)).masks_of
     service = Service(model, limits, None, masks)
     names = {name.lower() for name in (*args.name, args.host)}
-    server = Server(make_app(service, Gate(token, frozenset(names))), limits.grace)
+    server = Server(make_app(service, Gate(token, frozenset(names))), limits.grace, service.batcher.hurry)
     where = address_of(bound)
     say(f"{service.about.id}: embeddings of {service.about.des_dim} numbers, on {model.device}")
     say(f"open http://{where}/{token + '/' if token else ''}")

@@ -81,6 +81,12 @@ class Batcher(Generic[In, Out]):
         future.add_done_callback(lambda done: self._forget(number) if done.cancelled() else None)
         return future
 
+    def hurry(self) -> None:
+        """From now on nothing waits for others: nothing more is expected."""
+        with self._news:
+            self._wait = 0.0
+            self._news.notify()
+
     def close(self, patience: float | None = None) -> None:
         """Finish what is waiting, and end the thread.
 

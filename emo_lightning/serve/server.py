@@ -6,7 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -61,9 +61,10 @@ class Server(uvicorn.Server):
     Args:
         app: of `app.make_app`.
         grace: seconds that requests have to be answered in, once it is asked to end.
+        ending: is told when it is.
     """
 
-    def __init__(self, app: Door, grace: float) -> None:
+    def __init__(self, app: Door, grace: float, ending: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -76,6 +77,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(grace),
             )
         )
+        self._ending = ending
         self.ended_by: signal.Signals | None = None
         """The first signal that asked it to end."""
 
@@ -96,3 +98,8 @@ class Server(uvicorn.Server):
         """End once everything is answered; a second Ctrl-C does not wait for that."""
         self.ended_by = self.ended_by or signal.Signals(sig)
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and answer those that are there."""
+        self._ending()
+        await super().shutdown(sockets)

@@ -84,7 +84,7 @@ def serving(
     bound = listen("127.0.0.1", 0)
     service = Service(model, limits or Limits(), index)
     door = make_app(service, Gate(token, frozenset({"emo.example.org"})))
-    server = Server(door, PATIENCE)
+    server = Server(door, PATIENCE, service.batcher.hurry)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
     running = Running(address_of(bound), door, service, server)
     thread.start()

@@ -89,7 +89,7 @@ def test_what_was_asked_before_the_end_is_answered(
 
     both = threading.Thread(target=client)
     both.start()
-    ended = main(["serve", str(folder), "--port", str(port), "--wait-ms", "1000", "--max-new-tokens", "4", "--device", "cpu"])
+    ended = main(["serve", str(folder), "--port", str(port), "--wait-ms", "60000", "--max-new-tokens", "4", "--device", "cpu"])
     both.join()
     assert ended == code
     assert [one.status_code for one in answers] == [200]

@@ -57,7 +57,7 @@ export class Shown {
 
   unlike() {
     const told = this.found.unlike;
-    return told?.is_unlike ? el("p", { class: "warn", role: "note" }, el("strong", {}, "Unlike what this model was trained on. "), told.sentence) : null;
+    return told?.is_unlike ? el("p", { class: "warn", role: "note" }, el("strong", {}, sentence(told.sentence))) : null;
   }
 
   headline() {
@@ -87,7 +87,8 @@ export class Shown {
       const label = `${emotion} ${percent(share)}${inside.has(emotion) ? ", in the set" : ""}`;
       return el("li", { class: inside.has(emotion) ? "inside" : "", "aria-label": label }, el("span", {}, emotion), bar, el("span", { class: "number" }, percent(share)));
     });
-    const about = probe.conformal_set
+    const about = this.found.unlike?.is_unlike ? el("p", { class: "soft small" }, "Of a picture like this one no set of them is sure.")
+      : probe.conformal_set
       ? el("p", { class: "soft small" }, el("i", { class: "key", "aria-hidden": "true" }), `Marked: such sets hold the true emotion in ${percent(probe.coverage)} of images like those it was fitted on.`)
       : el("p", { class: "soft small" }, "Not calibrated: an order, not frequencies.");
     return el("section", {}, el("h3", {}, "Emotion"), el("ol", { class: "bars" }, rows), about);
