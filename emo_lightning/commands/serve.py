@@ -90,7 +90,7 @@ def _parser() -> Parser:
     parser.add_argument("--batch-size", type=Whole(1, 4096), default=16, help="pictures of one call of the model (default: 16)")
     parser.add_argument(
         "--wait-ms",
-        type=Real(0, 1000),
+        type=Real(0, 60_000),
         default=5,
         help="milliseconds that a picture waits for others to be called with (default: 5)",
     )

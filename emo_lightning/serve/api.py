@@ -63,6 +63,7 @@ async def explain(request: Request, service: Served) -> Response:
     picture. Pictures are JSON, the bytes of one, or a form's files named `image`; options of the latter stand behind `?`.
     """
     files = await read_files(request, service.limits.images)
+    options: ExplainOptions
     if files is None:
         asked = await read_json(request, service, ExplainRequest)
         pictures = await service.pictures.aside(asked.given)

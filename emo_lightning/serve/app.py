@@ -13,6 +13,7 @@ from fastapi.requests import Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from emo_lightning.core.colours import EMOTION_COLOURS
@@ -51,6 +52,7 @@ def make_app(service: Service, gate: Gate) -> Door:
     for kind, handler in (
         (ApiError, on_api_error),
         (ClientGoneError, on_gone),
+        (ClientDisconnect, on_gone),
         (HTTPException, on_http_error),
         (RequestValidationError, _on_wrong_query),
         (Exception, on_bug),

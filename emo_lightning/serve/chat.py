@@ -55,7 +55,7 @@ class Completion:
 
     def whole(self) -> dict[str, object]:
         """As one object; `explanation` is ours."""
-        message = {"role": "assistant", "content": self.content, "refusal": None, "annotations": []}
+        message: dict[str, object] = {"role": "assistant", "content": self.content, "refusal": None, "annotations": []}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish}
         return {
             **self._head("chat.completion"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from emo_lightning.inference.bundle import read_bundle, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.metrics.conformal import Conformal
+from emo_lightning.models.prefill import Read
 from emo_lightning.serve.app import make_app
 from emo_lightning.serve.door import Door, Gate
 from emo_lightning.serve.neighbours import Neighbours
@@ -114,9 +115,11 @@ def model(folder: Path) -> EmotionModel:
     said = {"attributes": SEEN, "emotion": FELT}
     texts = [json.dumps(said[name]) for name in found.bundle.questions]
     # What is asked, read and embedded stays the model's own.
-    found.backbone.all_replies = lambda read, numbers, limit: [  # type: ignore[method-assign]
-        [texts[number]] * sum(which == number for which in read.numbers) for number in numbers
-    ]
+
+    def replies(read: Read, numbers: Sequence[int], max_new_tokens: int) -> list[list[str]]:
+        return [[texts[number]] * read.numbers.count(number) for number in numbers]
+
+    found.backbone.all_replies = replies  # type: ignore[method-assign]
     return found
 
 

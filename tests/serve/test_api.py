@@ -6,15 +6,24 @@ import base64
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
 import openai
 import pytest
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionContentPartImageParam,
+    ChatCompletionContentPartTextParam,
+    ChatCompletionMessageParam,
+)
 
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.inference.text import as_text
 from emo_lightning.serve.settings import Limits
+from tests.patience import wait_until
 from tests.serve.conftest import FELT, SEEN, Running, opened, serving
 
 MODEL = "emotion-model"
@@ -24,9 +33,16 @@ def uri(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def message(data: bytes) -> list[dict]:
-    picture = {"type": "image_url", "image_url": {"url": uri(data)}}
-    return [{"role": "user", "content": [{"type": "text", "text": "What do you feel?"}, picture]}]
+def message(data: bytes) -> list[ChatCompletionMessageParam]:
+    text: ChatCompletionContentPartTextParam = {"type": "text", "text": "What do you feel?"}
+    picture: ChatCompletionContentPartImageParam = {"type": "image_url", "image_url": {"url": uri(data)}}
+    return [{"role": "user", "content": [text, picture]}]
+
+
+def explanation(reply: ChatCompletion | ChatCompletionChunk) -> dict[str, Any]:
+    assert reply.model_extra is not None
+    found: dict[str, Any] = reply.model_extra["explanation"]
+    return found
 
 
 def test_the_openai_client_gets_words_and_the_embedding_of_one_reading(
@@ -36,6 +52,7 @@ def test_the_openai_client_gets_words_and_the_embedding_of_one_reading(
     assert [one.id for one in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).owned_by == "emo-lightning"
     (own,) = model.explain([opened(pictures[0])], ["image"])
+    assert own.probe is not None
     before = running.figures["emo_batch_pictures_count"]
     reply = client.chat.completions.create(
         model=MODEL, messages=message(pictures[0]), temperature=0, max_tokens=200, extra_body={"embedding": True}
@@ -43,7 +60,7 @@ def test_the_openai_client_gets_words_and_the_embedding_of_one_reading(
     assert running.figures["emo_batch_pictures_count"] == before + 1, "one call of the model"
     choice = reply.choices[0]
     assert (choice.message.role, choice.message.content, choice.finish_reason) == ("assistant", as_text(own), "stop")
-    told = reply.model_extra["explanation"]
+    told = explanation(reply)
     assert np.allclose(told["des"], own.des, atol=1e-5)
     assert (told["emotion"], told["intensity"], told["probe"]["emotion"]) == ("excitement", 7, str(own.probe.emotion))
     assert reply.usage is not None
@@ -58,9 +75,9 @@ def test_the_openai_client_gets_words_and_the_embedding_of_one_reading(
     as_json = client.chat.completions.create(
         model=MODEL, messages=message(pictures[0]), response_format={"type": "json_object"}, max_completion_tokens=1
     )
-    assert json.loads(as_json.choices[0].message.content)["subject"] == "dog"
+    assert json.loads(as_json.choices[0].message.content or "")["subject"] == "dog"
     assert as_json.choices[0].finish_reason == "length", "an answer has reached its limit"
-    assert "des" not in as_json.model_extra["explanation"]
+    assert "des" not in explanation(as_json)
 
 
 def test_a_stream_is_the_same_text_word_by_word(running: Running, pictures: list[bytes]) -> None:
@@ -76,7 +93,7 @@ def test_a_stream_is_the_same_text_word_by_word(running: Running, pictures: list
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-2:] == [None, "stop"]
     assert chunks[-1].usage == whole.usage
     assert len({chunk.id for chunk in chunks}) == 1
-    assert chunks[-2].model_extra["explanation"] == whole.model_extra["explanation"]
+    assert explanation(chunks[-2]) == explanation(whole)
 
 
 def test_embeddings_are_those_of_the_model_in_both_encodings(
@@ -189,8 +206,6 @@ def test_what_there_is_no_room_for_is_sent_away_with_a_time_to_come_back(model: 
 
         first = threading.Thread(target=ask, args=(pictures[0],))
         first.start()
-        from tests.patience import wait_until
-
         wait_until(lambda: server.service.batcher.waiting == 1)
         full = server.http.post("/v1/explain", json={"images": [uri(data) for data in pictures[:2]]})
         assert (full.status_code, full.json()["error"]["code"]) == (503, "overloaded")
@@ -200,7 +215,7 @@ def test_what_there_is_no_room_for_is_sent_away_with_a_time_to_come_back(model: 
         ask(pictures[1])
         first.join()
         assert [one.status_code for one in done] == [200, 200], "what was there first is answered"
-        assert server.service.places.taken == server.service.places.decoded == server.door.held == 0
+        wait_until(lambda: server.service.places.taken == server.service.places.decoded == server.door.held == 0)
 
 
 def test_who_may_ask(running: Running) -> None:
@@ -223,10 +238,10 @@ def test_who_may_ask(running: Running) -> None:
         ({"Sec-Fetch-Site": "same-site"}, 403),
     ):
         assert httpx.get(f"{url}/v1/models", headers={**own, **headers}).status_code == status, headers
-    headers = httpx.get(running.page).headers
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
-    assert "unsafe" not in headers["Content-Security-Policy"]
-    assert (headers["Cache-Control"], headers["Referrer-Policy"], headers.get("server")) == ("no-store", "no-referrer", None)
+    closed = httpx.get(running.page).headers
+    assert "default-src 'none'" in closed["Content-Security-Policy"]
+    assert "unsafe" not in closed["Content-Security-Policy"]
+    assert (closed["Cache-Control"], closed["Referrer-Policy"], closed.get("server")) == ("no-store", "no-referrer", None)
 
 
 def test_without_a_token_whoever_reaches_it_may_ask(model: EmotionModel) -> None:

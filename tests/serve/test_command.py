@@ -87,11 +87,11 @@ def test_what_was_asked_before_the_end_is_answered(
         os.kill(os.getpid(), number)
         asking.join()
 
-    both = threading.Thread(target=client)
+    both = threading.Thread(target=client, daemon=True)
     both.start()
     ended = main(["serve", str(folder), "--port", str(port), "--wait-ms", "60000", "--max-new-tokens", "4", "--device", "cpu"])
-    both.join()
     assert ended == code
+    both.join()
     assert [one.status_code for one in answers] == [200]
     said = capfd.readouterr()
     assert f"open {url}/\n" in said.out

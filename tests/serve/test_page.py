@@ -95,7 +95,6 @@ def test_a_picture_is_explained_and_words_and_boxes_light_each_other_up(page: Pa
     assert page.locator(".spot.lit").count() == 2, "both boxes are dogs"
     page.locator(".headline").hover()
     assert page.locator(".lit").count() == 0
-    # The larger box lies under the smaller one.
     page.locator(".spot").last.hover()
     assert "lit" in (word.get_attribute("class") or "")
     assert page.locator(".regions li.lit").count() == 1
@@ -109,9 +108,10 @@ def test_a_region_is_covered_and_what_becomes_of_the_emotion_is_told(page: Page,
     explain(page, file)
     page.locator(".regions button").first.press("Enter")
     told = page.locator(".told").first
-    sync_api.expect(told).to_have_text(re.compile(r"\w+ \d+ % → \d+ % when it is covered"))
+    sync_api.expect(told).to_have_text(re.compile(r"\w+ \d+\s% → \d+\s% when it is covered"))
     assert page.locator(".spot.covered").count() == 1
-    page.locator(".spot").last.tap()
+    # The larger of the two; the smaller one stands above it.
+    page.locator(".spot").first.tap()
     assert page.locator(".spot.covered").count() == 1
     sync_api.expect(page.locator(".told:not(:empty)")).to_have_count(2)
     page.locator(".regions button[aria-pressed=true]").click()
@@ -136,7 +136,6 @@ def test_dropped_pasted_and_taken_pictures(page: Page, file: Path, tmp_path: Pat
         page.reload()
         page.wait_for_selector("body[data-ready]")
     page.click("#camera")
-    page.wait_for_function("document.querySelector('.camera video')?.videoWidth > 0")
     page.get_by_role("button", name="Take it").click()
     page.wait_for_selector("main.found .headline")
     text = tmp_path / "text.png"

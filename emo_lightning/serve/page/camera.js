@@ -12,7 +12,7 @@ export async function takePicture(taken, otherwise) {
   }
   const video = el("video", { autoplay: true, muted: true, playsInline: true, "aria-label": "What the camera sees" });
   video.srcObject = stream;
-  const shoot = el("button", { class: "main", type: "button" }, "Take it");
+  const shoot = el("button", { class: "main", type: "button", disabled: true }, "Take it");
   const cancel = el("button", { type: "button" }, "Cancel");
   const box = el("dialog", { class: "camera", "aria-label": "Camera" }, video, el("div", { class: "actions" }, shoot, cancel));
   cancel.onclick = () => box.close();
@@ -27,7 +27,10 @@ export async function takePicture(taken, otherwise) {
     box.close();
     taken(new File([blob], "camera.jpg", { type: "image/jpeg" }));
   };
+  video.onloadeddata = () => {
+    shoot.disabled = false;
+    shoot.focus();
+  };
   document.body.append(box);
-  box.showModal();
-  return shoot.focus();
+  return box.showModal();
 }

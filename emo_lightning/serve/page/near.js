@@ -75,4 +75,4 @@ export class Near {
 }
 
 /** A text whose `commands` are set as code. */
-const how = (text) => text.split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));
+const how = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`.split("`").map((part, place) => (place % 2 ? el("code", {}, part) : part));

@@ -3,7 +3,7 @@ import { askJson, note } from "./ask.js";
 import { el } from "./elements.js";
 import { colour, Picture } from "./picture.js";
 
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 const points = (value) => `${value < 0 ? "−" : ""}${Math.abs(value).toFixed(Math.abs(value) < 10 ? 1 : 0)}`;
 const area = ([x1, y1, x2, y2]) => (x2 - x1) * (y2 - y1);
 
@@ -161,11 +161,11 @@ export class Shown {
 }
 
 function told({ emotion, probability, fall, random_fall: random }) {
-  const after = `${emotion} ${Math.round(probability)} % → ${Math.round(probability - fall)} % when it is covered`;
+  const after = `${emotion} ${percent(probability / 100)} → ${percent((probability - fall) / 100)} when it is covered`;
   if (random === null) return `${after}. There is no room for boxes of its size elsewhere.`;
   const more = fall - random;
   const meaning = Math.abs(more) < 1 ? "no more than any other place" : more > 0 ? `${points(more)} points more than other places` : `${points(-more)} points less than other places`;
-  return `${after}; elsewhere → ${Math.round(probability - random)} %. It counts ${meaning}.`;
+  return `${after}; elsewhere → ${percent((probability - random) / 100)}. It counts ${meaning}.`;
 }
 
 const name = (region) => region.phrase || "something";
