@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cross-dataset": ("emo_lightning.commands.cross_dataset", "several models on several data sets, against the untuned base"),
     "faithfulness": ("emo_lightning.commands.faithfulness", "does the emotion depend on the region that its words name"),
     "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
+    "index": ("emo_lightning.commands.index", "a place to search: images by picture, words, wish or path, with filters"),
     "explain": ("emo_lightning.commands.explain", "images -> triplet, boxes, emotion, intensity, and overlays"),
     "serve": ("emo_lightning.commands.serve", "a page and an API (of OpenAI's shapes) for a model, on this machine"),
     "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),

@@ -123,6 +123,7 @@ def _token(args: argparse.Namespace) -> str | None:
 def _serve(args: argparse.Namespace, limits: Limits, token: str | None, bound: socket) -> int:
     from emo_lightning.core.endings import exit_code
     from emo_lightning.experiment.advice import silence_advice
+    from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.serve.app import make_app
     from emo_lightning.serve.door import Gate
@@ -130,13 +131,19 @@ def _serve(args: argparse.Namespace, limits: Limits, token: str | None, bound: s
     from emo_lightning.serve.service import Service
 
     silence_advice()
+    index = None
+    if args.index is not None:
+        from emo_lightning.search import SearchIndex
+
+        # Before the model, which takes longer: only its files are read for that.
+        index = SearchIndex.open(args.index, bundle_fingerprint(bundle_folder(args.model)))
     model = EmotionModel.from_pretrained(args.model, args.device)
     masks = None
     if args.masks is not None:
         from data_prep.grounding.transformers_backend import load_segmenter
 
         masks = load_segmenter(args.masks, str(model.device)).masks_of
-    service = Service(model, limits, None, masks)
+    service = Service(model, limits, index, masks)
     names = {name.lower() for name in (*args.name, args.host)}
     server = Server(make_app(service, Gate(token, frozenset(names))), limits.grace, service.batcher.hurry)
     where = address_of(bound)

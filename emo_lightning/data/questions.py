@@ -161,7 +161,8 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         # The grey of a blind model is no picture of the tars.
         vision = None if self.blind else self.task.pictures(index.take(rows), self)
         dataset = QuestionDataset(index, rows, self.blind, vision, skip=self.skip)
-        return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
+        asked = list(dict.fromkeys([*self.objectives, *self.task.also_asks()]))
+        return self.rank_loader(dataset, QuestionCollator(collator, asked), self.batch_size, shuffle=False)
 
 
 def _area(inputs: BackboneInputs, size: Sequence[int]) -> int:

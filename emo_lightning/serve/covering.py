@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from emo_lightning.analysis.faithfulness import MaskPlan, falls, masked, random_boxes, whole_box
+from emo_lightning.analysis.faithfulness import MaskPlan, falls, random_boxes
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.data.images import masked, whole_pixels
 from emo_lightning.serve.bodies import Strict
 from emo_lightning.serve.failures import ApiError
 from emo_lightning.serve.looking import Asked
@@ -66,7 +67,7 @@ def _images(image: Image, asked: CoverRequest) -> list[Image]:
     # The model sees fewer pixels still.
     scale = min(1.0, (_MOST_PIXELS / (image.width * image.height)) ** 0.5)
     small = image if scale == 1 else image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
-    box = whole_box([scale * corner for corner in asked.box], small.size)
+    box = whole_pixels([scale * corner for corner in asked.box], small.size)
     if box is None:
         msg = f"box {asked.box}: nothing of it is within {image.width}x{image.height}"
         raise ApiError(400, msg, "invalid_value", "box")

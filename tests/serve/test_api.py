@@ -159,7 +159,7 @@ def test_pictures_come_in_json_in_forms_and_as_they_are(running: Running, model:
 def test_covering_a_region_is_measured_as_the_analysis_measures_it(
     running: Running, model: EmotionModel, pictures: list[bytes]
 ) -> None:
-    from emo_lightning.analysis.faithfulness import masked
+    from emo_lightning.data.images import masked
     from emo_lightning.inference.calibration import probed
 
     box = (8, 8, 40, 48)
