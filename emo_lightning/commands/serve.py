@@ -131,19 +131,20 @@ def _serve(args: argparse.Namespace, limits: Limits, token: str | None, bound: s
     from emo_lightning.serve.service import Service
 
     silence_advice()
-    index = None
+    folder, index = bundle_folder(args.model), None
     if args.index is not None:
         from emo_lightning.search import SearchIndex
 
         # Before the model, which takes longer: only its files are read for that.
-        index = SearchIndex.open(args.index, bundle_fingerprint(bundle_folder(args.model)))
-    model = EmotionModel.from_pretrained(args.model, args.device)
+        index = SearchIndex.open(args.index, bundle_fingerprint(folder))
+    model = EmotionModel(folder, args.device)
     masks = None
     if args.masks is not None:
         from data_prep.grounding.transformers_backend import load_segmenter
 
         masks = load_segmenter(args.masks, str(model.device)).masks_of
-    service = Service(model, limits, index, masks)
+    # A model of the hub lies in a folder that is named by its commit.
+    service = Service(model, limits, index, masks, None if args.model.is_dir() else str(args.model))
     names = {name.lower() for name in (*args.name, args.host)}
     server = Server(make_app(service, Gate(token, frozenset(names))), limits.grace, service.batcher.hurry)
     where = address_of(bound)

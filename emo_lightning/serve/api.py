@@ -114,7 +114,7 @@ async def models(service: Served) -> Response:
     return JSONResponse({"object": "list", "data": [_model(service)]})
 
 
-@router.get("/models/{name}")
+@router.get("/models/{name:path}")
 async def model(name: str, service: Served) -> Response:
     """The model of that name."""
     service.check_model(name)

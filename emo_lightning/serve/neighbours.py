@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,38 +18,13 @@ from emo_lightning.serve.shapes import Input, Number, given_input
 if TYPE_CHECKING:
     from fastapi import Request
 
+    from emo_lightning.serve.images import Hit, Images
     from emo_lightning.serve.service import Service
 
 HOW = (
     "this server has no index of images; make one with `emo index build PHOTOS --model FOLDER --out INDEX`, and start it as "
     "`emo serve FOLDER --index INDEX`"
 )
-
-
-class Hit(Protocol):
-    """An image of an index; see `search.Hit`."""
-
-    def as_json(self) -> dict[str, object]:
-        """What is known of it."""
-        ...
-
-
-class Neighbours(Protocol):
-    """What is asked of an index; see `search.SearchIndex`."""
-
-    def __len__(self) -> int: ...
-
-    def search(self, vector: NDArray[np.float32], k: int) -> Sequence[Hit]:
-        """The nearest."""
-        ...
-
-    def path(self, start: str | NDArray[np.float32], end: str | NDArray[np.float32], steps: int) -> Sequence[Hit]:
-        """Along the way."""
-        ...
-
-    def thumbnail(self, name: str) -> bytes:
-        """The small picture of one."""
-        ...
 
 
 class Place(Strict):
@@ -119,7 +94,7 @@ async def thumbnail(service: Service, name: str) -> bytes:
     return found
 
 
-def _index(service: Service) -> Neighbours:
+def _index(service: Service) -> Images:
     if service.index is None:
         raise ApiError(404, HOW, "no_index")
     return service.index

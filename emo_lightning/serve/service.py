@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fastapi import Request
 
     from emo_lightning.inference.model import EmotionModel, Masks
-    from emo_lightning.serve.neighbours import Neighbours
+    from emo_lightning.serve.images import Images
     from emo_lightning.serve.settings import Limits
 
 T = TypeVar("T")
@@ -52,16 +52,22 @@ class Service:
         limits: how much at a time.
         index: of images to search; None: there is none.
         masks: see `EmotionModel.explain`.
+        name: by which requests name the model; None: that of its folder.
     """
 
     def __init__(
-        self, model: EmotionModel, limits: Limits, index: Neighbours | None = None, masks: Masks | None = None
+        self,
+        model: EmotionModel,
+        limits: Limits,
+        index: Images | None = None,
+        masks: Masks | None = None,
+        name: str | None = None,
     ) -> None:
         self.limits, self.index = limits, index
         file = Path(model.folder) / BUNDLE_FILE
         self.about = About(
             # As it was named, and not where a link leads.
-            Path(model.folder).absolute().name,
+            name or Path(model.folder).absolute().name,
             int(file.stat().st_mtime),
             model.des_dim,
             model.calibration is not None,

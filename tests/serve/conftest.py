@@ -15,15 +15,17 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
+from emo_lightning.cli import main
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.inference.bundle import read_bundle, write_bundle
+from emo_lightning.inference.bundle import bundle_fingerprint, read_bundle, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.metrics.conformal import Conformal
 from emo_lightning.models.prefill import Read
+from emo_lightning.search import SearchIndex
 from emo_lightning.serve.app import make_app
 from emo_lightning.serve.door import Door, Gate
-from emo_lightning.serve.neighbours import Neighbours
+from emo_lightning.serve.images import Images
 from emo_lightning.serve.server import Server, address_of, listen
 from emo_lightning.serve.service import Service
 from emo_lightning.serve.settings import Limits
@@ -79,7 +81,7 @@ class Running:
 
 @contextmanager
 def serving(
-    model: EmotionModel, limits: Limits | None = None, index: Neighbours | None = None, token: str | None = TOKEN
+    model: EmotionModel, limits: Limits | None = None, index: Images | None = None, token: str | None = TOKEN
 ) -> Iterator[Running]:
     """A server until the block ends; it ends as by SIGTERM, so everything that was asked is answered."""
     bound = listen("127.0.0.1", 0)
@@ -138,6 +140,21 @@ def pictures(world_tars: Path) -> list[bytes]:
         index.image(row).resize(size).save(out, "PNG")
         found.append(out.getvalue())
     return found
+
+
+@pytest.fixture(scope="package")
+def index_folder(folder: Path, world_tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of the drawn world, through the model that is served."""
+    out = tmp_path_factory.mktemp("indexed") / "index"
+    assert main(["index", "build", str(world_tars / "*-test-*.tar"), "--model", str(folder), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="package")
+def indexed(model: EmotionModel, folder: Path, index_folder: Path) -> Iterator[Running]:
+    """As `running`, with an index."""
+    with serving(model, index=SearchIndex.open(index_folder, bundle_fingerprint(folder))) as found:
+        yield found
 
 
 def opened(data: bytes) -> Image.Image:

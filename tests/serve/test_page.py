@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +117,35 @@ def test_a_region_is_covered_and_what_becomes_of_the_emotion_is_told(page: Page,
     page.locator(".regions button[aria-pressed=true]").click()
     assert page.locator(".spot.covered").count() == 0
     assert "emo index build" in page.locator("#near").inner_text(), "how to make an index is said"
+
+
+def test_the_nearest_images_and_the_way_to_one_of_them(context: BrowserContext, indexed: Running, file: Path) -> None:
+    page = context.new_page()
+    page.goto(indexed.page)
+    page.wait_for_selector("body[data-ready]")
+    explain(page, file)
+    sync_api.expect(page.locator("#near .grid .card")).to_have_count(8)
+    page.locator("#near .grid .card img").first.scroll_into_view_if_needed()
+    until(page, lambda: page.locator("#near .grid img").first.evaluate("(image) => image.naturalWidth > 0"))
+    page.locator("#near .grid button").last.press("Enter")
+    page.wait_for_selector("#near .path li")
+    assert page.locator("#near .path .caption").first.inner_text() == "your picture"
+    assert 3 <= page.locator("#near .path li").count() <= 7
+    ends = "document.getElementById('near').getBoundingClientRect().top - document.getElementById('bring').getBoundingClientRect().bottom"
+    assert page.evaluate(ends) >= 0, "the picture stays above them while the page is scrolled"
+    if (folder := os.environ.get("EMO_SCREENSHOTS")) is not None:
+        page.screenshot(path=f"{folder}/near.png")
+    page.set_input_files("#second", file)
+    sync_api.expect(page.locator("#near .path .caption").last).to_have_text("the other one")
+
+
+def until(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait for something that no selector names; the page's policy forbids evaluating strings in it."""
+    for _ in range(2400):
+        if condition():
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError("it never came about")
 
 
 def test_dropped_pasted_and_taken_pictures(page: Page, file: Path, tmp_path: Path) -> None:
