@@ -44,6 +44,10 @@ class QuestionDataset(PictureDataset[RowQuestion]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def expect(self, numbers: Sequence[int]) -> None:
+        """See `SlotDataset.expect`."""
+        super().expect([self.rows[number] for number in numbers])
+
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
         record, image, fault = self.pictured(row)

@@ -129,7 +129,6 @@ KINDS: dict[str, Kind] = {
         "emo_lightning.data.rollouts:RolloutDataModule",
         reads={
             "model.backbone.path": "weights",
-            "model.rewards.anchors": "file",
             "model.rewards.embeddings": "file",
             "model.rewards.lexicon": "file",
             **_TRAINED_ON,
