@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from emo_lightning.commands import run
 from emo_lightning.core.errors import DEBUG_HELP
 from emo_lightning.core.terminal import say
@@ -19,6 +21,11 @@ Interrupt it at any time; the same command goes on.
 
 example: emo demo --fast"""
 
+NEXT = """
+A picture of this world, with what the model says of it:  emo explain {run}/panel/panel/00.jpg --text --model {run}/model
+Of a photograph it says that it is unlike what it was trained on. All of it as one folder:  emo export {run} --out emotion-model
+"""
+
 
 def main(argv: list[str]) -> int:
     """Run experiments/demo.yaml, or demo_fast.yaml."""
@@ -26,4 +33,9 @@ def main(argv: list[str]) -> int:
         say(HELP)
         return 0
     name = "demo_fast" if "--fast" in argv else "demo"
-    return run.main([str(ROOT / "experiments" / f"{name}.yaml"), *(word for word in argv if word != "--fast")])
+    words = [str(ROOT / "experiments" / f"{name}.yaml"), *(word for word in argv if word != "--fast")]
+    status = run.main(words)
+    given = run.parse(words)
+    if status == 0 and not given.print_config and given.only is None:
+        say(NEXT.format(run=Path(given.runs) / (given.name or name.replace("_", "-"))), end="")
+    return status

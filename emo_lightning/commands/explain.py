@@ -129,6 +129,7 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     from emo_lightning.core.model_folders import weights_hash
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder, read_bundle
+    from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.inference.many import Work, explain_work, look_at_all, write_failures
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.parts import Parts
@@ -139,7 +140,8 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     bundle = read_bundle(folder)
     about = {
         "weights": bundle_fingerprint(folder),
-        "probe": weights_hash(bundle.probe) if bundle.probe else None,
+        **{part: weights_hash(place) for part, place in bundle.parts.items() if part in ("probe", "spread")},
+        "calibration": None if (fitted := ProbeCalibration.of(folder, bundle.probe)) is None else repr(fitted),
         "questions": bundle.questions,
         "max_new_tokens": args.max_new_tokens,
         "overlays": None if args.overlays is None else str(args.overlays),

@@ -13,18 +13,26 @@ from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emo_lightning.inference.bundle import Bundle
     from emo_lightning.inference.calibration import ProbeCalibration
+    from emo_lightning.models.spread import Spread
     from emo_lightning.report.model_figures import ModelFigures
-    from emo_lightning.report.run_folder import StageFolder
+    from emo_lightning.report.run_folder import RunFolder, StageFolder
 
 ABOUT = """\
 Write a trained model into one folder that needs nothing else: backbone with the adapter merged in, DES head, probe with its temperature
-and conformal sets, processor, and a model card with the run's own figures. It may be moved or published; EmotionModel, transformers,
-vLLM and sentence-transformers open it. Of an ADAPTER alone, --merge writes the plain model."""
+and conformal sets, the spread of the training images, processor, and a model card with the run's own figures. It may be moved or
+published; EmotionModel, transformers, vLLM and sentence-transformers open it. Of an ADAPTER alone, --merge writes the plain model."""
 
 EXAMPLES = """\
 examples:
   emo export runs/demo --out emotion-model
+  emo export runs/demo --out emotion-model --unlike photos/
   emo export runs/emoverse --stage model --out emotion-model --licence apache-2.0
   emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse"""
 
@@ -32,7 +40,7 @@ _RUN = "a run, or a folder with emo.json"
 _ADAPTER = "an adapter (--merge)"
 _MODES = {
     ALWAYS: ("out", "dtype"),
-    _RUN: ("stage", "name", "keep_adapter", "licence"),
+    _RUN: ("stage", "name", "keep_adapter", "licence", "unlike"),
     _ADAPTER: ("merge",),
 }
 
@@ -55,6 +63,12 @@ def parser() -> Parser:
     run.add_argument("--name", help="of the model on its card (default: the name of --out)")
     run.add_argument("--keep-adapter", action="store_true", help="keep the adapter beside its base model; do not merge it")
     run.add_argument("--licence", metavar="ID", help="of the weights, on the card, as the hub spells it (default: none)")
+    run.add_argument(
+        "--unlike",
+        nargs="+",
+        metavar="PICTURES",
+        help="files, folders, globs, tars of pictures unlike those of the training: the card says how well they are told (default: none)",
+    )
     parser.add_argument(
         "--merge", action="store_true", help="of an adapter: merge it into its base model, and write no more than that"
     )
@@ -98,6 +112,7 @@ def _plain(args: argparse.Namespace) -> int:
 
 def _whole(args: argparse.Namespace) -> int:
     from emo_lightning.inference.bundle import BUNDLE_FILE, read_bundle
+    from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.inference.folder import base_id, write_folder
     from emo_lightning.models import DESHead
     from emo_lightning.report.model_card import model_card
@@ -107,8 +122,8 @@ def _whole(args: argparse.Namespace) -> int:
     # The folder of a `model` stage stands in its run, which has its figures; any other folder has what it brings.
     of_stage = (args.source / BUNDLE_FILE).is_file()
     if of_stage and not (args.source / "stage.json").is_file():
-        if args.stage or args.licence or args.name:
-            msg = f"{args.source}: was exported before, and its card is copied: --stage, --name and --licence are for a run"
+        if args.stage or args.licence or args.name or args.unlike:
+            msg = f"{args.source}: was exported before, and its card is copied: --stage, --name, --licence and --unlike are for a run"
             raise InputError(msg)
         bundle = read_bundle(args.source)
         write_folder(
@@ -116,7 +131,7 @@ def _whole(args: argparse.Namespace) -> int:
             args.out,
             merge=not args.keep_adapter,
             dtype=args.dtype,
-            calibration=_fitted_before(bundle.probe),
+            calibration=ProbeCalibration.of(args.source, bundle.probe),
             origin=args.source,
         )
         say(f"model: {args.out}")
@@ -125,6 +140,7 @@ def _whole(args: argparse.Namespace) -> int:
     stage = _stage(run.path, [s for s in run.stages if s.kind == "bundle"], args.source.name if of_stage else args.stage)
     bundle = read_bundle(stage.path)
     figures = model_figures(run, stage)
+    spread = _spread(run, stage, bundle, figures, args.unlike)
     card = model_card(
         args.name or args.out.resolve().name,
         figures,
@@ -138,7 +154,8 @@ def _whole(args: argparse.Namespace) -> int:
         args.out,
         merge=not args.keep_adapter,
         dtype=args.dtype,
-        calibration=_fitted(figures) or _fitted_before(bundle.probe),
+        calibration=_fitted(figures) or ProbeCalibration.of(stage.path, bundle.probe),
+        spread=spread,
         figures=figures,
         card=card,
     )
@@ -176,7 +193,58 @@ def _fitted(figures: ModelFigures) -> ProbeCalibration | None:
     return ProbeCalibration(fit["temperature"], Conformal("lac", 0.1, threshold, fit["images"]))
 
 
-def _fitted_before(probe: str | None) -> ProbeCalibration | None:
-    from emo_lightning.inference.calibration import ProbeCalibration
+def _spread(
+    run: RunFolder, stage: StageFolder, bundle: Bundle, figures: ModelFigures, pictures: Sequence[str] | None
+) -> Spread | None:
+    """The spread of the training images, the stage's or fitted on the run's feature stores; what it is worth goes to `figures`."""
+    from emo_lightning.analysis.unlike import measure_unlike
+    from emo_lightning.core.model_folders import weights_hash
+    from emo_lightning.inference.fitting import fit_spread
+    from emo_lightning.models import DESHead
+    from emo_lightning.models.spread import Spread, TooFewImagesError
+    from emo_lightning.report.model_figures import feature_stores
 
-    return None if probe is None else ProbeCalibration.read(Path(probe))
+    stores, why = feature_stores(run, stage), "the feature stores that its head was trained on are not there"
+    made_of = {"backbone": weights_hash(bundle.backbone), "prompt": bundle.features}
+    train, val = (stores.pop(name, None) for name in ("train", "val"))
+    spread = None
+    if bundle.spread is not None:
+        spread = Spread.from_pretrained(bundle.spread)
+    elif train is not None and val is not None:
+        try:
+            spread = fit_spread(train, val, DESHead.from_pretrained(bundle.head).num_layers, made_of)
+        except TooFewImagesError as error:
+            why = str(error)
+    if spread is None:
+        if pictures:
+            msg = f"--unlike: this model cannot tell which pictures are unlike those of its training: {why}"
+            raise InputError(msg)
+        run.note(f"which pictures are unlike those of the training is not known: {why}")
+        return None
+    others = None if pictures is None else _distances(stage.path, spread, pictures)
+    figures["unlike"] = measure_unlike(spread, stores, made_of, others)
+    figures["notes"] = list(run.notes)
+    return spread
+
+
+def _distances(model: Path, spread: Spread, pictures: Sequence[str]) -> NDArray[np.float64]:
+    """Of pictures, (N,); those that cannot be opened are named and left out."""
+    import numpy as np
+
+    from emo_lightning.inference.inputs import entries
+    from emo_lightning.inference.many import name_failures, opened_batches
+    from emo_lightning.inference.model import EmotionModel
+
+    loaded = EmotionModel(model)
+    loaded.spread = spread.to(loaded.device)
+    found: list[float] = []
+    failures: dict[str, str] = {}
+    for batch in opened_batches(entries(pictures), 16):
+        failures |= batch.failures
+        found += [one.score for one in loaded.unlike(batch.pictures) or []] if batch.pictures else []
+    name_failures(failures)
+    if not found:
+        msg = f"--unlike {' '.join(pictures)[:200]}: none of the pictures can be opened"
+        raise InputError(msg)
+    spread.cpu()
+    return np.asarray(found)

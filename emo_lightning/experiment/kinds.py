@@ -170,7 +170,8 @@ KINDS: dict[str, Kind] = {
         {"model": "bundle", "references": "tars", "boxes": "file"},
     ),
     "bundle": FunctionKind(
-        "emo_lightning.stages.bundle:bundle_stage", {"backbone": "weights", "head": "weights", "probe": "weights"}
+        "emo_lightning.stages.bundle:bundle_stage",
+        {"backbone": "weights", "head": "weights", "probe": "weights", "train": "cache", "val": "cache"},
     ),
     "des_retrieval": FunctionKind("emo_lightning.stages.des_space:retrieval_stage", _SPACE),
     "des_distance": FunctionKind("emo_lightning.stages.des_space:distance_stage", _SPACE),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from emo_lightning.core.devices import usable_device
+from emo_lightning.core.errors import InputError
 from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, read_bundle
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
-from emo_lightning.inference.results import Explanation, said_of
+from emo_lightning.inference.results import Explanation, Unlike, said_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,10 +39,12 @@ class _Asked(NamedTuple):
     """By question, one a picture."""
     scores: list[list[float]] | None
     """Of each picture, over the eight."""
+    distances: list[float] | None
+    """Of each picture, from what the model was trained on."""
 
 
 class EmotionModel:
-    """Backbone, DES head and probe, loaded; all frozen.
+    """Backbone, DES head, probe and the spread of what they were trained on, loaded; all frozen.
 
     Args:
         folder: that `emo export` wrote, or of an experiment's `model` stage (it holds `emo.json`).
@@ -76,6 +79,7 @@ class EmotionModel:
         from emo_lightning.inference.calibration import ProbeCalibration
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.backbone import BackboneConfig, load_frozen
+        from emo_lightning.models.spread import Spread
 
         self.folder = Path(folder)
         self.bundle = read_bundle(self.folder)
@@ -86,7 +90,14 @@ class EmotionModel:
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         probe = self.bundle.probe
         self.probe = LinearProbes.from_pretrained(probe).to(self.device) if probe else None
-        self.calibration = ProbeCalibration.read(Path(probe)) if probe else None
+        self.calibration = ProbeCalibration.of(self.folder, probe)
+        spread = self.bundle.spread
+        self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
+        if self.spread is not None and self.spread.num_layers != self.head.num_layers:
+            msg = (
+                f"{spread}: is of {self.spread.num_layers} layers; the DES head {self.bundle.head} reads {self.head.num_layers}"
+            )
+            raise InputError(msg)
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
 
     @classmethod
@@ -155,10 +166,36 @@ class EmotionModel:
     def _embed(self, pictures: Sequence[Image.Image]) -> Tensor:
         import torch
 
-        batch = self._batch(pictures, self.bundle.features)
         with torch.no_grad():
-            des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
+            des: Tensor = self.head(*self._features(pictures))
             return des.float().cpu()
+
+    def _features(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """What the DES head reads, and which of it are tokens."""
+        return self.backbone.features(self._batch(pictures, self.bundle.features), self.head.num_layers)
+
+    def unlike(self, images: ImageLike | Sequence[ImageLike], batch_size: int = BATCH_SIZE) -> list[Unlike] | None:
+        """How far each image is from what the model was trained on; None where the folder does not hold that.
+
+        Args:
+            images: as `embed`.
+            batch_size: images at a time.
+
+        Raises:
+            InputError: an image cannot be had, or is none; names it.
+        """
+        if self.spread is None:
+            return None
+        given, distances = as_list(images), list[float]()
+        for start in range(0, len(given), batch_size):
+            here = given[start : start + batch_size]
+            pictures = [as_picture(image, f"image {start + i}") for i, image in enumerate(here)]
+            distances += self._distances(*self._features(pictures)) or []
+        return [self._unlike(distance) for distance in distances]
+
+    def _unlike(self, distance: float) -> Unlike:
+        assert self.spread is not None
+        return Unlike(distance, self.spread.threshold, self.spread.false_alarms)
 
     def distribution(self, des: Tensor) -> Tensor | None:
         """Emotion probabilities of the probe, (N, 8) on the CPU in the order of `EMOTIONS`; None without a probe.
@@ -237,8 +274,12 @@ class EmotionModel:
             ]
             words = merge_predictions(parts)
             said = said_of(words, None if asked.scores is None else asked.scores[n])
-            probe = None if probabilities is None else probed(probabilities[n].double().tolist(), self.calibration)
-            explained.append(Explanation(said, probe, des[n].numpy(), words))
+            unlike = None if asked.distances is None else self._unlike(asked.distances[n])
+            probe = None
+            if probabilities is not None:
+                far = unlike is not None and unlike.is_unlike
+                probe = probed(probabilities[n].double().tolist(), self.calibration, unlike=far)
+            explained.append(Explanation(said, probe, des[n].numpy(), words, unlike))
         return explained
 
     @cached_property
@@ -260,10 +301,10 @@ class EmotionModel:
         batch = self._batch(pictures, *names)
         number, words = self._emotion_words or (0, None)
         read = self.backbone.read(batch, None if words is None else {number: words.before}, self.head.num_layers)
-        des: Tensor = self.head(*read.features(names.index(self.bundle.features)))
+        states = read.features(names.index(self.bundle.features))
         scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0].tolist()
         answers = self.backbone.all_replies(read, range(len(questions)), max_new_tokens)
-        return _Asked(batch, des, answers, scores)
+        return _Asked(batch, self.head(*states), answers, scores, self._distances(*states))
 
     def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
         """A batch for each question, for backbones that cannot hold several in a row."""
@@ -271,4 +312,9 @@ class EmotionModel:
         answers = [self.backbone.generate(batch, max_new_tokens) for batch in batches]
         number, words = self._emotion_words or (0, None)
         scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0].tolist()
-        return _Asked(batches[0], self._embed(pictures), answers, scores)
+        states = self._features(pictures)
+        return _Asked(batches[0], self.head(*states), answers, scores, self._distances(*states))
+
+    def _distances(self, hidden: Tensor, mask: Tensor) -> list[float] | None:
+        distances: list[float] | None = None if self.spread is None else self.spread(hidden, mask).tolist()
+        return distances

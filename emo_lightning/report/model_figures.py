@@ -11,6 +11,7 @@ from emo_lightning.analysis.probe_predictions import read_arm
 from emo_lightning.analysis.references import References, by_id
 from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.analysis.table6_intervals import table6_estimates
+from emo_lightning.analysis.unlike import UnlikeFigures
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import Prediction, Reference, SchemaError
@@ -45,6 +46,8 @@ class ModelFigures(TypedDict):
     """Of the probe: fitted on its validation images, measured on the others."""
     collapse: dict[str, object] | None
     """Mean gain over the base out of the domain, in points."""
+    unlike: UnlikeFigures | None
+    """How well images that are unlike the training's are told; None where the folder cannot tell them."""
     data: list[DataFigures]
     notes: list[str]
     """What could not be read."""
@@ -56,7 +59,7 @@ def bundle_stages(run: RunFolder) -> list[StageFolder]:
 
 
 def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
-    """Everything that the run says of one of its models; what is missing is noted.
+    """Everything that the run says of one of its models, but for `unlike`; what is missing is noted.
 
     Args:
         run: as `RunFolder` reads it.
@@ -74,9 +77,27 @@ def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
         "table6_images": images6,
         "calibration": None if probe is None else _calibration(run, probe),
         "collapse": _collapse(run, backbone),
+        "unlike": None,
         "data": list(_data(run, backbone)),
         "notes": list(run.notes),
     }
+
+
+def feature_stores(run: RunFolder, bundle: StageFolder) -> dict[str, Path]:
+    """Set -> feature store that the model's DES head or probe was trained or tested on, of those that are still there.
+
+    `train` and `val` are the head's; the others, `test` first, are the probe's.
+    """
+    head, probe = (run.owner(str(bundle.settings.get(part) or "")) for part in ("head", "probe"))
+    fitted = {} if head is None or head.kind != "des" else head.settings.get("data") or {}
+    tested = {} if probe is None else probe.settings.get("data") or {}
+    named = {
+        **{name: fitted.get(name) for name in ("train", "val")},
+        "test": tested.get("test"),
+        **(tested.get("extra") or {}),
+    }
+    places = {name: run.located(str(place)) for name, place in named.items() if place is not None}
+    return {name: place for name, place in places.items() if any(place.glob("index-*.json"))}
 
 
 def _arm_of(run: RunFolder, predictions: object, backbone: str) -> str | None:
