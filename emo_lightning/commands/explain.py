@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 ABOUT = """\
 Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
-that it says, and beside them the emotions that the probe reads off the embedding. Of one image it prints JSON, or with --text a block
-for people, and writes a picture with the boxes drawn in. Of many (files, folders, globs, addresses, tars, Parquet files of paths) it
-writes JSON lines or Parquet; images that cannot be opened are named and left out. What is done is not done again: after an interrupt
-run the same command."""
+that it says, and beside them the emotions that the probe reads off the embedding; and whether the image is unlike all that the model was
+trained on. Of one image it prints JSON, or with --text a block for people, and writes a picture with the boxes drawn in. Of many (files,
+folders, globs, addresses, tars, Parquet files of paths) it writes JSON lines or Parquet; images that cannot be opened are named and left
+out. What is done is not done again: after an interrupt run the same command."""
 
 EXAMPLES = """\
 examples:

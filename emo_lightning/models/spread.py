@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from emo_lightning.core.errors import InputError
@@ -104,17 +105,17 @@ class Spread(nn.Module):
         """
         width = num_layers * hidden_size
         count, mean, deviations = moments((features(*batch) for batch in train()), width, "training image")
-        # Ascending.
-        variances, directions = torch.linalg.eigh(deviations / count)
         axes = min(axes, width - 1, max(1, count - 1))
+        covariance = (deviations / count).numpy()
+        # Ascending, the largest alone.
+        variances, directions = eigh(covariance, subset_by_index=[width - axes, width - 1])
         # Equation 8: what is lost, spread over all directions that are.
-        rest = float(variances[:-axes].clamp(min=0).mean())
-        widest = float(variances[-1])
-        floor = max(rest, 1e-6 * widest, torch.finfo(torch.float32).tiny)
+        rest = float(covariance.trace() - variances.sum()) / (width - axes)
+        floor = max(rest, 1e-6 * float(variances[-1]), torch.finfo(torch.float32).tiny)
         spread = cls(hidden_size, num_layers, axes, count, 1, false_alarms, 1.0)
         spread.mean.copy_(mean)
-        spread.components.copy_(directions[:, -axes:].flip(1).T)
-        spread.variances.copy_(variances[-axes:].flip(0).clamp(min=floor))
+        spread.components.copy_(torch.from_numpy(directions[:, ::-1].T.copy()))
+        spread.variances.copy_(torch.from_numpy(variances[::-1].copy()).clamp(min=floor))
         spread.rest.fill_(floor)
         scores = torch.cat([spread(*batch) for batch in val()]).double().sort().values
         rank = math.ceil((len(scores) + 1) * (1 - false_alarms) - 1e-9)

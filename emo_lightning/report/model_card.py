@@ -113,7 +113,7 @@ def _use(name: str, merged: bool, des_dim: int) -> list[str]:
         "from emo_lightning import EmotionModel",
         "",
         'model = EmotionModel.from_pretrained("path/or/id")',
-        'print(model.explain(["photo.jpg"])[0].probe)',
+        'print(model.explain("photo.jpg")[0])',
         "```",
         "",
         "```python",
