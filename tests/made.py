@@ -6,9 +6,9 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +16,6 @@ import yaml
 from PIL import Image
 
 from emo_lightning.core.records import EMOTIONS, GroundedObject, PredictedObject, Prediction, Record, write_jsonl
-
-if TYPE_CHECKING:
-    from emo_lightning.inference.model import EmotionModel
 
 WORDS = ["a", "red", "dog", "cat", "runs", "on", "the", "beach", "storm", "child", "cries", "in", "room"]
 
@@ -71,21 +68,6 @@ def make_qwen(folder: Path, tars: Path) -> Path:
     words = words_of([str(tars)])
     sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=900)
     return build_qwen(folder, words, sizes, max_pixels=84 * 84, seed=0)
-
-
-def write_store(folder: Path, model: EmotionModel, samples: Sequence[tuple[Record, Image.Image]]) -> None:
-    """The feature store that a `features` stage writes of these images, for the DES head of a model."""
-    from emo_lightning.core.model_folders import weights_hash
-    from emo_lightning.data.features import FeatureWriter
-    from emo_lightning.data.leaks import Origin
-    from emo_lightning.data.supervision import Supervision
-
-    made_of = {"backbone": weights_hash(model.bundle.backbone), "prompt": "emotion", "source": "prompt"}
-    head = model.head
-    with FeatureWriter(folder, head.num_layers, head.hidden_size, head.layer_logits.dtype, "f" * 64, made_of=made_of) as writer:
-        hidden, mask = model._features([picture for _, picture in samples])
-        for n, (record, _) in enumerate(samples):
-            writer.append(record.id, hidden[:, n, mask[n]], Supervision.of(record), Origin.of(record))
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 
 from emo_lightning.core.intervals import wilson
-from emo_lightning.inference.fitting import open_store, scores_of
 from emo_lightning.metrics.arrays import Array
 from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, interval
 from emo_lightning.metrics.calibration import weighted_auroc
@@ -42,22 +40,15 @@ class UnlikeFigures(TypedDict):
     """That set."""
 
 
-def measure_unlike(
-    spread: Spread, stores: Mapping[str, Path], made_of: Mapping[str, str], others: Array | None = None, seed: int = 0
-) -> UnlikeFigures:
+def measure_unlike(spread: Spread, scores: Mapping[str, Array], others: Array | None = None, seed: int = 0) -> UnlikeFigures:
     """Measure a spread.
 
     Args:
         spread: fitted.
-        stores: name -> feature store of images that nothing was fitted on.
-        made_of: see `inference.fitting.fit_spread`.
+        scores: set -> scores of its images, that nothing was fitted on.
         others: scores of pictures that are known to be unlike the training's.
         seed: of the bootstrap.
-
-    Raises:
-        FeatureError: a store is not whole, or was made of something else.
     """
-    scores = {name: scores_of(spread, open_store(place, made_of)) for name, place in stores.items()}
     against = next(iter(scores), None)
     return {
         "train_images": spread.train_images,

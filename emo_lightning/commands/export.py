@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import check_output_file, new_parser
-from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.errors import InputError, MissingFileError, UserError
 from emo_lightning.core.files import atomic_folder
 from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from emo_lightning.inference.bundle import Bundle
     from emo_lightning.inference.calibration import ProbeCalibration
@@ -196,55 +193,32 @@ def _fitted(figures: ModelFigures) -> ProbeCalibration | None:
 def _spread(
     run: RunFolder, stage: StageFolder, bundle: Bundle, figures: ModelFigures, pictures: Sequence[str] | None
 ) -> Spread | None:
-    """The spread of the training images, the stage's or fitted on the run's feature stores; what it is worth goes to `figures`."""
+    """The spread of the training pictures, the stage's or fitted on the run's tars; what it is worth goes to `figures`."""
     from emo_lightning.analysis.unlike import measure_unlike
-    from emo_lightning.core.model_folders import weights_hash
-    from emo_lightning.inference.fitting import fit_spread
-    from emo_lightning.models import DESHead
-    from emo_lightning.models.spread import Spread, TooFewImagesError
-    from emo_lightning.report.model_figures import feature_stores
+    from emo_lightning.inference.fitting import distances, fit
+    from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.report.model_figures import pictures_of
 
-    stores, why = feature_stores(run, stage), "the feature stores that its head was trained on are not there"
-    made_of = {"backbone": weights_hash(bundle.backbone), "prompt": bundle.features}
-    train, val = (stores.pop(name, None) for name in ("train", "val"))
-    spread = None
-    if bundle.spread is not None:
-        spread = Spread.from_pretrained(bundle.spread)
-    elif train is not None and val is not None:
-        try:
-            spread = fit_spread(train, val, DESHead.from_pretrained(bundle.head).num_layers, made_of)
-        except TooFewImagesError as error:
-            why = str(error)
-    if spread is None:
+    sets = pictures_of(run, stage)
+    train, val = (sets.pop(name, None) for name in ("train", "val"))
+    model = EmotionModel(stage.path) if bundle.spread or (train and val) else None
+    scores, why = {}, "the run does not say which tars its head was trained on"
+    try:
+        if model is not None and model.spread is None and train and val:
+            why = "too few validation images"
+            if (spread := fit(model, train, val).spread) is not None:
+                model.spread = spread.to(model.device)
+        if model is not None and model.spread is not None:
+            scores = {name: distances(model, tars) for name, tars in sets.items()}
+    except (UserError, OSError) as error:
+        # Tars may be gone by now; the model is as good as before.
+        why = str(error)
+        figures["notes"].append(f"how many pictures are unlike those of the training: {why}")
+    if model is None or model.spread is None:
         if pictures:
             msg = f"--unlike: this model cannot tell which pictures are unlike those of its training: {why}"
             raise InputError(msg)
-        run.note(f"which pictures are unlike those of the training is not known: {why}")
+        figures["notes"].append(f"which pictures are unlike those of the training is not known: {why}")
         return None
-    others = None if pictures is None else _distances(stage.path, spread, pictures)
-    figures["unlike"] = measure_unlike(spread, stores, made_of, others)
-    figures["notes"] = list(run.notes)
-    return spread
-
-
-def _distances(model: Path, spread: Spread, pictures: Sequence[str]) -> NDArray[np.float64]:
-    """Of pictures, (N,); those that cannot be opened are named and left out."""
-    import numpy as np
-
-    from emo_lightning.inference.inputs import entries
-    from emo_lightning.inference.many import name_failures, opened_batches
-    from emo_lightning.inference.model import EmotionModel
-
-    loaded = EmotionModel(model)
-    loaded.spread = spread.to(loaded.device)
-    found: list[float] = []
-    failures: dict[str, str] = {}
-    for batch in opened_batches(entries(pictures), 16):
-        failures |= batch.failures
-        found += [one.score for one in loaded.unlike(batch.pictures) or []] if batch.pictures else []
-    name_failures(failures)
-    if not found:
-        msg = f"--unlike {' '.join(pictures)[:200]}: none of the pictures can be opened"
-        raise InputError(msg)
-    spread.cpu()
-    return np.asarray(found)
+    figures["unlike"] = measure_unlike(model.spread, scores, None if pictures is None else distances(model, pictures))
+    return model.spread.cpu()

@@ -1,111 +1,123 @@
-"""What is fitted to a model on the feature stores that its DES head was trained on: where its training images lie, and its probe's calibration."""
+"""What is fitted to a model on pictures of its data: where its training pictures lie, and its probe's calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from emo_lightning.core.model_folders import check_made_of, write_made_of
+import numpy as np
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import write_made_of
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.calibration import ProbeCalibration
+from emo_lightning.inference.inputs import Entry, entries
+from emo_lightning.inference.many import name_failures, opened_batches
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from emo_lightning.data.features import FeatureCache
-    from emo_lightning.models import DESHead, LinearProbes
-    from emo_lightning.models.spread import Batches, Spread
+    from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.models.spread import Seen, Spread
 
-MOST_IMAGES = 20_000
-"""Of a store that are read: a mean and some axes need no more, and a store of a large data set has terabytes."""
-_BATCH = 64
+MOST_IMAGES = 2000
+"""Of a set that are looked at: a mean, some axes and a threshold need no more."""
+_BATCH = 32
 
 
-def fit_spread(train: Path, val: Path, num_layers: int, made_of: Mapping[str, str]) -> Spread:
-    """Of a model's feature stores.
+class Fitted(NamedTuple):
+    """Of one model; None where nothing could be fitted, which has been said."""
+
+    spread: Spread | None
+    calibration: ProbeCalibration | None
+
+
+def fit(model: EmotionModel, train: Sequence[str], val: Sequence[str]) -> Fitted:
+    """Look at pictures of the training and of the validation set, through all that `explain` looks through.
 
     Args:
-        train: of the training images.
-        val: of the validation images.
-        num_layers: of the backbone's last, as the DES head reads them.
-        made_of: what their features have to be of: `backbone`, by content hash, and `prompt`.
+        model: loaded.
+        train: tars.
+        val: tars of images that nothing was trained on.
 
     Raises:
-        FeatureError: a store is not whole, or was made of something else.
-        InputError: too few validation images.
+        FamilyError: the backbone is of a family whose patches are not told apart.
+        InputError: the tars cannot be read.
     """
-    from emo_lightning.models.spread import Spread
+    from emo_lightning.models.spread import Spread, TooFewImagesError
 
-    stores = [open_store(place, made_of) for place in (train, val)]
-    known, held = (batches(store, num_layers)[1] for store in stores)
-    return Spread.fit(stores[0].spec.hidden_size, num_layers, known, held)
+    des: dict[str, Tensor] = {}
+
+    def held_out() -> Iterator[Seen]:
+        for names, seen in _looked(model, _some(val)):
+            des.update(zip(names, seen.des.float().cpu(), strict=True))
+            yield seen
+
+    spread = None
+    try:
+        spread = Spread.fit((seen for _, seen in _looked(model, _some(train))), held_out())
+    except TooFewImagesError as error:
+        say(f"which pictures are unlike those of the training will not be known: {error}")
+    return Fitted(spread, _calibrated(model, val, des))
 
 
-def fit_calibration(head: DESHead, probe: LinearProbes, val: Path, made_of: Mapping[str, str]) -> ProbeCalibration | None:
-    """Of a probe on validation images; None, and a line that says why, where their labels allow none.
-
-    Args:
-        head: whose embeddings the probe reads.
-        probe: a grid of one.
-        val: feature store of the validation images.
-        made_of: as `fit_spread`, which see for the errors, too.
-    """
+def _calibrated(model: EmotionModel, val: Sequence[str], des: dict[str, Tensor]) -> ProbeCalibration | None:
     import torch
 
-    from emo_lightning.core.records import NO_EMOTION
+    from emo_lightning.data.tar_index import TarIndex
     from emo_lightning.metrics.calibration import TemperatureError
 
-    store = open_store(val, made_of)
-    rows, read = batches(store, head.num_layers)
-    with torch.no_grad():
-        predicted = torch.cat([probe(head(*batch))[0].double().softmax(-1) for batch in read()]).numpy()
-    truth = store.columns.emotion.numpy()[rows]
-    labelled = truth != NO_EMOTION
-    if not labelled.any():
-        say(f"the probe is not calibrated: no image of {val} has an emotion")
+    index = TarIndex.open(list(val))
+    rows = {index.id(row): row for row in range(len(index))}
+    labels = {name: record.emotion for name in des if (record := index.record(rows[name])).emotion is not None}
+    predicted = model.distribution(torch.stack([des[name] for name in labels])) if labels else None
+    if predicted is None:
+        if model.probe is not None:
+            say("the probe is not calibrated: no validation image has an emotion")
         return None
+    truth = np.array([emotion.position for emotion in labels.values() if emotion is not None])
     try:
-        return ProbeCalibration.fit(predicted[labelled], truth[labelled])
+        return ProbeCalibration.fit(predicted.double().numpy(), truth)
     except TemperatureError as error:
         say(f"the probe is not calibrated: {error}")
         return None
 
 
-def open_store(place: Path, made_of: Mapping[str, str]) -> FeatureCache:
-    """A store, if its features are what `explain` sees; arguments and errors as `fit_spread`."""
-    from emo_lightning.data.features import FeatureCache
+def distances(model: EmotionModel, inputs: Sequence[str]) -> NDArray[np.float64]:
+    """Of pictures from the training pictures, (N,), at most `MOST_IMAGES`; those that cannot be opened are named and left out.
 
-    store = FeatureCache(place)
-    check_made_of(f"the feature store {place}", store.spec.made_of, {**made_of, "source": "prompt"})
-    return store
+    Args:
+        model: that has a spread.
+        inputs: see `inference.inputs.entries`.
 
-
-def batches(store: FeatureCache, num_layers: int) -> tuple[NDArray[np.int64], Batches]:
-    """At most `MOST_IMAGES` of a store, spread evenly over it: their rows, and what gives their hidden states."""
-    import numpy as np
-
-    from emo_lightning.data.feature_rows import FeatureRows
-    from emo_lightning.data.sampler import Slots
-
-    rows = np.unique(np.linspace(0, len(store) - 1, min(len(store), MOST_IMAGES)).round().astype(np.int64))
-
-    def read() -> Iterable[tuple[Tensor, Tensor]]:
-        data = FeatureRows(store)
-        for start in range(0, len(rows), _BATCH):
-            batch = data.collate(Slots(rows[start : start + _BATCH], 0))
-            yield batch["hidden_states"][-num_layers:], batch["mask"]
-
-    return rows, read
+    Raises:
+        InputError: none of them can be opened.
+    """
+    if model.spread is None:
+        msg = f"{model.folder}: does not know its training pictures"
+        raise InputError(msg)
+    found = [score for _, seen in _looked(model, _some(inputs)) for score in model.spread(seen).tolist()]
+    if not found:
+        msg = f"{' '.join(inputs)[:200]}: none of the pictures can be opened"
+        raise InputError(msg)
+    return np.asarray(found)
 
 
-def scores_of(spread: Spread, store: FeatureCache) -> NDArray[np.float64]:
-    """Of the images of a store, at most `MOST_IMAGES`: (N,)."""
-    import torch
+def _some(inputs: Sequence[str]) -> list[Entry]:
+    """In an order of no meaning, the same every time."""
+    found = entries(inputs)
+    return [found[n] for n in np.random.default_rng(0).permutation(len(found))[:MOST_IMAGES]]
 
-    return torch.cat([spread(*batch) for batch in batches(store, spread.num_layers)[1]()]).double().numpy()
+
+def _looked(model: EmotionModel, chosen: Sequence[Entry]) -> Iterator[tuple[list[str], Seen]]:
+    failures: dict[str, str] = {}
+    for batch in opened_batches(chosen, _BATCH):
+        failures |= batch.failures
+        if batch.pictures:
+            yield [entry.id for entry in batch.entries], model.look(batch.pictures)
+    name_failures(failures)
 
 
 def write_spread(folder: Path, spread: Spread, backbone: str, prompt: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from emo_lightning.core.devices import usable_device
-from emo_lightning.core.errors import InputError
 from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, read_bundle
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
 from emo_lightning.inference.results import Explanation, Unlike, said_of
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from emo_lightning.core.records import Box, Mask
     from emo_lightning.data.batches import ChatBatch
     from emo_lightning.data.emotion_words import EmotionWords
+    from emo_lightning.models.spread import Seen
 
     Masks = Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]]
 
@@ -39,8 +39,8 @@ class _Asked(NamedTuple):
     """By question, one a picture."""
     scores: list[list[float]] | None
     """Of each picture, over the eight."""
-    distances: list[float] | None
-    """Of each picture, from what the model was trained on."""
+    unlike: list[Unlike] | None
+    """Of each picture; None where it is not known."""
 
 
 class EmotionModel:
@@ -93,11 +93,6 @@ class EmotionModel:
         self.calibration = ProbeCalibration.of(self.folder, probe)
         spread = self.bundle.spread
         self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
-        if self.spread is not None and self.spread.num_layers != self.head.num_layers:
-            msg = (
-                f"{spread}: is of {self.spread.num_layers} layers; the DES head {self.bundle.head} reads {self.head.num_layers}"
-            )
-            raise InputError(msg)
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
 
     @classmethod
@@ -167,12 +162,35 @@ class EmotionModel:
         import torch
 
         with torch.no_grad():
-            des: Tensor = self.head(*self._features(pictures))
+            des: Tensor = self.head(*self.backbone.features(self._batch(pictures, self.bundle.features), self.head.num_layers))
             return des.float().cpu()
 
-    def _features(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-        """What the DES head reads, and which of it are tokens."""
-        return self.backbone.features(self._batch(pictures, self.bundle.features), self.head.num_layers)
+    def look(self, pictures: Sequence[Image.Image]) -> Seen:
+        """What a `Spread` is fitted to, and measures.
+
+        Args:
+            pictures: as `as_picture` gives them, one batch.
+
+        Raises:
+            FamilyError: the backbone is of a family whose patches are not told apart.
+        """
+        import torch
+
+        batch = self._batch(pictures, self.bundle.features)
+        with torch.no_grad(), self.backbone.watching_tower() as tower:
+            des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
+        return self._seen(batch, des, tower)
+
+    def _seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+        import torch
+
+        from emo_lightning.models.spread import Seen
+
+        family = self.backbone.family
+        counts = family.patch_counts(batch)
+        (states,) = tower
+        vision = torch.stack([one.float().mean(0) for one in states.split(counts)])
+        return Seen(des, vision, cast("Tensor", batch[family.pixels]), counts)  # type: ignore[literal-required] # of every family
 
     def unlike(self, images: ImageLike | Sequence[ImageLike], batch_size: int = BATCH_SIZE) -> list[Unlike] | None:
         """How far each image is from what the model was trained on; None where the folder does not hold that.
@@ -186,16 +204,17 @@ class EmotionModel:
         """
         if self.spread is None:
             return None
-        given, distances = as_list(images), list[float]()
+        given, found = as_list(images), list[Unlike]()
         for start in range(0, len(given), batch_size):
             here = given[start : start + batch_size]
-            pictures = [as_picture(image, f"image {start + i}") for i, image in enumerate(here)]
-            distances += self._distances(*self._features(pictures)) or []
-        return [self._unlike(distance) for distance in distances]
+            found += self._unlike(self.look([as_picture(image, f"image {start + i}") for i, image in enumerate(here)])) or []
+        return found
 
-    def _unlike(self, distance: float) -> Unlike:
-        assert self.spread is not None
-        return Unlike(distance, self.spread.threshold, self.spread.false_alarms)
+    def _unlike(self, seen: Seen) -> list[Unlike] | None:
+        if self.spread is None:
+            return None
+        about = self.spread.threshold, self.spread.false_alarms
+        return [Unlike(score, *about) for score in self.spread(seen).tolist()]
 
     def distribution(self, des: Tensor) -> Tensor | None:
         """Emotion probabilities of the probe, (N, 8) on the CPU in the order of `EMOTIONS`; None without a probe.
@@ -274,7 +293,7 @@ class EmotionModel:
             ]
             words = merge_predictions(parts)
             said = said_of(words, None if asked.scores is None else asked.scores[n])
-            unlike = None if asked.distances is None else self._unlike(asked.distances[n])
+            unlike = None if asked.unlike is None else asked.unlike[n]
             probe = None
             if probabilities is not None:
                 far = unlike is not None and unlike.is_unlike
@@ -300,11 +319,13 @@ class EmotionModel:
         names = questions if self.bundle.features in questions else [*questions, self.bundle.features]
         batch = self._batch(pictures, *names)
         number, words = self._emotion_words or (0, None)
-        read = self.backbone.read(batch, None if words is None else {number: words.before}, self.head.num_layers)
-        states = read.features(names.index(self.bundle.features))
+        with self.backbone.watching_tower() as tower:
+            read = self.backbone.read(batch, None if words is None else {number: words.before}, self.head.num_layers)
+        des: Tensor = self.head(*read.features(names.index(self.bundle.features)))
         scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0].tolist()
         answers = self.backbone.all_replies(read, range(len(questions)), max_new_tokens)
-        return _Asked(batch, self.head(*states), answers, scores, self._distances(*states))
+        unlike = None if self.spread is None else self._unlike(self._seen(batch, des, tower))
+        return _Asked(batch, des, answers, scores, unlike)
 
     def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
         """A batch for each question, for backbones that cannot hold several in a row."""
@@ -312,9 +333,7 @@ class EmotionModel:
         answers = [self.backbone.generate(batch, max_new_tokens) for batch in batches]
         number, words = self._emotion_words or (0, None)
         scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0].tolist()
-        states = self._features(pictures)
-        return _Asked(batches[0], self.head(*states), answers, scores, self._distances(*states))
-
-    def _distances(self, hidden: Tensor, mask: Tensor) -> list[float] | None:
-        distances: list[float] | None = None if self.spread is None else self.spread(hidden, mask).tolist()
-        return distances
+        if self.spread is None:
+            return _Asked(batches[0], self._embed(pictures), answers, scores, None)
+        seen = self.look(pictures)
+        return _Asked(batches[0], seen.des, answers, scores, self._unlike(seen))

@@ -30,15 +30,6 @@ class DESHeadConfig(TypedDict):
     pooling: Pooling
 
 
-def unit_rms(hidden: Tensor) -> Tensor:
-    """Hidden states, each brought to a root mean square of 1.
-
-    transformers gives the last layer after the final norm and the others before it: without a norm a sum would weigh layers by their
-    scale and not by alpha.
-    """
-    return hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + RMS_EPSILON)
-
-
 class MaskedAttention(nn.Module):
     """`softmax(Q K^T / sqrt(d_k)) V` of eq. 3 and 4: no bias, no residual, no output projection.
 
@@ -164,7 +155,10 @@ class DESHead(nn.Module):
     def project(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
         """Eq. 2 per token; shapes as in `forward`, returns (batch, tokens, des_dim)."""
         hidden = hidden_states.to(self.layer_logits.dtype).masked_fill(~mask[None, :, :, None], 0)
-        summed = torch.einsum("l,lbth->bth", self.layer_logits.softmax(0), unit_rms(hidden))
+        # transformers gives the last layer after the final norm and the others before it: without
+        # a norm the sum would weigh layers by their scale and not by alpha.
+        hidden = hidden * torch.rsqrt(hidden.square().mean(-1, keepdim=True) + RMS_EPSILON)
+        summed = torch.einsum("l,lbth->bth", self.layer_logits.softmax(0), hidden)
         projected: Tensor = self.project_out(self.dropout(functional.gelu(self.project_in(summed))))
         return projected
 

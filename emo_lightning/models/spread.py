@@ -1,53 +1,66 @@
-"""How far the hidden states of an image are from those of the training images: is it like anything that a model was trained on?
+"""How far a picture is from the training pictures: is it like anything that a model was trained on?
 
-The features are those that the DES head reads: hidden states of the backbone's last layers at image and question, each brought to unit
-root mean square as there, averaged over the tokens. A Gaussian is fitted to them on the training images, and the score of an image is its
-Mahalanobis distance (Lee et al. 2018, arXiv:1807.03888), with one covariance for all emotions. That is shrunk: beyond its largest principal
-axes it is the same in all directions (probabilistic PCA: Tipping and Bishop 1999, equations 7 and 8), so that it can be inverted whatever
-the number of images, and stored in little.
+A picture is described by its embedding (DES), by the vision tower's states (last block, averaged over the picture's patches), and by how
+usual its patches are: a Gaussian is fitted to the pixels of the training pictures' patches, and seven quantiles of the logarithm of the
+patches' distances from it stand for a picture. The first two know what is shown, the third how it is made (drawn, photographed, printed);
+none alone tells photographs from the demo's drawings well, all three together do (experiments/LOG.md).
+
+A second Gaussian is fitted to the descriptions of the training pictures, and the score of a picture is its Mahalanobis distance (Lee et al.
+2018, arXiv:1807.03888), with one covariance for all emotions. Both covariances are shrunk: beyond their largest principal axes they are the
+same in all directions (probabilistic PCA: Tipping and Bishop 1999, equations 7 and 8).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.models.des import unit_rms
-from emo_lightning.models.moments import moments
+from emo_lightning.models.moments import Moments, moments
 from emo_lightning.models.weights import load_network, save_network
 
-AXES = 64
-"""Principal axes that are kept, at most."""
-
-Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
-"""Gives hidden states (layers, B, T, H) and masks (B, T), as `DESHead.forward` takes them."""
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Of the distances of a picture's patches."""
+PATCH_AXES = 64
+MOST_AXES = 512
+IMAGES_AN_AXIS = 8
+"""Fewer would fit noise."""
+PATCH_FLOOR = 1e-2
+"""Share of the widest direction's variance below which the pixels of patches are taken for noise."""
+PATCH_IMAGES = 256
+"""Training pictures that the Gaussian of patches is fitted to: each has dozens of patches, or thousands."""
 
 
 class TooFewImagesError(InputError):
     """No threshold can be set with so few validation images."""
 
 
-class Spread(nn.Module):
-    """Mean and shrunk covariance of the training images' features, and the distance that counts as far.
+class Seen(NamedTuple):
+    """What a model has seen of B pictures with P patches in all."""
+
+    des: Tensor
+    """(B, des_dim)"""
+    vision: Tensor
+    """(B, width of the vision tower): what leaves its last block, averaged over a picture's patches."""
+    patches: Tensor
+    """(P, values of a patch): its pixels, as bytes or as the processor normalises them."""
+    counts: Sequence[int]
+    """Patches of each picture."""
+
+
+class Gaussian(nn.Module):
+    """A normal distribution with a shrunk covariance.
 
     Args:
-        hidden_size: H, width of the backbone.
-        num_layers: of the backbone's last, as many as the DES head reads.
+        width: D, of its vectors.
         axes: principal axes that are kept.
-        train_images: that mean and covariance are of.
-        val_images: that the threshold is of.
-        false_alarms: share of images like the validation set's whose score is above the threshold, at most (on average).
-        threshold: of the scores.
-
-    Raises:
-        InputError: an argument is out of range; the message names it.
     """
 
     mean: Tensor
@@ -55,35 +68,8 @@ class Spread(nn.Module):
     variances: Tensor
     rest: Tensor
 
-    def __init__(
-        self,
-        hidden_size: int,
-        num_layers: int,
-        axes: int,
-        train_images: int,
-        val_images: int,
-        false_alarms: float,
-        threshold: float,
-    ) -> None:
+    def __init__(self, width: int, axes: int) -> None:
         super().__init__()
-        sizes = {
-            "hidden_size": hidden_size,
-            "num_layers": num_layers,
-            "axes": axes,
-            "train_images": train_images,
-            "val_images": val_images,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                msg = f"{name} is {value}; expected at least 1"
-                raise InputError(msg)
-        if not 0 < false_alarms < 1 or not 0 < threshold < math.inf:
-            msg = f"false_alarms is {false_alarms}, threshold is {threshold}; expected a share between 0 and 1, and a number above 0"
-            raise InputError(msg)
-        self.hidden_size, self.num_layers, self.axes = hidden_size, num_layers, axes
-        self.train_images, self.val_images = train_images, val_images
-        self.false_alarms, self.threshold = false_alarms, threshold
-        width = num_layers * hidden_size
         self.register_buffer("mean", torch.zeros(width))
         # Rows are axes of unit length, by falling variance; `rest` is the variance of every direction beyond them.
         self.register_buffer("components", torch.zeros(axes, width))
@@ -91,33 +77,126 @@ class Spread(nn.Module):
         self.register_buffer("rest", torch.ones(()))
 
     @classmethod
-    def fit(
-        cls, hidden_size: int, num_layers: int, train: Batches, val: Batches, false_alarms: float = 0.05, axes: int = AXES
-    ) -> Self:
-        """Of training images, with the threshold that the images of a validation set give.
-
-        The threshold is the ceil((n + 1)(1 - false_alarms))-th smallest score of n validation images: an image that is exchangeable with
-        them is above it with a probability of at most `false_alarms` (split conformal prediction; Vovk et al. 2005).
-
-        Raises:
-            TooFewImagesError: of the validation set, for that share of false alarms.
-            InputError: no image, or a feature that is not finite.
-        """
-        width = num_layers * hidden_size
-        count, mean, deviations = moments((features(*batch) for batch in train()), width, "training image")
-        axes = min(axes, width - 1, max(1, count - 1))
-        covariance = (deviations / count).numpy()
+    def fit(cls, found: Moments, axes: int, floor: float = 1e-6) -> Self:
+        """With the `axes` largest axes, and no variance below a share of the largest."""
+        width = len(found.mean)
+        axes = max(1, min(axes, width - 1, found.count - 1))
+        covariance = (found.deviations / found.count).numpy()
         # Ascending, the largest alone.
         variances, directions = eigh(covariance, subset_by_index=[width - axes, width - 1])
         # Equation 8: what is lost, spread over all directions that are.
         rest = float(covariance.trace() - variances.sum()) / (width - axes)
-        floor = max(rest, 1e-6 * float(variances[-1]), torch.finfo(torch.float32).tiny)
-        spread = cls(hidden_size, num_layers, axes, count, 1, false_alarms, 1.0)
-        spread.mean.copy_(mean)
-        spread.components.copy_(torch.from_numpy(directions[:, ::-1].T.copy()))
-        spread.variances.copy_(torch.from_numpy(variances[::-1].copy()).clamp(min=floor))
-        spread.rest.fill_(floor)
-        scores = torch.cat([spread(*batch) for batch in val()]).double().sort().values
+        least = max(rest, floor * float(variances[-1]), torch.finfo(torch.float32).tiny)
+        fitted = cls(width, axes)
+        fitted.mean.copy_(found.mean)
+        fitted.components.copy_(torch.from_numpy(directions[:, ::-1].T.copy()))
+        fitted.variances.copy_(torch.from_numpy(variances[::-1].copy()).clamp(min=least))
+        fitted.rest.fill_(least)
+        return fitted
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Squared Mahalanobis distances over D, about 1 on what it was fitted to: (N, D) to (N,)."""
+        deviation = vectors - self.mean
+        along = deviation @ self.components.T
+        beyond = (deviation - along @ self.components).square().sum(-1)
+        return ((along.square() / self.variances).sum(-1) + beyond / self.rest) / deviation.shape[-1]
+
+
+class Spread(nn.Module):
+    """Where the training pictures lie, and the distance that counts as far.
+
+    Args:
+        des_dim: numbers of an embedding.
+        vision_dim: width of the vision tower.
+        patch_dim: values of a patch.
+        patch_axes: principal axes of the patches that are kept.
+        axes: of the descriptions.
+        train_images: that all is fitted to.
+        val_images: that the threshold is set on.
+        false_alarms: share of images like the validation set's whose score is above the threshold, at most (on average).
+        threshold: of the scores.
+
+    Raises:
+        InputError: an argument is out of range; the message names it.
+    """
+
+    scale: Tensor
+
+    def __init__(
+        self,
+        des_dim: int,
+        vision_dim: int,
+        patch_dim: int,
+        patch_axes: int,
+        axes: int,
+        train_images: int,
+        val_images: int,
+        false_alarms: float,
+        threshold: float,
+    ) -> None:
+        super().__init__()
+        self.des_dim, self.vision_dim, self.patch_dim, self.patch_axes, self.axes = (
+            des_dim,
+            vision_dim,
+            patch_dim,
+            patch_axes,
+            axes,
+        )
+        self.train_images, self.val_images, self.false_alarms, self.threshold = (
+            train_images,
+            val_images,
+            false_alarms,
+            threshold,
+        )
+        for name in ("des_dim", "vision_dim", "patch_dim", "patch_axes", "axes", "train_images", "val_images"):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected at least 1"
+                raise InputError(msg)
+        if not 0 < false_alarms < 1 or not 0 < threshold < math.inf:
+            msg = f"false_alarms is {false_alarms}, threshold is {threshold}; expected a share between 0 and 1, and a number above 0"
+            raise InputError(msg)
+        width = des_dim + vision_dim + len(QUANTILES)
+        self.patches = Gaussian(patch_dim, patch_axes)
+        self.described = Gaussian(width, axes)
+        # 1 / standard deviation of each number of a description: they have no common unit.
+        self.register_buffer("scale", torch.ones(width))
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, train: Iterable[Seen], val: Iterable[Seen], false_alarms: float = 0.05) -> Self:
+        """Of training pictures, with the threshold that the pictures of a validation set give.
+
+        The threshold is the ceil((n + 1)(1 - false_alarms))-th smallest score of n validation images: an image that is exchangeable with
+        them is above it with a probability of at most `false_alarms` (split conformal prediction; Vovk et al. 2005).
+
+        Args:
+            train: in an order of no meaning: patches are fitted to the first `PATCH_IMAGES` pictures.
+            val: pictures that nothing was trained on.
+            false_alarms: see above.
+
+        Raises:
+            TooFewImagesError: of the validation set, for that share of false alarms.
+            InputError: no image, or a value that is not finite.
+        """
+        coming = iter(train)
+        first = list(_first(coming, PATCH_IMAGES))
+        if not first:
+            msg = "no training picture to take statistics from"
+            raise InputError(msg)
+        pixels = moments((_pixels(one.patches) for one in first), first[0].patches.shape[1], "patch")
+        patches = Gaussian.fit(pixels, PATCH_AXES, PATCH_FLOOR)
+        width = first[0].des.shape[1] + first[0].vision.shape[1] + len(QUANTILES)
+        found = moments((_described(one, patches) for one in chain(first, coming)), width, "training picture")
+        deviation = (found.deviations.diagonal() / found.count).sqrt()
+        scale = torch.where(deviation > 0, 1 / deviation.clamp(min=1e-12), 0.0)
+        scaled = Moments(found.count, found.mean * scale, scale[:, None] * found.deviations * scale)
+        described = Gaussian.fit(scaled, min(MOST_AXES, found.count // IMAGES_AN_AXIS))
+        sizes = (first[0].des.shape[1], first[0].vision.shape[1], first[0].patches.shape[1])
+        spread = cls(*sizes, len(patches.variances), len(described.variances), found.count, 1, false_alarms, 1.0)
+        spread.patches.load_state_dict(patches.state_dict())
+        spread.described.load_state_dict(described.state_dict())
+        spread.scale.copy_(scale)
+        scores = torch.cat([torch.zeros(0), *(spread(one).cpu() for one in val)]).double().sort().values
         rank = math.ceil((len(scores) + 1) * (1 - false_alarms) - 1e-9)
         if rank > len(scores):
             need = math.ceil((1 - false_alarms) / false_alarms - 1e-9)
@@ -127,27 +206,24 @@ class Spread(nn.Module):
         return spread.eval()
 
     @torch.no_grad()
-    def forward(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
-        """Scores: root mean squares of the standardised deviations; about 1 on the training images.
+    def forward(self, seen: Seen) -> Tensor:
+        """Scores of B pictures, (B,) float32: about 1 on the training pictures.
 
-        Args:
-            hidden_states: (num_layers, batch, tokens, hidden); index -1 is the last layer.
-            mask: (batch, tokens), 1 at real tokens.
-
-        Returns:
-            (batch,) float32.
+        Raises:
+            InputError: they were seen by another model.
         """
-        deviation = features(hidden_states, mask) - self.mean
-        along = deviation @ self.components.T
-        beyond = (deviation - along @ self.components).square().sum(-1)
-        squared = (along.square() / self.variances).sum(-1) + beyond / self.rest
-        return (squared / deviation.shape[-1]).sqrt()
+        found = (seen.des.shape[1], seen.vision.shape[1], seen.patches.shape[1])
+        if found != (self.des_dim, self.vision_dim, self.patch_dim):
+            msg = f"the spread is of (des, vision, patch) = {(self.des_dim, self.vision_dim, self.patch_dim)} numbers; here they are {found}"
+            raise InputError(msg)
+        scores: Tensor = self.described(_described(seen, self.patches) * self.scale)
+        return scores.sqrt()
 
     @property
     def config(self) -> dict[str, object]:
         """The constructor's arguments."""
-        names = ("hidden_size", "num_layers", "axes", "train_images", "val_images", "false_alarms", "threshold")
-        return {name: getattr(self, name) for name in names}
+        sizes = ("des_dim", "vision_dim", "patch_dim", "patch_axes", "axes")
+        return {name: getattr(self, name) for name in (*sizes, "train_images", "val_images", "false_alarms", "threshold")}
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a folder."""
@@ -157,15 +233,26 @@ class Spread(nn.Module):
     def from_pretrained(cls, directory: str | Path) -> Self:
         """Read a folder of `save_pretrained`; raises as `DESHead.from_pretrained`, and where a variance is not above 0."""
         spread = load_network(cls, directory)
-        if not bool((spread.variances > 0).all() and spread.rest > 0):
+        if not all(bool((one.variances > 0).all() and one.rest > 0) for one in (spread.patches, spread.described)):
             msg = f"{directory}: the spread has variances that are not above 0"
             raise InputError(msg)
         return spread
 
 
-def features(hidden_states: Tensor, mask: Tensor) -> Tensor:
-    """What a `Spread` is of: (batch, num_layers · hidden) float32, layer after layer; arguments as in `DESHead.forward`."""
-    mask = mask.bool()
-    states = unit_rms(hidden_states.float().masked_fill(~mask[None, :, :, None], 0))
-    means = states.sum(2) / mask.sum(1)[None, :, None]
-    return means.transpose(0, 1).flatten(1)
+def _first(coming: Iterator[Seen], images: int) -> Iterator[Seen]:
+    """So many pictures, about, of the front."""
+    while images > 0 and (one := next(coming, None)) is not None:
+        images -= len(one.counts)
+        yield one
+
+
+def _pixels(patches: Tensor) -> Tensor:
+    return patches.float() / 255 if patches.dtype == torch.uint8 else patches.float()
+
+
+def _described(seen: Seen, patches: Gaussian) -> Tensor:
+    """(B, des_dim + vision_dim + quantiles) float32."""
+    distances = patches(_pixels(seen.patches).to(patches.mean.device)).clamp(min=1e-9).log()
+    at = distances.new_tensor(QUANTILES)
+    usual = torch.stack([one.quantile(at) for one in distances.split(list(seen.counts))])
+    return torch.cat([part.float().to(usual.device) for part in (seen.des, seen.vision, usual)], 1)

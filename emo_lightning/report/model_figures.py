@@ -83,21 +83,28 @@ def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
     }
 
 
-def feature_stores(run: RunFolder, bundle: StageFolder) -> dict[str, Path]:
-    """Set -> feature store that the model's DES head or probe was trained or tested on, of those that are still there.
-
-    `train` and `val` are the head's; the others, `test` first, are the probe's.
-    """
+def pictures_of(run: RunFolder, bundle: StageFolder) -> dict[str, list[str]]:
+    """Set -> tars that the model's DES head was trained on (`train`, `val`), and that its probe was tested on (`test` first)."""
     head, probe = (run.owner(str(bundle.settings.get(part) or "")) for part in ("head", "probe"))
-    fitted = {} if head is None or head.kind != "des" else head.settings.get("data") or {}
+    trained = {} if head is None else head.settings.get("data") or {}
     tested = {} if probe is None else probe.settings.get("data") or {}
-    named = {
-        **{name: fitted.get(name) for name in ("train", "val")},
-        "test": tested.get("test"),
-        **(tested.get("extra") or {}),
-    }
-    places = {name: run.located(str(place)) for name, place in named.items() if place is not None}
-    return {name: place for name, place in places.items() if any(place.glob("index-*.json"))}
+    found: dict[str, list[str]] = {}
+    if head is not None and head.kind == "des_online":
+        found = {name: [str(run.located(str(tar))) for tar in _list(trained.get(name))] for name in ("train", "val")}
+    named = {"test": tested.get("test"), **(tested.get("extra") or {})}
+    caches = {**({} if found else {name: trained.get(name) for name in ("train", "val")}), **named}
+    for name, cache in caches.items():
+        tars = _tars_of(run, cache)
+        if tars is not None:
+            found[name] = tars
+    return {name: tars for name, tars in found.items() if tars}
+
+
+def _tars_of(run: RunFolder, cache: object) -> list[str] | None:
+    """Tars that a feature cache is of, by the settings of its stage."""
+    features = None if cache is None else run.owner(str(cache))
+    tars = None if features is None else _get(features.settings, "data", "sets", Path(str(cache)).name)
+    return None if tars is None else [str(run.located(str(tar))) for tar in _list(tars)]
 
 
 def _arm_of(run: RunFolder, predictions: object, backbone: str) -> str | None:
@@ -142,12 +149,11 @@ def _calibration(run: RunFolder, probe: StageFolder) -> ArmCalibration | None:
     sets: dict[str, list[Reference]] = {}
     data = probe.settings.get("data") or {}
     for name, cache in {"val": data.get("val"), "test": data.get("test"), **(data.get("extra") or {})}.items():
-        features = None if cache is None else run.owner(str(cache))
-        tars = None if features is None else _get(features.settings, "data", "sets", Path(str(cache)).name)
+        tars = _tars_of(run, cache)
         if tars is None:
             continue
         try:
-            sets[name] = References.load([run.located(str(tar)) for tar in _list(tars)]).records
+            sets[name] = References.load(tars).records
         except (UserError, OSError) as error:
             run.note(f"the probe's set {name!r} cannot be read, so nothing is fitted or measured on it: {error}")
     if "val" not in sets or len(sets) < 2:

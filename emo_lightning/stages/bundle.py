@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emo_lightning.core.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from emo_lightning.inference.bundle import Bundle
 
 
 def bundle_stage(
@@ -20,13 +15,13 @@ def bundle_stage(
     probe: Path | None = None,
     features: str = "emotion",
     questions: list[str] | None = None,
-    train: Path | None = None,
-    val: Path | None = None,
+    train: list[str] | None = None,
+    val: list[str] | None = None,
 ) -> None:
     """Write `OUT/emo.json`, which `emo embed` and `emo explain` take as `--model OUT`.
 
-    With the feature stores that the head was trained on, also what is fitted on them: `OUT/spread/` (which images are unlike those of the
-    training) and `OUT/calibration.json` (temperature and conformal sets of the probe).
+    With the tars that the head was trained on, also what is fitted to the model on at most 2,000 of their pictures each: `OUT/spread/` (which
+    pictures are unlike those of the training) and `OUT/calibration.json` (temperature and conformal sets of the probe).
 
     Args:
         out: the stage's directory.
@@ -35,53 +30,44 @@ def bundle_stage(
         probe: folder of a linear probe on that DES, for the emotion distribution.
         features: objective at whose prompt the hidden states were taken.
         questions: objectives that `emo explain` asks.
-        train: feature store of the training images.
-        val: feature store of the validation images.
+        train: tars of the training set.
+        val: tars of the validation set.
 
     Raises:
         BackboneError: the parts do not belong together.
         InputError: one of `train` and `val` alone.
-        FeatureError: a store is not whole, or was made of something else.
     """
-    from dataclasses import replace
-
     from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
+    from emo_lightning.inference.calibration import CALIBRATION_FILE
 
-    if (train is None) != (val is None):
-        msg = f"train is {train}, val is {val}; expected the feature stores of both, or of neither"
+    if bool(train) != bool(val):
+        msg = f"train is {train}, val is {val}; expected the tars of both, or of neither"
         raise InputError(msg)
-    asked = questions or ["attributes", "emotion"]
-    bundle = Bundle(backbone, str(head), str(probe) if probe else None, features, asked)
-    made_of = check_bundle(bundle, out)
-    if train is not None and val is not None:
-        bundle = _fitted(out, bundle, train, val, made_of)
+    bundle = Bundle(backbone, str(head), str(probe) if probe else None, features, questions or ["attributes", "emotion"])
+    (out / CALIBRATION_FILE).unlink(missing_ok=True)
     write_bundle(out, replace(bundle, made_of=check_bundle(bundle, out)))
+    if train and val and (spread := _fitted(out, train, val)) is not None:
+        bundle = replace(bundle, spread=str(spread))
+        write_bundle(out, replace(bundle, made_of=check_bundle(bundle, out)))
 
 
-def _fitted(out: Path, bundle: Bundle, train: Path, val: Path, made_of: Mapping[str, str]) -> Bundle:
-    """The bundle with what its feature stores say."""
-    from dataclasses import replace
-
+def _fitted(out: Path, train: list[str], val: list[str]) -> Path | None:
+    """Fit to the model that the folder names; returns the folder of the spread."""
     from emo_lightning.core.terminal import say
-    from emo_lightning.inference.fitting import fit_calibration, fit_spread, write_spread
-    from emo_lightning.models import DESHead, LinearProbes
-    from emo_lightning.models.spread import TooFewImagesError
+    from emo_lightning.inference.fitting import fit, write_spread
+    from emo_lightning.inference.model import EmotionModel
 
-    of_backbone = {"backbone": made_of["backbone"], "prompt": bundle.features}
-    head = DESHead.from_pretrained(bundle.head)
-    if bundle.probe is not None:
-        fitted = fit_calibration(head, LinearProbes.from_pretrained(bundle.probe), val, of_backbone)
-        if fitted is not None:
-            fitted.write(out)
-            say(f"probe: temperature {fitted.temperature:.2f} of {fitted.conformal.images} validation images")
-    try:
-        spread = fit_spread(train, val, head.num_layers, of_backbone)
-    except TooFewImagesError as error:
-        say(f"which images are unlike the training's will not be known: {error}")
-        return bundle
-    write_spread(out / "spread", spread, **of_backbone)
+    model = EmotionModel(out)
+    spread, calibration = fit(model, train, val)
+    if calibration is not None:
+        calibration.write(out)
+        say(f"probe: temperature {calibration.temperature:.2f}, fitted on {calibration.conformal.images} validation images")
+    if spread is None:
+        return None
+    made_of = model.bundle.made_of
+    write_spread(out / "spread", spread, made_of["backbone"], model.bundle.features)
     say(
-        f"spread of {spread.train_images} training images; of images like the {spread.val_images} of validation, {spread.false_alarms:.0%} "
-        "will be called unlike them"
+        f"{spread.train_images} training pictures are known; of images like the {spread.val_images} of validation at most "
+        f"{spread.false_alarms:.0%} will be called unlike them"
     )
-    return replace(bundle, spread=str(out / "spread"))
+    return out / "spread"

@@ -21,7 +21,7 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.bundle import Bundle, write_bundle
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.stages.tables import table5_stage
-from tests.made import book, write_store
+from tests.made import book
 
 
 def scores_of(record: Record, sharp: float) -> list[float]:
@@ -61,10 +61,6 @@ def run(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     book(home / "sft", "sft", {"model": {"backbone": {"path": base}}, "data": {"train": tars["train"]}})
     book(home / "features", "features", {"model": backbone, "data": {"sets": tars}})
     caches = {name: str(home / "features" / name) for name in tars}
-    model = EmotionModel(bundle, "cpu")
-    for name, place in caches.items():
-        index = TarIndex.open(tars[name])
-        write_store(Path(place), model, [(index.record(row), index.image(row)) for row in range(len(index))])
     book(home / "des", "des", {"data": {name: caches[name] for name in ("train", "val")}})
     book(home / "probe", "probe", {"model": {"des_head": str(home / "des" / "head")}, "data": caches})
     said, tables = [], []

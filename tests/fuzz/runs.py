@@ -211,7 +211,7 @@ def _head(folder: Path) -> Target:
 
 
 def _spread(folder: Path) -> Target:
-    Spread(4, 2, 3, 40, 20, 0.05, 1.5).save_pretrained(folder)
+    Spread(4, 3, 5, 2, 2, 40, 20, 0.05, 1.5).save_pretrained(folder)
     path = folder / "config.json"
     return Target(through(path, lambda file: load_network(Spread, file.parent)), [path.read_bytes()], one_of=2)
 
