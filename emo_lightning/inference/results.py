@@ -125,8 +125,7 @@ class Unlike:
         """For people."""
         if not self.is_unlike:
             return "like what this model was trained on"
-        times = self.score / self.threshold
-        return f"unlike what this model was trained on ({times:.1f} times the distance at which that is said): take all of it for a guess"
+        return "unlike what this model was trained on: take all that follows for a guess"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,9 +1,10 @@
 """How far a picture is from the training pictures: is it like anything that a model was trained on?
 
 A picture is described by its embedding (DES), by the vision tower's states (last block, averaged over the picture's patches), and by how
-usual its patches are: a Gaussian is fitted to the pixels of the training pictures' patches, and seven quantiles of the logarithm of the
-patches' distances from it stand for a picture. The first two know what is shown, the third how it is made (drawn, photographed, printed);
-none alone tells photographs from the demo's drawings well, all three together do (experiments/LOG.md).
+its patches are made: of each patch the distance of its pixels from a Gaussian that is fitted to those of training pictures, its contrast, and
+how large the steps from pixel to pixel are (root mean square, and the median); seven quantiles over the patches of the logarithm of each stand for
+a picture. The first two know what is shown, the rest whether it is drawn, photographed or printed; none alone tells photographs from the demo's
+drawings well, all together do (experiments/LOG.md).
 
 A second Gaussian is fitted to the descriptions of the training pictures, and the score of a picture is its Mahalanobis distance (Lee et al.
 2018, arXiv:1807.03888), with one covariance for all emotions. Both covariances are shrunk: beyond their largest principal axes they are the
@@ -27,11 +28,18 @@ from emo_lightning.models.moments import Moments, moments
 from emo_lightning.models.weights import load_network, save_network
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-"""Of the distances of a picture's patches."""
+"""Over a picture's patches."""
+PATCH_NUMBERS = 4
+"""Of each patch: distance, contrast, typical and median step."""
+MADE = len(QUANTILES) * PATCH_NUMBERS
+"""Numbers that say how the patches of a picture are made."""
 PATCH_AXES = 64
 MOST_AXES = 512
 IMAGES_AN_AXIS = 8
 """Fewer would fit noise."""
+CHANNELS = 3
+LEAST_STEP = 1e-3
+"""A quarter of the smallest step between two pixels: of a patch without any, the logarithm is taken of this."""
 PATCH_FLOOR = 1e-2
 """Share of the widest direction's variance below which the pixels of patches are taken for noise."""
 PATCH_IMAGES = 256
@@ -155,7 +163,7 @@ class Spread(nn.Module):
         if not 0 < false_alarms < 1 or not 0 < threshold < math.inf:
             msg = f"false_alarms is {false_alarms}, threshold is {threshold}; expected a share between 0 and 1, and a number above 0"
             raise InputError(msg)
-        width = des_dim + vision_dim + len(QUANTILES)
+        width = des_dim + vision_dim + MADE
         self.patches = Gaussian(patch_dim, patch_axes)
         self.described = Gaussian(width, axes)
         # 1 / standard deviation of each number of a description: they have no common unit.
@@ -185,7 +193,7 @@ class Spread(nn.Module):
             raise InputError(msg)
         pixels = moments((_pixels(one.patches) for one in first), first[0].patches.shape[1], "patch")
         patches = Gaussian.fit(pixels, PATCH_AXES, PATCH_FLOOR)
-        width = first[0].des.shape[1] + first[0].vision.shape[1] + len(QUANTILES)
+        width = first[0].des.shape[1] + first[0].vision.shape[1] + MADE
         found = moments((_described(one, patches) for one in chain(first, coming)), width, "training picture")
         deviation = (found.deviations.diagonal() / found.count).sqrt()
         scale = torch.where(deviation > 0, 1 / deviation.clamp(min=1e-12), 0.0)
@@ -251,8 +259,22 @@ def _pixels(patches: Tensor) -> Tensor:
 
 
 def _described(seen: Seen, patches: Gaussian) -> Tensor:
-    """(B, des_dim + vision_dim + quantiles) float32."""
-    distances = patches(_pixels(seen.patches).to(patches.mean.device)).clamp(min=1e-9).log()
-    at = distances.new_tensor(QUANTILES)
-    usual = torch.stack([one.quantile(at) for one in distances.split(list(seen.counts))])
-    return torch.cat([part.float().to(usual.device) for part in (seen.des, seen.vision, usual)], 1)
+    """(B, des_dim + vision_dim + MADE) float32."""
+    pixels = _pixels(seen.patches).to(patches.mean.device)
+    numbers = torch.stack([patches(pixels).clamp(min=1e-6).log(), *_made(pixels)], 1)  # (P, PATCH_NUMBERS)
+    at = numbers.new_tensor(QUANTILES)
+    made = torch.stack([one.quantile(at, 0).flatten() for one in numbers.split(list(seen.counts))])
+    return torch.cat([part.float().to(made.device) for part in (seen.des, seen.vision, made)], 1)
+
+
+def _made(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of the contrast, the root mean square step and the median step of patches (P, channels · frames · side²), (P,) each."""
+    values = pixels.shape[1] // CHANNELS
+    # One frame, or two that are alike.
+    side = math.isqrt(values) if math.isqrt(values) ** 2 == values else math.isqrt(values // 2)
+    grey = pixels.unflatten(1, (CHANNELS, -1)).mean(1)[:, : side * side].unflatten(1, (side, side))
+    across, down = grey.diff(dim=2), grey.diff(dim=1)
+    steps = across.square().mean((1, 2)).sqrt() + down.square().mean((1, 2)).sqrt()
+    found = grey.flatten(1).std(1, correction=0), steps, across.abs().flatten(1).median(1).values
+    contrast, typical, median = ((one + LEAST_STEP).log() for one in found)
+    return contrast, typical, median

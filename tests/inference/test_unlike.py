@@ -25,7 +25,7 @@ from emo_lightning.inference.pictures import ImageLike
 from emo_lightning.inference.text import as_text
 from emo_lightning.metrics.conformal import Conformal
 from emo_lightning.stages.bundle import bundle_stage
-from tests.made import write_world
+from tests.made import make_qwen, write_world
 
 PHOTOGRAPHS = (
     "astronaut",
@@ -63,11 +63,12 @@ def drawings(tars: Path) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def knowing(bundle: Path, tars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, put together with the pictures of its data."""
+    """An untrained model that sees pictures as large as the demo's, put together with the pictures of its data."""
     folder, parts = tmp_path_factory.mktemp("knowing"), read_bundle(bundle)
+    backbone = make_qwen(folder / "backbone", tars, side=112)
     sets = {split: [str(tars / f"world-{split}-*.tar")] for split in ("train", "val")}
-    bundle_stage(folder, parts.backbone, Path(parts.head), Path(str(parts.probe)), **sets)
-    return folder
+    bundle_stage(folder / "model", str(backbone), Path(parts.head), Path(str(parts.probe)), **sets)
+    return folder / "model"
 
 
 def test_photographs_are_told_from_drawings(

@@ -11,9 +11,9 @@ import torch
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.moments import moments
-from emo_lightning.models.spread import QUANTILES, Gaussian, Seen, Spread, TooFewImagesError
+from emo_lightning.models.spread import MADE, Gaussian, Seen, Spread, TooFewImagesError
 
-DES, VISION, PATCH = 6, 5, 12
+DES, VISION, PATCH = 6, 5, 48
 
 
 def pictures(count: int, seed: int, noise: float = 1.0) -> list[Seen]:
@@ -52,7 +52,7 @@ def test_the_threshold_is_a_quantile_of_the_validation_images() -> None:
     scores = torch.cat([spread(one) for one in pictures(39, 1)]).sort().values
     # ceil(40 · 0.95) = 38th of 39.
     assert spread.threshold == pytest.approx(float(scores[37]), rel=1e-6)
-    assert (spread.train_images, spread.val_images, spread.described.mean.shape) == (400, 39, (DES + VISION + len(QUANTILES),))
+    assert (spread.train_images, spread.val_images, spread.described.mean.shape) == (400, 39, (DES + VISION + MADE,))
 
 
 def test_images_like_those_of_validation_are_seldom_called_unlike() -> None:
@@ -95,7 +95,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     said = json.loads((tmp_path / "config.json").read_text())
     assert said == {"class": "Spread", **spread.config}
     assert (said["train_images"], said["val_images"], said["false_alarms"]) == (400, 39, 0.05)
-    with pytest.raises(InputError, match=r"\(des, vision, patch\) = \(6, 5, 12\) numbers; here they are \(6, 4, 12\)"):
+    with pytest.raises(InputError, match=r"\(des, vision, patch\) = \(6, 5, 48\) numbers; here they are \(6, 4, 48\)"):
         again(seen._replace(vision=seen.vision[:, 1:]))
     for change, message in (
         ({"threshold": 0}, "threshold is 0; expected"),
