@@ -12,6 +12,7 @@ The command line `emo` runs whole experiments; these names are for code of your 
 | `TarIndex` | the images and records of exported tars, by row |
 | `EmotionModel` | a trained model from its folder or the hub: embeddings, distributions, explanations |
 | `Explanation`, `Said`, `Probed`, `Region`, `Unlike` | what it says of one image: words, probe, places; how far it is from the training |
+| `SearchIndex`, `Filters`, `Hit` | a place to search images by their embeddings |
 | `DESHead`, `LinearProbes` | the two small networks on top of a backbone, to train or to load alone |
 | `UserError` | base of every error that a user can mend: a file, a key, a value |
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.results import Explanation, Probed, Region, Said, Unlike
     from emo_lightning.models import DESHead, LinearProbes
+    from emo_lightning.search.filters import Filters
+    from emo_lightning.search.hits import Hit
+    from emo_lightning.search.index import SearchIndex
 
     __version__: str
 
@@ -53,13 +57,16 @@ __all__ = [
     "Emotion",
     "EmotionModel",
     "Explanation",
+    "Filters",
     "GroundedObject",
+    "Hit",
     "LinearProbes",
     "Prediction",
     "Probed",
     "Record",
     "Region",
     "Said",
+    "SearchIndex",
     "TarIndex",
     "Triplet",
     "Unlike",
@@ -80,6 +87,9 @@ _MODULES = {
     **dict.fromkeys(("Explanation", "Probed", "Region", "Said", "Unlike"), "inference.results"),
     "DESHead": "models",
     "LinearProbes": "models",
+    "Filters": "search.filters",
+    "Hit": "search.hits",
+    "SearchIndex": "search.index",
 }
 """Public name -> the module below this package that defines it."""
 

@@ -49,6 +49,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--masks", metavar="SAM", help="also give the pixels of every box, by this SAM (folder or hub id; default: no masks)"
     )
+    parser.add_argument(
+        "--label-scoring",
+        choices=("plain", "gated"),
+        default="plain",
+        help="gated: ask for the polarity besides, and take the emotion that is most probable given it (default: plain, the word said)",
+    )
     parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
     parser.add_argument("--max-new-tokens", type=Whole(1), default=256, help="tokens that one answer may have (default: 256)")
@@ -96,7 +102,11 @@ def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
         failures |= batch.failures
         ids = [name_of(entry.id, 0) if alone else entry.id for entry in batch.entries]
         for one, picture in zip(
-            model.explain(batch.pictures, ids, max_new_tokens=args.max_new_tokens, masks=masks), batch.pictures, strict=True
+            model.explain(
+                batch.pictures, ids, max_new_tokens=args.max_new_tokens, masks=masks, label_scoring=args.label_scoring
+            ),
+            batch.pictures,
+            strict=True,
         ):
             path = own or (None if args.overlays is None else overlay_path(args.overlays, one.id))
             if path is not None:
@@ -146,13 +156,14 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
         "max_new_tokens": args.max_new_tokens,
         "overlays": None if args.overlays is None else str(args.overlays),
         "masks": args.masks,
+        **({"label_scoring": args.label_scoring} if args.label_scoring != "plain" else {}),
     }
     overlay = None if args.overlays is None else lambda name: overlay_path(args.overlays, name)
     parts = Parts(args.out, about)
 
     def work() -> Work:
         model = EmotionModel(folder, args.device)
-        return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)))
+        return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)), args.label_scoring)
 
     failures = look_at_all(found, parts, work, args.batch_size, "explain")
     count = write_results(args.out, [entry.id for entry in found], parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from emo_lightning.core.devices import usable_device
+from emo_lightning.core.errors import InputError
 from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, read_bundle
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
 from emo_lightning.inference.results import Explanation, Unlike, said_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from emo_lightning.core.records import Box, Mask
     from emo_lightning.data.batches import ChatBatch
     from emo_lightning.data.emotion_words import EmotionWords
+    from emo_lightning.models.label_scoring import LabelScoring
     from emo_lightning.models.spread import Seen
 
     Masks = Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]]
@@ -37,10 +39,12 @@ class _Asked(NamedTuple):
     """(N, des_dim) on the device."""
     answers: list[list[str]]
     """By question, one a picture."""
-    scores: list[list[float]] | None
-    """Of each picture, over the eight."""
+    scores: Tensor | None
+    """(N, 8), over the eight."""
     unlike: list[Unlike] | None
     """Of each picture; None where it is not known."""
+    polarity: Tensor | None = None
+    """(N, 2), where it was asked for."""
 
 
 class EmotionModel:
@@ -240,6 +244,7 @@ class EmotionModel:
         max_new_tokens: int = 256,
         batch_size: int = BATCH_SIZE,
         masks: Masks | None = None,
+        label_scoring: LabelScoring = "plain",
     ) -> list[Explanation]:
         """Ask the model everything about each image; each is read once for all answers, the scores and the embedding.
 
@@ -250,10 +255,13 @@ class EmotionModel:
             batch_size: images at a time.
             masks: gives a mask for each box of a picture, for example `masks_of` of a SAM that `data_prep.grounding` has loaded; None
                 leaves them out.
+            label_scoring: `gated` asks for the polarity besides, weighs the words' distribution by it, and takes its most probable emotion
+                for the one that is said (`models.label_scoring`).
 
         Raises:
-            InputError: an image cannot be had, or is none; names it.
+            InputError: an image cannot be had, or is none; names it. Or its labels cannot be scored so.
         """
+        self._check_scoring(label_scoring)
         given = as_list(images)
         names = [name_of(image, n) for n, image in enumerate(given)] if ids is None else list(ids)
         if len(names) != len(given):
@@ -263,7 +271,7 @@ class EmotionModel:
         for start in range(0, len(given), batch_size):
             here = range(start, min(start + batch_size, len(given)))
             pictures = [as_picture(given[n], f"image {names[n]}") for n in here]
-            explained = self._explain(pictures, [names[n] for n in here], max_new_tokens)
+            explained = self._explain(pictures, [names[n] for n in here], max_new_tokens, gated=label_scoring == "gated")
             if masks is not None:
                 explained = [
                     one.with_masks(masks(picture, [region.box for region in one.said.regions])) if one.said.regions else one
@@ -272,16 +280,33 @@ class EmotionModel:
             found += explained
         return found
 
-    def _explain(self, pictures: Sequence[Image.Image], ids: Sequence[str], max_new_tokens: int) -> list[Explanation]:
+    def _check_scoring(self, label_scoring: LabelScoring) -> None:
+        from emo_lightning.models.label_scoring import check_label_scoring
+
+        check_label_scoring(label_scoring, "label_scoring")
+        if label_scoring == "gated" and self._emotion_words is None:
+            msg = (
+                f"label_scoring: found gated, but the questions of {self.folder} have no objective 'emotion', or its tokenizer does not tell "
+                "the eight words apart; allowed: plain"
+            )
+            raise InputError(msg)
+
+    def _explain(
+        self, pictures: Sequence[Image.Image], ids: Sequence[str], max_new_tokens: int, *, gated: bool
+    ) -> list[Explanation]:
         import torch
 
         from emo_lightning.data.chat import merge_predictions, parse_answer
         from emo_lightning.inference.calibration import probed
+        from emo_lightning.models import label_scoring
 
         with torch.no_grad():
-            asked = (
-                self._read_once(pictures, max_new_tokens) if self.collate.packed else self._one_by_one(pictures, max_new_tokens)
-            )
+            ask = self._read_once if self.collate.packed else self._one_by_one
+            asked = ask(pictures, max_new_tokens, gated=gated)
+        scores = asked.scores
+        if scores is not None and asked.polarity is not None:
+            scores = label_scoring.gated(scores, asked.polarity)
+        of_words = None if scores is None else scores.tolist()
         des = asked.des.float().cpu()
         probabilities = self.distribution(des)
         explained = []
@@ -292,7 +317,9 @@ class EmotionModel:
                 for texts in asked.answers
             ]
             words = merge_predictions(parts)
-            said = said_of(words, None if asked.scores is None else asked.scores[n])
+            if of_words is not None and asked.polarity is not None:
+                words = label_scoring.relabelled(words, of_words[n], float(asked.polarity[n, 0]))
+            said = said_of(words, None if of_words is None else of_words[n])
             unlike = None if asked.unlike is None else asked.unlike[n]
             probe = None
             if probabilities is not None:
@@ -313,27 +340,43 @@ class EmotionModel:
         except EmotionWordsError:
             return None
 
-    def _read_once(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
+    @cached_property
+    def _polarity_words(self) -> EmotionWords:
+        from emo_lightning.data.emotion_words import EmotionWords
+
+        return EmotionWords.of_polarity(self.backbone.processor.tokenizer)
+
+    def _read_once(self, pictures: Sequence[Image.Image], max_new_tokens: int, *, gated: bool) -> _Asked:
         """One forward pass over all pictures and questions; answers go on from its cache, all of them side by side."""
         questions = self.bundle.questions
         names = questions if self.bundle.features in questions else [*questions, self.bundle.features]
-        batch = self._batch(pictures, *names)
         number, words = self._emotion_words or (0, None)
+        after = {} if words is None else {number: words.before}
+        if gated:
+            after[len(names)] = self._polarity_words.before
+            names = [*names, "polarity"]
+        batch = self._batch(pictures, *names)
         with self.backbone.watching_tower() as tower:
-            read = self.backbone.read(batch, None if words is None else {number: words.before}, self.head.num_layers)
+            read = self.backbone.read(batch, after, self.head.num_layers)
         des: Tensor = self.head(*read.features(names.index(self.bundle.features)))
-        scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0].tolist()
+        scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0]
+        polarity = None
+        if gated:
+            polarity = self.backbone.word_scores(read.states[len(names) - 1 :: len(names)], self._polarity_words)[0]
         answers = self.backbone.all_replies(read, range(len(questions)), max_new_tokens)
         unlike = None if self.spread is None else self._unlike(self._seen(batch, des, tower))
-        return _Asked(batch, des, answers, scores, unlike)
+        return _Asked(batch, des, answers, scores, unlike, polarity)
 
-    def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
+    def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int, *, gated: bool) -> _Asked:
         """A batch for each question, for backbones that cannot hold several in a row."""
         batches = [self._batch(pictures, question) for question in self.bundle.questions]
         answers = [self.backbone.generate(batch, max_new_tokens) for batch in batches]
         number, words = self._emotion_words or (0, None)
-        scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0].tolist()
+        scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0]
+        polarity = None
+        if gated:
+            polarity = self.backbone.emotion_scores(self._batch(pictures, "polarity"), self._polarity_words)[0]
         if self.spread is None:
-            return _Asked(batches[0], self._embed(pictures), answers, scores, None)
+            return _Asked(batches[0], self._embed(pictures), answers, scores, None, polarity)
         seen = self.look(pictures)
-        return _Asked(batches[0], seen.des, answers, scores, self._unlike(seen))
+        return _Asked(batches[0], seen.des, answers, scores, self._unlike(seen), polarity)

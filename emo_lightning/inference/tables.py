@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
+from emo_lightning.core.parquet import MODEL_KEY
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.inference.parts import Parts, Result, as_object, vectors
 
@@ -65,7 +66,7 @@ def write_results(out: Path, names: Sequence[str], parts: Parts) -> int:
         parts: with results of `explain` or of `embed` alone.
     """
     results = parts.results(names)
-    return _lines(out, results) if out.suffix == ".jsonl" else _parquet(out, results)
+    return _lines(out, results) if out.suffix == ".jsonl" else _parquet(out, results, parts.about.get("weights"))
 
 
 def _lines(out: Path, results: Iterator[Result]) -> int:
@@ -77,12 +78,13 @@ def _lines(out: Path, results: Iterator[Result]) -> int:
     return count
 
 
-def _parquet(out: Path, results: Iterator[Result]) -> int:
+def _parquet(out: Path, results: Iterator[Result], weights: object) -> int:
     count, writer = 0, None
+    metadata = {MODEL_KEY: weights.encode()} if isinstance(weights, str) else None
     with replacing(out) as temporary:
         try:
             while rows := list(islice(results, _ROWS)):
-                table = _table(rows)
+                table = _table(rows).replace_schema_metadata(metadata)
                 writer = writer or pq.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
                 count += len(rows)

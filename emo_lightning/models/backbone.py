@@ -97,14 +97,17 @@ class Backbone(nn.Module):
         return [ends] if isinstance(ends, int) else list(ends or ())
 
     @property
-    def _lm_head(self) -> nn.Module:
+    def lm_head(self) -> nn.Module:
+        """From hidden states to the vocabulary."""
         return self.family.module(self.base, self.family.lm_head)
 
-    def last_hidden_state(self, batch: Mapping[str, object]) -> Tensor:
-        """Hidden states after the final norm, (B, T, H), or (1, T, H) of a packed batch; the language-model head is not run."""
-        return self._states(batch)
+    def last_hidden_state(self, batch: Mapping[str, object], *, ends: bool = False) -> Tensor:
+        """Hidden states after the final norm, (B, T, H), or (1, T, H) of a packed batch; the language-model head is not run.
 
-    def _states(self, batch: Mapping[str, object], *, ends: bool = False) -> Tensor:
+        Args:
+            batch: packed or padded.
+            ends: of a packed batch only those at the ends of samples are read, as far as `answer_ends` says; others may be zeros.
+        """
         if "lengths" in batch:
             return self.family.packed_states(self.base, batch, ends=ends)
         body = self.family.module(self.base, self.family.body)
@@ -123,12 +126,12 @@ class Backbone(nn.Module):
             soft: the emotion's label is its distribution (see `emotion_terms`).
             distribution_weight: of the KL between the distribution and the model's over the eight words.
         """
-        hidden = self._states(batch, ends=True)
+        hidden = self.last_hidden_state(batch, ends=True)
         total, count = supervised_loss(
-            hidden, batch["labels"], self._lm_head, batch.get("answer_at"), batch.get("label_weights")
+            hidden, batch["labels"], self.lm_head, batch.get("answer_at"), batch.get("label_weights")
         )
         if soft or distribution_weight:
-            total = total + emotion_terms(hidden, batch, self._lm_head, soft=soft, distribution_weight=distribution_weight)
+            total = total + emotion_terms(hidden, batch, self.lm_head, soft=soft, distribution_weight=distribution_weight)
         return total, count
 
     @torch.no_grad()
@@ -158,7 +161,7 @@ class Backbone(nn.Module):
             states: (B, H) after the final norm, where the emotion's word is next.
             words: the eight in this backbone's tokens.
         """
-        logits: Tensor = self._lm_head(states).float()
+        logits: Tensor = self.lm_head(states).float()
         eight = logits[:, list(words.first)]
         return eight.softmax(-1), (eight.logsumexp(-1) - logits.logsumexp(-1)).exp()
 

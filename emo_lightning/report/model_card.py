@@ -180,8 +180,8 @@ def _unlike(figures: ModelFigures) -> Iterator[str]:
         yield from ("Not known: this folder cannot tell whether a picture is like anything that the model was trained on.", "")
         return
     yield (
-        f"Each picture gets a distance from the {found['train_images']:,} images that the DES head was trained on (Mahalanobis distance of the "
-        f"backbone's hidden states). Above {found['threshold']:.2f} it is called unlike what the model was trained on: its conformal set is "
+        f"Each picture gets a distance from {found['train_images']:,} images that the DES head was trained on (Mahalanobis distance of embedding, "
+        f"vision tower's states and patches). Above {found['threshold']:.2f} it is called unlike what the model was trained on: its conformal set is "
         "then all eight emotions, and its probabilities count as not calibrated. The threshold is set on "
         f"{found['val_images']:,} validation images, so that at most {found['false_alarms']:.0f} % of images like them are called so."
     )

@@ -15,24 +15,13 @@ from emo_lightning.core.model_folders import locate, weights_hash
 from emo_lightning.inference.bundle import find_bundle, read_bundle
 from emo_lightning.inference.folder import write_folder
 from emo_lightning.inference.model import EmotionModel
-from tests.commands.hub import Hub, serve
+from tests.commands.hub import Hub, hub_served
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    from huggingface_hub import constants
-
-    found, server = serve()
-    # Read from the environment once, when the library is imported.
-    monkeypatch.setattr(constants, "ENDPOINT", found.url)
-    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", found.url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
-    yield found
-    server.shutdown()
-    server.server_close()
+    with hub_served(monkeypatch, tmp_path) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
