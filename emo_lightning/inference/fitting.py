@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.model_folders import write_made_of
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.inputs import Entry, entries
@@ -118,16 +116,3 @@ def _looked(model: EmotionModel, chosen: Sequence[Entry]) -> Iterator[tuple[list
         if batch.pictures:
             yield [entry.id for entry in batch.entries], model.look(batch.pictures)
     name_failures(failures)
-
-
-def write_spread(folder: Path, spread: Spread, backbone: str, prompt: str) -> None:
-    """Save it, with what it is of.
-
-    Args:
-        folder: of the part.
-        spread: fitted.
-        backbone: content hash.
-        prompt: objective at which the hidden states are taken.
-    """
-    spread.save_pretrained(folder)
-    write_made_of(folder, {"backbone": backbone, "prompt": prompt})

@@ -25,7 +25,6 @@ from emo_lightning.core.files import atomic_folder, read_object, write_json, wri
 from emo_lightning.core.model_folders import deciding_files, locate, made_of, weights_hash, write_made_of
 from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
-from emo_lightning.inference.fitting import write_spread
 from emo_lightning.inference.sentence import write_sentence_transformer
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ def _small_parts(
     if spread is None and bundle.spread is not None:
         spread = Spread.from_pretrained(bundle.spread)
     if spread is not None:
-        write_spread(folder / "spread", spread, now["backbone"], bundle.features)
+        spread.save_as_part(folder / "spread", now["backbone"], bundle.features)
     probe, place = (str(folder / name) if there else None for name, there in (("probe", bundle.probe), ("spread", spread)))
     return Bundle(str(backbone), str(folder / "head"), probe, bundle.features, bundle.questions, spread=place)
 

@@ -143,12 +143,6 @@ class Explanation:
     unlike: Unlike | None = None
     """Whether the image is unlike what the model was trained on; None: not known, as the folder does not hold what it was trained on."""
 
-    def __str__(self) -> str:
-        """The block of text that `emo explain --text` prints."""
-        from emo_lightning.inference.text import as_text
-
-        return as_text(self)
-
     @property
     def id(self) -> str:
         """Of the image."""

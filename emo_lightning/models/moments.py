@@ -12,13 +12,13 @@ from emo_lightning.core.errors import InputError
 
 
 class Moments(NamedTuple):
-    """Of `count` vectors of width D, in float64 on the CPU."""
+    """Of `size` vectors of width D, in float64 on the CPU."""
 
-    count: int
+    size: int
     mean: Tensor
     """(D,)"""
     deviations: Tensor
-    """(D, D): sum of the outer products of the deviations from the mean; over `count` it is the covariance."""
+    """(D, D): sum of the outer products of the deviations from the mean; over `size` it is the covariance."""
 
 
 def moments(batches: Iterable[Tensor], width: int, what: str) -> Moments:

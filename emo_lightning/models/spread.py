@@ -24,6 +24,7 @@ from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import write_made_of
 from emo_lightning.models.moments import Moments, moments
 from emo_lightning.models.weights import load_network, save_network
 
@@ -88,8 +89,8 @@ class Gaussian(nn.Module):
     def fit(cls, found: Moments, axes: int, floor: float = 1e-6) -> Self:
         """With the `axes` largest axes, and no variance below a share of the largest."""
         width = len(found.mean)
-        axes = max(1, min(axes, width - 1, found.count - 1))
-        covariance = (found.deviations / found.count).numpy()
+        axes = max(1, min(axes, width - 1, found.size - 1))
+        covariance = (found.deviations / found.size).numpy()
         # Ascending, the largest alone.
         variances, directions = eigh(covariance, subset_by_index=[width - axes, width - 1])
         # Equation 8: what is lost, spread over all directions that are.
@@ -195,12 +196,12 @@ class Spread(nn.Module):
         patches = Gaussian.fit(pixels, PATCH_AXES, PATCH_FLOOR)
         width = first[0].des.shape[1] + first[0].vision.shape[1] + MADE
         found = moments((_described(one, patches) for one in chain(first, coming)), width, "training picture")
-        deviation = (found.deviations.diagonal() / found.count).sqrt()
+        deviation = (found.deviations.diagonal() / found.size).sqrt()
         scale = torch.where(deviation > 0, 1 / deviation.clamp(min=1e-12), 0.0)
-        scaled = Moments(found.count, found.mean * scale, scale[:, None] * found.deviations * scale)
-        described = Gaussian.fit(scaled, min(MOST_AXES, found.count // IMAGES_AN_AXIS))
+        scaled = Moments(found.size, found.mean * scale, scale[:, None] * found.deviations * scale)
+        described = Gaussian.fit(scaled, min(MOST_AXES, found.size // IMAGES_AN_AXIS))
         sizes = (first[0].des.shape[1], first[0].vision.shape[1], first[0].patches.shape[1])
-        spread = cls(*sizes, len(patches.variances), len(described.variances), found.count, 1, false_alarms, 1.0)
+        spread = cls(*sizes, len(patches.variances), len(described.variances), found.size, 1, false_alarms, 1.0)
         spread.patches.load_state_dict(patches.state_dict())
         spread.described.load_state_dict(described.state_dict())
         spread.scale.copy_(scale)
@@ -236,6 +237,17 @@ class Spread(nn.Module):
     def save_pretrained(self, directory: str | Path) -> None:
         """Write `model.safetensors` and `config.json` into a folder."""
         save_network(self, directory, self.config)
+
+    def save_as_part(self, directory: str | Path, backbone: str, prompt: str) -> None:
+        """Write the folder of a part of a model, with what it is of.
+
+        Args:
+            directory: of the part.
+            backbone: content hash.
+            prompt: objective at which the hidden states are taken.
+        """
+        self.save_pretrained(directory)
+        write_made_of(directory, {"backbone": backbone, "prompt": prompt})
 
     @classmethod
     def from_pretrained(cls, directory: str | Path) -> Self:

@@ -54,7 +54,7 @@ def bundle_stage(
 def _fitted(out: Path, train: list[str], val: list[str]) -> Path | None:
     """Fit to the model that the folder names; returns the folder of the spread."""
     from emo_lightning.core.terminal import say
-    from emo_lightning.inference.fitting import fit, write_spread
+    from emo_lightning.inference.fitting import fit
     from emo_lightning.inference.model import EmotionModel
 
     model = EmotionModel(out)
@@ -65,7 +65,7 @@ def _fitted(out: Path, train: list[str], val: list[str]) -> Path | None:
     if spread is None:
         return None
     made_of = model.bundle.made_of
-    write_spread(out / "spread", spread, made_of["backbone"], model.bundle.features)
+    spread.save_as_part(out / "spread", made_of["backbone"], model.bundle.features)
     say(
         f"{spread.train_images} training pictures are known; of images like the {spread.val_images} of validation at most "
         f"{spread.false_alarms:.0%} will be called unlike them"

@@ -66,8 +66,8 @@ def knowing(bundle: Path, tars: Path, tmp_path_factory: pytest.TempPathFactory) 
     """An untrained model that sees pictures as large as the demo's, put together with the pictures of its data."""
     folder, parts = tmp_path_factory.mktemp("knowing"), read_bundle(bundle)
     backbone = make_qwen(folder / "backbone", tars, side=112)
-    sets = {split: [str(tars / f"world-{split}-*.tar")] for split in ("train", "val")}
-    bundle_stage(folder / "model", str(backbone), Path(parts.head), Path(str(parts.probe)), **sets)
+    train, val = ([str(tars / f"world-{split}-*.tar")] for split in ("train", "val"))
+    bundle_stage(folder / "model", str(backbone), Path(parts.head), Path(str(parts.probe)), train=train, val=val)
     return folder / "model"
 
 
@@ -152,7 +152,7 @@ def test_a_picture_of_its_own_kind_is_as_before(knowing: Path, drawings: list[Im
     assert one.probe is not None
     assert one.probe.calibrated
     assert one.probe.coverage == pytest.approx(0.9)
-    assert "kind      like what this model was trained on" in str(one)
+    assert "kind      like what this model was trained on" in as_text(one)
 
 
 def test_a_folder_takes_it_along_and_an_older_one_does_not_know(
@@ -206,8 +206,8 @@ def test_half_of_the_data_is_refused_and_too_little_is_said(
     parts = read_bundle(bundle)
     with pytest.raises(InputError, match="expected the tars of both, or of neither"):
         bundle_stage(tmp_path, parts.backbone, Path(parts.head), train=["train.tar"])
-    sets = {split: [str(world_tars / f"world-{split}-*.tar")] for split in ("train", "val")}
-    bundle_stage(tmp_path, parts.backbone, Path(parts.head), **sets)
+    train, val = ([str(world_tars / f"world-{split}-*.tar")] for split in ("train", "val"))
+    bundle_stage(tmp_path, parts.backbone, Path(parts.head), train=train, val=val)
     assert "will not be known: 8 validation images: too few" in capsys.readouterr().out
     assert EmotionModel(tmp_path, "cpu").unlike(np.zeros((60, 60, 3), np.uint8)) is None
 
