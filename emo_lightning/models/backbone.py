@@ -26,7 +26,7 @@ from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
-from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
+from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
 from emo_lightning.models.rows import states_apart
 
 if TYPE_CHECKING:
@@ -334,6 +334,13 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         BackboneError: unknown id or path, of no family that is supported, adapter that does not match, quantisation or pixel
             limits that did not take effect, nothing to train.
     """
+    backbone = _loaded(config)
+    if config.tuning == "qlora":
+        keep_trainable(backbone.base)
+    return backbone
+
+
+def _loaded(config: BackboneConfig) -> Backbone:
     base_path, adapter = locate(config.path)
     model, family = load_model(config, base_path)
     # After loading: a hub id has its files in the cache only now.
@@ -369,7 +376,7 @@ def _sources(config: BackboneConfig, base_path: str, adapter: Path | None) -> di
 
 def load_frozen(config: BackboneConfig) -> Backbone:
     """As `load_backbone`, with nothing to learn (`BackboneConfig.frozen`): in eval mode, and no parameter requires a gradient."""
-    return load_backbone(config.frozen()).requires_grad_(False).eval()
+    return _loaded(config.frozen()).requires_grad_(False).eval()
 
 
 def _unwrapped(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
