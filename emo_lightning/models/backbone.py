@@ -8,6 +8,7 @@ checked at loading and raises `BackboneError`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -24,7 +25,7 @@ from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, 
 from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
-from emo_lightning.models.prefill import Read, continuing, last_layers, read_row
+from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
 from emo_lightning.models.rows import states_apart
 
@@ -188,6 +189,13 @@ class Backbone(nn.Module):
         """
         states = self.hidden_states(batch, num_layers)
         return states_apart(states, batch["lengths"]) if "lengths" in batch else (states, batch["attention_mask"].bool())
+
+    @contextmanager
+    def watching_tower(self) -> Iterator[list[Tensor]]:
+        """Keep what leaves the last block of the vision tower while pictures are read: (patches, width) of each reading."""
+        blocks = list(self.family.module(self.base, self.family.vision_blocks).children())
+        with outputs_of([blocks[-1]]) as kept:
+            yield kept
 
     @torch.no_grad()
     def answer_tokens(self, batch: Mapping[str, object], max_new_tokens: int) -> Tensor:
