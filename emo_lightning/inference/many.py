@@ -21,6 +21,7 @@ from emo_lightning.inference.parts import Result
 
 if TYPE_CHECKING:
     from emo_lightning.inference.model import EmotionModel, Masks
+    from emo_lightning.models.label_scoring import LabelScoring
 
 _READERS = 4
 """Threads that decode the next batch while the model is at work."""
@@ -77,7 +78,11 @@ def embed_work(model: EmotionModel) -> Work:
 
 
 def explain_work(
-    model: EmotionModel, max_new_tokens: int, overlay: Callable[[str], Path] | None = None, masks: Masks | None = None
+    model: EmotionModel,
+    max_new_tokens: int,
+    overlay: Callable[[str], Path] | None = None,
+    masks: Masks | None = None,
+    label_scoring: LabelScoring = "plain",
 ) -> Work:
     """All that the model says.
 
@@ -86,12 +91,20 @@ def explain_work(
         max_new_tokens: of one answer.
         overlay: id -> picture to draw; None draws none.
         masks: see `EmotionModel.explain`.
+        label_scoring: see there.
     """
     from emo_lightning.inference.overlay import save_overlay
 
     def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
         ids = [entry.id for entry in found]
-        explained = model.explain(list(pictures), ids, max_new_tokens=max_new_tokens, batch_size=len(pictures), masks=masks)
+        explained = model.explain(
+            list(pictures),
+            ids,
+            max_new_tokens=max_new_tokens,
+            batch_size=len(pictures),
+            masks=masks,
+            label_scoring=label_scoring,
+        )
         if overlay is not None:
             for one, picture in zip(explained, pictures, strict=True):
                 save_overlay(picture, one, overlay(one.id))
