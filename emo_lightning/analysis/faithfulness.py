@@ -173,7 +173,7 @@ def faithfulness(
     """Measure a bundle on tars.
 
     Args:
-        model: bundle folder, or loaded.
+        model: folder of an emotion model, its hub id, or loaded.
         references: tars; JSON lines hold no images.
         boxes: predictions whose boxes are masked; None takes the references' primary boxes.
         plan: how regions are masked.
@@ -185,7 +185,7 @@ def faithfulness(
     """
     from emo_lightning.inference.model import EmotionModel
 
-    net: ProbedModel = EmotionModel(model) if isinstance(model, str | Path) else model
+    net: ProbedModel = EmotionModel.from_pretrained(model) if isinstance(model, str | Path) else model
     if net.probe is None:
         msg = "the bundle has no probe, which gives the emotion's probability: set `probe` in its bundle stage"
         raise SchemaError(msg)

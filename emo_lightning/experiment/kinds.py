@@ -182,7 +182,8 @@ KINDS: dict[str, Kind] = {
         {"model": "bundle", "references": "tars", "boxes": "file"},
     ),
     "bundle": FunctionKind(
-        "emo_lightning.stages.bundle:bundle_stage", {"backbone": "weights", "head": "weights", "probe": "weights"}
+        "emo_lightning.stages.bundle:bundle_stage",
+        {"backbone": "weights", "head": "weights", "probe": "weights", "train": "tars", "val": "tars"},
     ),
     "des_retrieval": FunctionKind("emo_lightning.stages.des_space:retrieval_stage", _SPACE),
     "des_distance": FunctionKind("emo_lightning.stages.des_space:distance_stage", _SPACE),
