@@ -80,7 +80,7 @@ def _main(work: Callable[[], object], environment: Mapping[str, object], output:
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1"} | {key: str(value) for key, value in environment.items()}
     if output is not None:
-        _print_to(output)
+        print_to(output)
     code = 1
     try:
         work()
@@ -96,7 +96,7 @@ def _main(work: Callable[[], object], environment: Mapping[str, object], output:
         os._exit(code)
 
 
-def _print_to(output: Path) -> None:
+def print_to(output: Path) -> None:
     """Standard output and error of this process and of those that it starts; handlers of logs hold the stream that they began with."""
     file = open(output, "a", encoding="utf-8", buffering=1)  # until the process ends  # noqa: SIM115 - until the process ends
     os.dup2(file.fileno(), 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 
-@pytest.mark.parametrize("name", ["explain", "features", "loader", "remote"])
+@pytest.mark.parametrize("name", ["explain", "features", "index", "loader", "remote", "serve"])
 def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json", str(tmp_path / "found.json")])
     importlib.import_module(f"benchmarks.{name}").main()
@@ -28,6 +29,14 @@ def test_goals_of_runs_are_measured_one_by_one(
     runs = importlib.import_module("benchmarks.runs")
     runs.main()
     found = json.loads((tmp_path / "found.json").read_text())
-    assert (found["ratio"], [line["goal"] for line in found["lines"]]) == (1.0, [9, 9])
+    assert (found["ratio"], [line["goal"] for line in found["lines"]]) == (1.0, ["9", "9"])
     assert "2 of 2 lines hold" in capsys.readouterr().out
-    assert len(runs.GOALS) == 10
+    # The ten goals and the eleven faults, each with tests that are there.
+    assert {number for number, _ in runs.GOALS.values()} >= {str(number) for number in range(1, 11)}
+    assert {f"R{number}" for number in range(1, 12)} <= runs.faults.FAULTS.keys()
+    root = Path(__file__).parents[1]
+    named = " ".join(path.read_text(encoding="utf-8") for path in root.glob("benchmarks/run_goals/*.py"))
+    tests = set(re.findall(r"tests/[\w/]+\.py(?:::\w+)?", named))
+    assert len(tests) > 20
+    for path, _, test in (one.partition("::") for one in tests):
+        assert f"def {test}(" in (root / path).read_text(encoding="utf-8") or not test, (path, test)

@@ -36,6 +36,13 @@ ARROWS: dict[str, set[str]] = {
         # Temperature and conformal sets of a probe.
         "emo_lightning.metrics",
     },
+    # A place to search; it knows LanceDB, and nothing of how its answers are shown.
+    "emo_lightning.search": {
+        CORE,
+        "emo_lightning.data",
+        "emo_lightning.models",
+        "emo_lightning.inference",
+    },
     "emo_lightning.analysis": {
         CORE,
         "emo_lightning.models.families",
@@ -43,8 +50,12 @@ ARROWS: dict[str, set[str]] = {
         "emo_lightning.models",
         "emo_lightning.metrics",
         "emo_lightning.inference",
+        # The embeddings of an index are measured as they are searched.
+        "emo_lightning.search",
     },
     "emo_lightning.report": {CORE, "emo_lightning.data", "emo_lightning.metrics", "emo_lightning.analysis"},
+    # Knows the index of images by what it asks of it: the command opens one.
+    "emo_lightning.serve": {CORE, "emo_lightning.data", "emo_lightning.inference", "emo_lightning.analysis"},
     # Knows stages and tasks by the names in `experiment.kinds.KINDS`: an experiment is checked before torch is loaded.
     # Of the data it asks what tars hold, which is part of what a stage is.
     "emo_lightning.experiment": {CORE, "emo_lightning.data"},

@@ -24,6 +24,7 @@ MODULES = {
 }
 MANY_MODES = [
     "export",
+    "index",
     "predict",
     "eval",
     "calibrate",

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from benchmarks.run_goals.lines import Given, Line, tested
+from benchmarks.run_goals.lines import Given, Line, Tested, tested
 from emo_lightning.core.checkpoints import CheckpointFileError
 from emo_lightning.experiment.cut_short import watch
 from emo_lightning.experiment.processes import make_temporary_folder
@@ -57,7 +57,7 @@ def stage_in(out: Path) -> Stage:
     return Stage("tune", "sft", "tune", {}, out)
 
 
-def measure(given: Given) -> Iterator[Line]:
+def measure(given: Given) -> Iterator[Line | Tested]:
     """Kills while checkpoints are written, then damage."""
     count = given.count(200, 20)
     places = {"on its own disk": given.work / "saved"}

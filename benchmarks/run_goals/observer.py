@@ -28,7 +28,7 @@ class Observer(pl.Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.plan: dict[str, Any] = {}
-        self.rank, self.start = 0, 0
+        self.rank, self.start, self.begun = 0, 0, 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Read the plan, once a start."""
@@ -39,11 +39,12 @@ class Observer(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Right after a resume, where there was something to resume."""
+        self.begun = trainer.global_step
         self._event("start", trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
         """In an optimiser step, after its first micro-batch where it has several."""
-        if trainer.global_step == 2:
+        if trainer.global_step == self.begun + 2:
             (self.folder / f"pid-{self.rank}.tmp").write_text(str(os.getpid()), encoding="utf-8")
             (self.folder / f"pid-{self.rank}.tmp").rename(self.folder / f"pid-{self.rank}")
         if batch_idx % trainer.accumulate_grad_batches == trainer.accumulate_grad_batches - 1:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks import features, loader
-from benchmarks.run_goals.lines import Given, Line, tested
+from benchmarks.run_goals.lines import Given, Line, Tested, tested
 
 CEILING, PEER, VECTORS = 0.9, 1.5, 1_000_000
 """Goals: of two threads that only read and decode; of webdataset; vectors a second."""
 
 
-def measure(given: Given) -> Iterator[Line]:
+def measure(given: Given) -> Iterator[Line | Tested]:
     """Goal 7."""
     found = loader.measure(*((800, 5) if not given.quick else (200, 2)))
     yield Line(
@@ -28,7 +28,7 @@ def measure(given: Given) -> Iterator[Line]:
     )
 
 
-def caches(given: Given) -> Iterator[Line]:
+def caches(given: Given) -> Iterator[Line | Tested]:
     """Goal 10."""
     for shape, found in features.measure(given.quick, given.count(5, 1)):
         rate = found.vectors_per_s["ours"]

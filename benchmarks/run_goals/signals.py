@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.run_goals.lines import ROOT, Given, Line, tested
+from benchmarks.run_goals.forked import Forked
+from benchmarks.run_goals.lines import ROOT, Given, Line, Tested, tested
 from benchmarks.run_goals.trainings import Setup, Training
 from emo_lightning.core.checkpoints import check_content, read_checkpoint
+from emo_lightning.core.endings import exit_code
 from tests.patience import PATIENCE
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)
@@ -20,78 +22,123 @@ TARGETS = ("command", "stage", "rank 1", "group")
 """The stage is rank 0; the group is that of the command, as a terminal and a batch system have it."""
 GOAL = 10.0
 """Seconds."""
+TIMES = 20
+"""Each signal to each of them."""
+WHAT = (
+    "TERM, INT, HUP, KILL to command, stage (which is rank 0), rank 1, group of `emo run` on 2 ranks{}: all gone in 10 s, the exit code "
+    "says so, the newest checkpoint loads"
+)
+Start = Callable[[Training], "Forked | subprocess.Popen[bytes]"]
 
 
-def measure(given: Given) -> Iterator[Line]:
+def measure(given: Given) -> Iterator[Line | Tested]:
     """The command with the ranks that Lightning starts, then light processes in its place."""
     cases = [(number, target) for number in SIGNALS for target in TARGETS]
-    if given.quick:
-        cases = [(signal.SIGTERM, "rank 1"), (signal.SIGINT, "group"), (signal.SIGHUP, "command"), (signal.SIGKILL, "stage")]
-    wrong, slowest = [], 0.0
-    rounds = given.count(2, 1)
-    for round_ in range(rounds):
-        for number, target in cases:
-            seconds, fault = end(given.work, number, target, workers=2 * (round_ % 2))
-            slowest = max(slowest, seconds)
-            if fault:
-                wrong.append(f"{number.name} to {target}: {fault}")
-    count = rounds * len(cases)
-    yield Line(
-        "TERM, INT, HUP, KILL to command, stage (rank 0), rank 1, group of `emo run` on 2 ranks: all gone in 10 s, exit code ≠ 0, the newest "
-        "checkpoint loads",
-        "; ".join([f"{count - len(wrong)}/{count}, slowest {slowest:.1f} s", *wrong]),
-        not wrong,
-        "tests/experiment/test_supervision.py, test_runner.py::test_a_signal_to_the_second_rank_saves_and_ends_all",
-    )
+    yield ended(given, cases * given.count(TIMES, 1), forked, "", given.count(2, 1))
+    cases = list(zip(SIGNALS, ("rank 1", "group", "command", "stage"), strict=True))
+    yield ended(given, cases, interpreters, ", each a new interpreter", 1)
     yield tested(
         "the same with light processes; under nohup; one that hangs; one that is stuck", "tests/experiment/test_supervision.py"
     )
     yield tested("the command of another rank has ended; clocks of machines", "tests/experiment/test_peers.py")
 
 
-def end(work: Path, number: signal.Signals, target: str, workers: int) -> tuple[float, str]:
-    """Seconds until all processes were gone, and what was wrong."""
-    setup = Setup(f"signals-{workers}", 2, workers, "ddp", "at once", epochs=1000, save_every=1)
-    training = Training(work, setup, f"{number.name}-{target.replace(' ', '-')}")
-    command = [sys.executable, "-m", "emo_lightning", *training.words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    with (
-        open(training.folder / "output.txt", "w", encoding="utf-8") as output,
-        subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True) as run,
-    ):
-        files = [training.folder / f"pid-{rank}" for rank in range(2)]
-        everybody: set[int] = set()
-        try:
-            until = time.monotonic() + PATIENCE
-            while not all(file.exists() for file in files):
-                if run.poll() is not None or time.monotonic() > until:
-                    return 0.0, f"it did not begin: {training.said()}"
-                time.sleep(0.05)
-            pids = {"command": run.pid, "stage": int(files[0].read_text()), "rank 1": int(files[1].read_text())}
-            everybody = {run.pid, *descendants(run.pid), *pids.values()}
-            began = time.monotonic()
-            if target == "group":
-                os.killpg(run.pid, number)
-            else:
-                os.kill(pids[target], number)
-            while any(lives(pid) for pid in everybody) and time.monotonic() < began + 3 * GOAL:
-                run.poll()
-                time.sleep(0.02)
-            seconds = time.monotonic() - began
-        finally:
-            left = [pid for pid in everybody if lives(pid)]
-            for pid in left:
-                os.kill(pid, signal.SIGKILL)
-            run.kill()
+def ended(given: Given, cases: Sequence[tuple[signal.Signals, str]], start: Start, how: str, trainings: int) -> Line:
+    """One line: a training is ended, goes on, and is ended again.
+
+    Args:
+        given: how much is measured, and where.
+        cases: signals, and whom they are sent to.
+        start: begins the command.
+        how: it does so.
+        trainings: that share the cases: one without workers, one with two.
+    """
+    wrong, slowest = [], 0.0
+    for workers in range(0, 2 * trainings, 2):
+        setup = Setup(f"signals-{start.__name__}-{workers}", 2, workers, "ddp", "padded", epochs=100_000, save_every=1)
+        training = Training(given.work, setup, "ended")
+        for number, target in cases[workers // 2 :: trainings]:
+            seconds, fault = end(training, number, target, start)
+            slowest = max(slowest, seconds)
+            if fault:
+                wrong.append(f"{number.name} to {target}: {fault}")
+    found = "; ".join([f"{len(cases) - len(wrong)}/{len(cases)}, slowest {slowest:.1f} s", *wrong])
+    tests = (
+        "tests/experiment/test_supervision.py",
+        "tests/experiment/test_runner.py::test_a_signal_to_the_second_rank_saves_and_ends_all",
+    )
+    return Line(WHAT.format(how), found, not wrong, " ".join(tests))
+
+
+def forked(training: Training) -> Forked:
+    """The command and its ranks as forks of this process."""
+    return Forked(training.words, environment(), training.folder / "output.txt", session=True)
+
+
+def interpreters(training: Training) -> subprocess.Popen[bytes]:
+    """The command and its ranks as a shell would start them."""
+    with open(training.folder / "output.txt", "ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "emo_lightning", *training.words],
+            env=environment(),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def environment() -> dict[str, str]:
+    """Of a command that finds this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+
+
+def end(training: Training, number: signal.Signals, target: str, start: Start) -> tuple[float, str]:
+    """Start the command, end it; seconds until all processes were gone, and what was wrong."""
+    files = [training.folder / f"pid-{rank}" for rank in range(2)]
+    for file in files:
+        file.unlink(missing_ok=True)
+    before = last_step(training)
+    run = start(training)
+    everybody: set[int] = set()
+    try:
+        until = time.monotonic() + PATIENCE
+        while not all(file.exists() for file in files):
+            if run.poll() is not None or time.monotonic() > until:
+                return 0.0, f"it did not begin: {training.said()}"
+            time.sleep(0.02)
+        pids = {"command": run.pid, "stage": int(files[0].read_text()), "rank 1": int(files[1].read_text())}
+        everybody = {run.pid, *descendants(run.pid), *pids.values()}
+        began = time.monotonic()
+        if target == "group":
+            os.killpg(run.pid, number)
+        else:
+            os.kill(pids[target], number)
+        while (run.poll() is None or any(lives(pid) for pid in everybody)) and time.monotonic() < began + 3 * GOAL:
+            time.sleep(0.02)
+        seconds = time.monotonic() - began
+    finally:
+        left = [pid for pid in everybody if lives(pid)]
+        for pid in {run.pid, *left} if run.poll() is None else left:
+            os.kill(pid, signal.SIGKILL)
+        while run.poll() is None:
+            time.sleep(0.01)
     if left:
-        return seconds, f"{len(left)} processes were left after {seconds:.0f} s"
+        return seconds, f"{len(left)} processes were left after {seconds:.0f} s: {training.said()}"
     if seconds > GOAL:
         return seconds, f"took {seconds:.1f} s"
-    if run.returncode == 0:
-        return seconds, "exit code 0"
+    if run.returncode == 0 or (number != signal.SIGKILL and run.returncode != exit_code(number)):
+        return seconds, f"exit code {run.returncode}: {training.said()}"
+    step = last_step(training)
+    return seconds, "" if step > before else f"the newest checkpoint has step {step}, had {before} before"
+
+
+def last_step(training: Training) -> int:
+    """Of the newest checkpoint, whose checksum is looked at; 0 where there is none yet."""
     last = training.stage / "checkpoints/last.ckpt"
+    if not last.exists():
+        return 0
     check_content(last)
-    return seconds, "" if read_checkpoint(last)["global_step"] else "no step is saved"
+    return int(read_checkpoint(last)["global_step"])
 
 
 def descendants(pid: int) -> set[int]:

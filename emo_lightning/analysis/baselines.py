@@ -1,4 +1,7 @@
-"""Answers that do not look at the image: what a value of Table 5 is worth is its distance from these."""
+"""Answers given without looking, that is, without the image: what a value of Table 5 is worth is its distance from these.
+
+One of them is none: `TextOnly` reads the reference's own description, so it is an upper reading, never a floor (`UPPER_READINGS`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Reference
+from emo_lightning.metrics.spelling import PARTS, WHOLE
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -20,6 +24,8 @@ MEAN_BOX = "constant, mean box"
 MEDIAN_BOX = "constant, median box"
 SHUFFLED = "shuffled labels"
 TEXT_ONLY = "text-only"
+UPPER_READINGS = frozenset({TEXT_ONLY})
+"""Those that read the annotation itself."""
 
 
 class BaselineError(InputError):
@@ -55,7 +61,8 @@ class ConstantAnswer:
         records: where the constants come from: majority emotion, median intensity, most frequent description (ties: the
             first in the schema's or the file's order), and the mean or median of the subject's boxes, each coordinate
             divided by its image's width or height.
-        center: "mean" or "median", of the boxes.
+        center: "mean" or "median", of the boxes. With the mean the triplet's parts are each the most frequent one, with the median
+            the triplet is the most frequent whole one: neither is the better guess in all rows.
     """
 
     inapplicable: tuple[str, ...] = ()
@@ -66,6 +73,11 @@ class ConstantAnswer:
             raise ValueError(msg)
         self.emotion = _most_common(sorted((r.emotion for r in records if r.emotion), key=EMOTIONS.index))
         self.description = _most_common(r.description for r in records if r.description)
+        parts = [_most_common(text for r in records if (text := getattr(r, part))) for part in PARTS]
+        whole = Counter(r.triplet for r in records if r.triplet).most_common(1)
+        self.triplet = dict(zip(PARTS, parts, strict=True))
+        if center == "median" and whole:
+            self.triplet = {part: getattr(whole[0][0], part) for part in PARTS}
         intensities = [r.intensity for r in records if r.intensity]
         self.intensity = int(np.floor(np.median(intensities) + 0.5)) if intensities else None
         boxes = [np.divide(o.bbox, size * 2) for r in records if (size := size_of(r)) is not None for o in r.primary_objects]
@@ -79,7 +91,14 @@ class ConstantAnswer:
             w, h = size
             objects = [PredictedObject(bbox=(x1 * w, y1 * h, x2 * w, y2 * h))]
         return Prediction(
-            id=record.id, description=self.description, emotion=self.emotion, intensity=self.intensity, objects=objects
+            id=record.id,
+            description=self.description,
+            background=self.triplet["background"],
+            attribute=self.triplet["attribute"],
+            subject=self.triplet["subject"],
+            emotion=self.emotion,
+            intensity=self.intensity,
+            objects=objects,
         )
 
     def answers(self, records: Sequence[Reference]) -> list[Prediction]:
@@ -89,7 +108,8 @@ class ConstantAnswer:
     def describe(self) -> dict[str, object]:
         """The constants themselves, for the page."""
         box = None if self.box is None else [round(float(v), 4) for v in self.box]
-        return {"emotion": self.emotion, "intensity": self.intensity, "description": self.description, "relative_box": box}
+        words = {"description": self.description, "triplet": " - ".join(text or "?" for text in self.triplet.values())}
+        return {"emotion": self.emotion, "intensity": self.intensity, **words, "relative_box": box}
 
 
 class ShuffledLabels:
@@ -128,6 +148,9 @@ class ShuffledLabels:
         return Prediction(
             id=record.id,
             description=other.description,
+            background=other.background,
+            attribute=other.attribute,
+            subject=other.subject,
             emotion=other.emotion,
             intensity=other.intensity,
             intensity_level=other.intensity_level,
@@ -142,8 +165,8 @@ class ShuffledLabels:
 class TextOnly:
     """Emotion and intensity read from the reference's own description, by a linear model over its words.
 
-    It reads the annotation, so it is no competitor: it says how much of the label the words alone give away. TF-IDF over words
-    and pairs of words; logistic regression for the emotion, ridge regression for the intensity.
+    It reads the annotation, so it is no competitor and no answer without looking, but an upper reading: it says how much of the label the
+    words alone give away. TF-IDF over words and pairs of words; logistic regression for the emotion, ridge regression for the intensity.
 
     Args:
         records: to learn from.
@@ -152,7 +175,10 @@ class TextOnly:
         BaselineError: fewer than two emotions among the records that have a description.
     """
 
-    inapplicable = ("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_image_text")
+    inapplicable = (
+        *("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_triplet", "clip_image_text"),
+        *(f"{part}{ending}" for part in (*PARTS, WHOLE) for ending in ("", "_similar")),
+    )
 
     def __init__(self, records: Sequence[Reference]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer

@@ -10,28 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, SchemaError
+from emo_lightning.core.records import EMOTIONS, Emotion, PredictedObject, Prediction, SchemaError
+from emo_lightning.data.images import Mask, PixelBox, masked, whole_pixels
 from emo_lightning.metrics.bootstrap import RESAMPLES, draws, mean_estimate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-Box = tuple[int, int, int, int]
-"""(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
-
 TRIES = 60
 """Places tried for each random box before an image counts as without room."""
-
-BLUR = 0.25
-"""Radius of the blur as a share of the box's shorter side."""
-
-
-Mask = Literal["mean", "blur"]
 
 
 class ProbedModel(Protocol):
@@ -135,32 +128,11 @@ class _Case:
     id: str
     words: str
     image: Image
-    box: Box
-    controls: list[Box]
+    box: PixelBox
+    controls: list[PixelBox]
 
 
-def masked(image: Image, box: Box, how: Mask) -> Image:
-    """A copy of an RGB image with one box painted in the image's mean colour, or blurred."""
-    from PIL import Image as Pictures
-    from PIL import ImageFilter, ImageStat
-
-    out = image.copy()
-    size = (box[2] - box[0], box[3] - box[1])
-    match how:
-        case "mean":
-            red, green, blue = (round(channel) for channel in ImageStat.Stat(image).mean[:3])
-            out.paste(Pictures.new("RGB", size, (red, green, blue)), box[:2])
-        case "blur":
-            # The whole image is blurred and the box cut out of it, so that the box has no hard inner edge.
-            blurred = image.filter(ImageFilter.GaussianBlur(max(1.0, BLUR * min(size))))
-            out.paste(blurred.crop(box), box[:2])
-        case _:
-            msg = f"mask {how!r}; allowed: mean, blur"
-            raise SchemaError(msg)
-    return out
-
-
-def random_boxes(box: Box, size: tuple[int, int], plan: MaskPlan, rng: np.random.Generator) -> list[Box] | None:
+def random_boxes(box: PixelBox, size: tuple[int, int], plan: MaskPlan, rng: np.random.Generator) -> list[PixelBox] | None:
     """Boxes of the same width and height, uniformly placed inside the image, that overlap the given one by no more than allowed.
 
     Args:
@@ -173,7 +145,7 @@ def random_boxes(box: Box, size: tuple[int, int], plan: MaskPlan, rng: np.random
         `plan.draws` boxes, or None where the image has no room for them.
     """
     width, height = box[2] - box[0], box[3] - box[1]
-    found: list[Box] = []
+    found: list[PixelBox] = []
     for _ in range(TRIES * plan.draws):
         x = int(rng.integers(0, size[0] - width + 1))
         y = int(rng.integers(0, size[1] - height + 1))
@@ -185,7 +157,7 @@ def random_boxes(box: Box, size: tuple[int, int], plan: MaskPlan, rng: np.random
     return None
 
 
-def _overlap(a: Box, b: Box) -> float:
+def _overlap(a: PixelBox, b: PixelBox) -> float:
     both = max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
     return both / (2 * (a[2] - a[0]) * (a[3] - a[1]) - both)
 
@@ -201,7 +173,7 @@ def faithfulness(
     """Measure a bundle on tars.
 
     Args:
-        model: bundle folder, or loaded.
+        model: folder of an emotion model, its hub id, or loaded.
         references: tars; JSON lines hold no images.
         boxes: predictions whose boxes are masked; None takes the references' primary boxes.
         plan: how regions are masked.
@@ -213,7 +185,7 @@ def faithfulness(
     """
     from emo_lightning.inference.model import EmotionModel
 
-    net: ProbedModel = EmotionModel(model) if isinstance(model, str | Path) else model
+    net: ProbedModel = EmotionModel.from_pretrained(model) if isinstance(model, str | Path) else model
     if net.probe is None:
         msg = "the bundle has no probe, which gives the emotion's probability: set `probe` in its bundle stage"
         raise SchemaError(msg)
@@ -250,7 +222,7 @@ def _cases(
     for row, record in enumerate(truth.records[:limit]):
         objects = record.primary_objects if said is None else _predicted(said, record.id)
         image = truth.image(row)
-        usable = [(o, b) for o in objects if (b := _whole(o.bbox, image.size)) is not None]
+        usable = [(o, b) for o in objects if (b := whole_pixels(o.bbox, image.size)) is not None]
         if not usable:
             skipped["without a box"] = skipped.get("without a box", 0) + 1
             continue
@@ -268,15 +240,6 @@ def _predicted(said: Mapping[str, Prediction], identity: str) -> Sequence[Predic
     return said[identity].objects if identity in said else []
 
 
-def _whole(box: Sequence[float], size: tuple[int, int]) -> Box | None:
-    """Whole pixels within the image, or None where nothing is left."""
-    if not np.isfinite(box).all():
-        return None
-    x1, y1 = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
-    x2, y2 = min(size[0], int(np.ceil(box[2]))), min(size[1], int(np.ceil(box[3])))
-    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
-
-
 def _measure(net: ProbedModel, case: _Case, plan: MaskPlan, batch_size: int) -> Measured:
     images = [case.image, *(masked(case.image, box, plan.mask) for box in (case.box, *case.controls))]
     found = []
@@ -286,19 +249,44 @@ def _measure(net: ProbedModel, case: _Case, plan: MaskPlan, batch_size: int) -> 
             msg = "a model without a probe, which `faithfulness` should have refused"
             raise RuntimeError(msg)
         found.append(scores.double().numpy())
-    p = np.concatenate(found)  # (2 + draws, 8)
-    top = int(p[0].argmax())
+    p = np.concatenate(found)
     if not np.isfinite(p).all():
         msg = f"id {case.id!r}: the model's probabilities are not finite; nothing can be measured"
         raise SchemaError(msg)
+    fall = falls(p)
+    assert fall.random is not None
     return {
         "id": case.id,
         "words": case.words,
-        "emotion": str(EMOTIONS[top]),
-        "probability": 100 * float(p[0, top]),
-        "grounded": 100 * float(p[0, top] - p[1, top]),
-        "random": 100 * float(p[0, top] - p[2:, top].mean()),
+        "emotion": str(fall.emotion),
+        "probability": fall.probability,
+        "grounded": fall.grounded,
+        "random": fall.random,
     }
+
+
+class Falls(NamedTuple):
+    """How far the probability of the emotion that a model sees falls, in points."""
+
+    emotion: Emotion
+    """The most probable in the whole image."""
+    probability: float
+    """Of it, percent."""
+    grounded: float
+    """When the region is masked."""
+    random: float | None
+    """Mean over the random boxes; None without any."""
+
+
+def falls(p: NDArray[np.float64]) -> Falls:
+    """What masking does to the emotion.
+
+    Args:
+        p: probabilities of the whole image, of that with its region masked, and of those with random boxes masked: (2 + draws, 8).
+    """
+    top = int(p[0].argmax())
+    random = 100 * float(p[0, top] - p[2:, top].mean()) if len(p) > 2 else None
+    return Falls(EMOTIONS[top], 100 * float(p[0, top]), 100 * float(p[0, top] - p[1, top]), random)
 
 
 def _summary(rows: Sequence[Measured], seed: int) -> Summary:

@@ -15,9 +15,8 @@ from emo_lightning.metrics.arrays import Array
 
 SpaceName = Literal["eight", "ekman", "polarity", "intensity"]
 
-_POSITIVE = (Emotion.AMUSEMENT, Emotion.AWE, Emotion.CONTENTMENT, Emotion.EXCITEMENT)
-_EKMAN: dict[Emotion, str] = {e: "joy" if e in _POSITIVE else str(e) for e in EMOTIONS}
-_POLARITY: dict[Emotion, str] = {e: "positive" if e in _POSITIVE else "negative" for e in EMOTIONS}
+_EKMAN: dict[Emotion, str] = {e: "joy" if e.polarity == "positive" else str(e) for e in EMOTIONS}
+_POLARITY: dict[Emotion, str] = {e: e.polarity for e in EMOTIONS}
 
 NEUTRAL_VALENCE = {"findingemo": 0.0, "emotion6": 5.0}
 """Source -> the middle of its valence scale: FindingEmo -3 to 3, Emotion6 1 to 9."""

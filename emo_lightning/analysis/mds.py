@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
 
+NEIGHBOURS = 5
+"""Images beside a point that a page shows."""
+
 
 class MdsSummary(TypedDict):
     """How much of a map to believe; the fields of `MdsMap` of these names."""
@@ -48,6 +51,8 @@ class MdsMap:
     k: int
     available: int
     """Embeddings before the sample."""
+    neighbours: NDArray[np.intp]
+    """(N, at most `NEIGHBOURS`), positions in the sample: the nearest in the embedding space, the nearest first."""
 
     def summary(self) -> MdsSummary:
         """Everything but the points."""
@@ -157,6 +162,7 @@ def mds_map(
         knn_purity_2d=knn_purity(drawn, kept, k),
         k=k,
         available=len(vectors),
+        neighbours=nearest(target, min(NEIGHBOURS, len(sample) - 1)),
     )
 
 
@@ -184,10 +190,20 @@ def knn_purity(distances: NDArray[np.float64], labels: Sequence[str], k: int) ->
         k: neighbours, 1 to N − 1.
     """
     names = np.asarray(labels)
+    return float((names[nearest(distances, k)] == names[:, None]).mean())
+
+
+def nearest(distances: NDArray[np.float64], k: int) -> NDArray[np.intp]:
+    """The k nearest others of each point, (N, k), the nearest first.
+
+    Args:
+        distances: (N, N).
+        k: 1 to N − 1.
+    """
     others = distances.copy()
     np.fill_diagonal(others, np.inf)
-    nearest = np.argsort(others, axis=1, kind="stable")[:, :k]
-    return float((names[nearest] == names[:, None]).mean())
+    found: NDArray[np.intp] = np.argsort(others, axis=1, kind="stable")[:, :k]
+    return found
 
 
 def _silhouette(distances: NDArray[np.float64], labels: Sequence[str]) -> float | None:

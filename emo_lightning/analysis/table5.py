@@ -1,8 +1,8 @@
 """Table 5 (paper section 4.3.1): boxes, text, emotion and intensity of predictions against references, in two modes.
 
 `paper` scores as the authors do, which flatters: it looks only at boxes that found a partner. `strict` charges for every box
-too many or too few and for every answer that cannot be read. Both stand side by side, with answers that never looked at the
-image beside them. In both modes a reference without a prediction counts as wrong, and as unparsable. Intervals, and differences
+too many or too few and for every answer that cannot be read. Both stand side by side, with answers given without looking (without
+the image) beside them. In both modes a reference without a prediction counts as wrong, and as unparsable. Intervals, and differences
 between models on the same images, come from a bootstrap over images (`bootstrap`).
 """
 
@@ -15,27 +15,25 @@ from torch import Tensor
 
 from emo_lightning.analysis import baselines
 from emo_lightning.analysis.references import References, require
+from emo_lightning.analysis.table5_differences import Replicates, ahead, over_blind, paired
 from emo_lightning.analysis.table5_result import (
     BaselineColumn,
     ByEmotion,
     Column,
-    Paired,
     ScoredColumn,
     Table5Result,
     Values,
 )
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, definition
 from emo_lightning.core.intervals import LEVEL
-from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError
+from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError, Triplet
 from emo_lightning.metrics import bootstrap
 from emo_lightning.metrics.accumulators import Accumulator, Batch, Rows
 from emo_lightning.metrics.arrays import Array, Classes
-from emo_lightning.metrics.bootstrap import Difference
 from emo_lightning.metrics.clip import ClipScorer, cosine01
 from emo_lightning.metrics.scores import BoxScores, ClipScores, Coverage, EmotionScores, IntensityScores, UnreadableAnswers
-
-Replicates = dict[Mode, dict[str, Array]]
-"""Each row's value in each resample, (resamples,), NaN where nothing could be scored."""
+from emo_lightning.metrics.spelling import PARTS
+from emo_lightning.metrics.triplets import TripletScores
 
 
 class Table5:
@@ -52,7 +50,7 @@ class Table5:
         self.emotion = EmotionScores(resamples)
         self.per_image = (
             *(Coverage(resamples), BoxScores(resamples), self.emotion, IntensityScores(resamples)),
-            UnreadableAnswers(resamples),
+            *(TripletScores(resamples), UnreadableAnswers(resamples)),
         )
         self.clip = ClipScores(resamples)
 
@@ -95,16 +93,22 @@ class Table5:
             self.clip.update(batch)
             return
         texts = [p.description.strip() if p and p.description else "" for p in batch.predictions]
-        truths = [r.description or "" for r in batch.records]
-        # An empty text would have a similarity far above 0 as well: it must not earn that.
-        by_text = np.array([0.0 if truth else np.nan for truth in truths])
-        if both := [i for i, (text, truth) in enumerate(zip(texts, truths, strict=True)) if text and truth]:
-            by_text[both] = self.scorer.text_text([texts[i] for i in both], [truths[i] for i in both])
+        by_text = self._text_scores(texts, [r.description or "" for r in batch.records])
+        by_triplet = self._text_scores(*([_triplet(one) for one in side] for side in (batch.predictions, batch.records)))
         by_image = None if image_features is None else np.zeros(len(texts))
         said = [i for i, text in enumerate(texts) if text]
         if by_image is not None and image_features is not None and said:
             by_image[said] = cosine01(self.scorer.texts([texts[i] for i in said]), image_features[said])
-        self.clip.update(batch, by_text, by_image)
+        self.clip.update(batch, by_text, by_image, by_triplet)
+
+    def _text_scores(self, said: Sequence[str], true: Sequence[str]) -> Array:
+        """Similarity of each pair, 0 where nothing is said, NaN where nothing is true."""
+        assert self.scorer is not None
+        # An empty text would have a similarity far above 0 as well: it must not earn that.
+        scores = np.array([0.0 if truth else np.nan for truth in true])
+        if both := [i for i, (text, truth) in enumerate(zip(said, true, strict=True)) if text and truth]:
+            scores[both] = self.scorer.text_text([said[i] for i in both], [true[i] for i in both])
+        return scores
 
     def compute(self) -> Column:
         """The column over all images of all ranks, JSON-ready."""
@@ -145,6 +149,12 @@ class Table5:
             },
         }
         return column, replicates
+
+
+def _triplet(item: Prediction | Reference | None) -> str:
+    """A whole triplet in one line; empty where a part is missing or blank."""
+    parts = [" ".join(part.split()) for part in (item.background, item.attribute, item.subject) if part] if item else []
+    return str(Triplet.of(*parts)) if len(parts) == 3 and all(parts) else ""
 
 
 UNREADABLE_TITLE = "no emotion"
@@ -197,11 +207,20 @@ def table5(
             columns[name].update([predictions.get(r.id) for r in records], records, features, draws)
         for name, baseline in unseeing.items():
             columns[name].update(baseline.answers(records), records, features, draws)
+    found = {name: column.with_replicates() for name, column in columns.items()}
+    own = {name: found[name] for name in arms}
+    floors = {
+        name: (_baseline_column(found[name][0], baseline), found[name][1])
+        for name, baseline in unseeing.items()
+        if name not in baselines.UPPER_READINGS
+    }
     return {
-        "arms": {name: columns[name].compute() for name in arms},
-        "baselines": {name: _baseline_column(columns[name].compute(), baseline) for name, baseline in unseeing.items()},
+        "arms": {name: column for name, (column, _) in own.items()},
+        "baselines": {name: _baseline_column(found[name][0], baseline) for name, baseline in unseeing.items()},
         "omitted": omitted,
-        "paired": None if against is None else compare({name: columns[name] for name in arms}, against),
+        "paired": None if against is None else paired(own, against),
+        "over_blind": {name: {mode: over_blind(one, floors, mode) for mode in MODES} for name, one in own.items()},
+        "ahead": {mode: ahead(own, mode) for mode in MODES} if resamples and len(own) > 1 else None,
         "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL, "unit": "image"} if resamples else None,
         "baseline_source": f"{len(train)} records of the training set" if train else "the references themselves",
         "split": references.splits,
@@ -212,7 +231,7 @@ def table5(
     }
 
 
-LABELS = ("description", "emotion", "intensity", "objects")
+LABELS = ("description", *PARTS, "emotion", "intensity", "objects")
 """What the rows of the table score."""
 
 
@@ -225,35 +244,6 @@ def _check_references(references: References, train: References | None) -> None:
         require(boxed, ["width", "height"], "its boxes are scored, and the baselines' boxes are shares of the image")
 
 
-def compare(columns: Mapping[str, Table5], against: str) -> Paired:
-    """Differences of every column to one of them, on the same images.
-
-    Args:
-        columns: by arm, with the same resamples, seed and references.
-        against: the arm that is subtracted.
-    """
-    base = columns[against].with_replicates()
-    others = {name: column.with_replicates() for name, column in columns.items() if name != against}
-    return {
-        "against": against,
-        "arms": {name: {mode: _differences(other, base, mode) for mode in MODES} for name, other in others.items()},
-    }
-
-
-def _differences(other: tuple[Column, Replicates], base: tuple[Column, Replicates], mode: Mode) -> dict[str, Difference | None]:
-    """Row -> the other minus the base, None where one of them has no value."""
-    values, base_values = other[0][mode], base[0][mode]
-    found: dict[str, Difference | None] = {}
-    for row, value in values.items():
-        subtracted = base_values[row]
-        if value is None or subtracted is None:
-            found[row] = None
-            continue
-        replicates = (other[1][mode][row], base[1][mode][row])
-        found[row] = bootstrap.difference(value, subtracted, replicates, other[0]["support"][mode][row])
-    return found
-
-
 def in_modes(result: Table5Result, modes: Sequence[Mode]) -> dict[str, object]:
     """What `table5` returned with the values of these modes alone."""
 
@@ -263,9 +253,11 @@ def in_modes(result: Table5Result, modes: Sequence[Mode]) -> dict[str, object]:
         return {key: kept(inner) for key, inner in value.items() if key not in MODES or key in modes}
 
     # An arm may be called like a mode: names of arms are not looked at.
-    paired = result["paired"]
+    paired, ahead = result["paired"], result["ahead"]
     return {
         **result,
+        "over_blind": {name: kept(rows) for name, rows in result["over_blind"].items()},
+        "ahead": ahead and kept(ahead),
         "arms": {name: kept(column) for name, column in result["arms"].items()},
         "baselines": {name: kept(column) for name, column in result["baselines"].items()},
         "paired": paired and {**paired, "arms": {name: kept(rows) for name, rows in paired["arms"].items()}},

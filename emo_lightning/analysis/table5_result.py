@@ -66,6 +66,18 @@ class Paired(TypedDict):
     arms: dict[str, dict[Mode, dict[str, Difference | None]]]
 
 
+class OverBlind(Difference):
+    """An arm minus the best answer that was given without looking, on the same images."""
+
+    baseline: str
+    """Which answer that is."""
+
+
+Ahead = dict[Mode, dict[str, str | None]]
+"""Row -> the arm that is better than every other by more than chance: the intervals of its differences to them do not touch 0. None where
+there is no such arm."""
+
+
 class Resamples(TypedDict):
     """The bootstrap behind the intervals."""
 
@@ -83,6 +95,10 @@ class Table5Result(TypedDict):
     omitted: dict[str, str]
     """Baseline -> why it could not be computed."""
     paired: Paired | None
+    over_blind: dict[str, dict[Mode, dict[str, OverBlind | None]]]
+    """Arm -> row; None where the arm or all such answers have no value."""
+    ahead: Ahead | None
+    """None where there are no intervals, or one arm alone."""
     bootstrap: Resamples | None
     baseline_source: str
     split: str

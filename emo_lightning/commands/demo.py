@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
 from emo_lightning.commands import run
 from emo_lightning.core.errors import DEBUG_HELP
 from emo_lightning.core.terminal import say
@@ -19,11 +24,39 @@ Interrupt it at any time; the same command goes on.
 
 example: emo demo --fast"""
 
+NAMES = {"demo": "demo", "demo_fast": "demo-fast"}
+"""Experiment -> name of its run."""
+
 
 def main(argv: list[str]) -> int:
-    """Run experiments/demo.yaml, or demo_fast.yaml."""
+    """Run experiments/demo.yaml, or demo_fast.yaml, and say what to do next."""
     if argv and argv[0] in ("-h", "--help"):
         say(HELP)
         return 0
-    name = "demo_fast" if "--fast" in argv else "demo"
-    return run.main([str(ROOT / "experiments" / f"{name}.yaml"), *(word for word in argv if word != "--fast")])
+    experiment = "demo_fast" if "--fast" in argv else "demo"
+    words = [str(ROOT / "experiments" / f"{experiment}.yaml"), *(word for word in argv if word != "--fast")]
+    status = run.main(words)
+    given = run.parse(words)
+    folder = Path(given.runs) / (given.name or NAMES[experiment])
+    if status == 0 and not given.print_config and given.only is None:
+        say("\n".join(["", "What next:", *next_steps(folder, fast="--fast" in argv)]))
+    return status
+
+
+def next_steps(folder: Path, *, fast: bool) -> list[str]:
+    """Four lines, each with a command that works as it stands once the demo is done.
+
+    Args:
+        folder: of the run.
+        fast: whether it was the fast demo, so that what trains again is as fast.
+    """
+    emo = "emo" if shutil.which("emo") else sys.argv[0]
+    model, pictures, world = folder / "model", folder / "panel" / "panel", folder / "world"
+    own = ["--name", "mine", "--vars.tars", world / "tars", "--vars.reference", world / "reference"]
+    commands = {
+        "ask it in the browser": ["serve", model],
+        "a picture of its world": ["explain", pictures / "00.jpg", "--text", "--model", model],
+        "a folder of images": ["prep", "import", "folder", pictures, "--into", folder / "own", "--licence", "CC0-1.0"],
+        "tars of your own": ["demo", *(["--fast"] if fast else []), *own],
+    }
+    return [f"  {what + ':':<23} {shlex.join([emo, *map(str, words)])}" for what, words in commands.items()]

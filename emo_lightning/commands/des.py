@@ -20,7 +20,7 @@ EXAMPLE = """examples:
 
 def parser() -> Parser:
     """The command's arguments."""
-    parser = new_parser("des", "Measure what the emotion embedding (DES) can do.", EXAMPLE)
+    parser = new_parser("des", "Measure what the emotion embedding (DES) can do. To find images by it, see emo index.", EXAMPLE)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="MEASUREMENT")
     for name, text in (
         ("retrieval", "Do neighbours share the emotion, the triplet and its elements? (recall@k)"),
@@ -28,7 +28,11 @@ def parser() -> Parser:
         ("interpolate", "Do paths between two emotions change step by step? (monotonicity, progress, smoothness)"),
     ):
         verb = _verb(
-            verbs, name, text, "[ARM=]DES", "des.parquet, or tars with {key}.des.npy; several are compared on the same images"
+            verbs,
+            name,
+            text,
+            "[ARM=]DES",
+            "des.parquet, tars with {key}.des.npy, or an index; several are compared on the same images",
         )
         verb.add_argument(
             "--metric",
@@ -63,7 +67,7 @@ def parser() -> Parser:
         "stability",
         "Does the embedding stay where it is when the image is cropped, compressed or scaled, or the prompt is worded otherwise?",
         "[ARM=]MODEL",
-        "folder with emo.json",
+        "folder of an emotion model, or its hub id",
     )
     verb.add_argument(
         "--changes",

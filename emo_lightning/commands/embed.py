@@ -18,7 +18,8 @@ EXAMPLE = """examples:
 ABOUT = """\
 Compute the emotion embedding (DES) of images: files, folders, globs, addresses, tars, or Parquet files of paths. They go into one table;
 images that cannot be opened are named and left out. With a folder as --out, tars are copied with a member {key}.des.npy for every image.
-What is done is not done again: after an interrupt run the same command."""
+What is done is not done again: after an interrupt run the same command. To search by embeddings, give them, or the images themselves, to
+emo index build."""
 
 
 def main(argv: list[str]) -> int:

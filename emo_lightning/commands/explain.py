@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 ABOUT = """\
 Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
-that it says, and beside them the emotions that the probe reads off the embedding. Of one image it prints JSON, or with --text a block
-for people, and writes a picture with the boxes drawn in. Of many (files, folders, globs, addresses, tars, Parquet files of paths) it
-writes JSON lines or Parquet; images that cannot be opened are named and left out. What is done is not done again: after an interrupt
-run the same command."""
+that it says, and beside them the emotions that the probe reads off the embedding; and whether the image is unlike all that the model was
+trained on. Of one image it prints JSON, or with --text a block for people, and writes a picture with the boxes drawn in. Of many (files,
+folders, globs, addresses, tars, Parquet files of paths) it writes JSON lines or Parquet; images that cannot be opened are named and left
+out. What is done is not done again: after an interrupt run the same command."""
 
 EXAMPLES = """\
 examples:
@@ -48,6 +48,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="also write a picture of every image to this folder")
     parser.add_argument(
         "--masks", metavar="SAM", help="also give the pixels of every box, by this SAM (folder or hub id; default: no masks)"
+    )
+    parser.add_argument(
+        "--label-scoring",
+        choices=("plain", "gated"),
+        default="plain",
+        help="gated: ask for the polarity besides, and take the emotion that is most probable given it (default: plain, the word said)",
     )
     parser.add_argument("--batch-size", type=Whole(1), default=16, help="images at a time (default: 16)")
     parser.add_argument("--device", help="torch device (default: a GPU where there is one)")
@@ -96,7 +102,11 @@ def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
         failures |= batch.failures
         ids = [name_of(entry.id, 0) if alone else entry.id for entry in batch.entries]
         for one, picture in zip(
-            model.explain(batch.pictures, ids, max_new_tokens=args.max_new_tokens, masks=masks), batch.pictures, strict=True
+            model.explain(
+                batch.pictures, ids, max_new_tokens=args.max_new_tokens, masks=masks, label_scoring=args.label_scoring
+            ),
+            batch.pictures,
+            strict=True,
         ):
             path = own or (None if args.overlays is None else overlay_path(args.overlays, one.id))
             if path is not None:
@@ -129,6 +139,7 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     from emo_lightning.core.model_folders import weights_hash
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder, read_bundle
+    from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.inference.many import Work, explain_work, look_at_all, write_failures
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.parts import Parts
@@ -139,18 +150,20 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     bundle = read_bundle(folder)
     about = {
         "weights": bundle_fingerprint(folder),
-        "probe": weights_hash(bundle.probe) if bundle.probe else None,
+        **{part: weights_hash(place) for part, place in bundle.parts.items() if part in ("probe", "spread")},
+        "calibration": None if (fitted := ProbeCalibration.of(folder, bundle.probe)) is None else repr(fitted),
         "questions": bundle.questions,
         "max_new_tokens": args.max_new_tokens,
         "overlays": None if args.overlays is None else str(args.overlays),
         "masks": args.masks,
+        **({"label_scoring": args.label_scoring} if args.label_scoring != "plain" else {}),
     }
     overlay = None if args.overlays is None else lambda name: overlay_path(args.overlays, name)
     parts = Parts(args.out, about)
 
     def work() -> Work:
         model = EmotionModel(folder, args.device)
-        return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)))
+        return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)), args.label_scoring)
 
     failures = look_at_all(found, parts, work, args.batch_size, "explain")
     count = write_results(args.out, [entry.id for entry in found], parts)

@@ -20,8 +20,8 @@ emo predict MODEL TARS… --out predictions.jsonl
 
 ABOUT = """\
 Ask a model about images and write its answers to a predictions file, which `emo eval` scores. MODEL is an adapter folder, a folder of
-Qwen2.5-VL (merged or not), a Hugging Face id, or a folder with emo.json (of an experiment's `model` stage). A model may also stand
-behind an OpenAI-compatible endpoint.
+Qwen2.5-VL or Qwen3-VL, the folder of an emotion model (of `emo export`, or of an experiment's `model` stage), or the hub id of any of
+them. A model may also stand behind an OpenAI-compatible endpoint.
 
 What is answered is not asked again: after an interrupt run the same command. Answers of an endpoint are kept in a ledger, so each is
 paid once. Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 130 interrupted."""
@@ -47,7 +47,17 @@ _NAMED = "a model behind an endpoint that options name (--base-url, --model and 
 _FILED = "a model behind an endpoint of a file (--endpoint)"
 _MODES = {
     ALWAYS: ("out", "objectives", "limit", "blind", "min_pixels", "max_pixels"),
-    _LOCAL: ("batch_size", "max_new_tokens", "dtype", "qlora", "emotion_scores", "accelerator", "devices", "num_workers"),
+    _LOCAL: (
+        "batch_size",
+        "max_new_tokens",
+        "dtype",
+        "qlora",
+        "emotion_scores",
+        "label_scoring",
+        "accelerator",
+        "devices",
+        "num_workers",
+    ),
     _REMOTE: ("allow_http", "boxes", "store", "budget", "estimate", "resend_unknown"),
     _NAMED: ("base_url", "model", "api_key_env", "price"),
     _FILED: ("endpoint",),
@@ -82,6 +92,12 @@ def parser() -> Parser:
     )
     local.add_argument("--qlora", action="store_true", help="load the language model in 4 bits")
     local.add_argument("--emotion-scores", action="store_true", help="also write the distribution over the eight emotions")
+    local.add_argument(
+        "--label-scoring",
+        choices=("plain", "gated"),
+        default="plain",
+        help="gated: ask for the polarity besides, and take the emotion that is most probable given it (default: plain, the word said)",
+    )
     local.add_argument("--accelerator", default="auto", help="cpu, gpu, … (default: auto)")
     local.add_argument("--devices", default="auto", help="how many (default: all GPUs, or one CPU process)")
     local.add_argument(
@@ -156,7 +172,12 @@ def _local(args: argparse.Namespace) -> int:
         dtype=args.dtype,
     )
     task = PredictTask(
-        config, args.max_new_tokens, out=str(args.out.parent), file=args.out.name, emotion_scores=args.emotion_scores
+        config,
+        args.max_new_tokens,
+        out=str(args.out.parent),
+        file=args.out.name,
+        emotion_scores=args.emotion_scores,
+        label_scoring=args.label_scoring,
     )
     workers: Workers = "auto" if args.num_workers is None else args.num_workers
     data = QuestionDataModule(
@@ -177,12 +198,12 @@ def _local(args: argparse.Namespace) -> int:
 
 def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]:
     """Path or id of the backbone, and what is asked of it."""
-    from emo_lightning.inference.bundle import BUNDLE_FILE, read_bundle
+    from emo_lightning.inference.bundle import find_bundle
 
-    if (Path(model) / BUNDLE_FILE).is_file():
-        bundle = read_bundle(Path(model))
-        return bundle.backbone, objectives or bundle.questions
-    return model, objectives or list(OBJECTIVES)
+    bundle = find_bundle(model)
+    if bundle is None:
+        return model, objectives or list(OBJECTIVES)
+    return bundle.backbone, objectives or bundle.questions
 
 
 class _Launch(TypedDict, total=False):

@@ -1,4 +1,8 @@
-"""Blocks of remote shards on the local disk: each is asked for once, and the least recently read ones go where there are too many."""
+"""Parts of remote shards on the local disk: each is asked for once, and the least recently read ones go where there are too many.
+
+A part is a block of fixed length, by its number, or any range of bytes, by a name (`range_name`): one sample, where it is known beforehand
+which ones are needed.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +29,8 @@ _PLACE = "EMO_SHARD_CACHE"
 LIMIT = "EMO_SHARD_CACHE_GB"
 """Variable of the environment: gigabytes that are kept of what lies behind URLs."""
 _DEFAULT_GB = 20.0
-_LOOK_EVERY = 64
-"""Blocks that are written before their sum is looked at again: other processes write as well."""
+_LOOK_EVERY = 64 * BLOCK
+"""Bytes that are written before their sum is looked at again: other processes write as well."""
 
 
 _THREADS = [threading.Lock() for _ in range(1024)]
@@ -66,11 +70,13 @@ class BlockCache:
 
     folder: Path
     limit: int
-    _written: int = 0
+    _unseen: int = _LOOK_EVERY
+    """Bytes since the sum was looked at."""
+    _fails: bool = False
 
-    def read(self, name: str, number: int) -> bytes | None:
+    def read(self, name: str, part: int | str) -> bytes | None:
         """The block, or None where it is not there, or not whole."""
-        path = self._path(name, number)
+        path = self._path(name, part)
         try:
             data = path.read_bytes()
         except OSError:
@@ -120,33 +126,39 @@ class BlockCache:
         finally:
             thread.release()
 
-    def has(self, name: str, number: int) -> bool:
+    def has(self, name: str, part: int | str) -> bool:
         """Whether a block is there; it is not looked into."""
-        return self._path(name, number).exists()
+        return self._path(name, part).exists()
 
-    def write(self, name: str, number: int, block: bytes) -> None:
+    def write(self, name: str, part: int | str, block: bytes) -> None:
         """Keep a block, and make room for it."""
-        path = self._path(name, number)
+        path = self._path(name, part)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if self._written % _LOOK_EVERY == 0:
-                self._make_room(len(block) * _LOOK_EVERY)
+            if self._unseen >= _LOOK_EVERY:
+                self._unseen = 0
+                self._make_room(_LOOK_EVERY)
             write_bytes(
                 path, block + zlib.crc32(block).to_bytes(_TAIL, "little"), writer=f"{os.getpid()}-{threading.get_ident()}"
             )
         except OSError as error:
-            if self._written >= 0:
+            if not self._fails:
                 say(f"note: {self.folder}: blocks of remote shards are not kept: {error.strerror or error}")
-                self._written = -1
+            self._fails = True
             return
-        self._written = max(self._written, 0) + 1
+        self._fails = False
+        self._unseen += len(block)
 
     def _make_room(self, more: int) -> None:
         """Take away the blocks that were read longest ago, until so many bytes more fit."""
         found = []
-        for path in self.folder.glob("*/*"):
-            with contextlib.suppress(OSError):
-                found.append((path.stat().st_mtime, path.stat().st_size, path))
+        # There may be hundreds of thousands.
+        for folder in self.folder.glob("*"):
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        told = entry.stat()
+                        found.append((told.st_mtime, told.st_size, Path(entry.path)))
         total = sum(size for _, size, _ in found)
         for seen, size, path in sorted(found):
             if total + min(more, self.limit // 2) <= self.limit:
@@ -158,8 +170,13 @@ class BlockCache:
                 path.unlink()
             total -= size
 
-    def _path(self, name: str, number: int) -> Path:
-        return self.folder / name / f"{number:08d}"
+    def _path(self, name: str, part: int | str) -> Path:
+        return self.folder / name / (part if isinstance(part, str) else f"{part:08d}")
+
+
+def range_name(start: int, end: int) -> str:
+    """Of a part that is no block: bytes `start` to `end`."""
+    return f"{start:x}-{end:x}"
 
 
 def cache_from_environment() -> BlockCache | None:

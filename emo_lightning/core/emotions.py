@@ -7,6 +7,9 @@ from typing import Literal
 
 from emo_lightning.core.errors import InputError
 
+Polarity = Literal["positive", "negative"]
+POLARITIES: tuple[Polarity, ...] = ("positive", "negative")
+
 
 class SchemaError(InputError):
     """A record does not follow the contract; the message names the place, the key, what was found and what is allowed."""
@@ -28,6 +31,11 @@ class Emotion(StrEnum):
     def position(self) -> int:
         """Position in vectors over emotions, 0–7."""
         return EMOTIONS.index(self)
+
+    @property
+    def polarity(self) -> Polarity:
+        """Mikels' four positive and four negative categories."""
+        return "positive" if self.position < 4 else "negative"
 
     @classmethod
     def parse(cls, text: str) -> Emotion:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from emo_lightning.core.at_once import each_at_once
 from emo_lightning.core.block_cache import LIMIT, limit_from_environment
 from emo_lightning.core.cache_folder import cache_folder
 from emo_lightning.core.errors import InputError, UserError
@@ -23,8 +24,8 @@ from emo_lightning.core.remote import RemoteStore, StoreError
 from emo_lightning.core.remote_folder import RemoteFolder
 from emo_lightning.core.stores import is_remote
 
-_PIECE = 16 << 20
-"""Bytes that are asked for at once."""
+_PIECE = 4 << 20
+"""Bytes that are asked for at once; several pieces are, as a place gives each connection a part of the link alone."""
 _VERSIONS = "versions.json"
 """Name of a file -> what its place said of it when it was copied."""
 
@@ -84,9 +85,17 @@ def copy_here(store: RemoteStore, target: Path) -> None:
     Raises:
         StoreError: the place does not answer.
     """
-    with replacing(target, writer=this_writer()) as temporary, open(temporary, "wb") as file:
-        for start in range(0, store.size, _PIECE):
-            file.write(store.read(start, _PIECE))
+    with replacing(target, writer=this_writer()) as temporary:
+        temporary.touch()
+
+        def copy(start: int) -> None:
+            piece = store.read(start, _PIECE)
+            with open(temporary, "r+b") as file:
+                file.seek(start)
+                file.write(piece)
+
+        for _ in each_at_once(copy, range(0, store.size, _PIECE)):
+            pass
 
 
 def _versions(folder: Path) -> dict[str, object]:

@@ -38,6 +38,9 @@ _BYTES_A_ROW = 200
 _REFUSED = 3
 """Exit status of the child where it says why."""
 
+MODEL_KEY = b"emo_weights"
+"""Of a file's metadata: which model's embeddings it holds."""
+
 Row = dict[str, object]
 
 
@@ -69,6 +72,19 @@ def parquet_rows(
         for batch in stream:
             for row in batch.to_pylist():
                 yield {key: _plain(value) for key, value in row.items()}
+
+
+def parquet_batches(
+    path: str | Path,
+    error: type[UserError] = InputError,
+    *,
+    required: Sequence[str] = (),
+    columns: Sequence[str] | None = None,
+    rows: int = 1024,
+) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of a file as Arrow has them, some at a time; arguments and errors as `parquet_rows`. `MODEL_KEY` is kept of its metadata."""
+    with _child(path, error, required, columns, rows) as stream:
+        yield from stream
 
 
 def parquet_table(
@@ -167,7 +183,9 @@ def _send(path: str, size: int, required: list[str], columns: list[str] | None, 
         if (claimed := table.metadata.num_rows) * _BYTES_A_ROW > most:
             msg = f"claims {claimed:,} rows in {size:,} bytes"
             raise _TooMuchError(msg)
-        schema = pyarrow.schema([(name, _plain_type(table.schema_arrow.field(name).type)) for name in wanted])
+        model = (table.schema_arrow.metadata or {}).get(MODEL_KEY)
+        fields = [(name, _plain_type(table.schema_arrow.field(name).type)) for name in wanted]
+        schema = pyarrow.schema(fields, metadata=None if model is None else {MODEL_KEY: model})
         with pyarrow.ipc.new_stream(sys.stdout.buffer, schema) as out:
             for batch in table.iter_batches(batch_size=rows, columns=wanted, use_threads=False):
                 batch = pyarrow.RecordBatch.from_arrays(

@@ -1,4 +1,4 @@
-"""Objects behind URLs: ranges read through fsspec, asked for again where a place fails, and kept on disk in blocks.
+"""Objects behind URLs: ranges read through fsspec, asked for again where a place fails, and kept on disk in blocks or as they are.
 
 `https://` and `hf://` need nothing more, `s3://` and `gs://` the extra `storage`, other places fsspec's package for them. A place that
 fsspec does not know is a class of its own, named to it by `fsspec.register_implementation`.
@@ -10,11 +10,11 @@ import hashlib
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
-from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment
+from emo_lightning.core.block_cache import BLOCK, BlockCache, cache_from_environment, range_name
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.read_ahead import read_ahead
 from emo_lightning.core.stores import scheme_of
@@ -89,6 +89,9 @@ class Place:
         if self._opened is None or self._opened[0] != os.getpid():
             from fsspec.core import url_to_fs
 
+            if scheme_of(self.url) in ("gs", "gcs"):
+                # What gcsfs tries out speaks gRPC, whose threads do not live in the forks of a loader. Read when it is imported.
+                os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
             files, path = url_to_fs(self.url)
             self._opened = (os.getpid(), files, path)
         return self._opened[1:]
@@ -143,11 +146,53 @@ class RemoteStore:
             self._cache = None
         self._all = self._cache is not None
 
-    def hold(self, start: int, end: int) -> None:
-        """Where no blocks are kept: read a range at once that is about to be read in parts."""
+    def holds(self, start: int, end: int) -> bool:
+        """Whether a range is at hand."""
         first, held = self._held
-        if self._cache is None and not (first <= start and end <= first + len(held)):
-            self._held = start, self._fetch(start, min(end, self._size))
+        return first <= start and end <= first + len(held)
+
+    def hold(self, start: int, end: int, data: bytes | None = None) -> None:
+        """Have a range at hand that is about to be read in parts, if it is kept as such, or no blocks are.
+
+        Args:
+            start: of the range.
+            end: of it.
+            data: its bytes, where somebody has asked for them already.
+        """
+        data = self._kept(start, end) if data is None else data
+        if data is None and self._cache is None:
+            data = self._fetch(start, min(end, self._size))
+        if data is not None:
+            self._held = start, data
+
+    def has(self, start: int, end: int) -> bool:
+        """Whether a range is kept, as such or in blocks; it is not looked into."""
+        cache = self._cache
+        if cache is None:
+            return False
+        blocks = range(start // BLOCK, -(-end // BLOCK))
+        return cache.has(self.name, range_name(start, end)) or all(cache.has(self.name, number) for number in blocks)
+
+    def fetch(self, start: int, end: int, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Ask for a range, and keep the parts of it that are wanted.
+
+        Args:
+            start: of the range.
+            end: of it.
+            parts: (start, end) of each.
+
+        Returns:
+            The bytes of each part.
+
+        Raises:
+            StoreError: the place does not answer, or not by ranges.
+        """
+        data = self._fetch(start, end)
+        found = [data[first - start : last - start] for first, last in parts]
+        if self._cache is not None:
+            for part, piece in zip(parts, found, strict=True):
+                self._cache.write(self.name, range_name(*part), piece)
+        return found
 
     def read(self, offset: int, length: int) -> bytes:
         """See `ByteStore.read`.
@@ -158,10 +203,10 @@ class RemoteStore:
         end = min(offset + length, self._size)
         if end <= offset:
             return b""
-        if self._cache is None:
+        if self.holds(offset, end):
             start, held = self._held
-            if start <= offset and end <= start + len(held):
-                return held[offset - start : end - start]
+            return held[offset - start : end - start]
+        if self._cache is None:
             return self._fetch(offset, end)
         first, last = offset // BLOCK, (end - 1) // BLOCK
         data = b"".join(self._block(self._cache, number) for number in range(first, last + 1))
@@ -192,6 +237,10 @@ class RemoteStore:
             if alone and not self._cache.has(self.name, number):
                 self._cache.write(self.name, number, self._fetch(number * BLOCK, min((number + 1) * BLOCK, self._size)))
 
+    def _kept(self, start: int, end: int) -> bytes | None:
+        """A range that was asked for as such."""
+        return None if self._cache is None else self._cache.read(self.name, range_name(start, end))
+
     def _block(self, cache: BlockCache, number: int) -> bytes:
         kept = cache.read(self.name, number)
         if kept is not None:
@@ -221,7 +270,7 @@ class RemoteStore:
 
     def _fetch(self, start: int, end: int) -> bytes:
         def once(files: AbstractFileSystem, path: str) -> bytes:
-            data = bytes(files.cat_file(path, start=start, end=end))
+            data = _range(files, path, start, end)
             if len(data) < end - start:
                 msg = f"asked for bytes {start} to {end}, got {len(data)} bytes: the answer was cut"
                 raise OSError(msg)
@@ -235,6 +284,17 @@ class RemoteStore:
 
     def __reduce__(self) -> tuple[type[RemoteStore], tuple[str, BlockCache | None]]:
         return RemoteStore, (self._url, self._cache)
+
+
+def _range(files: AbstractFileSystem, path: str, start: int, end: int) -> bytes:
+    """The bytes, and no more: where a file system reads ranges as a file (`hf://`), fsspec would have it fetch 5 MB ahead."""
+    from fsspec import AbstractFileSystem
+
+    if files.async_impl or type(files).cat_file is not AbstractFileSystem.cat_file:
+        return bytes(files.cat_file(path, start=start, end=end))
+    with files.open(path, "rb", cache_type="none") as file:
+        file.seek(start)
+        return bytes(file.read(end - start))
 
 
 def _may_pass(error: Exception) -> bool:

@@ -7,13 +7,18 @@ H the width of the backbone, L the number of layers that are kept, E the number 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired, TypedDict, final, overload
+from typing import TYPE_CHECKING, NotRequired, TypedDict, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from emo_lightning.models.families import Size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from emo_lightning.core.records import Record
 
 
 class ChatBatch(TypedDict):
@@ -152,6 +157,27 @@ class LabelledBatch(ChatBatch):
     """As in `LabelBatch`."""
     intensity: Tensor
     """As in `LabelBatch`."""
+
+
+class Asked:
+    """What a batch of questions is asked of, for those who judge the replies; no tensor, and never an input of the model.
+
+    Args:
+        records: B annotations.
+        images: B pictures, where a reward looks at them again; else none.
+    """
+
+    # No dataclass: Lightning would take it apart to look for tensors.
+    def __init__(self, records: Sequence[Record], images: Sequence[Image.Image] = ()) -> None:
+        self.records, self.images = list(records), list(images)
+
+
+@final
+class RolloutBatch(ChatBatch):
+    """Questions without answers, packed, and what their replies are judged by (`RolloutDataModule`): the model sees nothing of it."""
+
+    asked: Asked
+    """Annotations, and perhaps pictures."""
 
 
 class PairBatch(TypedDict):

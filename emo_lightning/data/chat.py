@@ -37,6 +37,12 @@ KEY_GUIDE: dict[str, str] = {
 The box comes first: it then stands at a fixed distance from the image's tokens, which matters where positions are relative, and
 the words that follow can attend to where they point."""
 
+FURTHER_KEYS: dict[str, str] = {
+    "words": "a list of five different English words for what people feel, the most fitting first",
+    "polarity": "whether the feeling is positive or negative",
+}
+"""Keys that can be asked for and are no part of a prediction: what reads them asks for them."""
+
 _OF_A_BOX = {"bbox_2d", "label", "sub_label", "score", "confidence"}
 """Keys of one entry of the list that Qwen's models write."""
 
@@ -54,7 +60,8 @@ class Objective:
 
     def labelled(self, index: TarIndex) -> NDArray[np.bool_]:
         """Which records of an index have a label for any key, shape (N,): `available`, without reading them."""
-        found: NDArray[np.bool_] = np.any([index.has(_LABELS.get(key, key)) for key in self.keys], axis=0)
+        labels = [_LABELS.get(key, key) for key in self.keys if key not in _UNLABELLED]
+        found: NDArray[np.bool_] = np.any([index.has(label) for label in labels], axis=0)
         return found
 
 
@@ -67,9 +74,12 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("caption", ("description",)),
         Objective("grounding", ("bbox_2d", "subject")),
         Objective("neutral", ("bbox_2d", "description", "subject")),
+        Objective("candidates", ("bbox_2d", "words", "emotion", "intensity")),
+        Objective("polarity", ("polarity",)),
     )
 }
-"""`attributes` is round 1, `emotion` is round 2; `explain` asks all at once; the last three make a neutral base."""
+"""`attributes` is round 1, `emotion` is round 2; `explain` asks all at once; the next three make a neutral base.
+`candidates` is for rewards (`metrics.rewards.divergence`), `polarity` for `label_scoring: gated`."""
 
 _VALUES: dict[str, Callable[[Record], object]] = {
     "description": lambda r: r.description,
@@ -79,10 +89,14 @@ _VALUES: dict[str, Callable[[Record], object]] = {
     "bbox_2d": lambda r: _subject_boxes(r) or None,
     "emotion": lambda r: r.emotion,
     "intensity": lambda r: r.intensity,
+    "words": lambda _: None,
+    "polarity": lambda r: None if r.emotion is None else r.emotion.polarity,
 }
 
 
-_LABELS = {"bbox_2d": "objects"}
+_UNLABELLED = {"words"}
+"""Keys that no annotation has."""
+_LABELS = {"bbox_2d": "objects", "polarity": "emotion"}
 """What the index of a tar calls a key (`core.shard_index.LABELS`), where it has another name."""
 
 
@@ -106,7 +120,9 @@ def objective(name: str) -> Objective:
 
 def prompt(keys: tuple[str, ...]) -> str:
     """The question for these keys."""
-    return "Look at the image. Answer with one JSON object: " + "; ".join(f"{key} ({KEY_GUIDE[key]})" for key in keys)
+    return "Look at the image. Answer with one JSON object: " + "; ".join(
+        f"{key} ({(KEY_GUIDE | FURTHER_KEYS)[key]})" for key in keys
+    )
 
 
 def answer(keys: tuple[str, ...], record: Record, codec: BoxCodec, resized: Size) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.emotions import POLARITIES
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
 
@@ -24,19 +25,21 @@ class EmotionWordsError(InputError):
 
 @dataclass(frozen=True)
 class EmotionWords:
-    """The eight words in the tokens of one backbone.
+    """The eight words in the tokens of one backbone; or the two of polarity.
 
     Args:
         before: ids of the answer up to the first word's first token.
-        first: eight different ids, order of `EMOTIONS`: the first token of each word.
+        first: eight different ids, order of `EMOTIONS`: the first token of each word; or two, order of `POLARITIES`.
     """
 
     before: tuple[int, ...]
     first: tuple[int, ...]
 
     @classmethod
-    def of_answers(cls, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> EmotionWords:
-        """From eight answers that differ in nothing but the emotion, in the order of `EMOTIONS`.
+    def of_answers(
+        cls, tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], words: Sequence[str] = EMOTIONS
+    ) -> EmotionWords:
+        """From answers that differ in nothing but the word, in the order of the words.
 
         Raises:
             EmotionWordsError: two words begin with the same token.
@@ -44,10 +47,10 @@ class EmotionWords:
         rows: list[list[int]] = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         shared = next((n for n, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1), min(map(len, rows)))
         first = tuple(row[shared] if shared < len(row) else -1 for row in rows)
-        if len(set(first)) < len(EMOTIONS):
-            twins = [str(e) for e, token in zip(EMOTIONS, first, strict=True) if first.count(token) > 1]
+        if len(set(first)) < len(words):
+            twins = [str(word) for word, token in zip(words, first, strict=True) if first.count(token) > 1]
             msg = (
-                f"this tokenizer begins {', '.join(twins)} with the same token: soft labels and emotion scores need eight "
+                f"this tokenizer begins {', '.join(twins)} with the same token: soft labels and emotion scores need {len(words)} "
                 "words that differ in their first token"
             )
             raise EmotionWordsError(msg)
@@ -57,3 +60,8 @@ class EmotionWords:
     def of_question(cls, tokenizer: PreTrainedTokenizerBase) -> EmotionWords:
         """For an answer whose first key is the emotion, as objective `emotion` asks for it."""
         return cls.of_answers(tokenizer, [json.dumps({"emotion": str(e), "intensity": 5}) for e in EMOTIONS])
+
+    @classmethod
+    def of_polarity(cls, tokenizer: PreTrainedTokenizerBase) -> EmotionWords:
+        """For an answer whose only key is the polarity, as objective `polarity` asks for it."""
+        return cls.of_answers(tokenizer, [json.dumps({"polarity": word}) for word in POLARITIES], POLARITIES)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter, ImageStat
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.images import read_image, to_rgb, turned
@@ -14,6 +15,13 @@ from emo_lightning.models.families import strictest_aspect_ratio
 
 if TYPE_CHECKING:
     from emo_lightning.data.tar_index import TarIndex
+
+PixelBox = tuple[int, int, int, int]
+"""(x1, y1, x2, y2) in whole pixels, x2 and y2 exclusive."""
+Mask = Literal["mean", "blur"]
+"""How a box is covered: painted in the image's mean colour, or blurred."""
+BLUR = 0.25
+"""Radius of the blur as a share of the box's shorter side."""
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -51,6 +59,33 @@ def as_seen(picture: Image.Image) -> Image.Image:
 def grey(size: tuple[int, int]) -> Image.Image:
     """What a blind model is shown: (width, height) of middle grey."""
     return Image.new("RGB", size, (128, 128, 128))
+
+
+def whole_pixels(box: Sequence[float], size: tuple[int, int]) -> PixelBox | None:
+    """Whole pixels within the image, or None where nothing is left."""
+    if not np.isfinite(box).all():
+        return None
+    x1, y1 = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
+    x2, y2 = min(size[0], int(np.ceil(box[2]))), min(size[1], int(np.ceil(box[3])))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def masked(image: Image.Image, box: PixelBox, how: Mask) -> Image.Image:
+    """A copy of an RGB image with one box painted in the image's mean colour, or blurred."""
+    out = image.copy()
+    size = (box[2] - box[0], box[3] - box[1])
+    match how:
+        case "mean":
+            red, green, blue = (round(channel) for channel in ImageStat.Stat(image).mean[:3])
+            out.paste(Image.new("RGB", size, (red, green, blue)), box[:2])
+        case "blur":
+            # The whole image is blurred and the box cut out of it, so that the box has no hard inner edge.
+            blurred = image.filter(ImageFilter.GaussianBlur(max(1.0, BLUR * min(size))))
+            out.paste(blurred.crop(box), box[:2])
+        case _:
+            msg = f"mask {how!r}; allowed: mean, blur"
+            raise InputError(msg)
+    return out
 
 
 def check_shapes(index: TarIndex) -> None:

@@ -10,14 +10,15 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from emo_lightning.core.at_once import each_at_once
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.remote import StoreError
-from emo_lightning.core.shard_index import ROW
-from emo_lightning.core.stores import ByteStore
+from emo_lightning.core.shard_index import ROW, ShardIndex
+from emo_lightning.core.stores import ByteStore, is_remote
 from emo_lightning.core.tar_labels import TarLabels, labelled_id
 from emo_lightning.core.tar_scan import ShardError
 from emo_lightning.data.shard_indices import indexed
-from emo_lightning.data.shard_list import check_entry, list_shards
+from emo_lightning.data.shard_list import Shard, check_entry, list_shards
 from emo_lightning.data.stores import open_store
 
 NUMBERED = np.dtype([("shard", "<i4"), *((name, ROW[name]) for name in ROW.names or ())])
@@ -71,18 +72,24 @@ def join_shards(
     texts: list[str] = []
     rows: list[NDArray[np.void]] = []
     ignored: Counter[str] = Counter()
-    for shard in list_shards(paths, verify=verify):
+
+    def opened(shard: Shard) -> tuple[Opened, ShardIndex]:
         store = open_shard(shard.url)
         found = indexed(shard.url, store, bad_images=bad_images, labels=labels)
-        index = found.content
-        check_entry(shard, store, len(index.keys), verify=verify)
+        check_entry(shard, store, len(found.content.keys), verify=verify)
+        return Opened(shard.url, store.size, found.where, found.labels), found.content
+
+    listed = list_shards(paths, verify=verify)
+    # Each of those behind URLs is waited for, some of them at a time.
+    each = each_at_once if sum(is_remote(shard.url) for shard in listed) > 1 else map
+    for shard, index in each(opened, listed):
         numbered = np.empty(len(index.rows), dtype=NUMBERED)
         numbered["shard"] = len(shards)
         for name in ROW.names or ():
             numbered[name] = index.rows[name]
         for name in ("split", "group"):
             numbered[name][numbered[name] >= 0] += len(texts)
-        shards.append(Opened(shard.url, store.size, found.where, found.labels))
+        shards.append(shard)
         keys += index.keys
         texts += index.texts
         rows.append(numbered)
@@ -112,7 +119,11 @@ def open_shard(url: str) -> ByteStore:
 
 def _check_names(table: Joined) -> None:
     """Refuse an id that comes twice: answers, features and scores are kept by it, without the folder inside the tar."""
-    ids = list(map(table.id, range(len(table.keys))))
+    if any(shard.labels for shard in table.shards):
+        ids = list(map(table.id, range(len(table.keys))))
+    else:
+        # As `id` gives them, of many at once.
+        ids = [key.rpartition("/")[2] for key in table.keys]
     if len(set(ids)) == len(ids):
         return
     home: dict[str, int] = {}

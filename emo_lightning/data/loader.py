@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, Literal, TypeVar, cast
 
 import torch
@@ -21,6 +23,8 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 _END = object()
+_TOLD_AHEAD = 256
+"""Samples that a process hears of beforehand: of photographs some tens of megabytes."""
 
 
 class SlotDataset(Dataset[SampleT_co]):
@@ -33,6 +37,20 @@ class SlotDataset(Dataset[SampleT_co]):
     def __getitem__(self, slot: Slot) -> SampleT_co:
         """One sample; a `filler` is marked as such in what is given."""
         raise NotImplementedError
+
+    @property
+    def is_far(self) -> bool:
+        """Whether samples lie behind a network, so that it helps to know beforehand which ones are asked for next."""
+        return False
+
+    def expect(self, numbers: Sequence[int]) -> None:
+        """Hear which samples will be asked of this process from now on, in order: those of a batch, and of the next ones."""
+
+    def __getitems__(self, slots: Sequence[Slot]) -> Sequence[SampleT_co]:
+        """The samples of a batch: PyTorch asks for them at once."""
+        if isinstance(slots, ToldAhead):
+            self.expect(slots.numbers)
+        return [self[slot] for slot in slots]
 
 
 LoaderState = PlanIdentity
@@ -57,16 +75,52 @@ def check_counts(**found: int | Literal["auto"] | None) -> None:
             raise InputError(msg)
 
 
-class _StepBatches:
-    """The batch sampler that the DataLoader sees: the epoch's batches from a given step on."""
+class ToldAhead(list[Slot]):
+    """A batch for a process that hears what it will be asked next.
 
-    def __init__(self, batches: EpochPlan) -> None:
-        self.batches = batches
+    Args:
+        slots: of the batch.
+        numbers: of its samples, and then of those of the next batches for the same process.
+    """
+
+    def __init__(self, slots: Sequence[Slot] = (), numbers: Sequence[int] = ()) -> None:
+        super().__init__(slots)
+        self.numbers = numbers
+
+
+def told_ahead(batches: Iterable[Sequence[Slot]], processes: int) -> Iterator[ToldAhead]:
+    """The same batches for processes that take them in turn.
+
+    Args:
+        batches: of an epoch.
+        processes: that take them.
+    """
+    more = iter(batches)
+    waiting = deque(islice(more, 1))
+    # Batches in rows of tokens differ a little in the number of their samples.
+    known = processes * -(-_TOLD_AHEAD // len(waiting[0])) if waiting else 0
+    while waiting:
+        waiting.extend(islice(more, known + 1 - len(waiting)))
+        yield ToldAhead(waiting[0], [slot.index for batch in islice(waiting, 0, None, processes) for slot in batch])
+        waiting.popleft()
+
+
+class _StepBatches:
+    """The batch sampler that the DataLoader sees: the epoch's batches from a given step on.
+
+    Args:
+        batches: plan of the epochs.
+        told: processes that hear what they will be asked next; None if nobody needs to.
+    """
+
+    def __init__(self, batches: EpochPlan, told: int | None) -> None:
+        self.batches, self.told = batches, told
         self.start = 0
 
     def __iter__(self) -> Iterator[list[Slot]]:
+        batches = self.batches.from_step(self.start)
         # PyTorch hands on whatever it gets.
-        return cast(Iterator[list[Slot]], self.batches.from_step(self.start))
+        return cast(Iterator[list[Slot]], batches) if self.told is None else told_ahead(batches, self.told)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -110,7 +164,8 @@ class ResumableLoader(DataLoader[object], Generic[BatchT_co]):
             seen: called with each batch as it is handed out, in this process.
         """
         self._seen = seen
-        self._from_step = _StepBatches(batches)
+        far = isinstance(dataset, SlotDataset) and dataset.is_far
+        self._from_step = _StepBatches(batches, max(1, num_workers) if far else None)
         super().__init__(
             dataset,
             batch_sampler=self._from_step,

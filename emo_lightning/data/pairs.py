@@ -8,9 +8,8 @@ import numpy as np
 
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.leaks import check_leaks
-from emo_lightning.data.loader import SlotDataset
 from emo_lightning.data.module import FitDataModule
-from emo_lightning.data.pictures import read_pictured
+from emo_lightning.data.pictures import PictureDataset, read_pictured
 from emo_lightning.data.protocols import PairSample, ReadsPairs
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.skips import OnError
@@ -18,11 +17,8 @@ from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
 
-class PairDataset(SlotDataset[PairSample]):
+class PairDataset(PictureDataset[PairSample]):
     """Every record that has a description."""
-
-    def __init__(self, index: TarIndex, *, skip: bool = False) -> None:
-        self.index, self.skip = index, skip
 
     def __len__(self) -> int:
         return len(self.index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Generic, NamedTuple, Self, TypeVar
 
@@ -62,6 +63,15 @@ class PictureDataset(SlotDataset[SampleT_co]):
 
     def __init__(self, index: TarIndex, vision: VisionCache | None = None, *, skip: bool = False) -> None:
         self.index, self.vision, self.skip = index, vision, skip
+
+    @property
+    def is_far(self) -> bool:
+        """See `SlotDataset.is_far`."""
+        return self.index.is_far
+
+    def expect(self, numbers: Sequence[int]) -> None:
+        """See `SlotDataset.expect`."""
+        self.index.expect(numbers, pictures=self.vision is None)
 
     def reading(self, vision: VisionCache | None) -> Self:
         """The same, with pictures out of a cache."""

@@ -80,11 +80,24 @@ class LearnsAnswers(ReadsImages, Protocol):
 
 
 @runtime_checkable
+class LearnsByReward(ReadsImages, Protocol):
+    """A task that learns from what its own replies are worth (`RolloutDataModule`)."""
+
+    def wants_images(self) -> bool:
+        """Whether batches must hold the pictures, as a reward looks at them again."""
+        ...
+
+
+@runtime_checkable
 class AsksQuestions(ReadsImages, Protocol):
     """A task that takes every image once (`QuestionDataModule`)."""
 
     def longest_first(self) -> bool:
         """Whether images with many tokens come first, so that the rows of a batch are about equally long."""
+        ...
+
+    def also_asks(self) -> Sequence[str]:
+        """Objectives that each image is asked besides those of the data module: their answers are scored, not written."""
         ...
 
     def done(self, name: str) -> Collection[str]:

@@ -44,6 +44,10 @@ class QuestionDataset(PictureDataset[RowQuestion]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def expect(self, numbers: Sequence[int]) -> None:
+        """See `SlotDataset.expect`."""
+        super().expect([self.rows[number] for number in numbers])
+
     def __getitem__(self, slot: Slot) -> RowQuestion:
         row = self.rows[slot.index]
         record, image, fault = self.pictured(row)
@@ -85,7 +89,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many images of each set.
-        blind: show grey in place of every image: what the model says without looking (a text-only baseline).
+        blind: show grey in place of every image: what the model says without looking.
         allow_leaks: cache the features of a set `train` although it holds images of a held-out split or of another set.
         on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: it has no
             answer and no features then, and is named. A record that cannot be read always stops.
@@ -161,7 +165,8 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         # The grey of a blind model is no picture of the tars.
         vision = None if self.blind else self.task.pictures(index.take(rows), self)
         dataset = QuestionDataset(index, rows, self.blind, vision, skip=self.skip)
-        return self.rank_loader(dataset, QuestionCollator(collator, self.objectives), self.batch_size, shuffle=False)
+        asked = list(dict.fromkeys([*self.objectives, *self.task.also_asks()]))
+        return self.rank_loader(dataset, QuestionCollator(collator, asked), self.batch_size, shuffle=False)
 
 
 def _area(inputs: BackboneInputs, size: Sequence[int]) -> int:

@@ -27,6 +27,7 @@ from emo_lightning.core.stores import ByteStore, is_remote
 from emo_lightning.core.tar_labels import MAX_LABEL_BYTES, LabelledImage, TarLabels
 from emo_lightning.core.tar_rows import IMAGES
 from emo_lightning.core.tar_scan import ShardError
+from emo_lightning.data.far_rows import FarRows
 from emo_lightning.data.joined import Joined, join_shards, open_shard
 from emo_lightning.data.shard_indices import crc_fault
 from emo_lightning.data.tar_content import shard_hash
@@ -35,9 +36,6 @@ __all__ = ["ShardError", "ShardRange", "TarIndex"]
 
 _MAX_OPEN = 256
 """Shards kept open at once, well below the usual limit of 1,024 descriptors."""
-
-_TOGETHER = 16 << 20
-"""Bytes of a sample, with what stands between its parts, that are asked for at once."""
 
 
 class ShardRange(NamedTuple):
@@ -94,7 +92,8 @@ class TarIndex:
         return len(self._keys)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_stores": {}}
+        # Threads and their locks stay where they are.
+        return {name: value for name, value in self.__dict__.items() if name != "_far_rows"} | {"_stores": {}}
 
     def key(self, row: int) -> str:
         """`__key__` of webdataset: includes the folder inside the tar, if any."""
@@ -338,10 +337,7 @@ class TarIndex:
             raise ShardError(msg)
         store = self._store(int(entry["shard"]))
         if isinstance(store, RemoteStore):
-            starts = [int(entry[f"{one}_o"]) for one in PARTS if entry[f"{one}_l"]]
-            ends = [int(entry[f"{one}_o"] + entry[f"{one}_l"]) for one in PARTS if entry[f"{one}_l"]]
-            if max(ends) - min(starts) <= _TOGETHER:
-                store.hold(min(starts), max(ends))
+            self._far_rows.make_ready(entry, part, store)
         data = store.read(offset, length)
         if len(data) != length:
             msg = f"{self.where(row, extension)}: byte {offset}: expected {length} bytes, found {len(data)}"
@@ -352,12 +348,29 @@ class TarIndex:
             )
         return data
 
+    @property
+    def is_far(self) -> bool:
+        """Whether samples lie behind URLs: who says early what it will read (`expect`) waits less."""
+        return bool(self._far)
+
+    def expect(self, rows: Sequence[int], *, pictures: bool = True) -> None:
+        """Say which rows this process will read next, in order, in place of all that was said before; those behind URLs are fetched ahead.
+
+        Args:
+            rows: of the index.
+            pictures: whether more of them will be read than their records.
+        """
+        if self.is_far:
+            self._far_rows.expect(rows, pictures=pictures)
+
     @cached_property
-    def _far(self) -> int:
-        """Bytes of all shards behind URLs."""
-        return sum(
-            self._shards[number].size for number in np.unique(self._rows["shard"]) if is_remote(self._shards[number].url)
-        )
+    def _far(self) -> frozenset[int]:
+        """Numbers of the shards behind URLs."""
+        return frozenset(int(number) for number in np.unique(self._rows["shard"]) if is_remote(self._shards[int(number)].url))
+
+    @cached_property
+    def _far_rows(self) -> FarRows:
+        return FarRows(self._rows, self._far, self._store)
 
     def _store(self, number: int) -> ByteStore:
         store = self._stores.get(number)
@@ -368,7 +381,7 @@ class TarIndex:
                 msg = f"{url}: has {store.size} bytes, had {size} when it was indexed"
                 raise ShardError(msg)
             if isinstance(store, RemoteStore):
-                store.expect(self._far)
+                store.expect(sum(self._shards[one].size for one in self._far))
             elif len(self._stores) >= _MAX_OPEN:
                 self._stores.clear()
             self._stores[number] = store

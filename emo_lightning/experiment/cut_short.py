@@ -22,7 +22,7 @@ from emo_lightning.core.endings import ENDING, StoppedError
 from emo_lightning.core.files import remove_left_behind
 from emo_lightning.data.step_cut import StepCut
 from emo_lightning.experiment.elastic import note_cut, noted_cut, take_up
-from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, note_place
+from emo_lightning.experiment.places import Place, find_place, go_on_at, leave_end, log_rows_first, note_place
 from emo_lightning.experiment.saving import LAST, PREVIOUS, STAGE_KEY, SaveEvery
 from emo_lightning.experiment.stage import Stage, StageCutShortError
 from emo_lightning.experiment.whole_checkpoints import WholeCheckpoints
@@ -275,14 +275,15 @@ def watch(trainer: Trainer, stage: Stage, every: SaveEvery | None = None, begun:
     trainer.strategy.checkpoint_io = WholeCheckpoints()
     for folder in (keeper.last.parent, *saved_to(trainer)):
         remove_left_behind(folder, "*.ckpt.*.tmp")
-    trainer.save_checkpoint = _with_time_to_save(trainer.save_checkpoint)  # type: ignore[method-assign]
+    trainer.save_checkpoint = _with_time_to_save(trainer.save_checkpoint, log_rows_first(trainer))  # type: ignore[method-assign]
     answer_signals_alone(trainer)
     return keeper
 
 
-def _with_time_to_save(save: Callable[..., None]) -> Callable[..., None]:
+def _with_time_to_save(save: Callable[..., None], log_row: Callable[[], None]) -> Callable[..., None]:
     @wraps(save)
     def with_time(*given: object, **named: object) -> None:
+        log_row()
         with ENDING.saving():
             save(*given, **named)
 

@@ -130,6 +130,18 @@ KINDS: dict[str, Kind] = {
         reads={"model.backbone.path": "weights", **_TRAINED_ON},
         shared=_BACKBONE,
     ),
+    "grpo": TrainerKind(
+        "emo_lightning.tasks.grpo:GRPOTask",
+        "emo_lightning.data.rollouts:RolloutDataModule",
+        reads={
+            "model.backbone.path": "weights",
+            "model.rewards.embeddings": "file",
+            "model.rewards.lexicon": "file",
+            **_TRAINED_ON,
+            "data.others": "tars",
+        },
+        shared=_BACKBONE,
+    ),
     "predict": TrainerKind(
         "emo_lightning.tasks.predict:PredictTask",
         "emo_lightning.data.questions:QuestionDataModule",
@@ -164,7 +176,7 @@ KINDS: dict[str, Kind] = {
     ),
     "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", _ARMS),
     "table6": FunctionKind("emo_lightning.stages.tables:table6_stage", {"probes": "probe"}),
-    "mds": FunctionKind("emo_lightning.stages.figures:mds_stage", _SPACE),
+    "mds": FunctionKind("emo_lightning.stages.figures:mds_stage", {**_SPACE, "predictions": "file"}),
     "panel": FunctionKind("emo_lightning.stages.figures:panel_stage", {"predictions": "file", "references": "tars"}),
     "calibration": FunctionKind("emo_lightning.stages.robustness:calibration_stage", {"predictions": "file", "sets": "tars"}),
     "cross_dataset": FunctionKind(
@@ -176,7 +188,8 @@ KINDS: dict[str, Kind] = {
         {"model": "bundle", "references": "tars", "boxes": "file"},
     ),
     "bundle": FunctionKind(
-        "emo_lightning.stages.bundle:bundle_stage", {"backbone": "weights", "head": "weights", "probe": "weights"}
+        "emo_lightning.stages.bundle:bundle_stage",
+        {"backbone": "weights", "head": "weights", "probe": "weights", "train": "tars", "val": "tars"},
     ),
     "des_retrieval": FunctionKind("emo_lightning.stages.des_space:retrieval_stage", _SPACE),
     "des_distance": FunctionKind("emo_lightning.stages.des_space:distance_stage", _SPACE),

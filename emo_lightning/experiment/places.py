@@ -9,10 +9,11 @@ epoch again. Here the loops' counters, as they stand in the file, are set to one
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any, Literal
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal, cast
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.loops.progress import _ProcessedTracker
 
 from emo_lightning.experiment.elastic import scaled
 
@@ -59,12 +60,13 @@ def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], accumulat
     within = scaled(loops, accumulated, trainer.accumulate_grad_batches)
     if within:
         return _before_step(loops)
-        return None
     if not _is_after_batch(loops):
         # Only one that was written in the middle of a validation says so.
         return "validation" if checkpoint.get(_DUE) else None
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     last = bool(batches.get("is_last_batch"))
+    # The last of `max_steps` ends its epoch as well, with all that follows there.
+    ends = last or 0 <= trainer.max_steps <= checkpoint["global_step"]
     every = trainer.check_val_every_n_epoch
     # One of version 0.2.0 says nothing.
     due = checkpoint.get(_DUE, last and trainer.enable_validation and (epochs["current"]["ready"] % (every or 1) == 0))
@@ -73,11 +75,12 @@ def find_place(trainer: Trainer, checkpoint: MutableMapping[str, Any], accumulat
             batches[part]["completed"] = batches[part]["processed"]
         validation = loops["epoch_loop.val_loop.batch_progress"]
         _begin_validation(validation, validation["total"]["completed"])
-    elif last:
+    elif ends:
         for part in ("total", "current"):
             batches[part]["completed"] = batches[part]["processed"]
+        batches["is_last_batch"] = True
         loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
-    return "validation" if due else "end" if last else None
+    return "validation" if due else "end" if ends else None
 
 
 def _begin_validation(progress: MutableMapping[str, Any], before: int) -> None:
@@ -123,6 +126,34 @@ def _before_step(loops: MutableMapping[str, Any]) -> Place | None:
         batches[part] |= {"ready": processed, "started": processed, "completed": processed - 1}
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
     return None
+
+
+def log_rows_first(trainer: Trainer) -> Callable[[], None]:
+    """Have the metrics of a step logged before a checkpoint of it is written, and once: Lightning does it after the step's callbacks, which save.
+
+    A training that ended between the two would go on after the step, and nobody would log its row.
+
+    Returns:
+        Logs them now, if a step has just been done whose row is due.
+    """
+    connector = trainer._logger_connector
+    progress = cast(_ProcessedTracker, trainer.fit_loop.epoch_loop.batch_progress.total)
+    log, logged = connector.update_train_step_metrics, 0
+
+    def once() -> None:
+        nonlocal logged
+        if logged != progress.processed:
+            # To be asked to stop is no reason for one row more: a training that nobody stopped would not have it.
+            asked, trainer.should_stop = trainer.should_stop, False
+            log()
+            trainer.should_stop, logged = asked, progress.processed
+
+    def now() -> None:
+        if connector._first_loop_iter is not None and progress.processed == progress.completed + 1:
+            once()
+
+    connector.update_train_step_metrics = once  # type: ignore[method-assign]
+    return now
 
 
 def _is_after_batch(loops: MutableMapping[str, Any]) -> bool:

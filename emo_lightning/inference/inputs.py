@@ -5,13 +5,17 @@ from __future__ import annotations
 import glob
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.names import as_on_disk, expand_glob
 from emo_lightning.core.parquet import parquet_rows
+from emo_lightning.core.records import Record
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.pictures import as_picture, is_address
 
@@ -31,11 +35,19 @@ class Entry:
         id: path or address as given, or the record's id.
         stamp: changes where the file does; empty where nobody can tell.
         open: gives the picture, upright and RGB.
+        file: where it lies: a path, an address, or a tar.
+        member: its key in the tar.
+        record: what its tar says of it.
+        des: the embedding that its tar has of it; None where it has none.
     """
 
     id: str
     stamp: str
     open: Callable[[], Image.Image]
+    file: str
+    member: str | None = None
+    record: Callable[[], Record] | None = None
+    des: Callable[[], NDArray[np.float32] | None] | None = None
 
 
 def entries(inputs: Sequence[str]) -> list[Entry]:
@@ -108,17 +120,26 @@ def _file(path: str, name: str | None = None) -> Entry:
     except OSError:
         # Opening it says what is wrong.
         stamp = ""
-    return Entry(name or path, stamp, lambda: as_picture(path))
+    return Entry(name or path, stamp, lambda: as_picture(path), path)
 
 
 def _address(url: str, name: str | None = None) -> Entry:
-    return Entry(name or url, "", lambda: as_picture(url))
+    return Entry(name or url, "", lambda: as_picture(url), url)
 
 
 def _records(index: TarIndex) -> Iterator[Entry]:
     hashes = index.hashes()
-    for row in range(len(index)):
-        yield Entry(index.id(row), hashes[row], lambda row=row: index.image(row))  # type: ignore[misc]
+    for shard in index.shards:
+        for row in range(shard.start, shard.stop):
+            yield Entry(
+                index.id(row),
+                hashes[row],
+                partial(index.image, row),
+                shard.path,
+                index.key(row),
+                partial(index.record, row),
+                partial(index.des, row),
+            )
 
 
 def _rows(table: Path) -> Iterator[Entry]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from PIL import Image
 
@@ -17,10 +17,11 @@ from emo_lightning.core.files import write_bytes
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.inputs import Entry
-from emo_lightning.inference.parts import Parts, Result
+from emo_lightning.inference.parts import Result
 
 if TYPE_CHECKING:
     from emo_lightning.inference.model import EmotionModel, Masks
+    from emo_lightning.models.label_scoring import LabelScoring
 
 _READERS = 4
 """Threads that decode the next batch while the model is at work."""
@@ -36,8 +37,34 @@ class Opened(NamedTuple):
     failures: dict[str, str]
 
 
-Work = Callable[[Sequence[Entry], Sequence[Image.Image]], Sequence[Result]]
+R = TypeVar("R")
+
+Look: TypeAlias = Callable[[Sequence[Entry], Sequence[Image.Image]], Sequence[R]]
 """Looks at some pictures."""
+Work: TypeAlias = Look[Result]
+
+
+A = TypeVar("A", contravariant=True)
+
+
+class Kept(Protocol[A]):
+    """Where results are kept, so that what is done is not done again."""
+
+    def has(self, name: str, stamp: str) -> bool:
+        """Whether the image is known; one whose file has changed is not."""
+        ...
+
+    def add(self, results: Sequence[A]) -> None:
+        """Keep results."""
+        ...
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        ...
+
+    def remove_empty(self) -> None:
+        """Leave nothing behind where nothing is known."""
+        ...
 
 
 def embed_work(model: EmotionModel) -> Work:
@@ -51,7 +78,11 @@ def embed_work(model: EmotionModel) -> Work:
 
 
 def explain_work(
-    model: EmotionModel, max_new_tokens: int, overlay: Callable[[str], Path] | None = None, masks: Masks | None = None
+    model: EmotionModel,
+    max_new_tokens: int,
+    overlay: Callable[[str], Path] | None = None,
+    masks: Masks | None = None,
+    label_scoring: LabelScoring = "plain",
 ) -> Work:
     """All that the model says.
 
@@ -60,12 +91,20 @@ def explain_work(
         max_new_tokens: of one answer.
         overlay: id -> picture to draw; None draws none.
         masks: see `EmotionModel.explain`.
+        label_scoring: see there.
     """
     from emo_lightning.inference.overlay import save_overlay
 
     def work(found: Sequence[Entry], pictures: Sequence[Image.Image]) -> list[Result]:
         ids = [entry.id for entry in found]
-        explained = model.explain(list(pictures), ids, max_new_tokens=max_new_tokens, batch_size=len(pictures), masks=masks)
+        explained = model.explain(
+            list(pictures),
+            ids,
+            max_new_tokens=max_new_tokens,
+            batch_size=len(pictures),
+            masks=masks,
+            label_scoring=label_scoring,
+        )
         if overlay is not None:
             for one, picture in zip(explained, pictures, strict=True):
                 save_overlay(picture, one, overlay(one.id))
@@ -75,12 +114,14 @@ def explain_work(
     return work
 
 
-def look_at_all(found: Sequence[Entry], parts: Parts, work: Callable[[], Work], batch_size: int, what: str) -> dict[str, str]:
+def look_at_all(
+    found: Sequence[Entry], parts: Kept[R], work: Callable[[], Look[R]], batch_size: int, what: str
+) -> dict[str, str]:
     """Every image that is not known yet.
 
     Args:
         found: all images.
-        parts: what is known, and what is added to.
+        parts: what is known, and what is added to (`Parts`, or the rows of an index).
         work: loads the model; not called where nothing is left.
         batch_size: images at a time.
         what: is done, for the progress bar.

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from emo_lightning.core.devices import usable_device
+from emo_lightning.core.errors import InputError
 from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, read_bundle
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
-from emo_lightning.inference.results import Explanation, said_of
+from emo_lightning.inference.results import Explanation, Unlike, said_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from emo_lightning.core.records import Box, Mask
     from emo_lightning.data.batches import ChatBatch
     from emo_lightning.data.emotion_words import EmotionWords
+    from emo_lightning.models.label_scoring import LabelScoring
+    from emo_lightning.models.spread import Seen
 
     Masks = Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]]
 
@@ -36,12 +39,16 @@ class _Asked(NamedTuple):
     """(N, des_dim) on the device."""
     answers: list[list[str]]
     """By question, one a picture."""
-    scores: list[list[float]] | None
-    """Of each picture, over the eight."""
+    scores: Tensor | None
+    """(N, 8), over the eight."""
+    unlike: list[Unlike] | None
+    """Of each picture; None where it is not known."""
+    polarity: Tensor | None = None
+    """(N, 2), where it was asked for."""
 
 
 class EmotionModel:
-    """Backbone, DES head and probe, loaded; all frozen.
+    """Backbone, DES head, probe and the spread of what they were trained on, loaded; all frozen.
 
     Args:
         folder: that `emo export` wrote, or of an experiment's `model` stage (it holds `emo.json`).
@@ -76,6 +83,7 @@ class EmotionModel:
         from emo_lightning.inference.calibration import ProbeCalibration
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.backbone import BackboneConfig, load_frozen
+        from emo_lightning.models.spread import Spread
 
         self.folder = Path(folder)
         self.bundle = read_bundle(self.folder)
@@ -86,7 +94,9 @@ class EmotionModel:
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         probe = self.bundle.probe
         self.probe = LinearProbes.from_pretrained(probe).to(self.device) if probe else None
-        self.calibration = ProbeCalibration.read(Path(probe)) if probe else None
+        self.calibration = ProbeCalibration.of(self.folder, probe)
+        spread = self.bundle.spread
+        self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
 
     @classmethod
@@ -155,10 +165,60 @@ class EmotionModel:
     def _embed(self, pictures: Sequence[Image.Image]) -> Tensor:
         import torch
 
-        batch = self._batch(pictures, self.bundle.features)
         with torch.no_grad():
-            des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
+            des: Tensor = self.head(*self.backbone.features(self._batch(pictures, self.bundle.features), self.head.num_layers))
             return des.float().cpu()
+
+    def look(self, pictures: Sequence[Image.Image]) -> Seen:
+        """What a `Spread` is fitted to, and measures.
+
+        Args:
+            pictures: as `as_picture` gives them, one batch.
+
+        Raises:
+            FamilyError: the backbone is of a family whose patches are not told apart.
+        """
+        import torch
+
+        batch = self._batch(pictures, self.bundle.features)
+        with torch.no_grad(), self.backbone.watching_tower() as tower:
+            des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
+        return self._seen(batch, des, tower)
+
+    def _seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+        import torch
+
+        from emo_lightning.models.spread import Seen
+
+        family = self.backbone.family
+        counts = family.patch_counts(batch)
+        (states,) = tower
+        vision = torch.stack([one.float().mean(0) for one in states.split(counts)])
+        return Seen(des, vision, cast("Tensor", batch[family.pixels]), counts)  # type: ignore[literal-required] # of every family
+
+    def unlike(self, images: ImageLike | Sequence[ImageLike], batch_size: int = BATCH_SIZE) -> list[Unlike] | None:
+        """How far each image is from what the model was trained on; None where the folder does not hold that.
+
+        Args:
+            images: as `embed`.
+            batch_size: images at a time.
+
+        Raises:
+            InputError: an image cannot be had, or is none; names it.
+        """
+        if self.spread is None:
+            return None
+        given, found = as_list(images), list[Unlike]()
+        for start in range(0, len(given), batch_size):
+            here = given[start : start + batch_size]
+            found += self._unlike(self.look([as_picture(image, f"image {start + i}") for i, image in enumerate(here)])) or []
+        return found
+
+    def _unlike(self, seen: Seen) -> list[Unlike] | None:
+        if self.spread is None:
+            return None
+        about = self.spread.threshold, self.spread.false_alarms
+        return [Unlike(score, *about) for score in self.spread(seen).tolist()]
 
     def distribution(self, des: Tensor) -> Tensor | None:
         """Emotion probabilities of the probe, (N, 8) on the CPU in the order of `EMOTIONS`; None without a probe.
@@ -184,6 +244,7 @@ class EmotionModel:
         max_new_tokens: int = 256,
         batch_size: int = BATCH_SIZE,
         masks: Masks | None = None,
+        label_scoring: LabelScoring = "plain",
     ) -> list[Explanation]:
         """Ask the model everything about each image; each is read once for all answers, the scores and the embedding.
 
@@ -194,10 +255,13 @@ class EmotionModel:
             batch_size: images at a time.
             masks: gives a mask for each box of a picture, for example `masks_of` of a SAM that `data_prep.grounding` has loaded; None
                 leaves them out.
+            label_scoring: `gated` asks for the polarity besides, weighs the words' distribution by it, and takes its most probable emotion
+                for the one that is said (`models.label_scoring`).
 
         Raises:
-            InputError: an image cannot be had, or is none; names it.
+            InputError: an image cannot be had, or is none; names it. Or its labels cannot be scored so.
         """
+        self._check_scoring(label_scoring)
         given = as_list(images)
         names = [name_of(image, n) for n, image in enumerate(given)] if ids is None else list(ids)
         if len(names) != len(given):
@@ -207,7 +271,7 @@ class EmotionModel:
         for start in range(0, len(given), batch_size):
             here = range(start, min(start + batch_size, len(given)))
             pictures = [as_picture(given[n], f"image {names[n]}") for n in here]
-            explained = self._explain(pictures, [names[n] for n in here], max_new_tokens)
+            explained = self._explain(pictures, [names[n] for n in here], max_new_tokens, gated=label_scoring == "gated")
             if masks is not None:
                 explained = [
                     one.with_masks(masks(picture, [region.box for region in one.said.regions])) if one.said.regions else one
@@ -216,16 +280,33 @@ class EmotionModel:
             found += explained
         return found
 
-    def _explain(self, pictures: Sequence[Image.Image], ids: Sequence[str], max_new_tokens: int) -> list[Explanation]:
+    def _check_scoring(self, label_scoring: LabelScoring) -> None:
+        from emo_lightning.models.label_scoring import check_label_scoring
+
+        check_label_scoring(label_scoring, "label_scoring")
+        if label_scoring == "gated" and self._emotion_words is None:
+            msg = (
+                f"label_scoring: found gated, but the questions of {self.folder} have no objective 'emotion', or its tokenizer does not tell "
+                "the eight words apart; allowed: plain"
+            )
+            raise InputError(msg)
+
+    def _explain(
+        self, pictures: Sequence[Image.Image], ids: Sequence[str], max_new_tokens: int, *, gated: bool
+    ) -> list[Explanation]:
         import torch
 
         from emo_lightning.data.chat import merge_predictions, parse_answer
         from emo_lightning.inference.calibration import probed
+        from emo_lightning.models import label_scoring
 
         with torch.no_grad():
-            asked = (
-                self._read_once(pictures, max_new_tokens) if self.collate.packed else self._one_by_one(pictures, max_new_tokens)
-            )
+            ask = self._read_once if self.collate.packed else self._one_by_one
+            asked = ask(pictures, max_new_tokens, gated=gated)
+        scores = asked.scores
+        if scores is not None and asked.polarity is not None:
+            scores = label_scoring.gated(scores, asked.polarity)
+        of_words = None if scores is None else scores.tolist()
         des = asked.des.float().cpu()
         probabilities = self.distribution(des)
         explained = []
@@ -236,9 +317,15 @@ class EmotionModel:
                 for texts in asked.answers
             ]
             words = merge_predictions(parts)
-            said = said_of(words, None if asked.scores is None else asked.scores[n])
-            probe = None if probabilities is None else probed(probabilities[n].double().tolist(), self.calibration)
-            explained.append(Explanation(said, probe, des[n].numpy(), words))
+            if of_words is not None and asked.polarity is not None:
+                words = label_scoring.relabelled(words, of_words[n], float(asked.polarity[n, 0]))
+            said = said_of(words, None if of_words is None else of_words[n])
+            unlike = None if asked.unlike is None else asked.unlike[n]
+            probe = None
+            if probabilities is not None:
+                far = unlike is not None and unlike.is_unlike
+                probe = probed(probabilities[n].double().tolist(), self.calibration, unlike=far)
+            explained.append(Explanation(said, probe, des[n].numpy(), words, unlike))
         return explained
 
     @cached_property
@@ -253,22 +340,43 @@ class EmotionModel:
         except EmotionWordsError:
             return None
 
-    def _read_once(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
+    @cached_property
+    def _polarity_words(self) -> EmotionWords:
+        from emo_lightning.data.emotion_words import EmotionWords
+
+        return EmotionWords.of_polarity(self.backbone.processor.tokenizer)
+
+    def _read_once(self, pictures: Sequence[Image.Image], max_new_tokens: int, *, gated: bool) -> _Asked:
         """One forward pass over all pictures and questions; answers go on from its cache, all of them side by side."""
         questions = self.bundle.questions
         names = questions if self.bundle.features in questions else [*questions, self.bundle.features]
-        batch = self._batch(pictures, *names)
         number, words = self._emotion_words or (0, None)
-        read = self.backbone.read(batch, None if words is None else {number: words.before}, self.head.num_layers)
+        after = {} if words is None else {number: words.before}
+        if gated:
+            after[len(names)] = self._polarity_words.before
+            names = [*names, "polarity"]
+        batch = self._batch(pictures, *names)
+        with self.backbone.watching_tower() as tower:
+            read = self.backbone.read(batch, after, self.head.num_layers)
         des: Tensor = self.head(*read.features(names.index(self.bundle.features)))
-        scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0].tolist()
+        scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0]
+        polarity = None
+        if gated:
+            polarity = self.backbone.word_scores(read.states[len(names) - 1 :: len(names)], self._polarity_words)[0]
         answers = self.backbone.all_replies(read, range(len(questions)), max_new_tokens)
-        return _Asked(batch, des, answers, scores)
+        unlike = None if self.spread is None else self._unlike(self._seen(batch, des, tower))
+        return _Asked(batch, des, answers, scores, unlike, polarity)
 
-    def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int) -> _Asked:
+    def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int, *, gated: bool) -> _Asked:
         """A batch for each question, for backbones that cannot hold several in a row."""
         batches = [self._batch(pictures, question) for question in self.bundle.questions]
         answers = [self.backbone.generate(batch, max_new_tokens) for batch in batches]
         number, words = self._emotion_words or (0, None)
-        scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0].tolist()
-        return _Asked(batches[0], self._embed(pictures), answers, scores)
+        scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0]
+        polarity = None
+        if gated:
+            polarity = self.backbone.emotion_scores(self._batch(pictures, "polarity"), self._polarity_words)[0]
+        if self.spread is None:
+            return _Asked(batches[0], self._embed(pictures), answers, scores, None, polarity)
+        seen = self.look(pictures)
+        return _Asked(batches[0], seen.des, answers, scores, self._unlike(seen), polarity)

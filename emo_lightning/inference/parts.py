@@ -48,6 +48,8 @@ class Parts:
 
     def __init__(self, out: Path, about: Mapping[str, object]) -> None:
         self.folder = out.with_name(out.name + ".parts")
+        self.about = dict(about)
+        """What decides the results."""
         said = self.folder / "about.json"
         if said.is_file() and (old := read_object(said)) != dict(about):
             key = next(key for key in sorted({*old, *about}) if old.get(key) != about.get(key))

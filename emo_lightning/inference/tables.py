@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
+from emo_lightning.core.parquet import MODEL_KEY
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.inference.parts import Parts, Result, as_object, vectors
 
@@ -38,6 +39,9 @@ _EXPLAINED = pa.schema(
         ("probe_distribution", pa.list_(pa.float64(), len(EMOTIONS))),
         ("conformal_set", pa.list_(pa.string())),
         ("agreement", pa.string()),
+        ("unlike", pa.bool_()),
+        ("unlike_score", pa.float64()),
+        ("unlike_threshold", pa.float64()),
     ]
 )
 
@@ -62,7 +66,7 @@ def write_results(out: Path, names: Sequence[str], parts: Parts) -> int:
         parts: with results of `explain` or of `embed` alone.
     """
     results = parts.results(names)
-    return _lines(out, results) if out.suffix == ".jsonl" else _parquet(out, results)
+    return _lines(out, results) if out.suffix == ".jsonl" else _parquet(out, results, parts.about.get("weights"))
 
 
 def _lines(out: Path, results: Iterator[Result]) -> int:
@@ -74,12 +78,13 @@ def _lines(out: Path, results: Iterator[Result]) -> int:
     return count
 
 
-def _parquet(out: Path, results: Iterator[Result]) -> int:
+def _parquet(out: Path, results: Iterator[Result], weights: object) -> int:
     count, writer = 0, None
+    metadata = {MODEL_KEY: weights.encode()} if isinstance(weights, str) else None
     with replacing(out) as temporary:
         try:
             while rows := list(islice(results, _ROWS)):
-                table = _table(rows)
+                table = _table(rows).replace_schema_metadata(metadata)
                 writer = writer or pq.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
                 count += len(rows)
@@ -101,9 +106,9 @@ def _table(rows: Sequence[Result]) -> pa.Table:
 
 def _flat(said: Mapping[str, object]) -> dict[str, object]:
     """One explanation as columns."""
-    words, probe = said["said"], said["probe"]
+    words, probe, unlike = said["said"], said["probe"], said.get("unlike")
     assert isinstance(words, dict)
-    found = {name: said.get(name) for name in _EXPLAINED.names}
+    found = {name: said.get(name) for name in _EXPLAINED.names} | {"unlike": None}
     found |= {"said_emotion": words["emotion"], "said_confidence": words["confidence"]}
     if isinstance(probe, dict):
         found |= {
@@ -113,4 +118,6 @@ def _flat(said: Mapping[str, object]) -> dict[str, object]:
             "probe_distribution": [probe["distribution"][str(emotion)] for emotion in EMOTIONS],
             "conformal_set": probe["conformal_set"],
         }
+    if isinstance(unlike, dict):
+        found |= {"unlike": unlike["is_unlike"], "unlike_score": unlike["score"], "unlike_threshold": unlike["threshold"]}
     return found

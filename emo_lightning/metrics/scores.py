@@ -199,20 +199,29 @@ class IntensityScores(Accumulator):
 
 
 class ClipScores(Accumulator):
-    """(cos + 1)/2 of description against description, and of description against the image."""
+    """(cos + 1)/2 of description against description, of triplet against triplet, and of description against the image."""
 
-    names = ("text", "texts", "image", "images", "unannotated")
-    support: ClassVar[Mapping[str, str]] = {"clip_score": "texts", "clip_image_text": "images"}
+    names = ("text", "texts", "image", "images", "unannotated", "triplet", "triplets")
+    support: ClassVar[Mapping[str, str]] = {"clip_score": "texts", "clip_triplet": "triplets", "clip_image_text": "images"}
 
-    def update(self, batch: Batch, text_scores: Array | None = None, image_scores: Array | None = None) -> None:
-        """Add scores already computed (0 for a prediction without description).
+    def update(
+        self,
+        batch: Batch,
+        text_scores: Array | None = None,
+        image_scores: Array | None = None,
+        triplet_scores: Array | None = None,
+    ) -> None:
+        """Add scores already computed (0 for a prediction without description, or without a whole triplet).
 
         Args:
             batch: as `Accumulator.update`.
             text_scores: (images,), NaN where the reference has no description; None adds nothing.
             image_scores: (images,); None where there are no images.
+            triplet_scores: (images,), NaN where the reference has no whole triplet; None adds nothing.
         """
         out = np.zeros((len(batch.records), len(self.names)))
+        if triplet_scores is not None:
+            out[:, 5], out[:, 6] = np.nan_to_num(triplet_scores), ~np.isnan(triplet_scores)
         if text_scores is not None:
             described = ~np.isnan(text_scores)
             out[:, 0], out[:, 1], out[:, 4] = np.nan_to_num(text_scores), described, ~described
@@ -221,12 +230,12 @@ class ClipScores(Accumulator):
         self._add(out, batch)
 
     def rows(self, totals: Array) -> Rows:
-        """`clip_score` in both modes, `clip_image_text` in strict."""
-        text = self._percent(totals, "text", "texts")
-        return {
-            "paper": {"clip_score": text},
-            "strict": {"clip_score": text, "clip_image_text": self._percent(totals, "image", "images")},
+        """`clip_score` and `clip_triplet` in both modes, `clip_image_text` in strict."""
+        texts = {
+            "clip_score": self._percent(totals, "text", "texts"),
+            "clip_triplet": self._percent(totals, "triplet", "triplets"),
         }
+        return {"paper": texts, "strict": {**texts, "clip_image_text": self._percent(totals, "image", "images")}}
 
     def counts(self, total: Array) -> dict[str, int]:
         """As `Accumulator.counts`."""

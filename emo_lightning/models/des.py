@@ -12,10 +12,16 @@ from torch.nn import functional
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.weights import load_network, save_network
 
-Fusion = Literal["both", "self", "cross", "none"]
+Fusion = Literal["both", "self", "queries", "none", "cross"]
+"""Which attention parts are on: `both` is the paper's; `self` is equation 3 alone; `queries` is equation 4 alone, with queries that are learned, as
+there are no self-attended features to ask with; `none` neither. `cross`, equation 4 with the features' own queries, is the same function as
+`self`: heads that were trained with it load, and there is no reason to train another."""
 Pooling = Literal["weighted", "mean"]
 
 RMS_EPSILON = 1e-6
+
+QUERIES = 8
+"""Learned queries of the fusion `queries`: what it averages over, where the others average over tokens."""
 
 
 class DESHeadConfig(TypedDict):
@@ -47,21 +53,21 @@ class MaskedAttention(nn.Module):
         """Attend from `source` to `memory`.
 
         Args:
-            source: (batch, tokens, dim), gives the queries.
+            source: (batch, asked, dim), gives the queries.
             memory: (batch, tokens, dim), gives keys and values.
             mask: (batch, tokens) bool, True where `memory` is a real token.
 
         Returns:
-            (batch, tokens, dim)
+            (batch, asked, dim)
         """
-        batch, tokens, dim = source.shape
+        batch, asked, dim = source.shape
         # (batch, tokens, dim) -> (batch, heads, tokens, dim / heads)
         query, key, value = (
-            projected.view(batch, tokens, self.num_heads, -1).transpose(1, 2)
+            projected.view(batch, -1, self.num_heads, dim // self.num_heads).transpose(1, 2)
             for projected in (self.query(source), self.key(memory), self.value(memory))
         )
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])
-        return attended.transpose(1, 2).reshape(batch, tokens, dim)
+        return attended.transpose(1, 2).reshape(batch, asked, dim)
 
 
 class DESHead(nn.Module):
@@ -75,7 +81,7 @@ class DESHead(nn.Module):
         des_dim: width of the embedding; None is H/2 (1024 for the 3B model).
         num_heads: attention heads; the paper's formula has one.
         dropout: probability between the two projection layers.
-        fusion: which attention parts are on; `cross` alone takes its queries from the projected features.
+        fusion: which attention parts are on (`Fusion`).
         pooling: average over real tokens with learned weights, or the plain mean.
 
     Raises:
@@ -125,7 +131,8 @@ class DESHead(nn.Module):
         self.project_out = nn.Linear(hidden_size, des_dim)
         # Parts that are off do not exist: under DDP every parameter must receive a gradient.
         self.self_attention = MaskedAttention(des_dim, num_heads) if fusion in ("both", "self") else None
-        self.cross_attention = MaskedAttention(des_dim, num_heads) if fusion in ("both", "cross") else None
+        self.cross_attention = MaskedAttention(des_dim, num_heads) if fusion in ("both", "queries", "cross") else None
+        self.queries = nn.Parameter(torch.randn(QUERIES, des_dim)) if fusion == "queries" else None
         # No bias: a constant added to every score does not change a softmax.
         self.pool_score = nn.Linear(des_dim, 1, bias=False) if pooling == "weighted" else None
 
@@ -148,8 +155,12 @@ class DESHead(nn.Module):
         fused = features
         if self.self_attention is not None:
             fused = self.self_attention(features, features, mask)
+        if self.queries is not None:
+            fused = self.queries.expand(len(mask), -1, -1)  # (batch, QUERIES, des_dim)
         if self.cross_attention is not None:
             fused = self.cross_attention(fused, features, mask)
+        if self.queries is not None:
+            mask = mask.new_ones(fused.shape[:2])  # No query is padding.
         return torch.einsum("bt,btd->bd", self.token_weights(fused, mask), fused)
 
     def project(self, hidden_states: Tensor, mask: Tensor) -> Tensor:
@@ -163,7 +174,7 @@ class DESHead(nn.Module):
         return projected
 
     def token_weights(self, fused: Tensor, mask: Tensor) -> Tensor:
-        """Weights of the average over tokens, (batch, tokens): 0 at padding, each row sums to 1."""
+        """Weights of the average over tokens (or queries), (batch, tokens): 0 at padding, each row sums to 1."""
         if self.pool_score is None:
             return mask / mask.sum(-1, keepdim=True).to(fused.dtype)
         scores: Tensor = self.pool_score(fused)

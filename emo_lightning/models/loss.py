@@ -58,16 +58,22 @@ def in_chunks(term: Callable[..., Tensor], lm_head: nn.Module, states: Tensor, *
         states: (N, H).
         *rest: (N, …) each.
     """
+    parts = each_chunk(term, lm_head, states, *rest)
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
-    def summed(states: Tensor, *rest: Tensor) -> Tensor:
+
+def each_chunk(term: Callable[..., Tensor], lm_head: nn.Module, states: Tensor, *rest: Tensor) -> list[Tensor]:
+    """What `term` makes of the logits of each chunk of positions, in their order; arguments as `in_chunks`, but of the term's shape."""
+
+    def of_chunk(states: Tensor, *rest: Tensor) -> Tensor:
         return term(lm_head(states).float(), *rest)
 
     words = int(getattr(lm_head, "out_features", 1))
     most = max(1, MAX_LOGITS // words)
     if len(states) <= most:
-        return summed(states, *rest)
+        return [of_chunk(states, *rest)]
     parts = zip(*(part.split(most) for part in (states, *rest)), strict=True)
-    return torch.stack([checkpoint(summed, *part, use_reentrant=False) for part in parts]).sum()
+    return [checkpoint(of_chunk, *part, use_reentrant=False) for part in parts]
 
 
 def _nll(logits: Tensor, wanted: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from emo_lightning.analysis.baselines import TEXT_ONLY
 from emo_lightning.report.html import seconds
 from emo_lightning.report.run_folder import COMPLETE, StageFolder
 from emo_lightning.report.table import Cell, Spread, Table, cell_text, number_of, with_minus
+from emo_lightning.report.tables.overview import NOBODY
 
 
 class Fact(NamedTuple):
@@ -32,24 +32,34 @@ def facts_of(tables: Sequence[Table], stages: Sequence[StageFolder]) -> list[Fac
 
 
 def _table5(table: Table) -> Iterator[Fact]:
-    """The best arm's number in two rows of Table 5, beside the best answer that sees neither image nor annotation."""
+    """The best arm's number in two rows of Table 5, beside the best answer that is given without looking."""
     for title, key in (("Emotion accuracy", "emotion_acc"), ("Box IoU", "bbox_iou")):
-        row = table.rows[table.row_keys.index(key)]
-        known = [(value, m) for m, cell in enumerate(row) if (value := number_of(cell)) is not None]
-        arms = [(value, m) for value, m in known if m not in table.quiet]
-        floors = [value for value, m in known if m in table.quiet and table.columns[m].key != TEXT_ONLY]
-        if arms:
-            value, best = max(arms)
-            beside = f"; without looking: {max(floors):.2f}" if floors else ""
-            yield Fact(title, f"{value:.2f} %", f"{table.columns[best].title}, strict{_about(row[best])}{beside}")
+        if key not in table.column_keys:
+            continue
+        arms = [arm for arm in table.row_keys if arm not in ("blind", "ahead")]
+        known = [(value, arm) for arm in arms if (value := number_of(table.cell(arm, key))) is not None]
+        if known:
+            value, best = max(known)
+            floor = number_of(table.cell("blind", key)) if "blind" in table.row_keys else None
+            beside = "" if floor is None else f"; without looking: {floor:.1f}"
+            yield Fact(title, f"{value:.1f} %", f"{_ahead(table, key)}{best}{_about(table.cell(best, key))}{beside}")
+
+
+def _ahead(table: Table, key: str) -> str:
+    """Whether the best arm is ahead of the others, as far as the intervals say; empty where there is one arm alone."""
+    leader = table.cell("ahead", key) if "ahead" in table.row_keys else None
+    return "" if leader is None else "no arm is ahead; best: " if leader == NOBODY else "ahead: "
 
 
 def _table6(table: Table) -> Iterator[Fact]:
-    arms = [(value, arm) for arm in table.row_keys if (value := number_of(table.cell(arm, "accuracy"))) is not None]
-    if arms:
-        value, arm = max(arms, key=lambda item: item[0])
-        about = f"{arm}, best of {len(arms)} arms{_about(table.cell(arm, 'accuracy'))}; seeds: {table.cell(arm, 'seeds')}"
-        yield Fact("Linear probe, accuracy", f"{value:.2f} %", about)
+    key = "test-accuracy"
+    arms = [arm for arm in table.row_keys if arm != "ahead"]
+    known = [
+        (value, arm) for arm in arms if key in table.column_keys and (value := number_of(table.cell(arm, key))) is not None
+    ]
+    if known:
+        value, arm = max(known, key=lambda item: item[0])
+        yield Fact("Linear probe, accuracy", f"{value:.1f} %", f"{_ahead(table, key)}{arm}{_about(table.cell(arm, key))}")
 
 
 def _cross_dataset(table: Table) -> Iterator[Fact]:
@@ -67,13 +77,13 @@ def _cross_dataset(table: Table) -> Iterator[Fact]:
 
 
 def _about(cell: Cell) -> str:
-    text = cell_text(cell)
+    text = cell_text(cell, 1)
     return f", {text[text.index(' ') + 1 :]}" if isinstance(cell, Spread) and " " in text else ""
 
 
 TILES: dict[str, Callable[[Table], Iterator[Fact]]] = {
-    "table5-strict": _table5,
-    "table6-test": _table6,
+    "overview-table5": _table5,
+    "overview-table6": _table6,
     "cross-dataset-accuracy": _cross_dataset,
     "accuracy": _cross_dataset,
 }

@@ -63,7 +63,9 @@ def _heading(text: str) -> str:
 
 def _pixels(table: Table) -> int:
     """The width that a table wants on the page, about; no more than the page is wide."""
-    wanted = [_width(column.title, [row[m] for row in table.rows], table.digits) for m, column in enumerate(table.columns)]
+    # Grey columns are shown when asked for.
+    shown = [(m, column.title) for m, column in enumerate(table.columns) if not column.quiet]
+    wanted = [_width(title, [row[m] for row in table.rows], table.digits) for m, title in shown]
     return min(1100, max(240, 70 + sum(wanted)))
 
 

@@ -13,6 +13,7 @@ from emo_lightning.analysis.table5_rows import definition
 from emo_lightning.core.arrays import read_npz
 from emo_lightning.core.foreign import read_capped
 from emo_lightning.core.images import MAX_IMAGE_BYTES
+from emo_lightning.report import cautions
 from emo_lightning.report.pictures import Figure, Picture, with_boxes
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import StageFolder
@@ -40,6 +41,13 @@ class Table5Details:
     definition: str
     references: str
     """Which images it was scored on, in words."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What each arm is, in one line."""
+
+    lines: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,7 @@ def _table5_notes(stage: str, found: Result) -> list[str]:
         notes.append(f"{name} was scored by another version of the definitions than the installed one")
     for baseline, reason in (found.get("omitted") or {}).items():
         notes.append(f"{name}: the baseline {baseline!r} was left out: {reason}")
+    notes += cautions.of_table5(stage, found)
     if found["references"] < 2:
         notes.append(f"{name}: {found['references']} image alone was scored; its numbers say nothing of others")
     return notes
@@ -163,6 +172,7 @@ def _more_of_table6(result: StageResult, shown: Shown) -> None:
     name = f"stage {result.stage.name!r}"
     if not shown.tables:
         shown.notes.append(f"{name} measured no set")
+    shown.notes += cautions.of_table6(result.stage.name, result.found)
     if single := [arm for arm, seeds in result.found["seeds"].items() if seeds == 1]:
         shown.notes.append(f"{name}: one seed for {', '.join(single)}, so no deviation is known")
 
@@ -206,11 +216,11 @@ KINDS: dict[str, Kind] = {
         "mds.json",
         "MDS",
         "mds",
-        "The emotion cloud",
+        "The map of emotions",
         mds_tables,
         _more_of_mds,
-        "Metric MDS of the embeddings. Stress 0 is a faithful picture. Purity is the share of the nearest neighbours with a "
-        "point's own emotion, silhouette lies between −1 and 1; both in the embedding (DES) and in the picture (2-D).",
+        "Every point is an image. The closer two points are, the more alike the model's embeddings (DES) of the two images are: the numbers "
+        "that it makes of an image, drawn in two dimensions by multidimensional scaling (MDS). Colour and shape: the true emotion.",
         with_page=True,
     ),
     "panel": Kind("panel.json", "image panel", "panel", "Images: predicted and true", more=_more_of_panel, place="pictures"),

@@ -1,4 +1,4 @@
-"""Figure 6 to explore: one HTML file without a server and without a request, every point with its image, triplet and intensity."""
+"""Figure 6 to explore: one HTML file without a server and without a request, every point with its image, its truth and what was said."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import write_bytes
 from emo_lightning.core.images import encoded
-from emo_lightning.core.records import EMOTIONS, Reference
+from emo_lightning.core.records import EMOTIONS, Prediction, Reference
 from emo_lightning.report.html import environment
 
 THUMBNAIL_SIDES = (128, 96, 72, 56, 40)
@@ -25,9 +25,17 @@ THUMBNAIL_SIDES = (128, 96, 72, 56, 40)
 
 _QUALITY = 72
 
+_LONG = 120
+"""Characters of what a model says that a card has room for."""
+
 
 def write_mds_page(
-    out: Path, maps: Mapping[str, MdsMap], references: References | None, megabytes: float = 6.0, title: str = "Emotion cloud"
+    out: Path,
+    maps: Mapping[str, MdsMap],
+    references: References | None,
+    megabytes: float = 6.0,
+    title: str = "Map of emotions",
+    said: Mapping[str, Mapping[str, Prediction]] | None = None,
 ) -> dict[str, int]:
     """Write the page.
 
@@ -37,6 +45,7 @@ def write_mds_page(
         references: records and, from tars, images; None leaves id and emotion alone.
         megabytes: that the pictures may take in all, as base64; they are made smaller, and at last left out.
         title: of the page.
+        said: arm -> id -> what its model answers; shown beside the truth.
 
     Returns:
         `points`, `with_record`, `with_image`, `thumbnail_side` (0: none), `bytes`.
@@ -67,7 +76,10 @@ def write_mds_page(
     data = {
         "emotions": [{"name": name, "colour": EMOTION_COLOURS.get(name, "#888888")} for name in names],
         "points": points,
-        "arms": [{"name": arm, "xy": _unit(layout)} for arm, layout in maps.items()],
+        "arms": [
+            {"name": arm, "xy": _unit(layout), "near": layout.neighbours.tolist(), **_answers(first.ids, (said or {}).get(arm))}
+            for arm, layout in maps.items()
+        ],
     }
     # No value can end the script element: the one character that could is written as JSON's escape.
     script = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -104,6 +116,22 @@ def _described(record: Reference | None) -> dict[str, object]:
         "split": record.split,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _answers(ids: Sequence[str], said: Mapping[str, Prediction] | None) -> dict[str, object]:
+    """`said`: (emotion, intensity, triplet in one line) per image, null where there is no answer; nothing without predictions."""
+    if said is None:
+        return {}
+    rows: list[list[object] | None] = []
+    for name in ids:
+        one = said.get(name)
+        if one is None:
+            rows.append(None)
+            continue
+        triplet = [" ".join(part.split()) for part in (one.background, one.attribute, one.subject) if part]
+        intensity = one.intensity if one.intensity is not None and math.isfinite(one.intensity) else None
+        rows.append([(one.emotion or "").strip().casefold()[:_LONG], intensity, " · ".join(triplet)[:_LONG]])
+    return {"said": rows}
 
 
 def _unit(layout: MdsMap) -> list[list[float]]:

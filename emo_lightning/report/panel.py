@@ -51,34 +51,35 @@ def choose(records: Sequence[Reference], count: int, seed: int) -> list[int]:
 def write_panel(
     out: Path, arms: Mapping[str, Mapping[str, Prediction]], references: References, count: int, seed: int
 ) -> Panel:
-    """Write `panel.json` and `panel/N.jpg` below `out`, and `panel/N.png`, `panel/N.pdf` with everything said; returns `panel.json`.
+    """Write `panel.json` and `panel/N.jpg` below `out`, with everything said `panel/N.png` and `panel.pdf` (a page each); returns `panel.json`.
 
     Raises:
         SchemaError: the references hold no images.
         InputError: count < 1.
     """
-    from emo_lightning.report.paper_figures import draw_comparison
+    from emo_lightning.report.paper_figures import draw_comparison, pdf_pages
 
     if count < 1:
         msg = f"count={count}; expected at least 1"
         raise InputError(msg)
     items: list[PanelItem] = []
-    for n, i in enumerate(choose(references.records, count, seed)):
-        record, picture = references.records[i], references.image(i).convert("RGB")
-        size = list(picture.size)
-        picture.thumbnail((LONG_SIDE, LONG_SIDE))
-        name = f"panel/{n:02d}.jpg"
-        write_bytes(out / name, encoded(picture, "JPEG", quality=88))
-        item = PanelItem(
-            id=record.id,
-            image=name,
-            size=size,
-            split=record.split or "",
-            truth=answer_of(record),
-            predictions=answers_to(record, arms),
-        )
-        items.append(item)
-        draw_comparison(picture, item, list(arms), out / "panel" / f"{n:02d}")
+    with pdf_pages(out / "panel.pdf") as pages:
+        for n, i in enumerate(choose(references.records, count, seed)):
+            record, picture = references.records[i], references.image(i).convert("RGB")
+            size = list(picture.size)
+            picture.thumbnail((LONG_SIDE, LONG_SIDE))
+            name = f"panel/{n:02d}.jpg"
+            write_bytes(out / name, encoded(picture, "JPEG", quality=88))
+            item = PanelItem(
+                id=record.id,
+                image=name,
+                size=size,
+                split=record.split or "",
+                truth=answer_of(record),
+                predictions=answers_to(record, arms),
+            )
+            items.append(item)
+            draw_comparison(picture, item, list(arms), out / "panel" / f"{n:02d}", pages)
     panel = Panel(arms=list(arms), seed=seed, of=len(references), items=items)
     write_json(out / "panel.json", panel)
     return panel

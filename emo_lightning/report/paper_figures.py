@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -146,14 +147,27 @@ def _merit(layout: MdsMap) -> str:
     )
 
 
-def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem: Path) -> list[Path]:
+@contextmanager
+def pdf_pages(path: Path) -> Iterator[PdfPages]:
+    """A PDF that is written at the end, with a page for each `PdfPages.savefig`: fonts are cut down to what is used once, not once a figure."""
+    buffer = io.BytesIO()
+    about = {"CreationDate": None, "Producer": None, "Creator": None}
+    with matplotlib.rc_context(STYLE), PdfPages(buffer, metadata=about) as pages:
+        yield pages
+    write_bytes(path, buffer.getvalue())
+
+
+def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem: Path, pages: PdfPages) -> Path:
     """Figure 7: one image, the truth and every arm beside each other: boxes, triplet, emotion, intensity.
+
+    Returns the PNG.
 
     Args:
         image: RGB, perhaps scaled down.
         item: one of `panel.json`'s: `size` (of the original, whose pixels the boxes are in), `truth`, `predictions`.
         arms: in the order of the columns.
-        stem: path without suffix.
+        stem: of the PNG, path without suffix.
+        pages: the PDF that gets a page of it.
     """
     answers: list[tuple[str, Answer | None, str]] = [("annotation", item["truth"], INK)]
     answers += [(arm, item["predictions"].get(arm), ARM_COLOURS[i % len(ARM_COLOURS)]) for i, arm in enumerate(arms)]
@@ -192,7 +206,9 @@ def draw_comparison(image: Image, item: AnsweredImage, arms: Sequence[str], stem
                     weight="normal" if n else "bold",
                     parse_math=False,
                 )
-        return save(figure, stem)
+        (png,) = save(figure, stem, ("png",))
+        pages.savefig(figure, dpi=_DPI, facecolor="white", **_TIGHT)  # type: ignore[no-untyped-call]
+        return png
 
 
 def _words(answer: Answer | None, truth: Answer) -> tuple[str, list[str], bool | None]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
 
+from emo_lightning.report.arms import explained_arms
+from emo_lightning.report.cautions import few_steps
 from emo_lightning.report.examples import Examples, right_and_wrong
-from emo_lightning.report.kinds import KINDS, Pictures, StageResult, Table5Details
+from emo_lightning.report.kinds import KINDS, Arms, Pictures, StageResult, Table5Details
+from emo_lightning.report.opening import Opening, opening_of
 from emo_lightning.report.page import PAGE, PageFigure, read_page
 from emo_lightning.report.pictures import Figure, drawn_figure
 from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import COMPLETE, RunFolder, StageFolder, own_file
 from emo_lightning.report.svg import loss_svg, read_losses
 from emo_lightning.report.table import Result, Table, of_stage
+from emo_lightning.report.tables.overview import overview_table6, overview_tables
 from emo_lightning.report.tables.training import speed_row, speed_table, training_row, training_table
 
 TRAINING = "training.json"
@@ -35,7 +39,7 @@ class Section:
     text: str = ""
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
-    details: dict[str, Table5Details | Pictures | Examples | None] = field(default_factory=dict)
+    details: dict[str, Table5Details | Pictures | Examples | Arms | None] = field(default_factory=dict)
     """Stage -> what only the template of this section knows."""
 
 
@@ -56,14 +60,16 @@ class RunSections:
         self.sources = Sources(self.run)
         self.samples = samples
         first = {name for name, kind in KINDS.items() if kind.place == "first"}
-        built: list[Section | None] = []
+        built: list[Section | None] = [self._overview()]
         for name in (name for name in KINDS if name in first):
             built += _merged(self._of_kind(name), list(self._pages({name})), KINDS[name].with_page)
         built += self._pages({stage.kind for stage in self.run.stages} - first)
         built += [self._of_kind(name) for name, kind in KINDS.items() if kind.place == "pictures"]
         built += [self._examples(), self._training()]
         built += [self._of_kind(name) for name, kind in KINDS.items() if kind.place == "last"]
-        self.sections = [section for section in built if section]
+        # The map is seen before tables are read.
+        self.sections = sorted((section for section in built if section), key=lambda section: section.key != KINDS["mds"].key)
+        self.opening = self._opening()
         self.notes = self.run.unfinished() + self.run.notes + self._missing()
 
     @property
@@ -105,6 +111,29 @@ class RunSections:
                 for note in shown.notes:
                     self.run.note(note)
         return section if section.details else None
+
+    def _overview(self) -> Section | None:
+        """Arms down, a few metrics across, of every Table 5 and 6, and what each arm is."""
+        section = Section("overview", "Arms and metrics")
+        lines: dict[str, str] = {}
+        for name, builder in (("table5", overview_tables), ("table6", overview_table6)):
+            for stage, found in self._found(name):
+                path = stage.path / KINDS[name].file
+                tables = self.run.attempt(path, partial(_all_of, builder, found))
+                section.tables += of_stage(tables or [], stage.name, self.sources.of(stage))
+                lines |= self.run.attempt(path, partial(explained_arms, self.run, stage, found)) or {}
+        section.details["arms"] = Arms(lines)
+        return section if section.tables else None
+
+    def _opening(self) -> Opening | None:
+        details = [d for section in self.sections for d in section.details.values() if isinstance(d, Pictures | Examples)]
+        # The panel's were drawn without regard to the answers.
+        pictures = next((d for d in details if isinstance(d, Pictures)), next(iter(details), None))
+        for stage, found in self._found("table5"):
+            return self.run.attempt(
+                stage.path / KINDS["table5"].file, partial(opening_of, self.run, self.sources, stage, found, pictures)
+            )
+        return None
 
     def _missing(self) -> list[str]:
         kinds = {stage.kind for stage in self.run.stages}
@@ -178,6 +207,8 @@ class RunSections:
             self.run.attempt(path, partial(self._training_notes, stage, found))
         if rows:
             section.tables.append(training_table(rows, sources))
+        for note in few_steps({str(row[0]): row[4] for row in rows if isinstance(row[4], int)}):
+            self.run.note(note)
         if speeds:
             section.tables.append(speed_table(speeds, timed))
         self._losses(section)
@@ -208,6 +239,10 @@ class RunSections:
                     section.figures.append(Figure(stage.name, drawing, self.sources.of(stage)))
                 elif curves is not None:
                     self.run.note(f"{self.run.shown(path)} holds no loss")
+
+
+def _all_of(builder: Callable[[Result], Iterator[Table]], found: Result) -> list[Table]:
+    return list(builder(found))
 
 
 def _merged(own: Section | None, pages: list[Section], together: bool) -> list[Section]:

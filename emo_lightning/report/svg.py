@@ -171,10 +171,44 @@ def overlay_svg(
     )
 
 
-def _rectangle(box: Sequence[float], kind: str, colour: str) -> str:
+def linked_svg(
+    image: bytes,
+    media_type: str,
+    size: Sequence[int],
+    true: Sequence[Sequence[float]],
+    said: Sequence[Sequence[float]],
+) -> str:
+    """An image whose boxes a page's style can pick out beside words: `true`, `said`, and `around` (all but what was said).
+
+    Args:
+        image: encoded bytes, perhaps scaled down.
+        media_type: e.g. "image/jpeg".
+        size: (width, height) of the original image, whose pixels the boxes are in.
+        true: boxes (x1, y1, x2, y2).
+        said: boxes of one model.
+    """
+    width, height = size
+    data = base64.b64encode(image).decode()
+    holes = "".join(f"M{x1:.1f} {y1:.1f}H{x2:.1f}V{y2:.1f}H{x1:.1f}z" for x1, y1, x2, y2 in filter(_is_box, said))
+    around = f'<path class="around" fill-rule="evenodd" d="M0 0H{width}V{height}H0z{holes}"/>' if holes else ""
+    shapes = [_rectangle(box, "box true", "#ffffff") for box in true]
+    shapes += [_rectangle(box, "box said dashed", ARM_COLOURS[0]) for box in said]
+    return (
+        f'<svg class="overlay linked" viewBox="0 0 {width} {height}" role="img" aria-label="image with the true box and the model\'s">'
+        f'<image href="data:{html.escape(media_type)};base64,{data}" width="{width}" height="{height}" '
+        f'preserveAspectRatio="none"/>{around}{"".join(shapes)}</svg>'
+    )
+
+
+def _is_box(box: Sequence[float]) -> bool:
     x1, y1, x2, y2 = (float(v) for v in box)
-    if not np.isfinite((x1, y1, x2, y2)).all() or x1 >= x2 or y1 >= y2:
+    return bool(np.isfinite((x1, y1, x2, y2)).all()) and x1 < x2 and y1 < y2
+
+
+def _rectangle(box: Sequence[float], kind: str, colour: str) -> str:
+    if not _is_box(box):
         return ""  # nothing to draw; Table 5 counts these
+    x1, y1, x2, y2 = (float(v) for v in box)
     place = f'x="{x1:.1f}" y="{y1:.1f}" width="{x2 - x1:.1f}" height="{y2 - y1:.1f}"'
     # A dark line beneath keeps every colour visible on every picture.
     dashed = " dashed" if "dashed" in kind else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from rich import table as rich_table
@@ -24,12 +24,19 @@ _PIECES = re.compile(r"\[[^\]]*\]|-?[^\s\-/]+[\-/]?(?: [↑↓]| ± \S+)?|\S")
 from its word."""
 
 
-def show(tables: Sequence[Table], console: Console | None = None) -> None:
-    """Print tables one under the other; one that is wider than the terminal goes on in another."""
+def show(tables: Iterable[Table], console: Console | None = None, most: int | None = None) -> None:
+    """Print tables one under the other; one that is wider than the terminal goes on in another.
+
+    Args:
+        tables: in their order.
+        console: where to.
+        most: characters that are used of a wider terminal; None uses all.
+    """
     console = console or Console()
+    width = min(console.width, most or console.width)
     for table in tables:
         drawn = drawn_by_rich(table)
-        parts = fitted(drawn, console.width)
+        parts = fitted(drawn, width)
         for part in parts:
             console.print(part)
         if len(parts) > 1 and drawn.caption:

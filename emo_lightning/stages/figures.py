@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emo_lightning.core.records import SchemaError
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def mds_stage(
     max_points: int = 2000,
     references: list[str] | None = None,
     megabytes: float = 6.0,
+    predictions: dict[str, Path] | None = None,
 ) -> None:
     """Figure 6: lay each arm's embeddings out in two dimensions, the same images in the same colours.
 
@@ -35,23 +37,30 @@ def mds_stage(
         references: .jsonl files of records, or tars (files, folders, globs); the page shows their triplets and intensities, and from
             tars their images. None shows id and emotion alone.
         megabytes: that the images of the page may take in all.
+        predictions: arm -> predictions file; the page shows what each arm's model answers beside the truth. Images that it does not answer
+            have no answer there.
+
+    Raises:
+        SchemaError: predictions of an arm that has no embeddings; and as `map_arms`.
     """
     import numpy as np
 
     from emo_lightning.analysis.mds_arms import map_arms
-    from emo_lightning.analysis.references import References
+    from emo_lightning.analysis.references import References, by_id
     from emo_lightning.core.files import write_json, write_npz
     from emo_lightning.report.mds_page import write_mds_page
     from emo_lightning.report.page import Page, PageFigure, write_page
     from emo_lightning.report.paper_figures import draw_mds_maps
-    from emo_lightning.report.tables.mds import mds_tables
-    from emo_lightning.report.terminal import show
 
+    if unknown := [arm for arm in predictions or {} if arm not in embeddings]:
+        msg = f"predictions: {unknown[0]!r} has no embeddings; allowed: {', '.join(embeddings)}"
+        raise SchemaError(msg)
     truth = References.load(references) if references else None
+    said = {arm: by_id(path) for arm, path in (predictions or {}).items()}
     found = map_arms(embeddings, seed, max_points)
     maps = {arm: one.layout for arm, one in found.items()}
     arms = {arm: one.summary for arm, one in found.items()}
-    shown = write_mds_page(out / "mds.html", maps, truth, megabytes)
+    shown = write_mds_page(out / "mds.html", maps, truth, megabytes, said=said)
     draw_mds_maps(maps, out / "mds")
     arrays: dict[str, NDArray[np.generic]] = {}
     for n, layout in enumerate(maps.values()):
@@ -63,16 +72,15 @@ def mds_stage(
     if truth is not None and truth.has_images and not shown["with_image"]:
         notes.append(f"MDS: the page has no images, as they take more than megabytes={megabytes:g}")
     write_json(out / "mds.json", {"arms": arms, "max_points": max_points, "page": shown})
-    figure = PageFigure("The emotion cloud, to explore", "mds.html", "Point at, tap or walk to an image; for print: mds.pdf.")
-    write_page(out, Page("The emotion cloud", figures=[figure], notes=notes))
-    show(mds_tables({"arms": arms}))
+    figure = PageFigure("To explore", "mds.html", "For print: mds.pdf.")
+    write_page(out, Page("The map of emotions", figures=[figure], notes=notes))
     for note in notes:
         say(note)
     say(f"MDS: {out / 'mds.html'} ({shown['points']} images, {shown['bytes'] / 1e6:.1f} MB), mds.pdf, mds.png")
 
 
 def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], count: int = 6, seed: int = 0) -> None:
-    """Figure 7: pick some images; write `panel.json`, `panel/*.jpg`, and each as `panel/*.png` and `panel/*.pdf` for print.
+    """Figure 7: pick some images; write `panel.json`, `panel/*.jpg`, and for print each as `panel/*.png` and as a page of `panel.pdf`.
 
     Args:
         out: the stage's directory.
@@ -86,4 +94,4 @@ def panel_stage(out: Path, predictions: dict[str, Path], references: list[str], 
 
     truth = References.load(references)
     panel = write_panel(out, predictions_of_arms(predictions, truth), truth, count, seed)
-    say(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'panel'}/*.png and *.pdf")
+    say(f"panel: {len(panel['items'])} of {panel['of']} images, {out / 'panel'}/*.png, panel.pdf")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.core.records import SchemaError
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from emo_lightning.analysis.table5_result import Table5Result
@@ -25,8 +26,9 @@ def table5_stage(
     against: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    about: dict[str, str] | None = None,
 ) -> None:
-    """Score predictions, write `table5.json` (see `table5.table5`) and print both modes.
+    """Score predictions, write `table5.json` (see `table5.table5`) and print its overview; `emo report` and `emo eval` show all of it.
 
     Args:
         out: the stage's directory.
@@ -38,15 +40,22 @@ def table5_stage(
         against: arm that the others are compared with, image by image: differences with their intervals.
         resamples: of the bootstrap over images that gives the intervals; 0 for none.
         seed: of the bootstrap and of the shuffled labels.
+        about: arm -> what it is, in one line.
+
+    Raises:
+        SchemaError: `about` explains an arm that there is not; and as `score`.
     """
     from emo_lightning.core.files import write_json
-    from emo_lightning.report.tables.table5 import table5_page
-    from emo_lightning.report.terminal import show_page
+    from emo_lightning.report.tables.overview import MOST, overview_tables
+    from emo_lightning.report.terminal import show
 
+    _check_about(about, predictions)
     scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
-    result = {**scored, "remarks": remarks or []}
+    result = {**scored, "remarks": remarks or [], "about": about or {}}
     write_json(out / "table5.json", result)
-    show_page(table5_page(result))
+    show(overview_tables(result), most=MOST)
+    for arm, what in (about or {}).items():
+        say(f"{arm}: {what}")
 
 
 def score(
@@ -71,8 +80,16 @@ def score(
     return table5(arms, truth, training, scorer, against=against, resamples=resamples, seed=seed)
 
 
-def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000, seed: int = 0) -> None:
-    """Gather probe runs, compare the arms image by image, write `table6.json` and `page.json`, and print the tables.
+def _check_about(about: Mapping[str, str] | None, arms: Mapping[str, object]) -> None:
+    if unknown := [arm for arm in about or {} if arm not in arms]:
+        msg = f"about: {unknown[0]!r} is no arm; allowed: {', '.join(arms)}"
+        raise SchemaError(msg)
+
+
+def table6_stage(
+    out: Path, probes: dict[str, list[Path]], resamples: int = 2000, seed: int = 0, about: dict[str, str] | None = None
+) -> None:
+    """Gather probe runs, compare the arms image by image, write `table6.json` and `page.json`, and print their overview.
 
     `table6.json` holds what `table6.table6` returns and, as `paired`, what `table6_paired.paired_tests` does.
 
@@ -82,21 +99,28 @@ def table6_stage(out: Path, probes: dict[str, list[Path]], resamples: int = 2000
             `predictions.jsonl` and `des.parquet`, and is left out, with a note, where they are missing.
         resamples: of the bootstrap behind the intervals of differences.
         seed: of bootstrap and permutation.
+        about: arm -> what it is, in one line.
+
+    Raises:
+        SchemaError: no arm, or `about` explains an arm that there is not; and as `table6.table6`.
     """
     from emo_lightning.analysis.table6 import table6
     from emo_lightning.analysis.table6_paired import paired_tests
     from emo_lightning.core.files import write_json
     from emo_lightning.report.page import write_page
-    from emo_lightning.report.tables.table6 import paired_page, table6_tables
-    from emo_lightning.report.terminal import show, show_page
+    from emo_lightning.report.tables.overview import MOST, overview_table6
+    from emo_lightning.report.tables.table6 import paired_page
+    from emo_lightning.report.terminal import show
 
     if not probes:
         msg = "probes: no arm is named"
         raise SchemaError(msg)
+    _check_about(about, probes)
     paired = paired_tests(probes, resamples=resamples, seed=seed)
-    result = {**table6(probes), "paired": paired}
-    page = paired_page(paired)
+    result = {**table6(probes), "paired": paired, "about": about or {}}
     write_json(out / "table6.json", result)
+    page = paired_page(paired)
     write_page(out, page)
-    show(table6_tables(result))
-    show_page(page)
+    show(overview_table6(result), most=MOST)
+    for note in page.notes:
+        say(note)

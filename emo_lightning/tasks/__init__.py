@@ -6,6 +6,7 @@ micro-batch costs, in `_step(batch, stage)`; its batch is one of those in `data/
 | objective | module | batch | writes |
 |---|---|---|---|
 | answers of the language model (rounds 1 and 2, equation 1) | `sft.SFTTask` | `ChatBatch` | `adapter/` or `model/` |
+| rewards for the backbone's own replies (round 3) | `grpo.GRPOTask` | `RolloutBatch` | `adapter/` or `model/` |
 | hidden states of a frozen backbone | `features.FeatureTask` | `QuestionBatch` | a feature cache |
 | answers of a frozen backbone | `predict.PredictTask` | `QuestionBatch` | `predictions.jsonl` |
 | emotion embeddings (DES, equations 2 to 4) | `des.DESTask` | `FeatureBatch` or `LabelledBatch` | `head/` |

@@ -56,7 +56,7 @@ class DESHeadArgs:
     dropout: float = 0.1
     """Probability between the two projection layers."""
     fusion: Fusion = "both"
-    """Attention parts that are on (both, self, cross, none)."""
+    """Attention parts that are on: both (the paper's), self, queries (cross-attention alone, asked by learned queries), none."""
     pooling: Pooling = "weighted"
     """Learned token weights (weighted) or the plain mean."""
 

@@ -57,6 +57,10 @@ class FrozenTask(LightningModule):
         """For a data module of images (`ReadsImages`)."""
         return self.frozen_vision.pictures(index, data, self.trainer, self.net)
 
+    def also_asks(self) -> tuple[str, ...]:
+        """For the data module (`AsksQuestions`): nothing."""
+        return ()
+
     @property
     def folder(self) -> Path:
         """Where the results go."""

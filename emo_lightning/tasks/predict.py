@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 from typing_extensions import override
@@ -17,11 +18,23 @@ from emo_lightning.data.chat import merge_predictions, objective, parse_answer, 
 from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.fingerprints import weights_fingerprint
+from emo_lightning.models.label_scoring import LabelScoring, check_label_scoring, gated, relabelled
 from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
 from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
 
 PREDICTIONS_FILE = "predictions.jsonl"
+
+
+class _Asked(NamedTuple):
+    """What is found of the images of a batch."""
+
+    texts: list[list[str]]
+    """Answers by objective and image."""
+    scores: tuple[Tensor, Tensor] | None
+    """Distribution over the eight (B, 8), and the share of probability that they hold (B,)."""
+    polarity: Tensor | None
+    """(B, 2)."""
 
 
 class PredictTask(FrozenTask):
@@ -37,6 +50,8 @@ class PredictTask(FrozenTask):
         file: name of the predictions file in it.
         emotion_scores: also write the model's own distribution over the eight, at the place where its answer names the emotion, and
             that of the emotion that it said as `confidence`; needs the objective `emotion`.
+        label_scoring: `gated` asks for the polarity besides, weighs the distribution by it, and takes its most probable emotion for the
+            one that is said (`models.label_scoring`); it writes the distribution, too.
     """
 
     def __init__(
@@ -46,18 +61,26 @@ class PredictTask(FrozenTask):
         out: str | None = None,
         file: str = PREDICTIONS_FILE,
         emotion_scores: bool = False,
+        label_scoring: LabelScoring = "plain",
     ) -> None:
         super().__init__(backbone, out)
+        check_label_scoring(label_scoring, "model.label_scoring")
         if max_new_tokens < 1:
             msg = f"model.max_new_tokens: found {max_new_tokens}; expected at least 1"
             raise InputError(msg)
-        self.max_new_tokens, self.file, self.emotion_scores = max_new_tokens, file, emotion_scores
+        self.max_new_tokens, self.file = max_new_tokens, file
+        self.gated = label_scoring == "gated"
+        self.emotion_scores = emotion_scores or self.gated
         self._left = 0
         self._done: dict[str, set[str]] = {}
 
     def longest_first(self) -> bool:
         """Yes: the rows of a batch are then about equally long."""
         return True
+
+    def also_asks(self) -> tuple[str, ...]:
+        """The polarity, where it gates."""
+        return ("polarity",) if self.gated else ()
 
     def done(self, name: str) -> set[str]:
         """Ids of the set `name` that are answered already."""
@@ -81,6 +104,7 @@ class PredictTask(FrozenTask):
             "prompts": {name: prompt(objective(name).keys) for name in self.data.objectives},
             "blind": self.data.blind,
             "emotion_scores": self.emotion_scores,
+            **({"label_scoring": "gated"} if self.gated else {}),
         }
 
     @override
@@ -88,7 +112,8 @@ class PredictTask(FrozenTask):
         """Find what an interrupted run has already answered."""
         refuse_limits(self.trainer, "use data.limit")
         if self.emotion_scores and "emotion" not in self.data.objectives:
-            msg = f"model.emotion_scores: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
+            key = "label_scoring" if self.gated else "emotion_scores"
+            msg = f"model.{key}: needs the objective 'emotion'; data.objectives has {', '.join(self.data.objectives)}"
             raise InputError(msg)
         self._check_ids()
         base, _ = locate(self.backbone_config.path)
@@ -137,11 +162,15 @@ class PredictTask(FrozenTask):
         sizes = next(iter(batch["inputs"].values()))
         codec = self.net.family.codec
         answers: list[list[str]] = []
-        scores: list[tuple[list[float], float]] | None = None
+        scores: tuple[Tensor, Tensor] | None = None
+        polarity: Tensor | None = None
         for names, inputs in batch["inputs"].items():
-            texts, found = self._asked(names, inputs)
-            answers += texts
-            scores = found or scores
+            found = self._asked(names, inputs)
+            answers += found.texts
+            scores = scores if found.scores is None else found.scores
+            polarity = polarity if found.polarity is None else found.polarity
+        if scores is not None and polarity is not None:
+            scores = gated(scores[0], polarity), scores[1]
         predictions = []
         for i, row in enumerate(batch["rows"]):
             if batch["filler"][i]:
@@ -150,25 +179,32 @@ class PredictTask(FrozenTask):
             original, resized = sizes["original_size"][i], sizes["resized_size"][i]
             parts = [parse_answer(texts[i], id=record.id, original=original, resized=resized, codec=codec) for texts in answers]
             prediction = with_image_identity(merge_predictions(parts), record)
-            predictions.append(prediction if scores is None else add_emotion_scores(prediction, *scores[i]))
+            if scores is not None:
+                if polarity is not None:
+                    prediction = relabelled(prediction, scores[0][i].tolist(), float(polarity[i, 0]))
+                prediction = add_emotion_scores(prediction, scores[0][i].tolist(), float(scores[1][i]))
+            predictions.append(prediction)
         self.files.append(self.global_rank, predictions)
 
-    def _asked(
-        self, names: tuple[str, ...], inputs: ChatBatch
-    ) -> tuple[list[list[str]], list[tuple[list[float], float]] | None]:
-        """Answers by objective and image; and of each image the distribution over the eight, and the share of probability that they hold."""
-        scored = names.index("emotion") if self.emotion_scores and "emotion" in names else None
-        words = None if scored is None else EmotionWords.of_question(self.net.processor.tokenizer)
-        found: tuple[Tensor, Tensor] | None = None
+    def _asked(self, names: tuple[str, ...], inputs: ChatBatch) -> _Asked:
+        tokenizer = self.net.processor.tokenizer
+        scored = {
+            name: words
+            for name, words in (("emotion", EmotionWords.of_question), ("polarity", EmotionWords.of_polarity))
+            if name in names and (self.emotion_scores if name == "emotion" else self.gated)
+        }
+        words = {name: of(tokenizer) for name, of in scored.items()}
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        answered = [number for number, name in enumerate(names) if name in self.data.objectives]
         if "lengths" in inputs:
-            read = self.net.read(inputs, None if scored is None or words is None else {scored: words.before})
-            texts = [self.net.replies(read, number, self.max_new_tokens) for number in range(len(names))]
-            if scored is not None and words is not None:
-                found = self.net.word_scores(read.states[scored :: len(names)], words)
+            read = self.net.read(inputs, {names.index(name): one.before for name, one in words.items()})
+            texts = [self.net.replies(read, number, self.max_new_tokens) for number in answered]
+            for name, one in words.items():
+                found[name] = self.net.word_scores(read.states[names.index(name) :: len(names)], one)
         else:
-            texts = [self.net.generate(inputs, self.max_new_tokens)]
-            found = None if words is None else self.net.emotion_scores(inputs, words)
-        return texts, None if found is None else list(zip(found[0].tolist(), found[1].tolist(), strict=True))
+            texts = [self.net.generate(inputs, self.max_new_tokens)] if answered else []
+            found = {name: self.net.emotion_scores(inputs, one) for name, one in words.items()}
+        return _Asked(texts, found.get("emotion"), found["polarity"][0] if "polarity" in found else None)
 
     def on_test_end(self) -> None:
         """Rank 0 writes the one file and removes the parts."""

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from emo_lightning.analysis.baselines import SHUFFLED, TEXT_ONLY, ShuffledLabels, TextOnly
+from emo_lightning.analysis.baselines import MEAN_BOX, MEDIAN_BOX, SHUFFLED, TEXT_ONLY, ShuffledLabels, TextOnly
 from emo_lightning.analysis.references import References
 from emo_lightning.analysis.table5 import table5
-from emo_lightning.core.records import EMOTIONS, Record
-from tests.made import as_json, make_record
+from emo_lightning.core.records import EMOTIONS, Prediction, Record
+from tests.made import as_json, make_prediction, make_record
+
+BOX = (0.0, 0.0, 10.0, 10.0)
 
 WORDS = dict(zip(EMOTIONS, ("clown", "peak", "sofa", "goal", "fist", "mould", "shadow", "grave"), strict=True))
 
@@ -54,6 +56,57 @@ def test_shuffled_labels_follow_the_distribution_and_ignore_the_image() -> None:
     a, b = ShuffledLabels(two).answers(two)
     assert (a.emotion, b.emotion) == ("fear", "awe")
     assert b.objects[0].bbox == (0, 0, 100, 50)
+
+
+def test_constants_and_shuffles_name_a_triplet_and_the_upper_reading_does_not() -> None:
+    names = [("sea", "calm", "boat")] * 3 + [("sea", "wild", "dog")] * 2 + [("park", "wild", "dog")] * 2
+    records = [
+        make_record(f"i{n}", [BOX], emotion=EMOTIONS[n], description=f"{EMOTIONS[n]}", background=b, attribute=a, subject=s)
+        for n, (b, a, s) in enumerate(names)
+    ]
+    result = as_json(table5({}, References(records), References(records)))
+    column = {name: one["strict"] for name, one in result["baselines"].items()}
+    # Each part by itself: sea, wild, dog; as a whole: sea, calm, boat.
+    assert column[MEAN_BOX]["background"] == pytest.approx(500 / 7)
+    assert column[MEAN_BOX]["subject"] == pytest.approx(400 / 7)
+    assert column[MEAN_BOX]["triplet"] == pytest.approx(200 / 7)
+    assert column[MEDIAN_BOX]["subject"] == column[MEDIAN_BOX]["triplet"] == pytest.approx(300 / 7)
+    assert column[SHUFFLED]["triplet_similar"] is not None
+    assert column[TEXT_ONLY]["subject"] is column[TEXT_ONLY]["triplet_similar"] is None
+    assert result["baselines"][MEDIAN_BOX]["answer"]["triplet"] == "sea - calm - boat"
+
+
+def test_the_gain_over_blind_answers_is_paired_and_never_over_the_upper_reading() -> None:
+    """The description names the emotion, so the upper reading has all right; the model has three of four; the constant one of eight."""
+    test = labelled(64, "test")
+    said = {
+        r.id: make_prediction(r.id, emotion=r.emotion if n % 4 else "awe", intensity=r.intensity) for n, r in enumerate(test)
+    }
+    result = as_json(table5({"ours": said}, References(test), References(labelled(80, "train"))))
+    gap = result["over_blind"]["ours"]["strict"]["emotion_acc"]
+    best = max(result["baselines"][name]["strict"]["emotion_acc"] for name in (MEAN_BOX, MEDIAN_BOX, SHUFFLED))
+    assert gap["baseline"] in (MEAN_BOX, MEDIAN_BOX, SHUFFLED)
+    assert gap["difference"] == pytest.approx(result["arms"]["ours"]["strict"]["emotion_acc"] - best)
+    assert 0 < gap["interval"][0] < gap["difference"] < gap["interval"][1]
+    assert result["over_blind"]["ours"]["strict"]["subject"] is None
+    assert result["ahead"] is None, "one arm alone is ahead of none"
+
+
+def test_an_arm_is_ahead_only_where_all_its_intervals_say_so() -> None:
+    test = labelled(120, "test")
+
+    def arm(share: int) -> dict[str, Prediction]:
+        return {r.id: make_prediction(r.id, emotion=r.emotion if n % 10 < share else None) for n, r in enumerate(test)}
+
+    ahead = table5({"low": arm(3), "high": arm(8), "near": arm(3)}, References(test))["ahead"]
+    assert ahead
+    assert ahead["strict"]["emotion_acc"] == "high"
+    assert ahead["strict"]["parse_failure"] == "high", "where less is better"
+    assert ahead["strict"]["bbox_iou"] is None
+    equal = table5({"a": arm(8), "b": arm(8)}, References(test))["ahead"]
+    assert equal
+    assert set(equal["strict"].values()) == {None}
+    assert table5({"a": arm(8), "b": arm(3)}, References(test), resamples=0)["ahead"] is None
 
 
 def test_what_cannot_be_had_is_named() -> None:

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from scipy.stats import wilcoxon
 
-from emo_lightning.analysis.faithfulness import Mask, MaskPlan, faithfulness, masked, random_boxes
+from emo_lightning.analysis.faithfulness import MaskPlan, faithfulness, random_boxes
 from emo_lightning.analysis.references import References
 from emo_lightning.cli import main
 from emo_lightning.core.records import PredictedObject, Prediction, Record, SchemaError, write_jsonl
+from emo_lightning.data.images import Mask, masked
 from emo_lightning.data.tar_index import TarIndex
 from tests.made import as_json, make_record
 

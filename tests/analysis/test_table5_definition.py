@@ -5,8 +5,10 @@ Boxes are matched by trying all matchings; kappa comes from the two marginal dis
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -68,7 +70,26 @@ def world(seed: int, images: int = 150) -> list[tuple[Record, Prediction | None]
             intensity_level=perhaps(0.4, str(rng.choice(["low", "Medium", " HIGH ", "strong"]))),
         )
         pairs.append((record, perhaps(0.93, prediction)))
-    return pairs
+    return with_triplets(pairs, seed)
+
+
+PARTS = ("background", "attribute", "subject")
+NAMED = ["dog", "The Dog", " dog", "dogs", "red  house", "red house", "storm", "quiet storm", None, " "]
+
+
+def with_triplets(pairs: list[tuple[Record, Prediction | None]], seed: int) -> list[tuple[Record, Prediction | None]]:
+    """The same with names of all kinds, from numbers of their own."""
+    rng = np.random.default_rng(1000 + seed)
+
+    def named() -> dict[str, Any]:
+        return {part: NAMED[rng.integers(len(NAMED))] for part in PARTS}
+
+    found = []
+    for record, prediction in pairs:
+        true, said = named(), named()
+        said = {part: true[part] if rng.random() < 0.4 else said[part] for part in PARTS}
+        found.append((record.model_copy(update=true), prediction and prediction.model_copy(update=said)))
+    return found
 
 
 def good(box: tuple[float, ...]) -> bool:
@@ -186,8 +207,35 @@ def of_intensity(pairs: list[tuple[Record, Prediction | None]]) -> dict[str, dic
     }
 
 
+def of_triplets(pairs: list[tuple[Record, Prediction | None]]) -> dict[str, dict[str, float | None]]:
+    def name(item: Record | Prediction | None, part: str) -> str:
+        return re.sub(r"\s+", " ", getattr(item, part, None) or "").strip().lower()
+
+    def alike(a: str, b: str) -> bool:
+        words = [[word for word in text.split() if word != "the"] for text in (a, b)]
+        alike = [[difflib.SequenceMatcher(None, x, y).ratio() >= 0.8 for y in words[1]] for x in words[0]]
+        # At most two words a side: the best of all ways to pair them.
+        few, many = sorted((range(len(words[0])), range(len(words[1]))), key=len)
+        straight = len(words[0]) <= len(words[1])
+        pairings = [list(zip(few, chosen, strict=True)) for chosen in itertools.permutations(many, len(few))]
+        common = max(sum(alike[i][j] if straight else alike[j][i] for i, j in pairing) for pairing in pairings)
+        return bool(a) and 2 * common / len(words[0] + words[1]) >= 0.75
+
+    rows: dict[str, list[float]] = {}
+    for record, prediction in pairs:
+        both = {part: (name(prediction, part), name(record, part)) for part in PARTS}
+        for part, (said, true) in both.items():
+            if true:
+                rows.setdefault(part, []).append(float(said == true))
+                rows.setdefault(f"{part}_similar", []).append(float(alike(said, true)))
+        if all(true for _, true in both.values()):
+            rows.setdefault("triplet", []).append(float(all(said == true for said, true in both.values())))
+            rows.setdefault("triplet_similar", []).append(float(all(alike(said, true) for said, true in both.values())))
+    return {"paper": {}, "strict": {row: mean(values) for row, values in rows.items()}}
+
+
 def by_definition(pairs: list[tuple[Record, Prediction | None]]) -> dict[str, dict[str, float | None]]:
-    parts = [of_boxes(pairs), of_emotions(pairs), of_intensity(pairs)]
+    parts = [of_boxes(pairs), of_triplets(pairs), of_emotions(pairs), of_intensity(pairs)]
     return {mode: {row: value for part in parts for row, value in part[mode].items()} for mode in MODES}
 
 
@@ -200,7 +248,7 @@ def test_every_row_is_what_its_definition_says(seed: int) -> None:
         table.update([p for _, p in part], [r for r, _ in part])
     got, expected = table.compute(), by_definition(pairs)
     for mode in MODES:
-        rows = {row.key for row in ROWS[mode]} - {"clip_score", "clip_image_text"}
+        rows = {row.key for row in ROWS[mode]} - {"clip_score", "clip_triplet", "clip_image_text"}
         assert rows == set(expected[mode]), "a row without a definition here"
         for row in rows:
             value = expected[mode][row]

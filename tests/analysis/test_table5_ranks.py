@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from emo_lightning.analysis.table5 import Table5, compare
+from emo_lightning.analysis.table5 import Table5
+from emo_lightning.analysis.table5_differences import paired
 from emo_lightning.analysis.table5_rows import MODES
 from tests.metrics.test_bootstrap import sample
 
@@ -28,7 +29,8 @@ def score(first: int, last: int) -> dict[str, Any]:
     for part in (records[first:middle], records[middle:last]):
         for table, said in zip(tables.values(), (good, bad), strict=True):
             table.update([said.get(r.id) for r in part], part)
-    return {"columns": {name: t.compute() for name, t in tables.items()}, "paired": compare(tables, "good")}
+    found = {name: table.with_replicates() for name, table in tables.items()}
+    return {"columns": {name: column for name, (column, _) in found.items()}, "paired": paired(found, "good")}
 
 
 def rank_main(rank: int, world_size: int, folder: Path) -> None:

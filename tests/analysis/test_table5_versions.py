@@ -28,7 +28,10 @@ STORED = Path(__file__).with_name("table5_versions.json")
 
 ROWS_OF = {
     "boxes": ("bbox_iou", "bbox_center_dist", "f1"),
-    "clip": ("clip_score", "clip_image_text"),
+    "clip": ("clip_score", "clip_triplet", "clip_image_text"),
+    "triplet": tuple(
+        f"{part}{ending}" for part in ("background", "attribute", "subject", "triplet") for ending in ("", "_similar")
+    ),
     "emotion": ("emotion_acc", "parse_failure"),
     "intensity": ("intensity_acc", "intensity_level_acc", "intensity_kappa"),
 }
@@ -37,6 +40,7 @@ ROWS_OF = {
 COUNTS_OF = {
     "boxes": ("references_without_box", "degenerate_boxes"),
     "clip": ("references_without_description",),
+    "triplet": ("references_without_triplet",),
     "emotion": ("references_without_emotion", "unparsable_emotions", "references", "missing_predictions"),
     "intensity": ("references_without_intensity", "unparsable_intensities"),
 }

@@ -120,7 +120,10 @@ def test_stage_writes_tables_and_page(tmp_path: Path, capsys: pytest.CaptureFixt
     assert pair["accuracy"]["difference"] == pytest.approx(means["b"] - means["a"])
     page = read_page(tmp_path / "out/page.json")
     assert [t.title for t in page.tables] == ["Paired differences, test, 30 images", "Paired differences, heldout, 30 images"]
-    assert "sign-flip permutation" in capsys.readouterr().out
+    assert "sign-flip permutation" in page.tables[0].note
+    printed = capsys.readouterr().out
+    assert "linear probe" in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 COMMIT = "c" * 40
 
@@ -19,11 +25,13 @@ class Hub:
 
     url: str
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """Repository -> path -> bytes of its one branch."""
+    """Repository (of data: `datasets/OWNER/NAME`) -> path -> bytes of its one branch."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     """sha256 -> bytes, of large files."""
     private: dict[str, bool] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    """Of files, as they were asked for."""
     refuse: bool = False
     """Whether the token may not write."""
 
@@ -35,6 +43,31 @@ def serve() -> tuple[Hub, ThreadingHTTPServer]:
     server.hub = hub  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return hub, server
+
+
+@contextmanager
+def hub_served(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Hub]:
+    """It is what this process takes for the hub.
+
+    Args:
+        monkeypatch: of the test.
+        folder: for what is downloaded.
+    """
+    from huggingface_hub import constants
+
+    found, server = serve()
+    # Read from the environment once, when the library is imported.
+    monkeypatch.setattr(constants, "ENDPOINT", found.url)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", found.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setenv("HF_TOKEN", "hf_made_up")
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,6 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def _answer(self, body: bytes, status: int = 200, **headers: str) -> None:
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+        if wanted and status == 200:
+            self.hub.ranges.append((int(wanted[1]), int(wanted[2]) + 1))
+            body, status = body[int(wanted[1]) : int(wanted[2]) + 1], 206
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
             self.send_header(name.replace("_", "-"), value)
@@ -91,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             ]
             self._json({"transfer": "basic", "objects": objects})
         elif path.endswith("/commit/main"):
-            repo = path.removeprefix("/api/models/").removesuffix("/commit/main")
+            repo = path.removeprefix("/api/").removeprefix("models/").removesuffix("/commit/main")
             for line in body.splitlines():
                 self._take(repo, json.loads(line))
             self._json({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/{repo}/commit/{COMMIT}"})
@@ -118,12 +155,18 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path).strip("/")
         self.hub.requests.append(f"GET {path}")
         for repo, files in self.hub.files.items():
-            if path == f"api/models/{repo}/revision/main" or path == f"api/models/{repo}":
+            api = f"api/{repo}" if repo.startswith("datasets/") else f"api/models/{repo}"
+            if path in (f"{api}/revision/main", api):
                 names = [{"rfilename": name} for name in files]
                 self._json({"id": repo, "sha": COMMIT, "siblings": names, "tags": [], "private": False})
                 return
-            if path.startswith(f"api/models/{repo}/tree/"):
-                self._json([_entry(name, data) for name, data in files.items()])
+            if path.startswith(f"{api}/tree/"):
+                folder = path.removeprefix(f"{api}/tree/").partition("/")[2]
+                listed = [_entry(name, files[name]) for name in files if not folder or name.startswith(f"{folder}/")]
+                if folder and not listed:
+                    self._answer(b"{}", 404, X_Error_Code="EntryNotFound")
+                else:
+                    self._json(listed)
                 return
             name = path.removeprefix(f"{repo}/resolve/").partition("/")[2]
             if path.startswith(f"{repo}/resolve/") and name in files:

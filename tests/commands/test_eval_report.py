@@ -16,6 +16,7 @@ from emo_lightning.commands import eval as eval_command
 from emo_lightning.commands import report as report_command
 from emo_lightning.core.records import Emotion, Prediction, Record, SchemaError, write_jsonl
 from emo_lightning.experiment.files import ROOT
+from emo_lightning.report.tables.table5 import table5_page
 from emo_lightning.stages.tables import table5_stage
 
 
@@ -44,15 +45,23 @@ def test_table_of_both_modes(files: tuple[str, str], capsys: pytest.CaptureFixtu
     assert "1 missing predictions" in out
 
 
-def test_stage_prints_the_differences_to_the_arm_that_the_experiment_names(
+def test_stage_prints_one_narrow_table_and_leaves_the_rest_to_the_page(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_jsonl(tmp_path / "q.jsonl", [Prediction(id="b", emotion="fear", intensity=4)])
     arms = {"base": Path(files[0]), "tuned": tmp_path / "q.jsonl"}
-    table5_stage(tmp_path / "out", arms, [files[1]], against="base", resamples=50)
+    about = {"tuned": "fine-tuned on two images"}
+    table5_stage(tmp_path / "out", arms, [files[1]], against="base", resamples=50, about=about)
     out = capsys.readouterr().out
-    assert out.count("tuned − base") == len(MODES)
-    assert json.loads((tmp_path / "out" / "table5.json").read_text())["paired"]["arms"]["tuned"]["strict"]["emotion_acc"]
+    assert out.count("━┓") == 1, "one table"
+    assert max(map(len, out.splitlines())) <= 80
+    assert "without looking" in out
+    assert "tuned: fine-tuned on two images" in out
+    result = json.loads((tmp_path / "out" / "table5.json").read_text())
+    assert result["paired"]["arms"]["tuned"]["strict"]["emotion_acc"]
+    assert sum(table.key.endswith("-paired") for table in table5_page(result).tables) == len(MODES)
+    with pytest.raises(SchemaError, match="about: 'other' is no arm; allowed: base, tuned"):
+        table5_stage(tmp_path / "out", arms, [files[1]], about={"other": "x"})
     for name in ("table5", "demo"):
         assert yaml.safe_load((ROOT / f"experiments/{name}.yaml").read_text())["stages"]["table5"]["against"] == "base"
 

@@ -15,9 +15,11 @@ from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.module import DataModule
 from emo_lightning.data.pairs import PairDataModule
 from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.data.rollouts import RolloutDataModule
 from emo_lightning.tasks.clip import CLIPTask
 from emo_lightning.tasks.des import DESTask
 from emo_lightning.tasks.features import FeatureTask
+from emo_lightning.tasks.grpo import GRPOTask
 from emo_lightning.tasks.predict import PredictTask
 from emo_lightning.tasks.probe import ProbeTask
 from emo_lightning.tasks.sft import SFTTask
@@ -26,13 +28,15 @@ MODULES: list[DataModule[Any]] = [
     ConversationDataModule(["no.tar"], ["no.tar"], {"emotion": 1.0}),
     QuestionDataModule({"images": ["no.tar"]}, ["emotion"]),
     LabelledDataModule(["no.tar"], ["no.tar"]),
+    RolloutDataModule(["no.tar"], ["no.tar"]),
     PairDataModule(["no.tar"], ["no.tar"]),
     FeatureDataModule("no", "no"),
 ]
 TASKS: dict[type, set[type[LightningModule]]] = {
     ConversationDataModule: {SFTTask},
     QuestionDataModule: {PredictTask, FeatureTask},
-    LabelledDataModule: {SFTTask, PredictTask, FeatureTask, DESTask},
+    LabelledDataModule: {SFTTask, PredictTask, FeatureTask, DESTask, GRPOTask},
+    RolloutDataModule: {GRPOTask},
     PairDataModule: {CLIPTask},
     FeatureDataModule: {DESTask, ProbeTask},
 }
@@ -45,7 +49,7 @@ def attached(data: DataModule[Any], task: object) -> DataModule[Any]:
 
 
 @pytest.mark.parametrize("data", MODULES, ids=lambda data: type(data).__name__)
-@pytest.mark.parametrize("task", [SFTTask, PredictTask, FeatureTask, CLIPTask, DESTask, ProbeTask])
+@pytest.mark.parametrize("task", [SFTTask, PredictTask, FeatureTask, CLIPTask, DESTask, ProbeTask, GRPOTask])
 def test_which_task_reads_from_which_module(data: DataModule[Any], task: type[LightningModule]) -> None:
     made: object = task.__new__(task)
     try:

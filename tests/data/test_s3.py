@@ -9,6 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 import torch
+from fsspec.registry import _registry
 
 from data_prep.demo.world import World
 from data_prep.export import write_shards
@@ -158,6 +159,8 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     fsspec.filesystem("s3").clear_instance_cache()
     monkeypatch.setitem(sys.modules, "gcsfs", None)
+    # Another test may have used it.
+    monkeypatch.delitem(_registry, "gs", raising=False)
     with pytest.raises(StoreError) as refused:
         RemoteStore("gs://bucket/a.tar")
     assert (

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -88,6 +90,44 @@ class SavesWithinSteps(Callback):
         trainer.save_checkpoint(self.out / "checkpoints/last.ckpt")
 
 
+class Logging(BoringModel):
+    """Logs its losses."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:  # noqa: ANN401
+        found: Any = super().training_step(batch, batch_idx)
+        self.log("loss", found["loss"])
+        return found
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> Any:  # noqa: ANN401
+        found: Any = super().validation_step(batch, batch_idx)
+        self.log("val", found["x"])
+        return found
+
+
+Row = tuple[int, str]
+"""Step, and what is logged at once."""
+
+
+class Rows(Logger):
+    """Keeps what is logged.
+
+    Args:
+        rows: filled in.
+    """
+
+    def __init__(self, rows: list[Row]) -> None:
+        super().__init__()
+        self.rows = rows
+
+    name = version = "rows"
+
+    def log_hyperparams(self, *_: object, **__: object) -> None: ...
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.rows.append((step, repr(sorted(metrics.items()))))
+
+
 class Events(Callback):
     """What has been done, and the end of power before the event of that number.
 
@@ -95,10 +135,11 @@ class Events(Callback):
         done: filled in.
         cut: events that this process does.
         term: validation batches after which it is sent SIGTERM.
+        term_step: steps that this process has done when it is sent SIGTERM.
     """
 
-    def __init__(self, done: list[str], cut: int | None, term: int = -1) -> None:
-        self.done, self.left, self.term = done, cut, term
+    def __init__(self, done: list[str], cut: int | None, term: int = -1, term_step: int = -1) -> None:
+        self.done, self.left, self.term, self.term_step = done, cut, term, term_step
 
     def _event(self, name: str) -> None:
         if self.left is not None:
@@ -114,6 +155,9 @@ class Events(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Tensor, batch_idx: int) -> None:
         stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
+        if self.term_step == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.term_step -= 1
         self._event(f"epoch {trainer.current_epoch} batch {batch_idx} step {trainer.global_step} logged at {stepped}")
 
     def on_validation_end(self, trainer: Trainer, *_: object) -> None:
@@ -123,16 +167,26 @@ class Events(Callback):
         self._event(f"end of epoch {trainer.current_epoch}")
 
 
-def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any], term: int = -1) -> None:
+def train(
+    out: Path,
+    done: list[str],
+    rows: list[Row],
+    settings: dict[str, Any],
+    cut: int | None = None,
+    term: int = -1,
+    term_step: int = -1,
+) -> None:
     """Four batches an epoch, three epochs or so many steps as are asked for, saved at the steps that are asked for."""
+    torch.manual_seed(0)
     steps, accumulate = settings.get("max_steps", -1), settings.get("accumulate", 1)
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=out,
-        callbacks=[Events(done, cut, term), *([SavesWithinSteps(out)] if accumulate > 1 else [])],
+        callbacks=[Events(done, cut, term, term_step), *([SavesWithinSteps(out)] if accumulate > 1 else [])],
         accumulate_grad_batches=accumulate,
         enable_checkpointing=False,
-        logger=False,
+        logger=Rows(rows),
+        log_every_n_steps=settings.get("log_every", 1),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -146,7 +200,7 @@ def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any],
     watch(trainer, stage, SaveEvery(steps=settings["steps"]))
     with ENDING.watched():
         trainer.fit(
-            BoringModel(),
+            Logging(),
             Resumable(accumulate),
             DataLoader(RandomDataset(32, 2)),
             ckpt_path=newest_checkpoint(out, stage.digest, []),
@@ -171,6 +225,8 @@ def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any],
         {"steps": 1, "max_steps": 12},
         {"steps": 2, "max_steps": 12, "limit_val_batches": 0},
         {"steps": 1, "max_steps": 10, "val_check_interval": 2},
+        {"steps": 1, "max_steps": 10, "limit_val_batches": 0, "log_every": 2},
+        {"steps": 1, "max_steps": 9, "val_check_interval": 2},
         {"steps": 1, "accumulate": 2},
         {"steps": 1, "accumulate": 4, "val_check_interval": 4, "limit_val_batches": 0},
     ],
@@ -178,15 +234,14 @@ def train(out: Path, done: list[str], cut: int | None, settings: dict[str, Any],
 )
 def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
     """Starts are killed after one event, and after one more than it takes to come to the next checkpoint, in turn."""
-    whole: list[str] = []
-    train(tmp_path / "whole", whole, None, settings)
-    done: list[str] = []
+    whole, whole_rows = list[str](), list[Row]()
+    train(tmp_path / "whole", whole, whole_rows, settings)
+    done, rows = list[str](), list[Row]()
     for start in count():
         mine: list[str] = []
+        cut = settings["steps"] * settings.get("accumulate", 1) + 2 if start % 2 else 1
         try:
-            train(
-                tmp_path / "killed", mine, settings["steps"] * settings.get("accumulate", 1) + 2 if start % 2 else 1, settings
-            )
+            train(tmp_path / "killed", mine, rows, settings, cut)
         except PowerCutError:
             mine.append("killed")
         # What was not saved is done again, from some earlier event on.
@@ -197,6 +252,8 @@ def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
         done.remove("killed")
         assert start < 60, done
     assert done == whole
+    # A step that is done twice is logged twice.
+    assert sorted(set(rows)) == sorted(whole_rows)
 
 
 @pytest.mark.parametrize(
@@ -204,14 +261,34 @@ def test_every_kill(settings: dict[str, Any], tmp_path: Path) -> None:
 )
 def test_a_signal_in_a_validation(settings: dict[str, Any], tmp_path: Path) -> None:
     """All starts but the last are sent SIGTERM in a batch of their second validation, the last but one in the first batch that it does."""
-    whole: list[str] = []
-    train(tmp_path / "whole", whole, None, settings)
+    whole, whole_rows = list[str](), list[Row]()
+    train(tmp_path / "whole", whole, whole_rows, settings)
     validations = sum(event.startswith("validation") for event in whole)
-    done: list[str] = []
+    done, rows = list[str](), list[Row]()
     for left in range(validations - 1, -1, -1):
         before = len(done)
         with pytest.raises(StoppedError, match="by SIGTERM, and saved"):
-            train(tmp_path / "stopped", done, None, settings, term=2 + left % 2 if left else 0)
+            train(tmp_path / "stopped", done, rows, settings, term=2 + left % 2 if left else 0)
         assert sum(event.startswith("validation") for event in done[before:]) == bool(left)
-    train(tmp_path / "stopped", done, None, settings)
-    assert done == whole
+    train(tmp_path / "stopped", done, rows, settings)
+    assert (done, rows) == (whole, whole_rows)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"steps": 100}, {"steps": 2, "max_steps": 10, "limit_val_batches": 0}, {"steps": 100, "log_every": 2, "accumulate": 2}],
+    ids=["epochs", "steps", "accumulated"],
+)
+def test_a_signal_in_a_step(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Every start but the last is sent SIGTERM in its second step: each event and each row once."""
+    whole, whole_rows = list[str](), list[Row]()
+    train(tmp_path / "whole", whole, whole_rows, settings)
+    done, rows = list[str](), list[Row]()
+    stopped = True
+    while stopped:
+        try:
+            train(tmp_path / "stopped", done, rows, settings, term_step=settings.get("accumulate", 1))
+            stopped = False
+        except StoppedError:
+            assert len(done) < len(whole)
+    assert (done, rows) == (whole, whole_rows)

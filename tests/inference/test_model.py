@@ -235,3 +235,24 @@ def test_pictures_of_the_web_are_fetched_safely(web: str) -> None:
     with pytest.raises(FetchError, match="scheme not allowed"):
         fetcher.fetch("file:///etc/passwd")
     fetcher.close()
+
+
+def test_labels_gated_by_polarity(model: EmotionModel, bundle: Path, pictures: list[Image.Image]) -> None:
+    """One reading for all, against the scores as they are and the polarity asked alone."""
+    from emo_lightning.data.emotion_words import EmotionWords
+    from emo_lightning.models.label_scoring import gated
+
+    plain = model.explain(pictures, max_new_tokens=4, batch_size=5)
+    found = model.explain(pictures, max_new_tokens=4, batch_size=5, label_scoring="gated")
+    words = EmotionWords.of_polarity(model.backbone.processor.tokenizer)
+    polarity, _ = model.backbone.emotion_scores(model._batch(pictures, "polarity"), words)
+    for before, one, weigh in zip(plain, found, polarity, strict=True):
+        assert before.said.distribution is not None
+        assert one.said.distribution is not None
+        expected = gated(torch.tensor([list(before.said.distribution.values())]), weigh[None])[0]
+        assert list(one.said.distribution.values()) == pytest.approx(expected.tolist(), abs=1e-5)
+        assert one.said.emotion == one.prediction.emotion == max(one.said.distribution, key=one.said.distribution.__getitem__)
+        assert one.said.triplet == before.said.triplet
+        assert np.array_equal(one.des, before.des)
+    with pytest.raises(InputError, match=r"label_scoring: found gated, but .* allowed: plain"):
+        EmotionModel(bundle, device="cpu").explain(pictures, label_scoring="gated")

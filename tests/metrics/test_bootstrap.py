@@ -108,6 +108,7 @@ def test_too_little_for_an_interval() -> None:
         "bbox_center_dist": 0,
         "f1": 0,
         "clip_score": 0,
+        "clip_triplet": 0,
         "emotion_acc": 1,
         "intensity_acc": 0,
     }

@@ -18,7 +18,7 @@ from emo_lightning.models.des import DESHead, Fusion, Pooling
 Floats = NDArray[np.float64]
 
 LAYERS, HIDDEN = 4, 24
-FUSIONS = ("both", "self", "cross", "none")
+FUSIONS = ("both", "self", "queries", "none", "cross")
 
 
 def head_of(dtype: torch.dtype = torch.float64, **arguments: object) -> DESHead:
@@ -59,8 +59,10 @@ def reference(head: DESHead, hidden: torch.Tensor, tokens: int, row: int) -> Flo
     inner = inner * 0.5 * (1 + np.vectorize(erf)(inner / np.sqrt(2)))
     f = inner @ p["project_out.weight"].T + p["project_out.bias"]
     fused = attention("self_attention", f, f) if head.fusion in ("both", "self") else f
-    fused = attention("cross_attention", fused, f) if head.fusion in ("both", "cross") else fused
-    weights = softmax((fused @ p["pool_score.weight"].T)[:, 0]) if head.pooling == "weighted" else np.full(tokens, 1 / tokens)
+    fused = p["queries"] if head.fusion == "queries" else fused
+    fused = attention("cross_attention", fused, f) if head.fusion in ("both", "queries", "cross") else fused
+    number = len(fused)
+    weights = softmax((fused @ p["pool_score.weight"].T)[:, 0]) if head.pooling == "weighted" else np.full(number, 1 / number)
     return weights @ fused
 
 
@@ -114,6 +116,18 @@ def test_every_parameter_gets_a_gradient(fusion: Fusion, pooling: Pooling) -> No
     head(hidden, mask).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_cross_is_self_under_another_name_and_queries_are_not() -> None:
+    """Heads of older runs have `cross`: they load, and give what they gave."""
+    cross, of_self = head_of(fusion="cross"), head_of(fusion="self")
+    renamed = {name.replace("cross_attention", "self_attention"): value for name, value in cross.state_dict().items()}
+    of_self.load_state_dict(renamed)
+    hidden, mask = inputs()
+    assert torch.equal(cross(hidden, mask), of_self(hidden, mask))
+    queries = head_of(fusion="queries")
+    queries.load_state_dict({**cross.state_dict(), "queries": queries.state_dict()["queries"]})
+    assert not torch.allclose(queries(hidden, mask)[:2], cross(hidden, mask)[:2])
 
 
 def test_low_precision_input_is_computed_in_the_parameters_dtype() -> None:

@@ -173,7 +173,7 @@ def test_logits_a_chunk_at_a_time(
     batch = Collator(backbone.processor, backbone.model_type, answers=True, distributions=True, packed=packed)(questions)
     made: list[int] = []
     words = len(backbone.processor.tokenizer)
-    backbone._lm_head.register_forward_hook(lambda _module, _inputs, out: made.append(len(out)))
+    backbone.lm_head.register_forward_hook(lambda _module, _inputs, out: made.append(len(out)))
     found = []
     for most in (loss.MAX_LOGITS, 3 * words):
         monkeypatch.setattr(loss, "MAX_LOGITS", most)

@@ -109,7 +109,7 @@ def test_loss_and_gradients_are_those_of_the_samples_alone(
 def losses(backbone: Backbone, batch: ChatBatch) -> list[Tensor]:
     """By token, a sample a tensor."""
     with torch.no_grad():
-        logits = backbone._lm_head(backbone.last_hidden_state(batch))[0, :-1]
+        logits = backbone.lm_head(backbone.last_hidden_state(batch))[0, :-1]
     of_tokens = torch.nn.functional.cross_entropy(logits, batch["labels"][0, 1:], reduction="none")
     return list(torch.cat([torch.zeros(1), of_tokens]).split(batch["lengths"]))
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emo_lightning.core.records import EMOTIONS, Record, SchemaError
+from emo_lightning.core.records import EMOTIONS, Record, SchemaError, write_jsonl
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.report.page import read_page
 from emo_lightning.stages import figures as stages
-from tests.made import make_record
+from tests.made import make_prediction, make_record
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Locator
 
 MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
@@ -59,6 +59,7 @@ def test_files_of_the_stage(inputs: tuple[dict[str, Path], str], tmp_path: Path)
     assert [arm["name"] for arm in data["arms"]] == list(arms)
     assert data["points"][0]["triplet"][0] == ODD
     assert all(point["image"].startswith("data:image/jpeg;base64,") for point in data["points"])
+    assert all(len(near) == 5 and n not in near for arm in data["arms"] for n, near in enumerate(arm["near"]))
     assert {0 <= v <= 1 for arm in data["arms"] for xy in arm["xy"] for v in xy} == {True}
     bare = re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
     assert not re.search(r"(https?:)?//[a-z]", bare), "an address outside the page"
@@ -82,6 +83,12 @@ def test_pictures_stay_below_their_limit(inputs: tuple[dict[str, Path], str], tm
         assert shown["bytes"] < megabytes * 1e6 + 40_000
     assert sides[0] > sides[1] > sides[2] == 0
     assert "no images, as they take more than megabytes=0.001" in read_page(tmp_path / "out/page.json").notes[0]
+
+
+def test_answers_of_an_arm_without_embeddings_are_refused(inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
+    arms, _ = inputs
+    with pytest.raises(SchemaError, match="predictions: 'other' has no embeddings; allowed: base, <ours>"):
+        stages.mds_stage(tmp_path / "out", arms, predictions={"other": tmp_path / "p.jsonl"})
 
 
 def test_arms_show_the_same_images(inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
@@ -114,43 +121,104 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
+def middle(mark: Locator) -> tuple[float, float]:
+    mark.scroll_into_view_if_needed()
+    box = mark.bounding_box()
+    assert box
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 @pytest.mark.parametrize("width", [1360, 390])
 def test_in_a_browser(browser: Browser, width: int, inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
     arms, tar = inputs
-    stages.mds_stage(tmp_path / "out", arms, references=[tar])
-    context = browser.new_context(viewport={"width": width, "height": 900}, has_touch=width < 640, offline=True)
+    said = [
+        make_prediction(f"img{n:02}", emotion=EMOTIONS[n % 8] if n % 2 else "joy", intensity=3, subject=ODD) for n in range(30)
+    ]
+    write_jsonl(tmp_path / "said.jsonl", said)
+    stages.mds_stage(tmp_path / "out", arms, references=[tar], predictions={"<ours>": tmp_path / "said.jsonl"})
+    context = browser.new_context(viewport={"width": width, "height": 844}, has_touch=width < 640, offline=True)
     page = context.new_page()
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: problems.extend([message.text] if message.type == "error" else []))
     page.on("request", lambda request: problems.extend([] if request.url.startswith(("file:", "data:")) else [request.url]))
     page.goto((tmp_path / "out/mds.html").as_uri())
-    assert page.locator("svg.plot .p").count() == 2 * COUNT
+    assert page.locator("svg.plot .p").count() == COUNT
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
-    assert not page.locator("#card").is_visible()
-    mark = page.locator("svg.plot").nth(1).locator(".p").nth(7)
-    mark.scroll_into_view_if_needed()
-    box = mark.bounding_box()
-    assert box
-    at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    card, mark = page.locator("#card"), page.locator("svg.plot .p").nth(7)
+    at = middle(mark)
     if width < 640:
         page.touchscreen.tap(*at)
     else:
         page.mouse.move(*at)
-    card = page.locator("#card")
-    assert card.is_visible()
     shown = card.inner_text()
-    assert re.search(r"intensity \d+/10", shown)
+    assert "true" in shown
+    assert re.search(r"\d+ of 10", shown)
     assert ODD in shown
-    assert card.locator("img").evaluate("image => image.naturalWidth") > 50
-    assert page.locator(".ring[visibility=visible]").count() == 2, "marked in both arms"
-    assert page.locator("main b").count() == 0, "a triplet is text, never markup"
+    # The last arm is shown first, with its answer: image 7 is said rightly.
+    assert card.locator("b.right").count() == 1
+    assert card.locator(".thumbs button").count() == 5
+    assert card.locator(".one img").evaluate("image => image.naturalWidth") > 50
+    assert page.locator(".tie").count() == 5
+    assert page.locator("main b b").count() == 0, "a triplet is text, never markup"
+    point, beside = mark.bounding_box(), card.bounding_box()
+    assert point
+    assert beside
+    assert beside["y"] >= point["y"] + point["height"] or beside["x"] >= point["x"] + point["width"], (
+        "the card covers the point"
+    )
+    page.get_by_role("button", name="base").click()
+    assert card.locator("b.right, b.wrong").count() == 0, "this arm has no answers"
     page.keyboard.press("Escape")
-    assert not card.is_visible()
+    assert page.locator(".tie").count() == 0
     page.get_by_role("button", name="awe").click()
-    assert page.locator(".p.off").count() == 2 * COUNT // 8
+    assert page.locator(".p.off").count() == COUNT // 8
+    page.get_by_role("button", name="awe").click()
     page.locator("svg.plot").first.focus()
     page.keyboard.press("ArrowRight")
-    assert card.is_visible()
+    assert "true" in card.inner_text()
+    page.keyboard.press("Escape")
     context.close()
     assert problems == []
+
+
+def test_zoom_pan_and_lasso(browser: Browser, inputs: tuple[dict[str, Path], str], tmp_path: Path) -> None:
+    arms, tar = inputs
+    stages.mds_stage(tmp_path / "out", arms, references=[tar])
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "out/mds.html").as_uri())
+    box = page.locator("svg.plot").bounding_box()
+    assert box
+    left, top, side = (
+        box["x"] + (box["width"] - min(box["width"], box["height"])) / 2,
+        box["y"],
+        min(box["width"], box["height"]),
+    )
+
+    def drag(*stops: tuple[float, float]) -> None:
+        """Along points of the unit square."""
+        page.mouse.move(left + side * stops[0][0], top + side * stops[0][1])
+        page.mouse.down()
+        for x, y in stops[1:]:
+            page.mouse.move(left + side * x, top + side * y, steps=4)
+        page.mouse.up()
+
+    places = "[...document.querySelectorAll('.p')].map(p => p.getAttribute('transform'))"
+    before = page.evaluate(places)
+    page.get_by_role("button", name="closer").click()
+    closer = page.evaluate(places)
+    drag((0.5, 0.5), (0.6, 0.55))
+    moved = page.evaluate(places)
+    assert len({tuple(before), tuple(closer), tuple(moved)}) == 3
+    page.get_by_role("button", name="all", exact=True).click()
+    assert page.evaluate(places) == before
+    page.get_by_role("button", name="lasso").click()
+    drag((0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99))
+    assert page.locator("#card h2").inner_text() == f"{COUNT} images caught"
+    assert page.locator("#card .thumbs img").count() == COUNT
+    drag((0.01, 0.01), (0.5, 0.01), (0.5, 0.99), (0.01, 0.99))
+    some = page.locator("#card .thumbs img").count()
+    assert 0 < some < COUNT
+    page.locator("#card .thumbs button").first.click()
+    assert "Nearest in the embedding" in page.locator("#card").inner_text()
+    page.close()

@@ -8,7 +8,7 @@ from PIL import Image
 from emo_lightning.analysis.references import References
 from emo_lightning.core.records import Record
 from emo_lightning.report.panel import write_panel
-from emo_lightning.report.paper_figures import draw_comparison
+from emo_lightning.report.paper_figures import draw_comparison, pdf_pages
 from tests.made import make_prediction, make_record
 
 MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
@@ -21,10 +21,17 @@ def test_figure_7_for_print(tmp_path: Path, make_tar: MakeTar) -> None:
     )
     said = make_prediction("a", [(-20, 5, 400, 90), (30, 30, 20, 20)], emotion="Awe $^", intensity=7.5)
     panel = write_panel(tmp_path, {"ours": {"a": said}, "silent": {}}, References.load(str(tar)), 1, 0)
-    assert (tmp_path / "panel/00.pdf").read_bytes()[:5] == b"%PDF-"
+    assert (tmp_path / "panel.pdf").read_bytes()[:5] == b"%PDF-"
     width, height = Image.open(tmp_path / "panel/00.png").size
     assert width > 1000
     assert width > height
     picture = Image.open(tmp_path / "panel/00.jpg")
-    first, again = (draw_comparison(picture, panel["items"][0], panel["arms"], tmp_path / str(n))[1] for n in range(2))
-    assert first.read_bytes() == again.read_bytes()
+    files = []
+    for n, times in enumerate((1, 1, 2)):
+        with pdf_pages(tmp_path / f"{n}.pdf") as pages:
+            for _ in range(times):
+                draw_comparison(picture, panel["items"][0], panel["arms"], tmp_path / str(n), pages)
+        files.append((tmp_path / f"{n}.pdf").read_bytes())
+    assert files[0] == files[1]
+    assert files[2].count(b"/FontFile2") == files[0].count(b"/FontFile2") > 0, "a font stands in the file once"
+    assert b"/Type0" in files[0], "text that can be searched and edited"

@@ -53,7 +53,9 @@ def test_panels_examples_and_maps(references: References, tmp_path: Path) -> Non
         shown = _picture(references, row, {})
         assert said(shown["image"] + held(shown["svg"])) == []
         assert len(held(shown["svg"])) > 500
-    layout = MdsMap(np.array([[0.0, 1], [1, 0]]), ["awe", "awe"], ["jpeg", "png"], 0.0, None, None, 1.0, 1.0, 1, 2)
+    layout = MdsMap(
+        np.array([[0.0, 1], [1, 0]]), ["awe", "awe"], ["jpeg", "png"], 0.0, None, None, 1.0, 1.0, 1, 2, np.array([[1], [0]])
+    )
     found = write_mds_page(tmp_path / "mds.html", {"a": layout}, references)
     assert found["with_image"] == 2
     assert said(held((tmp_path / "mds.html").read_text())) == []

@@ -14,6 +14,8 @@ from emo_lightning.analysis.references import References
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.intervals import LEVEL
 from emo_lightning.core.records import EMOTIONS, Reference, SchemaError
+from emo_lightning.metrics.neighbours import exact_index
+from emo_lightning.search.schema import IMAGES
 
 Metric: TypeAlias = Literal["cosine", "euclidean"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -89,7 +91,7 @@ def load_arms(embeddings: Mapping[str, Path], references: References, metric: Me
     """Every arm's embeddings of the images that all arms and the references have, in order of id.
 
     Args:
-        embeddings: arm -> `des.parquet`, or tars that hold `{key}.des.npy` (a file, folder or glob).
+        embeddings: arm -> `des.parquet`, tars that hold `{key}.des.npy` (a file, folder or glob), or an index.
         references: the records.
         metric: what the distances will be; an embedding that is all zeros has no cosine.
 
@@ -127,7 +129,7 @@ def load_arms(embeddings: Mapping[str, Path], references: References, metric: Me
 
 
 def read_vectors(path: Path) -> tuple[list[str], NDArray[np.float64]]:
-    """Ids and embeddings, (N,) and (N, des_dim), of a `.parquet` as `emo embed` writes it, or of tars with `.des.npy`.
+    """Ids and embeddings, (N,) and (N, des_dim), of a `.parquet` as `emo embed` writes it, of tars with `.des.npy`, or of an index.
 
     Raises:
         MissingFileError: no such file.
@@ -141,6 +143,12 @@ def read_vectors(path: Path) -> tuple[list[str], NDArray[np.float64]]:
             raise MissingFileError(msg)
         table = EmbeddingTable.read(path, SchemaError)
         ids, vectors = table.id, table.des.astype(np.float64)
+    elif is_index(path):
+        from emo_lightning.search.index import SearchIndex
+
+        stretches = list(SearchIndex.open(path).vectors())
+        ids = [name for names, _ in stretches for name in names]
+        vectors = np.concatenate([des for _, des in stretches]).astype(np.float64)
     else:
         from emo_lightning.data.tar_index import TarIndex
 
@@ -156,6 +164,11 @@ def read_vectors(path: Path) -> tuple[list[str], NDArray[np.float64]]:
         msg = f"{path}: image {twice!r} occurs twice"
         raise SchemaError(msg)
     return ids, vectors
+
+
+def is_index(path: Path) -> bool:
+    """Whether it is the folder of `emo index build`."""
+    return (path / f"{IMAGES}.lance").is_dir()
 
 
 def _check(path: Path, ids: Sequence[str], vectors: NDArray[np.float64], metric: Metric) -> None:
@@ -185,14 +198,11 @@ def nearest(vectors: NDArray[np.float64], k: int, metric: Metric) -> NDArray[np.
     Raises:
         ValueError: there are not more than k images.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     if not 1 <= k < len(vectors):
         msg = f"k={k} with {len(vectors)} images; expected 1 ≤ k < images"
         raise ValueError(msg)
-    index = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(vectors)
     # Asked without a query, it leaves each point out of its own neighbours.
-    return np.asarray(index.kneighbors(return_distance=False))
+    return np.asarray(exact_index(vectors, k, metric).kneighbors(return_distance=False))
 
 
 def mean_interval(values: NDArray[np.float64], seed: int, resamples: int = 2000) -> MeanInterval:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from emo_lightning.analysis.des_space.inputs import DesSet, Metric, mean_interval
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.metrics.neighbours import exact_index
 
 Array = NDArray[np.float64]
 
@@ -196,10 +197,8 @@ def draw_paths(
         metric: by which they are near.
         own: (N, 8) distributions of the images as ends; None: the same.
     """
-    from sklearn.neighbors import NearestNeighbors
-
     own = moods if own is None else own
-    index = NearestNeighbors(n_neighbors=k + 2, metric=metric, algorithm="brute").fit(vectors)
+    index = exact_index(vectors, k + 2, metric)
     along = np.linspace(0, 1, steps)[:, None]
     for a, b in ends:
         points = (1 - along) * vectors[a] + along * vectors[b]

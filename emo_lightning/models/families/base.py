@@ -233,6 +233,15 @@ class Family(ABC):
         msg = f"{self.title}: its pictures are not cached; set model.backbone.vision_cache to off"
         raise FamilyError(msg)
 
+    def patch_counts(self, batch: Mapping[str, object]) -> list[int]:  # noqa: ARG002
+        """How many rows of `pixels`, and of the vision tower's states, are of each picture of a batch.
+
+        Raises:
+            FamilyError: they cannot be told apart in this family.
+        """
+        msg = f"{self.title}: which patches are of which picture is not known"
+        raise FamilyError(msg)
+
     @abstractmethod
     def position_inputs(self, input_ids: Tensor, image_token_id: int) -> dict[str, Tensor]:
         """What the model needs beside the tokens (B, T) to give them positions: inputs of the same shape, by their names."""

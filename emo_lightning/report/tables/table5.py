@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, short_definition
+from emo_lightning.analysis.baselines import TEXT_ONLY, UPPER_READINGS
+from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, Row, short_definition
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Column, Result, Spread, Table, best_of, columns, spread
+
+BASELINE_TITLES = {TEXT_ONLY: "upper reading, from the reference's words"}
+"""Where a baseline is called otherwise than in `table5.json`."""
+
+WITHOUT_LOOKING = "answers given without looking, that is, without the image"
 
 _RETRIEVAL = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
@@ -28,18 +34,21 @@ def table5_page(result: Result, modes: Sequence[Mode] = MODES, *, by_emotion: bo
 
 
 def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
-    """One table per mode: metrics down, arms across, constant answers after them.
+    """One table per mode: metrics down, arms across, answers given without looking after them.
 
     An arm's `intervals` (mode -> row -> [low, high]) stand behind its numbers.
     """
     given = {**result["arms"], **result["baselines"]}
     arms = list(result["arms"])
-    grey = f"answers that never look at the image, from {result['baseline_source']}." if result["baselines"] else ""
+    grey = f"{WITHOUT_LOOKING}, from {result['baseline_source']}." if result["baselines"] else ""
+    if UPPER_READINGS & set(result["baselines"]):
+        grey += " The upper reading is none of them: it reads the description in the reference."
     tables = []
     for mode in modes:
         rows: list[list[Cell]] = []
         best: set[tuple[int, int]] = set()
-        for n, row in enumerate(ROWS[mode]):
+        shown = scored_rows(given, mode)
+        for n, row in enumerate(shown):
             cells = [_scored(column, mode, row.key) for column in given.values()]
             rows.append([f"{row.title} {'↓' if row.lower_is_better else '↑'}", *cells])
             best |= {(n, 1 + m) for m in best_of(cells[: len(arms)], row.lower_is_better)}
@@ -48,7 +57,10 @@ def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
             Table(
                 f"table5-{mode}",
                 f"Table 5, {mode} mode",
-                [Column("metric", "Metric"), *(Column(name, name, quiet=name in result["baselines"]) for name in given)],
+                [
+                    Column("metric", "Metric"),
+                    *(Column(name, BASELINE_TITLES.get(name, name), quiet=name in result["baselines"]) for name in given),
+                ],
                 rows,
                 " ".join(
                     [
@@ -57,15 +69,20 @@ def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
                         f"Definition {short_definition(result['definition'])}.",
                     ]
                 ),
-                row_keys=[row.key for row in ROWS[mode]],
+                row_keys=[row.key for row in shown],
                 best=best,
-                lower_is_better={row.key for row in ROWS[mode] if row.lower_is_better},
+                lower_is_better={row.key for row in shown if row.lower_is_better},
                 quiet_note=grey,
                 arms_across=True,
                 name=mode,
             )
         )
     return tables
+
+
+def scored_rows(columns: Mapping[str, Result], mode: Mode) -> list[Row]:
+    """The rows that any of the columns has: what an older version scored has fewer."""
+    return [row for row in ROWS[mode] if any(row.key in column[mode] for column in columns.values())]
 
 
 def unreadable_tables(result: Result) -> Iterator[Table]:
@@ -100,10 +117,11 @@ def paired_tables(result: Result, modes: Sequence[Mode] = MODES) -> Iterator[Tab
     pairs = [((arm, f"{arm} − {paired['against']}"), (f"{arm}-p", "p")) for arm in paired["arms"]]
     for mode in modes:
         rows: list[list[Cell]] = []
-        for row in ROWS[mode]:
+        shown = scored_rows(paired["arms"], mode)
+        for row in shown:
             cells: list[Cell] = [row.title]
             for arm in paired["arms"].values():
-                one = arm[mode][row.key]
+                one = arm[mode].get(row.key)
                 cells += [None, None] if one is None else [spread(one["difference"], one["interval"]), _p(one["p"])]
             rows.append(cells)
         yield Table(
@@ -112,8 +130,9 @@ def paired_tables(result: Result, modes: Sequence[Mode] = MODES) -> Iterator[Tab
             columns(("metric", "Metric"), *(column for pair in pairs for column in pair)),
             rows,
             "Times 100, on the same images. In brackets: 95 % intervals over images; p is two-sided, uncorrected.",
-            row_keys=[row.key for row in ROWS[mode]],
+            row_keys=[row.key for row in shown],
             arms_across=True,
+            folded=True,
             name=f"{mode}-paired",
         )
 
@@ -128,12 +147,13 @@ def detail_tables(result: Result, modes: Sequence[Mode] = ("strict",)) -> Iterat
 
 
 def _by_emotion(arm: str, emotions: Result, mode: Mode) -> Table:
+    shown = scored_rows(emotions, mode)
     rows: list[list[Cell]] = [
-        [name, one["images"], *(one[key] for key in _RETRIEVAL), *(one[mode][row.key] for row in ROWS[mode])]
+        [name, one["images"], *(one[key] for key in _RETRIEVAL), *(one[mode].get(row.key) for row in shown)]
         for name, one in emotions.items()
         if one["images"] or one["precision"] is not None
     ]
-    measured = [(f"{mode}-{row.key}", row.title) for row in ROWS[mode]]
+    measured = [(f"{mode}-{row.key}", row.title) for row in shown]
     paper = mode == "paper"
     return Table(
         f"table5-{'paper-' if paper else ''}emotions/{arm}",
@@ -167,7 +187,7 @@ def _confusion(arm: str, confusion: Result) -> Table:
 
 
 def _scored(column: Result, mode: Mode, key: str) -> Cell:
-    return spread(column[mode][key], ((column.get("intervals") or {}).get(mode) or {}).get(key))
+    return spread(column[mode].get(key), ((column.get("intervals") or {}).get(mode) or {}).get(key))
 
 
 def _p(value: float | None) -> str | None:

@@ -1,0 +1,85 @@
+"""The approximate index, and how it is asked: measured on the images themselves, so that it finds what an exact search finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emo_lightning.search.table import Images, asking, vectors_of
+
+if TYPE_CHECKING:
+    from lancedb.table import Table
+
+Vector = NDArray[np.float32]
+
+EXACT_UP_TO = 10_000
+"""Images that are all compared: in no more time than an approximate index takes."""
+WANTED = 0.98
+"""recall@10 that is looked for."""
+K = 10
+_QUERIES = 50
+"""Of each kind: images, and points halfway between two, which lie where few images are and are harder."""
+_PROBES = (8, 16, 32, 64, 128, 256, 512)
+_REFINE = 4
+"""Times k, how many candidates are compared by their stored embeddings."""
+
+
+def make_approximate(images: Images, table: Table, count: int) -> dict[str, object]:
+    """Index the embeddings, where there are more than `EXACT_UP_TO`, and find the fewest partitions that are enough.
+
+    √N partitions of the embeddings (IVF), within which each number is one byte (SQ). Partitions are trained on 64 vectors each.
+
+    Args:
+        images: the same table, to be asked.
+        table: of all images.
+        count: how many they are.
+
+    Returns:
+        The row of `TUNING`: images, probes, refine, and the recall of the harder kind of question; the last three None where all are
+        compared.
+    """
+    if count <= EXACT_UP_TO:
+        return {"images": count, "probes": None, "refine": None, "recall": None}
+    from lancedb.index import IvfSq
+
+    partitions = max(1, round(math.sqrt(count)))
+    config = IvfSq(distance_type="cosine", num_partitions=partitions, sample_rate=64, max_iterations=20)
+    with asking(images.place, "written"):
+        table.create_index("des", config=config, replace=True)
+    own = _sample(images, count)
+    halfway: list[Vector] = [np.asarray((a + b) / 2, np.float32) for a, b in zip(own, [*own[1:], own[0]], strict=True)]
+    kinds = [own, halfway]
+    exact = [[_ids(images, one) for one in some] for some in kinds]
+    recall, probes = 0.0, _PROBES[0]
+    for probes in (*(number for number in _PROBES if number < partitions), partitions):
+        found = [[_ids(images, one, probes) for one in some] for some in kinds]
+        recall = min(_recall(some, true) for some, true in zip(found, exact, strict=True))
+        if recall >= WANTED:
+            break
+    return {"images": count, "probes": probes, "refine": _REFINE, "recall": recall}
+
+
+def _recall(found: Sequence[set[object]], exact: Sequence[set[object]]) -> float:
+    return float(np.mean([len(a & b) / len(b) for a, b in zip(found, exact, strict=True)]))
+
+
+def _sample(images: Images, count: int) -> list[Vector]:
+    """Embeddings at length 1 of images at equal distances through the table."""
+    step = max(1, count // _QUERIES)
+    found: list[Vector] = []
+    seen = 0
+    for batch in images.batches(("des",)):
+        rows = np.flatnonzero((seen + np.arange(len(batch))) % step == 0)
+        found += [one / np.linalg.norm(one) for one in vectors_of(batch["des"])[rows]]
+        seen += len(batch)
+    return found[:_QUERIES]
+
+
+def _ids(images: Images, vector: Vector, probes: int | None = None) -> set[object]:
+    """Of the nearest `K` images, beside one that is asked with."""
+    rows = images.nearest(vector, K + 1, columns=("id",), probes=probes, refine=_REFINE)
+    return {row["id"] for row in rows[1:]}

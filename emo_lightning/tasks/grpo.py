@@ -1,0 +1,270 @@
+"""Round 3: the backbone answers, and learns from what its replies are worth (group-relative policy optimisation).
+
+Hard-label fine-tuning gains much on its own data set and loses what the model knew of others; a reward that can be checked is known to
+gain nearly as much and to lose less. See docs/how-to/round3.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import EMOTIONS
+from emo_lightning.data.batches import RolloutBatch
+from emo_lightning.data.module import DataModule
+from emo_lightning.data.rollouts import RolloutDataModule
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.data.vision_cache import VisionCache
+from emo_lightning.metrics.rewards import constant_label, right_emotion, spread_of_labels
+from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.policies import Policy, without_dropout
+from emo_lightning.models.policy_loss import Said, policy_loss
+from emo_lightning.models.reply_rows import reply_log_probs
+from emo_lightning.models.sampling import Sampling, never_drawn
+from emo_lightning.tasks.backbone import BackboneTask
+from emo_lightning.tasks.base import TrainingError
+from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
+from emo_lightning.tasks.grpo_rewards import Judge
+from emo_lightning.tasks.grpo_rollouts import Rollout, Rollouts, read_answers
+from emo_lightning.tasks.optim import OptimConfig
+from emo_lightning.tasks.tallies import Means, Tally
+
+_STATE = "emo_grpo"
+"""In a checkpoint: the policy that samples, and accuracies of the one that the round began with."""
+
+
+class GRPOTask(BackboneTask[RolloutBatch]):
+    """Group-relative policy optimisation of the answers; writes `adapter/` or `model/`, as fine-tuning does.
+
+    Dropout is off: a policy is one distribution, for those who draw from it and those who learn.
+
+    Args:
+        backbone: where the round begins (round 2's adapter or model), and what of it trains. The KL is to this policy.
+        optim: optimiser and schedule; the vision tower and the merger may have their own rates.
+        seed: of what is drawn: a reply is a function of seed, epoch, image and its number.
+        grpo: the algorithm.
+        sampling: how replies are drawn.
+        rewards: what they are worth.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneConfig,
+        optim: OptimConfig | None = None,
+        seed: int = 0,
+        grpo: GRPOConfig | None = None,
+        sampling: Sampling | None = None,
+        rewards: Rewards | None = None,
+    ) -> None:
+        super().__init__(backbone, optim, seed)
+        self.grpo, self.sampling, self.rewards = grpo or GRPOConfig(), sampling or Sampling(), rewards or Rewards()
+        self.rule = self.grpo.rule
+        self.rollouts = Rollouts(self.grpo, self.sampling, Judge(self.rewards), seed)
+        self._start: Policy | None = None
+        self._sampler: Policy | None = None
+        self._renewed_at = -1
+        self._began_with: dict[str, float] = {}
+        """Set -> accuracy of the policy that the round began with."""
+        self._tallies: dict[str, Tally] = {}
+        self._of_step = Means()
+        """Entropies and labels since the last optimiser step, of all ranks."""
+
+    def configure_model(self) -> None:
+        """Load the backbone, and keep the policy that it is now.
+
+        Raises:
+            InputError: the weights are divided among ranks.
+        """
+        if self.device_mesh is not None:
+            msg = "trainer.strategy: found fsdp, under which no rank holds a whole policy; allowed for this kind of stage: auto, ddp"
+            raise InputError(msg)
+        if self._start is None:
+            super().configure_model()
+            without_dropout(self.net)
+            self._start = Policy(self.net)
+            self._sampler = Policy(self.net) if self.grpo.sample_every > 1 else None
+
+    @property
+    def data(self) -> RolloutDataModule:
+        """The trainer's data module."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, RolloutDataModule):
+            msg = f"{type(self).__name__} needs a RolloutDataModule, got {type(data).__name__}"
+            raise TypeError(msg)
+        return data
+
+    @override
+    def setup(self, stage: str) -> None:
+        """Refuse rewards for what is not asked."""
+        self.rewards.check_keys(self.data.keys, self.data.objective)
+
+    def wants_images(self) -> bool:
+        """Whether a reward looks at the pictures again."""
+        return self.rollouts.judge.looks_again
+
+    def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
+        """See `ReadsImages`; a reward that covers a part of a picture needs the picture."""
+        return None if self.rollouts.judge.looks_again else super().pictures(index, data)
+
+    @override
+    def on_before_batch_transfer(self, batch: RolloutBatch, dataloader_idx: int) -> RolloutBatch:
+        """Check the batch while it is on the CPU."""
+        self.net.family.check_images(self.net.processor, batch)
+        return batch
+
+    @override
+    def on_train_batch_start(self, batch: RolloutBatch, batch_idx: int) -> None:
+        """Renew the policy that samples, where that is due."""
+        super().on_train_batch_start(batch, batch_idx)
+        step = self.global_step
+        if self._sampler is not None and step % self.grpo.sample_every == 0 and step != self._renewed_at:
+            self._sampler.renew(self.net)
+            self._renewed_at = step
+
+    @contextmanager
+    def _as(self, policy: Policy | None) -> Iterator[None]:
+        """Be another policy, that nothing is learnt of; None is the one that learns."""
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                if policy is None:
+                    yield
+                else:
+                    with policy.within(self.net):
+                        yield
+        finally:
+            self.net.train(self.trainer.training)
+
+    # Training
+
+    def _step(self, batch: RolloutBatch, stage: str) -> tuple[Tensor, Tensor]:  # noqa: ARG002 - validation has no loss
+        means = Means()
+        rollout = self._rollout(batch, means)
+        banned = torch.tensor(never_drawn(self.net), device=self.device)
+
+        def of(policy: Policy) -> Tensor:
+            with self._as(policy):
+                return reply_log_probs(self.net, rollout.asked, banned, self.sampling.temperature)[0]
+
+        before = None if self._sampler is None else of(self._sampler)
+        reference = of(self._started) if self.rule.kl_weight > 0 else None
+        log_p, entropy = reply_log_probs(self.net, rollout.asked, banned, self.sampling.temperature)
+        # The policy that samples is the one that learns: what it said is as probable as it was, to the last bit.
+        before = log_p.detach() if before is None else before
+        said = Said(log_p, before, reference, rollout.asked.lengths)
+        loss = policy_loss(said, rollout.advantage, rollout.counts, self.rule, self.sampling.max_new_tokens)
+        means.add("policy/entropy", float(entropy.sum()), len(entropy))
+        means.add("policy/kl", float(loss.kl))
+        means.add("policy/clipped", float(loss.clipped))
+        means.add("rollout/gap", float((before - rollout.sampled).abs().max()))
+        self._log_means(means)
+        return loss.total, loss.divisor
+
+    def _rollout(self, batch: RolloutBatch, means: Means) -> Rollout:
+        """Replies to a batch, drawn by the policy that samples, and what they are worth."""
+        with self._as(self._sampler):
+            drawn = self.rollouts.draw(self.net, batch, self.data.keys, self.current_epoch)
+        return self.rollouts.compare(drawn, batch, self.rule, means).to(self.device)
+
+    def _log_means(self, means: Means) -> None:
+        """Log means over the replies of all ranks."""
+        names, sums = means.vector()
+        whole = Means.of(names, self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum").cpu())
+        self._of_step.join(whole)
+        for name, value in whole.values().items():
+            self.log(name, value, on_step=True, batch_size=1)
+        self.log("rollout/labels", spread_of_labels(whole.labels[: len(EMOTIONS)]), on_step=True, batch_size=1)
+        for emotion, count in zip((*map(str, EMOTIONS), "none"), whole.labels, strict=True):
+            self.log(f"said/{emotion}", float(count / max(1.0, whole.labels.sum())), on_step=True, batch_size=1)
+
+    @override
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stop where the policy says always the same.
+
+        Raises:
+            TrainingError: entropy or labels of the step are below their floor.
+        """
+        entropy = self._of_step.values().get("policy/entropy", 0.0)
+        spread = spread_of_labels(self._of_step.labels[: len(EMOTIONS)])
+        self._of_step = Means()
+        # The same on all ranks: none waits for another.
+        for name, found, floor in (
+            ("entropy", entropy, self.grpo.entropy_floor),
+            ("labels", spread, self.grpo.labels_floor),
+        ):
+            if found < floor:
+                msg = (
+                    f"step {self.global_step}: the policy collapses: {name} {found:.3g} is below model.grpo.{name}_floor={floor:g}. The last "
+                    "checkpoint before it is kept. Raise model.grpo.kl_weight or clip_high, or take a lower rate (model.optim.lr)"
+                )
+                raise TrainingError(msg)
+        super().on_before_optimizer_step(optimizer)
+
+    # Validation
+
+    @property
+    def _started(self) -> Policy:
+        if self._start is None:
+            msg = "the policy that the round began with is kept in configure_model, which the Trainer has not called yet"
+            raise RuntimeError(msg)
+        return self._start
+
+    @override
+    def validation_step(self, batch: RolloutBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Greedy answers to a batch of one of the sets; the first time also those of the policy that the round began with."""
+        name = self.data.evaluated[dataloader_idx]
+        tally = self._tallies.setdefault(name, Tally())
+        tally.now(*self._greedy(batch, None))
+        if name not in self._began_with:
+            tally.before(*self._greedy(batch, self._started)[:2])
+
+    def _greedy(self, batch: RolloutBatch, policy: Policy | None) -> tuple[Any, Any, Any]:
+        """Of the images that count: whether each is right, (N,); its annotated emotion, and the one that is said (8: none)."""
+        with self._as(policy):
+            texts = self.net.replies(self.net.read(batch), 0, self.sampling.max_new_tokens)
+        answers = read_answers(self.net, batch, texts, list(range(len(texts))), self.data.keys)
+        real = (~batch["filler"]).cpu().numpy()
+        truth = [0 if record.emotion is None else record.emotion.position for record in answers.records]
+        said = [len(EMOTIONS) if one is None else one for one in answers.said]
+        return right_emotion(answers)[real], np.array(truth)[real], np.array(said)[real]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log accuracy of every set, what it has gained since the round began, and what it is above the best constant answer."""
+        for name in self.data.evaluated:
+            tally = self._tallies.pop(name, Tally())
+            tally.take(self.trainer.strategy.reduce(tally.vector().to(self.device), reduce_op="sum").cpu())
+            if not tally.images:
+                continue
+            if name not in self._began_with and not self.trainer.sanity_checking:
+                self._began_with[name] = tally.accuracy_before
+            accuracy = tally.accuracy
+            self.log(f"{name}/accuracy", accuracy, prog_bar=True)
+            self.log(f"{name}/gain", accuracy - self._began_with.get(name, tally.accuracy_before))
+            self.log(f"{name}/over_constant", accuracy - constant_label(tally.truth))
+            self.log(f"{name}/labels", spread_of_labels(tally.said[: len(EMOTIONS)]))
+            if name == "val":
+                self.log("val/loss", 1 - accuracy)
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Also keep the policy that samples, where it is another, and what the round began with."""
+        super().on_save_checkpoint(checkpoint)
+        sampler = {} if self._sampler is None else self._sampler.weights()
+        checkpoint[_STATE] = {"sampler": sampler, "began_with": dict(self._began_with)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with them."""
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint.get(_STATE, {})
+        self._began_with = dict(state.get("began_with", {}))
+        if self._sampler is not None and state.get("sampler"):
+            self._sampler.load(state["sampler"])

@@ -1,0 +1,40 @@
+"""What `emo demo` says at its end works as printed, as far as that shows without running a demo."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from emo_lightning.cli import main
+from emo_lightning.commands import demo, run
+from emo_lightning.core.files import read_yaml
+from emo_lightning.core.records import SchemaError
+from emo_lightning.experiment.files import ROOT
+
+
+def test_names_of_the_runs_are_those_of_the_experiments() -> None:
+    for experiment, name in demo.NAMES.items():
+        assert read_yaml(ROOT / "experiments" / f"{experiment}.yaml", SchemaError)["name"] == name
+
+
+def test_four_lines_with_a_command_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = demo.next_steps(tmp_path / "runs" / "a demo", fast=True)
+    commands = [shlex.split(line.partition(":")[2]) for line in lines]
+    assert [words[1] for words in commands] == ["serve", "explain", "prep", "demo"]
+    serve, explained, imported, trained = commands
+    assert serve[2] == str(tmp_path / "runs" / "a demo" / "model")
+    assert explained[3:] == ["--text", "--model", serve[2]]
+    given = run.parse([w for w in ["x.yaml", *trained[2:]] if w != "--fast"])
+    assert given.name == "mine"
+    assert dict(given.overrides)["vars.tars"].endswith("world/tars")
+    # A folder with the panel's pictures is imported as a folder of photographs is.
+    from PIL import Image
+
+    Path(imported[4]).mkdir(parents=True)
+    for n in range(2):
+        Image.new("RGB", (32, 24), (9, 90, 60 * n)).save(Path(imported[4]) / f"{n:02d}.jpg")
+        (Path(imported[4]) / f"{n:02d}.pdf").write_bytes(b"%PDF-1.4")
+    assert main(imported[1:]) == 0
+    assert "added 2" in capsys.readouterr().out

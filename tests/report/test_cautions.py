@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from emo_lightning.report.cautions import equal_arms, few_images, few_steps
+from emo_lightning.report.facts import facts_of
+from emo_lightning.report.sections import RunSections
+
+
+def test_small_runs_are_warned_of() -> None:
+    (note,) = few_steps({"base": 60, "round1": 20, "des": 400})
+    assert "fewer than 100 optimiser steps in 2 of 3 trainings (base 60, round1 20)" in note
+    assert list(few_steps({"round1": 100})) == []
+    (note,) = few_images("table5", 40)
+    assert "40 images were scored: a share of them is known to about ±15 points" in note
+    assert list(few_images("table5", 100)) == list(few_images("table5", 1)) == []
+
+
+def test_arms_that_do_the_same_are_named() -> None:
+    (note,) = equal_arms("table5", {"a": {"x": 1.0}, "b": {"x": 1.0}})
+    assert "all 2 arms have the same numbers" in note
+    assert list(equal_arms("table5", {"a": 1, "b": 2})) == list(equal_arms("table5", {"a": 1})) == []
+
+
+def test_the_tile_says_that_no_arm_is_ahead(run: Path) -> None:
+    path = run / "table5" / "table5.json"
+    found = json.loads(path.read_text())
+    found["ahead"]["strict"]["emotion_acc"] = "ours"
+    path.write_text(json.dumps(found))
+    sections = RunSections(run)
+    tile = next(fact for fact in facts_of(sections.tables, sections.run.stages) if fact.title == "Emotion accuracy")
+    assert tile.about.startswith("ahead: ours")
+    assert "without looking: " in tile.about
+    found["ahead"]["strict"]["emotion_acc"] = None
+    path.write_text(json.dumps(found))
+    sections = RunSections(run)
+    tile = next(fact for fact in facts_of(sections.tables, sections.run.stages) if fact.title == "Emotion accuracy")
+    assert tile.about.startswith("no arm is ahead; best: ours")
+    assert any("24 images were scored" in note for note in sections.notes)
+
+
+def test_arms_are_explained_in_a_line_each(run: Path) -> None:
+    path = run / "table5" / "table5.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "about": {"ours": "taught in <two> rounds"}}))
+    sections = RunSections(run)
+    overview = sections.section("overview")
+    assert overview
+    assert getattr(overview.details["arms"], "lines", None) == {"ours": "taught in <two> rounds"}
