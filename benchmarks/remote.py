@@ -34,6 +34,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypedDict
 
+import fsspec
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -200,6 +201,8 @@ def measure(samples: int, rounds: int, rate: float, latency: float, faults: floa
             hear.send(None)
             return int(hear.recv())
 
+        # What speaks HTTP is imported before anything is measured.
+        fsspec.filesystem("http")
         urls = [f"http://127.0.0.1:{port}/{Path(tar).name}" for port in [hear.recv()] for tar in tars]
         size = sum(path.stat().st_size for path in folder.glob("*.tar"))
         needed = size + sum(path.stat().st_size for path in folder.glob("*.npz"))
