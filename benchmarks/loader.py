@@ -1,12 +1,14 @@
 """Images of tars in a shuffled order: our loader against two threads that only read and decode, and against webdataset's WebLoader.
 
 All three do the same with each of the same samples (JPEGs of 640 x 480 with their records): read it out of its tar, decode it to RGB,
-parse its JSON, resize it to 224 x 224, and stack batches of 32 as uint8. Ours checks each member's CRC-32 and each record against the
-schema beside that, and hands out every sample once an epoch in an order that is a function of the seed. The two threads read the tars
-from front to back in one process, and hand nothing on: they are what two cores can give. Ours and webdataset's have two workers.
+parse its JSON, resize it to 224 x 224 (bicubic, antialiased), and stack batches of 32 as uint8. Ours checks each member's CRC-32 and each
+record against the schema beside that, and hands out every sample once an epoch in an order that is a function of the seed. Ours resizes
+as it does for a model, by torch with the channels side by side; webdataset's resizes the pictures that it gives, which are Pillow's, by
+Pillow. The two threads read the tars from front to back in one process, resize as ours does, and hand nothing on: they are what two
+cores can give. Ours and webdataset's have two workers.
 
-`ratio` is ours over the threads'; `webdataset` ours over WebLoader's. Rounds alternate; samples per second by the clock, medians, the
-start of the workers left out.
+`ratio` is ours over the threads'; `webdataset` ours over WebLoader's; `webdataset_resizing_as_ours` the same with our way to resize in
+webdataset's pipeline. Rounds alternate; samples per second by the clock, medians, the start of the workers left out.
 
 With `--wait` the same pictures are trained on instead: LoRA on the demo's tiny model, pictures of at most 224 x 224, rows of 1,024 tokens, workers
 as the machine gives them. `ratio` is then `perf/data_wait`, the share of the time in which the training waited for batches.
@@ -25,7 +27,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict
 
@@ -46,6 +48,7 @@ from emo_lightning.data.loader import ResumableLoader, SlotDataset
 from emo_lightning.data.sampler import EpochBatches, Slot
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import BackboneConfig
+from emo_lightning.models.families.patches import resized_pixels
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 from emo_lightning.tasks.optim import OptimConfig
 from emo_lightning.tasks.sft import SFTTask
@@ -84,8 +87,13 @@ def write(folder: Path, samples: int) -> list[str]:
     return sorted(map(str, folder.glob("*.tar")))
 
 
-def resized(image: Image.Image) -> NDArray[np.uint8]:
-    """(3, 224, 224), as all sides make it."""
+def by_torch(image: Image.Image) -> torch.Tensor:
+    """(3, 224, 224), as a model gets it here."""
+    return resized_pixels(image, (SIDE, SIDE))
+
+
+def by_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    """(3, 224, 224), at most one step of 255 from `by_torch`."""
     return np.array(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
 
 
@@ -100,7 +108,7 @@ class Pictures(SlotDataset[torch.Tensor]):
 
     def __getitem__(self, slot: Slot) -> torch.Tensor:
         _, image = self.index.sample(slot.index)
-        return torch.from_numpy(resized(image))
+        return by_torch(image)
 
 
 class Ours:
@@ -124,7 +132,7 @@ class Ours:
 class WebDataset:
     """webdataset's own pipeline."""
 
-    def __init__(self, tars: list[str]) -> None:
+    def __init__(self, tars: list[str], resized: Callable[[Image.Image], NDArray[np.uint8]]) -> None:
         data = (
             webdataset.WebDataset(tars, shardshuffle=len(tars), seed=0, empty_check=False)
             .shuffle(256)
@@ -155,7 +163,7 @@ class Threads:
 
         def work(number: int) -> None:
             for path in self.tars[number::WORKERS]:
-                batch: list[NDArray[np.uint8]] = []
+                batch: list[torch.Tensor] = []
                 with tarfile.open(path) as tar:
                     for member in tar:
                         file = tar.extractfile(member)
@@ -164,10 +172,10 @@ class Threads:
                         if member.name.endswith(".json"):
                             json.loads(data)
                             continue
-                        batch.append(resized(Image.open(io.BytesIO(data)).convert("RGB")))
+                        batch.append(by_torch(Image.open(io.BytesIO(data)).convert("RGB")))
                         counts[number] += 1
                         if len(batch) == BATCH:
-                            np.stack(batch)
+                            torch.stack(batch)
                             batch = []
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(WORKERS)]
@@ -185,6 +193,8 @@ class Found(TypedDict):
     """Ours over the two threads'."""
     webdataset: float
     """Ours over WebLoader's."""
+    webdataset_resizing_as_ours: float
+    """Ours over WebLoader's with our way to resize."""
     samples_per_s: dict[str, float]
     """Of each side."""
 
@@ -195,7 +205,12 @@ def measure(samples: int, rounds: int) -> Found:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         tars = write(Path(name), samples)
-        sides = {"ours": Ours(tars), "threads": Threads(tars), "webdataset": WebDataset(tars)}
+        sides = {
+            "ours": Ours(tars),
+            "threads": Threads(tars),
+            "webdataset": WebDataset(tars, by_pillow),
+            "webdataset_resizing_as_ours": WebDataset(tars, lambda image: by_torch(image).numpy()),
+        }
         seconds: dict[str, list[float]] = {side: [] for side in sides}
         # The first epoch starts the workers, and brings the tars into memory.
         for number in range(rounds + 1):
@@ -209,6 +224,7 @@ def measure(samples: int, rounds: int) -> Found:
     return {
         "ratio": rates["ours"] / rates["threads"],
         "webdataset": rates["ours"] / rates["webdataset"],
+        "webdataset_resizing_as_ours": rates["ours"] / rates["webdataset_resizing_as_ours"],
         "samples_per_s": rates,
     }
 
@@ -264,7 +280,8 @@ def main() -> None:
     rates = found["samples_per_s"]
     print(
         f"ours {rates['ours']:.0f} samples/s, two threads {rates['threads']:.0f} (ratio {found['ratio']:.2f}), "
-        f"webdataset {rates['webdataset']:.0f} (ratio {found['webdataset']:.2f})"
+        f"webdataset {rates['webdataset']:.0f} (ratio {found['webdataset']:.2f}), webdataset that resizes as ours does "
+        f"{rates['webdataset_resizing_as_ours']:.0f} (ratio {found['webdataset_resizing_as_ours']:.2f})"
     )
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

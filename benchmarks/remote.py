@@ -39,7 +39,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.loader import BATCH, WORKERS, resized, write
+from benchmarks.loader import BATCH, WORKERS, by_torch, write
 from emo_lightning.core import remote
 from emo_lightning.core.at_once import each_at_once
 from emo_lightning.core.lifetimes import die_with_parent
@@ -139,7 +139,7 @@ class Pictures(PictureDataset[tuple[str, int, torch.Tensor]]):
 
     def __getitem__(self, slot: Slot) -> tuple[str, int, torch.Tensor]:
         record, image = self.index.sample(slot.index)
-        pixels = resized(image)
+        pixels = by_torch(image).numpy()
         return record.id, zlib.crc32(pixels.tobytes()), torch.from_numpy(pixels)
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 DOCS = Path(__file__).parents[1] / "docs" / "images" / "report.png"
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
+_PICKED = 12
+"""Place of the image that is picked on the map, from the left."""
+
 _SETTLED = 800
 """Milliseconds until the map in its frame has been drawn."""
 
@@ -43,6 +46,10 @@ def shoot(browser: Browser, page_file: Path, out: Path, width: int, *, dark: boo
     for frame in page.locator("iframe").all():
         frame.scroll_into_view_if_needed()
         page.wait_for_timeout(_SETTLED)
+        # One image picked on the map, by keyboard, so that its card is seen.
+        plot = frame.content_frame.locator("svg.plot")
+        for _ in range(_PICKED if plot.count() else 0):
+            plot.press("ArrowRight")
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(_SETTLED)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +86,7 @@ def main(argv: list[str]) -> int:
                     print(name)
             shoot(browser, page, args.out / "390-first-screen.png", 390, height=844)
         else:
-            shoot(browser, page, args.out, 1280, height=1500)
+            shoot(browser, page, args.out, 1280, height=1900)
             print(args.out)
         browser.close()
     return 0

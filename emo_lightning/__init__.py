@@ -11,7 +11,7 @@ The command line `emo` runs whole experiments; these names are for code of your 
 | `read_jsonl`, `write_jsonl` | records or predictions of a JSON-lines file |
 | `TarIndex` | the images and records of exported tars, by row |
 | `EmotionModel` | a trained model from its folder or the hub: embeddings, distributions, explanations |
-| `Explanation`, `Said`, `Probed`, `Region` | what it says of one image: its words, its probe, where it points |
+| `Explanation`, `Said`, `Probed`, `Region`, `Unlike` | what it says of one image: words, probe, places; how far it is from the training |
 | `SearchIndex`, `Filters`, `Hit` | a place to search images by their embeddings |
 | `DESHead`, `LinearProbes` | the two small networks on top of a backbone, to train or to load alone |
 | `UserError` | base of every error that a user can mend: a file, a key, a value |
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from emo_lightning.data.tar_index import TarIndex
     from emo_lightning.inference.model import EmotionModel
-    from emo_lightning.inference.results import Explanation, Probed, Region, Said
+    from emo_lightning.inference.results import Explanation, Probed, Region, Said, Unlike
     from emo_lightning.models import DESHead, LinearProbes
     from emo_lightning.search.filters import Filters
     from emo_lightning.search.hits import Hit
@@ -69,6 +69,7 @@ __all__ = [
     "SearchIndex",
     "TarIndex",
     "Triplet",
+    "Unlike",
     "UserError",
     "__version__",
     "read_jsonl",
@@ -83,7 +84,7 @@ _MODULES = {
     ),
     "TarIndex": "data.tar_index",
     "EmotionModel": "inference.model",
-    **dict.fromkeys(("Explanation", "Probed", "Region", "Said"), "inference.results"),
+    **dict.fromkeys(("Explanation", "Probed", "Region", "Said", "Unlike"), "inference.results"),
     "DESHead": "models",
     "LinearProbes": "models",
     "Filters": "search.filters",

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
     "index": ("emo_lightning.commands.index", "a place to search: images by picture, words, wish or path, with filters"),
     "explain": ("emo_lightning.commands.explain", "images -> triplet, boxes, emotion, intensity, and overlays"),
+    "serve": ("emo_lightning.commands.serve", "a page and an API (of OpenAI's shapes) for a model, on this machine"),
     "des": ("emo_lightning.commands.des", "what the embedding space can do: retrieval, distance, interpolation, stability"),
     "report": ("emo_lightning.commands.report", "one self-contained HTML page from finished runs"),
     "export": ("emo_lightning.commands.export", "a trained model as one folder that needs nothing else"),

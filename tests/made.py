@@ -61,13 +61,13 @@ def write_world(folder: Path, **splits: int) -> Path:
     return folder
 
 
-def make_qwen(folder: Path, tars: Path) -> Path:
+def make_qwen(folder: Path, tars: Path, side: int = 84) -> Path:
     """A random Qwen2.5-VL in the true architecture, small: 4 layers of width 64, vision 32 wide and 2 deep; returns its folder."""
     from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 
     words = words_of([str(tars)])
     sizes = TinyQwen(hidden_size=64, layers=4, heads=4, vision_hidden=32, vision_layers=2, vocabulary=900)
-    return build_qwen(folder, words, sizes, max_pixels=84 * 84, seed=0)
+    return build_qwen(folder, words, sizes, max_pixels=side * side, seed=0)
 
 
 @pytest.fixture(scope="session")

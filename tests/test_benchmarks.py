@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["explain", "features", "index", "loader", "remote"])
+@pytest.mark.parametrize("name", ["explain", "features", "index", "loader", "remote", "serve"])
 def test_a_quick_run_writes_its_ratio(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [name, "--quick", "--json", str(tmp_path / "found.json")])
     importlib.import_module(f"benchmarks.{name}").main()

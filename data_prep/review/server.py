@@ -1,12 +1,7 @@
-"""The review page over HTTP: this machine alone, a secret in the address, nothing from or for another origin.
-
-Another site that is open in the same browser can send requests to 127.0.0.1, by that name or by one of its own that it points here
-(DNS rebinding). So every request must name our own host and port, carry the secret, and come from our own page.
-"""
+"""The review page over HTTP: this machine alone, a secret in the address, nothing from or for another origin (`core.web.local_pages`)."""
 
 from __future__ import annotations
 
-import hmac
 import json
 import re
 import secrets
@@ -27,6 +22,7 @@ from emo_lightning.core.errors import UserError
 from emo_lightning.core.foreign import decode_json, object_of
 from emo_lightning.core.records import SchemaError
 from emo_lightning.core.terminal import say
+from emo_lightning.core.web.local_pages import TYPES, RejectedError, check_from_here, closed_headers, is_secret, page_files
 
 if TYPE_CHECKING:
     import socket
@@ -35,19 +31,7 @@ PAGE = Path(__file__).with_name("page")
 MAX_BODY = 4 * 2**20
 """Bytes of a request; a mended set of boxes with masks is far below."""
 
-_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _IMAGES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 
 
 class Session(Protocol):
@@ -110,14 +94,6 @@ def serving(session: Session, port: int = 0) -> Iterator[PageServer]:
         server.server_close()
 
 
-class _RejectedError(Exception):
-    """A signal to `_Handler._answer`: the request is not from our page, or asks for nothing that is here."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     protocol_version = "HTTP/1.1"
@@ -140,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, serve: Callable[[str], tuple[str, bytes]]) -> None:
         try:
             kind, body = serve(self._path())
-        except _RejectedError as error:
+        except RejectedError as error:
             # The rest of a refused request is not read, so the connection cannot go on.
             self.close_connection = True
             self._send(error.status, "application/json", _json({"error": str(error)}))
@@ -157,39 +133,35 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _path(self) -> str:
         """The path below the secret, after everything that tells our page from others."""
-        if self.headers.get_all("Host") != [self.server.host]:
-            raise _RejectedError(HTTPStatus.MISDIRECTED_REQUEST, f"this is {self.server.host} alone")
-        if self.headers.get("Origin") not in (None, f"http://{self.server.host}"):
-            raise _RejectedError(HTTPStatus.FORBIDDEN, "no other origin")
-        # `none`: typed or opened from outside of any page; without the header: not a browser of today.
-        if self.headers.get("Sec-Fetch-Site") not in (None, "none", "same-origin"):
-            raise _RejectedError(HTTPStatus.FORBIDDEN, "no other site")
+        host = self.server.host
+        hosts = self.headers.get_all("Host", [])
+        check_from_here(
+            hosts, self.headers.get("Origin"), self.headers.get("Sec-Fetch-Site"), lambda given: given == host, host
+        )
         token, _, path = urlsplit(self.path).path.removeprefix("/").partition("/")
-        if not hmac.compare_digest(token.encode(), self.server.token.encode()):
-            raise _RejectedError(HTTPStatus.NOT_FOUND, "open the address that `emo prep review` printed")
+        if not is_secret(token, self.server.token):
+            raise RejectedError(HTTPStatus.NOT_FOUND, "open the address that `emo prep review` printed")
         return unquote(path)
 
     def _get(self, path: str) -> tuple[str, bytes]:
         if path.startswith("image/"):
             data, extension = self.server.session.image(path.removeprefix("image/"))
             return _IMAGES[extension], data
-        # By name from the folder, never by joining paths.
-        files = {file.name: file for file in PAGE.iterdir() if file.suffix in _TYPES}
-        file = files.get(path or "index.html")
+        file = page_files(PAGE).get(path or "index.html")
         if file is None:
-            raise _RejectedError(HTTPStatus.NOT_FOUND, f"{path}: no such file")
-        return f"{_TYPES[file.suffix]}; charset=utf-8", file.read_bytes()
+            raise RejectedError(HTTPStatus.NOT_FOUND, f"{path}: no such file")
+        return f"{TYPES[file.suffix]}; charset=utf-8", file.read_bytes()
 
     def _post(self, path: str) -> tuple[str, bytes]:
         route = self.server.session.routes.get(path.removeprefix("api/"))
         if not path.startswith("api/") or route is None:
-            raise _RejectedError(HTTPStatus.NOT_FOUND, f"{path}: nothing to ask there")
+            raise RejectedError(HTTPStatus.NOT_FOUND, f"{path}: nothing to ask there")
         # Forms of other pages cannot send this type without asking first.
         if self.headers.get_content_type() != "application/json":
-            raise _RejectedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
+            raise RejectedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
         length = self.headers.get("Content-Length", "")
         if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > MAX_BODY:
-            raise _RejectedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY}")
+            raise RejectedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length {length!r}; at most {MAX_BODY}")
         what = "the request"
         body = decode_json(self.rfile.read(int(length)), what, ReviewError, max_bytes=MAX_BODY)
         request = object_of(body, what, ReviewError)
@@ -197,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
-        for name, value in _HEADERS.items():
+        for name, value in closed_headers().items():
             self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

@@ -6,7 +6,6 @@ Calibration scores before and after a temperature, conformal sets, and distances
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -14,17 +13,17 @@ import numpy as np
 from emo_lightning.analysis.label_spaces import PARTIAL_SOURCES
 from emo_lightning.analysis.scored import Scored
 from emo_lightning.core.records import Prediction, Reference, SchemaError
+from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.metrics.bootstrap import RESAMPLES, Estimate, draws, mean_estimate
 from emo_lightning.metrics.calibration import (
     BINS,
     Bin,
     TemperatureError,
     at_temperature,
-    fit_temperature,
     reliability,
     with_intervals,
 )
-from emo_lightning.metrics.conformal import Conformal, Coverage, Score, measured
+from emo_lightning.metrics.conformal import Coverage, Score, measured
 from emo_lightning.metrics.distributions import distribution_measures
 
 
@@ -88,16 +87,9 @@ class Calibration(TypedDict):
     seed: int
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """What was fitted for one arm, to be used on its other sets."""
-
-    temperature: float
-    conformal: Conformal
-
-    def as_json(self) -> Fit:
-        threshold = self.conformal.threshold if np.isfinite(self.conformal.threshold) else None
-        return {"images": self.conformal.images, "temperature": self.temperature, "threshold": threshold}
+def _as_json(fitted: ProbeCalibration) -> Fit:
+    threshold = fitted.conformal.threshold if np.isfinite(fitted.conformal.threshold) else None
+    return {"images": fitted.conformal.images, "temperature": fitted.temperature, "threshold": threshold}
 
 
 def measure_calibration(
@@ -140,7 +132,7 @@ def measure_calibration(
     for arm, said in predictions.items():
         fitted = _fit(arm, said, fit, sets[fit], alpha, score) if fit is not None else None
         arms[arm] = {
-            "fit": None if fitted is None else fitted.as_json(),
+            "fit": None if fitted is None else _as_json(fitted),
             "sets": {name: _set(arm, name, said, sets[name], fitted, bins, seed) for name in tested},
         }
     return {"arms": arms, "fit": fit, "alpha": alpha, "score": score, "bins": bins, "seed": seed}
@@ -172,14 +164,13 @@ def _labelled(arm: str, name: str, said: Mapping[str, Prediction], records: Sequ
 
 def _fit(
     arm: str, said: Mapping[str, Prediction], name: str, records: Sequence[Reference], alpha: float, score: Score
-) -> _Fitted:
+) -> ProbeCalibration:
     _, known = _labelled(arm, name, said, records)
     try:
-        temperature = fit_temperature(known.predicted, known.truth)
+        return ProbeCalibration.fit(known.predicted, known.truth, alpha, score)
     except TemperatureError as error:
         msg = f"arm {arm!r}, set {name!r}: {error}"
         raise SchemaError(msg) from None
-    return _Fitted(temperature, Conformal.fit(known.predicted, known.truth, alpha, score))
 
 
 def _set(
@@ -187,7 +178,7 @@ def _set(
     name: str,
     said: Mapping[str, Prediction],
     records: Sequence[Reference],
-    fitted: _Fitted | None,
+    fitted: ProbeCalibration | None,
     bins: int,
     seed: int,
 ) -> SetCalibration:

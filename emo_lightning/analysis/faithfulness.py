@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, SchemaError
+from emo_lightning.core.records import EMOTIONS, Emotion, PredictedObject, Prediction, SchemaError
 from emo_lightning.data.images import Mask, PixelBox, masked, whole_pixels
 from emo_lightning.metrics.bootstrap import RESAMPLES, draws, mean_estimate
 
@@ -172,7 +173,7 @@ def faithfulness(
     """Measure a bundle on tars.
 
     Args:
-        model: bundle folder, or loaded.
+        model: folder of an emotion model, its hub id, or loaded.
         references: tars; JSON lines hold no images.
         boxes: predictions whose boxes are masked; None takes the references' primary boxes.
         plan: how regions are masked.
@@ -184,7 +185,7 @@ def faithfulness(
     """
     from emo_lightning.inference.model import EmotionModel
 
-    net: ProbedModel = EmotionModel(model) if isinstance(model, str | Path) else model
+    net: ProbedModel = EmotionModel.from_pretrained(model) if isinstance(model, str | Path) else model
     if net.probe is None:
         msg = "the bundle has no probe, which gives the emotion's probability: set `probe` in its bundle stage"
         raise SchemaError(msg)
@@ -248,19 +249,44 @@ def _measure(net: ProbedModel, case: _Case, plan: MaskPlan, batch_size: int) -> 
             msg = "a model without a probe, which `faithfulness` should have refused"
             raise RuntimeError(msg)
         found.append(scores.double().numpy())
-    p = np.concatenate(found)  # (2 + draws, 8)
-    top = int(p[0].argmax())
+    p = np.concatenate(found)
     if not np.isfinite(p).all():
         msg = f"id {case.id!r}: the model's probabilities are not finite; nothing can be measured"
         raise SchemaError(msg)
+    fall = falls(p)
+    assert fall.random is not None
     return {
         "id": case.id,
         "words": case.words,
-        "emotion": str(EMOTIONS[top]),
-        "probability": 100 * float(p[0, top]),
-        "grounded": 100 * float(p[0, top] - p[1, top]),
-        "random": 100 * float(p[0, top] - p[2:, top].mean()),
+        "emotion": str(fall.emotion),
+        "probability": fall.probability,
+        "grounded": fall.grounded,
+        "random": fall.random,
     }
+
+
+class Falls(NamedTuple):
+    """How far the probability of the emotion that a model sees falls, in points."""
+
+    emotion: Emotion
+    """The most probable in the whole image."""
+    probability: float
+    """Of it, percent."""
+    grounded: float
+    """When the region is masked."""
+    random: float | None
+    """Mean over the random boxes; None without any."""
+
+
+def falls(p: NDArray[np.float64]) -> Falls:
+    """What masking does to the emotion.
+
+    Args:
+        p: probabilities of the whole image, of that with its region masked, and of those with random boxes masked: (2 + draws, 8).
+    """
+    top = int(p[0].argmax())
+    random = 100 * float(p[0, top] - p[2:, top].mean()) if len(p) > 2 else None
+    return Falls(EMOTIONS[top], 100 * float(p[0, top]), 100 * float(p[0, top] - p[1, top]), random)
 
 
 def _summary(rows: Sequence[Measured], seed: int) -> Summary:

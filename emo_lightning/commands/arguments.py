@@ -10,7 +10,7 @@ from emo_lightning.core.errors import InputError, add_debug_option
 from emo_lightning.core.options import Parser
 
 DEFAULT_MODEL = "runs/demo/model"
-"""Folder with `emo.json` that the demo makes."""
+"""Folder of the emotion model that the demo makes."""
 
 
 def new_parser(name: str, text: str, examples: str, usage: str | None = None) -> Parser:
@@ -56,6 +56,14 @@ def add_images_and_model(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="image files, folders, globs, addresses, tars, or .parquet with a column path",
     )
+    add_model(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """An emotion model."""
     parser.add_argument(
-        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"model folder, or hub id (default: {DEFAULT_MODEL})"
+        "--model",
+        type=Path,
+        default=Path(DEFAULT_MODEL),
+        help=f"folder of an emotion model (of emo export, or of a model stage), or its hub id (default: {DEFAULT_MODEL})",
     )

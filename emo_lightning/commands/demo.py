@@ -55,7 +55,7 @@ def next_steps(folder: Path, *, fast: bool) -> list[str]:
     own = ["--name", "mine", "--vars.tars", world / "tars", "--vars.reference", world / "reference"]
     commands = {
         "ask it in the browser": ["serve", model],
-        "a photo of yours": ["explain", pictures / "00.jpg", "--text", "--model", model],
+        "a picture of its world": ["explain", pictures / "00.jpg", "--text", "--model", model],
         "a folder of images": ["prep", "import", "folder", pictures, "--into", folder / "own", "--licence", "CC0-1.0"],
         "tars of your own": ["demo", *(["--fast"] if fast else []), *own],
     }

@@ -67,7 +67,7 @@ def parser() -> Parser:
         "stability",
         "Does the embedding stay where it is when the image is cropped, compressed or scaled, or the prompt is worded otherwise?",
         "[ARM=]MODEL",
-        "folder with emo.json",
+        "folder of an emotion model, or its hub id",
     )
     verb.add_argument(
         "--changes",

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 ABOUT = """\
 Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
-that it says, and beside them the emotions that the probe reads off the embedding. Of one image it prints JSON, or with --text a block
-for people, and writes a picture with the boxes drawn in. Of many (files, folders, globs, addresses, tars, Parquet files of paths) it
-writes JSON lines or Parquet; images that cannot be opened are named and left out. What is done is not done again: after an interrupt
-run the same command."""
+that it says, and beside them the emotions that the probe reads off the embedding; and whether the image is unlike all that the model was
+trained on. Of one image it prints JSON, or with --text a block for people, and writes a picture with the boxes drawn in. Of many (files,
+folders, globs, addresses, tars, Parquet files of paths) it writes JSON lines or Parquet; images that cannot be opened are named and left
+out. What is done is not done again: after an interrupt run the same command."""
 
 EXAMPLES = """\
 examples:
@@ -139,6 +139,7 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     from emo_lightning.core.model_folders import weights_hash
     from emo_lightning.experiment.advice import silence_advice
     from emo_lightning.inference.bundle import bundle_fingerprint, bundle_folder, read_bundle
+    from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.inference.many import Work, explain_work, look_at_all, write_failures
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.inference.parts import Parts
@@ -149,7 +150,8 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     bundle = read_bundle(folder)
     about = {
         "weights": bundle_fingerprint(folder),
-        "probe": weights_hash(bundle.probe) if bundle.probe else None,
+        **{part: weights_hash(place) for part, place in bundle.parts.items() if part in ("probe", "spread")},
+        "calibration": None if (fitted := ProbeCalibration.of(folder, bundle.probe)) is None else repr(fitted),
         "questions": bundle.questions,
         "max_new_tokens": args.max_new_tokens,
         "overlays": None if args.overlays is None else str(args.overlays),

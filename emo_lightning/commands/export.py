@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import check_output_file, new_parser
-from emo_lightning.core.errors import InputError, MissingFileError
+from emo_lightning.core.errors import InputError, MissingFileError, UserError
 from emo_lightning.core.files import atomic_folder
 from emo_lightning.core.options import ALWAYS, Parser
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from emo_lightning.inference.bundle import Bundle
     from emo_lightning.inference.calibration import ProbeCalibration
+    from emo_lightning.models.spread import Spread
     from emo_lightning.report.model_figures import ModelFigures
-    from emo_lightning.report.run_folder import StageFolder
+    from emo_lightning.report.run_folder import RunFolder, StageFolder
 
 ABOUT = """\
 Write a trained model into one folder that needs nothing else: backbone with the adapter merged in, DES head, probe with its temperature
-and conformal sets, processor, and a model card with the run's own figures. It may be moved or published; EmotionModel, transformers,
-vLLM and sentence-transformers open it. Of an ADAPTER alone, --merge writes the plain model."""
+and conformal sets, the spread of the training images, processor, and a model card with the run's own figures. It may be moved or
+published; EmotionModel, transformers, vLLM and sentence-transformers open it. Of an ADAPTER alone, --merge writes the plain model."""
 
 EXAMPLES = """\
 examples:
   emo export runs/demo --out emotion-model
+  emo export runs/demo --out emotion-model --unlike photos/
   emo export runs/emoverse --stage model --out emotion-model --licence apache-2.0
   emo export runs/emoverse/round2/adapter --merge --out qwen2.5-vl-3b-emoverse"""
 
@@ -32,7 +37,7 @@ _RUN = "a run, or a folder with emo.json"
 _ADAPTER = "an adapter (--merge)"
 _MODES = {
     ALWAYS: ("out", "dtype"),
-    _RUN: ("stage", "name", "keep_adapter", "licence"),
+    _RUN: ("stage", "name", "keep_adapter", "licence", "unlike"),
     _ADAPTER: ("merge",),
 }
 
@@ -55,6 +60,12 @@ def parser() -> Parser:
     run.add_argument("--name", help="of the model on its card (default: the name of --out)")
     run.add_argument("--keep-adapter", action="store_true", help="keep the adapter beside its base model; do not merge it")
     run.add_argument("--licence", metavar="ID", help="of the weights, on the card, as the hub spells it (default: none)")
+    run.add_argument(
+        "--unlike",
+        nargs="+",
+        metavar="PICTURES",
+        help="files, folders, globs, tars of pictures unlike those of the training: the card says how well they are told (default: none)",
+    )
     parser.add_argument(
         "--merge", action="store_true", help="of an adapter: merge it into its base model, and write no more than that"
     )
@@ -98,6 +109,7 @@ def _plain(args: argparse.Namespace) -> int:
 
 def _whole(args: argparse.Namespace) -> int:
     from emo_lightning.inference.bundle import BUNDLE_FILE, read_bundle
+    from emo_lightning.inference.calibration import ProbeCalibration
     from emo_lightning.inference.folder import base_id, write_folder
     from emo_lightning.models import DESHead
     from emo_lightning.report.model_card import model_card
@@ -107,8 +119,8 @@ def _whole(args: argparse.Namespace) -> int:
     # The folder of a `model` stage stands in its run, which has its figures; any other folder has what it brings.
     of_stage = (args.source / BUNDLE_FILE).is_file()
     if of_stage and not (args.source / "stage.json").is_file():
-        if args.stage or args.licence or args.name:
-            msg = f"{args.source}: was exported before, and its card is copied: --stage, --name and --licence are for a run"
+        if args.stage or args.licence or args.name or args.unlike:
+            msg = f"{args.source}: was exported before, and its card is copied: --stage, --name, --licence and --unlike are for a run"
             raise InputError(msg)
         bundle = read_bundle(args.source)
         write_folder(
@@ -116,7 +128,7 @@ def _whole(args: argparse.Namespace) -> int:
             args.out,
             merge=not args.keep_adapter,
             dtype=args.dtype,
-            calibration=_fitted_before(bundle.probe),
+            calibration=ProbeCalibration.of(args.source, bundle.probe),
             origin=args.source,
         )
         say(f"model: {args.out}")
@@ -125,6 +137,7 @@ def _whole(args: argparse.Namespace) -> int:
     stage = _stage(run.path, [s for s in run.stages if s.kind == "bundle"], args.source.name if of_stage else args.stage)
     bundle = read_bundle(stage.path)
     figures = model_figures(run, stage)
+    spread = _spread(run, stage, bundle, figures, args.unlike)
     card = model_card(
         args.name or args.out.resolve().name,
         figures,
@@ -138,7 +151,8 @@ def _whole(args: argparse.Namespace) -> int:
         args.out,
         merge=not args.keep_adapter,
         dtype=args.dtype,
-        calibration=_fitted(figures) or _fitted_before(bundle.probe),
+        calibration=_fitted(figures) or ProbeCalibration.of(stage.path, bundle.probe),
+        spread=spread,
         figures=figures,
         card=card,
     )
@@ -176,7 +190,35 @@ def _fitted(figures: ModelFigures) -> ProbeCalibration | None:
     return ProbeCalibration(fit["temperature"], Conformal("lac", 0.1, threshold, fit["images"]))
 
 
-def _fitted_before(probe: str | None) -> ProbeCalibration | None:
-    from emo_lightning.inference.calibration import ProbeCalibration
+def _spread(
+    run: RunFolder, stage: StageFolder, bundle: Bundle, figures: ModelFigures, pictures: Sequence[str] | None
+) -> Spread | None:
+    """The spread of the training pictures, the stage's or fitted on the run's tars; what it is worth goes to `figures`."""
+    from emo_lightning.analysis.unlike import measure_unlike
+    from emo_lightning.inference.fitting import distances, fit
+    from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.report.model_figures import pictures_of
 
-    return None if probe is None else ProbeCalibration.read(Path(probe))
+    sets = pictures_of(run, stage)
+    train, val = (sets.pop(name, None) for name in ("train", "val"))
+    model = EmotionModel(stage.path) if bundle.spread or (train and val) else None
+    scores, why = {}, "the run does not say which tars its head was trained on"
+    try:
+        if model is not None and model.spread is None and train and val:
+            why = "too few validation images"
+            if (spread := fit(model, train, val).spread) is not None:
+                model.spread = spread.to(model.device)
+        if model is not None and model.spread is not None:
+            scores = {name: distances(model, tars) for name, tars in sets.items()}
+    except (UserError, OSError) as error:
+        # Tars may be gone by now; the model is as good as before.
+        why = str(error)
+        figures["notes"].append(f"how many pictures are unlike those of the training: {why}")
+    if model is None or model.spread is None:
+        if pictures:
+            msg = f"--unlike: this model cannot tell which pictures are unlike those of its training: {why}"
+            raise InputError(msg)
+        figures["notes"].append(f"which pictures are unlike those of the training is not known: {why}")
+        return None
+    figures["unlike"] = measure_unlike(model.spread, scores, None if pictures is None else distances(model, pictures))
+    return model.spread.cpu()

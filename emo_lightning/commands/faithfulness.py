@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emo_lightning.commands.arguments import DEFAULT_MODEL, new_parser
+from emo_lightning.commands.arguments import add_model, new_parser
 from emo_lightning.core.options import Parser, Real, Whole
 
 EXAMPLE = """examples:
@@ -22,9 +22,7 @@ def parser() -> Parser:
     """The command's arguments."""
     parser = new_parser("faithfulness", ABOUT, EXAMPLE)
     parser.add_argument("references", nargs="+", metavar="TARS", help="tars with boxes (files, folders, globs)")
-    parser.add_argument(
-        "--model", type=Path, default=Path(DEFAULT_MODEL), help=f"folder with emo.json (default: {DEFAULT_MODEL})"
-    )
+    add_model(parser)
     parser.add_argument(
         "--boxes",
         type=Path,

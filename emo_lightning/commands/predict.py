@@ -20,8 +20,8 @@ emo predict MODEL TARS… --out predictions.jsonl
 
 ABOUT = """\
 Ask a model about images and write its answers to a predictions file, which `emo eval` scores. MODEL is an adapter folder, a folder of
-Qwen2.5-VL (merged or not), a Hugging Face id, or a folder with emo.json (of an experiment's `model` stage). A model may also stand
-behind an OpenAI-compatible endpoint.
+Qwen2.5-VL or Qwen3-VL, the folder of an emotion model (of `emo export`, or of an experiment's `model` stage), or the hub id of any of
+them. A model may also stand behind an OpenAI-compatible endpoint.
 
 What is answered is not asked again: after an interrupt run the same command. Answers of an endpoint are kept in a ledger, so each is
 paid once. Exit status: 0 done, 1 a bug of ours, 2 something that you can mend, 3 the budget was reached, 130 interrupted."""
@@ -198,12 +198,12 @@ def _local(args: argparse.Namespace) -> int:
 
 def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]:
     """Path or id of the backbone, and what is asked of it."""
-    from emo_lightning.inference.bundle import BUNDLE_FILE, read_bundle
+    from emo_lightning.inference.bundle import find_bundle
 
-    if (Path(model) / BUNDLE_FILE).is_file():
-        bundle = read_bundle(Path(model))
-        return bundle.backbone, objectives or bundle.questions
-    return model, objectives or list(OBJECTIVES)
+    bundle = find_bundle(model)
+    if bundle is None:
+        return model, objectives or list(OBJECTIVES)
+    return bundle.backbone, objectives or bundle.questions
 
 
 class _Launch(TypedDict, total=False):

@@ -76,7 +76,7 @@ def _checked(folder: Path, repo: str) -> list[Path]:
         msg = f"{folder}: has no {BUNDLE_FILE} or no README.md; expected a folder that `emo export` wrote"
         raise MissingFileError(msg)
     bundle = read_bundle(folder)
-    for part in filter(None, (bundle.backbone, bundle.head, bundle.probe)):
+    for part in bundle.parts.values():
         if Path(part).is_absolute() and not Path(part).is_relative_to(folder.resolve()):
             msg = f"{folder}: its part {part} lies outside of it; `emo export` puts all parts into one folder"
             raise InputError(msg)

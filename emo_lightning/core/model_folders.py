@@ -24,8 +24,10 @@ from emo_lightning.core.terminal import say
 from emo_lightning.core.weight_files import MAX_CONFIG_BYTES
 
 __all__ = [
+    "BUNDLE_FILE",
     "MADE_OF",
     "BackboneError",
+    "backbone_of",
     "check_made_of",
     "deciding_files",
     "files_of",
@@ -39,6 +41,8 @@ __all__ = [
 
 MADE_OF = "made_of.json"
 """In a folder of weights: part -> `weights_hash` of what it was made from."""
+BUNDLE_FILE = "emo.json"
+"""In the folder of an emotion model: where its backbone, DES head and probe are."""
 _ADAPTER = "adapter_config.json"
 _BASE = "base_model_name_or_path"
 _DECIDES = (
@@ -64,13 +68,45 @@ class BackboneError(InputError):
     """The backbone cannot be used as configured; the message names the path or key and what is allowed."""
 
 
+def backbone_of(path: str) -> str:
+    """The backbone that an emotion model's folder names in its `emo.json`; any other path or id is its own.
+
+    So wherever a backbone is asked for, the folder of a whole model may be given.
+
+    Raises:
+        BackboneError: the file cannot be read, or leads back to itself.
+    """
+    seen: list[Path] = []
+    while (folder := files_of(path)) is not None and (folder / BUNDLE_FILE).is_file():
+        file = folder / BUNDLE_FILE
+        said = text_of(
+            read_object(file, error=BackboneError, max_bytes=MAX_CONFIG_BYTES).get("backbone"),
+            f"{file}: key 'backbone'",
+            BackboneError,
+        )
+        place = folder / said
+        # Not `Path.exists`, which raises for a name that no file can have.
+        found = str(place.resolve()) if os.path.exists(place) else said  # noqa: PTH110
+        if Path(found) == folder.resolve():
+            return path
+        seen.append(folder.resolve())
+        if Path(found) in seen:
+            msg = f"{file}: key 'backbone': {said!r} leads back to this file"
+            raise BackboneError(msg)
+        path = found
+    return path
+
+
 def locate(path: str) -> tuple[str, Path | None]:
     """(base model, adapter folder or None).
+
+    Args:
+        path: folder of a model, an adapter or an emotion model (`backbone_of`), or a hub id.
 
     Raises:
         BackboneError: no such folder, or an adapter whose base is not there, or is there with other content.
     """
-    path = str(Path(path).expanduser()) if path.startswith("~") else path
+    path = backbone_of(str(Path(path).expanduser()) if path.startswith("~") else path)
     if (Path(path) / _ADAPTER).exists():
         return _base_of(Path(path)), Path(path)
     looks_local = path.startswith((".", "/")) or path.count("/") > 1

@@ -89,7 +89,7 @@ class QuestionDataModule(DataModule[AsksQuestions]):
         num_workers: processes that read ahead (`workers.count`).
         max_length: tokens; a longer sample is an error.
         limit: use only the first so many images of each set.
-        blind: show grey in place of every image: what the model says without looking (a text-only baseline).
+        blind: show grey in place of every image: what the model says without looking.
         allow_leaks: cache the features of a set `train` although it holds images of a held-out split or of another set.
         on_error: `stop` at an image that cannot be read (damaged, no image, of another size than its record says), or `skip` it: it has no
             answer and no features then, and is named. A record that cannot be read always stops.

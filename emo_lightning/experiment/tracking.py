@@ -6,10 +6,11 @@ kept, and its run is closed as failed when the command ends.
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,9 @@ def tracking_stages(experiment: Experiment, rank: int) -> Iterator[Callable[[Sta
             return
         import wandb
 
+        # Every run imports it where it begins: more than a second, which the stages pay together.
+        with suppress(ImportError):
+            importlib.import_module("wandb.sdk.launch")
         wandb.setup(wandb.Settings(mode=mode, silent=True))
         try:
             yield lambda stage: replace(stage, tracked=tracked_run(stage, experiment.name, tracking, experiment.arms))

@@ -11,11 +11,20 @@ from pathlib import Path
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.foreign import object_of, text_of
 from emo_lightning.core.hub import cache_only
-from emo_lightning.core.model_folders import check_made_of, made_of, weights_hash
+from emo_lightning.core.model_folders import BUNDLE_FILE, check_made_of, made_of, weights_hash
 from emo_lightning.core.records import SchemaError
 from emo_lightning.data.chat import OBJECTIVES
 
-BUNDLE_FILE = "emo.json"
+__all__ = [
+    "BUNDLE_FILE",
+    "Bundle",
+    "bundle_fingerprint",
+    "bundle_folder",
+    "check_bundle",
+    "find_bundle",
+    "read_bundle",
+    "write_bundle",
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,15 @@ class Bundle:
     questions: list[str]
     """Objectives that `emo explain` asks."""
     made_of: dict[str, str] = field(default_factory=dict)
-    """Part (`backbone`, `head`, `probe`) -> content hash; empty in a bundle of version 0.2."""
+    """Part (`backbone`, `head`, `probe`, `spread`) -> content hash; empty in a bundle of version 0.2."""
+    spread: str | None = None
+    """Folder that says where the training images lie; None, as in a bundle of version 0.2: it is not known which images are unlike them."""
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Part -> folder (or the backbone's hub id), of those that there are."""
+        found = {"backbone": self.backbone, "head": self.head, "probe": self.probe, "spread": self.spread}
+        return {part: place for part, place in found.items() if place}
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
@@ -43,8 +60,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         # A hub id stays as it is.
         return os.path.relpath(path, folder) if Path(path).exists() else path
 
-    probe = place(bundle.probe) if bundle.probe else None
-    placed = replace(bundle, backbone=place(bundle.backbone), head=place(bundle.head), probe=probe)
+    placed = replace(bundle, **{part: place(path) for part, path in bundle.parts.items()})  # type: ignore[arg-type] # all are texts
     write_json(folder / BUNDLE_FILE, asdict(placed))
 
 
@@ -56,12 +72,16 @@ def read_bundle(folder: Path) -> Bundle:
     """
     path = folder / BUNDLE_FILE
     if not path.is_file():
-        msg = f"{path}: no such file; --model takes the folder of an experiment's `model` stage, e.g. runs/demo/model"
+        msg = (
+            f"{folder}: {_what_is(folder)}; expected the folder of an emotion model (as `emo export` or an experiment's `model` stage writes "
+            f"it, with {BUNDLE_FILE}, e.g. runs/demo/model), or a hub id"
+        )
         raise SchemaError(msg)
     found = read_object(path)
-    # Version 0.2 named no content.
-    keys = {entry.name for entry in fields(Bundle)} - {"made_of"}
-    if set(found) - {"made_of"} != keys:
+    # Version 0.2 named no content, and knew nothing of what it was trained on.
+    later = {"made_of", "spread"}
+    keys = {entry.name for entry in fields(Bundle)} - later
+    if set(found) - later != keys:
         msg = f"{path}: keys {', '.join(sorted(found))}; expected {', '.join(sorted(keys))}"
         raise SchemaError(msg)
 
@@ -86,8 +106,52 @@ def read_bundle(folder: Path) -> Bundle:
     where = f"{path}: key 'made_of'"
     made = object_of(found.get("made_of", {}), where, SchemaError)
     parts = {part: text_of(value, f"{where}: {part}", SchemaError) for part, value in made.items()}
-    probe = place("probe") if found["probe"] else None
-    return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts)
+    probe, spread = (place(part) if found.get(part) else None for part in ("probe", "spread"))
+    return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts, spread)
+
+
+def _what_is(folder: Path) -> str:
+    """What is found where a bundle was expected."""
+    if not folder.is_dir():
+        return "is a file" if folder.exists() else "no such folder"
+    if inner := sorted(folder.glob(f"*/{BUNDLE_FILE}")):
+        return (
+            f"holds several stages, of which {inner[0].parent} is a model"
+            if (folder / "experiment.yaml").is_file()
+            else (f"its folder {inner[0].parent.name} is one, it is not")
+        )
+    if (folder / "adapter_config.json").is_file():
+        return "an adapter alone, without DES head and probe"
+    if (folder / "config.json").is_file():
+        kind = read_object(folder / "config.json").get("class")
+        return f"a {kind} alone" if isinstance(kind, str) else "a plain model, without DES head and probe"
+    return f"no {BUNDLE_FILE} there"
+
+
+def find_bundle(name: str) -> Bundle | None:
+    """The emotion model that a folder or hub id is; None for a plain model, an adapter, or what is none of them.
+
+    Raises:
+        HubError: the hub cannot be reached, and nothing of the id is in the local cache.
+        SchemaError: as `read_bundle`.
+    """
+    if not _is_id(name):
+        folder = Path(name).expanduser()
+        return read_bundle(folder) if (folder / BUNDLE_FILE).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(name, BUNDLE_FILE, local_files_only=cache_only(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError):
+        # Of a model that is not there at all, whoever loads it says so.
+        return None
+    return read_bundle(bundle_folder(name))
+
+
+def _is_id(name: str) -> bool:
+    """Whether it can only be `owner/name` at the hub."""
+    return not Path(name).exists() and not name.startswith((".", "/", "~")) and name.count("/") == 1
 
 
 def bundle_folder(name: str | Path, revision: str | None = None, token: str | None = None) -> Path:
@@ -103,7 +167,7 @@ def bundle_folder(name: str | Path, revision: str | None = None, token: str | No
         SchemaError: the hub has no such model, or does not give it.
     """
     text = str(name)
-    if Path(text).exists() or text.startswith((".", "/", "~")) or text.count("/") != 1:
+    if not _is_id(text):
         return Path(text).expanduser()
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -116,7 +180,7 @@ def bundle_folder(name: str | Path, revision: str | None = None, token: str | No
 
 
 def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:
-    """Refuse parts that do not belong together: a head of another backbone or prompt, a probe of another head, a part that has changed.
+    """Refuse parts that do not belong together: a head or spread of another backbone or prompt, a probe of another head, a changed part.
 
     Args:
         bundle: its folders are there.
@@ -128,14 +192,15 @@ def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:
     Raises:
         BackboneError: names the part.
     """
-    now = {"backbone": weights_hash(bundle.backbone), "head": weights_hash(bundle.head)}
-    if bundle.probe:
-        now["probe"] = weights_hash(bundle.probe)
+    now = {part: weights_hash(place) for part, place in bundle.parts.items()}
     if bundle.made_of:
         check_made_of(where, bundle.made_of, now)
-    check_made_of(f"DES head {bundle.head}", made_of(bundle.head), {"backbone": now["backbone"], "prompt": bundle.features})
+    of_backbone = {"backbone": now["backbone"], "prompt": bundle.features}
+    check_made_of(f"DES head {bundle.head}", made_of(bundle.head), of_backbone)
     if bundle.probe:
         check_made_of(f"probe {bundle.probe}", made_of(bundle.probe), {"head": now["head"]})
+    if bundle.spread:
+        check_made_of(f"spread {bundle.spread}", made_of(bundle.spread), of_backbone)
     return now
 
 

@@ -2,7 +2,7 @@
 
     config.json, *.safetensors, tokenizer, processor   the backbone, merged: transformers and vLLM open the folder itself
     adapter/, base/                                    instead of them, where the adapter is kept (no base/ for one of the hub)
-    head/, probe/                                      safetensors and their configs; probe/calibration.json
+    head/, probe/, spread/                             safetensors and their configs; probe/calibration.json
     emo.json                                           which part is where, what each is asked, content hashes
     modules.json, sentence_emotion.py …                for sentence-transformers
     README.md                                          the model card
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import atomic_folder, read_object, write_json, write_text
@@ -26,6 +26,9 @@ from emo_lightning.core.model_folders import deciding_files, locate, made_of, we
 from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.sentence import write_sentence_transformer
+
+if TYPE_CHECKING:
+    from emo_lightning.models.spread import Spread
 
 CARD = "README.md"
 CONFIG = "config.json"
@@ -43,6 +46,7 @@ def write_folder(
     merge: bool = True,
     dtype: Dtype = "auto",
     calibration: ProbeCalibration | None = None,
+    spread: Spread | None = None,
     figures: Mapping[str, object] | None = None,
     card: str | None = None,
     origin: Path | None = None,
@@ -55,6 +59,7 @@ def write_folder(
         merge: fold the adapter into its base model; else it is kept.
         dtype: of the merged weights; auto: as the base model has them.
         calibration: of the probe, where one was fitted.
+        spread: of the training images; None takes the bundle's.
         figures: measured, for `config.json`; None takes those of `origin`.
         card: the model card; None takes that of `origin`.
         origin: folder that was loaded.
@@ -75,7 +80,7 @@ def write_folder(
             **({} if figures is None else {"figures": dict(figures)}),
         }
         _say_about(temporary, about)
-        placed = _small_parts(bundle, temporary, backbone, calibration)
+        placed = _small_parts(bundle, temporary, backbone, calibration, spread)
         write_bundle(temporary, replace(placed, made_of=check_bundle(placed, folder)))
         write_sentence_transformer(temporary)
         old = origin / CARD if origin is not None else None
@@ -136,9 +141,12 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(file, target / file.name)
 
 
-def _small_parts(bundle: Bundle, folder: Path, backbone: Path, calibration: ProbeCalibration | None) -> Bundle:
-    """Head and probe, which from now on name the backbone as it lies here."""
+def _small_parts(
+    bundle: Bundle, folder: Path, backbone: Path, calibration: ProbeCalibration | None, spread: Spread | None
+) -> Bundle:
+    """Head, probe and spread, which from now on name the backbone as it lies here."""
     from emo_lightning.models import DESHead, LinearProbes
+    from emo_lightning.models.spread import Spread
 
     now = {"backbone": weights_hash(str(backbone))}
     DESHead.from_pretrained(bundle.head).save_pretrained(folder / "head")
@@ -149,8 +157,12 @@ def _small_parts(bundle: Bundle, folder: Path, backbone: Path, calibration: Prob
         write_made_of(folder / "probe", {**made_of(bundle.probe), **now})
         if calibration is not None:
             calibration.write(folder / "probe")
-    probe = None if bundle.probe is None else str(folder / "probe")
-    return Bundle(str(backbone), str(folder / "head"), probe, bundle.features, bundle.questions)
+    if spread is None and bundle.spread is not None:
+        spread = Spread.from_pretrained(bundle.spread)
+    if spread is not None:
+        spread.save_as_part(folder / "spread", now["backbone"], bundle.features)
+    probe, place = (str(folder / name) if there else None for name, there in (("probe", bundle.probe), ("spread", spread)))
+    return Bundle(str(backbone), str(folder / "head"), probe, bundle.features, bundle.questions, spread=place)
 
 
 def _say_about(folder: Path, about: Mapping[str, object]) -> None:

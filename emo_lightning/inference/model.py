@@ -11,7 +11,7 @@ from emo_lightning.core.devices import usable_device
 from emo_lightning.core.errors import InputError
 from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, read_bundle
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
-from emo_lightning.inference.results import Explanation, said_of
+from emo_lightning.inference.results import Explanation, Unlike, said_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from emo_lightning.data.batches import ChatBatch
     from emo_lightning.data.emotion_words import EmotionWords
     from emo_lightning.models.label_scoring import LabelScoring
+    from emo_lightning.models.spread import Seen
 
     Masks = Callable[[Image.Image, Sequence[Box]], Sequence[Mask | None]]
 
@@ -40,12 +41,14 @@ class _Asked(NamedTuple):
     """By question, one a picture."""
     scores: Tensor | None
     """(N, 8), over the eight."""
+    unlike: list[Unlike] | None
+    """Of each picture; None where it is not known."""
     polarity: Tensor | None = None
     """(N, 2), where it was asked for."""
 
 
 class EmotionModel:
-    """Backbone, DES head and probe, loaded; all frozen.
+    """Backbone, DES head, probe and the spread of what they were trained on, loaded; all frozen.
 
     Args:
         folder: that `emo export` wrote, or of an experiment's `model` stage (it holds `emo.json`).
@@ -80,6 +83,7 @@ class EmotionModel:
         from emo_lightning.inference.calibration import ProbeCalibration
         from emo_lightning.models import DESHead, LinearProbes
         from emo_lightning.models.backbone import BackboneConfig, load_frozen
+        from emo_lightning.models.spread import Spread
 
         self.folder = Path(folder)
         self.bundle = read_bundle(self.folder)
@@ -90,7 +94,9 @@ class EmotionModel:
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         probe = self.bundle.probe
         self.probe = LinearProbes.from_pretrained(probe).to(self.device) if probe else None
-        self.calibration = ProbeCalibration.read(Path(probe)) if probe else None
+        self.calibration = ProbeCalibration.of(self.folder, probe)
+        spread = self.bundle.spread
+        self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
 
     @classmethod
@@ -159,10 +165,60 @@ class EmotionModel:
     def _embed(self, pictures: Sequence[Image.Image]) -> Tensor:
         import torch
 
-        batch = self._batch(pictures, self.bundle.features)
         with torch.no_grad():
-            des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
+            des: Tensor = self.head(*self.backbone.features(self._batch(pictures, self.bundle.features), self.head.num_layers))
             return des.float().cpu()
+
+    def look(self, pictures: Sequence[Image.Image]) -> Seen:
+        """What a `Spread` is fitted to, and measures.
+
+        Args:
+            pictures: as `as_picture` gives them, one batch.
+
+        Raises:
+            FamilyError: the backbone is of a family whose patches are not told apart.
+        """
+        import torch
+
+        batch = self._batch(pictures, self.bundle.features)
+        with torch.no_grad(), self.backbone.watching_tower() as tower:
+            des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
+        return self._seen(batch, des, tower)
+
+    def _seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+        import torch
+
+        from emo_lightning.models.spread import Seen
+
+        family = self.backbone.family
+        counts = family.patch_counts(batch)
+        (states,) = tower
+        vision = torch.stack([one.float().mean(0) for one in states.split(counts)])
+        return Seen(des, vision, cast("Tensor", batch[family.pixels]), counts)  # type: ignore[literal-required] # of every family
+
+    def unlike(self, images: ImageLike | Sequence[ImageLike], batch_size: int = BATCH_SIZE) -> list[Unlike] | None:
+        """How far each image is from what the model was trained on; None where the folder does not hold that.
+
+        Args:
+            images: as `embed`.
+            batch_size: images at a time.
+
+        Raises:
+            InputError: an image cannot be had, or is none; names it.
+        """
+        if self.spread is None:
+            return None
+        given, found = as_list(images), list[Unlike]()
+        for start in range(0, len(given), batch_size):
+            here = given[start : start + batch_size]
+            found += self._unlike(self.look([as_picture(image, f"image {start + i}") for i, image in enumerate(here)])) or []
+        return found
+
+    def _unlike(self, seen: Seen) -> list[Unlike] | None:
+        if self.spread is None:
+            return None
+        about = self.spread.threshold, self.spread.false_alarms
+        return [Unlike(score, *about) for score in self.spread(seen).tolist()]
 
     def distribution(self, des: Tensor) -> Tensor | None:
         """Emotion probabilities of the probe, (N, 8) on the CPU in the order of `EMOTIONS`; None without a probe.
@@ -264,8 +320,12 @@ class EmotionModel:
             if of_words is not None and asked.polarity is not None:
                 words = label_scoring.relabelled(words, of_words[n], float(asked.polarity[n, 0]))
             said = said_of(words, None if of_words is None else of_words[n])
-            probe = None if probabilities is None else probed(probabilities[n].double().tolist(), self.calibration)
-            explained.append(Explanation(said, probe, des[n].numpy(), words))
+            unlike = None if asked.unlike is None else asked.unlike[n]
+            probe = None
+            if probabilities is not None:
+                far = unlike is not None and unlike.is_unlike
+                probe = probed(probabilities[n].double().tolist(), self.calibration, unlike=far)
+            explained.append(Explanation(said, probe, des[n].numpy(), words, unlike))
         return explained
 
     @cached_property
@@ -296,14 +356,16 @@ class EmotionModel:
             after[len(names)] = self._polarity_words.before
             names = [*names, "polarity"]
         batch = self._batch(pictures, *names)
-        read = self.backbone.read(batch, after, self.head.num_layers)
+        with self.backbone.watching_tower() as tower:
+            read = self.backbone.read(batch, after, self.head.num_layers)
         des: Tensor = self.head(*read.features(names.index(self.bundle.features)))
         scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0]
         polarity = None
         if gated:
             polarity = self.backbone.word_scores(read.states[len(names) - 1 :: len(names)], self._polarity_words)[0]
         answers = self.backbone.all_replies(read, range(len(questions)), max_new_tokens)
-        return _Asked(batch, des, answers, scores, polarity)
+        unlike = None if self.spread is None else self._unlike(self._seen(batch, des, tower))
+        return _Asked(batch, des, answers, scores, unlike, polarity)
 
     def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int, *, gated: bool) -> _Asked:
         """A batch for each question, for backbones that cannot hold several in a row."""
@@ -314,4 +376,7 @@ class EmotionModel:
         polarity = None
         if gated:
             polarity = self.backbone.emotion_scores(self._batch(pictures, "polarity"), self._polarity_words)[0]
-        return _Asked(batches[0], self._embed(pictures), answers, scores, polarity)
+        if self.spread is None:
+            return _Asked(batches[0], self._embed(pictures), answers, scores, None, polarity)
+        seen = self.look(pictures)
+        return _Asked(batches[0], seen.des, answers, scores, self._unlike(seen), polarity)

@@ -9,7 +9,7 @@ from emo_lightning.core.boxes import inside
 from emo_lightning.core.colours import EMOTION_COLOURS
 from emo_lightning.core.files import replacing
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.inference.text import comparison
+from emo_lightning.inference.text import comparison, kind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +21,7 @@ _BESIDE_BOX = "white"
 
 
 def save_overlay(image: Image, explanation: Explanation, path: Path) -> None:
-    """Draw boxes on the image and, beside it, triplet, emotion distribution and intensity.
+    """Draw boxes on the image and, beside it, triplet, emotion distribution and intensity; above, whether it is unlike all that is known.
 
     Args:
         image: picture in its original size, as `explain` was given it.
@@ -71,5 +71,7 @@ def save_overlay(image: Image, explanation: Explanation, path: Path) -> None:
     # Two sources: the bars are not the probability of the word above them.
     about = f"says: {said.emotion or '?'}   intensity: {intensity}/10\n{comparison(explanation)}"
     right.set_title(about, fontsize=10, parse_math=False)
+    if explanation.unlike is not None and explanation.unlike.is_unlike:
+        figure.suptitle(kind(explanation), fontsize=11, color=_BOX, parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -86,11 +86,12 @@ class Probed:
     distribution: Mapping[Emotion, float]
     """Over the eight; at the temperature that was fitted on validation images, where one was."""
     calibrated: bool
-    """Whether one was."""
+    """Whether one was, and the image is not unlike those: its probabilities are frequencies. Else they are an order, no more."""
     conformal: tuple[Emotion, ...] | None = None
-    """The emotions that the true one is among with the probability `coverage`, most probable first; None where nothing was fitted."""
+    """The emotions that the true one is among with the probability `coverage`, most probable first; None where nothing was fitted. Of an
+    image that is unlike what the model was trained on, all eight: no smaller set is sure of it."""
     coverage: float | None = None
-    """Of images like those of the validation set, on average: 0–1."""
+    """Of images like those of the validation set, on average: 0–1. 1 where the set is all eight because the image is unlike them."""
 
     @property
     def emotion(self) -> Emotion:
@@ -101,6 +102,30 @@ class Probed:
     def confidence(self) -> float:
         """The probability of `emotion`."""
         return self.distribution[self.emotion]
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """How far an image is from those that the model was trained on."""
+
+    score: float
+    """Its distance, as `models.spread.Spread` gives it: about 1 on the training images."""
+    threshold: float
+    """The distance that counts as far, set on validation images."""
+    false_alarms: float
+    """Share of images like the validation set's that are beyond it, at most (on average): 0–1."""
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the image is unlike what the model was trained on; nothing that it says of such a one has been measured."""
+        return self.score > self.threshold
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        if not self.is_unlike:
+            return "like what this model was trained on"
+        return "unlike what this model was trained on: take all that follows for a guess"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +140,8 @@ class Explanation:
     """The embedding, (des_dim,)."""
     prediction: Prediction
     """The words as a predictions file has them, with the replies in `provenance`: what `emo eval` scores."""
+    unlike: Unlike | None = None
+    """Whether the image is unlike what the model was trained on; None: not known, as the folder does not hold what it was trained on."""
 
     @property
     def id(self) -> str:
@@ -141,7 +168,7 @@ class Explanation:
         return replace(self, said=replace(self.said, regions=regions))
 
     def as_json(self, des: bool = True) -> dict[str, object]:
-        """One object: the keys of a predictions file, all of them as the words say, then `said`, `probe`, `agreement`, `des`.
+        """One object: the keys of a predictions file, all as the words say, then `said`, `probe`, `agreement`, `unlike`, `des`.
 
         An emotion and a confidence that stand in one object belong together.
 
@@ -170,6 +197,15 @@ class Explanation:
                 "coverage": probe.coverage,
             },
             "agreement": self.agreement,
+            "unlike": None
+            if self.unlike is None
+            else {
+                "is_unlike": self.unlike.is_unlike,
+                "score": _rounded(self.unlike.score),
+                "threshold": _rounded(self.unlike.threshold),
+                "false_alarms": self.unlike.false_alarms,
+                "sentence": self.unlike.sentence,
+            },
             **({"des": [float(x) for x in self.des]} if des else {}),
         }
 

@@ -39,6 +39,9 @@ _EXPLAINED = pa.schema(
         ("probe_distribution", pa.list_(pa.float64(), len(EMOTIONS))),
         ("conformal_set", pa.list_(pa.string())),
         ("agreement", pa.string()),
+        ("unlike", pa.bool_()),
+        ("unlike_score", pa.float64()),
+        ("unlike_threshold", pa.float64()),
     ]
 )
 
@@ -103,9 +106,9 @@ def _table(rows: Sequence[Result]) -> pa.Table:
 
 def _flat(said: Mapping[str, object]) -> dict[str, object]:
     """One explanation as columns."""
-    words, probe = said["said"], said["probe"]
+    words, probe, unlike = said["said"], said["probe"], said.get("unlike")
     assert isinstance(words, dict)
-    found = {name: said.get(name) for name in _EXPLAINED.names}
+    found = {name: said.get(name) for name in _EXPLAINED.names} | {"unlike": None}
     found |= {"said_emotion": words["emotion"], "said_confidence": words["confidence"]}
     if isinstance(probe, dict):
         found |= {
@@ -115,4 +118,6 @@ def _flat(said: Mapping[str, object]) -> dict[str, object]:
             "probe_distribution": [probe["distribution"][str(emotion)] for emotion in EMOTIONS],
             "conformal_set": probe["conformal_set"],
         }
+    if isinstance(unlike, dict):
+        found |= {"unlike": unlike["is_unlike"], "unlike_score": unlike["score"], "unlike_threshold": unlike["threshold"]}
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from emo_lightning.core.emotions import Emotion
 from emo_lightning.inference.results import Explanation, Probed, Said
 
 _BAR = 24
@@ -34,8 +35,16 @@ def comparison(explanation: Explanation) -> str:
             return "the model has no probe to compare the words with"
 
 
+def kind(explanation: Explanation) -> str:
+    """Whether the image is like what the model was trained on, in one line."""
+    if explanation.unlike is None:
+        return "not known whether it is like what this model was trained on"
+    return explanation.unlike.sentence
+
+
 def _rows(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    said = explanation.said
+    said, unlike = explanation.said, explanation.unlike is not None and explanation.unlike.is_unlike
+    yield "kind", kind(explanation)
     yield "sees", said.description or "(no description)"
     yield "triplet", " – ".join(part or "?" for part in (said.background, said.attribute, said.subject))
     for region in said.regions:
@@ -43,7 +52,7 @@ def _rows(explanation: Explanation) -> Iterator[tuple[str, str]]:
         yield "points at", f"{region.phrase or 'something'} at ({corners})"
     yield "says", _said(said)
     if explanation.probe is not None:
-        yield from _probed(explanation.probe)
+        yield from _probed(explanation.probe, unlike)
     yield "", comparison(explanation)
 
 
@@ -55,14 +64,21 @@ def _said(said: Said) -> str:
     return f"{said.emotion or '(no emotion)'}{confidence}; intensity {said.intensity:g} of 10{level}"
 
 
-def _probed(probe: Probed) -> Iterator[tuple[str, str]]:
+def _probed(probe: Probed, unlike: bool) -> Iterator[tuple[str, str]]:
     ranked = sorted(probe.distribution, key=lambda emotion: -probe.distribution[emotion])
     name = "probe" if probe.calibrated else "probe*"
-    for emotion in ranked[: max(_SHOWN, len(probe.conformal or ()))]:
+    for emotion in ranked[: _SHOWN if unlike else max(_SHOWN, len(probe.conformal or ()))]:
         share = probe.distribution[emotion]
         yield name, f"{emotion:<12} {share:.2f} {'█' * round(_BAR * share)}".rstrip()
         name = ""
     if probe.conformal is not None and probe.coverage is not None:
-        yield "one of", f"{', '.join(probe.conformal)}  (such sets hold the true one in {100 * probe.coverage:.0f} % of images)"
+        yield (
+            "one of",
+            "all eight  (no smaller set is sure of such a picture)" if unlike else _set(probe.conformal, probe.coverage),
+        )
     if not probe.calibrated:
         yield "", "* not calibrated: an order, not frequencies"
+
+
+def _set(members: Sequence[Emotion], coverage: float) -> str:
+    return f"{', '.join(members)}  (such sets hold the true one in {100 * coverage:.0f} % of images)"

@@ -119,12 +119,21 @@ def _replicates(p: Array, y: Classes, bins: int, weights: Array) -> dict[str, Ar
             "ece": 100 * abs(gaps @ weights).sum(0) / total,
             "brier": mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(1)),
             "nll": mean(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR))),
-            "auroc": 100 * _weighted_auroc(confidence, right, weights),
+            "auroc": 100 * weighted_auroc(confidence, right, weights),
         }
 
 
-def _weighted_auroc(confidence: Array, right: Flags, weights: Array) -> Array:
-    """Share of pairs (right, wrong) in which the right one is the surer; ties count half. NaN without a pair."""
+def weighted_auroc(confidence: Array, right: Flags, weights: Array) -> Array:
+    """Share of pairs (right, wrong) in which the right one is the surer; ties count half. NaN without a pair.
+
+    Args:
+        confidence: (N,), from 0 on; any score that may tell the two kinds apart.
+        right: (N,).
+        weights: (N, R): how often each counts in each of R resamples.
+
+    Returns:
+        (R,), 0–1.
+    """
     order = np.argsort(confidence, kind="stable")
     starts = np.flatnonzero(np.diff(confidence[order], prepend=-1.0))
     kept = weights[order]

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import read_yaml
-from emo_lightning.core.foreign import list_of, number_of, object_of, read_capped, text_of
+from emo_lightning.core.foreign import read_capped
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.metrics.arrays import Array
@@ -41,23 +40,28 @@ class EmotionSpace:
         return found
 
 
-def read_anchors(path: str | Path) -> EmotionSpace:
-    """Points in a YAML file: `source`, and `points`: emotion -> [valence, arousal], or any number of coordinates.
+@dataclass
+class Anchors:
+    """The eight emotions as points, in valence and arousal or any other numbers."""
 
-    Raises:
-        InputError: an emotion is missing, or no point has the others' number of coordinates; names file and key.
-    """
-    content = read_yaml(Path(path), InputError)
-    if unknown := content.keys() - {"source", "points"}:
-        msg = f"{path}: unknown key {sorted(map(str, unknown))[0]!r}; allowed: source, points"
-        raise InputError(msg)
-    source = text_of(content.get("source"), f"{path}: source")
-    given = object_of(content.get("points"), f"{path}: points")
-    if given.keys() != set(map(str, EMOTIONS)):
-        msg = f"{path}: points: found {', '.join(map(str, given))}; expected {', '.join(EMOTIONS)}"
-        raise InputError(msg)
-    rows = [[number_of(x, f"{path}: points.{e}") for x in list_of(given[str(e)], f"{path}: points.{e}")] for e in EMOTIONS]
-    return _space(source, rows, path)
+    source: str
+    """Where they are from."""
+    points: dict[str, list[float]]
+    """Emotion -> its coordinates, as many for each."""
+
+    def __post_init__(self) -> None:
+        if self.points.keys() != set(map(str, EMOTIONS)):
+            msg = f"anchors.points: found {', '.join(map(str, self.points)) or 'none'}; expected {', '.join(EMOTIONS)}"
+            raise InputError(msg)
+        if not self.source.strip():
+            msg = "anchors.source: found an empty text; say where the points are from: norms disagree"
+            raise InputError(msg)
+        _ = self.space
+
+    @property
+    def space(self) -> EmotionSpace:
+        """For distances."""
+        return _space(self.source, [self.points[str(emotion)] for emotion in EMOTIONS], "anchors")
 
 
 def read_embeddings(path: str | Path) -> EmotionSpace:
@@ -86,8 +90,8 @@ def _space(source: str, rows: Sequence[Sequence[float]], path: object) -> Emotio
         msg = f"{path}: points have {sorted({len(row) for row in rows})} coordinates; expected as many each"
         raise InputError(msg)
     points = np.asarray(rows, dtype=np.float64)
-    if not np.ptp(points, axis=0).any():
-        msg = f"{path}: all eight points are the same"
+    if not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
+        msg = f"{path}: all eight points are the same, or one is not finite"
         raise InputError(msg)
     return EmotionSpace(source, points)
 

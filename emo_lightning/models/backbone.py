@@ -8,6 +8,7 @@ checked at loading and raises `BackboneError`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -24,8 +25,8 @@ from emo_lightning.models.backbone_config import BackboneConfig, BackboneError, 
 from emo_lightning.models.blocks import checkpoint_blocks, compile_blocks
 from emo_lightning.models.families import PARTS, Family, Part, Processor
 from emo_lightning.models.loss import emotion_terms, supervised_loss
-from emo_lightning.models.prefill import Read, continuing, last_layers, read_row
-from emo_lightning.models.pretrained import PROCESSOR_FILES, load_model, load_processor
+from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
+from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
 from emo_lightning.models.rows import states_apart
 
 if TYPE_CHECKING:
@@ -189,6 +190,13 @@ class Backbone(nn.Module):
         states = self.hidden_states(batch, num_layers)
         return states_apart(states, batch["lengths"]) if "lengths" in batch else (states, batch["attention_mask"].bool())
 
+    @contextmanager
+    def watching_tower(self) -> Iterator[list[Tensor]]:
+        """Keep what leaves the last block of the vision tower while pictures are read: (patches, width) of each reading."""
+        blocks = list(self.family.module(self.base, self.family.vision_blocks).children())
+        with outputs_of([blocks[-1]]) as kept:
+            yield kept
+
     @torch.no_grad()
     def answer_tokens(self, batch: Mapping[str, object], max_new_tokens: int) -> Tensor:
         """Greedy answers (B, A), A at most `max_new_tokens`.
@@ -326,6 +334,13 @@ def load_backbone(config: BackboneConfig) -> Backbone:
         BackboneError: unknown id or path, of no family that is supported, adapter that does not match, quantisation or pixel
             limits that did not take effect, nothing to train.
     """
+    backbone = _loaded(config)
+    if config.tuning == "qlora":
+        keep_trainable(backbone.base)
+    return backbone
+
+
+def _loaded(config: BackboneConfig) -> Backbone:
     base_path, adapter = locate(config.path)
     model, family = load_model(config, base_path)
     # After loading: a hub id has its files in the cache only now.
@@ -361,7 +376,7 @@ def _sources(config: BackboneConfig, base_path: str, adapter: Path | None) -> di
 
 def load_frozen(config: BackboneConfig) -> Backbone:
     """As `load_backbone`, with nothing to learn (`BackboneConfig.frozen`): in eval mode, and no parameter requires a gradient."""
-    return load_backbone(config.frozen()).requires_grad_(False).eval()
+    return _loaded(config.frozen()).requires_grad_(False).eval()
 
 
 def _unwrapped(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -64,6 +64,25 @@ class Read:
 
 
 @contextmanager
+def outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Keep what some modules give, in the order in which they run.
+
+    Yields:
+        A list that is filled while the model runs.
+    """
+    kept: list[Tensor] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, out: kept.append(out[0] if isinstance(out, tuple) else out))
+        for module in modules
+    ]
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
 def last_layers(layers: Sequence[nn.Module], count: int) -> Iterator[list[Tensor]]:
     """Keep what the last layers but the very last give, shallow to deep; that one's states are those before the final norm.
 
@@ -74,16 +93,8 @@ def last_layers(layers: Sequence[nn.Module], count: int) -> Iterator[list[Tensor
     Yields:
         `count` - 1 tensors, once the model has run.
     """
-    kept: list[Tensor] = []
-    hooks = [
-        layer.register_forward_hook(lambda _module, _inputs, out: kept.append(out[0] if isinstance(out, tuple) else out))
-        for layer in layers[len(layers) - count : -1]
-    ]
-    try:
+    with outputs_of(layers[len(layers) - count : -1]) as kept:
         yield kept
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @torch.no_grad()

@@ -152,3 +152,17 @@ def load_processor(config: BackboneConfig, path: str, family: Family, commit: st
             )
             raise BackboneError(msg)
     return processor
+
+
+def keep_trainable(model: PreTrainedModel) -> None:
+    """Have layers in 4 bits stay in the form that has gradients.
+
+    On some CPUs bitsandbytes packs them anew in the first pass without gradients in eval mode, for a kernel that has no backward pass: after
+    a validation, or after replies were drawn, nothing could be learnt.
+
+    Args:
+        model: changed in place.
+    """
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False  # type: ignore[assignment]  # bitsandbytes' layers have it

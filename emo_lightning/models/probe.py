@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.models.moments import moments
 from emo_lightning.models.weights import load_network, save_network
 
 # Directions whose spread is below this share of the widest one's are treated as if they had it: float32 carries no more.
@@ -75,8 +76,7 @@ class LinearProbes(nn.Module):
     def fit_statistics(self, batches: Iterable[Tensor]) -> None:
         """Set mean, standard deviation and curvature from the training embeddings, replacing earlier ones.
 
-        Chan's parallel update of count, mean and co-deviations in float64 (on the CPU, as not every
-        accelerator has float64): one pass, the same result for any cut into batches.
+        See `moments`.
 
         Args:
             batches: (n, des_dim) each, together every training sample once.
@@ -84,25 +84,7 @@ class LinearProbes(nn.Module):
         Raises:
             InputError: there is no sample, or a value is not finite.
         """
-        count = 0
-        mean = torch.zeros(self.des_dim, dtype=torch.float64)
-        deviations = torch.zeros(self.des_dim, self.des_dim, dtype=torch.float64)
-        for batch in batches:
-            if not len(batch):
-                continue
-            des = batch.detach().cpu().double()
-            total = count + len(des)
-            delta = des.mean(0) - mean
-            centred = des - des.mean(0)
-            deviations += centred.T @ centred + torch.outer(delta, delta) * (count * len(des) / total)
-            mean += delta * (len(des) / total)
-            count = total
-        if not count:
-            msg = "no training embedding to take statistics from"
-            raise InputError(msg)
-        if not bool(mean.isfinite().all()):
-            msg = "a training embedding is not finite"
-            raise InputError(msg)
+        count, mean, deviations = moments(batches, self.des_dim, "training embedding")
         covariance = deviations / count
         std = covariance.diagonal().sqrt()
         # A spread that is rounding noise of float32 carries nothing; dividing by it would blow the noise up.

@@ -8,6 +8,7 @@ How a table gets there:
    builds them from the stage's JSON. `terminal.show_page` prints the same tables when the stage runs.
 4. `sections` reads the stages of a run, adds to every table what it came from (`provenance`), and `build` writes the page
    (`html`, `templates/`) and the files beside it (`markdown`, `latex`, `csv`). `wandb` logs the same tables.
+   What a page opens with (`opening`), the warnings (`cautions`) and what each arm is (`arms`) follow from the same files.
 5. Programs find a table, a row and a column by key (`Table.cell`): the tiles on top of the page (`facts`), several runs side
    by side (`side_by_side`). A title may be worded anew at any time.
 

@@ -37,7 +37,14 @@ def model_card(
     head = yaml.safe_dump(
         _front_matter(name, figures, base_model, merged, licence), sort_keys=False, allow_unicode=True, width=120
     )
-    body = [*_use(name, merged, des_dim), *_measured(figures), *_calibrated(figures), *_data(figures), *_limits(figures)]
+    body = [
+        *_use(name, merged, des_dim),
+        *_measured(figures),
+        *_calibrated(figures),
+        *_unlike(figures),
+        *_data(figures),
+        *_limits(figures),
+    ]
     return "\n".join(["---", head + "---", MARK, "", *body]) + "\n"
 
 
@@ -106,7 +113,8 @@ def _use(name: str, merged: bool, des_dim: int) -> list[str]:
         "from emo_lightning import EmotionModel",
         "",
         'model = EmotionModel.from_pretrained("path/or/id")',
-        'print(model.explain(["photo.jpg"])[0].probe)',
+        '(found,) = model.explain("photo.jpg")',
+        "print(found.unlike, found.said, found.probe)",
         "```",
         "",
         "```python",
@@ -164,6 +172,34 @@ def _calibration_rows(one: SetCalibration) -> dict[str, str]:
         )
         rows["emotions in a set, on average"] = f"{sets['size']:.2f}"
     return rows
+
+
+def _unlike(figures: ModelFigures) -> Iterator[str]:
+    yield from ("## Pictures unlike its training images", "")
+    found = figures["unlike"]
+    if found is None:
+        yield from ("Not known: this folder cannot tell whether a picture is like anything that the model was trained on.", "")
+        return
+    yield (
+        f"Each picture gets a distance from {found['train_images']:,} images that the DES head was trained on (Mahalanobis distance of embedding, "
+        f"vision tower's states and patches). Above {found['threshold']:.2f} it is called unlike what the model was trained on: its conformal set is "
+        "then all eight emotions, and its probabilities count as not calibrated. The threshold is set on "
+        f"{found['val_images']:,} validation images, so that at most {found['false_alarms']:.0f} % of images like them are called so."
+    )
+    yield ""
+    rows = {
+        f"called unlike, of {one['images']} {_SETS.get(name, name)} (%)": _shown(one["share"])
+        for name, one in found["sets"].items()
+    }
+    if found["others"] is not None:
+        rows[f"called unlike, of {found['others']['images']} pictures that are (%)"] = _shown(found["others"]["share"])
+    if found["auroc"] is not None:
+        rows[f"AUROC of telling these from the {_SETS.get(str(found['against']), found['against'])} (x100)"] = _shown(
+            found["auroc"]
+        )
+    yield from _table(("", "value"), rows)
+    if found["auroc"] is None:
+        yield from ("How well it tells pictures that are unlike was not measured: `emo export --unlike PICTURES` does.", "")
 
 
 def _data(figures: ModelFigures) -> Iterator[str]:

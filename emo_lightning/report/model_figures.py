@@ -11,6 +11,7 @@ from emo_lightning.analysis.probe_predictions import read_arm
 from emo_lightning.analysis.references import References, by_id
 from emo_lightning.analysis.table5_rows import MODES
 from emo_lightning.analysis.table6_intervals import table6_estimates
+from emo_lightning.analysis.unlike import UnlikeFigures
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import read_object
 from emo_lightning.core.records import Prediction, Reference, SchemaError
@@ -45,6 +46,8 @@ class ModelFigures(TypedDict):
     """Of the probe: fitted on its validation images, measured on the others."""
     collapse: dict[str, object] | None
     """Mean gain over the base out of the domain, in points."""
+    unlike: UnlikeFigures | None
+    """How well images that are unlike the training's are told; None where the folder cannot tell them."""
     data: list[DataFigures]
     notes: list[str]
     """What could not be read."""
@@ -56,7 +59,7 @@ def bundle_stages(run: RunFolder) -> list[StageFolder]:
 
 
 def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
-    """Everything that the run says of one of its models; what is missing is noted.
+    """Everything that the run says of one of its models, but for `unlike`; what is missing is noted.
 
     Args:
         run: as `RunFolder` reads it.
@@ -74,9 +77,34 @@ def model_figures(run: RunFolder, bundle: StageFolder) -> ModelFigures:
         "table6_images": images6,
         "calibration": None if probe is None else _calibration(run, probe),
         "collapse": _collapse(run, backbone),
+        "unlike": None,
         "data": list(_data(run, backbone)),
         "notes": list(run.notes),
     }
+
+
+def pictures_of(run: RunFolder, bundle: StageFolder) -> dict[str, list[str]]:
+    """Set -> tars that the model's DES head was trained on (`train`, `val`), and that its probe was tested on (`test` first)."""
+    head, probe = (run.owner(str(bundle.settings.get(part) or "")) for part in ("head", "probe"))
+    trained = {} if head is None else head.settings.get("data") or {}
+    tested = {} if probe is None else probe.settings.get("data") or {}
+    found: dict[str, list[str]] = {}
+    if head is not None and head.kind == "des_online":
+        found = {name: [str(run.located(str(tar))) for tar in _list(trained.get(name))] for name in ("train", "val")}
+    named = {"test": tested.get("test"), **(tested.get("extra") or {})}
+    caches = {**({} if found else {name: trained.get(name) for name in ("train", "val")}), **named}
+    for name, cache in caches.items():
+        tars = _tars_of(run, cache)
+        if tars is not None:
+            found[name] = tars
+    return {name: tars for name, tars in found.items() if tars}
+
+
+def _tars_of(run: RunFolder, cache: object) -> list[str] | None:
+    """Tars that a feature cache is of, by the settings of its stage."""
+    features = None if cache is None else run.owner(str(cache))
+    tars = None if features is None else _get(features.settings, "data", "sets", Path(str(cache)).name)
+    return None if tars is None else [str(run.located(str(tar))) for tar in _list(tars)]
 
 
 def _arm_of(run: RunFolder, predictions: object, backbone: str) -> str | None:
@@ -121,12 +149,11 @@ def _calibration(run: RunFolder, probe: StageFolder) -> ArmCalibration | None:
     sets: dict[str, list[Reference]] = {}
     data = probe.settings.get("data") or {}
     for name, cache in {"val": data.get("val"), "test": data.get("test"), **(data.get("extra") or {})}.items():
-        features = None if cache is None else run.owner(str(cache))
-        tars = None if features is None else _get(features.settings, "data", "sets", Path(str(cache)).name)
+        tars = _tars_of(run, cache)
         if tars is None:
             continue
         try:
-            sets[name] = References.load([run.located(str(tar)) for tar in _list(tars)]).records
+            sets[name] = References.load(tars).records
         except (UserError, OSError) as error:
             run.note(f"the probe's set {name!r} cannot be read, so nothing is fitted or measured on it: {error}")
     if "val" not in sets or len(sets) < 2:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 from markupsafe import Markup
 
 from emo_lightning.core.images import media_type
+from emo_lightning.report.arms import explained_arms
+from emo_lightning.report.examples import Examples
 from emo_lightning.report.kinds import Pictures
 from emo_lightning.report.pictures import Answer, Picture
 from emo_lightning.report.provenance import Provenance, Sources
@@ -75,10 +76,10 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, or `open` where the interval holds 0 or there is none."""
+        """`better`, `worse`, `open` where the interval holds 0, `unmeasured` where there is none, as in runs of before 0.3."""
         gap = self.difference
         if gap is None or gap.low is None or gap.high is None:
-            return "open"
+            return "unmeasured"
         return "better" if gap.low > 0 else "worse" if gap.high < 0 else "open"
 
 
@@ -99,6 +100,8 @@ class Opening:
     """Everything above the map and the tables."""
 
     arm: str
+    about: str
+    """What that arm is, in one line; empty where the run does not say it."""
     sentences: list[Markup]
     gains: list[Gain]
     strip: list[Seen]
@@ -107,7 +110,7 @@ class Opening:
 
 
 def opening_of(
-    run: RunFolder, sources: Sources, stage: StageFolder, found: Result, pictures: Pictures | None
+    run: RunFolder, sources: Sources, stage: StageFolder, found: Result, pictures: Pictures | Examples | None
 ) -> Opening | None:
     """The opening of a run with a Table 5; None where its last arm has none of the rows that a sentence could speak of.
 
@@ -116,7 +119,7 @@ def opening_of(
         sources: of its stages.
         stage: of kind `table5`.
         found: its `table5.json`.
-        pictures: of the panel, of which the strip shows the first; None shows none.
+        pictures: of the panel, of which the strip shows the first, or images with right and wrong answers; None shows none.
     """
     arm = list(found["arms"])[-1]
     gains = [gain for key in METRICS if (gain := _gain(found, arm, key)) is not None]
@@ -125,11 +128,15 @@ def opening_of(
     sentences = [_trained(run, stage, found, arm), _looking(gains[0])]
     if more := _the_rest(gains[1:]):
         sentences.append(more)
-    shown = list(islice(_strip(pictures, arm), PICTURES)) if pictures else []
+    shown = list(_strip(pictures, arm)) if pictures else []
     note = ""
-    if pictures and shown:
+    if isinstance(pictures, Pictures):
         note = f"{len(shown)} of {pictures.of} images, drawn by chance (seed {pictures.seed}) without regard to the answers."
-    return Opening(arm, sentences, gains, shown, note, sources.of(stage))
+    elif pictures:
+        wrong = sum(not seen.right for seen in shown)
+        note = f"{len(shown) - wrong} of the {pictures.rights} images that are named rightly and {wrong} of the others, drawn by chance."
+    line = explained_arms(run, stage, found).get(arm, "")
+    return Opening(arm, line, sentences, gains, shown, note, sources.of(stage))
 
 
 def _gain(found: Result, arm: str, key: str) -> Gain | None:
@@ -204,6 +211,7 @@ def _looking(gain: Gain) -> Markup:
         "better": "looking is worth <b>{} points</b>{}",
         "worse": "looking costs <b>{} points</b>{}",
         "open": "the difference of <b>{} points</b>{} may be chance",
+        "unmeasured": "a difference of <b>{} points</b>{}, of which this run has no interval",
     }[gain.verdict]
     size = gain.difference if gain.verdict != "worse" else _turned(gain.difference)
     return sentence + Markup("; the best answer without looking at the image reaches {}{}: {}.").format(
@@ -217,7 +225,12 @@ def _turned(gap: Spread) -> Spread:
 
 def _the_rest(gains: Sequence[Gain]) -> Markup | None:
     """Where else looking helps, and where it does not."""
-    said = {"better": "helps with", "open": "makes no sure difference for", "worse": "does worse than not looking for"}
+    said = {
+        "better": "helps with",
+        "open": "makes no sure difference for",
+        "worse": "does worse than not looking for",
+        "unmeasured": "changes, without an interval,",
+    }
     parts = []
     for verdict, words in said.items():
         own = [
@@ -251,10 +264,14 @@ def _listed(parts: Sequence[Markup]) -> Markup:
     return Markup(", ").join(first) + Markup(" and ") + last if first else last
 
 
-def _strip(pictures: Pictures, arm: str) -> Iterator[Seen]:
-    shown = arm if arm in pictures.arms else pictures.arms[-1]
-    for item in pictures.items:
-        yield _seen(item, item["predictions"].get(shown))
+def _strip(pictures: Pictures | Examples, arm: str) -> Iterator[Seen]:
+    if isinstance(pictures, Pictures):
+        items = pictures.items[:PICTURES]
+    else:
+        half = PICTURES // 2
+        items = [*pictures.right[:half], *pictures.wrong[:half]]
+    for item in items:
+        yield _seen(item, item["predictions"].get(arm))
 
 
 def _seen(item: Picture, said: Answer | None) -> Seen:

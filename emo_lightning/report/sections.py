@@ -126,7 +126,9 @@ class RunSections:
         return section if section.tables else None
 
     def _opening(self) -> Opening | None:
-        pictures = next((d for s in self.sections for d in s.details.values() if isinstance(d, Pictures)), None)
+        details = [d for section in self.sections for d in section.details.values() if isinstance(d, Pictures | Examples)]
+        # The panel's were drawn without regard to the answers.
+        pictures = next((d for d in details if isinstance(d, Pictures)), next(iter(details), None))
         for stage, found in self._found("table5"):
             return self.run.attempt(
                 stage.path / KINDS["table5"].file, partial(opening_of, self.run, self.sources, stage, found, pictures)

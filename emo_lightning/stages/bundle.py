@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+from emo_lightning.core.errors import InputError
 
 
 def bundle_stage(
@@ -12,8 +15,13 @@ def bundle_stage(
     probe: Path | None = None,
     features: str = "emotion",
     questions: list[str] | None = None,
+    train: list[str] | None = None,
+    val: list[str] | None = None,
 ) -> None:
     """Write `OUT/emo.json`, which `emo embed` and `emo explain` take as `--model OUT`.
+
+    With the tars that the head was trained on, also what is fitted to the model on at most 2,000 of their pictures each: `OUT/spread/` (which
+    pictures are unlike those of the training) and `OUT/calibration.json` (temperature and conformal sets of the probe).
 
     Args:
         out: the stage's directory.
@@ -22,14 +30,44 @@ def bundle_stage(
         probe: folder of a linear probe on that DES, for the emotion distribution.
         features: objective at whose prompt the hidden states were taken.
         questions: objectives that `emo explain` asks.
+        train: tars of the training set.
+        val: tars of the validation set.
 
     Raises:
         BackboneError: the parts do not belong together.
+        InputError: one of `train` and `val` alone.
     """
-    from dataclasses import replace
-
     from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
+    from emo_lightning.inference.calibration import CALIBRATION_FILE
 
-    asked = questions or ["attributes", "emotion"]
-    bundle = Bundle(backbone, str(head), str(probe) if probe else None, features, asked)
+    if bool(train) != bool(val):
+        msg = f"train is {train}, val is {val}; expected the tars of both, or of neither"
+        raise InputError(msg)
+    bundle = Bundle(backbone, str(head), str(probe) if probe else None, features, questions or ["attributes", "emotion"])
+    (out / CALIBRATION_FILE).unlink(missing_ok=True)
     write_bundle(out, replace(bundle, made_of=check_bundle(bundle, out)))
+    if train and val and (spread := _fitted(out, train, val)) is not None:
+        bundle = replace(bundle, spread=str(spread))
+        write_bundle(out, replace(bundle, made_of=check_bundle(bundle, out)))
+
+
+def _fitted(out: Path, train: list[str], val: list[str]) -> Path | None:
+    """Fit to the model that the folder names; returns the folder of the spread."""
+    from emo_lightning.core.terminal import say
+    from emo_lightning.inference.fitting import fit
+    from emo_lightning.inference.model import EmotionModel
+
+    model = EmotionModel(out)
+    spread, calibration = fit(model, train, val)
+    if calibration is not None:
+        calibration.write(out)
+        say(f"probe: temperature {calibration.temperature:.2f}, fitted on {calibration.conformal.images} validation images")
+    if spread is None:
+        return None
+    made_of = model.bundle.made_of
+    spread.save_as_part(out / "spread", made_of["backbone"], model.bundle.features)
+    say(
+        f"{spread.train_images} training pictures are known; of images like the {spread.val_images} of validation at most "
+        f"{spread.false_alarms:.0%} will be called unlike them"
+    )
+    return out / "spread"

@@ -140,7 +140,7 @@ def stability_stage(
 
     Args:
         out: the stage's directory.
-        models: arm -> folder with `emo.json` (a `bundle` stage).
+        models: arm -> folder of an emotion model (`emo export`, or a `bundle` stage), or its hub id.
         references: tars.
         changes: `crop=0.9`, `jpeg=50`, `resize=0.5`, `prompt=TEXT with {keys}`; default `stability.DEFAULT_CHANGES`.
         k: neighbours compared.
@@ -169,7 +169,7 @@ def stability_stage(
     rows = stratified_sample([str(r.emotion or "") for r in truth.records], max_images, seed)
     images = [truth.image(int(i)) for i in rows]
     result = {
-        arm: stability(embedder(EmotionModel(folder, device), batch_size), images, wanted, k, seed)
+        arm: stability(embedder(EmotionModel.from_pretrained(folder, device), batch_size), images, wanted, k, seed)
         for arm, folder in models.items()
     }
     draw_stability(result, out / "stability")

@@ -14,6 +14,7 @@ _LOGGED = {
     "clip": ("val/loss", "train/loss"),
 }
 _PROBED = ("accuracy", "precision", "recall", "f1")
+_ANSWERED = ("accuracy", "gain", "over_constant", "labels")
 _SILENT = ("world", "world_tars", "tiny_qwen", "tiny_clip", "features", "predict", "panel", "bundle", "report")
 """Kinds that write no figure. Those in neither (tables and the like) write figures whose names depend on the data."""
 
@@ -27,6 +28,10 @@ def promised(stage: Stage) -> tuple[list[str], bool]:
         data = stage.config.get("data", {})
         sets = [*(["test"] if data.get("test") else []), *(data.get("extra") or {})]
         names = ["val/accuracy", "val/f1", *(f"{name}/{metric}" for name in sets for metric in _PROBED)]
+    elif stage.kind == "grpo":
+        # And what it logs of replies and rewards.
+        sets = ["val", *(stage.config.get("data", {}).get("others") or {})]
+        names = ["val/loss", "train/loss", "reward/total", *(f"{name}/{metric}" for name in sets for metric in _ANSWERED)]
     known = stage.kind in _LOGGED or stage.kind == "probe" or stage.kind in _SILENT
     return [f"{stage.name}/{name}" for name in names], not known
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal, get_args
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.metrics.emotion_space import Anchors
 from emo_lightning.models.policy_loss import RULES, Rule
 
 Algorithm = Literal["grpo", "dr_grpo", "dapo", "gspo"]
@@ -110,8 +111,8 @@ class Rewards:
     """By how much the probability of the emotion that is said falls when the box that is said is covered, less for a larger box (DSPO)."""
     divergence: float = 0.0
     """Candidate words (objective `candidates`) that surround what is annotated and differ from each other (DSPO)."""
-    anchors: str | None = None
-    """YAML file of the eight emotions as points, with their source (`configs/anchors`)."""
+    anchors: Anchors | None = None
+    """The eight emotions as points, with their source: a stage takes those of DDES by `defaults: [anchors/ddes.yaml]`."""
     embeddings: str | None = None
     """Parquet file of emotion embeddings with the columns `emotion` and `des`: a probe stage's `des.parquet`."""
     lexicon: str | None = None
@@ -132,7 +133,7 @@ class Rewards:
             raise InputError(msg)
         for part, file in (("valence_arousal", "anchors"), ("embedding", "embeddings"), ("divergence", "lexicon")):
             if self.parts[part] > 0 and getattr(self, file) is None:
-                msg = f"rewards.{part}: found {self.parts[part]} without rewards.{file}, which it is measured by; name the file"
+                msg = f"rewards.{part}: found {self.parts[part]} without rewards.{file}, which it is measured by"
                 raise InputError(msg)
 
     @property

@@ -16,7 +16,7 @@ from emo_lightning.data.emotion_words import EmotionWords
 from emo_lightning.data.images import masked, whole_pixels
 from emo_lightning.metrics import rewards as reward
 from emo_lightning.metrics.arrays import Array
-from emo_lightning.metrics.emotion_space import EmotionSpace, read_anchors, read_embeddings, read_lexicon
+from emo_lightning.metrics.emotion_space import EmotionSpace, read_embeddings, read_lexicon
 from emo_lightning.metrics.rewards import Answers
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.tasks.grpo_config import Rewards
@@ -37,7 +37,7 @@ class Judge:
         self.tau = rewards.tau
         self._spaces: dict[str, EmotionSpace] = {}
         if "valence_arousal" in self.weights and rewards.anchors is not None:
-            self._spaces["valence_arousal"] = read_anchors(rewards.anchors)
+            self._spaces["valence_arousal"] = rewards.anchors.space
         if "embedding" in self.weights and rewards.embeddings is not None:
             self._spaces["embedding"] = read_embeddings(rewards.embeddings)
         needed = "divergence" in self.weights and rewards.lexicon is not None

@@ -91,7 +91,7 @@ def test_no_room_on_the_disk(world_tars: Path, bundle: Path, tmp_path: Path, cap
     [
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used: "),
         (["--device", "gpu"], "device 'gpu' cannot be used: "),
-        (["--model", "/nowhere"], "/nowhere/emo.json: no such file; --model takes the folder"),
+        (["--model", "/nowhere"], "/nowhere: no such folder; expected the folder of an emotion model"),
         (["--out", "TARS/world-val-000000.tar"], "world-val-000000.tar: is a file; tars go to a folder"),
     ],
     ids=["no such GPU", "no such device", "no such model", "out is a file"],

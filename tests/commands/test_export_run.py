@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from data_prep.demo.world import World
 from data_prep.export import write_shards
@@ -48,7 +49,7 @@ def run(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run: real tars, weights, predictions and Table 5; its probe is right in two of three."""
     home = tmp_path_factory.mktemp("run") / "small"
     world = World(seed=2)
-    samples = [s for split, n in (("train", 4), ("val", 40), ("test", 48)) for s in world.samples(split, n)]
+    samples = [s for split, n in (("train", 40), ("val", 40), ("test", 48)) for s in world.samples(split, n)]
     write_shards(((s.truth, s.image, s.extension) for s in samples), home / "tars", "world", 40)
     parts = json.loads((bundle / "emo.json").read_text())
     for name, folder in (("sft", "backbone"), ("des", "head"), ("probe", "probe")):
@@ -58,8 +59,9 @@ def run(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tars = {split: [str(home / "tars" / f"world-{split}-*.tar")] for split in ("train", "val", "test")}
     backbone = {"backbone": {"path": str(home / "sft" / "backbone")}}
     book(home / "sft", "sft", {"model": {"backbone": {"path": base}}, "data": {"train": tars["train"]}})
-    book(home / "features", "features", {"model": backbone, "data": {"sets": {k: tars[k] for k in ("val", "test")}}})
-    caches = {name: str(home / "features" / name) for name in ("val", "test")}
+    book(home / "features", "features", {"model": backbone, "data": {"sets": tars}})
+    caches = {name: str(home / "features" / name) for name in tars}
+    book(home / "des", "des", {"data": {name: caches[name] for name in ("train", "val")}})
     book(home / "probe", "probe", {"model": {"des_head": str(home / "des" / "head")}, "data": caches})
     said, tables = [], []
     for name in ("val", "test"):
@@ -94,8 +96,13 @@ def test_a_run_becomes_a_folder_with_its_own_figures(run: Path, tmp_path: Path, 
     moved = tmp_path / "moved"
     shutil.copytree(run, moved)
     out = tmp_path / "folder"
-    assert main(["export", str(moved), "--out", str(out), "--name", "tiny <b>", "--licence", "apache-2.0"]) == 0
-    assert "note:" not in capsys.readouterr().out
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    command = ["export", str(moved), "--out", str(out), "--name", "tiny <b>", "--licence", "apache-2.0"]
+    assert main([*command, "--unlike", str(tmp_path / "*.png")]) == 0
+    said, error = capsys.readouterr()
+    assert "note:" not in said
+    assert "broken.png: not an image" in error
     # Nothing of the run is needed any more.
     shutil.rmtree(moved)
     model = EmotionModel.from_pretrained(out, "cpu")
@@ -111,8 +118,13 @@ def test_a_run_becomes_a_folder_with_its_own_figures(run: Path, tmp_path: Path, 
     assert figures["table5_images"] == figures["table6_images"]["test"] == 48
     test = figures["calibration"]["sets"]["test"]
     assert test["scaled"]["ece"]["value"] < test["calibration"]["ece"]["value"]
-    assert figures["data"][0]["counts"]["train"] == 4
+    assert figures["data"][0]["counts"]["train"] == 40
     assert figures["notes"] == []
+    unlike = figures["unlike"]
+    assert model.spread is not None
+    assert (unlike["train_images"], unlike["val_images"], unlike["threshold"]) == (40, 40, model.spread.threshold)
+    assert (unlike["sets"]["test"]["images"], unlike["others"]["images"], unlike["against"]) == (48, 1, "test")
+    assert unlike["auroc"]["value"] > 95
 
     card = ModelCard.load(out / "README.md")
     about = card.data.to_dict()
@@ -127,7 +139,16 @@ def test_a_run_becomes_a_folder_with_its_own_figures(run: Path, tmp_path: Path, 
     assert one.metric_args == {"interval_95": [round(accuracy["low"], 2), round(accuracy["high"], 2)]}
     assert ("Table 5, strict (test)", "emotion_acc") in results
     text = card.text
-    for said in ("No biometrics", "*evoke", "Temperature", "licence", "Not measured: pictures unlike those", "# tiny \\<b\\>"):
+    assert f"| AUROC of telling these from the test images (x100) | {unlike['auroc']['value']:.2f} |" in text
+    for said in (
+        "No biometrics",
+        "so that at most 5 % of images like them are called so",
+        "*evoke",
+        "Temperature",
+        "licence",
+        "Not measured: pictures unlike those",
+        "# tiny \\<b\\>",
+    ):
         assert said.replace("*evoke", "*evokes*") in text
 
 
@@ -137,6 +158,10 @@ def test_of_a_stage_or_a_folder_the_same_is_made(run: Path, tmp_path: Path) -> N
     assert main(["export", str(tmp_path / "kept"), "--out", str(tmp_path / "again")]) == 0
     kept, again = (EmotionModel.from_pretrained(tmp_path / name, "cpu") for name in ("kept", "again"))
     assert kept.calibration == again.calibration is not None
+    assert kept.spread is not None
+    assert again.spread is not None
+    assert kept.spread.config == again.spread.config
+    assert "emo export --unlike PICTURES` does" in (tmp_path / "again" / "README.md").read_text()
     picture = np.full((60, 60, 3), 90, np.uint8)
     assert torch.allclose(kept.embed(picture), again.embed(picture), atol=1e-4)
     assert (tmp_path / "kept" / "README.md").read_bytes() == (tmp_path / "again" / "README.md").read_bytes()

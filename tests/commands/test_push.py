@@ -11,7 +11,8 @@ import torch
 
 from emo_lightning.cli import main
 from emo_lightning.core.errors import UserError
-from emo_lightning.inference.bundle import read_bundle
+from emo_lightning.core.model_folders import locate, weights_hash
+from emo_lightning.inference.bundle import find_bundle, read_bundle
 from emo_lightning.inference.folder import write_folder
 from emo_lightning.inference.model import EmotionModel
 from tests.commands.hub import Hub, hub_served
@@ -52,6 +53,22 @@ def test_what_was_pushed_is_loaded_by_its_id(
     assert found.folder.is_relative_to(tmp_path / "cache")
     with pytest.raises(UserError, match="ada/none: no folder of that name, and the hub does not give it"):
         EmotionModel.from_pretrained("ada/none", "cpu")
+
+
+def test_wherever_a_model_is_asked_for_its_folder_or_id_is_taken(hub: Hub, folder: Path, bundle: Path, tiny_qwen: Path) -> None:
+    """`emo predict` and all that read a backbone: a whole model stands for its backbone, a plain one for itself."""
+    assert main(["push", str(folder), "--repo", "ada/whole"]) == 0
+    hub.files["ada/plain"] = {name: data for name, data in hub.files["ada/whole"].items() if name != "emo.json"}
+    published = find_bundle("ada/whole")
+    assert published is not None
+    assert (weights_hash(published.backbone), published.questions) == (weights_hash(str(folder)), ["attributes", "emotion"])
+    assert (find_bundle("ada/plain"), find_bundle("ada/nothing"), find_bundle(str(tiny_qwen))) == (None, None, None)
+    assert find_bundle(str(bundle)) == read_bundle(bundle)
+    # Once it is in the cache, an id stands for its backbone like any folder.
+    assert locate("ada/whole") == ("ada/whole", None)
+    assert weights_hash("ada/whole") == weights_hash(str(folder))
+    assert locate(str(bundle)) == locate(read_bundle(bundle).backbone)
+    assert locate(str(folder)) == (str(folder), None)
 
 
 def test_what_the_hub_refuses_is_one_line(hub: Hub, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,3 +109,29 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path, capsys: p
     (tmp_path / "made_of.json").write_text("[")
     with pytest.raises(BackboneError, match=r"made_of\.json: not JSON"):
         made_of(tmp_path)
+
+
+def bundle_at(folder: Path, backbone: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "emo.json").write_text(json.dumps({"backbone": backbone}))
+    return folder
+
+
+def test_a_whole_model_stands_for_its_backbone(tmp_path: Path) -> None:
+    base = model_at(tmp_path / "base")
+    adapter = adapter_at(tmp_path / "run" / "adapter", str(base), weights_hash(str(base)))
+    stage = bundle_at(tmp_path / "run" / "model", "../adapter")
+    merged = bundle_at(model_at(tmp_path / "merged"), ".")
+    of_merged = bundle_at(tmp_path / "again", "../merged")
+    assert locate(str(stage)) == (str(base), adapter)
+    assert weights_hash(str(stage)) == weights_hash(str(adapter))
+    assert locate(str(merged)) == (str(merged), None)
+    assert locate(str(of_merged)) == (str(merged), None)
+    assert locate(str(bundle_at(tmp_path / "of id", "Qwen/Qwen2.5-VL-3B"))) == ("Qwen/Qwen2.5-VL-3B", None)
+    for name, backbone, message in (
+        ("round", "../trip", r"trip/emo\.json: key 'backbone': '../round' leads back to this file"),
+        ("number", 3, "key 'backbone'"),
+    ):
+        bundle_at(tmp_path / "trip", "../round")
+        with pytest.raises(BackboneError, match=message):
+            locate(str(bundle_at(tmp_path / name, backbone)))

@@ -299,7 +299,9 @@ def test_every_config_is_used() -> None:
         for stage in (yaml.safe_load(path.read_text()).get("stages") or {}).values():
             used.update(stage.get("defaults", []))
     shipped = {
-        f"{p.parent.name}/{p.name}" for group in ("model", "data", "trainer") for p in (ROOT / "configs" / group).glob("*.yaml")
+        f"{p.parent.name}/{p.name}"
+        for group in ("model", "data", "trainer", "anchors")
+        for p in (ROOT / "configs" / group).glob("*.yaml")
     }
     assert shipped == used
 

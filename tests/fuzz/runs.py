@@ -33,6 +33,7 @@ from emo_lightning.inference.bundle import read_bundle
 from emo_lightning.models import DESHead
 from emo_lightning.models.adapter_files import read_adapter
 from emo_lightning.models.families import FAMILIES
+from emo_lightning.models.spread import Spread
 from emo_lightning.models.weights import load_network
 from emo_lightning.report.page import read_page
 from emo_lightning.report.sections import RunSections
@@ -209,6 +210,12 @@ def _head(folder: Path) -> Target:
     return Target(through(path, lambda file: load_network(DESHead, file.parent)), [path.read_bytes()], one_of=2)
 
 
+def _spread(folder: Path) -> Target:
+    Spread(4, 3, 5, 2, 2, 40, 20, 0.05, 1.5).save_pretrained(folder)
+    path = folder / "config.json"
+    return Target(through(path, lambda file: load_network(Spread, file.parent)), [path.read_bytes()], one_of=2)
+
+
 def _bundle(folder: Path) -> Target:
     said = {
         "backbone": "b",
@@ -217,6 +224,7 @@ def _bundle(folder: Path) -> Target:
         "features": "emotion",
         "questions": ["emotion"],
         "made_of": {"head": "a"},
+        "spread": None,
     }
     return Target(through(folder / "emo.json", lambda path: read_bundle(path.parent)), [as_json(said)])
 
@@ -295,6 +303,7 @@ RUNS: dict[str, Make] = {
     "model's config": _model_config,
     "weights, index": _weights_index,
     "DES head": _head,
+    "spread": _spread,
     "bundle": _bundle,
     "made_of.json": lambda folder: Target(
         through(folder / "made_of.json", lambda path: made_of(path.parent)), [as_json({"backbone": "a" * 64})]

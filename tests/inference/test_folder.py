@@ -96,18 +96,47 @@ def test_a_part_that_was_changed_is_refused(folders: dict[str, Path], tmp_path: 
         EmotionModel.from_pretrained(tmp_path / "changed", "cpu")
 
 
-def test_transformers_and_vllm_find_a_plain_model(folders: dict[str, Path]) -> None:
-    """vLLM needs CUDA to be installed: what it reads first is looked at."""
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+def test_transformers_finds_a_plain_model(folders: dict[str, Path]) -> None:
+    from transformers import AutoModelForImageTextToText
 
-    folder = folders["merged"]
-    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folders["merged"], output_loading_info=True)
     model, found = loaded
     assert not found["missing_keys"]
     assert not found["unexpected_keys"]
-    assert AutoConfig.from_pretrained(folder).architectures == ["Qwen2_5_VLForConditionalGeneration"] == [type(model).__name__]
+    assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
+
+
+def test_vllm_finds_what_it_reads(folders: dict[str, Path]) -> None:
+    """vLLM needs CUDA to be installed. What it reads of a folder, by its source (`vllm/transformers_utils/config.py`, `…/models/qwen2_5_vl.py`):
+
+    the architecture by name, M-RoPE's sections, the processor with its chat template, where generation ends; all weights from the
+    `*.safetensors` of the folder itself, by the prefixes of Qwen's checkpoints; and `modules.json`, which makes it a server of embeddings, and
+    no longer of answers, where it names a pooling module.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoProcessor, GenerationConfig
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
+
+    folder = folders["merged"]
+    said = json.loads((folder / "config.json").read_text())
+    assert (said["architectures"], said["model_type"]) == (["Qwen2_5_VLForConditionalGeneration"], "qwen2_5_vl")
+    assert "auto_map" not in said, "it would ask for trust_remote_code"
+    config = AutoConfig.from_pretrained(folder)
+    assert config.get_text_config().num_attention_heads == 4
+    assert len(config.get_text_config().rope_parameters["mrope_section"]) == 3
     assert AutoProcessor.from_pretrained(folder).chat_template
+    assert get_image_processor_config(folder)["patch_size"] == 14
     assert GenerationConfig.from_pretrained(folder).eos_token_id is not None
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            names |= set(opened.keys())
+    # As Qwen's own checkpoints have them, or as transformers names them: vLLM maps both.
+    kinds = {name.removeprefix("model.language_").partition(".")[0] for name in names}
+    assert kinds <= {"model", "visual", "lm_head"}, kinds
+    assert {"model", "visual"} <= kinds
+    modules = json.loads((folder / "modules.json").read_text())
+    assert not any("pooling" in module["type"].lower() for module in modules)
 
 
 def test_peft_finds_the_adapter(folders: dict[str, Path]) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import yaml
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, Record
 from emo_lightning.data.chat import OBJECTIVES, parse_answer
-from emo_lightning.metrics.emotion_space import EmotionSpace, read_anchors, read_embeddings, read_lexicon
+from emo_lightning.metrics.emotion_space import Anchors, EmotionSpace, read_embeddings, read_lexicon
 from emo_lightning.metrics.rewards import (
     Answers,
     box_overlap,
@@ -33,6 +35,11 @@ from tests.made import make_record
 ROOT = Path(__file__).parents[2]
 SIZE = (100, 50)
 ALL = ", ".join(EMOTIONS)
+
+
+def shipped_anchors() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "configs/anchors/ddes.yaml").read_text(encoding="utf-8"))
+    return dict(content["model"]["rewards"]["anchors"])
 
 
 def answers(texts: list[str], record: Record | None = None, objective: str = "emotion") -> Answers:
@@ -89,7 +96,7 @@ def test_boxes_are_matched_once() -> None:
 
 
 def test_a_near_emotion_is_worth_more_than_a_far_one() -> None:
-    space = read_anchors(ROOT / "configs/anchors/ddes.yaml")
+    space = Anchors(**shipped_anchors()).space
     assert "arXiv" in space.source
     assert space.distances.max() == 1
     texts = [f'{{"emotion": "{e}", "intensity": 5}}' for e in EMOTIONS]
@@ -104,19 +111,18 @@ def test_a_near_emotion_is_worth_more_than_a_far_one() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("  awe: [-0.062, 0.480]\n", ""), r"points: found amusement, .*; expected amusement, awe"),
-        (lambda text: text.replace("source: DDES (arXiv:2605.26262)\n", ""), "source: "),
-        (lambda text: text.replace("[-0.062, 0.480]", "[-0.062]"), r"coordinates; expected as many each"),
-        (lambda text: text.replace("[-0.062, 0.480]", "[high, 0]"), r"points\.awe: "),
-        (lambda text: text + "note: x\n", "unknown key 'note'"),
+        ({"points": {"awe": [0.1, 0.2]}}, r"anchors\.points: found awe; expected amusement, awe"),
+        ({"source": " "}, r"anchors\.source: found an empty text"),
+        (
+            {"points": {str(e): [0.1] * (1 + (e == "fear")) for e in EMOTIONS}},
+            r"points have \[1, 2\] coordinates; expected as many",
+        ),
+        ({"points": {str(e): [0.1, 0.2] for e in EMOTIONS}}, "all eight points are the same"),
     ],
 )
-def test_anchors_say_what_is_wrong(tmp_path: Path, change: object, message: str) -> None:
-    assert callable(change)
-    path = tmp_path / "anchors.yaml"
-    path.write_text(change((ROOT / "configs/anchors/ddes.yaml").read_text(encoding="utf-8")), encoding="utf-8")
+def test_anchors_say_what_is_wrong(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_anchors(path)
+        Anchors(**(shipped_anchors() | change))
 
 
 def test_embeddings_give_mean_directions_of_the_training_split(tmp_path: Path) -> None:

@@ -489,3 +489,18 @@ def test_wrong_quantisation_is_an_error(tiny_qwen: Path, monkeypatch: pytest.Mon
     )
     with pytest.raises(BackboneError, match=r"qlora: 12 linear layers are not quantised as intended .* first: model\.visual"):
         load_backbone(BackboneConfig(str(tiny_qwen), tuning="qlora"))
+
+
+def test_in_4_bits_it_learns_after_it_was_asked(tiny_qwen: Path) -> None:
+    """bitsandbytes packs layers for inference in the first pass of eval mode; of what learns it must not."""
+    pytest.importorskip("bitsandbytes")
+    backbone = load_backbone(BackboneConfig(str(tiny_qwen), tuning="qlora", lora=LoRA(rank=2, dropout=0.0)))
+    collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=True)
+    batch = collate([Question("a", Image.new("RGB", (56, 56), "orange"), ("emotion",))])
+    with torch.no_grad():
+        asked = backbone.eval().last_hidden_state(batch)
+    learning = backbone.train().last_hidden_state(batch)
+    learning.sum().backward()
+    assert torch.allclose(learning, asked, atol=1e-2)
+    silent = [name for _, name, p in backbone.parameter_groups() if p.grad is None]
+    assert not silent

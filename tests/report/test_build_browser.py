@@ -5,14 +5,35 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from emo_lightning.report.build import build_report
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+def opens_with_sentences_and_images(page: Page, width: int) -> None:
+    """Words and boxes point at each other, and a phone's first screen holds the sentences and an image."""
+    first = page.locator(".seen").first
+    image = first.locator("svg.overlay").bounding_box()
+    assert image
+    assert page.locator(".sentences > p:not(.soft)").count() == 3
+    if width == 390:
+        assert image["y"] + image["height"] < 800
+    stroke = "box => getComputedStyle(box).strokeWidth"
+    thin = first.locator("rect.said").evaluate(stroke)
+    first.locator(".thing.said").last.focus()
+    assert first.locator("rect.said").evaluate(stroke) == "5px" != thin
+    assert page.locator("td.quiet").first.is_hidden(), "columns for comparison wait until they are asked for"
+    page.locator("input.all").first.check()
+    assert page.locator("td.quiet").first.is_visible()
 
 
 @pytest.mark.slow
@@ -31,6 +52,8 @@ def test_page_fits_the_screen_asks_nothing_and_opens(finished_run: Path, tmp_pat
                     "request", lambda r, found=problems: r.url.startswith(("file:", "data:", "about:")) or found.append(r.url)
                 )
                 page.goto(path.as_uri())
+                if path == pages[0]:
+                    opens_with_sentences_and_images(page, width)
                 page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
                 assert page.evaluate("document.documentElement.scrollWidth") == width
                 assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,16 @@ def test_a_run_of_an_older_version_opens_without_intervals_of_gains(run: Path) -
     path.write_text(json.dumps(found))
     opening = RunSections(run).opening
     assert opening
-    assert "may be chance" in opening.sentences[1]
+    assert "of which this run has no interval" in opening.sentences[1]
     strict = next(table for table in RunSections(run).tables if table.key == "table5-strict")
     assert not set(rows) & set(strict.row_keys)
     assert "bbox_iou" in strict.row_keys
     assert "BBox IoU" in page(run, run / "report.html")
+
+
+def test_without_a_panel_the_strip_shows_right_and_wrong_answers(run: Path) -> None:
+    shutil.rmtree(run / "panel")
+    opening = RunSections(run).opening
+    assert opening
+    assert [seen.right for seen in opening.strip] == [True] * 3 + [False] * 3
+    assert opening.strip_note == "3 of the 12 images that are named rightly and 3 of the others, drawn by chance."

@@ -133,6 +133,16 @@ def test_the_reference_is_round_two(speaking: Path, adapted: Path, world_tars: P
         assert np.abs(emotion_probabilities(own, [picture]) - emotion_probabilities(base, [picture])).max() > 1e-3
 
 
+def test_in_4_bits_too(adapted: Path, world_tars: Path, tmp_path: Path) -> None:
+    """The policies differ in their adapters alone; nothing is merged for the one that samples."""
+    pytest.importorskip("bitsandbytes")
+    task = task_of(adapted, backbone=BackboneConfig(str(adapted), tuning="qlora"))
+    seen, _ = fit(task, data(world_tars, limit=4), tmp_path)
+    assert seen.of("policy/kl")[0] == 0 < seen.of("policy/kl")[1]
+    # Its layers compute in bfloat16.
+    assert max(seen.of("rollout/gap")) < 0.1
+
+
 def test_in_mixed_precision_policies_are_not_mixed_up(speaking: Path, world_tars: Path, tmp_path: Path) -> None:
     """torch would keep rounded weights for a whole step, whichever policy has used them first, did Lightning not switch that off."""
     config = GRPOConfig(kl_weight=0.1, sample_every=2, clip_low=1e-4, clip_high=1e-4)

@@ -28,6 +28,30 @@ def fetch_image(url: str) -> bytes:
     return _fetcher().fetch(url)
 
 
+async def fetched(downloader: Downloader, url: str) -> bytes:
+    """The bytes of a picture, for code that has an event loop; see `fetch_image`.
+
+    Args:
+        downloader: entered.
+        url: http or https.
+
+    Raises:
+        FetchError: it cannot or must not be had.
+    """
+    found = b""
+
+    async def deliver(body: bytes, _: str) -> None:
+        nonlocal found
+        found = body
+
+    try:
+        await downloader.fetch(normal_url(url), unlike_an_image, deliver)
+    except RefusedError as error:
+        msg = f"{url}: {error}"
+        raise FetchError(msg) from None
+    return found
+
+
 class Fetcher:
     """A downloader with a thread of its own, so that it also serves where an event loop is running (a notebook).
 
@@ -52,18 +76,7 @@ class Fetcher:
         if self._downloader is None:
             self._downloader = Downloader(self._limits, self._public)
             await self._downloader.__aenter__()
-        found = b""
-
-        async def deliver(body: bytes, _: str) -> None:
-            nonlocal found
-            found = body
-
-        try:
-            await self._downloader.fetch(normal_url(url), unlike_an_image, deliver)
-        except RefusedError as error:
-            msg = f"{url}: {error}"
-            raise FetchError(msg) from None
-        return found
+        return await fetched(self._downloader, url)
 
     def close(self) -> None:
         """End its connections and its thread."""

@@ -35,7 +35,11 @@ class FamilyError(InputError):
 class ImageProcessor(Protocol):
     """The part of transformers' image processors that is used here."""
 
+    backend: str
+    """`torchvision` or `pil`."""
     size: Mapping[str, int]
+    do_resize: bool
+    resample: int
     patch_size: int
     merge_size: int
     temporal_patch_size: int
@@ -45,7 +49,9 @@ class ImageProcessor(Protocol):
     image_mean: float | Sequence[float]
     image_std: float | Sequence[float]
 
-    def __call__(self, images: Sequence[Image.Image], *, return_tensors: str, **options: object) -> Mapping[str, Tensor]:
+    def __call__(
+        self, images: Sequence[Image.Image | Tensor], *, return_tensors: str, **options: object
+    ) -> Mapping[str, Tensor]:
         """Pixel tensors of pictures, and where each begins; options are the family's own."""
         ...
 
@@ -225,6 +231,15 @@ class Family(ABC):
             FamilyError: nothing is cached of this family.
         """
         msg = f"{self.title}: its pictures are not cached; set model.backbone.vision_cache to off"
+        raise FamilyError(msg)
+
+    def patch_counts(self, batch: Mapping[str, object]) -> list[int]:  # noqa: ARG002
+        """How many rows of `pixels`, and of the vision tower's states, are of each picture of a batch.
+
+        Raises:
+            FamilyError: they cannot be told apart in this family.
+        """
+        msg = f"{self.title}: which patches are of which picture is not known"
         raise FamilyError(msg)
 
     @abstractmethod

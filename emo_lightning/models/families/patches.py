@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from PIL.Image import Resampling
 from torch import Tensor, nn
 from torch.nn import functional
+
+from emo_lightning.models.families.resize import resized_size
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from emo_lightning.models.families.base import ImageProcessor
+    from emo_lightning.models.families.boxes import Size
 
 CHANNELS = 3
 
@@ -77,13 +81,53 @@ def _scale(rescale: float | None, normalise: tuple[tuple[float, ...], tuple[floa
     return PixelScale(1.0, mean, std)
 
 
+def resized_pixels(picture: Image.Image, size: Size) -> Tensor:
+    """A picture as torchvision's antialiased bicubic resizes it, (3, height, width) uint8.
+
+    Torch resizes bytes in half the time, to the same values, where the channels of a pixel lie side by side, as Pillow has them.
+
+    Args:
+        picture: RGB.
+        size: (width, height).
+    """
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2.functional import resize
+
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    found: Tensor = resize(pixels, [size[1], size[0]], InterpolationMode.BICUBIC, antialias=True)
+    return found
+
+
+def _resizes_by_torch(images: ImageProcessor) -> bool:
+    """Whether `resized_pixels` gives what an image processor does, which moves the channels apart first and takes twice as long."""
+    limits = images.size
+    known = bool(limits["shortest_edge"] and limits["longest_edge"])
+    return known and images.do_resize and images.backend == "torchvision" and images.resample == Resampling.BICUBIC
+
+
+def _resized(images: ImageProcessor, picture: Image.Image) -> Tensor:
+    limits, factor = images.size, images.patch_size * images.merge_size
+    lowest, highest = limits["shortest_edge"], limits["longest_edge"]
+    return resized_pixels(picture, resized_size(*picture.size, factor=factor, min_pixels=lowest, max_pixels=highest))
+
+
 def patches_of(images: ImageProcessor, pictures: Sequence[Image.Image]) -> Mapping[str, Tensor]:
     """`pixel_values` of RGB pictures: (P, channels · side²) uint8 of one frame, or what the processor itself makes of them.
 
     Beside them `image_grid_thw` (B, 3), in patches.
     """
     if pixel_scale(images) is not None:
-        found = images(pictures, return_tensors="pt", do_rescale=False, do_normalize=False, temporal_patch_size=1)
+        given: Sequence[Image.Image | Tensor] = pictures
+        if resized := _resizes_by_torch(images):
+            given = [_resized(images, picture) for picture in pictures]
+        found = images(
+            given,
+            return_tensors="pt",
+            do_resize=images.do_resize and not resized,
+            do_rescale=False,
+            do_normalize=False,
+            temporal_patch_size=1,
+        )
         pixels = found["pixel_values"]
         # The processors that use PIL give bytes in float32.
         as_bytes = pixels.to(torch.uint8)

@@ -151,6 +151,11 @@ class Qwen25VL(Family):
         }
         return VisionInputs(tensors, sizes, tokens)
 
+    def patch_counts(self, batch: Mapping[str, object]) -> list[int]:
+        """See `Family.patch_counts`."""
+        grids = cast("Tensor", batch["image_grid_thw"])
+        return [int(count) for count in grids.prod(1)]
+
     def picture_states(self, model: PreTrainedModel, inputs: Mapping[str, object], part: Part) -> Tensor:
         """What leaves the tower are the patches of each token side by side, as the merger takes them."""
 

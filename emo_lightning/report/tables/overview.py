@@ -81,7 +81,8 @@ def overview_table6(found: Result) -> Iterator[Table]:
             ("arm", "Arm"), *((f"{name}-{metric}", f"{name}: {title}") for name in sets for metric, title in metrics.items())
         ),
         rows,
-        f"Percent of the emotions that are right (accuracy), and F1, the mean over the emotions. {_sets(sets)}",
+        "The probe is a linear classifier on the frozen embedding. Percent of the emotions that it has right (accuracy), and F1, the mean over "
+        f"the emotions. {_sets(sets)}",
         digits=1,
         row_keys=[*names, *(["ahead"] if known else [])],
         best=best,

@@ -8,6 +8,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 from transformers import Qwen2VLImageProcessor
@@ -54,6 +56,14 @@ def test_bytes_become_what_the_processor_gives_to_the_bit(settings: dict[str, An
     assert both_frames(scale.normalised(found["pixel_values"])).equal(theirs["pixel_values"].float())
     # As transformers hands them to the tower: in the type of its weights.
     assert scale.normalised(found["pixel_values"].bfloat16()).equal(scale.normalised(found["pixel_values"]))
+
+
+@given(st.tuples(st.integers(20, 400), st.integers(20, 400)), st.sampled_from([3136, 20000, 50176]))
+def test_any_size_is_resized_as_the_processor_does_it_to_the_bit(size: tuple[int, int], lowest: int) -> None:
+    pixels = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    images = cast(ImageProcessor, Qwen2VLImageProcessor(size={"shortest_edge": lowest, "longest_edge": 50176}))
+    theirs = images([Image.fromarray(pixels)], return_tensors="pt", do_rescale=False, do_normalize=False)["pixel_values"]
+    assert both_frames(patches_of(images, [Image.fromarray(pixels)])["pixel_values"]).equal(theirs)
 
 
 def test_processors_that_use_pil_and_numpy_give_bytes_too() -> None:

@@ -1,5 +1,5 @@
 // The image with its boxes and masks.
-import { el, svg } from "./dom.js";
+import { el, svg } from "./elements.js";
 import { decode } from "./rle.js";
 
 /** Told apart by people who see few colours too (Okabe and Ito). */

@@ -1,0 +1,35 @@
+"""What this room asks of an index of images; `search.SearchIndex` gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Hit(Protocol):
+    """An image of an index; see `search.Hit`."""
+
+    def as_json(self) -> dict[str, object]:
+        """What is known of it."""
+        ...
+
+
+class Images(Protocol):
+    """What is asked of an index; see `search.SearchIndex`."""
+
+    def __len__(self) -> int: ...
+
+    def search(self, vector: NDArray[np.float32], k: int) -> Sequence[Hit]:
+        """The nearest."""
+        ...
+
+    def path(self, start: str | NDArray[np.float32], end: str | NDArray[np.float32], steps: int) -> Sequence[Hit]:
+        """Along the way."""
+        ...
+
+    def thumbnail(self, name: str) -> bytes:
+        """The small picture of one."""
+        ...

@@ -1,0 +1,123 @@
+"""The images of an index beside a picture: the nearest, and those along the way from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from emo_lightning.core.errors import UserError
+from emo_lightning.core.text import shown
+from emo_lightning.serve.bodies import Strict
+from emo_lightning.serve.failures import ApiError
+from emo_lightning.serve.shapes import Input, Number, given_input
+
+if TYPE_CHECKING:
+    from fastapi import Request
+
+    from emo_lightning.serve.images import Hit, Images
+    from emo_lightning.serve.service import Service
+
+HOW = (
+    "this server has no index of images; make one with `emo index build PHOTOS --model FOLDER --out INDEX`, and start it as "
+    "`emo serve FOLDER --index INDEX`"
+)
+
+
+class Place(Strict):
+    """Where to look from: a picture, an embedding as `/v1/explain` gave it, or the id of an image of the index."""
+
+    image: Input | None = None
+    embedding: list[Number] | None = None
+    id: str | None = None
+
+
+class SearchRequest(Strict):
+    """The nearest images of the index to a picture, or to an embedding as `/v1/explain` gave it."""
+
+    image: Input | None = None
+    embedding: list[Number] | None = None
+    k: int = Field(12, ge=1, le=200)
+
+
+class PathRequest(Strict):
+    """Images of the index along the way from one image to another."""
+
+    start: Place
+    end: Place
+    steps: int = Field(5, ge=2, le=20)
+
+
+async def nearest(request: Request, service: Service, asked: SearchRequest) -> dict[str, object]:
+    """See `SearchRequest`.
+
+    Raises:
+        ApiError: 404, no index; 400, a picture or an embedding that is none.
+    """
+    index = _index(service)
+    vector = await _vector(request, service, asked, "")
+    return await _hits(service, lambda: index.search(vector, asked.k))
+
+
+async def between(request: Request, service: Service, asked: PathRequest) -> dict[str, object]:
+    """See `PathRequest`.
+
+    Raises:
+        ApiError: as `nearest`; also 400, no such id.
+    """
+    index = _index(service)
+    start, end = [
+        place.id
+        if place.id is not None and place.image is None and place.embedding is None
+        else await _vector(request, service, place, f"{name}.")
+        for name, place in (("start", asked.start), ("end", asked.end))
+    ]
+    return await _hits(service, lambda: index.path(start, end, asked.steps))
+
+
+async def thumbnail(service: Service, name: str) -> bytes:
+    """The small picture of an image of the index.
+
+    Raises:
+        ApiError: 404, there is none.
+    """
+    index = _index(service)
+    try:
+        found = await service.pictures.aside(lambda: index.thumbnail(name))
+    except UserError as error:
+        raise ApiError(404, str(error), "not_found", "id") from None
+    if not found:
+        raise ApiError(404, f"{shown(name)} has no small picture in the index", "not_found", "id")
+    return found
+
+
+def _index(service: Service) -> Images:
+    if service.index is None:
+        raise ApiError(404, HOW, "no_index")
+    return service.index
+
+
+async def _vector(request: Request, service: Service, asked: Place | SearchRequest, where: str) -> NDArray[np.float32]:
+    """The embedding to look from."""
+    given = [name for name in ("image", "embedding", "id") if getattr(asked, name, None) is not None]
+    if asked.embedding is not None and given == ["embedding"]:
+        if len(asked.embedding) != service.about.des_dim:
+            msg = f"{where}embedding: {len(asked.embedding)} numbers; expected {service.about.des_dim}"
+            raise ApiError(400, msg, "invalid_value", f"{where}embedding")
+        return np.array(asked.embedding, np.float32)
+    if asked.image is None or given != ["image"]:
+        allowed = "image or embedding" if isinstance(asked, SearchRequest) else "one of image, embedding and id"
+        raise ApiError(400, f"{where or 'the body'}: expected {allowed}", "invalid_value", where.rstrip(".") or None)
+    (found,) = await service.look(request, [given_input(asked.image, f"{where}image")])
+    return found.des
+
+
+async def _hits(service: Service, search: Callable[[], Sequence[Hit]]) -> dict[str, object]:
+    try:
+        found = await service.pictures.aside(search)
+    except UserError as error:
+        raise ApiError(400, str(error), "invalid_value") from None
+    return {"object": "list", "data": [hit.as_json() for hit in found]}

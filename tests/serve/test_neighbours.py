@@ -1,0 +1,87 @@
+"""A real index beside the model: the nearest images, the way between two, small pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emo_lightning.core.errors import InputError
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.inference.bundle import read_bundle, write_bundle
+from emo_lightning.inference.model import EmotionModel
+from emo_lightning.search import SearchIndex
+from tests.serve.conftest import Running
+
+
+@pytest.fixture(scope="module")
+def tar(world_tars: Path) -> TarIndex:
+    return TarIndex.open(str(world_tars / "*-test-*.tar"))
+
+
+def test_the_nearest_of_an_image_of_the_index_is_itself(indexed: Running, tar: TarIndex, index_folder: Path) -> None:
+    http, (data, _) = indexed.http, tar.image_bytes(3)
+    (explained,) = http.post("/v1/explain", content=data, headers={"Content-Type": "image/jpeg"}).json()["data"]
+    by_vector = http.post("/v1/search", json={"embedding": explained["des"], "k": 5}).json()["data"]
+    by_picture = http.post("/v1/search", json={"image": base64.b64encode(data).decode(), "k": 5}).json()["data"]
+    own = SearchIndex.open(index_folder).search(np.array(explained["des"], np.float32), 5)
+    assert [hit["id"] for hit in by_vector] == [hit["id"] for hit in by_picture] == [hit.id for hit in own]
+    assert by_vector[0]["id"] == tar.id(3)
+    assert by_vector[0]["cosine"] == pytest.approx(1, abs=1e-4)
+    assert by_vector[0]["emotion"] == tar.record(3).emotion
+    assert by_vector[0]["has_thumbnail"]
+    small = http.get("/v1/thumbnail", params={"id": by_vector[0]["id"]})
+    assert small.headers["Content-Type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(small.content)).size[0] > 16
+
+
+def test_the_way_begins_and_ends_where_it_is_asked_to(indexed: Running, tar: TarIndex) -> None:
+    ends = {"start": {"id": tar.id(0)}, "end": {"id": tar.id(5)}, "steps": 4}
+    hits = indexed.http.post("/v1/path", json=ends).json()["data"]
+    assert (hits[0]["id"], hits[-1]["id"]) == (tar.id(0), tar.id(5))
+    assert 2 <= len({hit["id"] for hit in hits}) == len(hits) <= 4
+    from_picture = {**ends, "start": {"image": base64.b64encode(tar.image_bytes(1)[0]).decode()}}
+    assert indexed.http.post("/v1/path", json=from_picture).json()["data"][0]["id"] == tar.id(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "status", "message"),
+    [
+        ("search", {"embedding": [1.0] * 7}, 400, "embedding: 7 numbers; expected 32"),
+        ("search", {"embedding": [0.0] * 32}, 400, "length"),
+        ("search", {}, 400, "the body: expected image or embedding"),
+        ("search", {"embedding": [1.0] * 32, "k": 0}, 400, "greater than or equal to 1"),
+        ("path", {"start": {"id": "nobody"}, "end": {"id": "nobody"}}, 400, "no image of the id 'nobody'"),
+        ("path", {"start": {}, "end": {"id": "x"}}, 400, "expected one of image, embedding and id"),
+        ("path", {"start": {"id": "x", "image": "AAAA"}, "end": {"id": "x"}}, 400, "expected one of"),
+    ],
+)
+def test_what_cannot_be_looked_for_is_said(indexed: Running, path: str, asked: dict, status: int, message: str) -> None:
+    answer = indexed.http.post(f"/v1/{path}", json=asked)
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+def test_a_picture_that_is_not_there_is_404(indexed: Running, running: Running) -> None:
+    assert indexed.http.get("/v1/thumbnail", params={"id": "nobody"}).status_code == 404
+    assert indexed.http.get("/v1/thumbnail").json()["error"]["code"] == "missing_required_parameter"
+    assert running.http.get("/v1/thumbnail", params={"id": "nobody"}).json()["error"]["code"] == "no_index"
+
+
+def test_an_index_of_another_model_is_refused(
+    index_folder: Path, model: EmotionModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dataclasses import replace
+
+    from emo_lightning.cli import main
+
+    other = tmp_path / "other"
+    other.mkdir()
+    write_bundle(other, replace(read_bundle(Path(model.folder)), features="attributes"))
+    with pytest.raises(InputError, match="ask with the model of the index"):
+        SearchIndex.open(index_folder, "0" * 64)
+    assert main(["serve", str(other), "--index", str(index_folder), "--port", "0"]) == 2
+    assert "ask with the model of the index" in capsys.readouterr().err
