@@ -16,11 +16,13 @@ Without --model: a tiny random Qwen2.5-VL and images of the drawn world.
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import itertools
 import json
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -33,6 +35,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.explain import drawn, made
 from emo_lightning.inference.model import EmotionModel
@@ -109,6 +113,9 @@ def resident() -> float:
 def load(url: str, pictures: Sequence[bytes], own: np.ndarray, clients: int, seconds: float) -> tuple[Load, list[float]]:
     """Clients that ask without a pause, and the memory meanwhile, ten times a second."""
     found, turns, lock = Load(), itertools.count(), threading.Lock()
+    with client(url) as http:
+        name = http.get("/v1/models").json()["data"][0]["id"]
+    coded = [json.dumps({"model": name, "input": base64.b64encode(data).decode()}).encode() for data in pictures]
     until = time.perf_counter() + seconds
 
     def work() -> None:
@@ -117,9 +124,14 @@ def load(url: str, pictures: Sequence[bytes], own: np.ndarray, clients: int, sec
                 turn = next(turns)
                 which = turn % len(pictures)
                 start = time.perf_counter()
-                path = "/v1/explain" if turn % 2 else "/v1/explain?max_new_tokens=1"
+                explains = turn % 2 == 1
+                path, body, kind = (
+                    ("/v1/explain", pictures[which], "image/png")
+                    if explains
+                    else ("/v1/embeddings", coded[which], "application/json")
+                )
                 try:
-                    while (answer := http.post(path, content=pictures[which])).status_code == 503:
+                    while (answer := http.post(path, content=body, headers={"Content-Type": kind})).status_code == 503:
                         with lock:
                             found.busy += 1
                         time.sleep(float(answer.headers["Retry-After"]))
@@ -132,7 +144,8 @@ def load(url: str, pictures: Sequence[bytes], own: np.ndarray, clients: int, sec
                         found.lost.append(answer.text)
                         continue
                     found.seconds.append(time.perf_counter() - start)
-                    found.wrong += not np.allclose(answer.json()["data"][0]["des"], own[which], atol=1e-3, rtol=1e-3)
+                    des = answer.json()["data"][0]["des" if explains else "embedding"]
+                    found.wrong += not np.allclose(des, own[which], atol=1e-3, rtol=1e-3)
 
     memory: list[float] = []
     threads = [threading.Thread(target=work) for _ in range(clients)]

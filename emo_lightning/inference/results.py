@@ -204,6 +204,7 @@ class Explanation:
                 "score": _rounded(self.unlike.score),
                 "threshold": _rounded(self.unlike.threshold),
                 "false_alarms": self.unlike.false_alarms,
+                "sentence": self.unlike.sentence,
             },
             **({"des": [float(x) for x in self.des]} if des else {}),
         }

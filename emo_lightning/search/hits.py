@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emo_lightning.core.records import Triplet
-from emo_lightning.search.schema import SHOWN
+from emo_lightning.search.schema import FIELDS, RECORDED
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Hit:
     intensity: float | None
     """1–10."""
     record: dict[str, object]
-    """Everything that the index knows of it but embedding and thumbnail; the keys are `schema.SHOWN`."""
+    """Everything that the index knows of it but embedding and thumbnail; the keys are those of `schema.FIELDS` and `schema.RECORDED`."""
     has_thumbnail: bool
     """Whether `SearchIndex.thumbnail` has a picture of it."""
 
@@ -53,19 +54,20 @@ def as_hit(row: Mapping[str, object], distance: float | None = None) -> Hit:
     """A row of `IMAGES` as a hit.
 
     Args:
-        row: with the columns `SHOWN`, and perhaps `_distance`.
+        row: with the columns `schema.SHOWN`, and perhaps `_distance`.
         distance: where the row does not say it.
     """
     told = row.get("_distance") if distance is None else distance
     # Rounding may leave an image a hair nearer than itself.
     far = max(0.0, float(told)) if isinstance(told, int | float) else 0.0
-    intensity, emotion = row.get("intensity"), row.get("emotion")
+    known = json.loads(str(row["record"]))
+    intensity, emotion = known.get("intensity"), known.get("emotion")
     return Hit(
         id=str(row["id"]),
         distance=far,
         cosine=1 - far,
         emotion=emotion if isinstance(emotion, str) else None,
-        intensity=intensity if isinstance(intensity, float) else None,
-        record={name: row.get(name) for name in SHOWN},
-        has_thumbnail=bool(row.get("has_thumbnail")),
+        intensity=float(intensity) if isinstance(intensity, int | float) else None,
+        record={name: known.get(name) for name in (*FIELDS, *RECORDED)},
+        has_thumbnail=bool(known.get("has_thumbnail")),
     )

@@ -103,7 +103,7 @@ def like(
     there = any(wish.kind == "towards" and own in wish.emotions for wish in parsed)
     ahead = _ahead(rows, x, way, 0.0 if there else _AHEAD * min(strength, 1.0), start.id)
     if not texts and ahead:
-        likeness = alike_beside_emotion(ahead, x, start.emotion, index.centroids)
+        likeness = alike_beside_emotion(ahead, [as_hit(row).emotion for row in ahead], x, start.emotion, index.centroids)
         kept = set(np.argsort(-likeness, kind="stable")[: max(k, int(_SAME * len(ahead)))].tolist())
         ahead = [row for n, row in enumerate(ahead) if n in kept]
     return Answer([as_hit(row) for row in ahead[:k]], scene)

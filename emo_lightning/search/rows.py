@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from PIL import Image
 from emo_lightning.core.emotions import named_emotion
 from emo_lightning.core.images import encoded
 from emo_lightning.core.records import EMOTIONS, Prediction, Reference, SchemaError, intensity_level
-from emo_lightning.search.schema import Identity, images_schema
+from emo_lightning.search.schema import FIELDS, RECORDED, Identity, images_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +70,9 @@ def as_table(rows: Sequence[NewRow], identity: Identity) -> pa.Table:
 
     schema = images_schema(identity)
     said = [_said(row) for row in rows]
+    for one in said:
+        shown = {name: one[name] for name in (*FIELDS, *RECORDED) if one.get(name) is not None}
+        one["record"] = json.dumps(shown, ensure_ascii=False)
     columns = {
         field.name: pa.array([one.get(field.name) for one in said], field.type) for field in schema if field.name != "des"
     }
@@ -93,7 +97,13 @@ def _said(row: NewRow) -> dict[str, object]:
         found |= {name: getattr(known, name) for name in _RECORDED}
         found |= _felt(known)
         found["objects"] = [
-            {"phrase": one.phrase, "bbox": list(one.bbox), "score": one.score, "primary": one.primary} for one in known.objects
+            {
+                "phrase": one.phrase,
+                "bbox": [_finite(side) for side in one.bbox],
+                "score": _finite(one.score),
+                "primary": one.primary,
+            }
+            for one in known.objects
         ]
         found["phrases"] = "; ".join(one.phrase for one in known.objects if one.phrase) or None
     if found.get("emotion") is None and probed is not None:

@@ -37,20 +37,21 @@ def same_backgrounds(images: Images, background: str) -> list[str]:
 
 
 def alike_beside_emotion(
-    rows: Sequence[Row], start: NDArray[np.float32], own: str | None, centroids: Centroids
+    rows: Sequence[Row], emotions: Sequence[str | None], start: NDArray[np.float32], own: str | None, centroids: Centroids
 ) -> NDArray[np.float64]:
     """How alike images are to another one in what tells images of one emotion apart, (N,), −1 to 1.
 
     It is the cosine of what is left of each embedding once the mean of its own emotion is taken away.
 
     Args:
-        rows: with `emotion` and `des`.
+        rows: with `des`.
+        emotions: of each.
         start: (des_dim,) at length 1.
         own: its emotion.
         centroids: of the index.
     """
     left = _residual(np.asarray(start, np.float64), own, centroids)
-    others = np.stack([_residual(_unit(row["des"]), str(row["emotion"]), centroids) for row in rows])
+    others = np.stack([_residual(_unit(row["des"]), emotion, centroids) for row, emotion in zip(rows, emotions, strict=True)])
     lengths = np.linalg.norm(others, axis=1) * np.linalg.norm(left)
     return np.asarray(np.divide(others @ left, lengths, out=np.zeros(len(rows)), where=lengths > 0))
 

@@ -28,6 +28,8 @@ Row = dict[str, object]
 EXTRA = "an index needs the extra `index`: pip install 'emo-lightning[index]'"
 
 
+_WIDER = 8
+"""Times as many partitions are looked into where a condition leaves few images in each."""
 _FAULTS = (RuntimeError, OSError)
 """What LanceDB's Rust library raises for everything but arguments that it does not take."""
 _AT_FIRST = (*_FAULTS, ValueError)
@@ -191,21 +193,23 @@ class Images:
             k: how many.
             where: SQL that they fulfil.
             columns: of the answer, to which `_distance` (1 − cosine, of the stored embedding) is added.
-            probes: partitions of the approximate index to look into; more only where a condition leaves fewer than k. None compares all.
+            probes: partitions of the approximate index to look into. Under a condition the nearest lie further away: `_WIDER` times as
+                many, and all of them where those have fewer than k. None compares all images.
             refine: times k, how many are compared by their stored embeddings.
         """
         with asking(self.place):
             search = self._table.search(vector, vector_column_name="des", query_type="vector")
-            query = cast("LanceVectorQueryBuilder", search).distance_type("cosine").limit(k)
-            query = query.select([*columns, "_distance"])
-            query = (
-                query.bypass_vector_index()
-                if probes is None
-                else query.minimum_nprobes(probes).maximum_nprobes(0).refine_factor(refine)
-            )
+            query = cast("LanceVectorQueryBuilder", search).distance_type("cosine").limit(k).select([*columns, "_distance"])
+            if probes is None:
+                query = query.bypass_vector_index()
+            else:
+                query = query.nprobes(probes if where is None else _WIDER * probes).refine_factor(refine)
             if where is not None:
                 query = query.where(where, prefilter=True)
             found: list[Row] = query.to_arrow().to_pylist()
+            if probes is not None and where is not None and len(found) < k:
+                # Ranking all partitions costs more than looking into a few.
+                found = query.maximum_nprobes(0).to_arrow().to_pylist()
         return sorted(found, key=lambda row: (row["_distance"], row["id"]))
 
     def matching(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from fastapi.openapi.utils import get_openapi
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from pydantic.json_schema import models_json_schema
 
 from emo_lightning.serve.api import BODIES
@@ -40,7 +42,7 @@ class Route(NamedTuple):
 
 def describe(app: FastAPI) -> dict[str, object]:
     """OpenAPI 3.1 of the routes below `/v1`."""
-    found = get_openapi(title=app.title, version=_version(), routes=app.routes, description=str(__doc__))
+    found = get_openapi(title=app.title, version=_version(), routes=app.routes, description="What `emo serve` answers.")
     _, schemas = models_json_schema([(model, "validation") for model in BODIES], ref_template=_REF)
     known = found.setdefault("components", {}).setdefault("schemas", {})
     # FastAPI's own error, which is answered by ours.
@@ -68,7 +70,16 @@ def description_page(described: Mapping[str, object]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["prose"] = _prose
     return environment.get_template("docs.html.j2").render(version=_version(), routes=list(_routes(described)))
+
+
+def _prose(text: str) -> Markup:
+    """A text whose `names` are set as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if n % 2 else Markup.escape(part) for n, part in enumerate(parts)
+    )
 
 
 def _routes(described: Mapping[str, object]) -> Iterator[Route]:
@@ -87,7 +98,7 @@ def _routes(described: Mapping[str, object]) -> Iterator[Route]:
 def _keys(schema: Schema) -> Iterator[Key]:
     required = cast("list[str]", schema.get("required", []))
     for name, one in cast("Mapping[str, Schema]", schema["properties"]).items():
-        default = "required" if name in required else "" if one.get("default") is None else f"{one['default']}"
+        default = "required" if name in required else "" if one.get("default") is None else json.dumps(one["default"])
         yield Key(name, _kind(one), default, " ".join(str(one.get("description", "")).split()))
 
 

@@ -140,7 +140,7 @@ def test_bad_input_is_one_clear_line(
         ([tars, *model, "--draws", "0"], "--draws 0: expected at least 1"),
         ([tars, *model, "--limit", "0"], "--limit 0"),
         ([tars, *model, "--max-overlap", "0"], "no image can be measured"),
-        ([tars, "--model", str(tmp_path)], "emo.json: no such file"),
+        ([tars, "--model", str(tmp_path)], "no emo.json there; expected the folder of an emotion model"),
     ):
         found = main(["faithfulness", *words])
         error = capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_one_clear_error(des: Path, world_tars: Path, tmp_path: Path, capsys: py
         (["retrieval", str(des), str(des)], "two inputs are called"),
         (["distance", str(tmp_path / "no.parquet")], "no such file"),
         (["stability", str(tmp_path), "--changes", "blur=3"], "change 'blur=3'; allowed: crop=SHARE"),
-        (["stability", str(tmp_path)], "--model takes the folder"),
+        (["stability", str(tmp_path)], "no emo.json there; expected the folder of an emotion model"),
     ):
         assert main(["des", *arguments, *common]) == 2
         error = capsys.readouterr().err

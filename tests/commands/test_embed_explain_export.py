@@ -212,7 +212,7 @@ def test_wrong_models(
     assert main([command, str(pictures[0]), "--model", str(folder), "--out", str(tmp_path / "o.parquet")]) == 2
     error = capsys.readouterr().err
     expected = {
-        "nowhere": "emo.json: no such file",
+        "nowhere": "no such folder; expected the folder of an emotion model",
         "no keys": "keys backbone; expected backbone, features",
         "no backbone": "./gone",
     }

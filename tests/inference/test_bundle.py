@@ -41,3 +41,24 @@ def test_what_is_wrong_is_named(change: dict[str, object], message: str, tmp_pat
     with pytest.raises(SchemaError) as caught:
         read_bundle(tmp_path)
     assert f"{tmp_path / BUNDLE_FILE}: {message}" in str(caught.value)
+
+
+def test_what_is_no_model_is_named_by_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / BUNDLE_FILE).write_text("{}")
+    (tmp_path / "run" / "experiment.yaml").write_text("name: run")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    for name, config in (("plain", {"model_type": "qwen2_5_vl"}), ("head", {"class": "DESHead"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    for name, what in {
+        "run": f"holds several stages, of which {tmp_path / 'run' / 'model'} is a model",
+        "adapter": "an adapter alone, without DES head and probe",
+        "plain": "a plain model, without DES head and probe",
+        "head": "a DESHead alone",
+        "none": "no such folder",
+    }.items():
+        with pytest.raises(SchemaError, match="expected the folder of an emotion model") as caught:
+            read_bundle(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: {what}; ")

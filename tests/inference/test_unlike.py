@@ -123,6 +123,7 @@ def test_it_is_said_everywhere_and_nothing_fitted_is_claimed(
         "score": round(one.unlike.score, 6),
         "threshold": round(one.unlike.threshold, 6),
         "false_alarms": 0.05,
+        "sentence": one.unlike.sentence,
     }
     text = as_text(one)
     assert "kind      unlike what this model was trained on" in text

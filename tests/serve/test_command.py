@@ -24,7 +24,7 @@ SECRET = "a-secret-of-sixteen"
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere"], "nowhere/emo.json: no such file"),
+        (["nowhere"], "nowhere: no such folder; expected the folder of an emotion model"),
         (["--token", "short"], "--token: expected 16 to 200 letters"),
         (["--token", "../../../../../../etc"], "--token: expected"),
         (["--token", SECRET, "--open"], "--token and --open: expected one of them"),

@@ -169,5 +169,5 @@ function told({ emotion, probability, fall, random_fall: random }) {
 }
 
 const name = (region) => region.phrase || "something";
-const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}.` : "");
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 const cut = ([x1, y1, x2, y2], width, height) => [Math.max(0, x1), Math.max(0, y1), Math.min(width, x2), Math.min(height, y2)];
