@@ -103,10 +103,11 @@ def like(
     there = any(wish.kind == "towards" and own in wish.emotions for wish in parsed)
     ahead = _ahead(rows, x, way, 0.0 if there else _AHEAD * min(strength, 1.0), start.id)
     wished = sorted({str(emotion) for wish in parsed if wish.kind == "towards" for emotion in wish.emotions})
-    if texts and wished and not there:
+    if texts and wished:
         # The embedding knows less of an emotion than a record that names it.
         named = both(condition, one_of("background", texts), one_of("emotion", wished))
-        first = index.nearest(point, k, named, columns)
+        first = index.nearest(point, pool, named, columns)
+        first = (_ahead(first, x, way, 0.0, start.id) if there else first)[:k]
         known = {row["id"] for row in first}
         ahead = [*first, *(row for row in ahead if row["id"] not in known)]
     if not texts and ahead:
