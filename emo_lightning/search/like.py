@@ -70,7 +70,7 @@ def like(
        (`scenes.same_backgrounds`). Else the nearest quarter of a pool around z, by what the embeddings hold beside the emotion
        (`scenes.alike_beside_emotion`).
     3. Of these, the nearest to z that lie at least a quarter of the way further in the wished direction than the start; any step further
-       where the start is of the wished emotion already.
+       where the start is of the wished emotion already. Where the scene is known in words, images of the wished emotions come first.
 
     Args:
         index: of the same model as the start's embedding.
@@ -102,6 +102,13 @@ def like(
         scene = "same scene by the embedding alone: no words of the background are known"
     there = any(wish.kind == "towards" and own in wish.emotions for wish in parsed)
     ahead = _ahead(rows, x, way, 0.0 if there else _AHEAD * min(strength, 1.0), start.id)
+    wished = sorted({str(emotion) for wish in parsed if wish.kind == "towards" for emotion in wish.emotions})
+    if texts and wished and not there:
+        # The embedding knows less of an emotion than a record that names it.
+        named = both(condition, one_of("background", texts), one_of("emotion", wished))
+        first = index.nearest(point, k, named, columns)
+        known = {row["id"] for row in first}
+        ahead = [*first, *(row for row in ahead if row["id"] not in known)]
     if not texts and ahead:
         likeness = alike_beside_emotion(ahead, [as_hit(row).emotion for row in ahead], x, start.emotion, index.centroids)
         kept = set(np.argsort(-likeness, kind="stable")[: max(k, int(_SAME * len(ahead)))].tolist())

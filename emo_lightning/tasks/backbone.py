@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch import LightningModule
 from torch import nn
 from typing_extensions import override
 
@@ -23,30 +24,17 @@ if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
 
 
-class BackboneTask(Task[BatchT]):
-    """A training of the backbone; writes `adapter/` or `model/`.
+class WithBackbone(LightningModule):
+    """What every task with a backbone has for its data module; it is loaded in `configure_model`, once, on every rank."""
 
-    Args:
-        backbone: which model, and what of it trains.
-        optim: optimiser and schedule; the vision tower and the merger may have their own rates.
-        seed: of what is drawn.
-    """
+    backbone: Backbone | None
+    frozen_vision: FrozenVision
 
-    def __init__(self, backbone: BackboneConfig, optim: OptimConfig | None = None, seed: int = 0) -> None:
-        super().__init__(optim, seed)
-        self.backbone_config = backbone
-        self.backbone: Backbone | None = None
+    def expect(self, config: BackboneConfig) -> None:
+        """Say in `__init__` which backbone it will be."""
+        self.backbone_config = config
+        self.backbone = None
         self.frozen_vision = FrozenVision()
-
-    def configure_model(self) -> None:
-        """Load the backbone, once, on every rank."""
-        if self.backbone is None:
-            self.backbone = load_backbone(self.backbone_config)
-            # `from_pretrained` returns eval mode and Lightning leaves modes alone: dropout would be off.
-            self.backbone.train()
-            # A mesh is there under `--trainer.strategy fsdp` alone.
-            if self.device_mesh is not None:
-                shard(self.backbone, self.device_mesh)
 
     @property
     def net(self) -> Backbone:
@@ -57,12 +45,36 @@ class BackboneTask(Task[BatchT]):
         return self.backbone
 
     def backbone_inputs(self) -> BackboneInputs:
-        """For the data module (`LearnsAnswers`)."""
+        """For the data module (`LearnsAnswers`, `AsksQuestions`)."""
         return BackboneInputs(self.net.processor, self.net.model_type, self.net.packs)
 
     def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
         """For a data module of images (`ReadsImages`)."""
         return self.frozen_vision.pictures(index, data, self.trainer, self.net)
+
+
+class BackboneTask(WithBackbone, Task[BatchT]):
+    """A training of the backbone; writes `adapter/` or `model/`.
+
+    Args:
+        backbone: which model, and what of it trains.
+        optim: optimiser and schedule; the vision tower and the merger may have their own rates.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, backbone: BackboneConfig, optim: OptimConfig | None = None, seed: int = 0) -> None:
+        super().__init__(optim, seed)
+        self.expect(backbone)
+
+    def configure_model(self) -> None:
+        """Load the backbone, once, on every rank."""
+        if self.backbone is None:
+            self.backbone = load_backbone(self.backbone_config)
+            # `from_pretrained` returns eval mode and Lightning leaves modes alone: dropout would be off.
+            self.backbone.train()
+            # A mesh is there under `--trainer.strategy fsdp` alone.
+            if self.device_mesh is not None:
+                shard(self.backbone, self.device_mesh)
 
     def grouped_parameters(self) -> Iterable[tuple[float, str, nn.Parameter]]:
         """As the base class, with the parts' own rates."""

@@ -7,21 +7,14 @@ loaders and lose their exact share of samples per rank).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch import LightningModule
 
 from emo_lightning.core.terminal import say
-from emo_lightning.data.module import DataModule
-from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.questions import QuestionDataModule
-from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.data.vision_cache import VisionCache
-from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
-from emo_lightning.tasks.frozen_vision import FrozenVision
+from emo_lightning.models.backbone import BackboneConfig, load_frozen
+from emo_lightning.tasks.backbone import WithBackbone
 
 
-class FrozenTask(LightningModule):
+class FrozenTask(WithBackbone):
     """A backbone that learns nothing and reads questions about images (`QuestionDataModule`).
 
     Args:
@@ -31,31 +24,13 @@ class FrozenTask(LightningModule):
 
     def __init__(self, backbone: BackboneConfig, out: str | None) -> None:
         super().__init__()
-        self.backbone_config = backbone.frozen()
-        self.backbone: Backbone | None = None
+        self.expect(backbone.frozen())
         self.out = out
-        self.frozen_vision = FrozenVision()
 
     def configure_model(self) -> None:
         """Load the backbone, once, on every rank."""
         if self.backbone is None:
             self.backbone = load_frozen(self.backbone_config)
-
-    @property
-    def net(self) -> Backbone:
-        """The backbone, loaded."""
-        if self.backbone is None:
-            msg = "the backbone is loaded in configure_model, which the Trainer has not called yet"
-            raise RuntimeError(msg)
-        return self.backbone
-
-    def backbone_inputs(self) -> BackboneInputs:
-        """For the data module (`AsksQuestions`)."""
-        return BackboneInputs(self.net.processor, self.net.model_type, self.net.packs)
-
-    def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
-        """For a data module of images (`ReadsImages`)."""
-        return self.frozen_vision.pictures(index, data, self.trainer, self.net)
 
     def also_asks(self) -> tuple[str, ...]:
         """For the data module (`AsksQuestions`): nothing."""
