@@ -9,6 +9,8 @@ from typing import Any
 import fsspec
 import pytest
 import torch
+from fsspec.registry import _registry
+from gcsfs.core import GCSFileSystem
 
 from data_prep.export import write_shards
 from emo_lightning.core.errors import InputError
@@ -38,12 +40,12 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
     found = CloudStorage()
     with served(answer=found) as (address, _):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-        # As `Place` has it, before gcsfs is imported.
-        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
-        fsspec.filesystem("gs").clear_instance_cache()
+        # What `Place` has gcsfs give, unless something else of this process has imported it before.
+        monkeypatch.setitem(_registry, "gs", GCSFileSystem)
+        GCSFileSystem.clear_instance_cache()
         yield found
-        fsspec.filesystem("gs").clear_instance_cache()
+        GCSFileSystem.clear_instance_cache()
 
 
 @pytest.fixture
