@@ -107,12 +107,9 @@ def never_drawn(backbone: Backbone) -> list[int]:
     """Ids of tokens that stand for pictures and their frames: a policy that says one would be read with a picture that is not there."""
     ends = set(backbone.end_token_ids)
     tokenizer, family = backbone.processor.tokenizer, backbone.family
-    names = {family.image_token, *family.image_frame[0], *family.image_frame[1], *_OF_PICTURES}
+    names = {family.image_token, *family.image_frame[0], *family.image_frame[1], *family.picture_tokens}
     vocabulary = tokenizer.get_vocab()
     return sorted(vocabulary[name] for name in names if name in vocabulary and vocabulary[name] not in ends)
-
-
-_OF_PICTURES = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
 
 
 @torch.no_grad()

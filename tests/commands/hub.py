@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -132,6 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
             for line in body.splitlines():
                 self._take(repo, json.loads(line))
             self._json({"success": True, "commitOid": COMMIT, "commitUrl": f"{self.hub.url}/{repo}/commit/{COMMIT}"})
+        elif "/paths-info/" in path:
+            # What older clients ask before they list a folder.
+            repo = path.removeprefix("/api/").removeprefix("models/").partition("/paths-info/")[0]
+            if repo in self.hub.files:
+                files, asked = self.hub.files[repo], parse_qs(body.decode()).get("paths", [])
+                self._json([_entry(name, files[name]) for name in asked if name in files])
+            else:
+                self._answer(b"{}", 404, X_Error_Code="RepoNotFound")
         else:
             self._json({"error": path}, 404)
 

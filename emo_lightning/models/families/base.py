@@ -166,6 +166,8 @@ class Family(ABC):
     """Which of `inputs` holds the pictures' pixels: what a cache holds of them stands in its place."""
     image_frame: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     """Tokens that its processor, and not its chat template, writes before and after those of a picture; InternVL: `<img>`, `</img>`."""
+    picture_tokens: tuple[str, ...] = ()
+    """Tokens that stand for pictures and videos or frame them, beside those above: no answer holds one."""
     special_tokens: tuple[str, ...] = ()
     """All of its chat's special tokens, in the order of their ids, where small models of it are made from nothing."""
     old_names: tuple[tuple[str, str], ...] = ()

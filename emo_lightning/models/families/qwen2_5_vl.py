@@ -440,6 +440,7 @@ QWEN2_5_VL = Qwen25VL(
     max_aspect_ratio=MAX_ASPECT_RATIO,
     image_token="<|image_pad|>",
     end_of_turn="<|im_end|>",
+    picture_tokens=("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|video_pad|>"),
     special_tokens=(
         "<|endoftext|>",
         "<|im_start|>",
