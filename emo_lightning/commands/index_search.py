@@ -115,7 +115,9 @@ def _show(hits: Sequence[Hit], title: str, notes: Sequence[str]) -> None:
             [number, hit.id, hit.cosine, _feeling(hit), _intensity(hit), _words(hit), hit.text("file")]
             for number, hit in enumerate(hits, 1)
         ]
-        show([Table("hits", title, headings, rows, digits=3)])
+        # Above the table and not its title: it holds a path, and titles are broken to the table's width.
+        say(title)
+        show([Table("hits", "Nearest first", headings, rows, digits=3)])
     for note in notes:
         say(note)
 

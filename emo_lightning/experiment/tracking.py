@@ -93,7 +93,9 @@ def tracking_stages(experiment: Experiment, rank: int) -> Iterator[Callable[[Sta
     if mode == "disabled":
         yield lambda stage: stage
         return
-    with _variables({_ON_OTHER_RANKS: "1", "WANDB_SILENT": os.environ.get("WANDB_SILENT", "true"), "WANDB_SERVICE": None}):
+    # Of a process that may be gone, or that ends below with our own: it is not set again.
+    os.environ.pop("WANDB_SERVICE", None)
+    with _variables({_ON_OTHER_RANKS: "1", "WANDB_SILENT": os.environ.get("WANDB_SILENT", "true")}):
         if rank != 0:
             yield lambda stage: stage
             return

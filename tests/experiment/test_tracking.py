@@ -14,7 +14,7 @@ import pytest
 from emo_lightning.cli import main
 from emo_lightning.experiment.files import ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
-from emo_lightning.experiment.tracking import flattened, tracked_run
+from emo_lightning.experiment.tracking import flattened, tracked_run, tracking_stages
 from tests.analysis.test_table6 import probe
 from tests.report.test_wandb import written
 from tests.wandb_server import WandbServer, wandb_server
@@ -139,6 +139,14 @@ def test_a_killed_stage_leaves_all_that_it_logged_and_goes_on_in_the_same_run(
     assert run(two) == 0
     assert exit_codes(stage) == [1, 0]
     assert len({settings(folder)["run_id"] for folder in offline_runs(stage)}) == 1
+
+
+def test_a_service_that_is_gone_is_never_named_again(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows in this process would look for it, and fail."""
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/gone/socket")
+    with tracking_stages(load_experiment(two), 0):
+        assert "/gone/" not in os.environ["WANDB_SERVICE"]
+    assert "WANDB_SERVICE" not in os.environ
 
 
 def test_figures_are_the_summary(two: Path, tmp_path: Path) -> None:
