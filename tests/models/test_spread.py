@@ -43,7 +43,7 @@ def test_a_gaussian_is_that_of_the_formula() -> None:
     rest = variances[:-3].mean()
     covariance = rest * np.eye(8) + axes[:, -3:] @ np.diag(variances[-3:] - rest) @ axes[:, -3:].T
     gaps = asked.numpy() - known.numpy().mean(0)
-    expected = np.einsum("nd,de,ne->n", gaps, np.linalg.inv(covariance), gaps) / 8
+    expected = np.einsum("ni,ij,nj->n", gaps, np.linalg.inv(covariance), gaps) / 8
     assert np.allclose(gaussian(asked).numpy(), expected, rtol=1e-3)
 
 

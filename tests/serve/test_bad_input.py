@@ -55,7 +55,7 @@ BODIES: dict[str, tuple[str, dict[str, str], Callable[[], bytes], int, str | Non
     "deep": ("/v1/explain", JSON, lambda: b"[" * 100_000, 400, "invalid_json"),
     "said twice": ("/v1/explain", JSON, lambda: b'{"image": "a", "image": "b"}', 400, "invalid_json"),
     "unknown key": ("/v1/explain", JSON, lambda: b'{"image": "a", "imgae": "b"}', 400, "unknown_parameter"),
-    "unknown option": ("/v1/explain?embeding=0", PNG, png, 400, "unknown_parameter"),
+    "unknown option": ("/v1/explain?embeddings=0", PNG, png, 400, "unknown_parameter"),
     "wrong option": ("/v1/explain?embedding=perhaps", PNG, png, 400, "invalid_value"),
     "number as image": ("/v1/explain", JSON, lambda: b'{"image": 5}', 400, "invalid_value"),
     "text as number": ("/v1/explain", JSON, lambda: b'{"image": "a", "max_new_tokens": "5"}', 400, "invalid_value"),
