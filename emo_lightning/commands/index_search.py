@@ -48,7 +48,7 @@ def search_and_show(args: argparse.Namespace) -> int:
         for number, hit in enumerate(hits, 1):
             say(json_text({"rank": number, **hit.as_json()}))
         return 0
-    _show(hits, title, notes)
+    _show(hits, title, notes, way=args.to is not None)
     if args.html is not None:
         say(f"page: {args.html}")
     return 0
@@ -95,7 +95,7 @@ def _title(args: argparse.Namespace) -> str:
     return f"Like {args.query}, but {' and '.join(args.like)}" if args.like else f"Nearest to {args.query}"
 
 
-def _show(hits: Sequence[Hit], title: str, notes: Sequence[str]) -> None:
+def _show(hits: Sequence[Hit], title: str, notes: Sequence[str], *, way: bool) -> None:
     from emo_lightning.report.table import Cell, Table, columns
     from emo_lightning.report.terminal import show
 
@@ -117,7 +117,8 @@ def _show(hits: Sequence[Hit], title: str, notes: Sequence[str]) -> None:
         ]
         # Above the table and not its title: it holds a path, and titles are broken to the table's width.
         say(title)
-        show([Table("hits", "Nearest first", headings, rows, digits=3)])
+        order = "Along the way; cosine to the point of each step" if way else "Nearest first"
+        show([Table("hits", order, headings, rows, digits=3)])
     for note in notes:
         say(note)
 

@@ -11,7 +11,8 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,17 @@ def replacing(path: str | Path, *, writer: str | int | None = None, fsync: bool 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def as_new_files(paths: Iterable[Path]) -> None:
+    """Give files the mode of a file that is made beside them: safetensors makes its own readable by their owner alone, whatever the umask."""
+    for path in paths:
+        other = path.with_name(f"{path.name}.{os.getpid()}.mode")
+        other.touch()
+        try:
+            path.chmod(stat.S_IMODE(other.stat().st_mode))
+        finally:
+            other.unlink()
 
 
 def this_writer() -> str:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import replacing
+from emo_lightning.core.files import as_new_files, replacing
 from emo_lightning.core.foreign import decode_json, integer_of, object_of
 
 PART_BYTES = 32 << 20
@@ -70,6 +70,7 @@ def write_part(
     text = json.dumps({**header, _CRC: {name: checksum(tensor) for name, tensor in tensors.items()}})
     with replacing(path, writer=writer, fsync=True) as temporary:
         save_file(dict(tensors), temporary, metadata={kind: text, _CRC: _crc(text)})
+        as_new_files([temporary])
 
 
 def checksum(tensor: Tensor) -> int:

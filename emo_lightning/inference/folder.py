@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.files import atomic_folder, read_object, write_json, write_text
+from emo_lightning.core.files import as_new_files, atomic_folder, read_object, write_json, write_text
 from emo_lightning.core.model_folders import deciding_files, locate, made_of, weights_hash, write_made_of
 from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
@@ -72,6 +72,7 @@ def write_folder(
     known = read_about(origin) if origin is not None else {}
     with atomic_folder(folder) as temporary:
         backbone = _merged(bundle.backbone, temporary, dtype) if merge else _kept(bundle.backbone, temporary)
+        as_new_files(temporary.rglob("*.safetensors"))
         about = {
             **known,
             "format": 1,

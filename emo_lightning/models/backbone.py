@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from emo_lightning.core.files import as_new_files
 from emo_lightning.core.model_folders import check_made_of, hub_snapshot, locate, made_of, weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
@@ -300,6 +301,7 @@ class Backbone(nn.Module):
         target = folder / ("adapter" if self.adapted else "model")
         self.model.save_pretrained(str(target), state_dict=weights)
         self.processor.save_pretrained(target)
+        as_new_files(target.glob("*.safetensors"))
         write_made_of(target, self.made_of)
         return target
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from emo_lightning.core.errors import InputError, MissingFileError
-from emo_lightning.core.files import read_object, replacing, write_text
+from emo_lightning.core.files import as_new_files, read_object, replacing, write_text
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 
 CONFIG_NAME = "config.json"
@@ -43,6 +43,7 @@ def save_network(module: nn.Module, directory: str | Path, config: Mapping[str, 
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     with replacing(directory / WEIGHTS_NAME, writer=os.getpid()) as temporary:
         save_file(tensors, temporary)
+        as_new_files([temporary])
     text = json.dumps({"class": type(module).__name__, **config}, indent=2) + "\n"
     write_text(directory / CONFIG_NAME, text, writer=os.getpid())
 

@@ -72,6 +72,13 @@ def test_nothing_in_it_leads_out_of_it_or_could_run(kind: str, folders: dict[str
     assert about["figures"] == {"table6": {"test": {"accuracy": {"value": 50.0, "low": 40.0, "high": 60.0}}}}
 
 
+@pytest.mark.parametrize("kind", ["merged", "adapter"])
+def test_whoever_may_read_one_of_its_files_may_read_all(kind: str, folders: dict[str, Path]) -> None:
+    """safetensors writes for the owner alone: a folder that is published, or read in a container, would lack its weights there."""
+    modes = {path.name: oct(path.stat().st_mode) for path in folders[kind].rglob("*") if path.is_file()}
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_a_loaded_model_is_saved_with_all_that_it_brought(
     folders: dict[str, Path], tmp_path: Path, pictures: list[Image.Image]
 ) -> None:
