@@ -11,6 +11,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,7 +33,8 @@ _AHEAD = 4
 """Blocks that are asked for at once where blocks are read one after another."""
 _FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError, TypeError, ValueError)
 """What asking again does not change."""
-_IN_EXTRA = ("s3", "s3a", "gs", "gcs")
+_GOOGLE = ("gs", "gcs")
+_IN_EXTRA = ("s3", "s3a", *_GOOGLE)
 """Schemes whose packages the extra `storage` brings."""
 _SAYS_VERSION = ("etag", "content-md5", "digest", "last-modified", "lastmodified", "versionid")
 _HTTP_FOR_GOOD = range(400, 500)
@@ -89,15 +91,31 @@ class Place:
         if self._opened is None or self._opened[0] != os.getpid():
             from fsspec.core import url_to_fs
 
-            if scheme_of(self.url) in ("gs", "gcs"):
-                # What gcsfs tries out speaks gRPC, whose threads do not live in the forks of a loader. Read when it is imported.
-                os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+            if scheme_of(self.url) in _GOOGLE:
+                _use_plain_gcsfs()
             files, path = url_to_fs(self.url)
             self._opened = (os.getpid(), files, path)
         return self._opened[1:]
 
     def __reduce__(self) -> tuple[type[Place], tuple[str]]:
         return Place, (self.url,)
+
+
+def _use_plain_gcsfs() -> None:
+    """Have fsspec open Google's storage by gcsfs's plain class.
+
+    What gcsfs tries out speaks gRPC, whose threads do not live in the forks of a loader. Its variable is read where gcsfs is first
+    imported, and Lightning may have done that before, so the class is named. A variable that the user has set to true stands.
+    """
+    if os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false").lower() in ("true", "1"):
+        return
+    # Without the package fsspec says what is missing.
+    with suppress(ImportError):
+        from fsspec import register_implementation
+        from gcsfs.core import GCSFileSystem
+
+        for scheme in _GOOGLE:
+            register_implementation(scheme, GCSFileSystem, clobber=True)
 
 
 class RemoteStore:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fsspec.registry import _registry
 from gcsfs.core import GCSFileSystem
+from gcsfs.extended_gcsfs import ExtendedGcsFileSystem
 
 from data_prep.export import write_shards
 from emo_lightning.core.errors import InputError
@@ -41,8 +42,9 @@ def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[CloudStorage]:
     with served(answer=found) as (address, _):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
-        # What `Place` has gcsfs give, unless something else of this process has imported it before.
-        monkeypatch.setitem(_registry, "gs", GCSFileSystem)
+        # As where something else of this process has imported gcsfs before, for example Lightning.
+        monkeypatch.setitem(_registry, "gs", ExtendedGcsFileSystem)
+        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
         GCSFileSystem.clear_instance_cache()
         yield found
         GCSFileSystem.clear_instance_cache()
@@ -126,6 +128,14 @@ def test_the_hub(hub: Hub, tmp_path: Path, workers: int) -> None:
             "a range is what is asked for, and nothing ahead of it"
         )
         assert samples(TarIndex.open("hf://datasets/ada/emo")) == samples(local)
+
+
+def test_whoever_has_imported_gcsfs_before(cloud: CloudStorage) -> None:
+    """Threads of gRPC do not live in the forks of a loader, which would wait for ever."""
+    assert fsspec.get_filesystem_class("gs") is ExtendedGcsFileSystem
+    with pytest.raises(InputError, match="no such file"):
+        TarIndex.open("gs://bucket/none.tar")
+    assert fsspec.get_filesystem_class("gs") is GCSFileSystem
 
 
 def test_an_export_to_the_hub(hub: Hub, tmp_path: Path) -> None:
