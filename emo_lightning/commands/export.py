@@ -97,12 +97,12 @@ def main(argv: list[str]) -> int:
 
 def _plain(args: argparse.Namespace) -> int:
     from emo_lightning.models.backbone import BackboneConfig, load_frozen
+    from emo_lightning.models.weights import save_model
 
     backbone = load_frozen(BackboneConfig(str(args.source), tuning="frozen", dtype=args.dtype))
     processor = backbone.processor
     with atomic_folder(args.out) as temporary:
-        backbone.merged().save_pretrained(temporary)
-        processor.save_pretrained(temporary)
+        save_model(backbone.merged(), processor, temporary)
     say(f"merged model: {args.out}")
     return 0
 

@@ -113,21 +113,17 @@ def tracking_stages(experiment: Experiment, rank: int) -> Iterator[Callable[[Sta
 
 
 @contextmanager
-def _variables(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Variables of the environment, for the processes started meanwhile; None takes one away."""
-    before = {name: os.environ.get(name) for name in values}
-    _set(values)
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment, for the processes started meanwhile."""
+    before = {name: os.environ.pop(name, None) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        _set(before)
-
-
-def _set(values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from emo_lightning.core.files import as_new_files
 from emo_lightning.core.model_folders import check_made_of, hub_snapshot, locate, made_of, weights_hash, write_made_of
 from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import IGNORE
@@ -29,6 +28,7 @@ from emo_lightning.models.loss import emotion_terms, supervised_loss
 from emo_lightning.models.prefill import Read, continuing, last_layers, outputs_of, read_row
 from emo_lightning.models.pretrained import PROCESSOR_FILES, keep_trainable, load_model, load_processor
 from emo_lightning.models.rows import states_apart
+from emo_lightning.models.weights import save_model
 
 if TYPE_CHECKING:
     from peft import LoraModel, PeftModel
@@ -299,9 +299,7 @@ class Backbone(nn.Module):
             weights: whole tensors by their names in `model`, where its own are shards; None takes its own.
         """
         target = folder / ("adapter" if self.adapted else "model")
-        self.model.save_pretrained(str(target), state_dict=weights)
-        self.processor.save_pretrained(target)
-        as_new_files(target.glob("*.safetensors"))
+        save_model(self.model, self.processor, target, weights)
         write_made_of(target, self.made_of)
         return target
 

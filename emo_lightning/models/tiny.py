@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from emo_lightning.core.records import EMOTIONS
 from emo_lightning.data.chat import KEY_GUIDE, prompt
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
+from emo_lightning.models.weights import save_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor
@@ -199,8 +200,7 @@ def build_qwen(folder: str | Path, words: Sequence[str], sizes: TinyQwen, *, max
     limits = {"shortest_edge": (2 * sizes.patch) ** 2 * 4, "longest_edge": max_pixels}
     processor = build_processor(tokenizer, limits, sizes.patch)
     folder = Path(folder)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    save_model(model, processor, folder)
     return folder
 
 

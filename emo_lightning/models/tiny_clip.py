@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from emo_lightning.models.weights import save_model
+
 
 def build_clip(folder: str | Path, words: Sequence[str], *, seed: int = 0, image_size: int = 64, width: int = 96) -> Path:
     """Write a randomly initialised CLIP with tokenizer and image processor to a folder.
@@ -59,6 +61,5 @@ def build_clip(folder: str | Path, words: Sequence[str], *, seed: int = 0, image
     # No crop: a subject at the border belongs to the picture.
     image_processor = CLIPImageProcessor(size=size, do_center_crop=False, crop_size=size)
     folder = Path(folder)
-    model.save_pretrained(folder)
-    CLIPProcessor(image_processor=image_processor, tokenizer=fast).save_pretrained(folder)
+    save_model(model, CLIPProcessor(image_processor=image_processor, tokenizer=fast), folder)
     return folder

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, get_type_hints
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -19,6 +19,10 @@ from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.files import as_new_files, read_object, replacing, write_text
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 MAX_CONFIG = 1 << 16
@@ -29,6 +33,14 @@ _SHOWN = 8
 """Tensors named in a message."""
 
 M = TypeVar("M", bound=nn.Module)
+
+
+class SavedProcessor(Protocol):
+    """The processor of a model."""
+
+    def save_pretrained(self, save_directory: str, /) -> object:
+        """Write it into the folder."""
+        ...
 
 
 def save_network(module: nn.Module, directory: str | Path, config: Mapping[str, object]) -> None:
@@ -46,6 +58,25 @@ def save_network(module: nn.Module, directory: str | Path, config: Mapping[str, 
         as_new_files([temporary])
     text = json.dumps({"class": type(module).__name__, **config}, indent=2) + "\n"
     write_text(directory / CONFIG_NAME, text, writer=os.getpid())
+
+
+def save_model(
+    model: PreTrainedModel | PeftModel,
+    processor: SavedProcessor,
+    directory: str | Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a model of transformers or peft and its processor, for whoever may read the folder.
+
+    Args:
+        model: written in safetensors.
+        processor: of it.
+        directory: created if needed.
+        weights: whole tensors by name, where the model's own are shards; None takes its own.
+    """
+    model.save_pretrained(str(directory), state_dict=weights)
+    as_new_files(Path(directory).glob("*.safetensors"))
+    processor.save_pretrained(str(directory))
 
 
 def load_network(kind: type[M], directory: str | Path) -> M:

@@ -15,6 +15,7 @@ from emo_lightning.core.model_loading import foreign_files, quiet_library
 from emo_lightning.data.batches import PairBatch
 from emo_lightning.data.protocols import PairSample
 from emo_lightning.metrics.clip import load_clip
+from emo_lightning.models.weights import save_model
 from emo_lightning.tasks.base import Task
 from emo_lightning.tasks.optim import OptimConfig
 
@@ -72,6 +73,4 @@ class CLIPTask(Task[PairBatch]):
         """Write the model (rank 0)."""
         self.check_weights(dict(self.named_parameters()))
         if self.trainer.is_global_zero:
-            folder = Path(self.trainer.default_root_dir) / "model"
-            self.clip.save_pretrained(folder)
-            self.processor.save_pretrained(folder)
+            save_model(self.clip, self.processor, Path(self.trainer.default_root_dir) / "model")
