@@ -111,11 +111,11 @@ def _use_plain_gcsfs() -> None:
         return
     # Without the package fsspec says what is missing.
     with suppress(ImportError):
+        import gcsfs.core
         from fsspec import register_implementation
-        from gcsfs.core import GCSFileSystem
 
         for scheme in _GOOGLE:
-            register_implementation(scheme, GCSFileSystem, clobber=True)
+            register_implementation(scheme, gcsfs.core.GCSFileSystem, clobber=True)
 
 
 class RemoteStore:
