@@ -81,7 +81,11 @@ def _beside(bounds: Tensor, lengths: tuple[int, ...], sees: tuple[tuple[range, .
     if branches:
         after = torch.tensor([number[shared.start] for shared, _ in branches])
         found.append(_laid(branches, after, nowhere, before))
-    return [Beside(*(part if part is None else part.to(bounds.device, non_blocking=True) for part in laid)) for laid in found]
+
+    def moved(part: Tensor) -> Tensor:
+        return part.to(bounds.device, non_blocking=True)
+
+    return [Beside(*map(moved, one[:3]), None if one.after is None else moved(one.after)) for one in found]
 
 
 def _laid(pieces: Sequence[tuple[range, range]], after: Tensor | None, nowhere: int, before: int) -> Beside:

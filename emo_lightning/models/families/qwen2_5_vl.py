@@ -247,7 +247,7 @@ class Qwen25VL(Family):
             pairs: of them that attend to each other.
         """
         text = model.config.get_text_config()
-        return 4.0 * text.num_hidden_layers * attention_width(text) * pairs
+        return 4.0 * int(text.num_hidden_layers) * attention_width(text) * pairs
 
     def _read_ends(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Sequence[int] | None:
         """`answer_ends` of a batch, where the last decoder layer can leave out the rest."""

@@ -77,7 +77,8 @@ class Qwen35(WithoutWindows):
 
     def _among_tokens(self, model: PreTrainedModel, tokens: int, pairs: float) -> float:
         text = model.config.get_text_config()
-        linear = text.layer_types.count(LINEAR)
+        layers: list[str] = text.layer_types
+        linear = layers.count(LINEAR)
         # A token's convolution; and of each head reading, writing and asking a state: three products with (key width, value width).
         keys, values = (
             heads * width
@@ -87,8 +88,7 @@ class Qwen35(WithoutWindows):
             )
         )
         a_token = 2 * text.linear_conv_kernel_dim * (2 * keys + values) + 6 * values * text.linear_key_head_dim
-        full = text.num_hidden_layers - linear
-        return 4.0 * full * attention_width(text) * pairs + float(linear * a_token * tokens)
+        return 4.0 * (len(layers) - linear) * attention_width(text) * pairs + float(linear * a_token * tokens)
 
 
 QWEN3_5 = Qwen35(
