@@ -85,7 +85,10 @@ def _beside(bounds: Tensor, lengths: tuple[int, ...], sees: tuple[tuple[range, .
     def moved(part: Tensor) -> Tensor:
         return part.to(bounds.device, non_blocking=True)
 
-    return [Beside(*map(moved, one[:3]), None if one.after is None else moved(one.after)) for one in found]
+    return [
+        Beside(moved(one.places), moved(one.own), moved(one.home), None if one.after is None else moved(one.after))
+        for one in found
+    ]
 
 
 def _laid(pieces: Sequence[tuple[range, range]], after: Tensor | None, nowhere: int, before: int) -> Beside:
