@@ -54,7 +54,7 @@ def eemo(count: int = 6) -> list[Asked]:
                         prompt=f"Which? {options}",
                         image=image,
                         number=str(2 * n + at),
-                        carrier=carrier,  # type: ignore[arg-type]
+                        carrier=carrier,
                         dimension=("Valence perception", "Emotion perception")[at],
                     )
                 )

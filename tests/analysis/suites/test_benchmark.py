@@ -35,7 +35,7 @@ def caliber() -> tuple[list[Asked], dict[str, Reply], Benchmark]:
         left[asked.task] -= right
         word = asked.truth if right else "anger"
         replies[asked.id] = Reply(
-            f"<think>fear?</think><answer>{word}</answer><confidence>{0.8 if right else 0.6}</confidence>"
+            f"<think>amusement?</think><answer>{word}</answer><confidence>{0.8 if right else 0.6}</confidence>"
         )
     return questions, replies, benchmark("vecbench", questions, {"made": replies})
 
@@ -56,8 +56,8 @@ def test_one_file_of_replies_has_two_published_figures_out_of_the_domain(
     assert emocaliber["id-ver"] == tables["EmoCaliber"]["id-ver"] == 55.04
     assert emocaliber["id-vsa"] == tables["EmoCaliber"]["id-vsa"] == 81.95
     assert emobserver["total"] == pytest.approx((55.02 + 81.95 + 50.37) / 3, abs=0.01)
-    # Its overall searches thoughts too, where "fear" always stands: the tasks would give 62.79.
-    assert emocaliber["overall"] == 0.0
+    # Its overall searches thoughts too, where the first candidate always stands: the tasks would give 62.79.
+    assert emocaliber["overall"] == round(100 * sum(asked.truth == "amusement" for asked in caliber[0]) / 8032, 2)
     right = sum(round(accuracy * count / 100) for accuracy, count in EMOCALIBER.values())
     assert round(100 * right / 8032, 2) == 62.79
 
@@ -218,7 +218,7 @@ def test_published_tables_have_the_keys_of_the_scorers() -> None:
         f"{group}{more}" for group in ("id-ver", "id-vsa", "ood-ver") for more in ("", "-f1", "-ece", "-brier", "-auroc")
     }
     for suite, keys in known.items():
-        for table in published(suite):  # type: ignore[arg-type]
+        for table in published(suite):
             assert all(model.figures.keys() <= keys for model in table.models)
     (table,) = published("eemo_bench")
     assert len(table.models) == 20
