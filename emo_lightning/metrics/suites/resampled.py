@@ -38,11 +38,11 @@ def share(right: Flags, of: Flags) -> Metric:
 
 def mean_of_items(values: Array, of: Flags) -> Metric:
     """Mean of (N,) over the items `of` (N,)."""
+    counted, summed = of.astype(np.float64), np.where(of, values, 0.0)
 
     def metric(weights: Array) -> Array:
-        kept = weights[of]
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: Array = (values[of] @ kept) / kept.sum(0)
+            found: Array = (summed @ weights) / (counted @ weights)
         return found
 
     return metric
@@ -63,17 +63,17 @@ def weighted_f1(truth: Sequence[str], said: Sequence[str], of: Flags) -> Metric:
     """
     true, answered = np.array(truth, dtype=object), np.array(said, dtype=object)
     classes = sorted(set(true[of]))
+    # (3, classes, N): is of the class, was called so, both.
+    held, named = (
+        np.array([(labels == one) & of for one in classes], dtype=bool).reshape(-1, len(of)) for labels in (true, answered)
+    )
+    marks = np.concatenate([held, named, held & named]).astype(np.float64)
 
     def metric(weights: Array) -> Array:
-        kept = weights * of[:, None]
-        total, summed = kept.sum(0), np.zeros(weights.shape[1])
-        for one in classes:
-            held, named = (true == one) @ kept, (answered == one) @ kept
-            both = ((true == one) & (answered == one)) @ kept
-            with np.errstate(invalid="ignore", divide="ignore"):
-                summed += np.where(held > 0, held * 2 * both / (held + named), 0.0)
+        support, called, hits = (marks @ weights).reshape(3, len(classes), -1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: Array = 100 * summed / total
+            each = np.where(support > 0, support * 2 * hits / (support + called), 0.0)
+            found: Array = 100 * each.sum(0) / (of.astype(np.float64) @ weights)
         return found
 
     return metric
@@ -96,7 +96,7 @@ def half_open_ece(confidence: Array, right: Flags, of: Flags, bins: int) -> Metr
 
     def metric(weights: Array) -> Array:
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: Array = 100 * abs(gaps @ weights).sum(0) / weights[of].sum(0)
+            found: Array = 100 * abs(gaps @ weights).sum(0) / (of.astype(np.float64) @ weights)
         return found
 
     return metric
