@@ -86,4 +86,4 @@ def _start_ranks_so() -> None:
         assert cwd is None
         return Forked(command[3:], env)
 
-    subprocess_script.subprocess = SimpleNamespace(Popen=popen)  # type: ignore[assignment]
+    subprocess_script.subprocess = SimpleNamespace(Popen=popen)  # type: ignore[assignment, attr-defined]

@@ -83,8 +83,8 @@ def emo(work: Path, *words: str | Path) -> str:
 def demo_words(work: Path) -> list[str | Path]:
     """Of the demo in a folder, as `emo` is given them."""
     changes = [word for name, value in FEW.items() for word in (f"--vars.{name}", str(value))]
-    words = ["demo", "--fast", "--runs", work / "runs", "--name", "demo", *changes]
-    return [*words, "--panel.count", "1", "--trainer.log_every_n_steps", "1"]
+    run: list[str | Path] = ["demo", "--fast", "--runs", work / "runs", "--name", "demo"]
+    return [*run, *changes, "--panel.count", "1", "--trainer.log_every_n_steps", "1"]
 
 
 def demo(work: Path, *options: str) -> Path:

@@ -626,12 +626,13 @@ def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> No
     options = ["--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "emo_lightning", *words]
 
     def torchrun() -> None:
-        import torch.distributed.run as launcher
+        from torch.distributed.launcher.api import elastic_launch
+        from torch.distributed.run import config_from_args, parse_args
 
-        config, program, given = launcher.config_from_args(launcher.parse_args(options))
+        config, program, given = config_from_args(parse_args(options))
         assert (program, given[-len(words) :]) == (sys.executable, words)
         config.start_method = "fork"
-        launcher.elastic_launch(config, exit_at_the_end)(words)
+        elastic_launch(config, exit_at_the_end)(words)
 
     run_each(torchrun, [{}], tmp_path / "output.txt")
     runs_on_two_ranks_and_on_one((tmp_path / "output.txt").read_text(), tmp_path / "runs/small")
