@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,6 @@ __all__ = ["clip_folder", "finished_run", "make_tar"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Two cores and small tensors: more threads only wait for each other, here and in every process that a test starts."""
-    import os
     import signal
     import tempfile
 
@@ -41,8 +41,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that need a GPU or a hub are skipped where there is none."""
-    import os
-
     import torch
 
     for item in items:
@@ -103,3 +101,18 @@ def bundle(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         Bundle(str(adapter), str(folder / "head"), str(folder / "probe"), "emotion", ["attributes", "emotion"]),
     )
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `runs/demo`, the whole demo with few images and steps. It takes a minute, so all processes of the tests share one."""
+    from filelock import FileLock
+
+    from tests.test_unchanged import demo
+
+    own = tmp_path_factory.getbasetemp()
+    # Of a process that xdist has started, the one above is the session's.
+    shared = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / "demo"
+    with FileLock(f"{shared}.lock"):
+        demo(shared)
+    return shared

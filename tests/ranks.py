@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.patience import PATIENCE
 
@@ -81,6 +81,11 @@ def _main(work: Callable[[], object], environment: Mapping[str, object], output:
     os.environ |= {"OMP_NUM_THREADS": "1"} | {key: str(value) for key, value in environment.items()}
     if output is not None:
         print_to(output)
+    end_with(work)
+
+
+def end_with(work: Callable[[], object]) -> NoReturn:
+    """Do the work and end this process with what it raises or exits with; nothing of what the process was forked from is done at its end."""
     code = 1
     try:
         work()
@@ -92,7 +97,6 @@ def _main(work: Callable[[], object], environment: Mapping[str, object], output:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        # Not `sys.exit`: what pytest has to do at the end is its own process's.
         os._exit(code)
 
 

@@ -80,25 +80,19 @@ def emo(work: Path, *words: str | Path) -> str:
     return done.stdout
 
 
+def demo_words(work: Path) -> list[str | Path]:
+    """Of the demo in a folder, as `emo` is given them."""
+    changes = [word for name, value in FEW.items() for word in (f"--vars.{name}", str(value))]
+    run: list[str | Path] = ["demo", "--fast", "--runs", work / "runs", "--name", "demo"]
+    return [*run, *changes, "--panel.count", "1", "--trainer.log_every_n_steps", "1"]
+
+
 def demo(work: Path, *options: str) -> Path:
     """Folder of the demo's run; what it has finished already is not done again."""
-    changes = [word for name, value in FEW.items() for word in (f"--vars.{name}", str(value))]
-    emo(
-        work,
-        "demo",
-        "--fast",
-        "--runs",
-        work / "runs",
-        "--name",
-        "demo",
-        *changes,
-        "--panel.count",
-        "1",
-        "--trainer.log_every_n_steps",
-        "1",
-        *options,
-    )
-    return work / "runs" / "demo"
+    run = work / "runs" / "demo"
+    if not (run / "report.html").exists():
+        emo(work, *demo_words(work), *options)
+    return run
 
 
 # What is compared
@@ -328,15 +322,9 @@ def check(part: str, found: Tree) -> None:
         pytest.fail(f"{len(lines)} values of {part} differ:\n" + "\n".join(lines[:30]) + more, pytrace=False)
 
 
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all: the demo goes on where the test of the export left it."""
-    return tmp_path_factory.mktemp("unchanged")
-
-
 @pytest.mark.slow
-def test_losses_of_ten_steps(work: Path) -> None:
-    found = find_losses(work)
+def test_losses_of_ten_steps(tmp_path: Path) -> None:
+    found = find_losses(tmp_path)
     assert {stage: len(columns["train/loss"]) for stage, columns in found.items()} == dict.fromkeys(
         ("full", "adapters", "des", "online"), 10
     )
@@ -344,10 +332,9 @@ def test_losses_of_ten_steps(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bytes_of_an_export_and_tables_of_the_demo(work: Path) -> None:
-    """In one test: two would draw the world twice wherever they run in two processes."""
-    check("export", find_export(work))
-    check("tables", find_tables(work))
+@pytest.mark.parametrize("part", ["export", "tables"])
+def test_bytes_of_an_export_and_tables_of_the_demo(part: str, demo_folder: Path) -> None:
+    check(part, PARTS[part][0](demo_folder))
 
 
 def main(argv: list[str]) -> int:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.run_goals.forked import Forked
 from benchmarks.run_goals.lines import ROOT, Given, Line, Tested, tested
 from benchmarks.run_goals.trainings import Setup, Training
 from emo_lightning.core.checkpoints import check_content, read_checkpoint
 from emo_lightning.core.endings import exit_code
+from tests.forked import Forked
 from tests.patience import PATIENCE
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)

@@ -181,7 +181,7 @@ def cross_dataset(
         for arm, found in correctness.items():
             arms[arm][name] = _row(found, truth, space)
             if arm != base:
-                arms[arm][name]["gain"], gaps[arm][name] = _gain(found.right, correctness[base].right, weights)
+                arms[arm][name]["gain"], gaps[arm][name] = gain(found.right, correctness[base].right, weights)
     outside = _gains_outside(about, arms, base, in_domain)
     # Levels of intensity are no emotions: a gain there must not make up for a loss here.
     felt = [name for name in about if name != in_domain and about[name]["space"] != "intensity"] or [
@@ -212,10 +212,19 @@ def _collapse(
     gains: Mapping[str, Difference], gaps: Mapping[str, Array], felt: Sequence[str], sets: Mapping[str, AboutSet]
 ) -> Collapse:
     fewest = min(sets[name]["images"] for name in felt)
-    return {
-        "difference": sum(gains[name]["difference"] for name in felt) / len(felt),
-        "interval": interval(np.mean([gaps[name] for name in felt], axis=0), fewest),
-    }
+    return mean_gain([gains[name] for name in felt], [gaps[name] for name in felt], fewest)
+
+
+def mean_gain(gains: Sequence[Difference], gaps: Sequence[Array], fewest: int) -> Collapse:
+    """What collapse is: the mean gain over the untuned base on sets out of the domain, every set counted alike.
+
+    Args:
+        gains: of each set, in points.
+        gaps: their replicates, (R,) each, from the same resamples.
+        fewest: images of the smallest set.
+    """
+    mean = sum(one["difference"] for one in gains) / len(gains)
+    return {"difference": mean, "interval": interval(np.mean(gaps, axis=0), fewest)}
 
 
 def _surely_below(gain: Difference) -> bool:
@@ -291,7 +300,7 @@ def _row(found: _Correctness, truth: Sequence[str], space: LabelSpace) -> SetSco
     }
 
 
-def _gain(right: Flags, base: Flags, weights: Array) -> tuple[Difference, Array]:
+def gain(right: Flags, base: Flags, weights: Array) -> tuple[Difference, Array]:
     """(difference in points with its interval and the p of McNemar's exact test, its replicates (R,))."""
     pair = (_accuracies(right, weights), _accuracies(base, weights))
     found = difference(100 * float(right.mean()), 100 * float(base.mean()), pair, len(right))

@@ -9,5 +9,7 @@
 | `clip` | similarity of texts and images by CLIP |
 | `calibration`, `conformal`, `distributions` | what predicted probabilities are worth |
 | `rewards`, `emotion_space` | what a reply is worth in round 3; distances of the eight emotions, where they are points |
+| `correlation` | Pearson's and Spearman's, over resamples |
+| `suites` | public suites of questions, by the rules of each published scorer and by ours |
 | `bootstrap` | intervals and paired differences over images |
 """

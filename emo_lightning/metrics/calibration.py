@@ -111,16 +111,30 @@ def _replicates(p: Array, y: Classes, bins: int, weights: Array) -> dict[str, Ar
             means: Array = (values @ weights) / total
             return means
 
-        gaps = np.zeros((bins, len(y)))
-        gaps[_bin_of(confidence, bins), np.arange(len(y))] = confidence - right
         return {
             "accuracy": 100 * mean(right),
             "confidence": 100 * mean(confidence),
-            "ece": 100 * abs(gaps @ weights).sum(0) / total,
+            "ece": confidence_error(confidence, right, weights, bins),
             "brier": mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(1)),
             "nll": mean(-np.log(np.maximum(p[np.arange(len(y)), y], FLOOR))),
             "auroc": 100 * weighted_auroc(confidence, right, weights),
         }
+
+
+def confidence_error(confidence: Array, right: Flags, weights: Array, bins: int = BINS) -> Array:
+    """Expected calibration error in each resample, (R,), in percent; NaN where a resample is empty.
+
+    Args:
+        confidence: (N,), 0–1.
+        right: (N,).
+        weights: (N, R): how often each counts.
+        bins: of equal width over the confidence, each with its upper end.
+    """
+    gaps = np.zeros((bins, len(confidence)))
+    gaps[_bin_of(confidence, bins), np.arange(len(confidence))] = confidence - right
+    with np.errstate(divide="ignore", invalid="ignore"):
+        errors: Array = 100 * abs(gaps @ weights).sum(0) / weights.sum(0)
+    return errors
 
 
 def weighted_auroc(confidence: Array, right: Flags, weights: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The notebook of the docs runs from nothing, in a folder of its own, on a CPU; here with a fifth of its training images."""
+"""The notebook of the docs runs from nothing, in a folder of its own, on a CPU; here with a tenth of its training images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     # The outputs that are stored were made with all of them.
-    of_all, of_some = '("train", 1000)', '("train", 200)'
+    of_all, of_some = '("train", 1000)', '("train", 100)'
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert first.source.count(of_all) == 1
     first.source = first.source.replace(of_all, of_some)

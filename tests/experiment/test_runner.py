@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -31,10 +30,12 @@ from emo_lightning.core.files import write_text
 from emo_lightning.experiment.classes import ALLOW_CLASSES
 from emo_lightning.experiment.files import ROOT, ExperimentError
 from emo_lightning.experiment.resolve import load_experiment
+from tests.forked import Forked
 from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.patience import PATIENCE, gone, wait_until
 from tests.ranks import run_each
 from tests.report.test_wandb import written
+from tests.test_unchanged import demo_words
 
 CSV = "[{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: '${run.out}', name: logs}}]"
 SHORT = {
@@ -248,37 +249,22 @@ def test_settings_of_the_release(
 
 
 @pytest.mark.slow
-def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The whole road, with a handful of images and steps; the fast one is the same with other figures."""
-    few = {
-        "train": 40,
-        "val": 16,
-        "test": 12,
-        "heldout": 12,
-        "pretrain": 24,
-        "base_steps": 2,
-        "clip_steps": 2,
-        "sft_epochs": 1,
-        "des_epochs": 1,
-    }
-    changes = {f"vars.{key}": value for key, value in few.items()} | {"panel.count": 1}
-    # Each of its hundreds of epochs costs as much as one of a large set.
-    epochs = {f"probe-{arm}.trainer.max_epochs": 3 for arm in ("base", "ces", "attribute")}
-    changes |= epochs
-    run = emo_run("demo_fast", "--name", "demo", **changes)
+def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, demo_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The whole road, `experiments/demo_fast.yaml` with fewer images and steps; `experiments/demo.yaml` is the same with other figures."""
+    run = demo_folder / "runs/demo"
     page = (run / "report.html").read_text()
     assert "Table 5" in page
     assert "Table 6" in page
-    capfd.readouterr()
-    emo_run("demo", "--name", "demo", **changes)
+    assert main([str(word) for word in demo_words(demo_folder)]) == 0
     out = re.sub(r"\s+", " ", capfd.readouterr().out)
     assert out.count("(complete, skipped)") == int(re.findall(r"\[\d+/(\d+)\]", out)[0])
-    few_epochs = {f"{name.replace('.', f'-{seed}.', 1)}": count for name, count in epochs.items() for seed in range(2)}
+    # Each of its hundreds of epochs costs as much as one of a large set.
+    epochs = {f"probe-{arm}-{seed}.trainer.max_epochs": 3 for arm in ("base", "ces", "attribute") for seed in range(2)}
     # A third seed has the same stages as the second.
     text = (ROOT / "experiments/demo_seeds.yaml").read_text(encoding="utf-8")
     two = runs / "two_seeds.yaml"
     two.write_text(re.sub(r', "\$\{run\.stages\.probe-\w+-2\}"', "", text.replace("[0, 1, 2]", "[0, 1]")), encoding="utf-8")
-    seeds = emo_run(two, **{"vars.demo": run, "vars.sft_epochs": 1, "vars.des_epochs": 1}, **few_epochs)
+    seeds = emo_run(two, **{"vars.demo": run, "vars.sft_epochs": 1, "vars.des_epochs": 1}, **epochs)
     assert "attribute" in (seeds / "table6" / "table6.json").read_text()
 
 
@@ -378,19 +364,17 @@ def test_a_signal_to_the_second_rank_saves_and_ends_all(small: Callable[..., Pat
     """Light processes show the rest (`test_supervision.py`); here with Lightning and the ranks that it starts."""
     notes = {"class_path": "tests.experiment.test_runner.Notes", "init_args": {"folder": str(tmp_path)}}
     path = small(callbacks=[notes], enable_checkpointing=False, max_steps=100_000, max_epochs=-1, devices=2, strategy="ddp")
-    command = [sys.executable, "-m", "emo_lightning", "run", str(path), "--runs", "runs", "--only", "tune"]
+    output = tmp_path / "output.txt"
     files = [tmp_path / f"rank-{rank}" for rank in range(2)]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, encoding="utf-8") as run:
-        try:
-            until = time.monotonic() + PATIENCE
-            while not all(file.exists() for file in files) and time.monotonic() < until:
-                assert run.poll() is None, run.communicate()[1]
-                time.sleep(0.1)
-            os.kill(int(files[1].read_text()), signal.SIGTERM)
-            error = run.communicate(timeout=PATIENCE)[1]
-        finally:
-            run.kill()
-    assert run.returncode == 143, error
+    run = Forked(["run", str(path), "--runs", str(tmp_path / "runs"), "--only", "tune"], environment(), output, session=True)
+    try:
+        wait_until(lambda: run.poll() is not None or all(file.exists() for file in files))
+        assert run.poll() is None, output.read_text()
+        os.kill(int(files[1].read_text()), signal.SIGTERM)
+    finally:
+        code = ended(run)
+    error = output.read_text()
+    assert code == 143, error
     for file in files:
         wait_until(partial(gone, int(file.read_text())))
     step = read_checkpoint(tmp_path / "runs/small/tune/checkpoints/last.ckpt")["global_step"]
@@ -584,17 +568,39 @@ def launched(command: list[str], cwd: Path) -> str:
     return done.stdout + done.stderr
 
 
+def ended(run: Forked) -> int:
+    """Exit code of a process, once it has one."""
+    try:
+        wait_until(lambda: run.poll() is not None)
+    finally:
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode is not None
+    return run.returncode
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_launched_by_lightning(strategy: str, small: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "interpreters"), [("ddp", True), ("fsdp", False)])
+def test_launched_by_lightning(strategy: str, interpreters: bool, small: Callable[..., Path], tmp_path: Path) -> None:
     """Each stage has a process of its own, whose second rank is started as that stage alone."""
-    command = [sys.executable, "-m", "emo_lightning", "run", str(small(precision="bf16-mixed")), "--runs", "runs"]
-    out = launched([*command, "--trainer.devices", "2", "--trainer.strategy", strategy], tmp_path)
+    words = ["run", str(small(precision="bf16-mixed")), "--runs", str(tmp_path / "runs")]
+    words += ["--trainer.devices", "2", "--trainer.strategy", strategy]
+    if interpreters:
+        out = launched([sys.executable, "-m", "emo_lightning", *words], tmp_path)
+    else:
+        code = ended(Forked(words, environment(), tmp_path / "output.txt"))
+        out = (tmp_path / "output.txt").read_text()
+        assert code == 0, out
     assert "MEMBER: 2/2" in out
     assert out.count("init — ") == 1
     assert status_of(tmp_path / "runs/small/tune")["status"] == "complete"
     assert weights(tmp_path / "runs/small/tune/adapter")
     assert (tmp_path / "runs/small/tune/checkpoints/last.ckpt").is_file()
+
+
+def exit_at_the_end(command: list[str]) -> None:
+    """A worker of torchrun's agent: it fails, unless the command ends well."""
+    code = main(command)
+    assert code == 0, f"exit code {code}"
 
 
 def exit_with(command: list[str]) -> None:
@@ -615,9 +621,21 @@ def runs_on_two_ranks_and_on_one(out: str, run: Path) -> None:
 
 @pytest.mark.slow
 def test_stages_under_torchrun(small: Callable[..., Path], tmp_path: Path) -> None:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
-    command = [*torchrun, "-m", "emo_lightning", "run", str(small(True, devices=2, strategy="ddp")), "--runs", "runs"]
-    runs_on_two_ranks_and_on_one(launched(command, tmp_path), tmp_path / "runs/small")
+    """Its own options and its agent; the workers are forked, where new interpreters would import for ten seconds each."""
+    words = ["run", str(small(True, devices=2, strategy="ddp")), "--runs", str(tmp_path / "runs")]
+    options = ["--nproc-per-node", "2", "--master-port", str(free_port()), "-m", "emo_lightning", *words]
+
+    def torchrun() -> None:
+        from torch.distributed.launcher.api import elastic_launch
+        from torch.distributed.run import config_from_args, parse_args
+
+        config, program, given = config_from_args(parse_args(options))
+        assert (program, given[-len(words) :]) == (sys.executable, words)
+        config.start_method = "fork"
+        elastic_launch(config, exit_at_the_end)(words)
+
+    run_each(torchrun, [{}], tmp_path / "output.txt")
+    runs_on_two_ranks_and_on_one((tmp_path / "output.txt").read_text(), tmp_path / "runs/small")
 
 
 @pytest.mark.slow

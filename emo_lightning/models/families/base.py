@@ -380,19 +380,24 @@ class Family(ABC):
         """Id of `image_token`."""
         return _token_id(processor, self.image_token)
 
-    def framed(self, processor: Processor, ids: Sequence[int]) -> list[int]:
-        """A prompt's tokens with `image_frame` around the one that stands for the picture.
+    def framed(self, processor: Processor, ids: Sequence[int], pictures: int = 1) -> list[int]:
+        """A prompt's tokens with `image_frame` around each that stands for a picture.
+
+        Args:
+            processor: of the backbone.
+            ids: of the chat template's text.
+            pictures: that are asked about.
 
         Raises:
-            FamilyError: the chat template writes it not once.
+            FamilyError: the chat template does not write it once a picture.
         """
         token = self.image_token_id(processor)
-        if (times := ids.count(token)) != 1:
-            msg = f"the chat template writes {self.image_token!r} {times} times for one picture; expected once ({self.title})"
+        if (times := ids.count(token)) != pictures:
+            wanted = ("one picture", "once") if pictures == 1 else (f"{pictures} pictures", f"{pictures} times")
+            msg = f"the chat template writes {self.image_token!r} {times} times for {wanted[0]}; expected {wanted[1]} ({self.title})"
             raise FamilyError(msg)
-        at = ids.index(token)
         before, after = ([_token_id(processor, token) for token in side] for side in self.image_frame)
-        return [*ids[:at], *before, ids[at], *after, *ids[at + 1 :]]
+        return [one for each in ids for one in ((*before, each, *after) if each == token else (each,))]
 
     def end_of_turn_id(self, processor: Processor) -> int:
         """Id of `end_of_turn`."""

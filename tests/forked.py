@@ -1,15 +1,14 @@
 """`emo run` on two ranks without what makes it slow to begin: command and second rank are forks of a process that has imported everything.
 
-What is measured is how processes end. A command in a session of its own, its stage, and the rank that Lightning's launcher starts from
-there are as ever; only where new interpreters would import torch, Lightning and transformers, for ten seconds and more, forks begin.
+What is looked at is how processes work together and how they end. A command in a session of its own, its stage, and the rank that
+Lightning's launcher starts from there are as ever; only where new interpreters would import torch, Lightning and transformers, for ten
+seconds and more, forks begin.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ from typing import NoReturn
 
 import torch
 
-from tests.ranks import print_to
+from tests.ranks import end_with, print_to
 
 _OWN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTSTP)
 
@@ -59,8 +58,8 @@ class Forked:
 
 def _begin(words: Sequence[str], env: Mapping[str, str], output: Path | None, fresh: Sequence[signal.Signals]) -> NoReturn:
     """As a new interpreter would; never returns."""
-    code = 1
-    try:
+
+    def run() -> NoReturn:
         for number in fresh:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
@@ -72,15 +71,9 @@ def _begin(words: Sequence[str], env: Mapping[str, str], output: Path | None, fr
         _start_ranks_so()
         from emo_lightning.cli import main
 
-        code = main(list(words))
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        raise SystemExit(main(list(words)))
+
+    end_with(run)
 
 
 def _start_ranks_so() -> None:
@@ -93,4 +86,4 @@ def _start_ranks_so() -> None:
         assert cwd is None
         return Forked(command[3:], env)
 
-    subprocess_script.subprocess = SimpleNamespace(Popen=popen)  # type: ignore[assignment]
+    subprocess_script.subprocess = SimpleNamespace(Popen=popen)  # type: ignore[assignment, attr-defined]

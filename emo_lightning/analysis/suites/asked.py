@@ -1,0 +1,79 @@
+"""A question of a suite as all its scorers see it, and what each suite consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from emo_lightning.metrics.suites import emobserver
+
+Carrier = Literal["single", "pair", ""]
+"""Whether a question of EEmo-Bench is about one image or two."""
+SuiteName = Literal["mvei", "vecbench", "eemo_bench"]
+
+TITLES: Mapping[SuiteName, str] = {"mvei": "MVEI", "vecbench": "VECBench", "eemo_bench": "EEmo-Bench"}
+
+CHOICES = ("Yes-or-No", "What/How")
+"""Tasks of EEmo-Bench with options."""
+OUT_OF_DOMAIN: Mapping[SuiteName, tuple[str, ...]] = {"mvei": (), "vecbench": emobserver.OOD_VER, "eemo_bench": CHOICES}
+"""Tasks out of the domain where nobody says otherwise: VECBench's, of what EmoCaliber is trained on, and EEmo-Bench, whose images are its own.
+MVEI's images are EmoSet's."""
+
+DESCRIPTION = "Open_ended"
+RANKING = "Ranking"
+ATTRIBUTES = ("valence", "arousal", "dominance")
+SEVEN = ("joy", "anger", "disgust", "sadness", "surprise", "fear", "neutral")
+"""Emotions of EEmo-Bench."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question."""
+
+    id: str
+    task: str
+    """VECBench: the task; MVEI: the class of the statement; EEmo-Bench: the type of the question, `Ranking`, or an attribute."""
+    truth: str = ""
+    """The true candidate, verdict or letter."""
+    candidates: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Letter -> text."""
+    prompt: str = ""
+    image: str = ""
+    """What names its image, or both of its images: questions about one image are resampled together."""
+    number: str | None = None
+    """EEmo-Bench: the `id` of its row, which a question about one image may share with one about two."""
+    carrier: Carrier = ""
+    dimension: str = ""
+    """EEmo-Bench: what is perceived."""
+    ranking: tuple[str, ...] = ()
+    """The true three emotions, the strongest first."""
+    value: float | None = None
+    """The annotated valence, arousal or dominance, on whatever scale."""
+
+    @property
+    def unit(self) -> str:
+        """What is resampled."""
+        return self.image or self.id
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model said to one question."""
+
+    text: str
+    confidence: float | None = None
+    """Given beside the reply, 0–1."""
+    value: float | None = None
+    """Of an attribute, where it is not read from the words."""
+    verdict: bool | None = None
+    """Whether the suite's authors call it right."""
+    invalid: bool = False
+    """Whether they call the question invalid."""
+    judgements: tuple[float, ...] = ()
+    """Of a description, 0–2 each."""
+
+
+NO_REPLY = Reply("")
+"""Of a question that was not answered; it counts as wrong."""

@@ -1,0 +1,65 @@
+"""Figures that others have published on the suites, each with who scored it and where it stands: `published.yaml` beside this file."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from emo_lightning.analysis.suites.asked import SuiteName
+from emo_lightning.core.files import parse_yaml
+
+FILE = Path(__file__).with_name("published.yaml")
+
+
+class _Given(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PublishedModel(_Given):
+    """One model of a table."""
+
+    model: str
+    figures: dict[str, float]
+    """By the keys of the suite's scorers; percent, correlations -1 to 1."""
+    base: str | None = None
+    """Model of the same table that it was fine-tuned from."""
+    trained_on: tuple[str, ...] = ()
+    """Tasks of the suite whose training sets it has seen."""
+
+
+class PublishedTable(_Given):
+    """What one source gives by one scorer."""
+
+    suite: SuiteName
+    scorer: str
+    source: str
+    replies: str
+    """How they were drawn."""
+    models: tuple[PublishedModel, ...]
+    read: str = "at the source"
+
+    def gain(self, model: PublishedModel, key: str) -> float | None:
+        """Its figure minus its base's; None where one of them is not published."""
+        base = next((one for one in self.models if one.model == model.base), None)
+        if base is None or key not in model.figures or key not in base.figures:
+            return None
+        return model.figures[key] - base.figures[key]
+
+
+@cache
+def published(suite: SuiteName) -> tuple[PublishedTable, ...]:
+    """All tables of a suite."""
+    return tuple(table for table in _all() if table.suite == suite)
+
+
+@cache
+def _all() -> tuple[PublishedTable, ...]:
+    found = parse_yaml(FILE.read_text(encoding="utf-8"), FILE)
+    assert isinstance(found, list)
+    try:
+        return tuple(PublishedTable.model_validate(one) for one in found)
+    except ValidationError as error:
+        msg = f"{FILE}: {error}"
+        raise AssertionError(msg) from None

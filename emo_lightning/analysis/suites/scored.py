@@ -1,0 +1,65 @@
+"""One scorer's figures on one model's replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from emo_lightning.analysis.suites.asked import Asked, Reply
+from emo_lightning.metrics.arrays import Flags
+from emo_lightning.metrics.suites.resampled import Metric
+
+Pairs: TypeAlias = Sequence[tuple[Asked, Reply]]
+"""Every question of a suite, with the reply to it."""
+
+Topic = Literal["accuracy", "calibration", "intensity"]
+
+
+class Figure(NamedTuple):
+    """One figure."""
+
+    title: str
+    metric: Metric
+    of: Flags
+    """(N,): the questions that it is of."""
+    topic: Topic = "accuracy"
+
+
+@dataclass
+class Scorer:
+    """What one scorer makes of all replies."""
+
+    name: str
+    source: str
+    right: Flags
+    """(N,): by it; of questions that it does not score, false."""
+    scores: Flags
+    """(N,): the questions that it calls right or wrong."""
+    figures: dict[str, Figure] = field(default_factory=dict)
+    unreadable: int | None = None
+    """Replies from which it reads nothing; None where it always reads something."""
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, key: str, title: str, metric: Metric, of: Flags, topic: Topic = "accuracy") -> Metric:
+        """Keep a figure, unless no question is of it; returns its metric."""
+        if of.any():
+            self.figures[key] = Figure(title, metric, of, topic)
+        return metric
+
+
+def flags(values: Sequence[bool]) -> Flags:
+    """(N,) bool, also of none."""
+    return np.array(values, dtype=bool)
+
+
+def every(pairs: Pairs) -> Flags:
+    """(N,): all questions."""
+    return np.ones(len(pairs), dtype=bool)
+
+
+def of_tasks(pairs: Pairs, *tasks: str) -> Flags:
+    """(N,): the questions of these tasks."""
+    return flags([asked.task in tasks for asked, _ in pairs])

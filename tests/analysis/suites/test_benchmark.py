@@ -1,0 +1,281 @@
+"""Every scorer's figures on made-up replies: the published ones where they follow from counts, and how the scorers differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score
+
+from emo_lightning.analysis.suites.asked import Asked, Reply
+from emo_lightning.analysis.suites.benchmark import Benchmark, ScorerResult, benchmark
+from emo_lightning.analysis.suites.published import published
+from emo_lightning.analysis.suites.replies import line_of, read_replies
+from emo_lightning.core.errors import InputError
+from emo_lightning.report.tables.benchmark import benchmark_page
+from tests.analysis.suites.given import EMOCALIBER, eemo, mvei, vecbench
+
+
+def values(found: ScorerResult) -> dict[str, float | None]:
+    """Key -> value, to two digits."""
+    return {key: None if one["value"] is None else round(one["value"], 2) for key, one in found["figures"].items()}
+
+
+@pytest.fixture(scope="module")
+def caliber() -> tuple[list[Asked], dict[str, Reply], Benchmark]:
+    """Replies with as many right answers as EmoCaliber's table says, and the benchmark of them."""
+    questions = vecbench({task: count for task, (_, count) in EMOCALIBER.items()})
+    left = {task: round(accuracy * count / 100) for task, (accuracy, count) in EMOCALIBER.items()}
+    replies = {}
+    for asked in questions:
+        right = left[asked.task] > 0
+        left[asked.task] -= right
+        word = asked.truth if right else "anger"
+        replies[asked.id] = Reply(
+            f"<think>amusement?</think><answer>{word}</answer><confidence>{0.8 if right else 0.6}</confidence>"
+        )
+    return questions, replies, benchmark("vecbench", questions, {"made": replies})
+
+
+def test_one_file_of_replies_has_two_published_figures_out_of_the_domain(
+    caliber: tuple[list[Asked], dict[str, Reply], Benchmark],
+) -> None:
+    scorers = caliber[2]["arms"]["made"]["scorers"]
+    emocaliber, emobserver = values(scorers["EmoCaliber"]), values(scorers["EmObserver"])
+    for task, (accuracy, _) in EMOCALIBER.items():
+        assert emocaliber[task] == emobserver[task] == accuracy
+    # EmoCaliber's README pools, its paper takes the mean of tasks.
+    tables = {table.scorer: table.models[0].figures for table in published("vecbench")}
+    assert emocaliber["ood-ver"] == tables["EmoCaliber"]["ood-ver"] == 59.16
+    # Of rounded accuracies: 50.36 of whole ones.
+    assert tables["EmoCaliber's paper (means of tasks)"]["ood-ver"] == 50.37 == round((29.26 + 41.94 + 79.90) / 3, 2)
+    assert emobserver["ood-ver"] == 50.36
+    assert emocaliber["id-ver"] == tables["EmoCaliber"]["id-ver"] == 55.04
+    assert emocaliber["id-vsa"] == tables["EmoCaliber"]["id-vsa"] == 81.95
+    assert emobserver["total"] == pytest.approx((55.02 + 81.95 + 50.37) / 3, abs=0.01)
+    # Its overall searches thoughts too, where the first candidate always stands: the tasks would give 62.79.
+    assert emocaliber["overall"] == round(100 * sum(asked.truth == "amusement" for asked in caliber[0]) / 8032, 2)
+    right = sum(round(accuracy * count / 100) for accuracy, count in EMOCALIBER.values())
+    assert round(100 * right / 8032, 2) == 62.79
+
+
+def test_f1_and_calibration(caliber: tuple[list[Asked], dict[str, Reply], Benchmark]) -> None:
+    questions, replies, found = caliber
+    scorers = found["arms"]["made"]["scorers"]
+    emocaliber, ours = values(scorers["EmoCaliber"]), values(scorers["ours"])
+    pairs = [
+        (asked.truth, "anger" if "0.6" in replies[asked.id].text else asked.truth)
+        for asked in questions
+        if asked.task == "FI-8"
+    ]
+    expected = f1_score([t for t, _ in pairs], [s for _, s in pairs], average="weighted", zero_division=0)
+    assert emocaliber["FI-8-f1"] == round(100 * expected, 2)
+    # Right ones are sure by .8, wrong ones by .6: both are 59.16 % of 2,035.
+    assert emocaliber["ood-ver-ece"] == pytest.approx(0.5916 * 20 + 0.4084 * 60, abs=0.01)
+    assert emocaliber["ood-ver-auroc"] == ours["ood-ver-auroc"] == 100.0
+    assert emocaliber["ood-ver-coverage"] == 100.0
+    interval = scorers["ours"]["figures"]["FI-8"]
+    assert interval["low"] is not None
+    assert interval["high"] is not None
+    assert interval["low"] < 69.7 < interval["high"]
+    assert interval["items"] == 1000
+
+
+def test_nothing_read_is_unknown_or_the_first_candidate_or_none() -> None:
+    questions = vecbench({"FI-8": 10})
+    found = benchmark("vecbench", questions, {"mute": {asked.id: Reply("…") for asked in questions}})["arms"]["mute"]["scorers"]
+    # Every even question's truth is the first candidate.
+    assert [values(found[name])["FI-8"] for name in ("EmoCaliber", "EmObserver", "ours")] == [0.0, 50.0, 0.0]
+    assert [found[name]["unreadable"] for name in ("EmoCaliber", "EmObserver", "ours")] == [10, None, 10]
+    # No mean is of other tasks than its name says.
+    assert "id-ver" not in found["ours"]["figures"]
+
+
+def test_a_confidence_that_is_no_number_leaves_the_groups() -> None:
+    questions = vecbench({"FI-2": 4})
+    texts = ["<confidence>1.0</confidence>", "<confidence>0.5</confidence>", "<confidence>sure</confidence>", ""]
+    replies = {asked.id: Reply(f"<answer>{asked.truth}</answer>{text}") for asked, text in zip(questions, texts, strict=True)}
+    arm = benchmark("vecbench", questions, {"a": replies})["arms"]["a"]
+    emocaliber, ours = values(arm["scorers"]["EmoCaliber"]), values(arm["scorers"]["ours"])
+    # A confidence of 1 is right and in no bin; .5 is right: half of .5.
+    assert emocaliber["id-vsa-ece"] == 25.0
+    assert ours["id-vsa-ece"] == 25.0
+    assert (emocaliber["id-vsa-coverage"], ours["id-vsa-coverage"]) == (66.67, 50.0)
+    assert arm["notes"] == [
+        "EmoCaliber: 1 replies state a confidence that is no number; its second program leaves them out of its groups"
+    ]
+
+
+def test_statements() -> None:
+    questions = mvei(8)
+    texts = ["Correct", "B", "A", "Incorrect", "a nice view", "a nice view", "true", "false"]
+    replies = {asked.id: Reply(text) for asked, text in zip(questions, texts, strict=True)}
+    found = benchmark("mvei", questions, {"a": replies})["arms"]["a"]["scorers"]
+    assert values(found["EmObserver"]) == {
+        "total": 62.5,
+        "sentiment-polarity": 75.0,
+        "scene-context": 50.0,
+        "positive": 50.0,
+        "given-up": 25.0,
+    }
+    assert values(found["ours"])["total"] == 75.0
+    assert (found["EmObserver"]["unreadable"], found["ours"]["unreadable"]) == (2, 2)
+
+
+def test_perception_rankings_and_attributes() -> None:
+    questions = eemo(6)
+    replies: dict[str, Reply] = {}
+    for n, asked in enumerate(questions):
+        if asked.options:
+            # A sentence with capital letters before the right answer.
+            replies[asked.id] = Reply(f"Both images, I think: {asked.truth}", verdict=True, invalid=n == 0)
+        elif asked.task == "Ranking":
+            replies[asked.id] = Reply("<answer>Emotion ranking: joy, surprise, fear</answer>")
+        else:
+            assert asked.value is not None
+            replies[asked.id] = Reply(f"<answer>{asked.task}: {0.1 * (asked.value + (asked.value == 2) * 3):.2f}</answer>")
+    replies[questions[1].id] = Reply("no", verdict=False)
+    found = benchmark("eemo_bench", questions, {"a": replies})["arms"]["a"]["scorers"]
+    authors, observer, logic, ours = (values(found[name]) for name in ("EEmo-Bench", "EmObserver", "EEmo-Logic", "ours"))
+    # Five of six of one kind (one is invalid), five of six of the other (one is wrong).
+    assert (authors["single-yes-no"], authors["single-what-how"]) == (100.0, 83.33)
+    assert authors["single-overall"] == 91.67
+    assert authors["overall"] == round(100 * 22 / 23, 2)
+    assert (observer["single-yes-no"], observer["single-what-how"]) == (100.0, 0.0)
+    assert "overall" not in observer
+    assert ours["single-what-how"] == 83.33
+    assert ours["overall"] == round(100 * 23 / 24, 2)
+    assert logic["ranking"] == ours["ranking"] == 68.33
+    expected = spearmanr([1, 5, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]).statistic
+    assert logic["arousal-srcc"] == ours["arousal-srcc"] == round(expected, 2)
+    assert ours["valence-answered"] == 100.0
+
+
+def test_collapse_is_the_mean_gain_over_the_base_out_of_the_domain() -> None:
+    questions = vecbench({"EmoSet-8": 20, "Abstract-8": 10, "Artphoto-8": 40})
+    right = {asked.id: Reply(asked.truth) for asked in questions}
+    tuned = right | {
+        asked.id: Reply("disgust")
+        for n, asked in enumerate(questions)
+        if asked.task == "Abstract-8" or (asked.task == "Artphoto-8" and n % 2)
+    }
+    found = benchmark("vecbench", questions, {"base": right, "tuned": tuned}, base="base")
+    assert found["out_of_domain"] == ["Abstract-8", "Artphoto-8"]
+    for scorer in ("EmoCaliber", "EmObserver", "ours"):
+        arm = found["arms"]["tuned"]["scorers"][scorer]
+        # The mean of -100 and -50: tasks count alike, whatever their size.
+        assert arm["collapse"]["difference"] == -75.0
+        assert arm["collapse"]["interval"] is not None
+        assert arm["gains"]["EmoSet-8"]["difference"] == 0.0
+    other = benchmark(
+        "vecbench", questions, {"base": right, "tuned": tuned}, base="base", in_domain=["Abstract-8", "Artphoto-8"]
+    )
+    assert other["out_of_domain"] == ["EmoSet-8"]
+    assert other["arms"]["tuned"]["scorers"]["ours"]["collapse"]["difference"] == 0.0
+
+
+def test_every_row_names_its_scorer_and_says_where_it_is_from() -> None:
+    questions = vecbench({"UnbiasedEmo-6": 6, "Abstract-8": 6, "Artphoto-8": 6})
+    replies = {asked.id: Reply(asked.truth) for asked in questions[:-1]} | {"other": Reply("awe")}
+    found = benchmark("vecbench", questions, {"mine": replies})
+    page = benchmark_page(json.loads(json.dumps(found, allow_nan=False)))
+    table = page.tables[0]
+    assert table.cell("EmoCaliber-7B/EmoCaliber", "ood-ver") == 59.16
+    assert table.cell("EmoCaliber-7B/EmoCaliber's paper (means of tasks)", "collapse") == pytest.approx(2.65)
+    assert table.cell("mine/EmObserver", "scorer") == "EmObserver"
+    # EmoCaliber groups replies with a confidence alone, and these have none.
+    assert "mine/EmoCaliber" not in table.row_keys
+    assert page.notes == [
+        "mine: 1 of 18 questions have no reply and count as wrong",
+        "mine: 1 replies are to questions that the suite does not have, and are left out",
+        "mine: EmoCaliber reads nothing from 1 of 18 replies",
+        "mine: ours reads nothing from 1 of 18 replies",
+    ]
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    questions = vecbench({"FI-8": 2})
+    replies = {asked.id: Reply("awe") for asked in questions}
+    with pytest.raises(InputError, match="one id"):
+        benchmark("vecbench", questions * 2, {"a": replies})
+    with pytest.raises(InputError, match="answers no question of the suite"):
+        benchmark("vecbench", questions, {"a": {"x": Reply("awe")}})
+    with pytest.raises(InputError, match="base: 'b' is unknown; allowed: a"):
+        benchmark("vecbench", questions, {"a": replies}, base="b")
+    with pytest.raises(InputError, match="'FI-9' is no task of the suite; allowed: FI-8"):
+        benchmark("vecbench", questions, {"a": replies}, in_domain=["FI-9"])
+
+
+def test_published_tables_have_the_keys_of_the_scorers() -> None:
+    known = {
+        "vecbench": {key for name in EMOCALIBER for key in (name, f"{name}-f1")},
+        "mvei": {"total", "sentiment-polarity", "emotion-interpretation", "scene-context", "perception-subjectivity"},
+    }
+    known["vecbench"] |= {"overall", "overall-f1"} | {
+        f"{group}{more}" for group in ("id-ver", "id-vsa", "ood-ver") for more in ("", "-f1", "-ece", "-brier", "-auroc")
+    }
+    for suite, keys in known.items():
+        for table in published(suite):
+            assert all(model.figures.keys() <= keys for model in table.models)
+    (table,) = published("eemo_bench")
+    assert len(table.models) == 20
+    for model in table.models:
+        kinds = [model.figures[f"single-{kind}"] for kind in ("yes-no", "what-how")]
+        assert model.figures["single-overall"] == pytest.approx(np.mean(kinds), abs=0.011)
+    gpt = next(model for model in table.models if model.model == "GPT-4o")
+    assert (gpt.figures["pair-what-how"], gpt.figures["ranking"], gpt.figures["description"]) == (61.49, 65.67, 70.0)
+
+
+def test_files_of_replies(tmp_path: Path) -> None:
+    questions = eemo(2) + vecbench({"FI-8": 2})
+    ours = tmp_path / "ours.jsonl"
+    rated = Reply("é", confidence=0.5, value=0.2, verdict=False, invalid=True, judgements=(1, 2))
+    ours.write_text(line_of("single/0", rated) + "\n\n" + line_of("FI-8/0", Reply("awe")) + "\n")
+    assert read_replies(ours, questions) == {"single/0": rated, "FI-8/0": Reply("awe")}
+    observer = tmp_path / "Std_VECBench_results.json"
+    observer.write_text(json.dumps({"FI-8/0": {"prompt": "?", "generations": ["fear", "awe"]}, "FI-8/1": {"generations": []}}))
+    assert read_replies(observer, questions) == {"FI-8/0": Reply("fear"), "FI-8/1": Reply("")}
+    bench = tmp_path / "EEmo-Bench(m-pair).json"
+    row = {"image1_url": "0.jpg", "image2_url": "1.jpg", "response(m)": "D", "eval_result(m)": 1, "if_invalid(m)": 0}
+    judged = {"response(m)": "words", "eval_result(m)": ["2", "1", "2", "2", "2"], "image2_url": "1.jpg"}
+    bench.write_text(json.dumps([{"id": 1, **row}, {"id": "6", **judged}]))
+    assert read_replies(bench, questions) == {
+        "pair/1": Reply("D", verdict=True),
+        "pair/6": Reply("words", judgements=(2, 1, 2, 2, 2)),
+    }
+    lines = tmp_path / "merged.jsonl"
+    only = [asked for asked in questions if asked.task == "FI-8"]
+    rows = [
+        {"task": q.task, "candidates": list(q.candidates), "ground_truth": q.truth, "response": "awe", "confidence": 0.9}
+        for q in only
+    ]
+    lines.write_text("\n".join(map(json.dumps, rows)))
+    assert read_replies(lines, only) == {q.id: Reply("awe", 0.9) for q in only}
+    lines.write_text("\n".join(map(json.dumps, rows[::-1])))
+    with pytest.raises(
+        InputError,
+        match=r"merged\.jsonl:1: is of FI-8, with the truth 'sadness', and names no question; of the suite's question 1",
+    ):
+        read_replies(lines, only)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"id": "a"}', "key 'reply' is missing"),
+        ('{"id": "a", "reply": "x", "answer": "y"}', "unknown key 'answer'; allowed: confidence, id"),
+        ('{"id": "a", "reply": "x", "confidence": 2}', "'confidence': found 2; expected a finite number from 0 to 1"),
+        ('{"id": "a", "reply": "x"}\n{"id": "a", "reply": "y"}', "a second reply to the question 'a'"),
+        ('{"id": "a", "reply": "x", "verdict": 1}', "'verdict': found 1; expected true or false"),
+        ("[1]", "expected an object"),
+        ("", "holds no reply"),
+    ],
+)
+def test_what_is_no_file_of_replies_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "said.jsonl"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_replies(path, [])
