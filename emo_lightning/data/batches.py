@@ -180,6 +180,23 @@ class RolloutBatch(ChatBatch):
     """Annotations, and perhaps pictures."""
 
 
+class SeenBatch(TypedDict):
+    """Images and what is seen in them, for a vision tower alone (`PairDataModule`)."""
+
+    inputs: dict[str, Tensor]
+    """What the backbone's family takes for B pictures."""
+    tokens: list[int]
+    """How many tokens the tower gives for each of the B pictures."""
+    seen: dict[str, Tensor]
+    """Field -> (B,) number of its value; `IGNORE` where it is not annotated or the sample is a filler."""
+    filler: Tensor
+    """(B,) bool: a repeated sample that only keeps ranks in step."""
+    key: list[str]
+    """B ids of records."""
+    faults: NotRequired[list[tuple[str, str]]]
+    """As in `ChatBatch`; none of the B."""
+
+
 class PairBatch(TypedDict):
     """Images and their descriptions as a CLIP takes them (`PairDataModule`)."""
 

@@ -1,4 +1,4 @@
-"""Tars -> (image, description) pairs, for a CLIP."""
+"""Tars -> (image, record) pairs, for a CLIP and for a vision tower alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from emo_lightning.data.batches import PairBatch
+from emo_lightning.data.batches import PairBatch, SeenBatch
 from emo_lightning.data.leaks import check_leaks
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.pictures import PictureDataset, read_pictured
@@ -25,11 +25,11 @@ class PairDataset(PictureDataset[PairSample]):
 
     def __getitem__(self, slot: Slot) -> PairSample:
         record, image, fault = read_pictured(self.index, slot.index, skip=self.skip)
-        return PairSample(image, str(record.description), slot.filler or fault is not None, record.id, fault)
+        return PairSample(image, record, slot.filler or fault is not None, record.id, fault)
 
 
-class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
-    """Loaders for `CLIPTask`.
+class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch | SeenBatch]):
+    """Loaders for `CLIPTask` and `VisionTask`.
 
     Args:
         train: tars, folders of tars, globs or brace ranges.
@@ -73,6 +73,6 @@ class PairDataModule(FitDataModule[ReadsPairs, PairSample, PairBatch]):
         super().setup(stage)
         check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
 
-    def collate_fn(self) -> Callable[[list[PairSample]], PairBatch]:
-        """The task's, which has the CLIP's processor."""
+    def collate_fn(self) -> Callable[[list[PairSample]], PairBatch | SeenBatch]:
+        """The task's, which has the model's processor."""
         return self.task.collate

@@ -10,23 +10,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-from emo_lightning.data.batches import PairBatch
+from emo_lightning.data.batches import PairBatch, SeenBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.models.families import Processor
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from emo_lightning.core.records import Record
     from emo_lightning.data.module import DataModule
     from emo_lightning.data.tar_index import TarIndex
     from emo_lightning.data.vision_cache import VisionCache
 
 
 class PairSample(NamedTuple):
-    """An image and what is said of it."""
+    """An image and its record, which has a description."""
 
     image: Image.Image
-    text: str
+    record: Record
     filler: bool
     """It only fills its place, and counts nowhere."""
     key: str
@@ -107,10 +108,10 @@ class AsksQuestions(ReadsImages, Protocol):
 
 @runtime_checkable
 class ReadsPairs(Protocol):
-    """A task that learns from images and their descriptions (`PairDataModule`)."""
+    """A task that learns from images and what their records say (`PairDataModule`)."""
 
-    def collate(self, samples: Sequence[PairSample]) -> PairBatch:
-        """One padded batch."""
+    def collate(self, samples: Sequence[PairSample]) -> PairBatch | SeenBatch:
+        """One batch."""
         ...
 
 

@@ -123,6 +123,12 @@ KINDS: dict[str, Kind] = {
         "emo_lightning.data.pairs:PairDataModule",
         reads={"model.path": "weights", **_TRAINED_ON},
     ),
+    "vision": TrainerKind(
+        "emo_lightning.tasks.vision:VisionTask",
+        "emo_lightning.data.pairs:PairDataModule",
+        reads={"model.backbone.path": "weights", **_TRAINED_ON},
+        shared=_BACKBONE,
+    ),
     "sft": TrainerKind(
         "emo_lightning.tasks.sft:SFTTask",
         "emo_lightning.data.conversations:ConversationDataModule",

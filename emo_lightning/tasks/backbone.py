@@ -81,7 +81,8 @@ class BackboneTask(WithBackbone, Task[BatchT]):
         rates = {"vision": self.optim.vision_lr, "merger": self.optim.merger_lr, "language": None}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                own = rates[self.net.part_of(name)]
+                # What a task puts beside the backbone is none of its parts.
+                own = rates[self.net.part_of(name)] if name.startswith("backbone.") else None
                 yield self.optim.lr if own is None else own, name, parameter
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:

@@ -48,7 +48,7 @@ class CLIPTask(Task[PairBatch]):
         inputs = dict(
             self.processor(
                 images=[pair.image for pair in pairs],
-                text=[pair.text for pair in pairs],
+                text=[str(pair.record.description) for pair in pairs],
                 return_tensors="pt",
                 padding=True,
                 truncation=True,

@@ -21,8 +21,9 @@ from .captions import affective_description, neutral_caption
 from .draw import Layer, draw_scene
 from .style import FLAT, STYLES
 
-SPLITS = ("pretrain", "train", "val", "test", "heldout")
-"""All but "heldout" hold seen combinations only; "heldout" holds only combinations that no other split has."""
+SPLITS = ("backbone", "pretrain", "train", "val", "test", "heldout")
+"""`backbone` holds all combinations, as the pretraining of a downloaded model does; `heldout` holds only those that no later split has,
+and the others the rest."""
 
 LICENCE = "CC0-1.0"
 ORIGIN = "drawn by the world source"
@@ -78,7 +79,7 @@ class World:
     def triplet(self, split: str, index: int) -> TripletKey:
         """The combination that a sample shows. Each run through all combinations of a split is a new order of them."""
         self._check(split, index)
-        count = len(self.held_out) if split == "heldout" else len(all_triplets()) - len(self.held_out)
+        count = len(_combinations(self.seed, split))
         return _round_of_triplets(self.seed, split, index // count)[index % count]
 
     def sample(self, split: str, index: int) -> WorldSample:
@@ -160,11 +161,18 @@ class World:
             raise ValueError(msg)
 
 
+def _combinations(seed: int, split: str) -> list[TripletKey]:
+    """Those that a split shows."""
+    if split == "backbone":
+        return all_triplets()
+    out = held_out(seed)
+    return [t for t in all_triplets() if (t in out) == (split == "heldout")]
+
+
 @lru_cache(maxsize=64)
 def _round_of_triplets(seed: int, split: str, round_: int) -> tuple[TripletKey, ...]:
     """Every combination of the split once, in an order of (seed, split, round)."""
-    out = held_out(seed)
-    triplets = [t for t in all_triplets() if (t in out) == (split == "heldout")]
+    triplets = _combinations(seed, split)
     random.Random(f"world/order/{seed}/{split}/{round_}").shuffle(triplets)
     return tuple(triplets)
 
