@@ -12,7 +12,16 @@ setup(
     packages=[*find_namespace_packages(include=["emo_lightning*", "data_prep*"]), *DATA.values()],
     package_dir={package: folder for folder, package in DATA.items()},
     package_data={
-        "emo_lightning": ["py.typed", "**/*.yaml", "**/*.html", "**/*.j2", "**/*.js", "**/*.css"],
+        "emo_lightning": [
+            "py.typed",
+            "**/*.yaml",
+            "**/*.html",
+            "**/*.j2",
+            "**/*.js",
+            "**/*.css",
+            "stages/*.md",
+            "models/tiny_base/*",
+        ],
         "data_prep": ["py.typed", "**/*.txt", "**/*.html", "**/*.js", "**/*.css"],
         **{package: ["**/*.yaml"] for package in DATA.values()},
     },

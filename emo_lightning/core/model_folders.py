@@ -68,14 +68,25 @@ class BackboneError(InputError):
     """The backbone cannot be used as configured; the message names the path or key and what is allowed."""
 
 
+SHIPPED = {"emo-lightning/tiny-base": Path(__file__).resolve().parents[1] / "models" / "tiny_base"}
+"""Ids of the models that come with the package -> their folders; wherever a hub id may stand, they may."""
+
+
+def _shipped(path: str) -> str:
+    """The folder of a model that comes with the package, unless there is one of that name here."""
+    return str(SHIPPED[path]) if path in SHIPPED and not Path(path).is_dir() else path
+
+
 def backbone_of(path: str) -> str:
     """The backbone that an emotion model's folder names in its `emo.json`; any other path or id is its own.
 
-    So wherever a backbone is asked for, the folder of a whole model may be given.
+    So wherever a backbone is asked for, the folder of a whole model may be given. The id of a model that comes with the package stands for
+    its folder.
 
     Raises:
         BackboneError: the file cannot be read, or leads back to itself.
     """
+    path = _shipped(path)
     seen: list[Path] = []
     while (folder := files_of(path)) is not None and (folder / BUNDLE_FILE).is_file():
         file = folder / BUNDLE_FILE
@@ -84,6 +95,7 @@ def backbone_of(path: str) -> str:
             f"{file}: key 'backbone'",
             BackboneError,
         )
+        said = _shipped(said)
         place = folder / said
         # Not `Path.exists`, which raises for a name that no file can have.
         found = str(place.resolve()) if os.path.exists(place) else said  # noqa: PTH110
@@ -192,6 +204,7 @@ def deciding_files(folder: Path) -> list[Path]:
 
 def files_of(name: str) -> Path | None:
     """The folder itself, or that of a hub id in the local cache; None for an id that has not been downloaded."""
+    name = _shipped(name)
     return Path(name) if Path(name).is_dir() else hub_snapshot(name)
 
 

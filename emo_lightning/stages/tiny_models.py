@@ -1,11 +1,21 @@
-"""The stages `tiny_qwen` and `tiny_clip`: small models made from nothing, for the demo world."""
+"""The stages `tiny_qwen`, `tiny_clip`, `cast` and `tiny_card`: small models made from nothing, for the demo world, and the one that is shipped."""
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, cast
 
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import read_object, write_text
 from emo_lightning.models.tiny import TinyQwen, build_qwen, words_of
 from emo_lightning.models.tiny_clip import build_clip
+from emo_lightning.models.weights import save_model
+
+if TYPE_CHECKING:
+    from emo_lightning.analysis.table5_result import ScoredColumn, Table5Result
 
 
 def tiny_qwen_stage(
@@ -33,3 +43,63 @@ def tiny_clip_stage(out: Path, tars: list[str], seed: int = 0) -> None:
         seed: of the weights.
     """
     build_clip(out / "model", words_of(tars), seed=seed)
+
+
+def cast_stage(out: Path, backbone: str) -> None:
+    """Write a backbone with its weights in bfloat16 to `OUT/model`: half the bytes, for passing it on.
+
+    Args:
+        out: the stage's directory.
+        backbone: model folder or hub id.
+
+    Raises:
+        BackboneError: no backbone can be read there.
+    """
+    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+
+    loaded = load_frozen(BackboneConfig(backbone, dtype="bfloat16"))
+    save_model(loaded.merged(), loaded.processor, out / "model")
+
+
+CARD = Path(__file__).with_name("tiny_card.md")
+_NAMED = ("background", "subject", "attribute", "triplet")
+_CONSTANT = "constant, median box"
+
+
+def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: Path, data: str) -> None:
+    """Write the model that the package carries, with its card, to `OUT/model`; the figures are read from a Table 5.
+
+    Args:
+        out: the stage's directory.
+        backbone: model folder.
+        table5: `table5.json` over fresh images.
+        arm: of that table.
+        trained: `stage.json` of the training, which names its commit.
+        data: one sentence about the images that it was trained on.
+
+    Raises:
+        InputError: the table has no such arm, or lacks a figure of the card.
+    """
+    table = cast("Table5Result", read_object(table5))
+    try:
+        column, constant = table["arms"][arm], table["baselines"][_CONSTANT]
+        figures = {row: _with_interval(column, row) for row in (*_NAMED, "bbox_iou")}
+        box = _with_interval(constant, "bbox_iou")
+    except KeyError as error:
+        msg = f"{table5}: no {error} of arm {arm!r} or of the baseline {_CONSTANT!r}, which the card shows"
+        raise InputError(msg) from None
+    text = Template(CARD.read_text(encoding="utf-8")).substitute(
+        figures,
+        constant=box,
+        data=data,
+        images=table["references"],
+        commit=read_object(trained).get("commit") or "unknown",
+        megabytes=f"{(backbone / 'model.safetensors').stat().st_size / 1e6:.1f}",
+    )
+    shutil.copytree(backbone, out / "model", dirs_exist_ok=True)
+    write_text(out / "model" / "README.md", text)
+
+
+def _with_interval(column: ScoredColumn, row: str) -> str:
+    low, high = column["intervals"]["strict"][row] or (math.nan, math.nan)
+    return f"{column['strict'][row]:.1f} [{low:.1f}, {high:.1f}]"
