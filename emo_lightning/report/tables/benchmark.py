@@ -58,14 +58,16 @@ def benchmark_page(result: Result) -> Page:
         "by the scorer that it names, and figures by two scorers are no more comparable than those of two suites. Intervals: 95 %, "
         "bootstrap over images."
     )
-    tables = [models_table(result)]
-    for name, arm in result["arms"].items():
-        for topic, title in _TOPICS.items():
-            if table := _figures(name, arm, topic, title):
-                tables.append(table)
-        if table := _gains(name, arm, str(result["base"])):
-            tables.append(table)
+    tables = [models_table(result), *(table for name in result["arms"] for table in arm_tables(result, name))]
     return Page(f"{TITLES[suite]} by every scorer", text, tables, notes=list(_notes(result)))
+
+
+def arm_tables(result: Result, name: str) -> list[Table]:
+    """Every figure of one model: a table a topic, and what it gained over its base."""
+    arm = result["arms"][name]
+    found = [_figures(name, arm, topic, title) for topic, title in _TOPICS.items()]
+    found.append(_gains(name, arm, result["bases"].get(name, "")))
+    return [table for table in found if table is not None]
 
 
 def models_table(result: Result) -> Table:
@@ -75,7 +77,7 @@ def models_table(result: Result) -> Table:
     rows: list[list[Cell]] = []
     for name, arm in result["arms"].items():
         for scorer, found in arm["scorers"].items():
-            cells = [_own(found, head.key) for head in shown]
+            cells = [own_cell(found, head.key) for head in shown]
             if any(cell is not None for cell in cells):
                 rows.append([name, scorer, *cells, "these replies"])
     for table in published(suite):
@@ -101,12 +103,13 @@ def models_table(result: Result) -> Table:
 
 def _is_known(result: Result, key: str) -> bool:
     """Whether any row of the first table has this column."""
-    if any(_own(found, key) is not None for arm in result["arms"].values() for found in arm["scorers"].values()):
+    if any(own_cell(found, key) is not None for arm in result["arms"].values() for found in arm["scorers"].values()):
         return True
     return any(_published(table, model, key) is not None for table in published(result["suite"]) for model in table.models)
 
 
-def _own(found: Result, key: str) -> Cell:
+def own_cell(found: Result, key: str) -> Cell:
+    """What one scorer says of one model, by the key of a figure, or `collapse`; None where it does not say."""
     if key == "collapse":
         gain = found.get("collapse")
         return None if gain is None else spread(gain["difference"], gain["interval"])
