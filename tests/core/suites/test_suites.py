@@ -1,0 +1,158 @@
+"""Published files of suites: what is read of each layout, and what is refused with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from emo_lightning.core.errors import MissingFileError
+from emo_lightning.core.suites import SUITES, BadRow, Rating, SuiteError, SuiteItem, find_image, possible_paths, read_suite
+from tests.core.suites.trees import assessed, mvei, pair_row, vecbench_line
+
+
+def _write(path: Path, content: object) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+def test_statements(tmp_path: Path) -> None:
+    file = _write(tmp_path / "Std-MVEI.json", {"7": mvei(verdict="Incorrect"), "8": {**mvei(), "generations": ["A", "B"]}})
+    one, two = read_suite("mvei", file)
+    assert one == SuiteItem(
+        id="7",
+        task="scene context",
+        images=("../benchmarks/MVEI/images/a.jpg",),
+        prompt="<image>Is the statement correct?",
+        candidates=("correct", "incorrect"),
+        truth="incorrect",
+        extra={"statement_meta": {"class": "scene context"}, "emotion": "awe"},
+    )
+    assert two.replies == ("A", "B")
+
+
+def test_both_files_of_vecbench_say_the_same(tmp_path: Path) -> None:
+    words = ["sad", "awe"]
+    lines = vecbench_line("Artphoto/a.jpg", "Artphoto-8", words, "sad", response="<answer>sad</answer>") + "\n"
+    lines += vecbench_line("Unbiased/b.jpg", "UnbaisedEmo-6", ["love", "joy"], "love", id="u1")
+    first, second = read_suite("vecbench", _write(tmp_path / "test_8k.jsonl", lines))
+    assert (first.id, first.images, first.prompt, first.replies) == (
+        "1",
+        ("/data/Artphoto/a.jpg",),
+        "Which emotion?",
+        ("<answer>sad</answer>",),
+    )
+    assert (second.id, second.task, second.candidates) == ("u1", "UnbiasedEmo-6", ("love", "joy"))
+    std = {
+        "1": {
+            "image_path": ["/data/Artphoto/a.jpg"],
+            "prompt": "Which emotion?",
+            "ground_truth": "sad",
+            "other_info": {"task": "Artphoto-8", "candidates": words},
+            "generations": ["<answer>sad</answer>"],
+        }
+    }
+    assert read_suite("vecbench", _write(tmp_path / "Std-VECBench.json", std)) == [first]
+
+
+def test_questions_with_and_without_results(tmp_path: Path) -> None:
+    results = {"response(gpt-4o)": "B: It's fear", "eval_result(gpt-4o)": 1, "if_invalid(gpt-4o)": 0}
+    opened = {
+        key: value for key, value in pair_row(9, question_type="Open_ended").items() if key not in ("options", "correct_answer")
+    }
+    first, second, single = read_suite(
+        "eemo_bench",
+        _write(
+            tmp_path / "questions.json",
+            [pair_row(0, **results), opened, {**pair_row(3), "image_url": "4.jpg", "options": {"B": "Fear"}}],
+        ),
+    )
+    assert (first.images, first.task, first.truth) == (("579.jpg", "100.jpg"), "What/How", "B")
+    assert first.options == {"A": "Neutral", "B": "It's fear"}
+    assert first.prompt is not None
+    assert first.prompt.endswith("common to them? Choose between one of the following options: A:Neutral B:It's fear")
+    assert (first.replies, first.judged, first.extra["model"]) == (
+        ("B: It's fear",),
+        {"eval_result": 1, "if_invalid": 0},
+        "gpt-4o",
+    )
+    assert (second.truth, second.options, second.prompt and second.prompt[-34:]) == (
+        None,
+        {},
+        "[Which emotion is common to them?]",
+    )
+    assert single.images == ("4.jpg",)
+    std = {
+        "image_path": ["../benchmarks/a.jpg", "../benchmarks/b.jpg"],
+        "prompt": "Which? {'A': 'Neutral', 'B': 'Fear'}",
+        "ground_truth": "B",
+        "other_info": {"question_type": "Yes-or-No"},
+    }
+    (carried,) = read_suite("eemo_bench", _write(tmp_path / "std.json", {"p": std}))
+    assert (carried.task, carried.options, len(carried.images)) == ("Yes-or-No", {"A": "Neutral", "B": "Fear"}, 2)
+
+
+def test_what_is_known_of_an_image_and_its_questions(tmp_path: Path) -> None:
+    rows = read_suite("eemo_bench", _write(tmp_path / "truth.json", [assessed()]))
+    assert [(row.id, row.task, row.truth) for row in rows] == [
+        ("1.jpg/assessment", "assessment", None),
+        ("1.jpg/judge", "Yes-or-No", "B"),
+        ("1.jpg/choose", "What/How", "A"),
+        ("1.jpg/open_ended", "Open_ended", None),
+    ]
+    assert rows[0].ratings["arousal"] == Rating(4.25, 1.125, 1, 9)
+    assert list(rows[0].scored_emotions.items()) == [("joy", 39), ("neutral", 37), ("surprise", 33)]
+
+
+BAD = [
+    ("mvei", {"a": mvei(verdict="true")}, "[a]: ground_truth is 'true'; expected correct or incorrect"),
+    ("mvei", {"a": mvei(kind="mood")}, "[a]: other_info.statement_meta.class is 'mood'; expected one of"),
+    ("mvei", {"a": {"image": "a.jpg"}}, "[a]: no key 'image_path'; found: image"),
+    ("mvei", {"a": {**mvei(), "image_path": ["a", "b"]}}, "[a]: shows 2 images; expected one"),
+    ("mvei", [], "found a list; expected an object of id"),
+    ("mvei", {}, "no items of mvei"),
+    ("mvei", {"a": {**mvei(), "generations": [None]}}, "[a]: key 'generations' is '[None]'"),
+    ("vecbench", vecbench_line("a.jpg", "FI-9", ["awe"], "awe"), ":1: task is 'FI-9'; expected one of EmoSet-8"),
+    ("vecbench", vecbench_line("a.jpg", "FI-8", [], "joy"), ":1: key 'candidates' is '[]'; expected a text or a list of texts"),
+    ("vecbench", '{"conversations": [{"role": "user"}], "task": "FI-8"}', ":1: no key 'content'; found: role"),
+    ("vecbench", vecbench_line("a.jpg", "FI-8", ["awe"], "awe", id="x") * 2, ":2: id 'x' stands there twice"),
+    ("eemo_bench", [pair_row(0, options="__import__('os')")], "[0]: options are \"__import__('os')\""),
+    ("eemo_bench", [pair_row(0, correct_answer="Q")], "[0]: correct_answer 'Q' is none of the options A, B"),
+    ("eemo_bench", [pair_row(0), pair_row(0)], "[1]: id '0' stands there twice"),
+    ("eemo_bench", [assessed(Valence=[9.5, 1])], "[0]: the mean of Valence is '9.5'; expected a number from 1 to 9"),
+    (
+        "eemo_bench",
+        [assessed(emotion_list=[["love", 3]])],
+        "[0]: emotion_list holds ['love', 3]; expected pairs of one of anger",
+    ),
+    ("eemo_bench", [], "found an empty list; expected a list of questions or images"),
+]
+
+
+@pytest.mark.parametrize(("suite", "content", "message"), BAD)
+def test_what_is_not_as_published_is_refused_with_its_place(suite: str, content: object, message: str, tmp_path: Path) -> None:
+    file = _write(tmp_path / ("rows.jsonl" if isinstance(content, str) else "rows.json"), content)
+    with pytest.raises(SuiteError) as refused:
+        read_suite(suite, file)
+    assert message in str(refused.value)
+    assert str(file) in str(refused.value)
+
+
+def test_readers_go_on_behind_a_bad_row(tmp_path: Path) -> None:
+    file = _write(tmp_path / "a.json", {"a": mvei(verdict="no"), "b": mvei()})
+    assert [isinstance(row, BadRow) for row in SUITES["mvei"](file)] == [True, False]
+    with pytest.raises(MissingFileError):
+        read_suite("mvei", tmp_path / "none.json")
+    with pytest.raises(SuiteError, match="unknown suite 'aica'"):
+        read_suite("aica", file)
+
+
+def test_images_are_found_below_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "MVEI" / "images").mkdir(parents=True)
+    (tmp_path / "MVEI" / "images" / "a.jpg").write_bytes(b"")
+    assert find_image(tmp_path, "../benchmarks/MVEI/images/a.jpg") == (tmp_path / "MVEI/images/a.jpg").resolve()
+    assert find_image(tmp_path / "MVEI", "images\\a.jpg") == find_image(tmp_path / "MVEI", "a.jpg") is not None
+    assert find_image(tmp_path / "MVEI" / "images", "../../../MVEI/b.jpg") is None
+    assert possible_paths("file:///data/../x/a.jpg") == ("a.jpg",)
+    assert possible_paths("..") == ()
