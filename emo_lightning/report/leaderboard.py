@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emo_lightning.analysis.suites.asked import TITLES
@@ -17,7 +17,7 @@ from emo_lightning.report.table_files import write_tables
 from emo_lightning.report.tables.benchmark import HEADS, arm_tables, models_table, own_cell
 
 OURS = "ours"
-_ORDER = ("total", "overall", "single-overall", "pair-overall", "ranking")
+_ORDER = ("total", "overall", "pooled", "single-overall", "pair-overall", "ranking")
 """Figures by which rows are ordered: the first that all submissions have."""
 NOT_KNOWN = "not known"
 
@@ -35,7 +35,8 @@ class Board:
         details = [table for name in self.result["arms"] for table in arm_tables(self.result, name)]
         for table in details:
             table.folded = True
-        self.tables = [self._places(), self._checked(), models_table(self.result), *details]
+        tables = [self._places(), self._checked(), models_table(self.result), *details]
+        self.tables = [replace(table, name=f"{self.key} {table.title}") for table in tables]
 
     @property
     def title(self) -> str:
@@ -129,8 +130,8 @@ class Board:
                 ("base", "untuned base"),
             ),
             rows,
-            "Images are compared by the SHA-256 of their files: one that was written anew, resized or cropped is not found. What is listed is what the "
-            "submitter says.",
+            "Images are compared by the SHA-256 of their files: one that was written anew, resized or cropped is not found. What is listed is "
+            "what the submitter says.",
         )
 
 

@@ -56,7 +56,7 @@ def is_ours(path: Path) -> bool:
     with open_binary(path) as lines:
         for where, line in json_lines(lines, path):
             row = object_of(decode_json(line, where, half_characters="replace", integers="any float"), where)
-            return "response" not in row
+            return not row.keys() & {"response", "conversations"}
     msg = f"{path}: holds no reply"
     raise InputError(msg)
 

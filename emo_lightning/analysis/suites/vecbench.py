@@ -88,6 +88,7 @@ def by_own(pairs: Pairs) -> Scorer:
     right = flags([a is not None and a == asked.truth for a, (asked, _) in zip(answers, pairs, strict=True)])
     found = Scorer("ours", own.__name__, right, every(pairs), unreadable=answers.count(None))
     _macro(found, pairs, right)
+    found.add("pooled", "all questions (pooled)", share(right, every(pairs)), every(pairs))
     stated = [own.confidence(reply.text) if reply.confidence is None else reply.confidence for _, reply in pairs]
     sure = flags([c is not None and 0 <= c <= 1 for c in stated])
     confidence = np.array([c if c is not None and s else 0.0 for c, s in zip(stated, sure, strict=True)])
