@@ -76,12 +76,14 @@ class Board:
             more = [self._cell(name, OURS, head.key) for head in heads]
             place = str(ranked) if self.checks[name].ranked else "–"
             rows.append([name, place, *first, *more, self.submissions[name].decoding])
-        titles = [] if by is None else [(by, "all, ours ↑"), *((f"{by}/{s}", f"all, {s} ↑") for s in given)]
+        titles = [] if by is None else [(by, f"{by}, {OURS} ↑"), *((f"{by}/{s}", f"{by}, {s} ↑") for s in given)]
         shown = [(head.key, head.title) for head in heads]
+        # Only what has a place can be the best.
+        standing = [row for row, name in zip(rows, names, strict=True) if self.checks[name].ranked]
         best = {
             (n, m)
             for m, (_, title) in enumerate([*titles, *shown], 2)
-            for n in best_of([row[m] for row in rows], lower="↓" in title)
+            for n in best_of([row[m] for row in standing], lower="↓" in title)
         }
         return Table(
             f"leaderboard/{suite}",

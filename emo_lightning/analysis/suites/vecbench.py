@@ -43,7 +43,7 @@ def by_emocaliber(pairs: Pairs) -> Scorer:
     stated, kept, no_number = _stated(pairs)
     if no_number:
         found.notes.append(
-            f"EmoCaliber: {no_number} replies state a confidence that is no number; its second program leaves them out of its groups"
+            f"EmoCaliber: replies whose confidence is no number, which its second program leaves out of its groups: {no_number}"
         )
     sure = ~np.isnan(stated)
     clipped = np.clip(np.nan_to_num(stated), 0, 1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from emo_lightning.analysis.suites.asked import TITLES, SuiteName
-from emo_lightning.analysis.suites.published import PublishedModel, PublishedTable, published
+from emo_lightning.analysis.suites.published import SEEN, PublishedModel, PublishedTable, published
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, columns, spread
 
@@ -84,11 +84,13 @@ def models_table(result: Result) -> Table:
         for model in table.models:
             cells = [_published(table, model, head.key) for head in shown]
             if any(cell is not None for cell in cells):
-                rows.append([model.model, table.scorer, *cells, f"published: {table.source}"])
+                rows.append(
+                    [model.model, table.scorer, *cells, "published" if table.read == SEEN else f"published ({table.read})"]
+                )
+    sources = "; ".join(f"{table.scorer}: {table.source} (replies {table.replies})" for table in published(suite))
     note = (
-        "Collapse: accuracy on the tasks out of the domain minus the untuned base's, mean over tasks (positive is good). Published figures "
-        "have no intervals; unless a table says otherwise they are of replies that were sampled once. An empty cell: that scorer does not "
-        "give this figure, or nobody has published it."
+        "Collapse: accuracy on the tasks out of the domain minus the untuned base's, mean over tasks (positive is good). An empty cell: that "
+        f"scorer does not give this figure, or nobody has published it. Published figures have no intervals. They are from: {sources}."
     )
     head = [(one.key, one.title) for one in shown]
     return Table(
@@ -179,10 +181,10 @@ def _gains(name: str, arm: Result, base: str) -> Table | None:
 def _notes(result: Result) -> Iterator[str]:
     for name, arm in result["arms"].items():
         if arm["missing"]:
-            yield f"{name}: {arm['missing']:,} of {result['questions']:,} questions have no reply and count as wrong"
+            yield f"{name}: questions without a reply, which count as wrong: {arm['missing']:,} of {result['questions']:,}"
         if arm["unknown"]:
-            yield f"{name}: {arm['unknown']:,} replies are to questions that the suite does not have, and are left out"
+            yield f"{name}: replies to questions that the suite does not have, which are left out: {arm['unknown']:,}"
         for scorer, found in arm["scorers"].items():
             if found["unreadable"]:
-                yield f"{name}: {scorer} reads nothing from {found['unreadable']:,} of {result['questions']:,} replies"
+                yield f"{name}: replies from which {scorer} reads nothing: {found['unreadable']:,}"
         yield from (f"{name}: {note}" for note in arm["notes"])

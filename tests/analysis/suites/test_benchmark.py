@@ -108,7 +108,7 @@ def test_a_confidence_that_is_no_number_leaves_the_groups() -> None:
     assert ours["id-vsa-ece"] == 25.0
     assert (emocaliber["id-vsa-coverage"], ours["id-vsa-coverage"]) == (66.67, 50.0)
     assert arm["notes"] == [
-        "EmoCaliber: 1 replies state a confidence that is no number; its second program leaves them out of its groups"
+        "EmoCaliber: replies whose confidence is no number, which its second program leaves out of its groups: 1"
     ]
 
 
@@ -192,10 +192,10 @@ def test_every_row_names_its_scorer_and_says_where_it_is_from() -> None:
     # EmoCaliber groups replies with a confidence alone, and these have none.
     assert "mine/EmoCaliber" not in table.row_keys
     assert page.notes == [
-        "mine: 1 of 18 questions have no reply and count as wrong",
-        "mine: 1 replies are to questions that the suite does not have, and are left out",
-        "mine: EmoCaliber reads nothing from 1 of 18 replies",
-        "mine: ours reads nothing from 1 of 18 replies",
+        "mine: questions without a reply, which count as wrong: 1 of 18",
+        "mine: replies to questions that the suite does not have, which are left out: 1",
+        "mine: replies from which EmoCaliber reads nothing: 1",
+        "mine: replies from which ours reads nothing: 1",
     ]
 
 
