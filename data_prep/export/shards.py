@@ -22,7 +22,7 @@ from data_prep.store.provenance import annotator_replies
 from data_prep.store.rehearsal import is_rehearsed
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object
-from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
+from emo_lightning.core.records import DIMENSIONS, IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
 from emo_lightning.core.shard_index import Stamp, index_path, stamp_index, write_index
 from emo_lightning.core.stores import is_remote
 
@@ -157,6 +157,7 @@ def write_shards(
                 "licence": dict(sorted(contents["licence"].items())),
                 "extension": dict(sorted(contents["extension"].items())),
                 "model": dict(sorted(contents["model"].items())),
+                **({"people": dict(sorted(contents["people"].items()))} if contents["people"] else {}),
             },
             "images": {"type": images, "reencoded": dict(sorted(changed.items())), "how": HOW[images] if changed else None},
             "excluded": dict(sorted((excluded or {}).items())),
@@ -193,7 +194,7 @@ def _write_records(
 ) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
     """Write all records; returns images by split and emotion, and by each key of `Contents`."""
     labels: dict[str, Counter[str]] = {}
-    total: dict[str, Counter[str]] = {"source": Counter(), "licence": Counter(), "extension": Counter(), "model": Counter()}
+    total: dict[str, Counter[str]] = {key: Counter() for key in ("source", "licence", "extension", "model", "people")}
     keys: set[str] = set()
     for record, image, extension in records:
         _check(record, image, extension, keys)
@@ -206,6 +207,7 @@ def _write_records(
         total["source"][record.source] += 1
         total["licence"][str(record.provenance.get("licence") or UNKNOWN)] += 1
         total["extension"][extension] += 1
+        total["people"].update(name for name in (*DIMENSIONS, "votes") if getattr(record, name) is not None)
         total["model"].update({row["model"] for row in annotator_replies(record) if row.get("model")})
     for shards in splits.values():
         shards.finish()
