@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_prep.export.card import MARK, dataset_card
-from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRow
+from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Contents, Manifest, ShardRow
 from data_prep.export.pictures import HOW, Images, as_type
 from data_prep.export.upload import refuse_foreign, upload_export
 from data_prep.store.provenance import annotator_replies
@@ -152,13 +152,7 @@ def write_shards(
             "shards": rows,
             "counts": {split: sum(r["count"] for r in splits[split].rows) for split in sorted(splits)},
             "label_counts": {split: dict(sorted(n.items())) for split, n in sorted(labels.items())},
-            "contents": {
-                "source": dict(sorted(contents["source"].items())),
-                "licence": dict(sorted(contents["licence"].items())),
-                "extension": dict(sorted(contents["extension"].items())),
-                "model": dict(sorted(contents["model"].items())),
-                **({"people": dict(sorted(contents["people"].items()))} if contents["people"] else {}),
-            },
+            "contents": _contents(contents),
             "images": {"type": images, "reencoded": dict(sorted(changed.items())), "how": HOW[images] if changed else None},
             "excluded": dict(sorted((excluded or {}).items())),
             "created_from": created_from or {},
@@ -187,6 +181,14 @@ def _of_one_type(
         provenance = {**record.provenance, SOURCE_SHA256: record.provenance.get(SOURCE_SHA256) or record.sha256}
         update = {"sha256": hashlib.sha256(data).hexdigest(), "provenance": provenance}
         yield record.model_copy(update=update), data, images
+
+
+def _contents(total: dict[str, Counter[str]]) -> Contents:
+    source, licence, extension, model, people = (
+        dict(sorted(total[key].items())) for key in ("source", "licence", "extension", "model", "people")
+    )
+    found: Contents = {"source": source, "licence": licence, "extension": extension, "model": model}
+    return {**found, "people": people} if people else found
 
 
 def _write_records(
