@@ -18,11 +18,14 @@ def worded_qwen(tmp_path_factory: pytest.TempPathFactory, world_tars: Path) -> P
     return build_qwen(tmp_path_factory.mktemp("worded") / "model", whole, sizes, max_pixels=84 * 84, seed=0)
 
 
-@pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen3_vl"])
+@pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
 def worded_model(request: pytest.FixtureRequest, worded_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `worded_qwen`, of each family."""
     if request.param == "qwen2_5_vl":
         return worded_qwen
+    from tests.models.families.tiny_qwen3_5 import build_qwen3_5
     from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 
+    if request.param == "qwen3_5":
+        return build_qwen3_5(tmp_path_factory.mktemp("worded35") / "model", worded_qwen, max_pixels=96 * 96)
     return build_qwen3_vl(tmp_path_factory.mktemp("worded3") / "model", worded_qwen, max_pixels=96 * 96)

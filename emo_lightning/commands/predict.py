@@ -20,7 +20,7 @@ emo predict MODEL TARS… --out predictions.jsonl
 
 ABOUT = """\
 Ask a model about images and write its answers to a predictions file, which `emo eval` scores. MODEL is an adapter folder, a folder of
-Qwen2.5-VL or Qwen3-VL, the folder of an emotion model (of `emo export`, or of an experiment's `model` stage), or the hub id of any of
+Qwen2.5-VL, Qwen3-VL or Qwen3.5, the folder of an emotion model (of `emo export`, or of an experiment's `model` stage), or the hub id of any of
 them. A model may also stand behind an OpenAI-compatible endpoint.
 
 What is answered is not asked again: after an interrupt run the same command. Answers of an endpoint are kept in a ledger, so each is

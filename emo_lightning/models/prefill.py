@@ -21,7 +21,6 @@ from emo_lightning.models.rows import questions_of, states_apart, with_text
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
-    from transformers.cache_utils import DynamicLayer
 
 
 @dataclass(frozen=True)
@@ -145,17 +144,12 @@ def continuing(model: PreTrainedModel, family: Family, padding: int, read: Read,
         read: by `read_row`.
         numbers: of the questions; the rows are all images' first, then all images' second.
     """
-    from transformers import DynamicCache
-
     parts = [places for number in numbers for which, places in zip(read.numbers, read.places, strict=True) if which == number]
     at = pad_sequence(parts, batch_first=True, padding_side="left")
     mask = pad_sequence([torch.ones_like(part) for part in parts], batch_first=True, padding_side="left")
     ids = cast(Tensor, read.row["input_ids"])[0][at].masked_fill(mask == 0, padding)
-    cache = DynamicCache(config=model.config.get_text_config())
-    for layer, kept in enumerate(cast("list[DynamicLayer]", read.cache.layers)):
-        # (1, heads, T, d) -> (B, heads, longest - 1, d): the last token is read again, for what follows it.
-        keys, values = (cast(Tensor, one)[0][:, at[:, :-1]].transpose(0, 1) for one in (kept.keys, kept.values))
-        cache.update(keys, values, layer)
+    # The last token is read again, for what follows it.
+    cache = family.cache_of(model, read.cache, at[:, :-1], mask[:, :-1])
     last = cast(Tensor, read.row["positions"])[0, 0, at[:, -1]]
     family.go_on(model, (last + 1 - mask.sum(1))[:, None])
     return {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}

@@ -97,7 +97,7 @@ def test_loss_and_gradients_are_those_of_the_questions_alone(
         assert float(loss.detach()) == pytest.approx(sum(share * one.loss for share, one in whole), rel=1e-5)
         for name, gradient in found.gradients.items():
             expected = torch.stack([share * one.gradients[name] for share, one in whole]).sum(0)
-            assert close(gradient, expected), (name, float((gradient - expected).abs().max()))
+            assert close(gradient, expected, backbone), (name, float((gradient - expected).abs().max()))
 
 
 def test_what_is_shared_is_computed_once(worded_model: Path, questions: list[Question]) -> None:  # noqa: F811

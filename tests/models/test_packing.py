@@ -59,9 +59,15 @@ def learned(backbone: Backbone, batch: ChatBatch, options: dict[str, Any]) -> Al
     return Alone(float(loss.detach()), int(count), gradients)
 
 
-def close(found: Tensor, expected: Tensor) -> bool:
-    """To 1e-5 of the largest entry, or of 1."""
-    return bool((found - expected).abs().max() <= 1e-5 * max(1.0, float(expected.abs().max())))
+ROUNDING = {("qwen3_5", "lora"): 10}
+"""Of what is equal but for rounding: a state that is written and rewritten in float32, as transformers has it whatever the model's type, passes
+errors on that attention would not. Computed in float64, both are the same to 1e-9."""
+
+
+def close(found: Tensor, expected: Tensor, backbone: Backbone | None = None) -> bool:
+    """To 1e-5 of the largest entry, or of 1; `ROUNDING` times that of some backbones."""
+    times = 1 if backbone is None else ROUNDING.get((backbone.model_type, backbone.config.tuning), 1)
+    return bool((found - expected).abs().max() <= times * 1e-5 * max(1.0, float(expected.abs().max())))
 
 
 def tuned(path: Path, tuning: dict[str, Any] | None = None) -> Backbone:
@@ -103,7 +109,7 @@ def test_loss_and_gradients_are_those_of_the_samples_alone(
         assert found.gradients.keys() == alone[0].gradients.keys()
         for name, gradient in found.gradients.items():
             expected = torch.stack([alone[i].gradients[name] for i in chosen]).sum(0)
-            assert close(gradient, expected), (name, chosen, float((gradient - expected).abs().max()))
+            assert close(gradient, expected, backbone), (name, chosen, float((gradient - expected).abs().max()))
 
 
 def losses(backbone: Backbone, batch: ChatBatch) -> list[Tensor]:
@@ -176,7 +182,9 @@ def test_one_call_of_attention_a_layer_and_tower(
     monkeypatch.setattr(attention, "attend", counted)
     batch = collator(backbone, packed=True)(questions)
     backbone.last_hidden_state(batch)
-    vision, language = len(backbone.base.model.visual.blocks), len(backbone.family.layers(backbone.base))
+    vision, layers = len(backbone.base.model.visual.blocks), backbone.family.layers(backbone.base)
+    # Others have linear attention.
+    language = sum(hasattr(layer, "self_attn") for layer in layers)
     patches = len(cast("dict[str, Tensor]", batch)["pixel_values"])
     assert calls == [patches] * vision + [sum(batch["lengths"])] * language
 

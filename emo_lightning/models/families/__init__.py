@@ -8,6 +8,7 @@ from __future__ import annotations
 from emo_lightning.models.families.base import PARTS, Family, FamilyError, Part, Processor, VisionInputs
 from emo_lightning.models.families.boxes import AbsolutePixels, BoxCodec, Relative1000, Size
 from emo_lightning.models.families.qwen2_5_vl import QWEN2_5_VL
+from emo_lightning.models.families.qwen3_5 import QWEN3_5
 from emo_lightning.models.families.qwen3_vl import QWEN3_VL
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
     "strictest_aspect_ratio",
 ]
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL)}
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (QWEN2_5_VL, QWEN3_VL, QWEN3_5)}
 """By `model_type`."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeGuard, cast
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.models.families.boxes import BoxCodec, Size
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
     from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers.cache_utils import DynamicLayer
 
 Part = Literal["vision", "merger", "language"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "language")
@@ -145,7 +146,7 @@ class Family(ABC):
     language_model: str
     """Path of the language model without its head, from embeddings to hidden states."""
     decoder_layers: str
-    """Path of the language model's list of layers, of which the DES head reads the last ones."""
+    """Path of the language model's list of layers, of which the DES head reads the last ones: by their order, whatever their kind."""
     mergers: tuple[str, ...]
     """Paths of what joins the vision tower to the language model."""
     lora_targets: Mapping[Part, str]
@@ -306,6 +307,22 @@ class Family(ABC):
         """
         raise NotImplementedError
 
+    def cache_of(self, model: PreTrainedModel, row: Cache, places: Tensor, mask: Tensor) -> Cache:  # noqa: ARG002
+        """What generation goes on from, gathered from what the model has kept of a row (`packed_states` with a cache).
+
+        Args:
+            model: without adapters' wrapping.
+            row: keys and values of the row.
+            places: (B, T) of the tokens in the row that each of B questions has seen, padded on the left.
+            mask: (B, T), which of them count.
+        """
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=model.config.get_text_config())
+        for number, kept in enumerate(row.layers):
+            cache.update(*gathered(kept, places), number)
+        return cache
+
     def go_on(self, model: PreTrainedModel, ahead: Tensor) -> None:  # noqa: B027 - positions of many families are places
         """Tell a model that generates from a cache where it has not filled the positions of what follows.
 
@@ -382,6 +399,18 @@ class Family(ABC):
         before, after = ([_token_id(processor, token) for token in side] for side in self.image_frame)
         return [one for each in ids for one in ((*before, each, *after) if each == token else (each,))]
 
+    def folded(self, processor: Processor, ids: Sequence[int]) -> list[int]:
+        """A prompt's tokens as the chat template writes them: `image_token` once a picture, without `image_frame`.
+
+        Args:
+            processor: of the backbone.
+            ids: of one sample, with a token for each piece of its picture.
+        """
+        token = self.image_token_id(processor)
+        frame = {_token_id(processor, name) for side in self.image_frame for name in side}
+        kept = [(one, before) for one, before in zip(ids, [None, *ids], strict=False) if one not in frame]
+        return [one for one, before in kept if not one == before == token]
+
     def end_of_turn_id(self, processor: Processor) -> int:
         """Id of `end_of_turn`."""
         return _token_id(processor, self.end_of_turn)
@@ -423,6 +452,14 @@ class Family(ABC):
     def units(self, model: PreTrainedModel) -> Iterable[torch.nn.Module]:
         """What fully sharded training gathers one at a time: blocks of the vision tower, then layers of the language model."""
         return [*model.get_submodule(self.vision_blocks).children(), *self.layers(model)]
+
+
+def gathered(kept: object, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, heads, T, d) that a layer of a row's cache holds at (B, T) places."""
+    layer = cast("DynamicLayer", kept)
+    # Of (1, heads, T, d).
+    keys, values = (cast("Tensor", one)[0][:, places].transpose(0, 1) for one in (layer.keys, layer.values))
+    return keys, values
 
 
 def products_of(*modules: torch.nn.Module) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
     from torch import Tensor, nn
-    from transformers import Cache, PreTrainedModel
+    from transformers import Cache, PreTrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     from emo_lightning.models.families.places import Tower
@@ -43,6 +43,12 @@ def takes_encoded_pictures() -> bool:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     return "mm_encoder_outputs" in signature(Qwen2_5_VLForConditionalGeneration.forward).parameters
+
+
+def attention_width(text: PreTrainedConfig) -> int:
+    """Of all heads' queries, by the configuration of a language model."""
+    heads = int(text.num_attention_heads)
+    return heads * int(getattr(text, "head_dim", None) or text.hidden_size // heads)
 
 
 class _Deltas(Protocol):
@@ -212,11 +218,9 @@ class Qwen25VL(Family):
         self, model: PreTrainedModel, products: Mapping[Part, int], batch: Mapping[str, object], lengths: Sequence[int]
     ) -> dict[Part, Work]:
         """See `Family.work`."""
-        text, merged = model.config.get_text_config(), model.config.vision_config.spatial_merge_size**2
+        merged = model.config.vision_config.spatial_merge_size**2
         pictures = [rows * columns for _, rows, columns in cast("Tensor", batch["image_grid_thw"]).tolist()]
         patches = sum(pictures)
-        heads = text.num_attention_heads
-        width = heads * (getattr(text, "head_dim", None) or text.hidden_size // heads)
         # What a cache holds is not computed again.
         seen = batch.keys() & CACHED.values()
         tower = Work(2 * products["vision"] * patches, 4 * self._attended(model, pictures))
@@ -230,9 +234,20 @@ class Qwen25VL(Family):
             "merger": Work(0.0, 0.0) if CACHED["merger"] in seen else merger,
             "language": Work(
                 2 * products["language"] * sum(lengths) - unread.weights,
-                4 * text.num_hidden_layers * width * causal - unread.attention,
+                self._among_tokens(model, sum(lengths), causal) - unread.attention,
             ),
         }
+
+    def _among_tokens(self, model: PreTrainedModel, tokens: int, pairs: float) -> float:  # noqa: ARG002 - other layers count tokens
+        """Operations by which the decoder layers relate tokens to each other.
+
+        Args:
+            model: without adapters' wrapping.
+            tokens: of a batch.
+            pairs: of them that attend to each other.
+        """
+        text = model.config.get_text_config()
+        return 4.0 * int(text.num_hidden_layers) * attention_width(text) * pairs
 
     def _read_ends(self, model: PreTrainedModel, batch: Mapping[str, object]) -> Sequence[int] | None:
         """`answer_ends` of a batch, where the last decoder layer can leave out the rest."""

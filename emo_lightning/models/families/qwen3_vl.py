@@ -37,24 +37,12 @@ _UNFINISHED_THOUGHT = re.compile(r"<think>\s*$")
 
 
 @dataclass(frozen=True)
-class Qwen3VL(Qwen25VL):
-    """Pictures are grids of patches and positions have three axes as in Qwen2.5-VL; image tokens come in four levels."""
-
-    def model_class(self) -> type[PreTrainedModel]:
-        """See `Family.model_class`."""
-        from transformers import Qwen3VLForConditionalGeneration
-
-        return Qwen3VLForConditionalGeneration
+class WithoutWindows(Qwen25VL):
+    """Pictures are grids of patches and positions have three axes as in Qwen2.5-VL; each block of the tower sees whole pictures."""
 
     def prompt_text(self, text: str) -> str:
-        """The templates of the Thinking models open a thought; ours answer without one, so it ends where it begins."""
+        """The templates of models that think open a thought; ours answer without one, so it ends where it begins."""
         return _UNFINISHED_THOUGHT.sub("<think>\n\n</think>\n\n", text)
-
-    def prepare(self, model: PreTrainedModel, attention: str) -> None:
-        """As Qwen2.5-VL's; and DeepStack takes places in a row, beside a mask."""
-        super().prepare(model, attention)
-        language = cast("_DeepStacked", self.module(model, self.language_model))
-        language._deepstack_process = partial(_add_at, language._deepstack_process)
 
     def _whole_blocks(self, model: PreTrainedModel) -> Sequence[int]:
         """All of them."""
@@ -65,6 +53,23 @@ class Qwen3VL(Qwen25VL):
 
         vision = model.config.vision_config
         return Tower(None, vision.patch_size, vision.spatial_merge_size, int(vision.num_position_embeddings**0.5))
+
+
+@dataclass(frozen=True)
+class Qwen3VL(WithoutWindows):
+    """Image tokens come in four levels."""
+
+    def model_class(self) -> type[PreTrainedModel]:
+        """See `Family.model_class`."""
+        from transformers import Qwen3VLForConditionalGeneration
+
+        return Qwen3VLForConditionalGeneration
+
+    def prepare(self, model: PreTrainedModel, attention: str) -> None:
+        """As Qwen2.5-VL's; and DeepStack takes places in a row, beside a mask."""
+        super().prepare(model, attention)
+        language = cast("_DeepStacked", self.module(model, self.language_model))
+        language._deepstack_process = partial(_add_at, language._deepstack_process)
 
     def _mergers(self, model: PreTrainedModel) -> list[nn.Module]:
         first, others = (self.module(model, path) for path in self.mergers)

@@ -57,7 +57,8 @@ class Samples:
         return max(self.lengths)
 
     @cached_property
-    def _sees(self) -> tuple[tuple[range, ...], ...]:
+    def parts(self) -> tuple[tuple[range, ...], ...]:
+        """The places of what each sees, its own as the last."""
         if self.sees is not None:
             return self.sees
         starts = accumulate(self.lengths, initial=0)
@@ -67,13 +68,13 @@ class Samples:
     def seen(self) -> tuple[Samples, Tensor]:
         """What each sees, its own as the last, one after another; and where these tokens stand in the row."""
         device = self.bounds.device
-        whole = Samples.of([sum(map(len, parts)) for parts in self._sees], device)
-        return whole, _places(self._sees).to(device, non_blocking=True)
+        whole = Samples.of([sum(map(len, parts)) for parts in self.parts], device)
+        return whole, _places(self.parts).to(device, non_blocking=True)
 
     @cached_property
     def apart(self) -> bool:
         """Whether what they see follows each other in the row from its beginning: nothing has to be gathered then."""
-        return _follow(part for parts in self._sees for part in parts)
+        return _follow(part for parts in self.parts for part in parts)
 
     @cached_property
     def sorted(self) -> bool:
@@ -84,7 +85,7 @@ class Samples:
     def groups(self) -> dict[tuple[int, int], list[int]]:
         """(length, tokens that are seen) -> numbers of the samples, in the order of the row."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for number, (length, parts) in enumerate(zip(self.lengths, self._sees, strict=True)):
+        for number, (length, parts) in enumerate(zip(self.lengths, self.parts, strict=True)):
             groups[length, sum(map(len, parts))].append(number)
         return groups
 
@@ -94,7 +95,7 @@ class Samples:
         own = torch.arange(sum(self.lengths)).split(list(self.lengths))
         numbers = [number for group in self.groups.values() for number in group]
         order = torch.cat([own[number] for number in numbers])
-        seen = _places([self._sees[number] for number in numbers])
+        seen = _places([self.parts[number] for number in numbers])
         device = self.bounds.device
         first, second, back = (part.to(device, non_blocking=True) for part in (order, seen, order.argsort()))
         return first, second, back
