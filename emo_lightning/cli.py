@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("emo_lightning.commands.run", "run an experiment (same as `lightning run`)"),
     "sweep": ("emo_lightning.commands.sweep", "an experiment over many settings, on W&B or on this machine alone"),
     "check": ("emo_lightning.commands.check", "whether tars are whole: manifest, checksums, records, pictures"),
+    "overlap": ("emo_lightning.commands.overlap", "which images of a test set also stand in what was trained on"),
     "predict": ("emo_lightning.commands.predict", "what a model, or an endpoint, says of images -> a predictions file"),
     "eval": ("emo_lightning.commands.eval", "score a predictions file (Table 5)"),
     "calibrate": ("emo_lightning.commands.calibrate", "calibration, temperature and conformal sets of predicted probabilities"),
