@@ -22,6 +22,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("emo_lightning.commands.eval", "score a predictions file (Table 5)"),
     "calibrate": ("emo_lightning.commands.calibrate", "calibration, temperature and conformal sets of predicted probabilities"),
     "cross-dataset": ("emo_lightning.commands.cross_dataset", "several models on several data sets, against the untuned base"),
+    "benchmark": (
+        "emo_lightning.commands.benchmark",
+        "public suites by every published scorer and by ours; a leaderboard page",
+    ),
     "faithfulness": ("emo_lightning.commands.faithfulness", "does the emotion depend on the region that its words name"),
     "embed": ("emo_lightning.commands.embed", "images or tars -> emotion embeddings (DES)"),
     "index": ("emo_lightning.commands.index", "a place to search: images by picture, words, wish or path, with filters"),
