@@ -14,7 +14,7 @@ from PIL import Image
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.inference.bundle import read_bundle
+from emo_lightning.inference.bundle import bundle_fingerprint, read_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.folder import read_about, write_folder
 from emo_lightning.inference.model import EmotionModel
@@ -53,6 +53,20 @@ def test_a_moved_folder_says_what_its_parts_say(
         assert one.probe is not None
         assert one.probe.calibrated
         assert one.probe.coverage == pytest.approx(0.9)
+
+
+def test_a_folder_embeds_as_what_it_was_exported_from(folders: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
+    """Packing is no content: an index of a run's model is asked by what was exported from it, and by what was exported from that."""
+    own = bundle_fingerprint(bundle)
+    assert {bundle_fingerprint(folders[kind]) for kind in folders} == {own}
+    write_folder(read_bundle(folders["adapter"]), tmp_path / "again", origin=folders["adapter"])
+    assert bundle_fingerprint(tmp_path / "again") == own
+    write_folder(read_bundle(folders["adapter"]), tmp_path / "rounded", dtype="bfloat16")
+    assert bundle_fingerprint(tmp_path / "rounded") != own, "other numbers"
+    shutil.copytree(folders["merged"], tmp_path / "changed")
+    config = tmp_path / "changed" / "head" / "config.json"
+    config.write_text(config.read_text().replace('"dropout": 0.1', '"dropout": 0.2'))
+    assert bundle_fingerprint(tmp_path / "changed") != own, "no longer what was exported"
 
 
 @pytest.mark.parametrize("kind", ["merged", "adapter"])
