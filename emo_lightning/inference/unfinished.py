@@ -45,7 +45,8 @@ def unfinished(replies: Sequence[str], questions: Sequence[str], name: str, size
 
 def settled(text: str) -> str:
     """What of a text with marks will stay as it is."""
-    return text.partition(MARK)[0]
+    # JSON has no quote where there turns out to be no value.
+    return text.partition(MARK)[0].removesuffix('"')
 
 
 def _begun(reply: str, key: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import made_of, write_made_of
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.bundle import bundle_fingerprint, read_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
@@ -107,6 +108,20 @@ def test_a_loaded_model_is_saved_with_all_that_it_brought(
     with pytest.raises(InputError, match="no adapter, so there is nothing to keep apart"):
         again.save_pretrained(tmp_path / "kept", merge=False)
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_head_that_was_trained_on_pictures_of_another_size_is_refused(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    write_folder(read_bundle(bundle), folder)
+    limits = EmotionModel(folder, "cpu").backbone.pixels
+    said = made_of(folder / "head")
+    write_made_of(folder / "head", {**said, "pixels": limits})
+    EmotionModel(folder, "cpu")
+    write_made_of(folder / "head", {**said, "pixels": "784 to 12544"})
+    with pytest.raises(
+        InputError, match=f"was trained on pictures of 784 to 12544 pixels, and its backbone .* is loaded with {limits}; train"
+    ):
+        EmotionModel(folder, "cpu")
 
 
 def test_a_part_that_was_changed_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -32,6 +33,9 @@ from emo_lightning.serve.service import Service
 from emo_lightning.serve.settings import Limits
 from tests.patience import PATIENCE, wait_until
 from tests.worded import worded_qwen  # noqa: F401 - fixture
+
+if TYPE_CHECKING:
+    from emo_lightning.inference.model import Masks
 
 TOKEN = "a-secret-of-the-tests"
 SEEN = {
@@ -82,11 +86,15 @@ class Running:
 
 @contextmanager
 def serving(
-    model: EmotionModel, limits: Limits | None = None, index: Images | None = None, token: str | None = TOKEN
+    model: EmotionModel,
+    limits: Limits | None = None,
+    index: Images | None = None,
+    token: str | None = TOKEN,
+    masks: Masks | None = None,
 ) -> Iterator[Running]:
     """A server until the block ends; it ends as by SIGTERM, so everything that was asked is answered."""
     bound = listen("127.0.0.1", 0)
-    service = Service(model, limits or Limits(), index)
+    service = Service(model, limits or Limits(), index, masks)
     door = make_app(service, Gate(token, frozenset({"emo.example.org"})))
     server = Server(door, PATIENCE, service.batcher.hurry)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)

@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,10 +22,13 @@ from openai.types.chat import (
     ChatCompletionMessageParam,
 )
 
+from data_prep.grounding.transformers_backend import load_segmenter
+from emo_lightning.core.records import Mask
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.inference.text import as_text
 from emo_lightning.models.hearing import Hearing
 from emo_lightning.serve.settings import Limits
+from tests.data_prep.grounding.models import save_transformers_models
 from tests.patience import PATIENCE, wait_until
 from tests.serve.conftest import FELT, SEEN, Running, opened, serving
 
@@ -197,6 +201,20 @@ def test_pictures_come_in_json_in_forms_and_as_they_are(running: Running, model:
     linked = [piece for piece in one[0]["sentence"] if piece["regions"]]
     assert "".join(piece["text"] for piece in one[0]["sentence"]) == SEEN["description"]
     assert [(piece["text"], piece["regions"], piece["parts"]) for piece in linked] == [("dogs", [0, 1], ["subject"])]
+
+
+def test_masks_are_those_of_the_sam_that_is_served_with(model: EmotionModel, pictures: list[bytes], tmp_path: Path) -> None:
+    masks = load_segmenter(
+        str(save_transformers_models(tmp_path, size={"shortest_edge": 96, "longest_edge": 128})["sam"])
+    ).masks_of
+    with serving(model, masks=masks) as server:
+        (told,) = server.http.post("/v1/explain", json={"image": uri(pictures[1])}).json()["data"]
+        about = server.http.get("/page-data").json()
+    (own,) = model.explain([opened(pictures[1])], masks=masks)
+    assert about["masks"]
+    found = [Mask.model_validate(one["mask"]) for one in told["objects"]]
+    assert found == [region.mask for region in own.said.regions]
+    assert [one.size for one in found] == [(120, 84)] * 2, "rows and columns of the picture as it was sent"
 
 
 def test_covering_a_region_is_measured_as_the_analysis_measures_it(
