@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from emo_lightning.core.devices import usable_device
-from emo_lightning.inference.asking import Asking
 from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, check_pixels, read_bundle
+from emo_lightning.inference.explaining import Explaining
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
 from emo_lightning.inference.results import Explanation, Unlike
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from emo_lightning.core.records import Box, Mask
     from emo_lightning.data.batches import ChatBatch
-    from emo_lightning.inference.asking import Heard
+    from emo_lightning.inference.explaining import Heard
     from emo_lightning.models.label_scoring import LabelScoring
     from emo_lightning.models.spread import Seen
 
@@ -82,7 +82,7 @@ class EmotionModel:
         spread = self.bundle.spread
         self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
-        self.asking = Asking(self)
+        self.explaining = Explaining(self)
 
     @classmethod
     def from_pretrained(
@@ -257,7 +257,7 @@ class EmotionModel:
         Raises:
             InputError: an image cannot be had, or is none; names it. Or its labels cannot be scored so.
         """
-        self.asking.check_scoring(label_scoring)
+        self.explaining.check_scoring(label_scoring)
         given = as_list(images)
         names = [name_of(image, n) for n, image in enumerate(given)] if ids is None else list(ids)
         if len(names) != len(given):
@@ -269,7 +269,9 @@ class EmotionModel:
             pictures = [as_picture(given[n], f"image {names[n]}") for n in here]
             listeners = {n - start: one for n, one in (heard or {}).items() if n in here}
             called = [names[n] for n in here]
-            explained = self.asking.explain(pictures, called, max_new_tokens, gated=label_scoring == "gated", heard=listeners)
+            explained = self.explaining.explain(
+                pictures, called, max_new_tokens, gated=label_scoring == "gated", heard=listeners
+            )
             if masks is not None:
                 explained = [
                     one.with_masks(masks(picture, [region.box for region in one.said.regions])) if one.said.regions else one

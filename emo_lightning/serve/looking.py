@@ -16,7 +16,7 @@ from emo_lightning.inference.results import Explanation, Probed
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from emo_lightning.inference.asking import Heard
+    from emo_lightning.inference.explaining import Heard
     from emo_lightning.inference.model import EmotionModel, Masks
 
 

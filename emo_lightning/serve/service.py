@@ -19,7 +19,7 @@ from emo_lightning.serve.places import Places
 if TYPE_CHECKING:
     from fastapi import Request
 
-    from emo_lightning.inference.asking import Heard
+    from emo_lightning.inference.explaining import Heard
     from emo_lightning.inference.model import EmotionModel, Masks
     from emo_lightning.serve.images import Images
     from emo_lightning.serve.settings import Limits

@@ -10,7 +10,7 @@ from emo_lightning.serve.chat import DONE, Completion, event_of
 from emo_lightning.serve.failures import ApiError, ClientGoneError
 
 if TYPE_CHECKING:
-    from emo_lightning.inference.asking import Heard
+    from emo_lightning.inference.explaining import Heard
     from emo_lightning.inference.results import Explanation
     from emo_lightning.serve.looking import Found
 

@@ -112,7 +112,7 @@ def test_an_answer_is_the_same_alone_and_in_a_batch_and_asked_by_itself(
     alone = [one for picture in pictures for one in model.explain([picture], max_new_tokens=24)]
     des = model.embed(pictures)
     keys = {name: objective(name).keys for name in model.bundle.questions}
-    words = model.asking.emotion_words
+    words = model.explaining.emotion_words
     assert words is not None
     for n, (one, single) in enumerate(zip(together, alone, strict=True)):
         asked = {name: model.collate([Question("0", pictures[n], keys[name])]) for name in keys}
