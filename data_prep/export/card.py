@@ -101,6 +101,7 @@ def _body(manifest: Manifest) -> list[str]:
         "## How it was annotated",
         "",
         *_annotation(contents["model"], origin),
+        *_people(contents.get("people", {})),
     ]
     if manifest["excluded"]:
         lines += ["", "Left out:", "", *_table(("Reason", "Images"), manifest["excluded"])]
@@ -190,6 +191,18 @@ def _annotation(models: dict[str, int], origin: Mapping[str, object]) -> list[st
         "`json.provenance` has every reply, vote, verdict, revision and what humans decided.",
         "",
         *_table(("Model", "Images"), models),
+    ]
+
+
+def _people(counts: dict[str, int]) -> list[str]:
+    if not counts:
+        return []
+    return [
+        "",
+        "What people said before any of that is in the records as well: valence, arousal and dominance with the mean, the standard deviation",
+        "where it is published, and the ends of the scale; votes in the words of the source.",
+        "",
+        *_table(("From people", "Images"), counts),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
@@ -29,6 +29,8 @@ class Contents(TypedDict):
     licence: dict[str, int]
     extension: dict[str, int]
     model: dict[str, int]
+    people: NotRequired[dict[str, int]]
+    """Images with valence, arousal, dominance or votes of people; absent where there are none."""
 
 
 class ImagesRow(TypedDict):

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from data_prep.export.card import MARK, dataset_card
-from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Manifest, ShardRow
+from data_prep.export.manifest import CARD, MANIFEST, UNKNOWN, Contents, Manifest, ShardRow
 from data_prep.export.pictures import HOW, Images, as_type
 from data_prep.export.upload import refuse_foreign, upload_export
 from data_prep.store.provenance import annotator_replies
 from data_prep.store.rehearsal import is_rehearsed
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object
-from emo_lightning.core.records import IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
+from emo_lightning.core.records import DIMENSIONS, IMAGE_EXTENSIONS, SCHEMA_VERSION, SOURCE_SHA256, Record
 from emo_lightning.core.shard_index import Stamp, index_path, stamp_index, write_index
 from emo_lightning.core.stores import is_remote
 
@@ -152,12 +152,7 @@ def write_shards(
             "shards": rows,
             "counts": {split: sum(r["count"] for r in splits[split].rows) for split in sorted(splits)},
             "label_counts": {split: dict(sorted(n.items())) for split, n in sorted(labels.items())},
-            "contents": {
-                "source": dict(sorted(contents["source"].items())),
-                "licence": dict(sorted(contents["licence"].items())),
-                "extension": dict(sorted(contents["extension"].items())),
-                "model": dict(sorted(contents["model"].items())),
-            },
+            "contents": _contents(contents),
             "images": {"type": images, "reencoded": dict(sorted(changed.items())), "how": HOW[images] if changed else None},
             "excluded": dict(sorted((excluded or {}).items())),
             "created_from": created_from or {},
@@ -188,12 +183,20 @@ def _of_one_type(
         yield record.model_copy(update=update), data, images
 
 
+def _contents(total: dict[str, Counter[str]]) -> Contents:
+    source, licence, extension, model, people = (
+        dict(sorted(total[key].items())) for key in ("source", "licence", "extension", "model", "people")
+    )
+    found: Contents = {"source": source, "licence": licence, "extension": extension, "model": model}
+    return {**found, "people": people} if people else found
+
+
 def _write_records(
     records: Iterable[tuple[Record, bytes, str]], staging: Path, name: str, limit: int, splits: dict[str, _Shards]
 ) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
     """Write all records; returns images by split and emotion, and by each key of `Contents`."""
     labels: dict[str, Counter[str]] = {}
-    total: dict[str, Counter[str]] = {"source": Counter(), "licence": Counter(), "extension": Counter(), "model": Counter()}
+    total: dict[str, Counter[str]] = {key: Counter() for key in ("source", "licence", "extension", "model", "people")}
     keys: set[str] = set()
     for record, image, extension in records:
         _check(record, image, extension, keys)
@@ -206,6 +209,7 @@ def _write_records(
         total["source"][record.source] += 1
         total["licence"][str(record.provenance.get("licence") or UNKNOWN)] += 1
         total["extension"][extension] += 1
+        total["people"].update(name for name in (*DIMENSIONS, "votes") if getattr(record, name) is not None)
         total["model"].update({row["model"] for row in annotator_replies(record) if row.get("model")})
     for shards in splits.values():
         shards.finish()

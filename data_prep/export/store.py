@@ -15,7 +15,7 @@ from data_prep.export.pictures import Images, most_common
 from data_prep.export.shards import ExportError, write_shards
 from data_prep.export.splits import assign_for_good
 from data_prep.review.log import reviewed_outcomes
-from data_prep.sources.labels import source_record
+from data_prep.sources.labels import said_by_people, source_record
 from data_prep.store.rehearsal import refuse_rehearsal
 from data_prep.store.rows import Item, stored_json
 from data_prep.store.store import Store
@@ -152,7 +152,8 @@ def export_store(
                 # Near-duplicates stay in one split: a training that mixes exports can see it.
                 provenance["group"] = item.group
             image = store.image(item.sha256, item.extension, keep_metadata=keep_metadata)
-            update: dict[str, object] = {"split": split, "provenance": provenance}
+            # What people said is known whoever annotated the image; no annotator was shown it.
+            update: dict[str, object] = {"split": split, "provenance": provenance, **said_by_people(item)}
             if not keep_metadata and record.sha256 == item.sha256:
                 sha256 = hashlib.sha256(image).hexdigest()
                 if sha256 != item.sha256:

@@ -27,6 +27,14 @@ PUBLISHED = {
     "artemis": ("ArtEmisSource", "ArtEmis: artemis_dataset_release_v0.csv, wikiart/<art_style>/"),
     "findingemo": ("FindingEmoSource", "FindingEmo: data/annotations_single.ann, images/"),
     "emoverse": ("EmoVerseSource", "EmoVerse: JSON records with images/, or data/train-*.parquet"),
+    "mvei": ("MVEISource", "MVEI: Std-MVEI.json, and the images that it names"),
+    "vecbench": ("VECBenchSource", "VECBench: Std-VECBench.json or test_8k.jsonl, and the images that it names"),
+    "eemo_bench": ("EEmoBenchSource", "EEmo-Bench: Ebench_1_data(jac_en_check).json or the questions, images/"),
+    "multiemo": ("MultiEmoSource", "MultiEmo-Bench: one .csv, .json or .jsonl with votes for each of the eight, images/"),
+    "webemo": ("WebEmoSource", "WebEmo: its rows in VECBench's file, and the images that they name"),
+    "unbiasedemo": ("UnbiasedEmoSource", "UnbiasedEmo: <emotion>/<folder>/, or its rows in VECBench's file"),
+    "abstract": ("AbstractSource", "Abstract: its rows in VECBench's file, and the images that they name"),
+    "artphoto": ("ArtphotoSource", "Artphoto: testImages_artphoto/<emotion>_<number>.jpg, or its rows in VECBench's file"),
 }
 """Published data sets by the name of their module: the class in it, and what has to lie in PATH."""
 

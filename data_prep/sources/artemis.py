@@ -23,6 +23,7 @@ class _Artwork:
     place: Place
     splits: set[str | None] = field(default_factory=set)
     votes: Counter[str] = field(default_factory=Counter)
+    choices: list[list[str]] = field(default_factory=list)
     utterances: list[str] = field(default_factory=list)
 
 
@@ -69,6 +70,7 @@ def _vote(artworks: dict[tuple[str, str], _Artwork], place: Place, row: dict[str
     artwork = artworks.setdefault(name, _Artwork(place))
     artwork.splits.add(split)
     artwork.votes[word] += 1
+    artwork.choices.append([word])
     if utterance := row["utterance"].strip():
         artwork.utterances.append(utterance)
 
@@ -80,6 +82,7 @@ def _entry(folder: str, style: str, painting: str, artwork: _Artwork) -> Entry:
     key = key_of(f"{style}/{painting}")
     votes, total = artwork.votes, artwork.votes.total()
     labels: SourceLabels = {"emotion_scores_raw": shares(votes), "votes": total, "captions": artwork.utterances}
+    labels["choices"] = artwork.choices
     winner = top(votes)
     if winner is not None:
         labels["emotion_raw"] = winner

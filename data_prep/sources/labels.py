@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from data_prep.sources.base import RefusedError
 from data_prep.store.items import is_labelled
-from emo_lightning.core.records import EMOTIONS, Emotion, GroundedObject, IntensityLevel, Record, SchemaError
+from emo_lightning.core.records import EMOTIONS, Emotion, GroundedObject, IntensityLevel, Rating, Record, SchemaError, Votes
 
 if TYPE_CHECKING:
     from data_prep.store.rows import Item
@@ -31,11 +31,27 @@ class SourceLabels(TypedDict, total=False):
     votes: int
     """People behind the distribution."""
     valence: float
-    """On the source's own scale: Emotion6 1–9, FindingEmo −3–3."""
+    """Mean of what people said, on the source's own scale (`SCALES`)."""
     arousal: float
-    """On the source's own scale: Emotion6 1–9, FindingEmo 0–6."""
+    """The same."""
+    dominance: float
+    """The same."""
+    valence_std: float
+    """Standard deviation over the people, on the same scale, where it is published."""
+    arousal_std: float
+    """The same."""
+    dominance_std: float
+    """The same."""
+    choices: list[list[str]]
+    """What each person chose, in the source's words (ArtEmis)."""
+    chosen: dict[str, int]
+    """How many chose each word, where what each person chose is not published (MultiEmo-Bench)."""
+    raters: int
+    """How many people, where it is published."""
+    questions: list[dict[str, object]]
+    """What a suite asks of the image: id, task, question or prompt, candidates and the right answer."""
     valence_level: str
-    """negative | positive (EmoArt)."""
+    """negative | positive (EmoArt, VECBench's tasks with two answers)."""
     arousal_level: str
     """low | high (EmoArt)."""
     intensity_level: IntensityLevel
@@ -55,6 +71,13 @@ class SourceLabels(TypedDict, total=False):
     attributes: dict[str, object]
     """What else the source says, by its own names."""
 
+
+SCALES: dict[str, dict[str, tuple[float, float]]] = {
+    "emotion6": {"valence": (1, 9), "arousal": (1, 9)},
+    "findingemo": {"valence": (-3, 3), "arousal": (0, 6)},
+    "eemo_bench": {"valence": (1, 9), "arousal": (1, 9), "dominance": (1, 9)},
+}
+"""Source -> where the scale of each rating begins and ends."""
 
 EMOART: dict[str, Emotion | None] = {
     "alarmed": Emotion.FEAR,
@@ -82,6 +105,19 @@ EKMAN: dict[str, Emotion | None] = {
     "surprise": None,
 }
 """Emotion6's six. Joy could be any of four of the eight and surprise is none of them, so neither has a label here."""
+
+UNBIASED: dict[str, Emotion | None] = {
+    "anger": Emotion.ANGER,
+    "fear": Emotion.FEAR,
+    "joy": None,
+    "love": None,
+    "sadness": Emotion.SADNESS,
+    "surprise": None,
+}
+"""UnbiasedEmo's six."""
+
+MIKELS: dict[str, Emotion | None] = {**{str(e): e for e in EMOTIONS}, "content": Emotion.CONTENTMENT, "sad": Emotion.SADNESS}
+"""The eight, and two as Artphoto and Abstract spell them."""
 
 SOMETHING_ELSE = "something else"
 """ArtEmis' ninth choice."""
@@ -149,6 +185,24 @@ def over_the_eight(votes: Mapping[str, float]) -> dict[str, float]:
     return shares({str(emotion): votes.get(str(emotion), 0.0) for emotion in EMOTIONS})
 
 
+def said_by_people(item: Item) -> dict[str, Rating | Votes]:
+    """Ratings and votes of a record, as the source has them; without what it has not."""
+    labels = item.labels
+    found: dict[str, Rating | Votes] = {
+        dimension: Rating.model_validate(
+            {"mean": labels[dimension], "std": labels.get(f"{dimension}_std"), "low": low, "high": high}
+        )
+        for dimension, (low, high) in SCALES.get(item.source, {}).items()
+        if dimension in labels
+    }
+    choices, counts = labels.get("choices"), labels.get("chosen")
+    if isinstance(choices, list) and choices:
+        found["votes"] = Votes.of_choices(choices)
+    elif counts:
+        found["votes"] = Votes.model_validate({"counts": counts, "raters": labels.get("raters")})
+    return found
+
+
 def source_record(item: Item) -> Record | None:
     """An item as its source labels it, for evaluation against the source; nothing of an annotation is in it.
 
@@ -157,11 +211,12 @@ def source_record(item: Item) -> Record | None:
 
     Returns:
         A record with emotion, emotion_scores, intensity_level and, where the source has them, description, triplet, DES and
-        regions; its split is the source's, or "" where it has none. None where the source gives neither emotion nor intensity nor
-        votes over its own categories, which may be compared in its own label space.
+        regions; with people's ratings and votes; its split is the source's, or "" where it has none. None where the source gives neither
+        emotion nor intensity nor ratings nor votes over its own categories, which may be compared in its own label space.
     """
     labels = item.labels
-    if not (is_labelled(labels) or labels.get("intensity_level") or labels.get("emotion_scores_raw")):
+    people = said_by_people(item)
+    if not (is_labelled(labels) or labels.get("intensity_level") or labels.get("emotion_scores_raw") or people):
         return None
     keys = ("description", "background", "attribute", "subject", "emotion", "emotion_scores", "intensity_level", "des")
     provenance = {
@@ -181,5 +236,6 @@ def source_record(item: Item) -> Record | None:
             "objects": [GroundedObject.model_validate(region) for region in item.regions],
             "provenance": provenance,
             **{key: labels[key] for key in keys if key in labels},
+            **people,
         }
     )

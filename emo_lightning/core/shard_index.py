@@ -56,6 +56,10 @@ LABELS = (
         "des",
     ),
     "described",
+    "valence",
+    "arousal",
+    "dominance",
+    "votes",
 )
 """What a record may have or not, by the bit of `labels`; `described`: its description is not empty."""
 

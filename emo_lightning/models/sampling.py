@@ -58,8 +58,8 @@ class Replies(NamedTuple):
     """(A,) float32 each, of the policy as it sampled."""
     ended: list[bool]
     """Whether each has said its end mark."""
-    wanted: int
-    """Replies in which a token that is never drawn (`never_drawn`) would have been the likeliest."""
+    wanted: int | None
+    """Replies in which a token that is never drawn (`never_drawn`) would have been the likeliest; None: the engine does not tell."""
 
 
 class Engine(Protocol):

@@ -28,7 +28,9 @@ from emo_lightning.models.backbone import BackboneConfig
 from emo_lightning.models.policies import Policy, without_dropout
 from emo_lightning.models.policy_loss import Said, policy_loss
 from emo_lightning.models.reply_rows import reply_log_probs
-from emo_lightning.models.sampling import Sampling, never_drawn
+from emo_lightning.models.sampling import Sampling, never_drawn, own_engine
+from emo_lightning.models.vllm_engine import VLLMEngine
+from emo_lightning.models.vllm_server import EngineConfig, check_vllm
 from emo_lightning.tasks.backbone import BackboneTask
 from emo_lightning.tasks.base import TrainingError
 from emo_lightning.tasks.grpo_config import GRPOConfig, Rewards
@@ -53,6 +55,7 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         grpo: the algorithm.
         sampling: how replies are drawn.
         rewards: what they are worth.
+        engine: what draws the replies that are learnt from.
     """
 
     def __init__(
@@ -63,11 +66,16 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         grpo: GRPOConfig | None = None,
         sampling: Sampling | None = None,
         rewards: Rewards | None = None,
+        engine: EngineConfig | None = None,
     ) -> None:
         super().__init__(backbone, optim, seed)
+        self.engine = engine or EngineConfig()
+        if self.engine.name == "vllm":
+            _check_engine(backbone)
         self.grpo, self.sampling, self.rewards = grpo or GRPOConfig(), sampling or Sampling(), rewards or Rewards()
         self.rule = self.grpo.rule
-        self.rollouts = Rollouts(self.grpo, self.sampling, Judge(self.rewards), seed)
+        draws = own_engine if self.engine.name == "own" else VLLMEngine(self.engine)
+        self.rollouts = Rollouts(self.grpo, self.sampling, Judge(self.rewards), seed, draws)
         self._start: Policy | None = None
         self._sampler: Policy | None = None
         self._renewed_at = -1
@@ -103,16 +111,27 @@ class GRPOTask(BackboneTask[RolloutBatch]):
 
     @override
     def setup(self, stage: str) -> None:
-        """Refuse rewards for what is not asked."""
+        """Refuse rewards for what is not asked, and an engine that cannot run here."""
         self.rewards.check_keys(self.data.keys, self.data.objective)
+        if self.engine.name == "vllm":
+            self._check_vllm()
+
+    def _check_vllm(self) -> None:
+        if self.trainer.world_size > 1:
+            msg = f"model.engine.name: found 'vllm' with {self.trainer.world_size} processes; it stands beside one; allowed with several: own"
+            raise InputError(msg)
+        if (needed := self.data.max_length + self.sampling.max_new_tokens) > self.engine.max_length:
+            msg = f"model.engine.max_length: found {self.engine.max_length}; data.max_length and sampling.max_new_tokens need {needed}"
+            raise InputError(msg)
+        check_vllm()
 
     def wants_images(self) -> bool:
-        """Whether a reward looks at the pictures again."""
-        return self.rollouts.judge.looks_again
+        """Whether a reward looks at the pictures again, or the engine reads them itself."""
+        return self.rollouts.judge.looks_again or self.engine.name == "vllm"
 
     def pictures(self, index: TarIndex, data: DataModule[Any]) -> VisionCache | None:
-        """See `ReadsImages`; a reward that covers a part of a picture needs the picture."""
-        return None if self.rollouts.judge.looks_again else super().pictures(index, data)
+        """See `ReadsImages`; a reward that covers a part of a picture needs the picture, and so does an engine that reads it itself."""
+        return None if self.wants_images() else super().pictures(index, data)
 
     @override
     def on_before_batch_transfer(self, batch: RolloutBatch, dataloader_idx: int) -> RolloutBatch:
@@ -268,3 +287,9 @@ class GRPOTask(BackboneTask[RolloutBatch]):
         self._began_with = dict(state.get("began_with", {}))
         if self._sampler is not None and state.get("sampler"):
             self._sampler.load(state["sampler"])
+
+
+def _check_engine(backbone: BackboneConfig) -> None:
+    if backbone.tuning == "qlora":
+        msg = "model.engine.name: found 'vllm' with model.backbone.tuning qlora, whose 4 bits no other engine has; allowed: own"
+        raise InputError(msg)

@@ -73,8 +73,9 @@ class Drawn:
             self.ended[image], self.said[image], self.total[image] = replies.ended[own], said[own], total[own]
             for part, values in judged.items():
                 self.parts[part][image] = values[own]
-        self.wanted += replies.wanted
-        self.asked_for += len(replies.tokens)
+        if replies.wanted is not None:
+            self.wanted += replies.wanted
+            self.asked_for += len(replies.tokens)
 
 
 @dataclass

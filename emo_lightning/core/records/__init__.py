@@ -17,6 +17,7 @@ from emo_lightning.core.emotions import (
 from emo_lightning.core.records.lines import check_pixels, read_jsonl, write_jsonl
 from emo_lightning.core.records.parsing import describe
 from emo_lightning.core.records.prediction import PredictedObject, Prediction
+from emo_lightning.core.records.ratings import DIMENSIONS, Rating, Votes
 from emo_lightning.core.records.record import (
     BOX_TOLERANCE,
     DES_EXTENSION,
@@ -34,6 +35,7 @@ from emo_lightning.core.records.record import (
 __all__ = [
     "BOX_TOLERANCE",
     "DES_EXTENSION",
+    "DIMENSIONS",
     "EMOTIONS",
     "IMAGE_EXTENSIONS",
     "INTENSITY_LEVELS",
@@ -47,10 +49,12 @@ __all__ = [
     "Mask",
     "PredictedObject",
     "Prediction",
+    "Rating",
     "Record",
     "Reference",
     "SchemaError",
     "Triplet",
+    "Votes",
     "check_pixels",
     "describe",
     "intensity_level",

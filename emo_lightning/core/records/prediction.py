@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from emo_lightning.core.records.parsing import parse
+from emo_lightning.core.records.ratings import without_none
 from emo_lightning.core.strict_numbers import Said, Whole
 
 
@@ -42,9 +43,17 @@ class Prediction(BaseModel):
     confidence: Said | None = None
     intensity: Said | None = None
     intensity_level: str | None = None
+    valence: Said | None = None
+    """From -1 to 1, whatever the scale of the references; so are the next two. Written only where there is one."""
+    arousal: Said | None = None
+    dominance: Said | None = None
     objects: list[PredictedObject] = []
     des: list[Said] | None = None
     provenance: dict[str, object] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_none(handler(self))
 
     @classmethod
     def from_json(cls, data: bytes | str, where: str) -> Prediction:

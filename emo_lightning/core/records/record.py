@@ -6,12 +6,22 @@ import json
 import re
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from emo_lightning.core.emotions import EMOTIONS, Emotion, IntensityLevel, intensity_level
 from emo_lightning.core.foreign import MAX_PIXELS
 from emo_lightning.core.records.parsing import parse
 from emo_lightning.core.records.pixels import refuse_fractions
+from emo_lightning.core.records.ratings import Rating, Votes, without_none
 from emo_lightning.core.strict_numbers import Number, Whole
 from emo_lightning.core.text import name_fault
 
@@ -147,6 +157,14 @@ class Reference(_Model):
     """How strong the emotion is."""
     intensity_level: IntensityLevel | None = None
     """low (1–3), medium (4–7) or high (8–10)."""
+    valence: Rating | None = None
+    """How pleasant people found it. This and the next three are written only where they are known."""
+    arousal: Rating | None = None
+    """How much it stirred them."""
+    dominance: Rating | None = None
+    """How much in control they felt."""
+    votes: Votes | None = None
+    """What people chose, in the words of the source."""
     objects: list[GroundedObject] = []
     """Grounded regions; those of the subject are `primary`."""
     des: list[Number] | None = None
@@ -206,6 +224,11 @@ class Reference(_Model):
                 raise ValueError(msg)
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_known(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        # Records without ratings keep the bytes that they had before there were any.
+        return without_none(handler(self))
+
     @property
     def triplet(self) -> Triplet | None:
         """The B-A-S triplet, or None where a part is missing."""
@@ -234,6 +257,10 @@ class Reference(_Model):
         if self.emotion is None:
             return None
         return [1.0 if e is self.emotion else 0.0 for e in EMOTIONS]
+
+    def affect(self) -> list[float | None]:
+        """Valence, arousal and dominance from -1 to 1; None where people were not asked."""
+        return [None if rating is None else rating.centred for rating in (self.valence, self.arousal, self.dominance)]
 
     def to_json(self) -> bytes:
         """Canonical bytes: keys in schema order, no blanks, UTF-8; equal records give equal bytes."""

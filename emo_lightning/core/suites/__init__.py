@@ -10,11 +10,11 @@ from pathlib import Path
 
 from emo_lightning.core.suites.eemo_bench import read_eemo_bench
 from emo_lightning.core.suites.files import find_image, possible_paths
-from emo_lightning.core.suites.item import BadRow, Rating, Reader, SuiteError, SuiteItem
+from emo_lightning.core.suites.item import BadRow, Reader, SuiteError, SuiteItem
 from emo_lightning.core.suites.mvei import read_mvei
 from emo_lightning.core.suites.vecbench import read_vecbench
 
-__all__ = ["SUITES", "BadRow", "Rating", "SuiteError", "SuiteItem", "find_image", "possible_paths", "read_suite"]
+__all__ = ["SUITES", "BadRow", "SuiteError", "SuiteItem", "find_image", "possible_paths", "read_suite"]
 
 SUITES: dict[str, Reader] = {"mvei": read_mvei, "vecbench": read_vecbench, "eemo_bench": read_eemo_bench}
 """Readers by the name of the suite."""

@@ -1,13 +1,14 @@
 """EEmo-Bench (arXiv:2504.16405): questions on one image and on two, rankings, descriptions, and valence, arousal, dominance.
 
-Three layouts are read, and told apart by their keys:
+Four layouts are read, and told apart by their keys:
 
 - questions, as the hub and the folders `leaderboards/` have them: a list of rows with `question`, `options` (an object written as
   text), `correct_answer`, `question_type`; of one image `image_url`, of two `image1_url` and `image2_url`. Results add
   `response(MODEL)`, `eval_result(MODEL)`, `if_invalid(MODEL)`, each for one model;
 - EmObserver's `Std-EEmo-Bench-{Single,Pair}-Perception.json`, in the layout of `carrier`;
 - the truth of each image, EEmo-Logic's `Ebench_1_data(jac_en_check).json`: `image_name`, `emotion_list`, `Valence`, `Arousal`,
-  `Dominance`, and the questions.
+  `Dominance`, and the questions;
+- its `Ebench_imgpir(en).json`: `image1_url`, `image2_url` and the questions on both.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from emo_lightning.core.foreign import decode_json, read_capped
+from emo_lightning.core.records.ratings import DIMENSIONS, Rating
 from emo_lightning.core.suites.carrier import read_carrier
 from emo_lightning.core.suites.item import (
     BadRow,
-    Rating,
     RowError,
     Rows,
     SuiteError,
@@ -40,7 +42,6 @@ EMOTIONS = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 """Of the suite, in the order of its prompts."""
 CHOICES, OPEN, ASSESSMENT = ("Yes-or-No", "What/How"), "Open_ended", "assessment"
 """Tasks: questions with options, questions without, and what is known of an image."""
-DIMENSIONS = ("valence", "arousal", "dominance")
 SCALE = (1.0, 9.0)
 """Of the nine ratings of each image and dimension."""
 _MAX_BYTES = 1 << 28
@@ -50,7 +51,7 @@ _KEYS = ("id", "image_url", "image1_url", "image2_url", "question", "options", "
 
 
 def read_eemo_bench(path: Path) -> Rows:
-    """Items of any of the three layouts.
+    """Items of any of the four layouts.
 
     Raises:
         SuiteError: no such file, or none of the layouts.
@@ -77,7 +78,9 @@ def read_eemo_bench(path: Path) -> Rows:
 def _items(row: object, where: str) -> Iterator[SuiteItem | BadRow]:
     if isinstance(row, dict) and "emotion_list" in row:
         yield attempt(where, partial(_assessment, row))
-        yield from (attempt(where, partial(_asked, row, kind)) for kind in _ASKED if row.get(f"{kind}_Q"))
+        yield from (attempt(where, partial(_asked, row, kind, _OF_ONE)) for kind in _ASKED if row.get(f"{kind}_Q"))
+    elif isinstance(row, dict) and "judge_question" in row:
+        yield from (attempt(where, partial(_asked, row, kind, _OF_TWO)) for kind in _ASKED if row.get(f"{kind}_question"))
     else:
         yield attempt(where, partial(_question, row))
 
@@ -150,19 +153,31 @@ def _options(given: object) -> dict[str, str]:
 _ASKED = {"judge": "Yes-or-No", "choose": "What/How", "open_ended": OPEN}
 
 
-def _asked(row: Mapping[str, object], kind: str) -> SuiteItem:
-    """A question that stands in the row of its image."""
-    name, asked = text(row, "image_name"), text(row, f"{kind}_Q")
-    options = {} if kind == "open_ended" else _options(need(row, f"{kind}_A"))
+class _Names(NamedTuple):
+    """Keys of a row that holds all that is asked of its images."""
+
+    images: tuple[str, ...]
+    question: str
+    options: str
+
+
+_OF_ONE = _Names(("image_name",), "Q", "A")
+_OF_TWO = _Names(("image1_url", "image2_url"), "question", "options")
+
+
+def _asked(row: Mapping[str, object], kind: str, names: _Names) -> SuiteItem:
+    """A question that stands in the row of its images."""
+    images, asked = tuple(text(row, key) for key in names.images), text(row, f"{kind}_{names.question}")
+    options = {} if kind == "open_ended" else _options(need(row, f"{kind}_{names.options}"))
     truth = text(row, f"{kind}_answer").strip() if options else None
     if options and truth not in options:
         msg = f"{kind}_answer {truth!r} is none of the options {', '.join(options)}"
         raise RowError(msg)
     return SuiteItem(
-        id=f"{name}/{kind}",
+        id=f"{'+'.join(images)}/{kind}",
         task=_ASKED[kind],
-        images=(name,),
-        prompt=question_prompt(asked, options, images=1),
+        images=images,
+        prompt=question_prompt(asked, options, images=len(images)),
         question=asked,
         candidates=tuple(options.values()),
         options=options,
@@ -203,9 +218,8 @@ def _rating(row: Mapping[str, object], dimension: str) -> Rating:
         msg = f"key {key!r} is {str(values)[:60]!r}; expected a list of mean and standard deviation"
         raise RowError(msg)
     low, high = SCALE
-    return Rating(
-        number(values[0], f"the mean of {key}", low, high), number(values[1], f"the spread of {key}", 0, high), low, high
-    )
+    mean, std = number(values[0], f"the mean of {key}", low, high), number(values[1], f"the spread of {key}", 0, high)
+    return Rating(mean=mean, std=std, low=low, high=high)
 
 
 _EXPERT = "Assume you are an expert in emotional psychology. "

@@ -8,23 +8,11 @@ from pathlib import Path
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import as_number
+from emo_lightning.core.records.ratings import Rating
 
 
 class SuiteError(InputError):
     """A suite's file, or a row of it, is not as it is published; the message names the place, what was found and what is expected."""
-
-
-@dataclass(frozen=True)
-class Rating:
-    """What people said on a scale."""
-
-    mean: float
-    std: float | None
-    """Of the people; None where it is not published."""
-    low: float
-    """Where the scale begins."""
-    high: float
-    """Where it ends."""
 
 
 @dataclass(frozen=True)

@@ -399,6 +399,18 @@ class Family(ABC):
         before, after = ([_token_id(processor, token) for token in side] for side in self.image_frame)
         return [one for each in ids for one in ((*before, each, *after) if each == token else (each,))]
 
+    def folded(self, processor: Processor, ids: Sequence[int]) -> list[int]:
+        """A prompt's tokens as the chat template writes them: `image_token` once a picture, without `image_frame`.
+
+        Args:
+            processor: of the backbone.
+            ids: of one sample, with a token for each piece of its picture.
+        """
+        token = self.image_token_id(processor)
+        frame = {_token_id(processor, name) for side in self.image_frame for name in side}
+        kept = [(one, before) for one, before in zip(ids, [None, *ids], strict=False) if one not in frame]
+        return [one for one, before in kept if not one == before == token]
+
     def end_of_turn_id(self, processor: Processor) -> int:
         """Id of `end_of_turn`."""
         return _token_id(processor, self.end_of_turn)

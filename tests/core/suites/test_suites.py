@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from emo_lightning.core.errors import MissingFileError
-from emo_lightning.core.suites import SUITES, BadRow, Rating, SuiteError, SuiteItem, find_image, possible_paths, read_suite
+from emo_lightning.core.records import Rating
+from emo_lightning.core.suites import SUITES, BadRow, SuiteError, SuiteItem, find_image, possible_paths, read_suite
 from tests.core.suites.trees import assessed, mvei, pair_row, vecbench_line
 
 
@@ -101,7 +102,7 @@ def test_what_is_known_of_an_image_and_its_questions(tmp_path: Path) -> None:
         ("1.jpg/choose", "What/How", "A"),
         ("1.jpg/open_ended", "Open_ended", None),
     ]
-    assert rows[0].ratings["arousal"] == Rating(4.25, 1.125, 1, 9)
+    assert rows[0].ratings["arousal"] == Rating(mean=4.25, std=1.125, low=1, high=9)
     assert list(rows[0].scored_emotions.items()) == [("joy", 39), ("neutral", 37), ("surprise", 33)]
 
 
