@@ -30,7 +30,7 @@ _NOTE = (
 )
 _CEILING_NOTE = (
     " From the true triplet: what a linear model says that is told background, attribute and subject and learned from the same labels, mistakes "
-    "included; to see better than that brings no more."
+    "included: about what a model reaches that names all three without a mistake."
 )
 
 
