@@ -53,10 +53,9 @@ FEW = {
     "val": 24,
     "test": 24,
     "heldout": 16,
-    "pretrain": 160,
-    "base_steps": 40,
     "clip_steps": 10,
-    "sft_epochs": 2,
+    "attribute_epochs": 2,
+    "emotion_epochs": 3,
     "des_epochs": 3,
 }
 """Of the demo: enough that answers can be read, boxes overlap and arms differ."""
