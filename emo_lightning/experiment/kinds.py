@@ -118,6 +118,9 @@ KINDS: dict[str, Kind] = {
     "world_tars": FunctionKind("data_prep.demo.world_tars:world_tars_stage"),
     "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage", {"tars": "tars"}),
     "tiny_clip": FunctionKind("emo_lightning.stages.tiny_models:tiny_clip_stage", {"tars": "tars"}),
+    "restore_words": FunctionKind(
+        "emo_lightning.stages.tiny_models:restore_words_stage", {"backbone": "weights", "start": "weights", "tars": "tars"}
+    ),
     "cast": FunctionKind("emo_lightning.stages.tiny_models:cast_stage", {"backbone": "weights"}),
     "tiny_card": FunctionKind(
         "emo_lightning.stages.tiny_models:tiny_card_stage", {"backbone": "weights", "table5": "file", "trained": "file"}

@@ -264,7 +264,9 @@ def test_the_demo_and_its_seeds(emo_run: Run, runs: Path, demo_folder: Path, cap
     text = (ROOT / "experiments/demo_seeds.yaml").read_text(encoding="utf-8")
     two = runs / "two_seeds.yaml"
     two.write_text(re.sub(r', "\$\{run\.stages\.probe-\w+-2\}"', "", text.replace("[0, 1, 2]", "[0, 1]")), encoding="utf-8")
-    seeds = emo_run(two, **{"vars.demo": run, "vars.attribute_epochs": 1, "vars.emotion_epochs": 1, "vars.des_epochs": 1}, **epochs)
+    seeds = emo_run(
+        two, **{"vars.demo": run, "vars.attribute_epochs": 1, "vars.emotion_epochs": 1, "vars.des_epochs": 1}, **epochs
+    )
     assert "attribute" in (seeds / "table6" / "table6.json").read_text()
 
 
