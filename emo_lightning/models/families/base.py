@@ -119,6 +119,12 @@ class Family(ABC):
             attention: transformers' attention implementation that was asked for.
         """
 
+    def outside_graphs(self) -> None:
+        """Have `torch.compile` leave out what it would compile anew for every row: attention among samples."""
+        from emo_lightning.models.families.attention import attend_outside_graphs
+
+        attend_outside_graphs()
+
     def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:  # noqa: B027 - most families need nothing
         """Have a model take pictures as `vision_inputs` gives them, where that is not as transformers gives them.
 
