@@ -23,6 +23,7 @@ MODULES = {
     **{f"prep {name}": f"data_prep.commands.{module}" for name, (module, _) in data_prep.cli.COMMANDS.items()},
 }
 MANY_MODES = [
+    "benchmark",
     "export",
     "index",
     "predict",

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.commands.console import new_parser
 from data_prep.sources import PUBLISHED, SOURCES, Refusal, Source, SourceError, SourceItem, open_source
@@ -16,6 +17,9 @@ from emo_lightning.core.label_map import OWN_WORDS, read_label_map
 from emo_lightning.core.options import ALWAYS
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.terminal import say
+
+if TYPE_CHECKING:
+    from emo_lightning.core.overlap import Pictures
 
 _NAMES = ("folder", "world", *SOURCES[1:])
 """Sources by name: those of `data_prep.sources`, and the demo's world."""
@@ -52,12 +56,20 @@ def main(argv: list[str]) -> int:
         metavar="FILE",
         help="write every refusal and every file passed over to this file, as JSON lines with file, line and reason",
     )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="OTHER",
+        help="say which of the images also stand in these tars, folders of images or stores, by the SHA-256 of their files: a test set "
+        "must share none with what a model was trained on (`emo overlap` asks the same later)",
+    )
     from data_prep.sources.urls import UrlSource, add_download_arguments, download_limits
 
     add_download_arguments(parser)
     parser.modes(
         {
-            ALWAYS: ("into", "refusals"),
+            ALWAYS: ("into", "refusals", "against"),
             "a folder": ("name",),
             "urls": ("name", "allow_private", "concurrency", "per_host_rate", "timeout", "max_bytes"),
             "images with labels of your own": ("name", "labels"),
@@ -70,7 +82,9 @@ def main(argv: list[str]) -> int:
     parser.refuse_unused(argv, *active)
     from data_prep.store.items import one_line
     from data_prep.store.store import ImportReport, Store
+    from emo_lightning.core.overlap import Pictures, overlap_lines, pictures_of
 
+    others = [pictures_of(other) for other in args.against]
     source = _source(args.source, args.licence, args.name, args.labels)
     limits = download_limits(args)
     with Store(args.into, write=True) as store, progress_bars() as progress:
@@ -81,8 +95,9 @@ def main(argv: list[str]) -> int:
         def on_item(report: ImportReport) -> None:
             progress.update(task, advance=1, description=f"import: {report.added} added, {report.refused} refused")
 
+        taken = Pictures(args.source)
         with _refusals_written(source.read(Path(args.path)), args.refusals) as items:
-            report = store.import_items(items, on_item)
+            report = store.import_items(_kept_in_mind(items, taken) if others else items, on_item)
         if isinstance(source, UrlSource):
             report.known += source.skipped
     for refusal in report.refusals:
@@ -109,7 +124,17 @@ def main(argv: list[str]) -> int:
         say(f"passed over {named} files that are none of the source's images")
         for reason, count in report.passed_over.most_common(_REASONS):
             say(f"  {count} × {one_line(reason)}")
+    for line in overlap_lines(taken, others, _REASONS):
+        say(one_line(line))
     return 0 if report.added or report.known else 2
+
+
+def _kept_in_mind(items: Iterator[SourceItem | Refusal], taken: Pictures) -> Iterator[SourceItem | Refusal]:
+    """The same items; the marks of every image that passes are kept."""
+    for item in items:
+        if isinstance(item, SourceItem):
+            taken.add(item.key, item.image)
+        yield item
 
 
 def _source(name: str, licence: str | None, source_name: str | None, labels: str | None) -> Source:

@@ -12,7 +12,7 @@ from emo_lightning.core.suites import SuiteItem
 class MVEISource(SuiteSource):
     """Each image with its statements (`questions`: the class is the task, the verdict the truth); it has no label of its own.
 
-    The images are EmoSet's: whatever was trained on EmoSet has perhaps seen them (`emo check --overlap`).
+    The images are EmoSet's: whatever was trained on EmoSet has perhaps seen them (`emo overlap`).
     """
 
     name = suite = "mvei"

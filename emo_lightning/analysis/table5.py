@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from emo_lightning.analysis import baselines
+from emo_lightning.analysis.affect import has_ratings
 from emo_lightning.analysis.references import References, require
 from emo_lightning.analysis.table5_differences import Replicates, ahead, over_blind, paired
 from emo_lightning.analysis.table5_result import (
@@ -236,7 +237,9 @@ LABELS = ("description", *PARTS, "emotion", "intensity", "objects")
 
 
 def _check_references(references: References, train: References | None) -> None:
-    if not any(getattr(record, label) for record in references.records for label in LABELS):
+    if not (
+        any(getattr(record, label) for record in references.records for label in LABELS) or has_ratings(references.records)
+    ):
         msg = f"none of the {len(references)} references has a label that Table 5 scores; expected any of {', '.join(LABELS)}"
         raise SchemaError(msg)
     for records in (references.records, train.records if train else []):

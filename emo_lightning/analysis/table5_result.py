@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NotRequired, TypedDict
 
+from emo_lightning.analysis.affect import AffectScores
 from emo_lightning.analysis.table5_rows import Mode
 from emo_lightning.metrics.bootstrap import Difference
 
@@ -109,3 +110,5 @@ class Table5Result(TypedDict):
     """Texts that were cut to CLIP's length."""
     definition: str
     """`table5_rows.definition` of the version that scored it."""
+    affect: NotRequired[AffectScores]
+    """Valence, arousal and dominance; absent where no reference has a rating."""

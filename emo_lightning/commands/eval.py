@@ -46,6 +46,12 @@ def parser() -> Parser:
         "--train", nargs="+", metavar="REFS", help="records from which the baselines are made (default: the references)"
     )
     parser.add_argument("--clip", metavar="MODEL", help="CLIP folder or hub id (default: the CLIP rows are left out)")
+    parser.add_argument(
+        "--anchors",
+        metavar="NAME",
+        help="valence and arousal of the eight emotions: ddes or eemo_logic (configs/anchors, which disagree on awe), or a file; by them a model "
+        "that gives probabilities alone is compared with people's ratings, where the references have some",
+    )
     parser.add_argument("--by-emotion", action="store_true", help="also print the scores by emotion and the confusion matrix")
     parser.add_argument(
         "--resamples",
@@ -60,7 +66,7 @@ def parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.modes(
         {
-            ALWAYS: ("mode", "against", "train", "clip", "resamples", "seed", "json"),
+            ALWAYS: ("mode", "against", "train", "clip", "anchors", "resamples", "seed", "json"),
             "tables (JSON has all of it)": ("by_emotion",),
         }
     )
@@ -89,6 +95,7 @@ def main(argv: list[str]) -> int:
         against=against,
         resamples=args.resamples,
         seed=args.seed,
+        anchors=args.anchors,
     )
     modes = (args.mode,) if args.mode else MODES
     if args.json:

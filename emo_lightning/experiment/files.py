@@ -14,10 +14,7 @@ import yaml
 from emo_lightning.core import files
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.names import begins_on_disk
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-ROOT = next((place for place in (_PACKAGE.parent, _PACKAGE / "shipped") if (place / "configs").is_dir()), _PACKAGE.parent)
-"""Where `configs/` and `experiments/` stand: the checkout, or what a wheel brings."""
+from emo_lightning.core.shipped import ROOT as ROOT
 
 
 class ExperimentError(InputError):

@@ -26,6 +26,20 @@ def spearman(x: Array, y: Array, weights: Array) -> Array:
     return _correlation(_ranks(x, weights), _ranks(y, weights), weights)
 
 
+def concordance(x: Array, y: Array, weights: Array) -> Array:
+    """Lin's concordance (CCC; Lin 1989, "A concordance correlation coefficient to evaluate reproducibility") in each resample, (R,).
+
+    2 cov(x, y) / (var x + var y + (mean x - mean y)^2): 1 only where both are equal, so that scale and offset count. Arguments as `pearson`.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        total = weights.sum(0)
+        means = [(values[:, None] * weights).sum(0) / total for values in (x, y)]
+        from_x, from_y = x[:, None] - means[0], y[:, None] - means[1]
+        spread = ((from_x**2 + from_y**2) * weights).sum(0) / total + (means[0] - means[1]) ** 2
+        found: Array = 2 * (from_x * from_y * weights).sum(0) / total / np.where(spread > 0, spread, np.nan)
+    return found
+
+
 def _correlation(x: Array, y: Array, weights: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         total = weights.sum(0)

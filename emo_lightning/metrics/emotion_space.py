@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.foreign import read_capped
+from emo_lightning.core.files import read_yaml
+from emo_lightning.core.foreign import list_of, number_of, object_of, read_capped, text_of
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.shipped import ROOT
 from emo_lightning.metrics.arrays import Array
 
 _LEXICON_BYTES = 64 << 20
@@ -62,6 +64,53 @@ class Anchors:
     def space(self) -> EmotionSpace:
         """For distances."""
         return _space(self.source, [self.points[str(emotion)] for emotion in EMOTIONS], "anchors")
+
+    def array(self, dimensions: int) -> Array:
+        """(8, `dimensions`), in the order of `EMOTIONS`: valence, arousal and, where the points have three numbers, dominance; NaN beyond.
+
+        Raises:
+            InputError: the points have another number of coordinates than two or three, or one beyond -1 to 1.
+        """
+        points = self.space.points
+        if points.shape[1] not in (2, 3) or np.abs(points).max() > 1:
+            found = f"points of {points.shape[1]} numbers up to {np.abs(points).max():g}"
+            msg = f"anchors of {self.source}: found {found}; expected valence, arousal and perhaps dominance, from -1 to 1"
+            raise InputError(msg)
+        padded: Array = np.full((len(points), dimensions), np.nan)
+        padded[:, : points.shape[1]] = points
+        return padded
+
+
+def read_anchors(name: str) -> Anchors:
+    """Anchors out of a file: of a path, or of `configs/anchors/NAME.yaml` (`ddes`, `eemo_logic`).
+
+    The keys `source` and `points` stand in it by themselves, or below `model.rewards.anchors`.
+
+    Raises:
+        InputError: no such file, or no anchors in it.
+    """
+    ours = ROOT / "configs" / "anchors"
+    path = Path(name) if Path(name).exists() else ours / f"{name}.yaml"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in ours.glob("*.yaml")))
+        msg = f"anchors: found {name[:100]!r}, which is no file; expected a YAML file with source and points, or one of ours: {there}"
+        raise InputError(msg)
+    content: object = read_yaml(path, InputError)
+    for key in ("model", "rewards", "anchors"):
+        content = content[key] if isinstance(content, dict) and key in content else content
+    if not isinstance(content, dict) or content.keys() != {"source", "points"}:
+        msg = f"{path}: expected the keys source and points, alone or below model.rewards.anchors"
+        raise InputError(msg)
+    points = object_of(content["points"], f"{path}: points")
+    return Anchors(
+        text_of(content["source"], f"{path}: source"),
+        {
+            str(emotion): [
+                number_of(value, f"{path}: points.{emotion}") for value in list_of(values, f"{path}: points.{emotion}")
+            ]
+            for emotion, values in points.items()
+        },
+    )
 
 
 def read_embeddings(path: str | Path) -> EmotionSpace:

@@ -27,6 +27,7 @@ def table5_stage(
     resamples: int = 1000,
     seed: int = 0,
     about: dict[str, str] | None = None,
+    anchors: str | None = None,
 ) -> None:
     """Score predictions, write `table5.json` (see `table5.table5`) and print its overview; `emo report` and `emo eval` show all of it.
 
@@ -41,6 +42,8 @@ def table5_stage(
         resamples: of the bootstrap over images that gives the intervals; 0 for none.
         seed: of the bootstrap and of the shuffled labels.
         about: arm -> what it is, in one line.
+        anchors: valence and arousal of the eight, by which an arm that gives `emotion_scores` alone is compared with people's ratings: the name
+            of a file in `configs/anchors`, or a path; without it such an arm has no answer there.
 
     Raises:
         SchemaError: `about` explains an arm that there is not; and as `score`.
@@ -50,7 +53,7 @@ def table5_stage(
     from emo_lightning.report.terminal import show
 
     _check_about(about, predictions)
-    scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed)
+    scored = score(predictions, references, train, clip, against=against, resamples=resamples, seed=seed, anchors=anchors)
     result = {**scored, "remarks": remarks or [], "about": about or {}}
     write_json(out / "table5.json", result)
     show(overview_tables(result), most=MOST)
@@ -67,17 +70,24 @@ def score(
     against: str | None = None,
     resamples: int = 1000,
     seed: int = 0,
+    anchors: str | None = None,
 ) -> Table5Result:
-    """Load everything and compute Table 5; arguments as `table5_stage`."""
+    """Load everything and compute Table 5, and how near valence, arousal and dominance are where people rated them; arguments as `table5_stage`."""
+    from emo_lightning.analysis.affect import affect_scores, has_ratings
     from emo_lightning.analysis.references import References, predictions_of_arms
     from emo_lightning.analysis.table5 import table5
     from emo_lightning.metrics.clip import ClipScorer
+    from emo_lightning.metrics.emotion_space import read_anchors
 
+    points = read_anchors(anchors) if anchors else None
     truth = References.load(references)
     arms = predictions_of_arms(predictions, truth)
     training = References.load(train) if train else None
     scorer = ClipScorer.load(clip) if clip else None
-    return table5(arms, truth, training, scorer, against=against, resamples=resamples, seed=seed)
+    result = table5(arms, truth, training, scorer, against=against, resamples=resamples, seed=seed)
+    if has_ratings(truth.records):
+        result["affect"] = affect_scores(arms, truth.records, points, resamples=resamples, seed=seed)
+    return result
 
 
 def _check_about(about: Mapping[str, str] | None, arms: Mapping[str, object]) -> None:

@@ -40,10 +40,8 @@ class Asked:
     options: Mapping[str, str] = field(default_factory=dict)
     """Letter -> text."""
     prompt: str = ""
-    image: str = ""
-    """What names its image, or both of its images: questions about one image are resampled together."""
-    number: str | None = None
-    """EEmo-Bench: the `id` of its row, which a question about one image may share with one about two."""
+    images: tuple[str, ...] = ()
+    """Paths as the suite writes them: questions about one image, or one pair, are resampled together."""
     carrier: Carrier = ""
     dimension: str = ""
     """EEmo-Bench: what is perceived."""
@@ -54,8 +52,8 @@ class Asked:
 
     @property
     def unit(self) -> str:
-        """What is resampled."""
-        return self.image or self.id
+        """What is resampled: its image or images, or itself."""
+        return " ".join(self.images) or self.id
 
 
 @dataclass(frozen=True)

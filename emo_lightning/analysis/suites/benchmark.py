@@ -66,7 +66,8 @@ class Benchmark(TypedDict):
     tasks: dict[str, int]
     """Task -> questions."""
     out_of_domain: list[str]
-    base: str | None
+    bases: dict[str, str]
+    """Model -> the untuned one that it is set against."""
     arms: dict[str, ArmResult]
     seed: int
 
@@ -75,9 +76,10 @@ def benchmark(
     suite: SuiteName,
     questions: Sequence[Asked],
     arms: Mapping[str, Mapping[str, Reply]],
-    base: str | None = None,
+    bases: Mapping[str, str] | None = None,
     in_domain: Sequence[str] | None = None,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Benchmark:
     """Score every model's replies.
 
@@ -85,17 +87,19 @@ def benchmark(
         suite: which it is.
         questions: all of it, or a part.
         arms: model -> question's id -> reply.
-        base: the model that was not fine-tuned.
+        bases: model -> the one that it was fine-tuned from.
         in_domain: tasks like what the models were trained on; None: what the suite calls so.
         seed: of the resamples, which all models meet.
+        resamples: of the bootstrap.
 
     Raises:
         InputError: no question, two of one id, an unknown base or task, or a model that answers no question of the suite.
     """
-    _check(questions, arms, base, in_domain)
+    bases = bases or {}
+    _check(questions, arms, bases, in_domain)
     units = sorted({asked.unit for asked in questions})
     row = {unit: n for n, unit in enumerate(units)}
-    weights = draws(units, RESAMPLES, seed)[[row[asked.unit] for asked in questions]]
+    weights = draws(units, resamples, seed)[[row[asked.unit] for asked in questions]]
     places = np.array([row[asked.unit] for asked in questions])
     tasks = [asked.task for asked in questions]
     outside = [task for task in OUT_OF_DOMAIN[suite] if task in tasks]
@@ -107,24 +111,25 @@ def benchmark(
         pairs = [(asked, replies.get(asked.id, NO_REPLY)) for asked in questions]
         scorers[name] = SCORERS[suite](pairs)
         found[name] = _arm(scorers[name], replies, questions, weights, places)
-    if base is not None:
-        for name in arms:
-            if name != base:
-                _gains(found[name], scorers[name], scorers[base], questions, (weights, places), outside)
+    for name, base in bases.items():
+        _gains(found[name], scorers[name], scorers[base], questions, (weights, places), outside)
     return {
         "suite": suite,
         "questions": len(questions),
         "images": len(units),
         "tasks": {task: tasks.count(task) for task in dict.fromkeys(tasks)},
         "out_of_domain": outside,
-        "base": base,
+        "bases": dict(bases),
         "arms": found,
         "seed": seed,
     }
 
 
 def _check(
-    questions: Sequence[Asked], arms: Mapping[str, Mapping[str, Reply]], base: str | None, in_domain: Sequence[str] | None
+    questions: Sequence[Asked],
+    arms: Mapping[str, Mapping[str, Reply]],
+    bases: Mapping[str, str],
+    in_domain: Sequence[str] | None,
 ) -> None:
     ids = {asked.id for asked in questions}
     if not questions or len(ids) < len(questions):
@@ -134,9 +139,10 @@ def _check(
     if unknown := [task for task in in_domain or () if task not in tasks]:
         msg = f"in domain: {unknown[0]!r} is no task of the suite; allowed: {', '.join(sorted(tasks))}"
         raise InputError(msg)
-    if base is not None and base not in arms:
-        msg = f"base: {base!r} is unknown; allowed: {', '.join(arms)}"
-        raise InputError(msg)
+    for name in (name for pair in bases.items() for name in pair):
+        if name not in arms:
+            msg = f"base: the model {name!r} is unknown; allowed: {', '.join(arms)}"
+            raise InputError(msg)
     for name, replies in arms.items():
         if not ids & replies.keys():
             other = next(iter(replies), None)

@@ -13,6 +13,10 @@ from emo_lightning.core.files import parse_yaml
 FILE = Path(__file__).with_name("published.yaml")
 
 
+SEEN = "at the source"
+"""Of figures that were read where they were published."""
+
+
 class _Given(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,7 +42,8 @@ class PublishedTable(_Given):
     replies: str
     """How they were drawn."""
     models: tuple[PublishedModel, ...]
-    read: str = "at the source"
+    read: str = SEEN
+    """Where the figures were read."""
 
     def gain(self, model: PublishedModel, key: str) -> float | None:
         """Its figure minus its base's; None where one of them is not published."""

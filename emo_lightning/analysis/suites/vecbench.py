@@ -43,7 +43,7 @@ def by_emocaliber(pairs: Pairs) -> Scorer:
     stated, kept, no_number = _stated(pairs)
     if no_number:
         found.notes.append(
-            f"EmoCaliber: {no_number} replies state a confidence that is no number; its second program leaves them out of its groups"
+            f"EmoCaliber: replies whose confidence is no number, which its second program leaves out of its groups: {no_number}"
         )
     sure = ~np.isnan(stated)
     clipped = np.clip(np.nan_to_num(stated), 0, 1)
@@ -88,6 +88,7 @@ def by_own(pairs: Pairs) -> Scorer:
     right = flags([a is not None and a == asked.truth for a, (asked, _) in zip(answers, pairs, strict=True)])
     found = Scorer("ours", own.__name__, right, every(pairs), unreadable=answers.count(None))
     _macro(found, pairs, right)
+    found.add("pooled", "all questions (pooled)", share(right, every(pairs)), every(pairs))
     stated = [own.confidence(reply.text) if reply.confidence is None else reply.confidence for _, reply in pairs]
     sure = flags([c is not None and 0 <= c <= 1 for c in stated])
     confidence = np.array([c if c is not None and s else 0.0 for c, s in zip(stated, sure, strict=True)])

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from emo_lightning.analysis.suites.asked import TITLES, SuiteName
-from emo_lightning.analysis.suites.published import PublishedModel, PublishedTable, published
+from emo_lightning.analysis.suites.published import SEEN, PublishedModel, PublishedTable, published
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Result, Spread, Table, columns, spread
 
@@ -58,14 +58,16 @@ def benchmark_page(result: Result) -> Page:
         "by the scorer that it names, and figures by two scorers are no more comparable than those of two suites. Intervals: 95 %, "
         "bootstrap over images."
     )
-    tables = [models_table(result)]
-    for name, arm in result["arms"].items():
-        for topic, title in _TOPICS.items():
-            if table := _figures(name, arm, topic, title):
-                tables.append(table)
-        if table := _gains(name, arm, str(result["base"])):
-            tables.append(table)
+    tables = [models_table(result), *(table for name in result["arms"] for table in arm_tables(result, name))]
     return Page(f"{TITLES[suite]} by every scorer", text, tables, notes=list(_notes(result)))
+
+
+def arm_tables(result: Result, name: str) -> list[Table]:
+    """Every figure of one model: a table a topic, and what it gained over its base."""
+    arm = result["arms"][name]
+    found = [_figures(name, arm, topic, title) for topic, title in _TOPICS.items()]
+    found.append(_gains(name, arm, result["bases"].get(name, "")))
+    return [table for table in found if table is not None]
 
 
 def models_table(result: Result) -> Table:
@@ -75,18 +77,20 @@ def models_table(result: Result) -> Table:
     rows: list[list[Cell]] = []
     for name, arm in result["arms"].items():
         for scorer, found in arm["scorers"].items():
-            cells = [_own(found, head.key) for head in shown]
+            cells = [own_cell(found, head.key) for head in shown]
             if any(cell is not None for cell in cells):
                 rows.append([name, scorer, *cells, "these replies"])
     for table in published(suite):
         for model in table.models:
             cells = [_published(table, model, head.key) for head in shown]
             if any(cell is not None for cell in cells):
-                rows.append([model.model, table.scorer, *cells, f"published: {table.source}"])
+                rows.append(
+                    [model.model, table.scorer, *cells, "published" if table.read == SEEN else f"published ({table.read})"]
+                )
+    sources = "; ".join(f"{table.scorer}: {table.source} (replies {table.replies})" for table in published(suite))
     note = (
-        "Collapse: accuracy on the tasks out of the domain minus the untuned base's, mean over tasks (positive is good). Published figures "
-        "have no intervals; unless a table says otherwise they are of replies that were sampled once. An empty cell: that scorer does not "
-        "give this figure, or nobody has published it."
+        "Collapse: accuracy on the tasks out of the domain minus the untuned base's, mean over tasks (positive is good). An empty cell: that "
+        f"scorer does not give this figure, or nobody has published it. Published figures have no intervals. They are from: {sources}."
     )
     head = [(one.key, one.title) for one in shown]
     return Table(
@@ -101,12 +105,13 @@ def models_table(result: Result) -> Table:
 
 def _is_known(result: Result, key: str) -> bool:
     """Whether any row of the first table has this column."""
-    if any(_own(found, key) is not None for arm in result["arms"].values() for found in arm["scorers"].values()):
+    if any(own_cell(found, key) is not None for arm in result["arms"].values() for found in arm["scorers"].values()):
         return True
     return any(_published(table, model, key) is not None for table in published(result["suite"]) for model in table.models)
 
 
-def _own(found: Result, key: str) -> Cell:
+def own_cell(found: Result, key: str) -> Cell:
+    """What one scorer says of one model, by the key of a figure, or `collapse`; None where it does not say."""
     if key == "collapse":
         gain = found.get("collapse")
         return None if gain is None else spread(gain["difference"], gain["interval"])
@@ -176,10 +181,10 @@ def _gains(name: str, arm: Result, base: str) -> Table | None:
 def _notes(result: Result) -> Iterator[str]:
     for name, arm in result["arms"].items():
         if arm["missing"]:
-            yield f"{name}: {arm['missing']:,} of {result['questions']:,} questions have no reply and count as wrong"
+            yield f"{name}: questions without a reply, which count as wrong: {arm['missing']:,} of {result['questions']:,}"
         if arm["unknown"]:
-            yield f"{name}: {arm['unknown']:,} replies are to questions that the suite does not have, and are left out"
+            yield f"{name}: replies to questions that the suite does not have, which are left out: {arm['unknown']:,}"
         for scorer, found in arm["scorers"].items():
             if found["unreadable"]:
-                yield f"{name}: {scorer} reads nothing from {found['unreadable']:,} of {result['questions']:,} replies"
+                yield f"{name}: replies from which {scorer} reads nothing: {found['unreadable']:,}"
         yield from (f"{name}: {note}" for note in arm["notes"])

@@ -9,6 +9,7 @@ from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, Row, short_def
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Column, Result, Spread, Table, best_of, columns, spread
+from emo_lightning.report.tables.affect import affect_tables
 
 BASELINE_TITLES = {TEXT_ONLY: "upper reading, from the reference's words"}
 """Where a baseline is called otherwise than in `table5.json`."""
@@ -26,7 +27,7 @@ def table5_page(result: Result, modes: Sequence[Mode] = MODES, *, by_emotion: bo
         modes: that are shown.
         by_emotion: whether every arm's emotions, in these modes, and its confusion matrix are shown.
     """
-    tables = [*table5_tables(result, modes), *unreadable_tables(result), *paired_tables(result, modes)]
+    tables = [*table5_tables(result, modes), *affect_tables(result), *unreadable_tables(result), *paired_tables(result, modes)]
     if by_emotion:
         tables += detail_tables(result, modes)
     notes = [f"Table 5 has no {name}: {why}" for name, why in (result.get("omitted") or {}).items()]

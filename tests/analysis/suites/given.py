@@ -25,7 +25,7 @@ EMOCALIBER = {
 def vecbench(sizes: Mapping[str, int]) -> list[Asked]:
     """Questions whose answer is the first candidate of every even one, and the last of every odd one."""
     return [
-        Asked(f"{task}/{n}", task, truth=EIGHT[-(n % 2)], candidates=EIGHT, image=f"{task}/{n}.jpg")
+        Asked(f"{task}/{n}", task, truth=EIGHT[-(n % 2)], candidates=EIGHT, images=(f"{task}/{n}.jpg",))
         for task, count in sizes.items()
         for n in range(count)
     ]
@@ -34,7 +34,9 @@ def vecbench(sizes: Mapping[str, int]) -> list[Asked]:
 def mvei(count: int = 8) -> list[Asked]:
     """Statements of two classes, correct and incorrect in turn."""
     classes = ("sentiment polarity", "scene context")
-    return [Asked(f"m{n}", classes[n // 2 % 2], truth=("Correct", "Incorrect")[n % 2], image=f"{n}.jpg") for n in range(count)]
+    return [
+        Asked(f"m{n}", classes[n // 2 % 2], truth=("Correct", "Incorrect")[n % 2], images=(f"{n}.jpg",)) for n in range(count)
+    ]
 
 
 def eemo(count: int = 6) -> list[Asked]:
@@ -43,7 +45,7 @@ def eemo(count: int = 6) -> list[Asked]:
     found = []
     for n in range(count):
         for carrier in ("single", "pair"):
-            image = f"{n}.jpg" if carrier == "single" else f"{n}.jpg {n + 1}.jpg"
+            images = (f"{n}.jpg",) if carrier == "single" else (f"{n}.jpg", f"{n + 1}.jpg")
             for at, (task, truth) in enumerate((("Yes-or-No", "B"), ("What/How", "D"))):
                 found.append(
                     Asked(
@@ -52,14 +54,15 @@ def eemo(count: int = 6) -> list[Asked]:
                         truth,
                         options={"A": "Yes.", "B": "No."} if at == 0 else options,
                         prompt=f"Which? {options}",
-                        image=image,
-                        number=str(2 * n + at),
+                        images=images,
                         carrier=carrier,
                         dimension=("Valence perception", "Emotion perception")[at],
                     )
                 )
-        found.append(Asked(f"ranking/{n}", "Ranking", image=f"{n}.jpg", ranking=("joy", "neutral", "surprise")))
-        found += [Asked(f"{name}/{n}", name, image=f"{n}.jpg", value=1.0 + n) for name in ("valence", "arousal", "dominance")]
+        found.append(Asked(f"ranking/{n}", "Ranking", images=(f"{n}.jpg",), ranking=("joy", "neutral", "surprise")))
+        found += [
+            Asked(f"{name}/{n}", name, images=(f"{n}.jpg",), value=1.0 + n) for name in ("valence", "arousal", "dominance")
+        ]
     return found
 
 

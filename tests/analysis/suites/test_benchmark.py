@@ -13,10 +13,13 @@ from sklearn.metrics import f1_score
 from emo_lightning.analysis.suites.asked import Asked, Reply
 from emo_lightning.analysis.suites.benchmark import Benchmark, ScorerResult, benchmark
 from emo_lightning.analysis.suites.published import published
+from emo_lightning.analysis.suites.questions import read_questions
 from emo_lightning.analysis.suites.replies import line_of, read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.report.tables.benchmark import benchmark_page
-from tests.analysis.suites.given import EMOCALIBER, eemo, mvei, vecbench
+from tests.analysis.suites.given import EIGHT, EMOCALIBER, eemo, mvei, vecbench
+from tests.core.suites.trees import assessed, pair_row, vecbench_line
+from tests.core.suites.trees import mvei as mvei_row
 
 
 def values(found: ScorerResult) -> dict[str, float | None]:
@@ -37,7 +40,7 @@ def caliber() -> tuple[list[Asked], dict[str, Reply], Benchmark]:
         replies[asked.id] = Reply(
             f"<think>amusement?</think><answer>{word}</answer><confidence>{0.8 if right else 0.6}</confidence>"
         )
-    return questions, replies, benchmark("vecbench", questions, {"made": replies})
+    return questions, replies, benchmark("vecbench", questions, {"made": replies}, resamples=40)
 
 
 def test_one_file_of_replies_has_two_published_figures_out_of_the_domain(
@@ -105,7 +108,7 @@ def test_a_confidence_that_is_no_number_leaves_the_groups() -> None:
     assert ours["id-vsa-ece"] == 25.0
     assert (emocaliber["id-vsa-coverage"], ours["id-vsa-coverage"]) == (66.67, 50.0)
     assert arm["notes"] == [
-        "EmoCaliber: 1 replies state a confidence that is no number; its second program leaves them out of its groups"
+        "EmoCaliber: replies whose confidence is no number, which its second program leaves out of its groups: 1"
     ]
 
 
@@ -162,7 +165,7 @@ def test_collapse_is_the_mean_gain_over_the_base_out_of_the_domain() -> None:
         for n, asked in enumerate(questions)
         if asked.task == "Abstract-8" or (asked.task == "Artphoto-8" and n % 2)
     }
-    found = benchmark("vecbench", questions, {"base": right, "tuned": tuned}, base="base")
+    found = benchmark("vecbench", questions, {"base": right, "tuned": tuned}, bases={"tuned": "base"})
     assert found["out_of_domain"] == ["Abstract-8", "Artphoto-8"]
     for scorer in ("EmoCaliber", "EmObserver", "ours"):
         arm = found["arms"]["tuned"]["scorers"][scorer]
@@ -171,7 +174,7 @@ def test_collapse_is_the_mean_gain_over_the_base_out_of_the_domain() -> None:
         assert arm["collapse"]["interval"] is not None
         assert arm["gains"]["EmoSet-8"]["difference"] == 0.0
     other = benchmark(
-        "vecbench", questions, {"base": right, "tuned": tuned}, base="base", in_domain=["Abstract-8", "Artphoto-8"]
+        "vecbench", questions, {"base": right, "tuned": tuned}, bases={"tuned": "base"}, in_domain=["Abstract-8", "Artphoto-8"]
     )
     assert other["out_of_domain"] == ["EmoSet-8"]
     assert other["arms"]["tuned"]["scorers"]["ours"]["collapse"]["difference"] == 0.0
@@ -189,10 +192,10 @@ def test_every_row_names_its_scorer_and_says_where_it_is_from() -> None:
     # EmoCaliber groups replies with a confidence alone, and these have none.
     assert "mine/EmoCaliber" not in table.row_keys
     assert page.notes == [
-        "mine: 1 of 18 questions have no reply and count as wrong",
-        "mine: 1 replies are to questions that the suite does not have, and are left out",
-        "mine: EmoCaliber reads nothing from 1 of 18 replies",
-        "mine: ours reads nothing from 1 of 18 replies",
+        "mine: questions without a reply, which count as wrong: 1 of 18",
+        "mine: replies to questions that the suite does not have, which are left out: 1",
+        "mine: replies from which EmoCaliber reads nothing: 1",
+        "mine: replies from which ours reads nothing: 1",
     ]
 
 
@@ -203,8 +206,8 @@ def test_what_cannot_be_compared_is_refused() -> None:
         benchmark("vecbench", questions * 2, {"a": replies})
     with pytest.raises(InputError, match="answers no question of the suite"):
         benchmark("vecbench", questions, {"a": {"x": Reply("awe")}})
-    with pytest.raises(InputError, match="base: 'b' is unknown; allowed: a"):
-        benchmark("vecbench", questions, {"a": replies}, base="b")
+    with pytest.raises(InputError, match="base: the model 'b' is unknown; allowed: a"):
+        benchmark("vecbench", questions, {"a": replies}, bases={"a": "b"})
     with pytest.raises(InputError, match="'FI-9' is no task of the suite; allowed: FI-8"):
         benchmark("vecbench", questions, {"a": replies}, in_domain=["FI-9"])
 
@@ -230,36 +233,52 @@ def test_published_tables_have_the_keys_of_the_scorers() -> None:
 
 
 def test_files_of_replies(tmp_path: Path) -> None:
-    questions = eemo(2) + vecbench({"FI-8": 2})
     ours = tmp_path / "ours.jsonl"
     rated = Reply("é", confidence=0.5, value=0.2, verdict=False, invalid=True, judgements=(1, 2))
     ours.write_text(line_of("single/0", rated) + "\n\n" + line_of("FI-8/0", Reply("awe")) + "\n")
-    assert read_replies(ours, questions) == {"single/0": rated, "FI-8/0": Reply("awe")}
-    observer = tmp_path / "Std_VECBench_results.json"
-    observer.write_text(json.dumps({"FI-8/0": {"prompt": "?", "generations": ["fear", "awe"]}, "FI-8/1": {"generations": []}}))
-    assert read_replies(observer, questions) == {"FI-8/0": Reply("fear"), "FI-8/1": Reply("")}
+    assert read_replies("vecbench", ours, []) == {"single/0": rated, "FI-8/0": Reply("awe")}
+
+    std = {"a.jpg": mvei_row(), "b.jpg": {**mvei_row(), "generations": ["A", "B"]}}
+    observer = tmp_path / "Std_MVEI_results.json"
+    observer.write_text(json.dumps(std))
+    assert read_replies("mvei", observer, read_questions("mvei", [observer])) == {"b.jpg": Reply("A")}
+
     bench = tmp_path / "EEmo-Bench(m-pair).json"
-    row = {"image1_url": "0.jpg", "image2_url": "1.jpg", "response(m)": "D", "eval_result(m)": 1, "if_invalid(m)": 0}
-    judged = {"response(m)": "words", "eval_result(m)": ["2", "1", "2", "2", "2"], "image2_url": "1.jpg"}
-    bench.write_text(json.dumps([{"id": 1, **row}, {"id": "6", **judged}]))
-    assert read_replies(bench, questions) == {
-        "pair/1": Reply("D", verdict=True),
+    judged = {"response(m)": "words", "eval_result(m)": ["2", "1", "2", "2", "2"]}
+    rows = [
+        pair_row(1, **{"response(m)": "B", "eval_result(m)": 1, "if_invalid(m)": 0}),
+        pair_row(6, question_type="Open_ended", **judged),
+    ]
+    bench.write_text(json.dumps(rows))
+    assert read_replies("eemo_bench", bench, read_questions("eemo_bench", [bench])) == {
+        "pair/1": Reply("B", verdict=True),
         "pair/6": Reply("words", judgements=(2, 1, 2, 2, 2)),
     }
-    lines = tmp_path / "merged.jsonl"
-    only = [asked for asked in questions if asked.task == "FI-8"]
-    rows = [
-        {"task": q.task, "candidates": list(q.candidates), "ground_truth": q.truth, "response": "awe", "confidence": 0.9}
-        for q in only
-    ]
-    lines.write_text("\n".join(map(json.dumps, rows)))
-    assert read_replies(lines, only) == {q.id: Reply("awe", 0.9) for q in only}
-    lines.write_text("\n".join(map(json.dumps, rows[::-1])))
+
+    # EmoCaliber's rows name no question but by their place: where one is missing, every later reply would be to another question.
+    lines = [vecbench_line(f"{n}.jpg", "FI-8", list(EIGHT), EIGHT[n], response="awe", confidence=0.9) for n in range(3)]
+    merged = tmp_path / "merged.jsonl"
+    merged.write_text("".join(lines))
+    questions = read_questions("vecbench", [merged])
+    assert read_replies("vecbench", merged, questions) == {str(n): Reply("awe", 0.9) for n in (1, 2, 3)}
+    merged.write_text("".join(lines[1:]))
     with pytest.raises(
         InputError,
-        match=r"merged\.jsonl:1: is of FI-8, with the truth 'sadness', and names no question; of the suite's question 1",
+        match="the question '1' is of FI-8, with the truth 'awe'; the suite's is of FI-8, with the truth 'amusement'",
     ):
-        read_replies(lines, only)
+        read_replies("vecbench", merged, questions)
+
+
+def test_an_image_of_eemo_bench_is_asked_for_a_ranking_and_three_attributes(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps([assessed()]))
+    asked = {one.id: one for one in read_questions("eemo_bench", [truth])}
+    assert asked.keys() >= {"ranking/1.jpg", "valence/1.jpg", "arousal/1.jpg", "dominance/1.jpg", "single/1.jpg/judge"}
+    assert asked["ranking/1.jpg"].ranking == ("joy", "neutral", "surprise")
+    assert asked["arousal/1.jpg"].value == 4.25
+    assert asked["single/1.jpg/judge"].unit == asked["ranking/1.jpg"].unit == "1.jpg"
+    with pytest.raises(InputError, match="two questions have the id"):
+        read_questions("eemo_bench", [truth, truth])
 
 
 @pytest.mark.parametrize(
@@ -278,4 +297,4 @@ def test_what_is_no_file_of_replies_is_named(tmp_path: Path, text: str, message:
     path = tmp_path / "said.jsonl"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        read_replies(path, [])
+        read_replies("mvei", path, [])

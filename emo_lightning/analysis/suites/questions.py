@@ -1,0 +1,98 @@
+"""From a suite's files, as `core.suites` reads them, to questions; and the replies that stand in a file of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from emo_lightning.analysis.suites.asked import ATTRIBUTES, RANKING, Asked, Carrier, Reply, SuiteName
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.foreign import as_number
+from emo_lightning.core.suites import SuiteItem, read_suite
+from emo_lightning.core.suites.eemo_bench import ASSESSMENT, RANKING_PROMPT
+
+MOST_CANDIDATES = 200
+"""Of a question; WebEmo has 25."""
+
+
+def read_questions(suite: SuiteName, files: Sequence[str | Path]) -> list[Asked]:
+    """All questions of a suite's files.
+
+    Args:
+        suite: which it is.
+        files: as published; EEmo-Bench has several.
+
+    Raises:
+        SuiteError: a file or a row is not as published; names the place.
+        InputError: two questions have one id.
+    """
+    found = [asked for file in files for item in read_suite(suite, file) for asked in questions_of(suite, item)]
+    seen: set[str] = set()
+    for asked in found:
+        if asked.id in seen:
+            msg = f"{', '.join(map(str, files))}: two questions have the id {asked.id!r}; give each file once"
+            raise InputError(msg)
+        seen.add(asked.id)
+    return found
+
+
+def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[Asked]:
+    """What is asked about one row: mostly one question; of what is known of an image of EEmo-Bench, a ranking and three attributes."""
+    if max(len(item.candidates), len(item.options)) > MOST_CANDIDATES:
+        msg = f"question {item.id!r}: {len(item.candidates):,} candidates; at most {MOST_CANDIDATES} are read"
+        raise InputError(msg)
+    asked = Asked(
+        item.id,
+        item.task,
+        item.truth or "",
+        item.candidates,
+        item.options,
+        item.prompt or "",
+        item.images,
+        dimension=str(item.extra.get("perceptual_dimension") or ""),
+    )
+    if suite != "eemo_bench":
+        yield asked
+    elif item.task != ASSESSMENT:
+        carrier: Carrier = "pair" if len(item.images) == 2 else "single"
+        yield replace(asked, id=f"{carrier}/{item.id}", carrier=carrier)
+    else:
+        image = item.images[0]
+        if len(item.scored_emotions) >= 3:
+            ranking = tuple(item.scored_emotions)[:3]
+            yield replace(asked, id=f"ranking/{image}", task=RANKING, prompt=RANKING_PROMPT, ranking=ranking)
+        for name in ATTRIBUTES:
+            if name in item.ratings:
+                yield replace(asked, id=f"{name}/{image}", task=name, value=item.ratings[name].mean)
+
+
+def replies_in(suite: SuiteName, path: Path) -> dict[str, tuple[Asked, Reply]]:
+    """What stands in a file of results, in any form that the suite's reader knows: question's id -> question, and the first reply to it.
+
+    Raises:
+        SuiteError: it is none, or a row is not as published.
+        InputError: no row has a reply.
+    """
+    found = {}
+    for item in read_suite(suite, path):
+        asked = next(questions_of(suite, item), None)
+        if asked is not None and item.replies:
+            found[asked.id] = (asked, _reply(item))
+    if not found:
+        msg = f"{path}: no row holds a reply"
+        raise InputError(msg)
+    return found
+
+
+def _reply(item: SuiteItem) -> Reply:
+    judged = _judged(item.judged)
+    return replace(judged, text=item.replies[0], confidence=as_number(item.extra.get("confidence")))
+
+
+def _judged(said: Mapping[str, object]) -> Reply:
+    """What EEmo-Bench's authors say of a reply: 0 or 1, or five judgements of a description, as texts."""
+    result, invalid = said.get("eval_result"), said.get("if_invalid")
+    judgements = [float(str(one)) for one in result if str(one) in ("0", "1", "2")] if isinstance(result, list) else []
+    verdict = result == 1 if isinstance(result, int) and not isinstance(result, bool) else None
+    return Reply("", verdict=verdict, invalid=invalid == 1, judgements=tuple(judgements))

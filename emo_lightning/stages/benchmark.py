@@ -1,0 +1,146 @@
+"""A suite's questions put to an emotion model, into a file of replies; an interrupted pass goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emo_lightning.analysis.suites.asked import Asked, Reply, SuiteName
+from emo_lightning.analysis.suites.replies import line_of, read_replies
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.files import read_object, write_json, write_text
+from emo_lightning.core.suites import find_image
+
+if TYPE_CHECKING:
+    from emo_lightning.inference.asking import FreeQuestion
+    from emo_lightning.inference.model import EmotionModel
+
+_PLACEHOLDER = re.compile(r"<image>\n?")
+"""Where some chat templates put a picture; ours puts pictures in front."""
+
+
+def askable(questions: Sequence[Asked], root: Path) -> dict[str, list[Path]]:
+    """Files of the images of every question that the suite has words for.
+
+    Args:
+        questions: of the suite.
+        root: folder of its images.
+
+    Raises:
+        InputError: no question has words, or an image is not there; names how many and the first.
+    """
+    asked = [one for one in questions if one.prompt and one.images]
+    if not asked:
+        msg = "no question of these has a prompt and an image"
+        raise InputError(msg)
+    places = {name: find_image(root, name) for name in dict.fromkeys(name for one in asked for name in one.images)}
+    if lost := [name for name, file in places.items() if file is None]:
+        msg = f"{root}: {len(lost)} of {len(places)} images of the suite are not there, first: {lost[0]!r}; --tasks asks some tasks alone"
+        raise InputError(msg)
+    return {one.id: [file for name in one.images if (file := places[name]) is not None] for one in asked}
+
+
+def ask_suite(
+    suite: SuiteName,
+    questions: Sequence[Asked],
+    model: EmotionModel,
+    images: Path,
+    out: Path,
+    max_new_tokens: int = 512,
+    batch_size: int = 8,
+) -> tuple[int, int]:
+    """Write the model's greedy replies to `out`, JSON lines by the questions' order.
+
+    What is answered is kept in `OUT.part.jsonl` as it comes, and `OUT.about.json` says whose answers they are.
+
+    Args:
+        suite: which it is.
+        questions: those to ask.
+        model: loaded.
+        images: folder of the suite's images.
+        out: file of replies, `.jsonl`.
+        max_new_tokens: of a reply; one that is cut there is read as far as it goes.
+        batch_size: questions at a time.
+
+    Returns:
+        Questions that were answered before, and that were asked now.
+
+    Raises:
+        InputError: an image is missing or is none; or what is there was answered by another model or otherwise.
+    """
+    from emo_lightning.core.progress import progress_bars
+    from emo_lightning.inference.asking import answers
+
+    files = askable(questions, images)
+    part = out.with_suffix(".part.jsonl")
+    _begin(out, part, _about(suite, questions, model, max_new_tokens))
+    done = _kept(suite, out, part)
+    left = [one for one in questions if one.id in files and one.id not in done]
+    with progress_bars("questions") as bars, open(part, "a", encoding="utf-8", errors="backslashreplace") as kept:
+        bar = bars.add_task("asking", total=len(left))
+        for start in range(0, len(left), batch_size):
+            here = left[start : start + batch_size]
+            said = answers(model.backbone, [_question(one, files[one.id]) for one in here], max_new_tokens)
+            kept.write("".join(line_of(one.id, Reply(text)) + "\n" for one, text in zip(here, said, strict=True)))
+            kept.flush()
+            done |= {one.id: Reply(text) for one, text in zip(here, said, strict=True)}
+            bars.advance(bar, len(here))
+    lines = [line_of(one.id, done[one.id]) for one in questions if one.id in done]
+    write_text(out, "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n")
+    part.unlink()
+    return len(done) - len(left), len(left)
+
+
+def _question(asked: Asked, files: Sequence[Path]) -> FreeQuestion:
+    from emo_lightning.inference.asking import FreeQuestion
+    from emo_lightning.inference.pictures import as_picture
+
+    return FreeQuestion([as_picture(file) for file in files], _PLACEHOLDER.sub("", asked.prompt).strip())
+
+
+def _about(suite: SuiteName, questions: Sequence[Asked], model: EmotionModel, max_new_tokens: int) -> dict[str, object]:
+    """What decides the replies."""
+    from emo_lightning.core.model_folders import weights_hash
+
+    asked = "\n".join(json.dumps([one.id, one.prompt, list(one.images)]) for one in questions)
+    return {
+        "suite": suite,
+        "questions": hashlib.sha256(asked.encode()).hexdigest(),
+        "weights": weights_hash(model.bundle.backbone),
+        "decoding": "greedy",
+        "prompts": "the suite's",
+        "max_new_tokens": max_new_tokens,
+        "pixels": list(model.backbone.family.pixel_limits(model.backbone.processor)),
+    }
+
+
+def _begin(out: Path, part: Path, about: dict[str, object]) -> None:
+    """Say whose answers they are; refuse to go on with those of another."""
+    told = out.with_name(out.name.removesuffix(".jsonl") + ".about.json")
+    if out.exists() or part.exists():
+        old = read_object(told) if told.exists() else {}
+        for key, value in about.items():
+            if old.get(key) != value:
+                msg = (
+                    f"{out}: was begun with {key} {str(old.get(key))[:40]!r}, now it is {str(value)[:40]!r}; choose another --out, or remove "
+                    f"{out}, {told.name} and {part.name}"
+                )
+                raise InputError(msg)
+    write_json(told, about)
+
+
+def _kept(suite: SuiteName, out: Path, part: Path) -> dict[str, Reply]:
+    """What an earlier pass has answered; the half of a line that a kill leaves is removed, and asked again."""
+    found: dict[str, Reply] = {}
+    if part.exists():
+        whole, _, half = part.read_bytes().rpartition(b"\n")
+        if half:
+            part.write_bytes(whole + b"\n" if whole else b"")
+    for path in (out, part):
+        if path.exists() and path.stat().st_size:
+            found |= read_replies(suite, path, [])
+    return found

@@ -1,0 +1,261 @@
+"""`emo benchmark`: a tiny model is asked a suite in its published layout, its replies are scored, and handed in for a leaderboard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from emo_lightning.analysis.suites.replies import read_replies
+from emo_lightning.cli import main
+from emo_lightning.inference import asking
+from emo_lightning.inference.asking import FreeQuestion, answers
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
+from tests.analysis.suites.given import EIGHT
+from tests.core.suites.trees import pair_row, vecbench_line
+from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
+
+TASKS = ("EmoSet-8", "Abstract-8", "Artphoto-8")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`test_8k.jsonl` with four questions of each of three tasks, and their images."""
+    folder = tmp_path_factory.mktemp("suite")
+    lines: list[str] = []
+    for task in TASKS:
+        (folder / task).mkdir()
+        for n in range(4):
+            pixels = np.random.default_rng(len(lines)).integers(0, 255, (60 + 30 * n, 84, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / task / f"{n}.png")
+            lines.append(vecbench_line(f"{task}/{n}.png", task, list(EIGHT), EIGHT[2 * n % 8]))
+    (folder / "test_8k.jsonl").write_text("".join(lines))
+    return folder
+
+
+def ask(bundle: Path, suite: Path, out: Path, *more: str) -> int:
+    options = ("--model", str(bundle), "--images", str(suite), "--out", str(out), "--device", "cpu", "--max-new-tokens", "8")
+    return main(["benchmark", "vecbench", "--data", str(suite / "test_8k.jsonl"), *options, *more])
+
+
+def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
+    bundle: Path, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    assert ask(bundle, suite, whole, "--batch-size", "12") == 0
+    assert (
+        "12 replies, 12 of them new, greedy (published figures are mostly sampled at temperature 0.7)"
+        in capsys.readouterr().out
+    )
+    calls = 0
+    true = asking.answers
+
+    def until(backbone: Backbone, questions: Sequence[FreeQuestion], most: int) -> list[str]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return true(backbone, questions, most)
+
+    monkeypatch.setattr(asking, "answers", until)
+    assert ask(bundle, suite, cut, "--batch-size", "5") == 130
+    monkeypatch.setattr(asking, "answers", true)
+    part = tmp_path / "cut.part.jsonl"
+    # What a kill leaves of a line is asked again.
+    part.write_bytes(part.read_bytes()[:-9])
+    assert ask(bundle, suite, cut, "--batch-size", "5") == 0
+    assert "12 replies, 3 of them new" in capsys.readouterr().out
+    assert cut.read_text() == whole.read_text()
+    assert not part.exists()
+    assert json.loads((tmp_path / "cut.about.json").read_text())["decoding"] == "greedy"
+    assert ask(bundle, suite, cut, "--max-new-tokens", "9") == 2
+    assert "was begun with max_new_tokens '8', now it is '9'" in capsys.readouterr().err
+
+
+def test_two_pictures_are_read_as_transformers_reads_them(worded_model: Path, suite: Path) -> None:  # noqa: F811
+    pictures = [Image.open(suite / "EmoSet-8" / f"{n}.png").convert("RGB") for n in (0, 3)]
+    both, one = FreeQuestion(pictures, "Which of the two?"), FreeQuestion(pictures[1:], "What is felt?")
+    backbone = load_frozen(BackboneConfig(str(worded_model), tuning="frozen"))
+    processor, base = backbone.processor, backbone.base
+    expected = []
+    for asked in (both, one):
+        content: list[dict[str, object]] = [{"type": "image"} for _ in asked.pictures]
+        content.append({"type": "text", "text": asked.words})
+        text = backbone.family.prompt_text(
+            processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        )
+        inputs = processor(text=[text], images=list(asked.pictures), return_tensors="pt")  # type: ignore[operator]
+        inputs["pixel_values"] = inputs["pixel_values"].to(base.dtype)
+        said = base.generate(**inputs, max_new_tokens=10, do_sample=False)[:, inputs["input_ids"].shape[1] :]  # type: ignore[operator]
+        expected += processor.batch_decode(said, skip_special_tokens=True)
+    assert answers(backbone, [both, one], 10) == expected
+    assert [answers(backbone, [asked], 10)[0] for asked in (both, one)] == expected
+
+
+def test_what_cannot_be_asked_is_refused_before_a_model_is_loaded(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*words: str) -> str:
+        assert main(["benchmark", *words]) == 2
+        return capsys.readouterr().err
+
+    data = ("vecbench", "--data", str(suite / "test_8k.jsonl"))
+    nowhere = ("--model", "none", "--images", str(tmp_path), "--out", str(tmp_path / "o.jsonl"))
+    assert "12 of 12 images of the suite are not there, first: '/data/EmoSet-8/0.png'" in refused(*data, *nowhere)
+    assert "--images is missing" in refused(*data, "--model", "none", "--out", "o.jsonl")
+    assert "a file of replies ends in .jsonl" in refused(*data, "--model", "none", "--images", str(suite), "--out", "o.json")
+    assert "neither --predictions nor --model" in refused(*data)
+    assert "--images is for asking a model" in refused(*data, "--predictions", "a.jsonl", "--images", str(suite))
+    assert "--tasks FI-8: there is no such question; allowed: EmoSet-8, Abstract-8" in refused(
+        *data, "--predictions", "a", "--tasks", "FI-8"
+    )
+    replies = tmp_path / "said.jsonl"
+    replies.write_text('{"id": "1", "reply": "awe"}\n')
+    assert "holds replies alone; --data names the files" in refused("vecbench", "--predictions", str(replies))
+    assert "given twice" in refused(*data, "--predictions", str(replies), str(replies))
+    assert "--base b: is none of the models; allowed: said" in refused(*data, "--predictions", str(replies), "--base", "b")
+
+
+def write_replies(path: Path, suite: Path, wrong: Sequence[str] = ()) -> Path:
+    """The truth as replies, but for the tasks that are all wrong."""
+    rows = [json.loads(line) for line in (suite / "test_8k.jsonl").read_text().splitlines()]
+    said = [EIGHT[1] if row["task"] in wrong else row["ground_truth"] for row in rows]
+    lines = [{"id": str(n), "reply": f"<answer>{word}</answer>", "confidence": 0.75} for n, word in enumerate(said, 1)]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def test_replies_are_scored_beside_published_figures(suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = write_replies(tmp_path / "base.jsonl", suite)
+    tuned = write_replies(tmp_path / "tuned.jsonl", suite, ["Artphoto-8"])
+    words = [
+        "benchmark",
+        "vecbench",
+        "--data",
+        str(suite / "test_8k.jsonl"),
+        "--predictions",
+        str(base),
+        f"ours={tuned}",
+        "--base",
+        "base",
+    ]
+    assert main([*words, "--report", str(tmp_path / "run"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((tmp_path / "run/benchmark.json").read_text())
+    arm = found["arms"]["ours"]["scorers"]["ours"]
+    assert arm["figures"]["Artphoto-8"]["value"] == 0.0
+    assert arm["collapse"]["difference"] == -50.0
+    page = json.loads((tmp_path / "run/page.json").read_text())
+    assert [row[:2] for row in page["tables"][0]["rows"]][-3:] == [
+        ["EmoCaliber-7B", "EmoCaliber"],
+        ["EmoCaliber-7B", "EmoCaliber's paper (means of tasks)"],
+        ["Qwen2.5-VL-7B", "EmoCaliber's paper (means of tasks)"],
+    ]
+    assert main([*words[:4], "--tasks", "EmoSet-8", *words[4:]]) == 0
+    assert "VECBench: models by scorer" in capsys.readouterr().out
+
+
+def test_a_file_of_results_brings_its_questions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, reply in (("a", "Both are B: It's fear"), ("b", "A: Neutral")):
+        right = int(name == "a")
+        rows = [
+            pair_row(n, **{f"response({name})": reply, f"eval_result({name})": right, f"if_invalid({name})": 0})
+            for n in range(3)
+        ]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    assert (
+        main(["benchmark", "eemo_bench", "--predictions", str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--base", "b"])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "whoever made these decided both" in said
+    assert "Accuracy over that of b: a" in said
+
+
+def submission(
+    folder: Path, suite: Path, name: str, more: str = "", wrong: Sequence[str] = (), keep: int | None = None
+) -> Path:
+    folder.mkdir()
+    path = write_replies(folder / "replies.jsonl", suite, wrong)
+    if keep is not None:
+        path.write_text("\n".join(path.read_text().splitlines()[:keep]))
+    (folder / "submission.yaml").write_text(
+        f"name: {name}\nsuite: vecbench\nreplies: replies.jsonl\ndecoding: greedy\nprompts: the suite's\n{more}"
+    )
+    return folder
+
+
+def test_a_leaderboard_finds_leaks_and_places_nobody_who_has_one(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = submission(tmp_path / "clean", suite, "clean", "trained_on: [train.sha256]\nbase: base\n", ["Artphoto-8"])
+    (clean / "train.sha256").write_text(f"{'0' * 64}  a.jpg\n")
+    # As EmObserver is trained on pictures of a test split.
+    leaky = submission(tmp_path / "leaky", suite, "<b>leaky</b>", "trained_on: [train.txt]\nbase: base\n")
+    seen = [hashlib.sha256((suite / "EmoSet-8" / f"{n}.png").read_bytes()).hexdigest() for n in range(3)]
+    (leaky / "train.txt").write_text("\n".join(seen))
+    base = submission(tmp_path / "base", suite, "base", "trained_on: []\n", ["Artphoto-8", "EmoSet-8"])
+    silent = submission(tmp_path / "silent", suite, "silent", keep=11)
+    out = tmp_path / "board.html"
+    folders = [str(folder) for folder in (clean, leaky, base, silent)]
+    data = ["--data", f"vecbench={suite / 'test_8k.jsonl'}", "--out", str(out)]
+    assert main(["benchmark", "page", *folders, *data, "--images", f"vecbench={suite}"]) == 0
+    assert "4 submissions to VECBench" in capsys.readouterr().out
+    text = out.read_text()
+    assert "<b>leaky" not in text
+    assert "&lt;b&gt;leaky&lt;/b&gt;" in text
+    assert "http" not in text.split("</style>")[1]
+    checks = (tmp_path / "board_tables/vecbench-what-was-checked.csv").read_text().splitlines()
+    listed = {row.split(",")[0]: row for row in checks[1:]}
+    assert "1 listed,0 of 12," in listed["clean"]
+    assert "3 listed,3 of 12," in next(row for name, row in listed.items() if "leaky" in name)
+    assert "0 listed,0 of 12," in listed["base"]
+    assert "not known,not known," in listed["silent"]
+    places = (tmp_path / "board_tables/vecbench-places.csv").read_text().splitlines()[1:]
+    found = [row.split(",")[:2] for row in places]
+    assert [place for _, place in found] == ["1", "2", "–", "–"]
+    assert [name for name, _ in found][:2] == ["clean", "base"]
+    # Without the pictures nothing is known of what was seen, but for a model that saw none.
+    assert main(["benchmark", "page", *folders, *data]) == 0
+    checks = (tmp_path / "board_tables/vecbench-what-was-checked.csv").read_text().splitlines()
+    assert sum("not known" in row for row in checks) == 3
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("trained_on: [../train.sha256]", "names '../train.sha256', which lies outside of its folder"),
+        ("trained_on: [replies.txt]", "expected a SHA-256 sum, 64 hexadecimal digits"),
+        ("rank: 1", "key 'rank': Extra inputs are not permitted; expected name, suite"),
+        ("base: other", "base: the model 'other' is unknown; allowed: mine"),
+    ],
+)
+def test_a_submission_that_is_none_is_named(
+    suite: Path, tmp_path: Path, more: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = submission(tmp_path / "mine", suite, "mine", more + "\n")
+    (folder / "replies.txt").write_text("abc\n")
+    data = ["--data", f"vecbench={suite / 'test_8k.jsonl'}", "--out", str(tmp_path / "board.html")]
+    assert main(["benchmark", "page", str(folder), *data]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "board.html").exists()
+
+
+def test_a_page_needs_questions_of_a_known_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["benchmark", "page", str(tmp_path), "--out", str(tmp_path / "board.html")]
+    assert main([*words, "--data", "vecbanch=a.json"]) == 2
+    assert "--data vecbanch=a.json: expected SUITE=PATH, with a suite of mvei, vecbench, eemo_bench" in capsys.readouterr().err
+    assert main([*words[:-1], "board.pdf", "--data", "vecbench=a.json"]) == 2
+    assert "expected a file that ends in .html" in capsys.readouterr().err
+
+
+def test_replies_of_a_pass_can_be_scored(bundle: Path, suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "said.jsonl"
+    assert ask(bundle, suite, out, "--tasks", "EmoSet-8") == 0
+    assert read_replies("vecbench", out, []).keys() == {"1", "2", "3", "4"}
+    assert main(["benchmark", "vecbench", "--data", str(suite / "test_8k.jsonl"), "--predictions", str(out), "--json"]) == 0
