@@ -11,7 +11,7 @@ from pathlib import Path
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.foreign import object_of, text_of
 from emo_lightning.core.hub import cache_only
-from emo_lightning.core.model_folders import BUNDLE_FILE, check_made_of, made_of, weights_hash
+from emo_lightning.core.model_folders import BUNDLE_FILE, BackboneError, check_made_of, made_of, weights_hash
 from emo_lightning.core.records import SchemaError
 from emo_lightning.data.chat import OBJECTIVES
 
@@ -21,7 +21,9 @@ __all__ = [
     "bundle_fingerprint",
     "bundle_folder",
     "check_bundle",
+    "check_pixels",
     "find_bundle",
+    "fingerprint_of",
     "read_bundle",
     "write_bundle",
 ]
@@ -45,6 +47,9 @@ class Bundle:
     """Part (`backbone`, `head`, `probe`, `spread`) -> content hash; empty in a bundle of version 0.2."""
     spread: str | None = None
     """Folder that says where the training images lie; None, as in a bundle of version 0.2: it is not known which images are unlike them."""
+    embeds_as: str | None = None
+    """`bundle_fingerprint` of the model that this folder was exported from, whose embeddings it gives, up to the rounding of merging an adapter;
+    None where it was not exported, or with weights of another type."""
 
     @property
     def parts(self) -> dict[str, str]:
@@ -79,7 +84,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise SchemaError(msg)
     found = read_object(path)
     # Version 0.2 named no content, and knew nothing of what it was trained on.
-    later = {"made_of", "spread"}
+    later = {"made_of", "spread", "embeds_as"}
     keys = {entry.name for entry in fields(Bundle)} - later
     if set(found) - later != keys:
         msg = f"{path}: keys {', '.join(sorted(found))}; expected {', '.join(sorted(keys))}"
@@ -107,7 +112,8 @@ def read_bundle(folder: Path) -> Bundle:
     made = object_of(found.get("made_of", {}), where, SchemaError)
     parts = {part: text_of(value, f"{where}: {part}", SchemaError) for part, value in made.items()}
     probe, spread = (place(part) if found.get(part) else None for part in ("probe", "spread"))
-    return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts, spread)
+    embeds_as = text("embeds_as") if found.get("embeds_as") is not None else None
+    return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts, spread, embeds_as)
 
 
 def _what_is(folder: Path) -> str:
@@ -204,8 +210,32 @@ def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:
     return now
 
 
+def check_pixels(bundle: Bundle, pixels: str, where: object) -> None:
+    """Refuse a head that was trained on pictures of another size than the backbone sees them at: its embeddings would be others.
+
+    Args:
+        bundle: whose head says it; one of version 0.2 does not.
+        pixels: of the loaded backbone, `Backbone.pixels`.
+        where: what names them, for messages.
+
+    Raises:
+        BackboneError: says both sizes, and what may be done.
+    """
+    said = made_of(bundle.head).get("pixels")
+    if said is not None and said != pixels:
+        msg = (
+            f"{where}: its DES head {bundle.head} was trained on pictures of {said} pixels, and its backbone {bundle.backbone} is loaded with "
+            f"{pixels}; train the head at the backbone's (backbone.min_pixels, backbone.max_pixels of its experiment), or give the backbone's "
+            "processor_config.json those of the head"
+        )
+        raise BackboneError(msg)
+
+
 def bundle_fingerprint(folder: Path, content: Callable[[str], str] = weights_hash) -> str:
-    """sha256 over what decides the DES of an image: backbone, DES head and prompt.
+    """sha256 over what decides the DES of an image: backbone, DES head and prompt, however they are packed.
+
+    A folder that was exported has that of the model that it was exported from, as long as its weights are those that were exported: what was
+    embedded by the one can be asked for by the other.
 
     Args:
         folder: of the bundle.
@@ -214,6 +244,12 @@ def bundle_fingerprint(folder: Path, content: Callable[[str], str] = weights_has
     Raises:
         SchemaError: as `read_bundle`.
     """
-    bundle = read_bundle(folder)
-    parts = [content(bundle.backbone), content(bundle.head), bundle.features]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    return fingerprint_of(read_bundle(folder), content)
+
+
+def fingerprint_of(bundle: Bundle, content: Callable[[str], str] = weights_hash) -> str:
+    """`bundle_fingerprint` of a bundle that has been read."""
+    now = {"backbone": content(bundle.backbone), "head": content(bundle.head)}
+    if bundle.embeds_as is not None and all(bundle.made_of.get(part) == found for part, found in now.items()):
+        return bundle.embeds_as
+    return hashlib.sha256(" ".join([*now.values(), bundle.features]).encode()).hexdigest()

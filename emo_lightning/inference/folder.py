@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import as_new_files, atomic_folder, read_object, write_json, write_text
 from emo_lightning.core.model_folders import deciding_files, locate, made_of, weights_hash, write_made_of
-from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
+from emo_lightning.inference.bundle import Bundle, check_bundle, fingerprint_of, write_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.sentence import write_sentence_transformer
 
@@ -82,7 +82,9 @@ def write_folder(
         }
         _say_about(temporary, about)
         placed = _small_parts(bundle, temporary, backbone, calibration, spread)
-        write_bundle(temporary, replace(placed, made_of=check_bundle(placed, folder)))
+        # Weights of another type give other embeddings.
+        same = fingerprint_of(bundle) if dtype == "auto" or not merge else None
+        write_bundle(temporary, replace(placed, made_of=check_bundle(placed, folder), embeds_as=same))
         write_sentence_transformer(temporary)
         old = origin / CARD if origin is not None else None
         if card is None and old is not None and old.is_file():

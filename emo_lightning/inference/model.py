@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from emo_lightning.core.devices import usable_device
-from emo_lightning.core.errors import InputError
-from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, read_bundle
+from emo_lightning.inference.bundle import BUNDLE_FILE, bundle_folder, check_bundle, check_pixels, read_bundle
+from emo_lightning.inference.explaining import Explaining
 from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, name_of
-from emo_lightning.inference.results import Explanation, Unlike, said_of
+from emo_lightning.inference.results import Explanation, Unlike
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from emo_lightning.core.records import Box, Mask
     from emo_lightning.data.batches import ChatBatch
-    from emo_lightning.data.emotion_words import EmotionWords
+    from emo_lightning.inference.explaining import Heard
     from emo_lightning.models.label_scoring import LabelScoring
     from emo_lightning.models.spread import Seen
 
@@ -31,22 +30,6 @@ BATCH_SIZE = 16
 """Images at a time, where nobody says."""
 
 
-class _Asked(NamedTuple):
-    """What one reading of some pictures gives."""
-
-    batch: ChatBatch
-    des: Tensor
-    """(N, des_dim) on the device."""
-    answers: list[list[str]]
-    """By question, one a picture."""
-    scores: Tensor | None
-    """(N, 8), over the eight."""
-    unlike: list[Unlike] | None
-    """Of each picture; None where it is not known."""
-    polarity: Tensor | None = None
-    """(N, 2), where it was asked for."""
-
-
 class EmotionModel:
     """Backbone, DES head, probe and the spread of what they were trained on, loaded; all frozen.
 
@@ -56,7 +39,7 @@ class EmotionModel:
 
     Raises:
         SchemaError: no `emo.json`, or one with other keys.
-        BackboneError: a part is none, is not whole, or was not made with the others.
+        BackboneError: a part is none, is not whole, or was not made with the others, or at another size of pictures.
         DeviceError: the device cannot be used.
 
     Examples:
@@ -90,6 +73,7 @@ class EmotionModel:
         self.device = torch.device(usable_device(device))
         check_bundle(self.bundle, self.folder / BUNDLE_FILE)
         backbone = load_frozen(BackboneConfig(self.bundle.backbone, tuning="frozen"))
+        check_pixels(self.bundle, backbone.pixels, self.folder / BUNDLE_FILE)
         self.backbone = backbone.to(self.device)
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         probe = self.bundle.probe
@@ -98,6 +82,7 @@ class EmotionModel:
         spread = self.bundle.spread
         self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
         self.collate = Collator(backbone.processor, backbone.model_type, answers=False, packed=backbone.packs)
+        self.explaining = Explaining(self)
 
     @classmethod
     def from_pretrained(
@@ -133,7 +118,7 @@ class EmotionModel:
         """Numbers of an embedding."""
         return self.head.des_dim
 
-    def _batch(self, images: Sequence[Image.Image], *objectives: str) -> ChatBatch:
+    def batch(self, images: Sequence[Image.Image], *objectives: str) -> ChatBatch:
         """The same questions about each image, on the device; several where the backbone packs."""
         from emo_lightning.data.chat import objective
         from emo_lightning.data.collate import Question
@@ -166,7 +151,7 @@ class EmotionModel:
         import torch
 
         with torch.no_grad():
-            des: Tensor = self.head(*self.backbone.features(self._batch(pictures, self.bundle.features), self.head.num_layers))
+            des: Tensor = self.head(*self.backbone.features(self.batch(pictures, self.bundle.features), self.head.num_layers))
             return des.float().cpu()
 
     def look(self, pictures: Sequence[Image.Image]) -> Seen:
@@ -180,12 +165,19 @@ class EmotionModel:
         """
         import torch
 
-        batch = self._batch(pictures, self.bundle.features)
+        batch = self.batch(pictures, self.bundle.features)
         with torch.no_grad(), self.backbone.watching_tower() as tower:
             des: Tensor = self.head(*self.backbone.features(batch, self.head.num_layers))
-        return self._seen(batch, des, tower)
+        return self.seen(batch, des, tower)
 
-    def _seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+    def seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+        """As `look`, of a batch that has been read.
+
+        Args:
+            batch: of one question or several about each picture.
+            des: (B, des_dim).
+            tower: what was kept while it was read (`Backbone.watching_tower`).
+        """
         import torch
 
         from emo_lightning.models.spread import Seen
@@ -211,10 +203,11 @@ class EmotionModel:
         given, found = as_list(images), list[Unlike]()
         for start in range(0, len(given), batch_size):
             here = given[start : start + batch_size]
-            found += self._unlike(self.look([as_picture(image, f"image {start + i}") for i, image in enumerate(here)])) or []
+            found += self.unlike_of(self.look([as_picture(image, f"image {start + i}") for i, image in enumerate(here)])) or []
         return found
 
-    def _unlike(self, seen: Seen) -> list[Unlike] | None:
+    def unlike_of(self, seen: Seen) -> list[Unlike] | None:
+        """As `unlike`, of pictures that have been looked at."""
         if self.spread is None:
             return None
         about = self.spread.threshold, self.spread.false_alarms
@@ -245,6 +238,7 @@ class EmotionModel:
         batch_size: int = BATCH_SIZE,
         masks: Masks | None = None,
         label_scoring: LabelScoring = "plain",
+        heard: Mapping[int, Heard] | None = None,
     ) -> list[Explanation]:
         """Ask the model everything about each image; each is read once for all answers, the scores and the embedding.
 
@@ -257,11 +251,13 @@ class EmotionModel:
                 leaves them out.
             label_scoring: `gated` asks for the polarity besides, weighs the words' distribution by it, and takes its most probable emotion
                 for the one that is said (`models.label_scoring`).
+            heard: number of an image -> is told what is known of it so far, once it is read and after every token that is written
+                (`inference.unfinished` marks what is not finished).
 
         Raises:
             InputError: an image cannot be had, or is none; names it. Or its labels cannot be scored so.
         """
-        self._check_scoring(label_scoring)
+        self.explaining.check_scoring(label_scoring)
         given = as_list(images)
         names = [name_of(image, n) for n, image in enumerate(given)] if ids is None else list(ids)
         if len(names) != len(given):
@@ -271,7 +267,11 @@ class EmotionModel:
         for start in range(0, len(given), batch_size):
             here = range(start, min(start + batch_size, len(given)))
             pictures = [as_picture(given[n], f"image {names[n]}") for n in here]
-            explained = self._explain(pictures, [names[n] for n in here], max_new_tokens, gated=label_scoring == "gated")
+            listeners = {n - start: one for n, one in (heard or {}).items() if n in here}
+            called = [names[n] for n in here]
+            explained = self.explaining.explain(
+                pictures, called, max_new_tokens, gated=label_scoring == "gated", heard=listeners
+            )
             if masks is not None:
                 explained = [
                     one.with_masks(masks(picture, [region.box for region in one.said.regions])) if one.said.regions else one
@@ -279,104 +279,3 @@ class EmotionModel:
                 ]
             found += explained
         return found
-
-    def _check_scoring(self, label_scoring: LabelScoring) -> None:
-        from emo_lightning.models.label_scoring import check_label_scoring
-
-        check_label_scoring(label_scoring, "label_scoring")
-        if label_scoring == "gated" and self._emotion_words is None:
-            msg = (
-                f"label_scoring: found gated, but the questions of {self.folder} have no objective 'emotion', or its tokenizer does not tell "
-                "the eight words apart; allowed: plain"
-            )
-            raise InputError(msg)
-
-    def _explain(
-        self, pictures: Sequence[Image.Image], ids: Sequence[str], max_new_tokens: int, *, gated: bool
-    ) -> list[Explanation]:
-        import torch
-
-        from emo_lightning.data.chat import merge_predictions, parse_answer
-        from emo_lightning.inference.calibration import probed
-        from emo_lightning.models import label_scoring
-
-        with torch.no_grad():
-            ask = self._read_once if self.collate.packed else self._one_by_one
-            asked = ask(pictures, max_new_tokens, gated=gated)
-        scores = asked.scores
-        if scores is not None and asked.polarity is not None:
-            scores = label_scoring.gated(scores, asked.polarity)
-        of_words = None if scores is None else scores.tolist()
-        des = asked.des.float().cpu()
-        probabilities = self.distribution(des)
-        explained = []
-        for n, name in enumerate(ids):
-            original, resized = asked.batch["original_size"][n], asked.batch["resized_size"][n]
-            parts = [
-                parse_answer(texts[n], id=name, original=original, resized=resized, codec=self.collate.codec)
-                for texts in asked.answers
-            ]
-            words = merge_predictions(parts)
-            if of_words is not None and asked.polarity is not None:
-                words = label_scoring.relabelled(words, of_words[n], float(asked.polarity[n, 0]))
-            said = said_of(words, None if of_words is None else of_words[n])
-            unlike = None if asked.unlike is None else asked.unlike[n]
-            probe = None
-            if probabilities is not None:
-                far = unlike is not None and unlike.is_unlike
-                probe = probed(probabilities[n].double().tolist(), self.calibration, unlike=far)
-            explained.append(Explanation(said, probe, des[n].numpy(), words, unlike))
-        return explained
-
-    @cached_property
-    def _emotion_words(self) -> tuple[int, EmotionWords] | None:
-        """Number of the question whose answer begins with the emotion, and the eight in the backbone's tokens; None without one."""
-        from emo_lightning.data.emotion_words import EmotionWords, EmotionWordsError
-
-        if "emotion" not in self.bundle.questions:
-            return None
-        try:
-            return self.bundle.questions.index("emotion"), EmotionWords.of_question(self.backbone.processor.tokenizer)
-        except EmotionWordsError:
-            return None
-
-    @cached_property
-    def _polarity_words(self) -> EmotionWords:
-        from emo_lightning.data.emotion_words import EmotionWords
-
-        return EmotionWords.of_polarity(self.backbone.processor.tokenizer)
-
-    def _read_once(self, pictures: Sequence[Image.Image], max_new_tokens: int, *, gated: bool) -> _Asked:
-        """One forward pass over all pictures and questions; answers go on from its cache, all of them side by side."""
-        questions = self.bundle.questions
-        names = questions if self.bundle.features in questions else [*questions, self.bundle.features]
-        number, words = self._emotion_words or (0, None)
-        after = {} if words is None else {number: words.before}
-        if gated:
-            after[len(names)] = self._polarity_words.before
-            names = [*names, "polarity"]
-        batch = self._batch(pictures, *names)
-        with self.backbone.watching_tower() as tower:
-            read = self.backbone.read(batch, after, self.head.num_layers)
-        des: Tensor = self.head(*read.features(names.index(self.bundle.features)))
-        scores = None if words is None else self.backbone.word_scores(read.states[number :: len(names)], words)[0]
-        polarity = None
-        if gated:
-            polarity = self.backbone.word_scores(read.states[len(names) - 1 :: len(names)], self._polarity_words)[0]
-        answers = self.backbone.all_replies(read, range(len(questions)), max_new_tokens)
-        unlike = None if self.spread is None else self._unlike(self._seen(batch, des, tower))
-        return _Asked(batch, des, answers, scores, unlike, polarity)
-
-    def _one_by_one(self, pictures: Sequence[Image.Image], max_new_tokens: int, *, gated: bool) -> _Asked:
-        """A batch for each question, for backbones that cannot hold several in a row."""
-        batches = [self._batch(pictures, question) for question in self.bundle.questions]
-        answers = [self.backbone.generate(batch, max_new_tokens) for batch in batches]
-        number, words = self._emotion_words or (0, None)
-        scores = None if words is None else self.backbone.emotion_scores(batches[number], words)[0]
-        polarity = None
-        if gated:
-            polarity = self.backbone.emotion_scores(self._batch(pictures, "polarity"), self._polarity_words)[0]
-        if self.spread is None:
-            return _Asked(batches[0], self._embed(pictures), answers, scores, None, polarity)
-        seen = self.look(pictures)
-        return _Asked(batches[0], seen.des, answers, scores, self._unlike(seen), polarity)

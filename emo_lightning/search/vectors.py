@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emo_lightning.core.emotions import NO_EMOTION
 from emo_lightning.core.errors import InputError, UserError
-from emo_lightning.core.model_folders import check_made_of, warn_once, weights_hash
+from emo_lightning.core.model_folders import check_made_of, made_of, warn_once, weights_hash
 from emo_lightning.core.parquet import MODEL_KEY, parquet_batches
 from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.records import EMOTIONS, Emotion, Prediction, Record, Reference, SchemaError, read_jsonl
@@ -230,9 +230,9 @@ def feature_stretches(folder: str, bundle: Bundle, device: str | None = None) ->
     from emo_lightning.models import DESHead
 
     cache = FeatureCache(folder)
-    check_made_of(
-        f"feature cache {folder}", cache.spec.made_of, {"backbone": weights_hash(bundle.backbone), "prompt": bundle.features}
-    )
+    pixels = {part: said for part, said in made_of(bundle.head).items() if part == "pixels"}
+    now = {"backbone": weights_hash(bundle.backbone), "prompt": bundle.features, **pixels}
+    check_made_of(f"feature cache {folder}", cache.spec.made_of, now)
     where = torch.device(usable_device(device))
     head = DESHead.from_pretrained(bundle.head).requires_grad_(False).eval().to(where)
     for start in range(0, len(cache), _FEATURES):

@@ -17,6 +17,7 @@ from emo_lightning.serve.failures import ApiError
 from emo_lightning.serve.neighbours import PathRequest, SearchRequest, between, nearest, thumbnail
 from emo_lightning.serve.service import Service
 from emo_lightning.serve.shapes import ChatRequest, EmbeddingsRequest, ExplainOptions, ExplainRequest, default_names
+from emo_lightning.serve.streaming import stream
 
 router = APIRouter(prefix="/v1")
 
@@ -93,7 +94,7 @@ async def embeddings(request: Request, service: Served) -> Response:
 
 @router.post("/chat/completions", openapi_extra=body(ChatRequest))
 async def chat(request: Request, service: Served) -> Response:
-    """What the model says of the picture of a message, in the shape of OpenAI's API; `stream` sends it word by word once it is there.
+    """What the model says of the picture of a message, in the shape of OpenAI's API; `stream` sends it while it is written.
 
     The model was trained to answer questions of its own, and asks those: texts beside the picture change nothing. The answer's `explanation`
     is that of `/v1/explain`; with `embedding` the embedding is in it.
@@ -101,11 +102,12 @@ async def chat(request: Request, service: Served) -> Response:
     asked = await read_json(request, service, ChatRequest)
     service.check_model(asked.model)
     picture = await service.pictures.aside(asked.given)
-    (found,) = await service.look(request, [picture], None, service.limit(asked.limit))
-    completion = Completion(asked, found, service.about.id)
+    completion, limit = Completion(asked, service.about.id), service.limit(asked.limit)
     if asked.stream:
-        return StreamingResponse(completion.events(), media_type="text/event-stream")
-    return JSONResponse(completion.whole())
+        events = await stream(completion, lambda heard: service.look(request, [picture], None, limit, heard))
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    (found,) = await service.look(request, [picture], None, limit)
+    return JSONResponse(completion.whole(found))
 
 
 @router.get("/models")

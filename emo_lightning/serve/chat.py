@@ -3,88 +3,116 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emo_lightning.inference.text import as_text
+from emo_lightning.inference.unfinished import settled
 from emo_lightning.serve.answers import explained, usage
 
 if TYPE_CHECKING:
+    from emo_lightning.inference.results import Explanation
     from emo_lightning.serve.looking import Found
     from emo_lightning.serve.shapes import ChatRequest
 
 DONE = "data: [DONE]\n\n"
-_PIECE = re.compile(r"\S+\s*|\s+")
-"""What a stream sends at a time: a word."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Completion:
     """One answer.
 
     Args:
         asked: the request.
-        found: of its picture, with words.
         model: id of the model.
     """
 
     asked: ChatRequest
-    found: Found
     model: str
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+    sent: str = ""
+    """Of a stream, so far."""
 
-    @property
-    def content(self) -> str:
+    def content(self, explanation: Explanation) -> str:
         """The text: for people, or JSON where that is asked for."""
-        explanation = self.found.explanation
-        assert explanation is not None
         wanted = self.asked.response_format
         if wanted is not None and wanted.type == "json_object":
             return json.dumps(explanation.as_json(des=False), ensure_ascii=False, allow_nan=False)
         return as_text(explanation)
 
-    @property
-    def finish(self) -> str:
-        """Why it ended."""
-        return "length" if self.found.tokens.cut else "stop"
+    def whole(self, found: Found) -> dict[str, object]:
+        """As one object; `explanation` is ours.
 
-    def whole(self) -> dict[str, object]:
-        """As one object; `explanation` is ours."""
-        message: dict[str, object] = {"role": "assistant", "content": self.content, "refusal": None, "annotations": []}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish}
+        Args:
+            found: of the picture, with words.
+        """
+        assert found.explanation is not None
+        content = self.content(found.explanation)
+        message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None, "annotations": []}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(found)}
         return {
             **self._head("chat.completion"),
             "choices": [choice],
-            "usage": usage([self.found.tokens]),
-            "explanation": explained(self.found, embedding=self.asked.embedding),
+            "usage": usage([found.tokens]),
+            "explanation": explained(found, embedding=self.asked.embedding),
         }
 
-    def events(self) -> Iterator[str]:
-        """As server-sent events, a word each; the last but one says why it ended and holds the explanation."""
-        options = self.asked.stream_options
-        counted = options is not None and options.include_usage
-        more: dict[str, object] = {"usage": None} if counted else {}
-        yield self._event({"role": "assistant", "content": ""}, None, more)
-        for found in _PIECE.finditer(self.content):
-            yield self._event({"content": found[0]}, None, more)
-        yield self._event({}, self.finish, {**more, "explanation": explained(self.found, embedding=self.asked.embedding)})
-        if counted:
-            head = self._head("chat.completion.chunk")
-            yield f"data: {_json({**head, 'choices': [], 'usage': usage([self.found.tokens])})}\n\n"
-        yield DONE
+    def begin(self) -> str:
+        """The first event of a stream: who speaks."""
+        return self._event({"role": "assistant", "content": ""})
 
-    def _event(self, delta: dict[str, object], finish: str | None, more: dict[str, object]) -> str:
+    def more(self, so_far: Explanation) -> str:
+        """What has become known since the last event, as an event; empty where nothing has.
+
+        Args:
+            so_far: see `EmotionModel.explain`, `heard`.
+        """
+        text = settled(self.content(so_far))
+        if len(text) <= len(self.sent) or not text.startswith(self.sent):
+            return ""
+        piece, self.sent = text[len(self.sent) :], text
+        return self._event({"content": piece})
+
+    def end(self, found: Found) -> str:
+        """The rest of the text; why it ended, with the explanation; the tokens, where they are asked for.
+
+        Where an answer was cut at its limit it may not be readable, and what has been sent of it does not stand in the text: then all of the
+        text follows, after an empty line.
+
+        Args:
+            found: of the picture, with words.
+        """
+        assert found.explanation is not None
+        text = self.content(found.explanation)
+        rest = text[len(self.sent) :] if text.startswith(self.sent) else f"\n\n{text}"
+        told: dict[str, object] = {"explanation": explained(found, embedding=self.asked.embedding)}
+        events = [self._event({"content": rest}) if rest else "", self._event({}, _finish(found), told)]
+        if self._counted:
+            events.append(event_of({**self._head("chat.completion.chunk"), "choices": [], "usage": usage([found.tokens])}))
+        return "".join([*events, DONE])
+
+    @property
+    def _counted(self) -> bool:
+        options = self.asked.stream_options
+        return options is not None and options.include_usage
+
+    def _event(self, delta: dict[str, object], finish: str | None = None, more: dict[str, object] | None = None) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return f"data: {_json({**self._head('chat.completion.chunk'), 'choices': [choice], **more})}\n\n"
+        tokens = {"usage": None} if self._counted else {}
+        return event_of({**self._head("chat.completion.chunk"), "choices": [choice], **tokens, **(more or {})})
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
 
-def _json(value: dict[str, object]) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+def _finish(found: Found) -> str:
+    """Why an answer ended."""
+    return "length" if found.tokens.cut else "stop"
+
+
+def event_of(value: object) -> str:
+    """A server-sent event."""
+    return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"

@@ -44,10 +44,14 @@ class ApiError(Exception):
             return "authentication_error"
         return INVALID if self.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
 
+    @property
+    def body(self) -> dict[str, object]:
+        """As clients read it."""
+        return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
     def response(self) -> JSONResponse:
         """As it is sent."""
-        found = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
-        return JSONResponse({"error": found}, self.status, self.headers)
+        return JSONResponse(self.body, self.status, self.headers)
 
 
 class ClientGoneError(Exception):

@@ -16,6 +16,7 @@ from emo_lightning.inference.results import Explanation, Probed
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from emo_lightning.inference.explaining import Heard
     from emo_lightning.inference.model import EmotionModel, Masks
 
 
@@ -29,6 +30,8 @@ class Asked:
     """The id of what is said of it."""
     max_new_tokens: int | None = None
     """Of one answer; None where its embedding alone is wanted."""
+    heard: Heard | None = None
+    """Told what is known while the answers are written; see `EmotionModel.explain`."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,14 @@ class Looking:
 
     def _explained(self, asked: Sequence[Asked], limit: int) -> list[Found]:
         pictures, names = [one.picture for one in asked], [one.name for one in asked]
-        explained = self._model.explain(pictures, names, max_new_tokens=limit, batch_size=len(asked), masks=self._masks)
+        explained = self._model.explain(
+            pictures,
+            names,
+            max_new_tokens=limit,
+            batch_size=len(asked),
+            masks=self._masks,
+            heard={n: one.heard for n, one in enumerate(asked) if one.heard is not None},
+        )
         return [
             Found(said.des, said.probe, said, self._tokens(one, said, limit))
             for one, said in zip(asked, explained, strict=True)

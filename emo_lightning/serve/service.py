@@ -19,6 +19,7 @@ from emo_lightning.serve.places import Places
 if TYPE_CHECKING:
     from fastapi import Request
 
+    from emo_lightning.inference.explaining import Heard
     from emo_lightning.inference.model import EmotionModel, Masks
     from emo_lightning.serve.images import Images
     from emo_lightning.serve.settings import Limits
@@ -100,7 +101,12 @@ class Service:
         return most if asked is None else min(asked, most)
 
     async def look(
-        self, request: Request, pictures: Sequence[Given], names: Sequence[str] | None = None, tokens: int | None = None
+        self,
+        request: Request,
+        pictures: Sequence[Given],
+        names: Sequence[str] | None = None,
+        tokens: int | None = None,
+        heard: Heard | None = None,
     ) -> list[Found]:
         """What the model gives for the pictures of a request, while its client waits.
 
@@ -109,6 +115,7 @@ class Service:
             pictures: of it.
             names: of what is said of each.
             tokens: of one answer; None where embeddings alone are wanted.
+            heard: told, in the model's thread, what is known of a picture while its answers are written.
 
         Raises:
             ApiError: 400, one is no picture; 503, there is no room.
@@ -122,7 +129,7 @@ class Service:
             async def work() -> list[Found]:
                 opened = await self.pictures.open(pictures, held)
                 called = names or ["image"] * len(opened)
-                return await self.ask([Asked(one, name, tokens) for one, name in zip(opened, called, strict=True)])
+                return await self.ask([Asked(one, name, tokens, heard) for one, name in zip(opened, called, strict=True)])
 
             return await while_connected(request, work())
 

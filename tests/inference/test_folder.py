@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.model_folders import made_of, write_made_of
 from emo_lightning.data.tar_index import TarIndex
-from emo_lightning.inference.bundle import read_bundle
+from emo_lightning.inference.bundle import bundle_fingerprint, read_bundle
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.folder import read_about, write_folder
 from emo_lightning.inference.model import EmotionModel
@@ -55,6 +56,20 @@ def test_a_moved_folder_says_what_its_parts_say(
         assert one.probe.coverage == pytest.approx(0.9)
 
 
+def test_a_folder_embeds_as_what_it_was_exported_from(folders: dict[str, Path], bundle: Path, tmp_path: Path) -> None:
+    """Packing is no content: an index of a run's model is asked by what was exported from it, and by what was exported from that."""
+    own = bundle_fingerprint(bundle)
+    assert {bundle_fingerprint(folders[kind]) for kind in folders} == {own}
+    write_folder(read_bundle(folders["adapter"]), tmp_path / "again", origin=folders["adapter"])
+    assert bundle_fingerprint(tmp_path / "again") == own
+    write_folder(read_bundle(folders["adapter"]), tmp_path / "rounded", dtype="bfloat16")
+    assert bundle_fingerprint(tmp_path / "rounded") != own, "other numbers"
+    shutil.copytree(folders["merged"], tmp_path / "changed")
+    config = tmp_path / "changed" / "head" / "config.json"
+    config.write_text(config.read_text().replace('"dropout": 0.1', '"dropout": 0.2'))
+    assert bundle_fingerprint(tmp_path / "changed") != own, "no longer what was exported"
+
+
 @pytest.mark.parametrize("kind", ["merged", "adapter"])
 def test_nothing_in_it_leads_out_of_it_or_could_run(kind: str, folders: dict[str, Path], bundle: Path) -> None:
     folder = folders[kind]
@@ -93,6 +108,20 @@ def test_a_loaded_model_is_saved_with_all_that_it_brought(
     with pytest.raises(InputError, match="no adapter, so there is nothing to keep apart"):
         again.save_pretrained(tmp_path / "kept", merge=False)
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_head_that_was_trained_on_pictures_of_another_size_is_refused(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    write_folder(read_bundle(bundle), folder)
+    limits = EmotionModel(folder, "cpu").backbone.pixels
+    said = made_of(folder / "head")
+    write_made_of(folder / "head", {**said, "pixels": limits})
+    EmotionModel(folder, "cpu")
+    write_made_of(folder / "head", {**said, "pixels": "784 to 12544"})
+    with pytest.raises(
+        InputError, match=f"was trained on pictures of 784 to 12544 pixels, and its backbone .* is loaded with {limits}; train"
+    ):
+        EmotionModel(folder, "cpu")
 
 
 def test_a_part_that_was_changed_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

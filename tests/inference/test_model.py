@@ -112,7 +112,7 @@ def test_an_answer_is_the_same_alone_and_in_a_batch_and_asked_by_itself(
     alone = [one for picture in pictures for one in model.explain([picture], max_new_tokens=24)]
     des = model.embed(pictures)
     keys = {name: objective(name).keys for name in model.bundle.questions}
-    words = model._emotion_words
+    words = model.explaining.emotion_words
     assert words is not None
     for n, (one, single) in enumerate(zip(together, alone, strict=True)):
         asked = {name: model.collate([Question("0", pictures[n], keys[name])]) for name in keys}
@@ -245,7 +245,7 @@ def test_labels_gated_by_polarity(model: EmotionModel, bundle: Path, pictures: l
     plain = model.explain(pictures, max_new_tokens=4, batch_size=5)
     found = model.explain(pictures, max_new_tokens=4, batch_size=5, label_scoring="gated")
     words = EmotionWords.of_polarity(model.backbone.processor.tokenizer)
-    polarity, _ = model.backbone.emotion_scores(model._batch(pictures, "polarity"), words)
+    polarity, _ = model.backbone.emotion_scores(model.batch(pictures, "polarity"), words)
     for before, one, weigh in zip(plain, found, polarity, strict=True):
         assert before.said.distribution is not None
         assert one.said.distribution is not None

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+import torch
 from openai import OpenAI
 from PIL import Image
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from emo_lightning.cli import main
 from emo_lightning.data.tar_index import TarIndex
@@ -21,7 +24,6 @@ from emo_lightning.inference.bundle import bundle_fingerprint, read_bundle, writ
 from emo_lightning.inference.calibration import ProbeCalibration
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.metrics.conformal import Conformal
-from emo_lightning.models.prefill import Read
 from emo_lightning.search import SearchIndex
 from emo_lightning.serve.app import make_app
 from emo_lightning.serve.door import Door, Gate
@@ -31,6 +33,9 @@ from emo_lightning.serve.service import Service
 from emo_lightning.serve.settings import Limits
 from tests.patience import PATIENCE, wait_until
 from tests.worded import worded_qwen  # noqa: F401 - fixture
+
+if TYPE_CHECKING:
+    from emo_lightning.inference.model import Masks
 
 TOKEN = "a-secret-of-the-tests"
 SEEN = {
@@ -81,11 +86,15 @@ class Running:
 
 @contextmanager
 def serving(
-    model: EmotionModel, limits: Limits | None = None, index: Images | None = None, token: str | None = TOKEN
+    model: EmotionModel,
+    limits: Limits | None = None,
+    index: Images | None = None,
+    token: str | None = TOKEN,
+    masks: Masks | None = None,
 ) -> Iterator[Running]:
     """A server until the block ends; it ends as by SIGTERM, so everything that was asked is answered."""
     bound = listen("127.0.0.1", 0)
-    service = Service(model, limits or Limits(), index)
+    service = Service(model, limits or Limits(), index, masks)
     door = make_app(service, Gate(token, frozenset({"emo.example.org"})))
     server = Server(door, PATIENCE, service.batcher.hurry)
     thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
@@ -109,19 +118,44 @@ def folder(bundle: Path, worded_qwen: Path, tmp_path_factory: pytest.TempPathFac
     return found
 
 
+class Told(LogitsProcessor):
+    """Has generation write given texts, a token a step, whatever the model would rather write.
+
+    Args:
+        texts: tokens of each row, its end among them.
+        begin: tokens of the question.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]], begin: int) -> None:
+        self._texts, self._begin = texts, begin
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        place, forced = input_ids.shape[1] - self._begin, torch.full_like(scores, -torch.inf)
+        for row, text in enumerate(self._texts):
+            forced[row, text[min(place, len(text) - 1)]] = 0
+        return forced
+
+
+def speak(model: EmotionModel, texts: Sequence[str]) -> None:
+    """Have a model answer its questions by these texts; what is asked, read, embedded and generated stays its own."""
+    backbone, tokenizer = model.backbone, model.collate.tokenizer
+    generated, tokens = backbone._generated, [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+    def told(inputs: Mapping[str, object], *args: object, **more: object) -> torch.Tensor:
+        rows, begin = inputs["input_ids"].shape  # type: ignore[attr-defined] # a tensor
+        each = [[*one, backbone.end_token_ids[0]] for one in tokens for _ in range(rows // len(tokens))]
+        return generated({**inputs, "logits_processor": LogitsProcessorList([Told(each, begin)])}, *args, **more)  # type: ignore[arg-type] # as given
+
+    backbone._generated = told  # type: ignore[method-assign]
+
+
 @pytest.fixture(scope="package")
 def model(folder: Path) -> EmotionModel:
     """Real in all but its words: those of a random model are none."""
     found = EmotionModel(folder, device="cpu")
     found.calibration = ProbeCalibration(3.0, Conformal("lac", 0.1, 0.9, 40))
     said = {"attributes": SEEN, "emotion": FELT}
-    texts = [json.dumps(said[name]) for name in found.bundle.questions]
-    # What is asked, read and embedded stays the model's own.
-
-    def replies(read: Read, numbers: Sequence[int], max_new_tokens: int) -> list[list[str]]:
-        return [[texts[number]] * read.numbers.count(number) for number in numbers]
-
-    found.backbone.all_replies = replies  # type: ignore[method-assign]
+    speak(found, [json.dumps(said[name]) for name in found.bundle.questions])
     return found
 
 

@@ -6,12 +6,14 @@ import base64
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import openai
 import pytest
+import torch
 from openai.types.chat import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -20,10 +22,14 @@ from openai.types.chat import (
     ChatCompletionMessageParam,
 )
 
+from data_prep.grounding.transformers_backend import load_segmenter
+from emo_lightning.core.records import Mask
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.inference.text import as_text
+from emo_lightning.models.hearing import Hearing
 from emo_lightning.serve.settings import Limits
-from tests.patience import wait_until
+from tests.data_prep.grounding.models import save_transformers_models
+from tests.patience import PATIENCE, wait_until
 from tests.serve.conftest import FELT, SEEN, Running, opened, serving
 
 MODEL = "emotion-model"
@@ -70,30 +76,71 @@ def test_the_openai_client_gets_words_and_the_embedding_of_one_reading(
         len(tokenizer(json.dumps(said), add_special_tokens=False)["input_ids"]) for said in (SEEN, FELT)
     )
     # As many as the row holds that the model reads.
-    batch = model._batch([opened(pictures[0])], *model.bundle.questions)
+    batch = model.batch([opened(pictures[0])], *model.bundle.questions)
     assert reply.usage.prompt_tokens == batch["input_ids"].numel()
     as_json = client.chat.completions.create(
-        model=MODEL, messages=message(pictures[0]), response_format={"type": "json_object"}, max_completion_tokens=1
+        model=MODEL, messages=message(pictures[0]), response_format={"type": "json_object"}
     )
     assert json.loads(as_json.choices[0].message.content or "")["subject"] == "dog"
-    assert as_json.choices[0].finish_reason == "length", "an answer has reached its limit"
     assert "des" not in explanation(as_json)
+    cut = client.chat.completions.create(model=MODEL, messages=message(pictures[0]), max_completion_tokens=1)
+    assert cut.choices[0].finish_reason == "length", "an answer has reached its limit"
 
 
-def test_a_stream_is_the_same_text_word_by_word(running: Running, pictures: list[bytes]) -> None:
-    whole = running.openai.chat.completions.create(model=MODEL, messages=message(pictures[1]))
-    chunks = list(
-        running.openai.chat.completions.create(
-            model=MODEL, messages=message(pictures[1]), stream=True, stream_options={"include_usage": True}
-        )
-    )
+@pytest.mark.parametrize("kind", ["text", "json_object"])
+def test_a_stream_is_the_same_text_while_it_is_written(
+    running: Running, model: EmotionModel, pictures: list[bytes], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"model": MODEL, "messages": message(pictures[1]), "response_format": {"type": kind}}
+    whole = running.openai.chat.completions.create(**asked)
+    client, seen = threading.Event(), threading.Event()
+    put = Hearing.put
+
+    def held(hearing: Hearing, value: torch.Tensor) -> None:
+        # Half of the description is written; the rest has to wait for the client.
+        if hearing._rows and "Two red dogs" in model.collate.tokenizer.decode(hearing._rows[0]):
+            seen.set()
+            assert client.wait(PATIENCE), "what is written was not sent"
+        put(hearing, value)
+
+    monkeypatch.setattr(Hearing, "put", held)
+    chunks = []
+    for chunk in running.openai.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}):
+        chunks.append(chunk)
+        if "dogs" in "".join(one.choices[0].delta.content or "" for one in chunks if one.choices):
+            client.set()
+    assert seen.is_set()
     texts = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
     assert "".join(texts) == whole.choices[0].message.content
-    assert len(texts) > 20
+    assert len(texts) > 12, "token by token"
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-2:] == [None, "stop"]
     assert chunks[-1].usage == whole.usage
     assert len({chunk.id for chunk in chunks}) == 1
     assert explanation(chunks[-2]) == explanation(whole)
+
+
+def test_a_stream_that_is_cut_ends_with_the_whole_text(running: Running, model: EmotionModel, pictures: list[bytes]) -> None:
+    begin = json.dumps(SEEN).partition(" dogs")[0]
+    limit = len(model.collate.tokenizer(begin, add_special_tokens=False)["input_ids"])
+    asked: dict[str, Any] = {"model": MODEL, "messages": message(pictures[1]), "max_tokens": limit}
+    whole = running.openai.chat.completions.create(**asked)
+    chunks = list(running.openai.chat.completions.create(**asked, stream=True))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    begun, _, rest = text.partition("\n\n")
+    assert begun.splitlines()[-1].startswith("  sees      Two red"), "what was written was sent"
+    assert rest == whole.choices[0].message.content
+    assert "(no description)" in rest
+    assert chunks[-1].choices[0].finish_reason == "length"
+
+
+def test_a_stream_begins_with_the_picture_read(running: Running, pictures: list[bytes]) -> None:
+    with pytest.raises(openai.BadRequestError, match="not an image in JPEG, PNG or WebP"):
+        running.openai.chat.completions.create(model=MODEL, messages=message(b"a text that is no picture"), stream=True)
+    before = running.figures["emo_batch_pictures_count"]
+    with running.openai.chat.completions.create(model=MODEL, messages=message(pictures[0]), stream=True) as stream:
+        next(stream)
+    wait_until(lambda: running.figures["emo_places_taken"] == 0)
+    wait_until(lambda: running.figures["emo_batch_pictures_count"] == before + 1)
 
 
 def test_embeddings_are_those_of_the_model_in_both_encodings(
@@ -154,6 +201,20 @@ def test_pictures_come_in_json_in_forms_and_as_they_are(running: Running, model:
     linked = [piece for piece in one[0]["sentence"] if piece["regions"]]
     assert "".join(piece["text"] for piece in one[0]["sentence"]) == SEEN["description"]
     assert [(piece["text"], piece["regions"], piece["parts"]) for piece in linked] == [("dogs", [0, 1], ["subject"])]
+
+
+def test_masks_are_those_of_the_sam_that_is_served_with(model: EmotionModel, pictures: list[bytes], tmp_path: Path) -> None:
+    masks = load_segmenter(
+        str(save_transformers_models(tmp_path, size={"shortest_edge": 96, "longest_edge": 128})["sam"])
+    ).masks_of
+    with serving(model, masks=masks) as server:
+        (told,) = server.http.post("/v1/explain", json={"image": uri(pictures[1])}).json()["data"]
+        about = server.http.get("/page-data").json()
+    (own,) = model.explain([opened(pictures[1])], masks=masks)
+    assert about["masks"]
+    found = [Mask.model_validate(one["mask"]) for one in told["objects"]]
+    assert found == [region.mask for region in own.said.regions]
+    assert [one.size for one in found] == [(120, 84)] * 2, "rows and columns of the picture as it was sent"
 
 
 def test_covering_a_region_is_measured_as_the_analysis_measures_it(

@@ -6,15 +6,16 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
+from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.inference.fitting import fit
 from emo_lightning.inference.model import EmotionModel
-from emo_lightning.inference.pictures import ImageLike
-from emo_lightning.inference.results import Explanation, Unlike
+from tests.made import write_world
 from tests.serve.conftest import SEEN, Running
 
 if TYPE_CHECKING:
@@ -124,22 +125,23 @@ def test_a_region_is_covered_and_what_becomes_of_the_emotion_is_told(page: Page,
 
 
 def test_a_picture_unlike_the_training_set_is_called_that(
-    page: Page, file: Path, model: EmotionModel, monkeypatch: pytest.MonkeyPatch
+    page: Page, file: Path, model: EmotionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     explain(page, file)
     assert page.locator(".warn").count() == 0, "this model does not know what it was trained on"
-    explained = model.explain
-
-    def far(images: list[ImageLike], ids: list[str], *, max_new_tokens: int, batch_size: int, masks: None) -> list[Explanation]:
-        found = explained(images, ids, max_new_tokens=max_new_tokens, batch_size=batch_size, masks=masks)
-        return [replace(one, unlike=Unlike(6.0, 2.0, 0.05)) for one in found]
-
-    monkeypatch.setattr(model, "explain", far)
+    tars = write_world(tmp_path / "drawn", train=80, val=20, test=1)
+    monkeypatch.setattr(model, "spread", fit(model, *([str(tars / f"world-{name}-*.tar")] for name in ("train", "val"))).spread)
+    photograph = tmp_path / "photograph.png"
+    Image.fromarray(pytest.importorskip("skimage.data").grass()).save(photograph)
     page.reload()
     page.wait_for_selector("body[data-ready]")
-    explain(page, file)
+    explain(page, photograph)
     assert page.locator(".warn").inner_text().startswith("Unlike what this model was trained on")
     assert "no set of them is sure" in page.locator(".said").inner_text()
+    drawing = tmp_path / "drawing.png"
+    TarIndex.open(str(tars / "world-train-*.tar")).image(0).save(drawing)
+    explain(page, drawing)
+    sync_api.expect(page.locator(".warn")).to_have_count(0)
 
 
 def test_the_nearest_images_and_the_way_to_one_of_them(context: BrowserContext, indexed: Running, file: Path) -> None:

@@ -79,6 +79,7 @@ def benchmark(
     bases: Mapping[str, str] | None = None,
     in_domain: Sequence[str] | None = None,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Benchmark:
     """Score every model's replies.
 
@@ -89,6 +90,7 @@ def benchmark(
         bases: model -> the one that it was fine-tuned from.
         in_domain: tasks like what the models were trained on; None: what the suite calls so.
         seed: of the resamples, which all models meet.
+        resamples: of the bootstrap.
 
     Raises:
         InputError: no question, two of one id, an unknown base or task, or a model that answers no question of the suite.
@@ -97,7 +99,7 @@ def benchmark(
     _check(questions, arms, bases, in_domain)
     units = sorted({asked.unit for asked in questions})
     row = {unit: n for n, unit in enumerate(units)}
-    weights = draws(units, RESAMPLES, seed)[[row[asked.unit] for asked in questions]]
+    weights = draws(units, resamples, seed)[[row[asked.unit] for asked in questions]]
     places = np.array([row[asked.unit] for asked in questions])
     tasks = [asked.task for asked in questions]
     outside = [task for task in OUT_OF_DOMAIN[suite] if task in tasks]

@@ -12,6 +12,9 @@ from emo_lightning.core.foreign import as_number
 from emo_lightning.core.suites import SuiteItem, read_suite
 from emo_lightning.core.suites.eemo_bench import ASSESSMENT, RANKING_PROMPT
 
+MOST_CANDIDATES = 200
+"""Of a question; WebEmo has 25."""
+
 
 def read_questions(suite: SuiteName, files: Sequence[str | Path]) -> list[Asked]:
     """All questions of a suite's files.
@@ -36,6 +39,9 @@ def read_questions(suite: SuiteName, files: Sequence[str | Path]) -> list[Asked]
 
 def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[Asked]:
     """What is asked about one row: mostly one question; of what is known of an image of EEmo-Bench, a ranking and three attributes."""
+    if max(len(item.candidates), len(item.options)) > MOST_CANDIDATES:
+        msg = f"question {item.id!r}: {len(item.candidates):,} candidates; at most {MOST_CANDIDATES} are read"
+        raise InputError(msg)
     asked = Asked(
         item.id,
         item.task,

@@ -11,6 +11,7 @@ that `docs/how-to/suites.md` names, and written anew here.
 | `eemo_bench` | EEmo-Bench (arXiv:2504.16405) | verdicts that its authors published, judged descriptions, valence, arousal, dominance |
 | `eemo_logic` | EEmo-Logic (arXiv:2602.01173) | rankings of three emotions |
 | `own` | this project | all: an answer that can be read in one way alone, else none |
+| `tags` | – | what stands between a pair of tags |
 | `resampled` | – | accuracy, F1, calibration, correlation over resamples of a bootstrap |
 
 Strings and arrays in, values out: no files, no tables.

@@ -6,23 +6,22 @@ A ranking of three emotions gets up to 50 points for those that it shares with t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import kendalltau
 
+from emo_lightning.metrics.suites.tags import until_the_last_in_a_line
+
 HIT_WEIGHTS = (25, 15, 10)
 """Points for an emotion that is shared, by its place in the truth."""
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>(?!.*<answer>)")
 _OTHER_WORDS = {"neutrality": "neutral", "joyful": "joy", "shock": "surprise", "pleasure": "joy"}
 
 
 def answer(reply: str) -> str | None:
-    """What stands between the tags of an answer that ends in the line it began in, with none after it; None without one."""
-    between = _ANSWER.search(reply)
-    return None if between is None else between[1]
+    """What stands between the tags of an answer that ends in the line it began in, with none after it in that line; None without one."""
+    return until_the_last_in_a_line(reply, "answer")
 
 
 def ranking(reply: str) -> list[str]:

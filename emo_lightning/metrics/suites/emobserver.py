@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from emo_lightning.metrics.suites.tags import between
+
 ID_VER = ("EmoSet-8", "FI-8", "WebEmo-25", "WebEmo-7")
 """Emotions, of data sets that EmoCaliber is trained on."""
 ID_VSA = ("FI-2", "WebEmo-2")
@@ -25,7 +27,6 @@ TASK_NAMES: Mapping[str, str] = {"UnbaisedEmo-6": "UnbiasedEmo-6"}
 Verdict = Literal["A", "B", "C"]
 """Of a statement: correct, incorrect, given up."""
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BRACES = re.compile(r"\{[^{}]*\}", re.DOTALL)
 _OPTIONS = "ABCD"
 
@@ -40,8 +41,8 @@ class Answer(NamedTuple):
 
 def answer(reply: str) -> Answer:
     """The first answer between tags; else what follows the last `<answer>` or `</think>`, whichever is later; else the whole reply."""
-    if between := _ANSWER.search(reply):
-        return Answer(between[1], True)
+    if (found := next(between(reply, "answer"), None)) is not None:
+        return Answer(found, True)
     small = reply.lower()
     begin, tag = max((small.rfind(tag), tag) for tag in ("<answer>", "</think>"))
     return Answer(reply[begin + len(tag) :] if begin >= 0 else reply, False)

@@ -7,17 +7,15 @@ Brier score and AUROC of three groups of tasks, over the replies that state one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
+
+from emo_lightning.metrics.suites.tags import first_in_a_line
 
 UNKNOWN = "unknown"
 """What a reply that names no candidate has answered."""
 
 BINS = 10
 """Of its ECE, each without its upper end (`resampled.half_open_ece`)."""
-
-_ANSWER = re.compile(r"<answer>(.*?)</answer>")
-_CONFIDENCE = re.compile(r"<confidence>(.*?)</confidence>")
 
 
 def choice(reply: str, candidates: Sequence[str]) -> str:
@@ -27,8 +25,7 @@ def choice(reply: str, candidates: Sequence[str]) -> str:
     where there is no such answer or an empty one.
     """
     small = reply.lower()
-    between = _ANSWER.search(small)
-    text = (between[1] if between else "") or small
+    text = first_in_a_line(small, "answer") or small
     return next((one.lower() for one in candidates if one.lower() in text), UNKNOWN)
 
 
@@ -56,10 +53,10 @@ def confidence(reply: str) -> float | None:
     Raises:
         NoNumberError: it is no number.
     """
-    between = _CONFIDENCE.search(reply)
+    between = first_in_a_line(reply, "confidence")
     if between is None:
         return None
     try:
-        return float(between[1].replace("{", "").replace("}", ""))
+        return float(between.replace("{", "").replace("}", ""))
     except ValueError:
-        raise NoNumberError(between[1]) from None
+        raise NoNumberError(between[:80]) from None

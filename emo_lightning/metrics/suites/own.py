@@ -14,21 +14,21 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from emo_lightning.metrics.suites.eemo_logic import HIT_WEIGHTS, order_points
+from emo_lightning.metrics.suites.tags import between
 
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _MARKUP = re.compile(r"<[^<>]*>")
 _STATED = re.compile(r"(?<!\bnot )(?<![A-Za-z0-9'])([A-Z])(?=\s*(?:[:.)\]*,]|<|$))")
 """A capital letter that stands for an option: alone, before a mark or the end, and not denied."""
 _FALSE = re.compile(r"\b(?:incorrect|false|wrong|inaccurate|not (?:\w+ )?(?:correct|true|accurate))\b")
 _TRUE = re.compile(r"\b(?:correct|true|accurate)\b")
-_CONFIDENCE = re.compile(r"<confidence>\s*\{?\s*([0-9.]+)\s*(%?)\s*\}?\s*</confidence>", re.IGNORECASE)
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.]*\d)")
+_SHARE = re.compile(r"\{?+\s*+(\d*+\.?+\d*+)\s*+(%?+)\s*+\}?+")
+_NUMBER = re.compile(r"(?<![\w.])-?+\d++(?:\.\d++)?+(?!\w|\.\d)")
 
 
 def answer(reply: str) -> str:
     """The part of a reply that is read."""
-    if found := _ANSWER.findall(reply):
-        return str(found[-1])
+    if found := list(between(reply, "answer")):
+        return found[-1]
     return reply[reply.lower().rfind("</think>") + len("</think>") :] if "</think>" in reply.lower() else reply
 
 
@@ -81,12 +81,10 @@ def verdict(reply: str) -> Literal["correct", "incorrect"] | None:
 
 def confidence(reply: str) -> float | None:
     """The confidence that a reply states between tags, 0–1; None where it states none, or one outside."""
-    found = _CONFIDENCE.findall(reply)
-    if not found:
-        return None
-    digits, percent = found[-1]
+    stated = list(between(reply, "confidence"))
+    found = _SHARE.fullmatch(stated[-1].strip()) if stated else None
     try:
-        value = float(digits) / (100 if percent else 1)
+        value = float(found[1]) / (100 if found[2] else 1) if found else -1.0
     except ValueError:
         return None
     return value if 0 <= value <= 1 else None

@@ -40,7 +40,7 @@ def caliber() -> tuple[list[Asked], dict[str, Reply], Benchmark]:
         replies[asked.id] = Reply(
             f"<think>amusement?</think><answer>{word}</answer><confidence>{0.8 if right else 0.6}</confidence>"
         )
-    return questions, replies, benchmark("vecbench", questions, {"made": replies})
+    return questions, replies, benchmark("vecbench", questions, {"made": replies}, resamples=40)
 
 
 def test_one_file_of_replies_has_two_published_figures_out_of_the_domain(
