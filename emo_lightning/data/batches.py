@@ -124,6 +124,8 @@ class LabelBatch(TypedDict):
     """(B,) int64: 0–7, `NO_EMOTION` without a category."""
     intensity: Tensor
     """(B,) float32: 1–10, NaN without one."""
+    affect: Tensor
+    """(B, 3) float32: valence, arousal and dominance from -1 to 1 as people rated them, NaN where they did not."""
     filler: Tensor
     """(B,) bool: a repeated sample that only keeps ranks in step; it counts nowhere."""
     key: Sequence[str]
@@ -156,6 +158,8 @@ class LabelledBatch(ChatBatch):
     emotion: Tensor
     """As in `LabelBatch`."""
     intensity: Tensor
+    """As in `LabelBatch`."""
+    affect: Tensor
     """As in `LabelBatch`."""
 
 

@@ -169,6 +169,7 @@ class EmbeddingDataset(SlotDataset[Slot]):
             "target": self._columns["target"][rows],
             "emotion": self._columns["emotion"][rows],
             "intensity": self._columns["intensity"][rows],
+            "affect": self._columns["affect"][rows],
             "filler": fillers,
             "key": Keys(self.keys, places_of),
         }

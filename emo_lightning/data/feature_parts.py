@@ -12,7 +12,7 @@ from torch import Tensor
 from emo_lightning.core.foreign import decode_json, integer_of, list_of, object_of, read_capped, text_of
 from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import check_made_of
-from emo_lightning.core.records import EMOTIONS, NO_EMOTION
+from emo_lightning.core.records import DIMENSIONS, EMOTIONS, NO_EMOTION
 from emo_lightning.core.remote import StoreError
 from emo_lightning.core.text import name_fault
 from emo_lightning.core.weight_files import TensorHeader, tensor_headers
@@ -22,6 +22,8 @@ from emo_lightning.data.mapped_parts import PartError, checked_tensor, header_te
 FORMAT_VERSION = 1
 FILES = ("part-*.safetensors", "index-*.json")
 """What a cache consists of."""
+RATED = "affect"
+"""Tensor of people's ratings: in parts where an image has some, and in no other."""
 KIND = "features"
 """Key of a part's header."""
 _STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -91,7 +93,10 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
     with open_part(path, FeatureError) as file:
         spec, origins = _spec(path, header_text(path, file, KIND, FeatureError))
         tokens = headers["hidden"].shape[0] if "hidden" in headers and headers["hidden"].shape else 0
-        for name, expected in _tensors(spec, len(origins), tokens).items():
+        wanted = _tensors(spec, len(origins), tokens)
+        if RATED in headers:
+            wanted[RATED] = TensorHeader("F32", (len(origins), len(DIMENSIONS)))
+        for name, expected in wanted.items():
             found = headers.get(name)
             if found != expected:
                 what = "is missing" if found is None else f"has shape {list(found.shape)} ({found.dtype})"
@@ -101,7 +106,8 @@ def read_header(path: Path) -> tuple[FeatureSpec, list[Origin]]:
             path,
             {
                 name: checked_tensor(path, file, KIND, name, FeatureError)
-                for name in ("offsets", "target", "emotion", "intensity")
+                for name in ("offsets", "target", "emotion", "intensity", RATED)
+                if name in wanted
             },
             tokens,
         )
@@ -165,7 +171,11 @@ def _check_rows(path: Path, rows: Mapping[str, Tensor], tokens: int) -> None:
         "emotion": bool(((emotion >= NO_EMOTION) & (emotion < len(EMOTIONS))).all()),
         "intensity": bool((intensity.isnan() | ((intensity >= 1) & (intensity <= 10))).all()),
     }
+    if RATED in rows:
+        affect = rows[RATED]
+        right[RATED] = bool((affect.isnan() | (affect.abs() <= 1)).all())
     allowed = {
+        RATED: "numbers from -1 to 1, or NaN",
         "offsets": f"rising places from 0 to {tokens:,}",
         "target": "distributions that sum to 1, or NaN throughout",
         "emotion": f"classes from {NO_EMOTION} to {len(EMOTIONS) - 1}",

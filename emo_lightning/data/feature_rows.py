@@ -56,6 +56,7 @@ class FeatureRows(SlotDataset[Slot]):
             "target": taken(columns.target, rows),
             "emotion": taken(columns.emotion, rows),
             "intensity": taken(columns.intensity, rows),
+            "affect": taken(columns.affect, rows),
             "filler": torch.from_numpy(fillers),
             "key": Keys(self.cache.keys, rows),
         }

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emo_lightning.core.files import write_text
+from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.data.batches import FeatureBatch
 from emo_lightning.data.feature_parts import (
     FORMAT_VERSION,
     KIND,
+    RATED,
     FeatureError,
     FeatureSpec,
     PartIndex,
@@ -164,6 +166,9 @@ class FeatureWriter:
             "emotion": labels["emotion"],
             "intensity": labels["intensity"],
         }
+        if not bool(labels["affect"].isnan().all()):
+            # Parts of images that nobody rated are as they were before there were ratings.
+            tensors[RATED] = labels["affect"]
         origins = [(s.origin or Origin(s.key)).as_row() for s in samples]
         header = {"version": FORMAT_VERSION, **vars(self.spec), "keys": labels["key"], "origins": origins}
         name = f"part-{self.rank:05}-{self._number:05}.safetensors"
@@ -203,6 +208,8 @@ class Columns:
     """(N,)"""
     intensity: Tensor
     """(N,)"""
+    affect: Tensor
+    """(N, 3)"""
 
 
 class FeatureCache(SlotDataset[FeatureSample]):
@@ -258,7 +265,12 @@ class FeatureCache(SlotDataset[FeatureSample]):
     def labels(self, index: int) -> Supervision:
         """The supervision of one sample, without reading its features."""
         columns = self.columns
-        return Supervision(columns.target[index].tolist(), int(columns.emotion[index]), float(columns.intensity[index]))
+        return Supervision(
+            columns.target[index].tolist(),
+            int(columns.emotion[index]),
+            float(columns.intensity[index]),
+            columns.affect[index].tolist(),
+        )
 
     def part(self, number: int) -> Tensor:
         """(tokens, L, H) of all samples of one part, mapped, and compared with its checksum when it is opened.
@@ -289,6 +301,10 @@ class FeatureCache(SlotDataset[FeatureSample]):
                 found["lengths"].append(offsets.diff())
                 for label in ("target", "emotion", "intensity"):
                     found[label].append(named_tensor(self.directory / name, file, label, FeatureError))
+                if RATED in file.keys():  # noqa: SIM118 - safetensors has no `in`
+                    found["affect"].append(named_tensor(self.directory / name, file, RATED, FeatureError))
+                else:
+                    found["affect"].append(torch.full((len(found["intensity"][-1]), len(DIMENSIONS)), torch.nan))
         before = torch.tensor([0, *(len(one) for one in found["starts"][:-1])]).cumsum(0)
         of_parts = torch.tensor(parts)
         order = before[of_parts] + torch.tensor(rows)
@@ -300,6 +316,7 @@ class FeatureCache(SlotDataset[FeatureSample]):
             whole["target"],
             whole["emotion"],
             whole["intensity"],
+            whole["affect"],
         )
 
 

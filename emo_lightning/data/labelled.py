@@ -56,6 +56,7 @@ class LabelledCollator:
             "target": labels["target"],
             "emotion": labels["emotion"],
             "intensity": labels["intensity"],
+            "affect": labels["affect"],
         }
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from emo_lightning.core.records import EMOTIONS, NO_EMOTION, Record
+from emo_lightning.core.records import DIMENSIONS, EMOTIONS, NO_EMOTION, Record
 from emo_lightning.data.batches import LabelBatch
 
 _NO_DISTRIBUTION = (math.nan,) * len(EMOTIONS)
+_NO_RATINGS = (math.nan,) * len(DIMENSIONS)
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Supervision:
         distribution: over `EMOTIONS`, sums to 1; all NaN where there is no label.
         emotion: class index 0–7, or -1.
         intensity: 1–10, or NaN.
+        affect: valence, arousal and dominance from -1 to 1 as people rated them, or NaN.
 
     Raises:
         ValueError: a value is out of range; the message names the field.
@@ -30,6 +32,7 @@ class Supervision:
     distribution: Sequence[float] = field(default=_NO_DISTRIBUTION)
     emotion: int = NO_EMOTION
     intensity: float = math.nan
+    affect: Sequence[float] = field(default=_NO_RATINGS)
 
     def __post_init__(self) -> None:
         if len(self.distribution) != len(EMOTIONS):
@@ -46,6 +49,9 @@ class Supervision:
         if not (math.isnan(self.intensity) or 1 <= self.intensity <= 10):
             msg = f"intensity is {self.intensity}; expected 1–10, or NaN for none"
             raise ValueError(msg)
+        if len(self.affect) != len(DIMENSIONS) or not all(math.isnan(value) or -1 <= value <= 1 for value in self.affect):
+            msg = f"affect is {list(self.affect)}; expected {len(DIMENSIONS)} values from -1 to 1, or NaN for none"
+            raise ValueError(msg)
 
     @classmethod
     def of(cls, record: Record) -> Supervision:
@@ -54,6 +60,7 @@ class Supervision:
             record.emotion_distribution() or _NO_DISTRIBUTION,
             NO_EMOTION if record.emotion is None else record.emotion.position,
             math.nan if record.intensity is None else float(record.intensity),
+            tuple(math.nan if value is None else value for value in record.affect()),
         )
 
 
@@ -63,6 +70,7 @@ def collate_supervision(keys: Sequence[str], labels: Sequence[Supervision], fill
         "target": torch.tensor([list(label.distribution) for label in labels], dtype=torch.float32),
         "emotion": torch.tensor([label.emotion for label in labels], dtype=torch.int64),
         "intensity": torch.tensor([label.intensity for label in labels], dtype=torch.float32),
+        "affect": torch.tensor([list(label.affect) for label in labels], dtype=torch.float32),
         "filler": torch.tensor(list(fillers), dtype=torch.bool),
         "key": list(keys),
     }

@@ -93,6 +93,10 @@ class LossInputs:
     """(B,) bool; a False row is a repeated image and counts nowhere."""
     temperature: float
     """Of losses that compare images (`model.contrastive_temperature`)."""
+    affect: Tensor | None = None
+    """(B, 3) valence, arousal, dominance from -1 to 1 as people rated them, NaN where they did not; None where no image has one."""
+    anchors: Tensor | None = None
+    """(8, 3) where each emotion lies in these, NaN in a dimension that is not known (`model.anchors`)."""
 
 
 LossFunction = Callable[[LossInputs], tuple[Tensor, Tensor | None]]
@@ -121,6 +125,30 @@ def intensity_loss(inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
     return intensity_squared_error(inputs.readout.squeeze(-1), inputs.intensity, inputs.counted)
 
 
+def affect_targets(inputs: LossInputs) -> Tensor:
+    """(B, 3) of valence, arousal and dominance: people's ratings, else what follows from the anchors; NaN where neither is known.
+
+    What follows from the anchors is their mean, weighed by the image's distribution over the eight (arXiv:2605.26262).
+    """
+    rated = (
+        inputs.des.new_full((len(inputs.des), 3), torch.nan) if inputs.affect is None else inputs.affect.to(inputs.des.dtype)
+    )
+    if inputs.anchors is None:
+        return rated
+    return torch.where(rated.isnan(), inputs.target.to(rated.dtype) @ inputs.anchors.to(rated.dtype), rated)
+
+
+def va_loss(inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
+    """Squared error of valence, arousal and dominance from -1 to 1, the mean over the dimensions of an image that are known."""
+    if inputs.readout is None:
+        msg = "the loss of valence and arousal needs a readout"
+        raise ValueError(msg)
+    target = affect_targets(inputs)
+    known = inputs.counted[:, None] & ~target.isnan()
+    error = torch.where(known, inputs.readout - torch.where(known, target, 0), 0)
+    return (error.square().sum(-1) / known.sum(-1).clamp(min=1)).sum(), known.any(-1)
+
+
 def contrastive_loss(inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
     """`supervised_contrastive` of the embeddings."""
     return supervised_contrastive(inputs.des, inputs.emotion, inputs.counted, inputs.temperature), None
@@ -129,5 +157,6 @@ def contrastive_loss(inputs: LossInputs) -> tuple[Tensor, Tensor | None]:
 DES_LOSSES: dict[str, DESLoss] = {
     "intensity": DESLoss(intensity_loss, readout=1),
     "contrastive": DESLoss(contrastive_loss, compares_images=True),
+    "va": DESLoss(va_loss, readout=3),
 }
 """Losses beside the cross-entropy, by name; they are added in this order."""

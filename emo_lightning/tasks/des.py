@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +14,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torchmetrics import ConcordanceCorrCoef, MetricCollection, PearsonCorrCoef
 from torchmetrics.classification import MulticlassAccuracy
 
 from emo_lightning.core.checkpoints import read_checkpoint
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import write_made_of
-from emo_lightning.core.records import EMOTIONS, NO_EMOTION
+from emo_lightning.core.records import DIMENSIONS, EMOTIONS, NO_EMOTION
 from emo_lightning.data.batches import FeatureBatch, LabelledBatch
 from emo_lightning.data.embeddings import EmbeddingDataset
 from emo_lightning.data.feature_module import FeatureDataModule
@@ -27,6 +29,8 @@ from emo_lightning.data.module import DataModule
 from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
+from emo_lightning.metrics.emotion_space import read_anchors
+from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
@@ -38,7 +42,7 @@ from emo_lightning.tasks.optim import OptimConfig
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
 
-HEAD_FOLDER = "head"
+HEAD_FOLDER, AFFECT_FOLDER = "head", "affect"
 
 
 @dataclass
@@ -65,9 +69,9 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
     """Trains a `DESHead` through a temporary linear classifier; the backbone stays frozen.
 
     Loss of an image = cross-entropy against its emotion distribution + weight · each other loss of `DES_LOSSES` that has one
-    (supervised contrastive; squared error of intensity on a 0–1 scale); a label that it lacks adds nothing. It is averaged exactly
-    over the labelled images of all micro-batches and ranks; fillers count nowhere. A loss that compares images sees those of one
-    micro-batch on all ranks. `val/loss` leaves it out, as it depends on how batches are cut.
+    (supervised contrastive; squared error of intensity on a 0–1 scale, and of valence, arousal and dominance from -1 to 1); a label that
+    it lacks adds nothing. It is averaged exactly over the labelled images of all micro-batches and ranks; fillers count nowhere. A loss
+    that compares images sees those of one micro-batch on all ranks. `val/loss` leaves it out, as it depends on how batches are cut.
 
     At the end of the fit the head with the best monitored checkpoint (else the last one) is written to `out`/head.
 
@@ -77,6 +81,10 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         contrastive_weight: weight of the supervised contrastive term; 0 switches it off.
         contrastive_temperature: its temperature.
         intensity_weight: weight of the intensity term; 0 switches it off.
+        va_weight: weight of the term of valence, arousal and dominance, of which a linear layer on the DES is trained with the head and kept
+            beside it (`affect/`, an `AffectHead`); 0 switches it off. Its targets are people's ratings.
+        anchors: targets of an image that nobody rated: where the eight lie, weighed by its distribution. A name of `configs/anchors` (`ddes`,
+            `eemo_logic`), or a file with `source` and `points`; null leaves such an image out. Norms disagree, so there is no default.
         losses: further losses of `DES_LOSSES`, name -> weight.
         backbone: computes hidden states from model inputs (online mode), frozen; null reads cached features.
         out: folder that gets head/; null is the trainer's default_root_dir.
@@ -85,6 +93,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
 
     head: DESHead
     classifier: nn.Linear
+    anchor_points: Tensor | None
 
     def __init__(
         self,
@@ -93,13 +102,31 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         contrastive_weight: float = 0.0,
         contrastive_temperature: float = 0.1,
         intensity_weight: float = 0.0,
+        va_weight: float = 0.0,
+        anchors: str | None = None,
         losses: dict[str, float] | None = None,
         backbone: BackboneConfig | None = None,
         out: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(optim or OptimConfig(lr=1e-3), seed)
-        self.loss_weights = _loss_weights({"contrastive": contrastive_weight, "intensity": intensity_weight}, losses or {})
+        own = {"contrastive": contrastive_weight, "intensity": intensity_weight, "va": va_weight}
+        self.loss_weights = _loss_weights(own, losses or {})
+        if anchors is not None and not va_weight:
+            msg = f"model.anchors is {anchors!r}, and model.va_weight 0: nothing asks where the emotions lie"
+            raise InputError(msg)
+        self.anchors = None if anchors is None else read_anchors(anchors)
+        points = None if self.anchors is None else torch.from_numpy(self.anchors.array(len(DIMENSIONS))).float()
+        # No part of a checkpoint: it is read from its file again.
+        self.register_buffer("anchor_points", points, persistent=False)
+        self.val_affect = MetricCollection(
+            {
+                f"{dimension}_{name}": metric()
+                for dimension in (DIMENSIONS if va_weight else ())
+                for name, metric in (("plcc", PearsonCorrCoef), ("ccc", ConcordanceCorrCoef))
+            },
+            compute_groups=False,
+        )
         if any(DES_LOSSES[name].compares_images for name in self.loss_weights):
             self.compares = "ranks"
         if not 0 < contrastive_temperature < math.inf:
@@ -217,8 +244,18 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
                 continue
             readout = self.get_submodule(name)(des) if loss.readout else None
             inputs = LossInputs(
-                des, readout, batch["target"], batch["emotion"], batch["intensity"], counted, self.contrastive_temperature
+                des,
+                readout,
+                batch["target"],
+                batch["emotion"],
+                batch["intensity"],
+                counted,
+                self.contrastive_temperature,
+                batch.get("affect"),
+                self.anchor_points,
             )
+            if name == "va" and stage == "val" and readout is not None:
+                self._update_affect(readout, inputs)
             value, has_label = _over_all_ranks(loss, inputs) if loss.compares_images else loss.compute(inputs)
             total = total + weight * value
             labelled = labelled if has_label is None else labelled | has_label
@@ -226,6 +263,17 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             known = counted & (batch["emotion"] != NO_EMOTION)
             self.val_accuracy.update(logits[known], batch["emotion"][known])
         return total, labelled.sum()
+
+    def _update_affect(self, said: Tensor, inputs: LossInputs) -> None:
+        """Take in (B, 3) values beside what people said; those that follow from anchors are no measurement."""
+        if inputs.affect is None:
+            return
+        for n, dimension in enumerate(DIMENSIONS):
+            known = inputs.counted & ~inputs.affect[:, n].isnan()
+            if bool(known.any()):
+                for name in ("plcc", "ccc"):
+                    metric = self.val_affect[f"{dimension}_{name}"]
+                    metric.update(said[known, n].float(), inputs.affect[known, n])
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/loss` and `val/accuracy` (percent), exact over ranks.
@@ -239,6 +287,14 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         super().on_validation_epoch_end()
         self.log("val/accuracy", 100 * self.val_accuracy.compute(), prog_bar=True)
         self.val_accuracy.reset()
+        for name, metric in self.val_affect.items():
+            # On all ranks, whoever has ratings of this dimension; where none has, there is no value, and torchmetrics would warn of it.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                value = metric.compute()
+            if bool(value.isfinite()):
+                self.log(f"val/{name}", value)
+            metric.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Leave the frozen backbone out of the checkpoint."""
@@ -276,6 +332,10 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         self.check_weights(head.state_dict())
         head.save_pretrained(folder)
+        if "va" in self.loss_weights:
+            affect = AffectHead(head.des_dim, None if self.anchors is None else self.anchors.source)
+            affect.linear.load_state_dict({k.removeprefix("va."): v for k, v in state.items() if k.startswith("va.")})
+            affect.save_pretrained(folder.parent / AFFECT_FOLDER)
         write_made_of(folder, self._made_of())
         rank_zero_info(f"DES head written to {folder} (weights: {best or 'last step'})")
 
@@ -323,6 +383,8 @@ def _over_all_ranks(loss: DESLoss, inputs: LossInputs) -> tuple[Tensor, Tensor |
             rows_of_all_ranks(inputs.intensity),
             rows_of_all_ranks(inputs.counted),
             inputs.temperature,
+            None if inputs.affect is None else rows_of_all_ranks(inputs.affect),
+            inputs.anchors,
         )
     )
     return whole - whole.detach() * (1 - 1 / world_size()), None
