@@ -1,20 +1,21 @@
 """Answers given without looking, that is, without the image: what a value of Table 5 is worth is its distance from these.
 
-One of them is none: `TextOnly` reads the reference's own description, so it is an upper reading, never a floor (`UPPER_READINGS`).
+Two of them are none: `TextOnly` and `TripletOnly` read the reference's own words, so they are upper readings, never floors (`UPPER_READINGS`).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import EMOTIONS, PredictedObject, Prediction, Reference
-from emo_lightning.metrics.spelling import PARTS, WHOLE
+from emo_lightning.metrics.spelling import PARTS, WHOLE, plain
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -24,7 +25,8 @@ MEAN_BOX = "constant, mean box"
 MEDIAN_BOX = "constant, median box"
 SHUFFLED = "shuffled labels"
 TEXT_ONLY = "text-only"
-UPPER_READINGS = frozenset({TEXT_ONLY})
+TRIPLET_ONLY = "triplet-only"
+UPPER_READINGS = frozenset({TEXT_ONLY, TRIPLET_ONLY})
 """Those that read the annotation itself."""
 
 
@@ -162,7 +164,69 @@ class ShuffledLabels:
         return {"answer": "the annotation of another image, drawn by chance", "images": len(self.records), "seed": self.seed}
 
 
-class TextOnly:
+class _Reader:
+    """Emotion and intensity read from the reference's own words: logistic and ridge regression over them.
+
+    Args:
+        records: to learn from.
+        words: the words of a record, None where it has none.
+        vectorizer: makes what turns words into numbers.
+        missing: what a record without words lacks, for the message.
+
+    Raises:
+        BaselineError: fewer than two emotions among the records that have words.
+    """
+
+    inapplicable = (
+        *("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_triplet", "clip_image_text"),
+        *(f"{part}{ending}" for part in (*PARTS, WHOLE) for ending in ("", "_similar")),
+    )
+    answer: str
+
+    def __init__(
+        self,
+        records: Sequence[Reference],
+        words: Callable[[Reference], str | None],
+        vectorizer: Callable[[], BaseEstimator],
+        missing: str,
+    ) -> None:
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.pipeline import make_pipeline
+
+        def fitted(model: BaseEstimator, pairs: Sequence[tuple[str, object]]) -> Pipeline:
+            return make_pipeline(vectorizer(), model).fit([text for text, _ in pairs], [label for _, label in pairs])
+
+        self.words = words
+        texts = [(text, r) for r in records if (text := words(r))]
+        named = [(text, r.emotion.value) for text, r in texts if r.emotion]
+        rated = [(text, r.intensity) for text, r in texts if r.intensity]
+        if len({label for _, label in named}) < 2:
+            msg = f"the training set has fewer than two emotions among its records with a {missing}"
+            raise BaselineError(msg)
+        self.emotion = fitted(LogisticRegression(max_iter=300), named)
+        self.intensity = fitted(Ridge(), rated) if rated else None
+        self.learned = {"emotion": len(named), "intensity": len(rated)}
+
+    def answers(self, records: Sequence[Reference]) -> list[Prediction]:
+        """As `Baseline.answers`; a record without words gets no emotion and no intensity."""
+        texts = {i: text for i, record in enumerate(records) if (text := self.words(record))}
+        emotions: dict[int, str] = {}
+        intensities: dict[int, float] = {}
+        if texts:
+            emotions = {i: str(emotion) for i, emotion in zip(texts, self.emotion.predict([*texts.values()]), strict=True)}
+            if self.intensity is not None:
+                rated = np.clip(np.floor(self.intensity.predict([*texts.values()]) + 0.5), 1, 10)
+                intensities = {i: float(value) for i, value in zip(texts, rated, strict=True)}
+        return [
+            Prediction(id=record.id, emotion=emotions.get(i), intensity=intensities.get(i)) for i, record in enumerate(records)
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """As `Baseline.describe`."""
+        return {"answer": self.answer, "learned_from": self.learned}
+
+
+class TextOnly(_Reader):
     """Emotion and intensity read from the reference's own description, by a linear model over its words.
 
     It reads the annotation, so it is no competitor and no answer without looking, but an upper reading: it says how much of the label the
@@ -175,47 +239,58 @@ class TextOnly:
         BaselineError: fewer than two emotions among the records that have a description.
     """
 
-    inapplicable = (
-        *("bbox_iou", "bbox_center_dist", "f1", "clip_score", "clip_triplet", "clip_image_text"),
-        *(f"{part}{ending}" for part in (*PARTS, WHOLE) for ending in ("", "_similar")),
-    )
+    answer = "a linear model over the words of the reference's own description"
 
     def __init__(self, records: Sequence[Reference]) -> None:
+        super().__init__(records, lambda record: record.description, self._vectorizer, "description")
+
+    @staticmethod
+    def _vectorizer() -> BaseEstimator:
         from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression, Ridge
-        from sklearn.pipeline import make_pipeline
 
-        def fitted(model: BaseEstimator, pairs: Sequence[tuple[str, object]]) -> Pipeline:
-            words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+", max_features=50_000)
-            return make_pipeline(words, model).fit([text for text, _ in pairs], [label for _, label in pairs])
+        return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+", max_features=_MOST_WORDS)
 
-        named = [(r.description, r.emotion.value) for r in records if r.description and r.emotion]
-        rated = [(r.description, r.intensity) for r in records if r.description and r.intensity]
-        if len({label for _, label in named}) < 2:
-            msg = "the training set has fewer than two emotions among its records with a description"
-            raise BaselineError(msg)
-        self.emotion = fitted(LogisticRegression(max_iter=300), named)
-        self.intensity = fitted(Ridge(), rated) if rated else None
-        self.learned = {"emotion": len(named), "intensity": len(rated)}
 
-    def answers(self, records: Sequence[Reference]) -> list[Prediction]:
-        """As `Baseline.answers`; a record without a description gets no emotion and no intensity."""
-        described = [i for i, record in enumerate(records) if record.description]
-        texts = [str(records[i].description) for i in described]
-        emotions: dict[int, str] = {}
-        intensities: dict[int, float] = {}
-        if texts:
-            emotions = {i: str(emotion) for i, emotion in zip(described, self.emotion.predict(texts), strict=True)}
-            if self.intensity is not None:
-                rated = np.clip(np.floor(self.intensity.predict(texts) + 0.5), 1, 10)
-                intensities = {i: float(value) for i, value in zip(described, rated, strict=True)}
-        return [
-            Prediction(id=record.id, emotion=emotions.get(i), intensity=intensities.get(i)) for i, record in enumerate(records)
-        ]
+class TripletOnly(_Reader):
+    """Emotion and intensity read from the reference's own triplet: what a model could say that names all three parts without a mistake.
 
-    def describe(self) -> dict[str, object]:
-        """As `Baseline.describe`."""
-        return {"answer": "a linear model over the words of the reference's own description", "learned_from": self.learned}
+    An upper reading as `TextOnly` is, and the ceiling for a model that learns from the same labels, with their mistakes: a linear model over
+    the parts and their pairs. Where two parts act together and the third adds to them, as in the drawn world, that is the form of the
+    truth, so it also answers combinations that training never showed.
+
+    Args:
+        records: to learn from.
+
+    Raises:
+        BaselineError: fewer than two emotions among the records that have a whole triplet.
+    """
+
+    answer = "a linear model over background, attribute and subject of the reference, and their pairs"
+
+    def __init__(self, records: Sequence[Reference]) -> None:
+        super().__init__(records, _triplet_line, self._vectorizer, "whole triplet")
+
+    @staticmethod
+    def _vectorizer() -> BaseEstimator:
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        return CountVectorizer(analyzer=_parts_and_pairs, binary=True, max_features=_MOST_WORDS)
+
+
+_MOST_WORDS = 50_000
+"""Words, or parts and pairs, that a reader knows: the most frequent ones."""
+
+
+def _triplet_line(record: Reference) -> str | None:
+    """The parts of a triplet, a line each; None where one is missing or blank."""
+    parts = [plain(getattr(record, part)) for part in PARTS]
+    return "\n".join(parts) if all(parts) else None
+
+
+def _parts_and_pairs(line: str) -> list[str]:
+    """What a `_triplet_line` holds, each with its place, alone and two by two."""
+    parts = [f"{place}={text}" for place, text in zip(PARTS, line.split("\n"), strict=True)]
+    return [*parts, *("\n".join(pair) for pair in combinations(parts, 2))]
 
 
 def all_baselines(
@@ -235,13 +310,15 @@ def all_baselines(
         found[SHUFFLED] = ShuffledLabels(source, seed)
     except BaselineError as error:
         omitted[SHUFFLED] = str(error)
-    try:
-        if train is None:
-            msg = "it learns from a training set, and none was given"
-            raise BaselineError(msg)
-        found[TEXT_ONLY] = TextOnly(train)
-    except BaselineError as error:
-        omitted[TEXT_ONLY] = str(error)
+    readers: dict[str, Callable[[Sequence[Reference]], Baseline]] = {TEXT_ONLY: TextOnly, TRIPLET_ONLY: TripletOnly}
+    for name, reader in readers.items():
+        try:
+            if train is None:
+                msg = "it learns from a training set, and none was given"
+                raise BaselineError(msg)
+            found[name] = reader(train)
+        except BaselineError as error:
+            omitted[name] = str(error)
     return found, omitted
 
 

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from emo_lightning.inference.model import EmotionModel
-    from emo_lightning.models.families import Processor
+    from emo_lightning.models.backbone import Backbone
 
 
 class FreeQuestion(NamedTuple):
@@ -24,31 +23,30 @@ class FreeQuestion(NamedTuple):
     """The question, as it stands in the chat behind the pictures."""
 
 
-def answers(model: EmotionModel, questions: Sequence[FreeQuestion], max_new_tokens: int) -> list[str]:
-    """What the model says, greedily, to each; all in one batch.
+def answers(backbone: Backbone, questions: Sequence[FreeQuestion], max_new_tokens: int) -> list[str]:
+    """What a backbone says, greedily, to each; all in one batch.
 
     Args:
-        model: its backbone answers, by its own chat template; head and probe have no part in it.
+        backbone: in eval mode; asked by its own chat template.
         questions: one batch.
         max_new_tokens: of one answer.
 
     Raises:
         InputError: a question without a picture, or with the token of one in its words.
     """
-    return model.backbone.generate(_batch(model, questions), max_new_tokens)
+    return backbone.generate(_batch(backbone, questions), max_new_tokens)
 
 
-def _batch(model: EmotionModel, questions: Sequence[FreeQuestion]) -> dict[str, object]:
+def _batch(backbone: Backbone, questions: Sequence[FreeQuestion]) -> dict[str, object]:
     """Padded on the left, as `Backbone.answer_tokens` takes it; the model works out the positions."""
     import torch
 
-    backbone, processor = model.backbone, model.backbone.processor
-    family, device = backbone.family, backbone.base.device
+    family, processor, device = backbone.family, backbone.processor, backbone.base.device
     vision = family.vision_inputs(processor, [picture for one in questions for picture in one.pictures])
     image, fill = family.image_token_id(processor), processor.tokenizer.pad_token_id
     counts = iter(vision.tokens)
     rows = [
-        [token for each in _tokens(model, processor, one) for token in ([each] * next(counts) if each == image else [each])]
+        [token for each in _tokens(backbone, one) for token in ([each] * next(counts) if each == image else [each])]
         for one in questions
     ]
     width = max(map(len, rows))
@@ -58,8 +56,8 @@ def _batch(model: EmotionModel, questions: Sequence[FreeQuestion]) -> dict[str, 
     return {name: _moved(value, device) for name, value in found.items()}
 
 
-def _tokens(model: EmotionModel, processor: Processor, question: FreeQuestion) -> list[int]:
-    family = model.backbone.family
+def _tokens(backbone: Backbone, question: FreeQuestion) -> list[int]:
+    family, processor = backbone.family, backbone.processor
     special = (family.image_token, *family.picture_tokens, family.end_of_turn)
     if not question.pictures or any(token in question.words for token in special):
         msg = f"question {question.words[:60]!r}: expected a picture at least, and no token of the chat ({', '.join(special)}) in its words"

@@ -84,7 +84,7 @@ def ask_suite(
         bar = bars.add_task("asking", total=len(left))
         for start in range(0, len(left), batch_size):
             here = left[start : start + batch_size]
-            said = answers(model, [_question(one, files[one.id]) for one in here], max_new_tokens)
+            said = answers(model.backbone, [_question(one, files[one.id]) for one in here], max_new_tokens)
             kept.write("".join(line_of(one.id, Reply(text)) + "\n" for one, text in zip(here, said, strict=True)))
             kept.flush()
             done |= {one.id: Reply(text) for one, text in zip(here, said, strict=True)}

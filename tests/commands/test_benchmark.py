@@ -15,9 +15,10 @@ from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.cli import main
 from emo_lightning.inference import asking
 from emo_lightning.inference.asking import FreeQuestion, answers
-from emo_lightning.inference.model import EmotionModel
+from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from tests.analysis.suites.given import EIGHT
 from tests.core.suites.trees import pair_row, vecbench_line
+from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
 TASKS = ("EmoSet-8", "Abstract-8", "Artphoto-8")
 
@@ -37,11 +38,6 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def model(bundle: Path) -> EmotionModel:
-    return EmotionModel(bundle, device="cpu")
-
-
 def ask(bundle: Path, suite: Path, out: Path, *more: str) -> int:
     options = ("--model", str(bundle), "--images", str(suite), "--out", str(out), "--device", "cpu", "--max-new-tokens", "8")
     return main(["benchmark", "vecbench", "--data", str(suite / "test_8k.jsonl"), *options, *more])
@@ -59,12 +55,12 @@ def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
     calls = 0
     true = asking.answers
 
-    def until(model: EmotionModel, questions: Sequence[FreeQuestion], most: int) -> list[str]:
+    def until(backbone: Backbone, questions: Sequence[FreeQuestion], most: int) -> list[str]:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        return true(model, questions, most)
+        return true(backbone, questions, most)
 
     monkeypatch.setattr(asking, "answers", until)
     assert ask(bundle, suite, cut, "--batch-size", "5") == 130
@@ -81,21 +77,24 @@ def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
     assert "was begun with max_new_tokens '8', now it is '9'" in capsys.readouterr().err
 
 
-def test_two_pictures_are_read_as_transformers_reads_them(model: EmotionModel, suite: Path) -> None:
+def test_two_pictures_are_read_as_transformers_reads_them(worded_model: Path, suite: Path) -> None:  # noqa: F811
     pictures = [Image.open(suite / "EmoSet-8" / f"{n}.png").convert("RGB") for n in (0, 3)]
     both, one = FreeQuestion(pictures, "Which of the two?"), FreeQuestion(pictures[1:], "What is felt?")
-    processor, base = model.backbone.processor, model.backbone.base
+    backbone = load_frozen(BackboneConfig(str(worded_model), tuning="frozen"))
+    processor, base = backbone.processor, backbone.base
     expected = []
     for asked in (both, one):
         content: list[dict[str, object]] = [{"type": "image"} for _ in asked.pictures]
         content.append({"type": "text", "text": asked.words})
-        text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        text = backbone.family.prompt_text(
+            processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        )
         inputs = processor(text=[text], images=list(asked.pictures), return_tensors="pt")  # type: ignore[operator]
         inputs["pixel_values"] = inputs["pixel_values"].to(base.dtype)
         said = base.generate(**inputs, max_new_tokens=10, do_sample=False)[:, inputs["input_ids"].shape[1] :]  # type: ignore[operator]
         expected += processor.batch_decode(said, skip_special_tokens=True)
-    assert answers(model, [both, one], 10) == expected
-    assert [answers(model, [asked], 10)[0] for asked in (both, one)] == expected
+    assert answers(backbone, [both, one], 10) == expected
+    assert [answers(backbone, [asked], 10)[0] for asked in (both, one)] == expected
 
 
 def test_what_cannot_be_asked_is_refused_before_a_model_is_loaded(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from emo_lightning.analysis.baselines import UPPER_READINGS
+from emo_lightning.analysis.baselines import TRIPLET_ONLY, UPPER_READINGS
 from emo_lightning.report.table import Cell, Result, Spread, Table, best_of, columns, number_of, spread
 from emo_lightning.report.tables.table6 import SET_TITLES
 
@@ -20,18 +20,22 @@ METRICS = {
 }
 """Row of Table 5, strict mode -> how the overview calls it."""
 
-BLIND, AHEAD, NOBODY = "without looking", "ahead of all others", "no arm"
-"""Titles of the last two rows, and what stands where intervals leave no arm ahead."""
+BLIND, CEILING, AHEAD, NOBODY = "without looking", "from the true triplet", "ahead of all others", "no arm"
+"""Titles of the last rows, and what stands where intervals leave no arm ahead."""
 
 _NOTE = (
     "Times 100, {images} images; in brackets: 95 % intervals. Emotion, subject, triplet (background, attribute and subject): share of images in "
     "which it is named rightly. Intensity: agreement on the scale of 1 to 10 (quadratic kappa; chance is 0). Box: overlap with the true box "
     "(IoU). Without looking: the best answer that needs no image, such as the same words and the same box for all."
 )
+_CEILING_NOTE = (
+    " From the true triplet: what a linear model says that is told background, attribute and subject and learned from the same labels, mistakes "
+    "included: about what a model reaches that names all three without a mistake."
+)
 
 
 def overview_tables(found: Result) -> Iterator[Table]:
-    """Of a `table5.json`: every arm, the best answer given without looking, and the arm that is ahead."""
+    """Of a `table5.json`: every arm, the best answer given without looking, what the true triplet tells, and the arm that is ahead."""
     keys = [key for key in METRICS if any(column["strict"].get(key) is not None for column in found["arms"].values())]
     if not keys:
         return
@@ -42,6 +46,11 @@ def overview_tables(found: Result) -> Iterator[Table]:
     if any(floor is not None for floor in floors):
         rows.append([BLIND, *floors])
         names.append("blind")
+    reading = found["baselines"].get(TRIPLET_ONLY)
+    ceiling: list[Cell] = [None if reading is None else scored(reading, key) for key in keys]
+    if known := any(cell is not None for cell in ceiling):
+        rows.append([CEILING, *ceiling])
+        names.append("ceiling")
     if len(found["arms"]) > 1:
         names.append("ahead")
         rows.append([AHEAD, *(_leader(found, key) for key in keys)])
@@ -50,7 +59,7 @@ def overview_tables(found: Result) -> Iterator[Table]:
         "What each arm says of an image",
         columns(("arm", "Arm"), *((key, METRICS[key]) for key in keys)),
         rows,
-        _NOTE.format(images=found["references"]),
+        _NOTE.format(images=found["references"]) + (_CEILING_NOTE if known else ""),
         digits=0,
         row_keys=names,
         best=best,

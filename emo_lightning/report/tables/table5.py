@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from emo_lightning.analysis.baselines import TEXT_ONLY, UPPER_READINGS
+from emo_lightning.analysis.baselines import TEXT_ONLY, TRIPLET_ONLY, UPPER_READINGS
 from emo_lightning.analysis.table5_rows import MODES, ROWS, Mode, Row, short_definition
 from emo_lightning.core.replies import REASONS, UNREADABLE_ANSWERS
 from emo_lightning.report.page import Page
 from emo_lightning.report.table import Cell, Column, Result, Spread, Table, best_of, columns, spread
 from emo_lightning.report.tables.affect import affect_tables
 
-BASELINE_TITLES = {TEXT_ONLY: "upper reading, from the reference's words"}
+BASELINE_TITLES = {
+    TEXT_ONLY: "upper reading, from the reference's words",
+    TRIPLET_ONLY: "upper reading, from the reference's triplet",
+}
 """Where a baseline is called otherwise than in `table5.json`."""
 
 WITHOUT_LOOKING = "answers given without looking, that is, without the image"
@@ -43,7 +46,7 @@ def table5_tables(result: Result, modes: Sequence[Mode] = MODES) -> list[Table]:
     arms = list(result["arms"])
     grey = f"{WITHOUT_LOOKING}, from {result['baseline_source']}." if result["baselines"] else ""
     if UPPER_READINGS & set(result["baselines"]):
-        grey += " The upper reading is none of them: it reads the description in the reference."
+        grey += " Upper readings are none of them: they read the description, or the triplet, in the reference."
     tables = []
     for mode in modes:
         rows: list[list[Cell]] = []
