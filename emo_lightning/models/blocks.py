@@ -39,8 +39,6 @@ def compile_blocks(model: PreTrainedModel, family: Family, backend: str = "induc
         family: that it is of.
         backend: of `torch.compile`.
     """
-    from emo_lightning.models.families.attention import attend_outside_graphs
-
-    attend_outside_graphs()
+    family.outside_graphs()
     for block in family.units(model):
         block.compile(dynamic=True, backend=backend)

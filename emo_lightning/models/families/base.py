@@ -10,118 +10,47 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeGuard, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
-from emo_lightning.core.errors import InputError
 from emo_lightning.models.families.boxes import BoxCodec, Size
+from emo_lightning.models.families.inputs import (
+    CACHED,
+    PARTS,
+    CachedPicture,
+    FamilyError,
+    ImageProcessor,
+    Part,
+    PixelLimits,
+    Processor,
+    VisionInputs,
+    Work,
+    resize_to,
+    token_id,
+)
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from PIL import Image
     from torch import Tensor
-    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel
     from transformers.cache_utils import DynamicLayer
 
-Part = Literal["vision", "merger", "language"]
-PARTS: tuple[Part, ...] = ("vision", "merger", "language")
-"""What may learn or stay frozen: the vision tower, what joins it to the language model, and the language model."""
-
-
-class FamilyError(InputError):
-    """A model of a family that this project does not know, or a picture that the family refuses."""
-
-
-class ImageProcessor(Protocol):
-    """The part of transformers' image processors that is used here."""
-
-    backend: str
-    """`torchvision` or `pil`."""
-    size: Mapping[str, int]
-    do_resize: bool
-    resample: int
-    patch_size: int
-    merge_size: int
-    temporal_patch_size: int
-    do_rescale: bool
-    rescale_factor: float
-    do_normalize: bool
-    image_mean: float | Sequence[float]
-    image_std: float | Sequence[float]
-
-    def __call__(
-        self, images: Sequence[Image.Image | Tensor], *, return_tensors: str, **options: object
-    ) -> Mapping[str, Tensor]:
-        """Pixel tensors of pictures, and where each begins; options are the family's own."""
-        ...
-
-
-class Processor(Protocol):
-    """The part of transformers' `ProcessorMixin` that is used here; its own attributes are set at run time and have no types."""
-
-    image_processor: ImageProcessor
-    tokenizer: PreTrainedTokenizerBase
-
-    def apply_chat_template(self, conversation: list[dict[str, object]], *, tokenize: bool, add_generation_prompt: bool) -> str:
-        """The conversation as text with its special tokens."""
-        ...
-
-    def batch_decode(self, sequences: Tensor, *, skip_special_tokens: bool) -> list[str]:
-        """Token ids (B, T) as texts."""
-        ...
-
-    def save_pretrained(self, save_directory: str | Path) -> object:
-        """Write it into a folder."""
-        ...
-
-
-class PixelLimits(NamedTuple):
-    """Smallest and largest area, in pixels, that an image is resized to."""
-
-    lowest: int
-    highest: int
-
-
-CACHED: Mapping[Part, str] = {"vision": "tower_states", "merger": "picture_states"}
-"""Keys of a batch whose pictures come out of a cache, by the last part that they have passed: (image tokens, width)."""
-
-
-class CachedPicture(NamedTuple):
-    """A picture that a frozen part of the model has seen already.
-
-    Args:
-        size: (width, height) of the picture as it is stored, upright.
-        states: (image tokens, width) that left the part.
-        part: the last one that it has passed: the vision tower, or the merger behind it.
-    """
-
-    size: Size
-    states: Tensor
-    part: Part
-
-
-class VisionInputs(NamedTuple):
-    """The pictures of a batch as the model takes them.
-
-    Args:
-        tensors: inputs of the model that stand for pictures, by their names; what is no tensor moves to a device by its own `to`.
-        sizes: (width, height) of each picture after resizing.
-        tokens: how many tokens each picture takes in its sequence.
-    """
-
-    tensors: dict[str, object]
-    sizes: list[Size]
-    tokens: list[int]
-
-
-class Work(NamedTuple):
-    """Floating-point operations of one part of a model in a forward pass: a product and a sum are two."""
-
-    weights: float
-    """Products with weights."""
-    attention: float
-    """Products of queries, keys and values."""
+__all__ = [
+    "CACHED",
+    "PARTS",
+    "CachedPicture",
+    "Family",
+    "FamilyError",
+    "ImageProcessor",
+    "Part",
+    "PixelLimits",
+    "Processor",
+    "VisionInputs",
+    "Work",
+    "gathered",
+    "products_of",
+    "resize_to",
+]
 
 
 @dataclass(frozen=True)
@@ -189,6 +118,12 @@ class Family(ABC):
             model: changed in place.
             attention: transformers' attention implementation that was asked for.
         """
+
+    def outside_graphs(self) -> None:
+        """Have `torch.compile` leave out what it would compile anew for every row: attention among samples."""
+        from emo_lightning.models.families.attention import attend_outside_graphs
+
+        attend_outside_graphs()
 
     def prepare_pictures(self, model: PreTrainedModel, processor: Processor) -> None:  # noqa: B027 - most families need nothing
         """Have a model take pictures as `vision_inputs` gives them, where that is not as transformers gives them.
@@ -378,7 +313,7 @@ class Family(ABC):
 
     def image_token_id(self, processor: Processor) -> int:
         """Id of `image_token`."""
-        return _token_id(processor, self.image_token)
+        return token_id(processor, self.image_token)
 
     def framed(self, processor: Processor, ids: Sequence[int], pictures: int = 1) -> list[int]:
         """A prompt's tokens with `image_frame` around each that stands for a picture.
@@ -396,7 +331,7 @@ class Family(ABC):
             wanted = ("one picture", "once") if pictures == 1 else (f"{pictures} pictures", f"{pictures} times")
             msg = f"the chat template writes {self.image_token!r} {times} times for {wanted[0]}; expected {wanted[1]} ({self.title})"
             raise FamilyError(msg)
-        before, after = ([_token_id(processor, token) for token in side] for side in self.image_frame)
+        before, after = ([token_id(processor, token) for token in side] for side in self.image_frame)
         return [one for each in ids for one in ((*before, each, *after) if each == token else (each,))]
 
     def folded(self, processor: Processor, ids: Sequence[int]) -> list[int]:
@@ -407,13 +342,13 @@ class Family(ABC):
             ids: of one sample, with a token for each piece of its picture.
         """
         token = self.image_token_id(processor)
-        frame = {_token_id(processor, name) for side in self.image_frame for name in side}
+        frame = {token_id(processor, name) for side in self.image_frame for name in side}
         kept = [(one, before) for one, before in zip(ids, [None, *ids], strict=False) if one not in frame]
         return [one for one, before in kept if not one == before == token]
 
     def end_of_turn_id(self, processor: Processor) -> int:
         """Id of `end_of_turn`."""
-        return _token_id(processor, self.end_of_turn)
+        return token_id(processor, self.end_of_turn)
 
     def model_inputs(self, batch: Mapping[str, object]) -> dict[str, Tensor]:
         """The part of a batch that the model takes.
@@ -471,19 +406,3 @@ def products_of(*modules: torch.nn.Module) -> int:
 def _is_linear(layer: torch.nn.Module) -> TypeGuard[torch.nn.Linear]:
     # A layer with an adapter has both numbers too, and so have the layers in it.
     return all(hasattr(layer, name) for name in ("in_features", "out_features", "weight")) and not any(layer.children())
-
-
-def resize_to(processor: Processor, **sides: int) -> None:
-    """Set the sizes of an image processor, by its own names for them."""
-    images = processor.image_processor
-    size = {**dict(images.size), **sides}
-    # A class of transformers' own, or a plain dict before there was one.
-    images.size = size if isinstance(images.size, dict) else type(images.size)(**size)
-
-
-def _token_id(processor: Processor, token: str) -> int:
-    found = processor.tokenizer.convert_tokens_to_ids(token)
-    if not isinstance(found, int):
-        msg = f"the tokenizer has no token {token!r}"
-        raise FamilyError(msg)
-    return found

@@ -11,7 +11,7 @@ where there is one. Everything else of the layer stays in the row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
@@ -201,3 +201,9 @@ def read_in_samples(language: nn.Module) -> None:
     for module in language.modules():
         if type(module) is theirs.Qwen3_5GatedDeltaNet:
             module.__class__ = RowDelta
+
+
+@cache
+def compute_outside_graphs() -> None:
+    """Have `torch.compile` leave `RowDelta` as it is among samples: it would compile anew for every set of lengths."""
+    RowDelta._among = torch.compiler.disable(RowDelta._among)  # type: ignore[method-assign]

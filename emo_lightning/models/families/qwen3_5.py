@@ -53,6 +53,13 @@ class Qwen35(WithoutWindows):
 
             read_in_samples(self.module(model, self.language_model))
 
+    def outside_graphs(self) -> None:
+        """As others', and linear attention among samples."""
+        from emo_lightning.models.families.delta_rule import compute_outside_graphs
+
+        super().outside_graphs()
+        compute_outside_graphs()
+
     def _placed(self, model: PreTrainedModel, pictures: Tensor, places: Tensor) -> tuple[Tensor, dict[str, object]]:
         pictures, _ = super()._placed(model, pictures, places)
         return pictures, {"attention_mask": {"full_attention": None, LINEAR: None}}

@@ -17,7 +17,7 @@ from emo_lightning.data.collate import IGNORE, Collator, Question
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.families.base import CACHED, CachedPicture, Part
-from emo_lightning.models.families.qwen2_5_vl import PLACES
+from emo_lightning.models.families.grids import PLACES
 from tests.models.families.newcomer import check_family
 from tests.models.families.test_places import Waits, gradients
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures

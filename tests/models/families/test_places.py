@@ -21,8 +21,8 @@ from emo_lightning.data.batches import ChatBatch
 from emo_lightning.data.collate import Collator, Question
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
+from emo_lightning.models.families.grids import PLACES
 from emo_lightning.models.families.places import Places, Tower
-from emo_lightning.models.families.qwen2_5_vl import PLACES
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
 pytest.importorskip("transformers.vision_utils", reason="this transformers does not take places from outside")

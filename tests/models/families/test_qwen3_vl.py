@@ -14,8 +14,8 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from emo_lightning.data.chat import prompt
 from emo_lightning.data.collate import IGNORE, Collator, Question
 from emo_lightning.models.families import family_of
+from emo_lightning.models.families.grids import PLACES
 from emo_lightning.models.families.places import Places, Tower
-from emo_lightning.models.families.qwen2_5_vl import PLACES
 from tests.models.families.test_parity import batch_of, loaded, questions  # noqa: F401 - fixture
 from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.worded import worded_qwen  # noqa: F401 - fixture
