@@ -52,7 +52,8 @@ def parsers(command: str, monkeypatch: pytest.MonkeyPatch) -> list[Parser]:
         found.append(self)
         raise _FoundError
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    for kind in (argparse.ArgumentParser, Parser):
+        monkeypatch.setattr(kind, "parse_args", stop)
     with pytest.raises(_FoundError):
         importlib.import_module(MODULES[command]).main([])
     return [parser for parser in _below(found[0]) if isinstance(parser, Parser)]

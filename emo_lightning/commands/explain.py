@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ABOUT = """\
 Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
 that it says, and beside them the emotions that the probe reads off the embedding; and whether the image is unlike all that the model was
-trained on. Of one image it prints JSON, or with --text a block for people, and writes a picture with the boxes drawn in. Of many (files,
+trained on. Of one image it prints JSON, or with --text a block for people; --out PICTURE.png also draws the boxes into it. Of many (files,
 folders, globs, addresses, tars, Parquet files of paths) it writes JSON lines or Parquet; images that cannot be opened are named and left
 out. What is done is not done again: after an interrupt run the same command."""
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--out",
         type=Path,
-        help="of one image: the picture to write, PNG (default: IMAGE.explained.png in the current folder); else a .jsonl or .parquet file",
+        help="of one image: a picture with the boxes drawn in, PNG (default: none); else a .jsonl or .parquet file",
     )
     parser.add_argument("--text", action="store_true", help="print a block for people instead of JSON")
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="also write a picture of every image to this folder")
@@ -84,7 +84,7 @@ def _shown(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     alone = len(found) == 1
     # Before the minutes that a model takes: one image that is missing or broken ends the command; of many it is left out.
     first = [found[0].open()] if alone else []
-    own = args.out or overlay_path(Path(), Path(found[0].id).stem) if alone and args.overlays is None else None
+    own = args.out if alone else None
     if (out := own or (None if args.overlays is None else overlay_path(args.overlays, found[0].id))) is not None:
         check_output_file(out)
     from emo_lightning.experiment.advice import silence_advice

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,14 +41,23 @@ def search_and_show(args: argparse.Namespace) -> int:
     where = Filters(emotions, args.intensity, args.where)
     index = SearchIndex.open(args.index)
     question = understood(index, args.query, lambda: _model(index, args.model, args.device), where, scene=bool(args.like))
-    notes = [question.note] if question.note else []
-    hits = _found(args, index, question, where, notes)
+    end = None
+    if args.to is not None:
+        end = understood(index, args.to, lambda: _model(index, args.model, args.device), where)
+    asked = [question] if end is None else [question, end]
+    notes = [note for one in asked for note in _notes(one)]
+    hits = _found(args, index, question, end, where, notes)
     title = _title(args)
     if args.html is not None:
-        _write_page(args.html, index, question, hits, title, notes)
+        _write_page(args.html, index, asked, hits, title, notes, way=end is not None and args.at is None)
     if args.json:
+        for one in asked:
+            if one.unlike is not None and one.unlike.is_unlike:
+                say(_unlike(one), file=sys.stderr)
+        known = [one.unlike.is_unlike for one in asked if one.unlike is not None]
+        unlike = {"query_is_unlike": any(known)} if known else {}
         for number, hit in enumerate(hits, 1):
-            say(json_text({"rank": number, **hit.as_json()}))
+            say(json_text({"rank": number, **hit.as_json(), **unlike}))
         return 0
     _show(hits, title, notes, way=args.to is not None)
     if args.html is not None:
@@ -54,20 +65,31 @@ def search_and_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _found(args: argparse.Namespace, index: SearchIndex, question: Question, where: Filters, notes: list[str]) -> list[Hit]:
+def _notes(asked: Question) -> list[str]:
+    """What is to be known of a question."""
+    unlike = asked.unlike is not None and asked.unlike.is_unlike
+    return [*([_unlike(asked)] if unlike else []), *([asked.note] if asked.note else [])]
+
+
+def _unlike(asked: Question) -> str:
+    return f"{asked.text} is unlike what the model of this index was trained on: take what is found for a guess"
+
+
+def _found(
+    args: argparse.Namespace, index: SearchIndex, question: Question, end: Question | None, where: Filters, notes: list[str]
+) -> list[Hit]:
     start = question.start
     own = [start.id] if start.id is not None else []
     if args.like:
         answer = like(index, start, args.like, args.k, where, args.strength)
         notes.append(answer.scene)
         return answer.hits
-    if args.to is not None:
-        end = understood(index, args.to, lambda: _model(index, args.model, args.device), where).start
-        here, there = (one.vector if one.id is None else one.id for one in (start, end))
+    if end is not None:
+        here, there = (one.vector if one.id is None else one.id for one in (start, end.start))
         if args.at is None:
             return index.path(here, there, args.steps or _STEPS, where)
         notes.append(f"at {args.at:g} of the way to {args.to}")
-        without = [one for one in (start.id, end.id) if one is not None]
+        without = [one for one in (start.id, end.start.id) if one is not None]
         return index.search(index.between(here, there, args.at), args.k, where, without=without, exact=args.exact)
     return index.search(start.vector, args.k, where, without=own, exact=args.exact)
 
@@ -109,16 +131,16 @@ def _show(hits: Sequence[Hit], title: str, notes: Sequence[str], *, way: bool) -
             "emotion",
             "intensity",
             ("triplet", "background – attribute – subject"),
-            ("file", "lies in"),
         )
+        # It is typed again, or copied.
+        headings[1] = replace(headings[1], whole=True)
         rows: list[list[Cell]] = [
-            [number, hit.id, hit.cosine, _feeling(hit), _intensity(hit), _words(hit), hit.text("file")]
-            for number, hit in enumerate(hits, 1)
+            [number, hit.id, hit.cosine, _feeling(hit), _intensity(hit), _words(hit)] for number, hit in enumerate(hits, 1)
         ]
         # Above the table and not its title: it holds a path, and titles are broken to the table's width.
         say(title)
         order = "Along the way; cosine to the point of each step" if way else "Nearest first"
-        show([Table("hits", order, headings, rows, digits=3)])
+        show([Table("hits", order, headings, rows, digits=4)])
     for note in notes:
         say(note)
 
@@ -142,17 +164,39 @@ def _words(hit: Hit) -> str | None:
 
 
 def _write_page(
-    out: Path, index: SearchIndex, question: Question, hits: Sequence[Hit], title: str, notes: Sequence[str]
+    out: Path,
+    index: SearchIndex,
+    asked: Sequence[Question],
+    hits: Sequence[Hit],
+    title: str,
+    notes: Sequence[str],
+    *,
+    way: bool,
 ) -> None:
-    from emo_lightning.report.hits_page import Card, write_hits_page
+    from emo_lightning.report.hits_page import write_hits_page
 
-    asked: Card | None = None
-    if question.picture is not None:
-        asked = Card(question.text, question.start.emotion, ["asked with"], thumbnail_of(question.picture))
-    elif question.start.id is not None:
-        hit = index.get(question.start.id)
-        asked = _card(index, hit, ["asked with"])
-    write_hits_page(out, title, notes, asked, [_card(index, hit, [f"cosine {hit.cosine:.3f}"]) for hit in hits])
+    cards = [_card(index, hit, [f"cosine {hit.cosine:.4f}"]) for hit in hits]
+    beside = [_asked(index, one) for one in asked]
+    if way:
+        # The ends of a way are the first and the last of it: images of the index have been found there, pictures of one's own stand before and
+        # behind what has.
+        ends = [
+            replace(card, asked=True, lines=[*card.lines, name]) for card, name in zip(beside, ("start", "end"), strict=True)
+        ]
+        first, last = (one.start.id is not None for one in asked)
+        cards = [ends[0], *cards[first : len(cards) - last], ends[1]]
+        beside = []
+    write_hits_page(out, title, notes, [replace(card, asked=True) for card in beside], cards, way=way)
+
+
+def _asked(index: SearchIndex, question: Question) -> Card:
+    """What was asked with."""
+    from emo_lightning.report.hits_page import Card
+
+    if question.start.id is not None:
+        return _card(index, index.get(question.start.id), ["asked with"])
+    image = b"" if question.picture is None else thumbnail_of(question.picture)
+    return Card(question.text, question.start.emotion, ["asked with"], image)
 
 
 def _card(index: SearchIndex, hit: Hit, lines: list[str]) -> Card:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+CARD = "README.md"
 
 ABOUT = """\
 Publish a folder that `emo export` wrote on the Hugging Face hub, as one commit. It is loaded first: what is not whole is not published.
@@ -40,17 +43,33 @@ def main(argv: list[str]) -> int:
     files = _checked(args.folder, args.repo)
     from huggingface_hub import constants
 
+    if (licence := _licence(args.folder)) is None:
+        say(
+            f"note: {args.folder / CARD} names no licence, so nobody may use the model; emo export --licence ID writes one, or add "
+            "`license: ID` to its head",
+            file=sys.stderr,
+        )
     size = sum(file.stat().st_size for file in files)
     if args.dry_run:
         for file in files:
             say(f"{file.stat().st_size:>14,}  {file.relative_to(args.folder)}")
         kind = "private" if args.private else "public"
         say(
-            f"{len(files)} files, {size:,} bytes would go to {constants.ENDPOINT}/{args.repo} ({kind}, where it is new); nothing was sent"
+            f"{len(files)} files, {size:,} bytes would go to {constants.ENDPOINT}/{args.repo} ({kind}, where it is new; licence: "
+            f"{licence or 'none'}); nothing was sent"
         )
         return 0
     say(f"{_pushed(args.folder, args.repo, files, args.private, args.revision, args.message)}")
     return 0
+
+
+def _licence(folder: Path) -> str | None:
+    """That the card names, by the hub's own reading of it."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard((folder / CARD).read_text(encoding="utf-8", errors="replace"), ignore_metadata_errors=True)
+    found = card.data.get("license")
+    return str(found) if found else None
 
 
 def _checked(folder: Path, repo: str) -> list[Path]:
@@ -72,7 +91,7 @@ def _checked(folder: Path, repo: str) -> list[Path]:
     if repo.count("/") != 1:
         msg = f"--repo {repo}: expected OWNER/NAME"
         raise InputError(msg)
-    if not (folder / BUNDLE_FILE).is_file() or not (folder / "README.md").is_file():
+    if not (folder / BUNDLE_FILE).is_file() or not (folder / CARD).is_file():
         msg = f"{folder}: has no {BUNDLE_FILE} or no README.md; expected a folder that `emo export` wrote"
         raise MissingFileError(msg)
     bundle = read_bundle(folder)

@@ -120,6 +120,17 @@ def _token(args: argparse.Namespace) -> str | None:
     return given
 
 
+def _id(model: Path) -> str | None:
+    """What a model is called; None: as its folder.
+
+    A model of the hub lies in a folder that is named by its commit, and the stage of a run in one that is called `model` in every run.
+    """
+    if not model.is_dir():
+        return str(model)
+    folder = model.absolute()
+    return f"{folder.parent.name}-{folder.name}" if (folder.parent / "experiment.yaml").is_file() else None
+
+
 def _serve(args: argparse.Namespace, limits: Limits, token: str | None, bound: socket) -> int:
     from emo_lightning.core.endings import exit_code
     from emo_lightning.experiment.advice import silence_advice
@@ -143,8 +154,7 @@ def _serve(args: argparse.Namespace, limits: Limits, token: str | None, bound: s
         from data_prep.grounding.transformers_backend import load_segmenter
 
         masks = load_segmenter(args.masks, str(model.device)).masks_of
-    # A model of the hub lies in a folder that is named by its commit.
-    service = Service(model, limits, index, masks, None if args.model.is_dir() else str(args.model))
+    service = Service(model, limits, index, masks, _id(args.model))
     names = {name.lower() for name in (*args.name, args.host)}
     server = Server(make_app(service, Gate(token, frozenset(names))), limits.grace, service.batcher.hurry)
     where = address_of(bound)

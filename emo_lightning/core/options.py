@@ -121,6 +121,20 @@ class Parser(argparse.ArgumentParser):
         assert declared == there, f"{self.prog}: in no mode {sorted(there - declared)}, no option {sorted(declared - there)}"
         self._modes = table
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> Any:  # type: ignore[override] # noqa: ANN401 - argparse's own
+        """As argparse's; what is not understood behind the name of a part is that part's to refuse, with its usage."""
+        found, left = self.parse_known_args(args, namespace)
+        if left:
+            self._part_of(found).error(f"unrecognized arguments: {' '.join(left)}")
+        return found
+
+    def _part_of(self, found: argparse.Namespace) -> argparse.ArgumentParser:
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                chosen: argparse.ArgumentParser | None = action.choices.get(str(getattr(found, action.dest, "")))
+                return self if chosen is None else chosen
+        return self
+
     def own_options(self) -> Iterator[argparse.Action]:
         """Its options but for those of every command."""
         return (action for action in self._actions if action.option_strings and action.dest not in ("help", "debug"))
@@ -146,7 +160,8 @@ class Parser(argparse.ArgumentParser):
         try:
             for action in defaults:
                 action.default = argparse.SUPPRESS
-            return vars(self.parse_args(argv))
+            given: dict[str, object] = vars(self.parse_args(argv))
+            return given
         finally:
             for action, default in defaults.items():
                 action.default = default

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["csv_cell", "markdown_text", "name_fault", "plain", "printable", "printable_json"]
+__all__ = ["SMALL_WORDS", "csv_cell", "markdown_text", "name_fault", "plain", "printable", "printable_json"]
 
 _ACTIVE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 and C1 controls but for tab and line feed: ESC, BEL, CSI, carriage return, …
@@ -77,3 +77,9 @@ def name_fault(name: str) -> str | None:
     if (length := len(name.encode())) > 200:
         return f"has {length} bytes; at most 200"
     return None
+
+
+SMALL_WORDS = frozenset(
+    ("a", "an", "and", "at", "by", "for", "from", "in", "into", "is", "its", "of", "on", "or", "the", "to", "with")
+)
+"""Words that say nothing by themselves."""

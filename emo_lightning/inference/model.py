@@ -13,6 +13,8 @@ from emo_lightning.inference.pictures import ImageLike, as_list, as_picture, nam
 from emo_lightning.inference.results import Explanation, Unlike
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL import Image
     from torch import Tensor
 
@@ -153,6 +155,17 @@ class EmotionModel:
         with torch.no_grad():
             des: Tensor = self.head(*self.backbone.features(self.batch(pictures, self.bundle.features), self.head.num_layers))
             return des.float().cpu()
+
+    def seen_at_once(self, pictures: Sequence[Image.Image]) -> list[tuple[NDArray[np.float32], Unlike | None]]:
+        """The embedding of each picture of one batch, (des_dim,), and how far it is from the training pictures, of one reading.
+
+        Args:
+            pictures: as `as_picture` gives them.
+        """
+        if self.spread is None:
+            return [(row, None) for row in self._embed(pictures).numpy()]
+        seen = self.look(pictures)
+        return list(zip(seen.des.float().cpu().numpy(), self.unlike_of(seen) or [], strict=True))
 
     def look(self, pictures: Sequence[Image.Image]) -> Seen:
         """What a `Spread` is fitted to, and measures.

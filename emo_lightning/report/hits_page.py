@@ -23,6 +23,8 @@ class Card:
     """What else is known of it."""
     image: bytes = b""
     """JPEG; empty without one."""
+    asked: bool = False
+    """Whether it was asked with."""
 
     @property
     def colour(self) -> str:
@@ -35,15 +37,20 @@ class Card:
         return f"data:image/jpeg;base64,{base64.b64encode(self.image).decode()}" if self.image else ""
 
 
-def write_hits_page(out: Path, title: str, notes: Sequence[str], question: Card | None, cards: Sequence[Card]) -> None:
+def write_hits_page(
+    out: Path, title: str, notes: Sequence[str], questions: Sequence[Card], cards: Sequence[Card], *, way: bool = False
+) -> None:
     """Write the page.
 
     Args:
         out: the .html file.
         title: what was looked for.
         notes: sentences below it.
-        question: the picture that was asked with.
+        questions: what was asked with, where it stands apart.
         cards: what was found, best first.
+        way: whether they are the steps of a way, which stand in one row where there is room.
     """
-    page = environment().get_template("hits.html.j2").render(title=title, notes=notes, question=question, cards=cards)
+    page = (
+        environment().get_template("hits.html.j2").render(title=title, notes=notes, questions=questions, cards=cards, way=way)
+    )
     write_text(out, page)

@@ -41,6 +41,8 @@ class Column:
     """What the reader sees."""
     quiet: bool = False
     """Whether it stands in grey: for comparison, and never the best."""
+    whole: bool = False
+    """Whether its texts stay in one line in the terminal, as names do that are to be copied; the other columns make room."""
 
 
 def columns(*given: str | tuple[str, str]) -> list[Column]:

@@ -36,7 +36,7 @@ def show(tables: Iterable[Table], console: Console | None = None, most: int | No
     width = min(console.width, most or console.width)
     for table in tables:
         drawn = drawn_by_rich(table)
-        parts = fitted(drawn, width)
+        parts = fitted(drawn, width, [n for n, column in enumerate(table.columns) if column.whole])
         for part in parts:
             console.print(part)
         if len(parts) > 1 and drawn.caption:
@@ -74,7 +74,7 @@ def _text(text: str) -> str:
     return escape(printable(text))
 
 
-def fitted(table: rich_table.Table, width: int) -> list[rich_table.Table]:
+def fitted(table: rich_table.Table, width: int, whole: Sequence[int] = ()) -> list[rich_table.Table]:
     """The table with columns of fixed width, or several, without a caption, that all begin with the columns that name the rows.
 
     Rich cuts words and numbers to an ellipsis where a table has more columns than there is width for.
@@ -82,12 +82,14 @@ def fitted(table: rich_table.Table, width: int) -> list[rich_table.Table]:
     Args:
         table: of plain strings with markup, drawn with rich's default box.
         width: of the terminal in characters.
+        whole: columns whose texts are not broken while they fit in half of it.
     """
     cells = [[_plain(column.header), *map(_plain, column._cells)] for column in table.columns]
     if not cells:
         return [table]
     least = [max((len(piece) for text in own for piece in _pieces(text)), default=1) for own in cells]
     ideal = [max(len(line) for text in own for line in text.split("\n")) for own in cells]
+    least = [min(ideal[n], width // 2) if n in whole else one for n, one in enumerate(least)]
     parts = _parts(least, width, _naming([own[1:] for own in cells]))
     return [_part(table, part, _widths(part, least, ideal, width), n, len(parts)) for n, part in enumerate(parts)]
 

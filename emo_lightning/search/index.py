@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from emo_lightning.search.wishes import Centroids, as_centroid
 
 Vector = NDArray[np.float32]
 
-_ALIKE = 5
+_ALIKE = 3
 """Ids that are named where one is not found."""
+_LOOKED_AT = 20_000
+"""Of about its length, that are held against it."""
 
 
 class SearchIndex:
@@ -135,6 +138,21 @@ class SearchIndex:
         )
         return [as_hit(row) for row in rows if row["id"] not in without][:k]
 
+    def find(
+        self,
+        vector: ArrayLike,
+        k: int = 10,
+        emotion: str | Sequence[str] | None = None,
+        intensity: str | float | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Hit]:
+        """As `search`, with the conditions as `Filters` takes them.
+
+        Raises:
+            InputError: as `search` and `Filters`.
+        """
+        return self.search(vector, k, Filters(emotion, intensity, where))
+
     def path(self, start: str | ArrayLike, end: str | ArrayLike, steps: int = 7, where: Filters | None = None) -> list[Hit]:
         """The nearest image at each of some points on the line from one image to another, none twice.
 
@@ -214,11 +232,23 @@ class SearchIndex:
         for batch in self.images.batches(("id", "des")):
             yield batch.column("id").to_pylist(), vectors_of(batch.column("des"))
 
+    def alike(self, name: str) -> list[str]:
+        """Ids that hold a text, or are spelled almost like it."""
+        if not name:
+            return []
+        held = self.images.where(f"contains(lower(id), {quoted(name.lower())})", _ALIKE, ("id",))
+        if held:
+            return sorted(str(row["id"]) for row in held)
+        ids = [
+            str(row["id"])
+            for row in self.images.where(f"length(id) BETWEEN {len(name) - 2} AND {len(name) + 2}", _LOOKED_AT, ("id",))
+        ]
+        return get_close_matches(name, ids, 3, 0.8)
+
     def _row(self, name: str, columns: Sequence[str]) -> Row:
         found = self.images.where(f"id = {quoted(name)}", 1, columns)
         if not found:
-            alike = self.images.where(f"contains(lower(id), {quoted(name.lower())})", _ALIKE, ("id",)) if name else []
-            near = f"; ids that hold it: {', '.join(str(row['id']) for row in alike)}" if alike else ""
+            near = f"; did you mean {' or '.join(alike)}?" if (alike := self.alike(name)) else ""
             msg = f"{self.place}: no image of the id {shown(name)}{near}"
             raise InputError(msg)
         return found[0]

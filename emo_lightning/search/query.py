@@ -22,6 +22,7 @@ from emo_lightning.search.words import of_words, parts_of
 
 if TYPE_CHECKING:
     from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.inference.results import Unlike
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Question:
     """That was asked with."""
     note: str = ""
     """How words became a point: a sentence for people."""
+    unlike: Unlike | None = None
+    """Of a picture: how far it is from what the model was trained on, where that is known."""
 
 
 def understood(
@@ -64,9 +67,13 @@ def understood(
     try:
         found = of_words(index, text, where)
     except InputError as error:
-        msg = f"{shown(text)} is no id of {index.place}, no file, and as words: {error}"
+        near = f" (did you mean {' or '.join(alike)}?)" if (alike := index.alike(text)) else ""
+        why = str(error).removeprefix(f"{shown(text)}: ")
+        msg = f"{shown(text)}: no image of {index.place} has this id{near}, and no file this name; taken as words: {why}"
         raise InputError(msg) from None
     note = f"the middle of the {len(found.examples)} images whose words match best ({', '.join(found.examples[:3])} …)"
+    if found.unused:
+        note += f"; not used, as no record has {'them' if len(found.unused) > 1 else 'it'}: {', '.join(found.unused)}"
     return Question(text, "words", Start(found.vector, background=parts_of(text).get("background")), note=note)
 
 
@@ -75,9 +82,8 @@ def _of_picture(text: str, model: EmotionModel, *, scene: bool) -> Question:
     if scene:
         (found,) = model.explain([picture])
         emotion = str(found.probe.emotion) if found.probe is not None else found.said.category
-        return Question(
-            text, "picture", Start(found.des, None if emotion is None else str(emotion), found.said.background), picture
-        )
-    des = model.embed([picture])[0].numpy()
+        start = Start(found.des, None if emotion is None else str(emotion), found.said.background)
+        return Question(text, "picture", start, picture, unlike=found.unlike)
+    ((des, unlike),) = model.seen_at_once([picture])
     (probed,) = probes(model, [des])
-    return Question(text, "picture", Start(des, None if probed is None else probed[0]), picture)
+    return Question(text, "picture", Start(des, None if probed is None else probed[0]), picture, unlike=unlike)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.text import shown
+from emo_lightning.core.text import SMALL_WORDS, shown
 from emo_lightning.search.filters import Filters, one_of
 from emo_lightning.search.index import SearchIndex
 from emo_lightning.search.schema import WORDS
@@ -24,6 +24,7 @@ EXAMPLES = 20
 """Images whose mean is the point."""
 _MATCHES = 4096
 """Images looked at for each part."""
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _BETWEEN = re.compile(r"\s+[-–—]\s+")
 _ANY = ("", "?", "*", "any")
 
@@ -38,6 +39,8 @@ class WordsPoint:
     """Ids of the images that it is the middle of, best match first."""
     score: float
     """Of the best: the share of the parts that it matches as well as any image does, 0–1."""
+    unused: list[str]
+    """Words that no image has, in the order in which they were asked for."""
 
 
 def parts_of(text: str) -> dict[str, str]:
@@ -90,4 +93,16 @@ def of_words(index: SearchIndex, text: str, where: Filters | None = None) -> Wor
     units = np.stack(
         [index.checked(np.asarray(row["des"], np.float32)) for row in sorted(rows, key=lambda row: str(row["id"]))]
     )
-    return WordsPoint(index.checked(units.mean(axis=0)), best, scores[best[0]])
+    return WordsPoint(index.checked(units.mean(axis=0)), best, scores[best[0]], _unused(index, parts, condition))
+
+
+def _unused(index: SearchIndex, parts: dict[str, str], condition: str | None) -> list[str]:
+    """Words that no image has where they were asked for; the small ones, which every text has, are not counted."""
+    asked: dict[str, set[str]] = defaultdict(set)
+    for field, words in parts.items():
+        for word in _WORD.findall(words):
+            if word.lower() not in SMALL_WORDS:
+                asked[word].add(field)
+    return [
+        word for word, fields in asked.items() if not any(index.images.matching(word, field, 1, condition) for field in fields)
+    ]

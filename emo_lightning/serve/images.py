@@ -22,8 +22,15 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def search(self, vector: NDArray[np.float32], k: int) -> Sequence[Hit]:
-        """The nearest."""
+    def find(
+        self,
+        vector: NDArray[np.float32],
+        k: int,
+        emotion: str | Sequence[str] | None,
+        intensity: str | float | None,
+        where: Sequence[str],
+    ) -> Sequence[Hit]:
+        """The nearest that fulfil conditions; see `search.Filters`."""
         ...
 
     def path(self, start: str | NDArray[np.float32], end: str | NDArray[np.float32], steps: int) -> Sequence[Hit]:

@@ -7,16 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from emo_lightning.core.text import SMALL_WORDS
+
 if TYPE_CHECKING:
     from emo_lightning.inference.results import Said
 
 Part = Literal["background", "attribute", "subject"]
 PARTS: tuple[Part, ...] = ("background", "attribute", "subject")
 _WORD = re.compile(r"\w+")
-_SMALL = frozenset(
-    ("a", "an", "and", "at", "by", "for", "from", "in", "into", "is", "its", "of", "on", "or", "the", "to", "with")
-)
-"""Words that link nothing by themselves."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def _places(phrase: str | None, words: Sequence[tuple[int, int, str]]) -> list[i
     stems = [stem for *_, stem in words]
     if whole := [n for n in range(len(stems)) if wanted and stems[n : n + len(wanted)] == wanted]:
         return [place for n in whole for place in range(n, n + len(wanted))]
-    names = set(wanted) - _SMALL
+    names = set(wanted) - SMALL_WORDS
     return [n for n, stem in enumerate(stems) if stem in names]
 
 

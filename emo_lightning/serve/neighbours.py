@@ -41,6 +41,12 @@ class SearchRequest(Strict):
     image: Input | None = None
     embedding: list[Number] | None = None
     k: int = Field(12, ge=1, le=200)
+    emotion: str | list[str] | None = None
+    """Only images of this emotion, or of one of these."""
+    intensity: str | Number | None = None
+    """Only images of this intensity: `low`, `medium`, `high`, a number, a range `7-10`, or `>=7`."""
+    where: list[str] = Field(default_factory=list)
+    """Only images of which all of these are true: `FIELD=VALUE`, also `!=`, `~` (contains), `<`, `<=`, `>`, `>=`, as `emo index search --where`."""
 
 
 class PathRequest(Strict):
@@ -59,7 +65,7 @@ async def nearest(request: Request, service: Service, asked: SearchRequest) -> d
     """
     index = _index(service)
     vector = await _vector(request, service, asked, "")
-    return await _hits(service, lambda: index.search(vector, asked.k))
+    return await _hits(service, lambda: index.find(vector, asked.k, asked.emotion, asked.intensity, asked.where))
 
 
 async def between(request: Request, service: Service, asked: PathRequest) -> dict[str, object]:

@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from emo_lightning.cli import main
 from emo_lightning.core.images import encoded
 from emo_lightning.data.tar_index import TarIndex
+from emo_lightning.inference.model import EmotionModel
+from emo_lightning.inference.results import Unlike
 from tests.search.planted import planted, write
 
 
@@ -100,13 +103,62 @@ def test_every_way_to_ask(made: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         (["i6", "--emotion", "joy"], "emotion 'joy'; allowed: amusement"),
         (["i6", "--where", "x=1"], "no field 'x'; there are: id"),
         (["nobody.jpg"], "nobody.jpg: no such file, and"),
-        (["volcano"], "'volcano' is no id of"),
+        (["volcano"], "'volcano': no image of"),
+        (["i-6"], "has this id (did you mean i6?), and no file this name; taken as words: no image of"),
         (["i6", "--k", "0"], "--k 0: expected at least 1"),
     ],
 )
 def test_what_is_refused(made: str, given: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "search", *given, "--index", made]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_refused_with_the_usage_of_its_part(made: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["index", "search", "i6", "-k", "3", "--index", made])
+    said = capsys.readouterr().err
+    assert said.startswith("usage: emo index search")
+    assert "emo index search: error: unrecognized arguments: -k 3" in said
+
+
+def test_words_that_no_record_has_are_named_and_ids_stay_whole(made: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "search", "a dog and a robot in Paris", "--index", made, "--k", "2"]) == 0
+    assert "not used, as no record has them: robot, Paris" in " ".join(capsys.readouterr().out.split())
+    assert main(["index", "search", "dog", "--index", made, "--k", "2"]) == 0
+    assert "not used" not in capsys.readouterr().out
+
+
+def test_a_picture_unlike_the_training_set_is_called_that(
+    built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo, page = tmp_path / "photo.png", tmp_path / "page.html"
+    Image.fromarray(pytest.importorskip("skimage.data").grass()).convert("RGB").save(photo)
+    ask = ["index", "search", str(photo), "--index", str(built), "--k", "2"]
+    assert main([*ask, "--json"]) == 0
+    assert all("query_is_unlike" not in one for one in lines(capsys)), "this model does not know"
+    # Its distance is measured elsewhere (`tests/inference/test_unlike.py`).
+    monkeypatch.setattr(
+        EmotionModel, "seen_at_once", lambda model, pictures: [(model.embed(pictures)[0].numpy(), Unlike(3.0, 2.0, 0.05))]
+    )
+    assert main([*ask, "--json"]) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["query_is_unlike"] for line in said.out.splitlines()] == [True, True]
+    assert "photo.png is unlike what the model of this index was trained on" in said.err
+    assert main([*ask, "--html", str(page)]) == 0
+    assert "is unlike what the model of this index" in " ".join(capsys.readouterr().out.split())
+    assert "is unlike what the model of this index" in page.read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_path_has_each_end_once(made: str, tmp_path: Path) -> None:
+    page = tmp_path / "way.html"
+    assert main(["index", "search", "i0", "--to", "i7", "--steps", "5", "--index", made, "--html", str(page)]) == 0
+    html = page.read_text(encoding="utf-8")
+    titles = re.findall(r"<h2>(\d+)\. (\S+)</h2>", html)
+    assert [number for number, _ in titles] == list("12345")
+    assert [titles[0][1], titles[-1][1]] == ["i0", "i7"]
+    assert html.count("<h2>") == 5
+    assert html.count('<article class="asked">') == 2
+    assert "lazy" not in html
 
 
 def test_a_picture_needs_the_model_of_the_index(

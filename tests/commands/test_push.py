@@ -36,9 +36,10 @@ def test_what_was_pushed_is_loaded_by_its_id(
 ) -> None:
     command = ["push", str(folder), "--repo", "ada/tiny", "--private"]
     assert main([*command, "--dry-run"]) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
     assert "model.safetensors" in said
-    assert f"would go to {hub.url}/ada/tiny (private, where it is new); nothing was sent" in said
+    assert f"would go to {hub.url}/ada/tiny (private, where it is new; licence: none); nothing was sent" in said
+    assert "README.md names no licence, so nobody may use the model; emo export --licence ID writes one" in warned
     assert hub.requests == []
 
     assert main(command) == 0

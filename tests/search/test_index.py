@@ -77,8 +77,8 @@ def test_a_path_begins_and_ends_at_its_ends(index: SearchIndex) -> None:
         (lambda i: i.search(np.ones(DIM), 0), "k=0; expected at least 1"),
         (lambda i: i.path("i0", "i1", 1), "steps=1; expected at least 2"),
         (lambda i: i.between(np.ones(DIM), -np.ones(DIM), 0.5), "a vector of length 0"),
-        (lambda i: i.get("i79x"), "no image of the id 'i79x'$"),
-        (lambda i: i.vector("I79"), "no image of the id 'I79'; ids that hold it: i79"),
+        (lambda i: i.get("i79x"), "no image of the id 'i79x'; did you mean i79[?]$"),
+        (lambda i: i.vector("I79"), "no image of the id 'I79'; did you mean i79"),
         (lambda i: i.thumbnail(""), "no image of the id ''$"),
         (
             lambda i: i.require("b" * 64, "models/b"),

@@ -39,6 +39,25 @@ def test_the_nearest_of_an_image_of_the_index_is_itself(indexed: Running, tar: T
     assert Image.open(io.BytesIO(small.content)).size[0] > 16
 
 
+def test_what_is_found_fulfils_the_conditions(indexed: Running, tar: TarIndex) -> None:
+    records = [tar.record(row) for row in range(len(tar))]
+    (wanted, *_) = [one.emotion for one in records if one.emotion is not None]
+
+    def found(**conditions: object) -> set[str]:
+        hits = indexed.http.post("/v1/search", json={"embedding": [1.0] * 32, "k": 50, **conditions}).json()["data"]
+        return {hit["id"] for hit in hits}
+
+    own = {one.id for one in records if one.emotion is wanted}
+    assert (
+        found(emotion=str(wanted))
+        == found(where=[f"emotion={wanted}"])
+        == found(emotion=[str(wanted)], intensity="1-10")
+        == own
+    )
+    assert found(intensity="high") == {one.id for one in records if one.intensity_level == "high"}
+    assert found(where=[f"emotion!={wanted}", "split=test"]) == {one.id for one in records} - own
+
+
 def test_the_way_begins_and_ends_where_it_is_asked_to(indexed: Running, tar: TarIndex) -> None:
     ends = {"start": {"id": tar.id(0)}, "end": {"id": tar.id(5)}, "steps": 4}
     hits = indexed.http.post("/v1/path", json=ends).json()["data"]
@@ -55,6 +74,8 @@ def test_the_way_begins_and_ends_where_it_is_asked_to(indexed: Running, tar: Tar
         ("search", {"embedding": [0.0] * 32}, 400, "length"),
         ("search", {}, 400, "the body: expected image or embedding"),
         ("search", {"embedding": [1.0] * 32, "k": 0}, 400, "greater than or equal to 1"),
+        ("search", {"embedding": [1.0] * 32, "emotion": "joy"}, 400, "emotion 'joy'; allowed: amusement"),
+        ("search", {"embedding": [1.0] * 32, "where": ["x=1"]}, 400, "no field 'x'; there are: id"),
         ("path", {"start": {"id": "nobody"}, "end": {"id": "nobody"}}, 400, "no image of the id 'nobody'"),
         ("path", {"start": {}, "end": {"id": "x"}}, 400, "expected one of image, embedding and id"),
         ("path", {"start": {"id": "x", "image": "AAAA"}, "end": {"id": "x"}}, 400, "expected one of"),
