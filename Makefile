@@ -14,7 +14,7 @@ help:  ## this list
 
 setup: $(VENV)/.installed  ## install into .venv: emo, lightning and everything they need
 
-demo: setup  ## the whole road on a drawn world, to runs/demo/report.html (under ten minutes on two cores)
+demo: setup  ## the whole road on a drawn world, to runs/demo/report.html (five minutes on two cores)
 	$(BIN)/emo demo $(ARGS)
 
 test: setup  ## all tests, in one process more than there are cores, as some only wait

@@ -83,7 +83,9 @@ def demo_words(work: Path) -> list[str | Path]:
     """Of the demo in a folder, as `emo` is given them."""
     changes = [word for name, value in FEW.items() for word in (f"--vars.{name}", str(value))]
     run: list[str | Path] = ["demo", "--fast", "--runs", work / "runs", "--name", "demo"]
-    return [*run, *changes, "--panel.count", "1", "--trainer.log_every_n_steps", "1"]
+    # Neutral captions are none of the demo, and are exported like it.
+    changes += ["--vars.shown", "1", "--world.pretrain", "160"]
+    return [*run, *changes, "--trainer.log_every_n_steps", "1"]
 
 
 def demo(work: Path, *options: str) -> Path:

@@ -71,7 +71,20 @@ def relative(root: Path, *globs: str) -> set[str]:
 def test_everything_that_is_read_is_in_it(installed: Path) -> None:
     for package in ("emo_lightning", "data_prep"):
         assert (installed / package / "py.typed").is_file()
-        mine = relative(ROOT / package, "*.py", "*.yaml", "*.html", "*.j2", "*.txt", "*.js", "*.css")
+        mine = relative(
+            ROOT / package,
+            "*.py",
+            "*.yaml",
+            "*.html",
+            "*.j2",
+            "*.txt",
+            "*.js",
+            "*.css",
+            "*.md",
+            "*.json",
+            "*.jinja",
+            "*.safetensors",
+        )
         assert mine <= relative(installed / package, "*")
     for folder in ("configs", "experiments"):
         assert relative(ROOT / folder, "*.yaml") == relative(installed / "emo_lightning/shipped" / folder, "*")

@@ -17,6 +17,7 @@ from emo_lightning.core.files import read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
 from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
+from emo_lightning.core.shipped import ROOT
 from emo_lightning.experiment.kinds import Role, find_kind
 from emo_lightning.experiment.stage import Stage, computed_settings
 
@@ -127,6 +128,11 @@ def _weights(path: object) -> str:
     return weights_hash(str(path))
 
 
+def _anchors(name: object) -> str:
+    path = Path(str(name))
+    return content_sha256(path if path.exists() else ROOT / "configs/anchors" / f"{name}.yaml")
+
+
 def _bundle(folder: object) -> str:
     """Of the parts that `emo.json` names, which lie relative to it, and of what they are asked."""
     said = read_object(Path(str(folder)) / "emo.json")
@@ -162,4 +168,5 @@ _HASH: dict[Role, Callable[[Any], str]] = {
     "cache": _files(_CACHE_FILES),
     "probe": _files(_PROBE_FILES),
     "file": content_sha256,
+    "anchors": _anchors,
 }

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Role = Literal["tars", "weights", "bundle", "cache", "probe", "file", "run"]
+Role = Literal["tars", "weights", "bundle", "cache", "probe", "file", "anchors", "run"]
 """What an argument names: tars or files of records, a model (folder or id), a bundle, a feature cache, a probe stage's folder, any other
-file, or the run itself (a page about it has no input of its own)."""
+file, anchors of emotions (a name of `configs/anchors`, or a file), or the run itself (a page about it has no input of its own)."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +172,12 @@ KINDS: dict[str, Kind] = {
     "des": TrainerKind(
         "emo_lightning.tasks.des:DESTask",
         "emo_lightning.data.feature_module:FeatureDataModule",
-        reads={"model.backbone.path": "weights", **_CACHED},
+        reads={"model.backbone.path": "weights", "model.anchors": "anchors", **_CACHED},
     ),
     "des_online": TrainerKind(
         "emo_lightning.tasks.des:DESTask",
         "emo_lightning.data.labelled:LabelledDataModule",
-        reads={"model.backbone.path": "weights", **_TRAINED_ON},
+        reads={"model.backbone.path": "weights", "model.anchors": "anchors", **_TRAINED_ON},
         shared=_BACKBONE,
     ),
     "probe": TrainerKind(
@@ -187,7 +187,7 @@ KINDS: dict[str, Kind] = {
         reads={"model.des_head": "weights", **_CACHED},
         shared="pandas",
     ),
-    "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", _ARMS),
+    "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", {**_ARMS, "anchors": "anchors"}),
     "table6": FunctionKind("emo_lightning.stages.tables:table6_stage", {"probes": "probe"}),
     "mds": FunctionKind("emo_lightning.stages.figures:mds_stage", {**_SPACE, "predictions": "file"}),
     "panel": FunctionKind("emo_lightning.stages.figures:panel_stage", {"predictions": "file", "references": "tars"}),

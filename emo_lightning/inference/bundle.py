@@ -11,7 +11,7 @@ from pathlib import Path
 from emo_lightning.core.files import read_object, write_json
 from emo_lightning.core.foreign import object_of, text_of
 from emo_lightning.core.hub import cache_only
-from emo_lightning.core.model_folders import BUNDLE_FILE, BackboneError, check_made_of, made_of, weights_hash
+from emo_lightning.core.model_folders import BUNDLE_FILE, SHIPPED, BackboneError, check_made_of, made_of, weights_hash
 from emo_lightning.core.records import SchemaError
 from emo_lightning.data.chat import OBJECTIVES
 
@@ -157,7 +157,7 @@ def find_bundle(name: str) -> Bundle | None:
 
 def _is_id(name: str) -> bool:
     """Whether it can only be `owner/name` at the hub."""
-    return not Path(name).exists() and not name.startswith((".", "/", "~")) and name.count("/") == 1
+    return name not in SHIPPED and not Path(name).exists() and not name.startswith((".", "/", "~")) and name.count("/") == 1
 
 
 def bundle_folder(name: str | Path, revision: str | None = None, token: str | None = None) -> Path:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.inference.results import Explanation, Unlike, said_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL.Image import Image
     from torch import Tensor
 
     from emo_lightning.core.records import Prediction
     from emo_lightning.data.batches import ChatBatch
+    from emo_lightning.data.collate import Collator
     from emo_lightning.data.emotion_words import EmotionWords
-    from emo_lightning.inference.model import EmotionModel
+    from emo_lightning.inference.bundle import Bundle
+    from emo_lightning.inference.calibration import ProbeCalibration
+    from emo_lightning.models import DESHead
+    from emo_lightning.models.backbone import Backbone
     from emo_lightning.models.label_scoring import LabelScoring
+    from emo_lightning.models.spread import Seen, Spread
 
 Heard: TypeAlias = Callable[[Explanation], None]
 """Is told what is known of an image so far."""
@@ -41,6 +48,42 @@ class _Read(NamedTuple):
     """Writes the answers, by question, one a picture."""
 
 
+class Asked(Protocol):
+    """What is asked: as much of an `EmotionModel` as it takes."""
+
+    folder: Path
+    bundle: Bundle
+    backbone: Backbone
+    head: DESHead
+    collate: Collator
+    spread: Spread | None
+    calibration: ProbeCalibration | None
+
+    def batch(self, images: Sequence[Image], *objectives: str) -> ChatBatch:
+        """One batch that asks these objectives of every picture."""
+        ...
+
+    def embed(self, images: list[Image], batch_size: int, /) -> Tensor:
+        """(N, des_dim)."""
+        ...
+
+    def look(self, pictures: Sequence[Image]) -> Seen:
+        """What tells whether pictures are unlike those of the training."""
+        ...
+
+    def seen(self, batch: ChatBatch, des: Tensor, tower: Sequence[Tensor]) -> Seen:
+        """The same, of what a batch has given already."""
+        ...
+
+    def unlike_of(self, seen: Seen) -> list[Unlike] | None:
+        """How unlike each picture is."""
+        ...
+
+    def distribution(self, des: Tensor) -> Tensor | None:
+        """(N, 8) of the probe, where there is one."""
+        ...
+
+
 class Explaining:
     """Asks a model, and puts together what it says.
 
@@ -48,7 +91,7 @@ class Explaining:
         model: loaded.
     """
 
-    def __init__(self, model: EmotionModel) -> None:
+    def __init__(self, model: Asked) -> None:
         self._model = model
 
     def check_scoring(self, label_scoring: LabelScoring) -> None:
@@ -203,7 +246,7 @@ class Explaining:
 class _Together:
     """Words, scores and embedding of one picture of a batch, as an explanation."""
 
-    def __init__(self, model: EmotionModel, read: _Read) -> None:
+    def __init__(self, model: Asked, read: _Read) -> None:
         self.batch, self._model, self._unlike = read.batch, model, read.unlike
         self._scores = None if read.scores is None else read.scores.tolist()
         self._des = read.des.float().cpu()

@@ -126,7 +126,7 @@ _NAMED = ("background", "subject", "attribute", "triplet")
 _CONSTANT = "constant, median box"
 
 
-def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: Path, data: str) -> None:
+def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: Path, about: str) -> None:
     """Write the model that the package carries, with its card, to `OUT/model`; the figures are read from a Table 5.
 
     Args:
@@ -135,7 +135,7 @@ def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: 
         table5: `table5.json` over fresh images.
         arm: of that table.
         trained: `stage.json` of the training, which names its commit.
-        data: one sentence about the images that it was trained on.
+        about: one sentence about the images that it was trained on.
 
     Raises:
         InputError: the table has no such arm, or lacks a figure of the card.
@@ -151,7 +151,7 @@ def tiny_card_stage(out: Path, backbone: Path, table5: Path, arm: str, trained: 
     text = Template(CARD.read_text(encoding="utf-8")).substitute(
         figures,
         constant=box,
-        data=data,
+        data=about,
         images=table["references"],
         commit=read_object(trained).get("commit") or "unknown",
         megabytes=f"{(backbone / 'model.safetensors').stat().st_size / 1e6:.1f}",

@@ -38,3 +38,30 @@ def test_four_lines_with_a_command_each(tmp_path: Path, capsys: pytest.CaptureFi
         (Path(imported[4]) / f"{n:02d}.pdf").write_bytes(b"%PDF-1.4")
     assert main(imported[1:]) == 0
     assert "added 2" in capsys.readouterr().out
+
+
+def test_from_scratch_makes_the_base_first_and_starts_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which runs there are, and what the second takes of the first; the first itself takes an hour."""
+    told: list[list[str]] = []
+    ends = iter([0, 3, 2])
+
+    def note(words: list[str]) -> int:
+        told.append(words)
+        return next(ends)
+
+    monkeypatch.setattr(run, "main", note)
+    given = ["--from-scratch", "--fast", "--runs", str(tmp_path), "--vars.seed", "4"]
+    assert demo.main(given) == 3
+    first, second = (run.parse(words) for words in told)
+    assert Path(first.experiment) == ROOT / "experiments/tiny_base.yaml"
+    assert first.overrides == []
+    assert Path(second.experiment) == ROOT / "experiments/demo_fast.yaml"
+    changes = dict(second.overrides)
+    assert changes == {"vars.seed": "4", "vars.base": str(tmp_path / "tiny-base/card/model")}
+    # The folder that the recipe's last stage writes.
+    base = read_yaml(ROOT / "experiments/tiny_base.yaml", SchemaError)
+    assert base["name"] == "tiny-base"
+    assert list(base["stages"])[-1] == "card"
+    # Without a base there is no demo.
+    assert demo.main(given) == 2
+    assert len(told) == 3

@@ -87,7 +87,10 @@ def test_own_photographs_from_import_to_tars(
             ["expand", "images", "{tmp}/s", "--count", "1", "--base-url", "localhost:8000"],
             "base_url 'localhost:8000': expected",
         ),
-        (["import", "world", "{tmp}/splits.yaml", "--into", "{tmp}/s"], "world has no split 'tset'; allowed: pretrain, train"),
+        (
+            ["import", "world", "{tmp}/splits.yaml", "--into", "{tmp}/s"],
+            "world has no split 'tset'; allowed: backbone, pretrain, train",
+        ),
         (
             ["annotate", "{tmp}/s", "--config", "{tmp}/tokens.yaml"],
             "key 'critic.parameters': cannot be sent as JSON",

@@ -6,7 +6,7 @@ import argparse
 import ast
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import yaml
 import emo_lightning
 from data_prep.cli import COMMANDS as PREP_COMMANDS
 from emo_lightning.cli import COMMANDS, main
+from emo_lightning.core.options import Parser
 from emo_lightning.experiment.files import find_file, read_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,14 @@ class _Parsed(BaseException):
     """Arguments were understood; the command goes no further. No Exception, which the command line would explain."""
 
 
+def _and_no_further(parse: Callable[..., object]) -> Callable[..., None]:
+    def parsed(parser: argparse.ArgumentParser, *arguments: object) -> None:
+        parse(parser, *arguments)
+        raise _Parsed
+
+    return parsed
+
+
 @pytest.mark.parametrize(("page", "line"), command_lines())
 def test_a_command_is_understood(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line, comments=True)[1:]
@@ -88,13 +97,8 @@ def test_a_command_is_understood(page: str, line: str, monkeypatch: pytest.Monke
     elif words[0] == "demo":
         assert words[1:] in ([], ["--fast"])
     else:
-        real = argparse.ArgumentParser.parse_args
-
-        def parse(parser: argparse.ArgumentParser, *arguments: object) -> None:
-            real(parser, *arguments)  # type: ignore[call-overload]  # handed on as they come
-            raise _Parsed
-
-        monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse)
+        for kind in (argparse.ArgumentParser, Parser):
+            monkeypatch.setattr(kind, "parse_args", _and_no_further(kind.parse_args))
         with pytest.raises(_Parsed):
             main(words)
 

@@ -98,7 +98,9 @@ def test_values_of_a_function() -> None:
         check(stage)
     stage.config["resamples"] = 10
     stage.config["seeds"] = 1
-    with pytest.raises(ExperimentError, match=r"unknown key seeds; did you mean seed\? allowed: about, against, clip, "):
+    with pytest.raises(
+        ExperimentError, match=r"unknown key seeds; did you mean seed\? allowed: about, against, anchors, clip, "
+    ):
         check(stage)
 
 

@@ -299,11 +299,10 @@ def test_every_config_is_used() -> None:
         for stage in (yaml.safe_load(path.read_text()).get("stages") or {}).values():
             used.update(stage.get("defaults", []))
     shipped = {
-        f"{p.parent.name}/{p.name}"
-        for group in ("model", "data", "trainer", "anchors")
-        for p in (ROOT / "configs" / group).glob("*.yaml")
+        f"{p.parent.name}/{p.name}" for group in ("model", "data", "trainer") for p in (ROOT / "configs" / group).glob("*.yaml")
     }
-    assert shipped == used
+    # Anchors are also named as a setting; `tests/metrics` reads each file of them.
+    assert shipped == {name for name in used if not name.startswith("anchors/")}
 
 
 def test_two_learning_rates_of_a_yaml_are_numbers() -> None:

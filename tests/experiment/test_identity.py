@@ -250,7 +250,7 @@ NO_INPUTS = {
     "in_domain",
     "against",
 }
-NO_INPUTS |= {"split", "file", "out", "device", "metric", "objective"}
+NO_INPUTS |= {"split", "file", "out", "device", "metric", "objective", "arm", "fields"}
 """Texts that name no file."""
 
 

@@ -12,7 +12,8 @@ from emo_lightning.core.strict_numbers import Said, Whole
 class PredictedObject(BaseModel):
     """A region as a model gave it, in original-image pixels; nothing is checked but the shape."""
 
-    model_config = ConfigDict(extra="ignore")
+    # A number that a model said and that is none stays what it is, and is no null.
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
     phrase: str | None = None
     """What the model calls it."""
     bbox: tuple[Said, Said, Said, Said]
@@ -26,7 +27,8 @@ class PredictedObject(BaseModel):
 class Prediction(BaseModel):
     """What a model said of one image: strings as given, None where missing or unparsable, raw answer in `provenance`."""
 
-    model_config = ConfigDict(extra="ignore")
+    # A number that a model said and that is none stays what it is, and is no null.
+    model_config = ConfigDict(extra="ignore", ser_json_inf_nan="constants")
     id: str
     """Of the image; the other fields are those of `Record`, as the model gives them."""
     source: str | None = None

@@ -210,11 +210,11 @@ def test_held_out_triplets_leave_every_pair_in_training(seed: int) -> None:
 def test_splits_keep_to_their_combinations_and_cover_them() -> None:
     world = World(seed=5)
     for split in SPLITS:
-        count = 102 if split == "heldout" else 410
+        count = {"heldout": 102, "backbone": 512}.get(split, 410)
         shown = [world.triplet(split, i) for i in range(count)]
         assert len(set(shown)) == count
         assert (set(shown) <= world.held_out) == (split == "heldout")
-        assert set(shown).isdisjoint(world.held_out) == (split != "heldout")
+        assert set(shown).isdisjoint(world.held_out) == (split not in ("heldout", "backbone"))
         assert [world.triplet(split, count + i) for i in range(count)] != shown
     assert {world.triplet("train", i)[0] for i in range(410)} == set(BACKGROUNDS)
     assert {world.triplet("heldout", i)[1] for i in range(102)} == set(ATTRIBUTES)
@@ -257,7 +257,7 @@ def test_wrong_arguments_name_what_is_allowed() -> None:
         World(style="oil")
     with pytest.raises(ValueError, match=r"label_noise is 1\.5"):
         World(label_noise=1.5)
-    with pytest.raises(ValueError, match="no split 'dev'; allowed: pretrain, train"):
+    with pytest.raises(ValueError, match="no split 'dev'; allowed: backbone, pretrain, train"):
         World().sample("dev", 0)
     with pytest.raises(ValueError, match="sample -1"):
         World().sample("train", -1)

@@ -48,4 +48,4 @@ def test_the_command_and_the_stage_write_the_same_tars(tmp_path: Path, capfd: py
     assert "--style oil: allowed are flat, dusk" in capfd.readouterr().err
     experiment.write_text("name: f\nstages:\n  tars: {run: world_tars, split: dev, count: 4}\n")
     assert main(["run", str(experiment), "--runs", str(tmp_path)]) == 2
-    assert "split 'dev', count 4: allowed are pretrain" in capfd.readouterr().err
+    assert "split 'dev', count 4: allowed are backbone, pretrain" in capfd.readouterr().err
