@@ -27,6 +27,28 @@ def new_parser(name: str, text: str, examples: str, usage: str | None = None) ->
     return parser
 
 
+def add_verb(verbs: argparse._SubParsersAction[Parser], command: str, short: str, text: str, examples: str) -> Parser:
+    """A part of a command that has arguments of its own.
+
+    Args:
+        verbs: of the command's parser.
+        command: its two words, as `index build`.
+        short: one line, for the help of the whole command.
+        text: description.
+        examples: of the whole command, one a line; those of this part are shown.
+    """
+    own = [line for line in examples.splitlines() if f"emo {command} " in line]
+    verb = verbs.add_parser(
+        command.split()[1],
+        help=short,
+        description=text,
+        epilog="\n".join(["examples:", *own]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_debug_option(verb)
+    return verb
+
+
 def check_output_file(out: Path, option: str = "--out") -> None:
     """Make the folder of a file that is to be written, and try it: before the minutes that a model takes.
 

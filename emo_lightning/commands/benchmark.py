@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.commands.arguments import check_output_file, new_parser
-from emo_lightning.core.errors import InputError, add_debug_option
+from emo_lightning.commands.arguments import add_verb, check_output_file, new_parser
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Whole
 from emo_lightning.core.terminal import say
 
@@ -60,16 +60,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
 
 
 def _verb(verbs: argparse._SubParsersAction[Parser], name: str, short: str, text: str) -> Parser:
-    examples = [line for line in EXAMPLES.splitlines() if f"emo benchmark {name} " in line]
-    verb = verbs.add_parser(
-        name,
-        help=short,
-        description=text,
-        epilog="\n".join(["examples:", *examples]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_debug_option(verb)
-    return verb
+    return add_verb(verbs, f"benchmark {name}", short, text, EXAMPLES)
 
 
 def _suite_arguments(suite: Parser) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.commands.arguments import new_parser
-from emo_lightning.core.errors import InputError, add_debug_option
+from emo_lightning.commands.arguments import add_verb, new_parser
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
 from emo_lightning.core.terminal import say
 
@@ -63,16 +63,7 @@ def parsers() -> tuple[Parser, Parser]:
 
 
 def _verb(verbs: argparse._SubParsersAction[Parser], name: str, short: str, text: str) -> Parser:
-    examples = [line for line in EXAMPLES.splitlines() if f"emo index {name} " in line]
-    verb = verbs.add_parser(
-        name,
-        help=short,
-        description=text,
-        epilog="\n".join(["examples:", *examples]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_debug_option(verb)
-    return verb
+    return add_verb(verbs, f"index {name}", short, text, EXAMPLES)
 
 
 def _build_arguments(build: Parser) -> None:

@@ -17,7 +17,7 @@ from emo_lightning.core.files import read_object
 from emo_lightning.core.fingerprints import HASHES, content_sha256
 from emo_lightning.core.mirrors import local_folder
 from emo_lightning.core.model_folders import files_of, locate, weights_hash
-from emo_lightning.core.shipped import ROOT
+from emo_lightning.core.shipped import anchors_file
 from emo_lightning.experiment.kinds import Role, find_kind
 from emo_lightning.experiment.stage import Stage, computed_settings
 
@@ -129,8 +129,7 @@ def _weights(path: object) -> str:
 
 
 def _anchors(name: object) -> str:
-    path = Path(str(name))
-    return content_sha256(path if path.exists() else ROOT / "configs/anchors" / f"{name}.yaml")
+    return content_sha256(anchors_file(str(name)))
 
 
 def _bundle(folder: object) -> str:

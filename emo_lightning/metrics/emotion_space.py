@@ -16,7 +16,7 @@ from emo_lightning.core.files import read_yaml
 from emo_lightning.core.foreign import list_of, number_of, object_of, read_capped, text_of
 from emo_lightning.core.parquet import parquet_rows
 from emo_lightning.core.records import EMOTIONS
-from emo_lightning.core.shipped import ROOT
+from emo_lightning.core.shipped import ANCHORS, anchors_file
 from emo_lightning.metrics.arrays import Array
 
 _LEXICON_BYTES = 64 << 20
@@ -89,10 +89,9 @@ def read_anchors(name: str) -> Anchors:
     Raises:
         InputError: no such file, or no anchors in it.
     """
-    ours = ROOT / "configs" / "anchors"
-    path = Path(name) if Path(name).exists() else ours / f"{name}.yaml"
+    path = anchors_file(name)
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in ours.glob("*.yaml")))
+        there = ", ".join(sorted(file.stem for file in ANCHORS.glob("*.yaml")))
         msg = f"anchors: found {name[:100]!r}, which is no file; expected a YAML file with source and points, or one of ours: {there}"
         raise InputError(msg)
     content: object = read_yaml(path, InputError)
