@@ -190,7 +190,6 @@ KINDS: dict[str, Kind] = {
     ),
     "table5": FunctionKind("emo_lightning.stages.tables:table5_stage", {**_ARMS, "anchors": "anchors"}),
     "table6": FunctionKind("emo_lightning.stages.tables:table6_stage", {"probes": "probe"}),
-    "attribute_guidance": FunctionKind("emo_lightning.stages.tables:attribute_guidance_stage", {"probes": "probes"}),
     "mds": FunctionKind("emo_lightning.stages.figures:mds_stage", {**_SPACE, "predictions": "file"}),
     "panel": FunctionKind("emo_lightning.stages.figures:panel_stage", {"predictions": "file", "references": "tars"}),
     "calibration": FunctionKind("emo_lightning.stages.robustness:calibration_stage", {"predictions": "file", "sets": "tars"}),
@@ -202,6 +201,7 @@ KINDS: dict[str, Kind] = {
         "emo_lightning.stages.robustness:faithfulness_stage",
         {"model": "bundle", "references": "tars", "boxes": "file"},
     ),
+    "attribute_guidance": FunctionKind("emo_lightning.stages.tables:attribute_guidance_stage", {"probes": "probes"}),
     "bundle": FunctionKind(
         "emo_lightning.stages.bundle:bundle_stage",
         {"backbone": "weights", "head": "weights", "probe": "weights", "train": "tars", "val": "tars"},
