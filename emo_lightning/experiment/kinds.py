@@ -201,7 +201,9 @@ KINDS: dict[str, Kind] = {
         "emo_lightning.stages.robustness:faithfulness_stage",
         {"model": "bundle", "references": "tars", "boxes": "file"},
     ),
-    "attribute_guidance": FunctionKind("emo_lightning.stages.tables:attribute_guidance_stage", {"probes": "probes"}),
+    "attribute_guidance": FunctionKind(
+        "emo_lightning.stages.attribute_guidance:attribute_guidance_stage", {"probes": "probes"}
+    ),
     "bundle": FunctionKind(
         "emo_lightning.stages.bundle:bundle_stage",
         {"backbone": "weights", "head": "weights", "probe": "weights", "train": "tars", "val": "tars"},

@@ -14,7 +14,7 @@ from emo_lightning.analysis.table6 import METRICS
 from emo_lightning.analysis.table6_paired import holm
 from emo_lightning.core.errors import InputError, MissingFileError
 from emo_lightning.core.records import SchemaError
-from emo_lightning.stages.tables import attribute_guidance_stage
+from emo_lightning.stages.attribute_guidance import attribute_guidance_stage
 
 SHARES = {"none": 0.0, "half": 0.5, "all": 1.0}
 IMAGES, SEEDS = [400, 1600], [0, 1, 2]
