@@ -21,6 +21,8 @@ class WorldConfig(Settings):
     """How often the label of the simulated human is wrong."""
     style: Literal["flat", "dusk"] = "flat"
     """Colours and lines: the same world drawn in another way, for tests out of the domain that was trained on."""
+    attribute_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the images whose neutral caption names the attribute."""
     splits: dict[str, int] = Field(default={"train": 300, "val": 60})
     """Images by split."""
 

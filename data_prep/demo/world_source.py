@@ -26,7 +26,7 @@ def draw(world: WorldConfig, splits: dict[str, int], workers: int | None = None)
     """Samples 0…count−1 of each split, in order, drawn by `workers` processes (default: one per core; none for few)."""
     workers = workers if workers is not None else os.cpu_count() or 1
     chunks = [
-        (world.seed, world.label_noise, world.style, split, start, min(_CHUNK, count - start))
+        (world, split, start, min(_CHUNK, count - start))
         for split, count in splits.items()
         for start in range(0, count, _CHUNK)
     ]
@@ -43,10 +43,10 @@ def draw(world: WorldConfig, splits: dict[str, int], workers: int | None = None)
             yield from job.result()
 
 
-def _draw_chunk(seed: int, label_noise: float, style: str, split: str, start: int, count: int) -> list[WorldSample]:
+def _draw_chunk(config: WorldConfig, split: str, start: int, count: int) -> list[WorldSample]:
     from data_prep.demo.world import World
 
-    world = World(seed=seed, label_noise=label_noise, style=style)
+    world = World(config.seed, config.label_noise, config.style, config.attribute_share)
     return [world.sample(split, index) for index in range(start, start + count)]
 
 

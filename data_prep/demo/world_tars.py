@@ -56,9 +56,13 @@ def write_world_tars(
 
 def tars_origin(world: WorldConfig, splits: dict[str, int], labels: WorldLabels) -> dict[str, object]:
     """What `manifest.json` says of such tars: equal origin, equal bytes."""
-    about = {"seed": world.seed, "label_noise": world.label_noise, "splits": splits, "labels": labels}
-    # Tars of the first style say nothing of it: those that were made before there was another stay complete.
-    return {"world": about if world.style == "flat" else about | {"style": world.style}}
+    about: dict[str, object] = {"seed": world.seed, "label_noise": world.label_noise, "splits": splits, "labels": labels}
+    # What is as it always was is not named: tars that were made before there was a choice stay complete.
+    if world.style != "flat":
+        about["style"] = world.style
+    if world.attribute_share != 1:
+        about["attribute_share"] = world.attribute_share
+    return {"world": about}
 
 
 def world_tars_stage(
@@ -69,6 +73,7 @@ def world_tars_stage(
     labels: WorldLabels = "truth",
     seed: int = 0,
     label_noise: float = 0.05,
+    attribute_share: float = 1.0,
 ) -> None:
     """Stage of an experiment: tars of one split of the drawn world, in `out`.
 
@@ -80,6 +85,7 @@ def world_tars_stage(
         labels: `truth` (everything, known exactly) or `neutral` (neutral caption, triplet and boxes).
         seed: of the world; decides which combinations are held out.
         label_noise: of the simulated human's label.
+        attribute_share: of the images whose neutral caption and record name the attribute (0–1).
     """
     from data_prep.demo.world import SPLITS
 
@@ -87,7 +93,7 @@ def world_tars_stage(
         msg = f"split {split!r}, count {count}: allowed are {', '.join(SPLITS)} and counts from 1"
         raise SourceError(msg)
     try:
-        world = WorldConfig(seed=seed, label_noise=label_noise, style=style)
+        world = WorldConfig(seed=seed, label_noise=label_noise, style=style, attribute_share=attribute_share)
     except ValidationError as error:
         raise InputError(describe(error)) from None
     manifest = write_world_tars(out, world, {split: count}, labels)

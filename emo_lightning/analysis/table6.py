@@ -34,11 +34,12 @@ class Table6(TypedDict):
     seeds: dict[str, int]
 
 
-def table6(runs: Mapping[str, Sequence[Path]]) -> Table6:
+def table6(runs: Mapping[str, Sequence[Path]], needed: str = "test") -> Table6:
     """Mean and standard deviation over the seeds of each arm.
 
     Args:
         runs: arm -> probe folders, each with a `metrics.json` of `test/accuracy` … (percent), and `heldout/…` where measured.
+        needed: the set of `SETS` that every run must have.
 
     Raises:
         MissingFileError: no `metrics.json` there.
@@ -52,9 +53,9 @@ def table6(runs: Mapping[str, Sequence[Path]]) -> Table6:
         files = [(Path(folder) / "metrics.json", _read(Path(folder) / "metrics.json")) for folder in folders]
         arms[arm] = {}
         for name in SETS:
-            if name != "test" and not any(f"{name}/{metric}" in found for _, found in files for metric in METRICS):
+            if name != needed and not any(f"{name}/{metric}" in found for _, found in files for metric in METRICS):
                 continue
-            arms[arm][name] = {metric: _summary([_value(*file, f"{name}/{metric}") for file in files]) for metric in METRICS}
+            arms[arm][name] = {metric: summary([_value(*file, f"{name}/{metric}") for file in files]) for metric in METRICS}
     return {"arms": arms, "seeds": {arm: len(folders) for arm, folders in runs.items()}}
 
 
@@ -73,6 +74,7 @@ def _value(path: Path, found: Mapping[str, object], key: str) -> float:
     return float(value)
 
 
-def _summary(values: list[float]) -> Summary:
+def summary(values: list[float]) -> Summary:
+    """Mean and sample standard deviation of a metric over runs."""
     std = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": std, "values": values}

@@ -8,6 +8,7 @@ remembers hashes by path, size, time of change and inode (`.content.json`, which
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -160,12 +161,24 @@ def _files(patterns: tuple[str, ...]) -> Callable[[object], str]:
     return hashed
 
 
+def _probes(pattern: object) -> str:
+    """Of all folders that a pattern stands for, with their names, as those say which probe it is."""
+    named = Path(str(pattern))
+    folders = sorted(named.parent.glob(re.sub(r"\{\w+\}", "*", named.name)))
+    if not folders:
+        msg = f"{pattern}: no such folder"
+        raise FileNotFoundError(msg)
+    hashed = _files(_PROBE_FILES)
+    return hashlib.sha256("".join(f"{folder.name} {hashed(folder)}\n" for folder in folders).encode()).hexdigest()
+
+
 _HASH: dict[Role, Callable[[Any], str]] = {
     "tars": _data,
     "weights": _weights,
     "bundle": _bundle,
     "cache": _files(_CACHE_FILES),
     "probe": _files(_PROBE_FILES),
+    "probes": _probes,
     "file": content_sha256,
     "anchors": _anchors,
 }

@@ -9,8 +9,8 @@ from emo_lightning.experiment.files import ExperimentError
 
 MOST = 4_000_000
 """Characters of all settings of a stage."""
-_NAMES = re.compile(r"\$\{\s*(?:[\w.]+:\s*)?(\.*)([\w.\[\]-]*)(\$\{)?")
-"""What stands behind `${`, or behind the name of a resolver: points of a relative key, the key, and what a part of it is interpolated by."""
+_NAMES = re.compile(r"\$\{\s*([\w.]+:\s*)?(\.*)([\w.\[\]-]*)(?=(\$\{)?)")
+"""Behind `${`: the name of a resolver, points of a relative key, the key, and whether a part of it is interpolated."""
 
 _Path = tuple[str, ...]
 
@@ -60,8 +60,11 @@ class _Sizes:
         self._known[path] = size
         return size
 
-    def _of_named(self, path: _Path, points: str, key: str, more: str) -> int:
+    def _of_named(self, path: _Path, resolver: str, points: str, key: str, more: str) -> int:
         """Characters of what an interpolation names; of all that lies below, where a part of its key is interpolated itself."""
+        if resolver and not key:
+            # Its argument is what another one gives, which is counted by itself.
+            return 0
         found = path[: -len(points)] if points else ()
         parts = list(filter(None, re.split(r"[.\[\]]", key)))
         for part in parts:

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Role = Literal["tars", "weights", "bundle", "cache", "probe", "file", "anchors", "run"]
-"""What an argument names: tars or files of records, a model (folder or id), a bundle, a feature cache, a probe stage's folder, any other
-file, anchors of emotions (a name of `configs/anchors`, or a file), or the run itself (a page about it has no input of its own)."""
+Role = Literal["tars", "weights", "bundle", "cache", "probe", "probes", "file", "anchors", "run"]
+"""What an argument names: tars or files of records, a model (folder or id), a bundle, a feature cache, a probe stage's folder, a pattern of
+such folders with `{…}` in the last part, any other file, anchors of emotions (a name of `configs/anchors`, or a file), or the run itself (a
+page about it has no input of its own)."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ _SPACE: dict[str, Role] = {"embeddings": "file", "references": "tars"}
 KINDS: dict[str, Kind] = {
     "world": FunctionKind("data_prep.demo.prepare:world_stage", {"config": "file"}),
     "world_tars": FunctionKind("data_prep.demo.world_tars:world_tars_stage"),
-    "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage", {"tars": "tars"}),
+    "tiny_qwen": FunctionKind("emo_lightning.stages.tiny_models:tiny_qwen_stage", {"tars": "tars", "tower": "weights"}),
     "tiny_clip": FunctionKind("emo_lightning.stages.tiny_models:tiny_clip_stage", {"tars": "tars"}),
     "restore_words": FunctionKind(
         "emo_lightning.stages.tiny_models:restore_words_stage", {"backbone": "weights", "start": "weights", "tars": "tars"}
@@ -199,6 +200,9 @@ KINDS: dict[str, Kind] = {
     "faithfulness": FunctionKind(
         "emo_lightning.stages.robustness:faithfulness_stage",
         {"model": "bundle", "references": "tars", "boxes": "file"},
+    ),
+    "attribute_guidance": FunctionKind(
+        "emo_lightning.stages.attribute_guidance:attribute_guidance_stage", {"probes": "probes"}
     ),
     "bundle": FunctionKind(
         "emo_lightning.stages.bundle:bundle_stage",

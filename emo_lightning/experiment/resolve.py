@@ -40,6 +40,9 @@ from emo_lightning.experiment.tracked import Tracking, tracking_from
 
 _MOST_STAGES = 1000
 _STAGE_KEYS = ("run", "defaults", "foreach", "title")
+_NAMED_STAGE = re.compile(r"\bstages\s*\.\s*([\w+-]+)")
+_ANY_STAGE = re.compile(r"\$\{\s*\.*run\s*\}|\brun\s*\.\s*\$\{|\bstages\s*[}\[]|\bstages\s*\.\s*[\w+-]*\$\{|\brun\s*\[")
+"""Where a stage is named by a key that itself has to be filled in, or all are."""
 
 
 @dataclass
@@ -102,10 +105,12 @@ def load_experiment(
         # Lightning hands its folders to fsspec, for which the first separates places; OmegaConf fills in the second.
         msg = f"{run_dir}: a run's folder cannot hold {sign!r}; choose another --name or --runs"
         raise ExperimentError(msg)
-    stages = dict(_expanded(path, tree["stages"]))
-    merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
     variables = copy.deepcopy(tree.get("vars") or {})
-    _apply_overrides([one for one in overrides if not one[0].startswith("wandb.")], variables, merged)
+    # First, as they may say which stages there are.
+    _apply_overrides([one for one in overrides if one[0].startswith("vars.")], variables, {})
+    stages = dict(_expanded(path, tree["stages"], variables))
+    merged = {stage: _with_defaults(path, stage, body) for stage, (body, _) in stages.items()}
+    _apply_overrides([one for one in overrides if not one[0].startswith(("vars.", "wandb."))], variables, merged)
     tracking = tracking_from(
         path, tree.get("wandb"), {key: parse_value(text) for key, text in overrides if key.startswith("wandb.")}
     )
@@ -134,8 +139,10 @@ def chosen_stages(experiment: Experiment, only: str | None) -> list[Stage]:
     return chosen
 
 
-def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
-    """Stages after `foreach`: the product of its lists, names filled in from `{key}`."""
+def _expanded(
+    path: Path, stages: object, variables: dict[str, Any]
+) -> Iterable[tuple[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """Stages after `foreach`: the product of its lists, names filled in from `{key}`; a list may be a variable, `${vars.NAME}`."""
     if not isinstance(stages, dict):
         msg = f"{path}: 'stages' must map names to stages"
         raise ExperimentError(msg)
@@ -144,8 +151,13 @@ def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str,
             msg = f"{path}: stage {name!r} needs the key 'run' with its kind"
             raise ExperimentError(msg)
         axes = body.get("foreach") or {}
+        if isinstance(axes, dict):
+            axes = {key: _list_of(values, variables) for key, values in axes.items()}
         if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
-            msg = f"{path}: stage {name!r}: foreach: found {axes!r}; expected names, each with a list of values"
+            msg = (
+                f"{path}: stage {name!r}: foreach: found {axes!r}; expected names, each with a list of values, or with a variable that is "
+                "one: ${vars.NAME}"
+            )
             raise ExperimentError(msg)
         if absent := [key for key in axes if f"{{{key}}}" not in str(name)]:
             msg = f"{path}: stage {name!r}: foreach has {absent[0]!r}, so the name needs {{{absent[0]}}}: each its own"
@@ -162,6 +174,12 @@ def _expanded(path: Path, stages: object) -> Iterable[tuple[str, tuple[dict[str,
                 msg = f"{path}: stage name {full!r}; allowed: letters, digits, '_', '-', '+'"
                 raise ExperimentError(msg)
             yield full, ({k: copy.deepcopy(v) for k, v in body.items() if k != "foreach"}, each)
+
+
+def _list_of(values: object, variables: dict[str, Any]) -> object:
+    """What an axis of `foreach` says, or what the variable holds that it names."""
+    named = re.fullmatch(r"\$\{vars\.(\w+)\}", values) if isinstance(values, str) else None
+    return variables.get(named[1], values) if named else values
 
 
 def _with_defaults(path: Path, stage: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -243,6 +261,13 @@ def _put(tree: dict[str, Any], dotted: str, given: _Given, option: str) -> None:
     tree[last] = given.instead_of(tree.get(last))
 
 
+def _those_named(places: dict[str, str], text: str) -> dict[str, str]:
+    """The stages that a stage's settings can name: of an experiment of a thousand, all for each would take minutes."""
+    if _ANY_STAGE.search(text):
+        return places
+    return {name: places[name] for name in _NAMED_STAGE.findall(text) if name in places}
+
+
 def _resolve(
     path: Path, stage: str, body: dict[str, Any], variables: dict[str, Any], run: dict[str, Any], each: dict[str, Any]
 ) -> tuple[Stage, dict[str, Any]]:
@@ -254,6 +279,7 @@ def _resolve(
         msg = f"{path}: stage {stage!r}: {sorted(clash)[0]!r} is reserved for interpolation"
         raise ExperimentError(msg)
     title = str(body.get("title", stage))
+    context["run"] = run | {"stages": _those_named(run["stages"], repr((arguments, variables, title)))}
     try:
         tree = {**context, "_title": title, "args": arguments}
         check_size(tree)

@@ -143,6 +143,44 @@ def reliability_svg(arms: Mapping[str, Result]) -> str:
         return _inline(figure, "Reliability: accuracy over confidence")
 
 
+def guidance_svg(result: Result) -> str:
+    """What `attribute_guidance` found: accuracy of the arms, and attribute minus CES, over the share of captions that name the attribute.
+
+    Args:
+        result: `bases` and `cells` as `analysis.attribute_guidance` gives them.
+    """
+    bases = result["bases"]
+    shares = [100 * one["share"] for one in bases]
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for place, arm in enumerate(bases[0]["accuracy"]):
+            means = [one["accuracy"][arm]["mean"] for one in bases]
+            worlds = [len(one["accuracy"][arm]["values"]) for one in bases]
+            errors = [(one["accuracy"][arm]["std"] or 0) / np.sqrt(n) for one, n in zip(bases, worlds, strict=True)]
+            left.errorbar(shares, means, errors, color=ARM_COLOURS[place], marker="o", ms=4, lw=1.5, capsize=3, label=arm)
+        left.set_ylabel("accuracy of the probe (%)")
+        left.legend(frameon=False, fontsize="small")
+        left.set_title("arms, ± standard error", fontsize="medium")
+        sizes = list(dict.fromkeys(one["images"] for one in result["cells"]))
+        for place, size in enumerate(sizes):
+            gains = [one["contrast"]["mean"] for one in result["cells"] if one["images"] == size]
+            right.plot(shares, gains, color=_INK, lw=0.8, alpha=0.6, ls=(":", "--", "-.")[place % 3], label=f"{size:,} images")
+        contrasts = [one["contrasts"]["attribute-ces"] for one in bases]
+        middle = [one["mean"] for one in contrasts]
+        half = [(one["high"] - one["low"]) / 2 if one["low"] is not None else 0 for one in contrasts]
+        right.errorbar(shares, middle, half, color=ARM_COLOURS[3], marker="o", ms=5, lw=1.8, capsize=4, label="all sizes")
+        right.axhline(0, color=_INK, lw=0.8)
+        right.set_ylabel("attribute − CES (points)")
+        right.legend(frameon=False, fontsize="small")
+        right.set_title(f"what guidance adds, {result['level']} % intervals", fontsize="medium")
+        for panel in (left, right):
+            panel.set_xticks(shares)
+            panel.grid(alpha=0.15, color=_INK)
+        figure.supxlabel("captions of the base that name the attribute (%)", fontsize="medium")
+        return _inline(figure, "What attribute guidance adds, by what the base's captions named")
+
+
 def overlay_svg(
     image: bytes,
     media_type: str,

@@ -1,4 +1,4 @@
-"""The stages `tiny_qwen`, `tiny_clip`, `cast` and `tiny_card`: small models made from nothing, for the demo world, and the one that is shipped."""
+"""The stages `tiny_qwen`, `tiny_clip`, `restore_words`, `cast` and `tiny_card`: small models of the demo world, and the one that is shipped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def tiny_qwen_stage(
-    out: Path, tars: list[str], sizes: TinyQwen | None = None, max_pixels: int = 112 * 112, seed: int = 0
+    out: Path,
+    tars: list[str],
+    sizes: TinyQwen | None = None,
+    max_pixels: int = 112 * 112,
+    seed: int = 0,
+    tower: str | None = None,
 ) -> None:
     """Make a randomly initialised Qwen2.5-VL in `OUT/model`, its tokenizer made for the words of these tars.
 
@@ -38,9 +43,29 @@ def tiny_qwen_stage(
         sizes: of the model.
         max_pixels: pixel limit of the image processor.
         seed: of the weights.
+        tower: a model whose vision tower it takes, with the mergers; all else stays random.
+
+    Raises:
+        InputError: the tower of that model has other sizes.
     """
     words = words_of(tars)
     build_qwen(out / "model", [*words, *(f" {word}" for word in words)], sizes or TinyQwen(), max_pixels=max_pixels, seed=seed)
+    if tower:
+        _take_tower(out / "model", tower)
+
+
+def _take_tower(folder: Path, of: str) -> None:
+    """Put the vision tower of another model into one that was just made."""
+    from emo_lightning.models.backbone import BackboneConfig, load_frozen
+
+    own, other = (load_frozen(BackboneConfig(path, dtype="float32")) for path in (str(folder), of))
+    into, found = (one.family.module(one.base, one.family.vision_tower) for one in (own, other))
+    sizes, wanted = ({name: tuple(value.shape) for name, value in one.state_dict().items()} for one in (found, into))
+    if wrong := next((name for name in sizes.keys() | wanted.keys() if sizes.get(name) != wanted.get(name)), None):
+        msg = f"tower {of}: {wrong} is {sizes.get(wrong, 'missing')}; the model that is made has {wanted.get(wrong, 'none')}"
+        raise InputError(msg)
+    into.load_state_dict(found.state_dict())
+    save_model(own.base, own.processor, folder)
 
 
 def tiny_clip_stage(out: Path, tars: list[str], seed: int = 0) -> None:

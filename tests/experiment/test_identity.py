@@ -196,6 +196,27 @@ def test_what_a_stage_has_made_is_an_input_of_the_next(tmp_path: Path) -> None:
     ]
 
 
+def test_a_pattern_of_probes_is_what_all_of_them_hold(tmp_path: Path) -> None:
+    def probe(name: str, text: str) -> None:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "metrics.json").write_text(text)
+
+    stage = Stage("g", "attribute_guidance", "", {"probes": f"{tmp_path}/probe-{{arm}}-{{seed}}"}, tmp_path / "g")
+    assert inputs_of(stage) == {"probes": None}
+    probe("probe-ces-0", "one")
+    probe("probe-base-0", "two")
+    seen = [inputs_of(stage)["probes"]]
+    # Which probe says what is part of it.
+    probe("probe-ces-0", "two")
+    probe("probe-base-0", "one")
+    seen.append(inputs_of(stage)["probes"])
+    probe("probe-base-1", "one")
+    seen.append(inputs_of(stage)["probes"])
+    probe("other-base-1", "one")
+    assert inputs_of(stage)["probes"] == seen[-1]
+    assert len({*seen, None}) == 4
+
+
 def test_a_model_of_the_hub_may_be_downloaded_in_between() -> None:
     assert first_changed({"a": "hub Qwen/x"}, {"a": "hub Qwen/x 12"}) is None
     assert first_changed({"a": "hub Qwen/x 11"}, {"a": "hub Qwen/x 12"}) == "a"
@@ -271,7 +292,7 @@ def test_every_argument_that_may_name_a_file_says_so(name: str) -> None:
         arguments = signature(task.__init__, "model.") | signature(kind.data_class().__init__, "data.")
     names = {key for key, kind_of in arguments.items() if any(word in kind_of for word in ("str", "Path", "TestSet"))}
     names -= {key for key, kind_of in arguments.items() if kind_of.startswith(("dict[str, float]", "Literal"))}
-    names -= {"labels", "sets.space"}
+    names -= {"labels", "sets.space", "bases"}
     declared = {key.split(".*")[0] for key in kind.reads}
     declared |= {"model.backbone" for key in declared if key == "model.backbone.path"}
     assert names <= declared

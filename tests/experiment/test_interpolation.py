@@ -76,3 +76,50 @@ def test_stages_shards_and_grids_have_an_end(tmp_path: Path) -> None:
         list_shards("a-{0..9999}-{0..9999}.tar")
     with pytest.raises(SweepError, match=r"a\.b: more than 1,000,000 values from 0 to 10\d+"):
         Parameter("a.b", "int_uniform", options={"min": 0, "max": 10**12}).countable()
+
+
+def test_what_a_resolver_is_given_may_be_interpolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMO_NUMBER", "7")
+    stage = {"run": "world_tars", "split": "train", "count": "${oc.decode:${oc.env:EMO_NUMBER}}"}
+    each = {"foreach": {"a": [40], "b": [2]}, "seed": "${oc.decode:${each.a}${each.b}}"}
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump({"stages": {"w-{a}-{b}": stage | each}}))
+    (found,) = load_experiment(path).stages
+    assert (found.config["count"], found.config["seed"]) == (7, 402)
+
+
+def test_a_variable_says_over_what_stages_are_repeated(tmp_path: Path) -> None:
+    stage = {"run": "world_tars", "foreach": {"seed": "${vars.seeds}"}, "split": "train", "count": 3, "seed": "${each.seed}"}
+    path = tmp_path / "e.yaml"
+    path.write_text(yaml.safe_dump({"vars": {"seeds": [0, 1], "one": 1}, "stages": {"w-{seed}": stage}}))
+    assert [one.name for one in load_experiment(path).stages] == ["w-0", "w-1"]
+    given = load_experiment(path, [("vars.seeds", "[4, 7, 9]"), ("w-7.count", "5")])
+    assert [(one.config["seed"], one.config["count"]) for one in given.stages] == [(4, 3), (7, 5), (9, 3)]
+    for wrong in ("3", "[]"):
+        with pytest.raises(
+            ExperimentError, match=r"foreach: found .*expected names, each with a list of values, or with a variable"
+        ):
+            load_experiment(path, [("vars.seeds", wrong)])
+    path.write_text(path.read_text().replace("vars.seeds", "vars.sedes"))
+    with pytest.raises(ExperimentError, match=r"found .*vars\.sedes"):
+        load_experiment(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "variables"),
+    [
+        ("${run.stages.init}/model", {}),
+        ("${vars.base}", {"base": "${run.stages.init}/model"}),
+        ("${run.stages.${vars.which}}/model", {"which": "init"}),
+        ("${run.stages.in${vars.end}}/model", {"end": "it"}),
+        ("${run.${vars.key}.init}/model", {"key": "stages"}),
+        ("${oc.select:run.stages.init}/model", {}),
+        ("${run.stages[init]}/model", {}),
+        ("${run['stages']['init']}/model", {}),
+    ],
+)
+def test_another_stage_is_found_however_it_is_named(source: str, variables: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "e.yaml"
+    stages = {"init": {"run": "tiny_clip", "tars": ["a"]}, "cast": {"run": "cast", "backbone": source}}
+    path.write_text(yaml.safe_dump({"vars": variables, "stages": stages}))
+    assert load_experiment(path).stages[1].config["backbone"] == "runs/e/init/model"

@@ -86,7 +86,15 @@ def split_words(text: str) -> list[str]:
     return re.findall(r"[a-z]+|[^\sa-z]", text)
 
 
-def neutral_caption(triplet: TripletKey, position: float, scale: float, distractors: Sequence[str], rng: random.Random) -> str:
+def neutral_caption(
+    triplet: TripletKey,
+    position: float,
+    scale: float,
+    distractors: Sequence[str],
+    rng: random.Random,
+    *,
+    name_attribute: bool = True,
+) -> str:
     """A caption without any mood; names background, attribute and subject.
 
     Args:
@@ -95,12 +103,16 @@ def neutral_caption(triplet: TripletKey, position: float, scale: float, distract
         scale: frame of the subject as a share of the shorter side.
         distractors: phrases of at most two other things.
         rng: chooses among the wordings.
+        name_attribute: without it the attribute and how it looks are left out of the same wording.
     """
     background, attribute, subject = triplet
     others = ""
     if distractors:
         others = rng.choice(_OTHERS if len(distractors) == 1 else _OTHER_PAIRS).format(*distractors)
-    return rng.choice(_NEUTRAL).format(
+    wording = rng.choice(_NEUTRAL)
+    if not name_attribute:
+        wording = wording.replace("{attribute} ", "").replace(", {look}", "")
+    return wording.format(
         attribute=attribute,
         subject=subject,
         place=_PLACE[background],

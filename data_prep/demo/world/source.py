@@ -59,19 +59,25 @@ class World:
         seed: decides the held-out combinations and every sample.
         label_noise: probability that `human_emotion` is drawn from the rest of the soft truth (0–1).
         style: a name in `style.STYLES`.
+        attribute_share: of the images whose neutral caption and record name the attribute (0–1). An image that is among them at one
+            share is at every larger one; pictures, and the rest of each caption, are the same at all.
 
     Raises:
-        ValueError: a style or a label noise that is not allowed.
+        ValueError: a style, a label noise or a share that is not allowed.
     """
 
-    def __init__(self, seed: int = 0, label_noise: float = 0.05, style: str = "flat") -> None:
+    def __init__(self, seed: int = 0, label_noise: float = 0.05, style: str = "flat", attribute_share: float = 1.0) -> None:
         if style not in STYLES:
             msg = f"world has no style {style!r}; allowed: {', '.join(STYLES)}"
             raise ValueError(msg)
         if not 0 <= label_noise <= 1:
             msg = f"label_noise is {label_noise}; allowed: 0 to 1"
             raise ValueError(msg)
+        if not 0 <= attribute_share <= 1:
+            msg = f"attribute_share is {attribute_share}; allowed: 0 to 1"
+            raise ValueError(msg)
         self.seed = seed
+        self.attribute_share = attribute_share
         self.label_noise = label_noise
         self.style = STYLES[style]
         self.held_out = held_out(seed)
@@ -100,8 +106,15 @@ class World:
 
         primary, *distractors = scene.layers
         x1, _, x2, _ = primary.box
+        # A generator of its own: the pictures and all other wordings stay as they are at any share.
+        named = random.Random(f"world/attribute/{self.seed}/{split}/{index}").random() < self.attribute_share
         neutral_text = neutral_caption(
-            triplet, (x1 + x2) / 2 / scene.image.width, scene.scale, [d.phrase for d in distractors], rng
+            triplet,
+            (x1 + x2) / 2 / scene.image.width,
+            scene.scale,
+            [d.phrase for d in distractors],
+            rng,
+            name_attribute=named,
         )
         common: dict[str, Any] = {
             "id": key,
@@ -130,7 +143,9 @@ class World:
                 intensity_level=intensity_level(truth.intensity),
                 provenance={"truth": self._latent(truth, triplet), **origin},
             ),
-            neutral=Record(**common, description=neutral_text, provenance=dict(origin)),
+            neutral=Record(
+                **common | {"attribute": triplet[1] if named else None}, description=neutral_text, provenance=dict(origin)
+            ),
             human_emotion=noisy_label(truth, self.label_noise, rng),
             split=split,
         )

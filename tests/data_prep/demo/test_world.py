@@ -261,3 +261,37 @@ def test_wrong_arguments_name_what_is_allowed() -> None:
         World().sample("dev", 0)
     with pytest.raises(ValueError, match="sample -1"):
         World().sample("train", -1)
+
+
+def test_captions_name_the_attribute_in_the_share_that_is_asked() -> None:
+    looks = {word for attribute in ATTRIBUTES for word in split_words(attribute)}
+    worlds = {share: World(3, attribute_share=share) for share in (0.0, 0.25, 0.5, 1.0)}
+    named: dict[float, set[int]] = {share: set() for share in worlds}
+    for index in range(120):
+        samples = {share: world.sample("backbone", index) for share, world in worlds.items()}
+        whole = samples[1.0].neutral
+        for share, sample in samples.items():
+            assert sample.image == samples[1.0].image
+            assert sample.truth == samples[1.0].truth
+            if sample.neutral.attribute is not None:
+                named[share].add(index)
+                assert sample.neutral == whole
+                continue
+            assert whole.description is not None
+            assert sample.neutral.description is not None
+            words, all_words = split_words(sample.neutral.description), split_words(whole.description)
+            assert not looks & set(words)
+            # The rest of the caption is the same, word for word.
+            rest = iter(all_words)
+            assert all(word in rest for word in words)
+            assert sample.neutral == whole.model_copy(update={"attribute": None, "description": sample.neutral.description})
+    assert named[0.0] == set()
+    assert named[1.0] == set(range(120))
+    assert named[0.25] < named[0.5]
+    assert 20 <= len(named[0.25]) <= 40
+    assert 48 <= len(named[0.5]) <= 72
+
+
+def test_a_share_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"attribute_share is 1\.5; allowed: 0 to 1"):
+        World(attribute_share=1.5)

@@ -1,0 +1,187 @@
+"""When attribute guidance helps: Table 6 on held-out combinations, over bases whose captions named the attribute more or less often.
+
+The unit is a world: images, held-out combinations and training of its own. Each world is fine-tuned from every base, so all
+comparisons are paired within worlds. Stated before the study was run (docs/attribute-guidance.md):
+
+* Primary: attribute arm minus CES arm for each base, over all worlds of all sizes; paired t-test, Holm over the bases.
+* Trend: how much that difference changes from a base whose captions never name the attribute to one whose captions always do: slope
+  over the share within each world; t-test of the slopes against zero.
+* Secondary: the other pairs of arms for each base (Holm over the bases, each pair on its own), and attribute minus CES for each base and
+  size (Holm over all of those).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emo_lightning.analysis.table6 import Summary, summary, table6
+from emo_lightning.analysis.table6_paired import holm
+from emo_lightning.core.errors import InputError
+from emo_lightning.core.intervals import LEVEL
+from emo_lightning.metrics.power import ALPHA, smallest_effect
+
+ARMS = ("base", "ces", "attribute")
+"""In the paper's order, the worst first."""
+
+PRIMARY = ("ces", "attribute")
+PAIRS = (PRIMARY, ("base", "ces"), ("base", "attribute"))
+SET = "heldout"
+
+Array = NDArray[np.float64]
+
+
+class Contrast(TypedDict):
+    """A mean difference in points, over worlds."""
+
+    mean: float
+    low: float | None
+    """Of the t-interval; None, as `p`, where there is one world or no spread."""
+    high: float | None
+    sd: float | None
+    worlds: int
+    p: float | None
+    p_holm: float | None
+
+
+class BaseResult(TypedDict):
+    """What came out for one base."""
+
+    base: str
+    share: float
+    """Of its captions that named the attribute (0–1)."""
+    accuracy: dict[str, Summary]
+    """Arm -> percent, over all worlds."""
+    contrasts: dict[str, Contrast]
+    """"second minus first" of each pair, e.g. `attribute-ces`."""
+    order: str
+    """Arms from worst to best; joined by `<` where the pair differs (Holm), else by `≈`."""
+
+
+class CellResult(TypedDict):
+    """One base and one number of annotated images."""
+
+    base: str
+    images: int
+    accuracy: dict[str, Summary]
+    contrast: Contrast
+    """Attribute minus CES."""
+
+
+class Guidance(TypedDict):
+    """The study's result; accuracies in percent, differences in points."""
+
+    bases: list[BaseResult]
+    cells: list[CellResult]
+    trend: Contrast | None
+    """Change of attribute minus CES from share 0 to share 1; None with one base."""
+    seen: float | None
+    """The difference that the primary test of one base finds with a probability of 80 %, Holm's strictest level, by the largest `sd`
+    found; None where there is no spread."""
+    level: int
+    """Percent of the intervals."""
+
+
+def attribute_guidance(probes: str, shares: Mapping[str, float], images: Sequence[int], seeds: Sequence[int]) -> Guidance:
+    """Gather the probes of the whole grid and test what was stated.
+
+    Args:
+        probes: folder of each probe, with `{arm}`, `{base}`, `{images}` and `{seed}` in it.
+        shares: base -> share of its captions that named the attribute (0–1).
+        images: numbers of annotated images.
+        seeds: of the worlds of each number.
+
+    Raises:
+        InputError: the pattern lacks a part, or nothing is named.
+        MissingFileError: a probe of the grid is missing.
+        SchemaError: a probe has no accuracy on held-out combinations.
+    """
+    if lacking := [slot for slot in ("{arm}", "{base}", "{images}", "{seed}") if slot not in probes]:
+        msg = f"probes: {probes!r} lacks {lacking[0]}; the folder of a probe is named by arm, base, images and seed"
+        raise InputError(msg)
+    if not (shares and images and seeds):
+        msg = f"bases, images and seeds: found {list(shares)}, {list(images)}, {list(seeds)}; expected at least one of each"
+        raise InputError(msg)
+    found = {
+        (base, size): {arm: _accuracies(probes, arm, base, size, seeds) for arm in ARMS} for base in shares for size in images
+    }
+    over = {base: {arm: np.concatenate([found[base, size][arm] for size in images]) for arm in ARMS} for base in shares}
+    contrasts = {pair: _contrasts([over[base][pair[1]] - over[base][pair[0]] for base in shares]) for pair in PAIRS}
+    cell_contrasts = _contrasts([values[PRIMARY[1]] - values[PRIMARY[0]] for values in found.values()])
+    spread = max((one["sd"] or 0.0 for one in contrasts[PRIMARY]), default=0.0)
+    worlds = len(images) * len(seeds)
+    return {
+        "bases": [
+            {
+                "base": base,
+                "share": share,
+                "accuracy": {arm: summary(list(over[base][arm])) for arm in ARMS},
+                "contrasts": {f"{b}-{a}": contrasts[a, b][place] for a, b in PAIRS},
+                "order": _order(over[base], {pair: contrasts[pair][place] for pair in PAIRS}),
+            }
+            for place, (base, share) in enumerate(shares.items())
+        ],
+        "cells": [
+            {
+                "base": base,
+                "images": size,
+                "accuracy": {arm: summary(list(values[arm])) for arm in ARMS},
+                "contrast": contrast,
+            }
+            for ((base, size), values), contrast in zip(found.items(), cell_contrasts, strict=True)
+        ],
+        "trend": _trend(over, shares),
+        "seen": smallest_effect(spread, worlds, alpha=ALPHA / len(shares)) if spread > 0 else None,
+        "level": round(100 * LEVEL),
+    }
+
+
+def _accuracies(probes: str, arm: str, base: str, size: int, seeds: Sequence[int]) -> Array:
+    folders = [Path(probes.format(arm=arm, base=base, images=size, seed=seed)) for seed in seeds]
+    return np.array(table6({arm: folders}, needed=SET)["arms"][arm][SET]["accuracy"]["values"])
+
+
+def _contrasts(differences: Sequence[Array]) -> list[Contrast]:
+    """Of several families' worth of worlds, with Holm over them."""
+    found = [_contrast(values) for values in differences]
+    tested = [one for one in found if one["p"] is not None]
+    for one, adjusted in zip(tested, holm([one["p"] or 0.0 for one in tested]), strict=True):
+        one["p_holm"] = adjusted
+    return found
+
+
+def _contrast(values: Array) -> Contrast:
+    from scipy.stats import t
+
+    mean, worlds = float(values.mean()), len(values)
+    sd = float(values.std(ddof=1)) if worlds > 1 else None
+    if not sd:
+        return {"mean": mean, "low": None, "high": None, "sd": sd, "worlds": worlds, "p": None, "p_holm": None}
+    error = sd / math.sqrt(worlds)
+    half = float(t.ppf((1 + LEVEL) / 2, worlds - 1)) * error
+    p = 2 * float(t.sf(abs(mean) / error, worlds - 1))
+    return {"mean": mean, "low": mean - half, "high": mean + half, "sd": sd, "worlds": worlds, "p": p, "p_holm": None}
+
+
+def _trend(over: Mapping[str, Mapping[str, Array]], shares: Mapping[str, float]) -> Contrast | None:
+    x = np.array(list(shares.values()))
+    if not np.ptp(x):
+        return None
+    gains = np.stack([over[base][PRIMARY[1]] - over[base][PRIMARY[0]] for base in shares])
+    centred = x - x.mean()
+    return _contrast(centred @ gains / (centred @ centred))
+
+
+def _order(accuracy: Mapping[str, Array], contrasts: Mapping[tuple[str, str], Contrast]) -> str:
+    ranked = sorted(ARMS, key=lambda arm: float(accuracy[arm].mean()))
+    text = ranked[0]
+    for lower, higher in pairwise(ranked):
+        one = contrasts.get((lower, higher)) or contrasts[higher, lower]
+        text += f" {'<' if one['p_holm'] is not None and one['p_holm'] < ALPHA else '≈'} {higher}"
+    return text
