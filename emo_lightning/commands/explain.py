@@ -165,11 +165,11 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
         model = EmotionModel(folder, args.device)
         return explain_work(model, args.max_new_tokens, overlay, _masks(args.masks, str(model.device)), args.label_scoring)
 
-    failures = look_at_all(found, parts, work, args.batch_size, "explain")
+    looked = look_at_all(found, parts, work, args.batch_size, "explain")
     count = write_results(args.out, [entry.id for entry in found], parts)
-    write_failures(args.out, failures)
+    write_failures(args.out, looked.failures)
     parts.remove()
-    say(f"{count} explanations: {args.out}")
+    say(f"{count} explanations: {args.out}{looked.rate and f' ({looked.rate})'}")
     return 0
 
 

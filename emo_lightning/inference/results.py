@@ -127,6 +127,16 @@ class Unlike:
             return "like what this model was trained on"
         return "unlike what this model was trained on: take all that follows for a guess"
 
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "is_unlike": self.is_unlike,
+            "score": _rounded(self.score),
+            "threshold": _rounded(self.threshold),
+            "false_alarms": self.false_alarms,
+            "sentence": self.sentence,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -197,15 +207,7 @@ class Explanation:
                 "coverage": probe.coverage,
             },
             "agreement": self.agreement,
-            "unlike": None
-            if self.unlike is None
-            else {
-                "is_unlike": self.unlike.is_unlike,
-                "score": _rounded(self.unlike.score),
-                "threshold": _rounded(self.unlike.threshold),
-                "false_alarms": self.unlike.false_alarms,
-                "sentence": self.unlike.sentence,
-            },
+            "unlike": None if self.unlike is None else self.unlike.as_json(),
             **({"des": [float(x) for x in self.des]} if des else {}),
         }
 
