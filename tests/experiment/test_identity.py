@@ -177,7 +177,8 @@ def test_a_run_of_version_0_2_is_taken_once_and_then_compared(
 
 
 def test_the_commit_is_that_at_the_start(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    for commit, status in (("aaa", "running"), ("bbb", "complete")):
+    told: list[tuple[str, Status]] = [("aaa", "running"), ("bbb", "complete")]
+    for commit, status in told:
         monkeypatch.setattr("emo_lightning.experiment.status._commit", lambda commit=commit: commit)
         begun(stage, status)
         assert read_status(stage)["commit"] == "aaa"
