@@ -14,6 +14,7 @@ from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from emo_lightning.inference.inputs import Entry
+    from emo_lightning.inference.many import Looked
     from emo_lightning.inference.model import EmotionModel
     from emo_lightning.search.writer import IndexWriter, Written
 
@@ -166,10 +167,9 @@ def _build(args: argparse.Namespace) -> int:
     with writer.alone():
         if tables or caches:
             _add_vectors(args, writer, tables, caches, folder)
-        if found:
-            _add_pictures(args, writer, found, folder)
+        rate = _add_pictures(args, writer, found, folder).rate if found else ""
         written = writer.finish()
-    _tell(args.out, written)
+    _tell(args.out, written, rate)
     return 0
 
 
@@ -220,7 +220,7 @@ def _add_vectors(
         say(f"{recorded} new images have a record in {', '.join(args.records)}")
 
 
-def _add_pictures(args: argparse.Namespace, writer: IndexWriter, found: Sequence[Entry], folder: Path | None) -> None:
+def _add_pictures(args: argparse.Namespace, writer: IndexWriter, found: Sequence[Entry], folder: Path | None) -> Looked:
     from emo_lightning.search.sources import add_pictures
 
     def load() -> EmotionModel:
@@ -231,12 +231,12 @@ def _add_pictures(args: argparse.Namespace, writer: IndexWriter, found: Sequence
         silence_advice()
         return EmotionModel(folder, args.device)
 
-    add_pictures(writer, found, None if folder is None else load, args.batch_size, thumbnails=not args.no_thumbnails)
+    return add_pictures(writer, found, None if folder is None else load, args.batch_size, thumbnails=not args.no_thumbnails)
 
 
-def _tell(place: str, written: Written) -> None:
+def _tell(place: str, written: Written, rate: str) -> None:
     changed = f", {written.changed} of them in the place of changed ones" if written.changed else ""
-    say(f"{written.images} images in {place} ({written.new} new{changed})")
+    say(f"{written.images} images in {place} ({written.new} new{changed}{rate and f', {rate}'})")
     if written.left_out:
         say(f"{len(written.left_out)} left out; emo index info {place} --json lists them, with reasons")
     if written.recall is not None:

@@ -130,7 +130,7 @@ def _show(hits: Sequence[Hit], title: str, notes: Sequence[str], *, way: bool) -
             "cosine",
             "emotion",
             "intensity",
-            ("triplet", "background – attribute – subject"),
+            "triplet",
         )
         # It is typed again, or copied.
         headings[1] = replace(headings[1], whole=True)

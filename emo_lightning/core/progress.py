@@ -8,11 +8,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def progress_bars(unit: str | None = None) -> Progress:
+def progress_bars(unit: str | None = None, *, stay: bool = True) -> Progress:
     """Progress bars on standard error, so that reports can be piped; none in a log file, where a bar is noise.
 
     Args:
         unit: of what is counted, for the rate beside the bar; None shows no rate.
+        stay: whether the full bar stays on the screen; not where the command ends with a line that says count and rate.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -30,4 +31,4 @@ def progress_bars(unit: str | None = None) -> Progress:
     console.quiet = not shown
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     rate = () if unit is None else (Rate(),)
-    return Progress(*columns, *rate, console=console, disable=not shown)
+    return Progress(*columns, *rate, console=console, disable=not shown, transient=not stay)

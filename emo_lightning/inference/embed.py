@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
-from rich.progress import track
 
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, replacing, write_json, write_text
 from emo_lightning.core.fingerprints import file_sha256
+from emo_lightning.core.progress import progress_bars
 from emo_lightning.core.ranks import Ranks, forget_job_variables
 from emo_lightning.core.records import DES_EXTENSION
 from emo_lightning.core.shard_index import write_index
@@ -55,12 +55,12 @@ def embed_images(inputs: Sequence[str], out: Path, model: Path, batch_size: int,
     found = entries(inputs)
     folder = bundle_folder(model)
     parts = Parts(out, {"weights": bundle_fingerprint(folder), "embeddings": 1})
-    failures = look_at_all(found, parts, lambda: embed_work(EmotionModel(folder, device)), batch_size, "embed")
+    looked = look_at_all(found, parts, lambda: embed_work(EmotionModel(folder, device)), batch_size, "embed")
     count = write_results(out, [entry.id for entry in found], parts)
-    write_failures(out, failures)
+    write_failures(out, looked.failures)
     parts.remove()
-    say(f"{count} embeddings: {out}")
-    return len(failures)
+    say(f"{count} embeddings: {out}{looked.rate and f' ({looked.rate})'}")
+    return len(looked.failures)
 
 
 def embed_tars(paths: Sequence[str], out: Path, model: Path, batch_size: int, device: str | None = None) -> None:
@@ -145,9 +145,10 @@ def _embed_shard(index: TarIndex, shard: ShardRange, target: Path, net: EmotionM
         replacing(target) as temporary,
         open(temporary, "wb") as stream,
         webdataset.TarWriter(stream, **header) as tar,
+        progress_bars("images") as bars,
     ):
-        starts = range(shard.start, shard.stop, batch_size)
-        for start in track(starts, description=target.name):
+        bar = bars.add_task(target.name, total=shard.stop - shard.start)
+        for start in range(shard.start, shard.stop, batch_size):
             rows = range(start, min(start + batch_size, shard.stop))
             vectors = net.embed([index.image(row) for row in rows]).numpy().astype(np.float32)
             for row, vector in zip(rows, vectors, strict=True):
@@ -163,6 +164,7 @@ def _embed_shard(index: TarIndex, shard: ShardRange, target: Path, net: EmotionM
                         DES_EXTENSION: buffer.getvalue(),
                     }
                 )
+            bars.advance(bar, len(rows))
     # One of an earlier tar of this name would take the new embeddings for damage.
     write_index(target)
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -35,6 +36,23 @@ class Opened(NamedTuple):
     entries: list[Entry]
     pictures: list[Image.Image]
     failures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What has been done by a command."""
+
+    failures: dict[str, str] = field(default_factory=dict)
+    """id -> why, of images that cannot be opened. They are asked again by the next command."""
+    done: int = 0
+    """Images that were looked at."""
+    seconds: float = 0.0
+    """That it took, with the model loaded."""
+
+    @property
+    def rate(self) -> str:
+        """For the line that says what is there; empty where nothing was done."""
+        return f"{self.done / max(self.seconds, 1e-9):.1f} images a second" if self.done else ""
 
 
 R = TypeVar("R")
@@ -114,9 +132,7 @@ def explain_work(
     return work
 
 
-def look_at_all(
-    found: Sequence[Entry], parts: Kept[R], work: Callable[[], Look[R]], batch_size: int, what: str
-) -> dict[str, str]:
+def look_at_all(found: Sequence[Entry], parts: Kept[R], work: Callable[[], Look[R]], batch_size: int, what: str) -> Looked:
     """Every image that is not known yet.
 
     Args:
@@ -126,9 +142,6 @@ def look_at_all(
         batch_size: images at a time.
         what: is done, for the progress bar.
 
-    Returns:
-        id -> why, of images that cannot be opened. They are asked again by the next command.
-
     Raises:
         InputError: no image can be opened.
     """
@@ -137,10 +150,10 @@ def look_at_all(
         say(f"{len(found) - len(left)} images are done already, {len(left)} are left", file=sys.stderr)
     failures: dict[str, str] = {}
     if not left:
-        return failures
+        return Looked()
     do, start = work(), time.monotonic()
     try:
-        with progress_bars("images") as bars:
+        with progress_bars("images", stay=False) as bars:
             bar = bars.add_task(what, total=len(left))
             for opened in opened_batches(left, batch_size):
                 failures |= opened.failures
@@ -150,14 +163,13 @@ def look_at_all(
     finally:
         # Ctrl-C included: what was paid for is kept.
         parts.flush()
-    done = len(left) - len(failures)
-    say(f"{what}: {done} images, {done / max(time.monotonic() - start, 1e-9):.1f} a second", file=sys.stderr)
+    looked = Looked(failures, len(left) - len(failures), time.monotonic() - start)
     name_failures(failures)
-    if not done:
+    if not looked.done:
         parts.remove_empty()
         msg = f"none of {len(left)} images can be opened; the first: {next(iter(failures.values()))}"
         raise InputError(msg)
-    return failures
+    return looked
 
 
 def name_failures(failures: Mapping[str, str]) -> None:

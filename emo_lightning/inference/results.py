@@ -105,6 +105,19 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Point:
+    """Where the affect head puts the embedding, each about -1 to 1; None where it was not trained for that."""
+
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+
+    def as_json(self) -> dict[str, float]:
+        """Those that are known, by name."""
+        return {name: round(value, 6) for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Unlike:
     """How far an image is from those that the model was trained on."""
 
@@ -127,6 +140,16 @@ class Unlike:
             return "like what this model was trained on"
         return "unlike what this model was trained on: take all that follows for a guess"
 
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return {
+            "is_unlike": self.is_unlike,
+            "score": _rounded(self.score),
+            "threshold": _rounded(self.threshold),
+            "false_alarms": self.false_alarms,
+            "sentence": self.sentence,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -142,6 +165,8 @@ class Explanation:
     """The words as a predictions file has them, with the replies in `provenance`: what `emo eval` scores."""
     unlike: Unlike | None = None
     """Whether the image is unlike what the model was trained on; None: not known, as the folder does not hold what it was trained on."""
+    point: Point | None = None
+    """Valence, arousal and dominance as the affect head reads them off the embedding; None without one."""
 
     @property
     def id(self) -> str:
@@ -168,9 +193,10 @@ class Explanation:
         return replace(self, said=replace(self.said, regions=regions))
 
     def as_json(self, des: bool = True) -> dict[str, object]:
-        """One object: the keys of a predictions file, all as the words say, then `said`, `probe`, `agreement`, `unlike`, `des`.
+        """One object: the keys of a predictions file, as the words say, then `said`, `probe`, `agreement`, `unlike`, `des`.
 
-        An emotion and a confidence that stand in one object belong together.
+        An emotion and a confidence that stand in one object belong together. The words name no valence, arousal or dominance: these are the
+        affect head's, and are there where it gives them.
 
         Args:
             des: with the embedding's numbers.
@@ -185,6 +211,7 @@ class Explanation:
             "emotion_scores": _named(self.said.distribution),
             "confidence": _rounded(self.said.confidence),
             "intensity_level": self.said.level,
+            **({} if self.point is None else self.point.as_json()),
             "said": {"emotion": self.said.emotion, "confidence": _rounded(self.said.confidence)},
             "probe": None
             if probe is None
@@ -197,15 +224,7 @@ class Explanation:
                 "coverage": probe.coverage,
             },
             "agreement": self.agreement,
-            "unlike": None
-            if self.unlike is None
-            else {
-                "is_unlike": self.unlike.is_unlike,
-                "score": _rounded(self.unlike.score),
-                "threshold": _rounded(self.unlike.threshold),
-                "false_alarms": self.unlike.false_alarms,
-                "sentence": self.unlike.sentence,
-            },
+            "unlike": None if self.unlike is None else self.unlike.as_json(),
             **({"des": [float(x) for x in self.des]} if des else {}),
         }
 

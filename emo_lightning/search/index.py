@@ -185,6 +185,22 @@ class SearchIndex:
             taken |= {hit.id for hit in hits}
         return found
 
+    def walk(
+        self,
+        start: str | ArrayLike,
+        end: str | ArrayLike,
+        steps: int = 7,
+        emotion: str | Sequence[str] | None = None,
+        intensity: str | float | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Hit]:
+        """As `path`, with the conditions as `Filters` takes them.
+
+        Raises:
+            InputError: as `path` and `Filters`.
+        """
+        return self.path(start, end, steps, Filters(emotion, intensity, where))
+
     def between(self, start: str | ArrayLike, end: str | ArrayLike, share: float) -> Vector:
         """The point of `path` at a share of the way, 0 to 1.
 

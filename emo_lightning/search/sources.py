@@ -18,7 +18,7 @@ from emo_lightning.core.stores import is_remote
 from emo_lightning.core.terminal import say
 from emo_lightning.inference.embed import MADE_BY
 from emo_lightning.inference.inputs import Entry
-from emo_lightning.inference.many import Look, look_at_all
+from emo_lightning.inference.many import Look, Looked, look_at_all
 from emo_lightning.search.rows import NewRow, thumbnail_of
 from emo_lightning.search.writer import IndexWriter
 
@@ -31,7 +31,7 @@ Loader = Callable[[], "EmotionModel"]
 
 def add_pictures(
     writer: IndexWriter, found: Sequence[Entry], load: Loader | None, batch_size: int, *, thumbnails: bool = True
-) -> None:
+) -> Looked:
     """Every picture that the index does not have yet.
 
     Args:
@@ -52,7 +52,9 @@ def add_pictures(
         usable = entry.des is not None and (load is None or stored[entry.file] == weights)
         return entry.des() if entry.des is not None and usable else None
 
-    writer.left_out |= look_at_all(found, writer, lambda: _work(embedding, load, thumbnails), batch_size, "index")
+    looked = look_at_all(found, writer, lambda: _work(embedding, load, thumbnails), batch_size, "index")
+    writer.left_out |= looked.failures
+    return looked
 
 
 def stored_weights(tar: str) -> str | None:

@@ -105,7 +105,7 @@ def add_vectors(writer: IndexWriter, stretches: Iterator[Stretch], records: Reco
         How many of them have a record.
     """
     recorded = 0
-    with progress_bars("images") as bars:
+    with progress_bars("images", stay=False) as bars:
         bar = bars.add_task("index", total=None)
         for stretch in stretches:
             rows = []

@@ -24,8 +24,6 @@ def explained(found: Found, *, embedding: bool) -> dict[str, object]:
     assert found.explanation is not None
     pieces = [asdict(piece) for piece in linked(found.explanation.said)]
     told = found.explanation.as_json(des=embedding)
-    if isinstance(told["unlike"], dict) and found.explanation.unlike is not None:
-        told["unlike"]["sentence"] = found.explanation.unlike.sentence
     return {**told, "comparison": comparison(found.explanation), "sentence": pieces}
 
 

@@ -78,6 +78,7 @@ def _images(image: Image, asked: CoverRequest) -> list[Image]:
 
 def _told(found: list[Found], asked: CoverRequest) -> dict[str, object]:
     distributions = [one.probe.distribution for one in found if one.probe is not None]
+    whole = found[0]
     fall = falls(np.array([[one[emotion] for emotion in EMOTIONS] for one in distributions]))
     return {
         "object": "faithfulness",
@@ -88,5 +89,6 @@ def _told(found: list[Found], asked: CoverRequest) -> dict[str, object]:
         "surplus": None if fall.random is None else fall.grounded - fall.random,
         "draws": len(found) - 2,
         "cover": asked.cover,
+        "unlike": None if whole.unlike is None else whole.unlike.as_json(),
         "distribution": {str(emotion): share for emotion, share in distributions[1].items()},
     }

@@ -33,8 +33,16 @@ class Images(Protocol):
         """The nearest that fulfil conditions; see `search.Filters`."""
         ...
 
-    def path(self, start: str | NDArray[np.float32], end: str | NDArray[np.float32], steps: int) -> Sequence[Hit]:
-        """Along the way."""
+    def walk(
+        self,
+        start: str | NDArray[np.float32],
+        end: str | NDArray[np.float32],
+        steps: int,
+        emotion: str | Sequence[str] | None,
+        intensity: str | float | None,
+        where: Sequence[str],
+    ) -> Sequence[Hit]:
+        """Along the way, those between its ends such that fulfil conditions."""
         ...
 
     def thumbnail(self, name: str) -> bytes:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from emo_lightning.data.chat import objective
 from emo_lightning.inference.calibration import probed
-from emo_lightning.inference.results import Explanation, Probed
+from emo_lightning.inference.results import Explanation, Probed, Unlike
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -54,6 +55,8 @@ class Found:
     """(des_dim,)."""
     probe: Probed | None
     """The emotion as the probe reads it off the embedding."""
+    unlike: Unlike | None
+    """How far the picture is from what the model was trained on, where that is known."""
     explanation: Explanation | None
     """Where words were asked for; of the same reading of the picture."""
     tokens: Tokens
@@ -83,18 +86,15 @@ class Looking:
         return [found[place] for place in range(len(asked))]
 
     def _embedded(self, asked: Sequence[Asked]) -> list[Found]:
-        des = self._model.embed([one.picture for one in asked], len(asked))
-        probabilities = self._model.distribution(des)
-        probes = (
-            [None] * len(asked)
-            if probabilities is None
-            else [probed(row, self._model.calibration) for row in probabilities.double().tolist()]
-        )
-        questions = [self._model.bundle.features]
-        return [
-            Found(vector, probe, None, Tokens(self._read(one, questions)))
-            for one, vector, probe in zip(asked, des.numpy(), probes, strict=True)
-        ]
+        seen = self._model.seen_at_once([one.picture for one in asked])
+        probabilities = self._model.distribution(torch.from_numpy(np.stack([des for des, _ in seen])))
+        rows = [None] * len(asked) if probabilities is None else probabilities.double().tolist()
+        questions, found = [self._model.bundle.features], []
+        for one, (des, unlike), row in zip(asked, seen, rows, strict=True):
+            far = unlike is not None and unlike.is_unlike
+            probe = None if row is None else probed(row, self._model.calibration, unlike=far)
+            found.append(Found(des, probe, unlike, None, Tokens(self._read(one, questions))))
+        return found
 
     def _explained(self, asked: Sequence[Asked], limit: int) -> list[Found]:
         pictures, names = [one.picture for one in asked], [one.name for one in asked]
@@ -107,7 +107,7 @@ class Looking:
             heard={n: one.heard for n, one in enumerate(asked) if one.heard is not None},
         )
         return [
-            Found(said.des, said.probe, said, self._tokens(one, said, limit))
+            Found(said.des, said.probe, said.unlike, said, self._tokens(one, said, limit))
             for one, said in zip(asked, explained, strict=True)
         ]
 

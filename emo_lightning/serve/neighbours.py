@@ -35,12 +35,9 @@ class Place(Strict):
     id: str | None = None
 
 
-class SearchRequest(Strict):
-    """The nearest images of the index to a picture, or to an embedding as `/v1/explain` gave it."""
+class Conditions(Strict):
+    """What is true of the images that are found, as `search.Filters` takes it."""
 
-    image: Input | None = None
-    embedding: list[Number] | None = None
-    k: int = Field(12, ge=1, le=200)
     emotion: str | list[str] | None = None
     """Only images of this emotion, or of one of these."""
     intensity: str | Number | None = None
@@ -49,8 +46,16 @@ class SearchRequest(Strict):
     """Only images of which all of these are true: `FIELD=VALUE`, also `!=`, `~` (contains), `<`, `<=`, `>`, `>=`, as `emo index search --where`."""
 
 
-class PathRequest(Strict):
-    """Images of the index along the way from one image to another."""
+class SearchRequest(Conditions):
+    """The nearest images of the index to a picture, or to an embedding as `/v1/explain` gave it."""
+
+    image: Input | None = None
+    embedding: list[Number] | None = None
+    k: int = Field(12, ge=1, le=200)
+
+
+class PathRequest(Conditions):
+    """Images of the index along the way from one image to another; conditions are on those between the two."""
 
     start: Place
     end: Place
@@ -64,8 +69,9 @@ async def nearest(request: Request, service: Service, asked: SearchRequest) -> d
         ApiError: 404, no index; 400, a picture or an embedding that is none.
     """
     index = _index(service)
-    vector = await _vector(request, service, asked, "")
-    return await _hits(service, lambda: index.find(vector, asked.k, asked.emotion, asked.intensity, asked.where))
+    vector, unlike = await _point(request, service, asked, "")
+    hits = await _hits(service, lambda: index.find(vector, asked.k, asked.emotion, asked.intensity, asked.where))
+    return {"object": "list", "data": hits, "unlike": unlike}
 
 
 async def between(request: Request, service: Service, asked: PathRequest) -> dict[str, object]:
@@ -75,13 +81,14 @@ async def between(request: Request, service: Service, asked: PathRequest) -> dic
         ApiError: as `nearest`; also 400, no such id.
     """
     index = _index(service)
-    start, end = [
-        place.id
+    (start, first), (end, last) = [
+        (place.id, None)
         if place.id is not None and place.image is None and place.embedding is None
-        else await _vector(request, service, place, f"{name}.")
+        else await _point(request, service, place, f"{name}.")
         for name, place in (("start", asked.start), ("end", asked.end))
     ]
-    return await _hits(service, lambda: index.path(start, end, asked.steps))
+    hits = await _hits(service, lambda: index.walk(start, end, asked.steps, asked.emotion, asked.intensity, asked.where))
+    return {"object": "list", "data": hits, "unlike": {"start": first, "end": last}}
 
 
 async def thumbnail(service: Service, name: str) -> bytes:
@@ -106,24 +113,26 @@ def _index(service: Service) -> Images:
     return service.index
 
 
-async def _vector(request: Request, service: Service, asked: Place | SearchRequest, where: str) -> NDArray[np.float32]:
-    """The embedding to look from."""
+async def _point(
+    request: Request, service: Service, asked: Place | SearchRequest, where: str
+) -> tuple[NDArray[np.float32], dict[str, object] | None]:
+    """The embedding to look from; and of a picture, how unlike it is what the model was trained on, where that is known."""
     given = [name for name in ("image", "embedding", "id") if getattr(asked, name, None) is not None]
     if asked.embedding is not None and given == ["embedding"]:
         if len(asked.embedding) != service.about.des_dim:
             msg = f"{where}embedding: {len(asked.embedding)} numbers; expected {service.about.des_dim}"
             raise ApiError(400, msg, "invalid_value", f"{where}embedding")
-        return np.array(asked.embedding, np.float32)
+        return np.array(asked.embedding, np.float32), None
     if asked.image is None or given != ["image"]:
         allowed = "image or embedding" if isinstance(asked, SearchRequest) else "one of image, embedding and id"
         raise ApiError(400, f"{where or 'the body'}: expected {allowed}", "invalid_value", where.rstrip(".") or None)
     (found,) = await service.look(request, [given_input(asked.image, f"{where}image")])
-    return found.des
+    return found.des, None if found.unlike is None else found.unlike.as_json()
 
 
-async def _hits(service: Service, search: Callable[[], Sequence[Hit]]) -> dict[str, object]:
+async def _hits(service: Service, search: Callable[[], Sequence[Hit]]) -> list[dict[str, object]]:
     try:
         found = await service.pictures.aside(search)
     except UserError as error:
         raise ApiError(400, str(error), "invalid_value") from None
-    return {"object": "list", "data": [hit.as_json() for hit in found]}
+    return [hit.as_json() for hit in found]

@@ -166,6 +166,35 @@ def test_explain_writes_json_and_overlay(
         assert overlay.size[0] > 500
 
 
+def test_explain_draws_where_it_is_asked_to_and_nowhere_else(
+    pictures: list[Path], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, drawn = tmp_path / "own", tmp_path / "drawn"
+    folder.mkdir()
+    photos = [str(shutil.copy(one, folder)) for one in pictures[:2]]
+    monkeypatch.chdir(folder)
+    before = sorted(path.name for path in folder.iterdir())
+
+    def explain(*words: str) -> str:
+        assert main(["explain", *words, "--model", str(bundle), "--max-new-tokens", "2"]) == 0
+        return capsys.readouterr().out
+
+    assert json.loads(explain(photos[0]))["overlay"] is None
+    assert "drawn in" not in explain(photos[0], "--text")
+    explain(*photos, "--text")
+    explain(*photos, "--out", str(tmp_path / "said.jsonl"))
+    assert sorted(path.name for path in folder.iterdir()) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"own", "said.jsonl", *(one.name for one in pictures)}, (
+        "nothing is drawn"
+    )
+    told = explain(photos[0], "--text", "--overlays", str(drawn))
+    (one,) = drawn.iterdir()
+    assert f"drawn in  {one}" in told
+    explain(*photos, "--out", str(tmp_path / "again.jsonl"), "--overlays", str(tmp_path / "all"))
+    assert len(list((tmp_path / "all").iterdir())) == 2
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
 def test_merged_export_says_what_the_adapter_says(adapter: Path, tiny_qwen: Path, world_tars: Path, tmp_path: Path) -> None:
     from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,7 +100,10 @@ def test_an_interrupt_costs_one_part_and_nothing_is_done_twice(
     shutil.copy(photos / "d.webp", tmp_path / "other.webp")
     Image.open(tmp_path / "other.webp").save(changing)
     assert main(command) == 0
-    assert "1 images are done already, 2 are left" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "1 images are done already, 2 are left" in told.err
+    assert re.fullmatch(rf"3 embeddings: {re.escape(str(out))} \(\d+\.\d images a second\)\n", told.out)
+    assert "a second" not in told.err, "count and rate are said once"
     found = read(out)
     assert list(found) == inputs
     assert np.allclose(found[inputs[0]], found[inputs[2]], atol=1e-5)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.model_folders import made_of, write_made_of
 from emo_lightning.data.tar_index import TarIndex
@@ -110,7 +111,9 @@ def test_a_loaded_model_is_saved_with_all_that_it_brought(
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
-def test_a_head_that_was_trained_on_pictures_of_another_size_is_refused(bundle: Path, tmp_path: Path) -> None:
+def test_a_head_that_was_trained_on_pictures_of_another_size_is_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "model"
     write_folder(read_bundle(bundle), folder)
     limits = EmotionModel(folder, "cpu").backbone.pixels
@@ -122,6 +125,12 @@ def test_a_head_that_was_trained_on_pictures_of_another_size_is_refused(bundle: 
         InputError, match=f"was trained on pictures of 784 to 12544 pixels, and its backbone .* is loaded with {limits}; train"
     ):
         EmotionModel(folder, "cpu")
+    Image.new("RGB", (64, 64), "teal").save(picture := tmp_path / "picture.png")
+    for command in (["explain", str(picture), "--model", str(folder)], ["serve", str(folder), "--port", "0"]):
+        assert main([*command, "--device", "cpu"]) == 2
+        told = capsys.readouterr()
+        assert "was trained on pictures of 784 to 12544 pixels" in told.err
+        assert told.out == "", f"emo {command[0]} answered with a head that was trained on other pictures"
 
 
 def test_a_part_that_was_changed_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import signal
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from openai import NotFoundError, OpenAI
 from PIL import Image
 
 from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
+from emo_lightning.inference.bundle import read_bundle, write_bundle
 from emo_lightning.serve.settings import Limits
 from tests.patience import PATIENCE, wait_until
 
@@ -50,6 +53,48 @@ def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixtu
 def test_limits_fit_each_other() -> None:
     with pytest.raises(InputError, match="expected at least 64"):
         Limits(batch_size=64, queue=63)
+
+
+def test_the_model_of_a_run_is_called_by_both_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every run's stage is called `model`; the client of OpenAI names the model that it asks."""
+    stage = tmp_path / "runs" / "demo" / "model"
+    stage.mkdir(parents=True)
+    (stage.parent / "experiment.yaml").write_text("name: demo\n")
+    write_bundle(stage, read_bundle(folder))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("EMO_SERVE_TOKEN", SECRET)
+    Image.new("RGB", (64, 64), "teal").save(out := io.BytesIO(), "PNG")
+    url = "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+    found: list[object] = []
+
+    def up() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=PATIENCE).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def client() -> None:
+        try:
+            wait_until(up)
+            asked = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=SECRET, max_retries=0, timeout=PATIENCE)
+            (name,) = [one.id for one in asked.models.list()]
+            found.extend((name, asked.models.retrieve(name).id, asked.embeddings.create(model=name, input=[url]).model))
+            try:
+                asked.embeddings.create(model="model", input=[url])
+            except NotFoundError as error:
+                found.append(error.code)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=client, daemon=True)
+    asking.start()
+    assert main(["serve", str(stage), "--port", str(port), "--device", "cpu"]) == 143
+    asking.join()
+    assert found == ["demo-model", "demo-model", "demo-model", "model_not_found"]
+    assert capfd.readouterr().out.startswith("demo-model: embeddings of 32 numbers")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -14,6 +14,7 @@ from emo_lightning.core.errors import InputError
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.bundle import read_bundle, write_bundle
 from emo_lightning.inference.model import EmotionModel
+from emo_lightning.models.spread import Spread
 from emo_lightning.search import SearchIndex
 from tests.serve.conftest import Running
 
@@ -65,6 +66,50 @@ def test_the_way_begins_and_ends_where_it_is_asked_to(indexed: Running, tar: Tar
     assert 2 <= len({hit["id"] for hit in hits}) == len(hits) <= 4
     from_picture = {**ends, "start": {"image": base64.b64encode(tar.image_bytes(1)[0]).decode()}}
     assert indexed.http.post("/v1/path", json=from_picture).json()["data"][0]["id"] == tar.id(1)
+
+
+def test_what_lies_on_the_way_fulfils_the_conditions(indexed: Running, tar: TarIndex) -> None:
+    records = {tar.id(row): tar.record(row) for row in range(len(tar))}
+    ends = {"start": {"id": tar.id(0)}, "end": {"id": tar.id(5)}, "steps": 8}
+    wanted = next(str(one.emotion) for name, one in records.items() if name not in (tar.id(0), tar.id(5)) and one.emotion)
+
+    def between(**conditions: object) -> list[str]:
+        hits = indexed.http.post("/v1/path", json={**ends, **conditions}).json()["data"]
+        assert (hits[0]["id"], hits[-1]["id"]) == (tar.id(0), tar.id(5))
+        return [hit["id"] for hit in hits[1:-1]]
+
+    assert {records[name].emotion for name in between()} - {wanted}
+    assert {str(records[name].emotion) for name in between(emotion=wanted)} == {wanted}
+    assert between(emotion=[wanted]) == between(where=[f"emotion={wanted}"]) == between(emotion=wanted, intensity="1-10")
+    assert between(where=["split=none"]) == []
+
+
+def test_a_picture_unlike_the_training_pictures_is_said_to_be(
+    indexed: Running, model: EmotionModel, tar: TarIndex, world_tars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)).save(noise, "PNG")
+    every = TarIndex.open(world_tars)
+    drawn = [tar.image(0), *(every.image(row) for row in range(len(every)))]
+    alike, far = (base64.b64encode(one).decode() for one in (tar.image_bytes(0)[0], noise.getvalue()))
+
+    def said(path: str, **body: object) -> object:
+        answer = indexed.http.post(f"/v1/{path}", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["unlike"]
+
+    assert said("search", image=far) is None, "a folder that does not know its training pictures does not know that"
+    half = len(drawn) // 2
+    monkeypatch.setattr(model, "spread", Spread.fit([model.look(drawn[:half])], [model.look(drawn[half:])], 0.25))
+    first, second = model.unlike([drawn[0], noise.getvalue()]) or []
+    assert (first.is_unlike, second.is_unlike) == (False, True)
+    for image, known in ((alike, first), (far, second)):
+        told = said("search", image=image)
+        assert told == known.as_json()
+        ways = said("path", start={"image": image}, end={"id": tar.id(1)})
+        assert ways == {"start": told, "end": None}
+        assert said("faithfulness", image=image, box=[4, 4, 40, 40]) == told
+    assert said("search", embedding=[1.0] * 32) is None
 
 
 @pytest.mark.parametrize(

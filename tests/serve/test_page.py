@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,8 +99,11 @@ def test_a_picture_is_explained_and_words_and_boxes_light_each_other_up(page: Pa
     assert word.inner_text() == "dogs"
     word.hover()
     assert page.locator(".spot.lit").count() == 2, "both boxes are dogs"
+    line = "(node) => getComputedStyle(node).borderBottomColor"
+    lined = word.evaluate(line)
     page.locator(".headline").hover()
     assert page.locator(".lit").count() == 0
+    assert word.evaluate(line) == lined, "a word keeps its region's colour while it is pointed at"
     page.locator(".spot").last.hover()
     assert "lit" in (word.get_attribute("class") or "")
     assert page.locator(".regions li.lit").count() == 1
@@ -144,7 +148,10 @@ def test_a_picture_unlike_the_training_set_is_called_that(
     sync_api.expect(page.locator(".warn")).to_have_count(0)
 
 
-def test_the_nearest_images_and_the_way_to_one_of_them(context: BrowserContext, indexed: Running, file: Path) -> None:
+def test_the_nearest_images_and_the_way_to_one_of_them(
+    context: BrowserContext, indexed: Running, file: Path, pictures: list[bytes], tmp_path: Path
+) -> None:
+    (other := tmp_path / "other.png").write_bytes(pictures[1])
     page = context.new_page()
     page.goto(indexed.page)
     page.wait_for_selector("body[data-ready]")
@@ -162,6 +169,25 @@ def test_the_nearest_images_and_the_way_to_one_of_them(context: BrowserContext, 
         page.screenshot(path=f"{folder}/near.png")
     page.set_input_files("#second", file)
     sync_api.expect(page.locator("#near .path .caption").last).to_have_text("the other one")
+    assert page.locator("#near .path").evaluate("(way) => way.scrollWidth <= way.clientWidth"), "a way is seen whole"
+    page.set_viewport_size({"width": 390, "height": 844})
+    for row in page.locator(".feeling").all():
+        box, dot = row.bounding_box(), row.locator(".dot").bounding_box()
+        assert box is not None
+        assert dot is not None
+        assert box["height"] < 1.5 * 16, "an emotion stands on one line with its dot"
+        assert dot["y"] < box["y"] + box["height"]
+    tall = defaultdict[float, set[int]](set)
+    for card in page.locator("#near .grid .card").all():
+        box = card.bounding_box()
+        assert box is not None
+        tall[round(box["y"])].add(round(box["height"]))
+    assert [len(heights) for heights in tall.values()] == [1] * len(tall), "the cards of a row are of one height"
+    page.locator("#near .path").scroll_into_view_if_needed()
+    explain(page, other)
+    sync_api.expect(page.locator("#near .path li")).to_have_count(0)
+    assert page.locator("#near .row p").inner_text().startswith("Choose an image above"), "nothing is left of the way"
+    sync_api.expect(page.locator("#mat img")).to_be_in_viewport()
 
 
 def until(page: Page, condition: Callable[[], bool]) -> None:

@@ -51,6 +51,8 @@ async function bring(found) {
   const mine = (asking = new AbortController());
   if (found.size > about.max_body) return note(`The picture has ${mega(found.size)} MB; this server takes ${mega(about.max_body)} MB.`, true);
   app.className = "busy";
+  // From further down, where the images of the index are.
+  if (by("stage").getBoundingClientRect().bottom < 0) scrollTo({ top: 0 });
   try {
     const { data } = await ask("v1/explain", {
       body: found, type: found.type || "application/octet-stream", signal: mine.signal,

@@ -3,13 +3,14 @@ import { ask, askJson, note } from "./ask.js";
 import { el } from "./elements.js";
 
 const STEPS = 6;
+const CHOOSE = "Choose an image above, or another picture of yours.";
 
 export class Near {
   constructor(node, about) {
     Object.assign(this, { node, about });
     this.nearest = el("ul", { class: "grid" });
     this.path = el("ol", { class: "path" });
-    this.way = el("p", { class: "soft", "aria-live": "polite" }, "Choose an image above, or another picture of yours.");
+    this.way = el("p", { class: "soft", "aria-live": "polite" }, CHOOSE);
     const second = el("button", { type: "button" }, "To another picture …");
     second.onclick = () => document.getElementById("second").click();
     node.append(...(about.index === null
@@ -24,8 +25,10 @@ export class Near {
     if (this.about.index === null) return;
     Object.assign(this, { des, address });
     this.path.replaceChildren();
+    this.way.textContent = CHOOSE;
     await this.tried(async () => {
       const { data } = await askJson("v1/search", { embedding: des, k: 12 });
+      if (this.des !== des) return;
       this.nearest.replaceChildren(...data.map((hit) => el("li", {}, this.card(hit, () => this.to(hit)))));
     });
   }
@@ -36,7 +39,7 @@ export class Near {
     dot.style.setProperty("--colour", this.about.colours[emotion] ?? "currentColor");
     const picture = hit.has_thumbnail
       ? el("img", { src: `v1/thumbnail?id=${encodeURIComponent(hit.id)}`, alt: "", loading: "lazy" }) : el("span", { class: "blank" }, "no picture");
-    const text = el("span", { class: "caption" }, dot, el("span", {}, emotion), el("span", { class: "soft" }, hit.cosine.toFixed(2)));
+    const text = el("span", { class: "caption" }, el("span", { class: "feeling" }, dot, emotion), el("span", { class: "soft" }, hit.cosine.toFixed(2)));
     const title = [hit.id, hit.background, hit.attribute, hit.subject].filter(Boolean).join(" – ");
     const label = `${emotion}, ${title}, similarity ${hit.cosine.toFixed(2)}`;
     return onclick ? el("button", { class: "card", type: "button", title, onclick, "aria-label": `${label}: show the way to it` }, picture, text)
@@ -51,13 +54,17 @@ export class Near {
     if (!file) return;
     await this.tried(async () => {
       const { data } = await ask("v1/explain?max_new_tokens=1", { body: file, type: file.type || "application/octet-stream" });
-      await this.walk({ embedding: data[0].des }, `On the way from your picture to ${file.name}:`, URL.createObjectURL(file));
+      const far = data[0].unlike?.is_unlike ? ` ${file.name} is unlike what this model was trained on: take what is found for a guess.` : "";
+      await this.walk({ embedding: data[0].des }, `On the way from your picture to ${file.name}:${far}`, URL.createObjectURL(file));
     });
   }
 
   walk(end, text, last) {
     return this.tried(async () => {
-      const { data } = await askJson("v1/path", { start: { embedding: this.des }, end, steps: STEPS });
+      const { des } = this;
+      const { data } = await askJson("v1/path", { start: { embedding: des }, end, steps: STEPS });
+      // Another picture has been brought since.
+      if (this.des !== des) return;
       const own = (src, alt) => el("li", {}, el("figure", { class: "card" }, el("img", { src, alt }), el("span", { class: "caption" }, alt)));
       this.path.replaceChildren(own(this.address, "your picture"), ...data.map((hit) => el("li", {}, this.card(hit))), ...(last ? [own(last, "the other one")] : []));
       this.way.textContent = text;

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import pytest
@@ -34,7 +34,7 @@ _SETTINGS = {
     "idle_worker_killing_time_threshold_ms": 600_000,
 }
 # What copies logs to the driver and what starts nodes: looked at by no test, and at work all the time.
-_ALONE = {"include_log_monitor": False, "no_monitor": True, "object_store_memory": _STORE, "num_cpus": 1}
+_ALONE: dict[str, Any] = {"include_log_monitor": False, "no_monitor": True, "object_store_memory": _STORE, "num_cpus": 1}
 
 
 @pytest.fixture(scope="package")
