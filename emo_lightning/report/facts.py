@@ -8,7 +8,7 @@ from typing import NamedTuple
 from emo_lightning.report.html import seconds
 from emo_lightning.report.run_folder import COMPLETE, StageFolder
 from emo_lightning.report.table import Cell, Spread, Table, cell_text, number_of, with_minus
-from emo_lightning.report.tables.overview import NOBODY
+from emo_lightning.report.tables.overview import NOBODY, arms_of
 
 
 class Fact(NamedTuple):
@@ -36,12 +36,14 @@ def _table5(table: Table) -> Iterator[Fact]:
     for title, key in (("Emotion accuracy", "emotion_acc"), ("Box IoU", "bbox_iou")):
         if key not in table.column_keys:
             continue
-        arms = [arm for arm in table.row_keys if arm not in ("blind", "ahead")]
+        arms = arms_of(table)
         known = [(value, arm) for arm in arms if (value := number_of(table.cell(arm, key))) is not None]
         if known:
             value, best = max(known)
             floor = number_of(table.cell("blind", key)) if "blind" in table.row_keys else None
+            top = number_of(table.cell("ceiling", key)) if "ceiling" in table.row_keys else None
             beside = "" if floor is None else f"; without looking: {floor:.1f}"
+            beside += "" if top is None else f"; from the true triplet: {top:.1f}"
             yield Fact(title, f"{value:.1f} %", f"{_ahead(table, key)}{best}{_about(table.cell(best, key))}{beside}")
 
 
@@ -53,9 +55,10 @@ def _ahead(table: Table, key: str) -> str:
 
 def _table6(table: Table) -> Iterator[Fact]:
     key = "test-accuracy"
-    arms = [arm for arm in table.row_keys if arm != "ahead"]
     known = [
-        (value, arm) for arm in arms if key in table.column_keys and (value := number_of(table.cell(arm, key))) is not None
+        (value, arm)
+        for arm in arms_of(table)
+        if key in table.column_keys and (value := number_of(table.cell(arm, key))) is not None
     ]
     if known:
         value, arm = max(known, key=lambda item: item[0])

@@ -176,6 +176,14 @@ def test_a_run_of_version_0_2_is_taken_once_and_then_compared(
         is_complete(stage)
 
 
+def test_the_commit_is_that_at_the_start(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, Status]] = [("aaa", "running"), ("bbb", "complete")]
+    for commit, status in told:
+        monkeypatch.setattr("emo_lightning.experiment.status._commit", lambda commit=commit: commit)
+        begun(stage, status)
+        assert read_status(stage)["commit"] == "aaa"
+
+
 def test_what_a_stage_has_made_is_an_input_of_the_next(tmp_path: Path) -> None:
     """Caches, heads, predictions: a change goes down the chain."""
     cache, head, said = tmp_path / "features/train", tmp_path / "des/head", tmp_path / "predictions.jsonl"

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
+from emo_lightning.analysis.baselines import TRIPLET_ONLY
 from emo_lightning.report.cautions import equal_arms, few_images, few_steps
 from emo_lightning.report.facts import facts_of
 from emo_lightning.report.sections import RunSections
@@ -38,6 +40,20 @@ def test_the_tile_says_that_no_arm_is_ahead(run: Path) -> None:
     tile = next(fact for fact in facts_of(sections.tables, sections.run.stages) if fact.title == "Emotion accuracy")
     assert tile.about.startswith("no arm is ahead; best: ours")
     assert any("24 images were scored" in note for note in sections.notes)
+
+
+def test_the_tiles_are_of_arms_and_name_the_ceiling_beside(run: Path) -> None:
+    path = run / "table5" / "table5.json"
+    found = json.loads(path.read_text())
+    ceiling = copy.deepcopy(found["arms"]["ours"])
+    ceiling["strict"]["emotion_acc"] = 99.5
+    found["baselines"][TRIPLET_ONLY] = ceiling
+    path.write_text(json.dumps(found))
+    sections = RunSections(run)
+    tile = next(fact for fact in facts_of(sections.tables, sections.run.stages) if fact.title == "Emotion accuracy")
+    assert tile.value == f"{found['arms']['ours']['strict']['emotion_acc']:.1f} %"
+    assert "ours" in tile.about
+    assert tile.about.endswith("; from the true triplet: 99.5")
 
 
 def test_arms_are_explained_in_a_line_each(run: Path) -> None:

@@ -34,6 +34,15 @@ _CEILING_NOTE = (
 )
 
 
+_BESIDE = ("blind", "ceiling", "ahead")
+"""Keys of the rows that stand below the arms."""
+
+
+def arms_of(table: Table) -> list[str]:
+    """Keys of the rows of an overview that are arms."""
+    return [key for key in table.row_keys if key not in _BESIDE]
+
+
 def overview_tables(found: Result) -> Iterator[Table]:
     """Of a `table5.json`: every arm, the best answer given without looking, what the true triplet tells, and the arm that is ahead."""
     keys = [key for key in METRICS if any(column["strict"].get(key) is not None for column in found["arms"].values())]
