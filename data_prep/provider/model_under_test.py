@@ -127,6 +127,31 @@ class FreeRequest(Request):
         return price.bound(prompt_bound(len(self.text.encode()), image), self.endpoint.max_output_tokens)
 
 
+NO_PICTURE = Picture("", "png", bytes)
+"""Of a question in words alone."""
+
+
+@dataclass(frozen=True)
+class WordsRequest(FreeRequest):
+    """A question in words alone; the same one may be put several times, for as many independent replies, each kept and paid once."""
+
+    draw: int = 0
+
+    def key_of(self, party: str | None) -> str:
+        """As `FreeRequest.key_of`, with the number of the draw."""
+        schema = {"draw": self.draw, "revision": self.revision}
+        e = self.endpoint
+        return cache_key(self.picture.sha256, self.text, schema, e.model, e.parameters, e.provider, party)
+
+    def question(self) -> Question:
+        """See `FreeRequest.question`."""
+        return Question(self.endpoint.model, (Turn("user", (self.prompt,)),), None, self.endpoint.parameters)
+
+    def upper_nano(self, price: Price) -> int | None:
+        """See `FreeRequest.upper_nano`."""
+        return price.bound(prompt_bound(len(self.text.encode()), 0), self.endpoint.max_output_tokens)
+
+
 class FreeCaller(Caller):
     """Asks for text, whatever it is."""
 
@@ -219,6 +244,10 @@ class Endpoint:
     def request(self, picture: Picture, prompt: str) -> FreeRequest:
         """The question as it is sent."""
         return FreeRequest(self.config, picture, prompt, (), Reply, self.config.revision)
+
+    def words(self, prompt: str, draw: int) -> WordsRequest:
+        """A question without a picture, put for the `draw`-th time."""
+        return WordsRequest(self.config, NO_PICTURE, prompt, (), Reply, self.config.revision, draw)
 
     def estimate(self, requests: Sequence[FreeRequest]) -> Estimate:
         """What asking all would cost; equal questions are paid once.

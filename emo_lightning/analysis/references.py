@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ from emo_lightning.analysis.item_files import holds_images, is_rows, read_all, r
 from emo_lightning.core.model_folders import warn_once
 from emo_lightning.core.records import Prediction, Reference, SchemaError, check_pixels
 from emo_lightning.core.tar_scan import ShardError
+from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,12 +131,20 @@ def by_id(path: str | Path) -> dict[str, Prediction]:
 def load_predictions(path: str | Path, references: References) -> dict[str, Prediction]:
     """Predictions by id.
 
+    A file may hold several splits, as a probe writes it: a split of which no prediction is among the references is left out, and said.
+
     Raises:
-        SchemaError: no prediction, an id occurs twice, or one is not among the references.
+        SchemaError: no prediction, an id occurs twice, or one is not among the references although others of its split are, or it names none.
         MissingFileError: no such file.
     """
     predictions = by_id(path)
     known = {record.id for record in references.records}
+    splits = Counter(one.split for one in predictions.values() if one.split is not None)
+    scored = {one.split for one in predictions.values() if one.id in known}
+    if scored and (others := {split: count for split, count in splits.items() if split not in scored}):
+        counted = ", ".join(f"{count:,} of {split!r}" for split, count in others.items())
+        say(f"{path}: predictions of other splits than the references' are left out: {counted}", file=sys.stderr)
+        predictions = {i: one for i, one in predictions.items() if one.split not in others}
     if unknown := [i for i in predictions if i not in known]:
         msg = (
             f"{path}: {len(unknown)} of {len(predictions)} prediction ids are not among the {len(known)} references, "

@@ -27,6 +27,7 @@ examples:
   emo benchmark vecbench --data test_8k.jsonl --predictions base=base.jsonl ours=ours.jsonl --base base --report vecbench
   emo benchmark mvei --data Std-MVEI.json --predictions Std_MVEI_results.json
   emo benchmark eemo_bench --predictions 'EEmo-Bench(gpt-4o-pair).json'
+  emo benchmark eemo_bench --data single.json --predictions ours.jsonl --judge deepseek.yaml --out judged.jsonl --budget 5
   emo benchmark page submissions/* --data vecbench=test_8k.jsonl --images vecbench=VECBench --out leaderboard.html"""
 
 _SUITE = """\
@@ -39,11 +40,14 @@ among the suite's, equal replies), and the rules. A submission is a folder with 
 
 _SCORE = "scoring (--predictions)"
 _ASK = "asking a model (--model)"
+_JUDGE = "judging descriptions (--judge)"
 _MODES = {
     ALWAYS: ("data", "tasks"),
     _SCORE: ("predictions", "base", "in_domain", "seed", "report", "json"),
     _ASK: ("model", "images", "out", "max_new_tokens", "batch_size", "device"),
 }
+_MODES_WITH_JUDGE = {**_MODES, _JUDGE: ("predictions", "out", "judge", "store", "budget", "estimate", "resend_unknown")}
+STORE = Path("runs/answers")
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:
@@ -53,8 +57,11 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     suites = {
         name: _verb(verbs, name, f"score {title}, or ask a model", _SUITE.format(title=title)) for name, title in SUITES.items()
     }
-    for suite in suites.values():
+    for name, suite in suites.items():
         _suite_arguments(suite)
+        if name == "eemo_bench":
+            _judge_arguments(suite)
+        suite.modes(_MODES_WITH_JUDGE if name == "eemo_bench" else _MODES)
     _page_arguments(_verb(verbs, "page", "a leaderboard of submissions", _PAGE))
     return parser, suites
 
@@ -96,7 +103,17 @@ def _suite_arguments(suite: Parser) -> None:
     ask.add_argument("--max-new-tokens", type=Whole(1), default=512, help="tokens that one reply may have (default: 512)")
     ask.add_argument("--batch-size", type=Whole(1), default=8, help="questions at a time (default: 8)")
     ask.add_argument("--device", help="torch device (default: a GPU where there is one)")
-    suite.modes(_MODES)
+
+
+def _judge_arguments(suite: Parser) -> None:
+    judge = suite.add_argument_group("judging descriptions by a language model, of one file of --predictions into --out")
+    judge.add_argument(
+        "--judge", type=Path, metavar="CONFIG.yaml", help="the endpoint of the judge, as emo predict --endpoint takes it"
+    )
+    judge.add_argument("--store", type=Path, default=STORE, help=f"folder of the ledger (default: {STORE})")
+    judge.add_argument("--budget", metavar="USD", help="stop before more than this is spent, all runs on the store together")
+    judge.add_argument("--estimate", action="store_true", help="print the most that it can cost, and stop")
+    judge.add_argument("--resend-unknown", action="store_true", help="send again what may have been answered (and paid) before")
 
 
 def _page_arguments(page: Parser) -> None:
@@ -125,12 +142,32 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.verb == "page":
         return _page(args)
-    modes = [mode for mode, given in ((_SCORE, args.predictions), (_ASK, args.model)) if given]
+    judge = getattr(args, "judge", None)
+    modes = [mode for mode, given in ((_SCORE, args.predictions and not judge), (_ASK, args.model), (_JUDGE, judge)) if given]
     if len(modes) != 1:
         msg = f"{' and '.join(modes) or 'neither --predictions nor --model'}: expected one of --predictions (score) and --model (ask)"
         raise InputError(msg)
     suites[args.verb].refuse_unused(argv[argv.index(args.verb) + 1 :], *modes)
+    if judge:
+        return _judge(args)
     return _ask(args) if args.model else _score(args)
+
+
+def _judge(args: argparse.Namespace) -> int:
+    for option in ("data", "predictions", "out"):
+        if not getattr(args, option):
+            msg = f"--{option} is missing: the replies of --predictions to the questions of --data are judged, into --out"
+            raise InputError(msg)
+    if len(args.predictions) > 1 or args.out.suffix != ".jsonl":
+        msg = "--predictions names one file of replies, and --out ends in .jsonl"
+        raise InputError(msg)
+    check_output_file(args.out)
+    from emo_lightning.analysis.suites.replies import read_replies
+    from emo_lightning.commands.suite_judge import judge_replies
+
+    questions = _questions(args.verb, args.data, args.tasks)
+    (path,) = _named("--predictions", args.predictions).values()
+    return judge_replies(args, questions, read_replies(args.verb, path, questions))
 
 
 def _score(args: argparse.Namespace) -> int:
@@ -199,11 +236,12 @@ def _ask(args: argparse.Namespace) -> int:
         msg = f"--out {args.out}: a file of replies ends in .jsonl"
         raise InputError(msg)
     check_output_file(args.out)
-    from emo_lightning.stages.benchmark import ask_suite, askable
+    from emo_lightning.inference.bundle import find_bundle
+    from emo_lightning.stages.benchmark import affect_dimensions, ask_suite, askable
 
     questions = _questions(args.verb, args.data, args.tasks)
     # Before a model is loaded.
-    asked = askable(questions, args.images)
+    asked = askable(questions, args.images, affect_dimensions(find_bundle(args.model)))
     from emo_lightning.inference.model import EmotionModel
 
     model = EmotionModel.from_pretrained(args.model, args.device)
@@ -214,7 +252,8 @@ def _ask(args: argparse.Namespace) -> int:
     )
     if silent:
         say(
-            f"{silent:,} questions have no words of the suite's and were not asked: valence, arousal and dominance of EEmo-Bench"
+            f"{silent:,} questions have no words of the suite's and were not asked: valence, arousal and dominance of EEmo-Bench, "
+            "which a model gives that was trained with va_weight"
         )
     return 0
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 ABOUT = """\
 Show what a model sees in images: what it describes, the triplet (background, attribute, subject) with boxes, the emotion and intensity
-that it says, and beside them the emotions that the probe reads off the embedding; and whether the image is unlike all that the model was
-trained on. Of one image it prints JSON, or with --text a block for people; --out PICTURE.png also draws the boxes into it. Of many (files,
-folders, globs, addresses, tars, Parquet files of paths) it writes JSON lines or Parquet; images that cannot be opened are named and left
-out. What is done is not done again: after an interrupt run the same command."""
+that it says, and beside them the emotions that the probe reads off the embedding (and valence, arousal and dominance, of a model that was
+trained for them); and whether the image is unlike all that the model was trained on. Of one image it prints JSON, or with --text a block for
+people; --out PICTURE.png also draws the boxes into it. Of many (files, folders, globs, addresses, tars, Parquet files of paths) it writes JSON
+lines or Parquet; images that cannot be opened are named and left out. What is done is not done again: after an interrupt run the same
+command."""
 
 EXAMPLES = """\
 examples:
@@ -150,7 +151,7 @@ def _many(args: argparse.Namespace, found: Sequence[Entry]) -> int:
     bundle = read_bundle(folder)
     about = {
         "weights": bundle_fingerprint(folder),
-        **{part: weights_hash(place) for part, place in bundle.parts.items() if part in ("probe", "spread")},
+        **{part: weights_hash(place) for part, place in bundle.parts.items() if part in ("probe", "spread", "affect")},
         "calibration": None if (fitted := ProbeCalibration.of(folder, bundle.probe)) is None else repr(fitted),
         "questions": bundle.questions,
         "max_new_tokens": args.max_new_tokens,

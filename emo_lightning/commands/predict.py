@@ -11,7 +11,7 @@ from typing import TypedDict
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.options import ALWAYS, Parser, Whole
-from emo_lightning.core.terminal import on_a_terminal
+from emo_lightning.core.terminal import on_a_terminal, say
 
 USAGE = """\
 emo predict MODEL TARS… --out predictions.jsonl
@@ -163,7 +163,12 @@ def _local(args: argparse.Namespace) -> int:
     from emo_lightning.tasks.predict import PredictTask
 
     silence_advice()
-    path, objectives = _backbone(args.inputs[0], args.objectives)
+    path, objectives, head = _asked(args.inputs[0], args.objectives)
+    if head is not None and (args.min_pixels is not None or args.max_pixels is not None or args.qlora):
+        say(
+            f"{args.inputs[0]}: no valence, arousal and dominance: its DES head knows neither pictures of another size nor 4-bit weights"
+        )
+        head = None
     config = BackboneConfig(
         path,
         tuning="qlora" if args.qlora else "frozen",
@@ -178,6 +183,7 @@ def _local(args: argparse.Namespace) -> int:
         file=args.out.name,
         emotion_scores=args.emotion_scores,
         label_scoring=args.label_scoring,
+        des_head=head,
     )
     workers: Workers = "auto" if args.num_workers is None else args.num_workers
     data = QuestionDataModule(
@@ -196,14 +202,14 @@ def _local(args: argparse.Namespace) -> int:
     return 0
 
 
-def _backbone(model: str, objectives: list[str] | None) -> tuple[str, list[str]]:
-    """Path or id of the backbone, and what is asked of it."""
+def _asked(model: str, objectives: list[str] | None) -> tuple[str, list[str], str | None]:
+    """Path or id of the backbone, what is asked of it, and the DES head that gives valence, arousal and dominance, where there is one."""
     from emo_lightning.inference.bundle import find_bundle
 
     bundle = find_bundle(model)
     if bundle is None:
-        return model, objectives or list(OBJECTIVES)
-    return bundle.backbone, objectives or bundle.questions
+        return model, objectives or list(OBJECTIVES), None
+    return bundle.backbone, objectives or bundle.questions, bundle.head if bundle.affect is not None else None
 
 
 class _Launch(TypedDict, total=False):

@@ -17,6 +17,7 @@ from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.module import FitDataModule
 from emo_lightning.data.protocols import ReadsFeatures
 from emo_lightning.data.sampler import Slot
+from emo_lightning.data.supervision import LabelCounts, label_summary
 from emo_lightning.data.workers import Workers
 
 
@@ -89,8 +90,9 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         return next((cache.spec.made_of for cache in self.caches.values() if cache.spec.made_of), {})
 
     def summary(self) -> dict[str, object]:
-        """What is trained on, as JSON: `images` of the two splits."""
-        return {"images": {name: len(self.caches[name]) for name in ("train", "val")}}
+        """What is trained on, as JSON: `images` of the two splits, and where people rated some, `labels`."""
+        counts = {name: self.label_counts(name) for name in ("train", "val")}
+        return {"images": {name: found.images for name, found in counts.items()}, **label_summary(counts)}
 
     def shape(self, name: str) -> tuple[int, int]:
         """(num_layers, hidden_size) of an open cache."""
@@ -102,11 +104,26 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         """Width of the backbone; after `setup`."""
         return self.shape(next(iter(self.caches)))[1]
 
-    def require_labels(self, name: str) -> None:
-        """Raise an InputError if no sample of an open cache has an emotion category."""
-        cache = self.caches[name]
-        if all(cache.labels(row).emotion == NO_EMOTION for row in range(len(cache))):
-            msg = f"no sample of the set {name!r} ({self.paths[name]}) has an emotion label"
+    def label_counts(self, name: str) -> LabelCounts:
+        """What the samples of an open cache are labelled with."""
+        columns = self.caches[name].columns
+        return LabelCounts.of(
+            (columns.emotion != NO_EMOTION).numpy(), ~columns.target.isnan().any(-1).numpy(), ~columns.affect.isnan().numpy()
+        )
+
+    def require_labels(self, name: str, *, rated: bool = False) -> None:
+        """Refuse an open cache whose samples have no label.
+
+        Args:
+            name: of the set.
+            rated: whether ratings of valence, arousal or dominance are label enough; else an emotion category is needed.
+
+        Raises:
+            InputError: names the set.
+        """
+        counts = self.label_counts(name)
+        if not counts.emotion and not (rated and counts.rated):
+            msg = f"no sample of the set {name!r} ({self.paths[name]}) has an emotion label{' or a rating' if rated else ''}"
             raise InputError(msg)
 
     def workers(self, samples: int) -> int:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from emo_lightning.core.errors import InputError
+from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import LabelledBatch
 from emo_lightning.data.chat import objective
@@ -17,7 +20,7 @@ from emo_lightning.data.pictures import PictureDataset
 from emo_lightning.data.protocols import ReadsImages
 from emo_lightning.data.sampler import Slot
 from emo_lightning.data.skips import OnError
-from emo_lightning.data.supervision import Supervision, collate_supervision
+from emo_lightning.data.supervision import LabelCounts, Supervision, collate_supervision, label_summary
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.workers import Workers
 
@@ -115,11 +118,31 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
             check_shapes(self.dataset(name).index)
         check_leaks({name: self.dataset(name).index for name in self.paths}, allowed=self.allow_leaks)
 
-    def require_labels(self, name: str) -> None:
-        """Raise an InputError if no image of a set has an emotion category."""
-        if not self.dataset(name).index.has("emotion").any():
-            msg = f"no sample of the set {name!r} ({', '.join(self.paths[name])}) has an emotion label"
+    def label_counts(self, name: str) -> LabelCounts:
+        """What the images of a set are labelled with; no record is read."""
+        index = self.dataset(name).index
+        ratings = np.stack([index.has(dimension) for dimension in DIMENSIONS], axis=-1)
+        return LabelCounts.of(index.has("emotion"), index.has("emotion_scores"), ratings)
+
+    def require_labels(self, name: str, *, rated: bool = False) -> None:
+        """Refuse a set whose images have no label.
+
+        Args:
+            name: of the set.
+            rated: whether ratings of valence, arousal or dominance are label enough; else an emotion category is needed.
+
+        Raises:
+            InputError: names the set.
+        """
+        counts = self.label_counts(name)
+        if not counts.emotion and not (rated and counts.rated):
+            where = ", ".join(self.paths[name])
+            msg = f"no sample of the set {name!r} ({where}) has an emotion label{' or a rating' if rated else ''}"
             raise InputError(msg)
+
+    def summary(self) -> dict[str, object]:
+        """See `FitDataModule.summary`; also `labels`, where people rated some images."""
+        return {**super().summary(), **label_summary({name: self.label_counts(name) for name in self.paths})}
 
     def source(self, name: str) -> LabelledDataset:
         """See `FitDataModule.source`."""

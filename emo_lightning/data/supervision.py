@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from emo_lightning.core.records import DIMENSIONS, EMOTIONS, NO_EMOTION, Record
 from emo_lightning.data.batches import LabelBatch
@@ -62,6 +65,50 @@ class Supervision:
             math.nan if record.intensity is None else float(record.intensity),
             tuple(math.nan if value is None else value for value in record.affect()),
         )
+
+
+class LabelCounts(NamedTuple):
+    """How many images of a set have which labels."""
+
+    images: int
+    emotion: int
+    """With a category: what accuracy is of."""
+    distribution: int
+    """With a category or a distribution: what the cross-entropy is of."""
+    ratings: dict[str, int]
+    """Dimension -> with a rating of it; `DIMENSIONS`."""
+    rated: int
+    """With a rating of any dimension."""
+    rated_alone: int
+    """With a rating, and neither category nor distribution: they count in valence, arousal and dominance, and nowhere else."""
+    bare: int
+    """With none of these."""
+
+    @classmethod
+    def of(cls, emotion: NDArray[np.bool_], distribution: NDArray[np.bool_], ratings: NDArray[np.bool_]) -> Self:
+        """Count what (N,), (N,) and (N, 3) say."""
+        rated, felt = ratings.any(-1), emotion | distribution
+        by_name = {name: int(ratings[:, n].sum()) for n, name in enumerate(DIMENSIONS)}
+        return cls(
+            len(emotion),
+            int(emotion.sum()),
+            int(felt.sum()),
+            by_name,
+            int(rated.sum()),
+            int((rated & ~felt).sum()),
+            int((~rated & ~felt).sum()),
+        )
+
+    def as_json(self) -> dict[str, int]:
+        """What `training.json` says of a set with ratings."""
+        return {"emotion": self.emotion, "ratings": self.rated, "ratings_without_emotion": self.rated_alone}
+
+
+def label_summary(counts: Mapping[str, LabelCounts]) -> dict[str, object]:
+    """`labels` of `training.json`, set by set; empty where nobody rated anything."""
+    if not any(found.rated for found in counts.values()):
+        return {}
+    return {"labels": {name: found.as_json() for name, found in counts.items()}}
 
 
 def collate_supervision(keys: Sequence[str], labels: Sequence[Supervision], fillers: Sequence[bool]) -> LabelBatch:

@@ -139,7 +139,7 @@ def _bundle(folder: object) -> str:
     parts = []
     for key in sorted(said):
         value = said[key]
-        if key in ("backbone", "head", "probe", "spread") and isinstance(value, str):
+        if key in ("backbone", "head", "probe", "spread", "affect") and isinstance(value, str):
             there = Path(str(folder)) / value
             value = _weights(there if there.exists() else value)
         parts.append(f"{key} {value}\n")

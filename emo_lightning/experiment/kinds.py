@@ -160,7 +160,7 @@ KINDS: dict[str, Kind] = {
         "emo_lightning.tasks.predict:PredictTask",
         "emo_lightning.data.questions:QuestionDataModule",
         ("test",),
-        reads=_ASKED,
+        reads={"model.des_head": "weights", **_ASKED},
         shared=_BACKBONE,
     ),
     "features": TrainerKind(

@@ -44,17 +44,25 @@ class Bundle:
     questions: list[str]
     """Objectives that `emo explain` asks."""
     made_of: dict[str, str] = field(default_factory=dict)
-    """Part (`backbone`, `head`, `probe`, `spread`) -> content hash; empty in a bundle of version 0.2."""
+    """Part (`backbone`, `head`, `probe`, `spread`, `affect`) -> content hash; empty in a bundle of version 0.2."""
     spread: str | None = None
     """Folder that says where the training images lie; None, as in a bundle of version 0.2: it is not known which images are unlike them."""
     embeds_as: str | None = None
     """`bundle_fingerprint` of the model that this folder was exported from, whose embeddings it gives, up to the rounding of merging an adapter;
     None where it was not exported, or with weights of another type."""
+    affect: str | None = None
+    """Folder of the layer that gives valence, arousal and dominance of that DES (`models.affect.AffectHead`); None where none was trained."""
 
     @property
     def parts(self) -> dict[str, str]:
         """Part -> folder (or the backbone's hub id), of those that there are."""
-        found = {"backbone": self.backbone, "head": self.head, "probe": self.probe, "spread": self.spread}
+        found = {
+            "backbone": self.backbone,
+            "head": self.head,
+            "probe": self.probe,
+            "spread": self.spread,
+            "affect": self.affect,
+        }
         return {part: place for part, place in found.items() if place}
 
 
@@ -66,7 +74,9 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
         return os.path.relpath(path, folder) if Path(path).exists() else path
 
     placed = replace(bundle, **{part: place(path) for part, path in bundle.parts.items()})  # type: ignore[arg-type] # all are texts
-    write_json(folder / BUNDLE_FILE, asdict(placed))
+    said = asdict(placed)
+    # Absent, not null: older versions, which know no such part, read what has none.
+    write_json(folder / BUNDLE_FILE, {key: value for key, value in said.items() if key != "affect" or value is not None})
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -84,7 +94,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise SchemaError(msg)
     found = read_object(path)
     # Version 0.2 named no content, and knew nothing of what it was trained on.
-    later = {"made_of", "spread", "embeds_as"}
+    later = {"made_of", "spread", "embeds_as", "affect"}
     keys = {entry.name for entry in fields(Bundle)} - later
     if set(found) - later != keys:
         msg = f"{path}: keys {', '.join(sorted(found))}; expected {', '.join(sorted(keys))}"
@@ -111,9 +121,9 @@ def read_bundle(folder: Path) -> Bundle:
     where = f"{path}: key 'made_of'"
     made = object_of(found.get("made_of", {}), where, SchemaError)
     parts = {part: text_of(value, f"{where}: {part}", SchemaError) for part, value in made.items()}
-    probe, spread = (place(part) if found.get(part) else None for part in ("probe", "spread"))
+    probe, spread, affect = (place(part) if found.get(part) else None for part in ("probe", "spread", "affect"))
     embeds_as = text("embeds_as") if found.get("embeds_as") is not None else None
-    return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts, spread, embeds_as)
+    return Bundle(place("backbone"), place("head"), probe, text("features"), questions, parts, spread, embeds_as, affect)
 
 
 def _what_is(folder: Path) -> str:
@@ -186,7 +196,7 @@ def bundle_folder(name: str | Path, revision: str | None = None, token: str | No
 
 
 def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:
-    """Refuse parts that do not belong together: a head or spread of another backbone or prompt, a probe of another head, a changed part.
+    """Refuse parts that do not belong together: a head or spread of another backbone or prompt, a probe or affect of another head, a changed part.
 
     Args:
         bundle: its folders are there.
@@ -205,6 +215,8 @@ def check_bundle(bundle: Bundle, where: object) -> dict[str, str]:
     check_made_of(f"DES head {bundle.head}", made_of(bundle.head), of_backbone)
     if bundle.probe:
         check_made_of(f"probe {bundle.probe}", made_of(bundle.probe), {"head": now["head"]})
+    if bundle.affect:
+        check_made_of(f"affect head {bundle.affect}", made_of(bundle.affect), {"head": now["head"]})
     if bundle.spread:
         check_made_of(f"spread {bundle.spread}", made_of(bundle.spread), of_backbone)
     return now

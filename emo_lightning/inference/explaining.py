@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.inference.results import Explanation, Unlike, said_of
+from emo_lightning.inference.results import Explanation, Point, Unlike, said_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +81,10 @@ class Asked(Protocol):
 
     def distribution(self, des: Tensor) -> Tensor | None:
         """(N, 8) of the probe, where there is one."""
+        ...
+
+    def points(self, des: Tensor) -> list[dict[str, float]] | None:
+        """Valence, arousal and dominance of N embeddings, where there is an affect head."""
         ...
 
 
@@ -251,6 +255,7 @@ class _Together:
         self._scores = None if read.scores is None else read.scores.tolist()
         self._des = read.des.float().cpu()
         self._probabilities = model.distribution(self._des)
+        self._points = model.points(self._des)
 
     def __call__(self, n: int, words: Prediction) -> Explanation:
         """Of picture n, with these words."""
@@ -262,4 +267,5 @@ class _Together:
         if self._probabilities is not None:
             far = unlike is not None and unlike.is_unlike
             probe = probed(self._probabilities[n].double().tolist(), self._model.calibration, unlike=far)
-        return Explanation(said, probe, self._des[n].numpy(), words, unlike)
+        point = None if self._points is None else Point(**self._points[n])
+        return Explanation(said, probe, self._des[n].numpy(), words, unlike, point)

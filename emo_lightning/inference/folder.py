@@ -2,7 +2,7 @@
 
     config.json, *.safetensors, tokenizer, processor   the backbone, merged: transformers and vLLM open the folder itself
     adapter/, base/                                    instead of them, where the adapter is kept (no base/ for one of the hub)
-    head/, probe/, spread/                             safetensors and their configs; probe/calibration.json
+    head/, affect/, probe/, spread/                    safetensors and their configs; probe/calibration.json
     emo.json                                           which part is where, what each is asked, content hashes
     modules.json, sentence_emotion.py …                for sentence-transformers
     README.md                                          the model card
@@ -147,13 +147,17 @@ def _copy(source: Path, target: Path) -> None:
 def _small_parts(
     bundle: Bundle, folder: Path, backbone: Path, calibration: ProbeCalibration | None, spread: Spread | None
 ) -> Bundle:
-    """Head, probe and spread, which from now on name the backbone as it lies here."""
+    """Head, affect head, probe and spread, which from now on name the backbone as it lies here."""
     from emo_lightning.models import DESHead, LinearProbes
+    from emo_lightning.models.affect import AffectHead
     from emo_lightning.models.spread import Spread
 
     now = {"backbone": weights_hash(str(backbone))}
     DESHead.from_pretrained(bundle.head).save_pretrained(folder / "head")
     write_made_of(folder / "head", {"prompt": bundle.features, **made_of(bundle.head), **now})
+    affect = None
+    if bundle.affect is not None:
+        affect = str(AffectHead.from_pretrained(bundle.affect).save_beside(folder / "head"))
     if bundle.probe is not None:
         LinearProbes.from_pretrained(bundle.probe).save_pretrained(folder / "probe")
         now["head"] = weights_hash(str(folder / "head"))
@@ -165,7 +169,7 @@ def _small_parts(
     if spread is not None:
         spread.save_as_part(folder / "spread", now["backbone"], bundle.features)
     probe, place = (str(folder / name) if there else None for name, there in (("probe", bundle.probe), ("spread", spread)))
-    return Bundle(str(backbone), str(folder / "head"), probe, bundle.features, bundle.questions, spread=place)
+    return Bundle(str(backbone), str(folder / "head"), probe, bundle.features, bundle.questions, spread=place, affect=affect)
 
 
 def _say_about(folder: Path, about: Mapping[str, object]) -> None:

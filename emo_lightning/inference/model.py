@@ -33,7 +33,7 @@ BATCH_SIZE = 16
 
 
 class EmotionModel:
-    """Backbone, DES head, probe and the spread of what they were trained on, loaded; all frozen.
+    """Backbone, DES head, probe, affect head and the spread of what they were trained on, loaded; all frozen.
 
     Args:
         folder: that `emo export` wrote, or of an experiment's `model` stage (it holds `emo.json`).
@@ -67,6 +67,7 @@ class EmotionModel:
         from emo_lightning.data.collate import Collator
         from emo_lightning.inference.calibration import ProbeCalibration
         from emo_lightning.models import DESHead, LinearProbes
+        from emo_lightning.models.affect import AffectHead
         from emo_lightning.models.backbone import BackboneConfig, load_frozen
         from emo_lightning.models.spread import Spread
 
@@ -80,6 +81,8 @@ class EmotionModel:
         self.head = DESHead.from_pretrained(self.bundle.head).requires_grad_(False).eval().to(self.device)
         probe = self.bundle.probe
         self.probe = LinearProbes.from_pretrained(probe).to(self.device) if probe else None
+        affect = self.bundle.affect
+        self.affect = AffectHead.from_pretrained(affect).requires_grad_(False).to(self.device) if affect else None
         self.calibration = ProbeCalibration.of(self.folder, probe)
         spread = self.bundle.spread
         self.spread = Spread.from_pretrained(spread).to(self.device) if spread else None
@@ -241,6 +244,14 @@ class EmotionModel:
         with torch.no_grad():
             logits: Tensor = self.probe(des.to(self.device))[0]  # of the only probe that a saved one has
             return logits.softmax(-1).cpu()
+
+    def points(self, des: Tensor) -> list[dict[str, float]] | None:
+        """Valence, arousal and dominance of N embeddings, each about -1 to 1, of each those that were learnt; None without an affect head.
+
+        Args:
+            des: (N, des_dim), as `embed` gives them.
+        """
+        return None if self.affect is None else self.affect.said(des)
 
     def explain(
         self,

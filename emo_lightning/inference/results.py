@@ -105,6 +105,19 @@ class Probed:
 
 
 @dataclass(frozen=True)
+class Point:
+    """Where the affect head puts the embedding, each about -1 to 1; None where it was not trained for that."""
+
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+
+    def as_json(self) -> dict[str, float]:
+        """Those that are known, by name."""
+        return {name: round(value, 6) for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Unlike:
     """How far an image is from those that the model was trained on."""
 
@@ -152,6 +165,8 @@ class Explanation:
     """The words as a predictions file has them, with the replies in `provenance`: what `emo eval` scores."""
     unlike: Unlike | None = None
     """Whether the image is unlike what the model was trained on; None: not known, as the folder does not hold what it was trained on."""
+    point: Point | None = None
+    """Valence, arousal and dominance as the affect head reads them off the embedding; None without one."""
 
     @property
     def id(self) -> str:
@@ -178,9 +193,10 @@ class Explanation:
         return replace(self, said=replace(self.said, regions=regions))
 
     def as_json(self, des: bool = True) -> dict[str, object]:
-        """One object: the keys of a predictions file, all as the words say, then `said`, `probe`, `agreement`, `unlike`, `des`.
+        """One object: the keys of a predictions file, as the words say, then `said`, `probe`, `agreement`, `unlike`, `des`.
 
-        An emotion and a confidence that stand in one object belong together.
+        An emotion and a confidence that stand in one object belong together. The words name no valence, arousal or dominance: these are the
+        affect head's, and are there where it gives them.
 
         Args:
             des: with the embedding's numbers.
@@ -195,6 +211,7 @@ class Explanation:
             "emotion_scores": _named(self.said.distribution),
             "confidence": _rounded(self.said.confidence),
             "intensity_level": self.said.level,
+            **({} if self.point is None else self.point.as_json()),
             "said": {"emotion": self.said.emotion, "confidence": _rounded(self.said.confidence)},
             "probe": None
             if probe is None

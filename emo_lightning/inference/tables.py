@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import replacing
 from emo_lightning.core.parquet import MODEL_KEY
-from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.records import DIMENSIONS, EMOTIONS
 from emo_lightning.inference.parts import Parts, Result, as_object, vectors
 
 ENDINGS = (".jsonl", ".parquet")
@@ -30,6 +30,7 @@ _EXPLAINED = pa.schema(
         *((name, pa.string()) for name in _TEXTS),
         ("intensity", pa.float64()),
         ("intensity_level", pa.string()),
+        *((name, pa.float64()) for name in DIMENSIONS),
         ("objects", pa.list_(_BOX)),
         ("said_emotion", pa.string()),
         ("said_confidence", pa.float64()),

@@ -53,6 +53,8 @@ def _rows(explanation: Explanation) -> Iterator[tuple[str, str]]:
     yield "says", _said(said)
     if explanation.probe is not None:
         yield from _probed(explanation.probe, unlike)
+    if explanation.point is not None:
+        yield "affect", ", ".join(f"{name} {value:+.2f}" for name, value in explanation.point.as_json().items()) + " (-1 to 1)"
     yield "", comparison(explanation)
 
 

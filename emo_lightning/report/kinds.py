@@ -19,6 +19,7 @@ from emo_lightning.report.provenance import Provenance, Sources
 from emo_lightning.report.run_folder import StageFolder
 from emo_lightning.report.svg import mds_svg
 from emo_lightning.report.table import Result, Table, of_stage
+from emo_lightning.report.tables.affect import affect_tables
 from emo_lightning.report.tables.mds import mds_tables
 from emo_lightning.report.tables.objects import object_tables
 from emo_lightning.report.tables.table5 import detail_tables, paired_tables, table5_tables, unreadable_tables
@@ -119,7 +120,13 @@ class Kind:
 
 
 def _table5_tables(found: Result) -> list[Table]:
-    return [*table5_tables(found), *unreadable_tables(found), *paired_tables(found), *detail_tables(found)]
+    return [
+        *table5_tables(found),
+        *affect_tables(found),
+        *unreadable_tables(found),
+        *paired_tables(found),
+        *detail_tables(found),
+    ]
 
 
 def _more_of_table5(result: StageResult, shown: Shown) -> None:

@@ -1,15 +1,18 @@
-"""A suite's questions put to an emotion model, into a file of replies; an interrupted pass goes on where it stopped."""
+"""A suite's questions put to an emotion model, into a file of replies; an interrupted pass goes on where it stopped.
+
+Valence, arousal and dominance have no words: what the model's affect head gives of the picture, where it has one, is the reply's value.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emo_lightning.analysis.suites.asked import Asked, Reply, SuiteName
+from emo_lightning.analysis.suites.asked import ATTRIBUTES, Asked, Reply, SuiteName
 from emo_lightning.analysis.suites.replies import line_of, read_replies
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.files import read_object, write_json, write_text
@@ -17,25 +20,41 @@ from emo_lightning.core.suites import find_image
 
 if TYPE_CHECKING:
     from emo_lightning.inference.asking import FreeQuestion
+    from emo_lightning.inference.bundle import Bundle
     from emo_lightning.inference.model import EmotionModel
 
 _PLACEHOLDER = re.compile(r"<image>\n?")
 """Where some chat templates put a picture; ours puts pictures in front."""
 
 
-def askable(questions: Sequence[Asked], root: Path) -> dict[str, list[Path]]:
-    """Files of the images of every question that the suite has words for.
+def affect_dimensions(bundle: Bundle | None) -> list[str]:
+    """Valence, arousal and dominance, as far as a model's affect head was trained for them; none where it has no such head.
+
+    Args:
+        bundle: of the model; None for what is no emotion model.
+    """
+    from emo_lightning.models.affect import AffectHead
+
+    return [] if bundle is None or bundle.affect is None else AffectHead.from_pretrained(bundle.affect).dimensions
+
+
+def askable(questions: Sequence[Asked], root: Path, dimensions: Collection[str] = ()) -> dict[str, list[Path]]:
+    """Files of the images of every question that the suite has words for, or that an affect head answers.
 
     Args:
         questions: of the suite.
         root: folder of its images.
+        dimensions: that the affect head gives.
 
     Raises:
         InputError: no question has words, or an image is not there; names how many and the first.
     """
-    asked = [one for one in questions if one.prompt and one.images]
+    asked = [one for one in questions if one.images and (one.task in dimensions if one.task in ATTRIBUTES else one.prompt)]
     if not asked:
-        msg = "no question of these has a prompt and an image"
+        felt = any(one.task in ATTRIBUTES for one in questions)
+        msg = "no question of these has a prompt and an image" + (
+            "; valence, arousal and dominance are given by a model that was trained with va_weight" if felt else ""
+        )
         raise InputError(msg)
     places = {name: find_image(root, name) for name in dict.fromkeys(name for one in asked for name in one.images)}
     if lost := [name for name, file in places.items() if file is None]:
@@ -75,24 +94,38 @@ def ask_suite(
     from emo_lightning.core.progress import progress_bars
     from emo_lightning.inference.asking import answers
 
-    files = askable(questions, images)
+    files = askable(questions, images, [] if model.affect is None else model.affect.dimensions)
     part = out.with_suffix(".part.jsonl")
-    _begin(out, part, _about(suite, questions, model, max_new_tokens))
+    felt = any(one.id in files and one.task in ATTRIBUTES for one in questions)
+    _begin(out, part, _about(suite, questions, model, max_new_tokens, felt=felt))
     done = _kept(suite, out, part)
     left = [one for one in questions if one.id in files and one.id not in done]
     with progress_bars("questions") as bars, open(part, "a", encoding="utf-8", errors="backslashreplace") as kept:
         bar = bars.add_task("asking", total=len(left))
         for start in range(0, len(left), batch_size):
             here = left[start : start + batch_size]
-            said = answers(model.backbone, [_question(one, files[one.id]) for one in here], max_new_tokens)
-            kept.write("".join(line_of(one.id, Reply(text)) + "\n" for one, text in zip(here, said, strict=True)))
+            worded = [one for one in here if one.task not in ATTRIBUTES]
+            asked = [_question(one, files[one.id]) for one in worded]
+            said = answers(model.backbone, asked, max_new_tokens) if asked else []
+            replies = {one.id: Reply(text) for one, text in zip(worded, said, strict=True)}
+            replies |= _values(model, [one for one in here if one.task in ATTRIBUTES], files)
+            kept.write("".join(line_of(name, reply) + "\n" for name, reply in replies.items()))
             kept.flush()
-            done |= {one.id: Reply(text) for one, text in zip(here, said, strict=True)}
+            done |= replies
             bars.advance(bar, len(here))
     lines = [line_of(one.id, done[one.id]) for one in questions if one.id in done]
     write_text(out, "\n".join(lines).encode("utf-8", "backslashreplace").decode() + "\n")
     part.unlink()
     return len(done) - len(left), len(left)
+
+
+def _values(model: EmotionModel, questions: Sequence[Asked], files: Mapping[str, Sequence[Path]]) -> dict[str, Reply]:
+    """What the affect head gives; a picture that several of them are about is read once."""
+    if not questions:
+        return {}
+    pictures = list(dict.fromkeys(files[one.id][0] for one in questions))
+    points = dict(zip(pictures, model.points(model.embed(pictures)) or [], strict=True))
+    return {one.id: Reply("", value=points[files[one.id][0]][one.task]) for one in questions}
 
 
 def _question(asked: Asked, files: Sequence[Path]) -> FreeQuestion:
@@ -102,8 +135,10 @@ def _question(asked: Asked, files: Sequence[Path]) -> FreeQuestion:
     return FreeQuestion([as_picture(file) for file in files], _PLACEHOLDER.sub("", asked.prompt).strip())
 
 
-def _about(suite: SuiteName, questions: Sequence[Asked], model: EmotionModel, max_new_tokens: int) -> dict[str, object]:
-    """What decides the replies."""
+def _about(
+    suite: SuiteName, questions: Sequence[Asked], model: EmotionModel, max_new_tokens: int, *, felt: bool
+) -> dict[str, object]:
+    """What decides the replies; `felt`: among them are values of the affect head."""
     from emo_lightning.core.model_folders import weights_hash
 
     asked = "\n".join(json.dumps([one.id, one.prompt, list(one.images)]) for one in questions)
@@ -115,6 +150,7 @@ def _about(suite: SuiteName, questions: Sequence[Asked], model: EmotionModel, ma
         "prompts": "the suite's",
         "max_new_tokens": max_new_tokens,
         "pixels": list(model.backbone.family.pixel_limits(model.backbone.processor)),
+        **({"affect": [weights_hash(model.bundle.head), weights_hash(str(model.bundle.affect))]} if felt else {}),
     }
 
 

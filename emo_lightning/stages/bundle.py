@@ -20,6 +20,8 @@ def bundle_stage(
 ) -> None:
     """Write `OUT/emo.json`, which `emo embed` and `emo explain` take as `--model OUT`.
 
+    Where the head was trained with `va_weight`, the layer beside it is part of the model: it gives valence, arousal and dominance.
+
     With the tars that the head was trained on, also what is fitted to the model on at most 2,000 of their pictures each: `OUT/spread/` (which
     pictures are unlike those of the training) and `OUT/calibration.json` (temperature and conformal sets of the probe).
 
@@ -39,11 +41,19 @@ def bundle_stage(
     """
     from emo_lightning.inference.bundle import Bundle, check_bundle, write_bundle
     from emo_lightning.inference.calibration import CALIBRATION_FILE
+    from emo_lightning.models.affect import affect_folder
 
     if bool(train) != bool(val):
         msg = f"train is {train}, val is {val}; expected the tars of both, or of neither"
         raise InputError(msg)
-    bundle = Bundle(backbone, str(head), str(probe) if probe else None, features, questions or ["attributes", "emotion"])
+    bundle = Bundle(
+        backbone,
+        str(head),
+        str(probe) if probe else None,
+        features,
+        questions or ["attributes", "emotion"],
+        affect=None if (affect := affect_folder(head)) is None else str(affect),
+    )
     (out / CALIBRATION_FILE).unlink(missing_ok=True)
     write_bundle(out, replace(bundle, made_of=check_bundle(bundle, out)))
     if train and val and (spread := _fitted(out, train, val)) is not None:

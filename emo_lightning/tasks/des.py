@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torchmetrics import ConcordanceCorrCoef, MetricCollection, PearsonCorrCoef
 from torchmetrics.classification import MulticlassAccuracy
 
 from emo_lightning.core.checkpoints import read_checkpoint
@@ -30,19 +28,20 @@ from emo_lightning.data.protocols import BackboneInputs
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.data.vision_cache import VisionCache
 from emo_lightning.metrics.emotion_space import read_anchors
-from emo_lightning.models.affect import AffectHead
+from emo_lightning.models.affect import remove_beside
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from emo_lightning.models.des import DESHead, Fusion, Pooling
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs, soft_cross_entropy
 from emo_lightning.tasks.base import Task, TrainingError, weights_of
 from emo_lightning.tasks.collectives import rows_of_all_ranks, world_size
+from emo_lightning.tasks.des_affect import AffectMetrics, dimensions_with_targets, save_affect_head, sentence_of
 from emo_lightning.tasks.frozen_vision import FrozenVision
 from emo_lightning.tasks.optim import OptimConfig
 
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
 
-HEAD_FOLDER, AFFECT_FOLDER = "head", "affect"
+HEAD_FOLDER = "head"
 
 
 @dataclass
@@ -72,6 +71,7 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
     (supervised contrastive; squared error of intensity on a 0–1 scale, and of valence, arousal and dominance from -1 to 1); a label that
     it lacks adds nothing. It is averaged exactly over the labelled images of all micro-batches and ranks; fillers count nowhere. A loss
     that compares images sees those of one micro-batch on all ranks. `val/loss` leaves it out, as it depends on how batches are cut.
+    With `va_weight`, an image that people rated and gave no emotion is labelled: it counts in that term, and in no accuracy.
 
     At the end of the fit the head with the best monitored checkpoint (else the last one) is written to `out`/head.
 
@@ -119,14 +119,10 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         points = None if self.anchors is None else torch.from_numpy(self.anchors.array(len(DIMENSIONS))).float()
         # No part of a checkpoint: it is read from its file again.
         self.register_buffer("anchor_points", points, persistent=False)
-        self.val_affect = MetricCollection(
-            {
-                f"{dimension}_{name}": metric()
-                for dimension in (DIMENSIONS if va_weight else ())
-                for name, metric in (("plcc", PearsonCorrCoef), ("ccc", ConcordanceCorrCoef))
-            },
-            compute_groups=False,
-        )
+        self.val_affect = AffectMetrics(measured=va_weight > 0)
+        self.dimensions = list(DIMENSIONS)
+        """Of valence, arousal and dominance, those that the training set has targets of."""
+        self._measures_accuracy = True
         if any(DES_LOSSES[name].compares_images for name in self.loss_weights):
             self.compares = "ranks"
         if not 0 < contrastive_temperature < math.inf:
@@ -226,11 +222,18 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         return des
 
     def on_fit_start(self) -> None:
-        """Refuse sets without a label, before the first step."""
+        """Refuse sets without a label, before the first step; say of how many images ratings are the only one."""
         data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, FeatureDataModule | LabelledDataModule):
-            for name in ("train", "val"):
-                data.require_labels(name)
+        if not isinstance(data, FeatureDataModule | LabelledDataModule):
+            return
+        rated = "va" in self.loss_weights
+        for name in ("train", "val"):
+            data.require_labels(name, rated=rated)
+            if said := sentence_of(name, data.label_counts(name), learnt=rated):
+                rank_zero_info(said)
+        if rated:
+            self.dimensions = dimensions_with_targets(data.label_counts("train"), self.anchors)
+        self._measures_accuracy = data.label_counts("val").emotion > 0
 
     def _step(self, batch: FeatureBatch | LabelledBatch, stage: str) -> tuple[Tensor, Tensor]:
         """(sum of the loss over images with a label, how many they are)."""
@@ -255,28 +258,19 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
                 self.anchor_points,
             )
             if name == "va" and stage == "val" and readout is not None:
-                self._update_affect(readout, inputs)
+                self.val_affect.update(readout, inputs)
             value, has_label = _over_all_ranks(loss, inputs) if loss.compares_images else loss.compute(inputs)
             total = total + weight * value
             labelled = labelled if has_label is None else labelled | has_label
         if stage == "val":
             known = counted & (batch["emotion"] != NO_EMOTION)
-            self.val_accuracy.update(logits[known], batch["emotion"][known])
+            # torchmetrics takes no empty batch.
+            if bool(known.any()):
+                self.val_accuracy.update(logits[known], batch["emotion"][known])
         return total, labelled.sum()
 
-    def _update_affect(self, said: Tensor, inputs: LossInputs) -> None:
-        """Take in (B, 3) values beside what people said; those that follow from anchors are no measurement."""
-        if inputs.affect is None:
-            return
-        for n, dimension in enumerate(DIMENSIONS):
-            known = inputs.counted & ~inputs.affect[:, n].isnan()
-            if bool(known.any()):
-                for name in ("plcc", "ccc"):
-                    metric = self.val_affect[f"{dimension}_{name}"]
-                    metric.update(said[known, n].float(), inputs.affect[known, n])
-
     def on_validation_epoch_end(self) -> None:
-        """Log `val/loss` and `val/accuracy` (percent), exact over ranks.
+        """Log `val/loss` and, where validation images have emotions, `val/accuracy` (percent), exact over ranks.
 
         Raises:
             InputError: the validation set has no label.
@@ -285,16 +279,10 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
             msg = "no validation image has an emotion label; validate on labelled images"
             raise InputError(msg)
         super().on_validation_epoch_end()
-        self.log("val/accuracy", 100 * self.val_accuracy.compute(), prog_bar=True)
-        self.val_accuracy.reset()
-        for name, metric in self.val_affect.items():
-            # On all ranks, whoever has ratings of this dimension; where none has, there is no value, and torchmetrics would warn of it.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                value = metric.compute()
-            if bool(value.isfinite()):
-                self.log(f"val/{name}", value)
-            metric.reset()
+        if self._measures_accuracy:
+            self.log("val/accuracy", 100 * self.val_accuracy.compute(), prog_bar=True)
+            self.val_accuracy.reset()
+        self.val_affect.log(self.log)
 
     def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
         """Leave the frozen backbone out of the checkpoint."""
@@ -332,10 +320,9 @@ class DESTask(Task[FeatureBatch | LabelledBatch]):
         head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
         self.check_weights(head.state_dict())
         head.save_pretrained(folder)
+        remove_beside(folder)
         if "va" in self.loss_weights:
-            affect = AffectHead(head.des_dim, None if self.anchors is None else self.anchors.source)
-            affect.linear.load_state_dict({k.removeprefix("va."): v for k, v in state.items() if k.startswith("va.")})
-            affect.save_pretrained(folder.parent / AFFECT_FOLDER)
+            save_affect_head(state, folder, head.des_dim, self.anchors, self.dimensions)
         write_made_of(folder, self._made_of())
         rank_zero_info(f"DES head written to {folder} (weights: {best or 'last step'})")
 

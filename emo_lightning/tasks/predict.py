@@ -21,6 +21,7 @@ from emo_lightning.models.fingerprints import weights_fingerprint
 from emo_lightning.models.label_scoring import LabelScoring, check_label_scoring, gated, relabelled
 from emo_lightning.tasks.base import refuse_limits
 from emo_lightning.tasks.frozen import FrozenTask
+from emo_lightning.tasks.predict_affect import AffectReader
 from emo_lightning.tasks.prediction_files import PredictionFiles, summary_line, with_image_identity
 
 PREDICTIONS_FILE = "predictions.jsonl"
@@ -35,6 +36,8 @@ class _Asked(NamedTuple):
     """Distribution over the eight (B, 8), and the share of probability that they hold (B,)."""
     polarity: Tensor | None
     """(B, 2)."""
+    affect: list[dict[str, float]] | None
+    """Dimension -> value, of B images."""
 
 
 class PredictTask(FrozenTask):
@@ -52,6 +55,8 @@ class PredictTask(FrozenTask):
             that of the emotion that it said as `confidence`; needs the objective `emotion`.
         label_scoring: `gated` asks for the polarity besides, weighs the distribution by it, and takes its most probable emotion for the
             one that is said (`models.label_scoring`); it writes the distribution, too.
+        des_head: folder of a DES head that was trained on this backbone with `va_weight`: the valence, arousal and dominance that the affect
+            head beside it gives stand in the predictions. Null: none.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class PredictTask(FrozenTask):
         file: str = PREDICTIONS_FILE,
         emotion_scores: bool = False,
         label_scoring: LabelScoring = "plain",
+        des_head: str | None = None,
     ) -> None:
         super().__init__(backbone, out)
         check_label_scoring(label_scoring, "model.label_scoring")
@@ -71,6 +77,8 @@ class PredictTask(FrozenTask):
         self.max_new_tokens, self.file = max_new_tokens, file
         self.gated = label_scoring == "gated"
         self.emotion_scores = emotion_scores or self.gated
+        # The heads are no part of the task: a frozen backbone is all that it is made of.
+        self.affect = None if des_head is None else AffectReader(des_head)
         self._left = 0
         self._done: dict[str, set[str]] = {}
 
@@ -79,8 +87,9 @@ class PredictTask(FrozenTask):
         return True
 
     def also_asks(self) -> tuple[str, ...]:
-        """The polarity, where it gates."""
-        return ("polarity",) if self.gated else ()
+        """The polarity, where it gates; what the DES head reads at."""
+        asked = ("polarity",) if self.gated else ()
+        return asked if self.affect is None else (*asked, self.affect.objective)
 
     def done(self, name: str) -> set[str]:
         """Ids of the set `name` that are answered already."""
@@ -105,6 +114,7 @@ class PredictTask(FrozenTask):
             "blind": self.data.blind,
             "emotion_scores": self.emotion_scores,
             **({"label_scoring": "gated"} if self.gated else {}),
+            **({} if self.affect is None else {"affect": self.affect.about}),
         }
 
     @override
@@ -154,6 +164,8 @@ class PredictTask(FrozenTask):
         """Load the backbone, unless there is nothing to ask it."""
         if self._left:
             super().configure_model()
+            if self.affect is not None:
+                self.affect.check(self.net, self.backbone_config.path)
 
     @override
     def test_step(self, batch: QuestionBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -164,11 +176,13 @@ class PredictTask(FrozenTask):
         answers: list[list[str]] = []
         scores: tuple[Tensor, Tensor] | None = None
         polarity: Tensor | None = None
+        points: list[dict[str, float]] | None = None
         for names, inputs in batch["inputs"].items():
             found = self._asked(names, inputs)
             answers += found.texts
             scores = scores if found.scores is None else found.scores
             polarity = polarity if found.polarity is None else found.polarity
+            points = points if found.affect is None else found.affect
         if scores is not None and polarity is not None:
             scores = gated(scores[0], polarity), scores[1]
         predictions = []
@@ -183,6 +197,8 @@ class PredictTask(FrozenTask):
                 if polarity is not None:
                     prediction = relabelled(prediction, scores[0][i].tolist(), float(polarity[i, 0]))
                 prediction = add_emotion_scores(prediction, scores[0][i].tolist(), float(scores[1][i]))
+            if points is not None:
+                prediction = prediction.model_copy(update=points[i])
             predictions.append(prediction)
         self.files.append(self.global_rank, predictions)
 
@@ -196,15 +212,23 @@ class PredictTask(FrozenTask):
         words = {name: of(tokenizer) for name, of in scored.items()}
         found: dict[str, tuple[Tensor, Tensor]] = {}
         answered = [number for number, name in enumerate(names) if name in self.data.objectives]
+        # Where the embedding is read: of all the questions that one row or one batch holds.
+        reader = self.affect if self.affect is not None and self.affect.objective in names else None
+        points: list[dict[str, float]] | None = None
         if "lengths" in inputs:
-            read = self.net.read(inputs, {names.index(name): one.before for name, one in words.items()})
+            layers = 0 if reader is None else reader.head.num_layers
+            read = self.net.read(inputs, {names.index(name): one.before for name, one in words.items()}, layers)
+            if reader is not None:
+                points = reader.values(*read.features(names.index(reader.objective)))
             texts = [self.net.replies(read, number, self.max_new_tokens) for number in answered]
             for name, one in words.items():
                 found[name] = self.net.word_scores(read.states[names.index(name) :: len(names)], one)
         else:
             texts = [self.net.generate(inputs, self.max_new_tokens)] if answered else []
             found = {name: self.net.emotion_scores(inputs, one) for name, one in words.items()}
-        return _Asked(texts, found.get("emotion"), found["polarity"][0] if "polarity" in found else None)
+            if reader is not None:
+                points = reader.values(*self.net.features(inputs, reader.head.num_layers))
+        return _Asked(texts, found.get("emotion"), found["polarity"][0] if "polarity" in found else None, points)
 
     def on_test_end(self) -> None:
         """Rank 0 writes the one file and removes the parts."""

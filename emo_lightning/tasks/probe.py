@@ -24,6 +24,7 @@ from emo_lightning.data.batches import EmbeddingBatch
 from emo_lightning.data.embeddings import EmbeddingDataset, EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.metrics.classification import classification_metrics, classification_scores
+from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.probe import LinearProbes
 from emo_lightning.tasks.base import Task, refuse_limits
@@ -51,7 +52,9 @@ class ProbeTask(Task[EmbeddingBatch]):
 
     `test` writes to `out`: metrics.json (percent; accuracy over all samples; precision, recall and F1 macro-averaged over the
     classes that occur), probe/ (weights and config of the chosen probe), des.parquet (DES of the evaluation sets),
-    predictions.jsonl (its distribution over the eight for every image of the validation and evaluation sets).
+    predictions.jsonl (its distribution over the eight for every image of the validation and evaluation sets; where an `affect` head was
+    trained beside the DES head, also the valence, arousal and dominance that it gives). An evaluation set in which people rated images and
+    gave none an emotion has predictions, and no metrics.
 
     Args:
         des_head: folder of the trained DES head.
@@ -117,13 +120,14 @@ class ProbeTask(Task[EmbeddingBatch]):
         for name in {"fit": ["train", "val"], "validate": ["val"]}.get(stage, self.data.evaluation_sets):
             if name not in self.embedded:
                 self.embedded[name] = self._embed(name, head)
-            self.data.require_labels(name)
+            self.data.require_labels(name, rated=name in self.data.evaluation_sets)
         if stage == "fit":
             labelled = torch.tensor([label.emotion != NO_EMOTION for label in self.embedded["train"].labels])
             self.probes.fit_statistics(self.embedded["train"].des[labelled].split(STATISTICS_ROWS))
         if stage == "test":
             # Not registered: they hold nothing that a checkpoint should.
-            self.test_metrics = {name: classification_metrics().to(self.device) for name in self.data.evaluation_sets}
+            felt = [name for name in self.data.evaluation_sets if self.data.label_counts(name).emotion]
+            self.test_metrics = {name: classification_metrics().to(self.device) for name in felt}
 
     def embeddings(self) -> dict[str, EmbeddingDataset]:
         """For the data module (`ReadsFeatures`): what stands in for the caches."""
@@ -183,7 +187,9 @@ class ProbeTask(Task[EmbeddingBatch]):
                 self.val_predicted.update(logits.argmax(-1).T)
                 self.val_target.update(target)
             case _:
-                self.test_metrics[stage].update(logits[int(self.chosen)], target)
+                # Of images without an emotion nothing is right or wrong, and torchmetrics takes no empty batch.
+                if len(target):
+                    self.test_metrics[stage].update(logits[int(self.chosen)], target)
         return losses.sum(), counted.sum()
 
     def on_validation_epoch_end(self) -> None:
@@ -247,13 +253,17 @@ class ProbeTask(Task[EmbeddingBatch]):
 
     @torch.no_grad()
     def _predictions(self, probe: LinearProbes) -> Iterator[Prediction]:
+        affect = AffectHead.beside(self.des_head)
         # Validation too: temperature and conformal sets are fitted on it. It is in memory after a fit alone.
         for name in [n for n in ("val", *self.data.evaluation_sets) if n in self.embedded]:
             dataset = self.embedded[name]
             for start in range(0, len(dataset), STATISTICS_ROWS):
                 rows = slice(start, start + STATISTICS_ROWS)
                 scores = probe(dataset.des[rows].to(self.device))[0].double().softmax(-1).cpu().tolist()
-                for key, row in zip(dataset.keys[rows], scores, strict=True):
+                points: list[dict[str, float]] = [{}] * len(scores)
+                if affect is not None:
+                    points = affect.said(dataset.des[rows])
+                for key, row, point in zip(dataset.keys[rows], scores, points, strict=True):
                     said = max(range(CLASSES), key=row.__getitem__)
                     yield Prediction(
                         id=key,
@@ -261,6 +271,9 @@ class ProbeTask(Task[EmbeddingBatch]):
                         emotion=str(EMOTIONS[said]),
                         confidence=row[said],
                         emotion_scores={str(e): p for e, p in zip(EMOTIONS, row, strict=True)},
+                        valence=point.get("valence"),
+                        arousal=point.get("arousal"),
+                        dominance=point.get("dominance"),
                     )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -196,6 +196,23 @@ def test_a_model_that_is_not_clip(tmp_path: Path) -> None:
         ClipScorer.load(str(tmp_path))
 
 
+def test_of_a_file_with_several_splits_that_of_the_references_is_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a probe writes it: validation for calibration, and what is tested. An unknown image of a split that is scored is a mistake."""
+    references = References([make_record("a"), make_record("b")])
+    said = [make_prediction(name, split=split) for name, split in (("v", "val"), ("w", "val"), ("a", "test"))]
+    write_jsonl(tmp_path / "probe.jsonl", said)
+    assert load_predictions(tmp_path / "probe.jsonl", references).keys() == {"a"}
+    assert "predictions of other splits than the references' are left out: 2 of 'val'" in capsys.readouterr().err
+    write_jsonl(tmp_path / "wrong.jsonl", [*said, make_prediction("c", split="test")])
+    with pytest.raises(SchemaError, match=r"1 of 2 prediction ids are not among the 2 references, e\.g\. 'c'"):
+        load_predictions(tmp_path / "wrong.jsonl", references)
+    write_jsonl(tmp_path / "none.jsonl", said[:2])
+    with pytest.raises(SchemaError, match="2 of 2 prediction ids are not among"):
+        load_predictions(tmp_path / "none.jsonl", references)
+
+
 def test_wrong_files(tmp_path: Path) -> None:
     references = References([make_record("a")])
     write_jsonl(tmp_path / "unknown.jsonl", [make_prediction("a"), make_prediction("b")])

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
+from scipy.stats import spearmanr
 
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.cli import main
 from emo_lightning.inference import asking
 from emo_lightning.inference.asking import FreeQuestion, answers
+from emo_lightning.inference.bundle import read_bundle, write_bundle
+from emo_lightning.inference.model import EmotionModel
+from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
 from tests.analysis.suites.given import EIGHT
-from tests.core.suites.trees import pair_row, vecbench_line
+from tests.core.suites.trees import assessed, pair_row, vecbench_line
+from tests.data_prep.serving import completion, send, server
 from tests.worded import worded_model, worded_qwen  # noqa: F401 - fixtures
 
 TASKS = ("EmoSet-8", "Abstract-8", "Artphoto-8")
@@ -119,6 +131,116 @@ def test_what_cannot_be_asked_is_refused_before_a_model_is_loaded(
     assert "holds replies alone; --data names the files" in refused("vecbench", "--predictions", str(replies))
     assert "given twice" in refused(*data, "--predictions", str(replies), str(replies))
     assert "--base b: is none of the models; allowed: said" in refused(*data, "--predictions", str(replies), "--base", "b")
+
+
+def test_an_affect_head_gives_valence_and_arousal_of_a_suite(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """EEmo-Bench has no words for them; dominance, which the head was not trained for, is left out and said."""
+    found = read_bundle(bundle)
+    shutil.copytree(found.head, tmp_path / "head")
+    torch.manual_seed(2)
+    beside = AffectHead(32, dimensions=["valence", "arousal"]).save_beside(tmp_path / "head")
+    write_bundle(tmp_path, replace(found, head=str(tmp_path / "head"), affect=str(beside)))
+    (tmp_path / "images").mkdir()
+    for n in range(5):
+        pixels = np.random.default_rng(n).integers(0, 255, (60 + 12 * n, 84, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{n}.png")
+    rows = [assessed(f"{n}.png", Valence=[1.0 + n, 0.5, 1.0]) for n in range(5)]
+    (tmp_path / "truth.json").write_text(json.dumps(rows))
+    given = [
+        "eemo_bench",
+        "--data",
+        str(tmp_path / "truth.json"),
+        "--images",
+        str(tmp_path / "images"),
+        "--max-new-tokens",
+        "2",
+    ]
+    said = tmp_path / "said.jsonl"
+    asked = ["benchmark", *given, "--device", "cpu", "--out", str(said), "--model"]
+    assert main([*asked, str(tmp_path), "--tasks", "valence", "arousal", "dominance", "--batch-size", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "10 replies, 10 of them new" in out
+    assert "5 questions have no words of the suite's and were not asked" in out
+    model = EmotionModel(tmp_path, device="cpu")
+    points = model.points(model.embed([tmp_path / "images" / f"{n}.png" for n in range(5)]))
+    assert points is not None
+    replies = read_replies("eemo_bench", said, [])
+    for n, point in enumerate(points):
+        for name, value in point.items():
+            assert replies[f"{name}/{n}.png"].value == pytest.approx(value, abs=1e-5)
+    command = ["benchmark", *given[:3], "--tasks", "valence", "--predictions", f"ours={said}", "--json"]
+    assert main(command) == 0
+    figures = json.loads(capsys.readouterr().out)["arms"]["ours"]["scorers"]["ours"]["figures"]
+    expected = spearmanr([point["valence"] for point in points], range(5)).statistic
+    assert figures["valence-srcc"]["value"] == pytest.approx(expected, abs=1e-6)
+    assert figures["valence-answered"]["value"] == 100
+    # Of a model without one there is nothing to ask: said before it is loaded.
+    assert main([*asked, str(bundle), "--tasks", "valence"]) == 2
+    assert "are given by a model that was trained with va_weight" in capsys.readouterr().err
+
+
+def test_descriptions_are_judged_and_each_grade_is_paid_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three descriptions the first gets 1, 2, 1, 2, 1; of the second one grade cannot be read; the third question has options."""
+    monkeypatch.setenv("JUDGE_KEY", "k")
+    asked = Counter[str]()
+
+    def answer(handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
+        (message,) = body["messages"]
+        text = message["content"] if isinstance(message["content"], str) else message["content"][0]["text"]
+        which = "first" if "a storm at sea" in text else "second"
+        asked[which] += 1
+        assert "Which emotions, and why?" in text
+        assert "[]" not in text
+        send(handler, 200, completion(f"Score: {2 - asked[which] % 2}" if which == "first" or asked[which] > 1 else "no grade"))
+
+    rows = [
+        pair_row(n, question_type="Open_ended", question="Which emotions, and why?", options="", correct_answer="fear")
+        for n in (1, 2)
+    ]
+    (tmp_path / "pair.json").write_text(json.dumps([*rows, pair_row(3)]))
+    said = {"pair/1": "fear of a storm at sea", "pair/2": "joy of a picnic", "pair/3": "B"}
+    lines = [json.dumps({"id": name, "reply": text}) for name, text in said.items()]
+    (tmp_path / "said.jsonl").write_text("\n".join(lines))
+    with server(answer) as (url, seen):
+        price = {"input": 1, "output": 2}
+        config = {"model": "judge-1", "base_url": url, "api_key_env": "JUDGE_KEY", "price": price, "concurrency": 1}
+        (tmp_path / "judge.yaml").write_text(yaml.safe_dump(config))
+        command = [
+            "benchmark",
+            "eemo_bench",
+            "--data",
+            str(tmp_path / "pair.json"),
+            "--predictions",
+            str(tmp_path / "said.jsonl"),
+        ]
+        judging = [*command, "--judge", str(tmp_path / "judge.yaml"), "--store", str(tmp_path / "store"), "--out"]
+        assert main([*judging, str(tmp_path / "judged.jsonl"), "--estimate"]) == 0
+        assert not seen
+        assert "10 questions, 0 answered in the ledger, the others cost at most $" in capsys.readouterr().out
+        assert main([*judging, str(tmp_path / "judged.jsonl")]) == 0
+        out = capsys.readouterr().out
+        assert len(seen) == 10
+        assert {body["temperature"] for body in seen} == {1}
+        assert "2 descriptions graded by judge-1; 1 have fewer than 5 grades" in out
+        # Again, into another file: from the ledger.
+        assert main([*judging, str(tmp_path / "again.jsonl")]) == 0
+        assert len(seen) == 10
+        assert (tmp_path / "again.jsonl").read_text() == (tmp_path / "judged.jsonl").read_text()
+    capsys.readouterr()
+    found = read_replies("eemo_bench", tmp_path / "judged.jsonl", [])
+    assert sorted(found["pair/1"].judgements) == [1, 1, 1, 2, 2]
+    assert (len(found["pair/2"].judgements), found["pair/3"].judgements) == (4, ())
+    assert main([*command[:4], "--predictions", f"ours={tmp_path / 'judged.jsonl'}", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["arms"]["ours"]
+    figure = result["scorers"]["ours"]["figures"]["pair-description"]
+    assert (figure["value"], figure["items"], figure["title"]) == (70, 1, "description, two images (judged by judge-1)")
+    # What DeepSeek was asked by the authors is another figure.
+    assert "EEmo-Bench" not in result["scorers"] or "pair-description" not in result["scorers"]["EEmo-Bench"]["figures"]
+    assert any("1 descriptions have fewer than 5 judgements" in note for note in result["notes"])
 
 
 def write_replies(path: Path, suite: Path, wrong: Sequence[str] = ()) -> Path:

@@ -43,9 +43,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     seen: list[list[str]] = []
     read = Backbone.read
 
-    def counted(self: Backbone, row: dict[str, Any], after: Mapping[int, Sequence[int]] | None = None) -> Read:
+    def counted(self: Backbone, row: dict[str, Any], after: Mapping[int, Sequence[int]] | None = None, layers: int = 0) -> Read:
         seen.append(list(row["key"]))
-        return read(self, row, after)
+        return read(self, row, after, layers)
 
     monkeypatch.setattr(Backbone, "read", counted)
     return seen

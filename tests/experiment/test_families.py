@@ -15,6 +15,7 @@ from emo_lightning.models.backbone import BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.sampling import Sampling
 from tests.experiment.test_runner import SHORT, Run, emo_run, main_output, runs  # noqa: F401 - fixtures
 from tests.models.families.tiny_qwen3_5 import build_qwen3_5
+from tests.models.families.tiny_qwen3_vl import build_qwen3_vl
 from tests.tasks.test_grpo import data, fit, task_of
 from tests.worded import worded_qwen  # noqa: F401 - fixture
 
@@ -63,8 +64,17 @@ def test_from_round_one_to_the_probe(emo_run: Run, tiny: Path) -> None:  # noqa:
     assert (probe / "probe/des.parquet").exists()
 
 
-def test_round_three_too(tiny: Path, world_tars: Path, tmp_path: Path) -> None:
-    task = task_of(tiny, sampling=Sampling(replies=2, max_new_tokens=6))
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
+def test_round_three_too(
+    family: str,
+    tiny: Path,
+    worded_qwen: Path,  # noqa: F811
+    world_tars: Path,
+    tmp_path: Path,
+) -> None:
+    """Of the family that `tests/tasks/test_grpo.py` does not train. What is recomputed is what was sampled."""
+    model = tiny if family == "qwen3_5" else build_qwen3_vl(tmp_path / "model", worded_qwen, max_pixels=96 * 96)
+    task = task_of(model, sampling=Sampling(replies=2, max_new_tokens=6))
     seen, _ = fit(task, data(world_tars, batch_size=2, limit=4), tmp_path, max_steps=1)
     (gap,) = seen.of("rollout/gap")
     assert gap <= 1e-4

@@ -16,6 +16,7 @@ from emo_lightning.data.sampler import Slot
 from emo_lightning.models.backbone import Backbone, BackboneConfig, LoRA, load_backbone
 from emo_lightning.models.blocks import compile_blocks
 from emo_lightning.models.families import attention
+from tests.models.families.tiny_qwen3_5 import build_qwen3_5
 from tests.tasks.test_sft import data
 
 
@@ -45,15 +46,23 @@ def loaded(path: Path, **options: Any) -> Backbone:  # noqa: ANN401
     ).train()
 
 
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_5"])
+def model(request: pytest.FixtureRequest, tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Full attention alone, and linear attention between, whose states go along the row."""
+    if request.param == "qwen2_5_vl":
+        return tiny_qwen
+    return build_qwen3_5(tmp_path_factory.mktemp("qwen35") / "model", tiny_qwen)
+
+
 def test_blocks_are_compiled_once_for_rows_of_all_lengths(
-    world_tars: Path, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch
+    world_tars: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._dynamo.utils import counters
 
     monkeypatch.setattr(attention, "attend", attention.attend)
     # It writes a line for every symbol, which nobody reads here.
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "disabled", True)
-    plain, compiled = loaded(tiny_qwen), loaded(tiny_qwen)
+    plain, compiled = loaded(model), loaded(model)
     compile_blocks(compiled.base, compiled.family, backend="eager")
     assert [name for name, _ in compiled.named_parameters()] == [name for name, _ in plain.named_parameters()]
     graphs = []

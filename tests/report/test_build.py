@@ -14,6 +14,7 @@ from emo_lightning.report.build import build_report
 from emo_lightning.report.page import Page, PageFigure, write_page
 from emo_lightning.report.table import Spread, Table, columns
 from emo_lightning.stages import report as stages
+from emo_lightning.stages.tables import table5_stage
 from tests.made import book
 from tests.report.pages import page, read
 
@@ -114,3 +115,31 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(FileNotFoundError, match="nowhere"):
         build_report(tmp_path / "nowhere", tmp_path / "report.html")
+
+
+def test_ratings_of_people_stand_on_the_page_where_references_have_some(tmp_path: Path) -> None:
+    """Of `table5.json` as the stage writes it: a table with a row for each dimension and correlation, and its files."""
+    truth = [
+        {"id": f"i{n}", "emotion": "awe" if n % 3 else None, "arousal": {"mean": 1 + n % 8, "low": 1, "high": 9}}
+        for n in range(12)
+    ]
+    said = [{"id": f"i{n}", "emotion": "awe", "arousal": (n % 8 - 3) / 4} for n in range(11)]
+    for name, rows in (("truth", truth), ("ours", said)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    stage = tmp_path / "run" / "table5"
+    table5_stage(stage, {"ours": tmp_path / "ours.jsonl"}, [str(tmp_path / "truth.jsonl")], resamples=20)
+    book(
+        stage, "table5", {"predictions": {"ours": str(tmp_path / "ours.jsonl")}, "references": [str(tmp_path / "truth.jsonl")]}
+    )
+    report = build_report(tmp_path / "run", tmp_path / "report.html")
+    (table,) = [table for table in report.tables if table.key == "affect"]
+    assert table.row_keys == ["arousal_srcc", "arousal_plcc", "arousal_ccc"]
+    assert "ours, arousal: 11 images, 1 without an answer, which are in no correlation" in table.note
+    page = report.html.read_text()
+    assert "Valence, arousal and dominance" in page
+    assert "Arousal CCC" in page
+    assert list((tmp_path / "report_tables").glob("*affect*.csv"))
+    # Images without an emotion are in no accuracy: of the twelve eight have one, of which one has no answer.
+    arm = json.loads((stage / "table5.json").read_text())["arms"]["ours"]
+    assert sum(map(sum, arm["confusion"]["counts"])) == 8
+    assert (arm["strict"]["emotion_acc"], arm["counts"]["references_without_emotion"]) == (87.5, 4)

@@ -13,16 +13,18 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from emo_lightning.core.records import Rating
 from emo_lightning.data.feature_module import FeatureDataModule
 from emo_lightning.data.features import FeatureCache
 from emo_lightning.data.labelled import LabelledDataModule
 from emo_lightning.data.questions import QuestionDataModule
+from emo_lightning.data.supervision import LabelCounts
 from emo_lightning.models.backbone import BackboneConfig, load_backbone
 from emo_lightning.models.des import DESHead
 from emo_lightning.tasks.des import DESHeadArgs, DESTask
 from emo_lightning.tasks.features import FeatureTask
 from emo_lightning.tasks.optim import OptimConfig
-from tests.made import write_tar
+from tests.made import make_record, write_tar
 from tests.models.test_backbone import asked
 from tests.tasks.test_sft import trainer
 
@@ -164,3 +166,27 @@ def test_equals_itself_with_pictures_out_of_a_cache(world_tars: Path, tiny_qwen:
     assert cached.losses == live.losses
     assert cached.metrics == live.metrics
     assert all(torch.equal(a, b) for a, b in zip(cached.gradients, live.gradients, strict=True))
+
+
+def test_images_with_ratings_alone_are_labelled_in_tars_and_in_caches_of_them(tiny_qwen: Path, tmp_path: Path) -> None:
+    """Two with an emotion, one of which is rated; two with a rating alone; one with nothing."""
+    rating = {"valence": Rating(mean=7, low=1, high=9)}
+    given: list[dict[str, Any]] = [{"emotion": "awe"}, {"emotion": "fear", **rating}, rating, rating, {}]
+    tars = {}
+    for split in SPLITS:
+        records = [make_record(f"{split}{n}", [], split=split, **{"emotion": None, **more}) for n, more in enumerate(given)]
+        tars[split], _ = write_tar(tmp_path / f"{split}-000000.tar", records)
+    counts = LabelCounts(5, 2, 2, {"valence": 3, "arousal": 0, "dominance": 0}, 3, 2, 1)
+    data = LabelledDataModule([str(tars["train"])], [str(tars["val"])], batch_size=2, allow_leaks=True)
+    task = DESTask(DESHeadArgs(), OptimConfig(lr=1e-3), va_weight=1.0, backbone=BackboneConfig(str(tiny_qwen)))
+    trainer(tmp_path / "run", max_epochs=1).fit(task, datamodule=data)
+    assert data.label_counts("train") == counts
+    labels = data.summary()["labels"]
+    assert labels == {split: {"emotion": 2, "ratings": 3, "ratings_without_emotion": 2} for split in SPLITS}
+    assert task.dimensions == ["valence"]
+
+    source = QuestionDataModule({split: [str(tars[split])] for split in SPLITS}, ["emotion"], batch_size=5, allow_leaks=True)
+    trainer(tmp_path / "features").test(FeatureTask(BackboneConfig(str(tiny_qwen))), datamodule=source, verbose=False)
+    caches = FeatureDataModule(str(tmp_path / "features/train"), str(tmp_path / "features/val"), allow_leaks=True)
+    caches.setup("fit")
+    assert [caches.label_counts(split) for split in SPLITS] == [counts, counts]

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import nn
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.records import EMOTIONS
+from emo_lightning.core.records import EMOTIONS, Prediction, read_jsonl
 from emo_lightning.data.batches import FeatureBatch
 from emo_lightning.data.embeddings import EmbeddingTable
 from emo_lightning.data.feature_module import FeatureDataModule
@@ -24,6 +24,7 @@ from emo_lightning.data.features import FeatureCache, FeatureSample, FeatureWrit
 from emo_lightning.data.loader import ResumableLoader
 from emo_lightning.data.sampler import EpochBatches
 from emo_lightning.data.supervision import Supervision
+from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.backbone import Backbone
 from emo_lightning.models.des import DESHead
 from emo_lightning.models.des_losses import DES_LOSSES, DESLoss, LossInputs
@@ -34,10 +35,15 @@ from emo_lightning.tasks.probe import ProbeTask
 from tests.ranks import run_ranks
 
 LAYERS, HIDDEN = 4, 16
+SIZES = {"train": 150, "val": 45, "test": 45, "heldout": 20}
 
 
-def write_cache(folder: Path, count: int, seed: int, noise: float = 1.0, labelled: bool = True) -> str:
-    """Images whose class is a direction that one in three tokens carries; every ninth has no label."""
+def write_cache(folder: Path, count: int, seed: int, noise: float = 1.0, labelled: bool = True, rated: bool = False) -> str:
+    """Images whose class is a direction that one in three tokens carries; every ninth has no label.
+
+    Where they are rated, every third is: its valence goes by the class, its arousal is known of every sixth alone. Among them are those
+    without an emotion, but for one in two.
+    """
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(8, HIDDEN, generator=torch.Generator().manual_seed(99))
     with FeatureWriter(folder, LAYERS, HIDDEN, torch.float32, "toy") as writer:
@@ -47,15 +53,18 @@ def write_cache(folder: Path, count: int, seed: int, noise: float = 1.0, labelle
             hidden[:, ::3] += 2 * directions[emotion]
             soft = [0.9 if c == emotion else 0.1 / 7 for c in range(8)]
             known = labelled and i % 9 != 8
-            writer.append(f"{seed}-{i:04}", hidden, Supervision(soft, emotion, 1.0 + emotion) if known else Supervision())
+            affect = [math.nan] * 3
+            if rated and i % 3 == 2 and i % 18 != 17:
+                affect[:2] = [emotion / 4 - 0.9, 0.5 - emotion / 8 if i % 2 else math.nan]
+            label = Supervision(soft, emotion, 1.0 + emotion, affect) if known else Supervision(affect=affect)
+            writer.append(f"{seed}-{i:04}", hidden, label)
     return str(folder)
 
 
 @pytest.fixture(scope="module")
 def caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("caches")
-    sizes = {"train": 150, "val": 45, "test": 45, "heldout": 20}
-    return {name: write_cache(root / name, size, seed) for seed, (name, size) in enumerate(sizes.items())}
+    return {name: write_cache(root / name, size, seed) for seed, (name, size) in enumerate(SIZES.items())}
 
 
 def data_of(caches: dict[str, str], **arguments: object) -> FeatureDataModule:
@@ -411,7 +420,7 @@ def train_and_test(out: Path, train: str, val: str, world: int) -> None:
     """One rank's part of a head and of its probe."""
     many = {"devices": 2, "strategy": "ddp"} if world == 2 else {"devices": 1}
     data = FeatureDataModule(train, val, test=val, batch_size=24 // world)
-    task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), contrastive_weight=0.3, intensity_weight=0.5)
+    task = DESTask(DESHeadArgs(dropout=0.0), OptimConfig(lr=1e-2), contrastive_weight=0.3, intensity_weight=0.5, va_weight=0.7)
     fit = trainer_of(out / "des", 2, precision="64-true", **many)
     fit.fit(task, datamodule=data)
     if fit.is_global_zero:
@@ -423,9 +432,10 @@ def train_and_test(out: Path, train: str, val: str, world: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one(caches: dict[str, str], tmp_path: Path) -> None:
-    """150 images in global batches of 24: the last steps are uneven over ranks, and images without label unevenly spread."""
-    found = {}
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    """150 images in global batches of 24: the last steps are uneven over ranks, and images without label, or with a rating, unevenly spread."""
+    caches = {name: write_cache(tmp_path / name, size, seed, rated=True) for seed, (name, size) in enumerate(SIZES.items())}
+    found, affect, said = {}, {}, {}
     for world in (2, 1):
         out = tmp_path / str(world)
         work = partial(train_and_test, out, caches["train"], caches["val"], world)
@@ -436,9 +446,16 @@ def test_two_ranks_equal_one(caches: dict[str, str], tmp_path: Path) -> None:
         table = EmbeddingTable.read(out / "probe" / "des.parquet")
         metrics = json.loads((out / "probe" / "metrics.json").read_text())
         found[world] = (weights(out / "des"), json.loads((out / "val.json").read_text()), metrics, table)
+        affect[world] = AffectHead.from_pretrained(out / "des" / "affect").state_dict()
+        said[world] = {p.id: (p.valence, p.arousal) for p in read_jsonl(out / "probe" / "predictions.jsonl", Prediction)}
     # In double precision, as Adam magnifies rounding: a wrong weight of a rank's images would show in the first digits.
     same(found[1][0], found[2][0], atol=1e-8, rtol=1e-6)
+    same(affect[1], affect[2], atol=1e-8, rtol=1e-6)
+    assert found[2][1].keys() >= {"val/valence_plcc", "val/valence_ccc", "val/arousal_plcc", "val/arousal_ccc"}
     assert found[2][1] == pytest.approx(found[1][1], abs=1e-5)
+    assert said[1].keys() == said[2].keys()
+    for key, values in said[1].items():
+        assert said[2][key] == pytest.approx(values, abs=1e-4)
     assert found[2][2].pop("chosen") == found[1][2].pop("chosen")
     assert found[2][2] == pytest.approx(found[1][2], abs=1e-3)
     assert found[1][3].id == found[2][3].id

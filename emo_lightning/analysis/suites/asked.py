@@ -49,6 +49,8 @@ class Asked:
     """The true three emotions, the strongest first."""
     value: float | None = None
     """The annotated valence, arousal or dominance, on whatever scale."""
+    question: str = ""
+    """What is asked, without the instructions around it, where the file has it alone."""
 
     @property
     def unit(self) -> str:
@@ -71,6 +73,8 @@ class Reply:
     """Whether they call the question invalid."""
     judgements: tuple[float, ...] = ()
     """Of a description, 0–2 each."""
+    judge: str = ""
+    """The model that gave them; empty: as published, DeepSeek by the authors' own words."""
 
 
 NO_REPLY = Reply("")

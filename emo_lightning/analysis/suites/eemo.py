@@ -35,11 +35,7 @@ def by_authors(pairs: Pairs) -> Scorer:
             found.notes.append(
                 f"EEmo-Bench: {lacking} questions of perception have no verdict of its authors, and are left out"
             )
-    judged = flags([len(reply.judgements) == eemo_bench.JUDGEMENTS for _, reply in pairs]) & of_tasks(pairs, DESCRIPTION)
-    scores = np.array([eemo_bench.description_score(reply.judgements) for _, reply in pairs])
-    for carrier, title in CARRIERS.items():
-        of = judged & of_carrier(pairs, carrier)
-        found.add(f"{carrier}-description", f"description, {title} (judged by DeepSeek)", mean_of_items(scores, of), of)
+    _descriptions(found, pairs, flags([not reply.judge for _, reply in pairs]), "DeepSeek")
     _attributes(found, pairs, lambda _, reply: reply.value)
     return found
 
@@ -81,6 +77,8 @@ def by_own(pairs: Pairs) -> Scorer:
     _pooled(found, pairs, right, choices)
     scores = [100 * own.ranking_score(asked.ranking, r) for r, (asked, _) in zip(ranked, pairs, strict=True)]
     found.add("ranking", "ranking", mean_of_items(np.array(scores), rankings), rankings)
+    own_judge = flags([bool(reply.judge) for _, reply in pairs])
+    _descriptions(found, pairs, own_judge, " and ".join(sorted({reply.judge for _, reply in pairs if reply.judge})))
     _attributes(found, pairs, lambda _, reply: own.number(reply.text) if reply.value is None else reply.value)
     return found
 
@@ -118,6 +116,21 @@ def _pooled(found: Scorer, pairs: Pairs, right: Flags, among: Flags) -> None:
         here = of & flags([asked.dimension == name for asked, _ in pairs])
         found.add(name.lower().replace(" ", "-"), name.lower(), share(right, here), here)
     found.add("overall", "perception, all questions", share(right, of), of)
+
+
+def _descriptions(found: Scorer, pairs: Pairs, among: Flags, judge: str) -> None:
+    """Descriptions by their judgements, of one image and of two; a reply that was judged less often than five times has no figure."""
+    open_ended = of_tasks(pairs, DESCRIPTION) & among
+    judged = flags([len(reply.judgements) == eemo_bench.JUDGEMENTS for _, reply in pairs]) & open_ended
+    scores = np.array([eemo_bench.description_score(reply.judgements) for _, reply in pairs])
+    for carrier, title in CARRIERS.items():
+        of = judged & of_carrier(pairs, carrier)
+        found.add(f"{carrier}-description", f"description, {title} (judged by {judge})", mean_of_items(scores, of), of)
+    lacking = int((open_ended & ~judged & flags([bool(reply.judgements) for _, reply in pairs])).sum())
+    if lacking:
+        found.notes.append(
+            f"{found.name}: {lacking} descriptions have fewer than {eemo_bench.JUDGEMENTS} judgements, and no figure"
+        )
 
 
 def _attributes(found: Scorer, pairs: Pairs, read: Callable[[Asked, Reply], float | None]) -> None:

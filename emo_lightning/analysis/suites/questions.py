@@ -51,6 +51,7 @@ def questions_of(suite: SuiteName, item: SuiteItem) -> Iterator[Asked]:
         item.prompt or "",
         item.images,
         dimension=str(item.extra.get("perceptual_dimension") or ""),
+        question=item.question or "",
     )
     if suite != "eemo_bench":
         yield asked

@@ -1,7 +1,7 @@
 """Files of replies to a suite's questions: ours, and files of results as EmObserver, EmoCaliber and EEmo-Bench publish them.
 
 Ours are JSON lines, one a question: `id` and `reply`, and where there is more to say `confidence` (0–1), `value` (of valence, arousal or
-dominance), and what EEmo-Bench's authors add, `verdict`, `invalid` and `judgements`.
+dominance), and what EEmo-Bench's authors add, `verdict`, `invalid` and `judgements`; `judge` names another judge than theirs.
 
     {"id": "…", "reply": "<answer>fear</answer>", "confidence": 0.8}
 """
@@ -17,7 +17,7 @@ from emo_lightning.analysis.suites.questions import replies_in
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.foreign import decode_json, json_lines, list_of, number_of, object_of, open_binary, text_of
 
-_KEYS = {"id", "reply", "confidence", "value", "verdict", "invalid", "judgements"}
+_KEYS = {"id", "reply", "confidence", "value", "verdict", "invalid", "judgements", "judge"}
 
 
 def read_replies(suite: SuiteName, path: Path, questions: Sequence[Asked]) -> dict[str, Reply]:
@@ -69,6 +69,7 @@ def line_of(name: str, reply: Reply) -> str:
         "verdict": reply.verdict,
         "invalid": reply.invalid or None,
         "judgements": list(reply.judgements) or None,
+        "judge": reply.judge or None,
     }
     more = {key: value for key, value in values.items() if value is not None}
     return json.dumps({"id": name, "reply": reply.text, **more}, ensure_ascii=False)
@@ -106,6 +107,7 @@ def _line(row: Mapping[str, object], where: str) -> tuple[str, Reply]:
         _flag(row, "verdict", where),
         _flag(row, "invalid", where) or False,
         tuple(number_of(one, f"{where}: 'judgements'", low=0, high=2) for one in judgements),
+        "" if row.get("judge") is None else text_of(row["judge"], f"{where}: 'judge'"),
     )
 
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 import pytest
@@ -24,8 +24,17 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 _STORE = 80 * 2**20
-# A node that is gone refuses at once, and is believed gone after five times; one that is only slow has half a minute each time.
-_HEALTH = {"health_check_period_ms": 500, "health_check_timeout_ms": 30_000, "health_check_failure_threshold": 5}
+_SETTINGS = {
+    # A node that is gone refuses at once, and is believed gone after five times; one that is only slow has half a minute each time.
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 30_000,
+    "health_check_failure_threshold": 5,
+    # A process that has nothing to do waits for the next test, which else would start, and import pandas and Arrow, once more.
+    "num_workers_soft_limit": 4,
+    "idle_worker_killing_time_threshold_ms": 600_000,
+}
+# What copies logs to the driver and what starts nodes: looked at by no test, and at work all the time.
+_ALONE: dict[str, Any] = {"include_log_monitor": False, "no_monitor": True, "object_store_memory": _STORE, "num_cpus": 1}
 
 
 @pytest.fixture(scope="package")
@@ -40,9 +49,9 @@ def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", folder)
         patch.setattr(ray._private.services, "get_node", _patient(ray._private.services.get_node))
-        head = {"num_cpus": 1, "object_store_memory": _STORE, "include_dashboard": False, "_system_config": _HEALTH}
+        head = {**_ALONE, "include_dashboard": False, "_system_config": _SETTINGS}
         found = Cluster(initialize_head=True, head_node_args=head)
-        found.add_node(num_cpus=1, object_store_memory=_STORE)
+        found.add_node(**_ALONE)
         ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
         yield found
         ray.shutdown()
@@ -69,7 +78,7 @@ def _patient(get_node: Callable[..., _T]) -> Callable[..., _T]:
 @pytest.fixture
 def doomed(cluster: Cluster) -> Iterator[Callable[[], None]]:
     """A third node; call it to kill it, all its processes at once, as when its power goes."""
-    node = cluster.add_node(num_cpus=1, object_store_memory=_STORE)
+    node = cluster.add_node(**_ALONE)
 
     def kill() -> None:
         if node in cluster.worker_nodes:
