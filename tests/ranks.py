@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -87,6 +88,8 @@ def _main(work: Callable[[], object], environment: Mapping[str, object], output:
 def end_with(work: Callable[[], object]) -> NoReturn:
     """Do the work and end this process with what it raises or exits with; nothing of what the process was forked from is done at its end."""
     code = 1
+    # As in `emo_lightning.experiment.processes`: a collection would copy all that was imported before the fork.
+    gc.freeze()
     try:
         work()
         code = 0

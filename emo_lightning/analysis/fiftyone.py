@@ -70,7 +70,7 @@ def write_fiftyone(
     index = TarIndex.open(tars)
     said = {arm: by_id(path) for arm, path in predictions.items()}
     vectors = {} if embeddings is None else dict(zip(*read_vectors(embeddings), strict=True))
-    _check_known(index, {**said, **({str(embeddings): vectors} if embeddings is not None else {})})
+    _check_known(index, {**said, **({str(embeddings): vectors} if embeddings is not None else {})}, embeddings)
     counts = dict.fromkeys(("samples", "boxes", "masks", "embeddings", "predictions"), 0)
     with atomic_folder(out) as folder:
         (folder / "data").mkdir()
@@ -96,11 +96,16 @@ def write_fiftyone(
     return counts
 
 
-def _check_known(index: TarIndex, given: Mapping[str, Mapping[str, object]]) -> None:
+def _check_known(index: TarIndex, given: Mapping[str, Mapping[str, object]], embeddings: Path | None) -> None:
+    cure = {str(embeddings): "emo embed TARS --model FOLDER --out NEW.parquet"}
     known = {index.id(row) for row in range(len(index))}
     for what, by_image in given.items():
         if by_image and known.isdisjoint(by_image):
-            msg = f"{what}: is of none of the {len(known)} images, e.g. of {next(iter(by_image))!r}"
+            make = cure.get(what, "emo predict MODEL TARS --out NEW.jsonl")
+            msg = (
+                f"{what}: is of none of the {len(known)} images: it is e.g. of {next(iter(by_image))!r}, and they are e.g. "
+                f"{min(known)!r}; make one of these tars: {make}"
+            )
             raise SchemaError(msg)
 
 

@@ -196,7 +196,10 @@ def _stored(tables: Sequence[str], found: Sequence[Entry]) -> str | None:
     known = {weights: place for place, weights in said.items()}
     if len(known) > 1:
         (first, one), (second, other) = list(known.items())[:2]
-        msg = f"{one} and {other} hold embeddings of two models (weights {str(first)[:12]} and {str(second)[:12]}); an index is of one"
+        msg = (
+            f"{one} and {other} hold embeddings of two models (weights {str(first)[:12]} and {str(second)[:12]}); an index is "
+            "of one: embed all images with the same (emo embed IMAGES --model FOLDER), or build two"
+        )
         raise InputError(msg)
     return next(iter(known), None)
 

@@ -181,7 +181,8 @@ def _write_page(
         # The ends of a way are the first and the last of it: images of the index have been found there, pictures of one's own stand before and
         # behind what has.
         ends = [
-            replace(card, asked=True, lines=[*card.lines, name]) for card, name in zip(beside, ("start", "end"), strict=True)
+            replace(card, asked=True, lines=[*card.lines[:-1], name])
+            for card, name in zip(beside, ("start", "end"), strict=True)
         ]
         first, last = (one.start.id is not None for one in asked)
         cards = [ends[0], *cards[first : len(cards) - last], ends[1]]

@@ -6,6 +6,7 @@ in one process they would repeat every earlier stage.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import multiprocessing
 import multiprocessing.util
@@ -152,6 +153,9 @@ def run_in_process(stage: Stage, number: int, ranks: Ranks, peers: Peers) -> End
 
 def _stage_process(stage: Stage, number: int, ranks: Ranks, word: Connection, parent: int) -> None:
     lead_group(parent)
+    # What was there before the fork is shared with the parent. A full collection would write into each of its objects, and so copy
+    # the memory that torch, Lightning and transformers take: half a second or more, for nothing that could be freed.
+    gc.freeze()
     if "torch" in sys.modules:
         import torch
 

@@ -271,5 +271,8 @@ def check_weights(path: str, weights: str | None, model: str | None) -> None:
         )
         warn_once(f"{path}: its embeddings name no model; {taken}")
     elif said != weights:
-        msg = f"{path}: holds embeddings of another model (weights {said[:12]}) than {model or 'this index'} ({str(weights)[:12]})"
+        msg = (
+            f"{path}: holds embeddings of another model (weights {said[:12]}) than {model or 'this index'} ({str(weights)[:12]}); embed its "
+            f"images again (emo embed IMAGES --model {model or 'FOLDER'} --out NEW.parquet), or name the model that made them (--model)"
+        )
         raise InputError(msg)

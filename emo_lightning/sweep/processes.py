@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import multiprocessing
 import os
 import signal
@@ -71,6 +72,8 @@ def send(process: BaseProcess, number: signal.Signals) -> None:
 def child(start: Callable[[list[str]], int], arguments: Sequence[str], log: Path, slot: int, jobs: int) -> None:
     """A run's process: leads a group of its own, speaks into its log, and ends with the exit code of `start`, or with the sweep."""
     os.setpgid(0, 0)
+    # As for the process of a stage: a collection would copy all that was imported before the fork.
+    gc.freeze()
     sweep = multiprocessing.parent_process()
     die_with_parent(parent=None if sweep is None else sweep.pid)
     for number in ENDING_SIGNALS:

@@ -112,8 +112,12 @@ def test_the_library_reads_it(written: tuple[TarIndex, Path]) -> None:
 def test_what_is_wrong_is_named(world_tars: Path, tmp_path: Path) -> None:
     tars = str(world_tars / "*-test-*.tar")
     write_jsonl(tmp_path / "other.jsonl", [Prediction(id="nobody")])
-    with pytest.raises(SchemaError, match=r"ours: is of none of the 8 images, e\.g\. of 'nobody'"):
+    said = r"ours: is of none of the 8 images: it is e\.g\. of 'nobody', and they are e\.g\. '.+'; .* emo predict MODEL TARS"
+    with pytest.raises(SchemaError, match=said):
         write_fiftyone(tars, tmp_path / "out", predictions={"ours": tmp_path / "other.jsonl"})
+    EmbeddingTable(["photos/a.jpg"], [None], [""], np.ones((1, 4), np.float32)).write(tmp_path / "other.parquet")
+    with pytest.raises(SchemaError, match=r"other.parquet: is of none of the 8 images: .* emo embed TARS --model FOLDER"):
+        write_fiftyone(tars, tmp_path / "out", embeddings=tmp_path / "other.parquet")
     with pytest.raises(SchemaError, match="predictions 'a-b': a name begins fields"):
         write_fiftyone(tars, tmp_path / "out", predictions={"a-b": tmp_path / "other.jsonl"})
     assert main(["export-fiftyone", tars, "--out", str(tmp_path / "out"), "--predictions", "ours"]) == 2

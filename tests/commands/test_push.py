@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sentence_transformers import SentenceTransformer
 
 from emo_lightning.cli import main
 from emo_lightning.core.errors import UserError
@@ -52,6 +54,9 @@ def test_what_was_pushed_is_loaded_by_its_id(
     found = EmotionModel.from_pretrained("ada/tiny", "cpu")
     assert torch.equal(found.embed(picture), EmotionModel(folder, "cpu").embed(picture))
     assert found.folder.is_relative_to(tmp_path / "cache")
+    sentences = SentenceTransformer("ada/tiny", trust_remote_code=True, device="cpu")
+    image = Image.fromarray(picture)
+    assert np.abs(sentences.encode([image]) - found.embed(image).numpy()).max() <= 1e-6
     with pytest.raises(UserError, match="ada/none: no folder of that name, and the hub does not give it"):
         EmotionModel.from_pretrained("ada/none", "cpu")
 

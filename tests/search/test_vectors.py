@@ -98,7 +98,8 @@ def test_words_of_a_model_come_with_its_embeddings(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns).replace_schema_metadata({MODEL_KEY: WEIGHTS.encode()}), tmp_path / "e.parquet")
     check_weights(str(tmp_path / "e.parquet"), WEIGHTS, "m")
     with pytest.raises(
-        InputError, match=r"e.parquet: holds embeddings of another model .weights aaaaaaaaaaaa. than n .bbbbbbbbbbbb."
+        InputError,
+        match=r"e.parquet: holds embeddings of another model .weights aaaaaaaaaaaa. than n .bbbbbbbbbbbb.; embed .*emo embed IMAGES --model n ",
     ):
         check_weights(str(tmp_path / "e.parquet"), "b" * 64, "n")
     _, index = build(tmp_path / "index", tmp_path / "e.parquet")
