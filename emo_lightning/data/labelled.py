@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import LabelledBatch
