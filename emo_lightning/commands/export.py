@@ -113,7 +113,7 @@ def _whole(args: argparse.Namespace) -> int:
     from emo_lightning.inference.folder import base_id, write_folder
     from emo_lightning.models import DESHead
     from emo_lightning.report.model_card import model_card
-    from emo_lightning.report.model_figures import model_figures
+    from emo_lightning.report.model_figures import model_figures, published_base
     from emo_lightning.report.run_folder import RunFolder
 
     # The folder of a `model` stage stands in its run, which has its figures; any other folder has what it brings.
@@ -138,10 +138,11 @@ def _whole(args: argparse.Namespace) -> int:
     bundle = read_bundle(stage.path)
     figures = model_figures(run, stage)
     spread = _spread(run, stage, bundle, figures, args.unlike)
+    base_model = published_base(run, str(stage.settings.get("backbone") or "")) or base_id(bundle.backbone)
     card = model_card(
         args.name or args.out.resolve().name,
         figures,
-        base_model=base_id(bundle.backbone),
+        base_model=base_model,
         merged=not args.keep_adapter,
         des_dim=DESHead.from_pretrained(bundle.head).des_dim,
         licence=args.licence,
@@ -155,6 +156,7 @@ def _whole(args: argparse.Namespace) -> int:
         spread=spread,
         figures=figures,
         card=card,
+        base_model=base_model,
     )
     for note in figures["notes"]:
         say(f"note: {note}")

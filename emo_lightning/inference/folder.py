@@ -50,6 +50,7 @@ def write_folder(
     figures: Mapping[str, object] | None = None,
     card: str | None = None,
     origin: Path | None = None,
+    base_model: str | None = None,
 ) -> None:
     """Write it under a temporary name, then rename.
 
@@ -63,6 +64,7 @@ def write_folder(
         figures: measured, for `config.json`; None takes those of `origin`.
         card: the model card; None takes that of `origin`.
         origin: folder that was loaded.
+        base_model: hub id that the backbone was trained from; None takes what the backbone itself or `origin` says.
 
     Raises:
         InputError: `folder` holds something, or a kept part is not in safetensors.
@@ -77,7 +79,7 @@ def write_folder(
             **known,
             "format": 1,
             "versions": _versions(),
-            "base_model": base_id(bundle.backbone) or known.get("base_model"),
+            "base_model": base_model or base_id(bundle.backbone) or known.get("base_model"),
             **({} if figures is None else {"figures": dict(figures)}),
         }
         _say_about(temporary, about)

@@ -14,6 +14,7 @@ from emo_lightning.analysis.table6_intervals import table6_estimates
 from emo_lightning.analysis.unlike import UnlikeFigures
 from emo_lightning.core.errors import UserError
 from emo_lightning.core.files import read_object
+from emo_lightning.core.model_folders import SHIPPED
 from emo_lightning.core.records import Prediction, Reference, SchemaError
 from emo_lightning.metrics.bootstrap import Estimate
 from emo_lightning.report.run_folder import RunFolder, Settings, StageFolder
@@ -182,9 +183,7 @@ def _collapse(run: RunFolder, backbone: str) -> dict[str, object] | None:
 def _data(run: RunFolder, backbone: str) -> Iterator[DataFigures]:
     """The exports that the backbone, and what it was started from, were fine-tuned on."""
     seen: set[Path] = set()
-    stage, passed = run.owner(backbone), set()
-    while stage is not None and stage.name not in passed:
-        passed.add(stage.name)
+    for stage in _trainings(run, backbone):
         for pattern in _list(_get(stage.settings, "data", "train")):
             manifest = run.located(str(pattern)).parent / "manifest.json"
             if manifest in seen or not manifest.is_file():
@@ -200,7 +199,29 @@ def _data(run: RunFolder, backbone: str) -> Iterator[DataFigures]:
                     "sources": dict(contents.get("source") or {}),
                     "licences": dict(contents.get("licence") or {}),
                 }
-        stage = run.owner(str(_get(stage.settings, "model", "backbone", "path") or ""))
+
+
+def published_base(run: RunFolder, backbone: str) -> str | None:
+    """The id of what the first training of a backbone in this run began with, where that is a model of the hub or comes with this package."""
+    trainings = list(_trainings(run, backbone))
+    if not trainings:
+        return None
+    held = _get(trainings[-1].info, "inputs", "model.backbone.path")
+    named = _begun_with(trainings[-1])
+    return named if named in SHIPPED or str(held).startswith(f"hub {named}") else None
+
+
+def _trainings(run: RunFolder, backbone: str) -> Iterator[StageFolder]:
+    """The stages that trained a backbone, the last one first."""
+    stage, passed = run.owner(backbone), set()
+    while stage is not None and stage.name not in passed:
+        passed.add(stage.name)
+        yield stage
+        stage = run.owner(_begun_with(stage))
+
+
+def _begun_with(stage: StageFolder) -> str:
+    return str(_get(stage.settings, "model", "backbone", "path") or "")
 
 
 def _list(value: object) -> list[object]:

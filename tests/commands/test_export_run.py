@@ -138,6 +138,7 @@ def test_a_run_becomes_a_folder_with_its_own_figures(run: Path, tmp_path: Path, 
     assert one.metric_value == round(accuracy["value"], 2)
     assert one.metric_args == {"interval_95": [round(accuracy["low"], 2), round(accuracy["high"], 2)]}
     assert ("Table 5, strict (test)", "emotion_acc") in results
+    assert "base_model" not in about, "a folder of this machine is no name on the hub"
     text = card.text
     assert f"| AUROC of telling these from the test images (x100) | {unlike['auroc']['value']:.2f} |" in text
     for said in (
@@ -184,3 +185,33 @@ def test_what_cannot_be_exported_is_named(
     assert main(["export", *words, "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("start", "held", "named"),
+    [
+        ("Qwen/Qwen2.5-VL-3B-Instruct", "hub Qwen/Qwen2.5-VL-3B-Instruct 12ab", "Qwen/Qwen2.5-VL-3B-Instruct"),
+        ("emo-lightning/tiny-base", "12ab", "emo-lightning/tiny-base"),
+        ("models/own", "12ab", None),
+    ],
+)
+def test_the_card_names_the_model_that_all_began_with(
+    start: str, held: str, named: str | None, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from huggingface_hub import ModelCard
+
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    # A round before the one that made the backbone: it began with what the second one does not name.
+    book(moved / "first", "sft", {"model": {"backbone": {"path": start}}})
+    stage = json.loads((moved / "first" / "stage.json").read_text())
+    (moved / "first" / "stage.json").write_text(json.dumps(stage | {"inputs": {"model.backbone.path": held}}))
+    second = yaml.safe_load((moved / "sft" / "config.yaml").read_text())
+    second["model"]["backbone"]["path"] = f"{run}/first/model"
+    (moved / "sft" / "config.yaml").write_text(yaml.safe_dump(second))
+    assert main(["export", str(moved), "--out", str(tmp_path / "folder")]) == 0
+    about = ModelCard.load(tmp_path / "folder" / "README.md").data.to_dict()
+    said = json.loads((tmp_path / "folder" / "config.json").read_text())["emo_lightning"]
+    assert about.get("base_model") == said["base_model"] == named
+    assert about.get("base_model_relation") == ("finetune" if named else None)
+    capsys.readouterr()
