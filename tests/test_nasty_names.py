@@ -15,10 +15,11 @@ from data_prep.cli import main as prep
 from data_prep.export.read import read_records
 from data_prep.store.store import Store
 from emo_lightning.analysis.references import References
-from emo_lightning.commands.des import _named
+from emo_lightning.commands.des import _arm
 from emo_lightning.commands.sweep import _fixed_values
 from emo_lightning.core.errors import InputError
 from emo_lightning.core.names import as_on_disk
+from emo_lightning.core.options import named_places
 from emo_lightning.core.records import Record
 from emo_lightning.data.shard_list import MANIFEST, list_shards
 from emo_lightning.data.tar_index import TarIndex
@@ -105,7 +106,7 @@ def test_a_path_on_the_command_line_of_an_experiment(name: str, tmp_path: Path, 
             found = load_experiment("x.yaml", [(key, path)], runs=tmp_path)
             assert found.stages[0].config["data"]["train"] == path, key
     assert _fixed_values({"vars.train": f"{name}/*.tar"}) == {"vars.train": f"{name}/*.tar"}
-    assert _named([f"{name}/des.parquet", f"arm={name}"]) == {name: Path(name, "des.parquet"), "arm": Path(name)}
+    assert named_places("INPUT", [f"{name}/des.parquet", f"arm={name}"], _arm) == {name: f"{name}/des.parquet", "arm": name}
     if "::" in name:
         with pytest.raises(InputError, match="a run's folder cannot hold '::'"):
             load_experiment("x.yaml", name=name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from data_prep.commands.console import add_engine_arguments
 from data_prep.engine import EngineError, chosen_engine
 from emo_lightning.cli import main
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import ALWAYS, Parser, Real, Whole
+from emo_lightning.core.options import ALWAYS, Parser, Real, Whole, named_places
 
 _NO_PARSER = ("demo", "prep", "run", "sweep")
 """They take dotted keys of an experiment, or commands of their own."""
@@ -164,3 +165,18 @@ def test_a_cluster_is_for_ray(option: str) -> None:
     add_engine_arguments(parser)
     with pytest.raises(EngineError, match=f"{option}: only --engine ray uses a cluster"):
         chosen_engine(parser.parse_args(option.split())).__enter__()
+
+
+def test_places_by_name(tmp_path: Path) -> None:
+    there = tmp_path / "lr=0.1"
+    there.mkdir()
+    given = ["ours=a.jsonl", "remote=s3://bucket/b=1.jsonl"]
+    assert named_places("--arm", given) == {"ours": "a.jsonl", "remote": "s3://bucket/b=1.jsonl"}
+    folders = [str(there), f"other={there}", "runs/lr=0.2"]
+    expected = {"lr=0.1": str(there), "other": str(there), "lr=0.2": "runs/lr=0.2"}
+    assert named_places("INPUT", folders, lambda path: path.name) == expected
+    for wrong in ("a.jsonl", "=a", "a=", "runs/lr=0.2"):
+        with pytest.raises(InputError, match=f"--arm {wrong}: expected NAME=FILE"):
+            named_places("--arm", [wrong])
+    with pytest.raises(InputError, match=r"--arm x: given twice, a and b; NAME=FILE gives another name"):
+        named_places("--arm", ["x=a", "x=b"])

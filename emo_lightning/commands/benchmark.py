@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from emo_lightning.commands.arguments import add_verb, check_output_file, new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import ALWAYS, Parser, Whole
+from emo_lightning.core.options import ALWAYS, Parser, Whole, named_places
 from emo_lightning.core.terminal import say
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _judge(args: argparse.Namespace) -> int:
     from emo_lightning.commands.suite_judge import judge_replies
 
     questions = _questions(args.verb, args.data, args.tasks)
-    (path,) = _named("--predictions", args.predictions).values()
+    (path,) = map(Path, named_places("--predictions", args.predictions, _stem).values())
     return judge_replies(args, questions, read_replies(args.verb, path, questions))
 
 
@@ -177,7 +177,7 @@ def _score(args: argparse.Namespace) -> int:
     from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_result
 
-    files = _named("--predictions", args.predictions)
+    files = {name: Path(file) for name, file in named_places("--predictions", args.predictions, _stem).items()}
     # Of files of results, each question once: whether they mean the same by it, the reader of replies looks.
     each = [args.data] if args.data else [[file] for file in files.values()]
     merged = {asked.id: asked for some in reversed(each) for asked in _questions(args.verb, some, args.tasks)}
@@ -199,17 +199,8 @@ def _score(args: argparse.Namespace) -> int:
     return 0
 
 
-def _named(option: str, values: Sequence[str]) -> dict[str, Path]:
-    """Name -> file; a file without a name is called like itself."""
-    found: dict[str, Path] = {}
-    for value in values:
-        name, equals, path = value.partition("=")
-        name, path = (name, path) if equals and name and path else (Path(value).stem, value)
-        if name in found:
-            msg = f"{option} {name}: given twice; NAME=FILE gives another name"
-            raise InputError(msg)
-        found[name] = Path(path)
-    return found
+def _stem(path: Path) -> str:
+    return path.stem
 
 
 def _questions(suite: SuiteName, files: Sequence[Path], tasks: Sequence[str] | None) -> list[Asked]:

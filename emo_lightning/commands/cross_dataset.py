@@ -6,7 +6,7 @@ from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.options import Parser, Whole
+from emo_lightning.core.options import Parser, Whole, named_places
 
 EXAMPLE = """example:
   emo cross-dataset --arm base=base.jsonl --arm ours=ours.jsonl --base base --in-domain emoset \\
@@ -63,9 +63,9 @@ def main(argv: list[str]) -> int:
     from emo_lightning.report.terminal import show_result
     from emo_lightning.stages.robustness import write_result
 
-    predictions = {name: by_id(Path(file)) for name, file in _pairs("--arm", args.arm).items()}
+    predictions = {name: by_id(Path(file)) for name, file in named_places("--arm", args.arm).items()}
     sets: dict[str, tuple[list[Reference], SpaceName]] = {}
-    for key, references in _pairs("--set", args.set).items():
+    for key, references in named_places("--set", args.set).items():
         name, _, space = key.partition(":")
         space = space or "eight"
         if space not in SPACES:
@@ -79,17 +79,3 @@ def main(argv: list[str]) -> int:
         write_result(args.out, "cross_dataset", result, page)
     show_result(result, page, as_json=args.json)
     return 0
-
-
-def _pairs(option: str, values: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for value in values:
-        name, equals, what = value.partition("=")
-        if not equals or not name or not what:
-            msg = f"{option} {value}: expected NAME=FILE"
-            raise InputError(msg)
-        if name in found:
-            msg = f"{option} {name}: given twice"
-            raise InputError(msg)
-        found[name] = what
-    return found

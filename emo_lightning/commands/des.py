@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
-from emo_lightning.core.errors import InputError, add_debug_option
-from emo_lightning.core.names import begins_on_disk
-from emo_lightning.core.options import Parser, Whole
+from emo_lightning.core.errors import add_debug_option
+from emo_lightning.core.options import Parser, Whole, named_places
 
 EXAMPLE = """examples:
   emo des retrieval runs/demo/probe-*/des.parquet --references 'runs/demo/world/reference/*.tar' --out runs/retrieval
@@ -109,7 +108,8 @@ def main(argv: list[str]) -> int:
 
     if args.verb == "stability":
         silence_advice()
-    given, out, references, seed = _named(args.inputs), args.out, args.references, args.seed
+    given = {arm: Path(place) for arm, place in named_places("INPUT", args.inputs, _arm).items()}
+    out, references, seed = args.out, args.references, args.seed
     match args.verb:
         case "retrieval":
             stages.retrieval_stage(out, given, references, args.k, args.metric, seed=seed)
@@ -124,22 +124,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _named(inputs: list[str]) -> dict[str, Path]:
-    """Arm -> path; `ARM=PATH`, or the name of the folder that a file is in, or of the folder itself.
-
-    Raises:
-        InputError: two arms have the same name.
-    """
-    named: dict[str, Path] = {}
-    for text in inputs:
-        arm, equals, rest = text.partition("=")
-        if "/" in arm or begins_on_disk(text):
-            # A folder may be called lr=0.1.
-            arm, equals, rest = "", "", text
-        path = Path(rest if equals else text)
-        name = arm if equals else (path.absolute().parent.name if path.suffix else path.absolute().name)
-        if name in named:
-            msg = f"two inputs are called {name!r}: {named[name]} and {path}; name them, e.g. first={named[name]}"
-            raise InputError(msg)
-        named[name] = path
-    return named
+def _arm(path: Path) -> str:
+    """What an input without a name is called: the folder that a file is in, or the folder itself."""
+    return path.absolute().parent.name if path.suffix else path.absolute().name

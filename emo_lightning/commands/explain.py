@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,7 +124,9 @@ def _print(one: Explanation, path: Path | None, *, text: bool, number: int) -> N
     from emo_lightning.inference.text import as_text
 
     if text:
-        say(("\n" if number else "") + as_text(one))
+        # Into a file or a pipe lines go whole.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        say(("\n" if number else "") + as_text(one, width))
         if path is not None:
             say(f"  {'drawn in':<9} {path}")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from emo_lightning.commands.arguments import new_parser
-from emo_lightning.core.errors import InputError
+from emo_lightning.core.options import named_places
 from emo_lightning.core.terminal import say
 
 ABOUT = """\
@@ -42,13 +42,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--name", default="emotions", help="of the data set (default: %(default)s)")
     args = parser.parse_args(argv)
-    predictions: dict[str, Path] = {}
-    for value in args.predictions:
-        name, _, file = value.partition("=")
-        if not name or not file or name in predictions:
-            msg = f"--predictions {value}: expected NAME=FILE, and each name once"
-            raise InputError(msg)
-        predictions[name] = Path(file)
+    predictions = {name: Path(file) for name, file in named_places("--predictions", args.predictions).items()}
     from emo_lightning.analysis.fiftyone import write_fiftyone
 
     counts = write_fiftyone(args.tars, args.out, predictions=predictions, embeddings=args.embeddings, name=args.name)

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emo_lightning.core.errors import InputError
-from emo_lightning.core.names import as_on_disk
+from emo_lightning.core.names import as_on_disk, begins_on_disk
 from emo_lightning.core.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-__all__ = ["ALWAYS", "Parser", "Real", "Whole", "refuse_unused"]
+__all__ = ["ALWAYS", "Parser", "Real", "Whole", "named_places", "refuse_unused"]
 
 ALWAYS = ""
 """The mode of options that a command uses in all of them."""
@@ -80,6 +80,32 @@ class Real:
             msg = f"expected {', '.join(['a finite number', *filter(None, (low, high))])}"
             raise InputError(msg)
         return value
+
+
+def named_places(option: str, values: Iterable[str], unnamed: Callable[[Path], str] | None = None) -> dict[str, str]:
+    """Name -> path or address, of words `NAME=PATH`.
+
+    Args:
+        option: for messages.
+        values: the words. A path may hold `=` itself: a name has no slash, and what is on the disk as a whole is no pair.
+        unnamed: the name of a path that is given without one; None where each needs one.
+
+    Raises:
+        InputError: a word without a name, or a name given twice; names both paths.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, place = value.partition("=")
+        if not (equals and name and place) or "/" in name or (unnamed and begins_on_disk(value)):
+            if unnamed is None:
+                msg = f"{option} {value}: expected NAME=FILE"
+                raise InputError(msg)
+            name, place = unnamed(Path(value)), value
+        if name in found:
+            msg = f"{option} {name}: given twice, {found[name]} and {place}; NAME=FILE gives another name"
+            raise InputError(msg)
+        found[name] = place
+    return found
 
 
 def refuse_unused(given: Mapping[str, str], modes: Mapping[str, Sequence[str]], *active: str) -> None:

@@ -112,19 +112,8 @@ class FeatureDataModule(FitDataModule[ReadsFeatures, Slot, FeatureBatch | Embedd
         )
 
     def require_labels(self, name: str, *, rated: bool = False) -> None:
-        """Refuse an open cache whose samples have no label.
-
-        Args:
-            name: of the set.
-            rated: whether ratings of valence, arousal or dominance are label enough; else an emotion category is needed.
-
-        Raises:
-            InputError: names the set.
-        """
-        counts = self.label_counts(name)
-        if not counts.emotion and not (rated and counts.rated):
-            msg = f"no sample of the set {name!r} ({self.paths[name]}) has an emotion label{' or a rating' if rated else ''}"
-            raise InputError(msg)
+        """Refuse an open cache whose samples have no label; see `LabelCounts.require`."""
+        self.label_counts(name).require(f"{name!r} ({self.paths[name]})", rated=rated)
 
     def workers(self, samples: int) -> int:
         """See `DataModule.workers`."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import DIMENSIONS
 from emo_lightning.core.tar_labels import TarLabels
 from emo_lightning.data.batches import LabelledBatch
@@ -125,20 +124,8 @@ class LabelledDataModule(FitDataModule[ReadsImages, LabelledSample, LabelledBatc
         return LabelCounts.of(index.has("emotion"), index.has("emotion_scores"), ratings)
 
     def require_labels(self, name: str, *, rated: bool = False) -> None:
-        """Refuse a set whose images have no label.
-
-        Args:
-            name: of the set.
-            rated: whether ratings of valence, arousal or dominance are label enough; else an emotion category is needed.
-
-        Raises:
-            InputError: names the set.
-        """
-        counts = self.label_counts(name)
-        if not counts.emotion and not (rated and counts.rated):
-            where = ", ".join(self.paths[name])
-            msg = f"no sample of the set {name!r} ({where}) has an emotion label{' or a rating' if rated else ''}"
-            raise InputError(msg)
+        """Refuse a set whose images have no label; see `LabelCounts.require`."""
+        self.label_counts(name).require(f"{name!r} ({', '.join(self.paths[name])})", rated=rated)
 
     def summary(self) -> dict[str, object]:
         """See `FitDataModule.summary`; also `labels`, where people rated some images."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from emo_lightning.core.errors import InputError
 from emo_lightning.core.records import DIMENSIONS, EMOTIONS, NO_EMOTION, Record
 from emo_lightning.data.batches import LabelBatch
 
@@ -98,6 +99,20 @@ class LabelCounts(NamedTuple):
             int((rated & ~felt).sum()),
             int((~rated & ~felt).sum()),
         )
+
+    def require(self, where: str, *, rated: bool = False) -> None:
+        """Refuse a set without labels.
+
+        Args:
+            where: names the set.
+            rated: whether ratings of valence, arousal or dominance are label enough; else an emotion category is needed.
+
+        Raises:
+            InputError: it has none.
+        """
+        if not self.emotion and not (rated and self.rated):
+            msg = f"no sample of the set {where} has an emotion label{' or a rating' if rated else ''}"
+            raise InputError(msg)
 
     def as_json(self) -> dict[str, int]:
         """What `training.json` says of a set with ratings."""

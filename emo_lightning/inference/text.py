@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from emo_lightning.core.emotions import Emotion
 from emo_lightning.inference.results import Explanation, Probed, Said
 
 _BAR = 24
 """Characters of a bar that stands for 1."""
+_INDENT = 12
+"""Characters before a text."""
+_LEAST = 20
+"""Characters of one, in a terminal however narrow."""
 _SHOWN = 3
 """Emotions with a bar; more where the conformal set has more."""
 
 
-def as_text(explanation: Explanation) -> str:
-    """What the model sees, says and reads off its embedding, in about ten lines."""
+def as_text(explanation: Explanation, width: int | None = None) -> str:
+    """What the model sees, says and reads off its embedding, in about ten lines.
+
+    Args:
+        explanation: of one image.
+        width: characters of a line, at which what is longer goes on below itself; None leaves lines whole.
+    """
     words = explanation.prediction
     size = f"  ({words.width} × {words.height})" if words.width and words.height else ""
-    lines = [f"{explanation.id}{size}", *(f"  {name:<9} {text}" for name, text in _rows(explanation))]
+    lines = [f"{explanation.id}{size}"]
+    for name, text in _rows(explanation):
+        first, *more = [text] if width is None else _broken(text, width - _INDENT) or [text]
+        lines += [f"  {name:<9} {first}", *(" " * _INDENT + one for one in more)]
     return "\n".join(lines)
+
+
+def _broken(text: str, width: int) -> list[str]:
+    return wrap(text, max(width, _LEAST), break_long_words=False, break_on_hyphens=False)
 
 
 def comparison(explanation: Explanation) -> str:

@@ -32,7 +32,7 @@ class SearchIndex:
     """Images by what they make people feel: their embeddings, records and thumbnails.
 
     Examples:
-        >>> index = SearchIndex.open("runs/demo/index")
+        >>> index = SearchIndex.open("index")
         >>> hits = index.search(model.embed(["photo.jpg"])[0], k=5, where=Filters(emotion="awe"))
         >>> [hit.id for hit in index.path(hits[0].id, hits[-1].id, steps=5)]
     """

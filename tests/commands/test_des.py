@@ -79,7 +79,7 @@ def test_one_clear_error(des: Path, world_tars: Path, tmp_path: Path, capsys: py
     common = ["--references", str(world_tars), "--out", str(tmp_path)]
     for arguments, message in (
         (["retrieval", str(des), "--k", "40"], "k=40 with 40 images; expected 1 ≤ k < images"),
-        (["retrieval", str(des), str(des)], "two inputs are called"),
+        (["retrieval", str(des), str(des)], ": given twice, "),
         (["distance", str(tmp_path / "no.parquet")], "no such file"),
         (["stability", str(tmp_path), "--changes", "blur=3"], "change 'blur=3'; allowed: crop=SHARE"),
         (["stability", str(tmp_path)], "no emo.json there; expected the folder of an emotion model"),

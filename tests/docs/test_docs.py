@@ -88,7 +88,7 @@ def _and_no_further(parse: Callable[..., object]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines())
-def test_a_command_is_understood(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_understood(page: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     words = shlex.split(line, comments=True)[1:]
     if words[0] == "run":
         check_run(words[1:])
@@ -99,6 +99,8 @@ def test_a_command_is_understood(page: str, line: str, monkeypatch: pytest.Monke
     else:
         for kind in (argparse.ArgumentParser, Parser):
             monkeypatch.setattr(kind, "parse_args", _and_no_further(kind.parse_args))
+        # What parses its words in another way would run: nothing of it comes into the checkout, and there is nothing for it to work on.
+        monkeypatch.chdir(tmp_path)
         with pytest.raises(_Parsed):
             main(words)
 

@@ -161,6 +161,10 @@ def test_an_emotion_never_stands_beside_another_ones_confidence() -> None:
     assert (probe["emotion"], probe["confidence"], probe["calibrated"]) == ("fear", 0.95, False)
     assert (value["agreement"], value["intensity_level"], value["des"]) == ("differ", "high", [1.0, 1.0])
     assert Prediction.model_validate(value).emotion == "Awe"
+    for width in (50, 80):
+        broken = as_text(one, width).splitlines()
+        assert max(map(len, broken)) <= width
+        assert " ".join(as_text(one).split()) == " ".join(" ".join(broken).split()), "broken, and nothing is lost"
     text = as_text(one)
     assert "words and probe differ: awe said, fear in the embedding" in text
     assert "Awe, by its own account 0.50; intensity 8 of 10 (high)" in text

@@ -16,8 +16,9 @@ from PIL import Image
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.fitting import fit
 from emo_lightning.inference.model import EmotionModel
+from emo_lightning.models.spread import Spread
 from tests.made import write_world
-from tests.serve.conftest import SEEN, Running
+from tests.serve.conftest import SEEN, Running, opened
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
@@ -149,7 +150,13 @@ def test_a_picture_unlike_the_training_set_is_called_that(
 
 
 def test_the_nearest_images_and_the_way_to_one_of_them(
-    context: BrowserContext, indexed: Running, file: Path, pictures: list[bytes], tmp_path: Path
+    context: BrowserContext,
+    indexed: Running,
+    file: Path,
+    pictures: list[bytes],
+    model: EmotionModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     (other := tmp_path / "other.png").write_bytes(pictures[1])
     page = context.new_page()
@@ -188,6 +195,12 @@ def test_the_nearest_images_and_the_way_to_one_of_them(
     sync_api.expect(page.locator("#near .path li")).to_have_count(0)
     assert page.locator("#near .row p").inner_text().startswith("Choose an image above"), "nothing is left of the way"
     sync_api.expect(page.locator("#mat img")).to_be_in_viewport()
+    # Of a model to which every picture is unlike.
+    spread = Spread.fit([model.look([opened(one) for one in pictures])], [model.look([opened(pictures[0])])], 0.5)
+    spread.threshold = 1e-9
+    monkeypatch.setattr(model, "spread", spread)
+    page.set_input_files("#second", file)
+    sync_api.expect(page.locator("#near .row p")).to_contain_text("picture.png is unlike what this model was trained on")
 
 
 def until(page: Page, condition: Callable[[], bool]) -> None:
