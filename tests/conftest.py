@@ -64,6 +64,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """At the end everything may go: of what stays, libraries say that it leaks."""
+    import gc
+
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def world_tars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `train`, `val` and `test` tars of the drawn world, labelled with the truth: 24, 8 and 8 images."""
