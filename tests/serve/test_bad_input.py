@@ -195,7 +195,7 @@ def test_what_fails_in_the_model_is_a_bug_of_ours_and_said_so(
         raise ArithmeticError(msg)
 
     with serving(model) as server:
-        monkeypatch.setattr(model, "embed", broken)
+        monkeypatch.setattr(model, "seen_at_once", broken)
         answer = server.http.post("/v1/embeddings", json={"model": "emotion-model", "input": GOOD})
         monkeypatch.undo()
         after = httpx.get(f"{server.url}/health")
