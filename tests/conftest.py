@@ -64,8 +64,9 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """At the end everything may go: of what stays, libraries say that it leaks."""
+    """At the end everything may go: of what stays, libraries say that it leaks. Last, so that pytest itself does not search it for garbage."""
     import gc
 
     gc.unfreeze()
