@@ -78,7 +78,7 @@ def write_status(stage: Stage, status: Status, started: float, inputs: Inputs) -
         "finished": None if status == "running" else datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.time() - started, 1),
         # Of what ran: a checkout may have gone on while it did.
-        "commit": _commit() if status == "running" else read_status(stage).get("commit", None) or _commit(),
+        "commit": _commit() if status == "running" else read_status(stage).get("commit") or _commit(),
         "command": shlex.join(["emo", *sys.argv[1:]]),
         **_identity(stage, inputs),
     }
