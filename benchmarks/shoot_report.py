@@ -10,8 +10,6 @@ the path.
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,8 +18,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.browser import CHROMIUM, chromium
+
 DOCS = Path(__file__).parents[1] / "docs" / "images" / "report.png"
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
 _PICKED = 12
 """Place of the image that is picked on the map, from the left."""
@@ -69,15 +70,10 @@ def main(argv: list[str]) -> int:
     if CHROMIUM is None:
         print("no Chromium on the path", file=sys.stderr)
         return 2
-    from playwright.sync_api import sync_playwright
-
     from emo_lightning.report.build import build_report
 
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         page = build_report(args.run, Path(folder) / "report.html").html
-        # Root in a container has no user namespaces to make a sandbox of.
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         if args.all:
             for width in (1280, 390):
                 for dark in (False, True):
@@ -88,7 +84,6 @@ def main(argv: list[str]) -> int:
         else:
             shoot(browser, page, args.out, 1280, height=1900)
             print(args.out)
-        browser.close()
     return 0
 
 

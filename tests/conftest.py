@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import CHROMIUM, chromium
 from tests.made import clip_folder, finished_run, make_qwen, make_tar, write_world
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 __all__ = ["clip_folder", "finished_run", "make_tar"]
 
@@ -138,3 +143,12 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{shared}.lock"):
         demo(shared)
     return shared
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser, None, None]:
+    """Not of the session: while playwright runs, no other test of the process can run an event loop of its own."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium on the path (apt install chromium): a page was not tested")
+    with chromium() as running:
+        yield running

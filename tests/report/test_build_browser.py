@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +11,7 @@ import pytest
 from emo_lightning.report.build import build_report
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+    from playwright.sync_api import Browser, Page
 
 
 def opens_with_sentences_and_images(page: Page, width: int) -> None:
@@ -37,28 +32,22 @@ def opens_with_sentences_and_images(page: Page, width: int) -> None:
 
 
 @pytest.mark.slow
-def test_page_fits_the_screen_asks_nothing_and_opens(finished_run: Path, tmp_path: Path) -> None:
+def test_page_fits_the_screen_asks_nothing_and_opens(browser: Browser, finished_run: Path, tmp_path: Path) -> None:
     other = shutil.copytree(finished_run, tmp_path / "a run with quite a long name, longer than a phone is wide")
     pages = [build_report(runs, tmp_path / f"{n}.html").html for n, runs in enumerate(([finished_run], [finished_run, other]))]
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        for width in (1360, 390):
-            for path in pages:
-                problems: list[str] = []
-                page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
-                page.on("pageerror", lambda error, found=problems: found.append(str(error)))
-                page.on(
-                    "request", lambda r, found=problems: r.url.startswith(("file:", "data:", "about:")) or found.append(r.url)
-                )
-                page.goto(path.as_uri())
-                if path == pages[0]:
-                    opens_with_sentences_and_images(page, width)
-                page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-                assert page.evaluate("document.documentElement.scrollWidth") == width
-                assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
-                for anchor in page.eval_on_selector_all(".bar a", "links => links.map(a => a.getAttribute('href'))"):
-                    assert page.locator(f"[id='{anchor[1:]}']").count() == 1
-                assert problems == []
-                page.close()
-        browser.close()
+    for width in (1360, 390):
+        for path in pages:
+            problems: list[str] = []
+            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
+            page.on("pageerror", lambda error, found=problems: found.append(str(error)))
+            page.on("request", lambda r, found=problems: r.url.startswith(("file:", "data:", "about:")) or found.append(r.url))
+            page.goto(path.as_uri())
+            if path == pages[0]:
+                opens_with_sentences_and_images(page, width)
+            page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 23, 26)"
+            for anchor in page.eval_on_selector_all(".bar a", "links => links.map(a => a.getAttribute('href'))"):
+                assert page.locator(f"[id='{anchor[1:]}']").count() == 1
+            assert problems == []
+            page.close()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
 
 MakeTar = Callable[[list[Record]], tuple[Path, list[Record]]]
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 COUNT = 40
 ODD = "</script><b>stormy & wild"
 
@@ -107,18 +104,6 @@ def test_arms_show_the_same_images(inputs: tuple[dict[str, Path], str], tmp_path
     EmbeddingTable(table.id, ["fear"] * COUNT, table.split, table.des).write(arms["base"])
     with pytest.raises(SchemaError, match="'img00' is 'fear' in arm 'base' and 'amusement' in '<ours>'"):
         stages.mds_stage(tmp_path / "out", arms)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    with sync_api.sync_playwright() as playwright:
-        # Root in a container has no user namespaces to make a sandbox of.
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"] if os.geteuid() == 0 else [])
-        yield running
-        running.close()
 
 
 def middle(mark: Locator) -> tuple[float, float]:

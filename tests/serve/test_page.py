@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from emo_lightning.data.tar_index import TarIndex
 from emo_lightning.inference.fitting import fit
@@ -19,26 +18,6 @@ from emo_lightning.inference.model import EmotionModel
 from emo_lightning.models.spread import Spread
 from tests.made import write_world
 from tests.serve.conftest import SEEN, Running, opened
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium on the path (apt install chromium): the page of emo serve was not tested"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        # Root in a container has no user namespaces to make a sandbox of; the camera is Chromium's own test picture.
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        flags += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -118,12 +97,12 @@ def test_a_region_is_covered_and_what_becomes_of_the_emotion_is_told(page: Page,
     explain(page, file)
     page.locator(".regions button").first.press("Enter")
     told = page.locator(".told").first
-    sync_api.expect(told).to_have_text(re.compile(r"\w+ \d+\s% → \d+\s% when it is covered"))
+    expect(told).to_have_text(re.compile(r"\w+ \d+\s% → \d+\s% when it is covered"))
     assert page.locator(".spot.covered").count() == 1
     # The larger of the two; the smaller one stands above it.
     page.locator(".spot").first.tap()
     assert page.locator(".spot.covered").count() == 1
-    sync_api.expect(page.locator(".told:not(:empty)")).to_have_count(2)
+    expect(page.locator(".told:not(:empty)")).to_have_count(2)
     page.locator(".regions button[aria-pressed=true]").click()
     assert page.locator(".spot.covered").count() == 0
     assert "emo index build" in page.locator("#near").inner_text(), "how to make an index is said"
@@ -146,7 +125,7 @@ def test_a_picture_unlike_the_training_set_is_called_that(
     drawing = tmp_path / "drawing.png"
     TarIndex.open(str(tars / "world-train-*.tar")).image(0).save(drawing)
     explain(page, drawing)
-    sync_api.expect(page.locator(".warn")).to_have_count(0)
+    expect(page.locator(".warn")).to_have_count(0)
 
 
 def test_the_nearest_images_and_the_way_to_one_of_them(
@@ -163,7 +142,7 @@ def test_the_nearest_images_and_the_way_to_one_of_them(
     page.goto(indexed.page)
     page.wait_for_selector("body[data-ready]")
     explain(page, file)
-    sync_api.expect(page.locator("#near .grid .card")).to_have_count(8)
+    expect(page.locator("#near .grid .card")).to_have_count(8)
     page.locator("#near .grid .card img").first.scroll_into_view_if_needed()
     until(page, lambda: page.locator("#near .grid img").first.evaluate("(image) => image.naturalWidth > 0"))
     page.locator("#near .grid button").last.press("Enter")
@@ -175,7 +154,7 @@ def test_the_nearest_images_and_the_way_to_one_of_them(
     if (folder := os.environ.get("EMO_SCREENSHOTS")) is not None:
         page.screenshot(path=f"{folder}/near.png")
     page.set_input_files("#second", file)
-    sync_api.expect(page.locator("#near .path .caption").last).to_have_text("the other one")
+    expect(page.locator("#near .path .caption").last).to_have_text("the other one")
     assert page.locator("#near .path").evaluate("(way) => way.scrollWidth <= way.clientWidth"), "a way is seen whole"
     page.set_viewport_size({"width": 390, "height": 844})
     for row in page.locator(".feeling").all():
@@ -192,15 +171,15 @@ def test_the_nearest_images_and_the_way_to_one_of_them(
     assert [len(heights) for heights in tall.values()] == [1] * len(tall), "the cards of a row are of one height"
     page.locator("#near .path").scroll_into_view_if_needed()
     explain(page, other)
-    sync_api.expect(page.locator("#near .path li")).to_have_count(0)
+    expect(page.locator("#near .path li")).to_have_count(0)
     assert page.locator("#near .row p").inner_text().startswith("Choose an image above"), "nothing is left of the way"
-    sync_api.expect(page.locator("#mat img")).to_be_in_viewport()
+    expect(page.locator("#mat img")).to_be_in_viewport()
     # Of a model to which every picture is unlike.
     spread = Spread.fit([model.look([opened(one) for one in pictures])], [model.look([opened(pictures[0])])], 0.5)
     spread.threshold = 1e-9
     monkeypatch.setattr(model, "spread", spread)
     page.set_input_files("#second", file)
-    sync_api.expect(page.locator("#near .row p")).to_contain_text("picture.png is unlike what this model was trained on")
+    expect(page.locator("#near .row p")).to_contain_text("picture.png is unlike what this model was trained on")
 
 
 def until(page: Page, condition: Callable[[], bool]) -> None:
@@ -234,7 +213,7 @@ def test_dropped_pasted_and_taken_pictures(page: Page, file: Path, tmp_path: Pat
     text = tmp_path / "text.png"
     text.write_text("I am no picture")
     page.set_input_files("#file", text)
-    sync_api.expect(page.locator("#note.bad")).to_contain_text("not an image in JPEG, PNG or WebP")
+    expect(page.locator("#note.bad")).to_contain_text("not an image in JPEG, PNG or WebP")
     assert page.locator(".headline").count() == 1, "what was there stays"
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import yaml
+from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Page, Request, expect
 from pycocotools import mask as coco
 
 from data_prep.review import server as server_module
@@ -25,25 +23,6 @@ from data_prep.store.store import Store
 from tests.data_prep.review.conftest import records
 from tests.data_prep.review.test_study import GROUPS, cell
 from tests.patience import PATIENCE
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, FloatRect, Page, Request
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="needs Chromium on the path (apt install chromium): the review page was not tested"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        # Root in a container has no user namespaces to make a sandbox of.
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield running
-        running.close()
 
 
 @pytest.fixture
@@ -92,7 +71,7 @@ def left(page: Page, item: str) -> None:
 
 def progress(page: Page, count: int) -> None:
     """Wait until so many records are finished."""
-    sync_api.expect(page.locator("#progress")).to_have_text(re.compile(f"^{count} of"), timeout=1000 * PATIENCE)
+    expect(page.locator("#progress")).to_have_text(re.compile(f"^{count} of"), timeout=1000 * PATIENCE)
 
 
 def current(page: Page) -> str:
@@ -176,7 +155,7 @@ def test_rest_is_right_discard_and_undo(page: Page, store: Store, log: ReviewLog
         open_at(page, server.url, "toy-0000")
         page.wait_for_selector(".why.gone")
         press(page, "x")
-        sync_api.expect(page.locator(".why")).to_have_count(0, timeout=1000 * PATIENCE)
+        expect(page.locator(".why")).to_have_count(0, timeout=1000 * PATIENCE)
         press(page, "u", "u")
         progress(page, 1)
         page.keyboard.press("?")
