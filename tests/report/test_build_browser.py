@@ -35,12 +35,12 @@ def opens_with_sentences_and_images(page: Page, width: int) -> None:
 def test_page_fits_the_screen_asks_nothing_and_opens(browser: Browser, finished_run: Path, tmp_path: Path) -> None:
     other = shutil.copytree(finished_run, tmp_path / "a run with quite a long name, longer than a phone is wide")
     pages = [build_report(runs, tmp_path / f"{n}.html").html for n, runs in enumerate(([finished_run], [finished_run, other]))]
+    problems: list[str] = []
     for width in (1360, 390):
         for path in pages:
-            problems: list[str] = []
             page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme="dark")
-            page.on("pageerror", lambda error, found=problems: found.append(str(error)))
-            page.on("request", lambda r, found=problems: r.url.startswith(("file:", "data:", "about:")) or found.append(r.url))
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("request", lambda r: problems.extend([] if r.url.startswith(("file:", "data:", "about:")) else [r.url]))
             page.goto(path.as_uri())
             if path == pages[0]:
                 opens_with_sentences_and_images(page, width)
