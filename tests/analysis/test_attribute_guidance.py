@@ -52,7 +52,7 @@ def grid(tmp_path: Path) -> Path:
 def write_probe(folder: Path, accuracy: float, ids: list[str]) -> None:
     """Of what a probe stage writes, what the study reads."""
     (folder / "metrics.json").write_text(json.dumps({f"heldout/{name}": accuracy for name in METRICS}))
-    emotions = [str(emotion) for emotion in EMOTIONS[: len(ids)]]
+    emotions: list[str | None] = [str(emotion) for emotion in EMOTIONS[: len(ids)]]
     EmbeddingTable(ids, emotions, ["heldout"] * len(ids), np.zeros((len(ids), 2), np.float32)).write(folder / "des.parquet")
 
 
