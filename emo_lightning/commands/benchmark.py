@@ -269,8 +269,8 @@ def _page(args: argparse.Namespace) -> int:
             raise InputError(msg)
         if not here:
             continue
-        sums = image_sums(asked, images[suite][0] if suite in images else None)
-        checks = {one.name: check(one, here, asked, sums) for one in here}
+        digests = image_sums(asked, images[suite][0] if suite in images else None)
+        checks = {one.name: check(one, here, asked, digests) for one in here}
         bases = {one.name: one.base for one in here if one.base is not None}
         result = benchmark(suite, asked, {one.name: one.replies for one in here}, bases, seed=args.seed)
         boards.append(Board(result, names, checks))

@@ -21,9 +21,9 @@ from scipy.stats import spearmanr
 
 from emo_lightning.analysis.suites.replies import read_replies
 from emo_lightning.cli import main
-from emo_lightning.inference import asking
-from emo_lightning.inference.asking import FreeQuestion, answers
+from emo_lightning.inference import free_questions
 from emo_lightning.inference.bundle import read_bundle, write_bundle
+from emo_lightning.inference.free_questions import FreeQuestion, answers
 from emo_lightning.inference.model import EmotionModel
 from emo_lightning.models.affect import AffectHead
 from emo_lightning.models.backbone import Backbone, BackboneConfig, load_frozen
@@ -65,7 +65,7 @@ def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
         in capsys.readouterr().out
     )
     calls = 0
-    true = asking.answers
+    true = free_questions.answers
 
     def until(backbone: Backbone, questions: Sequence[FreeQuestion], most: int) -> list[str]:
         nonlocal calls
@@ -74,9 +74,9 @@ def test_what_is_asked_is_not_asked_again_and_is_the_same_in_other_batches(
             raise KeyboardInterrupt
         return true(backbone, questions, most)
 
-    monkeypatch.setattr(asking, "answers", until)
+    monkeypatch.setattr(free_questions, "answers", until)
     assert ask(bundle, suite, cut, "--batch-size", "5") == 130
-    monkeypatch.setattr(asking, "answers", true)
+    monkeypatch.setattr(free_questions, "answers", true)
     part = tmp_path / "cut.part.jsonl"
     # What a kill leaves of a line is asked again.
     part.write_bytes(part.read_bytes()[:-9])
