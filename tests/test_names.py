@@ -50,3 +50,18 @@ def snake(name: str) -> str:
 def test_no_private_words() -> None:
     found = {f"{path}: {name}" for path, tree in trees() for name in defined(tree) if snake(name) in PRIVATE}
     assert not found
+
+
+def test_a_figure_is_a_drawing() -> None:
+    """And never a number, as the glossary says: a module that names a figure draws one, or holds pages with drawings."""
+    drawing = ("matplotlib", "emo_lightning.report.pictures", "PageFigure", "drawn_figure", "Figure 5")
+    found = set()
+    for path, tree in trees():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        if "report/page" not in str(path) and not any(word in text for word in drawing):
+            found |= {
+                f"{path}: {name}"
+                for name in defined(tree)
+                if "figure" in snake(name).split("_") or "figures" in snake(name).split("_")
+            }
+    assert not found
