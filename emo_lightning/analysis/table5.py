@@ -232,7 +232,7 @@ def table5(
         for name, baseline in unseeing.items()
         if name not in baselines.UPPER_READINGS
     }
-    return {
+    result: Table5Result = {
         "arms": {name: column for name, (column, _) in own.items()},
         "baselines": {name: _baseline_column(found[name][0], baseline) for name, baseline in unseeing.items()},
         "omitted": omitted,
@@ -244,12 +244,14 @@ def table5(
         else None,
         "baseline_source": f"{len(train)} records of the training set" if train else "the references themselves",
         "split": references.splits,
-        **({"by_split": by_split} if by_split else {}),
         "references": len(references),
         "clip": scorer is not None,
         "clip_truncated": scorer.truncated if scorer else None,
         "definition": definition(),
     }
+    if by_split:
+        result["by_split"] = by_split
+    return result
 
 
 LABELS = ("description", *PARTS, "emotion", "intensity", "objects")
